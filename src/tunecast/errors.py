@@ -1,0 +1,53 @@
+"""The exception tree: what a user can fix, said in one message.
+
+Every :class:`UserError` states what was wrong, where (file, row, column, flag) and what to do next. The command
+line prints it without a traceback and exits with code 2.
+"""
+
+__all__ = [
+    "BudgetError",
+    "ConfigurationError",
+    "DataError",
+    "ModelError",
+    "OutputError",
+    "StoreError",
+    "UserError",
+]
+
+
+class UserError(Exception):
+    """A mistake that the user can fix.
+
+    Args:
+        what: What was wrong and where, as one sentence.
+        hint: What to do next, as one sentence; may be empty when ``what`` already says it.
+    """
+
+    def __init__(self, what: str, hint: str = "") -> None:
+        super().__init__(f"{what}\n{hint}" if hint else what)
+        self.what = what
+        self.hint = hint
+
+
+class DataError(UserError):
+    """The dataset is missing, malformed, or holds nothing to train on."""
+
+
+class ModelError(UserError):
+    """The base model is unknown, incomplete, or unusable for what was asked."""
+
+
+class ConfigurationError(UserError):
+    """A flag, a configuration file or a pipeline is wrong."""
+
+
+class BudgetError(UserError):
+    """The budget does not suffice for a single step."""
+
+
+class OutputError(UserError):
+    """The output folder is in use, not writable, or its disk is full."""
+
+
+class StoreError(UserError):
+    """The store is unreachable, newer than this program, or holds something else."""

@@ -1,0 +1,358 @@
+"""The frozen dataclasses that every part of Tunecast speaks in.
+
+The words are those of the field and of the documentation: a *task* is a dataset, a base model and a metric; a
+*pipeline* is a method with every hyperparameter fixed; a *trial* is one pipeline on one task; a *run* is the record of
+a trial. Three amounts are never mixed: ``unique_examples`` (data size), ``full_length_tokens`` (the horizon that a
+trial's learning-rate schedule spans) and ``tokens_seen`` (fidelity: non-padding prompt and completion tokens).
+
+Raw facts (the model's own configuration, length histograms, measured machine rates) are kept beside everything that
+is derived from them, so that a better derivation never needs a run collected again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal
+
+__all__ = [
+    "ZERO_SHOT",
+    "Architecture",
+    "DatasetFacts",
+    "Hyperparameters",
+    "Machine",
+    "ModelFacts",
+    "Outcome",
+    "Pipeline",
+    "Point",
+    "Run",
+    "RunError",
+    "Scalar",
+    "Score",
+    "Seconds",
+    "Task",
+    "Versions",
+    "stable_hash",
+]
+
+Scalar = str | int | float | bool
+Hyperparameters = Mapping[str, Scalar]
+Architecture = Literal["decoder-only", "encoder-decoder"]
+
+
+def stable_hash(value: Any, digits: int = 16) -> str:
+    """Hash a JSON-serialisable value, independent of key order and of the process.
+
+    Args:
+        value: Anything that ``json.dumps`` takes.
+        digits: Number of hexadecimal digits to return, at most 64.
+    """
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:digits]
+
+
+class Outcome(StrEnum):
+    """How a trial stands. Every run in a store has one; a trial that is between two steps is ``paused``."""
+
+    COMPLETED = "completed"
+    PAUSED = "paused"
+    DIVERGED = "diverged"
+    OUT_OF_MEMORY = "out_of_memory"
+    FAILED = "failed"
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether the trial ended without reaching its full length."""
+        return self in (Outcome.DIVERGED, Outcome.OUT_OF_MEMORY, Outcome.FAILED)
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """The full specification of one finetuning: a method and every hyperparameter.
+
+    Hyperparameters carry the names of transformers and peft (``learning_rate``, ``per_device_train_batch_size``,
+    ``lora_r``, ...). Only active ones are listed: a full finetuning has no ``lora_r``.
+    """
+
+    method: str
+    hyperparameters: Hyperparameters = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """A hash of method and hyperparameters, equal on every machine."""
+        return stable_hash({"method": self.method, **self.hyperparameters}, 12)
+
+    def __getitem__(self, name: str) -> Scalar:
+        return self.hyperparameters[name]
+
+    def number(self, name: str, default: float = 0.0) -> float:
+        """The numeric hyperparameter ``name``, or ``default`` where it is not active.
+
+        Raises:
+            TypeError: The hyperparameter is a string.
+        """
+        value = self.hyperparameters.get(name, default)
+        if isinstance(value, str):
+            raise TypeError(f"{name} is {value!r}, not a number")
+        return float(value)
+
+
+ZERO_SHOT = Pipeline("zero-shot")
+"""The pipeline that trains nothing; its run has one point, at 0 tokens."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be learned: a dataset, a base model and the metric that judges."""
+
+    dataset: str
+    model: str
+    metric: str = "loss"
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What is known of a base model without running it.
+
+    ``parameters`` counts tied tensors once. ``context`` is the largest number of positions, None when the
+    architecture has no fixed limit (T5). ``weights_hash`` is empty when only the configuration was at hand.
+    """
+
+    name: str
+    family: str
+    architecture: Architecture
+    parameters: int
+    embedding_parameters: int
+    layers: int
+    width: int
+    feed_forward_width: int
+    heads: int
+    key_value_heads: int
+    vocabulary: int
+    context: int | None
+    tied_embeddings: bool
+    has_biases: bool
+    has_chat_template: bool
+    config: Mapping[str, Any]
+    pretraining_tokens: int | None = None
+    weights_hash: str = ""
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """What is known of a dataset: raw facts, and the meta-features derived from them.
+
+    Args:
+        name: The dataset's name: the file's stem, the folder's name or the hub id.
+        format: The detected format, such as ``prompt-completion`` or ``messages``.
+        fingerprint: Hash over all examples of all splits.
+        examples: Number of examples by split (``train``, ``validation``, ``test``).
+        facts: Raw counts and histograms, as JSON.
+        meta_features: Numbers that describe the dataset, by name.
+        meta_features_version: Raised whenever the meaning of a meta-feature changes.
+    """
+
+    name: str
+    format: str
+    fingerprint: str
+    examples: Mapping[str, int]
+    facts: Mapping[str, Any]
+    meta_features: Mapping[str, float]
+    meta_features_version: int
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The hardware of a worker, as measured: rates stand for it, never its name.
+
+    Args:
+        device: ``cpu`` or ``cuda``.
+        cores: Processor cores that this process may use.
+        threads: Threads that torch uses in one worker.
+        memory_bytes: Main memory.
+        device_memory_bytes: Memory of the accelerator; equal to ``memory_bytes`` on a CPU.
+        flops_per_second: Measured matrix-multiplication rate by dtype.
+        bandwidth_bytes_per_second: Measured rate of a large copy, read and write counted.
+    """
+
+    device: str
+    cores: int
+    threads: int
+    memory_bytes: int
+    device_memory_bytes: int
+    flops_per_second: Mapping[str, float]
+    bandwidth_bytes_per_second: float
+
+
+@dataclass(frozen=True)
+class Versions:
+    """Versions of what computed a run."""
+
+    tunecast: str
+    python: str
+    torch: str
+    transformers: str
+    peft: str
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """A duration by three clocks. ``device`` is the accelerator's own time, None on a CPU."""
+
+    wall: float
+    cpu: float
+    device: float | None = None
+
+    def __add__(self, other: Seconds) -> Seconds:
+        device = None if self.device is None or other.device is None else self.device + other.device
+        return Seconds(self.wall + other.wall, self.cpu + other.cpu, device)
+
+
+@dataclass(frozen=True)
+class Score:
+    """The quality of one model on one set of examples.
+
+    Args:
+        loss: Summed nats of all label tokens divided by their number.
+        nats_per_completion: Summed nats divided by the number of examples; comparable across base models.
+        bits_per_byte: Summed bits divided by the UTF-8 bytes of the completions; comparable across base models.
+        examples: Number of examples scored.
+        label_tokens: Number of label tokens scored.
+        loss_low: Lower end of the 95% bootstrap interval of ``loss``, None when it was not computed.
+        loss_high: Upper end of that interval.
+        metric: Value of the task's metric, None when it was not measured.
+        metric_name: The metric's name, empty when it was not measured.
+        metric_low: Lower end of the 95% bootstrap interval of ``metric``.
+        metric_high: Upper end of that interval.
+        metric_examples: Number of examples the metric was measured on.
+    """
+
+    loss: float
+    nats_per_completion: float
+    bits_per_byte: float
+    examples: int
+    label_tokens: int
+    loss_low: float | None = None
+    loss_high: float | None = None
+    metric: float | None = None
+    metric_name: str = ""
+    metric_low: float | None = None
+    metric_high: float | None = None
+    metric_examples: int = 0
+
+
+@dataclass(frozen=True)
+class Point:
+    """What was measured at one fidelity of a trial.
+
+    Args:
+        step: Optimiser steps done.
+        tokens_seen: Non-padding prompt and completion tokens trained on.
+        label_tokens_seen: Those of them that carried a label.
+        share: ``tokens_seen`` over the full length, up to rounding to whole steps; 1.0 at the last point.
+        learning_rate: Rate that the schedule gave the last step, before any group's factor.
+        train_loss: Nats per label token over the steps since the point before; None at 0 tokens.
+        gradient_norm: Mean norm before clipping over those steps; None where there is no gradient.
+        validation: Score on the fixed validation subset.
+        training: Time spent on those steps.
+        evaluation: Time spent on this point's evaluation.
+        peak_bytes: Highest memory of the worker on its device while it reached this point; None if unknown.
+        micro_batch_size: Examples per forward pass; smaller than the batch where memory forced it.
+        load_average: One-minute load average of the machine, None where there is none.
+        workers: Workers on the same device at the time.
+        checkpoint_hash: Hash of the checkpoint that belongs to this point, empty when none was kept.
+    """
+
+    step: int
+    tokens_seen: int
+    label_tokens_seen: int
+    share: float
+    learning_rate: float
+    train_loss: float | None
+    gradient_norm: float | None
+    validation: Score
+    training: Seconds
+    evaluation: Seconds
+    peak_bytes: int | None
+    micro_batch_size: int
+    load_average: float | None
+    workers: int
+    checkpoint_hash: str = ""
+
+
+@dataclass(frozen=True)
+class RunError:
+    """Why a trial ended early: the exception's class, and its text for whoever owns the store."""
+
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """The record of a trial.
+
+    Args:
+        id: Hash of all that determines the run (task contents, pipeline, seed, full length, unique examples, ...).
+        session: Identifier of the session or collection that made it.
+        task: Names of dataset and base model, and the metric.
+        pipeline: Method and hyperparameters.
+        seed: Seed of data order, initialisation and dropout.
+        full_length_tokens: Horizon of the learning-rate schedule.
+        total_steps: Optimiser steps of the complete schedule.
+        unique_examples: Training examples that this run may draw from.
+        max_length: Longest sequence in tokens; longer ones were cut.
+        validation_hash: Hash of the validation subset that every point was scored on.
+        dataset: Facts of the dataset.
+        model: Facts of the base model.
+        machine: The hardware.
+        versions: The software.
+        dtype: Type of frozen weights and of compute (``bfloat16``, ``float32``); what is trained is float32.
+        trainable_parameters: Number of parameters that were trained.
+        exclusive: Whether nothing else ran on the machine, so that its seconds may teach a cost surrogate.
+        created_at: Start, in seconds since 1970 UTC.
+        curve: The points, in order of ``step``.
+        outcome: How the trial stands.
+        error: Why it ended early, None where it did not.
+        validation: Score of the last point on the full validation set, None until measured.
+        test: Score on the test split, None until measured.
+        extra: Raw facts for which there is no field yet, as JSON.
+    """
+
+    id: str
+    session: str
+    task: Task
+    pipeline: Pipeline
+    seed: int
+    full_length_tokens: int
+    total_steps: int
+    unique_examples: int
+    max_length: int
+    validation_hash: str
+    dataset: DatasetFacts
+    model: ModelFacts
+    machine: Machine
+    versions: Versions
+    dtype: str
+    trainable_parameters: int
+    exclusive: bool
+    created_at: float
+    curve: tuple[Point, ...] = ()
+    outcome: Outcome = Outcome.PAUSED
+    error: RunError | None = None
+    validation: Score | None = None
+    test: Score | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def final_loss(self) -> float | None:
+        """Validation loss of the last point, None before the first."""
+        return self.curve[-1].validation.loss if self.curve else None
+
+    @property
+    def best_point(self) -> Point | None:
+        """The point with the lowest validation loss (the earliest of equals), None before the first."""
+        return min(self.curve, key=lambda point: point.validation.loss, default=None)
