@@ -21,6 +21,7 @@ from typing import Any, Literal
 __all__ = [
     "ZERO_SHOT",
     "Architecture",
+    "Contender",
     "DatasetFacts",
     "Hyperparameters",
     "Machine",
@@ -30,9 +31,11 @@ __all__ = [
     "Point",
     "Run",
     "RunError",
+    "SampleOutput",
     "Scalar",
     "Score",
     "Seconds",
+    "SessionRecord",
     "Task",
     "Versions",
     "stable_hash",
@@ -263,6 +266,7 @@ class Point:
         micro_batch_size: Examples per forward pass; smaller than the batch where memory forced it.
         load_average: One-minute load average of the machine, None where there is none.
         workers: Workers on the same device at the time.
+        elapsed_seconds: Seconds of the session's budget that were used when the point was committed.
         checkpoint_hash: Hash of the checkpoint that belongs to this point, empty when none was kept.
     """
 
@@ -280,6 +284,7 @@ class Point:
     micro_batch_size: int
     load_average: float | None
     workers: int
+    elapsed_seconds: float = 0.0
     checkpoint_hash: str = ""
 
 
@@ -356,3 +361,82 @@ class Run:
     def best_point(self) -> Point | None:
         """The point with the lowest validation loss (the earliest of equals), None before the first."""
         return min(self.curve, key=lambda point: point.validation.loss, default=None)
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One of the models that a session compares on the test split.
+
+    ``name`` is ``zero_shot``, ``expert`` or ``incumbent``; ``run`` is the id of its run; ``step`` the optimiser step
+    of the checkpoint that was scored.
+    """
+
+    name: str
+    run: str
+    pipeline: Pipeline
+    step: int
+    test: Score
+
+
+@dataclass(frozen=True)
+class SampleOutput:
+    """What the base model and the winner wrote for one test prompt."""
+
+    prompt: str
+    reference: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class SessionRecord:
+    """The outcome of one tuning session: what its report, its card and ``--json`` show.
+
+    Args:
+        id: Identifier of the session; its runs carry it.
+        task: Names of dataset and base model, and the metric.
+        objective: ``loss``, or the metric that decided.
+        strategy: Name of the strategy that chose trials.
+        seed: The session's seed.
+        budget: The budget as the user wrote it, such as ``30m`` or ``20-trials``.
+        granted_seconds: Budget in seconds, None where it was given in tokens or trials.
+        used_seconds: Seconds of the budget that were used.
+        full_length_tokens: Horizon of every trial's schedule.
+        contenders: Zero-shot, expert and incumbent, in this order; the incumbent may be the expert pipeline.
+        winner: Name of the contender that was delivered.
+        incumbent_loss: Validation loss of the incumbent.
+        samples: A few test prompts with the outputs before and after.
+        warnings: What the user should know, one sentence each.
+        output_dir: The folder that holds ``best/`` and the report.
+        configuration: The resolved configuration, as JSON.
+        versions: Versions of what computed it.
+    """
+
+    id: str
+    task: Task
+    objective: str
+    strategy: str
+    seed: int
+    budget: str
+    granted_seconds: float | None
+    used_seconds: float
+    full_length_tokens: int
+    contenders: tuple[Contender, ...]
+    winner: str
+    incumbent_loss: float
+    samples: tuple[SampleOutput, ...]
+    warnings: tuple[str, ...]
+    output_dir: str
+    configuration: Mapping[str, Any]
+    versions: Versions
+
+    def contender(self, name: str) -> Contender:
+        """The contender called ``name``.
+
+        Raises:
+            KeyError: There is none of that name.
+        """
+        for contender in self.contenders:
+            if contender.name == name:
+                return contender
+        raise KeyError(name)
