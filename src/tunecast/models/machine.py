@@ -1,0 +1,265 @@
+"""What this machine can do, measured: matrix-multiplication rate, copy bandwidth, memory, clocks.
+
+A machine is described by rates that were measured on it in about a second, never by its name; what a worker
+used (seconds by three clocks, peak bytes) is read here too, so that every part of Tunecast reads it alike.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunecast.errors import ConfigurationError
+from tunecast.records import Machine, Seconds, Versions
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "SecondsClock",
+    "current_versions",
+    "load_average",
+    "measure_machine",
+    "peak_bytes",
+    "reset_peak",
+    "seconds_clock",
+]
+
+_MEASURE_SECONDS = 0.2
+"""Time spent on each rate: two dtypes and one copy stay well under a second."""
+_MINIMUM_REPEATS = 3
+_MATRIX_WIDTH = {"cpu": 1024, "cuda": 8192}
+_COPY_BYTES = {"cpu": 1 << 26, "cuda": 1 << 30}
+_measured: dict[tuple[str, int, tuple[str, ...]], Machine] = {}
+
+
+def measure_machine(device: str, threads: int, dtypes: Sequence[str] = ("float32", "bfloat16")) -> Machine:
+    """Measure what one worker on ``device`` can do, in about a second; later calls return the first answer.
+
+    The rate of a dtype is 2·n³ / seconds of the fastest of several n×n products (n = 1,024 on a CPU, 8,192 on
+    an accelerator), the bandwidth is read plus written bytes / seconds of the fastest copy of a buffer larger
+    than the caches. The fastest is taken because whatever else runs can only slow a repetition down.
+
+    Args:
+        device: ``cpu``, ``cuda`` or ``cuda:1``.
+        threads: Threads that torch may use; the process's own setting is restored afterwards.
+        dtypes: Names of torch dtypes to measure.
+
+    Raises:
+        ConfigurationError: The device is not there, the threads are not positive, or a dtype is unknown.
+    """
+    import torch
+
+    if threads < 1:
+        raise ConfigurationError(f"a worker needs at least one thread, not {threads}")
+    found = _device(device)
+    key = (str(found), threads, tuple(dtypes))
+    if key not in _measured:
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            _measured[key] = _measure(found, threads, dtypes)
+        finally:
+            torch.set_num_threads(before)
+    return _measured[key]
+
+
+def current_versions() -> Versions:
+    """The versions of Python and of the packages that compute a run."""
+    import platform
+    from importlib.metadata import version
+
+    import tunecast
+
+    return Versions(
+        tunecast=tunecast.__version__,
+        python=platform.python_version(),
+        torch=version("torch"),
+        transformers=version("transformers"),
+        peft=version("peft"),
+    )
+
+
+def load_average() -> float | None:
+    """The one-minute load average of the machine, None on systems that keep none."""
+    try:
+        return os.getloadavg()[0]
+    except (AttributeError, OSError):  # Windows has none; a container may refuse
+        return None
+
+
+def reset_peak(device: str) -> None:
+    """Make :func:`peak_bytes` count from now on.
+
+    On an accelerator its allocator's peak is reset. On Linux the process's own peak is; where the kernel
+    refuses that, the peak stays that of the whole process.
+    """
+    if _is_cpu(device):
+        try:
+            # 5 resets the peak resident set size of the process, see proc(5)
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        except OSError:
+            return
+    else:
+        import torch
+
+        torch.cuda.reset_peak_memory_stats(_device(device))
+
+
+def peak_bytes(device: str) -> int:
+    """The highest memory in bytes since the last :func:`reset_peak`.
+
+    On a CPU this is the peak resident set of this process (VmHWM), which includes the interpreter and the
+    libraries; on an accelerator it is what tensors held at most, without the allocator's reserve.
+    """
+    if _is_cpu(device):
+        return _peak_resident_bytes()
+    import torch
+
+    return torch.cuda.max_memory_allocated(_device(device))
+
+
+class SecondsClock:
+    """Measures durations by three clocks: wall, processor time of this process, and the device's own time.
+
+    The device's time is what its stream took between two marks; on a CPU there is none.
+    """
+
+    def __init__(self, device: str) -> None:
+        self._device = None if _is_cpu(device) else _device(device)
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin a new duration now."""
+        self._event = self._mark()
+        self._wall = time.perf_counter()
+        self._cpu = time.process_time()
+
+    def read(self) -> Seconds:
+        """The time since the last :meth:`restart`; the device's queue is drained first."""
+        event = self._mark()
+        device_seconds = None
+        if event is not None and self._event is not None:
+            event.synchronize()
+            device_seconds = self._event.elapsed_time(event) / 1e3
+        return Seconds(time.perf_counter() - self._wall, time.process_time() - self._cpu, device_seconds)
+
+    def lap(self) -> Seconds:
+        """The time since the last :meth:`restart` or :meth:`lap`, and begin anew."""
+        seconds = self.read()
+        self.restart()
+        return seconds
+
+    def _mark(self) -> Any:
+        if self._device is None:
+            return None
+        import torch
+
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(self._device))
+        return event
+
+
+def seconds_clock(device: str) -> SecondsClock:
+    """A running clock for ``device``: ``lap()`` gives the seconds of a part, ``read()`` those so far."""
+    return SecondsClock(device)
+
+
+def _is_cpu(device: str) -> bool:
+    return device.split(":")[0] == "cpu"
+
+
+def _device(name: str) -> torch.device:
+    import torch
+
+    try:
+        found = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigurationError(f"unknown device {name!r}", "use cpu, cuda or cuda:1") from error
+    if found.type not in ("cpu", "cuda"):
+        raise ConfigurationError(f"device {name!r} cannot be measured", "use cpu, cuda or cuda:1")
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise ConfigurationError(f"there is no device {name!r} on this machine", "use --device cpu")
+    return found
+
+
+def _measure(device: torch.device, threads: int, dtypes: Sequence[str]) -> Machine:
+    import psutil
+    import torch
+
+    memory = int(psutil.virtual_memory().total)
+    on_device = memory if device.type == "cpu" else torch.cuda.get_device_properties(device).total_memory
+    return Machine(
+        device=device.type,
+        cores=_cores(),
+        threads=threads,
+        memory_bytes=memory,
+        device_memory_bytes=int(on_device),
+        flops_per_second={dtype: _matmul_rate(device, dtype) for dtype in dtypes},
+        bandwidth_bytes_per_second=_copy_rate(device),
+    )
+
+
+def _cores() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS and Windows have no affinity
+        return os.cpu_count() or 1
+
+
+def _matmul_rate(device: torch.device, dtype: str) -> float:
+    """FLOP/s of the fastest product of two square matrices."""
+    import torch
+
+    kind = getattr(torch, dtype, None)
+    if not isinstance(kind, torch.dtype):
+        raise ConfigurationError(f"{dtype!r} is not a torch dtype", "use float32, bfloat16 or float16")
+    width = _MATRIX_WIDTH[device.type]
+    left = torch.full((width, width), 0.5, dtype=kind, device=device)
+    out = torch.empty_like(left)
+    return 2 * width**3 / _fastest(lambda: torch.mm(left, left, out=out), device)
+
+
+def _copy_rate(device: torch.device) -> float:
+    """Bytes per second of the fastest copy, read and written bytes counted."""
+    import torch
+
+    source = torch.ones(_COPY_BYTES[device.type], dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return 2 * source.numel() / _fastest(lambda: target.copy_(source), device)
+
+
+def _fastest(work: Callable[[], Any], device: torch.device) -> float:
+    """Seconds of the fastest repetition of ``work``, after one that is not counted."""
+    import torch
+
+    work()
+    begin = time.perf_counter()
+    best = float("inf")
+    repeats = 0
+    while repeats < _MINIMUM_REPEATS or time.perf_counter() - begin < _MEASURE_SECONDS:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        start = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best = min(best, time.perf_counter() - start)
+        repeats += 1
+    return best
+
+
+def _peak_resident_bytes() -> int:
+    try:
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+    except OSError:
+        import psutil
+
+        return int(psutil.Process().memory_info().rss)
+    for line in status.splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise OSError("the kernel reports no VmHWM in /proc/self/status")
