@@ -44,7 +44,7 @@ class SessionStatus:
         budget_text: The budget as the user wrote it.
         fraction_used: Part of the budget that is used, in whatever unit it was given, 0 to 1.
         trials: All trials, in order of their start.
-        incumbent: Index into ``trials`` of the one with the best validation objective, None before the first point.
+        incumbent: Index into ``trials`` of the one with the best validation objective, None before any point.
         activity: What happens right now, in a few words.
     """
 
