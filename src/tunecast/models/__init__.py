@@ -1,0 +1,22 @@
+"""Base models: find, load and describe them; their memory and their speed on a machine."""
+
+from tunecast.models.describe import describe, describe_config
+from tunecast.models.load import (
+    ResolvedModel,
+    choose_dtype,
+    load_config,
+    load_model,
+    load_tokenizer,
+    resolve,
+)
+
+__all__ = [
+    "ResolvedModel",
+    "choose_dtype",
+    "describe",
+    "describe_config",
+    "load_config",
+    "load_model",
+    "load_tokenizer",
+    "resolve",
+]

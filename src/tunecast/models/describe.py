@@ -1,0 +1,140 @@
+"""Describe a base model without loading its weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tunecast.errors import ModelError
+from tunecast.models.load import ResolvedModel, load_config
+from tunecast.records import Architecture, ModelFacts
+
+__all__ = ["describe", "describe_config"]
+
+
+def describe(model: ResolvedModel, *, trust_remote_code: bool = False) -> ModelFacts:
+    """Describe a base model from its configuration alone.
+
+    Raises:
+        ModelError: The configuration cannot be had, or its class has no text-generating model.
+    """
+    config = load_config(model, trust_remote_code=trust_remote_code)
+    facts = describe_config(config, model.name)
+    if not model.is_local:
+        return facts
+    folder = Path(model.location)
+    return replace(
+        facts,
+        weights_hash=_weights_hash(folder),
+        has_chat_template=_has_chat_template(folder),
+        pretraining_tokens=_pretraining_tokens(folder),
+    )
+
+
+def describe_config(config: Any, name: str) -> ModelFacts:
+    """Describe a model from a ``PretrainedConfig``; parameters are counted on the meta device.
+
+    Args:
+        config: A transformers configuration.
+        name: The name that records carry.
+
+    Raises:
+        ModelError: The configuration's class has no text-generating model.
+    """
+    skeleton = _skeleton(config, name)
+    embedding = skeleton.get_input_embeddings().weight
+    heads = int(getattr(config, "num_attention_heads", 1))
+    architecture: Architecture = "encoder-decoder" if config.is_encoder_decoder else "decoder-only"
+    return ModelFacts(
+        name=name,
+        family=config.model_type,
+        architecture=architecture,
+        parameters=sum(parameter.numel() for parameter in skeleton.parameters()),
+        embedding_parameters=embedding.numel(),
+        layers=int(config.num_hidden_layers),
+        width=int(config.hidden_size),
+        feed_forward_width=_first(config, ("intermediate_size", "n_inner", "d_ff"), 4 * int(config.hidden_size)),
+        heads=heads,
+        key_value_heads=_first(config, ("num_key_value_heads",), heads),
+        vocabulary=int(embedding.shape[0]),
+        context=_context(config),
+        tied_embeddings=bool(getattr(config, "tie_word_embeddings", False)),
+        has_biases=any(key.endswith(".bias") for key, _ in skeleton.named_parameters()),
+        has_chat_template=False,
+        config=_plain(config.to_dict()),
+    )
+
+
+def _skeleton(config: Any, name: str) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    try:
+        with torch.device("meta"):
+            skeleton = auto.from_config(config)
+    except ValueError as error:
+        raise ModelError(
+            f"--model: {name} ({config.model_type}) does not generate text.",
+            "Give a decoder-only or an encoder-decoder language model.",
+        ) from error
+    # On the meta device tied tensors are separate until tied again, and would be counted twice.
+    skeleton.tie_weights()
+    return skeleton
+
+
+def _context(config: Any) -> int | None:
+    limit = _first(config, ("max_position_embeddings", "n_positions"), 0)
+    # T5 carries an n_positions that its relative attention does not obey.
+    return None if config.is_encoder_decoder or not limit else limit
+
+
+def _first(config: Any, names: tuple[str, ...], default: int) -> int:
+    for name in names:
+        value = getattr(config, name, None)
+        if value is not None:
+            return int(value)
+    return default
+
+
+def _plain(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration as JSON, without the path it was loaded from."""
+    text = json.dumps(config, default=str)
+    plain: dict[str, Any] = json.loads(text)
+    for key in ("_name_or_path", "_model_name_or_path", "quantization_config"):
+        plain.pop(key, None)
+    return plain
+
+
+def _weights_hash(folder: Path) -> str:
+    """Hash of names, sizes, first and last mebibyte of every weights file: a whole read would take minutes at 70B."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.glob("*.safetensors")):
+        size = file.stat().st_size
+        digest.update(f"{file.name}:{size}".encode())
+        with file.open("rb") as stream:
+            digest.update(stream.read(2**20))
+            stream.seek(max(0, size - 2**20))
+            digest.update(stream.read(2**20))
+    return digest.hexdigest()[:16]
+
+
+def _has_chat_template(folder: Path) -> bool:
+    if (folder / "chat_template.jinja").is_file():
+        return True
+    file = folder / "tokenizer_config.json"
+    return file.is_file() and bool(json.loads(file.read_text(encoding="utf-8")).get("chat_template"))
+
+
+def _pretraining_tokens(folder: Path) -> int | None:
+    """Tokens of pretraining, where a ``pretraining.json`` beside the weights tells them."""
+    file = folder / "pretraining.json"
+    if not file.is_file():
+        return None
+    tokens = json.loads(file.read_text(encoding="utf-8")).get("pretraining_tokens")
+    return int(tokens) if tokens else None
+
+

