@@ -1,0 +1,64 @@
+"""JSON that every database stores and gives back exactly: not-a-number and infinity included.
+
+A diverged run has losses that JSON has no words for, and PostgreSQL refuses Python's ``NaN``. They are
+written as ``{"$float": "nan"}``; all other floats keep Python's shortest exact form.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["dumps", "loads"]
+
+_MARK = "$float"
+
+
+def dumps(value: Any) -> str:
+    """Write ``value`` as strict JSON text, with keys in their own order.
+
+    Args:
+        value: Mappings with string keys, sequences, strings, numbers (also NaN, infinity), booleans, None.
+
+    Raises:
+        TypeError: The value holds something else.
+    """
+    try:
+        return json.dumps(value, allow_nan=False, separators=(",", ":"), default=_plain)
+    except ValueError:
+        return json.dumps(_marked(value), allow_nan=False, separators=(",", ":"), default=_plain)
+
+
+def loads(text: str | bytes) -> Any:
+    """Read what :func:`dumps` wrote.
+
+    Raises:
+        ValueError: The text is no JSON.
+    """
+    marked = _MARK in text if isinstance(text, str) else _MARK.encode() in text
+    return json.loads(text, object_hook=_unmarked) if marked else json.loads(text)
+
+
+def _plain(value: Any) -> Any:
+    """What ``json`` does not take by itself: read-only mappings and numpy's scalars."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} is not JSON: {value!r}")
+
+
+def _marked(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return {_MARK: repr(float(value))}
+    if isinstance(value, Mapping):
+        return {key: _marked(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_marked(inner) for inner in value]
+    return value
+
+
+def _unmarked(value: dict[str, Any]) -> Any:
+    return float(value[_MARK]) if value.keys() == {_MARK} else value

@@ -1,0 +1,140 @@
+"""Engines: the URL a user writes, SQLite made safe for many writers, and what errors mean to a user."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.pool import QueuePool, StaticPool
+
+from tunecast.errors import StoreError
+from tunecast.store.codec import dumps, loads
+
+__all__ = ["WRITING", "in_memory", "is_busy", "make_engine", "parse_url", "translated"]
+
+WRITING = "tunecast_writing"
+"""Execution option of a connection that will write: it takes SQLite's write lock from the start."""
+
+BUSY_SECONDS = 60.0
+"""How long one statement waits for another writer of the same SQLite file."""
+
+_RETRIED_STATES = ("40001", "40P01", "57P01", "08006", "08003", "08001")
+"""PostgreSQL's serialisation failure, deadlock, shutdown and lost connection: writing again may succeed."""
+
+
+def parse_url(url_or_path: str | Path) -> sa.URL:
+    """Understand what a user calls a store: a SQLAlchemy URL, or the path of a SQLite file.
+
+    Raises:
+        StoreError: The URL is malformed, or of a database that stores do not support.
+    """
+    text = str(url_or_path)
+    if text == ":memory:":
+        return sa.make_url("sqlite://")
+    if "://" not in text:
+        return sa.URL.create("sqlite", database=str(Path(text).expanduser()))
+    try:
+        url = sa.make_url(text)
+    except (sa.exc.ArgumentError, ValueError) as error:
+        raise StoreError(f"{text!r} is not a store's URL: {error}", _URL_HINT) from error
+    if url.drivername in ("postgresql", "postgres", "postgresql+psycopg"):
+        return url.set(drivername="postgresql+psycopg")
+    if url.drivername in ("sqlite", "sqlite+pysqlite"):
+        return url.set(drivername="sqlite")
+    raise StoreError(f"A store cannot live in {url.drivername!r}.", _URL_HINT)
+
+
+_URL_HINT = "Use a file (runs.sqlite), sqlite:///FILE, or postgresql://USER:PASSWORD@HOST/DATABASE."
+
+
+def in_memory(url: sa.URL) -> bool:
+    """Whether the store lives in this process only."""
+    return url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:")
+
+
+def make_engine(url: sa.URL) -> sa.Engine:
+    """An engine whose commits are durable and whose writers queue instead of failing. Does not connect yet.
+
+    Raises:
+        StoreError: PostgreSQL's driver is not installed.
+    """
+    common: dict[str, Any] = {"json_serializer": dumps, "json_deserializer": loads}
+    if url.get_backend_name() == "sqlite":
+        engine = sa.create_engine(
+            url,
+            poolclass=StaticPool if in_memory(url) else QueuePool,
+            connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False},
+            **common,
+        )
+        sa.event.listen(engine, "connect", _prepare_sqlite)
+        sa.event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    try:
+        return sa.create_engine(
+            url, pool_pre_ping=True, pool_size=2, connect_args={"connect_timeout": 10}, **common
+        )
+    except ModuleNotFoundError as error:
+        raise StoreError(
+            "The PostgreSQL driver is not installed.", "Run: pip install 'tunecast[postgres]'"
+        ) from error
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    # Python's own transaction handling begins too late for a reader that will write; `_begin_sqlite` does it.
+    connection.isolation_level = None
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}").fetchall()
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    # A deferred transaction that turns into a writing one cannot wait for its turn (SQLITE_BUSY_SNAPSHOT).
+    writing = connection.get_execution_options().get(WRITING, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+
+
+def is_busy(error: sa.exc.DBAPIError) -> bool:
+    """Whether the same write may succeed when it is tried again."""
+    if error.connection_invalidated:
+        return True
+    state = getattr(error.orig, "sqlstate", None)
+    return state in _RETRIED_STATES or "database is locked" in str(error.orig)
+
+
+@contextmanager
+def translated(url: sa.URL) -> Iterator[None]:
+    """Turn what a database says into one message that a user can act on.
+
+    Raises:
+        StoreError: In place of every error of the database or its driver.
+    """
+    shown = url.database if url.get_backend_name() == "sqlite" else url.render_as_string(hide_password=True)
+    try:
+        yield
+    except sa.exc.IntegrityError as error:
+        raise StoreError(f"The store {shown} refused a record: {_first_line(error)}.") from error
+    except sa.exc.DBAPIError as error:
+        raise StoreError(*_explained(str(shown), url, _first_line(error))) from error
+
+
+def _first_line(error: sa.exc.DBAPIError) -> str:
+    return (str(error.orig).strip().splitlines() or ["unknown error"])[0].rstrip(".")
+
+
+def _explained(shown: str, url: sa.URL, reason: str) -> tuple[str, str]:
+    if "file is not a database" in reason:
+        return f"{shown} is not a Tunecast store: it is no SQLite file.", "Name another file with --store."
+    if "readonly" in reason or "unable to open" in reason:
+        return (
+            f"The store {shown} cannot be opened: {reason}.",
+            "Check that its folder exists and is writable.",
+        )
+    if "locked" in reason:
+        return f"The store {shown} stayed locked by another program: {reason}.", "Close it and try again."
+    if "disk is full" in reason or "No space" in reason:
+        return f"The store {shown} cannot be written: {reason}.", "Free some space and resume."
+    hint = "Check host, port, user and database." if url.get_backend_name() == "postgresql" else ""
+    return f"The store {shown} cannot be used: {reason}.", hint

@@ -1,0 +1,66 @@
+"""Bringing a database to this program's schema, once, however many processes open it at the same time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from tunecast.errors import StoreError
+from tunecast.store.connecting import WRITING
+from tunecast.store.schema import HEAD, VERSION_TABLE
+
+__all__ = ["migrate"]
+
+SCRIPTS = Path(__file__).parent / "migrations"
+_LOCK = 0x74756E65  # any constant: every Tunecast that migrates takes the same advisory lock
+
+
+def migrate(engine: sa.Engine, shown: str) -> None:
+    """Create the tables, or upgrade them to :data:`~tunecast.store.schema.HEAD`.
+
+    Args:
+        engine: The database; connected to here for the first time.
+        shown: What to call it in messages.
+
+    Raises:
+        StoreError: The database holds something else, or was written by a newer version.
+    """
+    with engine.connect() as connection:
+        if _version(connection, shown) == HEAD:
+            return
+    with engine.connect().execution_options(**{WRITING: True}) as connection, connection.begin():
+        if engine.dialect.name == "postgresql":
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
+        if _version(connection, shown) != HEAD:
+            _upgrade(connection)
+
+
+def _version(connection: sa.Connection, shown: str) -> str | None:
+    """The version of the schema, None for an empty database."""
+    tables = sa.inspect(connection).get_table_names()
+    if not tables:
+        return None
+    if VERSION_TABLE not in tables:
+        raise StoreError(
+            f"{shown} is not a Tunecast store: it holds other tables ({', '.join(sorted(tables)[:3])}, ...).",
+            "Name a new file or an empty database with --store.",
+        )
+    version = connection.scalar(sa.text(f"SELECT version_num FROM {VERSION_TABLE}"))
+    if version is not None and str(version) > HEAD:
+        raise StoreError(
+            f"The store {shown} was written by a newer Tunecast (schema {version}; this one knows {HEAD}).",
+            "Upgrade with: pip install --upgrade tunecast",
+        )
+    return None if version is None else str(version)
+
+
+def _upgrade(connection: sa.Connection) -> None:
+    # Imported only when there is something to do: alembic takes longer to load than a store to open.
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(SCRIPTS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")

@@ -1,0 +1,1 @@
+"""Versioned migrations of the store's schema, applied when a store is opened."""

@@ -1,0 +1,11 @@
+"""What alembic runs: the migrations, inside the transaction that the store has opened already."""
+
+from alembic import context
+
+from tunecast.store.schema import VERSION_TABLE, metadata
+
+context.configure(
+    connection=context.config.attributes["connection"], target_metadata=metadata, version_table=VERSION_TABLE
+)
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,101 @@
+"""Statements that read, and runs put together from what they give."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import sqlalchemy as sa
+
+from tunecast.records import DatasetFacts, Machine, ModelFacts, Outcome, Run
+from tunecast.store.rows import Row, record, run_from_rows
+from tunecast.store.schema import FACTS, points, runs
+
+__all__ = ["Facts", "Filter", "load_runs", "page_of_ids"]
+
+_KINDS: dict[str, type[Any]] = {
+    "dataset_hash": DatasetFacts,
+    "model_hash": ModelFacts,
+    "machine_hash": Machine,
+}
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which runs are meant; None means any. ``task`` is the dataset's name and ``model`` the base model's."""
+
+    task: str | None = None
+    model: str | None = None
+    method: str | None = None
+    outcome: Outcome | str | None = None
+    session: str | None = None
+
+    def conditions(self) -> list[sa.ColumnElement[bool]]:
+        """The same as conditions on the table of runs."""
+        wanted = {
+            runs.c.dataset: self.task,
+            runs.c.model: self.model,
+            runs.c.method: self.method,
+            runs.c.outcome: None if self.outcome is None else str(self.outcome),
+            runs.c.session: self.session,
+        }
+        return [column == value for column, value in wanted.items() if value is not None]
+
+
+class Facts:
+    """Facts by hash. What a hash names never changes, so each is read and built once."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Any] = {}
+
+    def load(self, connection: sa.Connection, column: str, hashes: set[str]) -> None:
+        """Read those of ``hashes`` that are not known yet; ``column`` says of which table."""
+        missing = sorted(hashes - self._known.keys())
+        table = FACTS[column]
+        for start in range(0, len(missing), 500):
+            chosen = table.c.hash.in_(missing[start : start + 500])
+            for key, facts in connection.execute(sa.select(table.c.hash, table.c.facts).where(chosen)):
+                self._known[key] = record(_KINDS[column], facts)
+
+    def __getitem__(self, key: str) -> Any:
+        return self._known[key]
+
+
+def page_of_ids(
+    connection: sa.Connection, chosen: Filter, after: tuple[float, str] | None, limit: int
+) -> list[tuple[float, str]]:
+    """The next runs in order of age: pairs of start and id.
+
+    Args:
+        connection: In a transaction.
+        chosen: Which runs.
+        after: The last pair of the page before, None for the first page.
+        limit: At most so many.
+    """
+    key = (runs.c.created_at, runs.c.id)
+    statement = sa.select(*key).where(*chosen.conditions()).order_by(*key).limit(limit)
+    if after is not None:
+        statement = statement.where(sa.tuple_(*key) > sa.tuple_(*after))
+    return [(started, run_id) for started, run_id in connection.execute(statement)]
+
+
+def load_runs(connection: sa.Connection, ids: Sequence[str], facts: Facts) -> list[Run]:
+    """Runs by id, in the given order; ids that the store lacks are left out. At most 500 at a time."""
+    rows = {row["id"]: row for row in _mappings(connection, sa.select(runs).where(runs.c.id.in_(ids)))}
+    for column in FACTS:
+        facts.load(connection, column, {row[column] for row in rows.values()})
+    chosen = sa.select(points).where(points.c.run_id.in_(ids)).order_by(points.c.run_id, points.c.step)
+    found = groupby(_mappings(connection, chosen), key=lambda row: row["run_id"])
+    curves: dict[str, list[Row]] = {run_id: list(rows_of_run) for run_id, rows_of_run in found}
+    return [_run(rows[run_id], facts, curves.get(run_id, [])) for run_id in ids if run_id in rows]
+
+
+def _run(row: Mapping[str, Any], facts: Facts, curve: list[Row]) -> Run:
+    dataset, model, machine = (facts[row[column]] for column in FACTS)
+    return run_from_rows(row, dataset, model, machine, curve)
+
+
+def _mappings(connection: sa.Connection, statement: sa.Select[Any]) -> Iterator[Row]:
+    yield from (dict(row) for row in connection.execute(statement).mappings())

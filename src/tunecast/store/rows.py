@@ -1,0 +1,174 @@
+"""Records to table rows and back. Pure: no database here.
+
+A row is the form in which runs cross the boundary to SQL and to Parquet; nothing beyond this folder sees one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+from tunecast.records import (
+    DatasetFacts,
+    Machine,
+    ModelFacts,
+    Outcome,
+    Pipeline,
+    Point,
+    Run,
+    RunError,
+    Score,
+    Seconds,
+    Task,
+    Versions,
+    stable_hash,
+)
+from tunecast.store.codec import dumps
+
+__all__ = [
+    "Row",
+    "RunRows",
+    "clean",
+    "facts_of",
+    "point_row",
+    "record",
+    "run_from_rows",
+    "run_rows",
+    "score_json",
+]
+
+Row = dict[str, Any]
+T = TypeVar("T")
+
+# What a point holds as records of its own; their fields become columns `<part>_<field>`.
+_PARTS: dict[str, type[Score] | type[Seconds]] = {
+    "validation": Score,
+    "training": Seconds,
+    "evaluation": Seconds,
+}
+
+
+# Fields of a run that are columns as they are.
+_PLAIN = (
+    *("id", "session", "seed", "full_length_tokens", "total_steps", "unique_examples", "max_length"),
+    *("validation_hash", "dtype", "trainable_parameters", "exclusive", "created_at", "extra"),
+)
+
+
+@dataclass(frozen=True)
+class RunRows:
+    """A run as rows: its own, those of its facts by column of ``runs``, and its points in order of step."""
+
+    run: Row
+    facts: Mapping[str, Row]
+    points: tuple[Row, ...]
+
+
+def record(kind: type[T], values: Mapping[str, Any]) -> T:
+    """Build a flat record from a mapping; fields that this version does not know are dropped.
+
+    Raises:
+        TypeError: A field without default is missing.
+    """
+    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in values.items() if name in known})
+
+
+def facts_of(value: Any) -> Row:
+    """The fields of a flat record by name; what they hold is shared, not copied."""
+    return {field.name: getattr(value, field.name) for field in fields(value)}
+
+
+def score_json(score: Score | None) -> Row | None:
+    """A score as JSON object, None for none."""
+    return None if score is None else facts_of(score)
+
+
+def clean(text: str) -> str:
+    """Text that every database takes: NUL and lone surrogates (from undecodable output) are replaced."""
+    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
+
+
+def point_row(run_id: str, point: Point) -> Row:
+    """The row of one point."""
+    row: Row = {"run_id": run_id}
+    for name, value in facts_of(point).items():
+        if name in _PARTS:
+            row |= {f"{name}_{inner}": number for inner, number in facts_of(value).items()}
+        else:
+            row[name] = value
+    return row
+
+
+def _point(row: Mapping[str, Any]) -> Point:
+    parts: Row = {}
+    for name, kind in _PARTS.items():
+        names = [field.name for field in fields(kind)]
+        parts[name] = kind(**{inner: row[f"{name}_{inner}"] for inner in names})
+    flat = {field.name: row[field.name] for field in fields(Point) if field.name not in _PARTS}
+    return Point(**flat, **parts)
+
+
+def _facts_row(value: DatasetFacts | ModelFacts | Machine) -> Row:
+    facts = facts_of(value)
+    # Hashed as the strict JSON that is stored, so that NaN hashes the same on every machine.
+    row: Row = {"hash": stable_hash(dumps(_sorted(facts))), "facts": facts}
+    if isinstance(value, Machine):
+        return row | {"device": value.device}
+    row["name"] = clean(value.name)
+    return row | {"parameters": value.parameters} if isinstance(value, ModelFacts) else row
+
+
+def _sorted(value: Any) -> Any:
+    """The same value with mappings in order of their keys, so that order does not enter the hash."""
+    if isinstance(value, Mapping):
+        return {key: _sorted(value[key]) for key in sorted(value)}
+    if isinstance(value, (list, tuple)):
+        return [_sorted(inner) for inner in value]
+    return value
+
+
+def run_rows(run: Run) -> RunRows:
+    """A run as rows."""
+    facts = {
+        "dataset_hash": _facts_row(run.dataset),
+        "model_hash": _facts_row(run.model),
+        "machine_hash": _facts_row(run.machine),
+    }
+    row: Row = {name: getattr(run, name) for name in _PLAIN}
+    row |= {"dataset": run.task.dataset, "model": run.task.model, "metric": run.task.metric}
+    row |= {"method": run.pipeline.method, "hyperparameters": run.pipeline.hyperparameters}
+    row |= {name: inner["hash"] for name, inner in facts.items()}
+    row |= {"versions": facts_of(run.versions), "outcome": Outcome(run.outcome).value}
+    row |= error_row(run.error)
+    row |= {"validation": score_json(run.validation), "test": score_json(run.test)}
+    return RunRows(row, facts, tuple(point_row(run.id, point) for point in run.curve))
+
+
+def error_row(error: RunError | None) -> Row:
+    """The columns of an error; both NULL for none."""
+    if error is None:
+        return {"error_kind": None, "error_text": None}
+    return {"error_kind": clean(error.kind), "error_text": clean(error.text)}
+
+
+def run_from_rows(
+    row: Mapping[str, Any], dataset: DatasetFacts, model: ModelFacts, machine: Machine, points: Iterable[Row]
+) -> Run:
+    """Put a run together again from its row, its facts and its points in order of step."""
+    flat = {field.name: row[field.name] for field in fields(Run) if field.name in row}
+    built: Row = {
+        "task": Task(row["dataset"], row["model"], row["metric"]),
+        "pipeline": Pipeline(row["method"], row["hyperparameters"]),
+        "dataset": dataset,
+        "model": model,
+        "machine": machine,
+        "versions": record(Versions, row["versions"]),
+        "curve": tuple(_point(point) for point in points),
+        "outcome": Outcome(row["outcome"]),
+        "error": None if row["error_kind"] is None else RunError(row["error_kind"], row["error_text"] or ""),
+        "validation": None if row["validation"] is None else record(Score, row["validation"]),
+        "test": None if row["test"] is None else record(Score, row["test"]),
+    }
+    return Run(**(flat | built))

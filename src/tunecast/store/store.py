@@ -1,0 +1,290 @@
+"""The store: where runs live. Safe for many processes and hosts at once."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import sqlalchemy as sa
+
+from tunecast.errors import StoreError
+from tunecast.records import Outcome, Point, Run, RunError, Score
+from tunecast.store import writing
+from tunecast.store.connecting import WRITING, in_memory, is_busy, make_engine, parse_url, translated
+from tunecast.store.migrating import migrate
+from tunecast.store.reading import Facts, Filter, load_runs, page_of_ids
+from tunecast.store.rows import RunRows, error_row, point_row, run_rows, score_json
+from tunecast.store.schema import runs, sessions
+
+__all__ = ["Store"]
+
+T = TypeVar("T")
+
+_PAGE = 250  # runs read in one transaction: short enough that a long reading blocks no checkpoint
+_TRIES = 6
+_FIRST_WAIT_SECONDS = 0.05
+
+
+class Store:
+    """Runs, their curves and their facts in a SQL database; use :meth:`open`, and as a context manager.
+
+    Every write is one short transaction, durable when the call returns, and may be repeated without harm. A
+    store may be used from several threads, and after a fork by the child too.
+    """
+
+    def __init__(self, url: sa.URL, engine: sa.Engine) -> None:
+        self._url = url
+        self._engine = engine
+        self._process = os.getpid()
+        self._inherited: list[object] = []
+        self._facts = Facts()
+        # A store in memory has one connection, hence one transaction at a time.
+        self._turn: AbstractContextManager[Any] = threading.RLock() if in_memory(url) else nullcontext()
+
+    @classmethod
+    def open(cls, url_or_path: str | Path, *, create: bool = True) -> Store:
+        """Open a store, and create or upgrade its tables where needed.
+
+        Args:
+            url_or_path: The path of a SQLite file, ``:memory:``, or a SQLAlchemy URL of SQLite or PostgreSQL.
+            create: Whether a SQLite file that does not exist is made.
+
+        Raises:
+            StoreError: The store cannot be reached, is newer than this program, or is no Tunecast store.
+        """
+        url = parse_url(url_or_path)
+        if url.get_backend_name() == "sqlite" and not in_memory(url):
+            _check_file(Path(str(url.database)), create=create)
+        store = cls(url, make_engine(url))
+        shown = str(url.database) if url.get_backend_name() == "sqlite" else url.render_as_string()
+        try:
+            with translated(url):
+                store._retried(lambda: migrate(store._engine, shown))
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    @property
+    def url(self) -> str:
+        """What :meth:`open` takes to open the same store elsewhere. Holds the password, if there is one."""
+        return self._url.render_as_string(hide_password=False)
+
+    def close(self) -> None:
+        """Let go of all connections."""
+        self._engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def put(self, run: Run) -> None:
+        """Write a run with its facts and its curve, or bring a known one up to date.
+
+        The curve is the union of what was and what is given, by step; a step keeps what was measured first.
+        An ended run does not become ``paused`` again, a completed one does not fail, scores are not
+        forgotten; the rest is as in ``run``.
+
+        Raises:
+            StoreError: The store cannot be written.
+        """
+        self._add([run_rows(run)], overwrite=True)
+
+    def put_all(self, many: Iterable[Run]) -> None:
+        """Write many runs, as :meth:`put` does, in one transaction.
+
+        Raises:
+            StoreError: The store cannot be written; then none was.
+        """
+        self._add([run_rows(run) for run in many], overwrite=True)
+
+    def _add(self, bundles: Iterable[RunRows], *, overwrite: bool) -> tuple[int, int]:
+        listed = list(bundles)
+        return self._write(lambda connection: writing.add_runs(connection, listed, overwrite=overwrite))
+
+    def add_point(self, run_id: str, point: Point) -> None:
+        """Append a point to a run's curve; durable when this returns. A step that is there stays as it is.
+
+        Raises:
+            StoreError: There is no such run, or the store cannot be written.
+        """
+
+        def write(connection: sa.Connection) -> None:
+            _require(connection, run_id)
+            writing.add_points(connection, [point_row(run_id, point)])
+
+        self._write(write)
+
+    def finish(self, run_id: str, outcome: Outcome, error: RunError | None = None) -> None:
+        """Set how a run stands, whatever it was before, and why it ended early.
+
+        Raises:
+            StoreError: There is no such run, or the store cannot be written.
+        """
+        self._update(run_id, {"outcome": Outcome(outcome).value, **error_row(error)})
+
+    def set_scores(self, run_id: str, *, validation: Score | None = None, test: Score | None = None) -> None:
+        """Set the score on the full validation set, on the test split, or both; None leaves what is there.
+
+        Raises:
+            StoreError: There is no such run, or the store cannot be written.
+        """
+        given = {"validation": score_json(validation), "test": score_json(test)}
+        self._update(run_id, {name: score for name, score in given.items() if score is not None})
+
+    def _update(self, run_id: str, changes: Mapping[str, Any]) -> None:
+        def write(connection: sa.Connection) -> None:
+            _require(connection, run_id)
+            if changes:
+                connection.execute(sa.update(runs).where(runs.c.id == run_id).values(**changes))
+
+        self._write(write)
+
+    def get(self, run_id: str) -> Run:
+        """The run of that id.
+
+        Raises:
+            StoreError: There is none, or the store cannot be read.
+        """
+        with self._reading() as connection:
+            found = load_runs(connection, [run_id], self._facts)
+        if not found:
+            raise _no_run(run_id)
+        return found[0]
+
+    def runs(
+        self,
+        *,
+        task: str | None = None,
+        model: str | None = None,
+        method: str | None = None,
+        outcome: Outcome | str | None = None,
+        session: str | None = None,
+        limit: int | None = None,
+    ) -> Iterator[Run]:
+        """Runs in order of their start, read page by page while the caller goes on.
+
+        Args:
+            task: Name of the dataset, None for any.
+            model: Name of the base model, None for any.
+            method: Name of the method, None for any.
+            outcome: How they stand, None for any.
+            session: Identifier of the session that made them, None for any.
+            limit: At most so many, None for all.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        chosen = Filter(task, model, method, outcome, session)
+        after: tuple[float, str] | None = None
+        left = limit
+        while left is None or left > 0:
+            size = _PAGE if left is None else min(_PAGE, left)
+            with self._reading() as connection:
+                page = page_of_ids(connection, chosen, after, size)
+                found = load_runs(connection, [run_id for _, run_id in page], self._facts)
+            yield from found
+            if len(page) < size:
+                return
+            after = page[-1]
+            left = None if left is None else left - len(page)
+
+    def put_session(self, session_id: str, record: Mapping[str, Any]) -> None:
+        """Write a session's JSON document, or replace it.
+
+        Raises:
+            StoreError: The store cannot be written.
+            TypeError: The document holds something that is not JSON.
+        """
+        self._write(lambda connection: writing.put_session(connection, session_id, record))
+
+    def get_session(self, session_id: str) -> dict[str, Any] | None:
+        """A session's document, None if there is none.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        with self._reading() as connection:
+            found = connection.scalar(sa.select(sessions.c.record).where(sessions.c.id == session_id))
+        return None if found is None else dict(found)
+
+    def sessions(self) -> list[str]:
+        """Identifiers of all sessions that have a document, sorted.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        with self._reading() as connection:
+            return list(connection.scalars(sa.select(sessions.c.id).order_by(sessions.c.id)))
+
+    @contextmanager
+    def _reading(self) -> Iterator[sa.Connection]:
+        """A connection in a transaction: all that is read is of one moment."""
+        with (
+            self._turn,
+            translated(self._url),
+            self._own_engine().connect() as connection,
+            connection.begin(),
+        ):
+            if connection.dialect.name == "postgresql":
+                connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            yield connection
+
+    def _write(self, work: Callable[[sa.Connection], T]) -> T:
+        def once() -> T:
+            engine = self._own_engine()
+            with engine.connect().execution_options(**{WRITING: True}) as connection, connection.begin():
+                return work(connection)
+
+        with self._turn, translated(self._url):
+            return self._retried(once)
+
+    def _retried(self, work: Callable[[], T]) -> T:
+        """Do ``work`` again while another writer stands in the way; safe, as every write is idempotent."""
+        for attempt in range(_TRIES - 1):
+            try:
+                return work()
+            except sa.exc.DBAPIError as error:
+                if not is_busy(error):
+                    raise
+                time.sleep(_FIRST_WAIT_SECONDS * 2**attempt)
+        return work()
+
+    def _own_engine(self) -> sa.Engine:
+        """The engine, with fresh connections in a forked child: no two processes may share one."""
+        if os.getpid() != self._process:
+            # Kept alive, never closed: closing them here would disturb the parent, whose they are.
+            self._inherited.append(self._engine.pool)
+            self._engine.dispose(close=False)
+            self._process = os.getpid()
+        return self._engine
+
+
+def _check_file(path: Path, *, create: bool) -> None:
+    if path.is_dir():
+        raise StoreError(f"{path} is a folder, not a store.", "Name a file in it, such as runs.sqlite.")
+    if not path.parent.is_dir():
+        raise StoreError(
+            f"The folder {path.parent} of the store {path.name} does not exist.", "Create it first."
+        )
+    if not create and not path.exists():
+        raise StoreError(f"There is no store {path}.", "Check --store; a store is made by tune and collect.")
+
+
+def _require(connection: sa.Connection, run_id: str) -> None:
+    if connection.scalar(sa.select(runs.c.id).where(runs.c.id == run_id)) is None:
+        raise _no_run(run_id)
+
+
+def _no_run(run_id: str) -> StoreError:
+    return StoreError(f"The store has no run {run_id!r}.", "List what it has with: tunecast runs list")
