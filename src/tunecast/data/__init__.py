@@ -1,0 +1,17 @@
+"""Datasets: read, detect the format, check, split, template and mask, describe."""
+
+from tunecast.data.encode import EncodedExample, encode, encode_prompt, encoding_warnings
+from tunecast.data.examples import Dataset, Example, Turn, reference
+from tunecast.data.read import read
+
+__all__ = [
+    "Dataset",
+    "EncodedExample",
+    "Example",
+    "Turn",
+    "encode",
+    "encode_prompt",
+    "encoding_warnings",
+    "read",
+    "reference",
+]

@@ -1,0 +1,109 @@
+"""The canonical form of every dataset: turns, examples, and the three splits."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+__all__ = ["SPLITS", "Dataset", "Example", "Turn", "prompt_key", "prompt_text", "reference", "trained_text"]
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message of an example.
+
+    Args:
+        role: ``system``, ``user``, ``assistant``, or ``text`` for running text that has no roles.
+        content: The message.
+        trained: Whether a model learns to write it.
+    """
+
+    role: str
+    content: str
+    trained: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One row of a dataset, whatever its format was. The last turn is always a trained one.
+
+    Args:
+        turns: The messages in order.
+        row: 1-based row (or line) of the source file.
+    """
+
+    turns: tuple[Turn, ...]
+    row: int
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Checked examples in three splits that share no prompt unless a warning says so.
+
+    Args:
+        name: The file's stem, the folder's name or the hub id.
+        source: What the user named.
+        format: The detected format, such as ``prompt-completion`` or ``messages``.
+        train: Examples to learn from.
+        validation: Examples that choose between models.
+        test: Examples that judge the chosen one.
+        warnings: What the user should know, one sentence each.
+        empty_rows: Rows that were left out because they had nothing to train.
+    """
+
+    name: str
+    source: str
+    format: str
+    train: tuple[Example, ...]
+    validation: tuple[Example, ...]
+    test: tuple[Example, ...]
+    warnings: tuple[str, ...] = ()
+    empty_rows: int = 0
+
+    def splits(self) -> Iterator[tuple[str, tuple[Example, ...]]]:
+        """The splits by name, in the order train, validation, test."""
+        yield "train", self.train
+        yield "validation", self.validation
+        yield "test", self.test
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash over the contents of all examples of all splits, 16 hexadecimal digits."""
+        digest = hashlib.sha256()
+        for name, examples in self.splits():
+            digest.update(f"{name} {len(examples)}\n".encode())
+            for example in examples:
+                turns = [(turn.role, turn.content, turn.trained) for turn in example.turns]
+                # Lone surrogates are legal in JSON's escapes, so the hash is taken over escaped text.
+                digest.update(json.dumps(turns).encode() + b"\n")
+        return digest.hexdigest()[:16]
+
+
+def reference(example: Example) -> str:
+    """The text of the last trained turn: what a generated answer is compared with."""
+    return example.turns[-1].content
+
+
+def prompt_text(example: Example) -> str:
+    """Everything before the last trained turn, one message a line; empty for running text."""
+    return "\n".join(turn.content for turn in example.turns[:-1])
+
+
+def trained_text(example: Example) -> str:
+    """Everything that is trained, one message a line."""
+    return "\n".join(turn.content for turn in example.turns if turn.trained)
+
+
+def prompt_key(example: Example) -> str:
+    """What makes two prompts the same: case and the amount of white space do not count.
+
+    Examples without a prompt are told apart by their text.
+    """
+    return " ".join(prompt_text(example).casefold().split()) or " ".join(
+        reference(example).casefold().split()
+    )

@@ -1,0 +1,213 @@
+"""Rows out of json, jsonl, csv, tsv and parquet files, each with the number that an editor would show."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunecast.data.problems import Problems, listed
+from tunecast.errors import DataError
+
+__all__ = ["SUFFIXES", "Row", "Table", "read_file"]
+
+Row = tuple[int, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of one file (or hub split) as they stand, before any format is read into them.
+
+    Args:
+        place: The file, as messages name it.
+        unit: ``line`` or ``row``: what the numbers in ``rows`` count.
+        rows: 1-based numbers and the values by column.
+    """
+
+    place: str
+    unit: str
+    rows: list[Row]
+
+
+def read_file(path: Path) -> dict[str, Table]:
+    """Read one data file.
+
+    Returns:
+        One table under the key ``""``, or one per top-level key for a json object of lists.
+
+    Raises:
+        DataError: The file is missing, empty, of an unknown kind, not UTF-8, or malformed.
+    """
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise DataError(
+            f"{path} is not a kind of file that can be read as a dataset.",
+            f"Use one that ends in {listed(SUFFIXES, 10)}.",
+        )
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist.", "Check the path given as data.") from None
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read: {error.strerror}.", "Check the path and its permissions."
+        ) from None
+    if not data.strip():
+        raise DataError(f"{path} is empty.", "Give a file with one example a row.")
+    tables = reader(path, data)
+    if not any(table.rows for table in tables.values()):
+        raise DataError(f"{path} holds no rows.", "Give a file with one example a row.")
+    return tables
+
+
+def _decode(path: Path, data: bytes) -> str:
+    """UTF-8 text, with or without a byte order mark."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        # Offsets count from the byte after the mark, where there is one.
+        start = error.start + (3 if data.startswith(b"\xef\xbb\xbf") else 0)
+        line = data.count(b"\n", 0, start) + 1
+        column = start - data.rfind(b"\n", 0, start)
+        raise DataError(
+            f"{path}, line {line}, byte {column} of it (byte {start + 1} of the file): not UTF-8.",
+            f"Convert it first, for example with: iconv -f latin1 -t utf-8 {path.name}",
+        ) from None
+
+
+def _read_json(path: Path, data: bytes) -> dict[str, Table]:
+    text = _decode(path, data)
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        # One object a line under the name .json is common enough to be read as what it is.
+        if error.msg == "Extra data" and text.lstrip().startswith("{"):
+            return _read_json_lines(path, data)
+        raise DataError(
+            f"{path}, line {error.lineno}, column {error.colno}: not valid JSON ({error.msg}).",
+            "Repair that line; a dataset is a list of objects, or an object of lists by split.",
+        ) from None
+    except RecursionError:
+        raise DataError(f"{path} is nested too deeply.", "A dataset is a list of objects.") from None
+    if isinstance(value, list):
+        return {"": _table_of(path, value)}
+    if isinstance(value, dict) and value and all(isinstance(part, list) for part in value.values()):
+        return {key: _table_of(path, part, f" ({key})") for key, part in value.items()}
+    raise DataError(
+        f"{path} holds {_kind(value)} at the top.",
+        "Expected a list of objects, or an object of lists by split.",
+    )
+
+
+def _table_of(path: Path, values: list[Any], part: str = "") -> Table:
+    problems = Problems(f"{path}{part}")
+    rows = []
+    for number, value in enumerate(values, start=1):
+        if isinstance(value, dict):
+            rows.append((number, value))
+        else:
+            problems.add(number, f"found {_kind(value)}, expected an object")
+    problems.raise_any('Every row is an object such as {"prompt": ..., "completion": ...}.')
+    return Table(f"{path}{part}", "row", rows)
+
+
+def _read_json_lines(path: Path, data: bytes) -> dict[str, Table]:
+    problems = Problems(str(path), "line")
+    rows: list[Row] = []
+    # Not splitlines(): it also breaks at U+2028 and the like, which are legal inside JSON strings.
+    for number, line in enumerate(_decode(path, data).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as error:
+            where = f" ({error.msg}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
+            problems.add(number, f"not valid JSON{where}")
+            continue
+        if isinstance(value, dict):
+            rows.append((number, value))
+        else:
+            problems.add(number, f"found {_kind(value)}, expected an object")
+    problems.raise_any('Every line is one JSON object such as {"prompt": ..., "completion": ...}.')
+    return {"": Table(str(path), "line", rows)}
+
+
+def _read_csv(path: Path, data: bytes) -> dict[str, Table]:
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    reader = csv.reader(io.StringIO(_decode(path, data), newline=""), delimiter=delimiter, strict=True)
+    problems = Problems(str(path), "line")
+    rows: list[Row] = []
+    with _long_fields_allowed():
+        try:
+            header = [name.strip() for name in next(reader)]
+            _check_header(path, header)
+            for number, values in _numbered(reader):
+                if len(values) == len(header):
+                    rows.append((number, dict(zip(header, values, strict=True))))
+                elif values:
+                    problems.add(number, f"{len(values)} fields, but the header names {len(header)} columns")
+        except csv.Error as error:
+            problems.add(reader.line_num, f"not valid CSV ({error})")
+    problems.raise_any("Quote fields that contain the delimiter, a quote or a line break.")
+    return {"": Table(str(path), "line", rows)}
+
+
+def _numbered(reader: Any) -> Iterator[tuple[int, list[str]]]:
+    """Records with the line on which each starts, counting line breaks inside quoted fields."""
+    start = reader.line_num + 1
+    for values in reader:
+        yield start, values
+        start = reader.line_num + 1
+
+
+def _check_header(path: Path, header: list[str]) -> None:
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if twice:
+        raise DataError(
+            f"{path}, line 1: the header names {listed(map(repr, twice))} more than once.",
+            "Give every column its own name; the first line of a csv file is its header.",
+        )
+
+
+@contextmanager
+def _long_fields_allowed() -> Iterator[None]:
+    """Lift csv's limit of 131,072 characters a field, which is a setting of the whole process, for a while."""
+    before = csv.field_size_limit(sys.maxsize)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
+def _read_parquet(path: Path, data: bytes) -> dict[str, Table]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        values = pyarrow.parquet.read_table(pyarrow.BufferReader(data)).to_pylist()
+    except pyarrow.ArrowException as error:
+        raise DataError(f"{path} is not a readable parquet file: {error}", "Write the file again.") from None
+    return {"": Table(str(path), "row", list(enumerate(values, start=1)))}
+
+
+def _kind(value: Any) -> str:
+    """What JSON calls a value."""
+    names: dict[type, str] = {dict: "an object", list: "a list", str: "a string", bool: "a boolean"}
+    return names.get(type(value), "null" if value is None else "a number")
+
+
+_READERS: dict[str, Callable[[Path, bytes], dict[str, Table]]] = {
+    ".json": _read_json,
+    ".jsonl": _read_json_lines,
+    ".ndjson": _read_json_lines,
+    ".csv": _read_csv,
+    ".tsv": _read_csv,
+    ".parquet": _read_parquet,
+}
+SUFFIXES = tuple(_READERS)

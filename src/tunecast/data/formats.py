@@ -1,0 +1,328 @@
+"""Which format a table is in, and its rows in canonical form; no mapping file needed.
+
+A format is a function from one row to its turns. :func:`detect` picks it by the names of the columns, which are
+compared without regard to case. A row that does not have the format's shape is a fault of that row.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tunecast.data.examples import Example, Turn
+from tunecast.data.files import Table
+from tunecast.data.problems import Problems, listed
+from tunecast.errors import DataError
+
+__all__ = ["EXPECTED", "PAIRS", "Format", "convert", "detect"]
+
+PAIRS = (
+    ("prompt", "completion"),
+    ("prompt", "response"),
+    ("prompt", "output"),
+    ("prompt", "answer"),
+    ("prompt", "target"),
+    ("instruction", "response"),
+    ("instruction", "completion"),
+    ("instruction", "answer"),
+    ("question", "answer"),
+    ("question", "response"),
+    ("question", "output"),
+    ("query", "response"),
+    ("query", "answer"),
+    ("input", "output"),
+    ("input", "target"),
+    ("input", "completion"),
+    ("inputs", "targets"),
+    ("user", "assistant"),
+    ("human", "assistant"),
+    ("context", "response"),
+    ("source", "target"),
+    ("src", "tgt"),
+    ("article", "highlights"),
+    ("document", "summary"),
+    ("dialogue", "summary"),
+    ("text", "completion"),
+    ("text", "summary"),
+    ("text", "target"),
+    ("text", "label"),
+    ("sentence", "label"),
+)
+"""Column names that mean (prompt, completion), in order of precedence."""
+
+ALPACA_INPUTS = ("input", "context")
+ALPACA_OUTPUTS = ("output", "response", "completion", "answer")
+
+ROLES = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "human": "user",
+    "prompter": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "model": "assistant",
+    "bot": "assistant",
+}
+"""What role names of messages and sharegpt mean."""
+
+EXPECTED = (
+    'Expected one of: {"prompt", "completion"} (or a pair such as question/answer, input/output), '
+    '{"messages": [{"role", "content"}]}, {"instruction", "input", "output"}, '
+    '{"conversations": [{"from", "value"}]} or {"text"}; '
+    "name other columns with --prompt-column and --completion-column."
+)
+
+DETECTION_ROWS = 50
+"""Rows that are looked at to find the format, so that a fault in the very first one is told as such."""
+
+
+class ShapeError(Exception):
+    """A row that does not have its format's shape; the text names the column."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """A detected format.
+
+    Args:
+        name: ``prompt-completion``, ``messages``, ``alpaca``, ``sharegpt`` or ``text``.
+        columns: The columns it reads, as the file spells them.
+        turns: One row's turns.
+
+    ``turns`` raises :class:`ShapeError` for a row of another shape.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    turns: Callable[[Mapping[str, Any]], list[Turn]]
+
+
+def detect(table: Table, prompt_column: str | None = None, completion_column: str | None = None) -> Format:
+    """Find the format of a table.
+
+    Args:
+        table: The rows as read.
+        prompt_column: Column of the prompt, where the user named it.
+        completion_column: Column of the completion, where the user named it. With one of the two missing, the
+            known pairs name its partner.
+
+    Raises:
+        DataError: No known format fits the columns, or a named column does not exist.
+    """
+    head = [row for _, row in table.rows[:DETECTION_ROWS]]
+    if prompt_column is not None or completion_column is not None:
+        return _named(table, head, prompt_column, completion_column)
+    for row in head:
+        found = _detect_row(row)
+        if found is not None:
+            return found
+    number, row = table.rows[0]
+    raise DataError(
+        f"{table.place}, {table.unit} {number}: no known format has the columns {_columns(row)}.", EXPECTED
+    )
+
+
+def convert(table: Table, fmt: Format) -> tuple[list[Example], list[int]]:
+    """Bring all rows into canonical form.
+
+    Returns:
+        The examples, and the numbers of the rows that have nothing to train and were left out.
+
+    Raises:
+        DataError: Rows that have another shape; the first few are named, the others counted.
+    """
+    problems = Problems(table.place, table.unit)
+    examples: list[Example] = []
+    empty: list[int] = []
+    for number, row in table.rows:
+        try:
+            turns = _up_to_last_trained(fmt.turns(row))
+        except ShapeError as error:
+            problems.add(number, str(error))
+            continue
+        if turns:
+            examples.append(Example(tuple(turns), number))
+        else:
+            empty.append(number)
+    problems.raise_any(
+        f"The other rows are in the format {fmt.name} (columns {listed(map(repr, fmt.columns))}); "
+        f"repair or remove the bad ones. {EXPECTED}"
+    )
+    return examples, empty
+
+
+def _up_to_last_trained(turns: list[Turn]) -> list[Turn]:
+    """Without trained turns that are blank, and without whatever follows the last trained one."""
+    kept = [turn for turn in turns if not turn.trained or turn.content.strip()]
+    last = max((index for index, turn in enumerate(kept) if turn.trained), default=-1)
+    return kept[: last + 1]
+
+
+def _columns(row: Mapping[str, Any]) -> str:
+    return listed((repr(name) for name in row), 10) if row else "(none)"
+
+
+def _by_lower_name(row: Mapping[str, Any]) -> dict[str, str]:
+    """Column names as the file spells them, by their lower-case form."""
+    return {str(name).strip().lower(): name for name in row}
+
+
+def _named(
+    table: Table, head: list[dict[str, Any]], prompt_column: str | None, completion_column: str | None
+) -> Format:
+    names = _by_lower_name({name: None for row in head for name in row})
+    for flag, column in (("--prompt-column", prompt_column), ("--completion-column", completion_column)):
+        if column is not None and not any(column in row for row in head):
+            raise DataError(
+                f"{table.place} has no column {column!r} (given as {flag}); it has {_columns(head[0])}.",
+                "Name one of those.",
+            )
+    prompt = prompt_column or _partner(names, completion_column, 0)
+    completion = completion_column or _partner(names, prompt_column, 1)
+    if prompt is None or completion is None:
+        missing = "--prompt-column" if prompt is None else "--completion-column"
+        raise DataError(
+            f"{table.place}: {missing} is needed as well; the columns are {_columns(head[0])}.",
+            "Name both columns.",
+        )
+    return _pair(prompt, completion)
+
+
+def _partner(names: Mapping[str, str], column: str | None, wanted: int) -> str | None:
+    """The column that goes with ``column``: as the known pairs say, else by any usual name for that side."""
+    taken = (column or "").lower()
+    known = [pair[wanted] for pair in PAIRS if pair[1 - wanted] == taken] + [pair[wanted] for pair in PAIRS]
+    return next((names[name] for name in known if name in names and name != taken), None)
+
+
+def _detect_row(row: Mapping[str, Any]) -> Format | None:
+    names = _by_lower_name(row)
+    for column, fmt in (
+        ("messages", "messages"),
+        ("conversations", "sharegpt"),
+        ("conversation", "sharegpt"),
+    ):
+        if isinstance(row.get(names.get(column, "")), list):
+            return _conversation(fmt, names[column])
+    if "prompt" in names and isinstance(row[names["prompt"]], list) and "completion" in names:
+        return _prompt_messages(names["prompt"], names["completion"])
+    output = next((names[name] for name in ALPACA_OUTPUTS if name in names), None)
+    context = next((names[name] for name in ALPACA_INPUTS if name in names), None)
+    if "instruction" in names and output is not None and (context is not None or "output" in names):
+        return _alpaca(names["instruction"], context, output)
+    for prompt, completion in PAIRS:
+        if prompt in names and completion in names:
+            return _pair(names[prompt], names[completion])
+    if "text" in names:
+        return _text(names["text"])
+    return None
+
+
+def _value(row: Mapping[str, Any], column: str) -> str:
+    """A cell as text; null is empty, numbers and booleans are written as JSON writes them."""
+    if column not in row:
+        raise ShapeError(f"column {column!r} is missing; found {_columns(row)}")
+    return _as_text(row[column], f"column {column!r}")
+
+
+def _as_text(value: Any, where: str) -> str:
+    if isinstance(value, str):
+        return value
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, bool | int | float):
+        return json.dumps(value)
+    raise ShapeError(f"{where} holds {_shape(value)}, expected text")
+
+
+def _shape(value: Any) -> str:
+    kind = type(value).__name__
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
+
+
+def _pair(prompt: str, completion: str) -> Format:
+    def turns(row: Mapping[str, Any]) -> list[Turn]:
+        return [Turn("user", _value(row, prompt), False), Turn("assistant", _value(row, completion), True)]
+
+    return Format("prompt-completion", (prompt, completion), turns)
+
+
+def _text(column: str) -> Format:
+    return Format("text", (column,), lambda row: [Turn("text", _value(row, column), True)])
+
+
+def _alpaca(instruction: str, context: str | None, output: str) -> Format:
+    def turns(row: Mapping[str, Any]) -> list[Turn]:
+        extra = _as_text(row.get(context), f"column {context!r}") if context is not None else ""
+        parts = [part for part in (_value(row, instruction), extra) if part.strip()]
+        return [Turn("user", "\n\n".join(parts), False), Turn("assistant", _value(row, output), True)]
+
+    columns = (instruction, output) if context is None else (instruction, context, output)
+    return Format("alpaca", columns, turns)
+
+
+def _conversation(name: str, column: str) -> Format:
+    def turns(row: Mapping[str, Any]) -> list[Turn]:
+        if column not in row:
+            raise ShapeError(f"column {column!r} is missing; found {_columns(row)}")
+        return list(_messages(row[column], column, trained=True))
+
+    return Format(name, (column,), turns)
+
+
+def _prompt_messages(prompt: str, completion: str) -> Format:
+    """The two lists of messages that trl calls a conversational prompt and completion."""
+
+    def turns(row: Mapping[str, Any]) -> list[Turn]:
+        for column in (prompt, completion):
+            if column not in row:
+                raise ShapeError(f"column {column!r} is missing; found {_columns(row)}")
+        before = list(_messages(row[prompt], prompt, trained=False))
+        if isinstance(row[completion], str):
+            return [*before, Turn("assistant", row[completion], True)]
+        return [*before, *_messages(row[completion], completion, trained=True)]
+
+    return Format("messages", (prompt, completion), turns)
+
+
+def _messages(value: Any, column: str, *, trained: bool) -> Iterable[Turn]:
+    if value is None:
+        return
+    if not isinstance(value, list):
+        raise ShapeError(f"column {column!r} holds {_shape(value)}, expected a list of messages")
+    for position, message in enumerate(value, start=1):
+        where = f"column {column!r}, message {position}"
+        if not isinstance(message, Mapping):
+            raise ShapeError(f"{where} is {_shape(message)}, expected an object with role and content")
+        role, content = _role_and_content(message, where)
+        yield Turn(role, content, trained and role == "assistant")
+
+
+def _role_and_content(message: Mapping[str, Any], where: str) -> tuple[str, str]:
+    role = message.get("role", message.get("from"))
+    if role is None or not ("content" in message or "value" in message):
+        raise ShapeError(
+            f"{where} has {_columns(message)}, expected 'role' and 'content' (or 'from' and 'value')"
+        )
+    known = ROLES.get(str(role).strip().lower())
+    if known is None:
+        raise ShapeError(f"{where} has the role {role!r}, expected one of {listed(ROLES, 12)}")
+    content = message["content"] if "content" in message else message["value"]
+    return known, _content(content, where)
+
+
+def _content(value: Any, where: str) -> str:
+    """A message's text; a list of text parts is joined."""
+    if not isinstance(value, list):
+        return _as_text(value, where)
+    parts = []
+    for part in value:
+        if not (isinstance(part, Mapping) and isinstance(part.get("text"), str)):
+            raise ShapeError(f"{where} has a part that is not text")
+        parts.append(part["text"])
+    return "".join(parts)

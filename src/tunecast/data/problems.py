@@ -1,0 +1,52 @@
+"""Collecting everything that is wrong with a file into one message."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tunecast.errors import DataError
+
+__all__ = ["Problems", "listed"]
+
+SHOWN = 3
+
+
+def listed(values: Iterable[object], shown: int = 5) -> str:
+    """The first few values as text, with the number of those left out: ``3, 8, 9 and 14 more``."""
+    items = [str(value) for value in values]
+    text = ", ".join(items[:shown])
+    return f"{text} and {len(items) - shown} more" if len(items) > shown else text
+
+
+class Problems:
+    """The faults found in one file, in order of their rows.
+
+    Args:
+        place: The file, as messages name it.
+        unit: ``line`` or ``row``: what the numbers count.
+    """
+
+    def __init__(self, place: str, unit: str = "row") -> None:
+        self._place = place
+        self._unit = unit
+        self._found: list[tuple[int, str]] = []
+
+    def add(self, row: int, text: str) -> None:
+        """Note one fault of the 1-based ``row``."""
+        self._found.append((row, text))
+
+    def raise_any(self, hint: str) -> None:
+        """Say all that was found.
+
+        Raises:
+            DataError: At least one fault was noted; the first few are spelt out, the others counted.
+        """
+        if not self._found:
+            return
+        count = len(self._found)
+        ordered = sorted(self._found)
+        lines = [f"{self._unit} {row}: {text}" for row, text in ordered[:SHOWN]]
+        if count == 1:
+            raise DataError(f"{self._place}, {lines[0]}.", hint)
+        rest = f"\n  and {count - SHOWN} more" if count > SHOWN else ""
+        raise DataError(f"{self._place} has {count} bad {self._unit}s:\n  " + "\n  ".join(lines) + rest, hint)

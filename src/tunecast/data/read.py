@@ -1,0 +1,170 @@
+"""From what the user named to a checked dataset in three splits."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from tunecast.data.examples import SPLITS, Dataset, Example
+from tunecast.data.files import SUFFIXES, Table, read_file
+from tunecast.data.formats import Format, convert, detect
+from tunecast.data.hub import is_saved_folder, looks_like_id, read_hub, read_saved_folder
+from tunecast.data.problems import listed
+from tunecast.data.splitting import complete_splits
+from tunecast.errors import DataError
+
+__all__ = ["read"]
+
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "test": "test",
+}
+
+
+def read(
+    source: str, *, prompt_column: str | None = None, completion_column: str | None = None, seed: int = 0
+) -> Dataset:
+    """Read, check and split a dataset.
+
+    Args:
+        source: A json, jsonl, csv, tsv or parquet file; a folder with train, validation and test files of those
+            kinds; a folder written by ``datasets``; a Hugging Face dataset id, optionally with a split
+            (``owner/name:train[:1000]``); or ``stdlib``, the questions made from Python's own documentation.
+        prompt_column: Column of the prompt, where its name is none of the known ones.
+        completion_column: Column of the completion, likewise.
+        seed: Seed of the split, where the source has none.
+
+    Returns:
+        The dataset in canonical form; no prompt stands in two splits that were made here.
+
+    Raises:
+        DataError: The source is missing, malformed, of no known format, or too small to split.
+    """
+    tables, name = _tables(source)
+    splits = {split: table for split, table in _by_split(tables, source).items() if table}
+    fmt = detect(next(iter(splits.values()))[0], prompt_column, completion_column)
+    given: dict[str, Sequence[Example]] = {}
+    warnings: list[str] = []
+    empty_rows = 0
+    for split, parts in splits.items():
+        given[split], empty, total = _convert_all(parts, fmt)
+        if not given[split]:
+            raise DataError(
+                f"{parts[0].place}: all {total} completions are empty (format {fmt.name}, columns "
+                f"{listed(map(repr, fmt.columns))}).",
+                "Name the right columns with --prompt-column and --completion-column.",
+            )
+        if empty:
+            empty_rows += len(empty)
+            warnings.append(
+                f"{parts[0].place}: {len(empty)} of {total} rows have an empty completion and were left out "
+                f"({parts[0].unit}s {listed(empty)})."
+            )
+    warnings.extend(_unused_columns(splits, fmt))
+    complete, shared = complete_splits(given, seed, source)
+    return Dataset(
+        name=name,
+        source=source,
+        format=fmt.name,
+        train=complete["train"],
+        validation=complete["validation"],
+        test=complete["test"],
+        warnings=(*warnings, *shared),
+        empty_rows=empty_rows,
+    )
+
+
+def _convert_all(parts: list[Table], fmt: Format) -> tuple[list[Example], list[int], int]:
+    """The examples of a split's files, the rows left out, and the number of rows."""
+    examples: list[Example] = []
+    empty: list[int] = []
+    for part in parts:
+        converted, blank = convert(part, fmt)
+        examples.extend(converted)
+        empty.extend(blank)
+    return examples, empty, len(examples) + len(empty)
+
+
+def _tables(source: str) -> tuple[dict[str, list[Table]], str]:
+    """The raw tables by the split name that the source gives them, and the dataset's name."""
+    if source == "stdlib" and not Path(source).exists():
+        from tunecast.data.standard_library import read_standard_library
+
+        return {"": [read_standard_library()]}, "stdlib"
+    path = Path(source)
+    if path.is_dir():
+        folder = path.resolve()
+        if is_saved_folder(path):
+            return _listed(read_saved_folder(path)), folder.name
+        return _read_folder(path), folder.name
+    if path.exists() or path.suffix.lower() in SUFFIXES or not looks_like_id(source):
+        return _listed(read_file(path)), path.stem
+    return _listed(read_hub(source)), source
+
+
+def _listed(tables: dict[str, Table]) -> dict[str, list[Table]]:
+    return {name: [table] for name, table in tables.items()}
+
+
+def _read_folder(folder: Path) -> dict[str, list[Table]]:
+    """All data files of a folder by split; several files of a split (shards) are joined in order of their names."""
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix.lower() in SUFFIXES)
+    by_split: dict[str, list[Path]] = {}
+    for path in files:
+        stem = re.split(r"[-_.]", path.stem.lower())[0]
+        if stem in SPLIT_NAMES:
+            by_split.setdefault(SPLIT_NAMES[stem], []).append(path)
+    if not by_split and len(files) == 1:
+        return _listed(read_file(files[0]))
+    if not by_split:
+        found = listed(path.name for path in files) if files else "no data file"
+        raise DataError(
+            f"{folder} holds {found}, and nothing named train, validation or test.",
+            f"Name the files train, validation and test (ending in {listed(SUFFIXES, 10)}), or give one file.",
+        )
+    return {split: [_single(path) for path in paths] for split, paths in by_split.items()}
+
+
+def _single(path: Path) -> Table:
+    tables = read_file(path)
+    if "" not in tables:
+        raise DataError(
+            f"{path} holds several lists ({listed(tables)}).",
+            "A file of a folder with splits is one list of objects.",
+        )
+    return tables[""]
+
+
+def _by_split(tables: dict[str, list[Table]], source: str) -> dict[str, list[Table]]:
+    """Tables under our names of the splits. Hub datasets may have further splits, which are not ours to guess."""
+    if set(tables) == {""}:
+        return {"train": tables[""]}
+    by_split: dict[str, list[Table]] = {}
+    for name, parts in tables.items():
+        split = SPLIT_NAMES.get(name.lower())
+        if split is not None:
+            by_split.setdefault(split, []).extend(part for part in parts if part.rows)
+    if len(tables) == 1 and not by_split:
+        # A single list under any name, such as {"data": [...]}, can only be the examples.
+        return {"train": next(iter(tables.values()))}
+    if not by_split:
+        raise DataError(
+            f"{source} has the parts {listed(map(repr, tables))}, none of them a known split.",
+            f"Name them {listed(SPLITS)}, or give one of them as a file of its own.",
+        )
+    return {split: by_split[split] for split in SPLITS if split in by_split}
+
+
+def _unused_columns(splits: dict[str, list[Table]], fmt: Format) -> list[str]:
+    """Say which columns play no part, so that a context column left out by detection does not go unnoticed."""
+    first = next(iter(splits.values()))[0].rows[0][1]
+    unused = [repr(name) for name in first if name not in fmt.columns]
+    if not unused:
+        return []
+    return [f"Only {listed(map(repr, fmt.columns))} are used; not used: {listed(unused, 10)}."]

@@ -1,0 +1,108 @@
+"""Seeded splits in which no prompt stands on both sides."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+
+from tunecast.data.examples import Example, prompt_key
+from tunecast.data.problems import listed
+from tunecast.errors import DataError
+
+__all__ = ["complete_splits", "held_out_size", "shared_prompts"]
+
+HELD_OUT_SHARE = 0.1
+SMALLEST_HELD_OUT = 10
+"""Below this many examples a score says little, so a small dataset gives up to a fifth of its rows."""
+
+
+def held_out_size(examples: int) -> int:
+    """How many of ``examples`` rows go into one held-out split: a tenth, or more where a tenth is very few."""
+    return max(round(HELD_OUT_SHARE * examples), min(SMALLEST_HELD_OUT, examples // 5), 1)
+
+
+def complete_splits(
+    given: dict[str, Sequence[Example]], seed: int, place: str
+) -> tuple[dict[str, tuple[Example, ...]], list[str]]:
+    """Carve the splits that are not given out of the training split, about 80/10/10 when there is only one.
+
+    All examples with the same prompt (see :func:`~tunecast.data.examples.prompt_key`) go to the same side. Which
+    ones are held out depends on the seed and the prompts, not on the order of the rows.
+
+    Args:
+        given: Examples by split; ``train`` at least.
+        seed: Seed of the draw.
+        place: The dataset, as messages name it.
+
+    Returns:
+        The three splits, each in the order of its source, and warnings about prompts that given splits share.
+
+    Raises:
+        DataError: There is no training split, or too few different prompts to hold some out.
+    """
+    if not given.get("train"):
+        raise DataError(
+            f"{place} has no training examples, only {listed(sorted(given))}.",
+            "Add a train file (or split), or name a single file, which is then split.",
+        )
+    missing = [name for name in ("test", "validation") if not given.get(name)]
+    carved = _carve(list(given["train"]), missing, seed, place)
+    splits = {name: tuple(carved.get(name, given.get(name, ()))) for name in ("train", "validation", "test")}
+    return splits, _shared_warnings(splits, missing)
+
+
+def shared_prompts(one: Sequence[Example], other: Sequence[Example]) -> list[int]:
+    """Rows of ``other`` whose prompt also stands in ``one``."""
+    known = {prompt_key(example) for example in one}
+    return [example.row for example in other if prompt_key(example) in known]
+
+
+def _carve(train: list[Example], missing: list[str], seed: int, place: str) -> dict[str, list[Example]]:
+    groups: dict[str, list[Example]] = defaultdict(list)
+    for example in train:
+        groups[prompt_key(example)].append(example)
+    if len(groups) < len(missing) + 1:
+        raise DataError(
+            f"{place} has {len(groups)} different prompts to train on; {len(missing) + 1} are needed to hold out "
+            f"{' and '.join(reversed(missing))}.",
+            "Add examples, or give train, validation and test files of your own.",
+        )
+    size = held_out_size(len(train))
+    room = dict.fromkeys(missing, size)
+    side: dict[str, str] = {}
+    for key in sorted(groups, key=lambda key: _draw(seed, key)):
+        name = next((name for name in missing if len(groups[key]) <= room[name]), "train")
+        side[key] = name
+        if name != "train":
+            room[name] -= len(groups[key])
+    _fill_empty(side, groups, missing)
+    carved: dict[str, list[Example]] = {name: [] for name in ("train", *missing)}
+    for example in train:
+        carved[side[prompt_key(example)]].append(example)
+    return carved
+
+
+def _fill_empty(side: dict[str, str], groups: dict[str, list[Example]], missing: list[str]) -> None:
+    """Give the smallest group to a split that got none, which happens when every prompt is repeated often."""
+    for name in ("train", *missing):
+        if name not in side.values():
+            counts = list(side.values())
+            spare = [key for key, owner in side.items() if counts.count(owner) > 1]
+            side[min(spare, key=lambda key: len(groups[key]))] = name
+
+
+def _draw(seed: int, key: str) -> bytes:
+    return hashlib.sha256(f"{seed}\n{key}".encode("utf-8", "surrogatepass")).digest()
+
+
+def _shared_warnings(splits: dict[str, tuple[Example, ...]], missing: list[str]) -> list[str]:
+    warnings = []
+    for name in ("validation", "test"):
+        rows = [] if name in missing else shared_prompts(splits["train"], splits[name])
+        if rows:
+            warnings.append(
+                f"{len(rows)} of {len(splits[name])} {name} examples share their prompt with a training example "
+                f"(rows {listed(rows)}); scores on them are too good."
+            )
+    return warnings

@@ -1,0 +1,167 @@
+"""The embedded dataset ``stdlib``: questions about Python's standard library, answered by its docstrings.
+
+The pairs are made at run time from the files of the Python that runs, so nothing is copied and the same Python gives
+the same pairs. Sources are parsed, not imported: importing some modules prints, opens windows or starts threads.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import re
+import sysconfig
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from tunecast.data.files import Row, Table
+from tunecast.errors import DataError
+
+__all__ = ["read_standard_library"]
+
+SKIPPED = frozenset(
+    # Tests, applications, bundled packages, generated code, and what newer versions have removed.
+    (
+        "test",
+        "tests",
+        "idlelib",
+        "lib2to3",
+        "turtledemo",
+        "turtle",
+        "tkinter",
+        "site-packages",
+        "dist-packages",
+    )
+    + ("ensurepip", "pydoc_data", "distutils", "encodings", "antigravity", "this", "lib-dynload")
+    + (
+        "asynchat",
+        "asyncore",
+        "cgi",
+        "cgitb",
+        "imp",
+        "nntplib",
+        "smtpd",
+        "telnetlib",
+        "uu",
+        "xdrlib",
+        "msilib",
+    )
+)
+COMPILED = ("builtins", "itertools", "math", "time")
+"""Modules without a source file that are documented well and do nothing when imported."""
+
+SHORTEST_ANSWER = 25
+LONGEST_ANSWER = 300
+"""Limits of an answer in characters: shorter ones say nothing, longer ones would be cut by small models."""
+
+Documented = tuple[str, str, str]  # kind ("module", "class" or "function"), qualified name, docstring
+
+
+def read_standard_library() -> Table:
+    """Question-answer pairs from the docstrings of the standard library, ordered by name.
+
+    Raises:
+        DataError: This Python came without the sources of its standard library.
+    """
+    rows: list[Row] = []
+    answers: set[str] = set()
+    for kind, name, docstring in sorted({*_from_sources(), *_from_compiled()}):
+        answer = _first_paragraph(docstring)
+        if SHORTEST_ANSWER <= len(answer) <= LONGEST_ANSWER and answer not in answers:
+            answers.add(answer)
+            rows.append((len(rows) + 1, {"prompt": _question(kind, name), "completion": answer}))
+    if not rows:
+        raise DataError(
+            "This Python came without the sources of its standard library, from which `stdlib` is made.",
+            "Give a file of your own as data.",
+        )
+    return Table("stdlib", "row", rows)
+
+
+def _question(kind: str, name: str) -> str:
+    if kind == "module":
+        return f"What is Python's module `{name}` for?"
+    return f"What is `{name}` in Python?" if kind == "class" else f"What does `{name}` do in Python?"
+
+
+def _first_paragraph(docstring: str) -> str:
+    """The first paragraph on one line, without the call's signature that some docstrings begin with."""
+    for paragraph in re.split(r"\n\s*\n", inspect.cleandoc(docstring)):
+        lines = paragraph.split("\n")
+        while lines and re.match(r"[\w.]+\(.*", lines[0]):
+            lines.pop(0)
+        text = " ".join(" ".join(lines).split())
+        if text:
+            return text if text[0].isalpha() else ""
+    return ""
+
+
+def _from_sources() -> Iterator[Documented]:
+    root = Path(sysconfig.get_path("stdlib"))
+    for path in sorted(_sources(root)):
+        names = list(path.relative_to(root).with_suffix("").parts)
+        if names[-1] == "__init__":
+            names.pop()
+        with warnings.catch_warnings():
+            # Old escape sequences in the library's own strings are no concern of the user.
+            warnings.simplefilter("ignore")
+            try:
+                tree = ast.parse(path.read_bytes())
+            except (OSError, SyntaxError, ValueError):
+                continue
+        yield from _documented(tree, ".".join(names), "module")
+
+
+def _sources(folder: Path) -> Iterator[Path]:
+    """Public modules below ``folder``. Skipped packages are not entered: site-packages may hold very many files."""
+    for path in folder.iterdir():
+        if (
+            path.stem in SKIPPED
+            or (path.name.startswith("_") and path.name != "__init__.py")
+            or "-" in path.name
+        ):
+            continue
+        if path.is_dir():
+            yield from _sources(path)
+        elif path.suffix == ".py":
+            yield path
+
+
+def _documented(node: Any, name: str, kind: str) -> Iterator[Documented]:
+    """The docstrings of a module or class and of its public members; what is local to a function is not public."""
+    docstring = ast.get_docstring(node, clean=False)
+    if docstring:
+        yield kind, name, docstring
+    if kind == "function":
+        return
+    for child in node.body:
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and child.name[0] != "_":
+            inner = "class" if isinstance(child, ast.ClassDef) else "function"
+            yield from _documented(child, f"{name}.{child.name}", inner)
+
+
+def _from_compiled() -> Iterator[Documented]:
+    for module_name in COMPILED:
+        module = importlib.import_module(module_name)
+        prefix = "" if module_name == "builtins" else f"{module_name}."
+        for name, value in _members(module):
+            # The class of its own is documented, not that of the instances a module may hold.
+            if isinstance(value, type):
+                yield "class", prefix + name, value.__doc__ or ""
+                for method, member in _members(value):
+                    yield "function", f"{prefix}{name}.{method}", member.__doc__ or ""
+            else:
+                yield "function", prefix + name, value.__doc__ or ""
+
+
+def _members(owner: ModuleType | type) -> Iterator[tuple[str, Any]]:
+    """Public callables that ``owner`` defines itself. Those that the ``site`` module adds are left out."""
+    added = (
+        {"copyright", "credits", "exit", "help", "license", "quit"} if isinstance(owner, ModuleType) else ()
+    )
+    for name, value in vars(owner).items():
+        if callable(value) and not name.startswith("_") and name not in added:
+            yield name, value
