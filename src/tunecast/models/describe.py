@@ -61,7 +61,7 @@ def describe_config(config: Any, name: str) -> ModelFacts:
         key_value_heads=_first(config, ("num_key_value_heads",), heads),
         vocabulary=int(embedding.shape[0]),
         context=_context(config),
-        tied_embeddings=bool(getattr(config, "tie_word_embeddings", False)),
+        tied_embeddings=_is_tied(skeleton),
         has_biases=any(key.endswith(".bias") for key, _ in skeleton.named_parameters()),
         has_chat_template=False,
         config=_plain(config.to_dict()),
@@ -84,6 +84,11 @@ def _skeleton(config: Any, name: str) -> Any:
     # On the meta device tied tensors are separate until tied again, and would be counted twice.
     skeleton.tie_weights()
     return skeleton
+
+
+def _is_tied(skeleton: Any) -> bool:
+    head = skeleton.get_output_embeddings()
+    return head is not None and head.weight is skeleton.get_input_embeddings().weight
 
 
 def _context(config: Any) -> int | None:

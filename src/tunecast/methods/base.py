@@ -1,0 +1,82 @@
+"""What a finetuning method is: the role that every file of this folder plays."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from tunecast.records import ModelFacts, Pipeline
+
+if TYPE_CHECKING:
+    from ConfigSpace.hyperparameters import Hyperparameter
+
+__all__ = ["Method", "is_constant"]
+
+
+def is_constant(parameter: Hyperparameter) -> bool:
+    """Whether a hyperparameter has one value only, by nature or because the user fixed it."""
+    return parameter.size == 1
+
+
+class Method(ABC):
+    """How weights are changed.
+
+    A method takes the worker's frozen base model and returns a model to train; afterwards it gives the base back as it
+    was. Whatever it trains is float32. Methods hold no state: everything lives in the model that ``attach`` returns.
+    """
+
+    name: ClassVar[str]
+    """The name in pipelines, on the command line and in tables."""
+
+    delivers: ClassVar[str]
+    """What ``save`` writes: ``adapter`` (PEFT format, needs the base model) or ``model`` (stands alone)."""
+
+    @abstractmethod
+    def applies(self, model: ModelFacts) -> str | None:
+        """Why the method cannot be used on ``model``, or None when it can."""
+
+    @abstractmethod
+    def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
+        """The method's own hyperparameters with their ranges on ``model``; ``learning_rate`` is one of them."""
+
+    def constraints(self, parameters: Mapping[str, Hyperparameter]) -> Sequence[Any]:
+        """ConfigSpace conditions and forbidden clauses between hyperparameters.
+
+        Args:
+            parameters: The hyperparameters by name as they stand after the user's restrictions: any of them may have
+                become a constant or have fewer values.
+        """
+        return ()
+
+    @abstractmethod
+    def attach(self, base: Any, pipeline: Pipeline, seed: int) -> Any:
+        """Make a trainable model of the frozen base.
+
+        Args:
+            base: The base model, frozen, in evaluation mode.
+            pipeline: A pipeline of this method.
+            seed: Seed of whatever is initialised at random; torch's global generator is left as it was.
+
+        Returns:
+            A model whose parameters with ``requires_grad`` are those to train, all of them float32.
+        """
+
+    @abstractmethod
+    def detach(self, model: Any) -> Any:
+        """Undo :meth:`attach` and return the base model, as far as the method can restore it."""
+
+    @abstractmethod
+    def save(self, model: Any, folder: Path, base_location: str) -> None:
+        """Write what a fresh process loads with transformers and peft alone.
+
+        Args:
+            model: The trained model that ``attach`` returned.
+            folder: An existing folder.
+            base_location: Where the saved adapter is to find its base model; a relative path or a hub id.
+        """
+
+    @abstractmethod
+    def trainable_parameters(self, model: ModelFacts, pipeline: Pipeline) -> int:
+        """Number of parameters that ``attach`` will train, without loading weights."""

@@ -1,0 +1,40 @@
+"""IA3: trained scalings of keys, values and the feed-forward's inner activations (Liu et al., arXiv 2205.05638)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from tunecast.methods.peft_method import PeftMethod
+from tunecast.records import ModelFacts, Pipeline
+
+if TYPE_CHECKING:
+    from ConfigSpace.hyperparameters import Hyperparameter
+
+__all__ = ["IA3"]
+
+FEED_FORWARD = r".*\.(down_proj|wo|mlp\.c_proj|fc2|dense_4h_to_h)"
+"""The layers whose *input* is scaled, by the names that Llama-, T5-, GPT-2-, OPT- and NeoX-like models give them."""
+TARGETS = r".*\.(k_proj|v_proj|k|v|c_attn|query_key_value|qkv_proj|Wqkv|down_proj|wo|mlp\.c_proj|fc2|dense_4h_to_h)"
+
+
+class IA3(PeftMethod):
+    """Multiplies keys, values and inner activations by one trained vector each, starting at 1."""
+
+    name: ClassVar[str] = "ia3"
+
+    def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
+        """Only the learning rate, far above LoRA's: at 1e-4 the scalings hardly move."""
+        from ConfigSpace import Float
+
+        return (Float("learning_rate", (1e-3, 1e-1), log=True),)
+
+    def peft_config(self, pipeline: Pipeline, *, encoder_decoder: bool) -> Any:
+        """The ``IA3Config`` of a pipeline."""
+        from peft import IA3Config, TaskType
+
+        return IA3Config(
+            task_type=TaskType.SEQ_2_SEQ_LM if encoder_decoder else TaskType.CAUSAL_LM,
+            target_modules=TARGETS,
+            feedforward_modules=FEED_FORWARD,
+        )

@@ -1,0 +1,68 @@
+"""What methods have in common that stand on a peft configuration."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar
+
+from tunecast.methods.base import Method
+from tunecast.records import ModelFacts, Pipeline
+
+__all__ = ["PeftMethod"]
+
+
+class PeftMethod(Method):
+    """A method that injects an adapter by peft and takes it out again."""
+
+    delivers: ClassVar[str] = "adapter"
+
+    @abstractmethod
+    def peft_config(self, pipeline: Pipeline, *, encoder_decoder: bool) -> Any:
+        """The peft configuration of a pipeline."""
+
+    def applies(self, model: ModelFacts) -> str | None:
+        """Any text-generating model with linear layers will do."""
+        return None
+
+    def attach(self, base: Any, pipeline: Pipeline, seed: int) -> Any:
+        """Inject the adapter; peft keeps its weights in float32 over a bfloat16 base."""
+        import torch
+        from peft import get_peft_model
+
+        config = self.peft_config(pipeline, encoder_decoder=base.config.is_encoder_decoder)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return get_peft_model(base, config, autocast_adapter_dtype=True)
+
+    def detach(self, model: Any) -> Any:
+        """Take the adapter's layers out; what peft leaves behind on the base is removed."""
+        base = model.unload()
+        for leftover in ("peft_config", "active_adapter"):
+            if leftover in vars(base):
+                delattr(base, leftover)
+        return base
+
+    def save(self, model: Any, folder: Path, base_location: str) -> None:
+        """Write ``adapter_config.json`` and ``adapter_model.safetensors``; no hub is asked for anything."""
+        for config in model.peft_config.values():
+            config.base_model_name_or_path = base_location
+        # With False, peft does not look up the base model's vocabulary on the hub.
+        model.save_pretrained(folder, save_embedding_layers=False)
+
+    def trainable_parameters(self, model: ModelFacts, pipeline: Pipeline) -> int:
+        """Count on the meta device, by attaching to a model without weights."""
+        import torch
+        from peft import get_peft_model
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+        settings = dict(model.config)
+        config = AutoConfig.for_model(settings.pop("model_type"), **settings)
+        auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        with torch.device("meta"):
+            skeleton = auto.from_config(config)
+            peft_config = self.peft_config(pipeline, encoder_decoder=config.is_encoder_decoder)
+            if hasattr(peft_config, "init_lora_weights"):
+                peft_config.init_lora_weights = True  # PiSSA would decompose weights that are not there
+            adapted = get_peft_model(skeleton, peft_config, low_cpu_mem_usage=True)
+        return sum(p.numel() for p in adapted.parameters() if p.requires_grad)

@@ -1,0 +1,57 @@
+"""The register of methods: the built-in ones, and those that other packages bring by entry point."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from functools import cache
+from importlib.metadata import entry_points
+
+from tunecast.errors import ConfigurationError
+from tunecast.methods.base import Method
+
+__all__ = ["ENTRY_POINT_GROUP", "get_method", "method_names", "register"]
+
+ENTRY_POINT_GROUP = "tunecast.methods"
+
+_METHODS: dict[str, Method] = {}
+
+
+def register(method: Method) -> None:
+    """Add a method; fails at import when it is incomplete or its name is taken.
+
+    Raises:
+        ValueError: The name is missing, taken, or ``delivers`` is neither ``adapter`` nor ``model``.
+    """
+    name = getattr(method, "name", "")
+    if not name or name in _METHODS:
+        raise ValueError(f"the method name {name!r} is missing or taken")
+    if getattr(method, "delivers", "") not in ("adapter", "model"):
+        raise ValueError(f"the method {name} must say what it delivers: adapter or model")
+    _METHODS[name] = method
+
+
+def get_method(name: str) -> Method:
+    """The method called ``name``.
+
+    Raises:
+        ConfigurationError: There is no such method.
+    """
+    _load_plugins()
+    if name not in _METHODS:
+        near = get_close_matches(name, _METHODS, n=1)
+        known = ", ".join(sorted(_METHODS))
+        guess = f"Did you mean {near[0]}? " if near else ""
+        raise ConfigurationError(f"There is no finetuning method {name!r}.", f"{guess}Known methods: {known}.")
+    return _METHODS[name]
+
+
+def method_names() -> tuple[str, ...]:
+    """All methods, in the order of their registration."""
+    _load_plugins()
+    return tuple(_METHODS)
+
+
+@cache
+def _load_plugins() -> None:
+    for entry in entry_points(group=ENTRY_POINT_GROUP):
+        register(entry.load()())

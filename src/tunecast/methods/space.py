@@ -1,0 +1,240 @@
+"""The space of pipelines: every method's hyperparameters and those that all methods share, in one ConfigSpace.
+
+Each method is a conditional subspace under the root ``method``; its hyperparameters are prefixed with its name there
+(``lora:learning_rate``), because ranges differ by method, and lose the prefix in a :class:`Pipeline`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+from tunecast.errors import ConfigurationError
+from tunecast.methods.base import is_constant
+from tunecast.methods.registry import get_method, method_names
+from tunecast.records import ModelFacts, Pipeline, Scalar
+
+if TYPE_CHECKING:
+    from ConfigSpace import Configuration, ConfigurationSpace
+    from ConfigSpace.hyperparameters import Hyperparameter
+
+__all__ = ["EXPERT", "Restrictions", "expert_pipeline", "pipeline_space", "sample_pipelines"]
+
+ROOT = "method"
+SCHEDULES = ("cosine", "linear", "constant")
+
+EXPERT = Pipeline(
+    "lora",
+    {
+        "learning_rate": 2e-4,
+        "lora_r": 16,
+        "lora_alpha": 32,
+        "lora_dropout": 0.0,
+        "target_modules": "all-linear",
+        "use_rslora": False,
+        "use_dora": False,
+        "init_lora_weights": "default",
+        "optim": "adamw",
+        "weight_decay": 0.0,
+        "lr_scheduler_type": "cosine",
+        "warmup_ratio": 0.03,
+        "per_device_train_batch_size": 16,
+        "max_grad_norm": 1.0,
+        "neftune_noise_alpha": 0.0,
+    },
+)
+"""What a careful engineer would use unasked."""
+
+
+@dataclass(frozen=True)
+class Restrictions:
+    """What the user has fixed or narrowed.
+
+    Args:
+        methods: Allowed methods, all when empty.
+        fixed: Value by hyperparameter name.
+        ranges: (low, high) by hyperparameter name.
+    """
+
+    methods: tuple[str, ...] = ()
+    fixed: Mapping[str, Scalar] = field(default_factory=dict)
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+
+def expert_pipeline(learning_rate: float | None = None) -> Pipeline:
+    """The expert pipeline, at another learning rate where one is given."""
+    if learning_rate is None:
+        return EXPERT
+    return Pipeline(EXPERT.method, {**EXPERT.hyperparameters, "learning_rate": learning_rate})
+
+
+def pipeline_space(
+    model: ModelFacts, restrictions: Restrictions | None = None, *, seed: int = 0
+) -> ConfigurationSpace:
+    """The conditional space of all pipelines that apply to a model.
+
+    Args:
+        model: Facts of the base model; ranges of learning rates follow its width.
+        restrictions: What the user has fixed or narrowed.
+        seed: Seed of the space's sampler.
+
+    Raises:
+        ConfigurationError: A restriction names an unknown method or hyperparameter, lies outside the values that exist,
+            or no method is left.
+    """
+    from ConfigSpace import Categorical, ConfigurationSpace
+
+    restrictions = restrictions or Restrictions()
+    names = [n for n in restrictions.methods or method_names() if _applies(n, model, restrictions)]
+    parameters = {name: _parameters(name, model) for name in names}
+    _refuse_unknown(restrictions, parameters)
+    space = ConfigurationSpace(seed=seed)
+    root = Categorical(ROOT, names)
+    space.add(root)
+    for name in names:
+        subspace = _method_space(name, parameters[name], restrictions)
+        space.add_configuration_space(
+            name, subspace, delimiter=":", parent_hyperparameter={"parent": root, "value": name}
+        )
+    return space
+
+
+def sample_pipelines(space: ConfigurationSpace, count: int) -> list[Pipeline]:
+    """Draw distinct pipelines; fewer than ``count`` where the space holds no more.
+
+    Args:
+        space: What :func:`pipeline_space` returned; its generator moves on.
+        count: Number of pipelines wanted.
+    """
+    found: dict[str, Pipeline] = {}
+    for _ in range(10 * count):
+        pipeline = _to_pipeline(space.sample_configuration())
+        found.setdefault(pipeline.id, pipeline)
+        if len(found) >= count:
+            break
+    return list(found.values())
+
+
+def _to_pipeline(configuration: Configuration) -> Pipeline:
+    method = str(configuration[ROOT])
+    values = {
+        name.removeprefix(f"{method}:"): _plain(value)
+        for name, value in sorted(configuration.items())
+        if name != ROOT
+    }
+    return Pipeline(method, values)
+
+
+def _plain(value: Any) -> Scalar:
+    """A Python scalar of a numpy one; floats to four significant digits, so that a pipeline reads well."""
+    value = value.item() if hasattr(value, "item") else value
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def _applies(name: str, model: ModelFacts, restrictions: Restrictions) -> bool:
+    reason = get_method(name).applies(model)
+    if reason and name in restrictions.methods:
+        raise ConfigurationError(f"--methods: {name} cannot be used on {model.name}: {reason}.")
+    return reason is None
+
+
+def _parameters(name: str, model: ModelFacts) -> dict[str, Hyperparameter]:
+    """A method's own hyperparameters and the shared ones, by name; its own win."""
+    from ConfigSpace import Categorical, Constant
+
+    shared = (
+        Categorical("optim", ("adamw", "adafactor"), default="adamw", weights=(0.8, 0.2)),
+        Categorical("lr_scheduler_type", SCHEDULES, default="cosine"),
+        Categorical("warmup_ratio", (0.0, 0.03, 0.1), default=0.03, ordered=True),
+        Categorical("weight_decay", (0.0, 0.01, 0.1), default=0.0, ordered=True),
+        Categorical("per_device_train_batch_size", (4, 8, 16, 32), default=16, ordered=True),
+        Categorical("neftune_noise_alpha", (0.0, 5.0), default=0.0, weights=(0.8, 0.2)),
+        Constant("max_grad_norm", 1.0),
+    )
+    own = get_method(name).hyperparameters(model)
+    return {parameter.name: parameter for parameter in (*shared, *own)}
+
+
+def _method_space(
+    name: str, parameters: Mapping[str, Hyperparameter], restrictions: Restrictions
+) -> ConfigurationSpace:
+    from ConfigSpace import ConfigurationSpace, EqualsCondition, OrConjunction
+
+    narrowed = {key: _narrowed(parameter, restrictions) for key, parameter in parameters.items()}
+    schedule, warmup = narrowed["lr_scheduler_type"], narrowed["warmup_ratio"]
+    warming = [value for value in SCHEDULES if value != "constant" and schedule.legal_value(value)]
+    if not warming:
+        del narrowed["warmup_ratio"]
+    space = ConfigurationSpace()
+    space.add(narrowed.values())
+    # A constant schedule is run without warm-up.
+    if warming and not is_constant(schedule):
+        conditions = [EqualsCondition(warmup, schedule, value) for value in warming]
+        space.add(OrConjunction(*conditions) if len(conditions) > 1 else conditions[0])
+    space.add(get_method(name).constraints(narrowed))
+    return space
+
+
+def _narrowed(parameter: Hyperparameter, restrictions: Restrictions) -> Hyperparameter:
+    """The hyperparameter as the user wants it: a constant where fixed, fewer values where a range is given."""
+    from ConfigSpace import Categorical, Constant, Float
+
+    name = parameter.name
+    if name in restrictions.fixed:
+        return Constant(name, _fixed_value(parameter, restrictions.fixed[name]))
+    if name not in restrictions.ranges:
+        return parameter
+    low, high = restrictions.ranges[name]
+    if not low < high:
+        raise ConfigurationError(f"--range {name}={low:g}:{high:g}: the lower end is not below the upper one.")
+    if hasattr(parameter, "log"):
+        return Float(name, (low, high), log=parameter.log)
+    values = [value for value in parameter.sequence if low <= value <= high] if _is_ordered(parameter) else []
+    if not values:
+        raise ConfigurationError(
+            f"--range {name}={low:g}:{high:g}: no value of {name} lies in it.",
+            f"{name} takes {_describe(parameter)}.",
+        )
+    return Categorical(name, values, ordered=True)
+
+
+def _is_ordered(parameter: Hyperparameter) -> bool:
+    return hasattr(parameter, "sequence")
+
+
+def _fixed_value(parameter: Hyperparameter, value: Scalar) -> Scalar:
+    """The user's value in the hyperparameter's own type; a number may lie outside the searched values."""
+    example = _plain(parameter.default_value)
+    numeric = isinstance(example, int | float) and not isinstance(example, bool)
+    if numeric and isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
+        return type(example)(value) if float(value).is_integer() or isinstance(example, float) else value
+    if not numeric and parameter.legal_value(value):
+        return value
+    raise ConfigurationError(
+        f"--fix {parameter.name}={value}: this is not a value of {parameter.name}.",
+        f"{parameter.name} takes {_describe(parameter)}.",
+    )
+
+
+def _describe(parameter: Hyperparameter) -> str:
+    if hasattr(parameter, "log"):
+        return f"numbers such as {parameter.lower:g} to {parameter.upper:g}"
+    values = getattr(parameter, "sequence", None) or getattr(parameter, "choices", None)
+    return ", ".join(str(value) for value in values) if values else str(parameter.default_value)
+
+
+def _refuse_unknown(
+    restrictions: Restrictions, parameters: Mapping[str, Mapping[str, Hyperparameter]]
+) -> None:
+    known = sorted({name for own in parameters.values() for name in own})
+    for flag, names in (("--fix", restrictions.fixed), ("--range", restrictions.ranges)):
+        for name in names:
+            if name not in known:
+                near = get_close_matches(name, known, n=1)
+                guess = f"Did you mean {near[0]}? " if near else ""
+                raise ConfigurationError(
+                    f"{flag}: there is no hyperparameter {name!r} for {', '.join(parameters)}.",
+                    f"{guess}Known ones: {', '.join(known)}.",
+                )
