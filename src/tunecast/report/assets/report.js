@@ -1,0 +1,49 @@
+"use strict";
+// Draws every figure of the page, in the colours of the reader's theme.
+(() => {
+  const root = document.documentElement;
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const finePointer = matchMedia("(pointer: fine)").matches;
+  const config = { responsive: true, displaylogo: false, displayModeBar: false, scrollZoom: false };
+
+  const figures = [...document.querySelectorAll(".plot[data-figure]")].map((place) => ({
+    place,
+    source: document.getElementById(place.dataset.figure).textContent,
+  }));
+
+  // Figures name CSS variables as colours, because plotly itself cannot read them.
+  const themed = (source) => {
+    const style = getComputedStyle(root);
+    return JSON.parse(source, (key, value) => {
+      if (typeof value !== "string" || !value.startsWith("var(--")) return value;
+      return style.getPropertyValue(value.slice(4, -1)).trim();
+    });
+  };
+
+  const draw = ({ place, source }) => {
+    const figure = themed(source);
+    // On a touch screen a finger on a plot scrolls the page; only a mouse zooms.
+    figure.layout.dragmode = finePointer ? "zoom" : false;
+    figure.layout.autosize = true;
+    return Plotly.react(place, figure.data, figure.layout, config);
+  };
+
+  const drawAll = async () => {
+    let drawn = 0;
+    for (const figure of figures) {
+      try {
+        await draw(figure);
+        drawn += 1;
+      } catch (error) {
+        figure.place.textContent = "This plot could not be drawn.";
+        console.error(error);
+      }
+    }
+    root.dataset.plots = String(drawn);
+    root.dataset.theme = dark.matches ? "dark" : "light";
+  };
+
+  root.dataset.plotsExpected = String(figures.length);
+  dark.addEventListener("change", drawAll);
+  drawAll();
+})();

@@ -1,0 +1,116 @@
+"""Plots of hyperparameters against loss: one panel each, holding only the trials where it is active."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+import plotly.graph_objects as go
+
+from tunecast.records import Scalar
+from tunecast.report.figures import INK, Plot, Style, loss_range, method_styles, new_figure
+from tunecast.report.trials import TrialView, chosen_to_draw
+from tunecast.report.wording import value_text
+
+__all__ = ["hyperparameter_plots"]
+
+POINTS_DRAWN = 400
+PANELS = 13
+ORDINAL_VALUES = 8
+"""A hyperparameter with at most this many values is drawn as steps of equal width."""
+
+
+def hyperparameter_plots(trials: Sequence[TrialView]) -> list[Plot]:
+    """Panels for the hyperparameters that varied, learning rate first and largest."""
+    usable = [trial for trial in trials if trial.best_loss is not None]
+    drawn = chosen_to_draw(usable, POINTS_DRAWN)
+    varied = _varied(usable)
+    if "learning_rate" in varied:
+        varied.remove("learning_rate")
+        varied.insert(0, "learning_rate")
+    return [_panel(name, drawn, method_styles(trials)) for name in varied[:PANELS]]
+
+
+def _varied(trials: Sequence[TrialView]) -> list[str]:
+    """Names with at least two values, those that most trials have first."""
+    values: dict[str, set[str]] = {}
+    uses: dict[str, int] = {}
+    for trial in trials:
+        for name, value in trial.run.pipeline.hyperparameters.items():
+            values.setdefault(name, set()).add(repr(value))
+            uses[name] = uses.get(name, 0) + 1
+    return sorted((name for name in values if len(values[name]) > 1), key=lambda name: -uses[name])
+
+
+def _panel(name: str, trials: Sequence[TrialView], styles: dict[str, Style]) -> Plot:
+    first = name == "learning_rate"
+    having = [trial for trial in trials if name in trial.run.pipeline.hyperparameters]
+    values = {id(trial): trial.run.pipeline.hyperparameters[name] for trial in having}
+    steps = _steps(list(values.values()))
+    figure = new_figure(name, "lowest validation loss" if first else "loss", legend=first)
+    for method, style in styles.items():
+        own = [trial for trial in having if trial.method == method]
+        if own:
+            x = [_position(values[id(trial)], steps, index) for index, trial in enumerate(own)]
+            text = [f"{name} {value_text(name, values[id(trial)])}" for trial in own]
+            figure.add_trace(_points(method, own, x, text, style))
+    figure.update_xaxes(**_axis(name, list(values.values()), steps))
+    figure.update_yaxes(range=loss_range([trial.best_loss or 0.0 for trial in having]), nticks=6)
+    return Plot(f"hyper-{name}", figure, height_px=400 if first else 260)
+
+
+def _points(
+    method: str, trials: Sequence[TrialView], x: list[float], text: list[str], style: Style
+) -> go.Scatter:
+    return go.Scatter(
+        x=x,
+        y=[trial.best_loss for trial in trials],
+        text=[f"{text[index]}<br>{trial.hover}" for index, trial in enumerate(trials)],
+        name=method,
+        mode="markers",
+        marker={
+            "color": style.colour,
+            "symbol": style.symbol,
+            "opacity": 0.8,
+            # Area grows with the share done: a small dot had little training, not necessarily a bad pipeline.
+            "size": [6 + 9 * min(1.0, trial.share) ** 0.5 for trial in trials],
+            "line": {"color": INK, "width": [2.5 if trial.incumbent else 0.5 for trial in trials]},
+        },
+        hovertemplate="%{y:.3f} with %{text}<extra></extra>",
+    )
+
+
+def _steps(values: Sequence[Scalar]) -> list[Scalar] | None:
+    """The distinct values in order where they are few or no numbers, else None for a continuous axis."""
+    distinct = list(dict.fromkeys(values))
+    if all(isinstance(value, int | float) for value in distinct):
+        return sorted(distinct, key=float) if len(distinct) <= ORDINAL_VALUES else None
+    return sorted(distinct, key=str)
+
+
+def _position(value: Scalar, steps: list[Scalar] | None, index: int) -> float:
+    """Where a value lies; equal values are spread a little by a fixed pattern, lest dots hide dots."""
+    if steps is None:
+        return float(value)
+    return steps.index(value) + ((index * 0.618) % 1 - 0.5) * 0.4
+
+
+def _axis(name: str, values: Sequence[Scalar], steps: list[Scalar] | None) -> dict[str, Any]:
+    if steps is not None:
+        labels = [_short(value_text(name, value)) for value in steps]
+        return {
+            "tickvals": list(range(len(steps))),
+            "ticktext": labels,
+            "range": [-0.6, len(steps) - 0.4],
+            "tickangle": 0 if sum(map(len, labels)) <= 34 else -35,
+        }
+    numbers = [float(value) for value in values]
+    if min(numbers) > 0 and max(numbers) / min(numbers) >= 20:
+        return {"type": "log", "exponentformat": "power", "dtick": 1}
+    return {"nticks": 6}
+
+
+def _short(text: str) -> str:
+    """A tick label that fits, as plain text."""
+    return escape(text if len(text) <= 18 else text[:17] + "…")

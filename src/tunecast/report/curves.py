@@ -1,0 +1,206 @@
+"""Plots over the course of a session: every trial's curve, and the incumbent over time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import plotly.graph_objects as go
+
+from tunecast.records import Point, SessionRecord
+from tunecast.report.figures import (
+    ACCENT,
+    BAD,
+    INK,
+    MUTED,
+    Plot,
+    Style,
+    loss_range,
+    method_styles,
+    new_figure,
+    token_axis,
+)
+from tunecast.report.numbers import compact, duration, finite
+from tunecast.report.trials import TrialView, chosen_to_draw
+
+__all__ = ["curves_plot", "incumbent_plot"]
+
+CURVES_DRAWN = 250
+LOSS_TITLE = "validation loss (nats per token)"
+
+
+def curves_plot(record: SessionRecord, trials: Sequence[TrialView], zero_shot: float | None) -> Plot | None:
+    """Validation loss against tokens seen, one line a trial; None when no trial was ever measured."""
+    measured = [trial for trial in trials if trial.points]
+    if not measured:
+        return None
+    drawn = chosen_to_draw(measured, CURVES_DRAWN)
+    losses = [point.validation.loss for trial in drawn for point in trial.points]
+    limits = loss_range(losses, zero_shot)
+    top = limits[1] if limits else math.inf
+    figure = new_figure("tokens seen", LOSS_TITLE)
+    for method, style in method_styles(trials).items():
+        members = [trial for trial in drawn if trial.method == method and not trial.incumbent]
+        if members:
+            figure.add_trace(_joined_curves(method, members, style))
+    for trial in drawn:
+        if trial.incumbent:
+            figure.add_trace(_incumbent_curve(trial, method_styles(trials)[trial.method]))
+    failed = [trial for trial in drawn if trial.failed]
+    if failed:
+        figure.add_trace(_failures(failed, top))
+    if zero_shot is not None:
+        _horizontal(figure, zero_shot, "zero-shot")
+    smallest = min(point.tokens_seen for trial in drawn for point in trial.points)
+    figure.update_xaxes(**token_axis(record.full_length_tokens, smallest))
+    figure.update_yaxes(range=limits)
+    caption = _curves_caption(trials, measured, drawn, record.full_length_tokens)
+    return Plot("curves", figure, "Curves of all trials", caption, 460)
+
+
+def _curves_caption(
+    trials: Sequence[TrialView], measured: Sequence[TrialView], drawn: Sequence[TrialView], full_length: int
+) -> str:
+    parts = [
+        f"Every line is one trial under the same full length of {compact(full_length)} tokens; "
+        "lines that end early were stopped because others promised more."
+    ]
+    if any(trial.failed for trial in drawn):
+        parts.append("A cross marks where a trial failed; crosses at the upper edge lie beyond it.")
+    unseen = len(trials) - len(measured)
+    if unseen:
+        parts.append(f"{unseen} failed before a first finite measurement and cannot be drawn.")
+    if len(drawn) < len(measured):
+        parts.append(
+            f"{len(drawn)} of {len(measured):,} curves are drawn: the best, and an even sample of the rest."
+        )
+    return " ".join(parts)
+
+
+def _joined_curves(method: str, trials: Sequence[TrialView], style: Style) -> go.Scatter:
+    """All curves of a method as one trace with gaps, which browsers draw far faster than one trace each."""
+    x: list[float | None] = []
+    y: list[float | None] = []
+    hover: list[str] = []
+    for trial in trials:
+        for point in trial.points:
+            x.append(point.tokens_seen)
+            y.append(point.validation.loss)
+            hover.append(trial.hover)
+        x.append(None)
+        y.append(None)
+        hover.append("")
+    return go.Scatter(
+        x=x,
+        y=y,
+        text=hover,
+        name=method,
+        mode="lines+markers",
+        opacity=0.75,
+        line={"color": style.colour, "width": 1.4},
+        marker={"color": style.colour, "symbol": style.symbol, "size": 5},
+        hovertemplate="%{y:.3f} at %{x:.3s} tokens<br>%{text}<extra></extra>",
+    )
+
+
+def _incumbent_curve(trial: TrialView, style: Style) -> go.Scatter:
+    return go.Scatter(
+        x=[point.tokens_seen for point in trial.points],
+        y=[point.validation.loss for point in trial.points],
+        text=[trial.hover] * len(trial.points),
+        name=f"incumbent ({trial.method})",
+        mode="lines+markers",
+        line={"color": style.colour, "width": 4},
+        marker={
+            "color": style.colour,
+            "symbol": style.symbol,
+            "size": 10,
+            "line": {"color": INK, "width": 2},
+        },
+        hovertemplate="<b>incumbent</b> %{y:.3f} at %{x:.3s} tokens<br>%{text}<extra></extra>",
+    )
+
+
+def _failures(trials: Sequence[TrialView], top: float) -> go.Scatter:
+    last = [trial.points[-1] for trial in trials]
+    return go.Scatter(
+        x=[point.tokens_seen for point in last],
+        y=[min(point.validation.loss, top) for point in last],
+        text=[trial.hover for trial in trials],
+        name="failed",
+        mode="markers",
+        cliponaxis=False,
+        marker={"color": BAD, "symbol": "x", "size": 9, "line": {"color": BAD, "width": 1}},
+        hovertemplate="<b>failed</b> after %{x:.3s} tokens<br>%{text}<extra></extra>",
+    )
+
+
+def _horizontal(figure: go.Figure, loss: float, text: str) -> None:
+    figure.add_hline(
+        loss,
+        line={"color": MUTED, "width": 1.5, "dash": "dash"},
+        annotation={"text": text, "font": {"color": MUTED, "size": 12}, "bgcolor": "rgba(0,0,0,0)"},
+        annotation_position="bottom right",
+    )
+
+
+def incumbent_plot(
+    record: SessionRecord, trials: Sequence[TrialView], zero_shot: float | None
+) -> Plot | None:
+    """Best validation loss so far against the budget used; None when no time was recorded."""
+    steps = list(_improvements(trials))
+    if not steps or all(point.elapsed_seconds <= 0 for point, _ in steps):
+        return None
+    last = max(record.used_seconds, steps[-1][0].elapsed_seconds)
+    unit, scale = (
+        ("seconds", 1.0) if last < 180 else ("minutes", 60.0) if last < 10_800 else ("hours", 3600.0)
+    )
+    figure = new_figure(f"budget used ({unit})", "best validation loss so far")
+    x = [0.0] if zero_shot is not None else []
+    y = [zero_shot] if zero_shot is not None else []
+    x += [point.elapsed_seconds / scale for point, _ in steps]
+    y += [point.validation.loss for point, _ in steps]
+    figure.add_trace(
+        go.Scatter(
+            x=[*x, last / scale], y=[*y, y[-1]], mode="lines", hoverinfo="skip", showlegend=False,
+            line={"color": ACCENT, "width": 2.5, "shape": "hv"},
+        )
+    )  # fmt: skip
+    for method, style in method_styles(trials).items():
+        own = [(point, trial) for point, trial in steps if trial.method == method]
+        if own:
+            figure.add_trace(_improvement_markers(method, own, style, scale))
+    if zero_shot is not None:
+        _horizontal(figure, zero_shot, "zero-shot")
+    figure.update_xaxes(range=[-0.02 * last / scale, 1.03 * last / scale])
+    caption = "Every marker is a new incumbent, coloured by the method that found it."
+    if record.objective != "loss":
+        caption += (
+            f" The session was decided by {record.objective}; validation loss is what all trials share."
+        )
+    return Plot("incumbent", figure, "Incumbent over time", caption, 380)
+
+
+def _improvement_markers(
+    method: str, steps: Sequence[tuple[Point, TrialView]], style: Style, scale: float
+) -> go.Scatter:
+    return go.Scatter(
+        x=[point.elapsed_seconds / scale for point, _ in steps],
+        y=[point.validation.loss for point, _ in steps],
+        text=[f"{duration(point.elapsed_seconds)} used<br>{trial.hover}" for point, trial in steps],
+        name=method,
+        mode="markers",
+        marker={"color": style.colour, "symbol": style.symbol, "size": 9, "line": {"color": INK, "width": 1}},
+        hovertemplate="%{y:.3f} after %{text}<extra></extra>",
+    )
+
+
+def _improvements(trials: Sequence[TrialView]) -> Iterator[tuple[Point, TrialView]]:
+    """The points, in order of the clock, that beat all before them."""
+    best = math.inf
+    every = [(point, trial) for trial in trials for point in trial.points]
+    for point, trial in sorted(every, key=lambda pair: pair[0].elapsed_seconds):
+        loss = finite(point.validation.loss)
+        if loss is not None and loss < best:
+            best = loss
+            yield point, trial

@@ -1,0 +1,161 @@
+"""What all plots of a report share: layout, colours, scales.
+
+Colours are names of CSS variables (``var(--ink)``); the page's script puts in the values of the light or the
+dark theme, so that plots follow the reader's preference even while the page is open.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import plotly.graph_objects as go
+
+from tunecast.report.numbers import compact
+from tunecast.report.trials import TrialView
+
+__all__ = [
+    "ACCENT",
+    "BAD",
+    "INK",
+    "MUTED",
+    "Plot",
+    "Style",
+    "loss_range",
+    "method_styles",
+    "new_figure",
+    "token_axis",
+]
+
+INK, MUTED, ACCENT, BAD, GRID, CARD = (
+    f"var(--{name})" for name in ("ink", "muted", "accent", "bad", "grid", "card")
+)
+METHOD_COLOURS = 8
+# Colour never stands alone: a method also has its own marker.
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "pentagon", "star", "hexagon", "triangle-down")
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure with the words around it.
+
+    Args:
+        name: Identifier within the page.
+        figure: The plotly figure.
+        title: Heading above it; empty for a panel among others.
+        caption: What one sees, what was left out.
+        height_px: Height on the page.
+    """
+
+    name: str
+    figure: go.Figure
+    title: str = ""
+    caption: str = ""
+    height_px: int = 420
+
+
+@dataclass(frozen=True)
+class Style:
+    """How one method looks in every plot."""
+
+    colour: str
+    symbol: str
+
+
+def method_styles(trials: Sequence[TrialView]) -> dict[str, Style]:
+    """A colour and a marker for every method, in alphabetical order of the methods."""
+    names = sorted({trial.method for trial in trials})
+    return {
+        name: Style(f"var(--method-{index % METHOD_COLOURS})", SYMBOLS[index % len(SYMBOLS)])
+        for index, name in enumerate(names)
+    }
+
+
+@dataclass(frozen=True)
+class _Axes:
+    """Defaults of both axes of every plot."""
+
+    common: dict[str, Any] = field(
+        default_factory=lambda: {
+            "gridcolor": GRID,
+            "linecolor": MUTED,
+            "showline": True,
+            "ticks": "outside",
+            "ticklen": 4,
+            "tickcolor": MUTED,
+            "tickfont": {"color": MUTED, "size": 12},
+            "title": {"font": {"color": INK, "size": 13}, "standoff": 10},
+            "zeroline": False,
+            "automargin": True,
+        }
+    )
+
+
+def new_figure(x_title: str, y_title: str, *, legend: bool = True) -> go.Figure:
+    """An empty figure in the report's style; axis titles carry the unit."""
+    axes = _Axes().common
+    figure = go.Figure()
+    figure.update_layout(
+        template=None,
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 13, "color": INK},
+        margin={"l": 12, "r": 14, "t": 10, "b": 12},
+        hovermode="closest",
+        hoverlabel={
+            "bgcolor": CARD,
+            "bordercolor": MUTED,
+            "font": {"color": INK, "size": 12},
+            "align": "left",
+        },
+        showlegend=legend,
+        legend={
+            "orientation": "h",
+            "yanchor": "bottom",
+            "y": 1.02,
+            "xanchor": "left",
+            "x": 0,
+            "font": {"color": INK, "size": 12},
+            "bgcolor": "rgba(0,0,0,0)",
+        },
+        xaxis=axes | {"title": axes["title"] | {"text": x_title}},
+        yaxis=axes | {"title": axes["title"] | {"text": y_title}},
+    )
+    return figure
+
+
+def loss_range(losses: Sequence[float], reference: float | None = None) -> tuple[float, float] | None:
+    """A range that shows what matters: all good losses and the reference, but no explosion.
+
+    Args:
+        losses: Finite losses, in nats per token.
+        reference: A loss that must be visible (zero-shot).
+    """
+    known = sorted(losses) + ([reference] if reference is not None else [])
+    if not known:
+        return None
+    low = min(known)
+    usual = sorted(losses)[int(0.9 * (len(losses) - 1))] if losses else low
+    high = max(usual, reference if reference is not None else usual)
+    # A few bad losses just above the usual ones stretch the axis little; let them be seen.
+    high = max([high, *(loss for loss in losses if loss <= low + 1.25 * (high - low))])
+    pad = 0.06 * (high - low) or 0.05 * abs(high) or 0.05
+    return low - pad, high + pad
+
+
+def token_axis(full_length_tokens: int, smallest: int) -> dict[str, Any]:
+    """A logarithmic axis of tokens with its ticks on the fidelity grid 1, 1/2, 1/4, ... of full length."""
+    if full_length_tokens <= 0 or smallest <= 0:
+        return {"type": "log"}
+    halvings = min(12, max(1, math.ceil(math.log2(max(1.0, full_length_tokens / smallest)))))
+    ticks = [full_length_tokens / 2**power for power in range(halvings + 1)]
+    low = min(smallest, ticks[-1])
+    return {
+        "type": "log",
+        "tickvals": ticks,
+        "ticktext": [compact(tick) for tick in ticks],
+        "tickangle": 0,
+        "range": [math.log10(low * 0.85), math.log10(full_length_tokens * 1.18)],
+    }

@@ -1,0 +1,99 @@
+"""How a delivered model is loaded, with transformers and peft alone and without a network."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from tunecast.records import Pipeline, Run
+
+__all__ = ["Delivery", "delivery"]
+
+# Methods whose result is a whole model; every other one delivers an adapter in PEFT's format.
+WHOLE_MODEL_METHODS = frozenset({"full", "zero-shot"})
+# Aliases of the command line and the repositories they stand for. Both come as GGUF files.
+ALIASES = {"smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct"}
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What ``best/`` holds.
+
+    Args:
+        adapter: Whether it is an adapter that needs its base model, not a whole model.
+        bundled_base: Whether the base model lies beside the adapter in ``base/``.
+        base_model: The base model's hub id, or its name where it has none.
+        auto_class: The class of transformers that loads the model.
+    """
+
+    adapter: bool
+    bundled_base: bool
+    base_model: str
+    auto_class: str
+
+    @property
+    def library(self) -> str:
+        """The library that loads it, as model cards name it."""
+        return "peft" if self.adapter else "transformers"
+
+    def code(self, folder: str) -> str:
+        """Python that loads the model from ``folder`` and answers one prompt."""
+        lines = [f"from transformers import {self.auto_class}, AutoTokenizer"]
+        if self.adapter:
+            lines.append("from peft import PeftModel")
+        lines += ["", f"folder = {folder!r}", "tokenizer = AutoTokenizer.from_pretrained(folder)"]
+        if self.adapter:
+            base = 'folder + "/base"' if self.bundled_base else repr(self.base_model)
+            lines.append(f"base = {self.auto_class}.from_pretrained({base})")
+            lines.append("model = PeftModel.from_pretrained(base, folder)")
+        else:
+            lines.append(f"model = {self.auto_class}.from_pretrained(folder)")
+        return "\n".join([*lines, "", *self._generation()])
+
+    def _generation(self) -> list[str]:
+        show = "tokenizer.decode(output[0], skip_special_tokens=True)"
+        if self.auto_class == "AutoModelForCausalLM":
+            show = 'tokenizer.decode(output[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True)'
+        return [
+            'prompt = "..."',
+            "if tokenizer.chat_template:",
+            '    messages = [{"role": "user", "content": prompt}]',
+            "    prompt = tokenizer.apply_chat_template(",
+            "        messages, tokenize=False, add_generation_prompt=True",
+            "    )",
+            'inputs = tokenizer(prompt, return_tensors="pt", add_special_tokens=not tokenizer.chat_template)',
+            "output = model.generate(**inputs, max_new_tokens=128)",
+            f"print({show})",
+        ]
+
+
+def delivery(pipeline: Pipeline, run: Run, base_model: str, folder: Path | None = None) -> Delivery:
+    """Tell what was delivered for ``pipeline``.
+
+    Args:
+        pipeline: The pipeline that won.
+        run: Its run, for the base model's architecture and name.
+        base_model: The base model as the user named it: hub id, folder, GGUF file, or alias.
+        folder: ``best/`` where it is already written; what lies in it goes before what the names suggest.
+    """
+    encoder_decoder = run.model.architecture == "encoder-decoder"
+    adapter = pipeline.method not in WHOLE_MODEL_METHODS
+    bundled = adapter and (base_model.lower().endswith(".gguf") or base_model in ALIASES)
+    if folder is not None and folder.is_dir() and any(folder.glob("*.safetensors")):
+        adapter = (folder / "adapter_config.json").exists()
+        bundled = adapter and (folder / "base").is_dir()
+    return Delivery(
+        adapter, bundled, _public_name(base_model, run),
+        "AutoModelForSeq2SeqLM" if encoder_decoder else "AutoModelForCausalLM",
+    )  # fmt: skip
+
+
+def _public_name(base_model: str, run: Run) -> str:
+    """A hub id, or a bare name: a path on the user's machine is nobody else's business."""
+    if base_model in ALIASES:
+        return ALIASES[base_model]
+    if HUB_ID.fullmatch(base_model) and not Path(base_model).exists() and not base_model.startswith("."):
+        return base_model
+    return Path(run.model.name or base_model).name

@@ -1,0 +1,100 @@
+"""Numbers as people read them: losses, intervals, durations, amounts, with their units."""
+
+from __future__ import annotations
+
+import math
+
+__all__ = [
+    "MISSING",
+    "compact",
+    "decimal",
+    "duration",
+    "finite",
+    "interval",
+    "rate",
+    "storage",
+    "with_interval",
+]
+
+MISSING = "—"
+"""Stands where nothing was measured."""
+
+
+def finite(value: float | None) -> float | None:
+    """``value``, or None where it is missing, infinite or not a number."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def decimal(value: float | None, digits: int = 3) -> str:
+    """A loss or a metric with a fixed number of decimals; words where it is no finite number."""
+    if value is None:
+        return MISSING
+    if math.isnan(value):
+        return "not a number"
+    if math.isinf(value):
+        return "infinite" if value > 0 else "-infinite"
+    return f"{value:.{digits}f}" if abs(value) < 1e6 else f"{value:.2e}"
+
+
+def interval(low: float | None, high: float | None, digits: int = 3) -> str:
+    """Both ends of an interval, empty where either is missing."""
+    low, high = finite(low), finite(high)
+    return "" if low is None or high is None else f"{low:.{digits}f} to {high:.{digits}f}"
+
+
+def with_interval(value: float | None, low: float | None, high: float | None, digits: int = 3) -> str:
+    """A value, followed by its interval in brackets where there is one."""
+    ends = interval(low, high, digits)
+    return f"{decimal(value, digits)} ({ends})" if ends else decimal(value, digits)
+
+
+def rate(value: float | None) -> str:
+    """A learning rate with up to three significant digits: ``2e-4``, ``3.75e-5``."""
+    if value is None:
+        return MISSING
+    if not math.isfinite(value) or value == 0:
+        return f"{value:g}"
+    mantissa, exponent = f"{value:.2e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
+
+
+def compact(amount: float | None) -> str:
+    """An amount with a suffix of thousands, three significant digits: ``950``, ``12.4k``, ``1.35M``."""
+    if amount is None or not math.isfinite(amount):
+        return MISSING
+    for limit, suffix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(amount) >= limit:
+            return f"{amount / limit:.3g}{suffix}"
+    return f"{amount:.3g}" if amount < 100 else f"{amount:.0f}"
+
+
+def storage(amount: float | None) -> str:
+    """A number of bytes in decimal units: ``3.21 GB`` is 3.21 · 10^9 bytes."""
+    if amount is None or not math.isfinite(amount):
+        return MISSING
+    for limit, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if amount >= limit:
+            return f"{amount / limit:.3g} {unit}"
+    return f"{amount:.0f} bytes"
+
+
+def duration(seconds: float | None) -> str:
+    """A duration in its two largest units: ``4.2 s``, ``5 min 12 s``, ``2 h 5 min``, ``3 d 4 h``."""
+    if seconds is None or not math.isfinite(seconds):
+        return MISSING
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return _two_units(whole, 60, "min", 1, "s")
+    if whole < 172_800:
+        return _two_units(whole, 3600, "h", 60, "min")
+    return _two_units(whole, 86_400, "d", 3600, "h")
+
+
+def _two_units(whole: int, large: int, large_name: str, small: int, small_name: str) -> str:
+    first, rest = divmod(whole, large)
+    second = rest // small
+    return f"{first} {large_name} {second} {small_name}" if second else f"{first} {large_name}"

@@ -1,0 +1,133 @@
+"""The HTML report of a session: one file that needs no network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunecast.records import Run, SessionRecord
+from tunecast.report.loading import delivery
+from tunecast.report.tables import (
+    comparison_table,
+    data_facts,
+    failures_table,
+    hardware_facts,
+    pretty_json,
+    version_facts,
+)
+from tunecast.report.trials import TrialView, view_trials, zero_shot_loss
+from tunecast.report.wording import CONTENDER_NAMES, describe_pipeline, find_contender, verdict
+
+if TYPE_CHECKING:
+    from tunecast.report.figures import Plot
+
+__all__ = ["write_report"]
+
+
+def write_report(record: SessionRecord, runs: Sequence[Run], path: Path) -> None:
+    """Write the report of a session as one self-contained HTML file.
+
+    The page asks nothing of any network, and its content security policy forbids it to. Whatever comes from
+    users (dataset texts, names, error classes) is escaped.
+
+    Args:
+        record: The outcome of the session.
+        runs: All its runs, zero-shot's and the expert pipeline's among them.
+        path: The file to write; an older one is replaced in one step.
+    """
+    text = _render(record, runs)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A reader who reloads the page, or a kill, never meets half a report.
+    unfinished = path.with_name(path.name + ".part")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)
+
+
+def _render(record: SessionRecord, runs: Sequence[Run]) -> str:
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string(_asset("report.html.jinja"))
+    return template.render(_values(record, runs)) + "\n"
+
+
+def _values(record: SessionRecord, runs: Sequence[Run]) -> dict[str, Any]:
+    from markupsafe import Markup
+    from plotly.offline import get_plotlyjs
+
+    trials = view_trials(record, runs)
+    scripts = [get_plotlyjs(), _asset("report.js")]
+    sections = _plots(record, runs, trials)
+    winner = find_contender(record, record.winner)
+    return {
+        "record": record,
+        "verdict": verdict(record, runs),
+        "names": CONTENDER_NAMES,
+        "comparison": comparison_table(record, runs) if record.contenders else None,
+        "plots": sections,
+        "figures": [(plot.name, Markup(_figure_json(plot))) for group in sections.values() for plot in group],
+        "failures": failures_table(trials),
+        "trials": len(trials),
+        "data": data_facts(runs[0]) if runs else {},
+        "hardware": hardware_facts(runs[0].machine) if runs else {},
+        "versions": version_facts(record),
+        "configuration": pretty_json(record.configuration),
+        "winner_pipeline": describe_pipeline(winner.pipeline) if winner else "",
+        "loading": _loading_code(record, runs),
+        # Hashes admit exactly these two scripts: even text that escaped our escaping could not run.
+        "policy": Markup(_policy(scripts)),
+        "style": Markup(_asset("report.css")),
+        "scripts": [Markup(script) for script in scripts],
+    }
+
+
+def _plots(record: SessionRecord, runs: Sequence[Run], trials: Sequence[TrialView]) -> dict[str, list[Plot]]:
+    """The plots of every section; a section without data is empty."""
+    from tunecast.report.choices import hyperparameter_plots
+    from tunecast.report.curves import curves_plot, incumbent_plot
+    from tunecast.report.tradeoffs import cost_plots, scores_plot
+
+    zero_shot = zero_shot_loss(runs)
+    single = {
+        "scores": scores_plot(record),
+        "curves": curves_plot(record, trials, zero_shot),
+        "incumbent": incumbent_plot(record, trials, zero_shot),
+    }
+    found = {name: [plot] if plot else [] for name, plot in single.items()}
+    return found | {"cost": cost_plots(trials), "hyperparameters": hyperparameter_plots(trials)}
+
+
+def _figure_json(plot: Plot) -> str:
+    """The figure for a script element, where ``<`` could end the element."""
+    return (
+        str(plot.figure.to_json())
+        .replace("<", "\\u003c")
+        .replace("\u2028", "\\u2028")
+        .replace("\u2029", "\\u2029")
+    )
+
+
+def _loading_code(record: SessionRecord, runs: Sequence[Run]) -> str:
+    winner = find_contender(record, record.winner)
+    run = next((one for one in runs if winner and one.id == winner.run), None)
+    if winner is None or run is None:
+        return ""
+    best = Path(record.output_dir) / "best"
+    base_model = str(record.configuration.get("model", record.task.model))
+    return delivery(winner.pipeline, run, base_model, best).code("best")
+
+
+def _policy(scripts: Sequence[str]) -> str:
+    digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
+    return f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:"
+
+
+def _asset(name: str) -> str:
+    return (files("tunecast.report") / "assets" / name).read_text(encoding="utf-8")

@@ -1,0 +1,136 @@
+"""The tables of a report as plain text cells; the template escapes them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tunecast.records import Contender, Machine, Run, SessionRecord
+from tunecast.report.numbers import MISSING, compact, decimal, finite, rate, storage, with_interval
+from tunecast.report.trials import TrialView
+from tunecast.report.wording import CONTENDER_NAMES, describe_pipeline
+
+__all__ = [
+    "Table",
+    "comparison_table",
+    "data_facts",
+    "failures_table",
+    "hardware_facts",
+    "pretty_json",
+    "version_facts",
+]
+
+FAILURES_SHOWN = 50
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under a header.
+
+    Args:
+        header: Titles of the columns.
+        rows: The cells.
+        numeric: Indices of the columns that are aligned to the right.
+        winner: Index of the row to stress, None for none.
+        note: A sentence below the table.
+    """
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numeric: frozenset[int] = frozenset()
+    winner: int | None = None
+    note: str = ""
+
+
+def comparison_table(record: SessionRecord, runs: Sequence[Run]) -> Table:
+    """Every contender with all scores on the test split."""
+    metric = next((one.test.metric_name for one in record.contenders if one.test.metric is not None), "")
+    by_id = {run.id: run for run in runs}
+    header = ["", "test loss (95%)", *([f"{metric} (95%)"] if metric else [])]
+    header += ["nats per completion", "bits per byte", "tokens trained on", "pipeline"]
+    rows = [_contender_row(one, by_id.get(one.run), bool(metric)) for one in record.contenders]
+    winner = next((index for index, one in enumerate(record.contenders) if one.name == record.winner), None)
+    examples = next((one.test.examples for one in record.contenders), 0)
+    note = f"Scored on {examples:,} test examples. Lower is better for losses and bits per byte."
+    return Table(tuple(header), tuple(rows), frozenset(range(1, len(header) - 1)), winner, note)
+
+
+def _contender_row(contender: Contender, run: Run | None, metric: bool) -> tuple[str, ...]:
+    score = contender.test
+    cells = [CONTENDER_NAMES.get(contender.name, contender.name)]
+    cells.append(with_interval(score.loss, score.loss_low, score.loss_high))
+    if metric:
+        cells.append(with_interval(score.metric, score.metric_low, score.metric_high))
+    cells += [decimal(score.nats_per_completion, 2), decimal(score.bits_per_byte), _tokens(contender, run)]
+    pipeline = "nothing is trained" if contender.pipeline.method == "zero-shot" else None
+    return (*cells, pipeline or describe_pipeline(contender.pipeline))
+
+
+def _tokens(contender: Contender, run: Run | None) -> str:
+    """Tokens that the scored checkpoint had seen."""
+    points = run.curve if run else ()
+    seen = next((point.tokens_seen for point in points if point.step == contender.step), None)
+    return MISSING if seen is None else compact(seen)
+
+
+def failures_table(trials: Sequence[TrialView]) -> Table | None:
+    """Every failed trial with its outcome and the class of the error; None when none failed."""
+    failed = [trial for trial in trials if trial.failed]
+    if not failed:
+        return None
+    rows = [
+        (
+            trial.run.outcome.value.replace("_", " "),
+            trial.run.error.kind if trial.run.error else MISSING,
+            trial.method,
+            rate(trial.learning_rate),
+            f"{trial.share:.0%}",
+            decimal(trial.run.final_loss),
+            MISSING if trial.peak_bytes is None else storage(trial.peak_bytes),
+        )
+        for trial in failed[:FAILURES_SHOWN]
+    ]
+    header = ("outcome", "error", "method", "learning rate", "reached", "last loss", "peak memory")
+    note = f"{FAILURES_SHOWN} of {len(failed):,} failures are listed." if len(failed) > FAILURES_SHOWN else ""
+    return Table(header, tuple(rows), frozenset({3, 4, 5, 6}), None, note)
+
+
+def data_facts(run: Run) -> dict[str, str]:
+    """Counts, format and fingerprint of the dataset, and what the base model is."""
+    counts = ", ".join(f"{count:,} {split}" for split, count in run.dataset.examples.items())
+    return {
+        "dataset": f"{run.dataset.name} ({run.dataset.format})",
+        "examples": counts or MISSING,
+        "unique training examples": f"{run.unique_examples:,}",
+        "fingerprint": run.dataset.fingerprint,
+        "longest sequence": f"{run.max_length:,} tokens",
+        "base model": f"{run.model.name} ({run.model.family}, {compact(run.model.parameters)} parameters)",
+    }
+
+
+def hardware_facts(machine: Machine) -> dict[str, str]:
+    """The machine as measured."""
+    rates = ", ".join(
+        f"{dtype} {compact(value)} FLOP/s"
+        for dtype, value in machine.flops_per_second.items()
+        if finite(value)
+    )
+    return {
+        "device": f"{machine.device}, {machine.cores} cores, {machine.threads} threads",
+        "main memory": storage(machine.memory_bytes),
+        "device memory": storage(machine.device_memory_bytes),
+        "measured rate": rates or MISSING,
+        "measured bandwidth": f"{storage(machine.bandwidth_bytes_per_second)}/s",
+    }
+
+
+def version_facts(record: SessionRecord) -> dict[str, str]:
+    """Versions of what computed the session."""
+    return {name: str(version) for name, version in asdict(record.versions).items()}
+
+
+def pretty_json(value: Mapping[str, Any]) -> str:
+    """A configuration as indented JSON; what JSON does not know is written as text."""
+    return json.dumps(value, indent=2, ensure_ascii=False, default=str)

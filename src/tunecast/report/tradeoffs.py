@@ -1,0 +1,111 @@
+"""Plots that weigh: contenders against each other, cost against quality."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import plotly.graph_objects as go
+
+from tunecast.records import Contender, SessionRecord
+from tunecast.report.figures import ACCENT, INK, MUTED, Plot, loss_range, method_styles, new_figure
+from tunecast.report.numbers import finite
+from tunecast.report.trials import TrialView, chosen_to_draw
+from tunecast.report.wording import CONTENDER_NAMES
+
+__all__ = ["cost_plots", "pareto_front", "scores_plot"]
+
+POINTS_DRAWN = 400
+
+
+def scores_plot(record: SessionRecord) -> Plot | None:
+    """Test loss of every contender with its 95% interval; None when nothing was scored."""
+    scored = [one for one in record.contenders if finite(one.test.loss) is not None]
+    if not scored:
+        return None
+    figure = new_figure("test loss (nats per token, lower is better)", "", legend=False)
+    # One trace for all, so that a phone shows three rows and no legend.
+    colours = [ACCENT if one.name == record.winner else MUTED for one in scored]
+    figure.add_trace(
+        go.Scatter(
+            x=[one.test.loss for one in scored], y=[_label(one, record) for one in scored], mode="markers",
+            marker={"color": colours, "size": 13, "line": {"color": INK, "width": 1}},
+            error_x={
+                "type": "data", "symmetric": False, "color": INK, "thickness": 1.6, "width": 7,
+                "array": [_distance(one.test.loss, one.test.loss_high) for one in scored],
+                "arrayminus": [_distance(one.test.loss, one.test.loss_low) for one in scored],
+            },
+            hovertemplate="%{y}: %{x:.3f}<extra></extra>",
+        )
+    )  # fmt: skip
+    figure.update_yaxes(autorange="reversed", type="category", tickfont={"color": INK, "size": 13}, ticks="")
+    return Plot("scores", figure, height_px=100 + 46 * len(scored))
+
+
+def _label(contender: Contender, record: SessionRecord) -> str:
+    name = CONTENDER_NAMES.get(contender.name, contender.name)
+    return f"<b>{name}</b>" if contender.name == record.winner else name
+
+
+def _distance(value: float, end: float | None) -> float:
+    known = finite(end)
+    return 0.0 if known is None else abs(known - value)
+
+
+def cost_plots(trials: Sequence[TrialView]) -> list[Plot]:
+    """Lowest validation loss against seconds, and against bytes where memory was measured."""
+    plots = [
+        _cost_plot("seconds", "training and evaluation (seconds)", trials, lambda trial: trial.seconds),
+        _cost_plot("bytes", "peak memory on the device (GB)", trials, _gigabytes),
+    ]
+    return [plot for plot in plots if plot is not None]
+
+
+def _gigabytes(trial: TrialView) -> float:
+    return (trial.peak_bytes or 0) / 1e9
+
+
+def _cost_plot(
+    name: str, title: str, trials: Sequence[TrialView], cost: Callable[[TrialView], float]
+) -> Plot | None:
+    usable = [trial for trial in trials if trial.best_loss is not None and cost(trial) > 0]
+    if not usable:
+        return None
+    front = pareto_front([(cost(trial), trial.best_loss or 0.0) for trial in usable])
+    figure = new_figure(title, "lowest validation loss")
+    figure.add_trace(
+        go.Scatter(
+            x=[x for x, _ in front], y=[y for _, y in front], mode="lines", name="Pareto front",
+            line={"color": MUTED, "width": 2, "dash": "dot", "shape": "hv"}, hoverinfo="skip",
+        )
+    )  # fmt: skip
+    drawn = chosen_to_draw(usable, POINTS_DRAWN)
+    for method, style in method_styles(trials).items():
+        own = [trial for trial in drawn if trial.method == method]
+        if own:
+            figure.add_trace(
+                go.Scatter(
+                    x=[cost(trial) for trial in own], y=[trial.best_loss for trial in own], name=method,
+                    text=[trial.hover for trial in own], mode="markers",
+                    marker={
+                        "color": style.colour, "symbol": style.symbol, "opacity": 0.85,
+                        "size": [13 if trial.incumbent else 8 for trial in own],
+                        "line": {"color": INK, "width": [2.5 if trial.incumbent else 0.5 for trial in own]},
+                    },
+                    hovertemplate="%{y:.3f} for %{x:.3g}<br>%{text}<extra></extra>",
+                )
+            )  # fmt: skip
+    costs = [cost(trial) for trial in usable]
+    if max(costs) / min(costs) > 8:
+        figure.update_xaxes(type="log", dtick=1 if math.log10(max(costs) / min(costs)) > 2 else "D2")
+    figure.update_yaxes(range=loss_range([trial.best_loss or 0.0 for trial in usable]))
+    return Plot(f"cost-{name}", figure, height_px=360)
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The (cost, loss) pairs that no other beats in both, by rising cost."""
+    front: list[tuple[float, float]] = []
+    for cost, loss in sorted(points):
+        if not front or loss < front[-1][1]:
+            front.append((cost, loss))
+    return front

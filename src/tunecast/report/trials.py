@@ -1,0 +1,115 @@
+"""Runs as the plots see them: one finite best loss, what it cost, how far it went."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+from tunecast.records import Point, Run, SessionRecord
+from tunecast.report.numbers import decimal, finite
+from tunecast.report.wording import find_contender, learning_rate, value_text
+
+__all__ = ["TrialView", "chosen_to_draw", "view_trials", "zero_shot_loss"]
+
+HOVER_CHARACTERS = 600
+
+
+@dataclass(frozen=True)
+class TrialView:
+    """One trial, ready to draw.
+
+    Args:
+        run: The record.
+        points: Its points with a finite validation loss and at least one token seen.
+        best_loss: Lowest validation loss of those, None where there are none.
+        seconds: Wall seconds of training and evaluation together.
+        peak_bytes: Highest memory on the device, None where unknown.
+        share: Part of the full length that it reached, 0 to 1.
+        incumbent: Whether its checkpoint is the session's incumbent.
+        hover: The pipeline as escaped text, one hyperparameter a line.
+    """
+
+    run: Run
+    points: tuple[Point, ...]
+    best_loss: float | None
+    seconds: float
+    peak_bytes: int | None
+    share: float
+    incumbent: bool
+    hover: str
+
+    @property
+    def method(self) -> str:
+        """Name of the method."""
+        return self.run.pipeline.method
+
+    @property
+    def failed(self) -> bool:
+        """Whether the trial ended by a failure."""
+        return self.run.outcome.is_failure
+
+    @property
+    def learning_rate(self) -> float | None:
+        """The pipeline's learning rate, None where it has none."""
+        return learning_rate(self.run.pipeline)
+
+
+def view_trials(record: SessionRecord, runs: Sequence[Run]) -> list[TrialView]:
+    """Every run but zero-shot's, in the order given."""
+    incumbent = find_contender(record, "incumbent")
+    wanted = incumbent.run if incumbent else ""
+    return [_view(run, run.id == wanted) for run in runs if run.pipeline.method != "zero-shot"]
+
+
+def zero_shot_loss(runs: Sequence[Run]) -> float | None:
+    """Validation loss before any training, None where the session has no such run."""
+    found = next((run for run in runs if run.pipeline.method == "zero-shot"), None)
+    return finite(found.final_loss) if found else None
+
+
+def chosen_to_draw(trials: Sequence[TrialView], limit: int) -> list[TrialView]:
+    """At most ``limit`` trials: the incumbent, the best half, an even sample of the rest, in their order."""
+    if len(trials) <= limit:
+        return list(trials)
+    ranked = sorted(trials, key=lambda trial: (not trial.incumbent, _rank(trial)))
+    best, rest = ranked[: limit // 2], ranked[limit // 2 :]
+    wanted = limit - len(best)
+    sample = [rest[index * len(rest) // wanted] for index in range(wanted)]
+    kept = {id(trial) for trial in (*best, *sample)}
+    return [trial for trial in trials if id(trial) in kept]
+
+
+def _rank(trial: TrialView) -> float:
+    return float("inf") if trial.best_loss is None else trial.best_loss
+
+
+def _view(run: Run, incumbent: bool) -> TrialView:
+    points = tuple(
+        point for point in run.curve if finite(point.validation.loss) is not None and point.tokens_seen > 0
+    )
+    peaks = [point.peak_bytes for point in run.curve if point.peak_bytes is not None]
+    return TrialView(
+        run,
+        points,
+        min((point.validation.loss for point in points), default=None),
+        sum(point.training.wall + point.evaluation.wall for point in run.curve),
+        max(peaks, default=None),
+        max((point.share for point in run.curve), default=0.0),
+        incumbent,
+        _hover(run),
+    )
+
+
+def _hover(run: Run) -> str:
+    """What a plot shows beside a point; plotly reads it as markup, so that every part is escaped."""
+    lines = [f"<b>{escape(run.pipeline.method)}</b> · {run.outcome.value.replace('_', ' ')}"]
+    for name, value in run.pipeline.hyperparameters.items():
+        line = f"{escape(name)} {escape(value_text(name, value)[:60])}"
+        if sum(map(len, lines)) + len(line) > HOVER_CHARACTERS:
+            lines.append("…")
+            break
+        lines.append(line)
+    if run.outcome.is_failure and run.curve:
+        lines.append(f"last loss {decimal(run.final_loss)}")
+    return "<br>".join(lines)

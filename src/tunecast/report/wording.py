@@ -1,0 +1,150 @@
+"""Words that report and card share: names of contenders, pipelines in one line, the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tunecast.records import Contender, Pipeline, Run, Scalar, Score, SessionRecord
+from tunecast.report.numbers import compact, decimal, duration, finite, rate, with_interval
+
+__all__ = [
+    "CONTENDER_NAMES",
+    "Verdict",
+    "describe_pipeline",
+    "find_contender",
+    "learning_rate",
+    "value_text",
+    "verdict",
+]
+
+CONTENDER_NAMES = {"zero_shot": "zero-shot", "expert": "expert pipeline", "incumbent": "incumbent"}
+"""What a contender of a record is called in text."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Who won, in words.
+
+    Args:
+        headline: One short sentence.
+        sentences: By how much, how certain that is, and what it cost.
+        certain: Whether the winner's interval is clear of every other contender's.
+    """
+
+    headline: str
+    sentences: tuple[str, ...]
+    certain: bool
+
+
+def learning_rate(pipeline: Pipeline) -> float | None:
+    """The pipeline's learning rate, None where it has none."""
+    value = pipeline.hyperparameters.get("learning_rate")
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def value_text(name: str, value: Scalar) -> str:
+    """A hyperparameter's value as people write it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return rate(value) if name.endswith("learning_rate") else f"{value:.6g}"
+    return str(value)
+
+
+def describe_pipeline(pipeline: Pipeline, separator: str = ", ") -> str:
+    """Method and every hyperparameter in one line."""
+    parts = [f"{name} {value_text(name, value)}" for name, value in pipeline.hyperparameters.items()]
+    return separator.join([pipeline.method, *parts])
+
+
+def find_contender(record: SessionRecord, name: str) -> Contender | None:
+    """The contender called ``name``, None where the session never scored it."""
+    return next((one for one in record.contenders if one.name == name), None)
+
+
+def verdict(record: SessionRecord, runs: Sequence[Run]) -> Verdict:
+    """Put the outcome of a session in words."""
+    winner = find_contender(record, record.winner)
+    cost = _cost(record, runs)
+    if winner is None or finite(winner.test.loss) is None:
+        return Verdict(
+            "No model could be delivered", ("No contender has a test score to compare.", cost), False
+        )
+    others = [one for one in record.contenders if one.name != winner.name and one.run != winner.run]
+    judge = _Judge(record.objective)
+    compared = [judge.compare(winner, other) for other in others]
+    unsure = [
+        CONTENDER_NAMES.get(one.name, one.name) for one in others if judge.overlap(winner.test, one.test)
+    ]
+    names = " and ".join(unsure)
+    doubt = (
+        [f"The 95% intervals of winner and {names} overlap: that difference is not certain."]
+        if unsure
+        else []
+    )
+    return Verdict(_headline(record, winner), (judge.state(winner), *compared, *doubt, cost), not unsure)
+
+
+def _headline(record: SessionRecord, winner: Contender) -> str:
+    if winner.name == "zero_shot":
+        return "Zero-shot won: no finetuning beat the untouched base model"
+    expert = find_contender(record, "expert")
+    if winner.name == "expert" or (expert is not None and expert.run == winner.run):
+        return "The expert pipeline won: the search found nothing better"
+    step = learning_rate(winner.pipeline)
+    return f"The search won: {winner.pipeline.method}" + (f" at learning rate {rate(step)}" if step else "")
+
+
+def _cost(record: SessionRecord, runs: Sequence[Run]) -> str:
+    trials = [run for run in runs if run.pipeline.method != "zero-shot"]
+    failed = sum(run.outcome.is_failure for run in trials)
+    used = f"It used {duration(record.used_seconds)} of the budget of {record.budget}"
+    count = "one trial" if len(trials) == 1 else f"{compact(len(trials))} trials"
+    return f"{used} for {count}" + (f", {failed} of which failed." if failed else ".")
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """Compares by what decided: test loss, or the metric where it was the objective."""
+
+    objective: str
+
+    def by_metric(self, *scores: Score) -> bool:
+        return self.objective != "loss" and all(finite(score.metric) is not None for score in scores)
+
+    def state(self, winner: Contender) -> str:
+        score = winner.test
+        loss = f"Test loss {with_interval(score.loss, score.loss_low, score.loss_high)} nats per token"
+        if finite(score.metric) is None:
+            return f"{loss}; brackets hold 95% intervals."
+        metric = f"{score.metric_name} {with_interval(score.metric, score.metric_low, score.metric_high)}"
+        ordered = (metric, loss[0].lower() + loss[1:]) if self.by_metric(score) else (loss, metric)
+        text = f"{ordered[0]}, {ordered[1]}; brackets hold 95% intervals."
+        return text[0].upper() + text[1:]
+
+    def compare(self, winner: Contender, other: Contender) -> str:
+        mine, theirs = winner.test, other.test
+        name = CONTENDER_NAMES.get(other.name, other.name)
+        loss = with_interval(theirs.loss, theirs.loss_low, theirs.loss_high)
+        if self.by_metric(mine, theirs):
+            gap = (mine.metric or 0.0) - (theirs.metric or 0.0)
+            value = with_interval(theirs.metric, theirs.metric_low, theirs.metric_high)
+            return f"Against {name}: {mine.metric_name} {_signed(gap, 'higher', 'lower')} than its {value}."
+        if finite(theirs.loss) is None:
+            return f"The {name} has no finite test loss."
+        gap = mine.loss - theirs.loss
+        share = f" ({abs(gap) / theirs.loss:.0%})" if theirs.loss > 0 else ""
+        return f"Against {name}: {_signed(gap, 'higher', 'lower')}{share} than its {loss}."
+
+    def overlap(self, mine: Score, theirs: Score) -> bool:
+        """Whether two intervals share a value; a missing interval leaves nothing certain."""
+        ends: tuple[float | None, ...] = (mine.loss_low, mine.loss_high, theirs.loss_low, theirs.loss_high)
+        if self.by_metric(mine, theirs):
+            ends = (mine.metric_low, mine.metric_high, theirs.metric_low, theirs.metric_high)
+        known = [end for end in ends if end is not None and finite(end) is not None]
+        return len(known) < 4 or (known[0] <= known[3] and known[2] <= known[1])
+
+
+def _signed(gap: float, above: str, below: str) -> str:
+    return f"{decimal(abs(gap))} {above if gap > 0 else below}"
