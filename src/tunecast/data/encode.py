@@ -25,8 +25,8 @@ class EncodedExample:
     Args:
         row: 1-based row in the source file.
         input_ids: Prompt and completion for a decoder-only model; the prompt for an encoder-decoder.
-        labels: For a decoder-only model as long as ``input_ids``, -100 where nothing is trained (labels are not
-            shifted); for an encoder-decoder the completion and its end-of-sequence token.
+        labels: For a decoder-only model as long as ``input_ids``, -100 where nothing is trained (labels are
+            not shifted); for an encoder-decoder the completion and its end-of-sequence token.
         completion_bytes: UTF-8 bytes of the trained text, as far as it was kept.
         truncated: Whether the completion was cut at its end to fit the longest sequence.
         architecture: Which of the two readings of ``labels`` holds.
@@ -48,7 +48,7 @@ class EncodedExample:
 
     @property
     def label_tokens(self) -> int:
-        """Labels that are trained and can be predicted: a decoder-only model cannot predict the first token."""
+        """Labels that are trained and can be predicted: no decoder-only model predicts the first token."""
         if self.architecture == "encoder-decoder":
             return len(self.labels)
         return sum(label != IGNORED for label in self.labels[1:])
@@ -59,10 +59,10 @@ def encode(
 ) -> list[EncodedExample]:
     """Tokenise examples and mark what is trained.
 
-    Trained are the assistant's turns with their end-of-turn token (for running text, all of it). Prompts are never
-    cut: a completion that does not fit loses its end, and an example whose prompt leaves no room for a single
-    trained token is left out; :func:`encoding_warnings` names both. For an encoder-decoder the prompt is all that
-    precedes the last trained turn, and ``max_length`` holds for prompt and completion each.
+    Trained are the assistant's turns with their end-of-turn token (for running text, all of it). Prompts are
+    never cut: a completion that does not fit loses its end, and an example whose prompt leaves no room for a
+    single trained token is left out; :func:`encoding_warnings` names both. For an encoder-decoder the prompt
+    is all that precedes the last trained turn, and ``max_length`` holds for prompt and completion each.
 
     Args:
         examples: The examples, in any order.
@@ -74,8 +74,8 @@ def encode(
         The encoded examples in the order given, without those whose prompt is too long.
 
     Raises:
-        DataError: Nothing is trained, more than half of the prompts are too long, the chat template refuses an
-            example, or running text meets an encoder-decoder.
+        DataError: Nothing is trained, more than half of the prompts are too long, the chat template refuses
+            an example, or running text meets an encoder-decoder.
     """
     if not examples:
         return []
@@ -85,14 +85,14 @@ def encode(
     too_long = [example.row for example, item in zip(examples, encoded, strict=True) if item is None]
     if 2 * len(too_long) > len(examples):
         raise DataError(
-            f"{len(too_long)} of {len(examples)} prompts alone fill the longest sequence of {max_length} tokens "
-            f"(rows {listed(too_long)}).",
+            f"{len(too_long)} of {len(examples)} prompts alone fill the longest sequence of {max_length} "
+            f"tokens (rows {listed(too_long)}).",
             "Shorten the prompts, raise --max-length, or choose a model with a longer context.",
         )
     if not kept:
         raise DataError(
             "Nothing would be trained: no example has a completion token left under the mask.",
-            "Check the columns with `tunecast data check`; it shows one example with its trained tokens marked.",
+            "Check the columns with `tunecast data check`; it shows one example with its mask.",
         )
     return kept
 
@@ -100,13 +100,13 @@ def encode(
 def encode_prompt(
     example: Example, tokenizer: Any, *, max_length: int, architecture: Architecture
 ) -> tuple[int, ...]:
-    """The tokens that an answer is generated from: all before the last trained turn, with the generation header.
+    """The tokens that an answer is generated from: all before the last trained turn, and its header.
 
     Args:
         example: The example.
         tokenizer: A transformers tokenizer.
-        max_length: Longest prompt in tokens. A longer one loses its beginning, since questions tend to stand at the
-            end; leave room for the answer.
+        max_length: Longest prompt in tokens. A longer one loses its beginning, since questions tend to stand
+            at the end; leave room for the answer.
         architecture: ``decoder-only`` or ``encoder-decoder``.
 
     Raises:
@@ -139,14 +139,14 @@ def encoding_warnings(examples: Sequence[Example], encoded: Sequence[EncodedExam
             dropped.append(example.row)
     if dropped:
         warnings.append(
-            f"{len(dropped)} of {len(examples)} examples were left out, since their prompt alone fills the longest "
-            f"sequence (rows {listed(dropped)})."
+            f"{len(dropped)} of {len(examples)} examples were left out, since their prompt alone fills the "
+            f"longest sequence (rows {listed(dropped)})."
         )
     cut = [item.row for item in encoded if item.truncated]
     if cut:
         warnings.append(
-            f"{len(cut)} of {len(examples)} completions were cut to fit the longest sequence, so their end is not "
-            f"learned (rows {listed(cut)})."
+            f"{len(cut)} of {len(examples)} completions were cut to fit the longest sequence; their end is "
+            f"not learned (rows {listed(cut)})."
         )
     return warnings
 
@@ -180,7 +180,7 @@ def _encode_pairs(
     text = next((example for example in examples if example.turns[-1].role == "text"), None)
     if text is not None:
         raise DataError(
-            f"Row {text.row} is running text without a prompt, which an encoder-decoder cannot be trained on.",
+            f"Row {text.row} is running text without a prompt; an encoder-decoder cannot be trained on it.",
             "Give prompts and completions, or choose a decoder-only model.",
         )
     prompts = _token_ids(tokenizer, [prompt_text(example) for example in examples])
@@ -231,8 +231,8 @@ def _join(ids: _SegmentIds, index: int, tokenizer: Any) -> tuple[list[int], list
 class _SegmentIds:
     """Token ids of the segments of many examples, every distinct text tokenised once, in one batch.
 
-    Some tokenizers put a space before whatever they are given; in a segment that continues another one it would be
-    wrong, so there the text is tokenised behind a line break, whose tokens are then taken away.
+    Some tokenizers put a space before whatever they are given; in a segment that continues another one it
+    would be wrong, so there the text is tokenised behind a line break, whose tokens are then taken away.
     """
 
     def __init__(self, tokenizer: Any, rendered: Sequence[Sequence[Segment]]) -> None:

@@ -177,7 +177,7 @@ def _check_header(path: Path, header: list[str]) -> None:
 
 @contextmanager
 def _long_fields_allowed() -> Iterator[None]:
-    """Lift csv's limit of 131,072 characters a field, which is a setting of the whole process, for a while."""
+    """Lift csv's limit of 131,072 characters a field, a setting of the whole process, for a while."""
     before = csv.field_size_limit(sys.maxsize)
     try:
         yield

@@ -1,7 +1,7 @@
 """Which format a table is in, and its rows in canonical form; no mapping file needed.
 
-A format is a function from one row to its turns. :func:`detect` picks it by the names of the columns, which are
-compared without regard to case. A row that does not have the format's shape is a fault of that row.
+A format is a function from one row to its turns. :func:`detect` picks it by the names of the columns, which
+are compared without regard to case. A row that does not have the format's shape is a fault of that row.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Datasets of the Hugging Face hub, and folders written by ``save_to_disk``, through the ``datasets`` library."""
+"""Datasets of the Hugging Face hub and folders written by ``save_to_disk``, read by ``datasets``."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def read_hub(source: str) -> dict[str, Table]:
     except Exception as error:  # The library raises whatever its readers and its network layer raise.
         reason = str(error).strip().split("\n")[0]
         raise DataError(
-            f"There is no file or folder {name!r} here, and no such dataset could be loaded from the Hugging Face "
-            f"hub ({type(error).__name__}: {reason}).",
-            "Check the spelling and the network; a dataset of several configurations is named owner/name#configuration.",
+            f"There is no file or folder {name!r} here, and no such dataset could be loaded from the "
+            f"Hugging Face hub ({type(error).__name__}: {reason}).",
+            "Check the spelling and the network; a configuration is named as in owner/name#configuration.",
         ) from None
     return _tables(loaded, source)
 

@@ -33,8 +33,8 @@ def read(
     """Read, check and split a dataset.
 
     Args:
-        source: A json, jsonl, csv, tsv or parquet file; a folder with train, validation and test files of those
-            kinds; a folder written by ``datasets``; a Hugging Face dataset id, optionally with a split
+        source: A json, jsonl, csv, tsv or parquet file; a folder with train, validation and test files of
+            those kinds; a folder written by ``datasets``; a Hugging Face dataset id, optionally with a split
             (``owner/name:train[:1000]``); or ``stdlib``, the questions made from Python's own documentation.
         prompt_column: Column of the prompt, where its name is none of the known ones.
         completion_column: Column of the completion, likewise.
@@ -113,7 +113,7 @@ def _listed(tables: dict[str, Table]) -> dict[str, list[Table]]:
 
 
 def _read_folder(folder: Path) -> dict[str, list[Table]]:
-    """All data files of a folder by split; several files of a split (shards) are joined in order of their names."""
+    """All data files of a folder by split; several files of a split (shards) are joined by name."""
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix.lower() in SUFFIXES)
     by_split: dict[str, list[Path]] = {}
     for path in files:
@@ -126,7 +126,7 @@ def _read_folder(folder: Path) -> dict[str, list[Table]]:
         found = listed(path.name for path in files) if files else "no data file"
         raise DataError(
             f"{folder} holds {found}, and nothing named train, validation or test.",
-            f"Name the files train, validation and test (ending in {listed(SUFFIXES, 10)}), or give one file.",
+            f"Name them train, validation and test (ending in {listed(SUFFIXES, 10)}), or give one file.",
         )
     return {split: [_single(path) for path in paths] for split, paths in by_split.items()}
 
@@ -142,7 +142,7 @@ def _single(path: Path) -> Table:
 
 
 def _by_split(tables: dict[str, list[Table]], source: str) -> dict[str, list[Table]]:
-    """Tables under our names of the splits. Hub datasets may have further splits, which are not ours to guess."""
+    """Tables under our names of the splits; what other splits of a hub dataset mean is not ours to guess."""
     if set(tables) == {""}:
         return {"train": tables[""]}
     by_split: dict[str, list[Table]] = {}
@@ -162,7 +162,7 @@ def _by_split(tables: dict[str, list[Table]], source: str) -> dict[str, list[Tab
 
 
 def _unused_columns(splits: dict[str, list[Table]], fmt: Format) -> list[str]:
-    """Say which columns play no part, so that a context column left out by detection does not go unnoticed."""
+    """Say which columns play no part, lest a context column that was left out goes unnoticed."""
     first = next(iter(splits.values()))[0].rows[0][1]
     unused = [repr(name) for name in first if name not in fmt.columns]
     if not unused:

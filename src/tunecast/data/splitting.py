@@ -18,7 +18,7 @@ SMALLEST_HELD_OUT = 10
 
 
 def held_out_size(examples: int) -> int:
-    """How many of ``examples`` rows go into one held-out split: a tenth, or more where a tenth is very few."""
+    """How many of ``examples`` rows one held-out split gets: a tenth, or more where a tenth is very few."""
     return max(round(HELD_OUT_SHARE * examples), min(SMALLEST_HELD_OUT, examples // 5), 1)
 
 
@@ -27,8 +27,8 @@ def complete_splits(
 ) -> tuple[dict[str, tuple[Example, ...]], list[str]]:
     """Carve the splits that are not given out of the training split, about 80/10/10 when there is only one.
 
-    All examples with the same prompt (see :func:`~tunecast.data.examples.prompt_key`) go to the same side. Which
-    ones are held out depends on the seed and the prompts, not on the order of the rows.
+    All examples with the same prompt (see :func:`~tunecast.data.examples.prompt_key`) go to the same side.
+    Which ones are held out depends on the seed and the prompts, not on the order of the rows.
 
     Args:
         given: Examples by split; ``train`` at least.
@@ -64,8 +64,8 @@ def _carve(train: list[Example], missing: list[str], seed: int, place: str) -> d
         groups[prompt_key(example)].append(example)
     if len(groups) < len(missing) + 1:
         raise DataError(
-            f"{place} has {len(groups)} different prompts to train on; {len(missing) + 1} are needed to hold out "
-            f"{' and '.join(reversed(missing))}.",
+            f"{place} has {len(groups)} different prompts to train on; {len(missing) + 1} are needed to hold "
+            f"out {' and '.join(reversed(missing))}.",
             "Add examples, or give train, validation and test files of your own.",
         )
     size = held_out_size(len(train))
@@ -102,7 +102,7 @@ def _shared_warnings(splits: dict[str, tuple[Example, ...]], missing: list[str])
         rows = [] if name in missing else shared_prompts(splits["train"], splits[name])
         if rows:
             warnings.append(
-                f"{len(rows)} of {len(splits[name])} {name} examples share their prompt with a training example "
-                f"(rows {listed(rows)}); scores on them are too good."
+                f"{len(rows)} of {len(splits[name])} {name} examples share their prompt with a training "
+                f"example (rows {listed(rows)}); scores on them are too good."
             )
     return warnings

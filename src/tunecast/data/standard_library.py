@@ -1,7 +1,8 @@
 """The embedded dataset ``stdlib``: questions about Python's standard library, answered by its docstrings.
 
-The pairs are made at run time from the files of the Python that runs, so nothing is copied and the same Python gives
-the same pairs. Sources are parsed, not imported: importing some modules prints, opens windows or starts threads.
+The pairs are made at run time from the files of the Python that runs, so nothing is copied and the same
+Python gives the same pairs. Sources are parsed, not imported: importing some modules prints, opens windows or
+starts threads.
 """
 
 from __future__ import annotations
@@ -22,34 +23,39 @@ from tunecast.errors import DataError
 
 __all__ = ["read_standard_library"]
 
-SKIPPED = frozenset(
-    # Tests, applications, bundled packages, generated code, and what newer versions have removed.
-    (
-        "test",
-        "tests",
-        "idlelib",
-        "lib2to3",
-        "turtledemo",
-        "turtle",
-        "tkinter",
-        "site-packages",
-        "dist-packages",
-    )
-    + ("ensurepip", "pydoc_data", "distutils", "encodings", "antigravity", "this", "lib-dynload")
-    + (
-        "asynchat",
-        "asyncore",
-        "cgi",
-        "cgitb",
-        "imp",
-        "nntplib",
-        "smtpd",
-        "telnetlib",
-        "uu",
-        "xdrlib",
-        "msilib",
-    )
+TESTS = ("test", "tests")
+APPLICATIONS = ("idlelib", "lib2to3", "turtledemo", "turtle", "tkinter", "antigravity", "this")
+BUNDLED = ("site-packages", "dist-packages", "lib-dynload", "ensurepip", "pydoc_data", "encodings")
+REMOVED_SINCE = (
+    "aifc",
+    "asynchat",
+    "asyncore",
+    "cgi",
+    "cgitb",
+    "chunk",
+    "crypt",
+    "distutils",
+    "imghdr",
+    "imp",
 )
+REMOVED_TOO = (
+    "mailcap",
+    "msilib",
+    "nntplib",
+    "pipes",
+    "smtpd",
+    "sndhdr",
+    "sunau",
+    "telnetlib",
+    "uu",
+    "xdrlib",
+)
+SKIPPED = frozenset((*TESTS, *APPLICATIONS, *BUNDLED, *REMOVED_SINCE, *REMOVED_TOO))
+"""Not asked about; the removed modules would make the pairs differ more than need be between Python versions."""
+
+DEEPEST_NAME = 2
+"""Dots in the longest name asked about: ``logging.handlers.SysLogHandler``, but not its methods."""
+
 COMPILED = ("builtins", "itertools", "math", "time")
 """Modules without a source file that are documented well and do nothing when imported."""
 
@@ -69,7 +75,7 @@ def read_standard_library() -> Table:
     rows: list[Row] = []
     answers: set[str] = set()
     for kind, name, docstring in sorted({*_from_sources(), *_from_compiled()}):
-        answer = _first_paragraph(docstring)
+        answer = _first_paragraph(docstring) if name.count(".") <= DEEPEST_NAME else ""
         if SHORTEST_ANSWER <= len(answer) <= LONGEST_ANSWER and answer not in answers:
             answers.add(answer)
             rows.append((len(rows) + 1, {"prompt": _question(kind, name), "completion": answer}))
@@ -116,7 +122,7 @@ def _from_sources() -> Iterator[Documented]:
 
 
 def _sources(folder: Path) -> Iterator[Path]:
-    """Public modules below ``folder``. Skipped packages are not entered: site-packages may hold very many files."""
+    """Public modules below ``folder``; skipped packages, which may hold very many files, are not entered."""
     for path in folder.iterdir():
         if (
             path.stem in SKIPPED
@@ -131,7 +137,7 @@ def _sources(folder: Path) -> Iterator[Path]:
 
 
 def _documented(node: Any, name: str, kind: str) -> Iterator[Documented]:
-    """The docstrings of a module or class and of its public members; what is local to a function is not public."""
+    """The docstrings of a module or class and of its public members, but not of what a function holds."""
     docstring = ast.get_docstring(node, clean=False)
     if docstring:
         yield kind, name, docstring

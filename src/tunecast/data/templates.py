@@ -1,12 +1,12 @@
 """Which text a model sees for an example, and which parts of it are trained.
 
-An example becomes segments of text that are tokenised one by one and joined. So the tokens before a trained segment
-are exactly those that generation starts from, and no token stands half inside the mask.
+An example becomes segments of text that are tokenised one by one and joined. So the tokens before a trained
+segment are exactly those that generation starts from, and no token stands half inside the mask.
 
-With a chat template, the trained part of a turn is found by rendering the conversation up to the turn (with the
-generation header) and through the turn: it is what the second has and the first has not, up to and including the
-end-of-turn token. Templates that write a turn differently once others follow it (some drop earlier reasoning) have
-no such prefixes; there the turn's text is searched in the whole rendering.
+With a chat template, the trained part of a turn is found by rendering the conversation up to the turn (with
+the generation header) and through the turn: it is what the second has and the first has not, up to and
+including the end-of-turn token. Templates that write a turn differently once others follow it (some drop
+earlier reasoning) have no such prefixes; there the turn's text is searched in the whole rendering.
 
 Without a chat template, turns are joined by a line break unless white space already separates them, and the
 end-of-sequence token follows every trained turn.
@@ -101,7 +101,7 @@ def _template_errors() -> tuple[type[Exception], ...]:
 
 
 def _merge_system(example: Example) -> Example | None:
-    """The example with its system message put before the first user message, for templates without that role."""
+    """The example with its system message put before the first user message."""
     turns = example.turns
     if len(turns) < 3 or turns[0].role != "system" or turns[1].role != "user":
         return None
@@ -149,9 +149,9 @@ def _spans_by_search(
         if found < 0:
             if index in trained:
                 raise DataError(
-                    f"Row {row}: the model's chat template alters message {index + 1}, so that the tokens to train "
-                    "cannot be told.",
-                    "Remove what the template rewrites (such as reasoning tags) from the assistant's messages.",
+                    f"Row {row}: the model's chat template alters message {index + 1}, so that the tokens to "
+                    "train cannot be told.",
+                    "Remove what the template rewrites (such as reasoning) from the assistant's messages.",
                 )
             continue
         cursor = found + len(content)
@@ -178,7 +178,7 @@ def _turn_end(text: str, content_end: int, specials: re.Pattern[str]) -> int:
 
 
 def _cut(whole: str, spans: Sequence[Span], specials: re.Pattern[str]) -> list[Segment]:
-    """The rendering as segments. What follows the last trained turn is left out: it would never be predicted."""
+    """The rendering as segments, without what follows the last trained turn, which is never predicted."""
     segments: list[Segment] = []
     cursor = 0
     for number, (start, end) in enumerate(spans, start=1):
