@@ -8,7 +8,7 @@ from typing import Any
 
 from tunecast.data.examples import Example, prompt_text, reference, trained_text
 from tunecast.data.problems import listed
-from tunecast.data.templates import Segment, prompt_segments, render, uses_chat_template
+from tunecast.data.templates import Renderer, Segment, prompt_segments, uses_chat_template
 from tunecast.errors import DataError
 from tunecast.records import Architecture
 
@@ -117,7 +117,8 @@ def encode_prompt(
         ids = _token_ids(tokenizer, [prompt_text(example)])[0]
         return (*start, *ids[max(0, len(ids) - max_length + len(start) + len(end)) :], *end)
     start = () if uses_chat_template(example, tokenizer) else start
-    joined, _ = _join(_SegmentIds(tokenizer, [prompt_segments(render(example, tokenizer))]), 0, tokenizer)
+    segments = prompt_segments(Renderer(tokenizer).render(example))
+    joined, _ = _join(_SegmentIds(tokenizer, [segments]), 0, tokenizer)
     return (*start, *joined[max(0, len(joined) - max_length + len(start)) :])
 
 
@@ -154,8 +155,8 @@ def encoding_warnings(examples: Sequence[Example], encoded: Sequence[EncodedExam
 def _encode_sequences(
     examples: Sequence[Example], tokenizer: Any, max_length: int
 ) -> list[EncodedExample | None]:
-    rendered = [render(example, tokenizer) for example in examples]
-    ids = _SegmentIds(tokenizer, rendered)
+    renderer = Renderer(tokenizer)
+    ids = _SegmentIds(tokenizer, [renderer.render(example) for example in examples])
     start, _ = _special_affixes(tokenizer)
     encoded: list[EncodedExample | None] = []
     for index, example in enumerate(examples):

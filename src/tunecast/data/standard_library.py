@@ -51,7 +51,7 @@ REMOVED_TOO = (
     "xdrlib",
 )
 SKIPPED = frozenset((*TESTS, *APPLICATIONS, *BUNDLED, *REMOVED_SINCE, *REMOVED_TOO))
-"""Not asked about; the removed modules would make the pairs differ more than need be between Python versions."""
+"""Not asked about. Without the removed modules the pairs differ less between versions of Python."""
 
 DEEPEST_NAME = 2
 """Dots in the longest name asked about: ``logging.handlers.SysLogHandler``, but not its methods."""

@@ -22,7 +22,11 @@ from typing import Any
 from tunecast.data.examples import Example, Turn
 from tunecast.errors import DataError
 
-__all__ = ["Segment", "prompt_segments", "render", "uses_chat_template"]
+__all__ = ["Renderer", "Segment", "prompt_segments", "uses_chat_template"]
+
+
+Message = dict[str, str]
+Span = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,36 +49,119 @@ def uses_chat_template(example: Example, tokenizer: Any) -> bool:
     return bool(tokenizer.chat_template) and example.turns[-1].role != "text"
 
 
-def render(example: Example, tokenizer: Any) -> list[Segment]:
-    """The segments of an example for a decoder-only model, in order.
-
-    Raises:
-        DataError: The tokenizer's chat template refuses the example, or alters its turns beyond recognition.
-    """
-    if not uses_chat_template(example, tokenizer):
-        return _render_plain(example.turns)
-    messages = [{"role": turn.role, "content": turn.content} for turn in example.turns]
-    trained = [index for index, turn in enumerate(example.turns) if turn.trained]
-    try:
-        whole = _apply(tokenizer, messages)
-    except _template_errors() as error:
-        merged = _merge_system(example)
-        if merged is None:
-            raise DataError(
-                f"Row {example.row}: the model's chat template refuses the conversation ({error}).",
-                "Templates commonly expect user and assistant to take turns, beginning with the user.",
-            ) from None
-        return render(merged, tokenizer)
-    spans = _spans_by_prefix(tokenizer, messages, trained, whole)
-    if spans is None:
-        spans = _spans_by_search(tokenizer, messages, trained, whole, example.row)
-    return _cut(whole, spans, _special_tokens(tokenizer))
-
-
 def prompt_segments(segments: Sequence[Segment]) -> list[Segment]:
     """The segments before the last trained one: what a generated answer continues."""
     last = max(index for index, segment in enumerate(segments) if segment.trained)
     return list(segments[:last])
+
+
+class Renderer:
+    """Turns examples into segments for a decoder-only model.
+
+    Args:
+        tokenizer: A transformers tokenizer; only its chat template and its special tokens are used.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+        specials = sorted(added | set(tokenizer.all_special_tokens), key=len, reverse=True)
+        # The longest first; without any, a pattern that never matches.
+        self._specials = re.compile("|".join(map(re.escape, specials)) or r"(?!)")
+
+    def render(self, example: Example) -> list[Segment]:
+        """The segments of an example, in order; the last one is trained.
+
+        Raises:
+            DataError: The chat template refuses the example, or alters its turns beyond recognition.
+        """
+        if not uses_chat_template(example, self._tokenizer):
+            return _render_plain(example.turns)
+        messages = [{"role": turn.role, "content": turn.content} for turn in example.turns]
+        trained = [index for index, turn in enumerate(example.turns) if turn.trained]
+        try:
+            whole = self._apply(messages)
+        except _template_errors() as error:
+            merged = _merge_system(example)
+            if merged is None:
+                raise DataError(
+                    f"Row {example.row}: the model's chat template refuses the conversation ({error}).",
+                    "Templates commonly expect user and assistant to take turns, beginning with the user.",
+                ) from None
+            return self.render(merged)
+        spans = self._spans_by_prefix(messages, trained, whole)
+        if spans is None:
+            spans = self._spans_by_search(messages, trained, whole, example.row)
+        return self._cut(whole, spans)
+
+    def _apply(self, messages: list[Message], *, generation: bool = False) -> str:
+        text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation)
+        return str(text)
+
+    def _spans_by_prefix(
+        self, messages: list[Message], trained: Sequence[int], whole: str
+    ) -> list[Span] | None:
+        """Character spans of the trained turns, or None where a rendered prefix is no prefix of the whole."""
+        spans = []
+        for index in trained:
+            if index == 0:
+                return None
+            last = index == len(messages) - 1
+            try:
+                before = self._apply(messages[:index], generation=True)
+                through = whole if last else self._apply(messages[: index + 1])
+            except _template_errors():
+                return None
+            if not (through.startswith(before) and whole.startswith(through)):
+                return None
+            content = messages[index]["content"].strip()
+            found = through.find(content, len(before))
+            if found < 0:
+                return None
+            spans.append((len(before), self._turn_end(through, found + len(content))))
+        return spans
+
+    def _spans_by_search(
+        self, messages: list[Message], trained: Sequence[int], whole: str, row: int
+    ) -> list[Span]:
+        spans = []
+        cursor = 0
+        for index, message in enumerate(messages):
+            content = message["content"].strip()
+            found = whole.find(content, cursor)
+            if found >= 0:
+                cursor = found + len(content)
+            elif index in trained:
+                raise DataError(
+                    f"Row {row}: the model's chat template alters message {index + 1}, so that the tokens to "
+                    "train cannot be told.",
+                    "Remove what the template rewrites (such as reasoning) from the assistant's messages.",
+                )
+            if index in trained:
+                spans.append((found, self._turn_end(whole, cursor)))
+        return spans
+
+    def _turn_end(self, text: str, content_end: int) -> int:
+        """End of the end-of-turn token that follows the content; without one, the end of the content."""
+        match = self._specials.search(text, content_end)
+        # A special token further on than the next word opens another turn; it does not end this one.
+        if match is None or text[content_end : match.start()].strip():
+            return content_end
+        return match.end()
+
+    def _cut(self, whole: str, spans: Sequence[Span]) -> list[Segment]:
+        """The rendering as segments, without what follows the last trained turn, which is never predicted."""
+        segments: list[Segment] = []
+        cursor = 0
+        for number, (start, end) in enumerate(spans, start=1):
+            if start > cursor:
+                segments.append(Segment(whole[cursor:start], trained=False))
+            text = whole[start:end]
+            closed = any(match.end() == len(text) for match in self._specials.finditer(text))
+            # A template without an end-of-turn token would leave a model that never stops.
+            segments.append(Segment(text, trained=True, ends=number == len(spans) and not closed))
+            cursor = end
+        return segments
 
 
 def _render_plain(turns: Sequence[Turn]) -> list[Segment]:
@@ -87,10 +174,6 @@ def _render_plain(turns: Sequence[Turn]) -> list[Segment]:
         if text:
             segments.append(Segment(text, turn.trained, ends=turn.trained))
     return segments
-
-
-def _apply(tokenizer: Any, messages: list[dict[str, str]], *, generation: bool = False) -> str:
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation))
 
 
 def _template_errors() -> tuple[type[Exception], ...]:
@@ -107,86 +190,3 @@ def _merge_system(example: Example) -> Example | None:
         return None
     first = Turn("user", f"{turns[0].content}\n\n{turns[1].content}", trained=False)
     return Example((first, *turns[2:]), example.row)
-
-
-Span = tuple[int, int]
-
-
-def _spans_by_prefix(
-    tokenizer: Any, messages: list[dict[str, str]], trained: Sequence[int], whole: str
-) -> list[Span] | None:
-    """Character spans of the trained turns, or None where a rendered prefix is no prefix of the whole."""
-    specials = _special_tokens(tokenizer)
-    spans = []
-    for index in trained:
-        if index == 0:
-            return None
-        last = index == len(messages) - 1
-        try:
-            before = _apply(tokenizer, messages[:index], generation=True)
-            through = whole if last else _apply(tokenizer, messages[: index + 1])
-        except _template_errors():
-            return None
-        if not (through.startswith(before) and whole.startswith(through)):
-            return None
-        content = messages[index]["content"].strip()
-        found = through.find(content, len(before))
-        if found < 0:
-            return None
-        spans.append((len(before), _turn_end(through, found + len(content), specials)))
-    return spans
-
-
-def _spans_by_search(
-    tokenizer: Any, messages: list[dict[str, str]], trained: Sequence[int], whole: str, row: int
-) -> list[Span]:
-    specials = _special_tokens(tokenizer)
-    spans = []
-    cursor = 0
-    for index, message in enumerate(messages):
-        content = message["content"].strip()
-        found = whole.find(content, cursor)
-        if found < 0:
-            if index in trained:
-                raise DataError(
-                    f"Row {row}: the model's chat template alters message {index + 1}, so that the tokens to "
-                    "train cannot be told.",
-                    "Remove what the template rewrites (such as reasoning) from the assistant's messages.",
-                )
-            continue
-        cursor = found + len(content)
-        if index in trained:
-            spans.append((found, _turn_end(whole, cursor, specials)))
-    return spans
-
-
-def _special_tokens(tokenizer: Any) -> re.Pattern[str]:
-    """Matches any special token of the tokenizer, the longest first; never matches where there is none."""
-    added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    tokens = sorted(added | set(tokenizer.all_special_tokens), key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, tokens)) or r"(?!)")
-
-
-def _turn_end(text: str, content_end: int, specials: re.Pattern[str]) -> int:
-    """End of the end-of-turn token after the content; without one, the end of the content."""
-    match = specials.search(text, content_end)
-    if match is None:
-        return content_end
-    between = text[content_end : match.start()]
-    # A special token further on than the next word opens another turn; it does not end this one.
-    return match.end() if not between.strip() else content_end
-
-
-def _cut(whole: str, spans: Sequence[Span], specials: re.Pattern[str]) -> list[Segment]:
-    """The rendering as segments, without what follows the last trained turn, which is never predicted."""
-    segments: list[Segment] = []
-    cursor = 0
-    for number, (start, end) in enumerate(spans, start=1):
-        if start > cursor:
-            segments.append(Segment(whole[cursor:start], trained=False))
-        text = whole[start:end]
-        closed = any(match.end() == len(text) for match in specials.finditer(text))
-        # A template without an end-of-turn token would leave a model that never stops.
-        segments.append(Segment(text, trained=True, ends=number == len(spans) and not closed))
-        cursor = end
-    return segments
