@@ -1,0 +1,285 @@
+"""Metrics of generated text: exact match, token F1, ROUGE-L, BLEU, chrF, and any function of the user's.
+
+A metric first takes *statistics* of each example, which add up over examples, and then computes the score
+from their sum. So a bootstrap over examples of a corpus metric such as BLEU costs no second look at the text,
+and is right where a mean of sentence scores would not be.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import re
+import string
+import sys
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tunecast.errors import ConfigurationError
+
+__all__ = ["METRIC_NAMES", "Metric", "exact_match", "get_metric", "rouge_l", "token_f1"]
+
+Statistics = NDArray[np.float64]
+Texts = Sequence[str]
+
+CONFIDENCE = 0.95
+
+
+class Metric(ABC):
+    """A measure of predictions against references, one of each per example.
+
+    Args:
+        name: The name by which :func:`get_metric` finds it.
+        higher_is_better: Whether a larger score is a better one.
+    """
+
+    def __init__(self, name: str, higher_is_better: bool = True) -> None:
+        self.name = name
+        self.higher_is_better = higher_is_better
+
+    @abstractmethod
+    def score(self, predictions: Texts, references: Texts) -> float:
+        """The score of a whole set.
+
+        Raises:
+            ValueError: The two differ in length, or are empty.
+        """
+
+    @abstractmethod
+    def bootstrap_interval(
+        self, predictions: Texts, references: Texts, *, resamples: int = 1000, seed: int = 0
+    ) -> tuple[float, float]:
+        """The 95% percentile interval of :meth:`score` over resamples of the examples.
+
+        Args:
+            predictions: One text an example.
+            references: One text an example.
+            resamples: Number of bootstrap samples.
+            seed: Seed of the resampling; the same seed gives the same interval.
+
+        Raises:
+            ValueError: The two differ in length, or are empty.
+        """
+
+
+class _SummedMetric(Metric):
+    """A metric whose score follows from the sum of per-example statistics."""
+
+    def __init__(
+        self,
+        name: str,
+        statistics: Callable[[Texts, Texts], Statistics],
+        from_sum: Callable[[Statistics], float],
+    ) -> None:
+        super().__init__(name)
+        self._statistics = statistics
+        self._from_sum = from_sum
+
+    def score(self, predictions: Texts, references: Texts) -> float:
+        _check(predictions, references)
+        return self._from_sum(self._statistics(predictions, references).sum(axis=0))
+
+    def bootstrap_interval(
+        self, predictions: Texts, references: Texts, *, resamples: int = 1000, seed: int = 0
+    ) -> tuple[float, float]:
+        _check(predictions, references)
+        statistics = self._statistics(predictions, references)
+        return _interval(
+            self._from_sum(statistics[drawn].sum(axis=0))
+            for drawn in _draws(len(statistics), resamples, seed)
+        )
+
+
+class _CustomMetric(Metric):
+    """A function of the user's: (predictions, references) to one float, or to one float an example."""
+
+    WHOLE_SET_RESAMPLES = 200
+    """A function that gives one float must be called for every resample, and may be slow."""
+
+    def __init__(self, name: str, function: Callable[[list[str], list[str]], Any]) -> None:
+        super().__init__(name, bool(getattr(function, "higher_is_better", True)))
+        self._function = function
+
+    def score(self, predictions: Texts, references: Texts) -> float:
+        _check(predictions, references)
+        return float(np.mean(self._call(predictions, references)))
+
+    def bootstrap_interval(
+        self, predictions: Texts, references: Texts, *, resamples: int = 1000, seed: int = 0
+    ) -> tuple[float, float]:
+        _check(predictions, references)
+        values = self._call(predictions, references)
+        if values.ndim == 1:
+            return _interval(float(values[drawn].mean()) for drawn in _draws(len(values), resamples, seed))
+        rounds = min(resamples, self.WHOLE_SET_RESAMPLES)
+        return _interval(
+            float(np.mean(self._call([predictions[i] for i in drawn], [references[i] for i in drawn])))
+            for drawn in _draws(len(predictions), rounds, seed)
+        )
+
+    def _call(self, predictions: Texts, references: Texts) -> Statistics:
+        """What the function gives: shape () or (examples,).
+
+        Raises:
+            ConfigurationError: The function fails, or gives something else.
+        """
+        try:
+            values = np.asarray(self._function(list(predictions), list(references)), dtype=np.float64)
+        except Exception as error:  # Whatever a user's function raises is the user's to fix.
+            raise ConfigurationError(
+                f"The metric {self.name} failed: {type(error).__name__}: {error}.",
+                "It is called with two lists of strings and gives a float or a list of floats.",
+            ) from error
+        if values.shape not in ((), (len(predictions),)) or not np.isfinite(values).all():
+            raise ConfigurationError(
+                f"For {len(predictions)} examples the metric {self.name} gave values of shape "
+                f"{values.shape}, or some that are not finite.",
+                "It gives a float, or a list of one float an example.",
+            )
+        return values
+
+
+def get_metric(name: str) -> Metric:
+    """The metric called ``name``.
+
+    Args:
+        name: ``exact_match``, ``token_f1``, ``rougeL`` (all 0 to 1), ``bleu``, ``chrf`` (both 0 to 100), or
+            ``module:function`` for a function ``(predictions: list[str], references: list[str])`` that
+            returns a float or a list of floats. Its attribute ``higher_is_better`` is honoured.
+
+    Raises:
+        ConfigurationError: There is no such metric, or the function cannot be imported.
+    """
+    if name in _BUILDERS:
+        return _BUILDERS[name]()
+    if ":" in name:
+        return _CustomMetric(name, _import_function(name))
+    raise ConfigurationError(
+        f"There is no metric {name!r}.",
+        f"Use one of {', '.join(METRIC_NAMES)}, or your own as module:function.",
+    )
+
+
+def exact_match(prediction: str, reference: str) -> float:
+    """1.0 where both are equal but for the white space around and between words; case counts."""
+    return float(prediction.split() == reference.split())
+
+
+def token_f1(prediction: str, reference: str) -> float:
+    """Harmonic mean of precision and recall over words, as SQuAD scores answers.
+
+    Case, ASCII punctuation and the articles a, an, the do not count. Two texts without words are equal.
+    """
+    predicted, expected = _squad_words(prediction), _squad_words(reference)
+    if not predicted or not expected:
+        return float(predicted == expected)
+    common = sum((Counter(predicted) & Counter(expected)).values())
+    return 2 * common / (len(predicted) + len(expected))
+
+
+def rouge_l(predictions: Texts, references: Texts) -> list[float]:
+    """ROUGE-L F-measure of each example, without stemming.
+
+    The ``rouge_score`` package lower-cases and sees only the letters a to z and digits, so for other scripts
+    the value says nothing; prefer chrF there.
+    """
+    from rouge_score import rouge_scorer
+
+    scorer = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=False)
+    pairs = zip(predictions, references, strict=True)
+    return [float(scorer.score(reference, prediction)["rougeL"].fmeasure) for prediction, reference in pairs]
+
+
+def _squad_words(text: str) -> list[str]:
+    bare = text.lower().translate(str.maketrans("", "", string.punctuation))
+    return re.sub(r"\b(a|an|the)\b", " ", bare).split()
+
+
+def _mean_metric(name: str, values: Callable[[Texts, Texts], Sequence[float]]) -> Metric:
+    """A metric that is the mean of per-example values; its statistics are (value, 1)."""
+
+    def statistics(predictions: Texts, references: Texts) -> Statistics:
+        return np.array([(value, 1.0) for value in values(predictions, references)])
+
+    return _SummedMetric(name, statistics, lambda total: float(total[0] / total[1]))
+
+
+def _each(value: Callable[[str, str], float]) -> Callable[[Texts, Texts], list[float]]:
+    return lambda predictions, references: list(map(value, predictions, references))
+
+
+def _sacrebleu_metric(name: str) -> Metric:
+    """BLEU or chrF of sacrebleu with its default settings, from its own statistics per sentence."""
+    from sacrebleu.metrics import BLEU, CHRF
+
+    # force: without it sacrebleu warns about text that looks tokenised, which the user's data may well be.
+    scorer = BLEU(force=True) if name == "bleu" else CHRF()
+
+    def statistics(predictions: Texts, references: Texts) -> Statistics:
+        rows = scorer._extract_corpus_statistics(list(predictions), [list(references)])
+        return np.array(rows, dtype=np.float64)
+
+    def from_sum(total: Statistics) -> float:
+        return float(scorer._compute_score_from_stats([int(value) for value in total]).score)
+
+    return _SummedMetric(name, statistics, from_sum)
+
+
+_BUILDERS: dict[str, Callable[[], Metric]] = {
+    "exact_match": lambda: _mean_metric("exact_match", _each(exact_match)),
+    "token_f1": lambda: _mean_metric("token_f1", _each(token_f1)),
+    "rougeL": lambda: _mean_metric("rougeL", rouge_l),
+    "bleu": lambda: _sacrebleu_metric("bleu"),
+    "chrf": lambda: _sacrebleu_metric("chrf"),
+}
+METRIC_NAMES = tuple(_BUILDERS)
+
+
+def _check(predictions: Texts, references: Texts) -> None:
+    if len(predictions) != len(references) or not predictions:
+        raise ValueError(f"{len(predictions)} predictions for {len(references)} references")
+
+
+def _draws(examples: int, resamples: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    """Indices of each bootstrap sample, shape (examples,)."""
+    generator = np.random.default_rng(seed)
+    for _ in range(resamples):
+        yield generator.integers(examples, size=examples)
+
+
+def _interval(scores: Iterator[float]) -> tuple[float, float]:
+    tail = 100 * (1 - CONFIDENCE) / 2
+    low, high = np.percentile(list(scores), [tail, 100 - tail])
+    return float(low), float(high)
+
+
+def _import_function(name: str) -> Callable[[list[str], list[str]], Any]:
+    module_name, _, function_name = name.partition(":")
+    try:
+        with _working_directory_importable():
+            function = getattr(importlib.import_module(module_name), function_name)
+    except Exception as error:  # Importing runs the user's module, which may raise anything.
+        raise ConfigurationError(
+            f"The metric {name} cannot be imported: {type(error).__name__}: {error}.",
+            "Name it as module:function, with a module of this folder or of an installed package.",
+        ) from error
+    if not callable(function):
+        raise ConfigurationError(f"The metric {name} is not a function.", "Name it as module:function.")
+    return function
+
+
+@contextlib.contextmanager
+def _working_directory_importable() -> Iterator[None]:
+    """Let a module beside the data be found, which an installed command does not do by itself."""
+    here = os.getcwd()
+    sys.path.append(here)
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
