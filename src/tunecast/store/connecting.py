@@ -110,6 +110,7 @@ def translated(url: sa.URL) -> Iterator[None]:
 
     Raises:
         StoreError: In place of every error of the database or its driver.
+        TypeError: A value that was to be stored is not JSON.
     """
     shown = url.database if url.get_backend_name() == "sqlite" else url.render_as_string(hide_password=True)
     try:
@@ -118,6 +119,9 @@ def translated(url: sa.URL) -> Iterator[None]:
         raise StoreError(f"The store {shown} refused a record: {_first_line(error)}.") from error
     except sa.exc.DBAPIError as error:
         raise StoreError(*_explained(str(shown), url, _first_line(error))) from error
+    except sa.exc.StatementError as error:
+        # What the caller gave could not become a column: the caller's mistake, not the database's.
+        raise (error.orig or error) from error
 
 
 def _first_line(error: sa.exc.DBAPIError) -> str:

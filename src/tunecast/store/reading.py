@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, TypedDict
 
 import sqlalchemy as sa
 
@@ -13,7 +12,7 @@ from tunecast.records import DatasetFacts, Machine, ModelFacts, Outcome, Run
 from tunecast.store.rows import Row, record, run_from_rows
 from tunecast.store.schema import FACTS, points, runs
 
-__all__ = ["Facts", "Filter", "load_runs", "page_of_ids"]
+__all__ = ["Facts", "Filters", "conditions", "load_runs", "page_of_ids"]
 
 _KINDS: dict[str, type[Any]] = {
     "dataset_hash": DatasetFacts,
@@ -22,26 +21,29 @@ _KINDS: dict[str, type[Any]] = {
 }
 
 
-@dataclass(frozen=True)
-class Filter:
-    """Which runs are meant; None means any. ``task`` is the dataset's name and ``model`` the base model's."""
+class Filters(TypedDict, total=False):
+    """Which runs are meant. What is not given, or None, is any.
 
-    task: str | None = None
-    model: str | None = None
-    method: str | None = None
-    outcome: Outcome | str | None = None
-    session: str | None = None
+    ``task`` is the dataset's name, ``model`` the base model's, ``session`` of the session that made them.
+    """
 
-    def conditions(self) -> list[sa.ColumnElement[bool]]:
-        """The same as conditions on the table of runs."""
-        wanted = {
-            runs.c.dataset: self.task,
-            runs.c.model: self.model,
-            runs.c.method: self.method,
-            runs.c.outcome: None if self.outcome is None else str(self.outcome),
-            runs.c.session: self.session,
-        }
-        return [column == value for column, value in wanted.items() if value is not None]
+    task: str | None
+    model: str | None
+    method: str | None
+    outcome: Outcome | str | None
+    session: str | None
+
+
+def conditions(chosen: Filters) -> list[sa.ColumnElement[bool]]:
+    """The same as conditions on the table of runs."""
+    columns = {
+        "task": runs.c.dataset,
+        "model": runs.c.model,
+        "method": runs.c.method,
+        "outcome": runs.c.outcome,
+        "session": runs.c.session,
+    }
+    return [columns[name] == str(value) for name, value in chosen.items() if value is not None]
 
 
 class Facts:
@@ -64,7 +66,7 @@ class Facts:
 
 
 def page_of_ids(
-    connection: sa.Connection, chosen: Filter, after: tuple[float, str] | None, limit: int
+    connection: sa.Connection, chosen: Filters, after: tuple[float, str] | None, limit: int
 ) -> list[tuple[float, str]]:
     """The next runs in order of age: pairs of start and id.
 
@@ -75,7 +77,7 @@ def page_of_ids(
         limit: At most so many.
     """
     key = (runs.c.created_at, runs.c.id)
-    statement = sa.select(*key).where(*chosen.conditions()).order_by(*key).limit(limit)
+    statement = sa.select(*key).where(*conditions(chosen)).order_by(*key).limit(limit)
     if after is not None:
         statement = statement.where(sa.tuple_(*key) > sa.tuple_(*after))
     return [(started, run_id) for started, run_id in connection.execute(statement)]

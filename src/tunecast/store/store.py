@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, Unpack
 
 import sqlalchemy as sa
 
@@ -17,10 +17,12 @@ from tunecast.errors import StoreError
 from tunecast.records import Outcome, Point, Run, RunError, Score
 from tunecast.store import writing
 from tunecast.store.connecting import WRITING, in_memory, is_busy, make_engine, parse_url, translated
+from tunecast.store.curves import Curves, load_curves
 from tunecast.store.migrating import migrate
-from tunecast.store.reading import Facts, Filter, load_runs, page_of_ids
+from tunecast.store.reading import Facts, Filters, conditions, load_runs, page_of_ids
 from tunecast.store.rows import RunRows, error_row, point_row, run_rows, score_json
 from tunecast.store.schema import runs, sessions
+from tunecast.store.summaries import RunSummary, load_summaries
 
 __all__ = ["Store"]
 
@@ -108,9 +110,29 @@ class Store:
         """
         self._add([run_rows(run) for run in many], overwrite=True)
 
-    def _add(self, bundles: Iterable[RunRows], *, overwrite: bool) -> tuple[int, int]:
-        listed = list(bundles)
-        return self._write(lambda connection: writing.add_runs(connection, listed, overwrite=overwrite))
+    def merge(self, bundles: Iterable[RunRows]) -> tuple[int, int]:
+        """Take runs over from another store, in one transaction; what this store knows of a run stays.
+
+        A known run gains points, scores, and an outcome where it was paused or the other one completed.
+
+        Returns:
+            How many runs and how many points were new.
+
+        Raises:
+            StoreError: The store cannot be written; then nothing was.
+        """
+        return self._add(list(bundles), overwrite=False)
+
+    def _add(self, bundles: list[RunRows], *, overwrite: bool) -> tuple[int, int]:
+        return self._write(lambda connection: writing.add_runs(connection, bundles, overwrite=overwrite))
+
+    def bundles(self, **chosen: Unpack[Filters]) -> Iterator[RunRows]:
+        """The chosen runs as rows, for what carries them to another store; arguments as in :meth:`runs`.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        return (run_rows(run) for run in self.runs(**chosen))
 
     def add_point(self, run_id: str, point: Point) -> None:
         """Append a point to a run's curve; durable when this returns. A step that is there stays as it is.
@@ -162,30 +184,16 @@ class Store:
             raise _no_run(run_id)
         return found[0]
 
-    def runs(
-        self,
-        *,
-        task: str | None = None,
-        model: str | None = None,
-        method: str | None = None,
-        outcome: Outcome | str | None = None,
-        session: str | None = None,
-        limit: int | None = None,
-    ) -> Iterator[Run]:
+    def runs(self, *, limit: int | None = None, **chosen: Unpack[Filters]) -> Iterator[Run]:
         """Runs in order of their start, read page by page while the caller goes on.
 
         Args:
-            task: Name of the dataset, None for any.
-            model: Name of the base model, None for any.
-            method: Name of the method, None for any.
-            outcome: How they stand, None for any.
-            session: Identifier of the session that made them, None for any.
             limit: At most so many, None for all.
+            chosen: ``task``, ``model``, ``method``, ``outcome``, ``session``: which runs.
 
         Raises:
             StoreError: The store cannot be read.
         """
-        chosen = Filter(task, model, method, outcome, session)
         after: tuple[float, str] | None = None
         left = limit
         while left is None or left > 0:
@@ -198,6 +206,24 @@ class Store:
                 return
             after = page[-1]
             left = None if left is None else left - len(page)
+
+    def summaries(self, *, limit: int | None = None, **chosen: Unpack[Filters]) -> list[RunSummary]:
+        """Runs in one line each, in order of their start, without curves; arguments as in :meth:`runs`.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        with self._reading() as connection:
+            return load_summaries(connection, conditions(chosen), limit)
+
+    def curves(self, **chosen: Unpack[Filters]) -> Curves:
+        """All points of the chosen runs as arrays; arguments as in :meth:`runs`.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        with self._reading() as connection:
+            return load_curves(connection, conditions(chosen))
 
     def put_session(self, session_id: str, record: Mapping[str, Any]) -> None:
         """Write a session's JSON document, or replace it.

@@ -14,6 +14,8 @@ from tunecast.store.schema import FACTS, points, runs, sessions
 
 __all__ = ["add_points", "add_runs", "put_session"]
 
+_CHUNK = 500  # ids in one IN (...)
+
 
 def _insert(connection: sa.Connection, table: sa.Table) -> Any:
     """An insert that knows conflicts; the two dialects have the same form but no common class."""
@@ -51,25 +53,30 @@ def add_runs(connection: sa.Connection, bundles: Iterable[RunRows], *, overwrite
     Returns:
         How many runs and how many points were new.
     """
-    listed = list(bundles)
+    # Always in the same order, so that two writers of the same rows cannot wait for each other.
+    listed = sorted(bundles, key=lambda bundle: str(bundle.run["id"]))
+    if not listed:
+        return 0, 0
     for column, table in FACTS.items():
-        # In order of the hash, so that two writers of the same facts cannot wait for each other.
         facts = {bundle.facts[column]["hash"]: bundle.facts[column] for bundle in listed}
         _insert_missing(connection, table, [facts[key] for key in sorted(facts)])
-    fresh = 0
-    for bundle in sorted(listed, key=lambda bundle: str(bundle.run["id"])):
-        known = connection.scalar(sa.select(runs.c.id).where(runs.c.id == bundle.run["id"]))
-        fresh += known is None
-        _upsert(connection, bundle.run, overwrite=overwrite)
+    ids = sorted({str(bundle.run["id"]) for bundle in listed})
+    fresh = len(ids) - _count_known(connection, ids)
+    connection.execute(_upsert(connection, overwrite=overwrite), [bundle.run for bundle in listed])
     return fresh, add_points(connection, (row for bundle in listed for row in bundle.points))
 
 
-def _upsert(connection: sa.Connection, row: Row, *, overwrite: bool) -> None:
-    statement = _insert(connection, runs).values(row)
+def _count_known(connection: sa.Connection, ids: list[str]) -> int:
+    count = sa.select(sa.func.count()).select_from(runs)
+    parts = (ids[start : start + _CHUNK] for start in range(0, len(ids), _CHUNK))
+    return sum(connection.scalar(count.where(runs.c.id.in_(part))) or 0 for part in parts)
+
+
+def _upsert(connection: sa.Connection, *, overwrite: bool) -> Any:
+    statement = _insert(connection, runs)
     new, old = statement.excluded, runs.c
-    better = (
-        _rank(new.outcome) >= _rank(old.outcome) if overwrite else _rank(new.outcome) > _rank(old.outcome)
-    )
+    higher = _rank(new.outcome) > _rank(old.outcome)
+    better = sa.or_(higher, _rank(new.outcome) == _rank(old.outcome)) if overwrite else higher
     changes: dict[str, Any] = {
         name: sa.case((better, new[name]), else_=old[name])
         for name in ("outcome", "error_kind", "error_text")
@@ -80,7 +87,7 @@ def _upsert(connection: sa.Connection, row: Row, *, overwrite: bool) -> None:
     if overwrite:
         kept = {"id", *changes}
         changes |= {column.name: new[column.name] for column in runs.columns if column.name not in kept}
-    connection.execute(statement.on_conflict_do_update(index_elements=[runs.c.id], set_=changes))
+    return statement.on_conflict_do_update(index_elements=[runs.c.id], set_=changes)
 
 
 def _rank(outcome: Any) -> sa.Case[int]:

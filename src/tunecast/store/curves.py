@@ -1,0 +1,98 @@
+"""All curves as arrays: what surrogates and figures are computed from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from tunecast.store.schema import points, runs
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["Curves", "load_curves"]
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Every point of many runs, one array element per point, grouped by run and in order of step.
+
+    All arrays have the same one axis of points. What was not measured is NaN, as is a loss that was not a
+    number; a run without points has an entry in ``run_ids`` only if another has points.
+
+    Args:
+        run_ids: The runs that have points, by the numbers in ``run``.
+        run: Which run, as an index into ``run_ids``.
+        step: Optimiser steps done.
+        tokens_seen: Non-padding tokens trained on.
+        label_tokens_seen: Those of them that carried a label.
+        share: ``tokens_seen`` over the run's full length.
+        learning_rate: Rate of the last step.
+        train_loss: Nats per label token since the point before.
+        validation_loss: Nats per label token of the validation subset.
+        nats_per_completion: Nats per example of the validation subset.
+        bits_per_byte: Bits per completion byte of the validation subset.
+        training_seconds: Wall time of training since the point before.
+        evaluation_seconds: Wall time of this point's evaluation.
+        elapsed_seconds: Seconds of the session's budget used when the point was committed.
+        peak_bytes: Highest memory of the worker.
+    """
+
+    run_ids: tuple[str, ...]
+    run: NDArray[np.int64]
+    step: NDArray[np.int64]
+    tokens_seen: NDArray[np.int64]
+    label_tokens_seen: NDArray[np.int64]
+    share: NDArray[np.float64]
+    learning_rate: NDArray[np.float64]
+    train_loss: NDArray[np.float64]
+    validation_loss: NDArray[np.float64]
+    nats_per_completion: NDArray[np.float64]
+    bits_per_byte: NDArray[np.float64]
+    training_seconds: NDArray[np.float64]
+    evaluation_seconds: NDArray[np.float64]
+    elapsed_seconds: NDArray[np.float64]
+    peak_bytes: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        """Number of points."""
+        return len(self.step)
+
+
+_INTEGERS = {"step": points.c.step, "tokens_seen": points.c.tokens_seen}
+_INTEGERS["label_tokens_seen"] = points.c.label_tokens_seen
+_FLOATS = {
+    "share": points.c.share,
+    "learning_rate": points.c.learning_rate,
+    "train_loss": points.c.train_loss,
+    "validation_loss": points.c.validation_loss,
+    "nats_per_completion": points.c.validation_nats_per_completion,
+    "bits_per_byte": points.c.validation_bits_per_byte,
+    "training_seconds": points.c.training_wall,
+    "evaluation_seconds": points.c.evaluation_wall,
+    "elapsed_seconds": points.c.elapsed_seconds,
+    "peak_bytes": points.c.peak_bytes,
+}
+
+
+def load_curves(connection: sa.Connection, conditions: list[sa.ColumnElement[bool]]) -> Curves:
+    """Read all points of the runs that meet the conditions."""
+    import numpy as np
+
+    # As the driver gives them: numpy turns SQLite's text for NaN into a number faster than a call per value.
+    raw = [sa.type_coerce(column, sa.types.NullType()) for column in (_INTEGERS | _FLOATS).values()]
+    statement = sa.select(points.c.run_id, *raw).order_by(points.c.run_id, points.c.step)
+    if conditions:
+        statement = statement.join(runs, runs.c.id == points.c.run_id).where(*conditions)
+    rows = connection.execute(statement).all()
+    columns: list[Any] = list(zip(*rows, strict=True)) or [()] * (1 + len(raw))
+    number = {run_id: index for index, run_id in enumerate(dict.fromkeys(columns[0]))}
+    run = np.fromiter((number[run_id] for run_id in columns[0]), np.int64, len(rows))
+    kinds = [np.int64] * len(_INTEGERS) + [np.float64] * len(_FLOATS)
+    arrays: list[Any] = [
+        np.array(column, dtype=kind) for column, kind in zip(columns[1:], kinds, strict=True)
+    ]
+    return Curves(tuple(number), run, *arrays)

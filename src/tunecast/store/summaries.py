@@ -1,0 +1,51 @@
+"""Runs in one line each, for lists of thousands: no curve and no facts are read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from tunecast.store.schema import points, runs
+
+__all__ = ["RunSummary", "load_summaries"]
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """One line of a list of runs.
+
+    Args:
+        id: Identifier of the run.
+        task: Name of the dataset.
+        model: Name of the base model.
+        method: Name of the method.
+        outcome: How the trial stands.
+        full_length_tokens: Horizon of the learning-rate schedule.
+        final_loss: Validation loss of the last point in nats per label token, None before the first.
+    """
+
+    id: str
+    task: str
+    model: str
+    method: str
+    outcome: str
+    full_length_tokens: int
+    final_loss: float | None
+
+
+def load_summaries(
+    connection: sa.Connection, conditions: list[sa.ColumnElement[bool]], limit: int | None
+) -> list[RunSummary]:
+    """Summaries of the runs that meet the conditions, in order of their start."""
+    last = (
+        sa.select(points.c.validation_loss)
+        .where(points.c.run_id == runs.c.id)
+        .order_by(points.c.step.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    columns = (runs.c.id, runs.c.dataset, runs.c.model, runs.c.method, runs.c.outcome)
+    statement = sa.select(*columns, runs.c.full_length_tokens, last).where(*conditions)
+    statement = statement.order_by(runs.c.created_at, runs.c.id).limit(limit)
+    return [RunSummary(*row) for row in connection.execute(statement)]

@@ -1,0 +1,87 @@
+"""What a user may call a store, and what a user is told when it cannot be one."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from tunecast.errors import StoreError
+from tunecast.store import Store
+from tunecast.store.connecting import in_memory, parse_url
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("runs.sqlite", "sqlite:///runs.sqlite"),
+        (Path("/a b/runs.sqlite"), "sqlite:////a b/runs.sqlite"),
+        ("sqlite:////tmp/runs.sqlite", "sqlite:////tmp/runs.sqlite"),
+        (":memory:", "sqlite://"),
+        ("postgresql://me@host/team", "postgresql+psycopg://me@host/team"),
+        ("postgres://me@host/team", "postgresql+psycopg://me@host/team"),
+        ("postgresql+psycopg://me@host/team", "postgresql+psycopg://me@host/team"),
+    ],
+)
+def test_urls(given: str | Path, meant: str) -> None:
+    assert parse_url(given).render_as_string(hide_password=False) == meant
+
+
+def test_odd_file_names_are_kept() -> None:
+    assert parse_url("odd%name?.sqlite").database == "odd%name?.sqlite"
+
+
+def test_in_memory() -> None:
+    assert in_memory(parse_url("sqlite://"))
+    assert not in_memory(parse_url("runs.sqlite"))
+
+
+@pytest.mark.parametrize(
+    "url", ["mysql://host/db", "postgresql+asyncpg://host/db", "http://host", "sqlite:/x://"]
+)
+def test_other_databases_are_refused(url: str) -> None:
+    with pytest.raises(StoreError, match=r"postgresql://USER"):
+        parse_url(url)
+
+
+def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+    path = tmp_path / "runs.sqlite"
+    path.write_text("id,loss\n1,2.5\n" * 100)
+    with pytest.raises(StoreError, match="is not a Tunecast store"):
+        Store.open(path)
+
+
+def test_a_server_that_is_not_there() -> None:
+    with pytest.raises(StoreError, match="cannot be used") as caught:
+        Store.open("postgresql://me:secret@127.0.0.1:1/team")
+    assert "secret" not in str(caught.value)
+    assert "Check host" in caught.value.hint
+
+
+def test_sqlite_waits_and_syncs(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "runs.sqlite") as store, store._reading() as connection:
+        asked = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+        found = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in asked]
+    assert found == ["wal", 2, 1, 60_000]
+
+
+def test_a_writer_holds_the_lock_from_the_start(tmp_path: Path) -> None:
+    path = tmp_path / "runs.sqlite"
+
+    def probe(_connection: object) -> None:
+        other = sqlite3.connect(path, timeout=0)
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            other.execute("BEGIN IMMEDIATE")
+        other.close()
+
+    with Store.open(path) as store:
+        store._write(probe)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(StoreError, match="cannot be opened"):
+        Store.open(tmp_path / "runs.sqlite")

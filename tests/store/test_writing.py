@@ -1,0 +1,93 @@
+"""Many writers at once, and one of them killed."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from sample_runs import sample_point, sample_run
+from tunecast.store import Store
+from tunecast.store.rows import point_row, run_rows
+from tunecast.store.writing import add_points, add_runs
+
+WRITERS = 32
+RUNS_EACH = 3
+POINTS_EACH = 4
+VICTIM = 1000
+
+
+def _write(url: str, writer: int, start: Any) -> None:
+    with Store.open(url) as store:
+        start.wait()
+        for number in range(RUNS_EACH):
+            run = sample_run(writer * RUNS_EACH + number, session=f"writer-{writer}", curve=())
+            store.put(run)
+            for step in range(POINTS_EACH):
+                store.add_point(run.id, sample_point(step))
+        # All write this one: the same facts, the same id.
+        store.put(sample_run(9999))
+
+
+def _die_in_a_transaction(url: str, start: Any, inside: str) -> None:
+    """Commit one point, then stop for ever in the middle of writing the next and another run."""
+    with Store.open(url) as store:
+        run = sample_run(VICTIM, curve=())
+        store.put(run)
+        store.add_point(run.id, sample_point(0))
+        start.wait()
+
+        def write(connection: Any) -> None:
+            add_runs(connection, [run_rows(sample_run(VICTIM + 1))], overwrite=True)
+            add_points(connection, [point_row(run.id, sample_point(1))])
+            Path(inside).touch()
+            time.sleep(600)
+
+        store._write(write)
+
+
+def test_32_writers_one_killed(store_url: str, tmp_path: Path) -> None:
+    spawn = multiprocessing.get_context("fork")
+    start = spawn.Event()
+    inside = tmp_path / "inside"
+    Store.open(store_url).close()
+    victim = spawn.Process(target=_die_in_a_transaction, args=(store_url, start, str(inside)))
+    writers = [spawn.Process(target=_write, args=(store_url, index, start)) for index in range(WRITERS - 1)]
+    for process in (victim, *writers):
+        process.start()
+    start.set()
+    deadline = time.monotonic() + 30
+    while not inside.exists():
+        assert time.monotonic() < deadline, "the victim never came to write"
+        time.sleep(0.01)
+    assert victim.pid is not None
+    os.kill(victim.pid, signal.SIGKILL)
+    for process in (victim, *writers):
+        process.join(60)
+    assert victim.exitcode == -signal.SIGKILL
+    assert [process.exitcode for process in writers] == [0] * (WRITERS - 1)
+
+    with Store.open(store_url) as store:
+        for writer in range(WRITERS - 1):
+            found = list(store.runs(session=f"writer-{writer}"))
+            assert [[point.step for point in run.curve] for run in found] == [
+                list(range(POINTS_EACH))
+            ] * RUNS_EACH
+        assert [point.step for point in store.get(sample_run(VICTIM).id).curve] == [0]
+        # Each writer's runs, the shared one, the victim's first; nothing of its second.
+        assert len(store.summaries()) == (WRITERS - 1) * RUNS_EACH + 2
+
+
+def test_a_merge_completes_and_never_overwrites(store: Store) -> None:
+    run = sample_run(1, outcome="paused", test=None)
+    store.put(run)
+    other = sample_run(1, extra={"other": 1}, validation=None, error=None)
+    assert store.merge([run_rows(other)]) == (0, 0)
+    got = store.get(run.id)
+    assert (got.outcome, got.test, got.extra) == ("completed", other.test, {})
+    assert got.validation == run.validation
+    assert store.merge([run_rows(sample_run(2)), run_rows(other)]) == (1, 7)
+    assert store.merge([]) == (0, 0)
