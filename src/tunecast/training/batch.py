@@ -1,0 +1,135 @@
+"""Batches, and the loss on them: nats of completion tokens, with logits only where there are labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tunecast.records import Architecture
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tunecast.data import EncodedExample
+
+__all__ = ["Batch", "collate", "example_nats"]
+
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Tensors of several examples.
+
+    Args:
+        inputs: Keyword arguments of the model's forward call, each of shape (examples, positions).
+        labels: Token ids, -100 where nothing is trained; shape (examples, positions of the predicting side).
+        kept: Number of last positions whose logits are needed (decoder-only), 0 for an encoder-decoder.
+        label_tokens: Number of labels.
+    """
+
+    inputs: dict[str, Tensor]
+    labels: Tensor
+    kept: int
+    label_tokens: int
+
+
+def collate(
+    examples: Sequence[EncodedExample], *, architecture: Architecture, pad_token_id: int, device: str
+) -> Batch:
+    """Pad examples into a batch.
+
+    Decoder-only inputs are padded on the left: completions then end at the same position, and the few last positions
+    are all that needs logits.
+
+    Args:
+        examples: At least one.
+        architecture: Which side carries the labels.
+        pad_token_id: Fills up the shorter ones.
+        device: Where the tensors go.
+    """
+    if architecture == "encoder-decoder":
+        return _collate_encoder_decoder(examples, pad_token_id, device)
+    return _collate_decoder_only(examples, pad_token_id, device)
+
+
+def _collate_decoder_only(examples: Sequence[EncodedExample], pad: int, device: str) -> Batch:
+    import torch
+
+    longest = max(len(example.input_ids) for example in examples)
+    ids = torch.full((len(examples), longest), pad, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    labels = torch.full_like(ids, IGNORED)
+    kept = 0
+    for row, example in enumerate(examples):
+        start = longest - len(example.input_ids)
+        ids[row, start:] = torch.tensor(example.input_ids)
+        mask[row, start:] = 1
+        labels[row, start + 1 :] = torch.tensor(example.labels[1:])
+        first = next((i for i, label in enumerate(example.labels) if i and label != IGNORED), None)
+        if first is not None:
+            kept = max(kept, len(example.input_ids) - first + 1)
+    inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
+    return _on(device, inputs, labels, kept)
+
+
+def _collate_encoder_decoder(examples: Sequence[EncodedExample], pad: int, device: str) -> Batch:
+    import torch
+
+    def padded(rows: Sequence[Sequence[int]], fill: int) -> Tensor:
+        longest = max(map(len, rows))
+        return torch.tensor([[*row, *[fill] * (longest - len(row))] for row in rows])
+
+    ids = padded([example.input_ids for example in examples], pad)
+    mask = padded([[1] * len(example.input_ids) for example in examples], 0)
+    labels = padded([example.labels for example in examples], IGNORED)
+    return _on(device, {"input_ids": ids, "attention_mask": mask}, labels, kept=0)
+
+
+def _on(device: str, inputs: dict[str, Tensor], labels: Tensor, kept: int) -> Batch:
+    count = int((labels != IGNORED).sum())
+    moved = {name: tensor.to(device) for name, tensor in inputs.items()}
+    return Batch(moved, labels.to(device), kept, count)
+
+
+def example_nats(model: Any, batch: Batch) -> Tensor:
+    """Summed cross-entropy of each example's labels, in float32.
+
+    Args:
+        model: A transformers or peft model.
+        batch: What :func:`collate` returned.
+
+    Returns:
+        Nats, shape (examples,); differentiable.
+    """
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    if batch.kept:
+        logits, labels = _last_logits(model, batch)
+    else:
+        logits, labels = model(**batch.inputs, labels=batch.labels).logits, batch.labels
+    chosen = labels != IGNORED
+    nats = cross_entropy(logits[chosen].float(), labels[chosen], reduction="none")
+    rows = chosen.nonzero()[:, 0]
+    return torch.zeros(len(labels), device=nats.device).index_add(0, rows, nats)
+
+
+def _last_logits(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Logits and the labels they predict: position t predicts the token at t + 1."""
+    options: dict[str, Any] = {"use_cache": False}
+    accepted = _forward_arguments(model)
+    if "logits_to_keep" in accepted:
+        options["logits_to_keep"] = batch.kept
+    inputs = {name: value for name, value in batch.inputs.items() if name in accepted}
+    logits = model(**inputs, **options).logits[:, -batch.kept : -1]
+    return logits, batch.labels[:, 1 - batch.kept :]
+
+
+def _forward_arguments(model: Any) -> frozenset[str]:
+    """Names that the underlying model's forward takes; adapters pass them through."""
+    import inspect
+
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return frozenset(inspect.signature(inner.forward).parameters)

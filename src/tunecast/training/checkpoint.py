@@ -1,0 +1,157 @@
+"""A trial's checkpoints: safetensors on disk, fsynced under a new name before anybody relies on them.
+
+A checkpoint is two files: the weights that are trained, and what only a continuation needs (optimiser state and
+position). The best point keeps just the first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["CheckpointFolder", "Position"]
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a trial stands, beside its tensors.
+
+    Args:
+        step: Optimiser steps done.
+        micro_batch_size: Examples per forward pass that memory allows.
+        label_tokens_seen: Labels trained on.
+        weights_hash: Hash of the weights file of the same step.
+        scalars: Numbers in the optimiser's state that are no tensors, by key.
+    """
+
+    step: int
+    micro_batch_size: int
+    label_tokens_seen: int
+    weights_hash: str
+    scalars: Mapping[str, float | None]
+
+
+class CheckpointFolder:
+    """The folder ``trials/<id>/`` of one trial."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def write(
+        self, weights: Mapping[str, Tensor], optimizer: Mapping[str, Tensor], position: Position
+    ) -> str:
+        """Write a checkpoint durably and return the hash of its weights.
+
+        Args:
+            weights: Trained tensors by name.
+            optimizer: Optimiser state by key.
+            position: Where the trial stands; its ``weights_hash`` is filled in here.
+
+        Raises:
+            OSError: The disk is full or not writable; nothing is left under the final names.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        weights_hash = _save(self._weights(position.step), weights, {})
+        about = {
+            "step": position.step,
+            "micro_batch_size": position.micro_batch_size,
+            "label_tokens_seen": position.label_tokens_seen,
+            "weights_hash": weights_hash,
+            "scalars": dict(position.scalars),
+        }
+        _save(self._state(position.step), optimizer, {"position": json.dumps(about)})
+        _sync_folder(self.folder)
+        return weights_hash
+
+    def latest(self, at_most: int) -> int:
+        """The last step not after ``at_most`` that can be continued from; 0 where there is none."""
+        steps = [int(file.stem.removeprefix("state-")) for file in self.folder.glob("state-*.safetensors")]
+        usable = [step for step in steps if step <= at_most and self._weights(step).is_file()]
+        return max(usable, default=0)
+
+    def has_weights(self, step: int) -> bool:
+        """Whether the weights of ``step`` are kept."""
+        return self._weights(step).is_file()
+
+    def read_weights(self, step: int) -> dict[str, Tensor]:
+        """The trained tensors of ``step``.
+
+        Raises:
+            FileNotFoundError: They were not kept.
+        """
+        from safetensors.torch import load_file
+
+        return load_file(self._weights(step))
+
+    def read_state(self, step: int) -> tuple[dict[str, Tensor], Position]:
+        """Optimiser state and position of ``step``.
+
+        Raises:
+            FileNotFoundError: They were not kept.
+        """
+        from safetensors import safe_open
+
+        with safe_open(self._state(step), framework="pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+            about: dict[str, Any] = json.loads(file.metadata()["position"])
+        return tensors, Position(**about)
+
+    def keep_only(self, *, continue_from: Iterable[int], weights_of: Iterable[int]) -> None:
+        """Remove what is neither needed to continue nor the best so far.
+
+        Args:
+            continue_from: Steps whose whole checkpoint stays.
+            weights_of: Steps whose weights stay.
+        """
+        whole = set(continue_from)
+        weights = whole | set(weights_of)
+        for file in self.folder.glob("*.safetensors*"):
+            kind, _, rest = file.name.partition("-")
+            step = rest.split(".")[0]
+            wanted = whole if kind == "state" else weights
+            if file.suffix != ".safetensors" or int(step) not in wanted:
+                file.unlink(missing_ok=True)
+
+    def size_bytes(self) -> int:
+        """Bytes on disk."""
+        return sum(file.stat().st_size for file in self.folder.glob("*.safetensors"))
+
+    def _weights(self, step: int) -> Path:
+        return self.folder / f"weights-{step}.safetensors"
+
+    def _state(self, step: int) -> Path:
+        return self.folder / f"state-{step}.safetensors"
+
+
+def _save(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> str:
+    """Write under a temporary name, fsync, rename; return the content's SHA-256, shortened."""
+    from safetensors.torch import save_file
+
+    temporary = path.with_suffix(".safetensors.part")
+    try:
+        save_file({key: tensor.detach().contiguous() for key, tensor in tensors.items()}, temporary, metadata)
+        with temporary.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return digest
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make renames durable, where the system lets a folder be synced."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,57 @@
+"""How a worker computes: device, type, padding; the autocast that every forward pass runs under."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tunecast.records import Architecture
+from tunecast.training.batch import Batch, collate
+
+if TYPE_CHECKING:
+    from tunecast.data import EncodedExample
+
+__all__ = ["Compute"]
+
+
+@dataclass(frozen=True)
+class Compute:
+    """The settings of a forward pass.
+
+    Args:
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
+        dtype: Type of frozen weights and of compute, by torch's name.
+        architecture: Decoder-only or encoder-decoder.
+        pad_token_id: Fills up short examples.
+    """
+
+    device: str
+    dtype: str
+    architecture: Architecture
+    pad_token_id: int
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Compute in ``dtype`` whatever the weights' own type is."""
+        import torch
+
+        if self.dtype == "float32":
+            return nullcontext()
+        return torch.autocast(self.device.partition(":")[0], dtype=getattr(torch, self.dtype))
+
+    def collate(self, examples: Sequence[EncodedExample]) -> Batch:
+        """Pad examples into a batch on the device."""
+        return collate(
+            examples, architecture=self.architecture, pad_token_id=self.pad_token_id, device=self.device
+        )
+
+    def free_memory(self) -> None:
+        """Give back what the allocator holds but nobody uses, so that a smaller attempt finds room."""
+        import gc
+
+        import torch
+
+        gc.collect()
+        if self.device.startswith("cuda"):
+            torch.cuda.empty_cache()

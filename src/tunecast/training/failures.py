@@ -1,0 +1,37 @@
+"""How training goes wrong: out of memory, divergence, and everything else."""
+
+from __future__ import annotations
+
+from tunecast.records import Outcome, RunError
+
+__all__ = ["DivergedError", "describe_failure", "is_out_of_memory"]
+
+# What allocators say beyond the messages that accelerate knows.
+_ALLOCATION_FAILURES = ("bad_alloc", "could not create a memory object", "not enough memory")
+
+
+class DivergedError(RuntimeError):
+    """The loss is not a number, infinite, or has exploded."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that memory ran out, on whichever device."""
+    from accelerate.utils.memory import should_reduce_batch_size
+
+    if isinstance(error, MemoryError):
+        return True
+    text = str(error)
+    return isinstance(error, Exception) and (
+        should_reduce_batch_size(error) or any(part in text for part in _ALLOCATION_FAILURES)
+    )
+
+
+def describe_failure(error: BaseException) -> tuple[Outcome, RunError]:
+    """The outcome that an exception gives a trial, and the record of it."""
+    if is_out_of_memory(error):
+        outcome = Outcome.OUT_OF_MEMORY
+    elif isinstance(error, DivergedError):
+        outcome = Outcome.DIVERGED
+    else:
+        outcome = Outcome.FAILED
+    return outcome, RunError(type(error).__name__, str(error))

@@ -1,0 +1,91 @@
+"""Batched greedy generation, for metrics and for showing outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tunecast.training.compute import Compute
+from tunecast.training.failures import is_out_of_memory
+
+__all__ = ["generate"]
+
+
+def generate(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Sequence[int]],
+    compute: Compute,
+    *,
+    max_new_tokens: int,
+    batch_size: int = 16,
+) -> list[str]:
+    """Complete prompts greedily.
+
+    Args:
+        model: A transformers or peft model.
+        tokenizer: Its tokenizer.
+        prompts: Token ids of each prompt.
+        compute: How to compute.
+        max_new_tokens: Longest completion.
+        batch_size: Prompts at once; halved when memory runs out.
+
+    Returns:
+        One text per prompt, without special tokens.
+    """
+    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+    texts = [""] * len(prompts)
+    model.eval()
+    while order:
+        part = order[:batch_size]
+        try:
+            completed = _complete(model, tokenizer, [prompts[i] for i in part], compute, max_new_tokens)
+        except Exception as error:  # only memory is handled; the rest goes on up
+            if not is_out_of_memory(error) or batch_size == 1:
+                raise
+            completed = None
+        if completed is None:
+            compute.free_memory()
+            batch_size = max(1, batch_size // 2)
+            continue
+        for index, text in zip(part, completed, strict=True):
+            texts[index] = text
+        del order[: len(part)]
+    return texts
+
+
+def _complete(
+    model: Any, tokenizer: Any, prompts: list[Sequence[int]], compute: Compute, max_new_tokens: int
+) -> list[str]:
+    import torch
+
+    longest = max(map(len, prompts))
+    left = compute.architecture == "decoder-only"
+    ids = torch.full((len(prompts), longest), compute.pad_token_id)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        place = slice(longest - len(prompt), longest) if left else slice(0, len(prompt))
+        ids[row, place] = torch.tensor(prompt)
+        mask[row, place] = 1
+    with torch.inference_mode(), compute.autocast():
+        output = model.generate(
+            input_ids=ids.to(compute.device),
+            attention_mask=mask.to(compute.device),
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            num_beams=1,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            pad_token_id=compute.pad_token_id,
+            eos_token_id=_stop_tokens(model, tokenizer),
+        )
+    new = output[:, longest:] if left else output
+    return [text.strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
+
+
+def _stop_tokens(model: Any, tokenizer: Any) -> list[int]:
+    """The end-of-turn token that training taught, and whatever else the model's own configuration stops at."""
+    own = getattr(model.generation_config, "eos_token_id", None)
+    listed = own if isinstance(own, list) else [own]
+    return sorted({tokenizer.eos_token_id, *(token for token in listed if token is not None)})

@@ -1,0 +1,212 @@
+"""A trial in memory: the training loop, which can stop after any step and go on as if it never had.
+
+Transformers' Trainer owns its data order, its evaluation and its checkpoints, and cannot pause in memory; this loop is
+what is left when those are ours. Optimisers, schedules, adapters and clipping come from torch, transformers and peft.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tunecast.models.machine import seconds_clock
+from tunecast.records import Pipeline, Seconds
+from tunecast.training.batch import example_nats
+from tunecast.training.checkpoint import CheckpointFolder, Position
+from tunecast.training.compute import Compute
+from tunecast.training.failures import DivergedError, is_out_of_memory
+from tunecast.training.optimizers import build_optimizer, flatten_state, restore_state
+from tunecast.training.plan import TrialPlan, schedule
+
+if TYPE_CHECKING:
+    from numpy import ndarray
+
+    from tunecast.data import EncodedExample
+
+__all__ = ["LiveTrial", "Segment"]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What happened between two points: ``train_loss`` in nats per label token, mean ``gradient_norm``, the time."""
+
+    train_loss: float
+    gradient_norm: float
+    training: Seconds
+
+
+class LiveTrial:
+    """A model under training at some step of its plan.
+
+    Args:
+        model: What a method's ``attach`` returned.
+        pipeline: Its pipeline.
+        plan: Its course.
+        examples: The training examples that ``plan`` indexes.
+        compute: How to compute.
+        seed: Seed from which every step's dropout and noise derive.
+        explosion_nats: A step whose loss per label token is above this ends the trial.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        pipeline: Pipeline,
+        plan: TrialPlan,
+        examples: Sequence[EncodedExample],
+        compute: Compute,
+        *,
+        seed: int,
+        explosion_nats: float = math.inf,
+    ) -> None:
+        self.model = model
+        self.plan = plan
+        self.step = 0
+        self.label_tokens_seen = 0
+        self.micro_batch_size = int(pipeline.number("per_device_train_batch_size"))
+        self._pipeline = pipeline
+        self._examples = examples
+        self._compute = compute
+        self._seed = seed
+        self._explosion_nats = explosion_nats
+        self._trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self._optimizer = build_optimizer(list(self._trained.values()), pipeline)
+        self._factor = schedule(
+            str(pipeline["lr_scheduler_type"]),
+            warmup_steps=plan.warmup_steps,
+            total_steps=plan.total_steps,
+        )
+
+    @property
+    def trainable_parameters(self) -> int:
+        """Number of parameters that are trained."""
+        return sum(parameter.numel() for parameter in self._trained.values())
+
+    def learning_rate(self, step: int) -> float:
+        """The rate with which step number ``step`` (from 0) is taken."""
+        return self._pipeline.number("learning_rate") * self._factor(step)
+
+    def advance(self, to_step: int) -> Segment:
+        """Train up to ``to_step``.
+
+        Raises:
+            DivergedError: A loss or gradient was not finite, or the loss exploded.
+            MemoryError, RuntimeError: Memory ran out with a single example per forward pass.
+        """
+        import torch
+
+        clock = seconds_clock(self._compute.device)
+        nats = norms = 0.0
+        labels = 0
+        first = self.step
+        with torch.random.fork_rng(), _neftune(self.model, self._pipeline.number("neftune_noise_alpha")):
+            self.model.train()
+            while self.step < to_step:
+                step_nats, step_labels, norm = self._step()
+                nats, labels, norms = nats + step_nats, labels + step_labels, norms + norm
+                self.step += 1
+                self.label_tokens_seen += step_labels
+            self.model.eval()
+        return Segment(nats / max(labels, 1), norms / max(to_step - first, 1), clock.read())
+
+    def save(self, folder: CheckpointFolder) -> str:
+        """Write a checkpoint of the present step; see :meth:`CheckpointFolder.write`."""
+        tensors, scalars = flatten_state(self._optimizer)
+        position = Position(self.step, self.micro_batch_size, self.label_tokens_seen, "", scalars)
+        return folder.write(self._trained, tensors, position)
+
+    def load(self, folder: CheckpointFolder, step: int) -> None:
+        """Continue from the checkpoint of ``step``."""
+        tensors, position = folder.read_state(step)
+        self.load_weights(folder, step)
+        restore_state(self._optimizer, tensors, position.scalars)
+        self.step = position.step
+        self.micro_batch_size = position.micro_batch_size
+        self.label_tokens_seen = position.label_tokens_seen
+
+    def load_weights(self, folder: CheckpointFolder, step: int) -> None:
+        """Put the trained tensors of ``step`` into the model."""
+        import torch
+
+        saved = folder.read_weights(step)
+        with torch.no_grad():
+            for name, parameter in self._trained.items():
+                parameter.copy_(saved[name])
+
+    def _step(self) -> tuple[float, int, float]:
+        """One optimiser step; memory that runs out shrinks the micro-batch and the step is taken anew."""
+        indices = self.plan.batches[self.step]
+        while True:
+            try:
+                return self._attempt(indices)
+            except Exception as error:  # only memory is handled; the rest goes on up
+                if not is_out_of_memory(error) or self.micro_batch_size == 1:
+                    raise
+            # Outside the handler, where the failed pass's tensors are no longer referenced by the exception.
+            self._optimizer.zero_grad(set_to_none=True)
+            self._compute.free_memory()
+            self.micro_batch_size = math.ceil(min(self.micro_batch_size, len(indices)) / 2)
+
+    def _attempt(self, indices: ndarray) -> tuple[float, int, float]:
+        import torch
+
+        examples = [self._examples[int(index)] for index in indices]
+        labels = sum(example.label_tokens for example in examples)
+        total = 0.0
+        for number, start in enumerate(range(0, len(examples), self.micro_batch_size)):
+            torch.manual_seed(_derived_seed(self._seed, self.step, number))
+            batch = self._compute.collate(examples[start : start + self.micro_batch_size])
+            with self._compute.autocast():
+                nats = example_nats(self.model, batch).sum()
+            (nats / max(labels, 1)).backward()
+            total += nats.item()
+        norm = self._update()
+        loss = total / max(labels, 1)
+        if not (math.isfinite(loss) and math.isfinite(norm)) or loss > self._explosion_nats:
+            raise DivergedError(f"step {self.step + 1}: loss {loss:.4g}, gradient norm {norm:.4g}")
+        return total, labels, norm
+
+    def _update(self) -> float:
+        import torch
+
+        limit = self._pipeline.number("max_grad_norm", 1.0)
+        norm = torch.nn.utils.clip_grad_norm_(self._trained.values(), limit).item()
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.learning_rate(self.step)
+        if math.isfinite(norm):
+            self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        return norm
+
+
+def _derived_seed(seed: int, step: int, micro_batch: int) -> int:
+    """A seed for one forward pass, spread over 63 bits so that neighbours are unrelated."""
+    import numpy as np
+
+    state = np.random.SeedSequence([seed, step, micro_batch]).generate_state(1, np.uint64)
+    return int(state[0] >> np.uint64(1))
+
+
+class _neftune:  # noqa: N801 (used as a function)
+    """Noise on input embeddings while training (Jain et al., arXiv 2310.05914), uniform in ±alpha / sqrt(L·d)."""
+
+    def __init__(self, model: Any, alpha: float) -> None:
+        self._embeddings = model.get_input_embeddings()
+        self._alpha = alpha
+        self._handle: Any = None
+
+    def __enter__(self) -> None:
+        if self._alpha:
+            self._handle = self._embeddings.register_forward_hook(self._add_noise)
+
+    def __exit__(self, *_: object) -> None:
+        if self._handle:
+            self._handle.remove()
+
+    def _add_noise(self, _module: Any, _inputs: Any, output: Any) -> Any:
+        import torch
+
+        magnitude = self._alpha / math.sqrt(output.shape[1] * output.shape[2])
+        return output + torch.zeros_like(output).uniform_(-magnitude, magnitude)

@@ -1,0 +1,143 @@
+"""What a trial will do, fixed before its first step: the order of batches, the schedule, the fidelity grid.
+
+Everything here is a pure function of (seed, example lengths, pipeline, full length), so that a resumed trial, in this
+process or another, sees the same batches at the same learning rates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tunecast.records import Pipeline
+
+__all__ = ["TrialPlan", "nested_subset", "plan_trial", "schedule"]
+
+GRID_HALVINGS = 6
+"""The fidelity grid is 1/64, 1/32, ... 1/2, 1 of full length."""
+FIRST_MEASURED_STEP = 4
+POOLED_BATCHES = 16
+"""Batches whose examples are sorted by length together: less padding, and still a mixture."""
+
+
+@dataclass(frozen=True)
+class TrialPlan:
+    """The course of a trial.
+
+    Args:
+        batches: Indices of training examples by step; the last batch of an epoch may be smaller.
+        tokens: Non-padding tokens seen after each step, cumulative.
+        warmup_steps: Steps during which the learning rate rises.
+        grid: Steps at which the trial is measured, ascending; the last one is the last step.
+    """
+
+    batches: tuple[np.ndarray, ...]
+    tokens: np.ndarray
+    warmup_steps: int
+    grid: tuple[int, ...]
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of the complete schedule."""
+        return len(self.batches)
+
+    def tokens_at(self, step: int) -> int:
+        """Tokens seen after ``step`` steps."""
+        return int(self.tokens[step - 1]) if step else 0
+
+    def share_at(self, step: int) -> float:
+        """Share of the full length after ``step`` steps."""
+        return self.tokens_at(step) / int(self.tokens[-1])
+
+
+def plan_trial(
+    lengths: Sequence[int], pipeline: Pipeline, *, seed: int, full_length_tokens: int
+) -> TrialPlan:
+    """Lay out a trial.
+
+    Args:
+        lengths: Non-padding tokens of each training example.
+        pipeline: Gives batch size and warm-up.
+        seed: Seed of the order.
+        full_length_tokens: The schedule ends with the first step at which this many tokens have been seen.
+
+    Raises:
+        ValueError: There are no examples or no tokens to train on.
+    """
+    if not len(lengths) or full_length_tokens < 1:
+        raise ValueError("a trial needs examples and a full length of at least one token")
+    sizes = np.asarray(lengths, dtype=np.int64)
+    batch_size = int(pipeline.number("per_device_train_batch_size"))
+    batches: list[np.ndarray] = []
+    cumulative: list[int] = []
+    seen = 0
+    epoch = 0
+    while seen < full_length_tokens:
+        for batch in _epoch(sizes, batch_size, np.random.default_rng([seed, epoch])):
+            seen += int(sizes[batch].sum())
+            batches.append(batch)
+            cumulative.append(seen)
+            if seen >= full_length_tokens:
+                break
+        epoch += 1
+    tokens = np.asarray(cumulative, dtype=np.int64)
+    warmup = int(np.ceil(pipeline.number("warmup_ratio") * len(batches)))
+    return TrialPlan(tuple(batches), tokens, warmup, _grid(tokens, warmup))
+
+
+def _epoch(sizes: np.ndarray, batch_size: int, draw: np.random.Generator) -> list[np.ndarray]:
+    """One pass over all examples: pools of shuffled examples, sorted by length, cut, and shuffled again."""
+    order = draw.permutation(len(sizes))
+    pool = POOLED_BATCHES * batch_size
+    batches = []
+    for start in range(0, len(order), pool):
+        part = order[start : start + pool]
+        part = part[np.argsort(sizes[part], kind="stable")]
+        batches += [part[i : i + batch_size] for i in range(0, len(part), batch_size)]
+    return [batches[i] for i in draw.permutation(len(batches))]
+
+
+def _grid(tokens: np.ndarray, warmup_steps: int) -> tuple[int, ...]:
+    """The fidelity grid snapped to steps, without points in warm-up or before the fourth step."""
+    total = len(tokens)
+    targets = [tokens[-1] / 2**halvings for halvings in range(GRID_HALVINGS, -1, -1)]
+    steps = sorted({int(np.searchsorted(tokens, target)) + 1 for target in targets})
+    first = max(FIRST_MEASURED_STEP, warmup_steps + 1)
+    return tuple(step for step in steps if first <= step < total) + (total,)
+
+
+def schedule(name: str, *, warmup_steps: int, total_steps: int) -> Callable[[int], float]:
+    """The learning rate's factor by step, as transformers defines it; stateless, so there is nothing to restore.
+
+    Args:
+        name: A scheduler of transformers: ``cosine``, ``linear``, ``constant``, ...
+        warmup_steps: Steps of linear rise.
+        total_steps: Horizon.
+
+    Returns:
+        A function from the number of steps done to a factor of the peak learning rate.
+    """
+    import torch
+    from transformers import get_scheduler
+
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    # transformers warns of a decaying schedule that is built before the first step; here no step ever follows.
+    chosen = "constant_with_warmup" if name == "constant" and warmup_steps else name
+    built = get_scheduler(
+        chosen, optimizer, num_warmup_steps=warmup_steps, num_training_steps=total_steps
+    )
+    factor: Callable[[int], float] = built.lr_lambdas[0]
+    return factor
+
+
+def nested_subset(count: int, unique_examples: int, seed: int) -> np.ndarray:
+    """Indices of a random subset; a larger subset of the same seed contains every smaller one.
+
+    Args:
+        count: Number of training examples there are.
+        unique_examples: Size of the subset, at most ``count``.
+        seed: Seed of the choice.
+    """
+    return np.sort(np.random.default_rng([seed, 1]).permutation(count)[:unique_examples])

@@ -1,0 +1,304 @@
+"""A worker's inside: the base model loaded once, one trial live on it at a time, and proof of cleanness between them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunecast.methods import get_method
+from tunecast.models.load import load_model, load_tokenizer
+from tunecast.models.machine import load_average, peak_bytes, reset_peak, seconds_clock
+from tunecast.records import Outcome, Point, RunError, SampleOutput, Score
+from tunecast.training.bench import Bench, TrialSpec
+from tunecast.training.checkpoint import CheckpointFolder
+from tunecast.training.clean import fingerprint
+from tunecast.training.compute import Compute
+from tunecast.training.evaluate import Evaluator
+from tunecast.training.failures import describe_failure
+from tunecast.training.live import LiveTrial, Segment
+
+if TYPE_CHECKING:
+    from tunecast.data import EncodedExample, Example
+
+__all__ = ["Measurement", "Runner", "Scored"]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What advancing a trial by one fidelity step gave.
+
+    Args:
+        run: Id of the trial's run.
+        point: The new point; None where the trial failed before it could be measured.
+        outcome: ``paused``, ``completed``, or why the trial ended.
+        error: Why it ended early, None where it did not.
+        validation: Score of the complete validation set, at the last point only.
+        trainable_parameters: Number of trained parameters.
+    """
+
+    run: str
+    point: Point | None
+    outcome: Outcome
+    error: RunError | None = None
+    validation: Score | None = None
+    trainable_parameters: int = 0
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The score of a model on a split, and what it wrote where it was asked to generate."""
+
+    score: Score
+    outputs: tuple[SampleOutput, ...] = ()
+
+
+class Runner:
+    """Trains, scores and saves the trials of one task, in this process."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.reloads = 0
+        self._tokenizer = load_tokenizer(bench.model, trust_remote_code=bench.trust_remote_code)
+        self._compute = Compute(
+            bench.device, bench.dtype, bench.facts.architecture, self._tokenizer.pad_token_id
+        )
+        self._evaluator = Evaluator(self._compute)
+        self._live: LiveTrial | None = None
+        self._live_spec: TrialSpec | None = None
+        self._set_determinism()
+        self._base = self._load_base()
+        self._clean = fingerprint(self._base)
+
+    def advance(self, spec: TrialSpec, from_step: int, to_step: int) -> Measurement:
+        """Advance a trial to a step of its grid and measure it there.
+
+        Args:
+            spec: The trial.
+            from_step: The step of its last committed point; 0 for a new trial.
+            to_step: Where to measure next.
+
+        Returns:
+            The point, or the outcome with which the trial ended; failures of the trial are never raised.
+        """
+        reset_peak(self.bench.device)
+        trainable = 0
+        try:
+            live = self._made_live(spec, from_step)
+            trainable = live.trainable_parameters
+            segment = live.advance(to_step)
+            measured = self._measure(live, spec, segment)
+        except Exception as error:  # whatever breaks a trial is its outcome; the worker goes on
+            outcome, record = describe_failure(error)
+            measured = Measurement(spec.run, None, outcome, record)
+        if measured.outcome.is_failure:
+            self.release()
+        return replace(measured, trainable_parameters=trainable)
+
+    def score(
+        self,
+        spec: TrialSpec | None,
+        step: int,
+        split: str,
+        *,
+        metric: str = "",
+        generate_limit: int = 0,
+        interval_seed: int | None = None,
+    ) -> Scored:
+        """Score the base model, or a trial's checkpoint, on a split.
+
+        Args:
+            spec: The trial; None for the base model.
+            step: The step whose weights are scored.
+            split: ``subset``, ``validation`` or ``test``.
+            metric: Metric to measure by generation; empty for none.
+            generate_limit: Number of examples to generate for, 0 for none.
+            interval_seed: Seed of bootstrap intervals; None omits them.
+        """
+        model = self._base_model() if spec is None else self._with_weights(spec, step)
+        score = self._evaluator.evaluate(model, self._split(split)).score(interval_seed=interval_seed)
+        outputs = self._generate(model, split, generate_limit) if generate_limit else ()
+        if metric and outputs:
+            score = _with_metric(score, metric, outputs, interval_seed)
+        return Scored(score, outputs)
+
+    def save(self, spec: TrialSpec, step: int, folder: str, base_location: str) -> None:
+        """Write a trial's checkpoint as a model that transformers and peft load, with its tokenizer."""
+        model = self._with_weights(spec, step)
+        get_method(spec.pipeline.method).save(model, Path(folder), base_location)
+        self._tokenizer.save_pretrained(folder)
+
+    def save_base(self, folder: str) -> None:
+        """Write the base model, for a delivery that must carry it."""
+        self._base_model().save_pretrained(folder)
+        self._tokenizer.save_pretrained(folder)
+
+    def measure_speed(self, spec: TrialSpec, steps: int) -> float:
+        """Training tokens per second of a trial, after one warming step; nothing of it is kept."""
+        live = self._made_live(replace(spec, run="speed"), 0)
+        first = min(1, live.plan.total_steps - 1)
+        if first:
+            live.advance(first)
+        last = min(first + steps, live.plan.total_steps)
+        clock = seconds_clock(self.bench.device)
+        live.advance(last)
+        seconds = clock.read().wall
+        self.release()
+        return (live.plan.tokens_at(last) - live.plan.tokens_at(first)) / max(seconds, 1e-9)
+
+    def release(self) -> None:
+        """Take the live trial off the base; a base that is not as it was loaded is loaded again."""
+        if self._live is None or self._live_spec is None:
+            return
+        method = get_method(self._live_spec.pipeline.method)
+        try:
+            self._base = method.detach(self._live.model)
+            clean = fingerprint(self._base) == self._clean
+        except Exception:  # a model that cannot be taken apart is thrown away whole
+            clean = False
+        self._live = self._live_spec = None
+        if not clean:
+            self._base = None
+            self._compute.free_memory()
+            self._base = self._load_base()
+            self.reloads += 1
+        self._compute.free_memory()
+
+    def _load_base(self) -> Any:
+        import torch
+
+        return load_model(
+            self.bench.model,
+            dtype=getattr(torch, self.bench.dtype),
+            device=self.bench.device,
+            trust_remote_code=self.bench.trust_remote_code,
+        )
+
+    def _set_determinism(self) -> None:
+        if self.bench.deterministic:
+            import torch
+
+            torch.use_deterministic_algorithms(True, warn_only=True)
+
+    def _base_model(self) -> Any:
+        self.release()
+        return self._base
+
+    def _made_live(self, spec: TrialSpec, from_step: int) -> LiveTrial:
+        """The trial at ``from_step``: as it is, from its checkpoint, or trained anew from an earlier one."""
+        if self._live is not None and self._live_spec == spec and self._live.step == from_step:
+            return self._live
+        live = self._attached(spec)
+        folder = CheckpointFolder(Path(spec.folder))
+        start = folder.latest(from_step) if from_step else 0
+        if start:
+            live.load(folder, start)
+        if live.step < from_step:
+            live.advance(from_step)
+        return live
+
+    def _attached(self, spec: TrialSpec) -> LiveTrial:
+        self.release()
+        method = get_method(spec.pipeline.method)
+        model = method.attach(self._base, spec.pipeline, spec.seed)
+        examples = self.bench.training_examples(spec)
+        self._live_spec = spec
+        self._live = LiveTrial(
+            model,
+            spec.pipeline,
+            self.bench.plan(spec),
+            examples,
+            self._compute,
+            seed=spec.seed,
+            explosion_nats=spec.explosion_nats,
+        )
+        return self._live
+
+    def _with_weights(self, spec: TrialSpec, step: int) -> Any:
+        """A trial's model with the weights of ``step``, trained anew up to there where they were not kept."""
+        folder = CheckpointFolder(Path(spec.folder))
+        if folder.has_weights(step):
+            live = self._attached(spec)
+            live.load_weights(folder, step)
+            live.step = -1  # its optimiser is not at this step: it must not be continued
+            return live.model
+        return self._made_live(spec, step).model
+
+    def _measure(self, live: LiveTrial, spec: TrialSpec, segment: Segment) -> Measurement:
+        clock = seconds_clock(self.bench.device)
+        score = self._evaluator.evaluate(live.model, self.bench.subset).score()
+        at_end = live.step == live.plan.total_steps
+        whole = self._evaluator.evaluate(live.model, self.bench.validation).score() if at_end else None
+        evaluation = clock.read()
+        weights_hash = live.save(CheckpointFolder(Path(spec.folder)))
+        point = Point(
+            step=live.step,
+            tokens_seen=live.plan.tokens_at(live.step),
+            label_tokens_seen=live.label_tokens_seen,
+            share=live.plan.share_at(live.step),
+            learning_rate=live.learning_rate(live.step - 1),
+            train_loss=segment.train_loss,
+            gradient_norm=segment.gradient_norm,
+            validation=score,
+            training=segment.training,
+            evaluation=evaluation,
+            peak_bytes=peak_bytes(self.bench.device),
+            micro_batch_size=live.micro_batch_size,
+            load_average=load_average(),
+            workers=spec.workers,
+            checkpoint_hash=weights_hash,
+        )
+        if not math.isfinite(score.loss) or score.loss > spec.explosion_nats:
+            error = RunError("DivergedError", f"validation loss {score.loss:.4g} at step {live.step}")
+            return Measurement(spec.run, point, Outcome.DIVERGED, error, whole)
+        return Measurement(
+            spec.run, point, Outcome.COMPLETED if at_end else Outcome.PAUSED, validation=whole
+        )
+
+    def _split(self, name: str) -> tuple[EncodedExample, ...]:
+        return {"subset": self.bench.subset, "validation": self.bench.validation, "test": self.bench.test}[name]
+
+    def _generate(self, model: Any, split: str, limit: int) -> tuple[SampleOutput, ...]:
+        from tunecast.data import encode_prompt, reference
+        from tunecast.training.generate import generate
+
+        source = self.bench.test_examples if split == "test" else self.bench.validation_examples
+        examples: tuple[Example, ...] = source[:limit]
+        prompts = [
+            encode_prompt(
+                example,
+                self._tokenizer,
+                max_length=self.bench.max_length,
+                architecture=self.bench.facts.architecture,
+            )
+            for example in examples
+        ]
+        texts = generate(
+            model, self._tokenizer, prompts, self._compute, max_new_tokens=self.bench.max_new_tokens
+        )
+        return tuple(
+            SampleOutput(self._tokenizer.decode(prompt, skip_special_tokens=True), reference(example), "", text)
+            for example, prompt, text in zip(examples, prompts, texts, strict=True)
+        )
+
+
+def _with_metric(
+    score: Score, name: str, outputs: tuple[SampleOutput, ...], interval_seed: int | None
+) -> Score:
+    from tunecast.training.metrics import bootstrap_interval, get_metric
+
+    metric = get_metric(name)
+    predictions = [output.after for output in outputs]
+    references = [output.reference for output in outputs]
+    low = high = None
+    if interval_seed is not None:
+        low, high = bootstrap_interval(metric, predictions, references, seed=interval_seed)
+    return replace(
+        score,
+        metric=metric.score(predictions, references),
+        metric_name=name,
+        metric_low=low,
+        metric_high=high,
+        metric_examples=len(outputs),
+    )
