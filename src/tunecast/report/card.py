@@ -68,7 +68,8 @@ def _summary(record: SessionRecord, run: Run, given: Delivery) -> str:
     outcome = "\n".join(f"- {_plain(sentence)}" for sentence in words.sentences[:-1])
     return (
         f"{kind} for {_plain(given.base_model)}, made by Tunecast. **{chosen}** on the validation "
-        f"split chose among the trials of the session; on the test split, which no trial saw, the best was then compared with zero-shot and the expert pipeline.\n\n"
+        f"split chose among the trials of the session; on the test split, which no trial saw, the best was "
+        f"then compared with zero-shot and the expert pipeline.\n\n"
         f"**{_plain(words.headline)}.**\n\n{outcome}"
     )
 

@@ -9,7 +9,8 @@ from typing import Any
 import plotly.graph_objects as go
 
 from tunecast.records import Scalar
-from tunecast.report.figures import INK, Plot, Style, loss_range, method_styles, new_figure
+from tunecast.report.figures import INK, Plot, Style, log_axis, loss_range, method_styles, new_figure
+from tunecast.report.numbers import compact, rate
 from tunecast.report.trials import TrialView, chosen_to_draw
 from tunecast.report.wording import value_text
 
@@ -18,7 +19,7 @@ __all__ = ["hyperparameter_plots"]
 POINTS_DRAWN = 400
 PANELS = 13
 ORDINAL_VALUES = 8
-"""A hyperparameter with at most this many values is drawn as steps of equal width."""
+"""A hyperparameter with at most this many values (fractions: each used often) is drawn as equal steps."""
 
 
 def hyperparameter_plots(trials: Sequence[TrialView]) -> list[Plot]:
@@ -29,7 +30,9 @@ def hyperparameter_plots(trials: Sequence[TrialView]) -> list[Plot]:
     if "learning_rate" in varied:
         varied.remove("learning_rate")
         varied.insert(0, "learning_rate")
-    return [_panel(name, drawn, method_styles(trials)) for name in varied[:PANELS]]
+    # One range of losses for all panels, so that they can be compared by eye.
+    limits = loss_range([trial.best_loss for trial in usable if trial.best_loss is not None])
+    return [_panel(name, drawn, method_styles(trials), limits) for name in varied[:PANELS]]
 
 
 def _varied(trials: Sequence[TrialView]) -> list[str]:
@@ -43,12 +46,14 @@ def _varied(trials: Sequence[TrialView]) -> list[str]:
     return sorted((name for name in values if len(values[name]) > 1), key=lambda name: -uses[name])
 
 
-def _panel(name: str, trials: Sequence[TrialView], styles: dict[str, Style]) -> Plot:
+def _panel(
+    name: str, trials: Sequence[TrialView], styles: dict[str, Style], limits: tuple[float, float] | None
+) -> Plot:
     first = name == "learning_rate"
     having = [trial for trial in trials if name in trial.run.pipeline.hyperparameters]
     values = {id(trial): trial.run.pipeline.hyperparameters[name] for trial in having}
     steps = _steps(list(values.values()))
-    figure = new_figure(name, "lowest validation loss" if first else "loss", legend=first)
+    figure = new_figure(name, "lowest validation loss" if first else "loss")
     for method, style in styles.items():
         own = [trial for trial in having if trial.method == method]
         if own:
@@ -56,7 +61,7 @@ def _panel(name: str, trials: Sequence[TrialView], styles: dict[str, Style]) -> 
             text = [f"{name} {value_text(name, values[id(trial)])}" for trial in own]
             figure.add_trace(_points(method, own, x, text, style))
     figure.update_xaxes(**_axis(name, list(values.values()), steps))
-    figure.update_yaxes(range=loss_range([trial.best_loss or 0.0 for trial in having]), nticks=6)
+    figure.update_yaxes(range=limits, nticks=6)
     return Plot(f"hyper-{name}", figure, height_px=400 if first else 260)
 
 
@@ -85,7 +90,9 @@ def _steps(values: Sequence[Scalar]) -> list[Scalar] | None:
     """The distinct values in order where they are few or no numbers, else None for a continuous axis."""
     distinct = list(dict.fromkeys(values))
     if all(isinstance(value, int | float) for value in distinct):
-        return sorted(distinct, key=float) if len(distinct) <= ORDINAL_VALUES else None
+        whole = all(float(value).is_integer() for value in distinct)
+        few = len(distinct) <= (ORDINAL_VALUES if whole else min(ORDINAL_VALUES, max(2, len(values) // 3)))
+        return sorted(distinct, key=float) if few else None
     return sorted(distinct, key=str)
 
 
@@ -107,7 +114,7 @@ def _axis(name: str, values: Sequence[Scalar], steps: list[Scalar] | None) -> di
         }
     numbers = [float(value) for value in values]
     if min(numbers) > 0 and max(numbers) / min(numbers) >= 20:
-        return {"type": "log", "exponentformat": "power", "dtick": 1}
+        return log_axis(numbers, rate if name.endswith("learning_rate") else compact)
     return {"nticks": 6}
 
 

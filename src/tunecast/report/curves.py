@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from tunecast.records import Point, SessionRecord
 from tunecast.report.figures import (
     ACCENT,
-    BAD,
+    FAILED,
     INK,
     MUTED,
     Plot,
@@ -63,7 +63,7 @@ def _curves_caption(
 ) -> str:
     parts = [
         f"Every line is one trial under the same full length of {compact(full_length)} tokens; "
-        "lines that end early were stopped because others promised more."
+        "lines that end early were stopped because others promised more. The incumbent is drawn thick."
     ]
     if any(trial.failed for trial in drawn):
         parts.append("A cross marks where a trial failed; crosses at the upper edge lie beyond it.")
@@ -108,7 +108,7 @@ def _incumbent_curve(trial: TrialView, style: Style) -> go.Scatter:
         x=[point.tokens_seen for point in trial.points],
         y=[point.validation.loss for point in trial.points],
         text=[trial.hover] * len(trial.points),
-        name=f"incumbent ({trial.method})",
+        name=trial.method,
         mode="lines+markers",
         line={"color": style.colour, "width": 4},
         marker={
@@ -130,7 +130,7 @@ def _failures(trials: Sequence[TrialView], top: float) -> go.Scatter:
         name="failed",
         mode="markers",
         cliponaxis=False,
-        marker={"color": BAD, "symbol": "x", "size": 9, "line": {"color": BAD, "width": 1}},
+        marker={"color": FAILED.colour, "symbol": FAILED.symbol, "size": 9},
         hovertemplate="<b>failed</b> after %{x:.3s} tokens<br>%{text}<extra></extra>",
     )
 
@@ -162,7 +162,7 @@ def incumbent_plot(
     y += [point.validation.loss for point, _ in steps]
     figure.add_trace(
         go.Scatter(
-            x=[*x, last / scale], y=[*y, y[-1]], mode="lines", hoverinfo="skip", showlegend=False,
+            x=[*x, last / scale], y=[*y, y[-1]], mode="lines", hoverinfo="skip",
             line={"color": ACCENT, "width": 2.5, "shape": "hv"},
         )
     )  # fmt: skip

@@ -7,7 +7,7 @@ dark theme, so that plots follow the reader's preference even while the page is 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,11 +18,12 @@ from tunecast.report.trials import TrialView
 
 __all__ = [
     "ACCENT",
-    "BAD",
+    "FAILED",
     "INK",
     "MUTED",
     "Plot",
     "Style",
+    "log_axis",
     "loss_range",
     "method_styles",
     "new_figure",
@@ -33,8 +34,18 @@ INK, MUTED, ACCENT, BAD, GRID, CARD = (
     f"var(--{name})" for name in ("ink", "muted", "accent", "bad", "grid", "card")
 )
 METHOD_COLOURS = 8
-# Colour never stands alone: a method also has its own marker.
-SYMBOLS = ("circle", "square", "diamond", "triangle-up", "pentagon", "star", "hexagon", "triangle-down")
+# Colour never stands alone: a method also has its own marker. The paths draw it in the legend, 16 by 16.
+SYMBOLS = {
+    "circle": "M8 2a6 6 0 1 0 0 12a6 6 0 1 0 0-12z",
+    "square": "M3 3h10v10H3z",
+    "diamond": "M8 1l7 7-7 7-7-7z",
+    "triangle-up": "M8 2l7 12H1z",
+    "triangle-down": "M8 14l7-12H1z",
+    "pentagon": "M8 1l7 5-2.7 8H3.7L1 6z",
+    "hourglass": "M2 2h12L2 14h12z",
+    "hexagon": "M4 2h8l3 6-3 6H4L1 8z",
+}
+CROSS = "M3 1l5 5 5-5 2 2-5 5 5 5-2 2-5-5-5 5-2-2 5-5-5-5z"
 
 
 @dataclass(frozen=True)
@@ -63,12 +74,21 @@ class Style:
     colour: str
     symbol: str
 
+    @property
+    def path(self) -> str:
+        """The symbol's outline for an SVG legend."""
+        return CROSS if self.symbol == "x" else SYMBOLS[self.symbol]
+
+
+FAILED = Style(BAD, "x")
+
 
 def method_styles(trials: Sequence[TrialView]) -> dict[str, Style]:
     """A colour and a marker for every method, in alphabetical order of the methods."""
+    symbols = list(SYMBOLS)
     names = sorted({trial.method for trial in trials})
     return {
-        name: Style(f"var(--method-{index % METHOD_COLOURS})", SYMBOLS[index % len(SYMBOLS)])
+        name: Style(f"var(--method-{index % METHOD_COLOURS})", symbols[index % len(symbols)])
         for index, name in enumerate(names)
     }
 
@@ -93,7 +113,7 @@ class _Axes:
     )
 
 
-def new_figure(x_title: str, y_title: str, *, legend: bool = True) -> go.Figure:
+def new_figure(x_title: str, y_title: str) -> go.Figure:
     """An empty figure in the report's style; axis titles carry the unit."""
     axes = _Axes().common
     figure = go.Figure()
@@ -110,16 +130,8 @@ def new_figure(x_title: str, y_title: str, *, legend: bool = True) -> go.Figure:
             "font": {"color": INK, "size": 12},
             "align": "left",
         },
-        showlegend=legend,
-        legend={
-            "orientation": "h",
-            "yanchor": "bottom",
-            "y": 1.02,
-            "xanchor": "left",
-            "x": 0,
-            "font": {"color": INK, "size": 12},
-            "bgcolor": "rgba(0,0,0,0)",
-        },
+        # The page has one legend a section, which wraps on a phone and filters all its panels at once.
+        showlegend=False,
         xaxis=axes | {"title": axes["title"] | {"text": x_title}},
         yaxis=axes | {"title": axes["title"] | {"text": y_title}},
     )
@@ -158,4 +170,21 @@ def token_axis(full_length_tokens: int, smallest: int) -> dict[str, Any]:
         "ticktext": [compact(tick) for tick in ticks],
         "tickangle": 0,
         "range": [math.log10(low * 0.85), math.log10(full_length_tokens * 1.18)],
+    }
+
+
+def log_axis(values: Sequence[float], label: Callable[[float], str]) -> dict[str, Any]:
+    """A logarithmic axis over positive values, with ticks at 1, 2, 5 or at powers of ten."""
+    low, high = math.log10(min(values)), math.log10(max(values))
+    pad = 0.05 * (high - low) + 0.02
+    steps = (1, 2, 5) if high - low <= 1.7 else (1,) if high - low >= 3 else (1, 3)
+    powers = range(math.floor(low - pad), math.ceil(high + pad) + 1)
+    ticks = [step * 10.0**power for power in powers for step in steps]
+    ticks = [tick for tick in ticks if low - pad <= math.log10(tick) <= high + pad]
+    return {
+        "type": "log",
+        "range": [low - pad, high + pad],
+        "tickvals": ticks,
+        "ticktext": [label(tick) for tick in ticks],
+        "tickangle": 0,
     }

@@ -13,6 +13,7 @@ from tunecast.records import Run, SessionRecord
 from tunecast.report.loading import delivery
 from tunecast.report.tables import (
     comparison_table,
+    contender_pipelines,
     data_facts,
     failures_table,
     hardware_facts,
@@ -20,10 +21,10 @@ from tunecast.report.tables import (
     version_facts,
 )
 from tunecast.report.trials import TrialView, view_trials, zero_shot_loss
-from tunecast.report.wording import CONTENDER_NAMES, describe_pipeline, find_contender, verdict
+from tunecast.report.wording import find_contender, verdict
 
 if TYPE_CHECKING:
-    from tunecast.report.figures import Plot
+    from tunecast.report.figures import Plot, Style
 
 __all__ = ["write_report"]
 
@@ -61,15 +62,17 @@ def _values(record: SessionRecord, runs: Sequence[Run]) -> dict[str, Any]:
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
 
+    from tunecast.report.figures import FAILED, method_styles
+
     trials = view_trials(record, runs)
     scripts = [get_plotlyjs(), _asset("report.js")]
     sections = _plots(record, runs, trials)
-    winner = find_contender(record, record.winner)
     return {
         "record": record,
         "verdict": verdict(record, runs),
-        "names": CONTENDER_NAMES,
         "comparison": comparison_table(record, runs) if record.contenders else None,
+        "pipelines": contender_pipelines(record),
+        "legends": _legends(sections, method_styles(trials) | {"failed": FAILED}),
         "plots": sections,
         "figures": [(plot.name, Markup(_figure_json(plot))) for group in sections.values() for plot in group],
         "failures": failures_table(trials),
@@ -78,7 +81,6 @@ def _values(record: SessionRecord, runs: Sequence[Run]) -> dict[str, Any]:
         "hardware": hardware_facts(runs[0].machine) if runs else {},
         "versions": version_facts(record),
         "configuration": pretty_json(record.configuration),
-        "winner_pipeline": describe_pipeline(winner.pipeline) if winner else "",
         "loading": _loading_code(record, runs),
         # Hashes admit exactly these two scripts: even text that escaped our escaping could not run.
         "policy": Markup(_policy(scripts)),
@@ -101,6 +103,18 @@ def _plots(record: SessionRecord, runs: Sequence[Run], trials: Sequence[TrialVie
     }
     found = {name: [plot] if plot else [] for name, plot in single.items()}
     return found | {"cost": cost_plots(trials), "hyperparameters": hyperparameter_plots(trials)}
+
+
+def _legends(sections: dict[str, list[Plot]], styles: dict[str, Style]) -> dict[str, dict[str, Style]]:
+    """For every section the styles that its plots really show."""
+    shown = {
+        section: {trace.name for plot in plots for trace in plot.figure.data}
+        for section, plots in sections.items()
+    }
+    return {
+        section: {name: style for name, style in styles.items() if name in names}
+        for section, names in shown.items()
+    }
 
 
 def _figure_json(plot: Plot) -> str:

@@ -8,13 +8,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tunecast.records import Contender, Machine, Run, SessionRecord
-from tunecast.report.numbers import MISSING, compact, decimal, finite, rate, storage, with_interval
+from tunecast.report.numbers import MISSING, compact, decimal, finite, interval, rate, storage
 from tunecast.report.trials import TrialView
 from tunecast.report.wording import CONTENDER_NAMES, describe_pipeline
 
 __all__ = [
     "Table",
     "comparison_table",
+    "contender_pipelines",
     "data_facts",
     "failures_table",
     "hardware_facts",
@@ -31,7 +32,7 @@ class Table:
 
     Args:
         header: Titles of the columns.
-        rows: The cells.
+        rows: The cells; a second line of a cell is shown smaller.
         numeric: Indices of the columns that are aligned to the right.
         winner: Index of the row to stress, None for none.
         note: A sentence below the table.
@@ -49,23 +50,38 @@ def comparison_table(record: SessionRecord, runs: Sequence[Run]) -> Table:
     metric = next((one.test.metric_name for one in record.contenders if one.test.metric is not None), "")
     by_id = {run.id: run for run in runs}
     header = ["", "test loss (95%)", *([f"{metric} (95%)"] if metric else [])]
-    header += ["nats per completion", "bits per byte", "tokens trained on", "pipeline"]
+    header += ["nats per completion", "bits per byte", "tokens trained on"]
     rows = [_contender_row(one, by_id.get(one.run), bool(metric)) for one in record.contenders]
     winner = next((index for index, one in enumerate(record.contenders) if one.name == record.winner), None)
     examples = next((one.test.examples for one in record.contenders), 0)
     note = f"Scored on {examples:,} test examples. Lower is better for losses and bits per byte."
-    return Table(tuple(header), tuple(rows), frozenset(range(1, len(header) - 1)), winner, note)
+    return Table(tuple(header), tuple(rows), frozenset(range(1, len(header))), winner, note)
 
 
 def _contender_row(contender: Contender, run: Run | None, metric: bool) -> tuple[str, ...]:
     score = contender.test
     cells = [CONTENDER_NAMES.get(contender.name, contender.name)]
-    cells.append(with_interval(score.loss, score.loss_low, score.loss_high))
+    cells.append(_two_lines(score.loss, score.loss_low, score.loss_high))
     if metric:
-        cells.append(with_interval(score.metric, score.metric_low, score.metric_high))
+        cells.append(_two_lines(score.metric, score.metric_low, score.metric_high))
     cells += [decimal(score.nats_per_completion, 2), decimal(score.bits_per_byte), _tokens(contender, run)]
-    pipeline = "nothing is trained" if contender.pipeline.method == "zero-shot" else None
-    return (*cells, pipeline or describe_pipeline(contender.pipeline))
+    return tuple(cells)
+
+
+def contender_pipelines(record: SessionRecord) -> dict[str, str]:
+    """Every contender's pipeline in one line."""
+    return {
+        CONTENDER_NAMES.get(one.name, one.name): (
+            "nothing is trained"
+            if one.pipeline.method == "zero-shot"
+            else describe_pipeline(one.pipeline, "\u00a0· ")
+        )
+        for one in record.contenders
+    }
+
+
+def _two_lines(value: float | None, low: float | None, high: float | None) -> str:
+    return f"{decimal(value)}\n{interval(low, high)}".strip()
 
 
 def _tokens(contender: Contender, run: Run | None) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import plotly.graph_objects as go
 
 from tunecast.records import Contender, SessionRecord
-from tunecast.report.figures import ACCENT, INK, MUTED, Plot, loss_range, method_styles, new_figure
-from tunecast.report.numbers import finite
+from tunecast.report.figures import ACCENT, INK, MUTED, Plot, log_axis, loss_range, method_styles, new_figure
+from tunecast.report.numbers import compact, finite, with_interval
 from tunecast.report.trials import TrialView, chosen_to_draw
 from tunecast.report.wording import CONTENDER_NAMES
 
@@ -23,23 +22,32 @@ def scores_plot(record: SessionRecord) -> Plot | None:
     scored = [one for one in record.contenders if finite(one.test.loss) is not None]
     if not scored:
         return None
-    figure = new_figure("test loss (nats per token, lower is better)", "", legend=False)
-    # One trace for all, so that a phone shows three rows and no legend.
-    colours = [ACCENT if one.name == record.winner else MUTED for one in scored]
-    figure.add_trace(
-        go.Scatter(
-            x=[one.test.loss for one in scored], y=[_label(one, record) for one in scored], mode="markers",
-            marker={"color": colours, "size": 13, "line": {"color": INK, "width": 1}},
-            error_x={
-                "type": "data", "symmetric": False, "color": INK, "thickness": 1.6, "width": 7,
-                "array": [_distance(one.test.loss, one.test.loss_high) for one in scored],
-                "arrayminus": [_distance(one.test.loss, one.test.loss_low) for one in scored],
-            },
-            hovertemplate="%{y}: %{x:.3f}<extra></extra>",
-        )
-    )  # fmt: skip
+    figure = new_figure("test loss (nats per token)", "")
+    for one in scored:
+        figure.add_trace(_score(one, record))
     figure.update_yaxes(autorange="reversed", type="category", tickfont={"color": INK, "size": 13}, ticks="")
     return Plot("scores", figure, height_px=100 + 46 * len(scored))
+
+
+def _score(contender: Contender, record: SessionRecord) -> go.Scatter:
+    test = contender.test
+    colour = ACCENT if contender.name == record.winner else MUTED
+    return go.Scatter(
+        x=[test.loss],
+        y=[_label(contender, record)],
+        mode="markers",
+        marker={"color": colour, "size": 10, "symbol": "diamond", "line": {"color": INK, "width": 1}},
+        error_x={
+            "type": "data",
+            "symmetric": False,
+            "color": colour,
+            "thickness": 3,
+            "width": 8,
+            "array": [_distance(test.loss, test.loss_high)],
+            "arrayminus": [_distance(test.loss, test.loss_low)],
+        },
+        hovertemplate=f"{with_interval(test.loss, test.loss_low, test.loss_high)}<extra></extra>",
+    )
 
 
 def _label(contender: Contender, record: SessionRecord) -> str:
@@ -97,7 +105,7 @@ def _cost_plot(
             )  # fmt: skip
     costs = [cost(trial) for trial in usable]
     if max(costs) / min(costs) > 8:
-        figure.update_xaxes(type="log", dtick=1 if math.log10(max(costs) / min(costs)) > 2 else "D2")
+        figure.update_xaxes(**log_axis(costs, compact))
     figure.update_yaxes(range=loss_range([trial.best_loss or 0.0 for trial in usable]))
     return Plot(f"cost-{name}", figure, height_px=360)
 

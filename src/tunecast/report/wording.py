@@ -74,16 +74,16 @@ def verdict(record: SessionRecord, runs: Sequence[Run]) -> Verdict:
     others = [one for one in record.contenders if one.name != winner.name and one.run != winner.run]
     judge = _Judge(record.objective)
     compared = [judge.compare(winner, other) for other in others]
-    unsure = [
-        CONTENDER_NAMES.get(one.name, one.name) for one in others if judge.overlap(winner.test, one.test)
-    ]
-    names = " and ".join(unsure)
-    doubt = (
-        [f"The 95% intervals of winner and {names} overlap: that difference is not certain."]
-        if unsure
-        else []
-    )
-    return Verdict(_headline(record, winner), (judge.state(winner), *compared, *doubt, cost), not unsure)
+    unsure = [_with_article(one) for one in others if judge.overlap(winner.test, one.test)]
+    if unsure:
+        names = " and ".join(unsure)
+        compared.append(f"The 95% intervals of winner and {names} overlap: this difference is not certain.")
+    return Verdict(_headline(record, winner), (judge.state(winner), *compared, cost), not unsure)
+
+
+def _with_article(contender: Contender) -> str:
+    name = CONTENDER_NAMES.get(contender.name, contender.name)
+    return name if contender.name == "zero_shot" else f"the {name}"
 
 
 def _headline(record: SessionRecord, winner: Contender) -> str:
@@ -99,7 +99,7 @@ def _headline(record: SessionRecord, winner: Contender) -> str:
 def _cost(record: SessionRecord, runs: Sequence[Run]) -> str:
     trials = [run for run in runs if run.pipeline.method != "zero-shot"]
     failed = sum(run.outcome.is_failure for run in trials)
-    used = f"It used {duration(record.used_seconds)} of the budget of {record.budget}"
+    used = f"Cost: {duration(record.used_seconds)} of the session's budget ({record.budget})"
     count = "one trial" if len(trials) == 1 else f"{compact(len(trials))} trials"
     return f"{used} for {count}" + (f", {failed} of which failed." if failed else ".")
 
@@ -125,14 +125,14 @@ class _Judge:
 
     def compare(self, winner: Contender, other: Contender) -> str:
         mine, theirs = winner.test, other.test
-        name = CONTENDER_NAMES.get(other.name, other.name)
+        name = _with_article(other)
         loss = with_interval(theirs.loss, theirs.loss_low, theirs.loss_high)
         if self.by_metric(mine, theirs):
             gap = (mine.metric or 0.0) - (theirs.metric or 0.0)
             value = with_interval(theirs.metric, theirs.metric_low, theirs.metric_high)
             return f"Against {name}: {mine.metric_name} {_signed(gap, 'higher', 'lower')} than its {value}."
         if finite(theirs.loss) is None:
-            return f"The {name} has no finite test loss."
+            return f"No finite test loss was measured for {name}."
         gap = mine.loss - theirs.loss
         share = f" ({abs(gap) / theirs.loss:.0%})" if theirs.loss > 0 else ""
         return f"Against {name}: {_signed(gap, 'higher', 'lower')}{share} than its {loss}."

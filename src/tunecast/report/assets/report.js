@@ -43,6 +43,19 @@
     root.dataset.theme = dark.matches ? "dark" : "light";
   };
 
+  // A section's legend hides and shows a method in all plots of the section.
+  const filter = (button) => {
+    const visible = button.getAttribute("aria-pressed") !== "true";
+    button.setAttribute("aria-pressed", String(visible));
+    for (const place of button.closest("section").querySelectorAll(".js-plotly-plot")) {
+      const traces = place.data.flatMap((trace, index) => (trace.name === button.dataset.trace ? [index] : []));
+      if (traces.length) Plotly.restyle(place, { visible }, traces);
+    }
+  };
+  for (const button of document.querySelectorAll(".legend button")) {
+    button.addEventListener("click", () => filter(button));
+  }
+
   root.dataset.plotsExpected = String(figures.length);
   dark.addEventListener("change", drawAll);
   drawAll();
