@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tunecast.data.examples import Example, prompt_text, reference, trained_text
 from tunecast.data.problems import listed
 from tunecast.data.templates import Renderer, Segment, prompt_segments, uses_chat_template
+from tunecast.data.tokens import adds_space, special_affixes, token_ids
 from tunecast.errors import DataError
 from tunecast.records import Architecture
 
-__all__ = ["IGNORED", "EncodedExample", "encode", "encode_prompt", "encoding_warnings"]
+__all__ = [
+    "IGNORED",
+    "EncodedExample",
+    "encode",
+    "encode_prompt",
+    "encode_whole",
+    "encoding_warnings",
+    "fit",
+]
 
 IGNORED = -100
 """The label of a token that is not trained, as torch's cross entropy expects it."""
@@ -77,24 +86,51 @@ def encode(
         DataError: Nothing is trained, more than half of the prompts are too long, the chat template refuses
             an example, or running text meets an encoder-decoder.
     """
-    if not examples:
-        return []
+    return fit(encode_whole(examples, tokenizer, architecture=architecture), tokenizer, max_length=max_length)
+
+
+def encode_whole(
+    examples: Sequence[Example], tokenizer: Any, *, architecture: Architecture
+) -> list[EncodedExample]:
+    """Tokenise examples without regard to any longest sequence; arguments and errors as for :func:`encode`."""
     encoder = _encode_sequences if architecture == "decoder-only" else _encode_pairs
-    encoded = encoder(examples, tokenizer, max_length)
-    kept = [item for item in encoded if item is not None and item.label_tokens > 0]
-    too_long = [example.row for example, item in zip(examples, encoded, strict=True) if item is None]
-    if 2 * len(too_long) > len(examples):
-        raise DataError(
-            f"{len(too_long)} of {len(examples)} prompts alone fill the longest sequence of {max_length} "
-            f"tokens (rows {listed(too_long)}).",
-            "Shorten the prompts, raise --max-length, or choose a model with a longer context.",
-        )
-    if not kept:
+    encoded = encoder(examples, tokenizer) if examples else []
+    if encoded and not any(item.label_tokens for item in encoded):
         raise DataError(
             "Nothing would be trained: no example has a completion token left under the mask.",
             "Check the columns with `tunecast data check`; it shows one example with its mask.",
         )
+    return encoded
+
+
+def fit(whole: Sequence[EncodedExample], tokenizer: Any, *, max_length: int) -> list[EncodedExample]:
+    """Cut completions to the longest sequence, and leave out examples that have no room for any.
+
+    Raises:
+        DataError: More than half of the prompts are too long.
+    """
+    fitted = [_fit(item, tokenizer, max_length) for item in whole]
+    kept = [item for item in fitted if item is not None]
+    too_long = [item.row for item, result in zip(whole, fitted, strict=True) if result is None]
+    if 2 * len(too_long) > len(whole):
+        raise DataError(
+            f"{len(too_long)} of {len(whole)} prompts alone fill the longest sequence of {max_length} "
+            f"tokens (rows {listed(too_long)}).",
+            "Shorten the prompts, raise --max-length, or choose a model with a longer context.",
+        )
     return kept
+
+
+def _fit(item: EncodedExample, tokenizer: Any, max_length: int) -> EncodedExample | None:
+    if item.architecture == "encoder-decoder" and len(item.input_ids) > max_length:
+        return None
+    if max(len(item.input_ids), len(item.labels)) <= max_length:
+        return item if item.label_tokens else None
+    inputs, labels = item.input_ids[:max_length], item.labels[:max_length]
+    kept = [label for label in labels if label != IGNORED]
+    text = tokenizer.decode(kept, skip_special_tokens=True)
+    cut = replace(item, input_ids=inputs, labels=labels, completion_bytes=_utf8_bytes(text), truncated=True)
+    return cut if cut.label_tokens else None
 
 
 def encode_prompt(
@@ -112,9 +148,9 @@ def encode_prompt(
     Raises:
         DataError: The chat template refuses the example.
     """
-    start, end = _special_affixes(tokenizer)
+    start, end = special_affixes(tokenizer)
     if architecture == "encoder-decoder":
-        ids = _token_ids(tokenizer, [prompt_text(example)])[0]
+        ids = token_ids(tokenizer, [prompt_text(example)])[0]
         return (*start, *ids[max(0, len(ids) - max_length + len(start) + len(end)) :], *end)
     start = () if uses_chat_template(example, tokenizer) else start
     segments = prompt_segments(Renderer(tokenizer).render(example))
@@ -152,57 +188,47 @@ def encoding_warnings(examples: Sequence[Example], encoded: Sequence[EncodedExam
     return warnings
 
 
-def _encode_sequences(
-    examples: Sequence[Example], tokenizer: Any, max_length: int
-) -> list[EncodedExample | None]:
+def _encode_sequences(examples: Sequence[Example], tokenizer: Any) -> list[EncodedExample]:
     renderer = Renderer(tokenizer)
     ids = _SegmentIds(tokenizer, [renderer.render(example) for example in examples])
-    start, _ = _special_affixes(tokenizer)
-    encoded: list[EncodedExample | None] = []
+    start, _ = special_affixes(tokenizer)
+    encoded = []
     for index, example in enumerate(examples):
         prefix = () if uses_chat_template(example, tokenizer) else start
         inputs, labels = _join(ids, index, tokenizer)
-        inputs, labels = [*prefix, *inputs], [IGNORED] * len(prefix) + labels
-        first = next((position for position, label in enumerate(labels) if label != IGNORED), len(labels))
-        if first >= max_length:
-            encoded.append(None)
-            continue
-        truncated = len(inputs) > max_length
-        inputs, labels = inputs[:max_length], labels[:max_length]
-        kept = [label for label in labels if label != IGNORED]
-        bytes_ = _completion_bytes(tokenizer, trained_text(example), kept if truncated else None)
-        encoded.append(EncodedExample(example.row, tuple(inputs), tuple(labels), bytes_, truncated))
+        encoded.append(
+            EncodedExample(
+                row=example.row,
+                input_ids=(*prefix, *inputs),
+                labels=(*[IGNORED] * len(prefix), *labels),
+                completion_bytes=_utf8_bytes(trained_text(example)),
+                truncated=False,
+            )
+        )
     return encoded
 
 
-def _encode_pairs(
-    examples: Sequence[Example], tokenizer: Any, max_length: int
-) -> list[EncodedExample | None]:
+def _encode_pairs(examples: Sequence[Example], tokenizer: Any) -> list[EncodedExample]:
     text = next((example for example in examples if example.turns[-1].role == "text"), None)
     if text is not None:
         raise DataError(
             f"Row {text.row} is running text without a prompt; an encoder-decoder cannot be trained on it.",
             "Give prompts and completions, or choose a decoder-only model.",
         )
-    prompts = _token_ids(tokenizer, [prompt_text(example) for example in examples])
-    completions = _token_ids(tokenizer, [reference(example) for example in examples])
-    start, end = _special_affixes(tokenizer)
-    encoded: list[EncodedExample | None] = []
-    for example, prompt, completion in zip(examples, prompts, completions, strict=True):
-        inputs = (*start, *prompt, *end)
-        if len(inputs) > max_length:
-            encoded.append(None)
-            continue
-        labels = _ended(completion, tokenizer.eos_token_id)
-        truncated = len(labels) > max_length
-        labels = labels[:max_length]
-        bytes_ = _completion_bytes(tokenizer, reference(example), labels if truncated else None)
-        encoded.append(
-            EncodedExample(
-                example.row, inputs, tuple(labels), bytes_, truncated, architecture="encoder-decoder"
-            )
+    prompts = token_ids(tokenizer, [prompt_text(example) for example in examples])
+    completions = token_ids(tokenizer, [reference(example) for example in examples])
+    start, end = special_affixes(tokenizer)
+    return [
+        EncodedExample(
+            row=example.row,
+            input_ids=(*start, *prompt, *end),
+            labels=tuple(_ended(completion, tokenizer.eos_token_id)),
+            completion_bytes=_utf8_bytes(reference(example)),
+            truncated=False,
+            architecture="encoder-decoder",
         )
-    return encoded
+        for example, prompt, completion in zip(examples, prompts, completions, strict=True)
+    ]
 
 
 def _ended(ids: Sequence[int], eos: int | None) -> list[int]:
@@ -210,10 +236,7 @@ def _ended(ids: Sequence[int], eos: int | None) -> list[int]:
     return [*ids] if eos is None or (ids and ids[-1] == eos) else [*ids, eos]
 
 
-def _completion_bytes(tokenizer: Any, text: str, kept: list[int] | None) -> int:
-    """UTF-8 bytes of the trained text; of the tokens that were ``kept`` where some were cut."""
-    if kept is not None:
-        text = tokenizer.decode(kept, skip_special_tokens=True)
+def _utf8_bytes(text: str) -> int:
     return len(text.encode("utf-8", "replace"))
 
 
@@ -241,8 +264,8 @@ class _SegmentIds:
         first = {segments[0].text for segments in rendered if segments}
         later = {segment.text for segments in rendered for segment in segments[1:]}
         self._first = _by_text(tokenizer, first)
-        if _adds_space(tokenizer):
-            anchor = _token_ids(tokenizer, ["\n"])[0]
+        if adds_space(tokenizer):
+            anchor = token_ids(tokenizer, ["\n"])[0]
             behind = _by_text(tokenizer, {f"\n{text}" for text in later})
             self._later = {text[1:]: tokens[len(anchor) :] for text, tokens in behind.items()}
         else:
@@ -254,36 +277,6 @@ class _SegmentIds:
             yield segment, (self._later if position else self._first)[segment.text]
 
 
-def _adds_space(tokenizer: Any) -> bool:
-    anchor, word, joined = _token_ids(tokenizer, ["\n", "a", "\na"])
-    return joined != anchor + word and joined[: len(anchor)] == anchor
-
-
 def _by_text(tokenizer: Any, texts: Iterable[str]) -> dict[str, list[int]]:
     ordered = list(texts)
-    return dict(zip(ordered, _token_ids(tokenizer, ordered), strict=True))
-
-
-def _token_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Ids of many texts, special tokens in them recognised, none added."""
-    if not texts:
-        return []
-    # verbose=False: lengths are checked against max_length here, not against the tokenizer's own idea of it.
-    batch = tokenizer(
-        list(texts),
-        add_special_tokens=False,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-        verbose=False,
-    )
-    return [list(ids) for ids in batch["input_ids"]]
-
-
-def _special_affixes(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """What the tokenizer puts before and after a single text by itself, such as a begin-of-sequence token."""
-    bare = _token_ids(tokenizer, ["a"])[0]
-    full = list(tokenizer("a", add_special_tokens=True)["input_ids"])
-    for start in range(len(full) - len(bare) + 1):
-        if full[start : start + len(bare)] == bare:
-            return tuple(full[:start]), tuple(full[start + len(bare) :])
-    return (), ()
+    return dict(zip(ordered, token_ids(tokenizer, ordered), strict=True))

@@ -1,0 +1,32 @@
+"""What is known of a dataset: raw facts, and the meta-features derived from them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tunecast.data.examples import Dataset
+from tunecast.data.facts import collect
+from tunecast.data.meta_features import META_FEATURES_VERSION, derive
+from tunecast.records import DatasetFacts
+
+__all__ = ["describe"]
+
+
+def describe(dataset: Dataset, tokenizer: Any = None) -> DatasetFacts:
+    """Describe a dataset by numbers; none of its text is kept.
+
+    Args:
+        dataset: The dataset. Only its training split is described, so that nothing held out leaks into a
+            choice.
+        tokenizer: A transformers tokenizer that token lengths are counted with; words without one.
+    """
+    facts = collect(dataset, tokenizer)
+    return DatasetFacts(
+        name=dataset.name,
+        format=dataset.format,
+        fingerprint=dataset.fingerprint,
+        examples={name: len(examples) for name, examples in dataset.splits()},
+        facts=facts,
+        meta_features=derive(facts),
+        meta_features_version=META_FEATURES_VERSION,
+    )

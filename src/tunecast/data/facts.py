@@ -1,0 +1,221 @@
+"""Raw facts of a dataset: counts and histograms, from which meta-features are derived.
+
+No text of the dataset enters the facts, so they can be kept and shared where the data cannot.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tunecast.data.characters import count_characters
+from tunecast.data.examples import Dataset, Example, prompt_key, prompt_text, trained_text
+from tunecast.data.splitting import shared_prompts
+from tunecast.data.tokens import token_ids
+
+__all__ = ["EDGES", "FACTS_VERSION", "collect", "histogram", "words"]
+
+FACTS_VERSION = 1
+
+EDGES = (0, 1, 2, 3, *(step << power for power in range(1, 20) for step in (2, 3)))
+"""Lower edges of the histograms' bins: 0, 1, 2, 3, 4, 6, 8, 12, 16, ...; the last bin is open."""
+
+SAMPLE_CHARACTERS = 4_000_000
+"""Text that is looked into word by word. Of larger datasets an evenly spaced part of the examples is."""
+
+COMPRESSED_BYTES = 1 << 18
+"""Text that is compressed: always up to the same amount, since more text compresses better."""
+
+TOP_COMPLETIONS = 100
+PERCENTILES = (10, 25, 50, 75, 90, 99)
+
+# A character of a script without spaces is a word of its own.
+_UNSPACED = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff"
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
+
+
+def words(text: str) -> list[str]:
+    """The words of ``text`` in lower case; digits are words, punctuation is not."""
+    return _WORD.findall(text.lower())
+
+
+def collect(dataset: Dataset, tokenizer: Any = None) -> dict[str, Any]:
+    """Count what there is to count in the training split.
+
+    Args:
+        dataset: The dataset. Its held-out splits are looked at only for prompts they share with training.
+        tokenizer: A transformers tokenizer. Without one, tokens are words.
+
+    Returns:
+        JSON-able facts; ``prompt`` is all that precedes the last trained turn, ``completion`` all that is
+        trained.
+    """
+    examples = dataset.train
+    prompts = [prompt_text(example) for example in examples]
+    completions = [trained_text(example) for example in examples]
+    chosen = _evenly_spaced([len(p) + len(c) for p, c in zip(prompts, completions, strict=True)])
+    sides = {
+        "prompt": _side([prompts[i] for i in chosen], tokenizer),
+        "completion": _side([completions[i] for i in chosen], tokenizer),
+    }
+    return {
+        "version": FACTS_VERSION,
+        "histogram_edges": list(EDGES),
+        "examples": len(examples),
+        "sampled_examples": len(chosen),
+        "empty_rows": dataset.empty_rows,
+        "token_unit": "words" if tokenizer is None else "tokens",
+        "tokenizer_vocabulary": 0 if tokenizer is None else len(tokenizer),
+        "sizes": {"prompt": _sizes(prompts), "completion": _sizes(completions)},
+        "prompt": sides["prompt"].facts,
+        "completion": sides["completion"].facts,
+        "copied": _copied(sides["prompt"].words, sides["completion"].words),
+        "completions": _repetition(completions),
+        "prompts": {**_repetition(prompts), **_frame(prompts)},
+        "conversation": _conversation(examples),
+        "shared_prompts": {
+            name: len(shared_prompts(examples, held_out))
+            for name, held_out in dataset.splits()
+            if name != "train"
+        },
+    }
+
+
+def histogram(values: Sequence[int] | NDArray[np.int64]) -> dict[str, Any]:
+    """Counts by bin of :data:`EDGES`, with what the bins cannot give exactly."""
+    array = np.asarray(values, dtype=np.float64)
+    if not len(array):
+        array = np.zeros(1)
+    bins = np.searchsorted(EDGES, array, side="right") - 1
+    counts = np.bincount(bins, minlength=len(EDGES))
+    logs = np.log1p(array)
+    return {
+        "counts": [int(count) for count in counts[: int(np.max(np.nonzero(counts))) + 1]],
+        "total": int(array.sum()),
+        "largest": int(array.max()),
+        "mean_log1p": float(logs.mean()),
+        "deviation_log1p": float(logs.std()),
+        "percentiles": {
+            str(p): float(v) for p, v in zip(PERCENTILES, np.percentile(array, PERCENTILES), strict=True)
+        },
+    }
+
+
+@dataclass(frozen=True)
+class _Side:
+    """The facts of all prompts or all completions, and the words they came from."""
+
+    facts: dict[str, Any]
+    words: list[list[str]]
+
+
+def _side(texts: list[str], tokenizer: Any) -> _Side:
+    split = [words(text) for text in texts]
+    tokens: list[list[int]] | list[list[str]] = split if tokenizer is None else token_ids(tokenizer, texts)
+    counts = Counter(word for row in split for word in row)
+    token_types = set().union(*tokens) if tokens else set()
+    frequencies = np.fromiter(counts.values(), dtype=np.float64) if counts else np.ones(1)
+    shares = frequencies / frequencies.sum()
+    joined = "\n".join(texts)
+    raw = joined[:COMPRESSED_BYTES].encode("utf-8", "replace")[:COMPRESSED_BYTES]
+    facts = {
+        "tokens": histogram([len(row) for row in tokens]),
+        "words": histogram([len(row) for row in split]),
+        "distinct_tokens": len(token_types),
+        "distinct_words": len(counts),
+        "words_seen_once": sum(count == 1 for count in counts.values()),
+        "word_characters": sum(len(word) * count for word, count in counts.items()),
+        "word_entropy_nats": float(-(shares * np.log(shares)).sum()),
+        "window": _window(split),
+        "characters": count_characters("".join(texts)),
+        "compressed": {"bytes": len(raw), "compressed_bytes": len(zlib.compress(raw, 6))},
+    }
+    return _Side(facts, split)
+
+
+def _window(split: Iterable[list[str]], size: int = 10_000) -> dict[str, int]:
+    """Distinct words among the first ``size``: a ratio that does not fall with the dataset's size."""
+    head: list[str] = []
+    for row in split:
+        head.extend(row[: size - len(head)])
+        if len(head) >= size:
+            break
+    return {"words": len(head), "distinct_words": len(set(head))}
+
+
+def _sizes(texts: list[str]) -> dict[str, Any]:
+    return {
+        "characters": histogram([len(text) for text in texts]),
+        "bytes": histogram([len(text.encode("utf-8", "replace")) for text in texts]),
+    }
+
+
+def _evenly_spaced(sizes: list[int]) -> list[int]:
+    """Indices of examples that hold about :data:`SAMPLE_CHARACTERS` in all."""
+    stride = max(1, math.ceil(sum(sizes) / SAMPLE_CHARACTERS))
+    return list(range(0, len(sizes), stride))
+
+
+def _copied(prompts: list[list[str]], completions: list[list[str]]) -> dict[str, float]:
+    """How much of the completions stands in their own prompts."""
+    shares = []
+    for prompt, completion in zip(prompts, completions, strict=True):
+        known = set(prompt)
+        if completion:
+            shares.append(sum(word in known for word in completion) / len(completion))
+    return {
+        "mean_share": float(np.mean(shares)) if shares else 0.0,
+        "whole": sum(share == 1.0 for share in shares),
+    }
+
+
+def _repetition(texts: list[str]) -> dict[str, Any]:
+    """How often the same text comes up, white space at its ends apart."""
+    counts = Counter(text.strip() for text in texts)
+    shares = np.fromiter(counts.values(), dtype=np.float64) / len(texts)
+    return {
+        "distinct": len(counts),
+        "seen_once": sum(count == 1 for count in counts.values()),
+        "entropy_nats": float(-(shares * np.log(shares)).sum()),
+        "top_counts": [count for _, count in counts.most_common(TOP_COMPLETIONS)],
+    }
+
+
+def _frame(prompts: list[str]) -> dict[str, float]:
+    """Share of a mean prompt that is the beginning, and the end, that nine of ten prompts have in common."""
+    total = sum(map(len, prompts))
+    beginning = _common_prefix(prompts)
+    end = _common_prefix([prompt[::-1] for prompt in prompts])
+    covered = len(prompts) / total if total else 0.0
+    return {
+        "common_beginning_share": min(1.0, beginning * covered),
+        "common_end_share": min(1.0, end * covered),
+    }
+
+
+def _common_prefix(texts: list[str]) -> int:
+    ordered = sorted(texts)
+    # All that is sorted between two texts shares their common prefix; odd ones at both ends are cut off.
+    low, high = ordered[len(ordered) // 20], ordered[-1 - len(ordered) // 20]
+    return next(
+        (i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high))
+    )
+
+
+def _conversation(examples: Sequence[Example]) -> dict[str, Any]:
+    turns = Counter(len(example.turns) for example in examples)
+    return {
+        "turns": {str(count): number for count, number in sorted(turns.items())},
+        "several_trained_turns": sum(sum(turn.trained for turn in example.turns) > 1 for example in examples),
+        "with_system_turn": sum(example.turns[0].role == "system" for example in examples),
+        "without_prompt": sum(not prompt_text(example).strip() for example in examples),
+        "distinct_prompt_keys": len({prompt_key(example) for example in examples}),
+    }

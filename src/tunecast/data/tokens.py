@@ -1,0 +1,39 @@
+"""Plain uses of a tokenizer: ids of many texts, and what it adds by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = ["adds_space", "special_affixes", "token_ids"]
+
+
+def token_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Ids of many texts in one batch, special tokens in them recognised, none added."""
+    if not texts:
+        return []
+    # verbose=False: lengths are checked against max_length here, not against the tokenizer's own idea of it.
+    batch = tokenizer(
+        list(texts),
+        add_special_tokens=False,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        verbose=False,
+    )
+    return [list(ids) for ids in batch["input_ids"]]
+
+
+def special_affixes(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """What the tokenizer puts before and after a single text by itself, such as a begin-of-sequence token."""
+    bare = token_ids(tokenizer, ["a"])[0]
+    full = list(tokenizer("a", add_special_tokens=True)["input_ids"])
+    for start in range(len(full) - len(bare) + 1):
+        if full[start : start + len(bare)] == bare:
+            return tuple(full[:start]), tuple(full[start + len(bare) :])
+    return (), ()
+
+
+def adds_space(tokenizer: Any) -> bool:
+    """Whether the tokenizer puts a space before every text, as SentencePiece models commonly do."""
+    anchor, word, joined = token_ids(tokenizer, ["\n", "a", "\na"])
+    return joined != anchor + word and joined[: len(anchor)] == anchor
