@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-import plotly.graph_objects as go
-
 from tunecast.records import Scalar
-from tunecast.report.figures import INK, Plot, Style, log_axis, loss_range, method_styles, new_figure
+from tunecast.report.figures import Plot, Style, log_axis, loss_range, method_styles, new_figure, scatter
 from tunecast.report.numbers import compact, rate
-from tunecast.report.trials import TrialView, chosen_to_draw
+from tunecast.report.trials import TrialView, chosen_to_draw, grouped
 from tunecast.report.wording import value_text
 
 __all__ = ["hyperparameter_plots"]
@@ -54,36 +52,15 @@ def _panel(
     values = {id(trial): trial.run.pipeline.hyperparameters[name] for trial in having}
     steps = _steps(list(values.values()))
     figure = new_figure(name, "lowest validation loss" if first else "loss")
-    for method, style in styles.items():
-        own = [trial for trial in having if trial.method == method]
-        if own:
-            x = [_position(values[id(trial)], steps, index) for index, trial in enumerate(own)]
-            text = [f"{name} {value_text(name, values[id(trial)])}" for trial in own]
-            figure.add_trace(_points(method, own, x, text, style))
+    for method, own in grouped(having, styles):
+        x = [_position(values[id(trial)], steps, index) for index, trial in enumerate(own)]
+        text = [f"{name} {value_text(name, values[id(trial)])}<br>{trial.short_hover}" for trial in own]
+        # Area grows with the share done: a small dot had little training, not necessarily a bad pipeline.
+        sizes = [6 + 9 * min(1.0, trial.share) ** 0.5 for trial in own]
+        figure.add_trace(scatter(own, x, text, sizes, styles[method], limits, len(trials)))
     figure.update_xaxes(**_axis(name, list(values.values()), steps))
     figure.update_yaxes(range=limits, nticks=6)
     return Plot(f"hyper-{name}", figure, height_px=400 if first else 260)
-
-
-def _points(
-    method: str, trials: Sequence[TrialView], x: list[float], text: list[str], style: Style
-) -> go.Scatter:
-    return go.Scatter(
-        x=x,
-        y=[trial.best_loss for trial in trials],
-        text=[f"{text[index]}<br>{trial.hover}" for index, trial in enumerate(trials)],
-        name=method,
-        mode="markers",
-        marker={
-            "color": style.colour,
-            "symbol": style.symbol,
-            "opacity": 0.8,
-            # Area grows with the share done: a small dot had little training, not necessarily a bad pipeline.
-            "size": [6 + 9 * min(1.0, trial.share) ** 0.5 for trial in trials],
-            "line": {"color": INK, "width": [2.5 if trial.incumbent else 0.5 for trial in trials]},
-        },
-        hovertemplate="%{y:.3f} with %{text}<extra></extra>",
-    )
 
 
 def _steps(values: Sequence[Scalar]) -> list[Scalar] | None:

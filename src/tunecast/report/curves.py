@@ -21,11 +21,13 @@ from tunecast.report.figures import (
     token_axis,
 )
 from tunecast.report.numbers import compact, duration, finite
-from tunecast.report.trials import TrialView, chosen_to_draw
+from tunecast.report.trials import TrialView, chosen_to_draw, grouped
 
 __all__ = ["curves_plot", "incumbent_plot"]
 
-CURVES_DRAWN = 250
+CURVES_DRAWN = 150
+CROWD = 60
+"""From this many curves on, each is drawn fainter."""
 LOSS_TITLE = "validation loss (nats per token)"
 
 
@@ -39,13 +41,12 @@ def curves_plot(record: SessionRecord, trials: Sequence[TrialView], zero_shot: f
     limits = loss_range(losses, zero_shot)
     top = limits[1] if limits else math.inf
     figure = new_figure("tokens seen", LOSS_TITLE)
-    for method, style in method_styles(trials).items():
-        members = [trial for trial in drawn if trial.method == method and not trial.incumbent]
-        if members:
-            figure.add_trace(_joined_curves(method, members, style))
-    for trial in drawn:
-        if trial.incumbent:
-            figure.add_trace(_incumbent_curve(trial, method_styles(trials)[trial.method]))
+    styles = method_styles(trials)
+    for method, members in grouped(drawn, styles):
+        if members[0].incumbent:
+            figure.add_trace(_incumbent_curve(members[0], styles[method]))
+        else:
+            figure.add_trace(_joined_curves(method, members, styles[method], crowded=len(drawn) > CROWD))
     failed = [trial for trial in drawn if trial.failed]
     if failed:
         figure.add_trace(_failures(failed, top))
@@ -69,7 +70,7 @@ def _curves_caption(
         parts.append("A cross marks where a trial failed; crosses at the upper edge lie beyond it.")
     unseen = len(trials) - len(measured)
     if unseen:
-        parts.append(f"{unseen} failed before a first finite measurement and cannot be drawn.")
+        parts.append(f"{unseen} without a finite measurement cannot be drawn.")
     if len(drawn) < len(measured):
         parts.append(
             f"{len(drawn)} of {len(measured):,} curves are drawn: the best, and an even sample of the rest."
@@ -77,7 +78,7 @@ def _curves_caption(
     return " ".join(parts)
 
 
-def _joined_curves(method: str, trials: Sequence[TrialView], style: Style) -> go.Scatter:
+def _joined_curves(method: str, trials: Sequence[TrialView], style: Style, *, crowded: bool) -> go.Scatter:
     """All curves of a method as one trace with gaps, which browsers draw far faster than one trace each."""
     x: list[float | None] = []
     y: list[float | None] = []
@@ -96,9 +97,9 @@ def _joined_curves(method: str, trials: Sequence[TrialView], style: Style) -> go
         text=hover,
         name=method,
         mode="lines+markers",
-        opacity=0.75,
-        line={"color": style.colour, "width": 1.4},
-        marker={"color": style.colour, "symbol": style.symbol, "size": 5},
+        opacity=0.4 if crowded else 0.75,
+        line={"color": style.colour, "width": 1.0 if crowded else 1.4},
+        marker={"color": style.colour, "symbol": style.symbol, "size": 3 if crowded else 5},
         hovertemplate="%{y:.3f} at %{x:.3s} tokens<br>%{text}<extra></extra>",
     )
 

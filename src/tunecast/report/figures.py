@@ -13,7 +13,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from tunecast.report.numbers import compact
+from tunecast.report.numbers import compact, decimal
 from tunecast.report.trials import TrialView
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "loss_range",
     "method_styles",
     "new_figure",
+    "scatter",
     "token_axis",
 ]
 
@@ -188,3 +189,47 @@ def log_axis(values: Sequence[float], label: Callable[[float], str]) -> dict[str
         "ticktext": [label(tick) for tick in ticks],
         "tickangle": 0,
     }
+
+
+def scatter(
+    trials: Sequence[TrialView],
+    x: Sequence[float],
+    text: Sequence[str],
+    sizes: Sequence[float],
+    style: Style,
+    limits: tuple[float, float] | None,
+    drawn: int,
+) -> go.Scatter:
+    """Trials of one method as dots over their best loss; losses above the axis are shown at its upper edge.
+
+    Args:
+        trials: What to draw, each with a best loss.
+        x: Horizontal position of each.
+        text: Escaped text that hovering shows under the loss of each.
+        sizes: Diameter of each in pixels, where few are drawn.
+        style: The method's colour and marker.
+        limits: Range of the loss axis.
+        drawn: Number of dots in the whole plot; many are drawn smaller.
+    """
+    top = limits[1] if limits else math.inf
+    scale = 1.0 if drawn <= 100 else 0.6
+    rims = [2.5 if trial.incumbent else 0.5 * (drawn <= 100) for trial in trials]
+    losses = [trial.best_loss if trial.best_loss is not None else math.nan for trial in trials]
+    return go.Scatter(
+        x=list(x),
+        y=[min(loss, top) for loss in losses],
+        text=[f"{decimal(loss)}<br>{words}" for loss, words in zip(losses, text, strict=True)],
+        name=trials[0].method,
+        mode="markers",
+        cliponaxis=False,
+        marker={
+            "color": style.colour,
+            "symbol": style.symbol,
+            "opacity": 1.0 if trials[0].incumbent else 0.8,
+            "size": [
+                size * (1.0 if trial.incumbent else scale) for size, trial in zip(sizes, trials, strict=True)
+            ],
+            "line": {"color": INK, "width": rims},
+        },
+        hovertemplate="loss %{text}<extra></extra>",
+    )

@@ -7,9 +7,19 @@ from collections.abc import Callable, Sequence
 import plotly.graph_objects as go
 
 from tunecast.records import Contender, SessionRecord
-from tunecast.report.figures import ACCENT, INK, MUTED, Plot, log_axis, loss_range, method_styles, new_figure
+from tunecast.report.figures import (
+    ACCENT,
+    INK,
+    MUTED,
+    Plot,
+    log_axis,
+    loss_range,
+    method_styles,
+    new_figure,
+    scatter,
+)
 from tunecast.report.numbers import compact, finite, with_interval
-from tunecast.report.trials import TrialView, chosen_to_draw
+from tunecast.report.trials import TrialView, chosen_to_draw, grouped
 from tunecast.report.wording import CONTENDER_NAMES
 
 __all__ = ["cost_plots", "pareto_front", "scores_plot"]
@@ -87,26 +97,19 @@ def _cost_plot(
             line={"color": MUTED, "width": 2, "dash": "dot", "shape": "hv"}, hoverinfo="skip",
         )
     )  # fmt: skip
+    limits = loss_range([trial.best_loss or 0.0 for trial in usable])
     drawn = chosen_to_draw(usable, POINTS_DRAWN)
-    for method, style in method_styles(trials).items():
-        own = [trial for trial in drawn if trial.method == method]
-        if own:
-            figure.add_trace(
-                go.Scatter(
-                    x=[cost(trial) for trial in own], y=[trial.best_loss for trial in own], name=method,
-                    text=[trial.hover for trial in own], mode="markers",
-                    marker={
-                        "color": style.colour, "symbol": style.symbol, "opacity": 0.85,
-                        "size": [13 if trial.incumbent else 8 for trial in own],
-                        "line": {"color": INK, "width": [2.5 if trial.incumbent else 0.5 for trial in own]},
-                    },
-                    hovertemplate="%{y:.3f} for %{x:.3g}<br>%{text}<extra></extra>",
-                )
-            )  # fmt: skip
+    styles = method_styles(trials)
+    for method, own in grouped(drawn, styles):
+        sizes = [12.0 if trial.incumbent else 8.0 for trial in own]
+        x = [cost(trial) for trial in own]
+        figure.add_trace(
+            scatter(own, x, [trial.hover for trial in own], sizes, styles[method], limits, len(drawn))
+        )
     costs = [cost(trial) for trial in usable]
     if max(costs) / min(costs) > 8:
         figure.update_xaxes(**log_axis(costs, compact))
-    figure.update_yaxes(range=loss_range([trial.best_loss or 0.0 for trial in usable]))
+    figure.update_yaxes(range=limits)
     return Plot(f"cost-{name}", figure, height_px=360)
 
 

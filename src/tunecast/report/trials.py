@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
 from tunecast.records import Point, Run, SessionRecord
-from tunecast.report.numbers import decimal, finite
+from tunecast.report.numbers import decimal, finite, rate
 from tunecast.report.wording import find_contender, learning_rate, value_text
 
-__all__ = ["TrialView", "chosen_to_draw", "view_trials", "zero_shot_loss"]
+__all__ = ["TrialView", "chosen_to_draw", "grouped", "view_trials", "zero_shot_loss"]
 
 HOVER_CHARACTERS = 600
 
@@ -43,6 +43,13 @@ class TrialView:
     def method(self) -> str:
         """Name of the method."""
         return self.run.pipeline.method
+
+    @property
+    def short_hover(self) -> str:
+        """Method, learning rate and share done, for plots that show a trial many times."""
+        return (
+            f"<b>{escape(self.method)}</b>, learning rate {rate(self.learning_rate)}<br>{self.share:.0%} done"
+        )
 
     @property
     def failed(self) -> bool:
@@ -78,6 +85,16 @@ def chosen_to_draw(trials: Sequence[TrialView], limit: int) -> list[TrialView]:
     sample = [rest[index * len(rest) // wanted] for index in range(wanted)]
     kept = {id(trial) for trial in (*best, *sample)}
     return [trial for trial in trials if id(trial) in kept]
+
+
+def grouped(trials: Sequence[TrialView], methods: Iterable[str]) -> Iterator[tuple[str, list[TrialView]]]:
+    """The trials by method, in the order in which to draw them: the incumbent last, on top of all."""
+    for method in methods:
+        if own := [trial for trial in trials if trial.method == method and not trial.incumbent]:
+            yield method, own
+    for trial in trials:
+        if trial.incumbent:
+            yield trial.method, [trial]
 
 
 def _rank(trial: TrialView) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tunecast.records import Contender, Pipeline, Run, Scalar, Score, SessionRecord
-from tunecast.report.numbers import compact, decimal, duration, finite, rate, with_interval
+from tunecast.report.numbers import decimal, duration, finite, rate, with_interval
 
 __all__ = [
     "CONTENDER_NAMES",
@@ -74,11 +74,8 @@ def verdict(record: SessionRecord, runs: Sequence[Run]) -> Verdict:
     others = [one for one in record.contenders if one.name != winner.name and one.run != winner.run]
     judge = _Judge(record.objective)
     compared = [judge.compare(winner, other) for other in others]
-    unsure = [_with_article(one) for one in others if judge.overlap(winner.test, one.test)]
-    if unsure:
-        names = " and ".join(unsure)
-        compared.append(f"The 95% intervals of winner and {names} overlap: this difference is not certain.")
-    return Verdict(_headline(record, winner), (judge.state(winner), *compared, cost), not unsure)
+    doubts = judge.doubts(winner, others)
+    return Verdict(_headline(record, winner), (judge.state(winner), *compared, *doubts, cost), not doubts)
 
 
 def _with_article(contender: Contender) -> str:
@@ -100,8 +97,9 @@ def _cost(record: SessionRecord, runs: Sequence[Run]) -> str:
     trials = [run for run in runs if run.pipeline.method != "zero-shot"]
     failed = sum(run.outcome.is_failure for run in trials)
     used = f"Cost: {duration(record.used_seconds)} of the session's budget ({record.budget})"
-    count = "one trial" if len(trials) == 1 else f"{compact(len(trials))} trials"
-    return f"{used} for {count}" + (f", {failed} of which failed." if failed else ".")
+    count = "one trial" if len(trials) == 1 else f"{len(trials):,} trials"
+    share = "all" if failed == len(trials) else f"{failed:,}"
+    return f"{used} for {count}" + (f", {share} of which failed." if failed else ".")
 
 
 @dataclass(frozen=True)
@@ -137,13 +135,26 @@ class _Judge:
         share = f" ({abs(gap) / theirs.loss:.0%})" if theirs.loss > 0 else ""
         return f"Against {name}: {_signed(gap, 'higher', 'lower')}{share} than its {loss}."
 
-    def overlap(self, mine: Score, theirs: Score) -> bool:
-        """Whether two intervals share a value; a missing interval leaves nothing certain."""
+    def doubts(self, winner: Contender, others: Sequence[Contender]) -> list[str]:
+        """Which differences are not certain, and why."""
+        rivals = [one for one in others if finite(one.test.loss) is not None]
+        overlaps = {_with_article(one): self.overlap(winner.test, one.test) for one in rivals}
+        found = []
+        if touching := [name for name, answer in overlaps.items() if answer]:
+            names = " and ".join(touching)
+            found.append(f"The 95% intervals of winner and {names} overlap: this difference is not certain.")
+        if unknown := [name for name, answer in overlaps.items() if answer is None]:
+            names = " and ".join(unknown)
+            found.append(f"Without intervals nobody knows how certain the difference to {names} is.")
+        return found
+
+    def overlap(self, mine: Score, theirs: Score) -> bool | None:
+        """Whether two intervals share a value, None where one was not computed."""
         ends: tuple[float | None, ...] = (mine.loss_low, mine.loss_high, theirs.loss_low, theirs.loss_high)
         if self.by_metric(mine, theirs):
             ends = (mine.metric_low, mine.metric_high, theirs.metric_low, theirs.metric_high)
         known = [end for end in ends if end is not None and finite(end) is not None]
-        return len(known) < 4 or (known[0] <= known[3] and known[2] <= known[1])
+        return None if len(known) < 4 else known[0] <= known[3] and known[2] <= known[1]
 
 
 def _signed(gap: float, above: str, below: str) -> str:
