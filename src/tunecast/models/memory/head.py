@@ -1,0 +1,32 @@
+"""Run the output head on some rows only, as label-only losses and generation do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+__all__ = ["only_rows"]
+
+
+@contextmanager
+def only_rows(model: Any, rows: int) -> Iterator[None]:
+    """Let the output head of ``model`` see ``rows`` of its input's rows, gathered as indexing by labels would.
+
+    Args:
+        model: A transformers or peft model with output embeddings.
+        rows: Number of rows; more than there are takes all.
+    """
+
+    def gather(_: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        hidden = inputs[0].reshape(-1, inputs[0].shape[-1])
+        if rows >= hidden.shape[0]:
+            return inputs
+        index = hidden.new_zeros(rows, dtype=int)
+        return (hidden.index_select(0, index).unsqueeze(0), *inputs[1:])
+
+    handle = model.get_output_embeddings().register_forward_pre_hook(gather)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -1,0 +1,61 @@
+"""Bytes that optimisers keep between steps, and what a step needs on top."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import prod
+
+__all__ = ["state_bytes", "step_bytes"]
+
+Shapes = Iterable[tuple[tuple[int, ...], int]]
+_EIGHT_BIT_MINIMUM = 4096
+"""bitsandbytes keeps tensors below this many elements in float32."""
+_EIGHT_BIT_BLOCK = 256
+"""Elements per float32 scale of an 8-bit state (bitsandbytes since 0.44)."""
+
+
+def state_bytes(optimizer: str, shapes: Shapes) -> int:
+    """Bytes of optimiser state.
+
+    ``adamw`` keeps two tensors in the parameter's type, ``lion`` one, ``sgd`` without momentum none; ``adamw-8bit``
+    two bytes per element and a float32 scale per block of 256; ``adafactor`` one float32 value per row and column
+    of a matrix, one per element of a vector (Shazeer & Stern, arXiv 1804.04235).
+
+    Args:
+        optimizer: Name of the optimiser.
+        shapes: Shape and bytes per element of every trained tensor.
+    """
+    return sum(_state_of(optimizer, shape, element_bytes) for shape, element_bytes in shapes)
+
+
+def step_bytes(optimizer: str, shapes: Shapes, *, all_at_once: bool) -> int:
+    """Bytes of temporaries while the optimiser steps.
+
+    Args:
+        optimizer: Name of the optimiser.
+        shapes: Shape and bytes per element of every trained tensor.
+        all_at_once: Whether tensors are updated together (torch's foreach, its default on CUDA), so that one
+            temporary as large as all of them is needed, not as large as the largest.
+    """
+    if optimizer in ("none", "sgd", "adamw-8bit"):
+        return 0
+    sizes = [prod(shape) * element_bytes for shape, element_bytes in shapes]
+    return sum(sizes) if all_at_once else max(sizes, default=0)
+
+
+def _state_of(optimizer: str, shape: tuple[int, ...], element_bytes: int) -> int:
+    count = prod(shape)
+    if optimizer == "adamw":
+        return 2 * count * element_bytes
+    if optimizer == "lion":
+        return count * element_bytes
+    if optimizer == "adamw-8bit":
+        if count < _EIGHT_BIT_MINIMUM:
+            return 8 * count
+        return 2 * (count + 4 * -(-count // _EIGHT_BIT_BLOCK))
+    if optimizer == "adafactor":
+        if len(shape) < 2:
+            return 4 * count
+        leading = prod(shape[:-2])
+        return 4 * leading * (shape[-1] + shape[-2])
+    return 0
