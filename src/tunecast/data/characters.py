@@ -84,7 +84,7 @@ def count_characters(text: str) -> dict[str, int]:
 
     Accented Latin letters count as lower case: telling them apart would need a look at every character.
     """
-    points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+    points = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
     # Counting distinct code points first keeps the search in the ranges short.
     distinct, counts = np.unique(points, return_counts=True)
     kinds = _KIND_OF_RANGE[np.searchsorted(_STARTS, distinct, side="right") - 1]

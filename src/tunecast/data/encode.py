@@ -92,7 +92,7 @@ def encode(
 def encode_whole(
     examples: Sequence[Example], tokenizer: Any, *, architecture: Architecture
 ) -> list[EncodedExample]:
-    """Tokenise examples without regard to any longest sequence; arguments and errors as for :func:`encode`."""
+    """Tokenise examples, however long they get; arguments and errors as for :func:`encode`."""
     encoder = _encode_sequences if architecture == "decoder-only" else _encode_pairs
     encoded = encoder(examples, tokenizer) if examples else []
     if encoded and not any(item.label_tokens for item in encoded):
@@ -237,7 +237,7 @@ def _ended(ids: Sequence[int], eos: int | None) -> list[int]:
 
 
 def _utf8_bytes(text: str) -> int:
-    return len(text.encode("utf-8", "replace"))
+    return len(text.encode())
 
 
 def _join(ids: _SegmentIds, index: int, tokenizer: Any) -> tuple[list[int], list[int]]:

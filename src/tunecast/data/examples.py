@@ -79,7 +79,6 @@ class Dataset:
             digest.update(f"{name} {len(examples)}\n".encode())
             for example in examples:
                 turns = [(turn.role, turn.content, turn.trained) for turn in example.turns]
-                # Lone surrogates are legal in JSON's escapes, so the hash is taken over escaped text.
                 digest.update(json.dumps(turns).encode() + b"\n")
         return digest.hexdigest()[:16]
 

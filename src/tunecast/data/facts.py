@@ -125,7 +125,7 @@ def _side(texts: list[str], tokenizer: Any) -> _Side:
     frequencies = np.fromiter(counts.values(), dtype=np.float64) if counts else np.ones(1)
     shares = frequencies / frequencies.sum()
     joined = "\n".join(texts)
-    raw = joined[:COMPRESSED_BYTES].encode("utf-8", "replace")[:COMPRESSED_BYTES]
+    raw = joined[:COMPRESSED_BYTES].encode()[:COMPRESSED_BYTES]
     facts = {
         "tokens": histogram([len(row) for row in tokens]),
         "words": histogram([len(row) for row in split]),
@@ -154,7 +154,7 @@ def _window(split: Iterable[list[str]], size: int = 10_000) -> dict[str, int]:
 def _sizes(texts: list[str]) -> dict[str, Any]:
     return {
         "characters": histogram([len(text) for text in texts]),
-        "bytes": histogram([len(text.encode("utf-8", "replace")) for text in texts]),
+        "bytes": histogram([len(text.encode()) for text in texts]),
     }
 
 

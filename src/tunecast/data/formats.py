@@ -232,6 +232,9 @@ def _value(row: Mapping[str, Any], column: str) -> str:
 
 def _as_text(value: Any, where: str) -> str:
     if isinstance(value, str):
+        # JSON's escapes can spell half of a surrogate pair, which no tokenizer takes.
+        if not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
+            raise ShapeError(f"{where} holds an unpaired surrogate, which is not Unicode text")
         return value
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""

@@ -93,7 +93,7 @@ def _fill_empty(side: dict[str, str], groups: dict[str, list[Example]], missing:
 
 
 def _draw(seed: int, key: str) -> bytes:
-    return hashlib.sha256(f"{seed}\n{key}".encode("utf-8", "surrogatepass")).digest()
+    return hashlib.sha256(f"{seed}\n{key}".encode()).digest()
 
 
 def _shared_warnings(splits: dict[str, tuple[Example, ...]], missing: list[str]) -> list[str]:

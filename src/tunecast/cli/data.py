@@ -1,0 +1,167 @@
+"""``tunecast data``: look at a dataset before it is trained on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tunecast.records import Architecture
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tunecast.data import CheckReport
+    from tunecast.records import DatasetFacts
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Check and describe datasets.", no_args_is_help=True)
+
+Source = Annotated[
+    str, typer.Argument(metavar="FILE", help="A data file, a folder with splits, a dataset id, or `stdlib`.")
+]
+Model = Annotated[
+    str | None,
+    typer.Option("--model", help="The base model whose tokenizer counts [default: smollm2 if installed]."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+PromptColumn = Annotated[str | None, typer.Option("--prompt-column", help="Column of the prompt.")]
+CompletionColumn = Annotated[
+    str | None, typer.Option("--completion-column", help="Column of the completion.")
+]
+MaxLength = Annotated[int | None, typer.Option("--max-length", min=2, help="Longest sequence in tokens.")]
+
+
+@app.command("check")
+def check_command(
+    source: Source,
+    model: Model = None,
+    max_length: MaxLength = None,
+    prompt_column: PromptColumn = None,
+    completion_column: CompletionColumn = None,
+    as_json: Json = False,
+) -> None:
+    """Show the format found, lengths, duplicates and one example with its trained tokens marked."""
+    from tunecast.data import check, read
+
+    dataset = read(source, prompt_column=prompt_column, completion_column=completion_column)
+    base = _base_model(model)
+    report = check(
+        dataset, base.tokenizer, max_length=max_length or base.context, architecture=base.architecture
+    )
+    if as_json:
+        typer.echo(json.dumps(asdict(report), ensure_ascii=False))
+    else:
+        _print_check(report)
+
+
+@app.command("describe")
+def describe_command(
+    source: Source,
+    model: Model = None,
+    prompt_column: PromptColumn = None,
+    completion_column: CompletionColumn = None,
+    as_json: Json = False,
+) -> None:
+    """Print the facts and meta-features of a dataset; none of its text is among them."""
+    from tunecast.data import describe, read
+
+    dataset = read(source, prompt_column=prompt_column, completion_column=completion_column)
+    facts = describe(dataset, _base_model(model).tokenizer)
+    if as_json:
+        typer.echo(json.dumps(asdict(facts), ensure_ascii=False))
+    else:
+        _print_facts(facts)
+        _print_warnings(dataset.warnings)
+
+
+@dataclass(frozen=True)
+class _BaseModel:
+    """What of a base model matters to a dataset; the tokenizer is None where there is no model at all."""
+
+    tokenizer: Any = None
+    architecture: Architecture = "decoder-only"
+    context: int | None = None
+
+
+def _base_model(name: str | None) -> _BaseModel:
+    """The model called ``name``; without a name the embedded one, where it is installed."""
+    from tunecast.errors import ModelError
+    from tunecast.models import load_config, load_tokenizer, resolve
+
+    try:
+        resolved = resolve(name or "smollm2")
+        tokenizer, config = load_tokenizer(resolved), load_config(resolved)
+    except ModelError:
+        if name is not None:
+            raise
+        return _BaseModel()
+    if name is None:
+        typer.echo("No --model given: tokens are those of smollm2.", err=True)
+    return _BaseModel(
+        tokenizer,
+        "encoder-decoder" if getattr(config, "is_encoder_decoder", False) else "decoder-only",
+        getattr(config, "max_position_embeddings", None),
+    )
+
+
+def _consoles() -> tuple[Console, Console]:
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=True), Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def _print_warnings(warnings: tuple[str, ...]) -> None:
+    _, err = _consoles()
+    for text in warnings:
+        err.print(f"warning: {text}", style="yellow", markup=False)
+
+
+def _print_check(report: CheckReport) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    out, _ = _consoles()
+    counts = ", ".join(f"{count:,} {split}" for split, count in report.examples.items())
+    out.print(f"{report.name}: {report.format}, {counts}", style="bold", markup=False)
+    table = Table("", "median", "90%", "99%", "largest", box=None)
+    for name, lengths in report.lengths.items():
+        row = (lengths.p50, lengths.p90, lengths.p99, lengths.largest)
+        table.add_row(f"{name} {report.token_unit}", *(f"{value:,}" for value in row))
+    out.print(table)
+    facts = [
+        ("longest sequence", "no limit" if report.max_length is None else f"{report.max_length:,} tokens"),
+        ("completions cut", f"{report.truncated:,}"),
+        ("prompts too long", f"{report.too_long:,}"),
+        ("empty rows", f"{report.empty_rows:,}"),
+        ("duplicates", f"{report.duplicates:,}"),
+        (
+            "prompts shared with train",
+            ", ".join(f"{n:,} {split}" for split, n in report.shared_prompts.items()),
+        ),
+    ]
+    if report.trained_share is not None:
+        facts.append(("tokens trained", f"{report.trained_share:.0%}"))
+        facts.append(("end of turn trained", report.end_of_turn or "NO"))
+    for label, value in facts:
+        out.print(f"{label:26}{value}", markup=False)
+    out.print(f"\nRow {report.shown_row}, what is trained between ⟦ and ⟧:", style="bold")
+    shown = Text()
+    for text, trained in report.segments:
+        shown.append(f"⟦{text}⟧" if trained else text, style="green" if trained else "dim")
+    out.print(shown)
+    _print_warnings(report.warnings)
+
+
+def _print_facts(facts: DatasetFacts) -> None:
+    out, _ = _consoles()
+    counts = ", ".join(f"{count:,} {split}" for split, count in facts.examples.items())
+    out.print(
+        f"{facts.name}: {facts.format}, {counts}, fingerprint {facts.fingerprint}", style="bold", markup=False
+    )
+    out.print(f"meta-features, version {facts.meta_features_version} (--json prints the raw facts as well):")
+    for name, value in facts.meta_features.items():
+        out.print(f"  {name:40}{value:10.4g}", markup=False)
