@@ -1,5 +1,18 @@
 """Where runs live: SQL for many writers at once, Parquet to carry them, importers for what users have."""
 
+from tunecast.store.curves import Curves
+from tunecast.store.parquet import ImportCounts, export_parquet, import_parquet
+from tunecast.store.shipping import open_for_reading, shipped
 from tunecast.store.store import Store
+from tunecast.store.summaries import RunSummary
 
-__all__ = ["Store"]
+__all__ = [
+    "Curves",
+    "ImportCounts",
+    "RunSummary",
+    "Store",
+    "export_parquet",
+    "import_parquet",
+    "open_for_reading",
+    "shipped",
+]

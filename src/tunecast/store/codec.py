@@ -16,19 +16,20 @@ __all__ = ["dumps", "loads"]
 _MARK = "$float"
 
 
-def dumps(value: Any) -> str:
-    """Write ``value`` as strict JSON text, with keys in their own order.
+def dumps(value: Any, *, sort_keys: bool = False) -> str:
+    """Write ``value`` as strict JSON text.
 
     Args:
         value: Mappings with string keys, sequences, strings, numbers (also NaN, infinity), booleans, None.
+        sort_keys: Whether keys are put in order, as a hash needs, instead of kept in their own.
 
     Raises:
         TypeError: The value holds something else.
     """
     try:
-        return json.dumps(value, allow_nan=False, separators=(",", ":"), default=_plain)
+        return _strict(value, sort_keys)
     except ValueError:
-        return json.dumps(_marked(value), allow_nan=False, separators=(",", ":"), default=_plain)
+        return _strict(_marked(value), sort_keys)
 
 
 def loads(text: str | bytes) -> Any:
@@ -39,6 +40,10 @@ def loads(text: str | bytes) -> Any:
     """
     marked = _MARK in text if isinstance(text, str) else _MARK.encode() in text
     return json.loads(text, object_hook=_unmarked) if marked else json.loads(text)
+
+
+def _strict(value: Any, sort_keys: bool) -> str:
+    return json.dumps(value, allow_nan=False, separators=(",", ":"), default=_plain, sort_keys=sort_keys)
 
 
 def _plain(value: Any) -> Any:

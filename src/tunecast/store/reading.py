@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any, TypedDict
 
 import sqlalchemy as sa
 
 from tunecast.records import DatasetFacts, Machine, ModelFacts, Outcome, Run
-from tunecast.store.rows import Row, record, run_from_rows
+from tunecast.store.rows import Row, RunRows, record, run_from_rows
 from tunecast.store.schema import FACTS, points, runs
 
-__all__ = ["Facts", "Filters", "conditions", "load_runs", "page_of_ids"]
+__all__ = ["Facts", "Filters", "conditions", "load_bundles", "load_runs", "page_of_ids"]
 
 _KINDS: dict[str, type[Any]] = {
     "dataset_hash": DatasetFacts,
@@ -50,19 +50,18 @@ class Facts:
     """Facts by hash. What a hash names never changes, so each is read and built once."""
 
     def __init__(self) -> None:
-        self._known: dict[str, Any] = {}
+        self.rows: dict[str, Row] = {}
+        self.records: dict[str, Any] = {}
 
     def load(self, connection: sa.Connection, column: str, hashes: set[str]) -> None:
         """Read those of ``hashes`` that are not known yet; ``column`` says of which table."""
-        missing = sorted(hashes - self._known.keys())
+        missing = sorted(hashes - self.rows.keys())
         table = FACTS[column]
         for start in range(0, len(missing), 500):
             chosen = table.c.hash.in_(missing[start : start + 500])
-            for key, facts in connection.execute(sa.select(table.c.hash, table.c.facts).where(chosen)):
-                self._known[key] = record(_KINDS[column], facts)
-
-    def __getitem__(self, key: str) -> Any:
-        return self._known[key]
+            for row in _mappings(connection, sa.select(table).where(chosen)):
+                self.records[row["hash"]] = record(_KINDS[column], row["facts"])
+                self.rows[row["hash"]] = row
 
 
 def page_of_ids(
@@ -83,20 +82,28 @@ def page_of_ids(
     return [(started, run_id) for started, run_id in connection.execute(statement)]
 
 
-def load_runs(connection: sa.Connection, ids: Sequence[str], facts: Facts) -> list[Run]:
-    """Runs by id, in the given order; ids that the store lacks are left out. At most 500 at a time."""
+def load_bundles(connection: sa.Connection, ids: Sequence[str], facts: Facts) -> list[RunRows]:
+    """Runs as rows, in the order of their ids, at most 500; ids that the store lacks are left out."""
     rows = {row["id"]: row for row in _mappings(connection, sa.select(runs).where(runs.c.id.in_(ids)))}
     for column in FACTS:
         facts.load(connection, column, {row[column] for row in rows.values()})
     chosen = sa.select(points).where(points.c.run_id.in_(ids)).order_by(points.c.run_id, points.c.step)
     found = groupby(_mappings(connection, chosen), key=lambda row: row["run_id"])
-    curves: dict[str, list[Row]] = {run_id: list(rows_of_run) for run_id, rows_of_run in found}
-    return [_run(rows[run_id], facts, curves.get(run_id, [])) for run_id in ids if run_id in rows]
+    curves = {run_id: tuple(rows_of_run) for run_id, rows_of_run in found}
+    return [
+        RunRows(row, {column: facts.rows[row[column]] for column in FACTS}, curves.get(run_id, ()))
+        for run_id, row in ((run_id, rows[run_id]) for run_id in ids if run_id in rows)
+    ]
 
 
-def _run(row: Mapping[str, Any], facts: Facts, curve: list[Row]) -> Run:
-    dataset, model, machine = (facts[row[column]] for column in FACTS)
-    return run_from_rows(row, dataset, model, machine, curve)
+def load_runs(connection: sa.Connection, ids: Sequence[str], facts: Facts) -> list[Run]:
+    """Runs, in the order of their ids, at most 500; ids that the store lacks are left out."""
+    return [_run(bundle, facts) for bundle in load_bundles(connection, ids, facts)]
+
+
+def _run(bundle: RunRows, facts: Facts) -> Run:
+    dataset, model, machine = (facts.records[bundle.run[column]] for column in FACTS)
+    return run_from_rows(bundle.run, dataset, model, machine, bundle.points)
 
 
 def _mappings(connection: sa.Connection, statement: sa.Select[Any]) -> Iterator[Row]:

@@ -110,31 +110,23 @@ def _point(row: Mapping[str, Any]) -> Point:
     return Point(**flat, **parts)
 
 
-def _facts_row(value: DatasetFacts | ModelFacts | Machine) -> Row:
+def facts_row(value: DatasetFacts | ModelFacts | Machine) -> Row:
+    """The row of facts, under the hash of their content."""
     facts = facts_of(value)
     # Hashed as the strict JSON that is stored, so that NaN hashes the same on every machine.
-    row: Row = {"hash": stable_hash(dumps(_sorted(facts))), "facts": facts}
+    row: Row = {"hash": stable_hash(dumps(facts, sort_keys=True)), "facts": facts}
     if isinstance(value, Machine):
         return row | {"device": value.device}
     row["name"] = clean(value.name)
     return row | {"parameters": value.parameters} if isinstance(value, ModelFacts) else row
 
 
-def _sorted(value: Any) -> Any:
-    """The same value with mappings in order of their keys, so that order does not enter the hash."""
-    if isinstance(value, Mapping):
-        return {key: _sorted(value[key]) for key in sorted(value)}
-    if isinstance(value, (list, tuple)):
-        return [_sorted(inner) for inner in value]
-    return value
-
-
 def run_rows(run: Run) -> RunRows:
     """A run as rows."""
     facts = {
-        "dataset_hash": _facts_row(run.dataset),
-        "model_hash": _facts_row(run.model),
-        "machine_hash": _facts_row(run.machine),
+        "dataset_hash": facts_row(run.dataset),
+        "model_hash": facts_row(run.model),
+        "machine_hash": facts_row(run.machine),
     }
     row: Row = {name: getattr(run, name) for name in _PLAIN}
     row |= {"dataset": run.task.dataset, "model": run.task.model, "metric": run.task.metric}

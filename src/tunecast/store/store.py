@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +19,7 @@ from tunecast.store import writing
 from tunecast.store.connecting import WRITING, in_memory, is_busy, make_engine, parse_url, translated
 from tunecast.store.curves import Curves, load_curves
 from tunecast.store.migrating import migrate
-from tunecast.store.reading import Facts, Filters, conditions, load_runs, page_of_ids
+from tunecast.store.reading import Facts, Filters, conditions, load_bundles, load_runs, page_of_ids
 from tunecast.store.rows import RunRows, error_row, point_row, run_rows, score_json
 from tunecast.store.schema import runs, sessions
 from tunecast.store.summaries import RunSummary, load_summaries
@@ -132,7 +132,7 @@ class Store:
         Raises:
             StoreError: The store cannot be read.
         """
-        return (run_rows(run) for run in self.runs(**chosen))
+        return self._paged(load_bundles, chosen, None)
 
     def add_point(self, run_id: str, point: Point) -> None:
         """Append a point to a run's curve; durable when this returns. A step that is there stays as it is.
@@ -194,18 +194,7 @@ class Store:
         Raises:
             StoreError: The store cannot be read.
         """
-        after: tuple[float, str] | None = None
-        left = limit
-        while left is None or left > 0:
-            size = _PAGE if left is None else min(_PAGE, left)
-            with self._reading() as connection:
-                page = page_of_ids(connection, chosen, after, size)
-                found = load_runs(connection, [run_id for _, run_id in page], self._facts)
-            yield from found
-            if len(page) < size:
-                return
-            after = page[-1]
-            left = None if left is None else left - len(page)
+        return self._paged(load_runs, chosen, limit)
 
     def summaries(self, *, limit: int | None = None, **chosen: Unpack[Filters]) -> list[RunSummary]:
         """Runs in one line each, in order of their start, without curves; arguments as in :meth:`runs`.
@@ -252,6 +241,25 @@ class Store:
         """
         with self._reading() as connection:
             return list(connection.scalars(sa.select(sessions.c.id).order_by(sessions.c.id)))
+
+    def _paged(
+        self,
+        load: Callable[[sa.Connection, Sequence[str], Facts], list[T]],
+        chosen: Filters,
+        limit: int | None,
+    ) -> Iterator[T]:
+        after: tuple[float, str] | None = None
+        left = limit
+        while left is None or left > 0:
+            size = _PAGE if left is None else min(_PAGE, left)
+            with self._reading() as connection:
+                page = page_of_ids(connection, chosen, after, size)
+                found = load(connection, [run_id for _, run_id in page], self._facts)
+            yield from found
+            if len(page) < size:
+                return
+            after = page[-1]
+            left = None if left is None else left - len(page)
 
     @contextmanager
     def _reading(self) -> Iterator[sa.Connection]:

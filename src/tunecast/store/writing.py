@@ -27,7 +27,8 @@ def _insert_missing(connection: sa.Connection, table: sa.Table, rows: Iterable[R
     listed = list(rows)
     if not listed:
         return 0
-    return connection.execute(_insert(connection, table).on_conflict_do_nothing(), listed).rowcount
+    statement = _insert(connection, table).on_conflict_do_nothing()
+    return connection.execute(statement, listed, execution_options={"preserve_rowcount": True}).rowcount
 
 
 def add_points(connection: sa.Connection, rows: Iterable[Row]) -> int:

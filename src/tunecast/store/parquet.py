@@ -1,0 +1,223 @@
+"""Runs as one Parquet file: to carry them between machines, to merge stores, and to ship with the package.
+
+One row per run; its points are a list of structs, and its facts are JSON in dictionary-encoded columns, so
+that facts shared by thousands of runs take their space once. The file's metadata hold the version of this
+layout and a checksum of the content, which importing checks.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+
+import sqlalchemy as sa
+
+from tunecast.errors import StoreError
+from tunecast.records import DatasetFacts, Machine, ModelFacts
+from tunecast.store import sharing
+from tunecast.store.checksum import content_checksum
+from tunecast.store.codec import dumps, loads
+from tunecast.store.reading import Filters
+from tunecast.store.rows import Row, RunRows, facts_row, record
+from tunecast.store.schema import FACTS, points, runs
+from tunecast.store.store import Store
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["LAYOUT", "ImportCounts", "export_parquet", "import_parquet"]
+
+LAYOUT = 1
+"""Version of the file's layout; raised when an older reader would misunderstand a file."""
+
+_LAYOUT_KEY, _CHECKSUM_KEY = b"tunecast.layout", b"tunecast.checksum"
+_BATCH = 200  # runs of one transaction: other writers get their turn in between
+_FACTS_COLUMNS = {
+    "dataset_facts": ("dataset_hash", DatasetFacts),
+    "model_facts": ("model_hash", ModelFacts),
+    "machine_facts": ("machine_hash", Machine),
+}
+
+_POINT = "points.list.element."
+_MEASURED = (
+    *("validation_loss", "validation_nats_per_completion", "validation_bits_per_byte", "train_loss"),
+    *("gradient_norm", "training_wall", "training_cpu", "evaluation_wall", "evaluation_cpu"),
+    *("training_device", "evaluation_device", "load_average", "elapsed_seconds"),
+)
+
+
+@dataclass(frozen=True)
+class ImportCounts:
+    """What an import did: runs and points read, and those of them that the store did not have."""
+
+    runs: int
+    points: int
+    new_runs: int
+    new_points: int
+
+
+def export_parquet(
+    store: Store, path: str | Path, *, shareable: bool = True, **chosen: Unpack[Filters]
+) -> int:
+    """Write runs to a Parquet file, in order of their start; a file of that name is replaced at the end.
+
+    Args:
+        store: Where the runs are.
+        path: The file.
+        shareable: Whether only what :mod:`~tunecast.store.sharing` lists is written: no paths, names of hosts
+            or users, error texts or dataset texts.
+        chosen: ``task``, ``model``, ``method``, ``outcome``, ``session``: which runs.
+
+    Returns:
+        The number of runs written.
+
+    Raises:
+        StoreError: The store cannot be read, or the file not written.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    bundles = store.bundles(**chosen)
+    if shareable:
+        known: dict[str, Row] = {}
+        bundles = (sharing.shareable(bundle, known) for bundle in bundles)
+    rows = [_file_row(bundle) for bundle in bundles]
+    table = pa.Table.from_pylist(rows, schema=_schema())
+    metadata = {_LAYOUT_KEY: str(LAYOUT).encode(), _CHECKSUM_KEY: content_checksum(table).encode()}
+    unfinished = Path(f"{path}.{os.getpid()}.part")
+    try:
+        with unfinished.open("wb") as file:
+            pq.write_table(
+                table.replace_schema_metadata(metadata),
+                file,
+                compression="zstd",
+                compression_level=12,
+                dictionary_pagesize_limit=64_000_000,
+                **_encodings(),
+            )
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except OSError as error:
+        raise StoreError(f"The export {path} cannot be written: {error.strerror or error}.") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return len(rows)
+
+
+def _encodings() -> dict[str, list[str]]:
+    """Which columns have a dictionary, and which hold measurements, where one would only add bytes."""
+    names = [name for name in _schema().names if name != "points"]
+    others = [column.name for column in points.columns if column.name not in (*_MEASURED, "run_id")]
+    return {
+        "use_dictionary": names + [f"{_POINT}{name}" for name in others],
+        "use_byte_stream_split": [f"{_POINT}{name}" for name in _MEASURED],
+    }
+
+
+def import_parquet(path: str | Path, store: Store) -> ImportCounts:
+    """Merge the runs of a Parquet export into a store; what the store knows of a run stays.
+
+    Raises:
+        StoreError: The file is no export of Tunecast, is damaged or newer than this program, or the store
+            cannot be written.
+    """
+    table = _verified(Path(path))
+    new_runs = new_points = point_count = 0
+    try:
+        for batch in _batches(table):
+            added = store.merge(batch)
+            new_runs += added[0]
+            new_points += added[1]
+            point_count += sum(len(bundle.points) for bundle in batch)
+    except (KeyError, TypeError, ValueError) as error:
+        raise StoreError(f"{path} holds a run that cannot be understood: {error}.") from error
+    return ImportCounts(table.num_rows, point_count, new_runs, new_points)
+
+
+def _verified(path: Path) -> pa.Table:
+    """The table of a file whose layout and checksum are right."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not path.is_file():
+        raise StoreError(f"There is no file {path}.")
+    try:
+        file = pq.ParquetFile(path)
+        metadata: Mapping[bytes, bytes] = file.schema_arrow.metadata or {}
+        if _LAYOUT_KEY not in metadata:
+            raise StoreError(f"{path} is a Parquet file, but no export of Tunecast.")
+        layout = int(metadata[_LAYOUT_KEY])
+        if layout > LAYOUT:
+            raise StoreError(
+                f"{path} was written by a newer Tunecast (layout {layout}; this one knows {LAYOUT}).",
+                "Upgrade with: pip install --upgrade tunecast",
+            )
+        table = file.read()
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise StoreError(f"{path} is no Parquet file, or is damaged: {error}") from error
+    if content_checksum(table).encode() != metadata.get(_CHECKSUM_KEY):
+        raise StoreError(f"{path} is damaged or was altered: its checksum is wrong.", "Export it again.")
+    return table
+
+
+def _schema() -> pa.Schema:
+    """The layout, derived from the tables: a column that they gain is carried too."""
+    import pyarrow as pa
+
+    def kind(column: sa.Column[Any]) -> Any:
+        if isinstance(column.type, sa.BigInteger):
+            return pa.int64()
+        if isinstance(column.type, sa.Boolean):
+            return pa.bool_()
+        # Text, and JSON as text; the rest are doubles.
+        return pa.string() if isinstance(column.type, (sa.Text, sa.JSON)) else pa.float64()
+
+    def listed(table: sa.Table, left_out: Iterable[str]) -> list[pa.Field]:
+        return [pa.field(c.name, kind(c), c.nullable) for c in table.columns if c.name not in left_out]
+
+    point = pa.struct(listed(points, ["run_id"]))
+    facts = pa.dictionary(pa.int32(), pa.string())
+    return pa.schema(
+        listed(runs, FACTS)
+        + [pa.field(name, facts, False) for name in _FACTS_COLUMNS]
+        + [pa.field("points", pa.list_(point), False)]
+    )
+
+
+def _json_names() -> list[str]:
+    return [column.name for column in runs.columns if isinstance(column.type, sa.JSON)]
+
+
+def _file_row(bundle: RunRows) -> Row:
+    row: Row = {name: value for name, value in bundle.run.items() if name not in FACTS}
+    for name in _json_names():
+        row[name] = None if row[name] is None else dumps(row[name])
+    for name, (column, _) in _FACTS_COLUMNS.items():
+        row[name] = dumps(bundle.facts[column]["facts"])
+    row["points"] = bundle.points
+    return row
+
+
+def _batches(table: pa.Table) -> Iterator[list[RunRows]]:
+    # A few facts serve thousands of runs: each text is read once.
+    known: dict[str, Row] = {}
+    for start in range(0, table.num_rows, _BATCH):
+        rows = table.slice(start, _BATCH).to_pylist()
+        yield [_bundle(row, known) for row in rows]
+
+
+def _bundle(row: Row, known: dict[str, Row]) -> RunRows:
+    facts = {}
+    for name, (column, kind) in _FACTS_COLUMNS.items():
+        text = row[name]
+        if text not in known:
+            known[text] = facts_row(record(kind, loads(text)))
+        facts[column] = known[text]
+    run: Row = {column.name: row[column.name] for column in runs.columns if column.name not in FACTS}
+    run |= {column: facts[column]["hash"] for column in FACTS}
+    run |= {name: None if run[name] is None else loads(run[name]) for name in _json_names()}
+    return RunRows(run, facts, tuple({"run_id": run["id"], **point} for point in row["points"]))

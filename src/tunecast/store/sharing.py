@@ -1,0 +1,188 @@
+"""What leaves the house: only what is on the lists below. No path, host, user name, error or dataset text.
+
+Everything is kept by permission, nothing by the lack of a prohibition: a field that a later version adds is
+not shared until it is listed here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any
+
+from tunecast.records import DatasetFacts, Machine, ModelFacts, Score, Versions, stable_hash
+from tunecast.store.rows import Row, RunRows, facts_row, record
+from tunecast.store.schema import points
+
+__all__ = ["looks_like_path", "shareable"]
+
+_NUMBERS = (
+    *("seed", "full_length_tokens", "total_steps", "unique_examples", "max_length"),
+    *("trainable_parameters", "exclusive", "created_at"),
+)
+_HASHES = ("id", "validation_hash")
+_WORDS = ("metric", "method", "dtype", "outcome")
+_VERSIONS = tuple(field.name for field in fields(Versions))
+_SPLITS = ("train", "validation", "test")
+_MODEL_WORDS = ("family", "architecture")
+_POINT_NUMBERS = tuple(
+    column.name for column in points.columns if column.name not in ("run_id", "checkpoint_hash")
+)
+
+# Parts of a model's configuration that name places or hold text of a dataset.
+_CONFIG_DROPPED = re.compile(r"path|dir|file|url|token$|label|task_specific|prompt|template", re.IGNORECASE)
+# A word of a program: an identifier, a version, a hub id's part; not a sentence, not a path.
+_WORD = re.compile(r"[\w.+:-]{1,80}")
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+_NUMERIC = re.compile(r"-?[0-9.e+-]{1,32}")
+_SUFFIX = re.compile(
+    r"\.(jsonl?|csv|tsv|txt|md|parquet|arrow|gguf|safetensors|gz|zst|zip|ya?ml|sqlite|db)$", re.IGNORECASE
+)
+
+
+def looks_like_path(text: str) -> bool:
+    """Whether a name is rather a place on a disk than a hub id (``organisation/name``) or a plain name."""
+    if "\\" in text or text.startswith(("/", "~", ".")) or re.match(r"[A-Za-z]:|[a-z0-9+]+://", text):
+        return True
+    return text.count("/") > 1 or ("/" in text and _SUFFIX.search(text) is not None)
+
+
+def shareable(rows: RunRows, known: dict[str, Row]) -> RunRows:
+    """The same run without anything that is not listed in this module; facts get new hashes.
+
+    Args:
+        rows: The run.
+        known: Facts that were made shareable before, by their old hashes; filled here, since few facts serve
+            thousands of runs.
+    """
+    old = rows.run
+    facts: dict[str, Row] = {}
+    for column, keep in _FACTS.items():
+        given = rows.facts[column]
+        if given["hash"] not in known:
+            known[given["hash"]] = facts_row(keep(given["facts"]))
+        facts[column] = known[given["hash"]]
+    run: Row = {name: old[name] for name in _NUMBERS}
+    run |= {name: _word(old[name]) for name in _WORDS}
+    run |= {name: _hash(old[name]) for name in _HASHES}
+    run |= {name: _name(old[name]) for name in ("dataset", "model")}
+    run |= {name: row["hash"] for name, row in facts.items()}
+    run |= {
+        # A session's name may be a folder's or a person's.
+        "session": stable_hash(old["session"], 12),
+        "hyperparameters": _words(old["hyperparameters"]),
+        "versions": {name: _word(old["versions"].get(name, "")) for name in _VERSIONS},
+        "error_kind": None if old["error_kind"] is None else _word(old["error_kind"]) or "Error",
+        "error_text": None,
+        "validation": _score(old["validation"]),
+        "test": _score(old["test"]),
+        "extra": _numbers(old["extra"]),
+    }
+    return RunRows(run, facts, tuple(_point(point, run["id"]) for point in rows.points))
+
+
+def _dataset(facts: Mapping[str, Any]) -> DatasetFacts:
+    return DatasetFacts(
+        name=_name(facts["name"]),
+        format=_word(facts["format"]),
+        fingerprint=_hash(facts["fingerprint"]),
+        examples={split: count for split, count in facts["examples"].items() if split in _SPLITS},
+        facts=_numbers(facts["facts"]),
+        meta_features=_numbers(facts["meta_features"]),
+        meta_features_version=facts["meta_features_version"],
+    )
+
+
+def _model(facts: Mapping[str, Any]) -> ModelFacts:
+    given = {field.name for field in fields(ModelFacts)} - {"name", "config", "weights_hash", *_MODEL_WORDS}
+    kept: Row = {name: facts[name] for name in given if _is_number(facts.get(name, ""))}
+    kept |= {name: _word(facts[name]) for name in _MODEL_WORDS}
+    kept |= {"name": _name(facts["name"]), "weights_hash": _hash(facts["weights_hash"])}
+    return record(ModelFacts, kept | {"config": _config(facts["config"])})
+
+
+def _machine(facts: Mapping[str, Any]) -> Machine:
+    given = {field.name for field in fields(Machine)} - {"device"}
+    kept: Row = _numbers({name: facts[name] for name in given})
+    return record(Machine, kept | {"device": _word(facts["device"])})
+
+
+_FACTS: dict[str, Callable[[Mapping[str, Any]], DatasetFacts | ModelFacts | Machine]] = {
+    "dataset_hash": _dataset,
+    "model_hash": _model,
+    "machine_hash": _machine,
+}
+
+
+def _score(score: Mapping[str, Any] | None) -> Row | None:
+    if score is None:
+        return None
+    kept = {field.name: score.get(field.name) for field in fields(Score)}
+    return kept | {"metric_name": _word(score.get("metric_name", ""))}
+
+
+def _point(row: Row, run_id: str) -> Row:
+    kept = {name: row[name] for name in _POINT_NUMBERS}
+    kept["validation_metric_name"] = _word(row["validation_metric_name"])
+    return kept | {"run_id": run_id, "checkpoint_hash": ""}
+
+
+def _config(config: Mapping[str, Any]) -> Row:
+    """A model's configuration: its numbers and words, by names that are no places."""
+    kept: Row = {}
+    for name, value in config.items():
+        if _CONFIG_DROPPED.search(name) or not _IDENTIFIER.fullmatch(name):
+            continue
+        if isinstance(value, Mapping):
+            kept[name] = _config(value)
+        elif _is_number(value) or (isinstance(value, str) and _WORD.fullmatch(value)):
+            kept[name] = value
+        elif isinstance(value, (list, tuple)):
+            kept[name] = [v for v in value if _is_number(v) or (isinstance(v, str) and _WORD.fullmatch(v))]
+    return kept
+
+
+def _words(values: Mapping[str, Any]) -> Row:
+    """Hyperparameters: numbers and single words; a list of module names is one too."""
+    listed = re.compile(r"[\w.+:, |()*$\\-]{1,300}")
+    return {
+        name: value
+        for name, value in values.items()
+        if _IDENTIFIER.fullmatch(name)
+        and (_is_number(value) or (isinstance(value, str) and listed.fullmatch(value)))
+    }
+
+
+def _numbers(value: Any) -> Any:
+    """Facts: numbers only, in mappings by identifiers or numbers, and in lists."""
+    if isinstance(value, Mapping):
+        kept = {name: _numbers(inner) for name, inner in value.items() if _is_key(name)}
+        return {name: inner for name, inner in kept.items() if inner is not None}
+    if isinstance(value, (list, tuple)):
+        return [inner for inner in map(_numbers, value) if inner is not None]
+    return value if _is_number(value) else None
+
+
+def _is_key(name: str) -> bool:
+    return bool(_IDENTIFIER.fullmatch(name) or _NUMERIC.fullmatch(name))
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or isinstance(value, (bool, int, float))
+
+
+def _word(text: Any) -> str:
+    return text if isinstance(text, str) and _WORD.fullmatch(text) else ""
+
+
+def _hash(text: str) -> str:
+    """A hash as it is; anything else hashed."""
+    return text if not text or re.fullmatch(r"[0-9a-f]{8,64}", text) else stable_hash(text)
+
+
+def _name(text: str) -> str:
+    """The name of a dataset or a model: its last part where it is a path."""
+    if not looks_like_path(text):
+        return text
+    return re.split(r"[/\\]", text.rstrip("/\\"))[-1] or "unnamed"

@@ -1,0 +1,49 @@
+"""The shipped meta-dataset, and stores that are only read."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sample_runs import sample_run
+from tunecast.errors import StoreError
+from tunecast.store import Store, export_parquet, open_for_reading, shipped, shipping
+
+
+def test_shipped_is_a_file_or_nothing() -> None:
+    path = shipped()
+    assert path is None or path.is_file()
+
+
+def test_what_is_shipped_is_sound() -> None:
+    if shipped() is None:
+        pytest.skip("no meta-dataset is shipped yet")
+    with open_for_reading() as store:
+        assert store.summaries()
+
+
+def test_nothing_shipped_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shipping, "shipped", lambda: None)
+    with pytest.raises(StoreError, match="without a meta-dataset"):
+        open_for_reading()
+
+
+def test_a_store_or_an_export_can_be_read(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "runs.sqlite") as store:
+        store.put(sample_run(1))
+        export_parquet(store, tmp_path / "runs.parquet", shareable=False)
+    for name in ("runs.sqlite", "runs.parquet"):
+        with open_for_reading(tmp_path / name) as store:
+            assert list(store.runs()) == [sample_run(1)]
+    with pytest.raises(StoreError, match="There is no store"):
+        open_for_reading(tmp_path / "absent.sqlite")
+
+
+def test_the_store_needs_no_training_libraries() -> None:
+    heavy = ("torch", "transformers", "peft", "pandas", "pyarrow", "alembic", "numpy")
+    code = f"import sys, tunecast.store; print([name for name in {heavy} if name in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
