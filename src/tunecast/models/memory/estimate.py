@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["FRAMEWORK_BYTES", "cached_dry_run", "estimate_memory"]
 
-FRAMEWORK_BYTES: Mapping[str, int] = {"cuda": 600_000_000, "cpu": 550_000_000}
-"""What a process holds before any tensor: on CUDA the context with its kernels and cuBLAS's workspace, on a CPU
-the interpreter with torch, transformers and peft imported (measured: 0.5 to 0.6 GB)."""
+FRAMEWORK_BYTES: Mapping[str, int] = {"cuda": 600_000_000, "cpu": 400_000_000}
+"""What a process holds before any tensor: on CUDA the context with its kernels and cuBLAS's workspace, on a
+CPU the interpreter with torch, transformers and peft imported (measured: 0.40 GB)."""
 
 _dry_runs: dict[str, DryRun] = {}
 
@@ -32,9 +32,9 @@ def estimate_memory(config: Any, request: MemoryRequest) -> MemoryEstimate:
       temporaries, the moment of most bytes of a dry run (see :mod:`tunecast.models.memory.ledger`);
     * step: weights + adapters + gradients + optimiser state + the optimiser's temporaries;
 
-    and evaluation the higher of scoring a batch and of generation with its key-value cache, beside the optimiser
-    state. Sharding over n devices divides optimiser state (zero1), gradients (zero2) and weights (zero3, fsdp) by
-    n; the last gathers two layers at a time.
+    and evaluation the higher of scoring a batch and of generation with its key-value cache, beside the
+    optimiser state. Sharding over n devices divides optimiser state (zero1), gradients (zero2) and weights
+    (zero3, fsdp) by n; the last gathers two layers at a time.
 
     Args:
         config: A transformers ``PretrainedConfig``; a model's ``config.json`` is enough.
@@ -102,7 +102,7 @@ def _adjusted(parts: Mapping[str, int], run: DryRun, request: MemoryRequest) -> 
         out["weights"] -= run.saved_by_quantisation
         out["workspace"] = out.get("workspace", 0) + run.unpacked_bytes
     if request.adapter is None and request.convention == "tunecast":
-        # The worker's own base model stays loaded in the type of compute beside the float32 copy that is trained.
+        # The worker's own base model stays loaded, in the type of compute, beside the trained copy.
         element_bytes = {"float32": 4}.get(request.compute_dtype, 2)
         out["weights"] += run.trainable_parameters * element_bytes
     return _sharded(out, run, request)

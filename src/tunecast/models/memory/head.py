@@ -11,7 +11,7 @@ __all__ = ["only_rows"]
 
 @contextmanager
 def only_rows(model: Any, rows: int) -> Iterator[None]:
-    """Let the output head of ``model`` see ``rows`` of its input's rows, gathered as indexing by labels would.
+    """Let the output head of ``model`` see ``rows`` of its input's rows, gathered by an index.
 
     Args:
         model: A transformers or peft model with output embeddings.

@@ -1,9 +1,10 @@
-"""Follows every tensor of a dry run: which bytes live when, and how much arithmetic and traffic each kernel costs.
+"""Follows every tensor of a dry run: which bytes live when, and what each kernel computes and moves.
 
-On the meta device a model runs with shapes only: nothing is computed and nothing is allocated, yet every operation
-of the forward pass, of autograd and of the adapters is dispatched in its true order. The ledger watches that
-stream below autograd, so what it counts is exact for any architecture and any peft method: a storage is counted
-once however many views it has, from the operation that makes it until the last reference to it dies.
+On the meta device a model runs with shapes only: nothing is computed and nothing is allocated, yet every
+operation of the forward pass, of autograd and of the adapters is dispatched in its true order. The ledger
+watches that stream below autograd, so what it counts is exact for any architecture and any peft method: a
+storage is counted once however many views it has, from the operation that makes it until the last reference
+to it dies.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class Ledger(TorchDispatchMode):
     """Counts live bytes and work of everything that runs inside it.
 
     Args:
-        granularity: Bytes that an allocation is rounded up to: 512 on CUDA (its caching allocator), 1 on a CPU.
+        granularity: Bytes that an allocation is rounded up to: 512 on CUDA (caching allocator), 1 on a CPU.
         vocabulary: Last dimension by which logits are recognised.
     """
 
@@ -181,7 +182,7 @@ def _size(tensor: torch.Tensor) -> int:
 
 
 def _scalar_without_data(tensor: torch.Tensor) -> bool | int | float:
-    """The answer to a question about values: false or zero, which takes the general branch (a padded batch)."""
+    """The answer to a question about values: false or zero, which takes the branch of a padded batch."""
     if tensor.dtype == torch.bool:
         return False
     return 0.0 if tensor.dtype.is_floating_point else 0

@@ -17,9 +17,9 @@ _EIGHT_BIT_BLOCK = 256
 def state_bytes(optimizer: str, shapes: Shapes) -> int:
     """Bytes of optimiser state.
 
-    ``adamw`` keeps two tensors in the parameter's type, ``lion`` one, ``sgd`` without momentum none; ``adamw-8bit``
-    two bytes per element and a float32 scale per block of 256; ``adafactor`` one float32 value per row and column
-    of a matrix, one per element of a vector (Shazeer & Stern, arXiv 1804.04235).
+    ``adamw`` keeps two tensors in the parameter's type, ``lion`` one, ``sgd`` without momentum none;
+    ``adamw-8bit`` two bytes per element and a float32 scale per block of 256; ``adafactor`` one float32 value
+    per row and column of a matrix, one per element of a vector (Shazeer & Stern, arXiv 1804.04235).
 
     Args:
         optimizer: Name of the optimiser.

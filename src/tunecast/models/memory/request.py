@@ -32,24 +32,25 @@ class MemoryRequest:
 
     Args:
         adapter: The peft configuration as JSON (``peft_type``, ``r``, ...), None for full finetuning.
-        precision: Type of frozen weights and of compute; with ``8-bit`` and ``4-bit`` the frozen linear layers are
-            quantised and compute is bfloat16.
+        precision: Type of frozen weights and of compute; with ``8-bit`` and ``4-bit`` the frozen linear
+            layers are quantised and compute is bfloat16.
         optimizer: Determines state and the temporaries of a step; ``none`` for methods without one.
         batch_size: Examples of one forward pass on one device.
         max_length: Longest sequence in tokens; for an encoder-decoder the length of its input.
-        label_tokens: Tokens of an example that carry a label: logits of the ``tunecast`` convention, decoder length
-            of an encoder-decoder. None takes ``max_length``, the upper bound.
+        label_tokens: Tokens of an example that carry a label: logits of the ``tunecast`` convention, decoder
+            length of an encoder-decoder. None takes ``max_length``, the upper bound.
         eval_batch_size: Examples of one forward pass of evaluation; None takes ``batch_size``.
         max_new_tokens: Tokens generated per prompt in evaluation, 0 when nothing is generated.
-        prompt_length: Longest prompt that is generated from; None takes ``max_length`` less ``max_new_tokens``.
+        prompt_length: Longest prompt that is generated from; None takes ``max_length`` less
+            ``max_new_tokens``.
         gradient_checkpointing: Whether only each layer's input is kept and the rest recomputed.
-        attention: ``flash`` takes no mask and shares keys among query heads; ``sdpa`` carries the mask of a padded
-            batch; ``eager`` keeps the scores.
+        attention: ``flash`` takes no mask and shares keys among query heads; ``sdpa`` carries the mask of a
+            padded batch; ``eager`` keeps the scores.
         convention: ``tunecast``: what is trained is float32, compute is autocast, logits only where there are
             labels. ``hf-trainer``: weights trained in the type they are loaded in, logits everywhere.
         adapter_dtype: Type of the adapter's weights; None for float32, as peft makes them.
-        sharding: What is spread over ``devices``: ``zero1`` optimiser state, ``zero2`` gradients too, ``zero3`` and
-            ``fsdp`` weights too.
+        sharding: What is spread over ``devices``: ``zero1`` optimiser state, ``zero2`` gradients too,
+            ``zero3`` and ``fsdp`` weights too.
         devices: Number of devices that share.
         device: Kind of device, ``cpu`` or ``cuda``.
         device_memory_bytes: What there is on one device; None leaves ``fits`` unanswered.
@@ -103,7 +104,8 @@ class MemoryEstimate:
     Args:
         total_bytes: What the process holds at most: the higher of both peaks, and the framework.
         parts: Bytes by part at that moment (``weights``, ``adapters``, ``gradients``, ``optimizer_state``,
-            ``activations``, ``logits``, ``workspace``, ``kv_cache``, ``framework``); they add up to ``total_bytes``.
+            ``activations``, ``logits``, ``workspace``, ``kv_cache``, ``framework``); they add up to
+            ``total_bytes``.
         training_parts: Bytes by part at the peak of training, without the framework.
         evaluation_parts: Bytes by part at the peak of evaluation, without the framework.
         trainable_parameters: Number of parameters that are trained, tied ones once.

@@ -53,7 +53,8 @@ def peft_config_from(adapter: Mapping[str, Any], *, encoder_decoder: bool) -> An
     """The peft configuration object of a JSON such as ``adapter_config.json``; unknown fields are dropped.
 
     Raises:
-        ConfigurationError: ``peft_type`` is missing or unknown to the installed peft, or a field has a bad value.
+        ConfigurationError: ``peft_type`` is missing or unknown to the installed peft, or a field has a bad
+            value.
     """
     from peft import PEFT_TYPE_TO_CONFIG_MAPPING
 
