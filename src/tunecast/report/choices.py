@@ -9,12 +9,11 @@ from typing import Any
 from tunecast.records import Scalar
 from tunecast.report.figures import Plot, Style, log_axis, loss_range, method_styles, new_figure, scatter
 from tunecast.report.numbers import compact, rate
-from tunecast.report.trials import TrialView, chosen_to_draw, grouped
+from tunecast.report.trials import DOTS_DRAWN, TrialView, chosen_to_draw, grouped
 from tunecast.report.wording import value_text
 
 __all__ = ["hyperparameter_plots"]
 
-POINTS_DRAWN = 400
 PANELS = 13
 ORDINAL_VALUES = 8
 """A hyperparameter with at most this many values (fractions: each used often) is drawn as equal steps."""
@@ -23,7 +22,7 @@ ORDINAL_VALUES = 8
 def hyperparameter_plots(trials: Sequence[TrialView]) -> list[Plot]:
     """Panels for the hyperparameters that varied, learning rate first and largest."""
     usable = [trial for trial in trials if trial.best_loss is not None]
-    drawn = chosen_to_draw(usable, POINTS_DRAWN)
+    drawn = chosen_to_draw(usable, DOTS_DRAWN)
     varied = _varied(usable)
     if "learning_rate" in varied:
         varied.remove("learning_rate")
@@ -77,7 +76,7 @@ def _position(value: Scalar, steps: list[Scalar] | None, index: int) -> float:
     """Where a value lies; equal values are spread a little by a fixed pattern, lest dots hide dots."""
     if steps is None:
         return float(value)
-    return steps.index(value) + ((index * 0.618) % 1 - 0.5) * 0.4
+    return steps.index(value) + ((index * 0.618 + 0.5) % 1 - 0.5) * 0.4
 
 
 def _axis(name: str, values: Sequence[Scalar], steps: list[Scalar] | None) -> dict[str, Any]:

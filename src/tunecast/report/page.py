@@ -20,13 +20,15 @@ from tunecast.report.tables import (
     pretty_json,
     version_facts,
 )
-from tunecast.report.trials import TrialView, view_trials, zero_shot_loss
+from tunecast.report.trials import DOTS_DRAWN, TrialView, view_trials, zero_shot_loss
 from tunecast.report.wording import find_contender, verdict
 
 if TYPE_CHECKING:
     from tunecast.report.figures import Plot, Style
 
 __all__ = ["write_report"]
+
+SAMPLED = "At most {} of {:,} trials are drawn: the best, and an even sample of the rest."
 
 
 def write_report(record: SessionRecord, runs: Sequence[Run], path: Path) -> None:
@@ -77,6 +79,7 @@ def _values(record: SessionRecord, runs: Sequence[Run]) -> dict[str, Any]:
         "figures": [(plot.name, Markup(_figure_json(plot))) for group in sections.values() for plot in group],
         "failures": failures_table(trials),
         "trials": len(trials),
+        "sampled": SAMPLED.format(DOTS_DRAWN, len(trials)) if len(trials) > DOTS_DRAWN else "",
         "data": data_facts(runs[0]) if runs else {},
         "hardware": hardware_facts(runs[0].machine) if runs else {},
         "versions": version_facts(record),

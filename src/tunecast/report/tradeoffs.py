@@ -19,12 +19,10 @@ from tunecast.report.figures import (
     scatter,
 )
 from tunecast.report.numbers import compact, finite, with_interval
-from tunecast.report.trials import TrialView, chosen_to_draw, grouped
+from tunecast.report.trials import DOTS_DRAWN, TrialView, chosen_to_draw, grouped
 from tunecast.report.wording import CONTENDER_NAMES
 
 __all__ = ["cost_plots", "pareto_front", "scores_plot"]
-
-POINTS_DRAWN = 400
 
 
 def scores_plot(record: SessionRecord) -> Plot | None:
@@ -98,7 +96,12 @@ def _cost_plot(
         )
     )  # fmt: skip
     limits = loss_range([trial.best_loss or 0.0 for trial in usable])
-    drawn = chosen_to_draw(usable, POINTS_DRAWN)
+    # The front is that of all trials; those on it are drawn, however many others are left out.
+    sample = chosen_to_draw(usable, DOTS_DRAWN)
+    kept = {trial.run.id for trial in sample}
+    drawn = sample + [
+        trial for trial in usable if trial.run.id not in kept and (cost(trial), trial.best_loss) in front
+    ]
     styles = method_styles(trials)
     for method, own in grouped(drawn, styles):
         sizes = [12.0 if trial.incumbent else 8.0 for trial in own]

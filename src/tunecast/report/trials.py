@@ -10,9 +10,11 @@ from tunecast.records import Point, Run, SessionRecord
 from tunecast.report.numbers import decimal, finite, rate
 from tunecast.report.wording import find_contender, learning_rate, value_text
 
-__all__ = ["TrialView", "chosen_to_draw", "grouped", "view_trials", "zero_shot_loss"]
+__all__ = ["DOTS_DRAWN", "TrialView", "chosen_to_draw", "grouped", "view_trials", "zero_shot_loss"]
 
 HOVER_CHARACTERS = 600
+DOTS_DRAWN = 400
+"""Most trials that a plot of dots shows; a browser slows down beyond."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,99 @@
+"""The report in a real browser: nothing complains, every plot is drawn, nothing overflows, both themes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from report.browser import Browser, Page, chromium, find_chromium
+from report.sample_session import failures, full_session, make_record, make_runs
+from tunecast.report import write_report
+
+DRAWN = """[...document.querySelectorAll('.plot')].map(
+  (plot) => plot.querySelectorAll('.main-svg').length > 0 && plot.querySelectorAll('.trace').length > 0)"""
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    program = find_chromium()
+    if program is None:
+        if os.environ.get("CI") == "true" and Path("/etc/debian_version").exists():
+            pytest.fail("Debian's package chromium is missing: apt-get install chromium")
+        pytest.skip("no Chromium on this machine: apt-get install chromium")
+    with chromium(program, tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    record, runs = full_session()
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    write_report(record, runs, path)
+    return path
+
+
+def assert_sound(page: Page, path: Path) -> None:
+    page.open(path)
+    assert page.problems == []
+    assert page.requests == [path.resolve().as_uri()]
+    drawn = page.evaluate(DRAWN)
+    assert drawn
+    assert all(drawn)
+    root = "document.documentElement.dataset"
+    assert page.evaluate(f"{root}.plots") == page.evaluate(f"{root}.plotsExpected") == str(len(drawn))
+    assert page.evaluate("window.hacked") is None
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize(("width", "phone"), [(1280, False), (390, True), (320, True)])
+def test_every_plot_is_drawn_and_nothing_overflows(
+    browser: Browser, report: Path, width: int, phone: bool, dark: bool
+) -> None:
+    page = browser.page()
+    page.emulate(width, 844, dark=dark, phone=phone)
+    assert_sound(page, report)
+    page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    assert page.evaluate("innerWidth") == width
+    assert page.evaluate("document.scrollingElement.scrollWidth") <= width
+    assert page.evaluate("document.documentElement.dataset.theme") == ("dark" if dark else "light")
+
+
+def test_theme_follows_the_reader_while_the_page_is_open(browser: Browser, report: Path) -> None:
+    page = browser.page()
+    page.emulate(1280, 900)
+    page.open(report)
+    colour = "document.querySelector('#plot-curves .xtitle').style.fill"
+    light = page.evaluate(colour)
+    page.emulate(1280, 900, dark=True)
+    page.wait_for("document.documentElement.dataset.theme === 'dark'")
+    assert page.evaluate(colour) != light
+    assert page.problems == []
+
+
+def test_legend_hides_and_shows_a_method(browser: Browser, report: Path) -> None:
+    page = browser.page()
+    page.emulate(1280, 900)
+    page.open(report)
+    traces = "document.querySelectorAll('#plot-cost-seconds .trace').length"
+    button = (
+        "[...document.querySelectorAll('.legend button')].filter((one) => one.textContent == 'full').at(-2)"
+    )
+    before = page.evaluate(traces)
+    page.evaluate(f"{button}.click()")
+    page.wait_for(f"{traces} === {before - 1}")
+    assert page.evaluate(f"{button}.getAttribute('aria-pressed')") == "false"
+    page.evaluate(f"{button}.click()")
+    page.wait_for(f"{traces} === {before}")
+
+
+@pytest.mark.parametrize("trials", [1, 1000])
+def test_few_and_many_trials(browser: Browser, tmp_path: Path, trials: int) -> None:
+    runs = [*make_runs(trials), *failures()]
+    write_report(make_record(runs, metric=False), runs, tmp_path / "report.html")
+    page = browser.page()
+    page.emulate(390, 844, phone=True)
+    assert_sound(page, tmp_path / "report.html")
+    assert page.evaluate("document.scrollingElement.scrollWidth") <= 390

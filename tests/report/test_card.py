@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from report.sample_session import full_session, make_record, make_runs
+from tunecast.records import Pipeline, Run, SessionRecord
+from tunecast.report import model_card
+
+
+def delivered() -> tuple[SessionRecord, Run]:
+    record, runs = full_session()
+    winner = record.contender("incumbent")
+    return record, next(run for run in runs if run.id == winner.run)
+
+
+def front_matter(card: str) -> dict[str, Any]:
+    found = re.match(r"---\n(.*?)\n---\n", card, re.S)
+    assert found
+    values: dict[str, Any] = yaml.safe_load(found[1])
+    return values
+
+
+def test_front_matter_of_an_adapter() -> None:
+    record, run = delivered()
+    values = front_matter(model_card(record, run, base_model="org/base"))
+    assert values == {
+        "library_name": "peft",
+        "base_model": "org/base",
+        "pipeline_tag": "text-generation",
+        "tags": ["tunecast", "finetuning", "lora"],
+        "base_model_relation": "adapter",
+    }
+
+
+def test_front_matter_of_a_whole_model_chosen_by_a_metric() -> None:
+    record, run = delivered()
+    run = dataclasses.replace(run, pipeline=Pipeline("full", {"learning_rate": 1e-5}))
+    values = front_matter(model_card(dataclasses.replace(record, objective="rouge_l"), run, base_model="a/b"))
+    assert values["library_name"] == "transformers"
+    assert values["base_model_relation"] == "finetune"
+    assert values["metrics"] == ["rouge_l"]
+
+
+@pytest.mark.parametrize("name", ["a: b", "- x", "'\"", "# no", "<script>x</script>", "line\nbreak\n---\n"])
+def test_hostile_names_leave_yaml_and_markdown_whole(name: str) -> None:
+    record, run = delivered()
+    record = dataclasses.replace(
+        record, task=dataclasses.replace(record.task, dataset=name), warnings=(name,)
+    )
+    run = dataclasses.replace(run, model=dataclasses.replace(run.model, name=name))
+    card = model_card(record, run, base_model="./folder")
+    assert front_matter(card)["tags"][0] == "tunecast"
+    assert "<script" not in card
+    assert card.count("\n---\n") == 1
+
+
+def test_card_says_what_chose_it_and_how_it_compares() -> None:
+    record, run = delivered()
+    card = model_card(record, run, base_model="smollm2")
+    assert "**The loss** on the validation split chose" in card
+    assert "| **incumbent** (this model) | 2.708 (2.658 to 2.758) |" in card
+    assert "| zero-shot | 4.163 (4.113 to 4.213) |" in card
+    assert "**rouge_l**" in model_card(dataclasses.replace(record, objective="rouge_l"), run, base_model="x")
+
+
+def test_card_holds_hyperparameters_data_hardware_versions_seed() -> None:
+    record, run = delivered()
+    card = model_card(record, run, base_model="smollm2")
+    for name in run.pipeline.hyperparameters:
+        assert f"| `{name}` |" in card
+    for text in (
+        run.dataset.fingerprint,
+        "2,242 train",
+        "cpu, 2 cores",
+        "| torch | 2.13.0 |",
+        "| seed | 0 |",
+    ):
+        assert text in card
+    assert "31 of 2,242 completions were cut" in card
+
+
+def test_card_says_where_the_base_lies() -> None:
+    record, run = delivered()
+    assert "lies in `base/` beside the adapter" in model_card(record, run, base_model="smollm2")
+    assert "must be at hand" in model_card(record, run, base_model="org/base")
+
+
+def test_card_of_an_untouched_base() -> None:
+    runs = make_runs(1)
+    card = model_card(make_record(runs, winner="zero_shot"), runs[0], base_model="org/base")
+    assert "The untouched base model" in card
+    assert "Zero-shot won" in card
+    assert "## Pipeline" not in card
+    assert "base_model_relation" not in front_matter(card)

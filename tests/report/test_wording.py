@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from report.sample_session import full_session, make_record, make_runs
+from tunecast.records import Contender, Score, SessionRecord
+from tunecast.report.wording import describe_pipeline, learning_rate, verdict
+
+
+def with_test(record: SessionRecord, name: str, **changes: object) -> SessionRecord:
+    """The record with fields of one contender's test score replaced."""
+
+    def change(one: Contender) -> Contender:
+        if one.name != name:
+            return one
+        test: Score = dataclasses.replace(one.test, **changes)  # type: ignore[arg-type]
+        return dataclasses.replace(one, test=test)
+
+    return dataclasses.replace(record, contenders=tuple(map(change, record.contenders)))
+
+
+def test_clear_winner_is_said_with_its_margin_and_cost() -> None:
+    record, runs = full_session()
+    words = verdict(record, runs)
+    assert words.headline.startswith("The search won: lora at learning rate ")
+    assert words.certain
+    text = " ".join(words.sentences)
+    assert "Against zero-shot: 1.455 lower (35%)" in text
+    assert "Against the expert pipeline: 0.231 lower (8%)" in text
+    assert (
+        words.sentences[-1]
+        == "Cost: 4 min 51 s of the session's budget (5m) for 29 trials, 4 of which failed."
+    )
+
+
+def test_overlapping_intervals_are_called_uncertain() -> None:
+    record, runs = full_session()
+    record = with_test(record, "expert", loss=2.75, loss_low=2.70, loss_high=2.80)
+    words = verdict(record, runs)
+    assert not words.certain
+    assert "intervals of winner and the expert pipeline overlap: this difference is not certain" in str(words)
+
+
+def test_missing_intervals_are_called_unknown() -> None:
+    record, runs = full_session()
+    words = verdict(with_test(record, "expert", loss_low=None), runs)
+    assert not words.certain
+    assert "Without intervals nobody knows how certain the difference to the expert pipeline is" in str(words)
+
+
+@pytest.mark.parametrize(
+    ("winner", "headline"),
+    [
+        ("zero_shot", "Zero-shot won: no finetuning beat the untouched base model"),
+        ("expert", "The expert pipeline won: the search found nothing better"),
+    ],
+)
+def test_other_winners_are_said_plainly(winner: str, headline: str) -> None:
+    record, runs = full_session()
+    words = verdict(dataclasses.replace(record, winner=winner), runs)
+    assert words.headline == headline
+
+
+def test_winner_that_is_worse_by_loss_is_not_called_lower() -> None:
+    record, runs = full_session()
+    words = verdict(dataclasses.replace(record, winner="zero_shot"), runs)
+    assert "1.224 higher (42%) than its 2.939" in str(words)
+
+
+def test_incumbent_that_is_the_expert_pipeline_wins_as_the_expert() -> None:
+    runs = make_runs(1)
+    words = verdict(make_record(runs), runs)
+    assert words.headline == "The expert pipeline won: the search found nothing better"
+    assert "Against the expert" not in str(words)
+
+
+def test_metric_decides_where_it_is_the_objective() -> None:
+    record, runs = full_session()
+    words = verdict(dataclasses.replace(record, objective="rouge_l"), runs)
+    assert words.sentences[0].startswith("Rouge_l 0.296 (0.275 to 0.317), test loss 2.708")
+    assert "Against the expert pipeline: rouge_l 0.048 higher than its 0.248" in str(words)
+
+
+def test_nothing_to_deliver() -> None:
+    record, runs = full_session()
+    words = verdict(dataclasses.replace(record, contenders=(), winner=""), runs)
+    assert words.headline == "No model could be delivered"
+
+
+def test_pipeline_in_one_line() -> None:
+    pipeline = dataclasses.replace(
+        make_runs(1)[1].pipeline,
+        hyperparameters={"learning_rate": 2e-4, "use_dora": True, "lora_dropout": 0.05},
+    )
+    assert describe_pipeline(pipeline) == "lora, learning_rate 2e-4, use_dora yes, lora_dropout 0.05"
+    assert learning_rate(dataclasses.replace(pipeline, hyperparameters={})) is None
