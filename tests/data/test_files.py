@@ -1,0 +1,165 @@
+"""Every kind of file gives the same rows, and every fault names its place."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tunecast.data.files import read_file
+from tunecast.errors import DataError
+
+ROWS = [
+    {"prompt": "Grüße, 世界?", "completion": 'He said "no",\nthen left.'},
+    {"prompt": "line\u2028separator", "completion": "tab\there"},
+    {"prompt": "", "completion": "x" * 200_000},
+]
+
+
+def write_json(path: Path) -> None:
+    path.write_text(json.dumps(ROWS, ensure_ascii=False), encoding="utf-8")
+
+
+def write_jsonl(path: Path) -> None:
+    path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS), encoding="utf-8")
+
+
+def write_csv(path: Path) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(
+            file, ["prompt", "completion"], delimiter="\t" if path.suffix == ".tsv" else ","
+        )
+        writer.writeheader()
+        writer.writerows(ROWS)
+
+
+def write_parquet(path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), path)
+
+
+WRITERS = {
+    "a.json": write_json,
+    "a.jsonl": write_jsonl,
+    "a.JSONL": write_jsonl,
+    "a.csv": write_csv,
+    "a.tsv": write_csv,
+    "a.parquet": write_parquet,
+    "lines-by-another-name.json": write_jsonl,
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_kind_gives_the_same_rows(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    WRITERS[name](path)
+    tables = read_file(path)
+    assert list(tables) == [""]
+    assert [row for _, row in tables[""].rows] == ROWS
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.csv"])
+def test_a_byte_order_mark_is_no_text(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    WRITERS[name](path)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert [row for _, row in read_file(path)[""].rows] == ROWS
+
+
+def test_numbers_are_those_an_editor_shows(tmp_path: Path) -> None:
+    table = tmp_path / "a.csv"
+    write_csv(table)
+    # The first record has a line break inside, so the second starts on line 4.
+    assert [number for number, _ in read_file(table)[""].rows] == [2, 4, 5]
+    lines = tmp_path / "a.jsonl"
+    lines.write_text('{"a": 1}\r\n\r\n{"a": 2}\r\n')
+    assert [number for number, _ in read_file(lines)[""].rows] == [1, 3]
+
+
+def test_the_limit_of_csv_fields_is_left_as_it_was(tmp_path: Path) -> None:
+    before = csv.field_size_limit()
+    write_csv(tmp_path / "a.csv")
+    read_file(tmp_path / "a.csv")
+    assert csv.field_size_limit() == before
+
+
+def test_an_object_of_splits(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"train": ROWS, "test": ROWS[:1]}))
+    tables = read_file(path)
+    assert {name: len(table.rows) for name, table in tables.items()} == {"train": 3, "test": 1}
+    assert tables["test"].place == f"{path} (test)"
+
+
+FAULTS: dict[str, tuple[str, Any, str]] = {
+    "empty": ("a.jsonl", b"", "is empty"),
+    "only white space": ("a.csv", b" \n\n", "is empty"),
+    "only a header": ("a.csv", b"prompt,completion\n", "holds no rows"),
+    "an empty list": ("a.json", b"[]", "holds no rows"),
+    "unknown kind": ("a.docx", b"x", "not a kind of file"),
+    "json number": ("a.json", b"3", "a number at the top"),
+    "json object": ("a.json", b'{"prompt": "a"}', "an object at the top"),
+    "broken json": ("a.json", b'[{"a": 1},\n {"a" 2}]', r"line 2, column 7: not valid JSON \(Expecting ':'"),
+    "json list of lists": ("a.json", b'[{"a": 1}, [2]]', "row 2: found a list, expected an object"),
+    "deep json": ("a.json", b"[" * 100_000, "nested too deeply|not valid JSON"),
+    "broken line": (
+        "a.jsonl",
+        b'{"a": 1}\n\n{"a": }\n',
+        r"line 3: not valid JSON \(Expecting value, column 7",
+    ),
+    "line is a list": ("a.jsonl", b'{"a": 1}\n["b"]\n', "line 2: found a list"),
+    "latin-1": (
+        "a.jsonl",
+        '{"a": "x"}\n{"a": "für"}\n'.encode("latin1"),
+        r"line 2, byte 9 of it \(byte 20 of",
+    ),
+    "utf-16": ("a.json", "[1]".encode("utf-16"), "line 1, byte 1"),
+    "header twice": ("a.csv", b"a,b,a\n1,2,3\n", "line 1: the header names 'a' more than once"),
+    "fields": ("a.csv", b"a,b\n1,2\n1,2,3\n\n1\n", "line 3: 3 fields, but the header names 2"),
+    "open quote": ("a.csv", b'a,b\n1,2\n"1,2\n', "not valid CSV"),
+    "no parquet": ("a.parquet", b"nonsense", "not a readable parquet file"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults_name_the_file_and_the_place(tmp_path: Path, fault: str) -> None:
+    name, data, message = FAULTS[fault]
+    path = tmp_path / name
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=message) as caught:
+        read_file(path)
+    assert str(path) in caught.value.what
+    assert caught.value.hint
+
+
+def test_missing_file_and_folder_in_its_place(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nothing\.jsonl does not exist"):
+        read_file(tmp_path / "nothing.jsonl")
+    (tmp_path / "folder.jsonl").mkdir()
+    with pytest.raises(DataError, match="cannot be read"):
+        read_file(tmp_path / "folder.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil"),
+    [
+        ("a.jsonl", lambda lines: [*lines[:4321], "{", *lines[4322:]]),
+        ("a.jsonl", lambda lines: [*lines[:4321], '"text"', *lines[4322:]]),
+        ("a.csv", lambda lines: [*lines[:4321], "one field", *lines[4322:]]),
+    ],
+)
+def test_one_bad_row_in_ten_thousand(
+    tmp_path: Path, name: str, spoil: Callable[[list[str]], list[str]]
+) -> None:
+    good = '{"prompt": "a", "completion": "b"}' if name.endswith("jsonl") else "a,b"
+    path = tmp_path / name
+    path.write_text("\n".join(spoil([good] * 10_000)))
+    with pytest.raises(DataError, match="line 4322: ") as caught:
+        read_file(path)
+    assert "bad lines" not in caught.value.what
