@@ -63,11 +63,26 @@ class Restrictions:
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
-def expert_pipeline(learning_rate: float | None = None) -> Pipeline:
-    """The expert pipeline, at another learning rate where one is given."""
-    if learning_rate is None:
-        return EXPERT
-    return Pipeline(EXPERT.method, {**EXPERT.hyperparameters, "learning_rate": learning_rate})
+def expert_pipeline(model: ModelFacts, restrictions: Restrictions | None = None) -> Pipeline:
+    """What a careful engineer would use unasked, within what the user fixed.
+
+    Where LoRA is not allowed, it is the default configuration of the first method that is.
+
+    Raises:
+        ConfigurationError: As :func:`pipeline_space`.
+    """
+    restrictions = restrictions or Restrictions()
+    if "lora" not in (restrictions.methods or ("lora",)):
+        return _to_pipeline(pipeline_space(model, restrictions).get_default_configuration())
+    values = {**EXPERT.hyperparameters}
+    for name, value in restrictions.fixed.items():
+        if name in values:
+            values[name] = value
+    for name, (low, high) in restrictions.ranges.items():
+        value = values.get(name)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            values[name] = type(value)(min(max(value, low), high))
+    return Pipeline(EXPERT.method, values)
 
 
 def pipeline_space(

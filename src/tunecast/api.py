@@ -1,0 +1,172 @@
+"""What Tunecast does, as functions: the command line calls these and prints what they return."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tunecast.errors import ConfigurationError, OutputError
+from tunecast.progress import Progress, Silent
+from tunecast.records import SessionRecord, stable_hash
+from tunecast.session.budget import Budget
+from tunecast.session.folder import OutputFolder
+from tunecast.session.settings import SessionSettings
+
+__all__ = ["resolve", "tune"]
+
+STORE_FILE = "runs.sqlite"
+
+
+def tune(
+    settings: SessionSettings, *, resume: bool = False, progress: Progress | None = None
+) -> SessionRecord:
+    """Choose a finetuning within a budget, train it, and deliver the best model.
+
+    Args:
+        settings: The resolved configuration.
+        resume: Go on where a session in the same output folder left off; a new one is started where there is none.
+        progress: Told how far everything is.
+
+    Returns:
+        The session's record; the output folder holds ``best/``, ``report.html`` and ``session.json``.
+
+    Raises:
+        UserError: Something that the user can fix: see :mod:`tunecast.errors`.
+    """
+    from tunecast.search import get_strategy
+
+    progress = progress or Silent()
+    Budget.parse(settings.budget)
+    get_strategy(settings.strategy)
+    _check_objective(settings.objective)
+    folder = OutputFolder(Path(settings.output_dir))
+    try:
+        return _tune_in(folder, settings, resume, progress)
+    finally:
+        folder.close()
+
+
+def resolve(settings: SessionSettings) -> dict[str, Any]:
+    """The configuration that :func:`tune` would run, with everything automatic decided; nothing is trained.
+
+    Raises:
+        UserError: As :func:`tune`.
+    """
+    from tunecast.methods import pipeline_space
+    from tunecast.methods.space import expert_pipeline
+    from tunecast.search import get_strategy
+    from tunecast.session.prepare import prepare_task
+
+    Budget.parse(settings.budget)
+    get_strategy(settings.strategy)
+    _check_objective(settings.objective)
+    prepared = prepare_task(settings, Silent())
+    bench = prepared.bench
+    space = pipeline_space(bench.facts, settings.restrictions, seed=settings.seed)
+    return {
+        "configuration": settings.as_json(),
+        "model": {"name": bench.facts.name, "parameters": bench.facts.parameters, "family": bench.facts.family},
+        "data": {"name": prepared.task.dataset, "format": prepared.dataset.format}
+        | {"examples": dict(prepared.dataset.examples), "train_tokens": bench.train_tokens},
+        "device": bench.device,
+        "dtype": bench.dtype,
+        "threads": bench.threads,
+        "max_length": bench.max_length,
+        "max_new_tokens": bench.max_new_tokens,
+        "expert": asdict(expert_pipeline(bench.facts, settings.restrictions)),
+        "space": [str(parameter) for parameter in space.values()],
+        "warnings": list(prepared.warnings),
+    }
+
+
+def _tune_in(
+    folder: OutputFolder, settings: SessionSettings, resume: bool, progress: Progress
+) -> SessionRecord:
+    state = folder.read_session()
+    if state is not None and not resume:
+        raise OutputError(
+            f"--output-dir {folder.path} already holds a session.",
+            "Go on with it by --resume, or choose another folder.",
+        )
+    if state is not None:
+        _check_same(state["configuration"], settings)
+        if "record" in state:
+            progress.log(f"The session in {folder.path} is complete.")
+            return read_record(state["record"])
+    from tunecast.session.executor import LocalExecutor
+    from tunecast.session.prepare import prepare_task
+    from tunecast.session.session import Session
+    from tunecast.store import Store
+
+    prepared = prepare_task(settings, progress)
+    for warning in prepared.warnings:
+        progress.log(f"Note: {warning}")
+    if state is None:
+        started = time.time()
+        identity = stable_hash([settings.as_json(), prepared.dataset.fingerprint, started])
+        folder.write_session({"id": identity, "configuration": settings.as_json(), "started_at": started})
+    with (
+        Store.open(settings.store or folder.path / STORE_FILE) as store,
+        LocalExecutor(prepared.bench, settings.workers, [folder.lock_descriptor]) as executor,
+    ):
+        session = Session(settings, prepared, folder, store, executor, progress)
+        record = session.run()
+        _write_results(folder, store, record, settings)
+    return record
+
+
+def _write_results(folder: OutputFolder, store: Any, record: SessionRecord, settings: SessionSettings) -> None:
+    """The model card, the report, and last ``session.json``, which marks the session as complete."""
+    from tunecast.report import model_card, write_report
+
+    runs = list(store.runs(session=record.id))
+    winner = record.contender(record.winner)
+    run = next(run for run in runs if run.id == winner.run)
+    card = model_card(record, run, base_model=settings.model)
+    folder.write_text("best/README.md", card)
+    write_report(record, runs, folder.path / "report.html")
+    state = folder.read_session() or {}
+    folder.write_session({**state, "record": asdict(record)})
+
+
+def read_record(content: Mapping[str, Any]) -> SessionRecord:
+    """A session's record from its JSON.
+
+    Raises:
+        OutputError: The JSON is of another version.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(SessionRecord).validate_python(content)
+    except ValidationError as error:
+        raise OutputError(
+            f"session.json holds a record that this version cannot read: {error.error_count()} fields differ.",
+            "Choose another --output-dir.",
+        ) from error
+
+
+def _check_objective(objective: str) -> None:
+    if objective != "loss":
+        from tunecast.training.metrics import get_metric
+
+        get_metric(objective)
+
+
+def _check_same(before: Mapping[str, Any], settings: SessionSettings) -> None:
+    """A session goes on only with the configuration it began with."""
+    import json
+
+    now = json.loads(json.dumps(settings.as_json()))
+    # Where things lie and how many share the work may change; what is computed may not.
+    free = {"output_dir", "workers", "store", "keep_gb"}
+    changed = [name for name in now if name not in free and now[name] != before.get(name)]
+    if changed:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in changed)
+        raise ConfigurationError(
+            f"--resume: the session began with other values of {flags}.",
+            "Give the same values as before, or choose another --output-dir.",
+        )

@@ -1,0 +1,221 @@
+"""``tunecast tune``: choose a finetuning within a budget, train it, deliver the best model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from tunecast.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from tunecast.records import SessionRecord
+    from tunecast.session.settings import SessionSettings
+
+__all__ = ["command"]
+
+
+def command(
+    model: str = typer.Option(None, "--model", help="Hub id, folder, GGUF file, or smollm2."),
+    data: str = typer.Option(None, "--data", help="File, folder, hub id, or stdlib."),
+    budget: str = typer.Option(None, "--budget", help="90s, 30m, 2h, 2M-tokens or 20-trials. [30m]"),
+    output_dir: str = typer.Option(None, "--output-dir", help="Where everything is written. [tunecast-out]"),
+    strategy: str = typer.Option(None, "--strategy", help="asha, random, fixed-expert or fixed-3e-4. [asha]"),
+    objective: str = typer.Option(None, "--objective", help="loss, or the metric that decides. [loss]"),
+    methods: str = typer.Option(None, "--methods", help="Allowed methods, such as lora,ia3. [all]"),
+    fix: list[str] = typer.Option([], "--fix", help="Fix a hyperparameter: lora_r=16. Repeatable."),
+    ranges: list[str] = typer.Option([], "--range", help="Narrow one: learning_rate=1e-5:1e-3. Repeatable."),
+    epochs: float = typer.Option(None, "--epochs", help="Most passes over the training examples. [3]"),
+    max_length: int = typer.Option(None, "--max-length", help="Longest sequence in tokens. [from the data]"),
+    unique_examples: int = typer.Option(None, "--unique-examples", help="Training examples to use. [all]"),
+    seed: int = typer.Option(None, "--seed", help="Seed of everything random. [0]"),
+    device: str = typer.Option(None, "--device", help="auto, cpu, cuda or cuda:N. [auto]"),
+    dtype: str = typer.Option(None, "--dtype", help="auto, bfloat16 or float32. [auto]"),
+    workers: int = typer.Option(None, "--workers", help="Worker processes. [1]"),
+    keep_gb: float = typer.Option(None, "--keep-gb", help="Most GB of checkpoints to keep. [10]"),
+    store: str = typer.Option(None, "--store", help="URL of the store. [OUT/runs.sqlite]"),
+    prompt_column: str = typer.Option(None, "--prompt-column", help="Column of the prompts. [detected]"),
+    completion_column: str = typer.Option(None, "--completion-column", help="Column of the completions."),
+    deterministic: bool = typer.Option(None, "--deterministic", help="Bit-equal results on a GPU too."),
+    trust_remote_code: bool = typer.Option(None, "--trust-remote-code", help="Run code that comes with models."),
+    config: Path = typer.Option(None, "--config", help="YAML file of these options; flags override it."),
+    resume: bool = typer.Option(False, "--resume", help="Go on with the session in the output folder."),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Print the resolved configuration and stop."),
+    as_json: bool = typer.Option(False, "--json", help="Print the result as JSON on stdout."),
+) -> None:
+    """Try finetuning pipelines within a budget and hand over the best model."""
+    flags = {name: value for name, value in locals().items() if value is not None}
+    for name in ("config", "resume", "dry_run", "as_json"):
+        flags.pop(name, None)
+    settings = _settings(_merged(flags, config), resume)
+    if dry_run:
+        from tunecast.api import resolve
+
+        typer.echo(json.dumps(resolve(settings), indent=2, ensure_ascii=False))
+        return
+    from tunecast.api import tune
+    from tunecast.cli.progress import RichProgress
+
+    with RichProgress() as progress:
+        record = tune(settings, resume=resume, progress=progress)
+    typer.echo(json.dumps(as_result(record), indent=2)) if as_json else print_record(record)
+
+
+def as_result(record: SessionRecord) -> dict[str, Any]:
+    """What ``--json`` prints."""
+    scores: dict[str, Any] = {}
+    for contender in record.contenders:
+        score = contender.test
+        by_loss = score.metric is None
+        scores[contender.name] = {
+            "loss": score.loss,
+            "metric": score.metric,
+            "low": score.loss_low if by_loss else score.metric_low,
+            "high": score.loss_high if by_loss else score.metric_high,
+        }
+    incumbent = record.contender("incumbent")
+    return {
+        "incumbent": {
+            "pipeline": {"method": incumbent.pipeline.method, **incumbent.pipeline.hyperparameters},
+            "trial": incumbent.run,
+            "validation_loss": record.incumbent_loss,
+        },
+        "test": scores,
+        "winner": record.winner,
+        "budget": {"granted_seconds": record.granted_seconds, "used_seconds": record.used_seconds},
+        "output_dir": record.output_dir,
+        "warnings": list(record.warnings),
+    }
+
+
+def print_record(record: SessionRecord) -> None:
+    """The comparison as a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{record.task.dataset} on {record.task.model}: test scores")
+    metric = record.objective if record.objective != "loss" else ""
+    for column in ("", "test loss", "95% interval", *([metric, "95% interval"] if metric else []), "pipeline"):
+        table.add_column(column, justify="left" if column in ("", "pipeline") else "right")
+    for contender in record.contenders:
+        score = contender.test
+        row = [contender.name.replace("_", "-"), f"{score.loss:.4f}", _interval(score.loss_low, score.loss_high)]
+        if metric:
+            row += [f"{score.metric:.4f}", _interval(score.metric_low, score.metric_high)]
+        row.append(_pipeline_text(contender.pipeline.method, contender.pipeline.hyperparameters))
+        table.add_row(*row, style="bold green" if contender.name == record.winner else None)
+    console = Console()
+    console.print(table)
+    console.print(f"Winner: {record.winner.replace('_', '-')}. Model and card: {record.output_dir}/best")
+    console.print(f"Report: {record.output_dir}/report.html")
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f"{low:.4f} to {high:.4f}"
+
+
+def _pipeline_text(method: str, values: Any) -> str:
+    if "learning_rate" not in values:
+        return "no training"
+    text = f"{method}, learning rate {values['learning_rate']:g}, batch {values['per_device_train_batch_size']}"
+    return text + (f", r={values['lora_r']}, alpha={values['lora_alpha']}" if "lora_r" in values else "")
+
+
+def _merged(flags: dict[str, Any], config: Path | None) -> dict[str, Any]:
+    """Flags over the configuration file."""
+    values = _read_config(config) if config else {}
+    for name, value in flags.items():
+        if name == "fix":
+            values["fixed"] = {**values.get("fixed", {}), **dict(map(_fixed, value))}
+        elif name == "ranges":
+            values["ranges"] = {**values.get("ranges", {}), **dict(map(_range, value))}
+        elif name == "methods":
+            values["methods"] = tuple(part.strip() for part in value.split(",") if part.strip())
+        else:
+            values[name] = value
+    return values
+
+
+def _settings(values: dict[str, Any], resume: bool) -> SessionSettings:
+    from tunecast.session.settings import SessionSettings
+
+    missing = [name for name in ("model", "data") if name not in values]
+    if missing and resume:
+        values = {**_earlier(values.get("output_dir", SessionSettings.output_dir)), **values}
+        missing = [name for name in ("model", "data") if name not in values]
+    if missing:
+        raise ConfigurationError(
+            f"{' and '.join(f'--{name}' for name in missing)} missing.",
+            "Say for example: tunecast tune --model smollm2 --data train.jsonl --budget 30m",
+        )
+    if isinstance(values.get("methods"), str | list):
+        given = values["methods"]
+        values["methods"] = tuple(given.split(",") if isinstance(given, str) else given)
+    values["ranges"] = {name: tuple(pair) for name, pair in dict(values.get("ranges", {})).items()}
+    return SessionSettings(**values)
+
+
+def _earlier(output_dir: str) -> dict[str, Any]:
+    """The configuration of the session in a folder, so that ``--resume`` needs no other flag."""
+    file = Path(output_dir) / "session.json"
+    if not file.is_file():
+        return {}
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))["configuration"]
+    return found
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    import yaml
+
+    from tunecast.session.settings import SessionSettings
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigurationError(f"--config: there is no file {path}.") from None
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"--config {path} is not YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise ConfigurationError(f"--config {path}: expected names and values, found {type(content).__name__}.")
+    values = {str(name).replace("-", "_"): value for name, value in content.items()}
+    known = {item.name for item in fields(SessionSettings)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise ConfigurationError(
+            f"--config {path}: unknown {', '.join(unknown)}.", f"Known: {', '.join(sorted(known))}."
+        )
+    return values
+
+
+def _fixed(text: str) -> tuple[str, Any]:
+    """``lora_r=16`` as a name and a value of the type that it reads as."""
+    import yaml
+
+    name, separator, value = text.partition("=")
+    if not separator or not name or not value:
+        raise ConfigurationError(f"--fix {text!r} is not NAME=VALUE.", "Write it as --fix lora_r=16.")
+    return name, _number(value) if _number(value) is not None else yaml.safe_load(value)
+
+
+def _range(text: str) -> tuple[str, tuple[float, float]]:
+    name, _, pair = text.partition("=")
+    low, _, high = pair.partition(":")
+    ends = _number(low), _number(high)
+    if not name or ends[0] is None or ends[1] is None:
+        raise ConfigurationError(
+            f"--range {text!r} is not NAME=LOW:HIGH.", "Write it as --range learning_rate=1e-5:1e-3."
+        )
+    return name, (float(ends[0]), float(ends[1]))
+
+
+def _number(text: str) -> int | float | None:
+    """YAML takes 1e-3 for a string; Python does not."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return None

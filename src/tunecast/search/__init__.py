@@ -1,0 +1,49 @@
+"""Strategies: which trial to advance next, as pure functions of the history and the remaining budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from difflib import get_close_matches
+
+from tunecast.errors import ConfigurationError
+from tunecast.search.history import History, Remaining, Strategy, TrialView, rung
+from tunecast.search.leader import leader, predicted_end
+from tunecast.search.simple import asha, fixed, random_search
+
+__all__ = [
+    "STRATEGIES",
+    "History",
+    "Remaining",
+    "Strategy",
+    "TrialView",
+    "asha",
+    "fixed",
+    "get_strategy",
+    "leader",
+    "predicted_end",
+    "random_search",
+    "rung",
+]
+
+STRATEGIES: dict[str, Callable[[], Strategy]] = {
+    "asha": asha,
+    "random": random_search,
+    "fixed-expert": lambda: fixed(0),
+    "fixed-3e-4": lambda: fixed(1),
+}
+"""Strategies by the name that ``--strategy`` takes. ``fixed-3e-4`` expects the expert pipeline at 3e-4 second."""
+
+
+def get_strategy(name: str) -> Strategy:
+    """The strategy called ``name``.
+
+    Raises:
+        ConfigurationError: There is none of that name.
+    """
+    if name not in STRATEGIES:
+        near = get_close_matches(name, STRATEGIES, n=1)
+        guess = f"Did you mean {near[0]}? " if near else ""
+        raise ConfigurationError(
+            f"--strategy: there is no strategy {name!r}.", f"{guess}Known ones: {', '.join(STRATEGIES)}."
+        )
+    return STRATEGIES[name]()

@@ -1,0 +1,80 @@
+"""What a strategy sees: the trials so far, and what is left of the budget."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tunecast.records import Outcome, Pipeline, Point
+
+__all__ = ["History", "Remaining", "Strategy", "TrialView", "rung"]
+
+
+@dataclass(frozen=True)
+class TrialView:
+    """One candidate, started or not.
+
+    Args:
+        pipeline: Its pipeline.
+        curve: Its points so far, in order.
+        next_share: Share of the full length at its next point; None when there is none.
+        outcome: How it stands; ``paused`` also before its start.
+        running: Whether a worker advances it right now.
+        expected_seconds: Predicted seconds of the step to its next point; None where nothing is known.
+    """
+
+    pipeline: Pipeline
+    curve: tuple[Point, ...] = ()
+    next_share: float | None = None
+    outcome: Outcome = Outcome.PAUSED
+    running: bool = False
+    expected_seconds: float | None = None
+
+    @property
+    def is_started(self) -> bool:
+        """Whether any budget went into it."""
+        return bool(self.curve) or self.running or self.outcome is not Outcome.PAUSED
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be advanced now."""
+        return self.outcome is Outcome.PAUSED and not self.running and self.next_share is not None
+
+    def loss_at(self, nominal: int) -> float | None:
+        """Validation loss at a rung of the fidelity grid; infinite for a trial that failed before, None if not there."""
+        for point in self.curve:
+            if rung(point.share) == nominal:
+                return point.validation.loss
+        return math.inf if self.outcome.is_failure else None
+
+
+@dataclass(frozen=True)
+class History:
+    """All candidates in a fixed order; the first is the expert pipeline, started or not."""
+
+    trials: tuple[TrialView, ...]
+
+
+@dataclass(frozen=True)
+class Remaining:
+    """What is left of the budget.
+
+    Args:
+        fraction: Part of the budget that is left, 0 to 1.
+        seconds: Seconds left, None where the budget is not in seconds.
+        new_trials: Trials that may still be started, None for any number.
+    """
+
+    fraction: float
+    seconds: float | None = None
+    new_trials: int | None = None
+
+
+Strategy = Callable[[History, Remaining], int | None]
+"""Decides which candidate to advance by one fidelity step: its index, or None to stop. Pure: no state, no clock."""
+
+
+def rung(share: float) -> int:
+    """The rung of the fidelity grid nearest to a share of the full length: 0 for the whole, -1 for a half, ..."""
+    return round(math.log2(share))

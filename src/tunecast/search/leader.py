@@ -1,0 +1,41 @@
+"""Which trial would end best: the one that deserves what is left of the budget."""
+
+from __future__ import annotations
+
+import math
+
+from tunecast.search.history import History, TrialView, rung
+
+__all__ = ["leader", "predicted_end"]
+
+
+def predicted_end(trial: TrialView, reference: TrialView) -> float:
+    """A trial's loss at full length, foretold by a reference trial that is further on.
+
+    All trials of a session share one full length, so equal shares of it are comparable: the trial's advantage over the
+    reference at an equal share, shrunk where that share is small, is carried to the reference's end.
+
+    Args:
+        trial: A trial with at least one point.
+        reference: The expert pipeline's trial.
+
+    Returns:
+        Nats per label token, infinite for a trial that failed.
+    """
+    if trial.outcome.is_failure or not trial.curve:
+        return math.inf
+    last = trial.curve[-1]
+    rival = reference.loss_at(rung(last.share))
+    if rival is None or not math.isfinite(rival) or not reference.curve:
+        return last.validation.loss
+    shrinkage = last.share**0.25
+    return reference.curve[-1].validation.loss * (last.validation.loss / rival) ** shrinkage
+
+
+def leader(history: History) -> int | None:
+    """Index of the trial with the lowest predicted end, None before any point; the expert wins ties."""
+    started = [index for index, trial in enumerate(history.trials) if trial.curve]
+    if not started:
+        return None
+    reference = history.trials[0]
+    return min(started, key=lambda index: predicted_end(history.trials[index], reference))

@@ -1,0 +1,85 @@
+"""Strategies that need no surrogate: one fixed pipeline, random search, asynchronous successive halving."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tunecast.search.history import History, Remaining, Strategy, rung
+
+__all__ = ["asha", "fixed", "random_search"]
+
+
+def fixed(index: int) -> Strategy:
+    """Train one candidate to its end and nothing else.
+
+    Args:
+        index: Its place in the history.
+    """
+
+    def choose(history: History, remaining: Remaining) -> int | None:
+        return index if history.trials[index].is_open else None
+
+    return choose
+
+
+def random_search() -> Strategy:
+    """Train candidates to their end, one after the other: candidates come in random order."""
+
+    def choose(history: History, remaining: Remaining) -> int | None:
+        started = [i for i, trial in enumerate(history.trials) if trial.is_open and trial.is_started]
+        return started[0] if started else _next_new(history, remaining)
+
+    return choose
+
+
+def asha(reduction_factor: int = 2) -> Strategy:
+    """Asynchronous successive halving with resumed trials (Li et al., arXiv 1810.05934, algorithm 2).
+
+    From the highest rung of the fidelity grid down, the best ``1 / reduction_factor`` of the trials that were measured
+    at a rung are worth a next step; where there is none, a new trial is started. When there is no candidate left but still
+    budget, the best waiting trial goes on; a budget counted in trials ends with the last promotion.
+
+    Args:
+        reduction_factor: One in how many is promoted.
+    """
+
+    def choose(history: History, remaining: Remaining) -> int | None:
+        for index in _promotable(history, reduction_factor):
+            return index
+        new = _next_new(history, remaining)
+        if new is None and remaining.new_trials is None:
+            return _best_waiting(history)
+        return new
+
+    return choose
+
+
+def _promotable(history: History, reduction_factor: int) -> Iterator[int]:
+    """Trials worth a next step, highest rung first, best first."""
+    rungs = sorted({rung(point.share) for trial in history.trials for point in trial.curve}, reverse=True)
+    for nominal in rungs:
+        measured = [
+            (loss, index)
+            for index, trial in enumerate(history.trials)
+            if (loss := trial.loss_at(nominal)) is not None
+        ]
+        for _, index in sorted(measured)[: len(measured) // reduction_factor]:
+            trial = history.trials[index]
+            if trial.is_open and rung(trial.curve[-1].share) == nominal:
+                yield index
+
+
+def _next_new(history: History, remaining: Remaining) -> int | None:
+    if remaining.new_trials is not None and remaining.new_trials <= 0:
+        return None
+    return next((i for i, trial in enumerate(history.trials) if trial.is_open and not trial.is_started), None)
+
+
+def _best_waiting(history: History) -> int | None:
+    """The trial that is furthest, the best of these."""
+    waiting = [
+        (-trial.curve[-1].share, trial.curve[-1].validation.loss, index)
+        for index, trial in enumerate(history.trials)
+        if trial.is_open and trial.curve
+    ]
+    return min(waiting)[2] if waiting else None

@@ -1,0 +1,1 @@
+"""The tuning session: budget, loop, workers."""

@@ -1,0 +1,75 @@
+"""Budgets: seconds, tokens or trials, and how much of one is used."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from tunecast.errors import BudgetError
+
+__all__ = ["Budget", "Used"]
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_MULTIPLES = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9}
+
+
+@dataclass(frozen=True)
+class Used:
+    """What a session has spent, in every unit that a budget may have."""
+
+    seconds: float = 0.0
+    tokens: int = 0
+    trials: int = 0
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a session may spend.
+
+    Args:
+        kind: The unit of ``amount``.
+        amount: How much.
+        text: As the user wrote it.
+    """
+
+    kind: Literal["seconds", "tokens", "trials"]
+    amount: float
+    text: str
+
+    @classmethod
+    def parse(cls, text: str) -> Budget:
+        """Read ``90s``, ``30m``, ``2h``, ``2M-tokens`` or ``20-trials``.
+
+        Raises:
+            BudgetError: The text is none of these, or the amount is not positive.
+        """
+        time = re.fullmatch(r"\s*([\d.]+)\s*([smhd])\s*", text)
+        counted = re.fullmatch(r"\s*([\d.]+)([kKMGB]?)-(tokens|trials)\s*", text)
+        try:
+            if time:
+                return cls("seconds", _positive(float(time[1]) * _UNITS[time[2]]), text)
+            if counted:
+                amount = _positive(float(counted[1]) * _MULTIPLES[counted[2]])
+                return cls("tokens" if counted[3] == "tokens" else "trials", amount, text)
+        except ValueError:
+            pass
+        raise BudgetError(
+            f"--budget {text!r} is not a budget.", "Write it as 90s, 30m, 2h, 2M-tokens or 20-trials."
+        )
+
+    @property
+    def seconds(self) -> float | None:
+        """The amount where it is in seconds, else None."""
+        return self.amount if self.kind == "seconds" else None
+
+    def fraction_left(self, used: Used) -> float:
+        """Part of the budget that is left, 0 to 1."""
+        spent = {"seconds": used.seconds, "tokens": used.tokens, "trials": used.trials}[self.kind]
+        return max(0.0, 1.0 - spent / self.amount)
+
+
+def _positive(value: float) -> float:
+    if value <= 0:
+        raise ValueError("a budget must be positive")
+    return value

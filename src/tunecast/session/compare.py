@@ -1,0 +1,223 @@
+"""The end of a session: choose the incumbent, score the contenders on the test split, deliver the winner."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tunecast.progress import Progress
+from tunecast.records import Contender, Run, SampleOutput, Score, SessionRecord
+from tunecast.session.budget import Budget
+from tunecast.session.folder import OutputFolder
+from tunecast.session.prepare import PreparedTask
+from tunecast.session.requests import Request, Save, SaveBase, ScoreModel
+from tunecast.session.settings import SessionSettings
+from tunecast.session.trials import Trial, Trials
+from tunecast.store import Store
+from tunecast.training.bench import TrialSpec
+from tunecast.training.runner import Scored
+
+__all__ = ["compare"]
+
+FINALISTS = 3
+METRIC_EXAMPLES = 100
+TEST_METRIC_EXAMPLES = 500
+SAMPLES = 5
+
+Ask = Callable[[Request], Any]
+
+
+@dataclass(frozen=True)
+class _Finalist:
+    """A checkpoint that may become the incumbent; ``trial`` None stands for the base model."""
+
+    name: str
+    run: Run
+    trial: Trial | None
+    step: int
+
+    @property
+    def spec(self) -> TrialSpec | None:
+        return self.trial.spec if self.trial else None
+
+
+class _Judge:
+    """Compares scores by the session's objective."""
+
+    def __init__(self, objective: str) -> None:
+        self.metric = "" if objective == "loss" else objective
+        if self.metric:
+            from tunecast.training.metrics import get_metric
+
+            self._sign = -1.0 if get_metric(self.metric).higher_is_better else 1.0
+
+    def badness(self, score: Score) -> float:
+        """Lower is better."""
+        if not self.metric:
+            return score.loss
+        assert score.metric is not None
+        return self._sign * score.metric
+
+
+def compare(
+    settings: SessionSettings,
+    prepared: PreparedTask,
+    folder: OutputFolder,
+    store: Store,
+    trials: Trials,
+    zero_shot: Run,
+    ask: Ask,
+    progress: Progress,
+    *,
+    session: str,
+    used_seconds: float,
+    full_length_tokens: int,
+    budget: Budget,
+) -> SessionRecord:
+    """Choose, score and deliver; all of it outside the budget.
+
+    Returns:
+        The session's record; ``best/`` holds the winner.
+    """
+    judge = _Judge(settings.objective)
+    base = _Finalist("zero_shot", zero_shot, None, 0)
+    incumbent = _choose_incumbent(trials, judge, ask, progress) or base
+    contenders = [base]
+    expert = trials[0]
+    if expert.run is not None and expert.run.best_point is not None:
+        contenders.append(_Finalist("expert", expert.run, expert, expert.run.best_point.step))
+    contenders.append(replace(incumbent, name="incumbent"))
+    scored = _score_all(contenders, judge, prepared, settings.seed, ask, progress)
+    # Of equals the incumbent is delivered: it comes last, and min takes the first.
+    winner = min(reversed(contenders), key=lambda contender: judge.badness(scored[contender.name].score))
+    for contender in contenders:
+        store.set_scores(contender.run.id, test=scored[contender.name].score)
+    progress.start("Saving the winner")
+    _deliver(winner, prepared, folder, ask)
+    progress.finish(str(folder.path / "best"))
+    best_point = incumbent.run.best_point
+    assert best_point is not None
+    return SessionRecord(
+        id=session,
+        task=prepared.task,
+        objective=settings.objective,
+        strategy=settings.strategy,
+        seed=settings.seed,
+        budget=budget.text,
+        granted_seconds=budget.seconds,
+        used_seconds=used_seconds,
+        full_length_tokens=full_length_tokens,
+        contenders=tuple(
+            Contender(c.name, c.run.id, c.run.pipeline, c.step, scored[c.name].score) for c in contenders
+        ),
+        winner=winner.name,
+        incumbent_loss=best_point.validation.loss,
+        samples=_samples(scored["zero_shot"], scored[winner.name]),
+        warnings=prepared.warnings,
+        output_dir=str(folder.path),
+        configuration=settings.as_json(),
+        versions=zero_shot.versions,
+    )
+
+
+def _choose_incumbent(trials: Trials, judge: _Judge, ask: Ask, progress: Progress) -> _Finalist | None:
+    """The best of the few leading checkpoints on the whole validation set, None where nothing was trained.
+
+    Points were scored on a small subset; scoring the leaders again on more examples keeps the luckiest from winning.
+    """
+    candidates = [
+        _Finalist("incumbent", trial.run, trial, trial.run.best_point.step)
+        for trial in trials
+        if trial.run is not None and trial.run.best_point is not None
+    ]
+    candidates.sort(key=_subset_loss)
+    finalists = candidates[:FINALISTS]
+    if not finalists:
+        return None
+    progress.start("Comparing the leading checkpoints", len(finalists), "checkpoints")
+    badness = []
+    for finalist in finalists:
+        limit = METRIC_EXAMPLES if judge.metric else 0
+        request = ScoreModel(
+            finalist.spec, finalist.step, "validation", metric=judge.metric, generate_limit=limit
+        )
+        badness.append(judge.badness(ask(request).score))
+        progress.advance()
+    progress.finish()
+    return finalists[badness.index(min(badness))]
+
+
+def _subset_loss(finalist: _Finalist) -> float:
+    point = finalist.run.best_point
+    assert point is not None
+    return point.validation.loss
+
+
+def _score_all(
+    contenders: list[_Finalist],
+    judge: _Judge,
+    prepared: PreparedTask,
+    seed: int,
+    ask: Ask,
+    progress: Progress,
+) -> dict[str, Scored]:
+    """Test scores by name; a checkpoint that stands twice is scored once."""
+    examples = len(prepared.bench.test)
+    progress.start(f"Scoring {examples} test examples, outside the budget", len(contenders), "models")
+    known: dict[tuple[str, int], Scored] = {}
+    scored = {}
+    for contender in contenders:
+        key = (contender.run.id, contender.step)
+        if key not in known:
+            limit = TEST_METRIC_EXAMPLES if judge.metric else SAMPLES
+            known[key] = ask(
+                ScoreModel(
+                    contender.spec,
+                    contender.step,
+                    "test",
+                    metric=judge.metric,
+                    generate_limit=limit,
+                    interval_seed=seed,
+                )
+            )
+        scored[contender.name] = known[key]
+        progress.advance(note=f"{contender.name} {known[key].score.loss:.3f}")
+    progress.finish()
+    return scored
+
+
+def _samples(before: Scored, after: Scored) -> tuple[SampleOutput, ...]:
+    pairs = zip(before.outputs[:SAMPLES], after.outputs[:SAMPLES], strict=True)
+    return tuple(replace(new, before=old.after) for old, new in pairs)
+
+
+def _deliver(winner: _Finalist, prepared: PreparedTask, folder: OutputFolder, ask: Ask) -> None:
+    """Write ``best/`` under another name and rename it, so that a half-written one is never found."""
+    import json
+
+    temporary = folder.path / "best.part"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    if winner.spec is None:
+        ask(SaveBase(str(temporary)))
+    else:
+        ask(Save(winner.spec, winner.step, str(temporary), _base_location(prepared)))
+        if prepared.bench.model.converted and (temporary / "adapter_config.json").is_file():
+            shutil.copytree(prepared.bench.model.location, temporary / "base")
+    (temporary / "pipeline.json").write_text(
+        json.dumps(asdict(winner.run.pipeline), indent=2) + "\n", encoding="utf-8"
+    )
+    final = folder.path / "best"
+    shutil.rmtree(final, ignore_errors=True)
+    temporary.rename(final)
+
+
+def _base_location(prepared: PreparedTask) -> str:
+    """Where the saved adapter finds its base: beside it for a converted GGUF, else where the user's model lies."""
+    model = prepared.bench.model
+    if model.converted:
+        return "base"
+    return str(Path(model.location).resolve()) if model.is_local else model.location

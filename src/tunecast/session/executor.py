@@ -1,0 +1,169 @@
+"""Local workers: one process per slot, started anew when it dies."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from tunecast.errors import ModelError
+from tunecast.session.requests import Broken, Ready, Request
+from tunecast.training.bench import Bench
+
+__all__ = ["Crash", "LocalExecutor"]
+
+
+@dataclass(frozen=True)
+class Crash:
+    """A worker died while it worked on a request; ``exit_code`` is negative for a signal."""
+
+    exit_code: int
+
+    @property
+    def text(self) -> str:
+        """What happened, for a record."""
+        if self.exit_code < 0:
+            return f"the worker was killed by {signal.Signals(-self.exit_code).name}"
+        return f"the worker ended with exit code {self.exit_code}"
+
+
+class LocalExecutor:
+    """Worker processes on this machine, one per slot.
+
+    Args:
+        bench: What every worker loads.
+        workers: Number of slots.
+        inherited: File descriptors that workers hold open as long as they live, such as the lock of the output folder.
+    """
+
+    def __init__(self, bench: Bench, workers: int, inherited: Sequence[int] = ()) -> None:
+        self._bench = bench
+        self._inherited = tuple(inherited)
+        self._setup: list[Request] = []
+        self._workers = [self._start() for _ in range(workers)]
+        self._busy: set[int] = set()
+
+    def __enter__(self) -> LocalExecutor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def ready(self) -> Ready:
+        """Wait until every worker has loaded its model; the answer of the first.
+
+        Raises:
+            ModelError: The model cannot be loaded.
+        """
+        return [worker.ready() for worker in self._workers][0]
+
+    def idle(self) -> list[int]:
+        """Slots that wait for a request."""
+        return [slot for slot in range(len(self._workers)) if slot not in self._busy]
+
+    def submit(self, slot: int, request: Request) -> None:
+        """Give an idle slot something to do."""
+        self._busy.add(slot)
+        # A worker that has just died is found by wait(), like one that dies later.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self._workers[slot].connection.send(request)
+
+    def wait(self, timeout: float | None = None) -> list[tuple[int, Any]]:
+        """Answers that have come: (slot, answer), where the answer is a :class:`Crash` for a worker that died.
+
+        Args:
+            timeout: Longest wait in seconds; None waits for the first answer.
+        """
+        waiting = {self._workers[slot].connection: slot for slot in self._busy}
+        answers = []
+        for connection in wait(list(waiting), timeout):
+            assert isinstance(connection, Connection)
+            slot = waiting[connection]
+            self._busy.discard(slot)
+            try:
+                answers.append((slot, connection.recv()))
+            except (EOFError, ConnectionResetError):
+                answers.append((slot, self._restart(slot)))
+        return answers
+
+    def call(self, request: Request, slot: int = 0) -> Any:
+        """Submit to an idle slot and wait for its answer."""
+        self.submit(slot, request)
+        while True:
+            for answered, answer in self.wait():
+                if answered == slot:
+                    return answer
+
+    def setup(self, request: Request) -> None:
+        """Perform a request on every worker, and on every later one before anything else."""
+        self._setup.append(request)
+        for slot in range(len(self._workers)):
+            self.call(request, slot)
+
+    def close(self) -> None:
+        """End all workers."""
+        for worker in self._workers:
+            worker.stop()
+
+    def _start(self) -> _Worker:
+        worker = _Worker(self._bench, self._inherited)
+        return worker
+
+    def _restart(self, slot: int) -> Crash:
+        crash = Crash(self._workers[slot].stop())
+        self._workers[slot] = self._start()
+        self._workers[slot].ready()
+        for request in self._setup:
+            self._workers[slot].connection.send(request)
+            self._workers[slot].connection.recv()
+        return crash
+
+
+class _Worker:
+    """One child process and the connection to it."""
+
+    def __init__(self, bench: Bench, inherited: tuple[int, ...]) -> None:
+        ours, theirs = socket.socketpair()
+        environment = {**os.environ, "OMP_NUM_THREADS": str(bench.threads), "TOKENIZERS_PARALLELISM": "false"}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tunecast.session.worker", str(theirs.fileno())],
+            pass_fds=(theirs.fileno(), *inherited),
+            env=environment,
+            stdin=subprocess.DEVNULL,
+        )
+        theirs.close()
+        self.connection: Connection = Connection(ours.detach())
+        self.connection.send(bench)
+        self._ready: Ready | None = None
+
+    def ready(self) -> Ready:
+        if self._ready is None:
+            try:
+                answer = self.connection.recv()
+            except EOFError:
+                answer = Broken("Crash", f"the worker ended with exit code {self._process.wait()}", False)
+            if isinstance(answer, Broken):
+                raise ModelError(
+                    f"The base model cannot be loaded: {answer.text}", "Check the model and the free memory."
+                )
+            self._ready = answer
+        return self._ready
+
+    def stop(self) -> int:
+        """End the process and return its exit code."""
+        with contextlib.suppress(OSError):
+            self.connection.send(None)
+        with contextlib.suppress(OSError):
+            self.connection.close()
+        try:
+            return self._process.wait(timeout=2)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self._process.wait()

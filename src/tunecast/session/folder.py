@@ -1,0 +1,110 @@
+"""The output folder: one session at a time, written so that nothing half-done is ever taken for whole."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tunecast.errors import OutputError
+
+__all__ = ["OutputFolder"]
+
+LOCK_PATIENCE_SECONDS = 8.0
+"""Workers of a killed session leave within a few seconds; a resumed one waits for them."""
+
+
+class OutputFolder:
+    """``OUT/``: locked as long as this object lives, and as long as any worker does that inherited the lock.
+
+    Raises:
+        OutputError: The folder cannot be written, or another session uses it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise OutputError(
+                f"--output-dir {path} cannot be written: {error.strerror}.", "Choose another folder."
+            ) from error
+        self._acquire()
+
+    @property
+    def lock_descriptor(self) -> int:
+        """The file descriptor that workers inherit."""
+        return self._lock
+
+    def close(self) -> None:
+        """Give the lock back."""
+        os.close(self._lock)
+
+    def trial(self, run: str) -> Path:
+        """Where a trial's checkpoints lie."""
+        return self.path / "trials" / run
+
+    def read_session(self) -> dict[str, Any] | None:
+        """What ``session.json`` holds, None where there is none.
+
+        Raises:
+            OutputError: The file is not what this program wrote.
+        """
+        file = self.path / "session.json"
+        if not file.is_file():
+            return None
+        try:
+            content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise OutputError(f"{file} is damaged: {error}.", "Choose another --output-dir.") from error
+        return content
+
+    def write_session(self, content: Mapping[str, Any]) -> None:
+        """Replace ``session.json`` in one step."""
+        self.write_text("session.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+    def write_text(self, name: str, text: str) -> None:
+        """Replace a file in one step, durably.
+
+        Raises:
+            OutputError: The disk is full or not writable.
+        """
+        file = self.path / name
+        temporary = file.with_name(f".{file.name}.part")
+        try:
+            with temporary.open("w", encoding="utf-8") as stream:
+                stream.write(text)
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.replace(file)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise disk_error(self.path, str(error)) from error
+
+    def _acquire(self) -> None:
+        patience = time.monotonic() + LOCK_PATIENCE_SECONDS
+        while True:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > patience:
+                    os.close(self._lock)
+                    raise OutputError(
+                        f"--output-dir {self.path} is in use by another session.",
+                        "Wait for it to end, or choose another folder.",
+                    ) from None
+                time.sleep(0.2)
+
+
+def disk_error(path: Path, reason: str) -> OutputError:
+    """The message for a disk that takes no more."""
+    return OutputError(
+        f"--output-dir {path}: cannot write ({reason}).",
+        "Free some space and go on with --resume; what was measured so far is kept.",
+    )

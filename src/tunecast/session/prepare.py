@@ -1,0 +1,158 @@
+"""From settings to a bench: read the data, encode it, describe everything, choose device and type."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tunecast import data, models
+from tunecast.errors import ConfigurationError, DataError
+from tunecast.progress import Progress
+from tunecast.records import DatasetFacts, Machine, Task, Versions
+from tunecast.session.settings import SessionSettings
+from tunecast.training.bench import Bench
+
+if TYPE_CHECKING:
+    from tunecast.data import Dataset, EncodedExample, Example
+
+__all__ = ["PreparedTask", "Surroundings", "prepare_task"]
+
+LONGEST_BY_DEFAULT = 1024
+MOST_NEW_TOKENS = 256
+
+
+@dataclass(frozen=True)
+class PreparedTask:
+    """A task ready for a session.
+
+    Args:
+        bench: What workers need.
+        task: Names of dataset and base model, and the metric.
+        dataset: Facts of the dataset.
+        warnings: What the user should know.
+    """
+
+    bench: Bench
+    task: Task
+    dataset: DatasetFacts
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Hardware and software that workers report."""
+
+    machine: Machine
+    versions: Versions
+
+
+def prepare_task(settings: SessionSettings, progress: Progress) -> PreparedTask:
+    """Lay out the task of a session.
+
+    Raises:
+        DataError: The dataset cannot be used.
+        ModelError: The base model cannot be used.
+        ConfigurationError: The device is not there.
+    """
+    from tunecast.data.describe import describe as describe_dataset
+
+    progress.start("Reading data and model")
+    resolved = models.resolve(settings.model)
+    facts = models.describe(resolved, trust_remote_code=settings.trust_remote_code)
+    tokenizer = models.load_tokenizer(resolved, trust_remote_code=settings.trust_remote_code)
+    dataset = data.read(
+        settings.data,
+        prompt_column=settings.prompt_column,
+        completion_column=settings.completion_column,
+        seed=settings.seed,
+    )
+    max_length = settings.max_length or _fitting_length(dataset, tokenizer, facts)
+    if facts.context and max_length > facts.context:
+        raise ConfigurationError(
+            f"--max-length {max_length} is longer than the context of {facts.name} ({facts.context} tokens).",
+            f"Give at most {facts.context}.",
+        )
+    encoded = {
+        name: data.encode(examples, tokenizer, max_length=max_length, architecture=facts.architecture)
+        for name, examples in dataset.splits()
+    }
+    warnings = list(dataset.warnings)
+    warnings += data.encoding_warnings(dataset.train, encoded["train"])
+    for name, examples in encoded.items():
+        if not examples:
+            raise DataError(f"{settings.data}: the {name} split is empty.", "Give more rows.")
+    device = choose_device(settings.device)
+    dtype = models.choose_dtype(device, facts.width) if settings.dtype == "auto" else settings.dtype
+    bench = Bench(
+        model=resolved,
+        facts=facts,
+        device=device,
+        dtype=dtype,
+        threads=max(1, available_cores() // settings.workers),
+        train=tuple(encoded["train"]),
+        subset=(),
+        validation=tuple(encoded["validation"]),
+        test=tuple(encoded["test"]),
+        test_examples=_spread(dataset.test, settings.seed),
+        validation_examples=_spread(dataset.validation, settings.seed),
+        max_length=max_length,
+        max_new_tokens=_new_tokens(encoded["train"]),
+        metric=settings.objective,
+        deterministic=settings.deterministic,
+        trust_remote_code=settings.trust_remote_code,
+    )
+    progress.finish(
+        f"{dataset.name}: {len(dataset.train)} train, {len(dataset.validation)} validation, "
+        f"{len(dataset.test)} test examples ({dataset.format}); {facts.name}: {facts.parameters / 1e6:.1f}M parameters"
+    )
+    task = Task(dataset.name, facts.name, settings.objective)
+    return PreparedTask(bench, task, describe_dataset(dataset, tokenizer), tuple(warnings))
+
+
+def choose_device(wanted: str) -> str:
+    """The device to train on: an accelerator where there is one, unless told otherwise.
+
+    Raises:
+        ConfigurationError: The device that was asked for is not there.
+    """
+    import torch
+
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    kind = wanted.partition(":")[0]
+    if kind not in ("cpu", "cuda") or (kind == "cuda" and not torch.cuda.is_available()):
+        raise ConfigurationError(f"--device {wanted}: there is no such device here.", "Use auto, cpu or cuda.")
+    return wanted
+
+
+def available_cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _fitting_length(dataset: Dataset, tokenizer: Any, facts: Any) -> int:
+    """The multiple of 64 that holds 99% of the training examples, within the context and 1,024."""
+    limit = min(facts.context or LONGEST_BY_DEFAULT, LONGEST_BY_DEFAULT)
+    sample = _spread(dataset.train, 0)[:1000]
+    lengths = [
+        len(example.input_ids)
+        for example in data.encode(sample, tokenizer, max_length=limit, architecture=facts.architecture)
+    ]
+    needed = int(np.quantile(lengths, 0.99))
+    return min(limit, 64 * -(-needed // 64))
+
+
+def _spread(examples: Sequence[Example], seed: int) -> tuple[Example, ...]:
+    """The examples in a seeded random order, so that the first few are a fair sample."""
+    order = np.random.default_rng([seed, 3]).permutation(len(examples))
+    return tuple(examples[int(index)] for index in order)
+
+
+def _new_tokens(encoded: Sequence[EncodedExample]) -> int:
+    """Room for nearly every completion that was seen in training, and a half more."""
+    longest = float(np.quantile([example.label_tokens for example in encoded], 0.99))
+    return int(min(MOST_NEW_TOKENS, max(8, round(1.5 * longest))))

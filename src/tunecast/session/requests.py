@@ -1,0 +1,138 @@
+"""What a session asks of a worker; each request knows which call of the runner answers it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tunecast.records import Machine, Versions
+from tunecast.training.bench import TrialSpec
+
+if TYPE_CHECKING:
+    from tunecast.data import EncodedExample
+    from tunecast.training.runner import Measurement, Runner, Scored
+
+__all__ = [
+    "Advance",
+    "Broken",
+    "Calibrate",
+    "Ready",
+    "Request",
+    "Save",
+    "SaveBase",
+    "ScoreModel",
+    "UseValidation",
+]
+
+
+class Request(Protocol):
+    """Something for a worker to do."""
+
+    def perform(self, runner: Runner) -> Any:
+        """Do it and return the answer."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A worker's first message: its model is loaded."""
+
+    machine: Machine
+    versions: Versions
+    loading_seconds: float
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A worker could not answer: not the trial failed but the request.
+
+    ``kind`` is the exception's class; ``system`` tells an error of disk or system from one of ours.
+    """
+
+    kind: str
+    text: str
+    system: bool
+
+
+@dataclass(frozen=True)
+class Advance:
+    """Advance a trial from its last committed step to the next of its grid."""
+
+    spec: TrialSpec
+    from_step: int
+    to_step: int
+
+    def perform(self, runner: Runner) -> Measurement:
+        """Train and measure."""
+        return runner.advance(self.spec, self.from_step, self.to_step)
+
+
+@dataclass(frozen=True)
+class Calibrate:
+    """Measure the training speed of a trial; nothing of it is kept."""
+
+    spec: TrialSpec
+    steps: int
+
+    def perform(self, runner: Runner) -> float:
+        """Tokens per second."""
+        return runner.measure_speed(self.spec, self.steps)
+
+
+@dataclass(frozen=True)
+class UseValidation:
+    """Set the examples that points are scored on."""
+
+    subset: tuple[EncodedExample, ...]
+    validation: tuple[EncodedExample, ...]
+
+    def perform(self, runner: Runner) -> None:
+        """Change the runner's bench."""
+        runner.bench = replace(runner.bench, subset=self.subset, validation=self.validation)
+
+
+@dataclass(frozen=True)
+class ScoreModel:
+    """Score the base model (``spec`` None) or a trial's checkpoint; see :meth:`Runner.score`."""
+
+    spec: TrialSpec | None
+    step: int
+    split: str
+    metric: str = ""
+    generate_limit: int = 0
+    interval_seed: int | None = None
+
+    def perform(self, runner: Runner) -> Scored:
+        """Evaluate and generate."""
+        return runner.score(
+            self.spec,
+            self.step,
+            self.split,
+            metric=self.metric,
+            generate_limit=self.generate_limit,
+            interval_seed=self.interval_seed,
+        )
+
+
+@dataclass(frozen=True)
+class Save:
+    """Write a trial's checkpoint as a loadable model."""
+
+    spec: TrialSpec
+    step: int
+    folder: str
+    base_location: str
+
+    def perform(self, runner: Runner) -> None:
+        """Write it."""
+        runner.save(self.spec, self.step, self.folder, self.base_location)
+
+
+@dataclass(frozen=True)
+class SaveBase:
+    """Write the base model."""
+
+    folder: str
+
+    def perform(self, runner: Runner) -> None:
+        """Write it."""
+        runner.save_base(self.folder)

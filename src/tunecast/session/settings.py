@@ -1,0 +1,80 @@
+"""The resolved configuration of a tuning session, and what is derived from it before the first trial."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from tunecast.errors import ConfigurationError
+from tunecast.methods import Restrictions
+from tunecast.records import Scalar
+
+__all__ = ["SessionSettings"]
+
+
+@dataclass(frozen=True)
+class SessionSettings:
+    """Everything that decides what a session does; written to ``session.json``.
+
+    Args:
+        model: Hub id, folder, GGUF file or ``smollm2``.
+        data: File, folder, hub id or ``stdlib``.
+        budget: ``90s``, ``30m``, ``2h``, ``2M-tokens`` or ``20-trials``.
+        output_dir: Where everything is written.
+        strategy: Name of the strategy.
+        objective: ``loss`` or a metric's name.
+        methods: Allowed methods, all when empty.
+        fixed: Hyperparameters that the user fixed.
+        ranges: Ranges that the user narrowed.
+        epochs: Upper limit of the full length, in passes over the training examples.
+        max_length: Longest sequence in tokens; None derives it from the data.
+        unique_examples: Training examples to use; None uses all.
+        seed: Seed of split, sampling, data order and initialisation.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        dtype: ``auto``, ``bfloat16`` or ``float32``.
+        workers: Worker processes.
+        keep_gb: Most GB of checkpoints to keep.
+        store: URL of the store; empty for ``OUT/runs.sqlite``.
+        prompt_column: Overrides the detected column.
+        completion_column: Overrides the detected column.
+        deterministic: Bit-equal results on an accelerator too.
+        trust_remote_code: Whether code that comes with a model may run.
+    """
+
+    model: str
+    data: str
+    budget: str = "30m"
+    output_dir: str = "tunecast-out"
+    strategy: str = "asha"
+    objective: str = "loss"
+    methods: tuple[str, ...] = ()
+    fixed: Mapping[str, Scalar] = field(default_factory=dict)
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    epochs: float = 3.0
+    max_length: int | None = None
+    unique_examples: int | None = None
+    seed: int = 0
+    device: str = "auto"
+    dtype: str = "auto"
+    workers: int = 1
+    keep_gb: float = 10.0
+    store: str = ""
+    prompt_column: str | None = None
+    completion_column: str | None = None
+    deterministic: bool = False
+    trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "workers", "keep_gb"):
+            if getattr(self, name) <= 0:
+                raise ConfigurationError(f"--{name.replace('_', '-')} must be positive, not {getattr(self, name)}.")
+
+    @property
+    def restrictions(self) -> Restrictions:
+        """What the user fixed or narrowed of the space."""
+        return Restrictions(tuple(self.methods), self.fixed, self.ranges)
+
+    def as_json(self) -> dict[str, Any]:
+        """The settings as JSON."""
+        return asdict(self)

@@ -1,0 +1,257 @@
+"""The trials of a session: candidates in a fixed order, each with its plan, its run and its checkpoints."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+from tunecast.records import ZERO_SHOT, Outcome, Pipeline, Point, Run, RunError, stable_hash
+from tunecast.search import History, TrialView
+from tunecast.session.budget import Used
+from tunecast.session.folder import OutputFolder
+from tunecast.session.pace import Pace
+from tunecast.session.prepare import PreparedTask, Surroundings
+from tunecast.store import Store
+from tunecast.training.bench import Bench, TrialSpec
+from tunecast.training.checkpoint import CheckpointFolder
+from tunecast.training.plan import TrialPlan
+from tunecast.training.runner import Measurement
+
+__all__ = ["Trial", "Trials"]
+
+
+@dataclass
+class Trial:
+    """One candidate of a session."""
+
+    spec: TrialSpec
+    bench: Bench = field(repr=False)
+    run: Run | None = None
+    running: bool = False
+
+    @cached_property
+    def plan(self) -> TrialPlan:
+        """Its course."""
+        return self.bench.plan(self.spec)
+
+    @property
+    def curve(self) -> tuple[Point, ...]:
+        """Its points so far."""
+        return self.run.curve if self.run else ()
+
+    @property
+    def outcome(self) -> Outcome:
+        """How it stands."""
+        return self.run.outcome if self.run else Outcome.PAUSED
+
+    @property
+    def step(self) -> int:
+        """The step of its last committed point."""
+        return self.curve[-1].step if self.curve else 0
+
+    @property
+    def next_step(self) -> int | None:
+        """The step of its next point, None at the end."""
+        return next((step for step in self.plan.grid if step > self.step), None)
+
+    @property
+    def tokens_to_next(self) -> int:
+        """Training tokens up to its next point."""
+        return self.tokens_to(self.next_step) if self.next_step else 0
+
+    @property
+    def tokens_to_end(self) -> int:
+        """Training tokens up to its last point."""
+        return self.tokens_to(self.plan.total_steps)
+
+    def tokens_to(self, step: int) -> int:
+        """Training tokens from the last committed point up to ``step``."""
+        return self.plan.tokens_at(step) - self.plan.tokens_at(self.step)
+
+    @property
+    def checkpoints(self) -> CheckpointFolder:
+        """Its folder."""
+        return CheckpointFolder(Path(self.spec.folder))
+
+
+class Trials:
+    """All trials of a session, and the only place that commits what was measured."""
+
+    def __init__(
+        self,
+        session: str,
+        prepared: PreparedTask,
+        pipelines: Sequence[Pipeline],
+        folder: OutputFolder,
+        store: Store,
+        *,
+        seed: int,
+        full_length_tokens: int,
+        unique_examples: int,
+        workers: int,
+        explosion_nats: float,
+    ) -> None:
+        self._session = session
+        self._prepared = prepared
+        self._store = store
+        self._workers = workers
+        self._all = [
+            Trial(
+                TrialSpec(
+                    run := self._run_id(pipeline, seed, full_length_tokens, unique_examples),
+                    pipeline,
+                    seed,
+                    full_length_tokens,
+                    unique_examples,
+                    str(folder.trial(run)),
+                    workers,
+                    explosion_nats,
+                ),
+                prepared.bench,
+            )
+            for pipeline in pipelines
+        ]
+
+    def __getitem__(self, index: int) -> Trial:
+        return self._all[index]
+
+    def __iter__(self) -> Iterator[Trial]:
+        return iter(self._all)
+
+    @property
+    def started(self) -> list[Trial]:
+        """Trials into which any budget went."""
+        return [trial for trial in self._all if trial.run is not None or trial.running]
+
+    def restore(self) -> None:
+        """Take up the committed points of an earlier process of this session."""
+        known = {run.id: run for run in self._store.runs(session=self._session)}
+        for trial in self._all:
+            trial.run = known.get(trial.spec.run)
+
+    def history(self, pace: Pace) -> History:
+        """What strategies see."""
+        return History(tuple(self._view(trial, pace) for trial in self._all))
+
+    def used(self, seconds: float) -> Used:
+        """What the trials have spent."""
+        tokens = sum(trial.curve[-1].tokens_seen for trial in self._all if trial.curve)
+        return Used(seconds, tokens, len(self.started))
+
+    def record(
+        self, index: int, measured: Measurement, surroundings: Surroundings, elapsed_seconds: float
+    ) -> Run:
+        """Commit what a worker measured: the store first, then memory, and only then old checkpoints go.
+
+        Args:
+            index: The trial's place.
+            measured: What came back.
+            surroundings: Hardware and software that computed it.
+            elapsed_seconds: Seconds of the budget used so far.
+        """
+        trial = self._all[index]
+        points = trial.curve
+        if measured.point is not None:
+            points = (*points, replace(measured.point, elapsed_seconds=elapsed_seconds))
+        run = replace(
+            trial.run or self._new_run(trial, surroundings, measured.trainable_parameters),
+            curve=points,
+            outcome=measured.outcome,
+            error=measured.error,
+            validation=measured.validation,
+        )
+        self._store.put(run)
+        trial.run = run
+        trial.running = False
+        self._prune(trial)
+        return run
+
+    def fail(self, index: int, outcome: Outcome, error: RunError, surroundings: Surroundings, elapsed: float) -> Run:
+        """Commit that a trial ended because its worker died."""
+        return self.record(index, Measurement(self._all[index].spec.run, None, outcome, error), surroundings, elapsed)
+
+    def limit_disk(self, most_bytes: float, spare: set[int]) -> list[str]:
+        """Drop resume checkpoints of the worst waiting trials until the rest fits; they can be trained anew.
+
+        Args:
+            most_bytes: What all checkpoints may take together.
+            spare: Places of trials that are left alone.
+
+        Returns:
+            Ids of the trials whose checkpoints went.
+        """
+        sizes = {index: trial.checkpoints.size_bytes() for index, trial in enumerate(self._all) if trial.run}
+        total = sum(sizes.values())
+        worst_first = sorted(
+            (index for index, size in sizes.items() if size and index not in spare and not self._all[index].running),
+            key=lambda index: -(self._all[index].run.final_loss or float("inf")),  # type: ignore[union-attr]
+        )
+        dropped = []
+        for index in worst_first:
+            if total <= most_bytes:
+                break
+            self._all[index].checkpoints.keep_only(continue_from=(), weights_of=())
+            total -= sizes[index]
+            dropped.append(self._all[index].spec.run)
+        return dropped
+
+    def _view(self, trial: Trial, pace: Pace) -> TrialView:
+        following = trial.next_step if not trial.outcome.is_failure else None
+        return TrialView(
+            pipeline=trial.spec.pipeline,
+            curve=trial.curve,
+            next_share=trial.plan.share_at(following) if following else None,
+            outcome=trial.outcome,
+            running=trial.running,
+            expected_seconds=pace.expected(trial.spec.pipeline.method, trial.tokens_to_next),
+        )
+
+    def _prune(self, trial: Trial) -> None:
+        assert trial.run is not None
+        best = trial.run.best_point
+        kept = {best.step} if best else set()
+        resumable = {trial.step} if trial.run.outcome is Outcome.PAUSED else set()
+        trial.checkpoints.keep_only(continue_from=resumable, weights_of=kept)
+
+    def _run_id(self, pipeline: Pipeline, seed: int, full_length_tokens: int, unique_examples: int) -> str:
+        bench = self._prepared.bench
+        return stable_hash(
+            {
+                "session": self._session,
+                "data": self._prepared.dataset.fingerprint,
+                "model": bench.facts.weights_hash or bench.facts.name,
+                "method": pipeline.method,
+                "hyperparameters": dict(pipeline.hyperparameters),
+                "seed": seed,
+                "full_length_tokens": full_length_tokens,
+                "unique_examples": unique_examples,
+                "max_length": bench.max_length,
+                "dtype": bench.dtype,
+            }
+        )
+
+    def _new_run(self, trial: Trial, surroundings: Surroundings, trainable_parameters: int) -> Run:
+        bench = self._prepared.bench
+        return Run(
+            id=trial.spec.run,
+            session=self._session,
+            task=self._prepared.task,
+            pipeline=trial.spec.pipeline,
+            seed=trial.spec.seed,
+            full_length_tokens=trial.spec.full_length_tokens,
+            total_steps=0 if trial.spec.pipeline == ZERO_SHOT else trial.plan.total_steps,
+            unique_examples=min(trial.spec.unique_examples, len(bench.train)),
+            max_length=bench.max_length,
+            validation_hash=bench.validation_hash,
+            dataset=self._prepared.dataset,
+            model=bench.facts,
+            machine=surroundings.machine,
+            versions=surroundings.versions,
+            dtype=bench.dtype,
+            trainable_parameters=trainable_parameters,
+            exclusive=False,
+            created_at=time.time(),
+        )

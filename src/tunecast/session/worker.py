@@ -1,0 +1,79 @@
+"""The worker process: keeps one base model loaded and answers requests until its session is gone.
+
+Started as ``python -m tunecast.session.worker FD``, with one end of a socket as its only argument, so that it depends
+neither on the parent's main module nor on its memory.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from multiprocessing.connection import Connection
+from typing import Any
+
+from tunecast.session.requests import Broken, Ready, Request
+
+__all__ = ["main"]
+
+ORPHAN_POLL_SECONDS = 1.0
+
+
+def main(descriptor: int) -> None:
+    """Serve requests that come over ``descriptor``; the first message is the bench."""
+    _die_with_parent()
+    connection: Connection = Connection(descriptor)
+    try:
+        bench = connection.recv()
+        started = time.perf_counter()
+        answer: Any
+        try:
+            runner, answer = _loaded(bench, started)
+        except Exception as error:  # the session is told whatever keeps the model from loading
+            connection.send(_broken(error))
+            return
+        connection.send(answer)
+        while (request := connection.recv()) is not None:
+            connection.send(_answer(runner, request))
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return  # the session is gone
+
+
+def _loaded(bench: Any, started: float) -> tuple[Any, Ready]:
+    import torch
+
+    from tunecast.models.machine import current_versions, measure_machine
+    from tunecast.training.runner import Runner
+
+    torch.set_num_threads(bench.threads)
+    runner = Runner(bench)
+    machine = measure_machine(bench.device, bench.threads)
+    return runner, Ready(machine, current_versions(), time.perf_counter() - started)
+
+
+def _answer(runner: Any, request: Request) -> Any:
+    try:
+        return request.perform(runner)
+    except Exception as error:  # the session decides what a broken request means
+        return _broken(error)
+
+
+def _broken(error: Exception) -> Broken:
+    return Broken(type(error).__name__, str(error), isinstance(error, OSError))
+
+
+def _die_with_parent() -> None:
+    """Leave when the session's process is gone, even in the middle of a step."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(ORPHAN_POLL_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
