@@ -1,0 +1,382 @@
+"""Progress on stderr: a live display on a terminal, plain lines elsewhere; it never makes a run fail."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import math
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.segment import Segment
+from rich.table import Table
+from rich.text import Text
+
+from tunecast.progress import SessionStatus, TrialStatus
+from tunecast.report.numbers import compact, decimal, duration, finite, rate
+
+__all__ = ["RichProgress", "SessionView", "sparkline"]
+
+LINE_EVERY_SECONDS = 10.0
+REFRESHES_PER_SECOND = 4
+TRIALS_SHOWN = 8
+BLOCKS = "▁▂▃▄▅▆▇█"
+CROSS = "✗"
+ASCII_BLOCKS = "_.-~=*%#"
+
+
+def sparkline(losses: Sequence[float], width: int = 12, *, unicode: bool = True) -> str:
+    """A curve as one character a point, high where the loss is high; a cross where it is not finite.
+
+    Args:
+        losses: Validation losses in order.
+        width: Most characters; of a longer curve the last points are shown.
+        unicode: Whether the terminal can show block elements.
+    """
+    blocks, cross = (BLOCKS, CROSS) if unicode else (ASCII_BLOCKS, "x")
+    shown = list(losses)[-width:] if width > 0 else []
+    known = [loss for loss in shown if math.isfinite(loss)]
+    if not known:
+        return cross * len(shown)
+    low, spread = min(known), max(known) - min(known)
+    levels = len(blocks) - 1
+
+    def block(loss: float) -> str:
+        if not math.isfinite(loss):
+            return cross
+        return blocks[round((loss - low) / spread * levels) if spread > 0 else 0]
+
+    return "".join(map(block, shown))
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """The open stage; replaced whole on every change, because the display reads it from its own thread."""
+
+    name: str
+    total: float | None
+    unit: str
+    started: float
+    done: float = 0.0
+    note: str = ""
+
+    @property
+    def fraction(self) -> float | None:
+        """Part that is done, None where the total is unknown."""
+        return None if not self.total or self.total <= 0 else min(1.0, self.done / self.total)
+
+    def seconds_left(self, now: float) -> float | None:
+        """Time left at the speed so far, None before there is one."""
+        fraction = self.fraction
+        return None if not fraction else (now - self.started) * (1 - fraction) / fraction
+
+    def words(self, now: float) -> str:
+        """How far it is, in one line."""
+        unit = f" {self.unit}" if self.unit else ""
+        amount = f"{compact(self.done)}{unit}" if self.done else ""
+        if self.fraction is not None:
+            amount = f"{self.fraction:.0%} ({compact(self.done)} of {compact(self.total)}{unit})"
+        left = self.seconds_left(now)
+        parts = [
+            amount,
+            f"{duration(left)} left" if left is not None and self.fraction != 1 else "",
+            self.note,
+        ]
+        return ", ".join(part for part in parts if part)
+
+
+@dataclass(frozen=True)
+class SessionView:
+    """A tuning session drawn with rich: budget, the best trials, what happens now.
+
+    Args:
+        status: How the session stands.
+        unicode: Whether the terminal can show block elements.
+    """
+
+    status: SessionStatus
+    unicode: bool = True
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield self._budget(options.max_width)
+        # Bar, activity, header and the open stage need their lines too.
+        room = min(TRIALS_SHOWN, console.size.height - 6)
+        if room > 0 and self.status.trials:
+            yield self._trials(options.max_width, room)
+        yield Text(self.status.activity, style="dim", no_wrap=True, overflow="crop")
+
+    def _budget(self, width: int) -> Table:
+        row = Table.grid(padding=(0, 1))
+        fraction = min(1.0, max(0.0, finite(self.status.fraction_used) or 0.0))
+        bar = ProgressBar(total=1.0, completed=fraction, width=max(5, min(40, width // 3)))
+        row.add_row(bar, Text(budget_words(self.status), no_wrap=True, overflow="crop"))
+        return row
+
+    def _trials(self, width: int, room: int) -> Table:
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+        wide, wider = width >= 44, width >= 62
+        table.add_column("", width=1)
+        table.add_column("method", no_wrap=True, overflow="crop")
+        if wide:
+            table.add_column("learning rate", justify="right", no_wrap=True, overflow="crop")
+            table.add_column("done", justify="right", no_wrap=True, overflow="crop")
+        table.add_column("loss", justify="right", no_wrap=True, overflow="crop")
+        if wider:
+            table.add_column("curve", no_wrap=True, overflow="crop")
+        for index in ranked(self.status)[:room]:
+            trial = self.status.trials[index]
+            best = index == self.status.incumbent
+            cells = [self._mark(trial, best), trial.method]
+            if wide:
+                cells += [rate(trial.learning_rate), f"{trial.share:.0%}"]
+            cells.append(self._loss(trial))
+            if wider:
+                cells.append(sparkline(trial.losses, unicode=self.unicode))
+            style = "bold green" if best else "red" if trial.outcome.is_failure else ""
+            table.add_row(*map(Text, cells), style=style)
+        hidden = len(self.status.trials) - room
+        if hidden > 0:
+            table.add_row(Text(""), Text(f"+ {hidden} more"), style="dim")
+        return table
+
+    def _mark(self, trial: TrialStatus, best: bool) -> str:
+        if best:
+            return "★" if self.unicode else "*"
+        if trial.running:
+            return "▸" if self.unicode else ">"
+        return ""
+
+    def _loss(self, trial: TrialStatus) -> str:
+        if trial.outcome.is_failure:
+            return trial.outcome.value.replace("_", " ")
+        return decimal(trial.losses[-1]) if trial.losses else ("…" if self.unicode else "...")
+
+
+def ranked(status: SessionStatus) -> list[int]:
+    """Indices of the trials as a reader wants them: incumbent, running ones, then by loss, failures last."""
+
+    def order(index: int) -> tuple[bool, bool, bool, float]:
+        trial = status.trials[index]
+        last = finite(trial.losses[-1]) if trial.losses else None
+        return (
+            index != status.incumbent,
+            trial.outcome.is_failure,
+            not trial.running,
+            math.inf if last is None else last,
+        )
+
+    return sorted(range(len(status.trials)), key=order)
+
+
+def budget_words(status: SessionStatus) -> str:
+    """What is used and what is left of the budget."""
+    used = f"{max(0.0, finite(status.fraction_used) or 0.0):.0%} of {status.budget_text}"
+    if status.granted_seconds is None:
+        return f"{used}, {duration(status.used_seconds)}"
+    return f"{used}, {duration(max(0.0, status.granted_seconds - status.used_seconds))} left"
+
+
+def session_words(status: SessionStatus) -> str:
+    """The session in one line, for logs."""
+    parts = [f"budget {budget_words(status)}", f"{len(status.trials)} trials"]
+    if status.incumbent is not None and 0 <= status.incumbent < len(status.trials):
+        best = status.trials[status.incumbent]
+        loss = decimal(best.losses[-1]) if best.losses else "unmeasured"
+        parts.append(f"best {loss} ({best.method}, {rate(best.learning_rate)})")
+    return ", ".join([*parts, *([status.activity] if status.activity else [])])
+
+
+def _harmless(method: Callable[..., None]) -> Callable[..., None]:
+    """Let no failure of the display reach the run: whatever a terminal does, it only falls silent."""
+
+    @functools.wraps(method)
+    def guarded(self: RichProgress, *args: Any, **keywords: Any) -> None:
+        if self._broken:
+            return
+        try:
+            method(self, *args, **keywords)
+        except (
+            Exception
+        ):  # A closed pipe, an unknown encoding, a terminal of one column: none is worth a run.
+            self._broken = True
+            self._abandon()
+
+    return guarded
+
+
+class _Console(Console):
+    """A console that goes silent when its reader has gone, where rich's own would end the program."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+
+
+class RichProgress:
+    """Progress for people, on stderr. As a context manager it gives the cursor back on Ctrl-C too.
+
+    Args:
+        stream: Where to write, stderr unless told.
+        clock: Seconds from an arbitrary start.
+        console: A console of rich to use instead of one over ``stream``.
+    """
+
+    def __init__(
+        self,
+        stream: TextIO | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        console: Console | None = None,
+    ) -> None:
+        self._console = console or _Console(file=stream or sys.stderr, highlight=False)
+        self._clock = clock
+        # A dumb terminal cannot move its cursor: it gets lines.
+        self._terminal = self._console.is_terminal and not self._console.is_dumb_terminal
+        self._unicode = _shows_unicode(self._console)
+        self._stage: _Stage | None = None
+        self._status: SessionStatus | None = None
+        self._live: Live | None = None
+        self._said = -math.inf
+        self._broken = False
+
+    def __enter__(self) -> RichProgress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @_harmless
+    def start(self, stage: str, total: float | None = None, unit: str = "") -> None:
+        """Open a stage."""
+        self._stage = _Stage(stage, total, unit, self._clock())
+        if self._terminal:
+            self._show_live()
+        else:
+            self._say(stage)
+
+    @_harmless
+    def advance(self, amount: float = 1.0, note: str = "") -> None:
+        """Add to what is done of the open stage."""
+        stage = self._stage
+        if stage is None:
+            return
+        done = stage.done + amount
+        self._stage = _Stage(stage.name, stage.total, stage.unit, stage.started, done, note or stage.note)
+        if not self._terminal and self._due():
+            self._say(f"{stage.name}: {self._stage.words(self._clock())}")
+
+    @_harmless
+    def finish(self, note: str = "") -> None:
+        """Close the open stage; a line about it stays, unless the view of a session tells the same."""
+        stage, self._stage = self._stage, None
+        if stage is None:
+            return
+        seconds = duration(self._clock() - stage.started)
+        if not self._terminal or self._status is None or note:
+            self._say(f"{stage.name}: {', '.join(part for part in (note, seconds) if part)}")
+        if self._status is None:
+            self._stop_live()
+
+    @_harmless
+    def log(self, text: str) -> None:
+        """Say one line that stays."""
+        self._say(text)
+
+    @_harmless
+    def show(self, status: SessionStatus) -> None:
+        """Show how the tuning session stands."""
+        self._status = status
+        if self._terminal:
+            self._show_live()
+        elif self._due():
+            self._say(session_words(status))
+
+    @_harmless
+    def close(self) -> None:
+        """Take the live display away and give the cursor back; may be called twice."""
+        self._stage = None
+        self._stop_live()
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """What the live display draws, several times a second, from its own thread."""
+        status, stage = self._status, self._stage
+        parts: list[Any] = [] if status is None else [SessionView(status, self._unicode)]
+        if stage is not None:
+            parts.append(self._stage_row(stage, options.max_width))
+        try:
+            lines = console.render_lines(Group(*parts), options, pad=False)
+        except Exception:  # Nobody catches what the display's own thread raises: better an empty display.
+            return
+        for line in lines:
+            yield from line
+            yield Segment.line()
+
+    def _stage_row(self, stage: _Stage, width: int) -> Table:
+        row = Table.grid(padding=(0, 1))
+        name = Text(self._plain(stage.name), no_wrap=True, overflow="crop")
+        words = Text(self._plain(stage.words(self._clock())), style="dim", no_wrap=True, overflow="crop")
+        if stage.fraction is None or width < 50:
+            row.add_row(name, words)
+        else:
+            row.add_row(
+                name, ProgressBar(total=1.0, completed=stage.fraction, width=max(5, width // 4)), words
+            )
+        return row
+
+    def _show_live(self) -> None:
+        if self._live is None:
+            # Standard output may carry JSON, so that only stderr is routed around the display.
+            self._live = Live(
+                self,
+                console=self._console,
+                refresh_per_second=REFRESHES_PER_SECOND,
+                transient=True,
+                redirect_stdout=False,
+                vertical_overflow="crop",
+            )
+            atexit.register(self.close)
+            self._live.start(refresh=True)
+
+    def _stop_live(self) -> None:
+        live, self._live = self._live, None
+        if live is not None:
+            atexit.unregister(self.close)
+            live.stop()
+
+    def _abandon(self) -> None:
+        """Stop a display that failed, and free the cursor if that still can be done."""
+        try:
+            self._stop_live()
+            self._console.show_cursor(True)
+        except Exception:  # The terminal is gone, and with it whoever could have read this.
+            self._live = None
+
+    def _due(self) -> bool:
+        return self._clock() - self._said >= LINE_EVERY_SECONDS
+
+    def _say(self, text: str) -> None:
+        self._said = self._clock()
+        if self._terminal:
+            self._console.print(Text(self._plain(text)))
+        else:
+            # Long lines stay whole in logs, whatever width rich would guess.
+            self._console.file.write(self._plain(text) + "\n")
+            self._console.file.flush()
+
+    def _plain(self, text: str) -> str:
+        """The text as the stream's encoding can carry it."""
+        encoding = self._console.encoding
+        return text.encode(encoding, "replace").decode(encoding, "replace")
+
+
+def _shows_unicode(console: Console) -> bool:
+    try:
+        (BLOCKS + CROSS + "★▸…").encode(console.encoding)
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return not console.legacy_windows
