@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TextIO
 
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.segment import Segment
@@ -97,11 +97,16 @@ class SessionView:
 
     Args:
         status: How the session stands.
-        unicode: Whether the terminal can show block elements.
+        encoding: What the terminal can show.
     """
 
     status: SessionStatus
-    unicode: bool = True
+    encoding: str = "utf-8"
+
+    @property
+    def unicode(self) -> bool:
+        """Whether the terminal can show block elements."""
+        return as_shown(BLOCKS + CROSS + "★▸…", self.encoding) == BLOCKS + CROSS + "★▸…"
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield self._budget(options.max_width)
@@ -109,13 +114,13 @@ class SessionView:
         room = min(TRIALS_SHOWN, console.size.height - 6)
         if room > 0 and self.status.trials:
             yield self._trials(options.max_width, room)
-        yield Text(self.status.activity, style="dim", no_wrap=True, overflow="crop")
+        yield self._text(self.status.activity, style="dim")
 
     def _budget(self, width: int) -> Table:
         row = Table.grid(padding=(0, 1))
         fraction = min(1.0, max(0.0, finite(self.status.fraction_used) or 0.0))
-        bar = ProgressBar(total=1.0, completed=fraction, width=max(5, min(40, width // 3)))
-        row.add_row(bar, Text(budget_words(self.status), no_wrap=True, overflow="crop"))
+        bar = _bar(fraction, min(40, width // 3))
+        row.add_row(bar, self._text(budget_words(self.status)))
         return row
 
     def _trials(self, width: int, room: int) -> Table:
@@ -139,11 +144,14 @@ class SessionView:
             if wider:
                 cells.append(sparkline(trial.losses, unicode=self.unicode))
             style = "bold green" if best else "red" if trial.outcome.is_failure else ""
-            table.add_row(*map(Text, cells), style=style)
+            table.add_row(*map(self._text, cells), style=style)
         hidden = len(self.status.trials) - room
         if hidden > 0:
             table.add_row(Text(""), Text(f"+ {hidden} more"), style="dim")
         return table
+
+    def _text(self, text: str, style: str = "") -> Text:
+        return Text(as_shown(text, self.encoding), style=style, no_wrap=True, overflow="crop")
 
     def _mark(self, trial: TrialStatus, best: bool) -> str:
         if best:
@@ -156,6 +164,17 @@ class SessionView:
         if trial.outcome.is_failure:
             return trial.outcome.value.replace("_", " ")
         return decimal(trial.losses[-1]) if trial.losses else ("…" if self.unicode else "...")
+
+
+def _bar(fraction: float, width: int) -> ProgressBar:
+    return ProgressBar(
+        total=1.0, completed=fraction, width=max(5, width), complete_style="cyan", finished_style="cyan"
+    )
+
+
+def as_shown(text: str, encoding: str) -> str:
+    """The text as a stream of that encoding can carry it, a question mark for what it cannot."""
+    return text.encode(encoding, "replace").decode(encoding, "replace")
 
 
 def ranked(status: SessionStatus) -> list[int]:
@@ -176,9 +195,9 @@ def ranked(status: SessionStatus) -> list[int]:
 
 def budget_words(status: SessionStatus) -> str:
     """What is used and what is left of the budget."""
-    used = f"{max(0.0, finite(status.fraction_used) or 0.0):.0%} of {status.budget_text}"
+    used = f"{max(0.0, finite(status.fraction_used) or 0.0):.0%} of {status.budget_text} used"
     if status.granted_seconds is None:
-        return f"{used}, {duration(status.used_seconds)}"
+        return f"{used} in {duration(status.used_seconds)}"
     return f"{used}, {duration(max(0.0, status.granted_seconds - status.used_seconds))} left"
 
 
@@ -237,11 +256,10 @@ class RichProgress:
         self._clock = clock
         # A dumb terminal cannot move its cursor: it gets lines.
         self._terminal = self._console.is_terminal and not self._console.is_dumb_terminal
-        self._unicode = _shows_unicode(self._console)
         self._stage: _Stage | None = None
         self._status: SessionStatus | None = None
         self._live: Live | None = None
-        self._said = -math.inf
+        self._updated = -math.inf
         self._broken = False
 
     def __enter__(self) -> RichProgress:
@@ -267,7 +285,7 @@ class RichProgress:
             return
         done = stage.done + amount
         self._stage = _Stage(stage.name, stage.total, stage.unit, stage.started, done, note or stage.note)
-        if not self._terminal and self._due():
+        if not self._terminal and self._due(stage.started):
             self._say(f"{stage.name}: {self._stage.words(self._clock())}")
 
     @_harmless
@@ -305,7 +323,7 @@ class RichProgress:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """What the live display draws, several times a second, from its own thread."""
         status, stage = self._status, self._stage
-        parts: list[Any] = [] if status is None else [SessionView(status, self._unicode)]
+        parts: list[Any] = [] if status is None else [SessionView(status, self._console.encoding)]
         if stage is not None:
             parts.append(self._stage_row(stage, options.max_width))
         try:
@@ -323,9 +341,7 @@ class RichProgress:
         if stage.fraction is None or width < 50:
             row.add_row(name, words)
         else:
-            row.add_row(
-                name, ProgressBar(total=1.0, completed=stage.fraction, width=max(5, width // 4)), words
-            )
+            row.add_row(name, _bar(stage.fraction, width // 4), words)
         return row
 
     def _show_live(self) -> None:
@@ -356,11 +372,15 @@ class RichProgress:
         except Exception:  # The terminal is gone, and with it whoever could have read this.
             self._live = None
 
-    def _due(self) -> bool:
-        return self._clock() - self._said >= LINE_EVERY_SECONDS
+    def _due(self, since: float = -math.inf) -> bool:
+        """Whether a log can take another update, and if so, count it as given."""
+        now = self._clock()
+        if now - max(self._updated, since) < LINE_EVERY_SECONDS:
+            return False
+        self._updated = now
+        return True
 
     def _say(self, text: str) -> None:
-        self._said = self._clock()
         if self._terminal:
             self._console.print(Text(self._plain(text)))
         else:
@@ -369,14 +389,4 @@ class RichProgress:
             self._console.file.flush()
 
     def _plain(self, text: str) -> str:
-        """The text as the stream's encoding can carry it."""
-        encoding = self._console.encoding
-        return text.encode(encoding, "replace").decode(encoding, "replace")
-
-
-def _shows_unicode(console: Console) -> bool:
-    try:
-        (BLOCKS + CROSS + "★▸…").encode(console.encoding)
-    except (UnicodeEncodeError, LookupError):
-        return False
-    return not console.legacy_windows
+        return as_shown(text, self._console.encoding)
