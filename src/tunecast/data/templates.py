@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from tunecast.data.examples import Example, Turn
@@ -118,8 +119,23 @@ class Renderer:
             found = through.find(content, len(before))
             if found < 0:
                 return None
-            spans.append((len(before), self._turn_end(through, found + len(content))))
+            gap = through[len(before) : found]
+            start = len(before) if self._writes_header or not gap.strip() else found
+            spans.append((start, self._turn_end(through, found + len(content))))
         return spans
+
+    @cached_property
+    def _writes_header(self) -> bool:
+        """Whether the template opens the assistant's turn when asked to.
+
+        Where it does not, what stands before an answer's text is that header: it belongs to the prompt, or a
+        model would learn to write it into its answers.
+        """
+        question = [{"role": "user", "content": "a"}]
+        try:
+            return self._apply(question, generation=True) != self._apply(question)
+        except _template_errors():
+            return True
 
     def _spans_by_search(
         self, messages: list[Message], trained: Sequence[int], whole: str, row: int
