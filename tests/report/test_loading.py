@@ -59,3 +59,24 @@ def test_paths_of_the_user_stay_private(run: Run) -> None:
 def test_code_is_valid_python(run: Run) -> None:
     for base in ("org/model", "smollm2"):
         compile(delivery(EXPERT, run, base).code("it's"), "card", "exec")
+
+
+@pytest.mark.parametrize("adapter", [True, False], ids=["adapter", "whole model"])
+def test_code_loads_a_real_model_and_answers(
+    run: Run, tiny_llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], adapter: bool
+) -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    base = AutoModelForCausalLM.from_pretrained(tiny_llama)
+    AutoTokenizer.from_pretrained(tiny_llama).save_pretrained(tmp_path)
+    if adapter:
+        base.save_pretrained(tmp_path / "base")
+        config = LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")
+        get_peft_model(base, config).save_pretrained(tmp_path)
+    else:
+        base.save_pretrained(tmp_path)
+    given = delivery(EXPERT, run, "smollm2", tmp_path)
+    assert given.adapter == adapter
+    exec(given.code(str(tmp_path)).replace("max_new_tokens=128", "max_new_tokens=2"), {})
+    assert capsys.readouterr().out.endswith("\n")

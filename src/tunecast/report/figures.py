@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import plotly.graph_objects as go
@@ -35,6 +35,7 @@ INK, MUTED, ACCENT, BAD, GRID, CARD = (
     f"var(--{name})" for name in ("ink", "muted", "accent", "bad", "grid", "card")
 )
 METHOD_COLOURS = 8
+FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 # Colour never stands alone: a method also has its own marker. The paths draw it in the legend, 16 by 16.
 SYMBOLS = {
     "circle": "M8 2a6 6 0 1 0 0 12a6 6 0 1 0 0-12z",
@@ -94,47 +95,42 @@ def method_styles(trials: Sequence[TrialView]) -> dict[str, Style]:
     }
 
 
-@dataclass(frozen=True)
-class _Axes:
+def _axis(title: str) -> dict[str, Any]:
     """Defaults of both axes of every plot."""
-
-    common: dict[str, Any] = field(
-        default_factory=lambda: {
-            "gridcolor": GRID,
-            "linecolor": MUTED,
-            "showline": True,
-            "ticks": "outside",
-            "ticklen": 4,
-            "tickcolor": MUTED,
-            "tickfont": {"color": MUTED, "size": 12},
-            "title": {"font": {"color": INK, "size": 13}, "standoff": 10},
-            "zeroline": False,
-            "automargin": True,
-        }
-    )
+    return {
+        "title": {"text": title, "font": {"color": INK, "size": 13}, "standoff": 10},
+        "gridcolor": GRID,
+        "linecolor": MUTED,
+        "showline": True,
+        "ticks": "outside",
+        "ticklen": 4,
+        "tickcolor": MUTED,
+        "tickfont": {"color": MUTED, "size": 12},
+        "zeroline": False,
+        "automargin": True,
+    }
 
 
 def new_figure(x_title: str, y_title: str) -> go.Figure:
     """An empty figure in the report's style; axis titles carry the unit."""
-    axes = _Axes().common
     figure = go.Figure()
     figure.update_layout(
         template=None,
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
-        font={"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 13, "color": INK},
+        font={"family": FONTS, "size": 13, "color": INK},
         margin={"l": 12, "r": 14, "t": 10, "b": 12},
         hovermode="closest",
         hoverlabel={
             "bgcolor": CARD,
             "bordercolor": MUTED,
-            "font": {"color": INK, "size": 12},
+            "font": {"family": FONTS, "color": INK, "size": 12},
             "align": "left",
         },
         # The page has one legend a section, which wraps on a phone and filters all its panels at once.
         showlegend=False,
-        xaxis=axes | {"title": axes["title"] | {"text": x_title}},
-        yaxis=axes | {"title": axes["title"] | {"text": y_title}},
+        xaxis=_axis(x_title),
+        yaxis=_axis(y_title),
     )
     return figure
 
