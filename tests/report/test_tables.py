@@ -64,6 +64,6 @@ def test_many_failures_are_cut_and_counted() -> None:
 def test_facts() -> None:
     record, runs = full_session()
     assert data_facts(runs[1])["examples"] == "2,242 train, 280 validation, 281 test"
-    assert hardware_facts(runs[1].machine)["measured rate"] == "float32 91G FLOP/s, bfloat16 44G FLOP/s"
+    assert hardware_facts(runs[1].machine)["measured rate"] == "float32 91 GFLOP/s, bfloat16 44 GFLOP/s"
     assert version_facts(record)["peft"] == "0.19.1"
     assert json.loads(pretty_json({"path": Path("a")})) == {"path": "a"}

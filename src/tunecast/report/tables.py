@@ -129,7 +129,7 @@ def data_facts(run: Run) -> dict[str, str]:
 def hardware_facts(machine: Machine) -> dict[str, str]:
     """The machine as measured."""
     rates = ", ".join(
-        f"{dtype} {compact(value)} FLOP/s"
+        f"{dtype} {value / 1e9:.3g} GFLOP/s"
         for dtype, value in machine.flops_per_second.items()
         if finite(value)
     )
