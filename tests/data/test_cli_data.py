@@ -1,0 +1,75 @@
+"""``tunecast data`` as it is typed: what goes to stdout, what to stderr, and how it fails."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tiny
+
+
+def tunecast(*arguments: object) -> subprocess.CompletedProcess[str]:
+    code = "from tunecast.cli import main; main()"
+    command = [sys.executable, "-c", code, "data", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_check_prints_the_marked_example(toy_data: Path, tiny_llama: Path) -> None:
+    done = tunecast("check", toy_data, "--model", tiny_llama)
+    assert done.returncode == 0, done.stderr
+    assert "colours: prompt-completion, 128 train, 16 validation, 16 test" in done.stdout
+    assert "<|im_start|>assistant\n⟦The " in done.stdout
+    assert ".<|im_end|>⟧" in done.stdout
+    assert "warning" not in done.stderr
+
+
+def test_json_owns_stdout(toy_data: Path, tiny_t5: Path) -> None:
+    done = tunecast("check", toy_data, "--model", tiny_t5, "--max-length", 30, "--json")
+    report = json.loads(done.stdout)
+    assert report["max_length"] == 30
+    assert report["segments"][1][1] is True
+    described = json.loads(tunecast("describe", toy_data, "--model", tiny_t5, "--json").stdout)
+    assert described["facts"]["token_unit"] == "tokens"
+    assert described["fingerprint"] == report["fingerprint"]
+
+
+def test_describe_for_people(toy_data: Path, tiny_llama: Path) -> None:
+    done = tunecast("describe", toy_data, "--model", tiny_llama)
+    assert done.returncode == 0, done.stderr
+    assert "label_entropy_nats" in done.stdout
+
+
+def test_warnings_go_to_stderr_and_markup_is_text(tmp_path: Path, tiny_llama: Path) -> None:
+    rows = [{"q": f"[bold]{row['prompt']}", "a": row["completion"], "id": 1} for row in tiny.toy_rows(40)]
+    path = tiny.write_jsonl(tmp_path / "d.jsonl", rows)
+    done = tunecast("check", path, "--model", tiny_llama, "--prompt-column", "q", "--completion-column", "a")
+    assert done.returncode == 0, done.stderr
+    assert "[bold]Case" in done.stdout
+    assert "warning: Only 'q', 'a' are used; not used: 'id'." in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["check", "missing.jsonl"], "missing.jsonl does not exist"),
+        (["describe", "missing.jsonl"], "missing.jsonl does not exist"),
+        (["check", "DATA", "--model", "./no-such-model"], "no-such-model"),
+        (["check", "DATA", "--prompt-column", "nope"], "no column 'nope'"),
+        (["check", "DATA", "--max-length", "5"], "fill the longest sequence of 5 tokens"),
+    ],
+)
+def test_mistakes_are_one_message_and_exit_code_2(
+    toy_data: Path, tiny_llama: Path, arguments: list[str], message: str
+) -> None:
+    given = [str(toy_data) if argument == "DATA" else argument for argument in arguments]
+    if "--model" not in given:
+        given += ["--model", str(tiny_llama)]
+    done = tunecast(*given)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
