@@ -40,9 +40,11 @@ def _root(
 
 def _register() -> None:
     """Attach every command; a new command is one file and one line here."""
-    from tunecast.cli import data
+    from tunecast.cli import data, memory, runs
 
     app.add_typer(data.app, name="data")
+    app.add_typer(runs.app, name="runs")
+    app.command("memory")(memory.memory_command)
 
 
 _register()

@@ -1,18 +1,23 @@
 """Where runs live: SQL for many writers at once, Parquet to carry them, importers for what users have."""
 
 from tunecast.store.curves import Curves
+from tunecast.store.importing import Assumed, ImportReport, Problem, import_runs
 from tunecast.store.parquet import ImportCounts, export_parquet, import_parquet
 from tunecast.store.shipping import open_for_reading, shipped
 from tunecast.store.store import Store
 from tunecast.store.summaries import RunSummary
 
 __all__ = [
+    "Assumed",
     "Curves",
     "ImportCounts",
+    "ImportReport",
+    "Problem",
     "RunSummary",
     "Store",
     "export_parquet",
     "import_parquet",
+    "import_runs",
     "open_for_reading",
     "shipped",
 ]

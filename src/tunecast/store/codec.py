@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["dumps", "loads"]
+__all__ = ["dumps", "for_others", "loads"]
 
 _MARK = "$float"
 
@@ -40,6 +40,17 @@ def loads(text: str | bytes) -> Any:
     """
     marked = _MARK in text if isinstance(text, str) else _MARK.encode() in text
     return json.loads(text, object_hook=_unmarked) if marked else json.loads(text)
+
+
+def for_others(value: Any) -> Any:
+    """The same for readers that know JSON only: what is not a finite number becomes None."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: for_others(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [for_others(inner) for inner in value]
+    return value
 
 
 def _strict(value: Any, sort_keys: bool) -> str:

@@ -25,6 +25,9 @@ _HASHES = ("id", "validation_hash")
 _WORDS = ("metric", "method", "dtype", "outcome")
 _VERSIONS = tuple(field.name for field in fields(Versions))
 _SPLITS = ("train", "validation", "test")
+# Where an imported run came from and what is not known of it; what the counts of tokens count.
+_EXTRA_WORDS = {"source", "unknown", "inferred"}
+_FACT_WORDS = {"token_unit"}
 _MODEL_WORDS = ("family", "architecture")
 _POINT_NUMBERS = tuple(
     column.name for column in points.columns if column.name not in ("run_id", "checkpoint_hash")
@@ -77,7 +80,7 @@ def shareable(rows: RunRows, known: dict[str, Row]) -> RunRows:
         "error_text": None,
         "validation": _score(old["validation"]),
         "test": _score(old["test"]),
-        "extra": _numbers(old["extra"]),
+        "extra": _numbers(old["extra"]) | _chosen_words(old["extra"], _EXTRA_WORDS),
     }
     return RunRows(run, facts, tuple(_point(point, run["id"]) for point in rows.points))
 
@@ -88,7 +91,7 @@ def _dataset(facts: Mapping[str, Any]) -> DatasetFacts:
         format=_word(facts["format"]),
         fingerprint=_hash(facts["fingerprint"]),
         examples={split: count for split, count in facts["examples"].items() if split in _SPLITS},
-        facts=_numbers(facts["facts"]),
+        facts=_numbers(facts["facts"]) | _chosen_words(facts["facts"], _FACT_WORDS),
         meta_features=_numbers(facts["meta_features"]),
         meta_features_version=facts["meta_features_version"],
     )
@@ -162,6 +165,16 @@ def _numbers(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [inner for inner in map(_numbers, value) if inner is not None]
     return value if _is_number(value) else None
+
+
+def _chosen_words(values: Mapping[str, Any], names: set[str]) -> Row:
+    """Those of the values that are single words, or lists of them, by names that may hold some."""
+    kept: Row = {}
+    for name in sorted(names & values.keys()):
+        value = values[name]
+        listed = isinstance(value, (list, tuple))
+        kept[name] = [word for word in map(_word, value) if word] if listed else _word(value)
+    return kept
 
 
 def _is_key(name: str) -> bool:

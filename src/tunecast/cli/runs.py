@@ -1,0 +1,264 @@
+"""``tunecast runs``: look at the runs of a store, and bring runs in and out."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tunecast.errors import ConfigurationError
+from tunecast.records import Outcome
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from tunecast.records import Run
+    from tunecast.store import ImportReport
+
+__all__ = ["app"]
+
+app = typer.Typer(help="List, show, import and export runs.", no_args_is_help=True)
+
+_SHOWN = 50  # runs of a table; a store may have thousands
+_LONGEST_FACT = 200  # characters of one fact's JSON
+
+Source = Annotated[
+    str | None,
+    typer.Option("--store", help="A store (file or URL) or a Parquet export [default: the shipped runs]."),
+]
+Task = Annotated[str | None, typer.Option("--task", help="Only runs on the dataset of this name.")]
+Model = Annotated[str | None, typer.Option("--model", help="Only runs of the base model of this name.")]
+Method = Annotated[str | None, typer.Option("--method", help="Only runs of this method.")]
+Ended = Annotated[Outcome | None, typer.Option("--outcome", help="Only runs that stand like this.")]
+Session = Annotated[str | None, typer.Option("--session", help="Only runs of this session.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+@app.command("list")
+def list_command(
+    store: Source = None,
+    task: Task = None,
+    model: Model = None,
+    method: Method = None,
+    outcome: Ended = None,
+    session: Session = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List runs in the order of their start."""
+    from tunecast.store import open_for_reading
+
+    with open_for_reading(store) as opened:
+        found = opened.summaries(
+            task=task, model=model, method=method, outcome=outcome, session=session, limit=limit
+        )
+    if as_json:
+        _print_json({"runs": [asdict(summary) for summary in found]})
+        return
+    shown = found if limit else found[-_SHOWN:]
+    table = _table("id", "task", "model", "method", "outcome", "full length", "final loss")
+    for run in shown:
+        loss, tokens = _loss(run.final_loss), f"{run.full_length_tokens:,}"
+        table.add_row(run.id, run.task, run.model, run.method, run.outcome, tokens, loss)
+    _console().print(table)
+    left = "" if len(shown) == len(found) else f"; the last {len(shown)} are shown, all with --json"
+    typer.echo(f"{len(found)} {_plural(len(found), 'run')}{left}")
+
+
+@app.command("show")
+def show_command(
+    run_id: Annotated[str, typer.Argument(metavar="ID", help="The run's id, as `runs list` prints it.")],
+    store: Source = None,
+    as_json: Json = False,
+) -> None:
+    """Show one run: its pipeline, its curve, and the facts of dataset, model and machine."""
+    from tunecast.store import open_for_reading
+
+    with open_for_reading(store) as opened:
+        run = opened.get(run_id)
+    if as_json:
+        _print_json(asdict(run))
+        return
+    console = _console()
+    console.print(_overview(run))
+    console.print(_curve(run))
+    for title, facts in (("dataset", run.dataset), ("model", run.model), ("machine", run.machine)):
+        console.print(_facts(title, facts))
+
+
+@app.command("import")
+def import_command(
+    path: Annotated[
+        str,
+        typer.Argument(
+            metavar="PATH",
+            help="A Parquet export, a Trainer's output folder, an MLflow store, or a CSV file.",
+        ),
+    ],
+    store: Annotated[str, typer.Option("--store", help="The store (file or URL) that takes them.")],
+    mapping: Annotated[
+        list[str] | None,
+        typer.Option("--map", help="For CSV, repeatable: OURS=COLUMN, such as loss=val_nll."),
+    ] = None,
+    task: Annotated[
+        str, typer.Option("--task", help="The dataset's name, where the records tell none.")
+    ] = "",
+    model: Annotated[
+        str, typer.Option("--model", help="The model's name, where the records tell none.")
+    ] = "",
+    method: Annotated[str, typer.Option("--method", help="The method, where the records tell none.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Import runs, and say what could not be understood; importing again adds only what is new."""
+    from tunecast.store import Assumed, Store, import_runs
+
+    assumed = Assumed(task, model, method)
+    with Store.open(store) as opened:
+        report = import_runs(path, opened, assumed=assumed, mapping=_parse_mapping(mapping or []))
+    if as_json:
+        _print_json({**asdict(report.counts), "problems": [asdict(problem) for problem in report.problems]})
+    else:
+        _print_report(report)
+
+
+@app.command("export")
+def export_command(
+    path: Annotated[Path, typer.Argument(metavar="FILE.parquet", help="The file to write.")],
+    store: Source = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="Everything, also paths, names and error texts: not for sharing.")
+    ] = False,
+    task: Task = None,
+    model: Model = None,
+    method: Method = None,
+    outcome: Ended = None,
+    session: Session = None,
+    as_json: Json = False,
+) -> None:
+    """Write runs to a Parquet file that holds no paths, host or user names, error texts or dataset texts."""
+    from tunecast.store import export_parquet, open_for_reading
+
+    with open_for_reading(store) as opened:
+        count = export_parquet(
+            opened,
+            path,
+            shareable=not full,
+            task=task,
+            model=model,
+            method=method,
+            outcome=outcome,
+            session=session,
+        )
+    if as_json:
+        _print_json({"runs": count, "path": str(path), "shareable": not full})
+    else:
+        typer.echo(f"Wrote {count} {_plural(count, 'run')} to {path}")
+
+
+def _parse_mapping(given: list[str]) -> dict[str, str]:
+    mapping: dict[str, str] = {}
+    for text in given:
+        ours, separator, theirs = text.partition("=")
+        if not (ours and separator and theirs):
+            raise ConfigurationError(f"--map {text!r} is not OURS=COLUMN.", "For example: --map loss=val_nll")
+        mapping[ours] = theirs
+    return mapping
+
+
+def _print_report(report: ImportReport) -> None:
+    counts = report.counts
+    typer.echo(
+        f"Read {counts.runs} {_plural(counts.runs, 'run')} with {counts.points} "
+        f"{_plural(counts.points, 'point')}; {counts.new_runs} and {counts.new_points} were new."
+    )
+    if report.problems:
+        typer.echo("Not understood:")
+    for problem in report.problems:
+        typer.echo(f"  {problem.where}: {problem.reason}")
+
+
+def _overview(run: Run) -> Table:
+    table = _table("run", run.id)
+    rows: dict[str, Any] = {
+        "task": f"{run.task.dataset} · {run.task.model} · {run.task.metric}",
+        "session": run.session,
+        "method": run.pipeline.method,
+        **run.pipeline.hyperparameters,
+        "seed": run.seed,
+        "full length": f"{run.full_length_tokens:,} tokens, {run.total_steps:,} steps",
+        "unique examples": f"{run.unique_examples:,}",
+        "trainable parameters": f"{run.trainable_parameters:,}",
+        "outcome": run.outcome.value if run.error is None else f"{run.outcome.value}: {run.error.kind}",
+        "validation loss": _loss(run.validation.loss if run.validation else run.final_loss),
+        "test loss": _loss(run.test.loss if run.test else None),
+    }
+    for name, value in rows.items():
+        table.add_row(name, str(value))
+    return table
+
+
+def _curve(run: Run) -> Table:
+    table = _table(
+        "step", "tokens seen", "share", "learning rate", "train loss", "validation loss", "seconds", "GB"
+    )
+    for point in run.curve:
+        table.add_row(
+            str(point.step),
+            f"{point.tokens_seen:,}",
+            _number(point.share, ".4f"),
+            _number(point.learning_rate, ".3g"),
+            _loss(point.train_loss),
+            _loss(point.validation.loss),
+            _number(point.training.wall + point.evaluation.wall, ".2f"),
+            "" if point.peak_bytes is None else f"{point.peak_bytes / 1e9:.2f}",
+        )
+    return table
+
+
+def _facts(title: str, record: Any) -> Table:
+    table = _table(title, "")
+    for field in fields(record):
+        text = json.dumps(getattr(record, field.name), ensure_ascii=False, default=dict)
+        table.add_row(field.name, text if len(text) <= _LONGEST_FACT else f"{text[:_LONGEST_FACT]}…")
+    return table
+
+
+def _table(*columns: str) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    return table
+
+
+def _console() -> Console:
+    """The terminal; where output goes to a file or a pipe, wide enough that no id is broken."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=200)
+
+
+def _print_json(value: Any) -> None:
+    from tunecast.store.codec import for_others
+
+    typer.echo(json.dumps(for_others(value), ensure_ascii=False, allow_nan=False))
+
+
+def _loss(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _number(value: float, form: str) -> str:
+    """A number, or nothing where it is not known."""
+    return "" if math.isnan(value) else format(value, form)
+
+
+def _plural(count: int, noun: str) -> str:
+    return noun if count == 1 else f"{noun}s"

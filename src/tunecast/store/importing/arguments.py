@@ -1,0 +1,105 @@
+"""The names and values that transformers and peft give hyperparameters, as pipelines have them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tunecast.records import Scalar
+
+__all__ = ["TRAINING_NAMES", "number", "peft_method", "scalar", "training_hyperparameters"]
+
+TRAINING_NAMES = (
+    *("learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps"),
+    *("lr_scheduler_type", "warmup_ratio", "warmup_steps", "optim", "weight_decay", "max_grad_norm"),
+    *("neftune_noise_alpha", "label_smoothing_factor"),
+)
+"""Arguments of a Trainer that are hyperparameters of a pipeline. Epochs are not: they are the full length."""
+
+# Hyperparameters of peft's configurations by method; what is not listed has no name in a pipeline.
+_PEFT_NAMES = {
+    "lora": {
+        "r": "lora_r",
+        "lora_alpha": "lora_alpha",
+        "lora_dropout": "lora_dropout",
+        "use_rslora": "use_rslora",
+        "use_dora": "use_dora",
+    },
+    "prompt-tuning": {"num_virtual_tokens": "num_virtual_tokens"},
+    "prefix-tuning": {"num_virtual_tokens": "num_virtual_tokens"},
+    "p-tuning": {"num_virtual_tokens": "num_virtual_tokens"},
+    "adalora": {"init_r": "init_r", "target_r": "target_r", "lora_alpha": "lora_alpha"},
+}
+
+
+def number(value: Any) -> float | None:
+    """A number, also from its text; None for anything else."""
+    if isinstance(value, bool):
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def scalar(text: str) -> Scalar:
+    """What a text says: a whole number, a float, true or false, or itself."""
+    value = number(text)
+    if value is None:
+        return {"true": True, "false": False}.get(text.lower(), text)
+    return int(text) if text.strip().lstrip("-").isdigit() else value
+
+
+def training_hyperparameters(arguments: Mapping[str, Any]) -> dict[str, Scalar]:
+    """Those arguments of a Trainer that belong to a pipeline, as numbers and plain words.
+
+    Args:
+        arguments: By the names of ``TrainingArguments``; values may be texts.
+    """
+    found: dict[str, Scalar] = {}
+    for name in TRAINING_NAMES:
+        value = arguments.get(name)
+        if value is None or str(value) in ("", "None"):
+            continue
+        read = scalar(value) if isinstance(value, str) else value
+        found[name] = _word(name, read) if isinstance(read, str) else read
+    if found.get("gradient_accumulation_steps") == 1:
+        del found["gradient_accumulation_steps"]
+    _unite_warmup(found)
+    return found
+
+
+def _word(name: str, value: str) -> str:
+    if name != "optim":
+        return value.rsplit(".", 1)[-1].lower()
+    words = value.lower()
+    if "adamw" in words and "bit" not in words:
+        return "adamw"
+    return "adafactor" if "adafactor" in words else words.split(" ")[0].rsplit(".", 1)[-1]
+
+
+def _unite_warmup(found: dict[str, Scalar]) -> None:
+    """One name for a warm-up given as a fraction: newer versions write it as ``warmup_steps`` below 1."""
+    steps = found.get("warmup_steps")
+    if steps is not None and not isinstance(steps, str) and steps < 1:
+        del found["warmup_steps"]
+        found.setdefault("warmup_ratio", float(steps))
+
+
+def peft_method(config: Mapping[str, Any]) -> tuple[str, dict[str, Scalar]]:
+    """The method of an ``adapter_config.json``, and its hyperparameters."""
+    method = str(config.get("peft_type", "")).lower().replace("_", "-")
+    names = _PEFT_NAMES.get(method, {})
+    values = {
+        ours: config[theirs] for theirs, ours in names.items() if number(config.get(theirs)) is not None
+    }
+    values |= {ours: config[theirs] for theirs, ours in names.items() if isinstance(config.get(theirs), bool)}
+    targets = config.get("target_modules")
+    if isinstance(targets, str):
+        values["target_modules"] = targets
+    elif isinstance(targets, list) and targets:
+        values["target_modules"] = ",".join(sorted(map(str, targets)))
+    start = config.get("init_lora_weights")
+    if isinstance(start, str):
+        values["init_lora_weights"] = "pissa" if start.startswith("pissa") else start
+    return method, values

@@ -1,0 +1,196 @@
+"""Runs from a table: one row per evaluation (with a step), or one row per run.
+
+Columns have our names, those that a Trainer logs, or names that the user maps (``loss=val_nll``). Another
+column is a hyperparameter if it is mapped or known as one; the rest is reported.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunecast.errors import ConfigurationError, StoreError
+from tunecast.records import Scalar, stable_hash
+from tunecast.store.importing.arguments import TRAINING_NAMES, number, scalar, training_hyperparameters
+from tunecast.store.importing.foreign import Evaluation, ForeignRun, Problem, Recorded
+from tunecast.store.importing.log_history import LOSS_NAMES
+
+__all__ = ["read_csv"]
+
+_TEXTS = ("run", "task", "model", "method")
+_INTEGERS = (
+    *("step", "total_steps", "tokens_seen", "full_length_tokens", "unique_examples", "max_length", "seed"),
+    *("parameters", "trainable_parameters"),
+)
+_FLOATS = ("loss", "train_loss", "test_loss", "gradient_norm", "evaluation_seconds")
+_OURS = (*_TEXTS, *_INTEGERS, *_FLOATS)
+_KNOWN_HYPERPARAMETERS = (
+    *TRAINING_NAMES,
+    *(
+        "lora_r",
+        "lora_alpha",
+        "lora_dropout",
+        "target_modules",
+        "use_rslora",
+        "use_dora",
+        "num_virtual_tokens",
+    ),
+)
+_ALIASES = {
+    **dict.fromkeys(LOSS_NAMES, "loss"),
+    "dataset": "task",
+    "base_model": "model",
+    "grad_norm": "gradient_norm",
+    "eval_runtime": "evaluation_seconds",
+    "num_input_tokens_seen": "tokens_seen",
+    "max_steps": "total_steps",
+}
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Which column of the table holds what; ``unused`` ones hold nothing that is understood."""
+
+    fields: Mapping[str, str]
+    hyperparameters: Mapping[str, str]
+    unused: tuple[str, ...]
+
+
+def read_csv(path: Path, mapping: Mapping[str, str]) -> Recorded:
+    """All runs of a table; rows without a number as loss, or with a step that is none, are left out.
+
+    Args:
+        path: The file: comma-separated, UTF-8, with a header.
+        mapping: Column by our name, such as ``{"loss": "val_nll"}``; any other name is a hyperparameter.
+
+    Raises:
+        StoreError: The file cannot be read or has no column of losses.
+        ConfigurationError: A mapped column is not in the file.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            rows = list(reader)
+            header = list(reader.fieldnames or ())
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise StoreError(f"{path} cannot be read as CSV: {error}") from error
+    columns = _columns(path, header, mapping)
+    problems = [
+        Problem(f"{path}, column {name}", "is not understood; map it with --map") for name in columns.unused
+    ]
+    groups: dict[str, list[dict[str, str]]] = {}
+    for line, row in enumerate(rows, start=2):
+        reason = _fault(row, columns)
+        if reason:
+            problems.append(Problem(f"{path}, line {line}", reason))
+        else:
+            groups.setdefault(_key(row, columns), []).append(row)
+    return Recorded(
+        tuple(_foreign_run(key, group, columns) for key, group in groups.items()), tuple(problems)
+    )
+
+
+def _columns(path: Path, header: list[str], mapping: Mapping[str, str]) -> _Columns:
+    for ours, theirs in mapping.items():
+        if theirs not in header:
+            raise ConfigurationError(
+                f"--map {ours}={theirs}: {path.name} has no column {theirs!r}.",
+                f"It has: {', '.join(header)}",
+            )
+    fields = {ours: theirs for ours, theirs in mapping.items() if ours in _OURS}
+    hyperparameters = {ours: theirs for ours, theirs in mapping.items() if ours not in _OURS}
+    taken = set(mapping.values())
+    unused: list[str] = []
+    for name in header:
+        ours = _ALIASES.get(name, name)
+        if name in taken:
+            continue
+        if ours in _OURS and ours not in fields:
+            fields[ours] = name
+        elif name in _KNOWN_HYPERPARAMETERS and name not in hyperparameters:
+            hyperparameters[name] = name
+        else:
+            unused.append(name)
+    if "loss" not in fields:
+        raise StoreError(
+            f"{path.name} has no column of validation losses (it has: {', '.join(header)}).",
+            "Name it with --map loss=COLUMN.",
+        )
+    return _Columns(fields, hyperparameters, tuple(unused))
+
+
+def _fault(row: Mapping[str, Any], columns: _Columns) -> str:
+    """Why a row cannot be understood, empty if it can."""
+    for name in (*_INTEGERS, *_FLOATS):
+        value = _cell(row, columns, name)
+        if value and number(value) is None:
+            return f"{columns.fields[name]} is {value!r}, not a number"
+        if value and name in _INTEGERS and not float(value).is_integer():
+            return f"{columns.fields[name]} is {value!r}, not a whole number"
+    return "" if _cell(row, columns, "loss") else "has no validation loss"
+
+
+def _cell(row: Mapping[str, Any], columns: _Columns, name: str) -> str:
+    return str(row.get(columns.fields.get(name, "")) or "").strip()
+
+
+def _key(row: Mapping[str, Any], columns: _Columns) -> str:
+    """What tells runs apart: their name where they have one, and all that does not change along a curve."""
+    constant = ("run", "task", "model", "method", "seed", "full_length_tokens", "unique_examples")
+    texts = [_cell(row, columns, name) for name in constant]
+    return stable_hash(
+        [texts, {ours: row.get(theirs) or "" for ours, theirs in columns.hyperparameters.items()}], 32
+    )
+
+
+def _foreign_run(key: str, rows: list[dict[str, str]], columns: _Columns) -> ForeignRun:
+    last = rows[-1]
+    whole: dict[str, Any] = {
+        name: _integer(last, columns, name) for name in _INTEGERS if name not in ("step", "tokens_seen")
+    }
+    evaluations = tuple(_evaluation(row, columns) for row in rows)
+    if whole["total_steps"] is None and "step" in columns.fields:
+        # A table of finished runs: the last row is the end of the schedule.
+        whole["total_steps"] = max(evaluation.step for evaluation in evaluations) or None
+    return ForeignRun(
+        source="csv",
+        key=key,
+        task=_cell(last, columns, "task"),
+        model=_cell(last, columns, "model"),
+        method=_cell(last, columns, "method"),
+        hyperparameters=_hyperparameters(last, columns),
+        evaluations=evaluations,
+        test_loss=number(_cell(last, columns, "test_loss")),
+        extra={"run": name} if (name := _cell(last, columns, "run")) else {},
+        **whole,
+    )
+
+
+def _hyperparameters(row: Mapping[str, str], columns: _Columns) -> dict[str, Scalar]:
+    given = {ours: row.get(theirs) or "" for ours, theirs in columns.hyperparameters.items()}
+    found = training_hyperparameters(given)
+    for name, text in given.items():
+        if name not in TRAINING_NAMES and text:
+            found[name] = scalar(text)
+    return found
+
+
+def _integer(row: Mapping[str, Any], columns: _Columns, name: str) -> int | None:
+    value = number(_cell(row, columns, name))
+    return None if value is None else int(value)
+
+
+def _evaluation(row: Mapping[str, Any], columns: _Columns) -> Evaluation:
+    floats = {name: number(_cell(row, columns, name)) for name in _FLOATS}
+    loss = floats["loss"]
+    return Evaluation(
+        step=_integer(row, columns, "step") or _integer(row, columns, "total_steps") or 0,
+        loss=float("nan") if loss is None else loss,
+        tokens_seen=_integer(row, columns, "tokens_seen"),
+        train_loss=floats["train_loss"],
+        gradient_norm=floats["gradient_norm"],
+        evaluation_seconds=floats["evaluation_seconds"],
+    )

@@ -1,0 +1,210 @@
+"""A run that another program recorded, and how it becomes a :class:`~tunecast.records.Run`.
+
+What the other program did not record stays unknown: NaN where a field is a float, 0 or empty elsewhere, and
+named in ``extra["unknown"]``. Nothing is guessed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from tunecast.records import (
+    DatasetFacts,
+    Hyperparameters,
+    Machine,
+    Outcome,
+    Pipeline,
+    Point,
+    Run,
+    RunError,
+    Score,
+    Seconds,
+    Task,
+    Versions,
+    stable_hash,
+)
+from tunecast.store.importing.model_config import model_facts
+
+__all__ = ["UNKNOWN", "Assumed", "Evaluation", "ForeignRun", "Problem", "Recorded"]
+
+UNKNOWN = "unknown"
+"""Name of a task, a model or a method that was not recorded."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What could not be understood: where (file, row or run), and why."""
+
+    where: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Assumed:
+    """What the user knows and the records do not say; empty for nothing. Records win."""
+
+    task: str = ""
+    model: str = ""
+    method: str = ""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One evaluation on validation data; None is what was not recorded. Units as in a ``Point``."""
+
+    step: int
+    loss: float
+    tokens_seen: int | None = None
+    learning_rate: float | None = None
+    train_loss: float | None = None
+    gradient_norm: float | None = None
+    evaluation_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class ForeignRun:
+    """What another program recorded of a run; None, or empty, is what it did not.
+
+    Args:
+        source: ``trainer``, ``mlflow`` or ``csv``.
+        key: What tells this run from others of its source, wherever the files lie: it decides the id.
+        hyperparameters: By the names of transformers and peft.
+        config: The base model's own configuration.
+        test_loss: Loss on held-out data after training.
+        versions: By the names of the fields of ``Versions``.
+        extra: Whatever else is worth keeping, as JSON.
+    """
+
+    source: str
+    key: str
+    task: str = ""
+    model: str = ""
+    method: str = ""
+    hyperparameters: Hyperparameters = field(default_factory=dict)
+    seed: int | None = None
+    total_steps: int | None = None
+    full_length_tokens: int | None = None
+    unique_examples: int | None = None
+    max_length: int | None = None
+    evaluations: tuple[Evaluation, ...] = ()
+    outcome: Outcome = Outcome.COMPLETED
+    error: RunError | None = None
+    test_loss: float | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    parameters: int | None = None
+    trainable_parameters: int | None = None
+    dtype: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    created_at: float | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_run(self, assumed: Assumed) -> Run:
+        """The same as a run of a store, with ``extra`` naming its source and what is unknown."""
+        task, model, method = (
+            getattr(self, name) or getattr(assumed, name) or UNKNOWN for name in ("task", "model", "method")
+        )
+        unknown = sorted(
+            {*self._unknown(), *(n for n, v in (("task", task), ("model", model)) if v == UNKNOWN)}
+        )
+        return Run(
+            id=stable_hash(["imported", self.source, self.key]),
+            session=f"import-{self.source}",
+            task=Task(task, model),
+            pipeline=Pipeline(method, dict(self.hyperparameters)),
+            seed=self.seed or 0,
+            full_length_tokens=self.full_length_tokens or 0,
+            total_steps=self.total_steps or 0,
+            unique_examples=self.unique_examples or 0,
+            max_length=self.max_length or 0,
+            validation_hash="",
+            dataset=DatasetFacts(task, "", "", {}, {}, {}, 0),
+            model=model_facts(model, self.config, self.parameters),
+            machine=Machine("", 0, 0, 0, 0, {}, math.nan),
+            versions=Versions(**{name: self.versions.get(name, "") for name in Versions.__annotations__}),
+            dtype=self.dtype,
+            trainable_parameters=self.trainable_parameters or 0,
+            exclusive=False,
+            created_at=self.created_at or 0.0,
+            curve=tuple(self._point(evaluation) for evaluation in self._by_step()),
+            outcome=self._outcome(),
+            error=self.error,
+            test=None if self.test_loss is None else _score(self.test_loss),
+            extra={**self.extra, "source": self.source, "unknown": unknown},
+        )
+
+    def _by_step(self) -> list[Evaluation]:
+        """The evaluations in order, the last of each step: a repeated one replaced it."""
+        return [evaluation for _, evaluation in sorted({e.step: e for e in self.evaluations}.items())]
+
+    def _outcome(self) -> Outcome:
+        last = self._by_step()[-1:]
+        diverged = any(not math.isfinite(evaluation.loss) for evaluation in last)
+        return Outcome.DIVERGED if diverged else self.outcome
+
+    def _unknown(self) -> Iterator[str]:
+        yield from (
+            "dataset",
+            "machine",
+            "validation_hash",
+            "nats_per_completion",
+            "bits_per_byte",
+            "seconds",
+        )
+        optional = (
+            "seed",
+            "total_steps",
+            "full_length_tokens",
+            "unique_examples",
+            "max_length",
+            "parameters",
+        )
+        for name in (*optional, "trainable_parameters", "created_at"):
+            if getattr(self, name) is None:
+                yield name
+        for name in ("method", "hyperparameters", "config", "dtype", "versions"):
+            if not getattr(self, name):
+                yield name
+        if any(evaluation.tokens_seen is None for evaluation in self.evaluations):
+            yield "tokens_seen"
+
+    def _point(self, evaluation: Evaluation) -> Point:
+        known = {name: _or_nan(getattr(evaluation, name)) for name in ("learning_rate", "evaluation_seconds")}
+        return Point(
+            step=evaluation.step,
+            tokens_seen=evaluation.tokens_seen or 0,
+            label_tokens_seen=0,
+            share=evaluation.step / self.total_steps if self.total_steps else math.nan,
+            learning_rate=known["learning_rate"],
+            train_loss=evaluation.train_loss,
+            gradient_norm=evaluation.gradient_norm,
+            validation=_score(evaluation.loss),
+            training=Seconds(math.nan, math.nan),
+            evaluation=Seconds(known["evaluation_seconds"], math.nan),
+            peak_bytes=None,
+            micro_batch_size=0,
+            load_average=None,
+            workers=0,
+            elapsed_seconds=math.nan,
+        )
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What an importer found: runs, and what it could not understand."""
+
+    runs: tuple[ForeignRun, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+    def __add__(self, other: Recorded) -> Recorded:
+        return replace(self, runs=self.runs + other.runs, problems=self.problems + other.problems)
+
+
+def _score(loss: float) -> Score:
+    return Score(loss, math.nan, math.nan, 0, 0)
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value

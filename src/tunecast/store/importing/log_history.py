@@ -1,0 +1,72 @@
+"""Evaluations out of the entries that a Trainer logs, in its state file or through MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from tunecast.store.importing.arguments import number
+from tunecast.store.importing.foreign import Evaluation
+
+__all__ = ["LOSS_NAMES", "TRAIN_LOSS_NAMES", "evaluations_of"]
+
+LOSS_NAMES = (
+    "eval_loss",
+    "eval/loss",
+    "validation_loss",
+    "val_loss",
+    "valid_loss",
+    "validation/loss",
+    "val/loss",
+)
+"""Names under which a validation loss is logged."""
+
+TRAIN_LOSS_NAMES = ("loss", "train/loss", "train_loss")
+"""Names under which the loss since the entry before is logged."""
+
+
+def evaluations_of(history: Iterable[Mapping[str, Any]]) -> Iterator[Evaluation]:
+    """The evaluations among the entries, each with what was logged of training since the one before.
+
+    Args:
+        history: Entries in order of time, each with ``step`` and any of ``eval_loss``, ``loss``,
+            ``learning_rate``, ``grad_norm``, ``num_input_tokens_seen``, ``eval_runtime``.
+    """
+    losses: list[float] = []
+    norms: list[float] = []
+    rate: float | None = None
+    for entry in history:
+        loss = first_number(entry, LOSS_NAMES)
+        rate = number(entry.get("learning_rate")) if number(entry.get("learning_rate")) is not None else rate
+        if loss is None:
+            # The summary at the end of training carries an average over all of it.
+            if "train_runtime" not in entry or "loss" in entry:
+                losses += _listed(first_number(entry, TRAIN_LOSS_NAMES))
+                norms += _listed(number(entry.get("grad_norm")))
+            continue
+        step, tokens = number(entry.get("step")), number(entry.get("num_input_tokens_seen"))
+        if step is None:
+            continue
+        yield Evaluation(
+            step=int(step),
+            loss=loss,
+            tokens_seen=int(tokens) if tokens else None,
+            learning_rate=rate,
+            train_loss=_mean(losses),
+            gradient_norm=_mean(norms),
+            evaluation_seconds=number(entry.get("eval_runtime")),
+        )
+        losses, norms = [], []
+
+
+def first_number(entry: Mapping[str, Any], names: Iterable[str]) -> float | None:
+    """The first of the names that holds a number."""
+    return next((value for name in names if (value := number(entry.get(name))) is not None), None)
+
+
+def _listed(value: float | None) -> list[float]:
+    return [] if value is None else [value]
+
+
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None

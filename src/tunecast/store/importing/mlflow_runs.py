@@ -1,0 +1,189 @@
+"""Runs from an MLflow tracking store: its database, or the folder of its file store, read without MLflow."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+import yaml
+
+from tunecast.records import Outcome, RunError
+from tunecast.store.importing.arguments import number, scalar, training_hyperparameters
+from tunecast.store.importing.foreign import ForeignRun, Problem, Recorded
+from tunecast.store.importing.log_history import LOSS_NAMES, evaluations_of, first_number
+from tunecast.store.importing.model_config import KNOWN_NAMES
+
+__all__ = ["is_mlflow_database", "is_mlflow_folder", "read_mlflow_database", "read_mlflow_folder"]
+
+_TASK_NAMES = ("dataset", "dataset_name", "task", "data")
+_MODEL_NAMES = ("model_name_or_path", "base_model", "model_name", "_name_or_path", "model")
+_TEST_NAMES = ("test_loss", "test/loss", "predict_loss")
+_STATES = {"3": "FINISHED", "4": "FAILED", "5": "KILLED", "1": "RUNNING", "2": "SCHEDULED"}
+_LORA_NAMES = ("lora_r", "lora_alpha", "lora_dropout", "target_modules", "use_rslora", "use_dora")
+
+
+@dataclass(frozen=True)
+class _Logged:
+    """One run as MLflow holds it; a metric's values are (timestamp, step, value), in order of time."""
+
+    id: str
+    state: str
+    started: float | None
+    params: Mapping[str, str]
+    metrics: Mapping[str, list[tuple[int, int, float]]]
+
+
+def is_mlflow_database(engine: sa.Engine) -> bool:
+    """Whether a database has MLflow's tables."""
+    inspector = sa.inspect(engine)
+    if not {"runs", "metrics", "params", "experiments"} <= set(inspector.get_table_names()):
+        return False
+    return "run_uuid" in {column["name"] for column in inspector.get_columns("runs")}
+
+
+def is_mlflow_folder(folder: Path) -> bool:
+    """Whether a folder is a file store: folders of experiments, each with its ``meta.yaml``."""
+    return any(folder.glob("*/meta.yaml")) or any(folder.glob("*/*/meta.yaml"))
+
+
+def read_mlflow_database(engine: sa.Engine) -> Recorded:
+    """All runs of MLflow's database that are not deleted."""
+    with engine.connect() as connection:
+        rows = connection.execute(
+            sa.text("SELECT run_uuid, status, start_time FROM runs WHERE lifecycle_stage = 'active'")
+        ).all()
+        params: dict[str, dict[str, str]] = {}
+        for run_id, key, value in connection.execute(sa.text("SELECT run_uuid, key, value FROM params")):
+            params.setdefault(run_id, {})[key] = value
+        metrics = _metrics(connection)
+    logged = (
+        _Logged(run_id, status, _seconds(started), params.get(run_id, {}), metrics.get(run_id, {}))
+        for run_id, status, started in rows
+    )
+    return _recorded(logged)
+
+
+def _metrics(connection: sa.Connection) -> dict[str, dict[str, list[tuple[int, int, float]]]]:
+    found: dict[str, dict[str, list[tuple[int, int, float]]]] = {}
+    statement = sa.text(
+        "SELECT run_uuid, key, timestamp, step, value, is_nan FROM metrics ORDER BY timestamp, step"
+    )
+    for run_id, key, timestamp, step, value, is_nan in connection.execute(statement):
+        exact = float("nan") if is_nan else _infinite(float(value))
+        found.setdefault(run_id, {}).setdefault(key, []).append((timestamp, step, exact))
+    return found
+
+
+def _infinite(value: float) -> float:
+    """MLflow's database writes the largest double for infinity."""
+    return float("inf") * (1 if value > 0 else -1) if abs(value) == sys.float_info.max else value
+
+
+def read_mlflow_folder(folder: Path) -> Recorded:
+    """All runs of MLflow's file store that are not deleted."""
+    problems: list[Problem] = []
+    metas = sorted({*folder.glob("*/meta.yaml"), *folder.glob("*/*/meta.yaml")})
+    logged = [run for path in metas if (run := _read_run(path, problems)) is not None]
+    return _recorded(logged) + Recorded(problems=tuple(problems))
+
+
+def _read_run(path: Path, problems: list[Problem]) -> _Logged | None:
+    try:
+        meta = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(meta, dict):
+            raise ValueError("is no mapping")
+        run_id = meta.get("run_id") or meta.get("run_uuid")
+        if run_id is None or meta.get("lifecycle_stage") == "deleted":
+            return None  # an experiment's own file, or a deleted run
+        params = {file.name: file.read_text(encoding="utf-8") for file in _files(path.parent / "params")}
+        metrics = {name: _values(file) for name, file in _named(path.parent / "metrics")}
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        problems.append(Problem(str(path.parent), f"cannot be read: {error}"))
+        return None
+    status = str(meta.get("status"))
+    return _Logged(
+        str(run_id), _STATES.get(status, status), _seconds(meta.get("start_time")), params, metrics
+    )
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else []
+
+
+def _named(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Metrics by name: one with a slash in it lies in a folder."""
+    yield from ((file.relative_to(folder).as_posix(), file) for file in _files(folder))
+
+
+def _values(file: Path) -> list[tuple[int, int, float]]:
+    rows = (line.split() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
+    return [(int(row[0]), int(row[2]) if len(row) > 2 else 0, float(row[1])) for row in rows]
+
+
+def _seconds(milliseconds: Any) -> float | None:
+    return None if milliseconds is None else float(milliseconds) / 1000
+
+
+def _recorded(logged: Iterable[_Logged]) -> Recorded:
+    runs: list[ForeignRun] = []
+    problems: list[Problem] = []
+    for run in logged:
+        if not any(name in run.metrics for name in LOSS_NAMES):
+            names = ", ".join(sorted(run.metrics)[:5]) or "none"
+            problems.append(
+                Problem(f"MLflow run {run.id}", f"no validation loss was logged (metrics: {names})")
+            )
+            continue
+        runs.append(_foreign_run(run))
+    return Recorded(tuple(runs), tuple(problems))
+
+
+def _foreign_run(run: _Logged) -> ForeignRun:
+    evaluations = tuple(evaluations_of(_history(run.metrics)))
+    hyperparameters = training_hyperparameters(run.params)
+    tuned = {name: scalar(run.params[name]) for name in _LORA_NAMES if name in run.params}
+    config = {name: scalar(value) for name, value in run.params.items() if name in KNOWN_NAMES}
+    total = int(number(run.params.get("max_steps")) or 0)
+    if total <= 0 and run.state == "FINISHED":
+        total = max((step for values in run.metrics.values() for _, step, _ in values), default=0)
+    tests = {name: values[-1][2] for name, values in run.metrics.items() if name in _TEST_NAMES}
+    seed = number(run.params.get("seed"))
+    return ForeignRun(
+        source="mlflow",
+        key=run.id,
+        task=_first(run.params, _TASK_NAMES),
+        model=_first(run.params, _MODEL_NAMES),
+        method="lora" if "lora_r" in tuned else "",
+        hyperparameters=hyperparameters | tuned,
+        seed=None if seed is None else int(seed),
+        total_steps=total if total > 0 else None,
+        evaluations=evaluations,
+        outcome=_outcome(run.state),
+        error=RunError("Failed", "") if run.state == "FAILED" else None,
+        test_loss=first_number(tests, _TEST_NAMES),
+        config=config,
+        dtype=run.params.get("dtype", ""),
+        versions={"transformers": v} if (v := run.params.get("transformers_version")) else {},
+        created_at=run.started,
+    )
+
+
+def _outcome(state: str) -> Outcome:
+    return {"FINISHED": Outcome.COMPLETED, "FAILED": Outcome.FAILED}.get(state, Outcome.PAUSED)
+
+
+def _history(metrics: Mapping[str, list[tuple[int, int, float]]]) -> list[dict[str, Any]]:
+    """Metrics as the entries that they were logged in: what has the same time and step was one."""
+    entries: dict[tuple[int, int], dict[str, Any]] = {}
+    for name, values in metrics.items():
+        for timestamp, step, value in values:
+            entries.setdefault((timestamp, step), {"step": step})[name] = value
+    return [entry for _, entry in sorted(entries.items(), key=lambda item: item[0])]
+
+
+def _first(params: Mapping[str, str], names: Iterable[str]) -> str:
+    return next((params[name] for name in names if params.get(name) not in (None, "", "None")), "")

@@ -1,0 +1,58 @@
+"""What the README.md that a Trainer writes says of a run: the only readable place of its arguments."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+__all__ = ["ModelCard", "parse_card"]
+
+_RENAMED = {
+    "train_batch_size": "per_device_train_batch_size",
+    "num_epochs": "num_train_epochs",
+    "optimizer": "optim",
+    "lr_scheduler_warmup_steps": "warmup_steps",
+    "lr_scheduler_warmup_ratio": "warmup_ratio",
+    "training_steps": "max_steps",
+}
+_VERSIONS = {"PEFT": "peft", "Transformers": "transformers", "Pytorch": "torch"}
+_ITEM = re.compile(r"^- ([\w ]+?):? ([^\n]+)$", re.MULTILINE)
+_BASE = re.compile(r"fine-tuned version of \[([^\]]+)\]")
+_DATASET = re.compile(r"\bon the (.+?) dataset\b")
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a card says; empty where it does not.
+
+    Args:
+        model: Name of the base model.
+        task: Name of the dataset.
+        arguments: By the names of ``TrainingArguments``, as text.
+        versions: By the names of the fields of ``Versions``.
+    """
+
+    model: str = ""
+    task: str = ""
+    arguments: Mapping[str, str] | None = None
+    versions: Mapping[str, str] | None = None
+
+
+def parse_card(text: str) -> ModelCard:
+    """Read a card that a Trainer wrote; anything else gives an empty one."""
+    base, dataset = _BASE.search(text), _DATASET.search(text)
+    listed = _ITEM.findall(_section(text, "Training hyperparameters"))
+    versions = dict(_ITEM.findall(_section(text, "Framework versions")))
+    return ModelCard(
+        model=base.group(1) if base else "",
+        task=dataset.group(1) if dataset and dataset.group(1) not in ("None", "unknown") else "",
+        arguments={_RENAMED.get(name, name): value.strip() for name, value in listed},
+        versions={_VERSIONS[name]: value for name, value in versions.items() if name in _VERSIONS},
+    )
+
+
+def _section(text: str, title: str) -> str:
+    """The lines below a heading, up to the next one."""
+    found = re.search(rf"^#+ {title}\s*\n(.*?)(?=^#|\Z)", text, re.MULTILINE | re.DOTALL)
+    return found.group(1) if found else ""

@@ -1,0 +1,154 @@
+"""Finding out what a path holds, and bringing it into a store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from tunecast.errors import ConfigurationError, StoreError
+from tunecast.records import Run
+from tunecast.store.connecting import make_engine, parse_url, translated
+from tunecast.store.importing.csv_runs import read_csv
+from tunecast.store.importing.foreign import UNKNOWN, Assumed, Problem, Recorded
+from tunecast.store.importing.mlflow_runs import (
+    is_mlflow_database,
+    is_mlflow_folder,
+    read_mlflow_database,
+    read_mlflow_folder,
+)
+from tunecast.store.importing.trainer import STATE_FILE, read_trainer_folder
+from tunecast.store.parquet import ImportCounts, import_parquet
+from tunecast.store.rows import run_rows
+from tunecast.store.store import Store
+
+__all__ = ["ImportReport", "import_runs"]
+
+_BATCH = 200
+_SQLITE_HEADER = b"SQLite format 3\x00"
+_HINT = (
+    "Give a Parquet export, a Trainer's output folder, an MLflow store (folder, file or URL), or a CSV file."
+)
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What an import did, and what it could not understand."""
+
+    counts: ImportCounts
+    problems: tuple[Problem, ...]
+
+
+def import_runs(
+    source: str | Path,
+    store: Store,
+    *,
+    assumed: Assumed | None = None,
+    mapping: Mapping[str, str] | None = None,
+) -> ImportReport:
+    """Import whatever runs a path or URL holds; what cannot be understood is reported, and the rest imported.
+
+    Importing again adds only what is new.
+
+    Args:
+        source: A Parquet export, a folder of Trainer output, an MLflow store (folder, SQLite file or URL), or
+            a CSV file.
+        store: Where they go.
+        assumed: Names of task, model and method for runs that do not tell theirs.
+        mapping: Column of a CSV file by our name of what it holds.
+
+    Raises:
+        StoreError: Nothing that could be imported is there, or the store cannot be written.
+        ConfigurationError: A mapped column does not exist, or there is no CSV file to map.
+    """
+    path = Path(source)
+    if mapping and path.suffix.lower() != ".csv":
+        raise ConfigurationError("--map is for CSV files.", "Leave it out for everything else.")
+    if path.suffix.lower() == ".parquet":
+        return ImportReport(import_parquet(path, store), ())
+    recorded = _read(source, path, mapping or {})
+    if not recorded.runs and not recorded.problems:
+        raise StoreError(f"{source} holds no runs that Tunecast can read.", _HINT)
+    many = [run.to_run(assumed or Assumed()) for run in recorded.runs]
+    return ImportReport(_merge(many, store), (*recorded.problems, *_nameless(source, many)))
+
+
+def _nameless(source: str | Path, many: list[Run]) -> Iterator[Problem]:
+    """What the records should say and the user may add."""
+    names = {
+        "task": [run.task.dataset for run in many],
+        "model": [run.task.model for run in many],
+        "method": [run.pipeline.method for run in many],
+    }
+    for name, found in names.items():
+        count = found.count(UNKNOWN)
+        if count:
+            yield Problem(str(source), f"{count} of {len(many)} runs tell no {name}; give it with --{name}")
+
+
+def _read(source: str | Path, path: Path, mapping: Mapping[str, str]) -> Recorded:
+    if "://" in str(source):
+        return _read_database(str(source))
+    if not path.exists():
+        raise StoreError(f"There is no {path}.", _HINT)
+    if path.suffix.lower() == ".csv":
+        return read_csv(path, mapping)
+    if path.is_dir():
+        return _read_folder(path)
+    with path.open("rb") as file:
+        if file.read(len(_SQLITE_HEADER)) == _SQLITE_HEADER:
+            return _read_database(str(path))
+    raise StoreError(f"{path} is nothing that Tunecast can import.", _HINT)
+
+
+def _read_folder(folder: Path) -> Recorded:
+    """A folder may hold several kinds: all are read."""
+    recorded = Recorded()
+    if is_mlflow_folder(folder):
+        recorded += read_mlflow_folder(folder)
+    elif is_mlflow_folder(folder / "mlruns"):
+        recorded += read_mlflow_folder(folder / "mlruns")
+    if (folder / "mlflow.db").is_file():
+        recorded += _read_database(str(folder / "mlflow.db"))
+    if next(folder.rglob(STATE_FILE), None) or next(folder.rglob("adapter_config.json"), None):
+        recorded += read_trainer_folder(folder)
+    return recorded
+
+
+def _read_database(url_or_path: str) -> Recorded:
+    with _engine(url_or_path) as engine:
+        if not is_mlflow_database(engine):
+            raise StoreError(
+                f"{engine.url.render_as_string()} is no MLflow store.",
+                "To merge a store of Tunecast, export it first: tunecast runs export FILE.parquet --full",
+            )
+        return read_mlflow_database(engine)
+
+
+@contextmanager
+def _engine(url_or_path: str) -> Iterator[sa.Engine]:
+    """Any database that MLflow may use; it is only read."""
+    url = parse_url(url_or_path)
+    if url.get_backend_name() == "sqlite":
+        if not Path(str(url.database)).is_file():
+            raise StoreError(f"There is no file {url.database}.", _HINT)
+        engine = sa.create_engine(url)  # not as a store: a foreign file keeps its journal mode
+    else:
+        engine = make_engine(url)
+    try:
+        with translated(url):
+            yield engine
+    finally:
+        engine.dispose()
+
+
+def _merge(many: list[Run], store: Store) -> ImportCounts:
+    new_runs = new_points = 0
+    for start in range(0, len(many), _BATCH):
+        added = store.merge(run_rows(run) for run in many[start : start + _BATCH])
+        new_runs += added[0]
+        new_points += added[1]
+    return ImportCounts(len(many), sum(len(run.curve) for run in many), new_runs, new_points)

@@ -1,0 +1,187 @@
+"""Runs from the folders that a transformers Trainer (also trl's and peft's users') leaves behind.
+
+Only JSON, the README and the headers of safetensors files are read: ``training_args.bin`` and ``*.pt`` are
+pickles, which can run anything when they are loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tunecast.records import Outcome, Scalar, stable_hash
+from tunecast.store.importing.arguments import number, peft_method, training_hyperparameters
+from tunecast.store.importing.foreign import ForeignRun, Problem, Recorded
+from tunecast.store.importing.log_history import evaluations_of
+from tunecast.store.importing.model_card import ModelCard, parse_card
+
+__all__ = ["STATE_FILE", "read_trainer_folder"]
+
+STATE_FILE = "trainer_state.json"
+_ADAPTER_FILE = "adapter_config.json"
+_HEADER_LIMIT = 100_000_000  # as safetensors itself has it
+
+
+def read_trainer_folder(folder: Path) -> Recorded:
+    """All runs below a folder; checkpoints of one run are one run, as far as the furthest of them got."""
+    states: dict[Path, list[Path]] = {}
+    for path in sorted(folder.rglob(STATE_FILE)):
+        states.setdefault(_run_folder(path.parent), []).append(path)
+    recorded = Recorded()
+    for run_folder, paths in states.items():
+        recorded += _read_run(run_folder, paths)
+    adapters = {_run_folder(path.parent) for path in folder.rglob(_ADAPTER_FILE)}
+    reason = f"an adapter without {STATE_FILE}: there is no curve to import"
+    return recorded + Recorded(
+        problems=tuple(Problem(str(path), reason) for path in sorted(adapters - states.keys()))
+    )
+
+
+def _run_folder(folder: Path) -> Path:
+    return folder.parent if re.fullmatch(r"checkpoint-\d+", folder.name) else folder
+
+
+def _read_run(folder: Path, paths: list[Path]) -> Recorded:
+    problems: list[Problem] = []
+    states = [(path, state) for path in paths if (state := _read_json(path, problems)) is not None]
+    states = [(path, state) for path, state in states if _is_state(path, state, problems)]
+    if not states:
+        return Recorded(problems=tuple(problems))
+    path, state = max(states, key=lambda found: (found[1].get("global_step", 0), found[0].parent == folder))
+    # The furthest checkpoint describes the run best; what it lacks may lie in the run's own folder.
+    places = [path.parent, folder]
+    card = _card(places, problems)
+    adapter = _first_json(places, _ADAPTER_FILE, problems)
+    run = _foreign_run(state, card, adapter, places, problems)
+    if not run.evaluations:
+        problems.append(Problem(str(path), "no evaluation was logged: the run has no curve"))
+    return Recorded((run,), tuple(problems))
+
+
+def _is_state(path: Path, state: Mapping[str, Any], problems: list[Problem]) -> bool:
+    if isinstance(state.get("log_history"), list):
+        return True
+    problems.append(Problem(str(path), "has no log_history"))
+    return False
+
+
+def _foreign_run(
+    state: Mapping[str, Any],
+    card: ModelCard,
+    adapter: Mapping[str, Any] | None,
+    places: list[Path],
+    problems: list[Problem],
+) -> ForeignRun:
+    history = [entry for entry in state["log_history"] if isinstance(entry, dict)]
+    config = _first_json(places, "config.json", problems) or {}
+    weights = _count_parameters(places, "adapter_model*.safetensors" if adapter else "model*.safetensors")
+    method, tuned = peft_method(adapter) if adapter else ("full" if config else "", {})
+    hyperparameters, extra = _hyperparameters(state, card, history)
+    model = card.model or str(
+        (adapter or {}).get("base_model_name_or_path") or config.get("_name_or_path") or ""
+    )
+    total_steps = int(number(state.get("max_steps")) or 0) or None
+    completed = total_steps is not None and (number(state.get("global_step")) or 0) >= total_steps
+    tokens = int(number(state.get("num_input_tokens_seen")) or 0)
+    versions = dict(card.versions or {})
+    seed = number((card.arguments or {}).get("seed"))
+    return ForeignRun(
+        source="trainer",
+        key=_key(state, history, tuned),
+        task=card.task,
+        model=model,
+        method=method,
+        hyperparameters=hyperparameters | tuned,
+        seed=None if seed is None else int(seed),
+        total_steps=total_steps,
+        evaluations=tuple(evaluations_of(history)),
+        full_length_tokens=tokens if completed and tokens else None,
+        outcome=Outcome.COMPLETED if completed else Outcome.PAUSED,
+        config={} if adapter else config,
+        parameters=None if adapter else weights,
+        trainable_parameters=weights,
+        versions=versions,
+        extra=extra | {"epochs": state.get("epoch"), "train_loss": _train_losses(history)},
+    )
+
+
+def _key(state: Mapping[str, Any], history: list[dict[str, Any]], tuned: Mapping[str, Scalar]) -> str:
+    """The same for every checkpoint of a run, wherever it lies; the first entry's digits tell runs apart."""
+    return stable_hash([history[:1], state.get("max_steps"), dict(tuned)], 32)
+
+
+def _hyperparameters(
+    state: Mapping[str, Any], card: ModelCard, history: list[dict[str, Any]]
+) -> tuple[dict[str, Scalar], dict[str, Any]]:
+    """Hyperparameters, and what was inferred rather than read."""
+    arguments: dict[str, Any] = dict(card.arguments or {})
+    arguments.setdefault("per_device_train_batch_size", state.get("train_batch_size"))
+    rates = [rate for entry in history if (rate := number(entry.get("learning_rate"))) is not None]
+    if "learning_rate" in arguments or not rates:
+        return training_hyperparameters(arguments), {}
+    # The highest rate that was logged; warm-up and decay may have kept it below the one that was set.
+    return training_hyperparameters(arguments | {"learning_rate": max(rates)}), {
+        "inferred": ["learning_rate"]
+    }
+
+
+def _train_losses(history: list[dict[str, Any]]) -> list[list[float]]:
+    found = ((number(entry.get("step")), number(entry.get("loss"))) for entry in history)
+    return [[step, loss] for step, loss in found if step is not None and loss is not None]
+
+
+def _card(places: list[Path], problems: list[Problem]) -> ModelCard:
+    cards = [place / "README.md" for place in reversed(places) if (place / "README.md").is_file()]
+    parsed = [parse_card(path.read_text(encoding="utf-8", errors="replace")) for path in cards]
+    found = next((card for card in parsed if card.arguments), None)
+    pickled = next((p / "training_args.bin" for p in places if (p / "training_args.bin").is_file()), None)
+    if found is None and pickled is not None:
+        reason = "is a pickle, which is never loaded, and no README.md tells the arguments"
+        problems.append(Problem(str(pickled), reason))
+    return found or ModelCard()
+
+
+def _first_json(places: list[Path], name: str, problems: list[Problem]) -> Mapping[str, Any] | None:
+    for place in places:
+        if (place / name).is_file():
+            return _read_json(place / name, problems)
+    return None
+
+
+def _read_json(path: Path, problems: list[Problem]) -> Mapping[str, Any] | None:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        problems.append(Problem(str(path), f"cannot be read as JSON: {error}"))
+        return None
+    if isinstance(value, dict):
+        return value
+    problems.append(Problem(str(path), "is no JSON object"))
+    return None
+
+
+def _count_parameters(places: list[Path], pattern: str) -> int | None:
+    """Number of parameters in the first place that has such files, by their headers."""
+    for place in places:
+        counts = [count for path in sorted(place.glob(pattern)) for count in _header_counts(path)]
+        if counts:
+            return sum(counts)
+    return None
+
+
+def _header_counts(path: Path) -> Iterator[int]:
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length)) if length < _HEADER_LIMIT else {}
+    except (OSError, ValueError):
+        return  # a damaged file has no count; the curve is what matters
+    for name, tensor in header.items():
+        if name != "__metadata__":
+            count = 1
+            for extent in tensor.get("shape", []):
+                count *= extent
+            yield count
