@@ -3,22 +3,43 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 import tiny
+from tunecast.cli import main
 
 
-def tunecast(*arguments: object) -> subprocess.CompletedProcess[str]:
-    code = "from tunecast.cli import main; main()"
-    command = [sys.executable, "-c", code, "data", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+@dataclass(frozen=True)
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
 
 
-def test_check_prints_the_marked_example(toy_data: Path, tiny_llama: Path) -> None:
+Command = Callable[..., Done]
+
+
+@pytest.fixture
+def tunecast(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Runs ``tunecast data`` in this process, since importing transformers anew takes seconds."""
+
+    def run(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["tunecast", "data", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        printed = capsys.readouterr()
+        return Done(int(exit_.value.code or 0), printed.out, printed.err)
+
+    return run
+
+
+def test_check_prints_the_marked_example(tunecast: Command, toy_data: Path, tiny_llama: Path) -> None:
     done = tunecast("check", toy_data, "--model", tiny_llama)
     assert done.returncode == 0, done.stderr
     assert "colours: prompt-completion, 128 train, 16 validation, 16 test" in done.stdout
@@ -27,7 +48,7 @@ def test_check_prints_the_marked_example(toy_data: Path, tiny_llama: Path) -> No
     assert "warning" not in done.stderr
 
 
-def test_json_owns_stdout(toy_data: Path, tiny_t5: Path) -> None:
+def test_json_owns_stdout(tunecast: Command, toy_data: Path, tiny_t5: Path) -> None:
     done = tunecast("check", toy_data, "--model", tiny_t5, "--max-length", 30, "--json")
     report = json.loads(done.stdout)
     assert report["max_length"] == 30
@@ -37,13 +58,15 @@ def test_json_owns_stdout(toy_data: Path, tiny_t5: Path) -> None:
     assert described["fingerprint"] == report["fingerprint"]
 
 
-def test_describe_for_people(toy_data: Path, tiny_llama: Path) -> None:
+def test_describe_for_people(tunecast: Command, toy_data: Path, tiny_llama: Path) -> None:
     done = tunecast("describe", toy_data, "--model", tiny_llama)
     assert done.returncode == 0, done.stderr
     assert "label_entropy_nats" in done.stdout
 
 
-def test_warnings_go_to_stderr_and_markup_is_text(tmp_path: Path, tiny_llama: Path) -> None:
+def test_warnings_go_to_stderr_and_markup_is_text(
+    tunecast: Command, tmp_path: Path, tiny_llama: Path
+) -> None:
     rows = [{"q": f"[bold]{row['prompt']}", "a": row["completion"], "id": 1} for row in tiny.toy_rows(40)]
     path = tiny.write_jsonl(tmp_path / "d.jsonl", rows)
     done = tunecast("check", path, "--model", tiny_llama, "--prompt-column", "q", "--completion-column", "a")
@@ -63,7 +86,7 @@ def test_warnings_go_to_stderr_and_markup_is_text(tmp_path: Path, tiny_llama: Pa
     ],
 )
 def test_mistakes_are_one_message_and_exit_code_2(
-    toy_data: Path, tiny_llama: Path, arguments: list[str], message: str
+    tunecast: Command, toy_data: Path, tiny_llama: Path, arguments: list[str], message: str
 ) -> None:
     given = [str(toy_data) if argument == "DATA" else argument for argument in arguments]
     if "--model" not in given:
