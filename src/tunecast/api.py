@@ -161,8 +161,8 @@ def _check_same(before: Mapping[str, Any], settings: SessionSettings) -> None:
     import json
 
     now = json.loads(json.dumps(settings.as_json()))
-    # Where things lie and how many share the work may change; what is computed may not.
-    free = {"output_dir", "workers", "store", "keep_gb"}
+    # Where things lie may change; what is computed may not.
+    free = {"output_dir", "store", "keep_gb"}
     changed = [name for name in now if name not in free and now[name] != before.get(name)]
     if changed:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in changed)

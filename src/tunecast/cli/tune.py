@@ -35,6 +35,7 @@ def command(
     device: str = typer.Option(None, "--device", help="auto, cpu, cuda or cuda:N. [auto]"),
     dtype: str = typer.Option(None, "--dtype", help="auto, bfloat16 or float32. [auto]"),
     workers: int = typer.Option(None, "--workers", help="Worker processes. [1]"),
+    threads: int = typer.Option(None, "--threads", help="Threads of a worker. [cores / workers]"),
     keep_gb: float = typer.Option(None, "--keep-gb", help="Most GB of checkpoints to keep. [10]"),
     store: str = typer.Option(None, "--store", help="URL of the store. [OUT/runs.sqlite]"),
     prompt_column: str = typer.Option(None, "--prompt-column", help="Column of the prompts. [detected]"),

@@ -11,39 +11,61 @@ UPPER_QUANTILE = 1.2816
 """Standard deviations above the mean that hold 90% of a normal distribution."""
 FIRST_GUESS_FACTOR = {"full": 1.8, "lora": 1.0, "ia3": 1.0}
 """Seconds per token relative to the expert pipeline, before a method was measured: what backward passes it needs."""
-UNMEASURED_SPREAD = 0.5
-LEAST_SPREAD = 0.1
+OTHER_METHOD = 1.5
+UNMEASURED_SPREAD = 0.3
+LEAST_SPREAD = 0.05
 
 
 class Pace:
-    """Seconds per training token by method, with the spread of what was seen."""
+    """Seconds of a step: a rate per training token by method, and an overhead for what surrounds training.
+
+    Rates are pooled by tokens, so that a short step on a busy machine says little about a long one.
+
+    Args:
+        seconds_per_token: Measured with the expert pipeline before the first trial.
+    """
 
     def __init__(self, seconds_per_token: float) -> None:
         self._first_guess = seconds_per_token
-        self._seen: dict[str, list[float]] = defaultdict(list)
+        self._steps: dict[str, list[tuple[int, float]]] = defaultdict(list)
+        self._overheads: list[float] = []
 
-    def learn(self, method: str, tokens: int, seconds: float) -> None:
-        """Take in a step: all its seconds, evaluation and checkpoint included, over its training tokens."""
+    def learn(self, method: str, tokens: int, training_seconds: float, other_seconds: float) -> None:
+        """Take in a step.
+
+        Args:
+            method: Name of the method.
+            tokens: Training tokens of the step.
+            training_seconds: Wall time of training alone.
+            other_seconds: Wall time of everything else: attaching, evaluation, checkpoint.
+        """
         if tokens > 0:
-            self._seen[method].append(seconds / tokens)
+            self._steps[method].append((tokens, training_seconds / tokens))
+        self._overheads.append(max(0.0, other_seconds))
 
     def expected(self, method: str, tokens: int) -> float:
-        """Expected seconds for ``tokens`` more training tokens."""
-        return tokens * math.exp(self._log_rate(method)[0])
+        """Expected seconds for a step of ``tokens`` training tokens."""
+        return tokens * self._rate(method)[0] + self._overhead()
 
     def upper(self, method: str, tokens: int) -> float:
         """The 90% upper bound of those seconds."""
-        mean, spread = self._log_rate(method)
-        return tokens * math.exp(mean + UPPER_QUANTILE * spread)
+        rate, spread = self._rate(method)
+        return tokens * rate * math.exp(UPPER_QUANTILE * spread) + 1.5 * self._overhead()
 
-    def _log_rate(self, method: str) -> tuple[float, float]:
-        """Mean and standard deviation of log seconds per token."""
-        seen = [math.log(rate) for rate in self._seen[method]]
-        if not seen:
-            guess = self._first_guess * FIRST_GUESS_FACTOR.get(method, 1.5)
-            return math.log(guess), UNMEASURED_SPREAD
-        mean = sum(seen) / len(seen)
-        if len(seen) == 1:
-            return mean, UNMEASURED_SPREAD / 2
-        variance = sum((rate - mean) ** 2 for rate in seen) / (len(seen) - 1)
-        return mean, max(LEAST_SPREAD, math.sqrt(variance))
+    def _overhead(self) -> float:
+        """The mean of what surrounded the latest steps."""
+        latest = self._overheads[-8:]
+        return sum(latest) / len(latest) if latest else 0.0
+
+    def _rate(self, method: str) -> tuple[float, float]:
+        """Seconds per token, and the standard deviation of its logarithm."""
+        steps = self._steps[method]
+        if not steps:
+            return self._first_guess * FIRST_GUESS_FACTOR.get(method, OTHER_METHOD), UNMEASURED_SPREAD
+        total = sum(tokens for tokens, _ in steps)
+        mean = sum(tokens * rate for tokens, rate in steps) / total
+        variance = sum(tokens * math.log(max(rate, 1e-12) / mean) ** 2 for tokens, rate in steps) / total
+        # With few steps the spread that was seen is itself uncertain: the prior counts as one more step.
+        count = len(steps)
+        pooled = (count * variance + UNMEASURED_SPREAD**2) / (count + 1)
+        return mean, max(LEAST_SPREAD, math.sqrt(pooled / math.sqrt(count)))

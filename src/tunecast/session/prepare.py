@@ -92,7 +92,7 @@ def prepare_task(settings: SessionSettings, progress: Progress) -> PreparedTask:
         facts=facts,
         device=device,
         dtype=dtype,
-        threads=max(1, available_cores() // settings.workers),
+        threads=settings.threads or max(1, available_cores() // settings.workers),
         train=tuple(encoded["train"]),
         subset=(),
         validation=tuple(encoded["validation"]),

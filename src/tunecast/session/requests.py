@@ -71,11 +71,11 @@ class Calibrate:
     """Measure the training speed of a trial; nothing of it is kept."""
 
     spec: TrialSpec
-    steps: int
+    seconds: float
 
     def perform(self, runner: Runner) -> float:
         """Tokens per second."""
-        return runner.measure_speed(self.spec, self.steps)
+        return runner.measure_speed(self.spec, self.seconds)
 
 
 @dataclass(frozen=True)

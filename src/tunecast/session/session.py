@@ -39,7 +39,7 @@ LEAST_VALIDATION = 16
 CANDIDATES = 256
 LEAST_STEPS = 4
 SMALLEST_BATCH = 4
-CALIBRATION_STEPS = 2
+CALIBRATION_SECONDS = 3.0
 CRASHES_FORGIVEN = 1
 EXPLOSION_FACTOR = 1.5
 
@@ -157,7 +157,7 @@ class Session:
         wanted = int(self._settings.epochs * bench.train_tokens)
         self._progress.start("Measuring the training speed")
         spec = self._spec(self._expert(), max(wanted, 1))
-        speed = float(self.ask(Calibrate(spec, CALIBRATION_STEPS)))
+        speed = float(self.ask(Calibrate(spec, CALIBRATION_SECONDS)))
         self._progress.finish(f"{speed:,.0f} tokens/s")
         affordable = {
             "seconds": self._budget.amount * speed,
@@ -367,10 +367,12 @@ class Session:
         before = trial.curve[-1].tokens_seen if trial.curve else 0
         self._trials.record(index, measured, self._surroundings, self._elapsed())
         if measured.point is not None:
-            seconds = time.monotonic() - self._submitted[slot]
+            training = measured.point.training.wall
+            other = time.monotonic() - self._submitted[slot] - training
             if measured.validation is not None:  # the whole validation set is scored once per trial
-                seconds -= measured.point.evaluation.wall
-            self._pace.learn(trial.spec.pipeline.method, measured.point.tokens_seen - before, seconds)
+                other -= measured.point.evaluation.wall
+            method = trial.spec.pipeline.method
+            self._pace.learn(method, measured.point.tokens_seen - before, training, other)
         self._save_state()
         ahead = leader(self._trials.history(self._pace))
         best = min(

@@ -34,6 +34,7 @@ class SessionSettings:
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         dtype: ``auto``, ``bfloat16`` or ``float32``.
         workers: Worker processes.
+        threads: Threads of one worker on a CPU; None shares the cores between the workers.
         keep_gb: Most GB of checkpoints to keep.
         store: URL of the store; empty for ``OUT/runs.sqlite``.
         prompt_column: Overrides the detected column.
@@ -58,6 +59,7 @@ class SessionSettings:
     device: str = "auto"
     dtype: str = "auto"
     workers: int = 1
+    threads: int | None = None
     keep_gb: float = 10.0
     store: str = ""
     prompt_column: str | None = None

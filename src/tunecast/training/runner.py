@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,18 +135,24 @@ class Runner:
         self._base_model().save_pretrained(folder)
         self._tokenizer.save_pretrained(folder)
 
-    def measure_speed(self, spec: TrialSpec, steps: int) -> float:
-        """Training tokens per second of a trial, after one warming step; nothing of it is kept."""
+    def measure_speed(self, spec: TrialSpec, seconds: float) -> float:
+        """Training tokens per second of a trial; nothing of it is kept.
+
+        The median over steps is taken, after one that warms up: a busy machine delays some steps, not most.
+
+        Args:
+            spec: The trial.
+            seconds: About how long to measure; at least one step is taken.
+        """
         live = self._made_live(replace(spec, run="speed"), 0)
-        first = min(1, live.plan.total_steps - 1)
-        if first:
-            live.advance(first)
-        last = min(first + steps, live.plan.total_steps)
         clock = seconds_clock(self.bench.device)
-        live.advance(last)
-        seconds = clock.read().wall
+        rates = []
+        while live.step < live.plan.total_steps and (len(rates) < 2 or clock.read().wall < seconds):
+            before = live.plan.tokens_at(live.step)
+            segment = live.advance(live.step + 1)
+            rates.append((live.plan.tokens_at(live.step) - before) / max(segment.training.wall, 1e-9))
         self.release()
-        return (live.plan.tokens_at(last) - live.plan.tokens_at(first)) / max(seconds, 1e-9)
+        return statistics.median(rates[1:] or rates)
 
     def release(self) -> None:
         """Take the live trial off the base; a base that is not as it was loaded is loaded again."""
