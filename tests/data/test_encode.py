@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_tokens import space_adding as space_adding
 from transformers import AutoTokenizer
 
 from tunecast.data import (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,6 +37,8 @@ TEMPLATES = {
     "space before the end": LOOP + "{% if m['role'] == 'assistant' %}{{ ' ' + m['content'] + ' <|im_end|>' }}"
     "{% else %}{{ '[INST] ' + m['content'] + ' [/INST]' }}{% endif %}" + END,
 }  # fmt: skip
+
+SPECIAL = re.compile(r"<\|[\w▁]+\|>|<\uff5c[^\uff5c'\"]+\uff5c>|<(?:end|start)_of_turn>|<eos>")
 
 SINGLE = Example((Turn("user", "Q one", False), Turn("assistant", "A one", True)), 5)
 CHAT = Example(
@@ -107,6 +111,49 @@ def test_the_prompt_is_what_generation_starts_from(tokenizer: Any, name: str, ex
     if name == "no header for generation":
         expected += "assistant: "
     assert prompt == expected
+
+
+FAMILIES = (
+    "llama3",
+    "llama3_2",
+    "gemma",
+    "gemma3",
+    "phi3",
+    "qwen2_5",
+    "qwen3",
+    "qwen3_training",
+    "qwen3_5_think",
+)
+FAMILIES += ("deepseekv3", "gptoss", "cohere", "glm4moe_training", "lfm2_v2", "nemotron_3_nano")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("example", [SINGLE, CHAT], ids=["single", "chat"])
+def test_templates_of_real_families(tmp_path: Path, family: str, example: Example) -> None:
+    trl = pytest.importorskip("trl")
+    file = Path(trl.__file__).parent / "chat_templates" / f"{family}.jinja"
+    if not file.exists():
+        pytest.skip(f"this version of trl has no template {family}")
+    template = file.read_text(encoding="utf-8")
+    tokenizer = tiny.build_tokenizer(tmp_path)
+    tokenizer.add_special_tokens({"extra_special_tokens": sorted(set(SPECIAL.findall(template)))})
+    tokenizer.chat_template = template
+    segments = Renderer(tokenizer).render(example)
+    answers = [segment.text for segment in segments if segment.trained]
+    assert len(answers) == sum(turn.trained for turn in example.turns)
+    for answer, turn in zip(answers, [turn for turn in example.turns if turn.trained], strict=True):
+        # Nothing but what the family writes before an answer, the answer, and one end-of-turn token.
+        before, after = answer.split(turn.content)
+        assert (
+            before.strip() in ("", "<think>\n\n</think>", "</think>", "<think></think>") or "final" in before
+        )
+        assert SPECIAL.fullmatch(after.strip()), after
+    # Two families open a thought in the header, which a completion without one does not continue; and one has no
+    # system role.
+    if family not in ("deepseekv3", "nemotron_3_nano") and not (family == "gemma" and example is CHAT):
+        messages = [{"role": turn.role, "content": turn.content} for turn in example.turns[:-1]]
+        header = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        assert "".join(segment.text for segment in prompt_segments(segments)) == header
 
 
 def test_a_template_without_end_of_turn_gets_the_end_of_sequence(tokenizer: Any) -> None:

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast
 
 import tiny
 from tunecast.data.tokens import adds_space, special_affixes, token_ids
@@ -16,16 +14,6 @@ from tunecast.data.tokens import adds_space, special_affixes, token_ids
 @pytest.fixture
 def byte_level(tmp_path: Path) -> Any:
     return tiny.build_tokenizer(tmp_path)
-
-
-@pytest.fixture
-def space_adding() -> Any:
-    """A tokenizer that marks the start of every text as the start of a word, as SentencePiece ones do."""
-    letters = {letter: number for number, letter in enumerate("▁\nabc<>s/", start=0)}
-    tokenizer = Tokenizer(models.BPE(vocab=letters | {"<s>": 20, "</s>": 21}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always", split=False)
-    tokenizer.post_processor = processors.TemplateProcessing("<s> $A </s>", None, [("<s>", 20), ("</s>", 21)])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
 
 
 def test_ids_of_many_texts(byte_level: Any) -> None:

@@ -90,39 +90,60 @@ class Renderer:
                     "Templates commonly expect user and assistant to take turns, beginning with the user.",
                 ) from None
             return self.render(merged)
-        spans = self._spans_by_prefix(messages, trained, whole)
-        if spans is None:
-            spans = self._spans_by_search(messages, trained, whole, example.row)
+        spans = self._spans(messages, trained, whole, example.row)
         return self._cut(whole, spans)
 
     def _apply(self, messages: list[Message], *, generation: bool = False) -> str:
         text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation)
         return str(text)
 
-    def _spans_by_prefix(
-        self, messages: list[Message], trained: Sequence[int], whole: str
-    ) -> list[Span] | None:
-        """Character spans of the trained turns, or None where a rendered prefix is no prefix of the whole."""
+    def _spans(self, messages: list[Message], trained: Sequence[int], whole: str, row: int) -> list[Span]:
+        """Character spans of the trained turns in the whole rendering.
+
+        Raises:
+            DataError: A trained turn is neither what a rendered prefix is followed by nor found by its text.
+        """
         spans = []
-        for index in trained:
-            if index == 0:
-                return None
-            last = index == len(messages) - 1
-            try:
-                before = self._apply(messages[:index], generation=True)
-                through = whole if last else self._apply(messages[: index + 1])
-            except _template_errors():
-                return None
-            if not (through.startswith(before) and whole.startswith(through)):
-                return None
-            content = messages[index]["content"].strip()
-            found = through.find(content, len(before))
-            if found < 0:
-                return None
-            gap = through[len(before) : found]
-            start = len(before) if self._writes_header or not gap.strip() else found
-            spans.append((start, self._turn_end(through, found + len(content))))
+        cursor = 0
+        for index in range(len(messages)):
+            span = self._span_by_prefix(messages, index, whole) if index in trained else None
+            if span is None or span[0] < cursor:
+                span = self._span_by_search(messages, index, whole, cursor)
+            if span is not None:
+                cursor = span[1]
+            if index in trained:
+                if span is None:
+                    raise DataError(
+                        f"Row {row}: the model's chat template alters message {index + 1}; which tokens "
+                        "to train cannot be told.",
+                        "Remove what the template rewrites, such as reasoning, from the messages.",
+                    )
+                spans.append(span)
         return spans
+
+    def _span_by_search(self, messages: list[Message], index: int, whole: str, start: int) -> Span | None:
+        """The span of one turn by its text, or None where that does not occur from ``start`` on."""
+        content = messages[index]["content"].strip()
+        found = whole.find(content, start)
+        return None if found < 0 else (found, self._turn_end(whole, found + len(content)))
+
+    def _span_by_prefix(self, messages: list[Message], index: int, whole: str) -> Span | None:
+        """The span of one turn, or None where the conversation up to it is not rendered as in the whole."""
+        if index == 0:
+            return None
+        last = index == len(messages) - 1
+        try:
+            before = self._apply(messages[:index], generation=True)
+            through = whole if last else self._apply(messages[: index + 1])
+        except _template_errors():
+            return None
+        content = messages[index]["content"].strip()
+        found = through.find(content, len(before))
+        if found < 0 or not (through.startswith(before) and whole.startswith(through)):
+            return None
+        gap = through[len(before) : found]
+        start = len(before) if self._writes_header or not gap.strip() else found
+        return start, self._turn_end(through, found + len(content))
 
     @cached_property
     def _writes_header(self) -> bool:
