@@ -11,13 +11,27 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import Any, Protocol
 
 from tunecast.errors import ModelError
 from tunecast.session.requests import Broken, Ready, Request
-from tunecast.training.bench import Bench
 
-__all__ = ["Crash", "LocalExecutor"]
+__all__ = ["Crash", "LocalExecutor", "Workplace"]
+
+
+class Workplace(Protocol):
+    """What a worker is started with: a :class:`~tunecast.training.bench.Bench`, or anything like it."""
+
+    @property
+    def device(self) -> str:
+        """``cpu``, ``cuda`` or ``cuda:N``."""
+
+    @property
+    def threads(self) -> int:
+        """Threads of one worker."""
+
+    def open(self) -> Any:
+        """Load, in the worker's process, what its requests are performed on."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +52,12 @@ class LocalExecutor:
     """Worker processes on this machine, one per slot.
 
     Args:
-        bench: What every worker loads.
+        bench: What every worker opens.
         workers: Number of slots.
         inherited: File descriptors that workers hold open as long as they live, such as the lock of the output folder.
     """
 
-    def __init__(self, bench: Bench, workers: int, inherited: Sequence[int] = ()) -> None:
+    def __init__(self, bench: Workplace, workers: int, inherited: Sequence[int] = ()) -> None:
         self._bench = bench
         self._inherited = tuple(inherited)
         self._setup: list[Request] = []
@@ -107,6 +121,11 @@ class LocalExecutor:
         for slot in range(len(self._workers)):
             self.call(request, slot)
 
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal to all workers, such as those that stop and continue a process."""
+        for worker in self._workers:
+            worker.send_signal(number)
+
     def close(self) -> None:
         """End all workers."""
         for worker in self._workers:
@@ -129,7 +148,7 @@ class LocalExecutor:
 class _Worker:
     """One child process and the connection to it."""
 
-    def __init__(self, bench: Bench, inherited: tuple[int, ...]) -> None:
+    def __init__(self, bench: Workplace, inherited: tuple[int, ...]) -> None:
         ours, theirs = socket.socketpair()
         environment = {**os.environ, "OMP_NUM_THREADS": str(bench.threads), "TOKENIZERS_PARALLELISM": "false"}
         self._process = subprocess.Popen(
@@ -155,6 +174,9 @@ class _Worker:
                 )
             self._ready = answer
         return self._ready
+
+    def send_signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
 
     def stop(self) -> int:
         """End the process and return its exit code."""

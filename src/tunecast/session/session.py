@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import replace
 from typing import Any
@@ -11,7 +10,7 @@ from tunecast.errors import BudgetError
 from tunecast.methods import pipeline_space, sample_pipelines
 from tunecast.methods.space import expert_pipeline
 from tunecast.progress import Progress, SessionStatus, TrialStatus
-from tunecast.records import ZERO_SHOT, Outcome, Pipeline, Point, Run, RunError, Score, Seconds, SessionRecord
+from tunecast.records import ZERO_SHOT, Outcome, Pipeline, Run, RunError, Score, SessionRecord
 from tunecast.search import Remaining, Strategy, get_strategy, leader
 from tunecast.session.budget import Budget
 from tunecast.session.compare import compare
@@ -21,27 +20,21 @@ from tunecast.session.pace import Pace
 from tunecast.session.prepare import PreparedTask, Surroundings
 from tunecast.session.requests import Advance, Broken, Calibrate, Request, ScoreModel, UseValidation
 from tunecast.session.settings import SessionSettings
+from tunecast.session.shared import affordable_validation, explosion_nats, zero_point
 from tunecast.session.trials import Trials
 from tunecast.store import Store
-from tunecast.training.bench import TrialSpec, validation_subset
+from tunecast.training.bench import TrialSpec
 from tunecast.training.runner import Measurement
 
 __all__ = ["Session"]
 
 SHARE_OF_BUDGET = 0.25
 """A full length is at most this part of what the budget affords."""
-EVALUATION_SHARE = 0.15
-"""All evaluations of a trial cost at most this part of it."""
-FORWARD_COST = 0.4
-"""Seconds of evaluating a token relative to training on it."""
-POINTS_PER_TRIAL = 7
-LEAST_VALIDATION = 16
 CANDIDATES = 256
 LEAST_STEPS = 4
 SMALLEST_BATCH = 4
 CALIBRATION_SECONDS = 3.0
 CRASHES_FORGIVEN = 1
-EXPLOSION_FACTOR = 1.5
 
 
 class Session:
@@ -180,16 +173,7 @@ class Session:
     def _use_validation(self) -> None:
         """Choose the validation examples that the full length can afford, and tell every worker."""
         bench = self._prepared.bench
-        affordable = EVALUATION_SHARE * self._full_length / FORWARD_COST
-        validation = validation_subset(
-            bench.validation, token_limit=affordable, minimum=LEAST_VALIDATION, seed=self._settings.seed
-        )
-        subset = validation_subset(
-            validation,
-            token_limit=affordable / POINTS_PER_TRIAL,
-            minimum=LEAST_VALIDATION,
-            seed=self._settings.seed,
-        )
+        subset, validation = affordable_validation(bench, self._full_length, self._settings.seed)
         self._prepared = replace(
             self._prepared, bench=replace(bench, subset=subset, validation=validation)
         )
@@ -239,7 +223,7 @@ class Session:
             full_length_tokens=self._full_length,
             unique_examples=self._unique_examples(),
             workers=self._settings.workers,
-            explosion_nats=EXPLOSION_FACTOR * max(start, math.log(bench.facts.vocabulary)),
+            explosion_nats=explosion_nats(start, bench.facts.vocabulary),
         )
         self._trials.restore()
 
@@ -428,23 +412,3 @@ class Session:
                 activity=self._activity,
             )
         )
-
-
-def zero_point(score: Score, seconds: float, workers: int) -> Point:
-    """The only point of a zero-shot run."""
-    return Point(
-        step=0,
-        tokens_seen=0,
-        label_tokens_seen=0,
-        share=0.0,
-        learning_rate=0.0,
-        train_loss=None,
-        gradient_norm=None,
-        validation=score,
-        training=Seconds(0.0, 0.0),
-        evaluation=Seconds(seconds, seconds),
-        peak_bytes=None,
-        micro_batch_size=1,
-        load_average=None,
-        workers=workers,
-    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,6 +13,7 @@ from tunecast.session.budget import Used
 from tunecast.session.folder import OutputFolder
 from tunecast.session.pace import Pace
 from tunecast.session.prepare import PreparedTask, Surroundings
+from tunecast.session.shared import new_run
 from tunecast.store import Store
 from tunecast.training.bench import Bench, TrialSpec
 from tunecast.training.checkpoint import CheckpointFolder
@@ -234,24 +234,11 @@ class Trials:
         )
 
     def _new_run(self, trial: Trial, surroundings: Surroundings, trainable_parameters: int) -> Run:
-        bench = self._prepared.bench
-        return Run(
-            id=trial.spec.run,
-            session=self._session,
-            task=self._prepared.task,
-            pipeline=trial.spec.pipeline,
-            seed=trial.spec.seed,
-            full_length_tokens=trial.spec.full_length_tokens,
+        return new_run(
+            self._session,
+            self._prepared,
+            trial.spec,
+            surroundings,
             total_steps=0 if trial.spec.pipeline == ZERO_SHOT else trial.plan.total_steps,
-            unique_examples=min(trial.spec.unique_examples, len(bench.train)),
-            max_length=bench.max_length,
-            validation_hash=bench.validation_hash,
-            dataset=self._prepared.dataset,
-            model=bench.facts,
-            machine=surroundings.machine,
-            versions=surroundings.versions,
-            dtype=bench.dtype,
             trainable_parameters=trainable_parameters,
-            exclusive=False,
-            created_at=time.time(),
         )

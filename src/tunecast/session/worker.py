@@ -1,4 +1,4 @@
-"""The worker process: keeps one base model loaded and answers requests until its session is gone.
+"""The worker process: opens its workplace (loads a base model) and answers requests until its parent is gone.
 
 Started as ``python -m tunecast.session.worker FD``, with one end of a socket as its only argument, so that it depends
 neither on the parent's main module nor on its memory.
@@ -21,7 +21,7 @@ ORPHAN_POLL_SECONDS = 1.0
 
 
 def main(descriptor: int) -> None:
-    """Serve requests that come over ``descriptor``; the first message is the bench."""
+    """Serve requests that come over ``descriptor``; the first message is the workplace."""
     _die_with_parent()
     connection: Connection = Connection(descriptor)
     try:
@@ -44,10 +44,9 @@ def _loaded(bench: Any, started: float) -> tuple[Any, Ready]:
     import torch
 
     from tunecast.models.machine import current_versions, measure_machine
-    from tunecast.training.runner import Runner
 
     torch.set_num_threads(bench.threads)
-    runner = Runner(bench)
+    runner = bench.open()
     machine = measure_machine(bench.device, bench.threads)
     return runner, Ready(machine, current_versions(), time.perf_counter() - started)
 

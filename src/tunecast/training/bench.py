@@ -14,6 +14,7 @@ from tunecast.training.plan import TrialPlan, nested_subset, plan_trial
 
 if TYPE_CHECKING:
     from tunecast.data import EncodedExample, Example
+    from tunecast.training.runner import Runner
 
 __all__ = ["Bench", "TrialSpec", "validation_subset"]
 
@@ -28,7 +29,7 @@ class TrialSpec:
         seed: Seed of data order, initialisation and dropout.
         full_length_tokens: Horizon of the schedule.
         unique_examples: Training examples it may draw from.
-        folder: Where its checkpoints lie.
+        folder: Where its checkpoints lie; empty to keep none, for a trial that is trained in one go.
         workers: Workers that share the device, for the record.
         explosion_nats: Loss per label token above which the trial counts as diverged.
     """
@@ -82,6 +83,12 @@ class Bench:
     metric: str = "loss"
     deterministic: bool = False
     trust_remote_code: bool = False
+
+    def open(self) -> Runner:
+        """Load the base model, in the process that will train it."""
+        from tunecast.training.runner import Runner
+
+        return Runner(self)
 
     @property
     def train_tokens(self) -> int:

@@ -1,0 +1,114 @@
+"""What a tuning session and a collection do alike: affordable validation, the limit of a loss, a new record."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from tunecast.records import Point, Run, Score, Seconds
+from tunecast.training.bench import TrialSpec, validation_subset
+
+if TYPE_CHECKING:
+    from tunecast.data import EncodedExample
+    from tunecast.session.prepare import PreparedTask, Surroundings
+    from tunecast.training.bench import Bench
+
+__all__ = ["affordable_validation", "explosion_nats", "new_run", "zero_point"]
+
+EVALUATION_SHARE = 0.15
+"""All evaluations of a trial cost at most this part of it."""
+FORWARD_COST = 0.4
+"""Seconds of evaluating a token relative to training on it."""
+POINTS_PER_TRIAL = 7
+LEAST_VALIDATION = 16
+EXPLOSION_FACTOR = 1.5
+
+
+def affordable_validation(
+    bench: Bench, full_length_tokens: int, seed: int
+) -> tuple[tuple[EncodedExample, ...], tuple[EncodedExample, ...]]:
+    """The validation examples that a trial of a full length can afford.
+
+    Returns:
+        The subset that every point is scored on, and what the last point is scored on besides.
+    """
+    affordable = EVALUATION_SHARE * full_length_tokens / FORWARD_COST
+    whole = validation_subset(bench.validation, token_limit=affordable, minimum=LEAST_VALIDATION, seed=seed)
+    subset = validation_subset(
+        whole, token_limit=affordable / POINTS_PER_TRIAL, minimum=LEAST_VALIDATION, seed=seed
+    )
+    return subset, whole
+
+
+def explosion_nats(zero_shot_loss: float, vocabulary: int) -> float:
+    """Loss in nats per label token above which a trial counts as diverged: well above knowing nothing."""
+    return EXPLOSION_FACTOR * max(zero_shot_loss, math.log(vocabulary))
+
+
+def zero_point(score: Score, seconds: float, workers: int) -> Point:
+    """The only point of a zero-shot run."""
+    return Point(
+        step=0,
+        tokens_seen=0,
+        label_tokens_seen=0,
+        share=0.0,
+        learning_rate=0.0,
+        train_loss=None,
+        gradient_norm=None,
+        validation=score,
+        training=Seconds(0.0, 0.0),
+        evaluation=Seconds(seconds, seconds),
+        peak_bytes=None,
+        micro_batch_size=1,
+        load_average=None,
+        workers=workers,
+    )
+
+
+def new_run(
+    session: str,
+    prepared: PreparedTask,
+    spec: TrialSpec,
+    surroundings: Surroundings,
+    *,
+    total_steps: int,
+    trainable_parameters: int,
+    exclusive: bool = False,
+    extra: Mapping[str, Any] | None = None,
+) -> Run:
+    """The record of a trial before its first point.
+
+    Args:
+        session: Identifier of the session or collection.
+        prepared: The task, with the validation subset of its points.
+        spec: The trial.
+        surroundings: Hardware and software that compute it.
+        total_steps: Optimiser steps of the complete schedule.
+        trainable_parameters: Number of parameters that are trained.
+        exclusive: Whether nothing else runs on the machine.
+        extra: Raw facts for which there is no field.
+    """
+    bench = prepared.bench
+    return Run(
+        id=spec.run,
+        session=session,
+        task=prepared.task,
+        pipeline=spec.pipeline,
+        seed=spec.seed,
+        full_length_tokens=spec.full_length_tokens,
+        total_steps=total_steps,
+        unique_examples=min(spec.unique_examples, len(bench.train)),
+        max_length=bench.max_length,
+        validation_hash=bench.validation_hash,
+        dataset=prepared.dataset,
+        model=bench.facts,
+        machine=surroundings.machine,
+        versions=surroundings.versions,
+        dtype=bench.dtype,
+        trainable_parameters=trainable_parameters,
+        exclusive=exclusive,
+        created_at=time.time(),
+        extra=dict(extra or {}),
+    )
