@@ -80,7 +80,8 @@ ACCELERATORS: tuple[Accelerator, ...] = (
 
 
 def find_accelerator(name: str) -> Accelerator:
-    """The accelerator called ``name``; case, spaces, hyphens and the maker's name do not matter.
+    """The accelerator called ``name``; case, spaces, hyphens and the maker's name do not matter,
+    and a part of the name suffices where only one has it.
 
     Raises:
         ConfigurationError: There is none of that name; the hint says which ones come nearest.
@@ -90,6 +91,9 @@ def find_accelerator(name: str) -> Accelerator:
     if wanted in known:
         return known[wanted]
     near = _nearest(wanted, known)
+    holding = {known[label].name: known[label] for label in near if wanted in label}
+    if len(holding) == 1:
+        return next(iter(holding.values()))
     names = list(dict.fromkeys(known[label].name for label in near)) or [item.name for item in ACCELERATORS]
     raise ConfigurationError(f"--gpu: {name!r} is unknown", f"did you mean {' or '.join(names)}?")
 
@@ -127,4 +131,4 @@ def _plain(name: str) -> str:
 def _nearest(wanted: str, known: Iterable[str]) -> list[str]:
     labels = list(known)
     within = [label for label in labels if wanted and (wanted in label or label in wanted)]
-    return within or difflib.get_close_matches(wanted, labels, n=2, cutoff=0.4)
+    return within or difflib.get_close_matches(wanted, labels, n=2, cutoff=0.6)

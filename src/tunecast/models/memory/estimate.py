@@ -47,7 +47,7 @@ def estimate_memory(config: Any, request: MemoryRequest) -> MemoryEstimate:
     run = cached_dry_run(config, request)
     training = [_adjusted(parts, run, request) for parts in _training_moments(run, request)]
     evaluation = [
-        _adjusted(_with_state(m.parts, run, request), run, request) for m in run.evaluation.values()
+        _adjusted(_with_state(m.parts, run, request), run, request) for m in run.observed.evaluation.values()
     ]
     highest_training = max(training, key=_total)
     highest_evaluation = max(evaluation, key=_total)
@@ -81,8 +81,8 @@ def cached_dry_run(config: Any, request: MemoryRequest) -> DryRun:
 
 
 def _training_moments(run: DryRun, request: MemoryRequest) -> list[dict[str, int]]:
-    moments = [_with_state(moment.parts, run, request) for moment in run.training.values()]
-    step = _with_state(run.training["step"].parts, run, request)
+    moments = [_with_state(moment.parts, run, request) for moment in run.observed.training.values()]
+    step = _with_state(run.observed.training["step"].parts, run, request)
     temporary = step_bytes(request.optimizer, run.trained_shapes, all_at_once=request.device == "cuda")
     if request.sharding != "none":
         temporary //= request.devices

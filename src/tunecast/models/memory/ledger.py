@@ -13,6 +13,7 @@ import weakref
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -79,14 +80,16 @@ class Ledger(TorchDispatchMode):
         self._part: dict[int, str] = {}
         self._live: dict[int, tuple[int, weakref.ref[Any]]] = {}  # id(storage) -> allocation, its watcher
         self._bytes: dict[int, int] = {}
+        self._gradients: list[tuple[int, int | None]] = []  # events before each gradient, and its layer
 
     def hold(self, tensor: torch.Tensor, part: str) -> None:
         """Count ``tensor`` as ``part``, whatever made it."""
         self._part[self._enter(tensor)] = part
 
-    def hold_gradient(self, parameter: torch.Tensor) -> None:
-        """Count the gradient of ``parameter``, as a hook after it was accumulated."""
+    def hold_gradient(self, parameter: torch.Tensor, layer: int | None) -> None:
+        """Count the gradient of ``parameter``, as a hook after it was accumulated, and note when that was."""
         if parameter.grad is not None:
+            self._gradients.append((len(self._events), layer))
             self.hold(parameter.grad, "gradients")
 
     def charge(self, flops: int, moved_bytes: int, dtype: torch.dtype) -> None:
@@ -103,6 +106,31 @@ class Ledger(TorchDispatchMode):
             if phase not in highest or live_bytes > highest[phase][0]:
                 highest[phase] = (live_bytes, index)
         return {phase: self._moment(index) for phase, (_, index) in highest.items()}
+
+    def backward_peaks(self) -> dict[str, Moment]:
+        """The moments of most bytes of the backward pass: before the first gradient, and at both ends after
+        it.
+
+        Before the first gradient all activations live, at the end all gradients do. In between one gives way
+        to the other layer by layer, so the highest moment is at an end: in the top layer or in the bottom
+        one, where layers are known, else in the first or the second half.
+        """
+        own = [index for index, event in enumerate(self._events) if event[0] == "backward"]
+        start, end = own[0], own[-1] + 1
+        first = min([mark for mark, _ in self._gradients] or [end])
+        layers = sorted({layer for _, layer in self._gradients if layer is not None})
+        if len(layers) > 1:
+            top = max(mark for mark, layer in self._gradients if layer == layers[-1])
+            bottom = max(mark for mark, layer in self._gradients if layer == layers[1])
+        else:
+            top = bottom = (first + end) // 2
+        spans = {"opening": (start, first), "top": (first, top), "bottom": (bottom, end)}
+        totals = list(accumulate(change for _, _, change in self._events))
+        return {
+            name: self._moment(max(range(low, high), key=totals.__getitem__))
+            for name, (low, high) in spans.items()
+            if low < high
+        }
 
     def now(self) -> Moment:
         """What lives after the last operation."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from math import prod
 
-__all__ = ["state_bytes", "step_bytes"]
+__all__ = ["moved_bytes", "state_bytes", "step_bytes"]
 
 Shapes = Iterable[tuple[tuple[int, ...], int]]
 _EIGHT_BIT_MINIMUM = 4096
 """bitsandbytes keeps tensors below this many elements in float32."""
+_CLIPPING_PASSES = 3
 _EIGHT_BIT_BLOCK = 256
 """Elements per float32 scale of an 8-bit state (bitsandbytes since 0.44)."""
 
@@ -41,6 +42,21 @@ def step_bytes(optimizer: str, shapes: Shapes, *, all_at_once: bool) -> int:
         return 0
     sizes = [prod(shape) * element_bytes for shape, element_bytes in shapes]
     return sum(sizes) if all_at_once else max(sizes, default=0)
+
+
+def moved_bytes(optimizer: str, shapes: Shapes) -> int:
+    """Bytes that one step reads and writes: passes over the trained tensors, and clipping's three.
+
+    ``adamw`` as torch runs it: decay 2, first moment 3, second moment 2 + 3, root 2, bias correction 2,
+    epsilon 2, update 4, together 20 passes.
+
+    Args:
+        optimizer: Name of the optimiser.
+        shapes: Shape and bytes per element of every trained tensor.
+    """
+    passes = {"adamw": 20, "adamw-8bit": 4, "adafactor": 12, "lion": 11, "sgd": 3, "none": -_CLIPPING_PASSES}
+    held = sum(prod(shape) * element_bytes for shape, element_bytes in shapes)
+    return (passes[optimizer] + _CLIPPING_PASSES) * held
 
 
 def _state_of(optimizer: str, shape: tuple[int, ...], element_bytes: int) -> int:

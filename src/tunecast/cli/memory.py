@@ -1,0 +1,218 @@
+"""``tunecast memory``: what a finetuning will hold, before anything is loaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tunecast.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from tunecast.models.memory import MemoryEstimate, MemoryRequest
+    from tunecast.records import ModelFacts, Pipeline
+
+__all__ = ["memory_command"]
+
+DEFAULT_MAX_LENGTH = 512
+OPTIMIZERS = {"adamw_8bit": "adamw-8bit", "adamw_bnb_8bit": "adamw-8bit"}
+"""Names of pipelines that the memory arithmetic spells otherwise; unknown ones count as adamw."""
+
+
+def memory_command(
+    model: Annotated[
+        str, typer.Option("--model", help="Folder (config.json is enough), GGUF file, hub id or smollm2.")
+    ],
+    method: Annotated[
+        str | None, typer.Option("--method", help="A finetuning method [default: lora].")
+    ] = None,
+    peft_config: Annotated[
+        Path | None, typer.Option("--peft-config", help="An adapter_config.json of any peft method instead.")
+    ] = None,
+    fix: Annotated[list[str] | None, typer.Option("--fix", help="A hyperparameter: lora_r=16.")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Examples per step.")] = None,
+    max_length: Annotated[int | None, typer.Option("--max-length", min=1, help="Longest sequence.")] = None,
+    eval_batch_size: Annotated[
+        int | None, typer.Option("--eval-batch-size", min=1, help="Examples per evaluation batch.")
+    ] = None,
+    max_new_tokens: Annotated[
+        int, typer.Option("--max-new-tokens", min=0, help="Tokens generated per prompt in evaluation.")
+    ] = 0,
+    gpu: Annotated[
+        str | None, typer.Option("--gpu", help="An accelerator such as H100 [default: this machine].")
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option("--precision", help="float32, bfloat16, float16, 8-bit or 4-bit.")
+    ] = None,
+    optimizer: Annotated[
+        str | None, typer.Option("--optimizer", help="adamw, adamw-8bit, adafactor, lion or sgd.")
+    ] = None,
+    gradient_checkpointing: Annotated[
+        bool, typer.Option("--gradient-checkpointing", help="Recompute activations.")
+    ] = False,
+    attention: Annotated[str, typer.Option("--attention", help="sdpa, flash or eager.")] = "sdpa",
+    convention: Annotated[
+        str, typer.Option("--convention", help="tunecast, or hf-trainer: logits everywhere, no float32 copy.")
+    ] = "tunecast",
+    sharding: Annotated[
+        str, typer.Option("--sharding", help="none, zero1, zero2, zero3 or fsdp, over --devices.")
+    ] = "none",
+    devices: Annotated[int, typer.Option("--devices", min=1, help="Devices that share.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Predict the memory of a finetuning, part by part, without loading weights."""
+    from tunecast.models import describe_config, load_config, resolve
+    from tunecast.models.memory import MemoryRequest, estimate_memory, what_would_fit
+
+    if method is not None and peft_config is not None:
+        raise ConfigurationError("--method and --peft-config exclude each other", "give one of them")
+    resolved = resolve(model)
+    config = load_config(resolved)
+    facts = describe_config(config, resolved.name)
+    pipeline = _pipeline(facts, method or "lora", fix or [])
+    target = _target(gpu, facts)
+    options: dict[str, Any] = {
+        "adapter": _read_adapter(peft_config) if peft_config else _adapter_of(pipeline, facts),
+        "precision": precision or target.precision,
+        "optimizer": optimizer or _optimizer(pipeline),
+        "batch_size": batch_size or int(pipeline.number("per_device_train_batch_size", 8)),
+        "max_length": _checked_length(max_length, facts),
+        "eval_batch_size": eval_batch_size,
+        "max_new_tokens": max_new_tokens,
+        "gradient_checkpointing": gradient_checkpointing,
+        "attention": attention,
+        "convention": convention,
+        "sharding": sharding,
+        "devices": devices,
+        "device": target.device,
+        "device_memory_bytes": target.memory_bytes,
+    }
+    request = MemoryRequest(**options)
+    estimate = estimate_memory(config, request)
+    if as_json:
+        typer.echo(json.dumps(_as_json(estimate)))
+        return
+    advice = what_would_fit(config, request) if not estimate.fits else []
+    _print(estimate, request, target.name, advice)
+
+
+@dataclass(frozen=True)
+class _Target:
+    name: str
+    device: str
+    memory_bytes: int
+    precision: str
+
+
+def _target(gpu: str | None, facts: ModelFacts) -> _Target:
+    """The accelerator asked for, or this machine's own device."""
+    if gpu is not None:
+        from tunecast.models.accelerators import find_accelerator
+
+        accelerator = find_accelerator(gpu)
+        precision = "bfloat16" if accelerator.bfloat16 else "float16"
+        return _Target(accelerator.name, "cuda", accelerator.memory_bytes, precision)
+    import psutil
+    import torch
+
+    from tunecast.models import choose_dtype
+
+    if torch.cuda.is_available():
+        properties = torch.cuda.get_device_properties(0)
+        return _Target(
+            properties.name, "cuda", int(properties.total_memory), choose_dtype("cuda", facts.width)
+        )
+    memory = int(psutil.virtual_memory().total)
+    return _Target("this machine's main memory", "cpu", memory, choose_dtype("cpu", facts.width))
+
+
+def _pipeline(facts: ModelFacts, method: str, fixed: list[str]) -> Pipeline:
+    import yaml
+
+    from tunecast.methods import Restrictions, expert_pipeline, get_method
+
+    get_method(method)
+    values = {}
+    for text in fixed:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigurationError(f"--fix {text!r} is not NAME=VALUE.", "Write it as --fix lora_r=16.")
+        values[name] = yaml.safe_load(value)
+    return expert_pipeline(facts, Restrictions(methods=(method,), fixed=values))
+
+
+def _adapter_of(pipeline: Pipeline, facts: ModelFacts) -> Mapping[str, Any] | None:
+    """The peft configuration of a pipeline as JSON; None for methods that train the weights themselves."""
+    from tunecast.methods import get_method
+
+    method = get_method(pipeline.method)
+    build = getattr(method, "peft_config", None)
+    if build is None:
+        return None
+    config = build(pipeline, encoder_decoder=facts.architecture == "encoder-decoder")
+    adapter: dict[str, Any] = config.to_dict()
+    adapter["peft_type"] = str(config.peft_type.value)
+    return adapter
+
+
+def _read_adapter(file: Path) -> Mapping[str, Any]:
+    try:
+        adapter = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"--peft-config: {file} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigurationError(f"--peft-config: {file} is not JSON: {error}") from error
+    if not isinstance(adapter, dict) or "peft_type" not in adapter:
+        raise ConfigurationError(
+            f"--peft-config: {file} names no peft_type", "give an adapter_config.json as peft saves it"
+        )
+    return adapter
+
+
+def _optimizer(pipeline: Pipeline) -> str:
+    name = str(pipeline.hyperparameters.get("optim", "adamw"))
+    name = OPTIMIZERS.get(name, name)
+    return name if name in ("adamw", "adamw-8bit", "adafactor", "lion", "sgd") else "adamw"
+
+
+def _checked_length(asked: int | None, facts: ModelFacts) -> int:
+    limit = facts.context
+    if asked is None:
+        return min(DEFAULT_MAX_LENGTH, limit or DEFAULT_MAX_LENGTH)
+    if limit is not None and asked > limit:
+        raise ConfigurationError(
+            f"--max-length: {facts.name} reads at most {limit} tokens, not {asked}",
+            f"use --max-length {limit} or less; longer examples are cut",
+        )
+    return asked
+
+
+def _as_json(estimate: MemoryEstimate) -> dict[str, Any]:
+    return {
+        "total_bytes": estimate.total_bytes,
+        "parts": dict(estimate.parts),
+        "fits": estimate.fits,
+        "training_peak_bytes": estimate.training_peak_bytes,
+        "evaluation_peak_bytes": estimate.evaluation_peak_bytes,
+        "trainable_parameters": estimate.trainable_parameters,
+    }
+
+
+def _print(estimate: MemoryEstimate, request: MemoryRequest, name: str, advice: list[str]) -> None:
+    for part, count in sorted(estimate.parts.items(), key=lambda item: -item[1]):
+        typer.echo(f"{part:<16} {count / 1e9:8.2f} GB")
+    typer.echo(f"{'total':<16} {estimate.total_bytes / 1e9:8.2f} GB, peak of training and evaluation")
+    typer.echo(f"{'trained':<16} {estimate.trainable_parameters:,} parameters")
+    memory = (request.device_memory_bytes or 0) / 1e9
+    if estimate.fits:
+        typer.echo(f"Fits {name} ({memory:.1f} GB).")
+        return
+    typer.echo(f"Does not fit {name} ({memory:.1f} GB).")
+    for change in advice:
+        typer.echo(f"Would fit: {change}.")
+    if not advice:
+        typer.echo("No smaller batch, shorter sequence, quantisation or up to 64 devices would make it fit.")
