@@ -148,8 +148,8 @@ def test_templates_of_real_families(tmp_path: Path, family: str, example: Exampl
             before.strip() in ("", "<think>\n\n</think>", "</think>", "<think></think>") or "final" in before
         )
         assert SPECIAL.fullmatch(after.strip()), after
-    # Two families open a thought in the header, which a completion without one does not continue; and one has no
-    # system role.
+    # Two families open a thought in the header, which a completion without one does not continue;
+    # and one has no system role.
     if family not in ("deepseekv3", "nemotron_3_nano") and not (family == "gemma" and example is CHAT):
         messages = [{"role": turn.role, "content": turn.content} for turn in example.turns[:-1]]
         header = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)

@@ -46,6 +46,14 @@ def test_unequal_or_no_examples_are_refused(name: str) -> None:
         get_metric(name).bootstrap_interval([], [])
 
 
+@pytest.mark.parametrize("name", METRIC_NAMES)
+def test_reasoning_before_an_answer_does_not_count(name: str) -> None:
+    metric = get_metric(name)
+    thinking = [f"<think>\n\n</think>\n\n{prediction}" for prediction in PREDICTIONS]
+    assert metric.score(thinking, REFERENCES) == pytest.approx(metric.score(PREDICTIONS, REFERENCES))
+    assert metric.score(thinking, thinking) > metric.score(PREDICTIONS, thinking)
+
+
 def test_corpus_metrics_equal_sacrebleu() -> None:
     import sacrebleu
 

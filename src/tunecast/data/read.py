@@ -97,7 +97,7 @@ def _tables(source: str) -> tuple[dict[str, list[Table]], str]:
         from tunecast.data.standard_library import read_standard_library
 
         return {"": [read_standard_library()]}, "stdlib"
-    path = Path(source)
+    path = Path(source).expanduser()
     if path.is_dir():
         folder = path.resolve()
         if is_saved_folder(path):

@@ -30,9 +30,14 @@ Texts = Sequence[str]
 
 CONFIDENCE = 0.95
 
+END_OF_REASONING = "</think>"
+"""Templates of reasoning models put an empty thought before answers, and models learn to write it."""
+
 
 class Metric(ABC):
     """A measure of predictions against references, one of each per example.
+
+    Of a prediction only what follows its last ``</think>`` counts, unless the reference holds one as well.
 
     Args:
         name: The name by which :func:`get_metric` finds it.
@@ -82,13 +87,13 @@ class _SummedMetric(Metric):
         self._from_sum = from_sum
 
     def score(self, predictions: Texts, references: Texts) -> float:
-        _check(predictions, references)
+        predictions = _answers(predictions, references)
         return self._from_sum(self._statistics(predictions, references).sum(axis=0))
 
     def bootstrap_interval(
         self, predictions: Texts, references: Texts, *, resamples: int = 1000, seed: int = 0
     ) -> tuple[float, float]:
-        _check(predictions, references)
+        predictions = _answers(predictions, references)
         statistics = self._statistics(predictions, references)
         return _interval(
             self._from_sum(statistics[drawn].sum(axis=0))
@@ -107,13 +112,13 @@ class _CustomMetric(Metric):
         self._function = function
 
     def score(self, predictions: Texts, references: Texts) -> float:
-        _check(predictions, references)
+        predictions = _answers(predictions, references)
         return float(np.mean(self._call(predictions, references)))
 
     def bootstrap_interval(
         self, predictions: Texts, references: Texts, *, resamples: int = 1000, seed: int = 0
     ) -> tuple[float, float]:
-        _check(predictions, references)
+        predictions = _answers(predictions, references)
         values = self._call(predictions, references)
         if values.ndim == 1:
             return _interval(float(values[drawn].mean()) for drawn in _draws(len(values), resamples, seed))
@@ -241,9 +246,14 @@ _BUILDERS: dict[str, Callable[[], Metric]] = {
 METRIC_NAMES = tuple(_BUILDERS)
 
 
-def _check(predictions: Texts, references: Texts) -> None:
+def _answers(predictions: Texts, references: Texts) -> list[str]:
+    """The predictions without the reasoning that some models write first, unless the reference has some."""
     if len(predictions) != len(references) or not predictions:
         raise ValueError(f"{len(predictions)} predictions for {len(references)} references")
+    return [
+        prediction if END_OF_REASONING in reference else prediction.rpartition(END_OF_REASONING)[2]
+        for prediction, reference in zip(predictions, references, strict=True)
+    ]
 
 
 def _draws(examples: int, resamples: int, seed: int) -> Iterator[NDArray[np.int64]]:
