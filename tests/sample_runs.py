@@ -94,7 +94,7 @@ def sample_dataset(name: str = "colours", **changes: Any) -> DatasetFacts:
         format="prompt-completion",
         fingerprint=stable_hash(name),
         examples={"train": 400, "validation": 50, "test": 50},
-        facts={"prompt_tokens": [1, 5, 20], "completion_bytes": {"mean": 41.5}},
+        facts={"histogram_edges": [0, 1, 5], "prompt": {"tokens": {"total": 4150}}, "token_unit": "tokens"},
         meta_features={"mean_prompt_tokens": 12.25, "log_examples": math.log(400)},
         meta_features_version=1,
     )

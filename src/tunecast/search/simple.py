@@ -55,13 +55,16 @@ def asha(reduction_factor: int = 2) -> Strategy:
 
 
 def _promotable(history: History, reduction_factor: int) -> Iterator[int]:
-    """Trials worth a next step, highest rung first, best first."""
-    rungs = sorted({rung(point.share) for trial in history.trials for point in trial.curve}, reverse=True)
+    """Trials worth a next step, highest rung first, best first.
+
+    The expert pipeline, which a session always trains to its end, is no competitor here: it stands on every rung, and
+    the first trial to beat it would be promoted to the end before any other was tried.
+    """
+    rivals = list(enumerate(history.trials))[1:]
+    rungs = sorted({rung(point.share) for _, trial in rivals for point in trial.curve}, reverse=True)
     for nominal in rungs:
         measured = [
-            (loss, index)
-            for index, trial in enumerate(history.trials)
-            if (loss := trial.loss_at(nominal)) is not None
+            (loss, index) for index, trial in rivals if (loss := trial.loss_at(nominal)) is not None
         ]
         for _, index in sorted(measured)[: len(measured) // reduction_factor]:
             trial = history.trials[index]

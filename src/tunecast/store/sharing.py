@@ -25,6 +25,11 @@ _HASHES = ("id", "validation_hash")
 _WORDS = ("metric", "method", "dtype", "outcome")
 _VERSIONS = tuple(field.name for field in fields(Versions))
 _SPLITS = ("train", "validation", "test")
+# Facts of a dataset as tunecast.data collects them; another's counts may be keyed by text of the dataset.
+_DATASET_FACTS = {
+    *("version", "histogram_edges", "examples", "sampled_examples", "empty_rows", "tokenizer_vocabulary"),
+    *("sizes", "prompt", "completion", "copied", "completions", "prompts", "conversation", "shared_prompts"),
+}
 # Where an imported run came from and what is not known of it; what the counts of tokens count.
 _EXTRA_WORDS = {"source", "unknown", "inferred"}
 _FACT_WORDS = {"token_unit"}
@@ -91,10 +96,15 @@ def _dataset(facts: Mapping[str, Any]) -> DatasetFacts:
         format=_word(facts["format"]),
         fingerprint=_hash(facts["fingerprint"]),
         examples={split: count for split, count in facts["examples"].items() if split in _SPLITS},
-        facts=_numbers(facts["facts"]) | _chosen_words(facts["facts"], _FACT_WORDS),
+        facts=_facts(facts["facts"]),
         meta_features=_numbers(facts["meta_features"]),
         meta_features_version=facts["meta_features_version"],
     )
+
+
+def _facts(facts: Mapping[str, Any]) -> Row:
+    kept: Row = _numbers({name: value for name, value in facts.items() if name in _DATASET_FACTS})
+    return kept | _chosen_words(facts, _FACT_WORDS)
 
 
 def _model(facts: Mapping[str, Any]) -> ModelFacts:

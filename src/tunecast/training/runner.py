@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunecast.methods import get_method
-from tunecast.models.load import load_model, load_tokenizer
+from tunecast.models.load import load_model, load_tokenizer, quiet
 from tunecast.models.machine import load_average, peak_bytes, reset_peak, seconds_clock
 from tunecast.records import Outcome, Point, RunError, SampleOutput, Score
 from tunecast.training.bench import Bench, TrialSpec
@@ -127,12 +127,14 @@ class Runner:
     def save(self, spec: TrialSpec, step: int, folder: str, base_location: str) -> None:
         """Write a trial's checkpoint as a model that transformers and peft load, with its tokenizer."""
         model = self._with_weights(spec, step)
-        get_method(spec.pipeline.method).save(model, Path(folder), base_location)
+        with quiet():
+            get_method(spec.pipeline.method).save(model, Path(folder), base_location)
         self._tokenizer.save_pretrained(folder)
 
     def save_base(self, folder: str) -> None:
         """Write the base model, for a delivery that must carry it."""
-        self._base_model().save_pretrained(folder)
+        with quiet():
+            self._base_model().save_pretrained(folder)
         self._tokenizer.save_pretrained(folder)
 
     def measure_speed(self, spec: TrialSpec, seconds: float) -> float:
@@ -146,7 +148,7 @@ class Runner:
         """
         live = self._made_live(replace(spec, run="speed"), 0)
         clock = seconds_clock(self.bench.device)
-        rates = []
+        rates: list[float] = []
         while live.step < live.plan.total_steps and (len(rates) < 2 or clock.read().wall < seconds):
             before = live.plan.tokens_at(live.step)
             segment = live.advance(live.step + 1)
@@ -197,10 +199,11 @@ class Runner:
         if self._live is not None and self._live_spec == spec and self._live.step == from_step:
             return self._live
         live = self._attached(spec)
-        folder = CheckpointFolder(Path(spec.folder))
-        start = folder.latest(from_step) if from_step else 0
-        if start:
-            live.load(folder, start)
+        if from_step and spec.folder:
+            folder = CheckpointFolder(Path(spec.folder))
+            start = folder.latest(from_step)
+            if start:
+                live.load(folder, start)
         if live.step < from_step:
             live.advance(from_step)
         return live
@@ -225,7 +228,7 @@ class Runner:
     def _with_weights(self, spec: TrialSpec, step: int) -> Any:
         """A trial's model with the weights of ``step``, trained anew up to there where they were not kept."""
         folder = CheckpointFolder(Path(spec.folder))
-        if folder.has_weights(step):
+        if spec.folder and folder.has_weights(step):
             live = self._attached(spec)
             live.load_weights(folder, step)
             live.step = -1  # its optimiser is not at this step: it must not be continued
@@ -238,7 +241,7 @@ class Runner:
         at_end = live.step == live.plan.total_steps
         whole = self._evaluator.evaluate(live.model, self.bench.validation).score() if at_end else None
         evaluation = clock.read()
-        weights_hash = live.save(CheckpointFolder(Path(spec.folder)))
+        weights_hash = live.save(CheckpointFolder(Path(spec.folder))) if spec.folder else ""
         point = Point(
             step=live.step,
             tokens_seen=live.plan.tokens_at(live.step),
@@ -293,14 +296,14 @@ class Runner:
 def _with_metric(
     score: Score, name: str, outputs: tuple[SampleOutput, ...], interval_seed: int | None
 ) -> Score:
-    from tunecast.training.metrics import bootstrap_interval, get_metric
+    from tunecast.training.metrics import get_metric
 
     metric = get_metric(name)
     predictions = [output.after for output in outputs]
     references = [output.reference for output in outputs]
     low = high = None
     if interval_seed is not None:
-        low, high = bootstrap_interval(metric, predictions, references, seed=interval_seed)
+        low, high = metric.bootstrap_interval(predictions, references, seed=interval_seed)
     return replace(
         score,
         metric=metric.score(predictions, references),

@@ -38,14 +38,12 @@ def evaluations_of(history: Iterable[Mapping[str, Any]]) -> Iterator[Evaluation]
     for entry in history:
         loss = first_number(entry, LOSS_NAMES)
         rate = number(entry.get("learning_rate")) if number(entry.get("learning_rate")) is not None else rate
-        if loss is None:
-            # The summary at the end of training carries an average over all of it.
-            if "train_runtime" not in entry or "loss" in entry:
-                losses += _listed(first_number(entry, TRAIN_LOSS_NAMES))
-                norms += _listed(number(entry.get("grad_norm")))
-            continue
+        # The summary at the end of training carries an average over all of it.
+        if "train_runtime" not in entry or "loss" in entry:
+            losses += _listed(first_number(entry, TRAIN_LOSS_NAMES))
+            norms += _listed(number(entry.get("grad_norm")))
         step, tokens = number(entry.get("step")), number(entry.get("num_input_tokens_seen"))
-        if step is None:
+        if loss is None or step is None:
             continue
         yield Evaluation(
             step=int(step),

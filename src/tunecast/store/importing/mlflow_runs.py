@@ -46,8 +46,13 @@ def is_mlflow_database(engine: sa.Engine) -> bool:
 
 
 def is_mlflow_folder(folder: Path) -> bool:
-    """Whether a folder is a file store: folders of experiments, each with its ``meta.yaml``."""
-    return any(folder.glob("*/meta.yaml")) or any(folder.glob("*/*/meta.yaml"))
+    """Whether a folder is a file store, or has one in it."""
+    return next(_run_files(folder), None) is not None
+
+
+def _run_files(folder: Path) -> Iterator[Path]:
+    """The ``meta.yaml`` of every run; an experiment's own, or another program's, has no metrics beside it."""
+    return (path for path in folder.rglob("meta.yaml") if (path.parent / "metrics").is_dir())
 
 
 def read_mlflow_database(engine: sa.Engine) -> Recorded:
@@ -86,8 +91,8 @@ def _infinite(value: float) -> float:
 def read_mlflow_folder(folder: Path) -> Recorded:
     """All runs of MLflow's file store that are not deleted."""
     problems: list[Problem] = []
-    metas = sorted({*folder.glob("*/meta.yaml"), *folder.glob("*/*/meta.yaml")})
-    logged = [run for path in metas if (run := _read_run(path, problems)) is not None]
+    paths = sorted(_run_files(folder))
+    logged = [run for path in paths if (run := _read_run(path, problems)) is not None]
     return _recorded(logged) + Recorded(problems=tuple(problems))
 
 
@@ -98,7 +103,7 @@ def _read_run(path: Path, problems: list[Problem]) -> _Logged | None:
             raise ValueError("is no mapping")
         run_id = meta.get("run_id") or meta.get("run_uuid")
         if run_id is None or meta.get("lifecycle_stage") == "deleted":
-            return None  # an experiment's own file, or a deleted run
+            return None
         params = {file.name: file.read_text(encoding="utf-8") for file in _files(path.parent / "params")}
         metrics = {name: _values(file) for name, file in _named(path.parent / "metrics")}
     except (OSError, ValueError, yaml.YAMLError) as error:

@@ -109,8 +109,6 @@ def _read_folder(folder: Path) -> Recorded:
     recorded = Recorded()
     if is_mlflow_folder(folder):
         recorded += read_mlflow_folder(folder)
-    elif is_mlflow_folder(folder / "mlruns"):
-        recorded += read_mlflow_folder(folder / "mlruns")
     if (folder / "mlflow.db").is_file():
         recorded += _read_database(str(folder / "mlflow.db"))
     if next(folder.rglob(STATE_FILE), None) or next(folder.rglob("adapter_config.json"), None):
