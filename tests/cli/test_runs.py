@@ -1,0 +1,189 @@
+"""``tunecast runs``: what it prints, what it writes, and what it says of mistakes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from sample_runs import diverged_run, sample_dataset, sample_pipeline, sample_run
+from tunecast.cli.runs import app
+from tunecast.errors import UserError
+from tunecast.store import Store, shipping
+
+TABLE = "run,dataset,step,loss,learning_rate,colour\na,colours,1,2.5,1e-3,red\nb,colours,1,low,1e-3,red\n"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> str:
+    path = tmp_path / "runs.sqlite"
+    with Store.open(path) as opened:
+        opened.put_all(
+            [
+                sample_run(1),
+                sample_run(
+                    2, pipeline=sample_pipeline("full"), dataset=sample_dataset("other"), session="s2"
+                ),
+                diverged_run(3),
+                sample_run(4, curve=()),
+            ]
+        )
+    return str(path)
+
+
+def _run(*arguments: object) -> str:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def _json(*arguments: object) -> Any:
+    refuse = {"parse_constant": lambda name: pytest.fail(f"{name} is no JSON")}
+    return json.loads(_run(*arguments, "--json"), **refuse)
+
+
+def _mistake(*arguments: object) -> UserError:
+    with pytest.raises(UserError) as caught:
+        CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    return caught.value
+
+
+def test_list_json_keeps_its_contract(store: str) -> None:
+    listed = _json("list", "--store", store)
+    assert list(listed) == ["runs"]
+    assert listed["runs"][0] == {
+        "id": sample_run(1).id,
+        "task": "colours",
+        "model": "smollm2",
+        "method": "lora",
+        "outcome": "completed",
+        "full_length_tokens": 64_000,
+        "final_loss": sample_run(1).final_loss,
+    }
+    assert [run["final_loss"] for run in listed["runs"][2:]] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "count"),
+    [
+        ("--task", "other", 1),
+        ("--model", "smollm2", 4),
+        ("--method", "lora", 3),
+        ("--outcome", "diverged", 1),
+        ("--session", "s2", 1),
+        ("--limit", "2", 2),
+        ("--task", "absent", 0),
+    ],
+)
+def test_list_filters(store: str, flag: str, value: str, count: int) -> None:
+    assert len(_json("list", "--store", store, flag, value)["runs"]) == count
+
+
+def test_list_is_a_table(store: str) -> None:
+    lines = _run("list", "--store", store).splitlines()
+    assert lines[0].split() == ["id", "task", "model", "method", "outcome", "full", "length", "final", "loss"]
+    assert lines[1].split()[:6] == [sample_run(1).id, "colours", "smollm2", "lora", "completed", "64,000"]
+    assert lines[3].split()[-1] == "nan"
+    assert lines[-1] == "4 runs"
+
+
+def test_a_long_list_shows_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "runs.sqlite"
+    with Store.open(path) as opened:
+        opened.put_all([sample_run(number, curve=()) for number in range(60)])
+    lines = _run("list", "--store", path).splitlines()
+    assert lines[-1] == "60 runs; the last 50 are shown, all with --json"
+    assert lines[-2].startswith(sample_run(59).id)
+    assert len(lines) == 52
+
+
+def test_without_a_store_the_shipped_runs_are_listed(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "shipped.parquet"
+    _run("export", path, "--store", store)
+    monkeypatch.setattr(shipping, "shipped", lambda: path)
+    assert len(_json("list")["runs"]) == 4
+    monkeypatch.setattr(shipping, "shipped", lambda: None)
+    assert "Name a store with --store" in _mistake("list").hint
+
+
+def test_show(store: str) -> None:
+    text = _run("show", sample_run(1).id, "--store", store)
+    for expected in (
+        "colours · smollm2 · loss",
+        "learning_rate",
+        "0.0003",
+        "64,000 tokens, 64 steps",
+        "4.0000",
+    ):
+        assert expected in text
+    for fact in ("fingerprint", "134515008", "flops_per_second"):
+        assert fact in text
+
+
+def test_show_json_is_the_whole_record(store: str) -> None:
+    shown = _json("show", diverged_run(3).id, "--store", store)
+    assert shown["error"] == {"kind": "FloatingPointError", "text": "loss is nan at step 8"}
+    assert [point["validation"]["loss"] for point in shown["curve"]][2:] == [None, None]
+    assert shown["model"]["config"]["hidden_size"] == 576
+
+
+def test_show_of_no_run(store: str) -> None:
+    assert "no run 'absent'" in str(_mistake("show", "absent", "--store", store))
+
+
+def test_export_and_import_merge_two_stores(store: str, tmp_path: Path) -> None:
+    path, other = tmp_path / "x.parquet", tmp_path / "other.sqlite"
+    assert _json("export", path, "--store", store) == {"runs": 4, "path": str(path), "shareable": True}
+    read = _json("import", path, "--store", other)
+    assert read == {"runs": 4, "points": 18, "new_runs": 4, "new_points": 18, "problems": []}
+    assert _json("import", path, "--store", other)["new_runs"] == 0
+    assert "Wrote 1 run to" in _run("export", path, "--store", store, "--method", "full", "--full")
+
+
+def test_export_keeps_texts_only_where_asked(store: str, tmp_path: Path) -> None:
+    for flags, text in (((), ""), (("--full",), "loss is nan at step 8")):
+        path = tmp_path / f"{len(flags)}.parquet"
+        _run("export", path, "--store", store, *flags)
+        assert _json("show", diverged_run(3).id, "--store", path)["error"]["text"] == text
+
+
+def test_import_says_what_it_did_not_understand(tmp_path: Path) -> None:
+    table = tmp_path / "runs.csv"
+    table.write_text(TABLE)
+    text = _run(
+        "import", table, "--store", tmp_path / "new.sqlite", "--map", "lora_r=step", "--map", "step=step"
+    )
+    assert text.splitlines()[0] == "Read 1 run with 1 point; 1 and 1 were new."
+    assert f"{table}, column colour: is not understood" in text
+    assert f"{table}, line 3: loss is 'low', not a number" in text
+    assert "1 of 1 runs tell no model; give it with --model" in text
+
+
+def test_import_takes_what_the_user_knows(tmp_path: Path) -> None:
+    table, store = tmp_path / "runs.csv", tmp_path / "new.sqlite"
+    table.write_text(TABLE)
+    _run("import", table, "--store", store, "--model", "smollm2", "--method", "lora", "--task", "ignored")
+    run = _json("list", "--store", store)["runs"][0]
+    assert (run["task"], run["model"], run["method"]) == ("colours", "smollm2", "lora")
+
+
+def test_a_malformed_mapping(tmp_path: Path) -> None:
+    error = _mistake("import", tmp_path / "x.csv", "--store", tmp_path / "new.sqlite", "--map", "loss")
+    assert error.what == "--map 'loss' is not OURS=COLUMN."
+
+
+def test_a_mistake_is_one_message_and_exit_code_2(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from tunecast.cli import main; main()"]
+    arguments = ["runs", "list", "--store", str(tmp_path / "absent.sqlite")]
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.splitlines()[0] == f"tunecast: There is no store {tmp_path}/absent.sqlite."
+    assert "Traceback" not in done.stderr

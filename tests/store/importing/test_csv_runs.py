@@ -1,0 +1,95 @@
+"""Runs out of tables."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from tunecast.errors import ConfigurationError, StoreError
+from tunecast.records import Run
+from tunecast.store import ImportReport, Store, import_runs
+
+CURVES = """run,dataset,base_model,method,learning_rate,lora_r,step,max_steps,loss,train_loss,seed
+a,colours,smollm2,lora,1e-3,16,10,20,2.5,2.75,1
+a,colours,smollm2,lora,1e-3,16,20,20,2.25,2.5,1
+b,colours,smollm2,full,1e-4,,20,20,nan,9.0,2
+"""
+
+
+def _import(tmp_path: Path, text: str, **mapping: str) -> tuple[ImportReport, list[Run]]:
+    path = tmp_path / "runs.csv"
+    path.write_text(text, encoding="utf-8")
+    with Store.open(":memory:") as store:
+        report = import_runs(path, store, mapping=mapping)
+        return report, sorted(store.runs(), key=lambda run: (run.seed, run.pipeline.number("learning_rate")))
+
+
+def test_rows_of_a_run_are_its_curve(tmp_path: Path) -> None:
+    report, (first, second) = _import(tmp_path, CURVES)
+    assert report.problems == ()
+    assert (first.task.dataset, first.task.model, first.pipeline.method) == ("colours", "smollm2", "lora")
+    assert dict(first.pipeline.hyperparameters) == {"learning_rate": 0.001, "lora_r": 16}
+    found = [(point.step, point.share, point.validation.loss, point.train_loss) for point in first.curve]
+    assert found == [(10, 0.5, 2.5, 2.75), (20, 1.0, 2.25, 2.5)]
+    assert dict(second.pipeline.hyperparameters) == {"learning_rate": 0.0001}
+    assert second.outcome == "diverged"
+    assert math.isnan(second.curve[0].validation.loss)
+
+
+def test_columns_are_mapped(tmp_path: Path) -> None:
+    text = (
+        "lr,val_nll,corpus,my_rank,tokens,comment\n0.01,2.5,colours,8,64000,x\n0.02,2.25,colours,8,64000,\n"
+    )
+    names = {"loss": "val_nll", "learning_rate": "lr", "task": "corpus", "lora_r": "my_rank"}
+    report, runs = _import(tmp_path, text, full_length_tokens="tokens", **names)
+    assert len(runs) == 2
+    assert dict(runs[0].pipeline.hyperparameters) == {"learning_rate": 0.01, "lora_r": 8}
+    assert {run.full_length_tokens for run in runs} == {64_000}
+    assert [problem.where.split(", ")[1] for problem in report.problems[:1]] == ["column comment"]
+
+
+def test_rows_that_cannot_be_understood_are_told(tmp_path: Path) -> None:
+    text = "run,step,loss\na,1,2.5\na,two,2.25\na,2.5,2\na,3,\na,4,low\na,5,2\n"
+    report, runs = _import(tmp_path, text)
+    assert [point.step for point in runs[0].curve] == [1, 5]
+    told = {
+        problem.where.rsplit(" ", 1)[1]: problem.reason
+        for problem in report.problems
+        if "line" in problem.where
+    }
+    assert told == {
+        "3": "step is 'two', not a number",
+        "4": "step is '2.5', not a whole number",
+        "5": "has no validation loss",
+        "6": "loss is 'low', not a number",
+    }
+
+
+def test_importing_again_adds_only_what_is_new(tmp_path: Path) -> None:
+    path = tmp_path / "runs.csv"
+    with Store.open(":memory:") as store:
+        path.write_text(CURVES)
+        import_runs(path, store)
+        path.write_text(CURVES + "b,colours,smollm2,full,1e-4,,21,20,3.0,9.0,2\n")
+        counts = import_runs(path, store).counts
+    assert (counts.runs, counts.new_runs, counts.new_points) == (2, 0, 1)
+
+
+def test_a_table_without_losses_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no column of validation losses") as caught:
+        _import(tmp_path, "a,b\n1,2\n")
+    assert "--map loss=COLUMN" in caught.value.hint
+
+
+def test_a_mapped_column_must_exist(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="has no column 'nll'"):
+        _import(tmp_path, CURVES, loss="nll")
+
+
+def test_text_of_another_encoding_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "runs.csv"
+    path.write_bytes("loss,größe\n1,2\n".encode("latin-1"))
+    with Store.open(":memory:") as store, pytest.raises(StoreError, match="cannot be read as CSV"):
+        import_runs(path, store)

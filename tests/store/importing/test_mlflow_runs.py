@@ -1,0 +1,128 @@
+"""Runs out of what a real MLflow wrote, in its database and in its file store."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from store.importing.conftest import Trained
+from tunecast.records import Run
+from tunecast.store import ImportReport, Store, import_runs
+
+pytest.importorskip("mlflow", reason="MLflow is not installed (pip install mlflow-skinny)")
+
+LOGGING = """
+import mlflow, sys
+mlflow.set_tracking_uri(sys.argv[1])
+mlflow.set_experiment("colours")
+with mlflow.start_run():
+    mlflow.log_params({"learning_rate": "0.001", "lora_r": 8, "dataset": "colours", "base_model": "smollm2"})
+    for step, loss in enumerate((2.5, 2.25, 2.125), start=1):
+        mlflow.log_metrics({"train/loss": loss + 0.5, "eval/loss": loss}, step=10 * step)
+    mlflow.log_metric("test_loss", 2.0, step=30)
+with mlflow.start_run():
+    for step, loss in enumerate((2.5, float("inf"), float("nan"))):
+        mlflow.log_metric("eval_loss", loss, step=step)
+with mlflow.start_run():
+    mlflow.log_metric("accuracy", 0.5)
+try:
+    with mlflow.start_run():
+        mlflow.log_metric("eval_loss", 3.0, step=1)
+        raise ValueError
+except ValueError:
+    pass
+with mlflow.start_run() as deleted:
+    mlflow.log_metric("eval_loss", 1.0)
+mlflow.delete_run(deleted.info.run_id)
+"""
+
+
+@pytest.fixture(scope="module", params=["database", "files"])
+def logged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("logged")
+    path = folder / "mlflow.db" if request.param == "database" else folder / "mlruns"
+    uri = f"sqlite:///{path}" if request.param == "database" else path.as_uri()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+        # In its own process: MLflow keeps where it logs to in global variables.
+        done = subprocess.run(
+            [sys.executable, "-c", LOGGING, uri], capture_output=True, text=True, check=False, cwd=folder
+        )
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+def _import(path: Path) -> tuple[ImportReport, list[Run]]:
+    with Store.open(":memory:") as store:
+        report = import_runs(path, store)
+        return report, list(store.runs())
+
+
+def test_runs_are_imported_and_the_rest_is_told(logged: Path) -> None:
+    report, runs = _import(logged)
+    assert [run.outcome for run in runs] == ["completed", "diverged", "failed"]
+    assert any("no validation loss was logged (metrics: accuracy)" in p.reason for p in report.problems)
+    assert any("2 of 3 runs tell no method" in problem.reason for problem in report.problems)
+
+
+def test_a_run_of_ones_own_loop(logged: Path) -> None:
+    run = _import(logged)[1][0]
+    assert (run.task.dataset, run.task.model, run.pipeline.method) == ("colours", "smollm2", "lora")
+    assert dict(run.pipeline.hyperparameters) == {"learning_rate": 0.001, "lora_r": 8}
+    assert [(point.step, point.validation.loss) for point in run.curve] == [
+        (10, 2.5),
+        (20, 2.25),
+        (30, 2.125),
+    ]
+    assert [point.share for point in run.curve] == pytest.approx([1 / 3, 2 / 3, 1])
+    assert run.test is not None
+    assert run.test.loss == 2.0
+    assert run.created_at > 1.7e9
+
+
+def test_losses_that_are_no_numbers(logged: Path) -> None:
+    losses = [point.validation.loss for point in _import(logged)[1][1].curve]
+    assert losses[1] == math.inf
+    assert math.isnan(losses[2])
+
+
+def test_importing_again_adds_nothing(logged: Path) -> None:
+    with Store.open(":memory:") as store:
+        import_runs(logged, store)
+        assert import_runs(logged, store).counts.new_runs == 0
+
+
+def test_a_folder_around_it_is_understood(logged: Path) -> None:
+    assert len(_import(logged.parent)[1]) == 3
+
+
+def test_what_the_trainer_logged_through_mlflow(trained: Trained, tiny_llama: Path) -> None:
+    report, runs = _import(trained.mlflow)
+    run = runs[0]
+    assert len(runs) == 1
+    assert run.task.model == str(tiny_llama)
+    assert run.pipeline["learning_rate"] == 3e-3
+    assert run.pipeline["max_grad_norm"] == 1.0
+    assert isinstance(run.pipeline["max_grad_norm"], float)
+    assert (run.seed, run.total_steps, run.model.layers) == (7, 6, 2)
+    with Store.open(":memory:") as store:
+        import_runs(trained.adapter, store)
+        same = next(store.runs())
+    assert [p.validation.loss for p in run.curve] == [p.validation.loss for p in same.curve]
+    assert [p.train_loss for p in run.curve] == pytest.approx([p.train_loss for p in same.curve])
+    assert any("tell no method" in problem.reason for problem in report.problems)
+
+
+def test_a_broken_run_is_reported_and_the_rest_imported(tmp_path: Path) -> None:
+    for name, value in {"good": "1 2.5 1", "bad": "1 abc 1"}.items():
+        folder = tmp_path / "0" / name
+        (folder / "metrics").mkdir(parents=True)
+        (folder / "meta.yaml").write_text(f"run_id: {name}\nlifecycle_stage: active\nstatus: 3\n")
+        (folder / "metrics" / "eval_loss").write_text(value)
+    report, runs = _import(tmp_path)
+    assert len(runs) == 1
+    assert any("bad" in problem.where and "cannot be read" in problem.reason for problem in report.problems)
