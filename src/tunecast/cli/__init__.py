@@ -40,8 +40,9 @@ def _root(
 
 def _register() -> None:
     """Attach every command; a new command is one file and one line here."""
-    from tunecast.cli import data, memory, runs
+    from tunecast.cli import data, memory, runs, tune
 
+    app.command("tune")(tune.command)
     app.add_typer(data.app, name="data")
     app.add_typer(runs.app, name="runs")
     app.command("memory")(memory.memory_command)
