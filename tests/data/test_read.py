@@ -62,6 +62,13 @@ def test_shards_are_joined(tmp_path: Path) -> None:
     assert contents(tmp_path) == sorted((row["prompt"], row["completion"]) for row in ROWS)
 
 
+def test_files_of_no_split_are_named(tmp_path: Path) -> None:
+    tiny.write_jsonl(tmp_path / "train.jsonl", ROWS)
+    tiny.write_jsonl(tmp_path / "holdout.jsonl", ROWS)
+    (warning,) = read(str(tmp_path)).warnings
+    assert warning == "Not used, since no split is known by that name: 'holdout.jsonl'."
+
+
 def test_a_folder_with_a_single_file(tmp_path: Path) -> None:
     tiny.write_jsonl(tmp_path / "whatever.jsonl", ROWS)
     assert len(contents(tmp_path)) == 60

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +47,8 @@ def read_hub(source: str) -> dict[str, Table]:
         raise DataError(f"{source!r} is neither a file, a folder nor a dataset id.", "An id is owner/name.")
     name, config, split = match["name"], match["config"], match["split"]
     try:
-        loaded = datasets.load_dataset(name, config, split=split)
+        with _quiet():
+            loaded = datasets.load_dataset(name, config, split=split)
     except Exception as error:  # The library raises whatever its readers and its network layer raise.
         reason = str(error).strip().split("\n")[0]
         raise DataError(
@@ -68,6 +72,18 @@ def read_saved_folder(folder: Path) -> dict[str, Table]:
     except Exception as error:  # The library raises whatever its readers raise.
         raise DataError(f"{folder} cannot be loaded: {error}", "Save the dataset again.") from None
     return _tables(loaded, str(folder))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the hub's notes on every retry to itself; what went wrong in the end is said once."""
+    logger = logging.getLogger("huggingface_hub")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _tables(loaded: Any, place: str) -> dict[str, Table]:

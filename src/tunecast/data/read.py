@@ -23,6 +23,7 @@ SPLIT_NAMES = {
     "valid": "validation",
     "val": "validation",
     "dev": "validation",
+    "eval": "validation",
     "test": "test",
 }
 
@@ -50,7 +51,7 @@ def read(
     splits = {split: table for split, table in _by_split(tables, source).items() if table}
     fmt = detect(next(iter(splits.values()))[0], prompt_column, completion_column)
     given: dict[str, Sequence[Example]] = {}
-    warnings: list[str] = []
+    warnings = _ignored_parts(tables, splits)
     empty_rows = 0
     for split, parts in splits.items():
         given[split], empty, total = _convert_all(parts, fmt)
@@ -105,7 +106,7 @@ def _tables(source: str) -> tuple[dict[str, list[Table]], str]:
         return _read_folder(path), folder.name
     if path.exists() or path.suffix.lower() in SUFFIXES or not looks_like_id(source):
         return _listed(read_file(path)), path.stem
-    return _listed(read_hub(source)), source
+    return _listed(read_hub(source)), source.split(":")[0]
 
 
 def _listed(tables: dict[str, Table]) -> dict[str, list[Table]]:
@@ -113,13 +114,19 @@ def _listed(tables: dict[str, Table]) -> dict[str, list[Table]]:
 
 
 def _read_folder(folder: Path) -> dict[str, list[Table]]:
-    """All data files of a folder by split; several files of a split (shards) are joined by name."""
+    """The data files of a folder by split, shards in order of their names.
+
+    Files that belong to no split stand under their own name, unread.
+    """
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix.lower() in SUFFIXES)
     by_split: dict[str, list[Path]] = {}
+    others: dict[str, list[Table]] = {}
     for path in files:
         stem = re.split(r"[-_.]", path.stem.lower())[0]
         if stem in SPLIT_NAMES:
             by_split.setdefault(SPLIT_NAMES[stem], []).append(path)
+        else:
+            others[path.name] = []
     if not by_split and len(files) == 1:
         return _listed(read_file(files[0]))
     if not by_split:
@@ -128,7 +135,7 @@ def _read_folder(folder: Path) -> dict[str, list[Table]]:
             f"{folder} holds {found}, and nothing named train, validation or test.",
             f"Name them train, validation and test (ending in {listed(SUFFIXES, 10)}), or give one file.",
         )
-    return {split: [_single(path) for path in paths] for split, paths in by_split.items()}
+    return {split: [_single(path) for path in paths] for split, paths in by_split.items()} | others
 
 
 def _single(path: Path) -> Table:
@@ -159,6 +166,16 @@ def _by_split(tables: dict[str, list[Table]], source: str) -> dict[str, list[Tab
             f"Name them {listed(SPLITS)}, or give one of them as a file of its own.",
         )
     return {split: by_split[split] for split in SPLITS if split in by_split}
+
+
+def _ignored_parts(tables: dict[str, list[Table]], splits: dict[str, list[Table]]) -> list[str]:
+    """Say which files or splits play no part, lest an evaluation set by an unknown name goes unnoticed."""
+    used = [id(table) for parts in splits.values() for table in parts]
+    unknown = {name: parts for name, parts in tables.items() if name.lower() not in SPLIT_NAMES}
+    ignored = [name for name, parts in unknown.items() if not any(id(table) in used for table in parts)]
+    if not ignored:
+        return []
+    return [f"Not used, since no split is known by that name: {listed(map(repr, ignored))}."]
 
 
 def _unused_columns(splits: dict[str, list[Table]], fmt: Format) -> list[str]:
