@@ -40,11 +40,12 @@ def _root(
 
 def _register() -> None:
     """Attach every command; a new command is one file and one line here."""
-    from tunecast.cli import data, memory, runs, tune
+    from tunecast.cli import data, memory, runs, scale, tune
 
     app.command("tune")(tune.command)
     app.add_typer(data.app, name="data")
     app.add_typer(runs.app, name="runs")
+    app.add_typer(scale.app, name="scale")
     app.command("memory")(memory.memory_command)
 
 

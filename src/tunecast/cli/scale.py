@@ -1,0 +1,221 @@
+"""``tunecast scale``: scaling laws from tables or from a store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tunecast.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from tunecast.scaling import Table
+
+__all__ = ["app"]
+
+app = typer.Typer(help="What more data, a larger model or another method would bring.", no_args_is_help=True)
+
+
+class LawName(StrEnum):
+    """The laws that ``--law`` takes."""
+
+    AUTO = "auto"
+    POWER = "power"
+    RECTIFIED = "rectified"
+    JOINT = "joint"
+    ADDITIVE = "additive"
+    JOINT_RECTIFIED = "joint-rectified"
+
+
+TablePath = Annotated[
+    Path | None, typer.Option("--table", help="CSV or Parquet file with loss, data_size and descriptors.")
+]
+StoreUrl = Annotated[
+    str | None, typer.Option("--store", help="A store of runs; its completed runs are used.")
+]
+By = Annotated[str, typer.Option("--by", help="Columns that name the curves, separated by commas.")]
+Law = Annotated[LawName, typer.Option("--law", help="The law; auto chooses by held-out extrapolation.")]
+MaxObserved = Annotated[
+    float | None, typer.Option("--max-observed", help="Use nothing measured above this data size.")
+]
+Plot = Annotated[Path | None, typer.Option("--plot", help="Also write the curves to this HTML file.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of the posterior.")]
+
+
+@app.command("fit")
+def fit_command(
+    table: TablePath = None,
+    store: StoreUrl = None,
+    by: By = "",
+    law: Law = LawName.AUTO,
+    max_observed: MaxObserved = None,
+    plot: Plot = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Fit a law to every curve and print its constants and errors."""
+    from tunecast.scaling import fit
+
+    data = _read(table, store, by, max_observed)
+    fits = fit(data, law.value, seed=seed)
+    _plot(plot, data, law, seed)
+    if as_json:
+        _print_json({"fits": [asdict(entry) for entry in fits]})
+        return
+    for entry in fits:
+        constants = "  ".join(f"{name} {value:.4g}" for name, value in entry.parameters.items())
+        left_out = entry.rmsd_log_leave_one_out
+        errors = f"rmsd {entry.rmsd_log:.4f}, left out {'n/a' if left_out is None else f'{left_out:.4f}'}"
+        typer.echo(f"{_name(entry.group)}: {entry.law}  {constants}  ({errors}, {entry.points} points)")
+
+
+@app.command("forecast")
+def forecast_command(
+    data_size: Annotated[
+        str, typer.Option("--data-size", help="Unique examples, several separated by commas.")
+    ],
+    table: TablePath = None,
+    store: StoreUrl = None,
+    by: By = "",
+    law: Law = LawName.AUTO,
+    max_observed: MaxObserved = None,
+    plot: Plot = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit 2 when a forecast is not supported.")
+    ] = False,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Forecast the loss of every curve at other data sizes, with 90% intervals."""
+    from tunecast.scaling import forecast
+
+    sizes = _sizes(data_size)
+    data = _read(table, store, by, max_observed)
+    outlook = forecast(data, sizes, law=law.value, seed=seed)
+    _plot(plot, data, law, seed, max(sizes))
+    if as_json:
+        _print_json(asdict(outlook))
+    else:
+        for entry in outlook.forecasts:
+            text = f"{_name(entry.group)} at {entry.data_size:,.0f} examples: {entry.loss:.4f} "
+            text += f"({entry.low:.4f} to {entry.high:.4f}, {entry.law})"
+            typer.echo(text if entry.supported else f"NOT SUPPORTED, {entry.reason}. {text}")
+        for run in outlook.advice:
+            typer.echo(
+                f"Measure next: {_name(run.group)} at {run.data_size:,.0f} examples; expected to narrow "
+                f"the interval at {run.target_size:,.0f} by {run.narrows_by:.0%}."
+            )
+    if strict and not all(entry.supported for entry in outlook.forecasts):
+        raise typer.Exit(2)
+
+
+@app.command("select")
+def select_command(
+    data_size: Annotated[str, typer.Option("--data-size", help="Unique examples of the planned finetuning.")],
+    table: TablePath = None,
+    store: StoreUrl = None,
+    by: By = "model",
+    law: Law = LawName.AUTO,
+    max_observed: MaxObserved = None,
+    plot: Plot = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Rank the models (or methods) of a table by their predicted loss, best first."""
+    from tunecast.scaling import select
+
+    sizes = _sizes(data_size)
+    if len(sizes) != 1:
+        raise ConfigurationError("--data-size takes one number here.")
+    data = _read(table, store, by, max_observed)
+    ranking = select(data, sizes[0], law=law.value, seed=seed)
+    _plot(plot, data, law, seed, sizes[0])
+    if as_json:
+        entries = [{**e.group, "loss": e.loss, "low": e.low, "high": e.high} for e in ranking]
+        _print_json({"ranking": entries})
+        return
+    for place, entry in enumerate(ranking, start=1):
+        typer.echo(
+            f"{place:3d}. {_name(entry.group)}: {entry.loss:.4f} ({entry.low:.4f} to {entry.high:.4f})"
+        )
+
+
+@app.command("crossover")
+def crossover_command(
+    table: TablePath = None,
+    store: StoreUrl = None,
+    by: By = "method",
+    model_parameters: Annotated[
+        float | None, typer.Option("--model-parameters", help="Size of the model to compare at.")
+    ] = None,
+    law: Law = LawName.AUTO,
+    max_observed: MaxObserved = None,
+    plot: Plot = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Find the data sizes at which one method overtakes another."""
+    from tunecast.scaling import crossover
+
+    data = _read(table, store, by, max_observed)
+    crossings = crossover(data, model_parameters, law=law.value, seed=seed)
+    _plot(plot, data, law, seed, crossings=[root.data_size for entry in crossings for root in entry.roots])
+    if as_json:
+        _print_json({"crossovers": [asdict(entry) for entry in crossings]})
+        return
+    for entry in crossings:
+        typer.echo(f"{_name(entry.first)} against {_name(entry.second)}: {entry.reason}")
+        for root in entry.roots:
+            typer.echo(f"  {root.data_size:,.0f} examples (90% interval {root.low:,.0f} to {root.high:,.0f})")
+
+
+def _read(table: Path | None, store: str | None, by: str, max_observed: float | None) -> Table:
+    from tunecast.scaling import read_store, read_table
+
+    columns = [column.strip() for column in by.split(",") if column.strip()]
+    if (table is None) == (store is None):
+        raise ConfigurationError("Give either --table or --store.")
+    if table is not None:
+        return read_table(table, columns, max_observed)
+    return read_store(str(store), columns, max_observed)
+
+
+def _sizes(text: str) -> list[float]:
+    try:
+        sizes = [float(part) for part in text.split(",")]
+    except ValueError:
+        sizes = []
+    if not sizes or not all(0 < size < float("inf") for size in sizes):
+        raise ConfigurationError(
+            f"--data-size {text!r} is not a list of numbers above 0.", "Write 1000,10000."
+        )
+    return sizes
+
+
+def _plot(
+    path: Path | None,
+    data: Table,
+    law: LawName,
+    seed: int,
+    largest: float | None = None,
+    crossings: Sequence[float] = (),
+) -> None:
+    if path is None:
+        return
+    from tunecast.scaling.plotting import write_plot
+
+    write_plot(path, data, law.value, largest, crossings, seed)
+
+
+def _name(group: Mapping[str, str | float]) -> str:
+    return ", ".join(f"{v:.4g}" if isinstance(v, float) else v for v in group.values()) or "all"
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, default=dict))

@@ -1,0 +1,44 @@
+"""Finetuning scaling laws: what more data, a larger model or another method would bring, and how sure that
+is.
+
+>>> table = read_table("runs.csv", by=["model"])                           # doctest: +SKIP
+>>> forecast(table, data_sizes=[100_000, 1_000_000]).forecasts[0].loss     # doctest: +SKIP
+
+A law is fitted only to end points of complete learning-rate schedules.
+"""
+
+from tunecast.scaling.advice import Advice
+from tunecast.scaling.choice import LAWS
+from tunecast.scaling.crossing import Crossing, JointConstants, Root, closed_form, crossover, joint_roots
+from tunecast.scaling.fits import Fit, fit
+from tunecast.scaling.forecasting import Forecast, Outlook, forecast
+from tunecast.scaling.reading import read_table
+from tunecast.scaling.selection import Ranked, accept_then_stop, select
+from tunecast.scaling.stored import read_store
+from tunecast.scaling.table import Curve, Row, Table, build_table, table_of_points
+
+__all__ = [
+    "LAWS",
+    "Advice",
+    "Crossing",
+    "Curve",
+    "Fit",
+    "Forecast",
+    "JointConstants",
+    "Outlook",
+    "Ranked",
+    "Root",
+    "Row",
+    "Table",
+    "accept_then_stop",
+    "build_table",
+    "closed_form",
+    "crossover",
+    "fit",
+    "forecast",
+    "joint_roots",
+    "read_store",
+    "read_table",
+    "select",
+    "table_of_points",
+]

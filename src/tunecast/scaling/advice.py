@@ -1,0 +1,100 @@
+"""What to measure next: the run that narrows a forecast most for what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from tunecast.scaling.arrays import Floats
+from tunecast.scaling.predicting import predict
+from tunecast.scaling.sampling import Draws
+from tunecast.scaling.table import Curve, Table
+
+__all__ = ["Advice", "advise", "candidate_sizes", "proportional_cost"]
+
+
+@dataclass(frozen=True)
+class Advice:
+    """A run worth making.
+
+    Args:
+        group: The curve it belongs to.
+        data_size: Unique examples to train on.
+        target_size: The size whose forecast it narrows.
+        narrows_by: Expected share by which the interval shrinks, between 0 and 1.
+        cost: What it costs, in the units of the cost function (examples by default).
+    """
+
+    group: Mapping[str, str | float]
+    data_size: float
+    target_size: float
+    narrows_by: float
+    cost: float
+
+
+def proportional_cost(data_size: float) -> float:
+    """A run costs what its examples cost."""
+    return data_size
+
+
+def candidate_sizes(curve: Curve, target_size: float) -> Floats:
+    """Sizes worth considering: doublings beyond the largest measured one up to the target, and gaps of over
+    2x."""
+    largest = float(curve.data_sizes[-1])
+    doublings = largest * 2.0 ** np.arange(1, max(2, int(np.log2(max(target_size / largest, 2.0))) + 1))
+    seen = np.unique(curve.data_sizes)
+    gaps = [np.sqrt(low * high) for low, high in pairwise(seen) if high / low > 2.5]
+    return np.unique(np.concatenate([gaps, doublings]))
+
+
+def advise(
+    table: Table,
+    draws: Draws,
+    target_size: float,
+    candidates: list[Floats] | None = None,
+    cost: Callable[[float], float] = proportional_cost,
+    seed: int = 0,
+) -> list[Advice]:
+    """Advise one run per curve.
+
+    A measurement at size c is expected to leave ``1 - corr(c, target)^2`` of the variance of the target's log
+    loss, with the correlation over posterior draws, measurement noise included (the linear-Gaussian
+    preposterior).
+
+    Args:
+        table: The curves.
+        draws: Their posterior.
+        target_size: The size whose forecast is to be narrowed.
+        candidates: Sizes to choose from, per curve; by default :func:`candidate_sizes`.
+        cost: Cost of a run by its data size.
+        seed: Seed of the drift's draws.
+    """
+    sizes = candidates or [candidate_sizes(curve, target_size) for curve in table.curves]
+    width = max(len(options) for options in sizes)
+    padded = np.array(
+        [np.concatenate([np.pad(s, (0, width - len(s)), mode="edge"), [target_size]]) for s in sizes]
+    )
+    prediction = predict(draws, padded, seed)
+    noise = float(np.mean(prediction.noise**2))
+    results = []
+    for row, curve in enumerate(table.curves):
+        paths = prediction.curve[:, row]
+        covariance = np.atleast_2d(np.cov(paths, rowvar=False))
+        variance = np.diag(covariance)
+        explained = covariance[:-1, -1] ** 2 / ((variance[:-1] + noise) * (variance[-1] + noise))
+        narrowing = 1.0 - np.sqrt(np.clip(1.0 - explained, 0.0, 1.0))
+        prices = np.array([cost(float(size)) for size in padded[row, :-1]])
+        best = int(np.argmax(narrowing / prices))
+        results.append(
+            Advice(
+                curve.group,
+                float(padded[row, best]),
+                target_size,
+                float(narrowing[best]),
+                float(prices[best]),
+            )
+        )
+    return results

@@ -1,0 +1,80 @@
+"""The constants of a law for every curve of a table, and how well it describes and predicts them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from tunecast.errors import ConfigurationError
+from tunecast.scaling.arrays import Flags, Floats
+from tunecast.scaling.choice import LAWS, choose
+from tunecast.scaling.fitting import fit_law, fit_pooled
+from tunecast.scaling.observations import joint_factor, observe
+from tunecast.scaling.table import Table
+
+__all__ = ["Fit", "fit"]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A law fitted to one curve.
+
+    Args:
+        group: What tells the curve apart in its table. law: Name of the law. parameters: Constants of its
+        formula, sizes in examples and factors in their own units. rmsd_log: Root mean squared deviation of
+        log loss. rmsd_log_leave_one_out: The same with every size predicted by a fit without it, None with
+        too few sizes. points: Number of points.
+    """
+
+    group: Mapping[str, str | float]
+    law: str
+    parameters: Mapping[str, float]
+    rmsd_log: float
+    rmsd_log_leave_one_out: float | None
+    points: int
+
+
+def fit(table: Table, law: str = "auto", max_observed: float | None = None, seed: int = 0) -> tuple[Fit, ...]:
+    """Fit a law to every curve of a table.
+
+    Args:
+        table: Measured end points.
+        law: A name of :data:`~tunecast.scaling.choice.LAWS`, or ``auto`` to choose by held-out extrapolation.
+        max_observed: Nothing measured above it is used.
+        seed: Seed of the posteriors.
+
+    Raises:
+        ConfigurationError: A joint law was asked for, and no factor takes three values in the table.
+    """
+    if max_observed is not None:
+        table = table.up_to(max_observed)
+    results: list[Fit] = []
+    for pool in table.pools():
+        model = choose(pool, seed=seed)[0] if law == "auto" else LAWS[law]
+        if model.law.uses_factor and joint_factor(pool) is None:
+            raise ConfigurationError(
+                f"The {law} law needs a factor with at least three values in {table.source}.",
+                "Add model_parameters, pretraining_tokens or peft_parameters, or choose another law.",
+            )
+        data = observe(pool, model.law)
+        fitted = fit_pooled(model.law, data, seed) if model.pooled else fit_law(model.law, data)
+        for row, curve in enumerate(pool.curves):
+            present = data.present[row]
+            results.append(
+                Fit(
+                    curve.group,
+                    model.name,
+                    fitted.natural[row],
+                    _root_mean_square(fitted.predicted[row] - data.log_loss[row], present) or 0.0,
+                    _root_mean_square(fitted.left_out[row] - data.log_loss[row], present),
+                    int(present.sum()),
+                )
+            )
+    return tuple(results)
+
+
+def _root_mean_square(deviation: Floats, present: Flags) -> float | None:
+    known = present & np.isfinite(deviation)
+    return float(np.sqrt(np.mean(deviation[known] ** 2))) if known.any() else None

@@ -1,0 +1,83 @@
+"""Curves that a table does not hold: a model of another size, from the population of those that it does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tunecast.errors import ConfigurationError
+from tunecast.scaling.arrays import Floats
+from tunecast.scaling.forecasting import Conditioned
+from tunecast.scaling.predicting import predict
+from tunecast.scaling.table import Table
+
+__all__ = ["curve_at"]
+
+_ALIKE = 0.01
+"""Model sizes within 1% of each other are the same model."""
+
+
+def curve_at(
+    part: Conditioned, rows: Sequence[int], model_parameters: float | None, data_sizes: Floats, seed: int = 0
+) -> Floats:
+    """Draws of the log loss of one group of curves at one model size.
+
+    A curve measured at that size is used as it is. Otherwise a joint law is evaluated there, and under a law
+    of single curves a new curve is drawn from the population.
+
+    Args:
+        part: A task's curves and their posterior.
+        rows: The group's rows.
+        model_parameters: The model's size; None where the group has a single curve.
+        data_sizes: Unique examples, shape (sizes,).
+        seed: Seed of the draws.
+
+    Returns:
+        Shape (draws, sizes).
+
+    Raises:
+        ConfigurationError: The group has several curves and no size was named, or its curves have no size.
+    """
+    curves = [part.table.curves[row] for row in rows]
+    if model_parameters is None:
+        if len(rows) > 1:
+            raise ConfigurationError(
+                f"{curves[0].name} was measured in {len(rows)} settings.",
+                "Name the size to compare at with --model-parameters, or more columns with --by.",
+            )
+        return predict(part.draws, data_sizes, seed).curve[:, rows[0]]
+    for row, curve in zip(rows, curves, strict=True):
+        known = curve.factors.get("model_parameters")
+        if known is None:
+            raise ConfigurationError(
+                f"{curve.name} has no model_parameters.", "Add the column, or drop the flag."
+            )
+        if abs(np.log(known / model_parameters)) < _ALIKE:
+            return predict(part.draws, data_sizes, seed).curve[:, row]
+    return _new_curve(part, rows[0], model_parameters, data_sizes, seed)
+
+
+def _new_curve(part: Conditioned, row: int, model_parameters: float, data_sizes: Floats, seed: int) -> Floats:
+    draws, data = part.draws, part.draws.observations
+    log_size = np.log(data_sizes)[None] - data.frame.log_size
+    if draws.law.uses_factor:
+        log_factor = np.array([[np.log(model_parameters) - data.frame.log_factor]])
+        return draws.law.log_loss(draws.theta[:, data.unit[row], None, :], log_size, log_factor)[:, 0]
+    covariates = _covariates_at(part.table, data.covariates, row, model_parameters)
+    random = np.random.default_rng(seed)
+    spread = np.linalg.cholesky(draws.covariance) @ random.normal(size=(*draws.covariance.shape[:2], 1))
+    parameters = covariates @ draws.effects + spread[..., 0]
+    return draws.law.log_loss(draws.law.from_population(parameters)[:, None, :], log_size, np.zeros((1, 1)))[
+        :, 0
+    ]
+
+
+def _covariates_at(table: Table, covariates: Floats, row: int, model_parameters: float) -> Floats:
+    """The covariates of a row with another model size."""
+    changed = covariates[row].copy()
+    factors = table.varying_factors()
+    if "model_parameters" in factors:
+        known = np.log(table.curves[row].factors["model_parameters"])
+        changed[1 + factors.index("model_parameters")] += np.log(model_parameters) - known
+    return changed

@@ -1,0 +1,107 @@
+"""What is believed of finetuning curves before a table is seen.
+
+Three levels: a *table* (task, tokenisers, recipe) has typical parameters; its *curves* scatter around them,
+the more predictable the larger the table; factors such as model size shift them. The numbers are round and
+wide on purpose: replacing them by what one public table teaches changes the ranking of models on the other by
+less than a point of correlation, so nothing here is tuned to a table. Levels are relative to the table's own
+losses and sizes to its own range, so no unit enters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tunecast.scaling.arrays import Floats
+from tunecast.scaling.laws import Law
+
+__all__ = ["CURVE_FREEDOM", "NOISE", "STUDENT_FREEDOM", "NoisePrior", "Prior", "prior_of"]
+
+CURVE_FREEDOM = 5.0
+"""Curves' worth of weight that the prior covariance between curves has against the observed one."""
+
+STUDENT_FREEDOM = 4.0
+"""Degrees of freedom of the innovations: single bad runs happen, and tables have typing errors."""
+
+
+@dataclass(frozen=True)
+class NoisePrior:
+    """Log-normal priors: noise of one log loss, and drift of the slope per nat^1.5 (see :mod:`drift`)."""
+
+    noise: float = 0.008
+    noise_spread: float = 0.7
+    drift: float = 0.008
+    drift_spread: float = 0.7
+
+
+NOISE = NoisePrior()
+
+
+@dataclass(frozen=True, eq=False)
+class Prior:
+    """Prior of one law's parameters.
+
+    Args:
+        mean: Typical population parameters, shape (parameters,). The first, a level, is relative to the
+        table's own
+            losses: to their largest under a law with a flat phase, to their smallest otherwise.
+        table_spread: Standard deviation of a table's typical parameters around ``mean``, same shape.
+        curve_spread: Standard deviation of curves within a table, same shape. has_onset: Whether the second
+        parameter is a data size, ln D0 in examples. start_mean: Centre of the search for a first fit, in the
+        law's fitting parameters, level relative to the
+            curve's smallest loss, same shape.
+        start_spread: Width of that search, same shape.
+    """
+
+    mean: Floats
+    table_spread: Floats
+    curve_spread: Floats
+    has_onset: bool
+    start_mean: Floats
+    start_spread: Floats
+
+
+_PRIORS = {
+    # ln A, ln D0, ln beta, logit(E / A); starts in (level, ln slope, ln z, logit(E / A))
+    "rectified": Prior(
+        mean=np.array([0.1, np.log(50_000.0), np.log(0.4), -1.5]),
+        table_spread=np.array([0.5, 3.0, 0.7, 1.5]),
+        curve_spread=np.array([0.2, 1.5, 0.4, 1.0]),
+        has_onset=True,
+        start_mean=np.array([0.0, np.log(0.1), 0.0, -1.5]),
+        start_spread=np.array([1.0, 1.0, 2.0, 1.5]),
+    ),
+    # level, ln beta, logit(E / L)
+    "power": Prior(
+        mean=np.array([0.0, np.log(0.2), -1.5]),
+        table_spread=np.array([0.5, 0.8, 1.5]),
+        curve_spread=np.array([0.3, 0.5, 1.0]),
+        has_onset=False,
+        start_mean=np.array([0.0, np.log(0.2), -1.5]),
+        start_spread=np.array([1.0, 1.0, 2.0]),
+    ),
+    # level, ln alpha, ln beta, logit(E / L)
+    "joint": Prior(
+        mean=np.array([0.0, np.log(0.15), np.log(0.15), -1.0]),
+        table_spread=np.array([0.5, 1.0, 1.0, 1.5]),
+        curve_spread=np.array([0.3, 0.5, 0.5, 1.0]),
+        has_onset=False,
+        start_mean=np.array([0.0, np.log(0.15), np.log(0.15), -1.0]),
+        start_spread=np.array([1.0, 1.5, 1.5, 2.0]),
+    ),
+    # level, ln alpha, ln beta, kappa, rho
+    "additive": Prior(
+        mean=np.array([0.0, np.log(0.15), np.log(0.15), 0.0, -0.5]),
+        table_spread=np.array([0.5, 1.0, 1.0, 1.5, 1.5]),
+        curve_spread=np.array([0.3, 0.5, 0.5, 1.0, 1.0]),
+        has_onset=False,
+        start_mean=np.array([0.0, np.log(0.15), np.log(0.15), 0.0, -0.5]),
+        start_spread=np.array([1.0, 1.5, 1.5, 2.0, 2.0]),
+    ),
+}
+
+
+def prior_of(law: Law) -> Prior:
+    """The prior of ``law``."""
+    return _PRIORS[law.name]

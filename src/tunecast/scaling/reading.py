@@ -1,0 +1,146 @@
+"""Read a table of end points from CSV or Parquet, long or wide, and keep back what was not to be seen.
+
+A *long* table has the columns ``loss`` and ``data_size`` and any descriptors. A *wide* one has one row per
+curve and a column per data size, named by the number, as published tables often do.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from tunecast.errors import DataError
+from tunecast.scaling.table import FACTORS, LABELS, Row, Table, build_table
+
+__all__ = ["read_table"]
+
+ALIASES = {"model_size": "model_parameters", "size": "model_parameters", "config name": "model"}
+
+Record = Mapping[str, object]
+
+
+def read_table(path: str | Path, by: Sequence[str] = (), max_observed: float | None = None) -> Table:
+    """Read a table.
+
+    Args:
+        path: A ``.csv`` or ``.parquet`` file. by: Columns that name the curves. max_observed: Rows with a
+        larger ``data_size`` are dropped before anything else is read of them, so that
+            nothing measured above it can reach a fit, a choice or a scale.
+
+    Raises:
+        DataError: The file cannot be read, or a cell is not what its column needs (file, row and column are
+        named).
+    """
+    path = Path(path)
+    header, records = _records(path)
+    columns = {name: ALIASES.get(name, name) for name in header}
+    sizes = {name: float(name) for name in header if _is_size(name)}
+    if sizes and "loss" not in columns.values():
+        pairs: Iterable[tuple[int, str, float, Record]] = _wide(records, sizes)
+    else:
+        pairs = _long(path, columns, records)
+    wanted = {**{name: name for name in by}, **{name: name for name in LABELS}}
+    rows = [
+        _row(path, line, cell, size, record, columns, wanted)
+        for line, cell, size, record in pairs
+        if max_observed is None or size <= max_observed
+    ]
+    return build_table(rows, tuple(ALIASES.get(name, name) for name in by), str(path))
+
+
+def _records(path: Path) -> tuple[list[str], Iterator[tuple[int, Record]]]:
+    """The header, and each record with its line in the file (row 1 of a Parquet file is its first)."""
+    if not path.is_file():
+        raise DataError(
+            f"There is no table at {path}.", "Give a .csv or .parquet file with columns loss and data_size."
+        )
+    if path.suffix == ".parquet":
+        import pyarrow.parquet  # only Parquet needs it, and it is slow to import
+
+        try:
+            table = pyarrow.parquet.read_table(path)
+        except (OSError, ValueError) as error:  # pyarrow's own errors derive from these two
+            raise DataError(f"{path} is not a readable Parquet file: {error}") from error
+        return list(table.column_names), iter(list(enumerate(table.to_pylist(), start=1)))
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text: {error}", "Save it as UTF-8 CSV.") from error
+    reader = csv.DictReader(lines)
+    return list(reader.fieldnames or ()), iter([(reader.line_num, record) for record in reader])
+
+
+def _long(
+    path: Path, columns: Mapping[str, str], records: Iterator[tuple[int, Record]]
+) -> Iterator[tuple[int, str, float, Record]]:
+    names = {canonical: name for name, canonical in columns.items()}
+    for column in ("loss", "data_size"):
+        if column not in names:
+            raise DataError(
+                f"{path} has no column {column!r}; its columns are {', '.join(columns) or 'none'}.",
+                "A table needs loss and data_size, and any of " + ", ".join((*LABELS, *FACTORS)) + ".",
+            )
+    for line, record in records:
+        size = _number(path, line, names["data_size"], record.get(names["data_size"]))
+        if size < 0:
+            raise DataError(f"{path}, row {line}, column 'data_size': {size:g} is negative.")
+        yield line, names["loss"], size, record
+
+
+def _wide(
+    records: Iterator[tuple[int, Record]], sizes: Mapping[str, float]
+) -> Iterator[tuple[int, str, float, Record]]:
+    """One pair per filled cell; an empty cell was not measured."""
+    for line, record in records:
+        for cell, size in sizes.items():
+            if record.get(cell) not in (None, ""):
+                yield line, cell, size, record
+
+
+def _row(
+    path: Path,
+    line: int,
+    cell: str,
+    size: float,
+    record: Record,
+    columns: Mapping[str, str],
+    labels: Mapping[str, str],
+) -> Row:
+    loss = _number(path, line, cell, record.get(cell))
+    if loss <= 0:
+        raise DataError(f"{path}, row {line}, column {cell!r}: a loss of {loss:g} is not above 0.")
+    names: dict[str, str] = {}
+    factors: dict[str, float] = {}
+    for column, canonical in columns.items():
+        value = record.get(column)
+        if value is None or value == "" or column == cell:
+            continue
+        if canonical in FACTORS:
+            factors[canonical] = _number(path, line, column, value)
+            if factors[canonical] <= 0:
+                raise DataError(f"{path}, row {line}, column {column!r}: {value} is not above 0.")
+        elif canonical in labels:
+            names[canonical] = str(value)
+    return Row(loss, size, names, factors)
+
+
+def _number(path: Path, line: int, column: str, value: object) -> float:
+    try:
+        number = float(str(value))
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise DataError(
+            f"{path}, row {line}, column {column!r}: {value!r} is not a finite number.",
+            "Correct the cell, or leave the row out.",
+        )
+    return number
+
+
+def _is_size(name: str) -> bool:
+    try:
+        return float(name) >= 0
+    except ValueError:
+        return False

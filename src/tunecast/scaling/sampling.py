@@ -1,0 +1,220 @@
+"""The posterior of a whole table, by Markov chains that move all curves at once.
+
+Model: innovations of log loss (law plus drift plus noise, see :mod:`drift`) are Student t; a curve's
+parameters are Gaussian around the table's effects; effects, covariance, noise and drift have the priors of
+:mod:`priors`. A sweep updates every curve by a differential-evolution step (ter Braak 2006: the difference of
+two chains of the other half is a proposal of the right scale and direction, so nothing is tuned), effects and
+covariance by their conjugate conditionals, and noise and drift by a Metropolis step. Chains are split in two
+halves, each moved given the other, so detailed balance is exact. The generator is seeded: the same table
+gives the same posterior.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tunecast.scaling.arrays import Floats, Ints
+from tunecast.scaling.drift import LOG_RATIOS, Whitening, whitening
+from tunecast.scaling.laws import Law
+from tunecast.scaling.observations import Observations
+from tunecast.scaling.population import HyperPrior, draw_covariance, draw_effects, hyper_prior, search_prior
+from tunecast.scaling.priors import NOISE, STUDENT_FREEDOM
+from tunecast.scaling.solver import Problem, Student, minimise
+
+__all__ = ["Draws", "Effort", "sample"]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long to sample: chains (even), sweeps before and after the posterior is recorded, sweeps per
+    record."""
+
+    chains: int = 32
+    warm_up: int = 250
+    sweeps: int = 500
+    every: int = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """Draws from the posterior of a table.
+
+    Args:
+        law: The law.
+        observations: What it was conditioned on.
+        theta: Parameters, shape (draws, units, parameters).
+        effects: Population effects, shape (draws, covariates, parameters).
+        covariance: Covariance between units, shape (draws, parameters, parameters).
+        noise: Scale of the noise of one log loss, shape (draws,).
+        ratio: Index into :data:`~tunecast.scaling.drift.LOG_RATIOS`, shape (draws,).
+        whitening: The whitening that belongs to ``observations``.
+    """
+
+    law: Law
+    observations: Observations
+    theta: Floats
+    effects: Floats
+    covariance: Floats
+    noise: Floats
+    ratio: Ints
+    whitening: Whitening
+
+    @property
+    def drift(self) -> Floats:
+        """Scale of the drift per nat^1.5, shape (draws,)."""
+        return np.asarray(self.noise * np.exp(LOG_RATIOS[self.ratio]))
+
+
+def sample(
+    law: Law, observations: Observations, pooled: bool = True, seed: int = 0, effort: Effort | None = None
+) -> Draws:
+    """Draw from the posterior of a table.
+
+    Args:
+        law: The law.
+        observations: The points.
+        pooled: Whether curves borrow from each other.
+        seed: Seed of the chains.
+        effort: How long to sample.
+    """
+    effort = effort or Effort()
+    chains = _Chains(law, observations, pooled, np.random.default_rng(seed), effort.chains)
+    kept = []
+    for sweep in range(effort.warm_up + effort.sweeps):
+        chains.sweep()
+        if sweep >= effort.warm_up and sweep % effort.every == 0:
+            kept.append(chains.state())
+    theta, effects, covariance, noise, ratio = (np.concatenate(part) for part in zip(*kept, strict=True))
+    return Draws(law, observations, theta, effects, covariance, noise, ratio.astype(np.intp), chains.whiten)
+
+
+class _Chains:
+    """The state of all chains and one sweep over it."""
+
+    def __init__(
+        self, law: Law, observations: Observations, pooled: bool, random: np.random.Generator, chains: int
+    ) -> None:
+        self.law, self.data, self.random = law, observations, random
+        self.whiten = whitening(observations)
+        self.members = observations.membership
+        self.points = observations.present.sum(axis=1)
+        self.prior: HyperPrior = hyper_prior(law, observations, pooled)
+        self.halves = (np.arange(chains // 2), np.arange(chains // 2, chains))
+        self.theta = _scatter(random, *_modes(law, observations, self.whiten), chains)
+        self.population = law.to_population(self.theta)
+        # Wide on purpose: a population that starts tight lets its curves move only slowly.
+        self.effects = np.repeat(self.prior.effects[None], chains, axis=0)
+        self.covariance = np.repeat(4 * self.prior.covariance[None], chains, axis=0)
+        self.log_noise = np.log(NOISE.noise) + 0.3 * random.normal(size=chains)
+        self.ratio: Ints = random.integers(len(LOG_RATIOS) // 3, 2 * len(LOG_RATIOS) // 3, size=chains)
+        self.residuals = self._residuals(self.theta)
+        self.likelihood = self._likelihood(self.residuals, self.ratio, self.log_noise)
+
+    def state(self) -> tuple[Floats, Floats, Floats, Floats, Ints]:
+        """A copy of what is recorded."""
+        return (
+            self.theta.copy(),
+            self.effects.copy(),
+            self.covariance.copy(),
+            np.exp(self.log_noise),
+            self.ratio.copy(),
+        )
+
+    def sweep(self) -> None:
+        """Update everything once."""
+        precision = np.asarray(np.linalg.inv(self.covariance), dtype=np.float64)
+        centre = self.data.covariates @ self.effects
+        for mine, other in (self.halves, self.halves[::-1]):
+            self._move_curves(mine, other, centre[mine], precision[mine])
+        if self.prior.pooled:
+            covariates = self.data.covariates
+            self.effects = draw_effects(self.prior, covariates, self.population, precision, self.random)
+            self.covariance = draw_covariance(
+                self.prior, self.population - covariates @ self.effects, self.random
+            )
+        self._move_noise()
+
+    def _residuals(self, theta: Floats) -> Floats:
+        data = self.data
+        predicted = self.law.log_loss(theta[:, data.unit], data.log_size, data.log_factor)
+        return np.asarray((data.log_loss - predicted) * data.present)
+
+    def _likelihood(self, residuals: Floats, ratio: Ints, log_noise: Floats) -> Floats:
+        """Log likelihood of every unit, shape (chains, units)."""
+        innovations = self.whiten.innovations(residuals, ratio) * np.exp(-log_noise)[:, None, None]
+        innovations *= innovations
+        innovations /= STUDENT_FREEDOM
+        density = -(STUDENT_FREEDOM + 1) / 2 * np.log1p(innovations).sum(axis=-1)
+        rows = density + self.whiten.row_log_scale(ratio) - self.points * log_noise[:, None]
+        return np.asarray(rows @ self.members)
+
+    def _move_curves(self, mine: Ints, other: Ints, centre: Floats, precision: Floats) -> None:
+        count, units, size = len(mine), self.data.units, self.law.size
+        first, second = self.random.integers(len(other), size=(2, count, units))
+        unit = np.arange(units)
+        # A tenth of the steps jump by the whole difference, which swaps modes (ter Braak 2006, section 2).
+        stretch = 2.38 / np.sqrt(2 * size) * self.random.uniform(0.4, 1.1, size=(count, units, 1))
+        stretch[self.random.random((count, units)) < 0.1] = 1.0
+        current = self.theta[mine]
+        trial = current + stretch * (self.theta[other[first], unit] - self.theta[other[second], unit])
+        trial += 1e-4 * self.random.normal(size=current.shape)
+        residuals = self._residuals(trial)
+        likelihood = self._likelihood(residuals, self.ratio[mine], self.log_noise[mine])
+        gain = likelihood - self.likelihood[mine]
+        population = self.law.to_population(trial)
+        gain += _log_prior(population - centre, precision) - _log_prior(
+            self.population[mine] - centre, precision
+        )
+        gain += self.law.log_jacobian(trial) - self.law.log_jacobian(current)
+        accept = np.log(self.random.random((count, units))) < gain
+        self.theta[mine] = np.where(accept[..., None], trial, current)
+        self.population[mine] = np.where(accept[..., None], population, self.population[mine])
+        self.likelihood[mine] = np.where(accept, likelihood, self.likelihood[mine])
+        rows = accept[:, self.data.unit, None]
+        self.residuals[mine] = np.where(rows, residuals, self.residuals[mine])
+
+    def _move_noise(self) -> None:
+        """Metropolis step on noise and drift, together: (noise, ratio) for all units of a chain."""
+        trial_noise = self.log_noise + 0.15 * self.random.normal(size=self.log_noise.shape)
+        step = self.random.integers(-2, 3, size=self.ratio.shape)
+        trial_ratio = self.ratio + step
+        inside = (trial_ratio >= 0) & (trial_ratio < len(LOG_RATIOS))
+        trial_ratio = np.where(inside, trial_ratio, self.ratio)
+        likelihood = self._likelihood(self.residuals, trial_ratio, trial_noise)
+        gain = likelihood.sum(axis=1) - self.likelihood.sum(axis=1)
+        gain += _log_noise_prior(trial_noise, trial_ratio) - _log_noise_prior(self.log_noise, self.ratio)
+        accept = inside & (np.log(self.random.random(gain.shape)) < gain)
+        self.log_noise = np.where(accept, trial_noise, self.log_noise)
+        self.ratio = np.where(accept, trial_ratio, self.ratio)
+        self.likelihood = np.where(accept[:, None], likelihood, self.likelihood)
+
+
+def _modes(law: Law, observations: Observations, whiten: Whitening) -> tuple[Floats, Floats]:
+    """A first fit of every unit by itself: parameters and Hessian."""
+    loss = Student(STUDENT_FREEDOM, NOISE.noise)
+    matrices = whiten.at(float(np.log(NOISE.drift / NOISE.noise)))
+    problem = Problem(law, observations, loss, matrices, search_prior(law, observations))
+    return minimise(
+        problem, law.starts(observations.unit_extremes()[0]), iterations=30, tolerance=1e-4
+    ).best()
+
+
+def _scatter(random: np.random.Generator, mode: Floats, curvature: Floats, chains: int) -> Floats:
+    """Starting points around the modes by the Laplace approximation, shape (chains, units, parameters)."""
+    factor = np.linalg.cholesky(np.linalg.inv(curvature))
+    noise = random.normal(size=(chains, *mode.shape))
+    return np.asarray(mode + np.einsum("upq,kuq->kup", factor, noise))
+
+
+def _log_prior(offset: Floats, precision: Floats) -> Floats:
+    return np.asarray(-0.5 * np.sum((offset @ precision) * offset, axis=-1))
+
+
+def _log_noise_prior(log_noise: Floats, ratio: Ints) -> Floats:
+    log_drift = log_noise + LOG_RATIOS[ratio]
+    return np.asarray(
+        -0.5 * ((log_noise - np.log(NOISE.noise)) / NOISE.noise_spread) ** 2
+        - 0.5 * ((log_drift - np.log(NOISE.drift)) / NOISE.drift_spread) ** 2
+    )

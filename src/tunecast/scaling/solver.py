@@ -1,0 +1,183 @@
+"""Levenberg-Marquardt on many small problems at once: every start of every unit takes its step in one array
+operation.
+
+Minimises ``sum(cost(r)) + (theta - m)' P (theta - m) / 2`` per start and unit, ``r`` the residuals of log
+loss (raw or whitened), by iteratively reweighted Gauss-Newton steps with one damping per problem.
+Deterministic.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from tunecast.scaling.arrays import Flags, Floats
+from tunecast.scaling.laws import Law
+from tunecast.scaling.observations import Observations
+
+__all__ = ["GaussianPrior", "Huber", "Loss", "Problem", "Solution", "Student", "minimise"]
+
+
+class Loss(Protocol):
+    """A robust cost of a residual."""
+
+    def cost(self, residual: Floats) -> Floats:
+        """Cost, elementwise."""
+
+    def weight(self, residual: Floats) -> Floats:
+        """Derivative of the cost over the residual: the weight of a least-squares step."""
+
+
+@dataclass(frozen=True)
+class Huber:
+    """Quadratic up to ``delta`` (in log loss), linear beyond."""
+
+    delta: float
+
+    def cost(self, residual: Floats) -> Floats:
+        """Cost, elementwise."""
+        size = np.abs(residual)
+        return np.where(size <= self.delta, 0.5 * residual**2, self.delta * (size - 0.5 * self.delta))
+
+    def weight(self, residual: Floats) -> Floats:
+        """Weight, elementwise."""
+        return np.asarray(self.delta / np.maximum(np.abs(residual), self.delta))
+
+
+@dataclass(frozen=True)
+class Student:
+    """Negative log density of a Student t with ``freedom`` degrees of freedom and scale ``scale``."""
+
+    freedom: float
+    scale: float
+
+    def cost(self, residual: Floats) -> Floats:
+        """Cost, elementwise."""
+        squared = (residual / self.scale) ** 2
+        return np.asarray((self.freedom + 1) / 2 * np.log1p(squared / self.freedom))
+
+    def weight(self, residual: Floats) -> Floats:
+        """Weight, elementwise."""
+        squared = (residual / self.scale) ** 2
+        return np.asarray((self.freedom + 1) / (self.freedom + squared) / self.scale**2)
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianPrior:
+    """A Gaussian over each unit's parameters: mean (units, parameters), precision (units, parameters,
+    parameters)."""
+
+    mean: Floats
+    precision: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What is minimised.
+
+    Args:
+        law: The law. observations: The points. loss: Cost of one residual. whitening: Matrices that whiten
+        each row's residuals, shape (rows, sizes, sizes); None leaves them raw. prior: Pull on the parameters,
+        None for none. keep: Points that count, shape (starts, rows, sizes); None for all. Lets one call solve
+        leave-one-out fits.
+    """
+
+    law: Law
+    observations: Observations
+    loss: Loss
+    whitening: Floats | None = None
+    prior: GaussianPrior | None = None
+    keep: Flags | None = None
+
+    def residuals(self, theta: Floats) -> Floats:
+        """Residuals, shape (starts, rows, sizes); 0 where a point does not count."""
+        data = self.observations
+        raw = self.law.log_loss(theta[:, data.unit], data.log_size, data.log_factor) - data.log_loss
+        raw = raw * (data.present if self.keep is None else self.keep & data.present)
+        return raw if self.whitening is None else np.einsum("rts,krs->krt", self.whitening, raw)
+
+    def jacobian(self, theta: Floats) -> Floats:
+        """Derivatives of the residuals, shape (starts, rows, sizes, parameters)."""
+        data = self.observations
+        raw = self.law.gradient(theta[:, data.unit], data.log_size, data.log_factor)
+        raw = raw * (data.present if self.keep is None else self.keep & data.present)[..., None]
+        return raw if self.whitening is None else np.einsum("rts,krsp->krtp", self.whitening, raw)
+
+    def objective(self, theta: Floats, residuals: Floats) -> Floats:
+        """Value to be minimised, shape (starts, units)."""
+        value = np.sum(self.loss.cost(residuals), axis=-1) @ self.observations.membership
+        if self.prior is not None:
+            offset = theta - self.prior.mean
+            value = value + 0.5 * np.einsum("kup,upq,kuq->ku", offset, self.prior.precision, offset)
+        return np.asarray(value)
+
+    def normal_equations(self, theta: Floats, residuals: Floats) -> tuple[Floats, Floats]:
+        """Gradient (starts, units, parameters) and Gauss-Newton Hessian (..., parameters, parameters)."""
+        jacobian = self.jacobian(theta)
+        weighted = jacobian * self.loss.weight(residuals)[..., None]
+        members = self.observations.membership
+        gradient = np.einsum("krtp,krt,ru->kup", weighted, residuals, members, optimize=True)
+        rows = np.swapaxes(weighted, -1, -2) @ jacobian
+        hessian = np.einsum("krpq,ru->kupq", rows, members)
+        if self.prior is not None:
+            gradient = gradient + np.einsum("upq,kuq->kup", self.prior.precision, theta - self.prior.mean)
+            hessian = hessian + self.prior.precision
+        return gradient, hessian
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """Where the minimisation ended, per start and unit: parameters, objective and Gauss-Newton Hessian."""
+
+    theta: Floats
+    objective: Floats
+    hessian: Floats
+
+    def best(self) -> tuple[Floats, Floats]:
+        """The best start of each unit: parameters (units, parameters) and Hessian (units, parameters,
+        parameters)."""
+        winner, units = np.argmin(self.objective, axis=0), np.arange(self.objective.shape[1])
+        return self.theta[winner, units], self.hessian[winner, units]
+
+
+# Parameters are logarithms and logits near the data: beyond the bound a law no longer changes.
+_BOUND = 25.0
+
+
+def minimise(problem: Problem, start: Floats, iterations: int = 60, tolerance: float = 1e-9) -> Solution:
+    """Run Levenberg-Marquardt from every start.
+
+    Args:
+        problem: What to minimise.
+        start: Parameters, shape (starts, units, parameters).
+        iterations: Largest number of steps.
+        tolerance: Stop once no objective falls by more than this share of itself.
+    """
+    theta = np.clip(start, -_BOUND, _BOUND)
+    residuals = problem.residuals(theta)
+    value = problem.objective(theta, residuals)
+    gradient, hessian = problem.normal_equations(theta, residuals)
+    damping = np.full(value.shape, 1e-2)
+    identity = np.eye(theta.shape[-1])
+    for _ in range(iterations):
+        diagonal = np.diagonal(hessian, axis1=-2, axis2=-1)
+        scale = diagonal + 1e-12 + 1e-9 * diagonal.max(axis=-1, keepdims=True)
+        damped = hessian + (damping[..., None] * scale)[..., None] * identity
+        step = np.linalg.solve(damped, gradient[..., None])[..., 0]
+        trial = np.clip(theta - np.clip(step, -3.0, 3.0), -_BOUND, _BOUND)
+        trial_residuals = problem.residuals(trial)
+        trial_value = problem.objective(trial, trial_residuals)
+        better = trial_value < value
+        gain = np.max(np.where(better, (value - trial_value) / (np.abs(value) + 1e-15), 0.0))
+        settled = bool(np.all(better | (damping > 1e6)))
+        theta = np.where(better[..., None], trial, theta)
+        value = np.where(better, trial_value, value)
+        # Residuals of raw problems belong to one unit each; recomputing all is cheaper than scattering.
+        residuals = problem.residuals(theta)
+        gradient, hessian = problem.normal_equations(theta, residuals)
+        damping = np.clip(np.where(better, damping * 0.2, damping * 5.0), 1e-9, 1e9)
+        if settled and gain < tolerance:
+            break
+    return Solution(theta, value, hessian)

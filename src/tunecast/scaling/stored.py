@@ -1,0 +1,73 @@
+"""A table from a store of runs: the end points of completed schedules, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from tunecast.errors import DataError
+from tunecast.records import ZERO_SHOT, Outcome, Run
+from tunecast.scaling.table import Row, Table, build_table
+
+__all__ = ["read_store", "rows_of"]
+
+
+def read_store(url: str, by: Sequence[str] = (), max_observed: float | None = None) -> Table:
+    """Read the completed runs of a store.
+
+    Args:
+        url: The store, as every command takes it.
+        by: Descriptors that name the curves.
+        max_observed: Runs on more unique examples are left out.
+
+    Raises:
+        DataError: The store holds no completed run to fit.
+        StoreError: The store cannot be read.
+    """
+    from tunecast.store import Store  # SQLAlchemy is slow to import, and tables from files do without
+
+    with Store.open(url, create=False) as store:
+        rows = list(rows_of(store.runs(), max_observed))
+    if not any(row.data_size > 0 for row in rows):
+        raise DataError(
+            f"{url} holds no completed run.", "Laws are fitted to the end points of complete schedules."
+        )
+    return build_table(rows, by, url)
+
+
+def rows_of(runs: Iterable[Run], max_observed: float | None = None) -> Iterable[Row]:
+    """The end point of every completed run; zero-shot runs stand at size 0."""
+    zero_shot: dict[tuple[str, str], float] = {}
+    completed: list[Run] = []
+    for run in runs:
+        if run.outcome is not Outcome.COMPLETED or run.final_loss is None:
+            continue
+        if run.pipeline.method == ZERO_SHOT.method:
+            zero_shot[run.task.dataset, run.task.model] = _loss(run)
+        elif max_observed is None or run.unique_examples <= max_observed:
+            completed.append(run)
+    for run in completed:
+        row = _row(run)
+        yield row
+        if (run.task.dataset, run.task.model) in zero_shot:
+            yield Row(zero_shot[run.task.dataset, run.task.model], 0.0, row.labels, row.factors)
+
+
+def _row(run: Run) -> Row:
+    labels = {
+        "task": run.task.dataset,
+        "model": run.task.model,
+        "method": run.pipeline.method,
+        "pipeline": run.pipeline.id,
+    }
+    factors = {"model_parameters": float(run.model.parameters)}
+    if run.model.pretraining_tokens:
+        factors["pretraining_tokens"] = float(run.model.pretraining_tokens)
+    if 0 < run.trainable_parameters < run.model.parameters:
+        factors["peft_parameters"] = float(run.trainable_parameters)
+    return Row(_loss(run), float(run.unique_examples), labels, factors)
+
+
+def _loss(run: Run) -> float:
+    """Loss on the full validation set where it was measured, else on the subset."""
+    score = run.validation or run.curve[-1].validation
+    return score.loss

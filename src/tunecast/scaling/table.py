@@ -1,0 +1,182 @@
+"""A table of end points: what a law is fitted to.
+
+Only the losses at the end of complete learning-rate schedules belong here; points in the middle of a schedule
+follow another curve. Sizes are numbers of unique training examples; losses are nats per token, or any
+positive loss that falls towards a floor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tunecast.errors import DataError
+from tunecast.scaling.arrays import Floats
+
+__all__ = ["FACTORS", "LABELS", "Curve", "Row", "Table", "build_table", "table_of_points"]
+
+FACTORS = ("model_parameters", "pretraining_tokens", "peft_parameters")
+"""Numeric descriptors that can be the factor X of a joint law, in order of preference."""
+
+LABELS = ("model", "method", "task", "pipeline")
+"""Descriptors that are names."""
+
+Group = Mapping[str, str | float]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured end point with its descriptors; ``data_size`` 0 is the model before finetuning."""
+
+    loss: float
+    data_size: float
+    labels: Mapping[str, str] = field(default_factory=dict)
+    factors: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """The end points of one setting (model, method, task, ...), smallest size first.
+
+    Args:
+        group: Descriptors that tell this curve apart from the others of its table. labels: All its names.
+        factors: All its numeric descriptors. data_sizes: Unique examples, ascending, above 0; a size repeats
+        where it was measured with several seeds. losses: The loss at each of them, same shape. zero_shot: The
+        loss at size 0, None where it was not measured. A feature, never a fitted point.
+    """
+
+    group: Group
+    labels: Mapping[str, str]
+    factors: Mapping[str, float]
+    data_sizes: Floats
+    losses: Floats
+    zero_shot: float | None = None
+
+    @property
+    def name(self) -> str:
+        """The group as one short text for people."""
+        return ", ".join(_short(value) for value in self.group.values()) or "all"
+
+    @property
+    def distinct_sizes(self) -> int:
+        """How many different sizes were measured."""
+        return len(np.unique(self.data_sizes))
+
+    def up_to(self, data_size: float) -> Curve:
+        """The same curve without anything measured above ``data_size``."""
+        keep = self.data_sizes <= data_size
+        return Curve(
+            self.group, self.labels, self.factors, self.data_sizes[keep], self.losses[keep], self.zero_shot
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Curves that are looked at together, and where they came from (for messages)."""
+
+    curves: tuple[Curve, ...]
+    source: str = "table"
+
+    def up_to(self, data_size: float) -> Table:
+        """The table without anything measured above ``data_size``; curves left with no point are dropped."""
+        curves = (curve.up_to(data_size) for curve in self.curves)
+        return Table(tuple(curve for curve in curves if curve.data_sizes.size), self.source)
+
+    def pools(self) -> tuple[Table, ...]:
+        """The table split by task: losses of different tasks share no structure, those of one task do."""
+        tasks = dict.fromkeys(curve.labels.get("task", "") for curve in self.curves)
+        return tuple(
+            Table(tuple(c for c in self.curves if c.labels.get("task", "") == task), self.source)
+            for task in tasks
+        )
+
+    @property
+    def largest_size(self) -> float:
+        """The largest data size of any curve."""
+        return max(float(curve.data_sizes[-1]) for curve in self.curves)
+
+    def varying_factors(self) -> tuple[str, ...]:
+        """The factors that every curve has and that are not the same for all."""
+        return tuple(
+            name
+            for name in FACTORS
+            if all(name in curve.factors for curve in self.curves)
+            and len({curve.factors[name] for curve in self.curves}) > 1
+        )
+
+
+def build_table(rows: Iterable[Row], by: Sequence[str] = (), source: str = "table") -> Table:
+    """Group rows into curves.
+
+    A curve is made of the rows that agree in *every* descriptor; its ``group`` shows the columns of ``by``
+    and, where those leave several curves with the same values, whatever else tells them apart. Without ``by``
+    the group shows the descriptors that vary.
+
+    Raises:
+        DataError: There is no row above size 0, or no row has a column of ``by``.
+    """
+    by_key: dict[tuple[tuple[str, str | float], ...], list[Row]] = {}
+    for row in rows:
+        described: dict[str, str | float] = {**row.labels, **row.factors}
+        key = tuple(sorted(described.items(), key=lambda item: item[0]))
+        by_key.setdefault(key, []).append(row)
+    members = {key: group for key, group in by_key.items() if any(row.data_size > 0 for row in group)}
+    if not members:
+        raise DataError(f"{source} has no row with data_size above 0.", "Measure at least three data sizes.")
+    descriptors = [dict(key) for key in members]
+    for column in by:
+        if not any(column in descriptor for descriptor in descriptors):
+            hint = f"Its descriptors are {_names(descriptors)}."
+            raise DataError(f"{source} has no column {column!r} to group by.", hint)
+    groups = _groups(descriptors, tuple(by))
+    return Table(
+        tuple(_curve(group, rows) for group, rows in zip(groups, members.values(), strict=True)), source
+    )
+
+
+def table_of_points(data_sizes: Sequence[float], losses: Sequence[float], source: str = "points") -> Table:
+    """A table of a single curve, such as one pipeline measured at a few shares of its dataset."""
+    return build_table(
+        [Row(loss, size) for size, loss in zip(data_sizes, losses, strict=True)], source=source
+    )
+
+
+def _curve(group: Group, rows: Sequence[Row]) -> Curve:
+    measured = sorted((row for row in rows if row.data_size > 0), key=lambda row: row.data_size)
+    zero = [row.loss for row in rows if row.data_size == 0]
+    return Curve(
+        group,
+        dict(rows[0].labels),
+        dict(rows[0].factors),
+        np.array([row.data_size for row in measured], dtype=np.float64),
+        np.array([row.loss for row in measured], dtype=np.float64),
+        float(np.mean(zero)) if zero else None,
+    )
+
+
+def _groups(descriptors: list[dict[str, str | float]], by: tuple[str, ...]) -> list[Group]:
+    """What to show of each curve: ``by``, then one further column after another until all curves differ."""
+    shown = list(by)
+    columns = [column for column in (*LABELS, *FACTORS) if column not in shown]
+    columns += sorted({column for descriptor in descriptors for column in descriptor} - {*columns, *shown})
+    for column in columns:
+        if len({_values(descriptor, shown) for descriptor in descriptors}) == len(descriptors):
+            break
+        finer = [*shown, column]
+        if len({_values(d, finer) for d in descriptors}) > len({_values(d, shown) for d in descriptors}):
+            shown = finer
+    return [{column: d[column] for column in shown if column in d} for d in descriptors]
+
+
+def _values(descriptor: Mapping[str, str | float], columns: Sequence[str]) -> tuple[str | float | None, ...]:
+    return tuple(descriptor.get(column) for column in columns)
+
+
+def _names(descriptors: list[dict[str, str | float]]) -> str:
+    return ", ".join(sorted({column for descriptor in descriptors for column in descriptor})) or "none"
+
+
+def _short(value: str | float) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
