@@ -150,8 +150,8 @@ def convert(table: Table, fmt: Format) -> tuple[list[Example], list[int]]:
         else:
             empty.append(number)
     problems.raise_any(
-        f"The other rows are in the format {fmt.name} (columns {listed(map(repr, fmt.columns))}); "
-        f"repair or remove the bad ones. {EXPECTED}"
+        f"The format is {fmt.name} with the columns {listed(map(repr, fmt.columns))}. Repair or remove the "
+        f"bad {table.unit}s, or name other columns with --prompt-column and --completion-column."
     )
     return examples, empty
 
