@@ -1,15 +1,17 @@
-"""The space of pipelines: every method's hyperparameters and those that all methods share, in one ConfigSpace.
+"""The space of pipelines, in one ConfigSpace: every method's hyperparameters and the shared ones.
 
-Each method is a conditional subspace under the root ``method``; its hyperparameters are prefixed with its name there
-(``lora:learning_rate``), because ranges differ by method, and lose the prefix in a :class:`Pipeline`.
+Each method is a conditional subspace under the root ``method``; its hyperparameters are prefixed with its
+name there (``lora:learning_rate``), because ranges differ by method, and lose the prefix in a
+:class:`Pipeline`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from tunecast.errors import ConfigurationError
 from tunecast.methods.base import is_constant
@@ -74,14 +76,15 @@ def expert_pipeline(model: ModelFacts, restrictions: Restrictions | None = None)
     restrictions = restrictions or Restrictions()
     if "lora" not in (restrictions.methods or ("lora",)):
         return _to_pipeline(pipeline_space(model, restrictions).get_default_configuration())
-    values = {**EXPERT.hyperparameters}
+    values: dict[str, Scalar] = {**EXPERT.hyperparameters}
+    parameters = _parameters(EXPERT.method, model)
     for name, value in restrictions.fixed.items():
         if name in values:
-            values[name] = value
+            values[name] = _fixed_value(parameters[name], value)
     for name, (low, high) in restrictions.ranges.items():
-        value = values.get(name)
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            values[name] = type(value)(min(max(value, low), high))
+        usual = values.get(name)
+        if usual is not None and _is_number(usual):
+            values[name] = type(usual)(min(max(usual, low), high))
     return Pipeline(EXPERT.method, values)
 
 
@@ -96,13 +99,14 @@ def pipeline_space(
         seed: Seed of the space's sampler.
 
     Raises:
-        ConfigurationError: A restriction names an unknown method or hyperparameter, lies outside the values that exist,
-            or no method is left.
+        ConfigurationError: A restriction names an unknown method or hyperparameter, lies outside the values
+            that exist, or no method is left.
     """
     from ConfigSpace import Categorical, ConfigurationSpace
 
     restrictions = restrictions or Restrictions()
-    names = [n for n in restrictions.methods or method_names() if _applies(n, model, restrictions)]
+    wanted = dict.fromkeys(restrictions.methods or method_names())
+    names = [name for name in wanted if _applies(name, model, restrictions)]
     parameters = {name: _parameters(name, model) for name in names}
     _refuse_unknown(restrictions, parameters)
     space = ConfigurationSpace(seed=seed)
@@ -193,7 +197,7 @@ def _method_space(
 
 
 def _narrowed(parameter: Hyperparameter, restrictions: Restrictions) -> Hyperparameter:
-    """The hyperparameter as the user wants it: a constant where fixed, fewer values where a range is given."""
+    """The hyperparameter as the user wants it: a constant where fixed, fewer values in a range."""
     from ConfigSpace import Categorical, Constant, Float
 
     name = parameter.name
@@ -203,29 +207,44 @@ def _narrowed(parameter: Hyperparameter, restrictions: Restrictions) -> Hyperpar
         return parameter
     low, high = restrictions.ranges[name]
     if not low < high:
-        raise ConfigurationError(f"--range {name}={low:g}:{high:g}: the lower end is not below the upper one.")
+        raise ConfigurationError(
+            f"--range {name}={low:g}:{high:g}: the lower end is not below the upper one."
+        )
     if hasattr(parameter, "log"):
+        if low <= 0 and parameter.log:
+            raise ConfigurationError(
+                f"--range {name}={low:g}:{high:g}: {name} must be above 0, since its scale is logarithmic."
+            )
         return Float(name, (low, high), log=parameter.log)
-    values = [value for value in parameter.sequence if low <= value <= high] if _is_ordered(parameter) else []
+    values = [value for value in _values(parameter) if _is_number(value) and low <= value <= high]
     if not values:
         raise ConfigurationError(
             f"--range {name}={low:g}:{high:g}: no value of {name} lies in it.",
             f"{name} takes {_describe(parameter)}.",
         )
-    return Categorical(name, values, ordered=True)
+    nearest = min(values, key=lambda value: abs(value - parameter.default_value))
+    return Categorical(name, values, default=nearest, ordered=True)
 
 
-def _is_ordered(parameter: Hyperparameter) -> bool:
-    return hasattr(parameter, "sequence")
+def _values(parameter: Hyperparameter) -> list[Scalar]:
+    """The values of a discrete hyperparameter, as Python scalars."""
+    for attribute in ("sequence", "choices"):
+        if hasattr(parameter, attribute):
+            return [_plain(value) for value in getattr(parameter, attribute)]
+    return [_plain(parameter.default_value)]
+
+
+def _is_number(value: Scalar) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _fixed_value(parameter: Hyperparameter, value: Scalar) -> Scalar:
     """The user's value in the hyperparameter's own type; a number may lie outside the searched values."""
     example = _plain(parameter.default_value)
-    numeric = isinstance(example, int | float) and not isinstance(example, bool)
-    if numeric and isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
-        return type(example)(value) if float(value).is_integer() or isinstance(example, float) else value
-    if not numeric and parameter.legal_value(value):
+    if _is_number(example):
+        if _is_number(value) and _is_possible(parameter, value):
+            return type(example)(value)
+    elif type(value) is type(example) and parameter.legal_value(value):
         return value
     raise ConfigurationError(
         f"--fix {parameter.name}={value}: this is not a value of {parameter.name}.",
@@ -233,11 +252,21 @@ def _fixed_value(parameter: Hyperparameter, value: Scalar) -> Scalar:
     )
 
 
+def _is_possible(parameter: Hyperparameter, number: float) -> bool:
+    """Whether a number makes sense: whole for a count, not 0 unless 0 is searched, below 1 for a share."""
+    if not math.isfinite(number) or number < 0:
+        return False
+    if isinstance(_plain(parameter.default_value), int) and not float(number).is_integer():
+        return False
+    if number == 0:
+        return not hasattr(parameter, "log") and 0 in _values(parameter)
+    return number < 1 or not parameter.name.endswith(("_ratio", "_dropout"))
+
+
 def _describe(parameter: Hyperparameter) -> str:
     if hasattr(parameter, "log"):
         return f"numbers such as {parameter.lower:g} to {parameter.upper:g}"
-    values = getattr(parameter, "sequence", None) or getattr(parameter, "choices", None)
-    return ", ".join(str(value) for value in values) if values else str(parameter.default_value)
+    return ", ".join(map(str, _values(parameter)))
 
 
 def _refuse_unknown(
