@@ -23,8 +23,9 @@ def is_constant(parameter: Hyperparameter) -> bool:
 class Method(ABC):
     """How weights are changed.
 
-    A method takes the worker's frozen base model and returns a model to train; afterwards it gives the base back as it
-    was. Whatever it trains is float32. Methods hold no state: everything lives in the model that ``attach`` returns.
+    A method takes the worker's frozen base model and returns a model to train; afterwards it gives the base
+    back as it was. Whatever it trains is float32. Methods hold no state: everything lives in the model that
+    ``attach`` returns.
     """
 
     name: ClassVar[str]
@@ -39,14 +40,14 @@ class Method(ABC):
 
     @abstractmethod
     def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
-        """The method's own hyperparameters with their ranges on ``model``; ``learning_rate`` is one of them."""
+        """The method's own hyperparameters and their ranges on ``model``, ``learning_rate`` among them."""
 
     def constraints(self, parameters: Mapping[str, Hyperparameter]) -> Sequence[Any]:
         """ConfigSpace conditions and forbidden clauses between hyperparameters.
 
         Args:
-            parameters: The hyperparameters by name as they stand after the user's restrictions: any of them may have
-                become a constant or have fewer values.
+            parameters: The hyperparameters by name as they stand after the user's restrictions: any of them
+                may have become a constant or have fewer values.
         """
         return ()
 

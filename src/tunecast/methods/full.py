@@ -48,11 +48,19 @@ class Full(Method):
 
     def save(self, model: Any, folder: Path, base_location: str) -> None:
         """Write the whole model in the base's own type."""
-        import torch
+        import copy
 
-        dtype = getattr(torch, str(model.config.to_dict().get("dtype") or "float32").removeprefix("torch."))
-        weights = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
+        dtype = model._tunecast_base[0].dtype
+        cast: dict[int, Any] = {}  # by address, so that tied weights stay one tensor and are written once
+        weights = {}
+        for name, tensor in model.state_dict().items():
+            if tensor.data_ptr() not in cast:
+                cast[tensor.data_ptr()] = tensor.to(dtype)
+            weights[name] = cast[tensor.data_ptr()]
         model.save_pretrained(folder, state_dict=weights)
+        config = copy.deepcopy(model.config)  # what was just written names the type that was trained in
+        config.dtype = dtype
+        config.save_pretrained(folder)
 
     def trainable_parameters(self, model: ModelFacts, pipeline: Pipeline) -> int:
         """All of them, tied ones once."""

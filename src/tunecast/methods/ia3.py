@@ -1,4 +1,4 @@
-"""IA3: trained scalings of keys, values and the feed-forward's inner activations (Liu et al., arXiv 2205.05638)."""
+"""IA3: trained scalings of keys, values and inner activations (Liu et al., arXiv 2205.05638)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 __all__ = ["IA3"]
 
 FEED_FORWARD = r".*\.(down_proj|wo|mlp\.c_proj|fc2|dense_4h_to_h)"
-"""The layers whose *input* is scaled, by the names that Llama-, T5-, GPT-2-, OPT- and NeoX-like models give them."""
-TARGETS = r".*\.(k_proj|v_proj|k|v|c_attn|query_key_value|qkv_proj|Wqkv|down_proj|wo|mlp\.c_proj|fc2|dense_4h_to_h)"
+"""The layers whose *input* is scaled, by their names in models like Llama, T5, GPT-2, OPT and NeoX."""
+TARGETS = (
+    r".*\.(k_proj|v_proj|k|v|c_attn|query_key_value|qkv_proj|Wqkv|down_proj|wo|mlp\.c_proj|fc2|dense_4h_to_h)"
+)
 
 
 class IA3(PeftMethod):

@@ -2,13 +2,16 @@
 
 LoRA adds ``s * B @ A`` to a frozen matrix, with A of shape (r, in), B of shape (out, r) and the scale
 ``s = lora_alpha / lora_r`` (Hu et al., arXiv 2106.09685); rsLoRA takes ``lora_alpha / sqrt(lora_r)`` (arXiv
-2312.03732); DoRA trains the magnitude of each output apart (arXiv 2402.09353); PiSSA starts from the leading singular
-vectors (arXiv 2404.02948).
+2312.03732); DoRA trains the magnitude of each output apart (arXiv 2402.09353); PiSSA starts from the leading
+singular vectors (arXiv 2404.02948).
 """
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tunecast.methods.base import is_constant
@@ -18,6 +21,7 @@ from tunecast.records import ModelFacts, Pipeline
 
 if TYPE_CHECKING:
     from ConfigSpace.hyperparameters import Hyperparameter
+    from torch import Tensor
 
 __all__ = ["Lora"]
 
@@ -48,18 +52,37 @@ class Lora(PeftMethod):
         )
 
     def constraints(self, parameters: Mapping[str, Hyperparameter]) -> Sequence[Any]:
-        """Rank and scale are chosen jointly: a high rank with a small alpha hardly learns, the reverse diverges."""
+        """Chosen jointly: a high rank with a small alpha hardly learns, the reverse diverges."""
         from ConfigSpace import ForbiddenAndConjunction, ForbiddenEqualsClause
 
         rank, alpha = parameters["lora_r"], parameters["lora_alpha"]
         if is_constant(rank) or is_constant(alpha):
             return ()  # the user has chosen; any scale is theirs to try
+        pairs = [(r, a) for r in RANKS if rank.legal_value(r) for a in ALPHAS if alpha.legal_value(a)]
+        forbidden = [(r, a) for r, a in pairs if not SCALES[0] <= a / r <= SCALES[1]]
+        if len(forbidden) == len(pairs):
+            return ()  # the user's ranges leave no other
         return [
             ForbiddenAndConjunction(ForbiddenEqualsClause(rank, r), ForbiddenEqualsClause(alpha, a))
-            for r in RANKS
-            for a in ALPHAS
-            if not SCALES[0] <= a / r <= SCALES[1]
+            for r, a in forbidden
         ]
+
+    def attach(self, base: Any, pipeline: Pipeline, seed: int) -> Any:
+        """Inject the adapter; PiSSA's start is remembered, since :meth:`save` needs it."""
+        from peft import get_peft_model_state_dict
+
+        model = super().attach(base, pipeline, seed)
+        if pipeline.hyperparameters.get("init_lora_weights") == "pissa":
+            start = get_peft_model_state_dict(model, save_embedding_layers=False)
+            model._tunecast_start = {key: tensor.detach().clone() for key, tensor in start.items()}
+        return model
+
+    def save(self, model: Any, folder: Path, base_location: str) -> None:
+        """Write the adapter; after PiSSA, as a plain one over the base as it was loaded."""
+        super().save(model, folder, base_location)
+        start = vars(model).get("_tunecast_start")
+        if start is not None:
+            _subtract_start(folder, start)
 
     def peft_config(self, pipeline: Pipeline, *, encoder_decoder: bool) -> Any:
         """The ``LoraConfig`` of a pipeline."""
@@ -81,5 +104,30 @@ class Lora(PeftMethod):
         )
 
 
+def _subtract_start(folder: Path, start: Mapping[str, Tensor]) -> None:
+    """Rewrite a saved PiSSA adapter for the unchanged base.
+
+    PiSSA trains ``W - s B0 A0 + s B A``, with the start (A0, B0) found by a randomised decomposition that
+    another process would not find again. The same sum over W itself is an adapter of twice the rank:
+    ``s [B, -B0] [A; A0]``.
+    """
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    config_file, weights_file = folder / "adapter_config.json", folder / "adapter_model.safetensors"
+    config = json.loads(config_file.read_text(encoding="utf-8"))
+    rank = config["r"]
+    scale = config["lora_alpha"] / (math.sqrt(rank) if config["use_rslora"] else rank)
+    config.update(r=2 * rank, lora_alpha=2 * rank * scale, use_rslora=False, init_lora_weights=True)
+    weights = load_file(weights_file)
+    for key, first in start.items():
+        if "lora_A" in key:
+            weights[key] = torch.cat([weights[key], first.cpu()], dim=0)
+        elif "lora_B" in key:
+            weights[key] = torch.cat([weights[key], -first.cpu()], dim=1)
+    save_file(weights, weights_file, {"format": "pt"})
+    config_file.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
+
+
 ATTENTION_MODULES = r".*\.(q_proj|k_proj|v_proj|o_proj|c_attn|q|k|v|o|query_key_value|qkv_proj|Wqkv)"
-"""The projections of attention by the names that Llama-like, GPT-2-like, T5-like and fused models give them."""
+"""The projections of attention by their names in models like Llama, GPT-2 and T5, and in fused ones."""

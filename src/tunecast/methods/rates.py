@@ -10,9 +10,9 @@ __all__ = ["adapter_rate", "around"]
 def adapter_rate(model: ModelFacts) -> float:
     """The rate around which low-rank adapters of a model are searched.
 
-    ``5e-4 * (2000 / width) ** 0.9``: a power of the width as in the rule that the public tinker-cookbook sweep fitted
-    for Llama models, steeper so that it also meets the best rates measured on models of width 128 to 576 (around 1e-2
-    and 2e-3). Full finetuning works at about a tenth of it.
+    ``5e-4 * (2000 / width) ** 0.9``: a power of the width as in the rule that the public tinker-cookbook
+    sweep fitted for Llama models, steeper so that it also meets the best rates measured on models of width
+    128 to 576 (around 1e-2 and 2e-3). Full finetuning works at about a tenth of it.
     """
     return 5e-4 * (2000.0 / model.width) ** 0.9
 

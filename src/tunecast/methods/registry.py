@@ -41,7 +41,9 @@ def get_method(name: str) -> Method:
         near = get_close_matches(name, _METHODS, n=1)
         known = ", ".join(sorted(_METHODS))
         guess = f"Did you mean {near[0]}? " if near else ""
-        raise ConfigurationError(f"There is no finetuning method {name!r}.", f"{guess}Known methods: {known}.")
+        raise ConfigurationError(
+            f"There is no finetuning method {name!r}.", f"{guess}Known methods: {known}."
+        )
     return _METHODS[name]
 
 
