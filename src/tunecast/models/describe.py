@@ -56,7 +56,11 @@ def describe_config(config: Any, name: str) -> ModelFacts:
         embedding_parameters=embedding.numel(),
         layers=int(config.num_hidden_layers),
         width=int(config.hidden_size),
-        feed_forward_width=_first(config, ("intermediate_size", "n_inner", "d_ff"), 4 * int(config.hidden_size)),
+        feed_forward_width=_first(
+            config,
+            ("intermediate_size", "n_inner", "d_ff", "ffn_dim", "encoder_ffn_dim", "ffn_hidden_size"),
+            4 * int(config.hidden_size),
+        ),
         heads=heads,
         key_value_heads=_first(config, ("num_key_value_heads",), heads),
         vocabulary=int(embedding.shape[0]),
@@ -72,18 +76,24 @@ def _skeleton(config: Any, name: str) -> Any:
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
+    if any("MaskedLM" in written for written in config.architectures or ()):
+        raise _no_text(config, name)
     auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     try:
         with torch.device("meta"):
             skeleton = auto.from_config(config)
     except ValueError as error:
-        raise ModelError(
-            f"--model: {name} ({config.model_type}) does not generate text.",
-            "Give a decoder-only or an encoder-decoder language model.",
-        ) from error
+        raise _no_text(config, name) from error
     # On the meta device tied tensors are separate until tied again, and would be counted twice.
     skeleton.tie_weights()
     return skeleton
+
+
+def _no_text(config: Any, name: str) -> ModelError:
+    return ModelError(
+        f"--model: {name} ({config.model_type}) does not generate text.",
+        "Give a decoder-only or an encoder-decoder language model.",
+    )
 
 
 def _is_tied(skeleton: Any) -> bool:
@@ -115,7 +125,7 @@ def _plain(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _weights_hash(folder: Path) -> str:
-    """Hash of names, sizes, first and last mebibyte of every weights file: a whole read would take minutes at 70B."""
+    """Hash of names, sizes and both ends of all weights files: a whole read would take minutes at 70B."""
     digest = hashlib.sha256()
     for file in sorted(folder.glob("*.safetensors")):
         size = file.stat().st_size
@@ -141,5 +151,3 @@ def _pretraining_tokens(folder: Path) -> int | None:
         return None
     tokens = json.loads(file.read_text(encoding="utf-8")).get("pretraining_tokens")
     return int(tokens) if tokens else None
-
-

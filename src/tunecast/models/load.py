@@ -1,7 +1,7 @@
 """Find and load base models: a hub id, a local folder, a GGUF file, or the alias ``smollm2``.
 
-A GGUF file is dequantised once into a plain transformers folder in the cache, so that everything after this module
-sees one kind of model, loads it in a second, and can deliver it beside an adapter.
+A GGUF file is dequantised once into a plain transformers folder in the cache, so that everything after this
+module sees one kind of model, loads it in a second, and can deliver it beside an adapter.
 """
 
 from __future__ import annotations
@@ -58,6 +58,8 @@ def resolve(reference: str) -> ResolvedModel:
     if reference == EMBEDDED_ALIAS:
         return _resolve_gguf(_embedded_gguf())
     path = Path(reference).expanduser()
+    if not reference.strip():
+        raise ModelError("--model: no model is named.", f"Give a folder, a hub id, or {EMBEDDED_ALIAS}.")
     if path.suffix == ".gguf":
         if not path.is_file():
             raise ModelError(f"--model: there is no file {reference}.", "Check the path of the GGUF file.")
@@ -70,7 +72,7 @@ def resolve(reference: str) -> ResolvedModel:
             )
         return ResolvedModel(path.resolve().name, str(path), is_local=True)
     looks_like_path = reference.startswith((".", "/", "~")) or reference.count("/") > 1
-    if looks_like_path or not reference.strip():
+    if looks_like_path:
         raise ModelError(
             f"--model: there is no folder or file {reference!r}.",
             f"Give a local folder, a GGUF file, a hub id such as org/name, or {EMBEDDED_ALIAS}.",
@@ -94,13 +96,19 @@ def load_tokenizer(reference: str | ResolvedModel, *, trust_remote_code: bool = 
     """Load the tokenizer; one without a padding token pads with its end-of-turn token.
 
     Raises:
-        ModelError: The model has no tokenizer, or it lacks an end-of-turn token.
+        ModelError: The model has no tokenizer, or it lacks a vocabulary or an end-of-turn token.
     """
     from transformers import AutoTokenizer
 
     model = resolve(reference) if isinstance(reference, str) else reference
     with _explained(model, "tokenizer"), quiet():
         tokenizer = AutoTokenizer.from_pretrained(model.location, trust_remote_code=trust_remote_code)
+    if not tokenizer.decode(tokenizer("a").input_ids, skip_special_tokens=True).strip():
+        # transformers builds an empty tokenizer of the model's class where the files are missing
+        raise ModelError(
+            f"--model: {model.name} comes without its tokenizer.",
+            "Save the tokenizer beside the weights (tokenizer.json or the files of its vocabulary).",
+        )
     if tokenizer.eos_token_id is None:
         raise ModelError(
             f"--model: the tokenizer of {model.name} has no end-of-turn token (eos_token).",
@@ -123,14 +131,21 @@ def load_model(
         trust_remote_code: Whether code that comes with the model may run.
 
     Raises:
-        ModelError: The weights cannot be had, or the architecture generates no text.
+        ModelError: The weights cannot be had or are incomplete, or the architecture generates no text.
     """
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     config = load_config(model, trust_remote_code=trust_remote_code)
     auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     with _explained(model, "weights"), quiet():
-        loaded = auto.from_pretrained(model.location, dtype=dtype, trust_remote_code=trust_remote_code)
+        loaded, info = auto.from_pretrained(
+            model.location, dtype=dtype, trust_remote_code=trust_remote_code, output_loading_info=True
+        )
+    if missing := sorted(info["missing_keys"]):
+        raise ModelError(
+            f"--model: {len(missing)} weights of {model.name} are missing, such as {missing[0]}.",
+            "transformers would put random ones in their place; give a complete text-generating model.",
+        )
     return loaded.requires_grad_(False).eval().to(device)
 
 
@@ -230,15 +245,18 @@ def _dequantise_option() -> dict[str, Any]:
 @contextlib.contextmanager
 def _explained(model: ResolvedModel, part: str) -> Iterator[None]:
     """Turn what the hub, the disk or transformers raise into one message."""
+    from safetensors import SafetensorError
+
     try:
         yield
-    except (OSError, ValueError, KeyError) as error:
+    # ImportError: some tokenizers need a package of their own. RuntimeError: shapes that do not fit.
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError, RuntimeError) as error:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         where = f"folder {model.location}" if model.is_local else f"hub id {model.name}"
         hint = (
             "Check that the folder holds config.json, *.safetensors and the tokenizer's files."
             if model.is_local
-            else "Check the name and the network, or give a local folder (HF_HUB_OFFLINE=1 uses only the cache)."
+            else "Check the name and the network, or give a folder (HF_HUB_OFFLINE=1 uses only the cache)."
         )
         raise ModelError(f"--model: cannot load the {part} of {where}: {first_line}", hint) from error
 
