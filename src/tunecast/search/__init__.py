@@ -31,7 +31,7 @@ STRATEGIES: dict[str, Callable[[], Strategy]] = {
     "fixed-expert": lambda: fixed(0),
     "fixed-3e-4": lambda: fixed(1),
 }
-"""Strategies by the name that ``--strategy`` takes. ``fixed-3e-4`` expects the expert pipeline at 3e-4 second."""
+"""Strategies by the name on the command line. ``fixed-3e-4`` expects the expert at 3e-4 second."""
 
 
 def get_strategy(name: str) -> Strategy:

@@ -42,11 +42,12 @@ class TrialView:
         return self.outcome is Outcome.PAUSED and not self.running and self.next_share is not None
 
     def loss_at(self, nominal: int) -> float | None:
-        """Validation loss at a rung of the fidelity grid; infinite for a trial that failed before, None if not there."""
+        """Validation loss at a rung of the fidelity grid, infinite if it is no number, None if absent."""
         for point in self.curve:
             if rung(point.share) == nominal:
-                return point.validation.loss
-        return math.inf if self.outcome.is_failure else None
+                loss = point.validation.loss
+                return loss if math.isfinite(loss) else math.inf
+        return None
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,9 @@ class Remaining:
 
 
 Strategy = Callable[[History, Remaining], int | None]
-"""Decides which candidate to advance by one fidelity step: its index, or None to stop. Pure: no state, no clock."""
+"""Decides which candidate to advance by one fidelity step: its index, or None to stop. It is pure."""
 
 
 def rung(share: float) -> int:
-    """The rung of the fidelity grid nearest to a share of the full length: 0 for the whole, -1 for a half, ..."""
+    """The rung of the fidelity grid nearest to a share of the full length: 0 the whole, -1 a half, ..."""
     return round(math.log2(share))

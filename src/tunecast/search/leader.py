@@ -12,8 +12,8 @@ __all__ = ["leader", "predicted_end"]
 def predicted_end(trial: TrialView, reference: TrialView) -> float:
     """A trial's loss at full length, foretold by a reference trial that is further on.
 
-    All trials of a session share one full length, so equal shares of it are comparable: the trial's advantage over the
-    reference at an equal share, shrunk where that share is small, is carried to the reference's end.
+    All trials of a session share one full length, so equal shares of it are comparable: the trial's advantage
+    over the reference at an equal share, shrunk where that share is small, is carried to the reference's end.
 
     Args:
         trial: A trial with at least one point.
@@ -33,8 +33,13 @@ def predicted_end(trial: TrialView, reference: TrialView) -> float:
 
 
 def leader(history: History) -> int | None:
-    """Index of the trial with the lowest predicted end, None before any point; the expert wins ties."""
-    started = [index for index, trial in enumerate(history.trials) if trial.curve]
+    """Index of the trial with the lowest predicted end, None where none has points; the expert wins ties.
+
+    Trials that failed cannot be continued and do not count.
+    """
+    started = [
+        index for index, trial in enumerate(history.trials) if trial.curve and not trial.outcome.is_failure
+    ]
     if not started:
         return None
     reference = history.trials[0]

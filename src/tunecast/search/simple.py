@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 
-from tunecast.search.history import History, Remaining, Strategy, rung
+from tunecast.search.history import History, Remaining, Strategy, TrialView, rung
 
 __all__ = ["asha", "fixed", "random_search"]
 
@@ -35,9 +36,10 @@ def random_search() -> Strategy:
 def asha(reduction_factor: int = 2) -> Strategy:
     """Asynchronous successive halving with resumed trials (Li et al., arXiv 1810.05934, algorithm 2).
 
-    From the highest rung of the fidelity grid down, the best ``1 / reduction_factor`` of the trials that were measured
-    at a rung are worth a next step; where there is none, a new trial is started. When there is no candidate left but still
-    budget, the best waiting trial goes on; a budget counted in trials ends with the last promotion.
+    From the highest rung of the fidelity grid down, the best ``1 / reduction_factor`` of the trials that were
+    measured at a rung are worth a next step; where there is none, a new trial is started. When there is no
+    candidate left but still budget, the best waiting trial goes on; a budget counted in trials ends with the
+    last promotion.
 
     Args:
         reduction_factor: One in how many is promoted.
@@ -57,19 +59,31 @@ def asha(reduction_factor: int = 2) -> Strategy:
 def _promotable(history: History, reduction_factor: int) -> Iterator[int]:
     """Trials worth a next step, highest rung first, best first.
 
-    The expert pipeline, which a session always trains to its end, is no competitor here: it stands on every rung, and
-    the first trial to beat it would be promoted to the end before any other was tried.
+    The expert pipeline, which a session always trains to its end, is no competitor here: it stands on every
+    rung, and the first trial to beat it would be promoted to the end before any other was tried.
     """
     rivals = list(enumerate(history.trials))[1:]
     rungs = sorted({rung(point.share) for _, trial in rivals for point in trial.curve}, reverse=True)
     for nominal in rungs:
         measured = [
-            (loss, index) for index, trial in rivals if (loss := trial.loss_at(nominal)) is not None
+            (loss, index) for index, trial in rivals if (loss := _loss_at(trial, nominal, rungs)) is not None
         ]
         for _, index in sorted(measured)[: len(measured) // reduction_factor]:
             trial = history.trials[index]
             if trial.is_open and rung(trial.curve[-1].share) == nominal:
                 yield index
+
+
+def _loss_at(trial: TrialView, nominal: int, rungs: Sequence[int]) -> float | None:
+    """Loss at a rung, infinite where the trial failed on its way there, None where it never was.
+
+    A failure counts on one rung only: counted on all, failures would let everybody else pass.
+    """
+    loss = trial.loss_at(nominal)
+    if loss is not None or not trial.outcome.is_failure:
+        return loss
+    last = rung(trial.curve[-1].share) if trial.curve else -math.inf
+    return math.inf if nominal == min((r for r in rungs if r > last), default=None) else None
 
 
 def _next_new(history: History, remaining: Remaining) -> int | None:
