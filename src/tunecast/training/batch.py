@@ -40,8 +40,8 @@ def collate(
 ) -> Batch:
     """Pad examples into a batch.
 
-    Decoder-only inputs are padded on the left: completions then end at the same position, and the few last positions
-    are all that needs logits.
+    Decoder-only inputs are padded on the left: completions then end at the same position, and the few last
+    positions are all that needs logits.
 
     Args:
         examples: At least one.

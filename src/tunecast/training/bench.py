@@ -110,9 +110,7 @@ class Bench:
     def plan(self, spec: TrialSpec) -> TrialPlan:
         """The course of a trial."""
         lengths = [example.tokens for example in self.training_examples(spec)]
-        return plan_trial(
-            lengths, spec.pipeline, seed=spec.seed, full_length_tokens=spec.full_length_tokens
-        )
+        return plan_trial(lengths, spec.pipeline, seed=spec.seed, full_length_tokens=spec.full_length_tokens)
 
 
 def validation_subset(
@@ -131,7 +129,7 @@ def validation_subset(
     for index in np.random.default_rng([seed, 2]).permutation(len(examples)):
         example = examples[int(index)]
         if len(chosen) >= minimum and tokens + example.tokens > token_limit:
-            continue
+            break  # passing over long examples to fill up with short ones would bias the choice
         chosen.append(example)
         tokens += example.tokens
     return tuple(chosen)

@@ -1,7 +1,7 @@
 """A trial's checkpoints: safetensors on disk, fsynced under a new name before anybody relies on them.
 
-A checkpoint is two files: the weights that are trained, and what only a continuation needs (optimiser state and
-position). The best point keeps just the first.
+A checkpoint is two files: the weights that are trained, and what only a continuation needs (optimiser state
+and position). The best point keeps just the first.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +60,8 @@ class CheckpointFolder:
             OSError: The disk is full or not writable; nothing is left under the final names.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        weights_hash = _save(self._weights(position.step), weights, {})
+        weights_path, state_path = self._weights(position.step), self._state(position.step)
+        weights_hash = _stage(weights_path, weights, {})
         about = {
             "step": position.step,
             "micro_batch_size": position.micro_batch_size,
@@ -67,7 +69,14 @@ class CheckpointFolder:
             "weights_hash": weights_hash,
             "scalars": dict(position.scalars),
         }
-        _save(self._state(position.step), optimizer, {"position": json.dumps(about)})
+        try:
+            _stage(state_path, optimizer, {"position": json.dumps(about)})
+        except BaseException:
+            _staged(weights_path).unlink(missing_ok=True)
+            raise
+        # The weights come first: a state without its weights would not be found, but would take up the disk.
+        for path in (weights_path, state_path):
+            _staged(path).replace(path)
         _sync_folder(self.folder)
         return weights_hash
 
@@ -113,6 +122,8 @@ class CheckpointFolder:
         """
         whole = set(continue_from)
         weights = whole | set(weights_of)
+        for leftover in self.folder.glob(".tmp*"):  # of a process killed while safetensors wrote
+            leftover.unlink(missing_ok=True)
         for file in self.folder.glob("*.safetensors*"):
             kind, _, rest = file.name.partition("-")
             step = rest.split(".")[0]
@@ -131,21 +142,42 @@ class CheckpointFolder:
         return self.folder / f"state-{step}.safetensors"
 
 
-def _save(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> str:
-    """Write under a temporary name, fsync, rename; return the content's SHA-256, shortened."""
+def _staged(path: Path) -> Path:
+    """The temporary name under which a file is written."""
+    return path.with_suffix(".safetensors.part")
+
+
+def _stage(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> str:
+    """Write under the temporary name and fsync; return the content's SHA-256, shortened.
+
+    Raises:
+        OSError: The disk is full or not writable; nothing is left.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    temporary = path.with_suffix(".safetensors.part")
+    temporary = _staged(path)
     try:
         save_file({key: tensor.detach().contiguous() for key, tensor in tensors.items()}, temporary, metadata)
         with temporary.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()[:16]
             os.fsync(stream.fileno())
-        temporary.replace(path)
+    except SafetensorError as error:
+        temporary.unlink(missing_ok=True)
+        raise _as_os_error(error, path) from error
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     return digest
+
+
+def _as_os_error(error: Exception, path: Path) -> OSError:
+    """What safetensors wraps in an exception of its own, as the system's error that it is."""
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    if found is None:
+        return OSError(f"{path}: {error}")
+    number = int(found[1])
+    return OSError(number, os.strerror(number), str(path))
 
 
 def _sync_folder(folder: Path) -> None:

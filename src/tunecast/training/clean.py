@@ -15,8 +15,8 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 def fingerprint(model: Any) -> str:
     """Hash of everything that a trial could have changed.
 
-    Weights and buffers (two checksums each, computed on their device), their types and ``requires_grad``; the class,
-    mode and hooks of every module; the model's configuration and its own attributes.
+    Weights and buffers (two checksums each, computed on their device), their types and ``requires_grad``; the
+    class, mode and hooks of every module; the model's configuration and its own attributes.
     """
     digest = hashlib.sha256()
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
@@ -31,7 +31,7 @@ def fingerprint(model: Any) -> str:
 
 
 def _checksum(tensor: Any) -> str:
-    """Plain and position-weighted sums of the raw bits; in chunks, since the 64-bit copy is up to 8 times larger."""
+    """Plain and position-weighted sums of the raw bits; in chunks, since the 64-bit copy is large."""
     import torch
 
     raw = tensor.detach().contiguous().view(-1)

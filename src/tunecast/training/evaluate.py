@@ -36,7 +36,8 @@ class ExampleScores:
         """Pool the examples into a score.
 
         Args:
-            interval_seed: Seed of the bootstrap over examples that gives the loss its 95% interval; None omits it.
+            interval_seed: Seed of the bootstrap over examples that gives the loss its 95% interval; None
+                omits it.
         """
         nats, tokens = float(self.nats.sum()), int(self.label_tokens.sum())
         low = high = None
@@ -104,5 +105,5 @@ class Evaluator:
             if not is_out_of_memory(error) or len(examples) == 1:
                 raise
         self._compute.free_memory()
-        self.batch_tokens //= 2
+        self.batch_tokens = len(examples) // 2 * examples[0].tokens
         return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from tunecast.records import Outcome, RunError
 
 __all__ = ["DivergedError", "describe_failure", "is_out_of_memory"]
@@ -18,7 +20,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception means that memory ran out, on whichever device."""
     from accelerate.utils.memory import should_reduce_batch_size
 
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return True
     text = str(error)
     return isinstance(error, Exception) and (

@@ -85,7 +85,7 @@ def _complete(
 
 
 def _stop_tokens(model: Any, tokenizer: Any) -> list[int]:
-    """The end-of-turn token that training taught, and whatever else the model's own configuration stops at."""
+    """The end-of-turn token that training taught, and whatever else the model itself stops at."""
     own = getattr(model.generation_config, "eos_token_id", None)
     listed = own if isinstance(own, list) else [own]
     return sorted({tokenizer.eos_token_id, *(token for token in listed if token is not None)})

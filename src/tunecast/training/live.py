@@ -1,7 +1,8 @@
 """A trial in memory: the training loop, which can stop after any step and go on as if it never had.
 
-Transformers' Trainer owns its data order, its evaluation and its checkpoints, and cannot pause in memory; this loop is
-what is left when those are ours. Optimisers, schedules, adapters and clipping come from torch, transformers and peft.
+Transformers' Trainer owns its data order, its evaluation and its checkpoints, and cannot pause in memory;
+this loop is what is left when those are ours. Optimisers, schedules, adapters and clipping come from torch,
+transformers and peft.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ __all__ = ["LiveTrial", "Segment"]
 
 @dataclass(frozen=True)
 class Segment:
-    """What happened between two points: ``train_loss`` in nats per label token, mean ``gradient_norm``, the time."""
+    """What happened between two points: nats per label token, the mean norm of gradients, the time."""
 
     train_loss: float
     gradient_norm: float
@@ -140,7 +141,8 @@ class LiveTrial:
         indices = self.plan.batches[self.step]
         while True:
             try:
-                return self._attempt(indices)
+                total, labels = self._accumulate(indices)
+                break
             except Exception as error:  # only memory is handled; the rest goes on up
                 if not is_out_of_memory(error) or self.micro_batch_size == 1:
                     raise
@@ -148,8 +150,15 @@ class LiveTrial:
             self._optimizer.zero_grad(set_to_none=True)
             self._compute.free_memory()
             self.micro_batch_size = math.ceil(min(self.micro_batch_size, len(indices)) / 2)
+        # A smaller micro-batch would not help the update, and a half-done one must not be repeated.
+        norm = self._update()
+        loss = total / max(labels, 1)
+        if not (math.isfinite(loss) and math.isfinite(norm)) or loss > self._explosion_nats:
+            raise DivergedError(f"step {self.step + 1}: loss {loss:.4g}, gradient norm {norm:.4g}")
+        return total, labels, norm
 
-    def _attempt(self, indices: ndarray) -> tuple[float, int, float]:
+    def _accumulate(self, indices: ndarray) -> tuple[float, int]:
+        """Gradients of one batch, micro-batch by micro-batch; its nats and its labels."""
         import torch
 
         examples = [self._examples[int(index)] for index in indices]
@@ -162,11 +171,7 @@ class LiveTrial:
                 nats = example_nats(self.model, batch).sum()
             (nats / max(labels, 1)).backward()
             total += nats.item()
-        norm = self._update()
-        loss = total / max(labels, 1)
-        if not (math.isfinite(loss) and math.isfinite(norm)) or loss > self._explosion_nats:
-            raise DivergedError(f"step {self.step + 1}: loss {loss:.4g}, gradient norm {norm:.4g}")
-        return total, labels, norm
+        return total, labels
 
     def _update(self) -> float:
         import torch
@@ -189,8 +194,8 @@ def _derived_seed(seed: int, step: int, micro_batch: int) -> int:
     return int(state[0] >> np.uint64(1))
 
 
-class _neftune:  # noqa: N801 (used as a function)
-    """Noise on input embeddings while training (Jain et al., arXiv 2310.05914), uniform in ±alpha / sqrt(L·d)."""
+class _neftune:
+    """Uniform noise in ±alpha / sqrt(L·d) on input embeddings while training (arXiv 2310.05914)."""
 
     def __init__(self, model: Any, alpha: float) -> None:
         self._embeddings = model.get_input_embeddings()

@@ -24,10 +24,10 @@ def build_optimizer(parameters: list[Parameter], pipeline: Pipeline) -> Optimize
     """
     name = str(pipeline.hyperparameters.get("optim", "adamw"))
     if name not in _BUILDERS:
-        raise ConfigurationError(f"optim={name}: there is no such optimiser.", f"Known: {', '.join(_BUILDERS)}.")
-    return _BUILDERS[name](
-        parameters, pipeline.number("learning_rate"), pipeline.number("weight_decay", 0.0)
-    )
+        raise ConfigurationError(
+            f"optim={name}: there is no such optimiser.", f"Known: {', '.join(_BUILDERS)}."
+        )
+    return _BUILDERS[name](parameters, pipeline.number("learning_rate"), pipeline.number("weight_decay", 0.0))
 
 
 def _adamw(parameters: list[Parameter], learning_rate: float, weight_decay: float) -> Optimizer:

@@ -1,7 +1,7 @@
 """What a trial will do, fixed before its first step: the order of batches, the schedule, the fidelity grid.
 
-Everything here is a pure function of (seed, example lengths, pipeline, full length), so that a resumed trial, in this
-process or another, sees the same batches at the same learning rates.
+Everything here is a pure function of (seed, example lengths, pipeline, full length), so that a resumed trial,
+in this process or another, sees the same batches at the same learning rates.
 """
 
 from __future__ import annotations
@@ -105,11 +105,11 @@ def _grid(tokens: np.ndarray, warmup_steps: int) -> tuple[int, ...]:
     targets = [tokens[-1] / 2**halvings for halvings in range(GRID_HALVINGS, -1, -1)]
     steps = sorted({int(np.searchsorted(tokens, target)) + 1 for target in targets})
     first = max(FIRST_MEASURED_STEP, warmup_steps + 1)
-    return tuple(step for step in steps if first <= step < total) + (total,)
+    return (*(step for step in steps if first <= step < total), total)
 
 
 def schedule(name: str, *, warmup_steps: int, total_steps: int) -> Callable[[int], float]:
-    """The learning rate's factor by step, as transformers defines it; stateless, so there is nothing to restore.
+    """The learning rate's factor by step, as transformers defines it; a function has no state to restore.
 
     Args:
         name: A scheduler of transformers: ``cosine``, ``linear``, ``constant``, ...
@@ -123,11 +123,8 @@ def schedule(name: str, *, warmup_steps: int, total_steps: int) -> Callable[[int
     from transformers import get_scheduler
 
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-    # transformers warns of a decaying schedule that is built before the first step; here no step ever follows.
     chosen = "constant_with_warmup" if name == "constant" and warmup_steps else name
-    built = get_scheduler(
-        chosen, optimizer, num_warmup_steps=warmup_steps, num_training_steps=total_steps
-    )
+    built = get_scheduler(chosen, optimizer, num_warmup_steps=warmup_steps, num_training_steps=total_steps)
     factor: Callable[[int], float] = built.lr_lambdas[0]
     return factor
 

@@ -1,4 +1,4 @@
-"""A worker's inside: the base model loaded once, one trial live on it at a time, and proof of cleanness between them."""
+"""A worker's inside: the base model loaded once, one trial live on it at a time, cleanness proved between."""
 
 from __future__ import annotations
 
@@ -82,17 +82,19 @@ class Runner:
 
         Returns:
             The point, or the outcome with which the trial ended; failures of the trial are never raised.
+
+        Raises:
+            OSError: A checkpoint cannot be written or read, which is not the trial's fault.
         """
         reset_peak(self.bench.device)
-        trainable = 0
         try:
-            live = self._made_live(spec, from_step)
-            trainable = live.trainable_parameters
-            segment = live.advance(to_step)
-            measured = self._measure(live, spec, segment)
+            measured = self._advanced(spec, from_step, to_step)
         except Exception as error:  # whatever breaks a trial is its outcome; the worker goes on
             outcome, record = describe_failure(error)
+            if isinstance(error, OSError) and outcome is not Outcome.OUT_OF_MEMORY:
+                raise
             measured = Measurement(spec.run, None, outcome, record)
+        trainable = self._live.trainable_parameters if self._live else 0
         if measured.outcome.is_failure:
             self.release()
         return replace(measured, trainable_parameters=trainable)
@@ -194,6 +196,11 @@ class Runner:
         self.release()
         return self._base
 
+    def _advanced(self, spec: TrialSpec, from_step: int, to_step: int) -> Measurement:
+        live = self._made_live(spec, from_step)
+        segment = live.advance(to_step)
+        return self._measure(live, spec, segment)
+
     def _made_live(self, spec: TrialSpec, from_step: int) -> LiveTrial:
         """The trial at ``from_step``: as it is, from its checkpoint, or trained anew from an earlier one."""
         if self._live is not None and self._live_spec == spec and self._live.step == from_step:
@@ -262,12 +269,11 @@ class Runner:
         if not math.isfinite(score.loss) or score.loss > spec.explosion_nats:
             error = RunError("DivergedError", f"validation loss {score.loss:.4g} at step {live.step}")
             return Measurement(spec.run, point, Outcome.DIVERGED, error, whole)
-        return Measurement(
-            spec.run, point, Outcome.COMPLETED if at_end else Outcome.PAUSED, validation=whole
-        )
+        return Measurement(spec.run, point, Outcome.COMPLETED if at_end else Outcome.PAUSED, validation=whole)
 
     def _split(self, name: str) -> tuple[EncodedExample, ...]:
-        return {"subset": self.bench.subset, "validation": self.bench.validation, "test": self.bench.test}[name]
+        bench = self.bench
+        return {"subset": bench.subset, "validation": bench.validation, "test": bench.test}[name]
 
     def _generate(self, model: Any, split: str, limit: int) -> tuple[SampleOutput, ...]:
         from tunecast.data import encode_prompt, reference
@@ -288,7 +294,9 @@ class Runner:
             model, self._tokenizer, prompts, self._compute, max_new_tokens=self.bench.max_new_tokens
         )
         return tuple(
-            SampleOutput(self._tokenizer.decode(prompt, skip_special_tokens=True), reference(example), "", text)
+            SampleOutput(
+                self._tokenizer.decode(prompt, skip_special_tokens=True), reference(example), "", text
+            )
             for example, prompt, text in zip(examples, prompts, texts, strict=True)
         )
 
