@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -12,12 +13,12 @@ from tunecast.errors import ConfigurationError, OutputError
 from tunecast.progress import Progress, Silent
 from tunecast.records import SessionRecord, stable_hash
 from tunecast.session.budget import Budget
-from tunecast.session.folder import OutputFolder
+from tunecast.session.folder import STORE_FILE, OutputFolder, disk_error
 from tunecast.session.settings import SessionSettings
 
 __all__ = ["resolve", "tune"]
 
-STORE_FILE = "runs.sqlite"
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 
 
 def tune(
@@ -27,7 +28,7 @@ def tune(
 
     Args:
         settings: The resolved configuration.
-        resume: Go on where a session in the same output folder left off; a new one is started where there is none.
+        resume: Go on where a session in the same output folder left off; where there is none, start one.
         progress: Told how far everything is.
 
     Returns:
@@ -45,6 +46,10 @@ def tune(
     folder = OutputFolder(Path(settings.output_dir))
     try:
         return _tune_in(folder, settings, resume, progress)
+    except OSError as error:
+        if error.errno in DISK_ERRORS:
+            raise disk_error(folder.path, str(error)) from error
+        raise
     finally:
         folder.close()
 
@@ -56,8 +61,8 @@ def resolve(settings: SessionSettings) -> dict[str, Any]:
         UserError: As :func:`tune`.
     """
     from tunecast.methods import pipeline_space
-    from tunecast.methods.space import expert_pipeline
     from tunecast.search import get_strategy
+    from tunecast.session.candidates import candidate_pipelines
     from tunecast.session.prepare import prepare_task
 
     Budget.parse(settings.budget)
@@ -65,10 +70,15 @@ def resolve(settings: SessionSettings) -> dict[str, Any]:
     _check_objective(settings.objective)
     prepared = prepare_task(settings, Silent())
     bench = prepared.bench
+    expert = candidate_pipelines(settings, bench.facts)[0]
     space = pipeline_space(bench.facts, settings.restrictions, seed=settings.seed)
     return {
         "configuration": settings.as_json(),
-        "model": {"name": bench.facts.name, "parameters": bench.facts.parameters, "family": bench.facts.family},
+        "model": {
+            "name": bench.facts.name,
+            "parameters": bench.facts.parameters,
+            "family": bench.facts.family,
+        },
         "data": {"name": prepared.task.dataset, "format": prepared.dataset.format}
         | {"examples": dict(prepared.dataset.examples), "train_tokens": bench.train_tokens},
         "device": bench.device,
@@ -76,7 +86,7 @@ def resolve(settings: SessionSettings) -> dict[str, Any]:
         "threads": bench.threads,
         "max_length": bench.max_length,
         "max_new_tokens": bench.max_new_tokens,
-        "expert": asdict(expert_pipeline(bench.facts, settings.restrictions)),
+        "expert": asdict(expert),
         "space": [str(parameter) for parameter in space.values()],
         "warnings": list(prepared.warnings),
     }
@@ -96,6 +106,7 @@ def _tune_in(
         if "record" in state:
             progress.log(f"The session in {folder.path} is complete.")
             return read_record(state["record"])
+    from tunecast.session.candidates import candidate_pipelines
     from tunecast.session.executor import LocalExecutor
     from tunecast.session.prepare import prepare_task
     from tunecast.session.session import Session
@@ -105,24 +116,42 @@ def _tune_in(
     for warning in prepared.warnings:
         progress.log(f"Note: {warning}")
     if state is None:
-        started = time.time()
-        identity = stable_hash([settings.as_json(), prepared.dataset.fingerprint, started])
-        folder.write_session({"id": identity, "configuration": settings.as_json(), "started_at": started})
+        state = _new_state(settings, prepared.dataset.fingerprint)
+    elif state["dataset_fingerprint"] != prepared.dataset.fingerprint:
+        raise ConfigurationError(
+            f"--resume: {settings.data} is not what the session began with.",
+            "Restore the data, or choose another --output-dir.",
+        )
+    candidates = candidate_pipelines(settings, prepared.bench.facts)
     with (
         Store.open(settings.store or folder.path / STORE_FILE) as store,
         LocalExecutor(prepared.bench, settings.workers, [folder.lock_descriptor]) as executor,
     ):
-        session = Session(settings, prepared, folder, store, executor, progress)
+        session = Session(settings, prepared, folder, store, executor, progress, state, candidates)
         record = session.run()
         _write_results(folder, store, record, settings)
     return record
 
 
-def _write_results(folder: OutputFolder, store: Any, record: SessionRecord, settings: SessionSettings) -> None:
+def _new_state(settings: SessionSettings, dataset_fingerprint: str) -> dict[str, Any]:
+    """What ``session.json`` holds from the moment when a session begins to measure."""
+    started = time.time()
+    return {
+        "id": stable_hash([settings.as_json(), dataset_fingerprint, started]),
+        "configuration": settings.as_json(),
+        "dataset_fingerprint": dataset_fingerprint,
+        "started_at": started,
+    }
+
+
+def _write_results(
+    folder: OutputFolder, store: Any, record: SessionRecord, settings: SessionSettings
+) -> None:
     """The model card, the report, and last ``session.json``, which marks the session as complete."""
     from tunecast.report import model_card, write_report
 
     runs = list(store.runs(session=record.id))
+    store.put_session(record.id, asdict(record))
     winner = record.contender(record.winner)
     run = next(run for run in runs if run.id == winner.run)
     card = model_card(record, run, base_model=settings.model)
@@ -144,7 +173,7 @@ def read_record(content: Mapping[str, Any]) -> SessionRecord:
         return TypeAdapter(SessionRecord).validate_python(content)
     except ValidationError as error:
         raise OutputError(
-            f"session.json holds a record that this version cannot read: {error.error_count()} fields differ.",
+            f"session.json holds a record that this version cannot read ({error.error_count()} fields).",
             "Choose another --output-dir.",
         ) from error
 

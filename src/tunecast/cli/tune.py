@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tunecast.errors import ConfigurationError
+from tunecast.errors import ConfigurationError, OutputError
 
 if TYPE_CHECKING:
     from tunecast.records import SessionRecord
@@ -26,8 +26,12 @@ def command(
     strategy: str = typer.Option(None, "--strategy", help="asha, random, fixed-expert or fixed-3e-4. [asha]"),
     objective: str = typer.Option(None, "--objective", help="loss, or the metric that decides. [loss]"),
     methods: str = typer.Option(None, "--methods", help="Allowed methods, such as lora,ia3. [all]"),
-    fix: list[str] = typer.Option([], "--fix", help="Fix a hyperparameter: lora_r=16. Repeatable."),
-    ranges: list[str] = typer.Option([], "--range", help="Narrow one: learning_rate=1e-5:1e-3. Repeatable."),
+    fix: Annotated[
+        list[str] | None, typer.Option("--fix", help="Fix a hyperparameter: lora_r=16. Repeatable.")
+    ] = None,
+    ranges: Annotated[
+        list[str] | None, typer.Option("--range", help="Narrow one: learning_rate=1e-5:1e-3. Repeatable.")
+    ] = None,
     epochs: float = typer.Option(None, "--epochs", help="Most passes over the training examples. [3]"),
     max_length: int = typer.Option(None, "--max-length", help="Longest sequence in tokens. [from the data]"),
     unique_examples: int = typer.Option(None, "--unique-examples", help="Training examples to use. [all]"),
@@ -41,8 +45,12 @@ def command(
     prompt_column: str = typer.Option(None, "--prompt-column", help="Column of the prompts. [detected]"),
     completion_column: str = typer.Option(None, "--completion-column", help="Column of the completions."),
     deterministic: bool = typer.Option(None, "--deterministic", help="Bit-equal results on a GPU too."),
-    trust_remote_code: bool = typer.Option(None, "--trust-remote-code", help="Run code that comes with models."),
-    config: Path = typer.Option(None, "--config", help="YAML file of these options; flags override it."),
+    trust_remote_code: bool = typer.Option(
+        None, "--trust-remote-code", help="Run code that comes with models."
+    ),
+    config: Annotated[
+        Path | None, typer.Option("--config", help="YAML file of these options; flags override it.")
+    ] = None,
     resume: bool = typer.Option(False, "--resume", help="Go on with the session in the output folder."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Print the resolved configuration and stop."),
     as_json: bool = typer.Option(False, "--json", help="Print the result as JSON on stdout."),
@@ -66,8 +74,10 @@ def command(
 
 
 def as_result(record: SessionRecord) -> dict[str, Any]:
-    """What ``--json`` prints."""
-    scores: dict[str, Any] = {}
+    """What ``--json`` prints; a contender of which no checkpoint was left to score is None."""
+    from tunecast.store.codec import for_others
+
+    scores: dict[str, Any] = {"zero_shot": None, "expert": None, "incumbent": None}
     for contender in record.contenders:
         score = contender.test
         by_loss = score.metric is None
@@ -78,7 +88,7 @@ def as_result(record: SessionRecord) -> dict[str, Any]:
             "high": score.loss_high if by_loss else score.metric_high,
         }
     incumbent = record.contender("incumbent")
-    return {
+    result: dict[str, Any] = {
         "incumbent": {
             "pipeline": {"method": incumbent.pipeline.method, **incumbent.pipeline.hyperparameters},
             "trial": incumbent.run,
@@ -90,6 +100,8 @@ def as_result(record: SessionRecord) -> dict[str, Any]:
         "output_dir": record.output_dir,
         "warnings": list(record.warnings),
     }
+    plain: dict[str, Any] = for_others(result)
+    return plain
 
 
 def print_record(record: SessionRecord) -> None:
@@ -99,11 +111,21 @@ def print_record(record: SessionRecord) -> None:
 
     table = Table(title=f"{record.task.dataset} on {record.task.model}: test scores")
     metric = record.objective if record.objective != "loss" else ""
-    for column in ("", "test loss", "95% interval", *([metric, "95% interval"] if metric else []), "pipeline"):
+    for column in (
+        "",
+        "test loss",
+        "95% interval",
+        *([metric, "95% interval"] if metric else []),
+        "pipeline",
+    ):
         table.add_column(column, justify="left" if column in ("", "pipeline") else "right")
     for contender in record.contenders:
         score = contender.test
-        row = [contender.name.replace("_", "-"), f"{score.loss:.4f}", _interval(score.loss_low, score.loss_high)]
+        row = [
+            contender.name.replace("_", "-"),
+            f"{score.loss:.4f}",
+            _interval(score.loss_low, score.loss_high),
+        ]
         if metric:
             row += [f"{score.metric:.4f}", _interval(score.metric_low, score.metric_high)]
         row.append(_pipeline_text(contender.pipeline.method, contender.pipeline.hyperparameters))
@@ -121,7 +143,9 @@ def _interval(low: float | None, high: float | None) -> str:
 def _pipeline_text(method: str, values: Any) -> str:
     if "learning_rate" not in values:
         return "no training"
-    text = f"{method}, learning rate {values['learning_rate']:g}, batch {values['per_device_train_batch_size']}"
+    text = (
+        f"{method}, learning rate {values['learning_rate']:g}, batch {values['per_device_train_batch_size']}"
+    )
     return text + (f", r={values['lora_r']}, alpha={values['lora_alpha']}" if "lora_r" in values else "")
 
 
@@ -133,38 +157,43 @@ def _merged(flags: dict[str, Any], config: Path | None) -> dict[str, Any]:
             values["fixed"] = {**values.get("fixed", {}), **dict(map(_fixed, value))}
         elif name == "ranges":
             values["ranges"] = {**values.get("ranges", {}), **dict(map(_range, value))}
-        elif name == "methods":
-            values["methods"] = tuple(part.strip() for part in value.split(",") if part.strip())
         else:
             values[name] = value
     return values
 
 
 def _settings(values: dict[str, Any], resume: bool) -> SessionSettings:
+    """The session's settings; a resumed session knows its own, and is told if other ones are given."""
+    from pydantic import TypeAdapter, ValidationError
+
     from tunecast.session.settings import SessionSettings
 
-    missing = [name for name in ("model", "data") if name not in values]
-    if missing and resume:
+    if resume:
         values = {**_earlier(values.get("output_dir", SessionSettings.output_dir)), **values}
-        missing = [name for name in ("model", "data") if name not in values]
+    missing = [name for name in ("model", "data") if name not in values]
     if missing:
         raise ConfigurationError(
             f"{' and '.join(f'--{name}' for name in missing)} missing.",
             "Say for example: tunecast tune --model smollm2 --data train.jsonl --budget 30m",
         )
-    if isinstance(values.get("methods"), str | list):
-        given = values["methods"]
-        values["methods"] = tuple(given.split(",") if isinstance(given, str) else given)
-    values["ranges"] = {name: tuple(pair) for name, pair in dict(values.get("ranges", {})).items()}
-    return SessionSettings(**values)
+    if isinstance(methods := values.get("methods"), str):
+        values["methods"] = tuple(part.strip() for part in methods.split(",") if part.strip())
+    try:
+        return TypeAdapter(SessionSettings).validate_python(values)
+    except ValidationError as error:
+        wrong = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+        raise ConfigurationError(f"The configuration is wrong: {'; '.join(wrong)}.") from None
 
 
 def _earlier(output_dir: str) -> dict[str, Any]:
     """The configuration of the session in a folder, so that ``--resume`` needs no other flag."""
     file = Path(output_dir) / "session.json"
-    if not file.is_file():
+    try:
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))["configuration"]
+    except OSError:  # there is none, or the folder cannot be used, which is reported when it is opened
         return {}
-    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))["configuration"]
+    except (ValueError, KeyError):
+        raise OutputError(f"{file} is damaged.", "Choose another --output-dir.") from None
     return found
 
 
@@ -175,13 +204,16 @@ def _read_config(path: Path) -> dict[str, Any]:
 
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigurationError(f"--config: there is no file {path}.") from None
-    except yaml.YAMLError as error:
+    except OSError as error:
+        raise ConfigurationError(f"--config {path} cannot be read: {error.strerror}.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"--config {path} is not YAML: {error}") from None
     if not isinstance(content, dict):
-        raise ConfigurationError(f"--config {path}: expected names and values, found {type(content).__name__}.")
-    values = {str(name).replace("-", "_"): value for name, value in content.items()}
+        raise ConfigurationError(
+            f"--config {path}: expected names and values, found {type(content).__name__}."
+        )
+    flags = {"fix": "fixed", "range": "ranges"}
+    values = {flags.get(str(name), str(name).replace("-", "_")): value for name, value in content.items()}
     known = {item.name for item in fields(SessionSettings)}
     unknown = sorted(set(values) - known)
     if unknown:

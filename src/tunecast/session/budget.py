@@ -50,7 +50,7 @@ class Budget:
             if time:
                 return cls("seconds", _positive(float(time[1]) * _UNITS[time[2]]), text)
             if counted:
-                amount = _positive(float(counted[1]) * _MULTIPLES[counted[2]])
+                amount = float(_whole(float(counted[1]) * _MULTIPLES[counted[2]]))
                 return cls("tokens" if counted[3] == "tokens" else "trials", amount, text)
         except ValueError:
             pass
@@ -67,6 +67,12 @@ class Budget:
         """Part of the budget that is left, 0 to 1."""
         spent = {"seconds": used.seconds, "tokens": used.tokens, "trials": used.trials}[self.kind]
         return max(0.0, 1.0 - spent / self.amount)
+
+
+def _whole(value: float) -> int:
+    if value != int(value):
+        raise ValueError("tokens and trials are counted in whole numbers")
+    return int(_positive(value))
 
 
 def _positive(value: float) -> float:

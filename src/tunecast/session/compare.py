@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -45,7 +46,7 @@ class _Finalist:
 
 
 class _Judge:
-    """Compares scores by the session's objective."""
+    """Compares scores by the session's objective; of equal metrics the lower loss is better."""
 
     def __init__(self, objective: str) -> None:
         self.metric = "" if objective == "loss" else objective
@@ -54,12 +55,13 @@ class _Judge:
 
             self._sign = -1.0 if get_metric(self.metric).higher_is_better else 1.0
 
-    def badness(self, score: Score) -> float:
+    def badness(self, score: Score) -> tuple[float, ...]:
         """Lower is better."""
+        loss = score.loss if math.isfinite(score.loss) else math.inf
         if not self.metric:
-            return score.loss
+            return (loss,)
         assert score.metric is not None
-        return self._sign * score.metric
+        return self._sign * score.metric, loss
 
 
 def compare(
@@ -87,12 +89,12 @@ def compare(
     incumbent = _choose_incumbent(trials, judge, ask, progress) or base
     contenders = [base]
     expert = trials[0]
-    if expert.run is not None and expert.run.best_point is not None:
-        contenders.append(_Finalist("expert", expert.run, expert, expert.run.best_point.step))
+    if expert.run is not None and expert.best_point is not None:
+        contenders.append(_Finalist("expert", expert.run, expert, expert.best_point.step))
     contenders.append(replace(incumbent, name="incumbent"))
     scored = _score_all(contenders, judge, prepared, settings.seed, ask, progress)
-    # Of equals the incumbent is delivered: it comes last, and min takes the first.
-    winner = min(reversed(contenders), key=lambda contender: judge.badness(scored[contender.name].score))
+    # Where the incumbent is the expert pipeline or the base model itself, that one wins: min takes the first.
+    winner = min(contenders, key=lambda contender: judge.badness(scored[contender.name].score))
     for contender in contenders:
         store.set_scores(contender.run.id, test=scored[contender.name].score)
     progress.start("Saving the winner")
@@ -126,12 +128,12 @@ def compare(
 def _choose_incumbent(trials: Trials, judge: _Judge, ask: Ask, progress: Progress) -> _Finalist | None:
     """The best of the few leading checkpoints on the whole validation set, None where nothing was trained.
 
-    Points were scored on a small subset; scoring the leaders again on more examples keeps the luckiest from winning.
+    Points were scored on a small subset; more examples keep the luckiest from winning.
     """
     candidates = [
-        _Finalist("incumbent", trial.run, trial, trial.run.best_point.step)
+        _Finalist("incumbent", trial.run, trial, trial.best_point.step)
         for trial in trials
-        if trial.run is not None and trial.run.best_point is not None
+        if trial.run is not None and trial.best_point is not None
     ]
     candidates.sort(key=_subset_loss)
     finalists = candidates[:FINALISTS]
@@ -216,7 +218,7 @@ def _deliver(winner: _Finalist, prepared: PreparedTask, folder: OutputFolder, as
 
 
 def _base_location(prepared: PreparedTask) -> str:
-    """Where the saved adapter finds its base: beside it for a converted GGUF, else where the user's model lies."""
+    """Where the saved adapter finds its base: beside it for a converted GGUF, else the user's model."""
     model = prepared.bench.model
     if model.converted:
         return "base"

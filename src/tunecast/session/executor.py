@@ -14,9 +14,20 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
 from tunecast.errors import ModelError
-from tunecast.session.requests import Broken, Ready, Request
+from tunecast.session.requests import Broken, Ready
 
-__all__ = ["Crash", "LocalExecutor", "Workplace"]
+__all__ = ["Crash", "Job", "LocalExecutor", "Workplace"]
+
+STARTS = 3
+"""How often a worker is started before it counts as one that cannot be."""
+STANDARD_ERROR = 2
+
+
+class Job(Protocol):
+    """Something for a worker to do."""
+
+    def perform(self, opened: Any, /) -> Any:
+        """Do it with what the workplace's ``open`` returned."""
 
 
 class Workplace(Protocol):
@@ -54,13 +65,14 @@ class LocalExecutor:
     Args:
         bench: What every worker opens.
         workers: Number of slots.
-        inherited: File descriptors that workers hold open as long as they live, such as the lock of the output folder.
+        inherited: File descriptors that workers hold open as long as they live, such as the lock of the
+            output folder.
     """
 
     def __init__(self, bench: Workplace, workers: int, inherited: Sequence[int] = ()) -> None:
         self._bench = bench
         self._inherited = tuple(inherited)
-        self._setup: list[Request] = []
+        self._setup: list[Job] = []
         self._workers = [self._start() for _ in range(workers)]
         self._busy: set[int] = set()
 
@@ -76,13 +88,14 @@ class LocalExecutor:
         Raises:
             ModelError: The model cannot be loaded.
         """
-        return [worker.ready() for worker in self._workers][0]
+        answers = [self._made_ready(slot) for slot in range(len(self._workers))]
+        return answers[0]
 
     def idle(self) -> list[int]:
         """Slots that wait for a request."""
         return [slot for slot in range(len(self._workers)) if slot not in self._busy]
 
-    def submit(self, slot: int, request: Request) -> None:
+    def submit(self, slot: int, request: Job) -> None:
         """Give an idle slot something to do."""
         self._busy.add(slot)
         # A worker that has just died is found by wait(), like one that dies later.
@@ -90,7 +103,7 @@ class LocalExecutor:
             self._workers[slot].connection.send(request)
 
     def wait(self, timeout: float | None = None) -> list[tuple[int, Any]]:
-        """Answers that have come: (slot, answer), where the answer is a :class:`Crash` for a worker that died.
+        """Answers that have come: (slot, answer); the answer of a worker that died is a :class:`Crash`.
 
         Args:
             timeout: Longest wait in seconds; None waits for the first answer.
@@ -107,7 +120,7 @@ class LocalExecutor:
                 answers.append((slot, self._restart(slot)))
         return answers
 
-    def call(self, request: Request, slot: int = 0) -> Any:
+    def call(self, request: Job, slot: int = 0) -> Any:
         """Submit to an idle slot and wait for its answer."""
         self.submit(slot, request)
         while True:
@@ -115,7 +128,7 @@ class LocalExecutor:
                 if answered == slot:
                     return answer
 
-    def setup(self, request: Request) -> None:
+    def setup(self, request: Job) -> None:
         """Perform a request on every worker, and on every later one before anything else."""
         self._setup.append(request)
         for slot in range(len(self._workers)):
@@ -132,17 +145,31 @@ class LocalExecutor:
             worker.stop()
 
     def _start(self) -> _Worker:
-        worker = _Worker(self._bench, self._inherited)
-        return worker
+        return _Worker(self._bench, self._inherited)
 
     def _restart(self, slot: int) -> Crash:
         crash = Crash(self._workers[slot].stop())
         self._workers[slot] = self._start()
-        self._workers[slot].ready()
-        for request in self._setup:
-            self._workers[slot].connection.send(request)
-            self._workers[slot].connection.recv()
+        self._made_ready(slot)
         return crash
+
+    def _made_ready(self, slot: int) -> Ready:
+        """Wait for a slot's worker; one that dies before it could do anything is started again."""
+        for _ in range(STARTS):
+            worker = self._workers[slot]
+            try:
+                ready = worker.ready()
+                for request in self._setup:
+                    worker.connection.send(request)
+                    worker.connection.recv()
+                return ready
+            except (EOFError, BrokenPipeError, ConnectionResetError):
+                crash = Crash(worker.stop())
+                self._workers[slot] = self._start()
+        raise ModelError(
+            f"The base model cannot be loaded: {crash.text}, {STARTS} times in a row.",
+            "Check the model and the free memory.",
+        )
 
 
 class _Worker:
@@ -152,22 +179,28 @@ class _Worker:
         ours, theirs = socket.socketpair()
         environment = {**os.environ, "OMP_NUM_THREADS": str(bench.threads), "TOKENIZERS_PARALLELISM": "false"}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tunecast.session.worker", str(theirs.fileno())],
+            [sys.executable, "-m", "tunecast.session.worker", str(theirs.fileno()), str(os.getpid())],
             pass_fds=(theirs.fileno(), *inherited),
             env=environment,
             stdin=subprocess.DEVNULL,
+            stdout=STANDARD_ERROR,  # the session's own stdout belongs to --json
         )
         theirs.close()
         self.connection: Connection = Connection(ours.detach())
-        self.connection.send(bench)
+        # A worker that dies at once is found by ready(), like one that dies while it loads.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.connection.send(bench)
         self._ready: Ready | None = None
 
     def ready(self) -> Ready:
+        """Wait until the workplace is open.
+
+        Raises:
+            ModelError: It cannot be opened.
+            EOFError, ConnectionResetError: The process died.
+        """
         if self._ready is None:
-            try:
-                answer = self.connection.recv()
-            except EOFError:
-                answer = Broken("Crash", f"the worker ended with exit code {self._process.wait()}", False)
+            answer = self.connection.recv()
             if isinstance(answer, Broken):
                 raise ModelError(
                     f"The base model cannot be loaded: {answer.text}", "Check the model and the free memory."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -12,8 +13,11 @@ from typing import Any
 
 from tunecast.errors import OutputError
 
-__all__ = ["OutputFolder"]
+__all__ = ["STORE_FILE", "OutputFolder", "disk_error"]
 
+SESSION_FILE = "session.json"
+LOCK_FILE = ".lock"
+STORE_FILE = "runs.sqlite"
 LOCK_PATIENCE_SECONDS = 8.0
 """Workers of a killed session leave within a few seconds; a resumed one waits for them."""
 
@@ -27,14 +31,8 @@ class OutputFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise OutputError(
-                f"--output-dir {path} cannot be written: {error.strerror}.", "Choose another folder."
-            ) from error
-        self._acquire()
+        self._found = self._names()
+        self._lock = self._acquired()
 
     @property
     def lock_descriptor(self) -> int:
@@ -42,7 +40,9 @@ class OutputFolder:
         return self._lock
 
     def close(self) -> None:
-        """Give the lock back."""
+        """Give the lock back; a folder in which no session has begun is left as it was found."""
+        if not (self.path / SESSION_FILE).is_file():
+            self._clear()
         os.close(self._lock)
 
     def trial(self, run: str) -> Path:
@@ -55,7 +55,7 @@ class OutputFolder:
         Raises:
             OutputError: The file is not what this program wrote.
         """
-        file = self.path / "session.json"
+        file = self.path / SESSION_FILE
         if not file.is_file():
             return None
         try:
@@ -66,7 +66,7 @@ class OutputFolder:
 
     def write_session(self, content: Mapping[str, Any]) -> None:
         """Replace ``session.json`` in one step."""
-        self.write_text("session.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        self.write_text(SESSION_FILE, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
     def write_text(self, name: str, text: str) -> None:
         """Replace a file in one step, durably.
@@ -86,20 +86,58 @@ class OutputFolder:
             temporary.unlink(missing_ok=True)
             raise disk_error(self.path, str(error)) from error
 
-    def _acquire(self) -> None:
+    def _acquired(self) -> int:
+        """The descriptor of the locked lock file."""
         patience = time.monotonic() + LOCK_PATIENCE_SECONDS
         while True:
+            lock = self._opened()
             try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
+                os.close(lock)
                 if time.monotonic() > patience:
-                    os.close(self._lock)
                     raise OutputError(
                         f"--output-dir {self.path} is in use by another session.",
                         "Wait for it to end, or choose another folder.",
                     ) from None
                 time.sleep(0.2)
+                continue
+            if self._is_current(lock):
+                return lock
+            os.close(lock)
+
+    def _names(self) -> set[str] | None:
+        """What is in the folder, None where there is no such folder yet."""
+        try:
+            return set(os.listdir(self.path))
+        except OSError:  # a folder that cannot be used is reported when it is opened
+            return None
+
+    def _opened(self) -> int:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            return os.open(self.path / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise OutputError(
+                f"--output-dir {self.path} cannot be written: {error.strerror}.", "Choose another folder."
+            ) from error
+
+    def _is_current(self, lock: int) -> bool:
+        """Whether the locked file still has its name: who held it before may have cleared the folder."""
+        try:
+            return os.path.samestat(os.fstat(lock), os.stat(self.path / LOCK_FILE))
+        except FileNotFoundError:
+            return False
+
+    def _clear(self) -> None:
+        """Remove what has come into the folder, and the folder itself where it was not there before."""
+        store = [STORE_FILE + suffix for suffix in ("", "-wal", "-shm", "-journal")]
+        for name in (*store, f".{SESSION_FILE}.part", LOCK_FILE):
+            if name not in (self._found or ()):
+                (self.path / name).unlink(missing_ok=True)
+        if self._found is None:
+            with contextlib.suppress(OSError):  # it is not empty: somebody else put something there
+                self.path.rmdir()
 
 
 def disk_error(path: Path, reason: str) -> OutputError:

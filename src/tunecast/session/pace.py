@@ -10,7 +10,7 @@ __all__ = ["Pace"]
 UPPER_QUANTILE = 1.2816
 """Standard deviations above the mean that hold 90% of a normal distribution."""
 FIRST_GUESS_FACTOR = {"full": 1.8, "lora": 1.0, "ia3": 1.0}
-"""Seconds per token relative to the expert pipeline, before a method was measured: what backward passes it needs."""
+"""Seconds per token relative to the expert pipeline before a method was measured: its backward passes."""
 OTHER_METHOD = 1.5
 UNMEASURED_SPREAD = 0.3
 LEAST_SPREAD = 0.05

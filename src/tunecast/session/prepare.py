@@ -107,7 +107,8 @@ def prepare_task(settings: SessionSettings, progress: Progress) -> PreparedTask:
     )
     progress.finish(
         f"{dataset.name}: {len(dataset.train)} train, {len(dataset.validation)} validation, "
-        f"{len(dataset.test)} test examples ({dataset.format}); {facts.name}: {facts.parameters / 1e6:.1f}M parameters"
+        f"{len(dataset.test)} test examples ({dataset.format}); "
+        f"{facts.name}: {facts.parameters / 1e6:.1f}M parameters"
     )
     task = Task(dataset.name, facts.name, settings.objective)
     return PreparedTask(bench, task, describe_dataset(dataset, tokenizer), tuple(warnings))
@@ -125,7 +126,9 @@ def choose_device(wanted: str) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     kind = wanted.partition(":")[0]
     if kind not in ("cpu", "cuda") or (kind == "cuda" and not torch.cuda.is_available()):
-        raise ConfigurationError(f"--device {wanted}: there is no such device here.", "Use auto, cpu or cuda.")
+        raise ConfigurationError(
+            f"--device {wanted}: there is no such device here.", "Use auto, cpu or cuda."
+        )
     return wanted
 
 

@@ -1,14 +1,14 @@
-"""The tuning session: measure zero-shot and the expert, let the strategy spend the budget, finish the leader, compare."""
+"""The tuning session: zero-shot, expert, search within the budget, the leader's end, comparison."""
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from tunecast.errors import BudgetError
-from tunecast.methods import pipeline_space, sample_pipelines
-from tunecast.methods.space import expert_pipeline
+from tunecast.errors import BudgetError, ModelError
 from tunecast.progress import Progress, SessionStatus, TrialStatus
 from tunecast.records import ZERO_SHOT, Outcome, Pipeline, Run, RunError, Score, SessionRecord
 from tunecast.search import Remaining, Strategy, get_strategy, leader
@@ -30,11 +30,15 @@ __all__ = ["Session"]
 
 SHARE_OF_BUDGET = 0.25
 """A full length is at most this part of what the budget affords."""
-CANDIDATES = 256
 LEAST_STEPS = 4
 SMALLEST_BATCH = 4
 CALIBRATION_SECONDS = 3.0
+CALIBRATION_SHARE = 0.05
+"""Measuring the speed takes at most this part of a budget in seconds."""
+ALLOWANCE = 1.5
+"""A budget that is named as sufficient leaves this much for a machine that is busier next time."""
 CRASHES_FORGIVEN = 1
+DISK_ERRORS = ("OSError", "SafetensorError")
 
 
 class Session:
@@ -47,6 +51,8 @@ class Session:
         store: Where runs are committed.
         executor: The workers.
         progress: Told how far everything is.
+        state: What ``session.json`` holds, or is to hold once the session has begun.
+        candidates: The pipelines that may be tried; the first is the expert pipeline.
     """
 
     def __init__(
@@ -57,6 +63,8 @@ class Session:
         store: Store,
         executor: LocalExecutor,
         progress: Progress,
+        state: Mapping[str, Any],
+        candidates: Sequence[Pipeline],
     ) -> None:
         self._settings = settings
         self._prepared = prepared
@@ -66,7 +74,8 @@ class Session:
         self._progress = progress
         self._budget = Budget.parse(settings.budget)
         self._strategy: Strategy = get_strategy(settings.strategy)
-        self._state: dict[str, Any] = folder.read_session() or {}
+        self._state = dict(state)
+        self._candidates = candidates
         self._crashes: dict[tuple[int, int], int] = {}
         self._submitted: dict[int, float] = {}
         self._activity = ""
@@ -83,7 +92,7 @@ class Session:
         ready = self._executor.ready()
         self._surroundings = Surroundings(ready.machine, ready.versions)
         self._progress.finish(f"{ready.loading_seconds:.1f} s, outside the budget")
-        self._used_before = float(self._state.get("used_seconds", 0.0))
+        self._used_before = self._seconds_before()
         self._clock_start = time.monotonic()
         self._fix_full_length()
         self._use_validation()
@@ -113,6 +122,7 @@ class Session:
 
         Raises:
             OutputError: The disk takes no more.
+            ModelError: The worker died again and again.
             RuntimeError: The worker cannot answer.
         """
         for _ in range(1 + CRASHES_FORGIVEN):
@@ -120,7 +130,10 @@ class Session:
             if not isinstance(answer, Crash):
                 break
         if isinstance(answer, Crash):
-            raise RuntimeError(answer.text)
+            raise ModelError(
+                f"{answer.text.capitalize()}, {1 + CRASHES_FORGIVEN} times in a row.",
+                "Free some memory and go on with --resume; what was measured so far is kept.",
+            )
         if isinstance(answer, Broken):
             self._raise_broken(answer)
         return answer
@@ -128,6 +141,13 @@ class Session:
     @property
     def _id(self) -> str:
         return str(self._state["id"])
+
+    def _seconds_before(self) -> float:
+        """Seconds of the budget that earlier processes of this session used, as far as they could tell."""
+        committed = [
+            point.elapsed_seconds for run in self._store.runs(session=self._id) for point in run.curve
+        ]
+        return max([float(self._state.get("used_seconds", 0.0)), *committed])
 
     def _elapsed(self) -> float:
         return self._used_before + time.monotonic() - self._clock_start
@@ -146,37 +166,38 @@ class Session:
 
     def _measured_length(self) -> tuple[int, float]:
         """Full length in tokens, and the measured seconds per token."""
-        bench = self._prepared.bench
-        wanted = int(self._settings.epochs * bench.train_tokens)
+        spec = self._spec(self._candidates[0], 1)
+        lengths = [example.tokens for example in self._prepared.bench.training_examples(spec)]
+        wanted = max(1, int(self._settings.epochs * sum(lengths)))
         self._progress.start("Measuring the training speed")
-        spec = self._spec(self._expert(), max(wanted, 1))
-        speed = float(self.ask(Calibrate(spec, CALIBRATION_SECONDS)))
+        share = CALIBRATION_SHARE * (self._budget.seconds or 0.0)
+        spec = replace(spec, full_length_tokens=wanted)
+        speed = float(self.ask(Calibrate(spec, min(CALIBRATION_SECONDS, share))))
         self._progress.finish(f"{speed:,.0f} tokens/s")
-        affordable = {
-            "seconds": self._budget.amount * speed,
-            "tokens": self._budget.amount,
-            "trials": float("inf"),
-        }[self._budget.kind]
-        full_length = int(min(wanted, SHARE_OF_BUDGET * affordable))
-        mean = bench.train_tokens / len(bench.train)
-        least = LEAST_STEPS * SMALLEST_BATCH * mean
-        if full_length < min(least, wanted):
-            needed = least / SHARE_OF_BUDGET
-            example = f"{needed / speed:.0f}s" if self._budget.kind == "seconds" else f"{needed:.0f}-tokens"
+        left = self._budget.amount - self._elapsed()
+        affordable = {"seconds": left * speed, "tokens": self._budget.amount, "trials": math.inf}
+        full_length = int(min(wanted, SHARE_OF_BUDGET * affordable[self._budget.kind]))
+        mean = sum(lengths) / len(lengths)
+        least = min(LEAST_STEPS * SMALLEST_BATCH * mean, wanted)
+        if full_length < least:
             raise BudgetError(
                 f"--budget {self._budget.text} does not suffice for {LEAST_STEPS} optimiser steps "
                 f"(measured: {speed:,.0f} tokens/s, {mean:.0f} tokens per example).",
-                f"Give at least --budget {example}, or a smaller model.",
+                f"Give at least --budget {self._enough(least / SHARE_OF_BUDGET, speed)}, or a smaller model.",
             )
         return full_length, 1 / speed
+
+    def _enough(self, tokens: float, speed: float) -> str:
+        """A budget that suffices for so many tokens."""
+        if self._budget.kind == "tokens":
+            return f"{math.ceil(tokens)}-tokens"
+        return f"{math.ceil(ALLOWANCE * (self._elapsed() + tokens / speed))}s"
 
     def _use_validation(self) -> None:
         """Choose the validation examples that the full length can afford, and tell every worker."""
         bench = self._prepared.bench
         subset, validation = affordable_validation(bench, self._full_length, self._settings.seed)
-        self._prepared = replace(
-            self._prepared, bench=replace(bench, subset=subset, validation=validation)
-        )
+        self._prepared = replace(self._prepared, bench=replace(bench, subset=subset, validation=validation))
         self._executor.setup(UseValidation(subset, validation))
 
     def _measure_zero_shot(self) -> Run:
@@ -216,7 +237,7 @@ class Session:
         self._trials = Trials(
             self._id,
             self._prepared,
-            self._candidates(),
+            self._candidates,
             self._folder,
             self._store,
             seed=self._settings.seed,
@@ -226,21 +247,12 @@ class Session:
             explosion_nats=explosion_nats(start, bench.facts.vocabulary),
         )
         self._trials.restore()
-
-    def _candidates(self) -> list[Pipeline]:
-        """The expert pipeline, the same at 3e-4 where a strategy asks for it, and a seeded sample of the space."""
-        expert = self._expert()
-        first = [expert]
-        if self._settings.strategy == "fixed-3e-4":
-            first.append(Pipeline(expert.method, {**expert.hyperparameters, "learning_rate": 3e-4}))
-        space = pipeline_space(
-            self._prepared.bench.facts, self._settings.restrictions, seed=self._settings.seed
-        )
-        sampled = [p for p in sample_pipelines(space, CANDIDATES) if p not in first]
-        return first + sampled
-
-    def _expert(self) -> Pipeline:
-        return expert_pipeline(self._prepared.bench.facts, self._settings.restrictions)
+        for trial in self._trials:
+            seen = 0
+            for point in trial.curve:
+                tokens, seen = point.tokens_seen - seen, point.tokens_seen
+                method = trial.spec.pipeline.method
+                self._pace.learn(method, tokens, point.training.wall, point.evaluation.wall)
 
     def _unique_examples(self) -> int:
         available = len(self._prepared.bench.train)
@@ -309,13 +321,12 @@ class Session:
         ahead = leader(self._trials.history(self._pace)) if reserve else None
         if self._budget.kind == "trials":
             return trial.run is not None or used.trials < self._budget.amount
+        reserved = [self._trials[ahead]] if ahead not in (None, index) and self._is_open(ahead) else []
         if self._budget.kind == "tokens":
-            rest = self._trials[ahead].tokens_to_end if ahead not in (None, index) else 0
+            rest = sum(other.tokens_to_end for other in reserved)
             return used.tokens + trial.tokens_to_next + rest <= self._budget.amount
         needed = self._pace.upper(trial.spec.pipeline.method, trial.tokens_to_next)
-        if ahead is not None and ahead != index and self._is_open(ahead):
-            other = self._trials[ahead]
-            needed += self._pace.upper(other.spec.pipeline.method, other.tokens_to_end)
+        needed += sum(self._pace.upper(t.spec.pipeline.method, t.tokens_to_end) for t in reserved)
         return used.seconds + needed <= self._budget.amount
 
     def _advance_all(self, slots: dict[int, int]) -> None:
@@ -340,9 +351,10 @@ class Session:
             index = slots.pop(slot)
             if isinstance(answer, Broken):
                 self._raise_broken(answer)
-            if isinstance(answer, Crash):
+            elif isinstance(answer, Crash):
                 self._handle_crash(index, answer)
             else:
+                self._refuse_unwritten(answer)
                 self._commit(slot, index, answer)
         self._show()
 
@@ -359,14 +371,12 @@ class Session:
             self._pace.learn(method, measured.point.tokens_seen - before, training, other)
         self._save_state()
         ahead = leader(self._trials.history(self._pace))
-        best = min(
-            (i for i, t in enumerate(self._trials) if t.run and t.run.best_point),
-            key=lambda i: self._trials[i].run.best_point.validation.loss,  # type: ignore[union-attr]
-            default=None,
-        )
+        points = [(point.validation.loss, i) for i, t in enumerate(self._trials) if (point := t.best_point)]
+        best = min(points)[1] if points else None
         spare = {i for i in (ahead, best) if i is not None}
         for run in self._trials.limit_disk(self._settings.keep_gb * 1e9, spare):
-            self._progress.log(f"Dropped the checkpoint of trial {run}: --keep-gb {self._settings.keep_gb:g}.")
+            limit = f"--keep-gb {self._settings.keep_gb:g}"
+            self._progress.log(f"Dropped the checkpoint of trial {run}: {limit}.")
 
     def _handle_crash(self, index: int, crash: Crash) -> None:
         trial = self._trials[index]
@@ -380,6 +390,11 @@ class Session:
         outcome = Outcome.OUT_OF_MEMORY if crash.exit_code == -9 else Outcome.FAILED
         error = RunError("WorkerCrash", crash.text)
         self._trials.fail(index, outcome, error, self._surroundings, self._elapsed())
+
+    def _refuse_unwritten(self, measured: Measurement) -> None:
+        """A checkpoint that could not be written says nothing about the pipeline, and is no outcome."""
+        if measured.error is not None and measured.error.kind in DISK_ERRORS:
+            raise disk_error(self._folder.path, measured.error.text)
 
     def _raise_broken(self, broken: Broken) -> None:
         if broken.system:

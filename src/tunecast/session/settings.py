@@ -12,6 +12,9 @@ from tunecast.records import Scalar
 
 __all__ = ["SessionSettings"]
 
+POSITIVE = ("epochs", "workers", "keep_gb", "max_length", "unique_examples", "threads")
+DTYPES = ("auto", "bfloat16", "float32")
+
 
 @dataclass(frozen=True)
 class SessionSettings:
@@ -68,9 +71,14 @@ class SessionSettings:
     trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "workers", "keep_gb"):
-            if getattr(self, name) <= 0:
-                raise ConfigurationError(f"--{name.replace('_', '-')} must be positive, not {getattr(self, name)}.")
+        for name in POSITIVE:
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigurationError(f"--{name.replace('_', '-')} must be positive, not {value}.")
+        if self.seed < 0:
+            raise ConfigurationError(f"--seed must not be negative, as {self.seed} is.")
+        if self.dtype not in DTYPES:
+            raise ConfigurationError(f"--dtype: there is no {self.dtype!r}.", f"Use {', '.join(DTYPES)}.")
 
     @property
     def restrictions(self) -> Restrictions:

@@ -1,4 +1,4 @@
-"""What a tuning session and a collection do alike: affordable validation, the limit of a loss, a new record."""
+"""What a session and a collection do alike: affordable validation, the limit of a loss, a new record."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -72,6 +73,18 @@ class Trial:
         return self.plan.tokens_at(step) - self.plan.tokens_at(self.step)
 
     @property
+    def tokens_spent(self) -> int:
+        """Training tokens that went into it; a step under way, or one that failed, counts whole."""
+        unmeasured = self.running or self.outcome.is_failure
+        return self.plan.tokens_at(self.next_step if unmeasured and self.next_step else self.step)
+
+    @property
+    def best_point(self) -> Point | None:
+        """Its best point with a finite loss, None where there is none."""
+        best = self.run.best_point if self.run else None
+        return best if best and math.isfinite(best.validation.loss) else None
+
+    @property
     def checkpoints(self) -> CheckpointFolder:
         """Its folder."""
         return CheckpointFolder(Path(self.spec.folder))
@@ -138,8 +151,7 @@ class Trials:
 
     def used(self, seconds: float) -> Used:
         """What the trials have spent."""
-        tokens = sum(trial.curve[-1].tokens_seen for trial in self._all if trial.curve)
-        return Used(seconds, tokens, len(self.started))
+        return Used(seconds, sum(trial.tokens_spent for trial in self.started), len(self.started))
 
     def record(
         self, index: int, measured: Measurement, surroundings: Surroundings, elapsed_seconds: float
@@ -169,9 +181,17 @@ class Trials:
         self._prune(trial)
         return run
 
-    def fail(self, index: int, outcome: Outcome, error: RunError, surroundings: Surroundings, elapsed: float) -> Run:
+    def fail(
+        self,
+        index: int,
+        outcome: Outcome,
+        error: RunError,
+        surroundings: Surroundings,
+        elapsed_seconds: float,
+    ) -> Run:
         """Commit that a trial ended because its worker died."""
-        return self.record(index, Measurement(self._all[index].spec.run, None, outcome, error), surroundings, elapsed)
+        nothing = Measurement(self._all[index].spec.run, None, outcome, error)
+        return self.record(index, nothing, surroundings, elapsed_seconds)
 
     def limit_disk(self, most_bytes: float, spare: set[int]) -> list[str]:
         """Drop resume checkpoints of the worst waiting trials until the rest fits; they can be trained anew.
@@ -186,7 +206,7 @@ class Trials:
         sizes = {index: trial.checkpoints.size_bytes() for index, trial in enumerate(self._all) if trial.run}
         total = sum(sizes.values())
         worst_first = sorted(
-            (index for index, size in sizes.items() if size and index not in spare and not self._all[index].running),
+            (i for i, size in sizes.items() if size and i not in spare and not self._all[i].running),
             key=lambda index: -(self._all[index].run.final_loss or float("inf")),  # type: ignore[union-attr]
         )
         dropped = []

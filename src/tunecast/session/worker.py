@@ -1,15 +1,17 @@
 """The worker process: opens its workplace (loads a base model) and answers requests until its parent is gone.
 
-Started as ``python -m tunecast.session.worker FD``, with one end of a socket as its only argument, so that it depends
-neither on the parent's main module nor on its memory.
+Started as ``python -m tunecast.session.worker FD PARENT``, with one end of a socket and its parent's process
+id, so that it depends neither on the parent's main module nor on its memory.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
+import warnings
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -20,9 +22,10 @@ __all__ = ["main"]
 ORPHAN_POLL_SECONDS = 1.0
 
 
-def main(descriptor: int) -> None:
-    """Serve requests that come over ``descriptor``; the first message is the workplace."""
-    _die_with_parent()
+def main(descriptor: int, parent: int) -> None:
+    """Serve requests of the process ``parent`` that come over ``descriptor``; the first is the workplace."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group, and the parent decides
+    _die_with(parent)
     connection: Connection = Connection(descriptor)
     try:
         bench = connection.recv()
@@ -45,6 +48,8 @@ def _loaded(bench: Any, started: float) -> tuple[Any, Ready]:
 
     from tunecast.models.machine import current_versions, measure_machine
 
+    # What libraries plan to change is for their users to read, and these are not the user's lines.
+    warnings.filterwarnings("ignore", category=FutureWarning)
     torch.set_num_threads(bench.threads)
     runner = bench.open()
     machine = measure_machine(bench.device, bench.threads)
@@ -62,9 +67,8 @@ def _broken(error: Exception) -> Broken:
     return Broken(type(error).__name__, str(error), isinstance(error, OSError))
 
 
-def _die_with_parent() -> None:
-    """Leave when the session's process is gone, even in the middle of a step."""
-    parent = os.getppid()
+def _die_with(parent: int) -> None:
+    """Leave when the parent's process is gone, even in the middle of a step."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -75,4 +79,4 @@ def _die_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), int(sys.argv[2]))

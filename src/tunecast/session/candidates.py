@@ -1,0 +1,39 @@
+"""The pipelines that a session may try, in a fixed order."""
+
+from __future__ import annotations
+
+from tunecast.errors import ConfigurationError
+from tunecast.methods import pipeline_space, sample_pipelines
+from tunecast.methods.space import expert_pipeline
+from tunecast.records import ModelFacts, Pipeline
+from tunecast.session.settings import SessionSettings
+
+__all__ = ["candidate_pipelines"]
+
+CANDIDATES = 256
+RATE_3E4 = 3e-4
+
+
+def candidate_pipelines(settings: SessionSettings, model: ModelFacts) -> list[Pipeline]:
+    """The expert pipeline, the same at 3e-4 where the strategy is that, and a seeded sample of the space.
+
+    Raises:
+        ConfigurationError: What the user fixed or narrowed is not possible.
+    """
+    expert = expert_pipeline(model, settings.restrictions)
+    first = [expert]
+    if settings.strategy == "fixed-3e-4":
+        first.append(_at_3e4(settings, expert))
+    space = pipeline_space(model, settings.restrictions, seed=settings.seed)
+    return first + [pipeline for pipeline in sample_pipelines(space, CANDIDATES) if pipeline not in first]
+
+
+def _at_3e4(settings: SessionSettings, expert: Pipeline) -> Pipeline:
+    fixed = settings.fixed.get("learning_rate", RATE_3E4)
+    low, high = settings.ranges.get("learning_rate", (RATE_3E4, RATE_3E4))
+    if fixed != RATE_3E4 or not low <= RATE_3E4 <= high:
+        raise ConfigurationError(
+            "--strategy fixed-3e-4 contradicts what --fix or --range say of learning_rate.",
+            "Use --strategy fixed-expert for the expert pipeline within them.",
+        )
+    return Pipeline(expert.method, {**expert.hyperparameters, "learning_rate": RATE_3E4})
