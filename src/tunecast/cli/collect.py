@@ -1,0 +1,105 @@
+"""``tunecast collect``: make the runs of a plan, as many as time allows."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tunecast.errors import BudgetError, ConfigurationError
+
+if TYPE_CHECKING:
+    from tunecast.collect import CollectionSummary
+
+__all__ = ["command"]
+
+
+Plan = Annotated[Path, typer.Option("--plan", help="YAML file of datasets, base models and pipelines.")]
+Root = Annotated[
+    list[str] | None, typer.Option("--root", help="Where {NAME} of the plan lies: NAME=FOLDER. Repeatable.")
+]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads of each worker. [cores / workers]")]
+TimeLimit = Annotated[str | None, typer.Option(help="Begin no run after 90s, 30m or 2h.")]
+MaxRuns = Annotated[int | None, typer.Option(min=1, help="Make at most so many runs now.")]
+Every = Annotated[str | None, typer.Option(help="Begin a run at most every 90s or 20m.")]
+PauseFile = Annotated[Path | None, typer.Option(help="Stand still while this file exists.")]
+
+
+def command(
+    plan: Plan,
+    store: Annotated[str, typer.Option(help="URL or file of the store.")] = "runs.sqlite",
+    root: Root = None,
+    workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 1,
+    threads: Threads = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    time_limit: TimeLimit = None,
+    max_runs: MaxRuns = None,
+    every: Every = None,
+    pause_file: PauseFile = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
+) -> None:
+    """Collect finetuning runs by a plan; what the store holds already is not made again."""
+    from tunecast.cli.progress import RichProgress
+    from tunecast.collect import Limits, collect
+
+    limits = Limits(
+        seconds=_seconds("--time-limit", time_limit),
+        runs=max_runs,
+        every_seconds=_seconds("--every", every) or 0.0,
+        pause_file=pause_file,
+    )
+    roots = dict(map(_root, root or []))
+    with RichProgress() as progress:
+        summary = collect(
+            plan,
+            store,
+            roots=roots,
+            workers=workers,
+            threads=threads,
+            device=device,
+            limits=limits,
+            progress=progress,
+        )
+    typer.echo(json.dumps(asdict(summary), indent=2) if as_json else _text(summary))
+
+
+def _text(summary: CollectionSummary) -> str:
+    there = summary.before + summary.collected
+    outcomes = ", ".join(f"{count} {outcome}" for outcome, count in sorted(summary.outcomes.items()))
+    lines = [
+        f"{summary.plan}: {summary.collected} runs made ({outcomes or 'none'}); {there} of {summary.planned}."
+    ]
+    if summary.unusable:
+        lines.append(
+            f"{summary.unusable} runs were passed by, since their task cannot be opened (see above)."
+        )
+    if there + summary.unusable < summary.planned:
+        lines.append("Go on with the same command.")
+    return "\n".join(lines)
+
+
+def _seconds(flag: str, text: str | None) -> float | None:
+    """A duration such as ``90s``, ``30m`` or ``2h``, as budgets write it."""
+    from tunecast.session.budget import Budget
+
+    if text is None:
+        return None
+    try:
+        seconds = Budget.parse(text).seconds
+    except BudgetError:
+        seconds = None
+    if seconds is None:
+        raise ConfigurationError(f"{flag} {text!r} is not a duration.", "Write it as 90s, 30m or 2h.")
+    return seconds
+
+
+def _root(text: str) -> tuple[str, str]:
+    name, separator, folder = text.partition("=")
+    if not separator or not name or not folder:
+        raise ConfigurationError(
+            f"--root {text!r} is not NAME=FOLDER.", "Write it as --root tasks=data/tasks."
+        )
+    return name, folder

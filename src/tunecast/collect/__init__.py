@@ -1,0 +1,69 @@
+"""Collecting runs by a plan: datasets, base models and sampled pipelines, in balanced order, resumable."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from tunecast.collect.collection import Collection, CollectionSummary, Limits
+from tunecast.collect.plan import Plan, read_plan
+from tunecast.errors import ConfigurationError
+from tunecast.progress import Progress, Silent
+
+__all__ = ["CollectionSummary", "Limits", "Plan", "collect", "read_plan"]
+
+
+def collect(
+    plan: Plan | str | Path,
+    store: str | Path = "runs.sqlite",
+    *,
+    roots: Mapping[str, str] | None = None,
+    workers: int = 1,
+    threads: int | None = None,
+    device: str = "auto",
+    limits: Limits | None = None,
+    progress: Progress | None = None,
+) -> CollectionSummary:
+    """Make the runs of a plan that a store does not hold yet.
+
+    Args:
+        plan: A plan, or the path of its YAML file.
+        store: Path or URL of the store; a SQLite file is made where there is none.
+        roots: Folders by the names that stand in braces in the plan's paths.
+        workers: Worker processes on the device.
+        threads: Threads of each worker; None shares the processor's cores among them.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        limits: When to wait or end; None collects everything.
+        progress: Told how far everything is.
+
+    Raises:
+        UserError: The plan, its datasets or base models, the store or the device cannot be used.
+    """
+    from tunecast.collect.cells import expand
+    from tunecast.collect.station import Station
+    from tunecast.session.executor import LocalExecutor
+    from tunecast.session.prepare import available_cores, choose_device
+    from tunecast.store import Store
+
+    progress = progress or Silent()
+    if not isinstance(plan, Plan):
+        plan = read_plan(plan, roots)
+    if plan.exclusive and workers > 1:
+        raise ConfigurationError(
+            f"--workers {workers}: the plan {plan.name} makes its runs one at a time, to time them.",
+            "Say --workers 1.",
+        )
+    chosen = choose_device(device)
+    station = Station(
+        device=chosen,
+        threads=threads or max(1, available_cores() // workers),
+        workers=workers,
+        collection=plan.name,
+        seed=plan.seed,
+        scoring=plan.scoring,
+    )
+    with Store.open(store) as opened:
+        chunks = expand(plan, device=chosen, progress=progress)
+        with LocalExecutor(station, workers) as executor:
+            executor.ready()
+            return Collection(plan.name, chunks, opened, executor, progress, limits or Limits()).run()

@@ -1,0 +1,220 @@
+"""The loop of a collection: hand out runs, commit what comes back, pass by what fails, stop in time."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from tunecast.collect.cells import Cell
+from tunecast.collect.station import BlankRun, MakeRun
+from tunecast.progress import Progress
+from tunecast.records import Outcome, Run, RunError
+from tunecast.session.executor import Crash, LocalExecutor
+from tunecast.session.requests import Broken
+from tunecast.store import Store
+
+__all__ = ["Collection", "CollectionSummary", "Limits"]
+
+POLL_SECONDS = 1.0
+CRASHES_FORGIVEN = 1
+
+
+@dataclass(frozen=True)
+class CollectionSummary:
+    """What a collection did.
+
+    Args:
+        plan: The plan's name.
+        planned: Runs of the plan.
+        before: Those of them that the store held already.
+        collected: Runs made now.
+        outcomes: How many of those by outcome.
+        unusable: Runs whose dataset or base model could not be used; they are not in the store.
+        seconds: Wall time.
+    """
+
+    plan: str
+    planned: int
+    before: int
+    collected: int
+    outcomes: Mapping[str, int]
+    unusable: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a collection waits or ends.
+
+    Args:
+        seconds: No run is begun after so many seconds; None for no limit.
+        runs: At most so many runs; None for no limit.
+        every_seconds: A run is begun at most this often, for a collection in the background of other work.
+        pause_file: While this file exists, workers are stopped and no run is begun.
+    """
+
+    seconds: float | None = None
+    runs: int | None = None
+    every_seconds: float = 0.0
+    pause_file: Path | None = None
+
+
+@dataclass
+class _Slot:
+    """A worker: the rest of its chunk, and what it is at."""
+
+    chunk: deque[Cell] = field(default_factory=deque)
+    cell: Cell | None = None
+    crash: Crash | None = None
+
+
+class Collection:
+    """Collects chunks of cells into a store.
+
+    Args:
+        name: The plan's name.
+        chunks: All runs of the plan, in order.
+        store: Where runs are committed, each as a whole.
+        executor: The workers.
+        progress: Told how far everything is.
+        limits: When to wait or end.
+        clock: Seconds, rising.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        chunks: list[list[Cell]],
+        store: Store,
+        executor: LocalExecutor,
+        progress: Progress,
+        limits: Limits,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._name = name
+        self._store = store
+        self._executor = executor
+        self._progress = progress
+        self._limits = limits
+        self._clock = clock
+        self._planned = sum(map(len, chunks))
+        done = {run.id for run in store.summaries() if run.outcome != Outcome.PAUSED}
+        self._chunks = deque(
+            deque(left) for chunk in chunks if (left := [cell for cell in chunk if cell.id not in done])
+        )
+        self._left = sum(map(len, self._chunks))
+        self._slots: dict[int, _Slot] = {}
+        self._crashes: Counter[str] = Counter()
+        self._outcomes: Counter[str] = Counter()
+        self._unusable = 0
+        self._begun = 0
+        self._last_begun = -float("inf")
+        self._paused = False
+
+    def run(self) -> CollectionSummary:
+        """Collect until nothing is left or a limit is reached; runs that are under way are finished."""
+        self._started = self._clock()
+        before = self._planned - self._left
+        self._progress.start(
+            f"Collecting {self._name} ({before} of {self._planned} there)", self._left, "runs"
+        )
+        while True:
+            self._obey_pause_file()
+            if not self._paused:
+                self._hand_out()
+            if not any(slot.cell for slot in self._slots.values()):
+                if self._is_over():
+                    break
+                time.sleep(min(POLL_SECONDS, max(0.05, self._limits.every_seconds)))
+                continue
+            for slot, answer in self._executor.wait(timeout=POLL_SECONDS):
+                self._take(self._slots[slot], slot, answer)
+        collected = sum(self._outcomes.values())
+        self._progress.finish(f"{collected} runs")
+        return CollectionSummary(
+            plan=self._name,
+            planned=self._planned,
+            before=before,
+            collected=collected,
+            outcomes=dict(self._outcomes),
+            unusable=self._unusable,
+            seconds=self._clock() - self._started,
+        )
+
+    def _hand_out(self) -> None:
+        for number in self._executor.idle():
+            if self._is_over() or self._clock() - self._last_begun < self._limits.every_seconds:
+                return
+            slot = self._slots.setdefault(number, _Slot())
+            if not slot.chunk and self._chunks:
+                slot.chunk = self._chunks.popleft()
+            if slot.chunk:
+                self._begin(number, slot, slot.chunk.popleft())
+
+    def _begin(self, number: int, slot: _Slot, cell: Cell) -> None:
+        slot.cell, slot.crash = cell, None
+        self._begun += 1
+        self._last_begun = self._clock()
+        self._executor.submit(number, MakeRun(cell))
+
+    def _is_over(self) -> bool:
+        """Whether no run is to be begun any more."""
+        limits = self._limits
+        if limits.seconds is not None and self._clock() - self._started >= limits.seconds:
+            return True
+        if limits.runs is not None and self._begun >= limits.runs:
+            return True
+        return not self._chunks and not any(slot.chunk for slot in self._slots.values())
+
+    def _take(self, slot: _Slot, number: int, answer: Any) -> None:
+        """Commit a run; a worker that died is given the run once more, then the crash is recorded."""
+        cell = slot.cell
+        assert cell is not None
+        if isinstance(answer, Crash):
+            self._crashes[cell.id] += 1
+            self._progress.log(f"{answer.text}; a new one is started.")
+            if self._crashes[cell.id] > CRASHES_FORGIVEN + 1:
+                self._pass_by(slot, f"{cell.dataset.path}: {answer.text}")
+            elif self._crashes[cell.id] > CRASHES_FORGIVEN:
+                slot.crash = answer
+                self._executor.submit(number, BlankRun(cell))
+            else:
+                self._executor.submit(number, MakeRun(cell))
+        elif isinstance(answer, Broken):
+            self._pass_by(slot, f"{cell.model} on {cell.dataset.path}: {answer.kind}: {answer.text}")
+        else:
+            self._commit(slot, answer)
+
+    def _commit(self, slot: _Slot, run: Run) -> None:
+        if slot.crash is not None:
+            # The kernel ends the largest process when memory runs out; nobody else kills twice.
+            outcome = Outcome.OUT_OF_MEMORY if slot.crash.exit_code == -signal.SIGKILL else Outcome.FAILED
+            run = replace(run, outcome=outcome, error=RunError("WorkerCrash", slot.crash.text))
+        self._store.put(run)
+        slot.cell = None
+        self._outcomes[run.outcome] += 1
+        loss = "" if run.final_loss is None else f" {run.final_loss:.3f}"
+        pipeline = f"{run.pipeline.method} {run.outcome}{loss}"
+        self._progress.advance(note=f"{run.task.model} {run.task.dataset} {pipeline}")
+
+    def _pass_by(self, slot: _Slot, reason: str) -> None:
+        """Leave a run out that has no record, since its task cannot be opened."""
+        self._progress.log(f"Passed by: {reason}")
+        slot.cell = None
+        self._unusable += 1
+        self._progress.advance()
+
+    def _obey_pause_file(self) -> None:
+        """Stop the workers in the middle of what they do while the file is there; then let them go on."""
+        file = self._limits.pause_file
+        wanted = file is not None and file.exists()
+        if wanted == self._paused:
+            return
+        self._paused = wanted
+        self._executor.send_signal(signal.SIGSTOP if wanted else signal.SIGCONT)
+        self._progress.log(f"Paused until {file} is removed." if wanted else "Going on.")

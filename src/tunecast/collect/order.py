@@ -1,0 +1,54 @@
+"""In which order to collect, so that what is done when it is interrupted is a balanced sample of the plan."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = ["Visit", "interleave", "visits"]
+
+
+@dataclass(frozen=True)
+class Visit:
+    """A few consecutive runs of one base model on one dataset.
+
+    Args:
+        model: Place of the model in the plan.
+        dataset: Place of the dataset in the plan.
+        slots: The runs, numbered within this model and dataset.
+    """
+
+    model: int
+    dataset: int
+    slots: range
+
+
+def visits(runs_per_dataset: Sequence[int], datasets: int, chunk: int) -> list[Visit]:
+    """All visits, in balanced order.
+
+    Every visit has an ideal time between 0 and 1: those of a model are evenly spaced, and go round the
+    datasets from a start that differs by model. Sorted by it, every prefix holds each model in proportion to
+    its runs, to one visit, and of each model every dataset equally often, to one visit.
+
+    Args:
+        runs_per_dataset: Runs on each dataset, by model.
+        datasets: Number of datasets.
+        chunk: Most runs of one visit.
+    """
+    timed: list[tuple[float, int, Visit]] = []
+    for model, runs in enumerate(runs_per_dataset):
+        rounds = math.ceil(runs / chunk)
+        start = model * datasets // len(runs_per_dataset)
+        for round_number in range(rounds):
+            for place in range(datasets):
+                time = (round_number + (place + 0.5) / datasets) / rounds
+                slots = range(round_number * chunk, min(runs, (round_number + 1) * chunk))
+                timed.append((time, model, Visit(model, (place + start) % datasets, slots)))
+    return [visit for _, _, visit in sorted(timed, key=lambda item: item[:2])]
+
+
+def interleave(counts: Sequence[int]) -> list[int]:
+    """Each index as often as its count, spread evenly: ``[2, 1]`` gives ``[0, 1, 0]``."""
+    timed = [((n + 0.5) / count, kind) for kind, count in enumerate(counts) for n in range(count)]
+    return [kind for _, kind in sorted(timed)]

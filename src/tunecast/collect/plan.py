@@ -1,0 +1,226 @@
+"""What is to be collected: a YAML plan, checked as a whole, with every place resolved."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tunecast.errors import ConfigurationError
+
+__all__ = ["DatasetChoice", "ModelChoice", "Plan", "Scoring", "read_plan"]
+
+ROOT_VARIABLE = "TUNECAST_"
+"""``{tasks}`` in a plan is the folder of ``--root tasks=FOLDER``, else the variable ``TUNECAST_TASKS``."""
+EXPERTS = ("zero-shot", "expert", "expert-3e-4")
+
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelChoice(_Part):
+    """A base model of a plan: what ``--model`` takes, and the number of runs on each dataset."""
+
+    path: str
+    runs_per_dataset: Count
+
+
+class DatasetChoice(_Part):
+    """A dataset of a plan: what ``--data`` takes, and the metric of its task (``loss`` for none)."""
+
+    path: str
+    metric: str = "loss"
+
+
+class Scoring(_Part):
+    """How runs are scored on the test split.
+
+    Args:
+        test_tokens: Tokens of the fixed, seeded choice of test examples that every run is scored on.
+        metric_share: Part of the runs whose metric is measured too; that of zero-shot and expert always is.
+        metric_examples: Most examples to generate for.
+        generated_tokens: Most tokens to generate for one metric; long completions get fewer examples.
+    """
+
+    test_tokens: Count = 16_384
+    metric_share: Annotated[float, Field(ge=0, le=1)] = 0.3
+    metric_examples: Annotated[int, Field(ge=1, le=100)] = 100
+    generated_tokens: Count = 3000
+
+
+class _Folder(_Part):
+    """Every subfolder as a dataset, but for those that match ``exclude``; metrics from a CSV table."""
+
+    folder: str
+    exclude: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    index: str = ""
+
+
+class _Pipelines(_Part):
+    methods: Annotated[Mapping[str, Positive], Field(min_length=1)]
+    shared: Annotated[float, Field(ge=0, le=1)] = 0.6
+    always: tuple[Literal["zero-shot", "expert", "expert-3e-4"], ...] = EXPERTS  # type: ignore[assignment]
+    learning_rates: Mapping[str, tuple[Positive, Positive]] = {}
+
+
+class _File(_Part):
+    name: Annotated[str, Field(pattern=r"[\w-]+")]
+    seed: int = 0
+    models: Annotated[tuple[ModelChoice, ...], Field(min_length=1)]
+    datasets: _Folder | tuple[DatasetChoice, ...]
+    pipelines: _Pipelines
+    full_length_tokens: Annotated[Mapping[Count, Positive], Field(min_length=1)]
+    unique_examples: Annotated[tuple[Count | Literal["all"], ...], Field(min_length=1)] = ("all",)
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
+    scoring: Scoring = Scoring()
+    chunk: Count = 4
+    exclusive: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked plan.
+
+    Args:
+        name: Name of the collection; its runs carry it as their session.
+        seed: Seed of every choice.
+        models: Base models.
+        datasets: Datasets.
+        methods: Weight by method among the sampled pipelines.
+        shared: Part of the sampled pipelines that every dataset of a model gets.
+        always: Pipelines that every dataset of a model gets besides.
+        learning_rates: By method, the lowest and highest learning rate as multiples of the rate at which
+            adapters of such a width are expected to do best; a method that is not listed keeps its own range.
+        full_lengths: Weight by full length in tokens.
+        unique_examples: Sizes of nested subsets of the training examples; None is all of them.
+        seeds: Seeds of runs.
+        scoring: How runs are scored.
+        chunk: Consecutive runs of the same model and dataset, so that both are loaded less often.
+        exclusive: Whether runs are made one at a time on an idle machine, so that their seconds can teach.
+    """
+
+    name: str
+    seed: int
+    models: tuple[ModelChoice, ...]
+    datasets: tuple[DatasetChoice, ...]
+    methods: Mapping[str, float]
+    shared: float
+    always: tuple[str, ...]
+    learning_rates: Mapping[str, tuple[float, float]]
+    full_lengths: Mapping[int, float]
+    unique_examples: tuple[int | None, ...]
+    seeds: tuple[int, ...]
+    scoring: Scoring
+    chunk: int
+    exclusive: bool
+
+
+def read_plan(path: str | Path, roots: Mapping[str, str] | None = None) -> Plan:
+    """Read a plan.
+
+    Args:
+        path: A YAML file.
+        roots: Folders by the names that stand in braces in the plan's paths; environment variables serve
+            for the rest.
+
+    Raises:
+        ConfigurationError: The file is missing or no plan (every problem is named), or a folder is not known.
+    """
+    content = _parsed(Path(path))
+    places = _Places(dict(roots or {}), str(path))
+    listed = content.datasets
+    datasets = _in_folder(listed, places) if isinstance(listed, _Folder) else _each(listed, places)
+    if not datasets:
+        raise ConfigurationError(f"--plan {path}: no dataset is left.", "Check datasets.folder and exclude.")
+    return Plan(
+        name=content.name,
+        seed=content.seed,
+        models=tuple(m.model_copy(update={"path": places.resolve(m.path)}) for m in content.models),
+        datasets=datasets,
+        methods=content.pipelines.methods,
+        shared=content.pipelines.shared,
+        always=content.pipelines.always,
+        learning_rates=content.pipelines.learning_rates,
+        full_lengths=content.full_length_tokens,
+        unique_examples=tuple(None if n == "all" else int(n) for n in content.unique_examples),
+        seeds=content.seeds,
+        scoring=content.scoring,
+        chunk=content.chunk,
+        exclusive=content.exclusive,
+    )
+
+
+def _parsed(path: Path) -> _File:
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, IsADirectoryError):
+        raise ConfigurationError(f"--plan: there is no file {path}.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"--plan {path} is not YAML: {error}") from None
+    try:
+        return _File.model_validate(content)
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, p['loc'])) or 'the file'}: {p['msg']}" for p in error.errors()]
+        raise ConfigurationError(
+            f"--plan {path} is no plan: {'; '.join(problems)}.", "See the plans that come with the project."
+        ) from None
+
+
+@dataclass(frozen=True)
+class _Places:
+    """What the names in braces stand for."""
+
+    roots: dict[str, str]
+    plan: str
+
+    def resolve(self, text: str) -> str:
+        if not text.startswith("{"):
+            return text
+        name, closed, rest = text[1:].partition("}")
+        folder = self.roots.get(name) or os.environ.get(ROOT_VARIABLE + name.upper(), "")
+        if not closed or not folder:
+            raise ConfigurationError(
+                f"--plan {self.plan}: it is not known where {text!r} lies.",
+                f"Say --root {name}=FOLDER, or set {ROOT_VARIABLE}{name.upper()}.",
+            )
+        return folder.rstrip("/") + rest
+
+
+def _each(listed: tuple[DatasetChoice, ...], places: _Places) -> tuple[DatasetChoice, ...]:
+    return tuple(d.model_copy(update={"path": places.resolve(d.path)}) for d in listed)
+
+
+def _in_folder(listed: _Folder, places: _Places) -> tuple[DatasetChoice, ...]:
+    folder = Path(places.resolve(listed.folder))
+    if not folder.is_dir():
+        raise ConfigurationError(f"--plan {places.plan}: there is no folder {folder}.")
+    metrics = _metrics(Path(places.resolve(listed.index))) if listed.index else {}
+    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+    kept = [name for name in names if not any(fnmatch(name, pattern) for pattern in listed.exclude)]
+    if listed.only:
+        kept = [name for name in kept if name in listed.only]
+    return tuple(DatasetChoice(path=str(folder / name), metric=metrics.get(name, "loss")) for name in kept)
+
+
+def _metrics(index: Path) -> dict[str, str]:
+    """Metric by dataset, from a table with the columns ``task`` and ``metric``."""
+    try:
+        with index.open(encoding="utf-8", newline="") as stream:
+            return {row["task"]: row["metric"] for row in csv.DictReader(stream)}
+    except (OSError, KeyError) as error:
+        raise ConfigurationError(
+            f"datasets.index: {index} is no table with the columns task and metric: {error}."
+        ) from None

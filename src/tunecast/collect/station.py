@@ -1,0 +1,248 @@
+"""A collecting worker: opens a task when a run needs another one than before, and makes runs whole."""
+
+from __future__ import annotations
+
+import gc
+import time
+from dataclasses import dataclass, replace
+
+from tunecast.collect.cells import Cell
+from tunecast.collect.plan import Scoring
+from tunecast.models.machine import current_versions, measure_machine
+from tunecast.progress import Silent
+from tunecast.records import ZERO_SHOT, Outcome, Point, Run, Score, Task
+from tunecast.session.prepare import Surroundings, prepare_task
+from tunecast.session.settings import SessionSettings
+from tunecast.session.shared import affordable_validation, explosion_nats, new_run, zero_point
+from tunecast.training.bench import TrialSpec, validation_subset
+from tunecast.training.failures import describe_failure
+from tunecast.training.runner import Measurement, Runner
+
+__all__ = ["BlankRun", "Host", "MakeRun", "Station"]
+
+LOAD_ALLOWED = 0.5
+"""Load average above a worker's own threads at which its machine no longer counts as idle."""
+
+
+@dataclass(frozen=True)
+class Station:
+    """What a collecting worker is started with.
+
+    Args:
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
+        threads: Threads of this worker.
+        workers: Workers on the same device, for the record.
+        collection: Name of the collection; its runs carry it as their session.
+        seed: Seed of splits and subsets.
+        scoring: How runs are scored on the test split.
+    """
+
+    device: str
+    threads: int
+    workers: int
+    collection: str
+    seed: int
+    scoring: Scoring
+
+    def open(self) -> Host:
+        """A host, in the worker's process."""
+        _die_with_parent()
+        return Host(self)
+
+
+@dataclass(frozen=True)
+class MakeRun:
+    """Make the run of a cell."""
+
+    cell: Cell
+
+    def perform(self, host: Host) -> Run:
+        """Train, measure and score."""
+        return host.make(self.cell)
+
+
+@dataclass(frozen=True)
+class BlankRun:
+    """Give the record of a cell without training, to note in it why the run cannot be made."""
+
+    cell: Cell
+
+    def perform(self, host: Host) -> Run:
+        """Open the task only."""
+        return host.blank(self.cell)
+
+
+class Host:
+    """Makes runs, one after the other, in this process; keeps the last task open."""
+
+    def __init__(self, station: Station) -> None:
+        self._station = station
+        self._open: _OpenTask | None = None
+
+    def make(self, cell: Cell) -> Run:
+        """The complete record of a cell's run; what goes wrong in training is its outcome.
+
+        Raises:
+            UserError: The dataset or the base model cannot be used.
+        """
+        task = self._task(cell)
+        run = task.blank(cell)
+        run = task.zero_shot(run) if cell.pipeline == ZERO_SHOT else task.trained(run, cell)
+        if run.outcome is not Outcome.COMPLETED:
+            return run
+        try:
+            return replace(run, test=task.test_score(cell, run.total_steps))
+        except Exception as error:  # a run that cannot be scored is kept, with the reason
+            outcome, record = describe_failure(error)
+            return replace(run, outcome=outcome, error=record)
+
+    def blank(self, cell: Cell) -> Run:
+        """The record of a cell's run before its first point.
+
+        Raises:
+            UserError: The dataset or the base model cannot be used.
+        """
+        return self._task(cell).blank(cell)
+
+    def _task(self, cell: Cell) -> _OpenTask:
+        """The cell's task, opened anew where it is not the present one."""
+        if self._open is None or not self._open.serves(cell):
+            self._open = None
+            gc.unfreeze()
+            gc.collect()  # its memory goes before the next one's comes
+            self._open = _OpenTask(self._station, cell)
+            # The encoded dataset is millions of objects, which every later collection would walk through.
+            gc.freeze()
+        self._open.use_validation(cell.full_length_tokens)
+        return self._open
+
+
+class _OpenTask:
+    """A dataset and a base model, loaded."""
+
+    def __init__(self, station: Station, cell: Cell) -> None:
+        self._station = station
+        self._names = (cell.model, cell.dataset)
+        self._base_losses: dict[str, float] = {}
+        settings = SessionSettings(
+            model=cell.model, data=cell.dataset.path, seed=station.seed, device=station.device
+        )
+        prepared = prepare_task(settings, Silent())
+        bench = prepared.bench
+        limit = station.scoring.test_tokens
+        test = validation_subset(bench.test, token_limit=limit, minimum=1, seed=station.seed)
+        self._bench = replace(bench, threads=station.threads, test=test)
+        task = Task(prepared.task.dataset, prepared.task.model, cell.dataset.metric)
+        self._prepared = replace(prepared, bench=self._bench, task=task)
+        self._runner = Runner(self._bench)
+
+    def serves(self, cell: Cell) -> bool:
+        """Whether this is the task of a cell."""
+        return self._names == (cell.model, cell.dataset)
+
+    def use_validation(self, full_length_tokens: int) -> None:
+        """Choose the validation examples that a full length affords."""
+        subset, whole = affordable_validation(self._bench, full_length_tokens, self._station.seed)
+        bench = replace(self._bench, subset=subset, validation=whole)
+        self._prepared = replace(self._prepared, bench=bench)
+        self._runner.bench = bench
+
+    def blank(self, cell: Cell) -> Run:
+        """The record of a cell's run before its first point."""
+        bench, spec = self._prepared.bench, self._spec(cell)
+        return new_run(
+            self._station.collection,
+            self._prepared,
+            spec,
+            Surroundings(measure_machine(bench.device, bench.threads), current_versions()),
+            total_steps=0 if cell.pipeline == ZERO_SHOT else bench.plan(spec).total_steps,
+            trainable_parameters=0,
+            exclusive=cell.exclusive,
+            extra={
+                "number": cell.number,
+                "shared": cell.shared,
+                "test_tokens": sum(example.tokens for example in bench.test),
+            },
+        )
+
+    def zero_shot(self, run: Run) -> Run:
+        """The run of the base model as it is."""
+        started = time.perf_counter()
+        subset = self._runner.score(None, 0, "subset").score
+        seconds = time.perf_counter() - started
+        whole = self._runner.score(None, 0, "validation").score
+        point = zero_point(subset, seconds, self._station.workers)
+        return replace(run, curve=(point,), outcome=Outcome.COMPLETED, validation=whole)
+
+    def trained(self, run: Run, cell: Cell) -> Run:
+        """The run, advanced over the whole fidelity grid or as far as it goes."""
+        spec = self._spec(cell)
+        started = time.perf_counter()
+        points: list[Point] = []
+        measured = Measurement(run.id, None, Outcome.PAUSED)
+        for step in self._prepared.bench.plan(spec).grid:
+            measured = self._runner.advance(spec, points[-1].step if points else 0, step)
+            if measured.point is not None:
+                elapsed = time.perf_counter() - started
+                points.append(replace(measured.point, elapsed_seconds=elapsed))
+            if measured.outcome.is_failure:
+                break
+        return replace(
+            run,
+            curve=tuple(points),
+            outcome=measured.outcome,
+            error=measured.error,
+            validation=measured.validation,
+            trainable_parameters=measured.trainable_parameters,
+            exclusive=run.exclusive and self._was_idle(points),
+        )
+
+    def test_score(self, cell: Cell, step: int) -> Score:
+        """The score of a step's weights on the test examples; generation is limited in tokens."""
+        scoring, bench = self._station.scoring, self._prepared.bench
+        limit = min(scoring.metric_examples, max(1, scoring.generated_tokens // bench.max_new_tokens))
+        return self._runner.score(
+            None if cell.pipeline == ZERO_SHOT else self._spec(cell),
+            step,
+            "test",
+            metric=cell.dataset.metric if cell.measures_metric else "",
+            generate_limit=limit if cell.measures_metric else 0,
+            interval_seed=self._station.seed,
+        ).score
+
+    def _spec(self, cell: Cell) -> TrialSpec:
+        """The trial; without a folder for checkpoints, since an interrupted run is begun anew."""
+        limit = explosion_nats(self._base_loss(), self._bench.facts.vocabulary)
+        return TrialSpec(
+            run=cell.id,
+            pipeline=cell.pipeline,
+            seed=cell.seed,
+            full_length_tokens=cell.full_length_tokens,
+            unique_examples=cell.unique_examples,
+            folder="",
+            workers=self._station.workers,
+            explosion_nats=limit,
+        )
+
+    def _base_loss(self) -> float:
+        """Zero-shot loss on the present validation subset, measured once."""
+        key = self._prepared.bench.validation_hash
+        if key not in self._base_losses:
+            self._base_losses[key] = self._runner.score(None, 0, "subset").score.loss
+        return self._base_losses[key]
+
+    def _was_idle(self, points: list[Point]) -> bool:
+        """Whether nothing else kept the machine busy, so far as the load average tells."""
+        most = self._station.threads + LOAD_ALLOWED
+        return all(point.load_average is None or point.load_average <= most for point in points)
+
+
+def _die_with_parent() -> None:
+    """Let the kernel end this process with its parent, even while it is stopped by a pause; Linux only."""
+    import ctypes
+    import signal
+    import sys
+
+    if sys.platform == "linux":
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
