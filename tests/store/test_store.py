@@ -292,6 +292,31 @@ def test_no_file_is_made_where_none_may_be(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_number_that_no_database_takes_is_refused(store: Store) -> None:
+    with pytest.raises(StoreError):
+        store.put(sample_run(1, seed=2**70))
+    assert store.summaries() == []
+
+
+def test_the_public_surface_is_what_is_promised() -> None:
+    import tunecast.store
+
+    assert tunecast.store.__all__ == [
+        "Assumed",
+        "Curves",
+        "ImportCounts",
+        "ImportReport",
+        "Problem",
+        "RunSummary",
+        "Store",
+        "export_parquet",
+        "import_parquet",
+        "import_runs",
+        "open_for_reading",
+        "shipped",
+    ]
+
+
 def test_task_names_come_from_the_task(store: Store) -> None:
     run = sample_run(1, task=Task("nick", "name", "rouge"))
     store.put(run)

@@ -119,6 +119,8 @@ def translated(url: sa.URL) -> Iterator[None]:
         raise StoreError(f"The store {shown} refused a record: {_first_line(error)}.") from error
     except sa.exc.DBAPIError as error:
         raise StoreError(*_explained(str(shown), url, _first_line(error))) from error
+    except OverflowError as error:
+        raise StoreError(f"The store {shown} refused a record: {error}.") from error
     except sa.exc.StatementError as error:
         # What the caller gave could not become a column: the caller's mistake, not the database's.
         raise (error.orig or error) from error

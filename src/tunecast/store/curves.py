@@ -79,20 +79,25 @@ _FLOATS = {
 
 
 def load_curves(connection: sa.Connection, conditions: list[sa.ColumnElement[bool]]) -> Curves:
-    """Read all points of the runs that meet the conditions."""
+    """Read all points of the runs that meet the conditions; the connection is in a transaction."""
     import numpy as np
 
-    # As the driver gives them: numpy turns SQLite's text for NaN into a number faster than a call per value.
-    raw = [sa.type_coerce(column, sa.types.NullType()) for column in (_INTEGERS | _FLOATS).values()]
-    statement = sa.select(points.c.run_id, *raw).order_by(points.c.run_id, points.c.step)
-    if conditions:
-        statement = statement.join(runs, runs.c.id == points.c.run_id).where(*conditions)
-    rows = connection.execute(statement).all()
-    columns: list[Any] = list(zip(*rows, strict=True)) or [()] * (1 + len(raw))
-    number = {run_id: index for index, run_id in enumerate(dict.fromkeys(columns[0]))}
-    run = np.fromiter((number[run_id] for run_id in columns[0]), np.int64, len(rows))
-    kinds = [np.int64] * len(_INTEGERS) + [np.float64] * len(_FLOATS)
-    arrays: list[Any] = [
-        np.array(column, dtype=kind) for column, kind in zip(columns[1:], kinds, strict=True)
-    ]
-    return Curves(tuple(number), run, *arrays)
+    def chosen(*columns: Any) -> sa.Select[Any]:
+        statement = sa.select(*columns)
+        return (
+            statement.join(runs, runs.c.id == points.c.run_id).where(*conditions) if conditions else statement
+        )
+
+    sizes = chosen(points.c.run_id, sa.func.count()).group_by(points.c.run_id).order_by(points.c.run_id)
+    counted = connection.execute(sizes).all()
+    columns = _INTEGERS | _FLOATS
+    statement = chosen(*columns.values()).order_by(points.c.run_id, points.c.step)
+    # Rows as the driver gives them: numpy turns SQLite's text for NaN, and NULL, into numbers by itself.
+    with connection.execute(statement) as result:
+        rows = result.cursor.fetchall() if result.cursor is not None else []
+    table = np.array(rows, dtype=np.float64).reshape(len(rows), len(columns))
+    arrays: dict[str, Any] = {name: table[:, index].copy() for index, name in enumerate(columns)}
+    # Whole numbers below 2^53 are exact in a float.
+    arrays |= {name: arrays[name].astype(np.int64) for name in _INTEGERS}
+    run = np.repeat(np.arange(len(counted)), [count for _, count in counted])
+    return Curves(tuple(run_id for run_id, _ in counted), run, **arrays)

@@ -267,7 +267,7 @@ class Store:
         with (
             self._turn,
             translated(self._url),
-            self._own_engine().connect() as connection,
+            self._retried(lambda: self._own_engine().connect()) as connection,
             connection.begin(),
         ):
             if connection.dialect.name == "postgresql":

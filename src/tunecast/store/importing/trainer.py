@@ -141,7 +141,7 @@ def _card(places: list[Path], problems: list[Problem]) -> ModelCard:
     if found is None and pickled is not None:
         reason = "is a pickle, which is never loaded, and no README.md tells the arguments"
         problems.append(Problem(str(pickled), reason))
-    return found or ModelCard()
+    return found or next(iter(parsed), ModelCard())
 
 
 def _first_json(places: list[Path], name: str, problems: list[Problem]) -> Mapping[str, Any] | None:
