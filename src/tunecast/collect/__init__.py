@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tunecast.collect.collection import Collection, CollectionSummary, Limits
-from tunecast.collect.plan import Plan, read_plan
+from tunecast.collect.planfile import Plan, read_plan
 from tunecast.errors import ConfigurationError
 from tunecast.progress import Progress, Silent
 

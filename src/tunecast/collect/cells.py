@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tunecast import data, models
 from tunecast.collect.drawing import Drawing, Drawn
 from tunecast.collect.order import interleave, visits
-from tunecast.collect.plan import DatasetChoice, Plan
+from tunecast.collect.planfile import DatasetChoice, Plan
 from tunecast.methods.space import EXPERT, expert_pipeline
 from tunecast.models.load import choose_dtype
 from tunecast.progress import Progress

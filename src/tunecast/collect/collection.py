@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from collections import Counter, deque
@@ -53,12 +54,15 @@ class Limits:
 
     Args:
         seconds: No run is begun after so many seconds; None for no limit.
+        grace_seconds: So much longer a run may take that is under way by then; after that it is given up, and
+            made anew by the next collection.
         runs: At most so many runs; None for no limit.
         every_seconds: A run is begun at most this often, for a collection in the background of other work.
         pause_file: While this file exists, workers are stopped and no run is begun.
     """
 
     seconds: float | None = None
+    grace_seconds: float = math.inf
     runs: int | None = None
     every_seconds: float = 0.0
     pause_file: Path | None = None
@@ -132,6 +136,12 @@ class Collection:
                     break
                 time.sleep(min(POLL_SECONDS, max(0.05, self._limits.every_seconds)))
                 continue
+            if (
+                self._clock() - self._started
+                > (self._limits.seconds or math.inf) + self._limits.grace_seconds
+            ):
+                self._executor.send_signal(signal.SIGKILL)
+                break
             for slot, answer in self._executor.wait(timeout=POLL_SECONDS):
                 self._take(self._slots[slot], slot, answer)
         collected = sum(self._outcomes.values())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from tunecast.collect.plan import Plan
+from tunecast.collect.planfile import Plan
 from tunecast.methods.rates import adapter_rate
 from tunecast.methods.space import Restrictions, pipeline_space, sample_pipelines
 from tunecast.records import ModelFacts, Pipeline, stable_hash

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, replace
 
 from tunecast.collect.cells import Cell
-from tunecast.collect.plan import Scoring
+from tunecast.collect.planfile import Scoring
 from tunecast.models.machine import current_versions, measure_machine
 from tunecast.progress import Silent
 from tunecast.records import ZERO_SHOT, Outcome, Point, Run, Score, Task

@@ -1,0 +1,175 @@
+"""Collect within a fixed time on a machine of which nothing is known, without network.
+
+First a calibration plan is run by one process (its runs are exclusive, so that their seconds can be learned
+from) and by several, for a few minutes; the number of processes that trains most is kept. Then the plan is
+collected in its balanced order until nine tenths of the time are gone, and the store is exported to Parquet.
+
+Run as ``python -m tunecast.collect.offline --help``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from tunecast.collect import CollectionSummary, Limits, collect, read_plan
+from tunecast.progress import Progress, Silent
+from tunecast.store import Store, export_parquet
+
+__all__ = ["OfflineSettings", "OfflineSummary", "collect_offline", "main"]
+
+SHARE_OF_TIME = 0.9
+"""Part of the time after which no run is begun; the rest is for runs under way and for the export."""
+SHARE_WITH_GRACE = 0.95
+"""Part of the time after which runs under way are given up."""
+
+
+@dataclass(frozen=True)
+class OfflineSettings:
+    """What to collect within which time.
+
+    Args:
+        calibration: Plan whose runs tell how fast the machine is.
+        plan: Plan to collect.
+        output_dir: Where ``runs.sqlite``, ``runs.parquet`` and ``summary.json`` are written.
+        seconds: Time for everything.
+        calibration_seconds: Part of it for calibration.
+        processes: Numbers of worker processes to try; the first is 1.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        threads: Threads of each worker; None shares the cores.
+        roots: Folders by the names that stand in braces in the plans' paths.
+    """
+
+    calibration: Path
+    plan: Path
+    output_dir: Path
+    seconds: float
+    calibration_seconds: float = 180.0
+    processes: tuple[int, ...] = (1, 4, 8, 16)
+    device: str = "auto"
+    threads: int | None = None
+    roots: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class OfflineSummary:
+    """What was collected.
+
+    Args:
+        token_parameters_per_second: By number of processes, trained tokens × parameters a second.
+        processes: The number that was kept.
+        collection: What the plan gave.
+        exported: Runs in the Parquet file, calibration included.
+    """
+
+    token_parameters_per_second: Mapping[int, float]
+    processes: int
+    collection: CollectionSummary
+    exported: int
+
+
+def collect_offline(settings: OfflineSettings, progress: Progress | None = None) -> OfflineSummary:
+    """Calibrate, collect, export.
+
+    Raises:
+        UserError: A plan, its datasets or base models, or the device cannot be used.
+    """
+    started = time.monotonic()
+    progress = progress or Silent()
+    settings.output_dir.mkdir(parents=True, exist_ok=True)
+    rates: dict[int, float] = {}
+    for processes in settings.processes:
+        rates[processes] = _rate(settings, processes, progress)
+        progress.log(f"{processes} processes: {rates[processes]:.3g} tokens * parameters a second")
+    best = max(rates, key=lambda processes: rates[processes])
+    limits = Limits(
+        seconds=max(0.0, SHARE_OF_TIME * settings.seconds - (time.monotonic() - started)),
+        grace_seconds=(SHARE_WITH_GRACE - SHARE_OF_TIME) * settings.seconds,
+    )
+    collection = collect(
+        settings.plan,
+        _store(settings),
+        roots=settings.roots,
+        workers=best,
+        threads=settings.threads,
+        device=settings.device,
+        limits=limits,
+        progress=progress,
+    )
+    with Store.open(_store(settings)) as store:
+        exported = export_parquet(store, settings.output_dir / "runs.parquet")
+    summary = OfflineSummary(rates, best, collection, exported)
+    text = json.dumps(asdict(summary), indent=2)
+    (settings.output_dir / "summary.json").write_text(text + "\n", encoding="utf-8")
+    return summary
+
+
+def _store(settings: OfflineSettings) -> Path:
+    return settings.output_dir / "runs.sqlite"
+
+
+def _rate(settings: OfflineSettings, processes: int, progress: Progress) -> float:
+    """Trained tokens × parameters a second of so many processes, on the next runs of the calibration plan."""
+    plan = read_plan(settings.calibration, settings.roots)
+    name = f"{plan.name}-{processes}"
+    plan = replace(plan, name=name, exclusive=plan.exclusive and processes == 1)
+    seconds = settings.calibration_seconds / len(settings.processes)
+    done = collect(
+        plan,
+        _store(settings),
+        workers=processes,
+        threads=settings.threads,
+        device=settings.device,
+        limits=Limits(seconds=seconds, grace_seconds=seconds),
+        progress=progress,
+    )
+    with Store.open(_store(settings)) as store:
+        runs = store.runs(session=name)
+        amount = sum(run.curve[-1].tokens_seen * run.model.parameters for run in runs if run.curve)
+    return amount / max(done.seconds, 1e-9)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Read the command line and collect.
+
+    Raises:
+        UserError: As :func:`collect_offline`.
+    """
+    from tunecast.cli.progress import RichProgress
+
+    with RichProgress() as progress:
+        summary = collect_offline(_settings(arguments), progress)
+    print(json.dumps(asdict(summary), indent=2))
+
+
+def _settings(arguments: Sequence[str] | None) -> OfflineSettings:
+    parser = argparse.ArgumentParser("python -m tunecast.collect.offline", description=__doc__)
+    parser.add_argument("--calibration", type=Path, required=True, help="plan to calibrate with")
+    parser.add_argument("--plan", type=Path, required=True, help="plan to collect")
+    parser.add_argument("--output-dir", type=Path, required=True, help="where everything is written")
+    parser.add_argument("--seconds", type=float, required=True, help="time for everything")
+    parser.add_argument("--calibration-seconds", type=float, default=OfflineSettings.calibration_seconds)
+    parser.add_argument("--processes", default="1,4,8,16", help="numbers of worker processes to try")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--threads", type=int, help="threads of each worker")
+    parser.add_argument("--root", action="append", default=[], help="NAME=FOLDER, repeatable")
+    given = parser.parse_args(arguments)
+    return OfflineSettings(
+        calibration=given.calibration,
+        plan=given.plan,
+        output_dir=given.output_dir,
+        seconds=given.seconds,
+        calibration_seconds=given.calibration_seconds,
+        processes=tuple(int(number) for number in given.processes.split(",")),
+        device=given.device,
+        threads=given.threads,
+        roots=dict(text.split("=", 1) for text in given.root),
+    )
+
+
+if __name__ == "__main__":
+    main()
