@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
+
+import sessions
 import tiny
 
 # Nothing may reach for a hub: every test passes with no network at all.
@@ -31,3 +33,11 @@ def tiny_t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.write_jsonl(tmp_path_factory.mktemp("toy") / "colours.jsonl", tiny.toy_rows(160))
+
+
+@pytest.fixture(scope="session")
+def finished_session(
+    tiny_llama: Path, toy_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> sessions.Finished:
+    """A session of six trials that nobody disturbed, run by the real command line."""
+    return sessions.finish(tmp_path_factory.mktemp("finished") / "out", tiny_llama, toy_data)

@@ -15,6 +15,7 @@ from tunecast.records import SessionRecord, stable_hash
 from tunecast.session.budget import Budget
 from tunecast.session.folder import STORE_FILE, OutputFolder, disk_error
 from tunecast.session.settings import SessionSettings
+from tunecast.session.trace import start_trace
 
 __all__ = ["resolve", "tune"]
 
@@ -39,6 +40,7 @@ def tune(
     """
     from tunecast.search import get_strategy
 
+    start_trace()
     progress = progress or Silent()
     Budget.parse(settings.budget)
     get_strategy(settings.strategy)

@@ -21,28 +21,42 @@ __all__ = ["command"]
 def command(
     model: str = typer.Option(None, "--model", help="Hub id, folder, GGUF file, or smollm2."),
     data: str = typer.Option(None, "--data", help="File, folder, hub id, or stdlib."),
-    budget: str = typer.Option(None, "--budget", help="90s, 30m, 2h, 2M-tokens or 20-trials. [30m]"),
-    output_dir: str = typer.Option(None, "--output-dir", help="Where everything is written. [tunecast-out]"),
-    strategy: str = typer.Option(None, "--strategy", help="asha, random, fixed-expert or fixed-3e-4. [asha]"),
-    objective: str = typer.Option(None, "--objective", help="loss, or the metric that decides. [loss]"),
-    methods: str = typer.Option(None, "--methods", help="Allowed methods, such as lora,ia3. [all]"),
+    budget: str = typer.Option(None, "--budget", help="90s, 30m, 2h, 2M-tokens or 20-trials. (default: 30m)"),
+    output_dir: str = typer.Option(
+        None, "--output-dir", help="Where everything is written. (default: tunecast-out)"
+    ),
+    strategy: str = typer.Option(
+        None, "--strategy", help="asha, random, fixed-expert or fixed-3e-4. (default: asha)"
+    ),
+    objective: str = typer.Option(
+        None, "--objective", help="loss, or the metric that decides. (default: loss)"
+    ),
+    methods: str = typer.Option(None, "--methods", help="Allowed methods, such as lora,ia3. (default: all)"),
     fix: Annotated[
         list[str] | None, typer.Option("--fix", help="Fix a hyperparameter: lora_r=16. Repeatable.")
     ] = None,
     ranges: Annotated[
         list[str] | None, typer.Option("--range", help="Narrow one: learning_rate=1e-5:1e-3. Repeatable.")
     ] = None,
-    epochs: float = typer.Option(None, "--epochs", help="Most passes over the training examples. [3]"),
-    max_length: int = typer.Option(None, "--max-length", help="Longest sequence in tokens. [from the data]"),
-    unique_examples: int = typer.Option(None, "--unique-examples", help="Training examples to use. [all]"),
-    seed: int = typer.Option(None, "--seed", help="Seed of everything random. [0]"),
-    device: str = typer.Option(None, "--device", help="auto, cpu, cuda or cuda:N. [auto]"),
-    dtype: str = typer.Option(None, "--dtype", help="auto, bfloat16 or float32. [auto]"),
-    workers: int = typer.Option(None, "--workers", help="Worker processes. [1]"),
-    threads: int = typer.Option(None, "--threads", help="Threads of a worker. [cores / workers]"),
-    keep_gb: float = typer.Option(None, "--keep-gb", help="Most GB of checkpoints to keep. [10]"),
-    store: str = typer.Option(None, "--store", help="URL of the store. [OUT/runs.sqlite]"),
-    prompt_column: str = typer.Option(None, "--prompt-column", help="Column of the prompts. [detected]"),
+    epochs: float = typer.Option(
+        None, "--epochs", help="Most passes over the training examples. (default: 3)"
+    ),
+    max_length: int = typer.Option(
+        None, "--max-length", help="Longest sequence in tokens. (default: from the data)"
+    ),
+    unique_examples: int = typer.Option(
+        None, "--unique-examples", help="Training examples to use. (default: all)"
+    ),
+    seed: int = typer.Option(None, "--seed", help="Seed of everything random. (default: 0)"),
+    device: str = typer.Option(None, "--device", help="auto, cpu, cuda or cuda:N. (default: auto)"),
+    dtype: str = typer.Option(None, "--dtype", help="auto, bfloat16 or float32. (default: auto)"),
+    workers: int = typer.Option(None, "--workers", help="Worker processes. (default: 1)"),
+    threads: int = typer.Option(None, "--threads", help="Threads of a worker. (default: cores / workers)"),
+    keep_gb: float = typer.Option(None, "--keep-gb", help="Most GB of checkpoints to keep. (default: 10)"),
+    store: str = typer.Option(None, "--store", help="URL of the store. (default: OUT/runs.sqlite)"),
+    prompt_column: str = typer.Option(
+        None, "--prompt-column", help="Column of the prompts. (default: detected)"
+    ),
     completion_column: str = typer.Option(None, "--completion-column", help="Column of the completions."),
     deterministic: bool = typer.Option(None, "--deterministic", help="Bit-equal results on a GPU too."),
     trust_remote_code: bool = typer.Option(

@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from tunecast.session.requests import Broken, Ready, Request
+from tunecast.session.trace import start_trace
 
 __all__ = ["main"]
 
@@ -26,6 +27,7 @@ def main(descriptor: int, parent: int) -> None:
     """Serve requests of the process ``parent`` that come over ``descriptor``; the first is the workplace."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group, and the parent decides
     _die_with(parent)
+    start_trace()
     connection: Connection = Connection(descriptor)
     try:
         bench = connection.recv()

@@ -1,0 +1,213 @@
+"""Sessions as real processes that are killed from outside, and what their stores must look like afterwards."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from sessions import Finished, command
+from tunecast.records import Run
+from tunecast.store import Store
+
+PHASES = ("start", "step", "evaluation", "checkpoint write", "commit", "final training", "export")
+TIMES = ("training", "evaluation", "elapsed_seconds", "peak_bytes", "load_average")
+ORPHAN_SECONDS = 5.0
+
+
+@dataclass
+class Victim:
+    """One output folder, and the processes that work on it one after the other."""
+
+    flags: list[str]
+    folder: Path
+    launches: int = 0
+    process: subprocess.Popen[bytes] = field(init=False)
+
+    @property
+    def trace(self) -> Path:
+        return self.folder.with_suffix(f".trace-{self.launches}")
+
+    @property
+    def log(self) -> Path:
+        return self.folder.with_suffix(".log")
+
+    def launch(self) -> None:
+        self.launches += 1
+        self.folder.parent.mkdir(exist_ok=True)
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                command("tune", *self.flags, "--output-dir", str(self.folder), "--resume"),
+                env={**os.environ, "TUNECAST_TRACE": str(self.trace), "OMP_NUM_THREADS": "1"},
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+            )
+
+    def phase(self) -> str:
+        """What the session does, or where it waits for its worker what that does."""
+        latest: dict[int, str] = {}
+        text = self.trace.read_text() if self.trace.is_file() else ""
+        for line in text.splitlines():
+            pid, _, phase = line.partition(" ")
+            latest[int(pid)] = phase
+        own = latest.pop(self.process.pid, "start")
+        worker = next(reversed(latest.values()), "start") if latest else "start"
+        return worker if own == "search" and worker != "waiting" else own
+
+    def workers(self) -> list[psutil.Process]:
+        try:
+            return psutil.Process(self.process.pid).children()
+        except psutil.NoSuchProcess:
+            return []
+
+    def kill(self, target: str) -> str:
+        """Kill the session or its worker; the phase that was hit, empty where nothing was left to kill."""
+        workers = self.workers()
+        if self.process.poll() is not None or (target == "worker" and not workers):
+            return ""
+        if target == "worker":
+            workers[0].kill()
+            return self.phase()
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+        _, alive = psutil.wait_procs(workers, timeout=ORPHAN_SECONDS)
+        outliving = [worker for worker in alive if worker.status() != psutil.STATUS_ZOMBIE]
+        assert not outliving, f"{len(outliving)} workers outlived their session by {ORPHAN_SECONDS} s"
+        return self.phase()
+
+
+def committed(folder: Path) -> list[Run]:
+    """The runs of a folder's store in order of their start."""
+    file = folder / "runs.sqlite"
+    if not file.is_file():
+        return []
+    with Store.open(file, create=False) as store:
+        return list(store.runs())
+
+
+def measured(run: Run) -> dict[str, Any]:
+    """All that a run records but times, what follows from them, and identifiers of the session."""
+    record = asdict(run)
+    for name in ("id", "session", "created_at", "machine"):
+        del record[name]
+    for point in record["curve"]:
+        for name in TIMES:
+            del point[name]
+    return record
+
+
+def points(runs: list[Run]) -> list[tuple[str, dict[str, Any]]]:
+    """All points in the order of their commit, each with its pipeline."""
+    ordered = sorted(
+        (point.elapsed_seconds, run.pipeline.id, index)
+        for run in runs
+        for index, point in enumerate(run.curve)
+    )
+    by_pipeline = {run.pipeline.id: measured(run)["curve"] for run in runs}
+    return [(pipeline, by_pipeline[pipeline][index]) for _, pipeline, index in ordered]
+
+
+def check_between(victim: Victim, whole: list[Run]) -> None:
+    """After a kill: the committed points are a prefix, and every paused trial can go on from its last one."""
+    runs = committed(victim.folder)
+    found, wanted = points(runs), points(whole)
+    assert found == wanted[: len(found)]
+    for run in runs:
+        if run.outcome == "paused" and run.curve:
+            checkpoint = victim.folder / "trials" / run.id / f"state-{run.curve[-1].step}.safetensors"
+            assert checkpoint.is_file(), "more than one step would be repeated"
+
+
+def check_end(victim: Victim, whole: list[Run]) -> None:
+    """The final store equals that of the uninterrupted session."""
+    assert [measured(run) for run in committed(victim.folder)] == [measured(run) for run in whole]
+
+
+def table(hits: Counter[tuple[str, str]]) -> str:
+    """Hits by phase and target."""
+    phases = [*PHASES, *sorted({phase for phase, _ in hits} - set(PHASES))]
+    rows = [f"{'phase':<18}{'session':>8}{'worker':>8}"]
+    rows += [f"{phase:<18}{hits[phase, 'session']:>8}{hits[phase, 'worker']:>8}" for phase in phases]
+    return "\n".join(rows)
+
+
+def _has_come(moment: float) -> bool:
+    return time.monotonic() >= moment
+
+
+class Killer:
+    """Kills sessions, resumes them, and looks at what they leave, until enough was hit.
+
+    A process loses its worker at most once before it is killed itself: a step whose worker dies twice is a
+    failure of the trial, by design.
+    """
+
+    def __init__(self, whole: Finished, folder: Path, seed: int) -> None:
+        self._whole = whole
+        self._runs = committed(whole.folder)
+        self._folder = folder
+        self._draw = random.Random(seed)
+        self._sessions = 0
+        self.hits: Counter[tuple[str, str]] = Counter()
+        self._begin()
+
+    def at_random(self, count: int) -> None:
+        """Kill at uniformly random wall times, until ``count`` kills have hit a process."""
+        wanted = self.hits.total() + count
+        while self.hits.total() < wanted:
+            targets = self._draw.choice((["session"], ["worker", "session"]))[: wanted - self.hits.total()]
+            moments = sorted(self._draw.uniform(0, self._whole.seconds) for _ in targets)
+            self._victim.launch()
+            started = time.monotonic()
+            for target, moment in zip(targets, moments, strict=True):
+                self._wait_until(partial(_has_come, started + moment))
+                self._hit(target)
+            self._look()
+
+    def in_phase(self, phase: str, target: str) -> None:
+        """Kill once when a phase is reached, from a new session on where the present one is past it."""
+        wanted = self.hits[phase, target] + 1
+        while self.hits[phase, target] < wanted:
+            self._victim.launch()
+            self._wait_until(lambda: self._victim.phase() == phase)
+            self._hit(target)
+            self._look()
+
+    def finish(self) -> None:
+        """Let the present session come to its end and compare."""
+        if self._victim.launches:
+            self._victim.launch()
+            self._look()
+
+    def _begin(self) -> None:
+        self._sessions += 1
+        self._victim = Victim(self._whole.flags, self._folder / f"session-{self._sessions}")
+
+    def _wait_until(self, reached: Callable[[], bool]) -> None:
+        while self._victim.process.poll() is None and not reached():
+            time.sleep(0.001)
+
+    def _hit(self, target: str) -> None:
+        phase = self._victim.kill(target)
+        if phase:
+            self.hits[phase, target] += 1
+
+    def _look(self) -> None:
+        """Compare what the process left, killed or complete."""
+        victim = self._victim
+        code = victim.process.wait(timeout=240)
+        assert code in (0, -signal.SIGKILL), victim.log.read_text()[-3000:]
+        check_between(victim, self._runs)
+        if code == 0:
+            check_end(victim, self._runs)
+            self._begin()

@@ -1,0 +1,51 @@
+"""SIGKILL from outside, at any moment, on session or worker: the resumed session ends as if nothing was."""
+
+from __future__ import annotations
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from kills import PHASES, Killer, table
+from sessions import Finished
+
+
+def killed_at_random(whole: Finished, folder: Path, *, kills: int, sessions: int) -> list[Killer]:
+    """Kill in several sessions at once, each with its share of the kills."""
+    killers = [Killer(whole, folder / f"{number}", seed=number) for number in range(sessions)]
+
+    def work(killer: Killer) -> None:
+        killer.at_random(kills // sessions)
+        killer.finish()
+
+    with ThreadPoolExecutor(sessions) as pool:
+        list(pool.map(work, killers))
+    return killers
+
+
+def all_hits(killers: list[Killer]) -> Counter[tuple[str, str]]:
+    return sum((killer.hits for killer in killers), Counter())
+
+
+def test_eight_kills(finished_session: Finished, tmp_path: Path) -> None:
+    killers = killed_at_random(finished_session, tmp_path, kills=8, sessions=2)
+    print(table(all_hits(killers)))
+    assert all_hits(killers).total() == 8
+
+
+@pytest.mark.soak
+def test_fifty_kills_in_every_phase(finished_session: Finished, tmp_path: Path) -> None:
+    killers = killed_at_random(finished_session, tmp_path, kills=50, sessions=2)
+    at_random = all_hits(killers)
+    print(f"\n50 kills at random times\n{table(at_random)}")
+    for phase in PHASES:
+        missing = 3 - sum(at_random[phase, target] for target in ("session", "worker"))
+        for number in range(missing):
+            # Nothing is committed or exported by a worker alone, so most aimed kills are at the session.
+            killers[0].in_phase(phase, "worker" if number == 2 and phase != "commit" else "session")
+        killers[0].finish()
+    hits = all_hits(killers)
+    print(f"\nwith aimed kills, until each phase was hit three times\n{table(hits)}")
+    assert all(sum(hits[phase, target] for target in ("session", "worker")) >= 3 for phase in PHASES)
