@@ -9,9 +9,8 @@ from itertools import pairwise
 import numpy as np
 
 from tunecast.scaling.arrays import Floats
-from tunecast.scaling.predicting import predict
-from tunecast.scaling.sampling import Draws
-from tunecast.scaling.table import Curve, Table
+from tunecast.scaling.models import Posterior
+from tunecast.scaling.table import Curve
 
 __all__ = ["Advice", "advise", "candidate_sizes", "proportional_cost"]
 
@@ -51,8 +50,7 @@ def candidate_sizes(curve: Curve, target_size: float) -> Floats:
 
 
 def advise(
-    table: Table,
-    draws: Draws,
+    posterior: Posterior,
     target_size: float,
     candidates: list[Floats] | None = None,
     cost: Callable[[float], float] = proportional_cost,
@@ -65,22 +63,21 @@ def advise(
     preposterior).
 
     Args:
-        table: The curves.
-        draws: Their posterior.
+        posterior: The curves and what is known of them.
         target_size: The size whose forecast is to be narrowed.
         candidates: Sizes to choose from, per curve; by default :func:`candidate_sizes`.
         cost: Cost of a run by its data size.
         seed: Seed of the drift's draws.
     """
-    sizes = candidates or [candidate_sizes(curve, target_size) for curve in table.curves]
+    sizes = candidates or [candidate_sizes(curve, target_size) for curve in posterior.table.curves]
     width = max(len(options) for options in sizes)
     padded = np.array(
         [np.concatenate([np.pad(s, (0, width - len(s)), mode="edge"), [target_size]]) for s in sizes]
     )
-    prediction = predict(draws, padded, seed)
+    prediction = posterior.predict(padded, seed)
     noise = float(np.mean(prediction.noise**2))
     results = []
-    for row, curve in enumerate(table.curves):
+    for row, curve in enumerate(posterior.table.curves):
         paths = prediction.curve[:, row]
         covariance = np.atleast_2d(np.cov(paths, rowvar=False))
         variance = np.diag(covariance)

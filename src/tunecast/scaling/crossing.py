@@ -10,7 +10,8 @@ import numpy as np
 
 from tunecast.errors import ConfigurationError
 from tunecast.scaling.arrays import Floats
-from tunecast.scaling.forecasting import Conditioned, condition_tables
+from tunecast.scaling.forecasting import posteriors
+from tunecast.scaling.models import Posterior
 from tunecast.scaling.newcomers import curve_at
 from tunecast.scaling.table import Table
 
@@ -147,7 +148,7 @@ def crossover(
     if max_observed is not None:
         table = table.up_to(max_observed)
     crossings: list[Crossing] = []
-    for part in condition_tables(table, law, seed):
+    for part in posteriors(table, law, seed):
         crossings += _compare(part, model_parameters, seed, reach)
     if not crossings:
         raise ConfigurationError(
@@ -156,7 +157,7 @@ def crossover(
     return tuple(crossings)
 
 
-def _compare(part: Conditioned, model_parameters: float | None, seed: int, reach: float) -> list[Crossing]:
+def _compare(part: Posterior, model_parameters: float | None, seed: int, reach: float) -> list[Crossing]:
     sizes = np.concatenate([curve.data_sizes for curve in part.table.curves])
     log_sizes = np.linspace(np.log(max(sizes.min() / reach, 1.0)), np.log(sizes.max() * reach), 160)
     groups = _compared_groups(part.table, model_parameters)

@@ -9,8 +9,9 @@ import numpy as np
 
 from tunecast.errors import ConfigurationError
 from tunecast.scaling.arrays import Flags, Floats
-from tunecast.scaling.choice import LAWS, choose
+from tunecast.scaling.choice import choose_single
 from tunecast.scaling.fitting import fit_law, fit_pooled
+from tunecast.scaling.models import LAWS
 from tunecast.scaling.observations import joint_factor, observe
 from tunecast.scaling.table import Table
 
@@ -52,14 +53,15 @@ def fit(table: Table, law: str = "auto", max_observed: float | None = None, seed
         table = table.up_to(max_observed)
     results: list[Fit] = []
     for pool in table.pools():
-        model = choose(pool, seed=seed)[0] if law == "auto" else LAWS[law]
-        if model.law.uses_factor and joint_factor(pool) is None:
+        model = choose_single(pool, seed) if law == "auto" else LAWS[law]
+        if model.uses_factor and joint_factor(pool) is None:
             raise ConfigurationError(
                 f"The {law} law needs a factor with at least three values in {table.source}.",
                 "Add model_parameters, pretraining_tokens or peft_parameters, or choose another law.",
             )
-        data = observe(pool, model.law)
-        fitted = fit_pooled(model.law, data, seed) if model.pooled else fit_law(model.law, data)
+        member = model.members[0]
+        data = observe(pool, member.law)
+        fitted = fit_pooled(member.law, data, seed) if member.pooled else fit_law(member.law, data)
         for row, curve in enumerate(pool.curves):
             present = data.present[row]
             results.append(

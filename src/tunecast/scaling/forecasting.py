@@ -7,17 +7,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tunecast.errors import ConfigurationError
 from tunecast.scaling.advice import Advice, advise
 from tunecast.scaling.arrays import Floats
-from tunecast.scaling.choice import LAWS, Model, choose, condition
-from tunecast.scaling.predicting import Prediction, predict
-from tunecast.scaling.sampling import Draws, Effort
+from tunecast.scaling.choice import choose
+from tunecast.scaling.models import LAWS, Posterior, condition
+from tunecast.scaling.observations import joint_factor
+from tunecast.scaling.predicting import Prediction
+from tunecast.scaling.sampling import Effort
 from tunecast.scaling.table import Curve, Table
 
-__all__ = ["Conditioned", "Forecast", "Outlook", "condition_tables", "forecast"]
+__all__ = ["Forecast", "Outlook", "forecast", "posteriors"]
 
 FEWEST_SIZES = 3
-FARTHEST = 256.0
+FARTHEST = 64.0
 """Largest multiple of a curve's largest measured size that is still called supported."""
 WIDEST = 1.5
 """Largest ratio of an interval's ends that is still called supported: beyond, it decides nothing."""
@@ -30,7 +33,7 @@ class Forecast:
     Args:
         group: What tells the curve apart in its table.
         data_size: Unique examples.
-        loss: Median.
+        loss: Best estimate.
         low: Lower end of the 90% interval of one measurement.
         high: Upper end.
         law: Name of the law.
@@ -56,23 +59,23 @@ class Outlook:
     advice: tuple[Advice, ...]
 
 
-@dataclass(frozen=True, eq=False)
-class Conditioned:
-    """One task's curves and their posterior under the law that was chosen for them."""
-
-    table: Table
-    model: Model
-    draws: Draws
-
-
-def condition_tables(
+def posteriors(
     table: Table, law: str = "auto", seed: int = 0, effort: Effort | None = None
-) -> list[Conditioned]:
-    """Choose a law for each task of a table (or take ``law``) and draw from its posterior."""
+) -> list[Posterior]:
+    """Choose a model for each task of a table (or take the law named) and draw from its posterior.
+
+    Raises:
+        ConfigurationError: A joint law was asked for, and no factor takes three values in the table.
+    """
     results = []
     for pool in table.pools():
-        model = choose(pool, seed=seed)[0] if law == "auto" else LAWS[law]
-        results.append(Conditioned(pool, model, condition(model, pool, seed, effort)))
+        model = choose(pool, seed) if law == "auto" else LAWS[law]
+        if model.uses_factor and joint_factor(pool) is None:
+            raise ConfigurationError(
+                f"The {law} law needs a factor with at least three values in {table.source}.",
+                "Add model_parameters, pretraining_tokens or peft_parameters, or choose another law.",
+            )
+        results.append(condition(model, pool, seed, effort))
     return results
 
 
@@ -103,16 +106,15 @@ def forecast(
     sizes = np.array(data_sizes, dtype=np.float64)
     forecasts: list[Forecast] = []
     advice: list[Advice] = []
-    for part in condition_tables(table, law, seed):
-        prediction = predict(part.draws, sizes, seed)
-        forecasts += _forecasts(part, prediction, sizes, seed)
+    for part in posteriors(table, law, seed):
+        forecasts += _forecasts(part, part.predict(sizes, seed), sizes, seed)
         if with_advice:
-            advice += advise(part.table, part.draws, float(sizes.max()), seed=seed)
+            advice += advise(part, float(sizes.max()), seed=seed)
     return Outlook(tuple(forecasts), tuple(advice))
 
 
-def _forecasts(part: Conditioned, prediction: Prediction, sizes: Floats, seed: int) -> list[Forecast]:
-    median, (low, high) = prediction.median(), prediction.interval(seed)
+def _forecasts(part: Posterior, prediction: Prediction, sizes: Floats, seed: int) -> list[Forecast]:
+    loss, (low, high) = prediction.loss(), prediction.interval(seed)
     results = []
     for row, curve in enumerate(part.table.curves):
         for column, size in enumerate(sizes):
@@ -123,7 +125,7 @@ def _forecasts(part: Conditioned, prediction: Prediction, sizes: Floats, seed: i
                 Forecast(
                     curve.group,
                     float(size),
-                    float(median[row, column]),
+                    float(loss[row, column]),
                     float(low[row, column]),
                     float(high[row, column]),
                     part.model.name,

@@ -8,8 +8,8 @@ import numpy as np
 
 from tunecast.errors import ConfigurationError
 from tunecast.scaling.arrays import Floats
-from tunecast.scaling.forecasting import Conditioned
-from tunecast.scaling.predicting import predict
+from tunecast.scaling.models import Posterior
+from tunecast.scaling.predicting import predict_law
 from tunecast.scaling.table import Table
 
 __all__ = ["curve_at"]
@@ -19,7 +19,7 @@ _ALIKE = 0.01
 
 
 def curve_at(
-    part: Conditioned, rows: Sequence[int], model_parameters: float | None, data_sizes: Floats, seed: int = 0
+    part: Posterior, rows: Sequence[int], model_parameters: float | None, data_sizes: Floats, seed: int = 0
 ) -> Floats:
     """Draws of the log loss of one group of curves at one model size.
 
@@ -46,7 +46,7 @@ def curve_at(
                 f"{curves[0].name} was measured in {len(rows)} settings.",
                 "Name the size to compare at with --model-parameters, or more columns with --by.",
             )
-        return predict(part.draws, data_sizes, seed).curve[:, rows[0]]
+        return predict_law(part.draws[0], data_sizes, seed).curve[:, rows[0]]
     for row, curve in zip(rows, curves, strict=True):
         known = curve.factors.get("model_parameters")
         if known is None:
@@ -54,12 +54,12 @@ def curve_at(
                 f"{curve.name} has no model_parameters.", "Add the column, or drop the flag."
             )
         if abs(np.log(known / model_parameters)) < _ALIKE:
-            return predict(part.draws, data_sizes, seed).curve[:, row]
+            return predict_law(part.draws[0], data_sizes, seed).curve[:, row]
     return _new_curve(part, rows[0], model_parameters, data_sizes, seed)
 
 
-def _new_curve(part: Conditioned, row: int, model_parameters: float, data_sizes: Floats, seed: int) -> Floats:
-    draws, data = part.draws, part.draws.observations
+def _new_curve(part: Posterior, row: int, model_parameters: float, data_sizes: Floats, seed: int) -> Floats:
+    draws, data = part.draws[0], part.draws[0].observations
     log_size = np.log(data_sizes)[None] - data.frame.log_size
     if draws.law.uses_factor:
         log_factor = np.array([[np.log(model_parameters) - data.frame.log_factor]])

@@ -10,8 +10,9 @@ import numpy as np
 
 from tunecast.errors import OutputError
 from tunecast.scaling.arrays import Floats
-from tunecast.scaling.forecasting import Conditioned, condition_tables
-from tunecast.scaling.predicting import Prediction, predict
+from tunecast.scaling.forecasting import posteriors
+from tunecast.scaling.models import Posterior
+from tunecast.scaling.predicting import Prediction
 from tunecast.scaling.table import Table
 
 __all__ = ["figures", "write_plot"]
@@ -56,11 +57,11 @@ def figures(
 ) -> list[Any]:
     """The plotly figures of a table: per task the curves and, where model sizes vary, lines of equal loss."""
     results = []
-    for part in condition_tables(table, law, seed):
+    for part in posteriors(table, law, seed):
         top = max(largest or 0.0, 4 * part.table.largest_size)
         smallest = min(float(curve.data_sizes[0]) for curve in part.table.curves)
         sizes = np.geomspace(smallest / 2, top, 60)
-        prediction = predict(part.draws, sizes, seed)
+        prediction = part.predict(sizes, seed)
         results.append(_curves(part, prediction, sizes, crossings, seed))
         if len({curve.factors.get("model_parameters") for curve in part.table.curves} - {None}) >= 3:
             results.append(_iso_loss(part, prediction, sizes))
@@ -68,12 +69,12 @@ def figures(
 
 
 def _curves(
-    part: Conditioned, prediction: Prediction, sizes: Floats, crossings: Sequence[float], seed: int
+    part: Posterior, prediction: Prediction, sizes: Floats, crossings: Sequence[float], seed: int
 ) -> Any:
     import plotly.graph_objects as go  # slow to import, and only plots need it
 
     figure = go.Figure()
-    median, (low, high) = prediction.median(), prediction.interval(seed)
+    loss, (low, high) = prediction.loss(), prediction.interval(seed)
     for row, curve in enumerate(part.table.curves):
         colour = _COLOURS[row % len(_COLOURS)]
         band = {"x": np.concatenate([sizes, sizes[::-1]]), "y": np.concatenate([high[row], low[row, ::-1]])}
@@ -81,7 +82,7 @@ def _curves(
         figure.add_scatter(
             **band, **shared, fill="toself", fillcolor=colour, opacity=0.15, line_width=0, showlegend=False
         )
-        figure.add_scatter(x=sizes, y=median[row], **shared, mode="lines", line_color=colour)
+        figure.add_scatter(x=sizes, y=loss[row], **shared, mode="lines", line_color=colour)
         figure.add_scatter(
             x=curve.data_sizes,
             y=curve.losses,
@@ -100,16 +101,14 @@ def _curves(
     return figure
 
 
-def _iso_loss(part: Conditioned, prediction: Prediction, sizes: Floats) -> Any:
+def _iso_loss(part: Posterior, prediction: Prediction, sizes: Floats) -> Any:
     import plotly.graph_objects as go  # slow to import, and only plots need it
 
     rows = [row for row, curve in enumerate(part.table.curves) if "model_parameters" in curve.factors]
     rows.sort(key=lambda row: part.table.curves[row].factors["model_parameters"])
     parameters = [part.table.curves[row].factors["model_parameters"] for row in rows]
     figure = go.Figure(
-        go.Contour(
-            x=sizes, y=parameters, z=prediction.median()[rows], contours_coloring="lines", line_width=2
-        )
+        go.Contour(x=sizes, y=parameters, z=prediction.loss()[rows], contours_coloring="lines", line_width=2)
     )
     figure.update_layout(
         title="Lines of equal loss: model size against data size",

@@ -11,10 +11,19 @@ from tunecast.scaling.drift import LOG_RATIOS, drift_covariance
 from tunecast.scaling.priors import STUDENT_FREEDOM
 from tunecast.scaling.sampling import Draws
 
-__all__ = ["LEVEL", "Prediction", "predict"]
+__all__ = ["LEVEL", "Prediction", "combine", "distances", "predict_law"]
 
 LEVEL = 0.9
 """Probability that an interval claims."""
+
+STRAY = 0.01
+"""Drift per nat^1.5 beyond the measured range, over the drift seen within it, where the law has
+adapted to the points. With it the 90% intervals of either public table cover about 90% when it is chosen on
+the other."""
+
+HORIZON = 5.0
+"""Distance beyond the largest size, in ln D, at which a purely local law has lost its say (see
+:func:`combine`)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,32 +31,55 @@ class Prediction:
     """Draws of the loss at given sizes.
 
     Args:
-        law: Draws of the law itself, in log loss, shape (draws, rows, sizes).
-        curve: The law plus its drift: the loss without measurement noise, same shape.
+        centre: Best estimate of the log loss, shape (rows, sizes).
+        curve: Draws of the log loss without measurement noise, shape (draws, rows, sizes).
         noise: Scale of the noise of one measured log loss, shape (draws,).
     """
 
-    law: Floats
+    centre: Floats
     curve: Floats
     noise: Floats
 
-    def median(self) -> Floats:
-        """Median loss, shape (rows, sizes)."""
-        return np.asarray(np.exp(np.median(self.curve, axis=0)))
+    def loss(self) -> Floats:
+        """Best estimate of the loss, shape (rows, sizes)."""
+        return np.asarray(np.exp(self.centre))
 
     def interval(self, seed: int = 0) -> tuple[Floats, Floats]:
         """Ends of the 90% interval of one measurement's loss, two arrays of shape (rows, sizes)."""
         random = np.random.default_rng(seed)
-        measured = self.curve + self.noise[:, None, None] * random.standard_t(
-            STUDENT_FREEDOM, size=self.curve.shape
-        )
+        spread = random.standard_t(STUDENT_FREEDOM, size=self.curve.shape)
+        measured = self.curve + self.noise[:, None, None] * spread
         tail = (1 - LEVEL) / 2
         low, high = np.quantile(measured, [tail, 1 - tail], axis=0)
-        return np.exp(low), np.exp(high)
+        return np.exp(np.minimum(low, self.centre)), np.exp(np.maximum(high, self.centre))
 
 
-def predict(draws: Draws, data_sizes: Floats, seed: int = 0) -> Prediction:
-    """Predict every curve at every size.
+def combine(general: Prediction, local: Prediction, distance: Floats) -> Prediction:
+    """Average a law that knows the flat phase with one that continues the local slope.
+
+    Near the data nothing tells them apart and they share evenly; with the distance h in ln D beyond the
+    largest size the local law's weight falls as ``exp(-(h / HORIZON)^2) / 2``. On both public tables the
+    local law is the better one up to about 1/32 of the target size and the general one beyond; any HORIZON
+    between 4 and 6 ranks models alike.
+
+    Args:
+        general: Prediction of the first law.
+        local: Prediction of the second, for the same rows and sizes.
+        distance: ln of size over the row's largest measured size, shape (rows, sizes).
+    """
+    weight = 0.5 * np.exp(-((np.maximum(distance, 0.0) / HORIZON) ** 2))
+    count = min(len(general.curve), len(local.curve))
+    # One rank per draw: a draw follows the local law up to some distance and the general one from there on.
+    ranks = (np.arange(count) * 0.6180339887498949) % 1.0
+    take_local = ranks[:, None, None] < weight
+    curve = np.where(take_local, local.curve[:count], general.curve[:count])
+    # The noise of a whole draw belongs to the law that it follows nearest to the data.
+    noise = np.where(ranks < 0.5, local.noise[:count], general.noise[:count])
+    return Prediction(weight * local.centre + (1 - weight) * general.centre, curve, noise)
+
+
+def predict_law(draws: Draws, data_sizes: Floats, seed: int = 0) -> Prediction:
+    """Predict every curve at every size under one law.
 
     Args:
         draws: The posterior of the table.
@@ -55,26 +87,39 @@ def predict(draws: Draws, data_sizes: Floats, seed: int = 0) -> Prediction:
         seed: Seed of the drift's draws.
     """
     data = draws.observations
-    rows = len(data.log_size)
-    log_size = np.log(
-        np.broadcast_to(np.asarray(data_sizes, dtype=np.float64), (rows, np.shape(data_sizes)[-1]))
-    )
-    log_size = log_size - data.frame.log_size
+    log_size = _log_sizes(draws, data_sizes)
     law = draws.law.log_loss(draws.theta[:, data.unit], log_size, data.log_factor)
     fitted = draws.law.log_loss(draws.theta[:, data.unit], data.log_size, data.log_factor)
     residuals = (data.log_loss - fitted) * data.present
     random = np.random.default_rng(seed)
-    curve = law.copy()
-    for row in range(rows):
+    curve, centre = law.copy(), np.empty(log_size.shape)
+    for row in range(len(log_size)):
         target = log_size[row] - data.log_size[row, 0]
         seen = (data.log_size[row] - data.log_size[row, 0])[data.present[row]]
+        beyond = np.maximum(target, 0.0)
+        stray = np.linalg.cholesky(drift_covariance(beyond, beyond) + 1e-9 * np.eye(len(target)))
+        curve[:, row] += STRAY * random.normal(size=curve[:, row].shape) @ stray.T
+        mean = law[:, row].copy()
         for ratio in np.unique(draws.ratio):
             of = draws.ratio == ratio
             weights, factor = _conditional(seen, target, float(np.exp(LOG_RATIOS[ratio])))
             drift = residuals[of, row][:, data.present[row]] @ weights.T
             spread = random.normal(size=drift.shape) @ factor.T
+            mean[of] += drift
             curve[of, row] += drift + draws.noise[of, None] * spread
-    return Prediction(law, curve, draws.noise)
+        centre[row] = np.median(mean, axis=0)
+    return Prediction(centre, curve, draws.noise)
+
+
+def distances(draws: Draws, data_sizes: Floats) -> Floats:
+    """ln of every size over its row's largest measured size, shape (rows, sizes)."""
+    return _log_sizes(draws, data_sizes) - draws.observations.log_size[:, :1]
+
+
+def _log_sizes(draws: Draws, data_sizes: Floats) -> Floats:
+    sizes = np.asarray(data_sizes, dtype=np.float64)
+    rows = len(draws.observations.log_size)
+    return np.log(np.broadcast_to(sizes, (rows, sizes.shape[-1]))) - draws.observations.frame.log_size
 
 
 def _conditional(seen: Floats, target: Floats, ratio: float) -> tuple[Floats, Floats]:

@@ -67,7 +67,7 @@ _PRIORS = {
     "rectified": Prior(
         mean=np.array([0.1, np.log(50_000.0), np.log(0.4), -1.5]),
         table_spread=np.array([0.5, 3.0, 0.7, 1.5]),
-        curve_spread=np.array([0.2, 1.5, 0.4, 1.0]),
+        curve_spread=np.array([0.2, 2.0, 0.8, 2.0]),
         has_onset=True,
         start_mean=np.array([0.0, np.log(0.1), 0.0, -1.5]),
         start_spread=np.array([1.0, 1.0, 2.0, 1.5]),

@@ -33,8 +33,8 @@ class Effort:
 
     chains: int = 32
     warm_up: int = 250
-    sweeps: int = 500
-    every: int = 10
+    sweeps: int = 300
+    every: int = 6
 
 
 @dataclass(frozen=True, eq=False)

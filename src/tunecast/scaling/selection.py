@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tunecast.scaling.arrays import Floats
-from tunecast.scaling.forecasting import condition_tables
-from tunecast.scaling.predicting import predict
+from tunecast.scaling.forecasting import posteriors
 from tunecast.scaling.table import Curve, Table
 
 __all__ = ["Ranked", "accept_then_stop", "pearson", "relative_accuracy", "select"]
@@ -17,7 +16,7 @@ __all__ = ["Ranked", "accept_then_stop", "pearson", "relative_accuracy", "select
 
 @dataclass(frozen=True)
 class Ranked:
-    """One entry of a ranking: predicted median loss and its 90% interval."""
+    """One entry of a ranking: predicted loss and its 90% interval."""
 
     group: Mapping[str, str | float]
     loss: float
@@ -40,11 +39,11 @@ def select(
     if max_observed is not None:
         table = table.up_to(max_observed)
     entries = []
-    for part in condition_tables(table, law, seed):
-        prediction = predict(part.draws, np.array([data_size]), seed)
-        median, (low, high) = prediction.median()[:, 0], prediction.interval(seed)
+    for part in posteriors(table, law, seed):
+        prediction = part.predict(np.array([data_size]), seed)
+        loss, (low, high) = prediction.loss()[:, 0], prediction.interval(seed)
         for row, curve in enumerate(part.table.curves):
-            entries.append(Ranked(curve.group, float(median[row]), float(low[row, 0]), float(high[row, 0])))
+            entries.append(Ranked(curve.group, float(loss[row]), float(low[row, 0]), float(high[row, 0])))
     return tuple(sorted(entries, key=lambda entry: entry.loss))
 
 

@@ -1,0 +1,81 @@
+"""The laws by name, as models of a whole table: how each is conditioned on it and how it predicts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tunecast.scaling.arrays import Floats
+from tunecast.scaling.laws import ADDITIVE, JOINT, POWER, RECTIFIED, Law
+from tunecast.scaling.observations import joint_factor, observe
+from tunecast.scaling.predicting import Prediction, combine, distances, predict_law
+from tunecast.scaling.sampling import Draws, Effort, sample
+from tunecast.scaling.table import Table
+
+__all__ = ["ENSEMBLE", "LAWS", "Member", "Model", "Posterior", "candidates", "condition"]
+
+
+@dataclass(frozen=True)
+class Member:
+    """A law, and whether the curves of a table borrow from each other under it."""
+
+    law: Law
+    pooled: bool
+
+
+@dataclass(frozen=True)
+class Model:
+    """One law, or a general and a local one whose predictions are averaged."""
+
+    name: str
+    members: tuple[Member, ...]
+
+    @property
+    def uses_factor(self) -> bool:
+        """Whether the table has to have a factor X."""
+        return any(member.law.uses_factor for member in self.members)
+
+
+LAWS = {
+    "power": Model("power", (Member(POWER, pooled=False),)),
+    "rectified": Model("rectified", (Member(RECTIFIED, pooled=False),)),
+    "joint": Model("joint", (Member(JOINT, pooled=False),)),
+    "additive": Model("additive", (Member(ADDITIVE, pooled=False),)),
+    "joint-rectified": Model("joint-rectified", (Member(RECTIFIED, pooled=True),)),
+}
+"""Single laws by the names that ``--law`` takes."""
+
+ENSEMBLE = Model("joint-rectified+power", (Member(RECTIFIED, pooled=True), Member(POWER, pooled=False)))
+"""The default: all curves of a table under the pooled rectified law, averaged with each curve's own power
+law."""
+
+
+@dataclass(frozen=True, eq=False)
+class Posterior:
+    """A model conditioned on one task's table: the draws of each member."""
+
+    model: Model
+    table: Table
+    draws: tuple[Draws, ...]
+
+    def predict(self, data_sizes: Floats, seed: int = 0) -> Prediction:
+        """Predict every curve at ``data_sizes``, shape (sizes,) for all rows or (rows, sizes)."""
+        general = predict_law(self.draws[0], data_sizes, seed)
+        if len(self.draws) == 1:
+            return general
+        local = predict_law(self.draws[1], data_sizes, seed)
+        return combine(general, local, distances(self.draws[0], data_sizes))
+
+
+def condition(model: Model, table: Table, seed: int = 0, effort: Effort | None = None) -> Posterior:
+    """Draw from the posterior of one task's table under ``model``."""
+    draws = tuple(
+        sample(member.law, observe(table, member.law), member.pooled, seed, effort)
+        for member in model.members
+    )
+    return Posterior(model, table, draws)
+
+
+def candidates(table: Table) -> list[Model]:
+    """The single laws that can be conditioned on one task's table."""
+    has_factor = joint_factor(table) is not None
+    return [model for model in LAWS.values() if has_factor or not model.uses_factor]
