@@ -67,6 +67,13 @@ def test_rows_that_cannot_be_understood_are_told(tmp_path: Path) -> None:
     }
 
 
+def test_the_end_of_the_schedule_is_told_or_inferred(tmp_path: Path) -> None:
+    inferred = _import(tmp_path, "step,loss\n5,2.5\n10,2.25\n")[1][0]
+    assert (inferred.total_steps, inferred.extra["inferred"]) == (10, ["total_steps"])
+    unfinished = _import(tmp_path, "step,max_steps,loss\n5,20,2.5\n")[1][0]
+    assert (unfinished.outcome, "inferred" in unfinished.extra) == ("paused", False)
+
+
 def test_importing_again_adds_only_what_is_new(tmp_path: Path) -> None:
     path = tmp_path / "runs.csv"
     with Store.open(":memory:") as store:

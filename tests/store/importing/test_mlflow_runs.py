@@ -79,6 +79,7 @@ def test_a_run_of_ones_own_loop(logged: Path) -> None:
         (30, 2.125),
     ]
     assert [point.share for point in run.curve] == pytest.approx([1 / 3, 2 / 3, 1])
+    assert run.extra["inferred"] == ["total_steps"]
     assert run.test is not None
     assert run.test.loss == 2.0
     assert run.created_at > 1.7e9

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tunecast.errors import ConfigurationError, StoreError
-from tunecast.records import Scalar, stable_hash
+from tunecast.records import Outcome, Scalar, stable_hash
 from tunecast.store.importing.arguments import TRAINING_NAMES, number, scalar, training_hyperparameters
 from tunecast.store.importing.foreign import Evaluation, ForeignRun, Problem, Recorded
 from tunecast.store.importing.log_history import LOSS_NAMES
@@ -152,9 +152,12 @@ def _foreign_run(key: str, rows: list[dict[str, str]], columns: _Columns) -> For
         name: _integer(last, columns, name) for name in _INTEGERS if name not in ("step", "tokens_seen")
     }
     evaluations = tuple(_evaluation(row, columns) for row in rows)
-    if whole["total_steps"] is None and "step" in columns.fields:
-        # A table of finished runs: the last row is the end of the schedule.
-        whole["total_steps"] = max(evaluation.step for evaluation in evaluations) or None
+    last_step = max(evaluation.step for evaluation in evaluations)
+    extra: dict[str, Any] = {"run": name} if (name := _cell(last, columns, "run")) else {}
+    if whole["total_steps"] is None and last_step > 0:
+        # A table of finished runs: the last row is taken for the end of the schedule.
+        whole["total_steps"] = last_step
+        extra["inferred"] = ["total_steps"]
     return ForeignRun(
         source="csv",
         key=key,
@@ -164,7 +167,8 @@ def _foreign_run(key: str, rows: list[dict[str, str]], columns: _Columns) -> For
         hyperparameters=_hyperparameters(last, columns),
         evaluations=evaluations,
         test_loss=number(_cell(last, columns, "test_loss")),
-        extra={"run": name} if (name := _cell(last, columns, "run")) else {},
+        outcome=Outcome.PAUSED if last_step < (whole["total_steps"] or 0) else Outcome.COMPLETED,
+        extra=extra,
         **whole,
     )
 

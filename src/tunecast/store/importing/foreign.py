@@ -1,7 +1,8 @@
 """A run that another program recorded, and how it becomes a :class:`~tunecast.records.Run`.
 
 What the other program did not record stays unknown: NaN where a field is a float, 0 or empty elsewhere, and
-named in ``extra["unknown"]``. Nothing is guessed.
+named in ``extra["unknown"]``. What was inferred is in
+``extra["inferred"]``.
 """
 
 from __future__ import annotations

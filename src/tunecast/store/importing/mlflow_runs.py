@@ -152,9 +152,7 @@ def _foreign_run(run: _Logged) -> ForeignRun:
     hyperparameters = training_hyperparameters(run.params)
     tuned = {name: scalar(run.params[name]) for name in _LORA_NAMES if name in run.params}
     config = {name: scalar(value) for name, value in run.params.items() if name in KNOWN_NAMES}
-    total = int(number(run.params.get("max_steps")) or 0)
-    if total <= 0 and run.state == "FINISHED":
-        total = max((step for values in run.metrics.values() for _, step, _ in values), default=0)
+    total, extra = _total_steps(run)
     tests = {name: values[-1][2] for name, values in run.metrics.items() if name in _TEST_NAMES}
     seed = number(run.params.get("seed"))
     return ForeignRun(
@@ -165,7 +163,7 @@ def _foreign_run(run: _Logged) -> ForeignRun:
         method="lora" if "lora_r" in tuned else "",
         hyperparameters=hyperparameters | tuned,
         seed=None if seed is None else int(seed),
-        total_steps=total if total > 0 else None,
+        total_steps=total,
         evaluations=evaluations,
         outcome=_outcome(run.state),
         error=RunError("Failed", "") if run.state == "FAILED" else None,
@@ -174,7 +172,17 @@ def _foreign_run(run: _Logged) -> ForeignRun:
         dtype=run.params.get("dtype", ""),
         versions={"transformers": v} if (v := run.params.get("transformers_version")) else {},
         created_at=run.started,
+        extra=extra,
     )
+
+
+def _total_steps(run: _Logged) -> tuple[int | None, dict[str, Any]]:
+    """Steps of the complete schedule, None if unknown, and whether they were inferred from the last step."""
+    told = int(number(run.params.get("max_steps")) or 0)
+    last = max((step for values in run.metrics.values() for _, step, _ in values), default=0)
+    if told > 0 or run.state != "FINISHED" or last <= 0:
+        return (told if told > 0 else None), {}
+    return last, {"inferred": ["total_steps"]}
 
 
 def _outcome(state: str) -> Outcome:
