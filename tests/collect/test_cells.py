@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tunecast.collect.cells import Cell, expand
+from tunecast.collect.planfile import Plan, read_plan
+from tunecast.progress import Silent
+
+MODELS = [
+    {"path": "{world}/models/narrow", "runs_per_dataset": 23},
+    {"path": "{world}/models/wide", "runs_per_dataset": 13},
+]
+
+
+@pytest.fixture
+def plan(write_plan: Callable[..., Path], roots: dict[str, str]) -> Plan:
+    return read_plan(write_plan(models=MODELS), roots)
+
+
+def listed(plan: Plan) -> list[Cell]:
+    return [cell for chunk in expand(plan, device="cpu", progress=Silent()) for cell in chunk]
+
+
+def test_ids_are_unique_and_the_same_each_time(plan: Plan) -> None:
+    cells = listed(plan)
+    assert len({cell.id for cell in cells}) == len(cells) == 3 * (23 + 13)
+    assert [cell.id for cell in cells] == [cell.id for cell in listed(plan)]
+
+
+def test_what_changes_a_run_changes_its_id(plan: Plan) -> None:
+    ids = {cell.id for cell in listed(plan)}
+    assert ids.isdisjoint(cell.id for cell in listed(replace(plan, exclusive=True)))
+    assert ids.isdisjoint(cell.id for cell in listed(replace(plan, seeds=(7, 8))))
+
+
+def test_zero_shot_and_experts_are_always_there(plan: Plan) -> None:
+    found: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for cell in listed(plan):
+        if cell.number < 0:
+            rate = cell.pipeline.hyperparameters.get("learning_rate")
+            found[cell.model, cell.dataset.path].append(f"{cell.pipeline.method} {rate}")
+            assert cell.measures_metric == (cell.dataset.metric != "loss")
+    assert len(found) == 6
+    assert {tuple(sorted(names)) for names in found.values()} == {
+        ("lora 0.0002", "lora 0.0003", "zero-shot None")
+    }
+
+
+def test_most_pipelines_are_shared_by_all_datasets(plan: Plan) -> None:
+    by_pipeline: dict[tuple[str, str], set[str]] = defaultdict(set)
+    drawn = [cell for cell in listed(plan) if cell.number >= 0]
+    for cell in drawn:
+        by_pipeline[cell.model, cell.pipeline.id].add(cell.dataset.path)
+    assert sum(cell.shared for cell in drawn) / len(drawn) == pytest.approx(0.6, abs=0.01)
+    for cell in drawn:
+        assert len(by_pipeline[cell.model, cell.pipeline.id]) == (3 if cell.shared else 1)
+
+
+def test_subset_sizes_follow_the_dataset(plan: Plan) -> None:
+    sizes: dict[str, set[int]] = defaultdict(set)
+    for cell in listed(plan):
+        sizes[Path(cell.dataset.path).name].add(cell.unique_examples)
+    assert sizes == {"apples": {16, 32, 60}, "houses": {16, 32, 60}, "rivers": {16, 24}}
+
+
+def test_every_prefix_is_balanced(plan: Plan) -> None:
+    cells = listed(plan)
+    for count in range(24, len(cells) + 1, 12):
+        part = cells[:count]
+        datasets = Counter(cell.dataset.path for cell in part)
+        assert max(datasets.values()) - min(datasets.values()) <= 2 * plan.chunk
+        models = Counter(Path(cell.model).name for cell in part)
+        assert abs(models["narrow"] - count * 23 / 36) <= 2 * plan.chunk
+        drawn = [cell for cell in part if cell.number >= 0]
+        for value in (
+            lambda cell: cell.pipeline.method,
+            lambda cell: cell.full_length_tokens,
+            lambda cell: cell.seed,
+        ):
+            counts = Counter(map(value, drawn))
+            assert min(counts.values()) >= 0.3 * len(drawn), (count, counts)
+
+
+def test_a_chunk_is_one_model_and_one_dataset(plan: Plan) -> None:
+    for chunk in expand(plan, device="cpu", progress=Silent()):
+        assert 1 <= len(chunk) <= plan.chunk
+        assert len({(cell.model, cell.dataset) for cell in chunk}) == 1

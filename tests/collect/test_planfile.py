@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tunecast.collect.planfile import read_plan
+from tunecast.errors import ConfigurationError
+
+PLANS = sorted((Path(__file__).parents[2] / "plans").glob("*.yaml"))
+KEPT_BACK = [
+    *("restaurant_slots", "homes_slots", "events_slots"),
+    *("amazon_google_match", "dblp_acm_match", "abt_buy_match"),
+    *("privacy_question_category", "e2e_nlg"),
+]
+ALLOWED = ["banking77", "multi30k_de_en", "atis_sql", "medquad_answers"]
+
+
+def test_reads_models_datasets_and_metrics(write_plan: Callable[..., Path], roots: dict[str, str]) -> None:
+    plan = read_plan(write_plan(), roots)
+    assert [Path(model.path).name for model in plan.models] == ["narrow"]
+    assert {Path(d.path).name: d.metric for d in plan.datasets} == {
+        "apples": "exact_match",
+        "houses": "token_f1",
+        "rivers": "loss",
+    }
+    assert plan.unique_examples == (16, 32, None)
+    assert plan.full_lengths == {400: 1.0, 1600: 1.0}
+
+
+def test_datasets_may_be_listed(write_plan: Callable[..., Path], roots: dict[str, str]) -> None:
+    plan = read_plan(write_plan(datasets=[{"path": "stdlib"}, {"path": "{world}/tasks/apples"}]), roots)
+    assert [d.path for d in plan.datasets] == ["stdlib", f"{roots['world']}/tasks/apples"]
+    assert {d.metric for d in plan.datasets} == {"loss"}
+
+
+def test_a_root_may_come_from_the_environment(
+    write_plan: Callable[..., Path], roots: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_plan()
+    with pytest.raises(ConfigurationError, match="--root world=FOLDER, or set TUNECAST_WORLD"):
+        read_plan(path)
+    monkeypatch.setenv("TUNECAST_WORLD", roots["world"])
+    assert len(read_plan(path).datasets) == 3
+
+
+def test_every_problem_is_named_at_once(write_plan: Callable[..., Path]) -> None:
+    path = write_plan(chunk=0, seeds=[], colour="red", full_length_tokens={-1: 1})
+    with pytest.raises(ConfigurationError) as caught:
+        read_plan(path)
+    for part in ("chunk", "seeds", "colour", "full_length_tokens"):
+        assert part in caught.value.what
+
+
+@pytest.mark.parametrize("content", ["[", "just words", ""])
+def test_what_is_no_plan_is_said_to_be_none(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "plan.yaml"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(ConfigurationError, match=r"plan\.yaml is no"):
+        read_plan(path)
+    with pytest.raises(ConfigurationError, match="there is no file"):
+        read_plan(tmp_path / "other.yaml")
+
+
+def test_nothing_left_is_an_error(write_plan: Callable[..., Path], roots: dict[str, str]) -> None:
+    path = write_plan(datasets={"folder": "{world}/tasks", "exclude": ["*"]})
+    with pytest.raises(ConfigurationError, match="no dataset is left"):
+        read_plan(path, roots)
+
+
+@pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
+def test_shipped_plans_never_collect_from_what_is_kept_back(path: Path, tmp_path: Path) -> None:
+    for name in (*KEPT_BACK, *ALLOWED):
+        (tmp_path / name).mkdir()
+    (tmp_path / "index.csv").write_text("task,metric\n", encoding="utf-8")
+    plan = read_plan(path, {"tasks": str(tmp_path), "models": "models"})
+    names = {Path(dataset.path).name for dataset in plan.datasets}
+    assert names == set(ALLOWED)
+    if not plan.exclusive:
+        assert 0.5 <= plan.shared <= 0.7
+        assert set(plan.always) == {"zero-shot", "expert", "expert-3e-4"}
+        assert plan.scoring.metric_share >= 0.25
+        assert len(plan.unique_examples) >= 3
+
+
+def test_shipped_plans_are_there() -> None:
+    assert [path.stem for path in PLANS] == ["calibration", "ladder", "smollm2"]
