@@ -1,0 +1,49 @@
+"""What strategies see."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from trial_tables import Trial, history
+
+from tunecast.records import Outcome
+from tunecast.search import rung
+
+
+@pytest.mark.parametrize(
+    ("share", "nominal"), [(1.0, 0), (0.5, -1), (0.53, -1), (0.25, -2), (1 / 64, -6), (0.0172, -6), (0.97, 0)]
+)
+def test_rung_is_the_nearest_halving(share: float, nominal: int) -> None:
+    assert rung(share) == nominal
+
+
+def test_state_of_a_trial() -> None:
+    new, waiting, running, done, failed = history(
+        [
+            Trial(),
+            Trial((2.0,)),
+            Trial(running=True),
+            Trial(tuple([2.0] * 7), Outcome.COMPLETED),
+            Trial(outcome=Outcome.OUT_OF_MEMORY),
+        ]
+    ).trials
+    assert [trial.is_started for trial in (new, waiting, running, done, failed)] == [
+        False,
+        True,
+        True,
+        True,
+        True,
+    ]
+    assert [trial.is_open for trial in (new, waiting, running, done, failed)] == [
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
+
+
+def test_loss_at_a_rung() -> None:
+    trial = history([Trial((3.0, 2.0, math.nan))]).trials[0]
+    assert [trial.loss_at(nominal) for nominal in (-6, -5, -4, -3)] == [3.0, 2.0, math.inf, None]

@@ -1,0 +1,54 @@
+"""What holds for every strategy: a new one is tested here by its place in the table."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from trial_tables import Trial, history
+
+from tunecast.errors import ConfigurationError
+from tunecast.records import Outcome
+from tunecast.search import STRATEGIES, Remaining, get_strategy
+
+strategies = pytest.mark.parametrize("name", STRATEGIES)
+
+
+def random_trials(draw: random.Random, count: int = 9) -> list[Trial]:
+    """Trials in every possible state."""
+    return [
+        Trial(
+            losses=tuple(
+                draw.choice((1.0, 2.0, draw.uniform(1, 5), float("nan"))) for _ in range(draw.randrange(8))
+            ),
+            outcome=draw.choice((Outcome.PAUSED, Outcome.PAUSED, *Outcome)),
+            running=draw.random() < 0.2,
+        )
+        for _ in range(count)
+    ]
+
+
+@strategies
+def test_pure_and_only_ever_advances_open_trials(name: str) -> None:
+    draw = random.Random(0)
+    for _ in range(300):
+        seen = history(random_trials(draw))
+        remaining = Remaining(draw.random(), draw.choice((None, 10.0)), draw.choice((None, 0, 3)))
+        chosen = get_strategy(name)(seen, remaining)
+        assert chosen == get_strategy(name)(seen, remaining)
+        assert chosen is None or seen.trials[chosen].is_open
+
+
+@strategies
+def test_ends_when_every_trial_is_closed(name: str) -> None:
+    closed = [
+        Trial((2.0,), Outcome.FAILED),
+        Trial(tuple([2.0] * 7), Outcome.COMPLETED),
+        Trial((2.0,), running=True),
+    ]
+    assert get_strategy(name)(history(closed), Remaining(1.0)) is None
+
+
+def test_unknown_strategy_suggests_the_nearest() -> None:
+    with pytest.raises(ConfigurationError, match=r"'ashaa'(.|\n)*Did you mean asha\?"):
+        get_strategy("ashaa")
