@@ -1,0 +1,149 @@
+"""What tests of training share: tasks on tiny models, pipelines worth testing, and fresh processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tiny
+from tunecast.methods import EXPERT, method_names
+from tunecast.records import Pipeline
+
+if TYPE_CHECKING:
+    from tunecast.training.bench import Bench, TrialSpec
+    from tunecast.training.runner import Measurement, Runner
+
+TESTS = Path(__file__).parent
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    **{name: {"method": name} for name in method_names()},
+    "dora": {"use_dora": True},
+    "rslora": {"use_rslora": True},
+    "pissa": {"init_lora_weights": "pissa"},
+    "attention": {"target_modules": "attention"},
+}
+"""Every registered method, and the variants of LoRA, as changes to the expert pipeline."""
+
+LEARNING_RATES = {"full": 1e-3, "ia3": 2e-2}
+
+
+def pipeline(variant: str = "lora", **changes: Any) -> Pipeline:
+    """A pipeline of :data:`VARIANTS` that trains tiny models in small batches."""
+    chosen = dict(VARIANTS[variant])
+    method = chosen.pop("method", "lora")
+    shared = {"learning_rate": LEARNING_RATES.get(method, 5e-3), "per_device_train_batch_size": 4}
+    return Pipeline(
+        method, {**EXPERT.hyperparameters, **shared, "lora_r": 4, "lora_alpha": 8, **chosen, **changes}
+    )
+
+
+def toy_examples(count: int, seed: int = 0) -> tuple[Any, ...]:
+    """Toy rows as examples."""
+    from tunecast.data import Example, Turn
+
+    return tuple(
+        Example((Turn("user", row["prompt"], False), Turn("assistant", row["completion"], True)), number)
+        for number, row in enumerate(tiny.toy_rows(count, seed), start=1)
+    )
+
+
+def bench(model: Path, *, dtype: str = "float32", rows: int = 32, **changes: Any) -> Bench:
+    """A toy task on a model; equal arguments give equal benches in every process."""
+    from tunecast import data, models
+    from tunecast.training.bench import Bench
+
+    resolved = models.resolve(str(model))
+    facts = models.describe(resolved)
+    tokenizer = models.load_tokenizer(resolved)
+    train, held_out = toy_examples(rows, seed=1), toy_examples(8, seed=2)
+
+    def encoded(examples: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(data.encode(examples, tokenizer, max_length=128, architecture=facts.architecture))
+
+    made = Bench(
+        model=resolved,
+        facts=facts,
+        device="cpu",
+        dtype=dtype,
+        threads=1,
+        train=encoded(train),
+        subset=encoded(held_out[:4]),
+        validation=encoded(held_out),
+        test=encoded(held_out),
+        test_examples=held_out,
+        validation_examples=held_out,
+        max_length=128,
+        max_new_tokens=8,
+    )
+    return replace(made, **changes)
+
+
+def spec(
+    task: Bench, chosen: Pipeline, folder: Path | str = "", *, epochs: float = 1, **changes: Any
+) -> TrialSpec:
+    """A trial of a pipeline on a bench."""
+    from tunecast.training.bench import TrialSpec
+
+    made = TrialSpec(
+        run="run",
+        pipeline=chosen,
+        seed=3,
+        full_length_tokens=round(epochs * task.train_tokens),
+        unique_examples=len(task.train),
+        folder=str(folder),
+    )
+    return replace(made, **changes)
+
+
+def run_trial(runner: Runner, trial: TrialSpec, *, after: int = 0, points: int = 99) -> list[Measurement]:
+    """Advance a trial along its grid from step ``after``, until it ends or ``points`` are there."""
+    measured: list[Measurement] = []
+    for step in runner.bench.plan(trial).grid:
+        if step > after and len(measured) < points:
+            measured.append(runner.advance(trial, after, step))
+            after = step
+            if measured[-1].outcome.is_failure:
+                break
+    return measured
+
+
+def curve(measured: list[Measurement]) -> list[list[Any]]:
+    """What must be bit-equal between two runs of a trial; survives JSON."""
+    points = [one.point for one in measured if one.point]
+    return [
+        [p.step, p.validation.loss, p.train_loss, p.gradient_norm, p.micro_batch_size, p.label_tokens_seen]
+        for p in points
+    ]
+
+
+def fresh_process(code: str, *arguments: Any, timeout: float = 240) -> Any:
+    """Run code in a new process with one thread and no hub; what it prints last is JSON.
+
+    Args:
+        code: Python source; ``workshop`` and ``tiny`` can be imported.
+        arguments: What ``arguments`` holds there, anything that JSON takes.
+        timeout: Seconds until it is stopped.
+    """
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(TESTS),
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    prelude = "import json, sys\narguments = json.loads(sys.argv[1])\n"
+    done = subprocess.run(
+        [sys.executable, "-c", prelude + code, json.dumps(arguments)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.strip().splitlines()[-1])
