@@ -1,7 +1,7 @@
 """The exception tree: what a user can fix, said in one message.
 
-Every :class:`UserError` states what was wrong, where (file, row, column, flag) and what to do next. The command
-line prints it without a traceback and exits with code 2.
+Every :class:`UserError` states what was wrong, where (file, row, column, flag) and what to do next. The
+command line prints it without a traceback and exits with code 2.
 """
 
 __all__ = [

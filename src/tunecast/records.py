@@ -1,12 +1,13 @@
 """The frozen dataclasses that every part of Tunecast speaks in.
 
 The words are those of the field and of the documentation: a *task* is a dataset, a base model and a metric; a
-*pipeline* is a method with every hyperparameter fixed; a *trial* is one pipeline on one task; a *run* is the record of
-a trial. Three amounts are never mixed: ``unique_examples`` (data size), ``full_length_tokens`` (the horizon that a
-trial's learning-rate schedule spans) and ``tokens_seen`` (fidelity: non-padding prompt and completion tokens).
+*pipeline* is a method with every hyperparameter fixed; a *trial* is one pipeline on one task; a *run* is the
+record of a trial. Three amounts are never mixed: ``unique_examples`` (data size), ``full_length_tokens`` (the
+horizon that a trial's learning-rate schedule spans) and ``tokens_seen`` (fidelity: non-padding prompt and
+completion tokens).
 
-Raw facts (the model's own configuration, length histograms, measured machine rates) are kept beside everything that
-is derived from them, so that a better derivation never needs a run collected again.
+Raw facts (the model's own configuration, length histograms, measured machine rates) are kept beside
+everything that is derived from them, so that a better derivation never needs a run collected again.
 """
 
 from __future__ import annotations
@@ -76,8 +77,9 @@ class Outcome(StrEnum):
 class Pipeline:
     """The full specification of one finetuning: a method and every hyperparameter.
 
-    Hyperparameters carry the names of transformers and peft (``learning_rate``, ``per_device_train_batch_size``,
-    ``lora_r``, ...). Only active ones are listed: a full finetuning has no ``lora_r``.
+    Hyperparameters carry the names of transformers and peft (``learning_rate``,
+    ``per_device_train_batch_size``, ``lora_r``, ...). Only active ones are listed: a full finetuning has no
+    ``lora_r``.
     """
 
     method: str
@@ -221,7 +223,8 @@ class Score:
     Args:
         loss: Summed nats of all label tokens divided by their number.
         nats_per_completion: Summed nats divided by the number of examples; comparable across base models.
-        bits_per_byte: Summed bits divided by the UTF-8 bytes of the completions; comparable across base models.
+        bits_per_byte: Summed bits divided by the UTF-8 bytes of the completions; comparable across base
+            models.
         examples: Number of examples scored.
         label_tokens: Number of label tokens scored.
         loss_low: Lower end of the 95% bootstrap interval of ``loss``, None when it was not computed.
@@ -301,7 +304,8 @@ class Run:
     """The record of a trial.
 
     Args:
-        id: Hash of all that determines the run (task contents, pipeline, seed, full length, unique examples, ...).
+        id: Hash of all that determines the run (task contents, pipeline, seed, full length, unique examples,
+            ...).
         session: Identifier of the session or collection that made it.
         task: Names of dataset and base model, and the metric.
         pipeline: Method and hyperparameters.
@@ -367,8 +371,8 @@ class Run:
 class Contender:
     """One of the models that a session compares on the test split.
 
-    ``name`` is ``zero_shot``, ``expert`` or ``incumbent``; ``run`` is the id of its run; ``step`` the optimiser step
-    of the checkpoint that was scored.
+    ``name`` is ``zero_shot``, ``expert`` or ``incumbent``; ``run`` is the id of its run; ``step`` the
+    optimiser step of the checkpoint that was scored.
     """
 
     name: str

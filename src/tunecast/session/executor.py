@@ -46,8 +46,9 @@ class Workplace(Protocol):
 
 
 SPINS = "1000"
-"""How long an idle compute thread spins before it sleeps. By default GNU's OpenMP spins for so long that two threads
-on a machine with anything else to do ran 50 times slower; on a quiet one this short spin was no slower (measured)."""
+"""How long an idle compute thread spins before it sleeps. By default GNU's OpenMP spins for so long that two
+threads on a machine with anything else to do ran 50 times slower; on a quiet one this short spin was no
+slower (measured)."""
 
 
 @dataclass(frozen=True)
