@@ -11,6 +11,7 @@ from tunecast.search.leader import leader, predicted_end
 from tunecast.search.simple import asha, fixed, random_search
 
 __all__ = [
+    "ONLY_TRIALS",
     "STRATEGIES",
     "History",
     "Remaining",
@@ -32,6 +33,9 @@ STRATEGIES: dict[str, Callable[[], Strategy]] = {
     "fixed-3e-4": lambda: fixed(1),
 }
 """Strategies by the name on the command line. ``fixed-3e-4`` expects the expert at 3e-4 second."""
+
+ONLY_TRIALS = {"fixed-expert": 1, "fixed-3e-4": 2}
+"""Trials that a strategy brings to their end, where it tries no others: they may share the whole budget."""
 
 
 def get_strategy(name: str) -> Strategy:

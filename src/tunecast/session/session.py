@@ -11,7 +11,7 @@ from typing import Any
 from tunecast.errors import BudgetError, ModelError
 from tunecast.progress import Progress, SessionStatus, TrialStatus
 from tunecast.records import ZERO_SHOT, Outcome, Pipeline, Run, RunError, Score, SessionRecord
-from tunecast.search import Remaining, Strategy, get_strategy, leader
+from tunecast.search import ONLY_TRIALS, Remaining, Strategy, get_strategy, leader
 from tunecast.session.budget import Budget
 from tunecast.session.compare import compare
 from tunecast.session.executor import Crash, LocalExecutor
@@ -30,6 +30,8 @@ __all__ = ["Session"]
 
 SHARE_OF_BUDGET = 0.25
 """A full length is at most this part of what the budget affords."""
+SHARE_WITHOUT_SEARCH = 0.75
+"""The part that all trials have together where nothing is searched; the rest is for evaluation and for doubt."""
 LEAST_STEPS = 4
 SMALLEST_BATCH = 4
 CALIBRATION_SECONDS = 3.0
@@ -170,22 +172,34 @@ class Session:
         lengths = [example.tokens for example in self._prepared.bench.training_examples(spec)]
         wanted = max(1, int(self._settings.epochs * sum(lengths)))
         self._progress.start("Measuring the training speed")
-        share = CALIBRATION_SHARE * (self._budget.seconds or 0.0)
-        spec = replace(spec, full_length_tokens=wanted)
-        speed = float(self.ask(Calibrate(spec, min(CALIBRATION_SECONDS, share))))
+        seconds = min(CALIBRATION_SECONDS, CALIBRATION_SHARE * (self._budget.seconds or 0.0))
+        speed = float(self.ask(Calibrate(self._calibration(spec, wanted), seconds)))
         self._progress.finish(f"{speed:,.0f} tokens/s")
         left = self._budget.amount - self._elapsed()
         affordable = {"seconds": left * speed, "tokens": self._budget.amount, "trials": math.inf}
-        full_length = int(min(wanted, SHARE_OF_BUDGET * affordable[self._budget.kind]))
+        share = self._share_of_budget()
+        full_length = int(min(wanted, share * affordable[self._budget.kind]))
         mean = sum(lengths) / len(lengths)
         least = min(LEAST_STEPS * SMALLEST_BATCH * mean, wanted)
         if full_length < least:
             raise BudgetError(
                 f"--budget {self._budget.text} does not suffice for {LEAST_STEPS} optimiser steps "
                 f"(measured: {speed:,.0f} tokens/s, {mean:.0f} tokens per example).",
-                f"Give at least --budget {self._enough(least / SHARE_OF_BUDGET, speed)}, or a smaller model.",
+                f"Give at least --budget {self._enough(least / share, speed)}, or a smaller model.",
             )
         return full_length, 1 / speed
+
+    def _share_of_budget(self) -> float:
+        """The part of the budget that one trial's full length may take."""
+        alone = ONLY_TRIALS.get(self._settings.strategy)
+        return SHARE_WITHOUT_SEARCH / alone if alone else SHARE_OF_BUDGET
+
+    def _calibration(self, spec: TrialSpec, full_length_tokens: int) -> TrialSpec:
+        """The expert pipeline in small batches: its speed at a fraction of a step's seconds."""
+        values = {**spec.pipeline.hyperparameters, "per_device_train_batch_size": SMALLEST_BATCH}
+        return replace(
+            spec, pipeline=Pipeline(spec.pipeline.method, values), full_length_tokens=full_length_tokens
+        )
 
     def _enough(self, tokens: float, speed: float) -> str:
         """A budget that suffices for so many tokens."""
