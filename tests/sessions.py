@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 FLAGS = ("--threads", "1")
 """What every session of these tests is run with, so that results do not depend on the machine's cores."""
 
@@ -58,3 +60,15 @@ def finish(folder: Path, model: Path, data: Path, *more: str) -> Finished:
     done = run_command("tune", *flags, "--output-dir", str(folder), "--json")
     assert done.returncode == 0, done.stderr[-3000:]
     return Finished(folder, flags, json.loads(done.stdout), done.stderr, time.monotonic() - started)
+
+
+def call_main(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Run the command line in this process: exit code, stdout, stderr."""
+    from tunecast.cli import main
+
+    capsys.readouterr()
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
+        patch.setattr(sys, "argv", ["tunecast", *arguments])
+        main()
+    out, err = capsys.readouterr()
+    return int(ended.value.code or 0), out, err

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import yaml
+
+import tiny
 
 PlanWriter = Callable[..., Path]
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sample_runs import sample_model
 
+from sample_runs import sample_model
 from tunecast.collect.drawing import Drawing, sobol_points
 from tunecast.collect.planfile import Plan, read_plan
 from tunecast.methods.rates import adapter_rate

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tunecast import data, models
-from tunecast.collect.drawing import Drawing, Drawn
 from tunecast.collect.balance import interleave, visits
+from tunecast.collect.drawing import Drawing, Drawn
 from tunecast.collect.planfile import DatasetChoice, Plan
 from tunecast.methods.space import EXPERT, expert_pipeline
 from tunecast.models.load import choose_dtype

@@ -115,7 +115,7 @@ def calibrate(machine: Machine, dtype: str = "float32") -> float:
 
 
 def _optimizer_seconds(run: DryRun, request: MemoryRequest, machine: Machine) -> float:
-    moved = moved_bytes(request.optimizer, run.trained_shapes)
+    moved = moved_bytes(request.optimizer, run.trained_shapes, request.optimizer_kernel)
     if request.sharding != "none":
         moved //= request.devices
     return moved / machine.bandwidth_bytes_per_second

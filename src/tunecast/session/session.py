@@ -31,7 +31,7 @@ __all__ = ["Session"]
 SHARE_OF_BUDGET = 0.25
 """A full length is at most this part of what the budget affords."""
 SHARE_WITHOUT_SEARCH = 0.75
-"""The part that all trials have together where nothing is searched; the rest is for evaluation and for doubt."""
+"""The part that all trials have together where nothing is searched; the rest is for evaluation."""
 LEAST_STEPS = 4
 SMALLEST_BATCH = 4
 CALIBRATION_SECONDS = 3.0

@@ -34,7 +34,7 @@ def what_would_fit(config: Any, request: MemoryRequest) -> list[str]:
 
 
 def _changes(request: MemoryRequest) -> Iterator[tuple[str, MemoryRequest]]:
-    small = replace(request, batch_size=1, eval_batch_size=1)
+    small = replace(request, batch_size=1, eval_batch_size=1, gradient_accumulation=True)
     if request.batch_size > 1 or (request.eval_batch_size or 1) > 1:
         yield "micro-batches of one example", small
     saving = replace(small, gradient_checkpointing=True)
@@ -54,6 +54,7 @@ def _with_devices(config: Any, request: MemoryRequest) -> Iterator[str]:
     if request.device != "cuda":
         return
     small = replace(request, batch_size=1, eval_batch_size=1, gradient_checkpointing=True)
+    small = replace(small, gradient_accumulation=True)
     for devices in _DEVICES:
         sharded = replace(small, sharding="zero3", devices=devices)
         estimate = estimate_memory(config, sharded)

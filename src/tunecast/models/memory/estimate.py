@@ -72,6 +72,7 @@ def cached_dry_run(config: Any, request: MemoryRequest) -> DryRun:
     from tunecast.models.memory.dryrun import dry_run
 
     plain = replace(request, optimizer="none", sharding="none", devices=1, device_memory_bytes=None)
+    plain = replace(plain, gradient_accumulation=False)
     settings = {**vars(plain), "adapter": dict(plain.adapter) if plain.adapter is not None else None}
     described = json.loads(json.dumps([config.to_dict(), settings], default=str, sort_keys=True))
     key = stable_hash(described)
@@ -83,7 +84,9 @@ def cached_dry_run(config: Any, request: MemoryRequest) -> DryRun:
 def _training_moments(run: DryRun, request: MemoryRequest) -> list[dict[str, int]]:
     moments = [_with_state(moment.parts, run, request) for moment in run.observed.training.values()]
     step = _with_state(run.observed.training["step"].parts, run, request)
-    temporary = step_bytes(request.optimizer, run.trained_shapes, all_at_once=request.device == "cuda")
+    if request.gradient_accumulation:
+        moments = [{**parts, "gradients": step.get("gradients", 0)} for parts in moments]
+    temporary = step_bytes(request.optimizer, run.trained_shapes, request.optimizer_kernel)
     if request.sharding != "none":
         temporary //= request.devices
     step["workspace"] = step.get("workspace", 0) + temporary

@@ -7,7 +7,7 @@ from typing import Any
 
 from tunecast.models.memory.head import only_rows
 
-__all__ = ["Writer", "tensors_of", "tokens_without_data"]
+__all__ = ["Writer", "base_of", "tensors_of", "tokens_without_data"]
 
 
 class Writer:
@@ -21,7 +21,7 @@ class Writer:
     """
 
     def __init__(self, model: Any, batch: int, prompt: int, mask: Callable[[Any], Any]) -> None:
-        self._model = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self._model = base_of(model)
         self._batch = batch
         self._prompt = prompt
         self._mask = mask
@@ -61,6 +61,11 @@ def tokens_without_data(size: int, length: int) -> Any:
     import torch
 
     return torch.zeros(size, length, dtype=torch.long, device="meta")
+
+
+def base_of(model: Any) -> Any:
+    """The transformers model inside a peft model; adapters stand in its layers."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def tensors_of(cache: Any) -> list[Any]:

@@ -1,6 +1,6 @@
-"""What a real device would run in place of plain operations: fused attention, and autocast.
+"""What a real device would run in place of plain operations: fused attention, dropout, autocast.
 
-Both are chosen by the device, so the meta device knows neither; this mode stands in for them in a dry run.
+They are chosen by the device, so the meta device knows none; this mode stands in for them in a dry run.
 """
 
 from __future__ import annotations
@@ -32,12 +32,14 @@ _LOW_PRECISION = frozenset(
     }
     | {"conv1d", "conv2d", "einsum", "multi_dot", "chain_matmul", "scaled_dot_product_attention"}
 )
-_FULL_PRECISION = frozenset(
-    {"layer_norm", "group_norm", "norm", "softmax", "log_softmax", "cross_entropy", "nll_loss", "mse_loss"}
-    | {"exp", "log", "pow", "__pow__", "__rpow__", "rsqrt", "reciprocal", "softplus", "logsumexp"}
-    | {"sum", "prod", "cumsum", "cumprod", "cosine_similarity", "smooth_l1_loss"}
-)
-"""The operations that CUDA's autocast runs in either precision (torch's "CUDA Op-Specific Behavior")."""
+_LOSSES = frozenset({"cross_entropy", "nll_loss", "mse_loss", "smooth_l1_loss", "prod"})
+_FULL_PRECISION = {
+    "cpu": _LOSSES,
+    "cuda": _LOSSES
+    | {"layer_norm", "group_norm", "norm", "softmax", "log_softmax", "logsumexp", "softplus", "exp", "log"}
+    | {"pow", "__pow__", "__rpow__", "rsqrt", "reciprocal", "sum", "cumsum", "cumprod", "cosine_similarity"},
+}
+"""The operations that autocast runs in either precision (torch's "Op-Specific Behavior"), by device."""
 
 
 class _FusedAttention(torch.autograd.Function):
@@ -45,7 +47,9 @@ class _FusedAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, ledger: Ledger, query: Any, key: Any, value: Any, mask: Any) -> Any:
-        out = query.new_empty(*query.shape[:-1], value.shape[-1])
+        *batch, heads, length, _ = query.shape
+        # Fused kernels write heads innermost, so that merging them afterwards copies nothing.
+        out = query.new_empty(*batch, length, heads, value.shape[-1]).transpose(-3, -2)
         row_sums = query.new_empty(query.shape[:-1], dtype=torch.float32)
         ctx.save_for_backward(query, key, value, mask, out, row_sums)
         ctx.ledger = ledger
@@ -69,11 +73,13 @@ class DeviceKernels(TorchFunctionMode):
     Args:
         ledger: Receives the work of the kernels that are replaced.
         autocast: Type that matrix products run in, None without autocast.
+        device: ``cpu`` or ``cuda``.
     """
 
-    def __init__(self, ledger: Ledger, autocast: torch.dtype | None) -> None:
+    def __init__(self, ledger: Ledger, autocast: torch.dtype | None, device: str) -> None:
         super().__init__()
         self._ledger = ledger
+        self._device = device
         self._autocast = autocast
         self._casts: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
@@ -91,17 +97,37 @@ class DeviceKernels(TorchFunctionMode):
         if self._autocast is not None:
             if name in _LOW_PRECISION:
                 args, options = tree_map(self._lower, (args, options))
-            elif name in _FULL_PRECISION:
+            elif name in _FULL_PRECISION[self._device]:
                 args, options = tree_map(self._raise, (args, options))
         if func is torch.nn.functional.scaled_dot_product_attention:
             return self._attend(*args, **options)
+        if func is torch.nn.functional.dropout and self._device == "cuda":
+            return self._drop(*args, **options)
         return func(*args, **options)
 
-    def _attend(self, query: Any, key: Any, value: Any, attn_mask: Any = None, *_: Any, **__: Any) -> Any:
+    def _attend(
+        self,
+        query: Any,
+        key: Any,
+        value: Any,
+        attn_mask: Any = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> Any:
         if attn_mask is not None and attn_mask.dtype == torch.bool:
             # Every call turns a mask of booleans into one that is added to the scores, and keeps it.
             attn_mask = attn_mask.to(query.dtype)
+        if dropout_p > 0 and self._device == "cpu":
+            # A CPU's fused attention knows no dropout: the scores are made and kept.
+            plain = torch.ops.aten._scaled_dot_product_attention_math
+            return plain(query, key, value, attn_mask, dropout_p, is_causal, enable_gqa=enable_gqa)[0]
         return _FusedAttention.apply(self._ledger, query, key, value, attn_mask)
+
+    def _drop(self, input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
+        """CUDA's dropout keeps one byte per element, a CPU's a whole number."""
+        return torch.native_dropout(input, p, True)[0] if training and p > 0 else input
 
     def _lower(self, item: Any) -> Any:
         if not isinstance(item, torch.Tensor) or item.dtype != torch.float32 or self._autocast is None:

@@ -201,6 +201,8 @@ class Ledger(TorchDispatchMode):
                 live.pop(allocation, None)
         parts: Counter[str] = Counter()
         for allocation, count in live.items():
+            if not count:
+                continue
             parts[self._part.get(allocation, "workspace")] += count
         return Moment(dict(parts))
 

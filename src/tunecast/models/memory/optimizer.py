@@ -29,32 +29,36 @@ def state_bytes(optimizer: str, shapes: Shapes) -> int:
     return sum(_state_of(optimizer, shape, element_bytes) for shape, element_bytes in shapes)
 
 
-def step_bytes(optimizer: str, shapes: Shapes, *, all_at_once: bool) -> int:
+def step_bytes(optimizer: str, shapes: Shapes, kernel: str) -> int:
     """Bytes of temporaries while the optimiser steps.
 
     Args:
         optimizer: Name of the optimiser.
         shapes: Shape and bytes per element of every trained tensor.
-        all_at_once: Whether tensors are updated together (torch's foreach, its default on CUDA), so that one
-            temporary as large as all of them is needed, not as large as the largest.
+        kernel: How AdamW and Lion run: ``fused`` needs nothing, ``foreach`` (torch's default on CUDA) a
+            temporary as large as all tensors together, ``loop`` (on a CPU) one as large as the largest.
+            Adafactor always loops.
     """
-    if optimizer in ("none", "sgd", "adamw-8bit"):
-        return 0
     sizes = [prod(shape) * element_bytes for shape, element_bytes in shapes]
-    return sum(sizes) if all_at_once else max(sizes, default=0)
+    if optimizer in ("none", "sgd", "adamw-8bit") or (optimizer != "adafactor" and kernel == "fused"):
+        return 0
+    return sum(sizes) if optimizer != "adafactor" and kernel == "foreach" else max(sizes, default=0)
 
 
-def moved_bytes(optimizer: str, shapes: Shapes) -> int:
+def moved_bytes(optimizer: str, shapes: Shapes, kernel: str) -> int:
     """Bytes that one step reads and writes: passes over the trained tensors, and clipping's three.
 
-    ``adamw`` as torch runs it: decay 2, first moment 3, second moment 2 + 3, root 2, bias correction 2,
-    epsilon 2, update 4, together 20 passes.
+    AdamW reads four tensors and writes three in one fused kernel; as a sequence of kernels: decay 2, first
+    moment 3, second moment 2 + 3, root 2, bias correction 2, epsilon 2, update 4, together 20 passes.
 
     Args:
         optimizer: Name of the optimiser.
         shapes: Shape and bytes per element of every trained tensor.
+        kernel: ``fused``, ``foreach`` or ``loop``.
     """
-    passes = {"adamw": 20, "adamw-8bit": 4, "adafactor": 12, "lion": 11, "sgd": 3, "none": -_CLIPPING_PASSES}
+    if optimizer == "none":
+        return 0
+    passes = {"adamw": 7 if kernel == "fused" else 20, "adamw-8bit": 4, "adafactor": 12, "lion": 11, "sgd": 3}
     held = sum(prod(shape) * element_bytes for shape, element_bytes in shapes)
     return (passes[optimizer] + _CLIPPING_PASSES) * held
 

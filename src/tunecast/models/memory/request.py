@@ -44,10 +44,12 @@ class MemoryRequest:
         prompt_length: Longest prompt that is generated from; None takes ``max_length`` less
             ``max_new_tokens``.
         gradient_checkpointing: Whether only each layer's input is kept and the rest recomputed.
+        gradient_accumulation: Whether a step has several forward passes, so that gradients live through them.
         attention: ``flash`` takes no mask and shares keys among query heads; ``sdpa`` carries the mask of a
             padded batch; ``eager`` keeps the scores.
-        convention: ``tunecast``: what is trained is float32, compute is autocast, logits only where there are
-            labels. ``hf-trainer``: weights trained in the type they are loaded in, logits everywhere.
+        convention: ``tunecast``: what is trained is float32, compute is autocast, AdamW is fused, and logits
+            are made only where there are labels. ``hf-trainer``: weights trained in the type they are loaded
+            in, logits everywhere and held through the backward pass, torch's own AdamW.
         adapter_dtype: Type of the adapter's weights; None for float32, as peft makes them.
         sharding: What is spread over ``devices``: ``zero1`` optimiser state, ``zero2`` gradients too,
             ``zero3`` and ``fsdp`` weights too.
@@ -66,6 +68,7 @@ class MemoryRequest:
     max_new_tokens: int = 0
     prompt_length: int | None = None
     gradient_checkpointing: bool = False
+    gradient_accumulation: bool = False
     attention: Attention = "sdpa"
     convention: Convention = "tunecast"
     adapter_dtype: Literal["float32", "bfloat16", "float16"] | None = None
@@ -90,6 +93,13 @@ class MemoryRequest:
                 f"full finetuning cannot train {self.precision} weights",
                 "use an adapter method, or a float precision",
             )
+
+    @property
+    def optimizer_kernel(self) -> str:
+        """How the optimiser runs: Tunecast's is fused; plain torch.optim loops on a CPU, not on CUDA."""
+        if self.convention == "tunecast":
+            return "fused"
+        return "foreach" if self.device == "cuda" else "loop"
 
     @property
     def compute_dtype(self) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from tunecast.models.memory.generation import Writer, tensors_of, tokens_without_data
+from tunecast.models.memory.generation import Writer, base_of, tensors_of, tokens_without_data
 from tunecast.models.memory.request import MemoryRequest
 
 if TYPE_CHECKING:
@@ -76,12 +77,12 @@ class _Runner:
         with ledger:
             with self._kernels(ledger):
                 ledger.phase = "forward"
-                output, loss = self._loss(self._batch(request.batch_size, request.max_length))
+                held, loss = self._loss(self._batch(request.batch_size, request.max_length))
             # Outside the kernels' mode, which the call would suspend; recomputation enters it again.
             ledger.phase = "backward"
             loss.backward()
             moments = {**ledger.backward_peaks(), "step": ledger.now()}
-            del output, loss
+            del held, loss
         moments["forward"] = ledger.peaks()["forward"]
         for hook in hooks:
             hook.remove()
@@ -131,12 +132,16 @@ class _Runner:
             writer.read(0)
             ledger.phase = "filling"
             cache = writer.read(request.max_new_tokens - 1)
-            for tensor in tensors_of(cache):
-                ledger.hold(tensor, "kv_cache")
+            self._hold_cache(ledger, cache)
             ledger.phase = "token"
             writer.next_token(cache)
+            self._hold_cache(ledger, cache)  # every layer has put a longer copy in place of its own
         peaks = ledger.peaks()
         return {name: peaks[name] for name in ("prompt", "token")}, ledger.work["token"]
+
+    def _hold_cache(self, ledger: Ledger, cache: Any) -> None:
+        for tensor in tensors_of(cache):
+            ledger.hold(tensor, "kv_cache")
 
     def _virtual_tokens(self) -> int:
         """Prompt tokens that the adapter puts before every example."""
@@ -144,23 +149,23 @@ class _Runner:
         return sum(int(getattr(config, "num_virtual_tokens", 0) or 0) for config in configs)
 
     def _loss(self, batch: dict[str, Any]) -> tuple[Any, Any]:
-        """Output and loss of a batch by the request's convention."""
+        """What the training loop holds on to, and the loss, by the request's convention."""
         import torch
-
-        from tunecast.models.memory.head import only_rows
 
         if self._request.convention == "hf-trainer":
             output = self._model(**batch)
             return output, output.loss
-        labels = batch.pop("labels")
-        if self._seq2seq:
-            batch["decoder_input_ids"] = labels
-        rows = labels.shape[0] * min(self._request.label_tokens or labels.shape[1], labels.shape[1])
-        with only_rows(self._model, rows):
-            output = self._model(**batch)
-        logits = output.logits.reshape(-1, output.logits.shape[-1])
-        targets = labels.new_zeros(logits.shape[0])
-        return output, torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
+        labels = batch["labels"]
+        kept = min(self._request.label_tokens or labels.shape[1], labels.shape[1])
+        if not self._seq2seq:
+            batch = {name: value for name, value in batch.items() if name != "labels"}
+            if "logits_to_keep" in inspect.signature(base_of(self._model).forward).parameters:
+                batch["logits_to_keep"] = kept
+        logits = self._model(**batch).logits.flatten(0, 1)
+        # Rows with labels are picked by an index, which copies them.
+        chosen = logits[logits.new_zeros(labels.shape[0] * kept, dtype=torch.long)]
+        targets = labels.new_zeros(chosen.shape[0])
+        return None, torch.nn.functional.cross_entropy(chosen.float(), targets, reduction="none").sum()
 
     def _batch(self, size: int, length: int) -> dict[str, Any]:
         tokens = tokens_without_data(size, length)
@@ -192,4 +197,5 @@ class _Runner:
 
         request = self._request
         plain = request.convention == "hf-trainer" or request.compute_dtype == "float32"
-        return DeviceKernels(ledger, None if plain else getattr(torch, request.compute_dtype))
+        autocast = None if plain else getattr(torch, request.compute_dtype)
+        return DeviceKernels(ledger, autocast, request.device)
