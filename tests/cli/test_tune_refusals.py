@@ -1,0 +1,226 @@
+"""Bad input to ``tunecast tune``: one clear message, exit code 2, and nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import tiny
+from sessions import FLAGS, Finished, call_main, run_command
+from tunecast.session import folder as folder_module
+from tunecast.session.folder import OutputFolder
+
+
+class Case:
+    """A correct command line of which a test breaks one part."""
+
+    def __init__(self, model: Path, data: Path, output: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.flags = {"--model": str(model), "--data": str(data), "--output-dir": str(output)}
+        self.flags |= {"--budget": "2-trials"}
+        self.output = output
+        self._capsys = capsys
+
+    def refused(self, *parts: str, extra: tuple[str, ...] = (), **changed: object) -> None:
+        """Run with some flags changed; every part must be in the one message on stderr."""
+        flags = {
+            **self.flags,
+            **{f"--{name.replace('_', '-')}": str(value) for name, value in changed.items()},
+        }
+        arguments = [text for pair in flags.items() for text in pair]
+        code, out, err = call_main(self._capsys, "tune", *arguments, *FLAGS, *extra)
+        assert code == 2, err
+        assert out == ""
+        assert "Traceback" not in err
+        message = err[err.index("tunecast: ") :]
+        assert message.count("\n") <= 3, message
+        for part in parts:
+            assert part in message
+        assert not self.output.exists(), "something was left behind"
+
+
+@pytest.fixture
+def case(tiny_llama: Path, toy_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Case:
+    return Case(tiny_llama, toy_data, tmp_path / "out", capsys)
+
+
+def test_missing_file(case: Case, tmp_path: Path) -> None:
+    case.refused("nowhere.jsonl", data=tmp_path / "nowhere.jsonl")
+
+
+def test_empty_file(case: Case, tmp_path: Path) -> None:
+    case.refused("empty.jsonl", "empty", data=tiny.write_jsonl(tmp_path / "empty.jsonl", []))
+
+
+def test_wrong_columns(case: Case, tmp_path: Path) -> None:
+    rows = [{"frage": row["prompt"], "nummer": 3} for row in tiny.toy_rows(20)]
+    case.refused("frage", "--prompt-column", data=tiny.write_jsonl(tmp_path / "wrong.jsonl", rows))
+
+
+def test_one_bad_row_in_ten_thousand(case: Case, tmp_path: Path) -> None:
+    lines = [json.dumps(row) for row in tiny.toy_rows(10_000)]
+    lines[7776] = lines[7776][:-4]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+    case.refused("7777", "rows.jsonl", data=tmp_path / "rows.jsonl")
+
+
+def test_prompts_longer_than_the_context(case: Case, tmp_path: Path) -> None:
+    rows = [{**row, "prompt": row["prompt"] * 40} for row in tiny.toy_rows(40)]
+    case.refused("128", "too long", data=tiny.write_jsonl(tmp_path / "long.jsonl", rows))
+
+
+def test_max_length_beyond_the_context(case: Case) -> None:
+    case.refused("--max-length 4096", "128", max_length=4096)
+
+
+def test_unknown_model(case: Case) -> None:
+    case.refused("--model", "nobody/nothing", model="nobody/nothing")
+    case.refused("--model", "no folder", model="./nothing/here")
+
+
+def test_model_without_tokenizer(case: Case, tiny_llama: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(tiny_llama / name, bare)
+    case.refused("tokenizer", str(bare), model=bare)
+
+
+def test_model_with_damaged_weights(case: Case, tiny_llama: Path, tmp_path: Path) -> None:
+    damaged = shutil.copytree(tiny_llama, tmp_path / "damaged")
+    (damaged / "model.safetensors").write_bytes(b"not weights")
+    case.refused("cannot load", "weights", model=damaged)
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "parts"),
+    [
+        ("strategy", "ashaa", ("--strategy", "ashaa", "Did you mean asha?")),
+        ("methods", "lorra", ("lorra", "Did you mean lora?")),
+        ("methods", ",", ("--methods",)),
+        ("objective", "exact_mach", ("exact_mach", "exact_match")),
+        ("fix", "lora_r", ("--fix", "lora_r=16")),
+        ("fix", "lora_rank=8", ("--fix", "lora_rank", "lora_r")),
+        ("fix", "learning_rate=high", ("--fix", "learning_rate")),
+        ("range", "learning_rate=1e-3", ("--range", "learning_rate=1e-5:1e-3")),
+        ("range", "learning_rate=1e-3:1e-5", ("--range", "learning_rate")),
+        ("range", "learning_rat=1e-5:1e-3", ("--range", "learning_rat")),
+        ("budget", "soon", ("--budget", "'soon'", "30m")),
+        ("budget", "0.5-trials", ("--budget",)),
+        ("workers", "0", ("--workers", "positive")),
+        ("epochs", "-1", ("--epochs", "positive")),
+        ("seed", "-1", ("--seed",)),
+        ("dtype", "float8", ("--dtype", "bfloat16")),
+        ("device", "tpu", ("--device", "cpu")),
+        ("store", "mysql://somewhere", ("mysql", "sqlite:///")),
+        ("config", "/nowhere.yaml", ("--config", "/nowhere.yaml")),
+    ],
+)
+def test_flag_that_makes_no_sense(case: Case, flag: str, value: str, parts: tuple[str, ...]) -> None:
+    case.refused(*parts, **{flag: value})
+
+
+def test_fixed_rate_that_contradicts_the_strategy(case: Case) -> None:
+    case.refused(
+        "fixed-3e-4", "fixed-expert", strategy="fixed-3e-4", extra=("--range", "learning_rate=1e-5:1e-4")
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        ("budgett: 3m", ("budgett", "budget")),
+        ("- budget", ("list",)),
+        ("epochs: many", ("epochs",)),
+        ("budget: 300", ("budget", "string")),
+        ("budget: [", ("YAML",)),
+    ],
+)
+def test_configuration_file_that_makes_no_sense(
+    case: Case, tmp_path: Path, content: str, parts: tuple[str, ...]
+) -> None:
+    file = tmp_path / "tune.yaml"
+    file.write_text(content)
+    if content.startswith("budget:"):
+        del case.flags["--budget"]
+    case.refused(*parts, config=file)
+
+
+def test_model_and_data_are_needed(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = call_main(capsys, "tune", "--budget", "3m")
+    assert (code, "--model and --data missing" in err) == (2, True)
+
+
+def test_unknown_flag(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = call_main(capsys, "tune", "--nonsense", "3")
+    assert (code, "--nonsense" in err) == (2, True)
+
+
+def test_budget_too_small_in_tokens_names_one_that_suffices(case: Case) -> None:
+    case.refused("--budget 50-tokens", "Give at least --budget", budget="50-tokens")
+
+
+def test_budget_too_small_in_seconds_names_one_that_suffices(case: Case) -> None:
+    case.refused("--budget 0.01s", "optimiser steps", "Give at least --budget", budget="0.01s")
+
+
+def test_unwritable_folder(case: Case, toy_data: Path) -> None:
+    case.output = toy_data / "out"
+    case.refused("--output-dir", "cannot be written", "Choose another", output_dir=toy_data / "out")
+    case.refused("--output-dir", "cannot be written", output_dir="/proc/out")
+
+
+def test_folder_in_use(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder_module, "LOCK_PATIENCE_SECONDS", 0.2)
+    used = OutputFolder(tmp_path / "used")
+    try:
+        case.refused("in use by another session", output_dir=tmp_path / "used")
+    finally:
+        used.close()
+
+
+def test_folder_that_holds_a_session(case: Case, finished_session: Finished) -> None:
+    before = (finished_session.folder / "session.json").read_text()
+    case.refused("already holds a session", "--resume", output_dir=finished_session.folder)
+    case.refused(
+        "--seed", "--epochs", output_dir=finished_session.folder, extra=("--resume",), seed=1, epochs=2
+    )
+    assert (finished_session.folder / "session.json").read_text() == before
+
+
+def test_resuming_on_other_data(case: Case, tmp_path: Path) -> None:
+    rows = tiny.toy_rows(40)
+    file = tiny.write_jsonl(tmp_path / "rows.jsonl", rows)
+    state = {"id": "0", "configuration": {}, "dataset_fingerprint": "of other rows"}
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "session.json").write_text(json.dumps(state))
+    case.refused("--resume", "other values", data=file, output_dir=tmp_path / "begun", extra=("--resume",))
+
+
+def test_damaged_session(case: Case, tmp_path: Path) -> None:
+    folder = tmp_path / "damaged"
+    folder.mkdir()
+    (folder / "session.json").write_text('{"id": ')
+    case.refused("session.json", "damaged", output_dir=folder, extra=("--resume",))
+
+
+def limited_to(size_bytes: int) -> Callable[[], None]:
+    """No file of the process, or of what it starts, may grow beyond a size: the disk is full, for them."""
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, size_bytes))
+
+
+def test_full_disk(tiny_llama: Path, toy_data: Path, tmp_path: Path) -> None:
+    flags = ["--model", str(tiny_llama), "--data", str(toy_data), "--output-dir", str(tmp_path / "out")]
+    flags += ["--budget", "1-trials", "--fix", "lora_r=64", "--methods", "lora", *FLAGS]
+    full = run_command("tune", *flags, prepare=limited_to(400_000))
+    assert full.returncode == 2, full.stderr[-2000:]
+    assert "Traceback" not in full.stderr
+    assert "cannot write" in full.stderr
+    assert "--resume" in full.stderr
+    freed = run_command("tune", *flags, "--resume", "--json")
+    assert freed.returncode == 0, freed.stderr[-2000:]
+    assert json.loads(freed.stdout)["test"]["expert"]["loss"] > 0
