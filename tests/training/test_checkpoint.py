@@ -1,0 +1,100 @@
+"""Checkpoints on disk: whole or absent, their hash, and what is tidied away."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+from tunecast.training.checkpoint import CheckpointFolder, Position
+
+WEIGHTS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2, dtype=torch.bfloat16)}
+STATE = {"0.exp_avg": torch.full((2, 3), 0.5)}
+
+
+def position(step: int) -> Position:
+    return Position(step, 4, 120, "", {"0.step": 3, "0.nothing": None})
+
+
+def names(folder: CheckpointFolder) -> set[str]:
+    return {file.name for file in folder.folder.iterdir()}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> CheckpointFolder:
+    return CheckpointFolder(tmp_path / "trials" / "one")
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """As on a full disk, nothing larger can be written."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_reads_back_what_was_written(folder: CheckpointFolder) -> None:
+    weights_hash = folder.write(WEIGHTS, STATE, position(8))
+    weights, (state, where) = folder.read_weights(8), folder.read_state(8)
+    assert weights.keys() == WEIGHTS.keys()
+    assert all(torch.equal(weights[name], tensor) for name, tensor in WEIGHTS.items())
+    assert all(weights[name].dtype == tensor.dtype for name, tensor in WEIGHTS.items())
+    assert torch.equal(state["0.exp_avg"], STATE["0.exp_avg"])
+    assert where == Position(8, 4, 120, weights_hash, {"0.step": 3, "0.nothing": None})
+    assert names(folder) == {"weights-8.safetensors", "state-8.safetensors"}
+
+
+def test_hash_is_that_of_the_weights_file(folder: CheckpointFolder) -> None:
+    weights_hash = folder.write(WEIGHTS, STATE, position(8))
+    content = (folder.folder / "weights-8.safetensors").read_bytes()
+    assert hashlib.sha256(content).hexdigest().startswith(weights_hash)
+    assert folder.write(WEIGHTS, STATE, position(9)) == weights_hash
+    assert folder.write({**WEIGHTS, "a": WEIGHTS["a"] + 1}, STATE, position(10)) != weights_hash
+
+
+def test_latest_needs_state_and_weights(folder: CheckpointFolder) -> None:
+    assert folder.latest(100) == 0
+    for step in (4, 8, 16):
+        folder.write(WEIGHTS, STATE, position(step))
+    assert [folder.latest(step) for step in (3, 4, 15, 99)] == [0, 4, 8, 16]
+    (folder.folder / "weights-16.safetensors").unlink()
+    assert folder.latest(99) == 8
+    assert not folder.has_weights(16)
+    with pytest.raises(FileNotFoundError):
+        folder.read_weights(16)
+
+
+def test_keeps_only_what_is_needed(folder: CheckpointFolder) -> None:
+    for step in (4, 8, 16):
+        folder.write(WEIGHTS, STATE, position(step))
+    for leftover in ("weights-32.safetensors.part", "state-32.safetensors.part", ".tmpX4fz"):
+        (folder.folder / leftover).write_bytes(b"half")
+    folder.keep_only(continue_from=[16], weights_of=[4])
+    assert names(folder) == {"weights-16.safetensors", "state-16.safetensors", "weights-4.safetensors"}
+    assert folder.size_bytes() == sum(file.stat().st_size for file in folder.folder.iterdir())
+
+
+@pytest.mark.parametrize("big", ["weights", "state"])
+def test_a_full_disk_is_an_os_error_and_leaves_nothing(big: str, folder: CheckpointFolder) -> None:
+    folder.write(WEIGHTS, STATE, position(4))
+    before = names(folder)
+    large = {"large": torch.zeros(30_000)}
+    with largest_file(50_000), pytest.raises(OSError, match="File too large") as caught:
+        folder.write(large if big == "weights" else WEIGHTS, large if big == "state" else STATE, position(8))
+    assert caught.value.errno == errno.EFBIG
+    assert names(folder) == before
+
+
+def test_an_unwritable_place_is_an_os_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        CheckpointFolder(tmp_path / "file" / "one").write(WEIGHTS, STATE, position(4))
