@@ -17,8 +17,11 @@ def killed_at_random(whole: Finished, folder: Path, *, kills: int, sessions: int
     killers = [Killer(whole, folder / f"{number}", seed=number) for number in range(sessions)]
 
     def work(killer: Killer) -> None:
-        killer.at_random(kills // sessions)
-        killer.finish()
+        try:
+            killer.at_random(kills // sessions)
+            killer.finish()
+        finally:
+            killer.close()
 
     with ThreadPoolExecutor(sessions) as pool:
         list(pool.map(work, killers))

@@ -194,6 +194,7 @@ class _Worker:
             pass_fds=(theirs.fileno(), *inherited),
             env=environment,
             stdin=subprocess.DEVNULL,
+            process_group=0,  # Ctrl-C is for the session, which ends its workers
             stdout=STANDARD_ERROR,  # the session's own stdout belongs to --json
         )
         theirs.close()

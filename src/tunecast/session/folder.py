@@ -83,7 +83,8 @@ class OutputFolder:
                 os.fsync(stream.fileno())
             temporary.replace(file)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
             raise disk_error(self.path, str(error)) from error
 
     def _acquired(self) -> int:

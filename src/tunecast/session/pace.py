@@ -68,4 +68,5 @@ class Pace:
         # With few steps the spread that was seen is itself uncertain: the prior counts as one more step.
         count = len(steps)
         pooled = (count * variance + UNMEASURED_SPREAD**2) / (count + 1)
-        return mean, max(LEAST_SPREAD, math.sqrt(pooled / math.sqrt(count)))
+        # The next step scatters as the others did, and their mean is itself uncertain.
+        return mean, max(LEAST_SPREAD, math.sqrt(pooled * (1 + 1 / count)))

@@ -7,7 +7,6 @@ id, so that it depends neither on the parent's main module nor on its memory.
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
 import time
@@ -25,7 +24,6 @@ ORPHAN_POLL_SECONDS = 1.0
 
 def main(descriptor: int, parent: int) -> None:
     """Serve requests of the process ``parent`` that come over ``descriptor``; the first is the workplace."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group, and the parent decides
     _die_with(parent)
     start_trace()
     connection: Connection = Connection(descriptor)

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tunecast.errors import OutputError
+from tunecast.session import folder as folder_module
+from tunecast.session.folder import OutputFolder
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder_module, "LOCK_PATIENCE_SECONDS", 0.3)
+
+
+def test_one_session_at_a_time(tmp_path: Path) -> None:
+    first = OutputFolder(tmp_path / "out")
+    with pytest.raises(OutputError, match="in use by another session"):
+        OutputFolder(tmp_path / "out")
+    first.close()
+    OutputFolder(tmp_path / "out").close()
+
+
+def test_a_worker_that_inherited_the_lock_keeps_it(tmp_path: Path) -> None:
+    first = OutputFolder(tmp_path / "out")
+    first.write_session({"id": "x"})
+    worker = subprocess.Popen(
+        [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[first.lock_descriptor]
+    )
+    first.close()
+    with pytest.raises(OutputError, match="in use"):
+        OutputFolder(tmp_path / "out")
+    worker.communicate(b"\n")
+    OutputFolder(tmp_path / "out").close()
+
+
+def test_a_folder_without_a_session_is_left_as_it_was_found(tmp_path: Path) -> None:
+    new, old = tmp_path / "new", tmp_path / "old"
+    old.mkdir()
+    (old / "notes.txt").write_text("mine")
+    for path in (new, old):
+        opened = OutputFolder(path)
+        (path / "runs.sqlite").write_text("begun")
+        opened.close()
+    assert not new.exists()
+    assert os.listdir(old) == ["notes.txt"]
+
+
+def test_a_store_that_was_there_before_stays(tmp_path: Path) -> None:
+    (tmp_path / "runs.sqlite").write_text("of earlier sessions")
+    OutputFolder(tmp_path).close()
+    assert (tmp_path / "runs.sqlite").read_text() == "of earlier sessions"
+
+
+def test_what_others_put_into_the_folder_stays(tmp_path: Path) -> None:
+    opened = OutputFolder(tmp_path / "out")
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    opened.close()
+    assert os.listdir(tmp_path / "out") == ["notes.txt"]
+
+
+def test_session_comes_back_as_written(tmp_path: Path) -> None:
+    opened = OutputFolder(tmp_path / "out")
+    assert opened.read_session() is None
+    opened.write_session({"id": "x", "name": "é"})
+    opened.write_session({"id": "y", "name": "é"})
+    opened.close()
+    again = OutputFolder(tmp_path / "out")
+    assert again.read_session() == {"id": "y", "name": "é"}
+    again.close()
+
+
+def test_damaged_session_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "session.json").write_text('{"id"')
+    opened = OutputFolder(tmp_path)
+    with pytest.raises(OutputError, match="damaged"):
+        opened.read_session()
+    opened.close()
+
+
+def test_text_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
+    opened = OutputFolder(tmp_path / "out")
+    opened.write_text("a.txt", "old")
+    (tmp_path / "out" / ".a.txt.part").mkdir()
+    with pytest.raises(OutputError, match="cannot write") as caught:
+        opened.write_text("a.txt", "new")
+    assert "--resume" in caught.value.hint
+    assert (tmp_path / "out" / "a.txt").read_text() == "old"
+    opened.close()
+
+
+@pytest.mark.parametrize("where", ["file/out", "file", "/proc/out"])
+def test_place_that_cannot_be_a_folder(tmp_path: Path, where: str) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot be written"):
+        OutputFolder(tmp_path / where)

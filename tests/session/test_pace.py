@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from tunecast.session.pace import Pace
+
+METHODS = ("lora", "full", "a-plugin")
+
+
+def experienced(steps: int, *, noise: float = 0.3, seed: int = 0) -> Pace:
+    """A pace that has seen steps of about a millisecond per token."""
+    draw = random.Random(seed)
+    pace = Pace(0.001)
+    for _ in range(steps):
+        tokens = draw.randint(100, 10_000)
+        pace.learn("lora", tokens, tokens * 0.001 * draw.lognormvariate(0, noise), draw.uniform(0, 0.1))
+    return pace
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 10])
+@pytest.mark.parametrize("method", METHODS)
+def test_upper_bound_is_above_what_is_expected(method: str, steps: int) -> None:
+    pace = experienced(steps)
+    for tokens in (1, 100, 10**6):
+        assert pace.upper(method, tokens) > pace.expected(method, tokens) > 0
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_more_tokens_take_longer(method: str) -> None:
+    pace = experienced(3)
+    amounts = (0, 10, 1000, 10**6)
+    assert sorted(amounts, key=lambda tokens: pace.expected(method, tokens)) == list(amounts)
+    assert sorted(amounts, key=lambda tokens: pace.upper(method, tokens)) == list(amounts)
+
+
+def test_more_steps_narrow_the_bound() -> None:
+    paces = [experienced(steps, noise=0.1) for steps in (0, 4, 64)]
+    widths = [pace.upper("lora", 10**6) / pace.expected("lora", 10**6) for pace in paces]
+    assert widths[0] > widths[1] > widths[2] > 1
+
+
+def test_steady_steps_are_foretold_exactly() -> None:
+    pace = Pace(1.0)
+    for tokens in (100, 300, 500):
+        pace.learn("lora", tokens, tokens * 0.002, 0.5)
+    assert pace.expected("lora", 1000) == pytest.approx(2.5)
+
+
+def test_nine_of_ten_steps_stay_below_the_bound() -> None:
+    draw = random.Random(1)
+    bounds = [experienced(5, seed=trial).upper("lora", 1000) for trial in range(400)]
+    within = [1000 * 0.001 * draw.lognormvariate(0, 0.3) <= bound for bound in bounds]
+    assert 0.87 < sum(within) / len(within) < 0.97
+
+
+def test_a_step_without_tokens_teaches_only_the_overhead() -> None:
+    pace = Pace(0.001)
+    pace.learn("lora", 0, 0.0, 2.0)
+    assert pace.expected("lora", 0) == 2.0
+    assert pace.expected("lora", 1000) == pytest.approx(3.0)

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tunecast.errors import ConfigurationError
+from tunecast.methods import Restrictions
+from tunecast.session.settings import SessionSettings
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("epochs", 0),
+        ("workers", 0),
+        ("keep_gb", -1),
+        ("max_length", 0),
+        ("unique_examples", -5),
+        ("threads", 0),
+        ("epochs", float("nan")),
+        ("seed", -1),
+        ("dtype", "float8"),
+    ],
+)
+def test_value_that_makes_no_sense_names_its_flag(name: str, value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"--{name.replace('_', '-')}"):
+        SessionSettings("model", "data", **{name: value})
+
+
+def test_restrictions_hold_what_was_fixed_and_narrowed() -> None:
+    settings = SessionSettings(
+        "model", "data", methods=("lora",), fixed={"lora_r": 8}, ranges={"learning_rate": (1e-5, 1e-3)}
+    )
+    assert settings.restrictions == Restrictions(("lora",), {"lora_r": 8}, {"learning_rate": (1e-5, 1e-3)})
+
+
+def test_settings_are_json() -> None:
+    written = json.loads(json.dumps(SessionSettings("model", "data", fixed={"lora_r": 8}).as_json()))
+    assert written["model"] == "model"
+    assert written["fixed"] == {"lora_r": 8}
+    assert written["seed"] == 0

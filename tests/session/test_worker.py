@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+
+
+def started(parent: int) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """A worker that believes in a parent, and the session's end of its connection."""
+    ours, theirs = socket.socketpair()
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "tunecast.session.worker", str(theirs.fileno()), str(parent)],
+        pass_fds=[theirs.fileno()],
+    )
+    theirs.close()
+    return worker, ours
+
+
+def test_worker_leaves_when_its_parent_died_before_it_could_look() -> None:
+    worker, connection = started(parent=1)
+    with connection:
+        assert worker.wait(timeout=60) == 1
+
+
+def test_worker_leaves_when_its_session_hangs_up() -> None:
+    import os
+
+    worker, connection = started(parent=os.getpid())
+    connection.close()
+    assert worker.wait(timeout=60) == 0
