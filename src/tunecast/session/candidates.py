@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tunecast.errors import ConfigurationError
 from tunecast.methods import pipeline_space, sample_pipelines
 from tunecast.methods.space import expert_pipeline
 from tunecast.records import ModelFacts, Pipeline
 from tunecast.session.settings import SessionSettings
 
-__all__ = ["candidate_pipelines"]
+__all__ = ["candidate_pipelines", "long_enough"]
 
 CANDIDATES = 256
+LEAST_STEPS = 16
+"""Optimiser steps of a full length below which the fidelity grid has hardly a point before the end."""
+LEAST_CANDIDATES = 16
 RATE_3E4 = 3e-4
 
 
@@ -26,6 +31,22 @@ def candidate_pipelines(settings: SessionSettings, model: ModelFacts) -> list[Pi
         first.append(_at_3e4(settings, expert))
     space = pipeline_space(model, settings.restrictions, seed=settings.seed)
     return first + [pipeline for pipeline in sample_pipelines(space, CANDIDATES) if pipeline not in first]
+
+
+def long_enough(
+    pipelines: Sequence[Pipeline], *, full_length_tokens: int, mean_tokens: float
+) -> list[Pipeline]:
+    """The pipelines whose batches are small enough for a full length: with a few steps there is no curve to
+    judge.
+
+    Args:
+        pipelines: Candidates; where hardly any would be left, all are.
+        full_length_tokens: Horizon of every trial.
+        mean_tokens: Mean tokens of a training example.
+    """
+    examples = full_length_tokens / mean_tokens
+    kept = [p for p in pipelines if examples >= LEAST_STEPS * p.number("per_device_train_batch_size")]
+    return kept if len(kept) >= LEAST_CANDIDATES else list(pipelines)
 
 
 def _at_3e4(settings: SessionSettings, expert: Pipeline) -> Pipeline:

@@ -13,6 +13,7 @@ from tunecast.progress import Progress, SessionStatus, TrialStatus
 from tunecast.records import ZERO_SHOT, Outcome, Pipeline, Run, RunError, Score, SessionRecord
 from tunecast.search import ONLY_TRIALS, Remaining, Strategy, get_strategy, leader
 from tunecast.session.budget import Budget
+from tunecast.session.candidates import long_enough
 from tunecast.session.compare import compare
 from tunecast.session.executor import Crash, LocalExecutor
 from tunecast.session.folder import OutputFolder, disk_error
@@ -251,7 +252,7 @@ class Session:
         self._trials = Trials(
             self._id,
             self._prepared,
-            self._candidates,
+            self._worth_trying(),
             self._folder,
             self._store,
             seed=self._settings.seed,
@@ -267,6 +268,19 @@ class Session:
                 tokens, seen = point.tokens_seen - seen, point.tokens_seen
                 method = trial.spec.pipeline.method
                 self._pace.learn(method, tokens, point.training.wall, point.evaluation.wall)
+
+    def _worth_trying(self) -> list[Pipeline]:
+        """What the strategy is pinned to, and the sampled candidates that this full length suits."""
+        pinned = ONLY_TRIALS.get(self._settings.strategy, 1)
+        bench = self._prepared.bench
+        return [
+            *self._candidates[:pinned],
+            *long_enough(
+                self._candidates[pinned:],
+                full_length_tokens=self._full_length,
+                mean_tokens=bench.train_tokens / len(bench.train),
+            ),
+        ]
 
     def _unique_examples(self) -> int:
         available = len(self._prepared.bench.train)
