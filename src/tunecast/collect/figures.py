@@ -1,0 +1,217 @@
+"""What a meta-dataset says, as Markdown: ``python -m tunecast.collect.figures [--store URL]``."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from itertools import combinations
+
+import numpy as np
+
+from tunecast.records import ZERO_SHOT, Outcome, Run
+
+__all__ = [
+    "best_rates",
+    "between",
+    "counts",
+    "diverged_share",
+    "fidelity_correlations",
+    "main",
+    "markdown",
+    "rank_correlation",
+]
+
+LEAST_RUNS = 4
+"""A group of fewer runs has no rank correlation worth the name."""
+SHARES = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
+SNAP = 1.3
+"""A point belongs to a share of the fidelity grid that it is within this factor of."""
+
+Row = tuple[str, ...]
+
+
+def counts(runs: Sequence[Run], key: Callable[[Run], Hashable]) -> list[Row]:
+    """Number of runs by key and outcome: rows of (key, all, completed, diverged, other)."""
+    found: dict[str, Counter[Outcome]] = defaultdict(Counter)
+    for run in runs:
+        found[str(key(run))][run.outcome] += 1
+    rows = []
+    for name, outcomes in sorted(found.items(), key=lambda item: _natural(item[0])):
+        completed, diverged = outcomes[Outcome.COMPLETED], outcomes[Outcome.DIVERGED]
+        everything = outcomes.total()
+        rows.append((name, *map(str, (everything, completed, diverged, everything - completed - diverged))))
+    return rows
+
+
+def best_rates(runs: Sequence[Run]) -> list[Row]:
+    """Learning rate of the best run by method, full length and width.
+
+    The best of a group is that with the lowest last validation loss among the runs of one method on one dataset,
+    base model and full length. Rows of (method, full length, width, groups, median of the best rates, quartiles).
+    """
+    groups: dict[Hashable, list[Run]] = defaultdict(list)
+    for run in _trained(runs):
+        groups[run.pipeline.method, run.full_length_tokens, run.task].append(run)
+    best: dict[tuple[str, int, int], list[float]] = defaultdict(list)
+    for group in groups.values():
+        if len(group) >= LEAST_RUNS:
+            run = min(group, key=_final)
+            key = (run.pipeline.method, run.full_length_tokens, run.model.width)
+            best[key].append(run.pipeline.number("learning_rate"))
+    rows: list[Row] = []
+    for (method, length, width), rates in sorted(best.items()):
+        low, middle, high = np.quantile(rates, [0.25, 0.5, 0.75], method="nearest")
+        row = (method, length, width, len(rates), f"{middle:.1e}", f"{low:.1e} to {high:.1e}")
+        rows.append(tuple(map(str, row)))
+    return rows
+
+
+def diverged_share(runs: Sequence[Run]) -> list[Row]:
+    """Share of diverged runs by method and half decade of the learning rate: (method, rate, runs, share)."""
+    groups: dict[tuple[str, float], list[bool]] = defaultdict(list)
+    for run in _trained(runs):
+        half_decade = math.floor(2 * math.log10(run.pipeline.number("learning_rate"))) / 2
+        groups[run.pipeline.method, half_decade].append(run.outcome is Outcome.DIVERGED)
+    return [
+        (method, f"{10**low:.1e} to {10 ** (low + 0.5):.1e}", str(len(flags)), f"{np.mean(flags):.0%}")
+        for (method, low), flags in sorted(groups.items())
+    ]
+
+
+def fidelity_correlations(runs: Sequence[Run]) -> list[Row]:
+    """Rank correlation of the loss at each share of the full length with the last: (share, groups, mean).
+
+    Groups are runs of one dataset, base model and full length: what a session compares.
+    """
+    groups: dict[Hashable, list[Run]] = defaultdict(list)
+    for run in _trained(runs):
+        if run.outcome is Outcome.COMPLETED:
+            groups[run.task, run.full_length_tokens].append(run)
+    rows = []
+    for share in SHARES:
+        found = []
+        for group in groups.values():
+            pairs = [(loss, _final(run)) for run in group if (loss := _loss_at(run, share)) is not None]
+            found.append(rank_correlation(pairs))
+        rows.append((f"1/{round(1 / share)}", *_mean(found)))
+    return rows
+
+
+def between(
+    runs: Sequence[Run], inside: Callable[[Run], Hashable], across: Callable[[Run], str]
+) -> list[Row]:
+    """Rank correlation of the same draws between two datasets, or two base models.
+
+    Args:
+        runs: Runs; only those count whose draw is shared by what is compared.
+        inside: What must be equal besides the draw.
+        across: What is compared.
+
+    Returns:
+        Rows of (first, second, groups, mean), and the mean of all at the end.
+    """
+    tables: dict[Hashable, dict[str, dict[Hashable, float]]] = defaultdict(lambda: defaultdict(dict))
+    for run in _trained(runs):
+        number = run.extra.get("number", -1)
+        if number >= 0 and run.outcome in (Outcome.COMPLETED, Outcome.DIVERGED):
+            draw = (number, run.extra.get("shared"), run.full_length_tokens, run.seed)
+            tables[inside(run)][across(run)][draw] = _final(run)
+    found: dict[tuple[str, str], list[float | None]] = defaultdict(list)
+    for table in tables.values():
+        for first, second in combinations(sorted(table, key=_natural), 2):
+            common = table[first].keys() & table[second].keys()
+            pairs = [(table[first][draw], table[second][draw]) for draw in common]
+            found[first, second].append(rank_correlation(pairs))
+    rows = [(*names, *_mean(values)) for names, values in found.items() if any(v is not None for v in values)]
+    return [*rows, ("all", "", *_mean([v for values in found.values() for v in values]))]
+
+
+def rank_correlation(pairs: Sequence[tuple[float, float]]) -> float | None:
+    """Spearman's rank correlation; None for fewer than four pairs, or where one side never changes."""
+    from scipy.stats import rankdata
+
+    if len(pairs) < LEAST_RUNS:
+        return None
+    first, second = (rankdata(side) for side in zip(*pairs, strict=True))
+    if np.ptp(first) == 0 or np.ptp(second) == 0:
+        return None
+    return float(np.corrcoef(first, second)[0, 1])
+
+
+def markdown(runs: Sequence[Run]) -> str:
+    """All figures as Markdown tables."""
+    outcomes = ("runs", "completed", "diverged", "other")
+    keys: dict[str, Callable[[Run], Hashable]] = {
+        "model": lambda run: run.task.model,
+        "dataset": lambda run: run.task.dataset,
+        "method": lambda run: run.pipeline.method,
+        "full length": lambda run: run.full_length_tokens,
+    }
+    parts = [f"{len(runs)} runs, {sum(len(run.curve) for run in runs)} points."]
+    parts += [_table((name, *outcomes), counts(runs, key)) for name, key in keys.items()]
+    rates = ("method", "full length", "width", "groups", "best rate (median)", "quartiles")
+    parts.append(_table(rates, best_rates(runs)))
+    parts.append(_table(("method", "learning rate", "runs", "diverged"), diverged_share(runs)))
+    parts.append(_table(("share", "groups", "correlation with the last"), fidelity_correlations(runs)))
+    tasks = between(runs, lambda run: run.task.model, lambda run: run.task.dataset)
+    parts.append(_table(("dataset", "dataset", "groups", "correlation"), _extremes(tasks)))
+    models = between(runs, lambda run: run.task.dataset, lambda run: run.task.model)
+    parts.append(_table(("model", "model", "groups", "correlation"), models))
+    return "\n\n".join(parts)
+
+
+def _trained(runs: Iterable[Run]) -> Iterator[Run]:
+    return (run for run in runs if run.pipeline.method != ZERO_SHOT.method)
+
+
+def _final(run: Run) -> float:
+    """Last validation loss; infinite for a run that diverged."""
+    loss = run.final_loss
+    return math.inf if loss is None or run.outcome is not Outcome.COMPLETED or math.isnan(loss) else loss
+
+
+def _loss_at(run: Run, share: float) -> float | None:
+    """Validation loss of the point nearest to a share of the full length, None where there is none near."""
+    near = [p for p in run.curve if 1 / SNAP <= p.share / share <= SNAP]
+    return min(near, key=lambda p: abs(math.log(p.share / share))).validation.loss if near else None
+
+
+def _mean(values: Sequence[float | None]) -> tuple[str, str]:
+    known = [value for value in values if value is not None]
+    return str(len(known)), f"{np.mean(known):.2f}" if known else "-"
+
+
+def _natural(text: str) -> tuple[int, float, str]:
+    """Numbers by size before words."""
+    return (0, float(text), "") if text.isdigit() else (1, 0.0, text)
+
+
+def _extremes(rows: list[Row], shown: int = 8) -> list[Row]:
+    """The highest and lowest correlations, and the mean of all."""
+    ordered = sorted(rows[:-1], key=lambda row: -float(row[-1]))
+    return [*(ordered if len(ordered) <= 2 * shown else ordered[:shown] + ordered[-shown:]), rows[-1]]
+
+
+def _table(names: Sequence[str], rows: Iterable[Row]) -> str:
+    lines = [names, ["---"] * len(names), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the figures of a store, or of the shipped meta-dataset.
+
+    Raises:
+        StoreError: There is no such store.
+    """
+    from tunecast.store import open_for_reading
+
+    parser = argparse.ArgumentParser("python -m tunecast.collect.figures", description=__doc__)
+    parser.add_argument("--store", help="URL, SQLite file or Parquet export; default: what is shipped")
+    with open_for_reading(parser.parse_args(arguments).store) as store:
+        print(markdown(list(store.runs())))
+
+
+if __name__ == "__main__":
+    main()
