@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tunecast.errors import ConfigurationError
+from tunecast.methods.space import EXPERT
+from tunecast.records import Pipeline
+from tunecast.session.candidates import candidate_pipelines, long_enough
+from tunecast.session.prepare import PreparedTask
+from tunecast.session.settings import SessionSettings
+
+
+def test_the_expert_comes_first_and_nothing_twice(settings: SessionSettings, prepared: PreparedTask) -> None:
+    pipelines = candidate_pipelines(settings, prepared.bench.facts)
+    assert pipelines[0] == EXPERT
+    assert len({pipeline.id for pipeline in pipelines}) == len(pipelines) > 100
+    assert {pipeline.method for pipeline in pipelines} >= {"lora", "full", "ia3"}
+
+
+def test_the_seed_decides_the_sample(settings: SessionSettings, prepared: PreparedTask) -> None:
+    facts = prepared.bench.facts
+    assert candidate_pipelines(settings, facts) == candidate_pipelines(settings, facts)
+    assert candidate_pipelines(replace(settings, seed=1), facts) != candidate_pipelines(settings, facts)
+
+
+def test_every_candidate_keeps_to_what_the_user_said(
+    settings: SessionSettings, prepared: PreparedTask
+) -> None:
+    restricted = replace(
+        settings, methods=("lora",), fixed={"lora_r": 6}, ranges={"learning_rate": (1e-3, 2e-3)}
+    )
+    for pipeline in candidate_pipelines(restricted, prepared.bench.facts):
+        assert pipeline.method == "lora"
+        assert pipeline["lora_r"] == 6
+        assert 1e-3 <= pipeline.number("learning_rate") <= 2e-3
+
+
+def test_the_second_of_fixed_3e4_is_the_expert_at_3e4(
+    settings: SessionSettings, prepared: PreparedTask
+) -> None:
+    expert, second = candidate_pipelines(replace(settings, strategy="fixed-3e-4"), prepared.bench.facts)[:2]
+    assert expert == EXPERT
+    assert second.hyperparameters == {**expert.hyperparameters, "learning_rate": 3e-4}
+
+
+@pytest.mark.parametrize(
+    "said", [{"fixed": {"learning_rate": 2e-4}}, {"ranges": {"learning_rate": (1e-3, 1e-2)}}]
+)
+def test_fixed_3e4_does_not_override_the_user(
+    settings: SessionSettings, prepared: PreparedTask, said: dict[str, dict[str, object]]
+) -> None:
+    with pytest.raises(ConfigurationError, match="contradicts"):
+        candidate_pipelines(replace(settings, strategy="fixed-3e-4", **said), prepared.bench.facts)
+
+
+def test_large_batches_are_left_out_where_the_full_length_is_short() -> None:
+    pipelines = [
+        Pipeline("full", {"per_device_train_batch_size": size, "n": n}) for size in (4, 32) for n in range(20)
+    ]
+
+    kept = long_enough(pipelines, full_length_tokens=16 * 4 * 50, mean_tokens=50.0)
+
+    assert {pipeline["per_device_train_batch_size"] for pipeline in kept} == {4}
+
+
+def test_all_candidates_stay_where_hardly_any_suits() -> None:
+    pipelines = [Pipeline("full", {"per_device_train_batch_size": 32, "n": n}) for n in range(20)]
+
+    assert long_enough(pipelines, full_length_tokens=100, mean_tokens=50.0) == pipelines
