@@ -1,0 +1,94 @@
+"""Real worker processes on a desk instead of a model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+import workplaces
+from tunecast.errors import ModelError
+from tunecast.session import executor as executor_module
+from tunecast.session.executor import Crash, LocalExecutor
+from tunecast.session.requests import Broken
+from workplaces import Desk, Do, Locked
+
+
+@pytest.fixture(autouse=True)
+def _workers_find_this_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(workplaces.__file__).parent))
+
+
+@pytest.fixture(scope="module")
+def executor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalExecutor]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(workplaces.__file__).parent))
+        with LocalExecutor(Desk(str(tmp_path_factory.mktemp("desk"))), 2) as running:
+            ready = running.ready()
+            assert (ready.machine.device, ready.machine.threads) == ("cpu", 1)
+            yield running
+
+
+def test_every_slot_answers_by_itself(executor: LocalExecutor) -> None:
+    assert executor.idle() == [0, 1]
+    executor.submit(0, Do(workplaces.process))
+    executor.submit(1, Do(workplaces.process))
+    assert executor.idle() == []
+    answers: dict[int, tuple[int, int]] = {}
+    while len(answers) < 2:
+        answers |= dict(executor.wait(timeout=10))
+    assert answers[0][0] != answers[1][0]
+    assert os.getpgid(0) not in {group for _, group in answers.values()}, "Ctrl-C would reach a worker"
+
+
+def test_failures_are_answers(executor: LocalExecutor) -> None:
+    assert executor.call(Do(workplaces.fail)) == Broken("ValueError", "no pen", system=False)
+    answer = executor.call(Do(workplaces.fill_disk))
+    assert (answer.kind, answer.system) == ("OSError", True)
+
+
+def test_standard_output_stays_the_sessions(
+    executor: LocalExecutor, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert executor.call(Do(workplaces.speak)) is None
+    assert capfd.readouterr().out == ""
+
+
+def test_a_death_is_an_answer_and_the_next_worker_is_set_up(executor: LocalExecutor) -> None:
+    executor.setup(Do(workplaces.put_paper))
+    crash = executor.call(Do(workplaces.die), slot=1)
+    assert crash == Crash(-9)
+    assert crash.text == "the worker was killed by SIGKILL"
+    assert executor.call(Do(workplaces.put_paper), slot=1) == 2
+    assert executor.call(Do(workplaces.leave), slot=1).text == "the worker ended with exit code 3"
+
+
+def test_a_worker_that_died_while_idle_is_found(executor: LocalExecutor) -> None:
+    pid, _ = executor.call(Do(workplaces.process))
+    psutil.Process(pid).kill()
+    assert executor.call(Do(workplaces.process)) == Crash(-9)
+    assert executor.call(Do(workplaces.process))[0] != pid
+
+
+def test_a_worker_that_dies_while_it_loads_is_started_again(tmp_path: Path) -> None:
+    with LocalExecutor(Desk(str(tmp_path), deaths=1), 1) as running:
+        assert running.ready().machine.device == "cpu"
+        pid, _ = running.call(Do(workplaces.process))
+    assert not psutil.pid_exists(pid), "closing left a worker behind"
+
+
+def test_a_workplace_that_cannot_be_opened_is_reported() -> None:
+    with LocalExecutor(Locked(), 1) as running, pytest.raises(ModelError, match="there is no key"):
+        running.ready()
+
+
+def test_workers_that_always_die_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor_module, "STARTS", 2)
+    with (
+        LocalExecutor(Desk(str(tmp_path), deaths=9), 1) as running,
+        pytest.raises(ModelError, match="killed by SIGKILL, 2 times in a row"),
+    ):
+        running.ready()

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import tiny
+from tunecast.errors import ConfigurationError, DataError
+from tunecast.progress import Silent
+from tunecast.session.prepare import PreparedTask, choose_device, prepare_task
+from tunecast.session.settings import SessionSettings
+
+
+def test_task_is_laid_out(prepared: PreparedTask) -> None:
+    bench = prepared.bench
+    assert (prepared.task.dataset, prepared.task.metric) == ("colours", "loss")
+    assert prepared.dataset.examples == {"train": 128, "validation": 16, "test": 16}
+    assert (len(bench.train), len(bench.validation), len(bench.test)) == (128, 16, 16)
+    assert bench.threads == 1
+    assert max(len(example.input_ids) for example in bench.train) <= bench.max_length <= 128
+    assert bench.max_length % 64 == 0
+    assert bench.max_new_tokens >= max(example.label_tokens for example in bench.train)
+
+
+def test_examples_to_generate_for_are_the_splits_own(prepared: PreparedTask) -> None:
+    bench = prepared.bench
+    assert len(bench.test_examples) == len(bench.test)
+    assert not set(bench.test_examples) & set(bench.validation_examples)
+
+
+def test_a_prompt_that_does_not_fit_is_named(settings: SessionSettings, tmp_path: Path) -> None:
+    rows = tiny.toy_rows(60)
+    rows[7]["prompt"] *= 20
+    found = prepare_task(replace(settings, data=str(tiny.write_jsonl(tmp_path / "a.jsonl", rows))), Silent())
+    assert any("prompt" in warning and "8" in warning for warning in found.warnings), found.warnings
+
+
+def test_too_few_rows_for_three_splits(settings: SessionSettings, tmp_path: Path) -> None:
+    file = tiny.write_jsonl(tmp_path / "two.jsonl", tiny.toy_rows(2))
+    with pytest.raises(DataError):
+        prepare_task(replace(settings, data=str(file)), Silent())
+
+
+@pytest.mark.parametrize("wanted", ["tpu", "cuda:99x", "cpu0"])
+def test_device_that_is_not_there(wanted: str) -> None:
+    with pytest.raises(ConfigurationError, match="--device"):
+        choose_device(wanted)
+
+
+def test_length_beyond_the_context(settings: SessionSettings) -> None:
+    with pytest.raises(ConfigurationError, match="128"):
+        prepare_task(replace(settings, max_length=129), Silent())

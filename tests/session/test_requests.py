@@ -1,0 +1,53 @@
+"""Every request, performed by a real runner on the tiny Llama."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+
+from tunecast.methods.space import EXPERT
+from tunecast.records import Outcome
+from tunecast.session.prepare import PreparedTask
+from tunecast.session.requests import Advance, Calibrate, Save, SaveBase, ScoreModel, UseValidation
+from tunecast.training.bench import TrialSpec
+from tunecast.training.runner import Runner
+
+
+@pytest.fixture(scope="module")
+def runner(prepared: PreparedTask) -> Runner:
+    return Runner(prepared.bench)
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> TrialSpec:
+    return TrialSpec("run", EXPERT, 0, 3000, 128, str(tmp_path / "trial"))
+
+
+def test_requests_travel(spec: TrialSpec) -> None:
+    for request in (Advance(spec, 0, 4), Calibrate(spec, 0.1), Save(spec, 4, "there", "base")):
+        assert pickle.loads(pickle.dumps(request)) == request
+
+
+def test_requests_are_performed(
+    runner: Runner, prepared: PreparedTask, spec: TrialSpec, tmp_path: Path
+) -> None:
+    validation = prepared.bench.validation
+    UseValidation(validation[:8], validation[:12]).perform(runner)
+    assert ScoreModel(None, 0, "subset").perform(runner).score.examples == 8
+    assert Calibrate(spec, 0.0).perform(runner) > 0
+    last = prepared.bench.plan(spec).total_steps
+    measured = Advance(spec, 0, last).perform(runner)
+    assert (measured.outcome, measured.point.step) == (Outcome.COMPLETED, last)
+    again = ScoreModel(spec, last, "subset").perform(runner).score
+    assert again == measured.point.validation
+    scored = ScoreModel(spec, last, "test", metric="exact_match", generate_limit=3, interval_seed=0)
+    assert scored.perform(runner).score.metric_examples == 3
+    for request, expected in (
+        (Save(spec, last, str(tmp_path / "adapter"), "base"), "adapter_model.safetensors"),
+        (SaveBase(str(tmp_path / "base")), "model.safetensors"),
+    ):
+        Path(request.folder).mkdir()
+        request.perform(runner)
+        assert (Path(request.folder) / expected).is_file()

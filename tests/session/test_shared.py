@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+import math
+
+from tunecast.session.prepare import PreparedTask
+from tunecast.session.shared import affordable_validation, explosion_nats
+
+
+def test_validation_fits_the_full_length(prepared: PreparedTask) -> None:
+    bench = prepared.bench
+    few = affordable_validation(bench, 1, seed=0)
+    many = affordable_validation(bench, 10**9, seed=0)
+    assert (len(few[0]), len(few[1])) == (16, 16)
+    assert (len(many[0]), len(many[1])) == (len(bench.validation), len(bench.validation))
+    assert affordable_validation(bench, 10**4, seed=0) == affordable_validation(bench, 10**4, seed=0)
+
+
+def test_a_loss_explodes_well_above_knowing_nothing() -> None:
+    assert explosion_nats(0.5, 1000) == 1.5 * math.log(1000)
+    assert explosion_nats(20.0, 1000) == 30.0

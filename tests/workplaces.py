@@ -1,0 +1,77 @@
+"""A workplace without a model, to see what workers do with requests and with death."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Desk:
+    """Opens after ``deaths`` workers have died on it; keeps count in a folder."""
+
+    folder: str
+    deaths: int = 0
+    device: str = "cpu"
+    threads: int = 1
+
+    def open(self) -> list[str]:
+        died = Path(self.folder) / "died"
+        count = len(died.read_text()) if died.exists() else 0
+        if count < self.deaths:
+            died.write_text("x" * (count + 1))
+            os.kill(os.getpid(), signal.SIGKILL)
+        return []
+
+
+@dataclass(frozen=True)
+class Locked:
+    """Cannot be opened."""
+
+    device: str = "cpu"
+    threads: int = 1
+
+    def open(self) -> None:
+        raise ValueError("there is no key")
+
+
+@dataclass(frozen=True)
+class Do:
+    """Call a function with what lies on the desk."""
+
+    function: Callable[[list[str]], object]
+
+    def perform(self, desk: list[str]) -> object:
+        return self.function(desk)
+
+
+def put_paper(desk: list[str]) -> int:
+    desk.append("paper")
+    return len(desk)
+
+
+def fill_disk(desk: list[str]) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def fail(desk: list[str]) -> None:
+    raise ValueError("no pen")
+
+
+def speak(desk: list[str]) -> None:
+    os.write(1, b"a library prints to stdout\n")
+
+
+def die(desk: list[str]) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def leave(desk: list[str]) -> None:
+    os._exit(3)
+
+
+def process(desk: list[str]) -> tuple[int, int]:
+    return os.getpid(), os.getpgid(0)
