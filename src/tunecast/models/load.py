@@ -251,6 +251,8 @@ def _explained(model: ResolvedModel, part: str) -> Iterator[None]:
         yield
     # ImportError: some tokenizers need a package of their own. RuntimeError: shapes that do not fit.
     except (OSError, ValueError, KeyError, ImportError, SafetensorError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "mismatch" not in str(error):
+            raise  # such as memory that ran out
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         where = f"folder {model.location}" if model.is_local else f"hub id {model.name}"
         hint = (
