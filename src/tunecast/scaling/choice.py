@@ -15,12 +15,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tunecast.scaling.arrays import Floats
+from tunecast.scaling.arrays import Flags, Floats
 from tunecast.scaling.models import ENSEMBLE, Model, candidates, condition
 from tunecast.scaling.sampling import Effort
 from tunecast.scaling.table import Table
 
-__all__ = ["LawScore", "choose", "choose_single", "score_laws"]
+__all__ = ["Hidden", "LawScore", "choose", "hidden_points", "hide_largest", "score_laws"]
 
 _QUICK = Effort(chains=16, warm_up=120, sweeps=120, every=6)
 _CLEARLY = 0.75
@@ -40,41 +40,44 @@ class LawScore:
         return float(self.errors.mean())
 
 
-def choose(table: Table, seed: int = 0) -> Model:
-    """The model to forecast one task's table with."""
+def choose(table: Table, seed: int = 0, other_factor: bool = False) -> Model:
+    """The model to forecast one task's table with.
+
+    Args:
+        table: The table. seed: Seed of the posteriors. other_factor: Whether a factor will be asked for that
+        no curve was measured at. A joint law says most about
+            that, so it is taken unless it is clearly worse than the default.
+    """
     scores = score_laws(table, [ENSEMBLE, *(m for m in candidates(table) if m.name not in _WITHIN)], seed)
     if not scores:
         return ENSEMBLE
     default, rivals = scores[0], scores[1:]
     best = min(rivals, key=lambda score: score.mean, default=default)
-    gain = default.errors - best.errors
-    clear = best.mean < _CLEARLY * default.mean and gain.mean() > 2 * np.std(gain) / np.sqrt(len(gain))
-    return best.model if clear else ENSEMBLE
+    if other_factor:
+        return ENSEMBLE if _clearly_better(default, best) else best.model
+    return best.model if _clearly_better(best, default) else ENSEMBLE
+
+
+def _clearly_better(one: LawScore, other: LawScore) -> bool:
+    gain = other.errors - one.errors
+    return one.mean < _CLEARLY * other.mean and gain.mean() > 2 * np.std(gain) / np.sqrt(len(gain))
 
 
 _WITHIN = ("power", "rectified", "joint-rectified")
 """Laws that the ensemble holds already, alone or pooled."""
 
 
-def choose_single(table: Table, seed: int = 0) -> Model:
-    """The single law that predicts hidden sizes best, for whoever wants the constants of one formula."""
-    options = candidates(table)
-    scores = score_laws(table, options, seed)
-    if not scores:
-        return options[0]
-    return min(scores, key=lambda score: score.mean).model
-
-
 def score_laws(table: Table, models: list[Model], seed: int = 0) -> list[LawScore]:
     """Score models on the hidden sizes of one task's table; empty where there are too few sizes to hide
     any."""
-    visible = _hide(table)
-    if visible is None or len(models) == 1:
+    visible = hide_largest(table)
+    if visible is None:
         return []
-    return [LawScore(model, _errors(model, table, visible, seed)) for model in models]
+    hidden = hidden_points(table, visible)
+    return [LawScore(model, _errors(model, hidden, visible, seed)) for model in models]
 
 
-def _hide(table: Table) -> Table | None:
+def hide_largest(table: Table) -> Table | None:
     """The table without its largest sizes, None where a curve would keep fewer than three."""
     sizes = np.unique(np.concatenate([curve.data_sizes for curve in table.curves]))
     for limit in (sizes[-1] / 4, sizes[-1] / 2, sizes[-2] if len(sizes) > 1 else 0.0):
@@ -85,18 +88,34 @@ def _hide(table: Table) -> Table | None:
     return None
 
 
-def _errors(model: Model, table: Table, visible: Table, seed: int) -> Floats:
-    hidden = [c.data_sizes > v.data_sizes[-1] for c, v in zip(table.curves, visible.curves, strict=True)]
-    width = max(1, *(int(mask.sum()) for mask in hidden))
-    sizes = np.array(
-        [
-            np.pad(curve.data_sizes[mask], (width - int(mask.sum()), 0), constant_values=curve.data_sizes[-1])
-            for curve, mask in zip(table.curves, hidden, strict=True)
-        ]
-    )
-    predicted = condition(model, visible, seed, _QUICK).predict(sizes, seed).centre
-    errors = [
-        np.abs(predicted[row, width - int(mask.sum()) :] - np.log(curve.losses[mask]))
-        for row, (curve, mask) in enumerate(zip(table.curves, hidden, strict=True))
+@dataclass(frozen=True, eq=False)
+class Hidden:
+    """The points of a table that a smaller one does not show.
+
+    Args:
+        sizes: Unique examples, padded at the front with the curve's largest, shape (rows, hidden sizes).
+        log_loss: What was measured there, same shape.
+        present: False at padding, same shape.
+    """
+
+    sizes: Floats
+    log_loss: Floats
+    present: Flags
+
+
+def hidden_points(table: Table, visible: Table) -> Hidden:
+    """The points of ``table`` beyond each curve's largest size in ``visible``, which has the same curves."""
+    counts = [
+        int(np.sum(whole.data_sizes > seen.data_sizes[-1]))
+        for whole, seen in zip(table.curves, visible.curves, strict=True)
     ]
-    return np.concatenate(errors)
+    width = max(1, *counts)
+    sizes = np.array([np.resize(curve.data_sizes[-width:], width) for curve in table.curves])
+    losses = np.array([np.resize(curve.losses[-width:], width) for curve in table.curves])
+    present = np.arange(width)[None, :] >= width - np.array(counts)[:, None]
+    return Hidden(sizes, np.log(losses), present)
+
+
+def _errors(model: Model, hidden: Hidden, visible: Table, seed: int) -> Floats:
+    predicted = condition(model, visible, seed, _QUICK).predict(hidden.sizes, seed).centre
+    return np.asarray(np.abs(predicted - hidden.log_loss)[hidden.present])

@@ -12,7 +12,7 @@ from tunecast.errors import ConfigurationError
 from tunecast.scaling.arrays import Floats
 from tunecast.scaling.forecasting import posteriors
 from tunecast.scaling.models import Posterior
-from tunecast.scaling.newcomers import curve_at
+from tunecast.scaling.newcomers import curve_at, is_same_size
 from tunecast.scaling.table import Table
 
 __all__ = ["Crossing", "JointConstants", "Root", "closed_form", "crossover", "joint_roots"]
@@ -148,7 +148,10 @@ def crossover(
     if max_observed is not None:
         table = table.up_to(max_observed)
     crossings: list[Crossing] = []
-    for part in posteriors(table, law, seed):
+    other = model_parameters is not None and not any(
+        is_same_size(curve, model_parameters) for curve in table.curves
+    )
+    for part in posteriors(table, law, seed, other_factor=other):
         crossings += _compare(part, model_parameters, seed, reach)
     if not crossings:
         raise ConfigurationError(

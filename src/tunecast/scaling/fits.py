@@ -9,13 +9,13 @@ import numpy as np
 
 from tunecast.errors import ConfigurationError
 from tunecast.scaling.arrays import Flags, Floats
-from tunecast.scaling.choice import choose_single
-from tunecast.scaling.fitting import fit_law, fit_pooled
-from tunecast.scaling.models import LAWS
+from tunecast.scaling.choice import Hidden, hidden_points, hide_largest
+from tunecast.scaling.fitting import QUICK, fit_member, fit_theta
+from tunecast.scaling.models import LAWS, Model, candidates
 from tunecast.scaling.observations import joint_factor, observe
 from tunecast.scaling.table import Table
 
-__all__ = ["Fit", "fit"]
+__all__ = ["Fit", "best_formula", "fit"]
 
 
 @dataclass(frozen=True)
@@ -53,15 +53,14 @@ def fit(table: Table, law: str = "auto", max_observed: float | None = None, seed
         table = table.up_to(max_observed)
     results: list[Fit] = []
     for pool in table.pools():
-        model = choose_single(pool, seed) if law == "auto" else LAWS[law]
+        model = best_formula(pool, seed) if law == "auto" else LAWS[law]
         if model.uses_factor and joint_factor(pool) is None:
             raise ConfigurationError(
                 f"The {law} law needs a factor with at least three values in {table.source}.",
                 "Add model_parameters, pretraining_tokens or peft_parameters, or choose another law.",
             )
-        member = model.members[0]
-        data = observe(pool, member.law)
-        fitted = fit_pooled(member.law, data, seed) if member.pooled else fit_law(member.law, data)
+        data = observe(pool, model.members[0].law)
+        fitted = fit_member(model.members[0], data, seed)
         for row, curve in enumerate(pool.curves):
             present = data.present[row]
             results.append(
@@ -75,6 +74,27 @@ def fit(table: Table, law: str = "auto", max_observed: float | None = None, seed
                 )
             )
     return tuple(results)
+
+
+def best_formula(table: Table, seed: int = 0) -> Model:
+    """The single law whose fit to the smaller sizes predicts the largest ones of one task's table best.
+
+    Judged without drift and averaging, which a formula on paper does not have.
+    """
+    visible = hide_largest(table)
+    if visible is None:
+        return LAWS["joint-rectified"]
+    hidden = hidden_points(table, visible)
+    return min(candidates(table), key=lambda model: _formula_error(model, visible, hidden, seed))
+
+
+def _formula_error(model: Model, visible: Table, hidden: Hidden, seed: int) -> float:
+    member = model.members[0]
+    data = observe(visible, member.law)
+    theta = fit_theta(member, data, seed, QUICK)
+    log_size = np.log(hidden.sizes) - data.frame.log_size
+    predicted = member.law.log_loss(theta[data.unit], log_size, data.log_factor)
+    return float(np.mean(np.abs(predicted - hidden.log_loss)[hidden.present]))
 
 
 def _root_mean_square(deviation: Floats, present: Flags) -> float | None:

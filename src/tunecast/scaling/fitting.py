@@ -14,11 +14,13 @@ import numpy as np
 
 from tunecast.scaling.arrays import Flags, Floats
 from tunecast.scaling.laws import Law
+from tunecast.scaling.models import Member
 from tunecast.scaling.observations import Observations
+from tunecast.scaling.priors import NOISE, STUDENT_FREEDOM
 from tunecast.scaling.sampling import Effort, sample
-from tunecast.scaling.solver import Huber, Problem, minimise
+from tunecast.scaling.solver import GaussianPrior, Huber, Problem, Student, minimise
 
-__all__ = ["Fitted", "fit_law", "fit_pooled"]
+__all__ = ["QUICK", "Fitted", "fit_member", "fit_theta"]
 
 HUBER_DELTA = 0.02
 """Residuals of log loss beyond it count linearly: about twice the noise of one published
@@ -42,48 +44,75 @@ class Fitted:
     left_out: Floats
 
 
-def fit_law(law: Law, observations: Observations, delta: float = HUBER_DELTA) -> Fitted:
-    """Fit every unit by itself, and again without each of its sizes.
+def fit_member(member: Member, observations: Observations, seed: int = 0) -> Fitted:
+    """Fit a law to every unit, and again without each size.
+
+    A law of single curves or of families is fitted to each unit alone. A pooled one is fitted to each curve
+    under a population learned from all, and its left-out sizes are predicted with a population that did not
+    see them either.
 
     Args:
-        law: The law.
+        member: The law, and whether curves borrow from each other.
         observations: The points.
-        delta: Where the cost of a residual of log loss turns from quadratic to linear.
+        seed: Seed of the population's posterior.
     """
-    starts = law.starts(observations.unit_extremes()[0])
-    problem = Problem(law, observations, Huber(delta))
-    theta, _ = minimise(problem, starts, iterations=200).best()
-    predicted = law.log_loss(theta[observations.unit], observations.log_size, observations.log_factor)
-    natural = tuple(law.natural(theta[unit], observations.frame) for unit in observations.unit)
-    return Fitted(law, natural, predicted, _left_out(law, observations, theta, delta))
+    theta = fit_theta(member, observations, seed)
+    predicted = _curves(member.law, theta, observations)
+    natural = tuple(member.law.natural(theta[unit], observations.frame) for unit in observations.unit)
+    if member.pooled:
+        left_out = _left_out_pooled(member, observations, seed)
+    else:
+        left_out = _left_out(member.law, observations, theta)
+    return Fitted(member.law, natural, predicted, left_out)
 
 
-def fit_pooled(law: Law, observations: Observations, seed: int = 0, effort: Effort | None = None) -> Fitted:
-    """Fit the curves of a table together: medians of the joint posterior (see :mod:`sampling`)."""
-    draws = sample(law, observations, pooled=True, seed=seed, effort=effort)
-    theta = np.median(draws.theta, axis=0)
-    predicted = np.median(
-        law.log_loss(draws.theta[:, observations.unit], observations.log_size, observations.log_factor),
-        axis=0,
-    )
-    natural = tuple(law.natural(theta[unit], observations.frame) for unit in observations.unit)
-    left_out = np.full(predicted.shape, np.nan)
-    quick = Effort(chains=16, warm_up=120, sweeps=100, every=10)
+def fit_theta(member: Member, observations: Observations, seed: int = 0, effort: Effort | None = None) ->
+Floats:
+    """The best parameters of every unit, shape (units, parameters)."""
+    if member.pooled:
+        return _pooled_theta(member.law, observations, seed, effort)
+    starts = member.law.starts(observations.unit_extremes()[0])
+    return minimise(Problem(member.law, observations, Huber(HUBER_DELTA)), starts, iterations=200).best()[0]
+
+
+def _curves(law: Law, theta: Floats, observations: Observations) -> Floats:
+    return law.log_loss(theta[observations.unit], observations.log_size, observations.log_factor)
+
+
+def _left_out_pooled(member: Member, observations: Observations, seed: int) -> Floats:
+    left_out = np.full(observations.log_size.shape, np.nan)
     for size in np.unique(observations.log_size[observations.present]):
         here = observations.present & (observations.log_size == size)
         enough = (observations.present & ~here).sum(axis=1) >= 2
         dropped = here & enough[:, None]
-        if not dropped.any():
-            continue
-        part = sample(law, observations.without(dropped), pooled=True, seed=seed, effort=quick)
-        curves = law.log_loss(
-            part.theta[:, observations.unit], observations.log_size, observations.log_factor
-        )
-        left_out = np.where(dropped, np.median(curves, axis=0), left_out)
-    return Fitted(law, natural, predicted, left_out)
+        if dropped.any():
+            theta = fit_theta(member, observations.without(dropped), seed, QUICK)
+            left_out = np.where(dropped, _curves(member.law, theta, observations), left_out)
+    return left_out
 
 
-def _left_out(law: Law, observations: Observations, theta: Floats, delta: float) -> Floats:
+QUICK = Effort(chains=16, warm_up=120, sweeps=96, every=6)
+"""Enough for a population, not for the tails of an interval."""
+
+
+def _pooled_theta(law: Law, observations: Observations, seed: int, effort: Effort | None) -> Floats:
+    """The mode of every unit's posterior given the population, shape (units, parameters)."""
+    draws = sample(law, observations, pooled=True, seed=seed, effort=effort)
+    noise = np.random.default_rng(seed).normal(size=(len(draws.theta), law.size, observations.units))
+    spread = np.swapaxes(np.linalg.cholesky(draws.covariance) @ noise, -1, -2)
+    curves = law.from_population(observations.covariates @ draws.effects + spread)
+    # The population as a Gaussian in fitting parameters; by quantiles, since a few draws are extreme.
+    centre = np.median(curves, axis=0)
+    width = np.maximum(np.quantile(np.abs(curves - centre), 0.68, axis=0), 1e-3)
+    precision = np.eye(law.size) / width[:, :, None] ** 2
+    loss = Student(STUDENT_FREEDOM, NOISE.noise)
+    problem = Problem(law, observations, loss, prior=GaussianPrior(centre, precision))
+    middle = np.median(draws.theta, axis=0)[None]
+    starts = np.concatenate([middle, law.starts(observations.unit_extremes()[0])])
+    return minimise(problem, starts).best()[0]
+
+
+def _left_out(law: Law, observations: Observations, theta: Floats) -> Floats:
     """Predict every size by a fit without it, from the full fit and from every start, in one batch."""
     sizes = np.unique(observations.log_size[observations.present])
     dropped = np.stack([observations.present & (observations.log_size == size) for size in sizes])
@@ -92,7 +121,7 @@ def _left_out(law: Law, observations: Observations, theta: Floats, delta: float)
     points = keep.sum(axis=2) @ observations.membership
     starts = np.concatenate([theta[None], law.starts(observations.unit_extremes()[0])])
     batch = np.repeat(starts, len(sizes), axis=0)
-    problem = Problem(law, observations, Huber(delta), keep=np.tile(keep, (len(starts), 1, 1)))
+    problem = Problem(law, observations, Huber(HUBER_DELTA), keep=np.tile(keep, (len(starts), 1, 1)))
     solution = minimise(problem, batch, iterations=40, tolerance=1e-5)
     objective = solution.objective.reshape(len(starts), len(sizes), -1)
     fits = solution.theta.reshape(len(starts), len(sizes), *theta.shape)

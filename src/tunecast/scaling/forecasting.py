@@ -60,7 +60,7 @@ class Outlook:
 
 
 def posteriors(
-    table: Table, law: str = "auto", seed: int = 0, effort: Effort | None = None
+    table: Table, law: str = "auto", seed: int = 0, other_factor: bool = False, effort: Effort | None = None
 ) -> list[Posterior]:
     """Choose a model for each task of a table (or take the law named) and draw from its posterior.
 
@@ -69,7 +69,7 @@ def posteriors(
     """
     results = []
     for pool in table.pools():
-        model = choose(pool, seed) if law == "auto" else LAWS[law]
+        model = choose(pool, seed, other_factor) if law == "auto" else LAWS[law]
         if model.uses_factor and joint_factor(pool) is None:
             raise ConfigurationError(
                 f"The {law} law needs a factor with at least three values in {table.source}.",

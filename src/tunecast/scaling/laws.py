@@ -135,11 +135,10 @@ class _Rectified:
 
     def log_loss(self, theta: Floats, log_size: Floats, log_factor: Floats) -> Floats:
         level, log_slope, onset, floor = _split(theta)
-        share = sigmoid(floor)
-        here, there = _exp(onset), _exp(onset + _exp(_log_beta(log_slope, onset, floor)) * log_size)
-        return np.asarray(
-            level + np.log((1 + share * there) * (1 + here) / ((1 + there) * (1 + share * here)))
-        )
+        share, here = sigmoid(floor), _exp(onset)
+        there = _exp(onset + _exp(_log_beta(log_slope, onset, floor)) * log_size)
+        plateau = level + np.log((1 + here) / (1 + share * here))
+        return np.asarray(plateau + np.log((1 + share * there) / (1 + there)))
 
     def gradient(self, theta: Floats, log_size: Floats, log_factor: Floats) -> Floats:
         _, log_slope, onset, floor = _split(theta)

@@ -10,9 +10,9 @@ from tunecast.errors import ConfigurationError
 from tunecast.scaling.arrays import Floats
 from tunecast.scaling.models import Posterior
 from tunecast.scaling.predicting import predict_law
-from tunecast.scaling.table import Table
+from tunecast.scaling.table import Curve, Table
 
-__all__ = ["curve_at"]
+__all__ = ["curve_at", "is_same_size"]
 
 _ALIKE = 0.01
 """Model sizes within 1% of each other are the same model."""
@@ -48,14 +48,19 @@ def curve_at(
             )
         return predict_law(part.draws[0], data_sizes, seed).curve[:, rows[0]]
     for row, curve in zip(rows, curves, strict=True):
-        known = curve.factors.get("model_parameters")
-        if known is None:
+        if "model_parameters" not in curve.factors:
             raise ConfigurationError(
                 f"{curve.name} has no model_parameters.", "Add the column, or drop the flag."
             )
-        if abs(np.log(known / model_parameters)) < _ALIKE:
+        if is_same_size(curve, model_parameters):
             return predict_law(part.draws[0], data_sizes, seed).curve[:, row]
     return _new_curve(part, rows[0], model_parameters, data_sizes, seed)
+
+
+def is_same_size(curve: Curve, model_parameters: float) -> bool:
+    """Whether a curve was measured on a model of that size, rounding aside."""
+    known = curve.factors.get("model_parameters")
+    return known is not None and abs(np.log(known / model_parameters)) < _ALIKE
 
 
 def _new_curve(part: Posterior, row: int, model_parameters: float, data_sizes: Floats, seed: int) -> Floats:
