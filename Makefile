@@ -1,5 +1,6 @@
 # Every target works on a fresh machine with Python 3.11, pip and make; a second call skips what is done.
 PYTHON ?= python3
+SEED ?= 0
 BIN := .venv/bin
 READY := .venv/.ready
 
@@ -17,7 +18,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 demo: $(READY)
-	$(BIN)/tunecast tune --model smollm2 --data stdlib --budget 5m --output-dir out/demo
+	$(BIN)/tunecast tune --model smollm2 --data stdlib --budget 5m --seed $(SEED) --resume --output-dir out/demo-$(SEED)
 
 check: $(READY)
 	$(BIN)/ruff check src tests benchmarks
