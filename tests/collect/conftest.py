@@ -47,6 +47,7 @@ def write_plan(small_world: Path, tmp_path: Path) -> PlanWriter:
             "unique_examples": [16, 32, "all"],
             "seeds": [0, 1],
             "scoring": {"test_tokens": 300, "metric_share": 0.5, "generated_tokens": 16},
+            "least_steps": 1,
             "chunk": 2,
         }
         path = tmp_path / f"plan-{len(list(tmp_path.iterdir()))}.yaml"

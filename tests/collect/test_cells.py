@@ -68,6 +68,18 @@ def test_subset_sizes_follow_the_dataset(plan: Plan) -> None:
     assert sizes == {"apples": {16, 32, 60}, "houses": {16, 32, 60}, "rivers": {16, 24}}
 
 
+def test_runs_get_enough_steps(plan: Plan) -> None:
+    lengths = {2000: 1.0, 8000: 1.0, 32000: 1.0}
+    for least in (1, 16, 60):
+        for cell in listed(replace(plan, least_steps=least, full_lengths=lengths)):
+            batch = cell.pipeline.number("per_device_train_batch_size")
+            if cell.number >= 0:
+                assert cell.full_length_tokens / (43 * batch) >= 0.75 * least
+    drawn = listed(replace(plan, least_steps=10_000))
+    assert {cell.full_length_tokens for cell in drawn} == {1600}
+    assert {c.pipeline.number("per_device_train_batch_size") for c in drawn if c.number >= 0} == {4}
+
+
 def test_every_prefix_is_balanced(plan: Plan) -> None:
     cells = listed(plan)
     for count in range(24, len(cells) + 1, 12):

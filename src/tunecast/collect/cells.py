@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tunecast import data, models
 from tunecast.collect.balance import interleave, visits
 from tunecast.collect.drawing import Drawing, Drawn
 from tunecast.collect.planfile import DatasetChoice, Plan
+from tunecast.data.examples import prompt_text
 from tunecast.methods.space import EXPERT, expert_pipeline
 from tunecast.models.load import choose_dtype
 from tunecast.progress import Progress
@@ -18,6 +19,11 @@ __all__ = ["Cell", "expand"]
 
 SHARED = "shared"
 GOLDEN = 0.618034
+BATCH_SIZE = "per_device_train_batch_size"
+SMALLEST_BATCH = 4
+CHARACTERS_PER_TOKEN = 3.0
+TEMPLATE_TOKENS = 12
+"""Gives a guess of an example's tokens without a tokenizer, for the choice of batch and full length alone."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,7 @@ def expand(plan: Plan, *, device: str, progress: Progress) -> list[list[Cell]]:
     sources = []
     for dataset in plan.datasets:
         content = data.read(dataset.path, seed=plan.seed)
-        sources.append(_Source(dataset, content.fingerprint, len(content.train)))
+        sources.append(_source(dataset, content))
         progress.advance(note=content.name)
     series = []
     for choice in plan.models:
@@ -92,12 +98,19 @@ class _Source:
     choice: DatasetChoice
     fingerprint: str
     train_examples: int
+    example_tokens: float
 
     def unique_examples(self, levels: Sequence[int | None], place: float) -> int:
         """The subset size at a place between 0 and 1 among those that differ on this dataset."""
         most = self.train_examples
         sizes = sorted({min(level or most, most) for level in levels})
         return sizes[min(int(place * len(sizes)), len(sizes) - 1)]
+
+
+def _source(choice: DatasetChoice, content: data.Dataset) -> _Source:
+    characters = sum(len(prompt_text(e)) + len(data.reference(e)) for e in content.train)
+    tokens = TEMPLATE_TOKENS + characters / len(content.train) / CHARACTERS_PER_TOKEN
+    return _Source(choice, content.fingerprint, len(content.train), tokens)
 
 
 class _Series:
@@ -144,8 +157,20 @@ class _Series:
         yield from drawn
 
     def _drawn_cell(self, source: _Source, stream: str, number: int) -> Cell:
-        draw = self._drawing.draw(stream, number)
+        draw = self._with_enough_steps(source, self._drawing.draw(stream, number), SMALLEST_BATCH)
         return self._cell(source, draw, number, shared=stream == SHARED)
+
+    def _with_enough_steps(self, source: _Source, draw: Drawn, least_batch: int) -> Drawn:
+        """The draw with a full length just long enough, then a batch just small enough, for enough steps."""
+        step_tokens = source.example_tokens * self._plan.least_steps
+        lengths = sorted(n for n in self._plan.full_lengths if n >= draw.full_length_tokens)
+        length = next((n for n in lengths if n >= step_tokens * least_batch), lengths[-1])
+        values = dict(draw.pipeline.hyperparameters)
+        batch = int(draw.pipeline.number(BATCH_SIZE))
+        while batch > least_batch and length < step_tokens * batch:
+            batch //= 2
+        pipeline = Pipeline(draw.pipeline.method, {**values, BATCH_SIZE: batch})
+        return replace(draw, pipeline=pipeline, full_length_tokens=length)
 
     def _always_cell(self, source: _Source, name: str, turn: int) -> Cell:
         lengths = sorted(self._plan.full_lengths)
@@ -158,6 +183,7 @@ class _Series:
             draw = Drawn(pipeline, lengths[-1], 1.0, self._plan.seeds[0])
         else:
             draw = Drawn(pipeline, lengths[turn % len(lengths)], turn * GOLDEN % 1, self._plan.seeds[0])
+            draw = self._with_enough_steps(source, draw, int(pipeline.number(BATCH_SIZE)))
         return self._cell(source, draw, -1, shared=True)
 
     def _cell(self, source: _Source, draw: Drawn, number: int, *, shared: bool) -> Cell:

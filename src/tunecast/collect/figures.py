@@ -48,8 +48,9 @@ def counts(runs: Sequence[Run], key: Callable[[Run], Hashable]) -> list[Row]:
 def best_rates(runs: Sequence[Run]) -> list[Row]:
     """Learning rate of the best run by method, full length and width.
 
-    The best of a group is that with the lowest last validation loss among the runs of one method on one dataset,
-    base model and full length. Rows of (method, full length, width, groups, median of the best rates, quartiles).
+    The best of a group is that with the lowest last validation loss among the runs of one method on one
+    dataset, base model and full length. Rows of (method, full length, width, groups, median of the best,
+    quartiles).
     """
     groups: dict[Hashable, list[Run]] = defaultdict(list)
     for run in _trained(runs):
@@ -89,7 +90,7 @@ def fidelity_correlations(runs: Sequence[Run]) -> list[Row]:
     for run in _trained(runs):
         if run.outcome is Outcome.COMPLETED:
             groups[run.task, run.full_length_tokens].append(run)
-    rows = []
+    rows: list[Row] = []
     for share in SHARES:
         found = []
         for group in groups.values():

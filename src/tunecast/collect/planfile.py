@@ -84,6 +84,7 @@ class _File(_Part):
     unique_examples: Annotated[tuple[Count | Literal["all"], ...], Field(min_length=1)] = ("all",)
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
     scoring: Scoring = Scoring()
+    least_steps: Count = 16
     chunk: Count = 4
     exclusive: bool = False
 
@@ -106,6 +107,8 @@ class Plan:
         unique_examples: Sizes of nested subsets of the training examples; None is all of them.
         seeds: Seeds of runs.
         scoring: How runs are scored.
+        least_steps: Optimiser steps that a run should have at least: where a dataset's examples are long, a
+            drawn batch is made smaller, and a full length too short even for the smallest one longer.
         chunk: Consecutive runs of the same model and dataset, so that both are loaded less often.
         exclusive: Whether runs are made one at a time on an idle machine, so that their seconds can teach.
     """
@@ -122,6 +125,7 @@ class Plan:
     unique_examples: tuple[int | None, ...]
     seeds: tuple[int, ...]
     scoring: Scoring
+    least_steps: int
     chunk: int
     exclusive: bool
 
@@ -156,6 +160,7 @@ def read_plan(path: str | Path, roots: Mapping[str, str] | None = None) -> Plan:
         unique_examples=tuple(None if n == "all" else int(n) for n in content.unique_examples),
         seeds=content.seeds,
         scoring=content.scoring,
+        least_steps=content.least_steps,
         chunk=content.chunk,
         exclusive=content.exclusive,
     )

@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sample_runs import sample_pipeline, sample_run
+from tunecast.collect.cells import Cell
+from tunecast.collect.collection import Collection, CollectionSummary, Limits
+from tunecast.collect.planfile import DatasetChoice
+from tunecast.collect.station import BlankRun
+from tunecast.progress import Silent
+from tunecast.records import Outcome
+from tunecast.session.executor import Crash
+from tunecast.session.requests import Broken
+from tunecast.store import Store
+
+
+def a_cell(number: int) -> Cell:
+    return Cell(
+        id=f"{number:016x}",
+        model="model",
+        dataset=DatasetChoice(path="data"),
+        pipeline=sample_pipeline(),
+        seed=0,
+        full_length_tokens=64_000,
+        unique_examples=400,
+        number=number,
+        shared=True,
+        measures_metric=False,
+        exclusive=False,
+    )
+
+
+CHUNKS = [[a_cell(0), a_cell(1)], [a_cell(2), a_cell(3)], [a_cell(4)]]
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class ScriptedExecutor:
+    """Answers every request in the order of its slots, ten seconds each, or as its script says."""
+
+    def __init__(self, clock: Clock, slots: int = 1, script: dict[str, list[Any]] | None = None) -> None:
+        self.clock = clock
+        self.busy: dict[int, Any] = {}
+        self.slots = slots
+        self.script = script or {}
+        self.asked: list[str] = []
+        self.signals: list[signal.Signals] = []
+        self.on_wait: Callable[[], None] = lambda: None
+
+    def idle(self) -> list[int]:
+        return [slot for slot in range(self.slots) if slot not in self.busy]
+
+    def submit(self, slot: int, request: Any) -> None:
+        self.busy[slot] = request
+        self.asked.append(request.cell.id)
+
+    def wait(self, timeout: float | None = None) -> list[tuple[int, Any]]:
+        self.clock.now += 10
+        self.on_wait()
+        answers = []
+        for slot, request in sorted(self.busy.items()):
+            scripted = self.script.get(request.cell.id)
+            blank = isinstance(request, BlankRun)
+            if scripted and not blank:
+                answers.append((slot, scripted.pop(0)))
+            else:
+                answers.append((slot, made(request.cell, blank)))
+        self.busy.clear()
+        return answers
+
+    def send_signal(self, number: signal.Signals) -> None:
+        self.signals.append(number)
+
+
+def made(cell: Cell, blank: bool) -> Any:
+    run = replace(sample_run(), id=cell.id, session="small")
+    return replace(run, curve=(), outcome=Outcome.PAUSED) if blank else run
+
+
+def collected(store: Store, executor: ScriptedExecutor, limits: Limits | None = None) -> CollectionSummary:
+    collection = Collection(
+        "small",
+        CHUNKS,
+        store,
+        executor,  # type: ignore[arg-type]
+        Silent(),
+        limits or Limits(),
+        executor.clock,
+    )
+    return collection.run()
+
+
+@pytest.fixture
+def store() -> Store:
+    return Store.open(":memory:")
+
+
+@pytest.mark.parametrize("slots", [1, 2, 8])
+def test_everything_is_collected_once(store: Store, slots: int) -> None:
+    executor = ScriptedExecutor(Clock(), slots)
+    summary = collected(store, executor)
+    assert (summary.planned, summary.before, summary.collected) == (5, 0, 5)
+    assert summary.outcomes == {"completed": 5}
+    assert sorted(executor.asked) == [cell.id for chunk in CHUNKS for cell in chunk]
+
+
+def test_what_is_there_is_not_made_again(store: Store) -> None:
+    collected(store, ScriptedExecutor(Clock()), Limits(runs=3))
+    executor = ScriptedExecutor(Clock())
+    summary = collected(store, executor)
+    assert (summary.before, summary.collected) == (3, 2)
+    assert executor.asked == [a_cell(3).id, a_cell(4).id]
+    assert collected(store, ScriptedExecutor(Clock())).collected == 0
+
+
+def test_no_run_is_begun_after_the_time_limit(store: Store) -> None:
+    assert collected(store, ScriptedExecutor(Clock()), Limits(seconds=25)).collected == 3
+
+
+def test_runs_that_outlast_the_grace_are_given_up(store: Store) -> None:
+    executor = ScriptedExecutor(Clock())
+    executor.script = {cell.id: [] for chunk in CHUNKS for cell in chunk}
+    executor.wait = lambda timeout=None: setattr(executor.clock, "now", executor.clock.now + 10) or []  # type: ignore[method-assign,func-returns-value]
+    summary = collected(store, executor, Limits(seconds=25, grace_seconds=30))
+    assert summary.collected == 0
+    assert executor.signals == [signal.SIGKILL]
+    assert summary.seconds == 60
+
+
+def test_runs_may_be_spaced(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    executor = ScriptedExecutor(Clock())
+
+    def sleep(seconds: float) -> None:
+        executor.clock.now += 1
+
+    monkeypatch.setattr("tunecast.collect.collection.time.sleep", sleep)
+    assert collected(store, executor, Limits(every_seconds=60)).seconds == pytest.approx(250, abs=5)
+
+
+def test_a_crash_is_tried_again_then_recorded(store: Store) -> None:
+    once, twice = a_cell(0).id, a_cell(1).id
+    executor = ScriptedExecutor(
+        Clock(), script={once: [Crash(1)], twice: [Crash(-9), Crash(-9)], a_cell(2).id: [Crash(3), Crash(3)]}
+    )
+    summary = collected(store, executor)
+    assert summary.outcomes == {"completed": 3, "out_of_memory": 1, "failed": 1}
+    assert store.get(once).outcome is Outcome.COMPLETED
+    assert store.get(twice).outcome is Outcome.OUT_OF_MEMORY
+    failed = store.get(a_cell(2).id)
+    assert failed.error is not None
+    assert failed.error.kind == "WorkerCrash"
+    assert failed.curve == ()
+
+
+def test_a_task_that_cannot_be_opened_is_passed_by(store: Store) -> None:
+    executor = ScriptedExecutor(Clock(), script={a_cell(1).id: [Broken("DataError", "no rows", False)]})
+    summary = collected(store, executor)
+    assert (summary.collected, summary.unusable) == (4, 1)
+
+
+def test_the_pause_file_stops_the_workers(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "PAUSE"
+    executor = ScriptedExecutor(Clock())
+    waits = 0
+
+    def on_wait() -> None:
+        nonlocal waits
+        waits += 1
+        if waits == 1:
+            file.touch()
+
+    def sleep(_: float) -> None:
+        assert executor.signals == [signal.SIGSTOP]
+        file.unlink()
+
+    executor.on_wait = on_wait
+    monkeypatch.setattr("tunecast.collect.collection.time.sleep", sleep)
+    summary = collected(store, executor, Limits(pause_file=file))
+    assert executor.signals == [signal.SIGSTOP, signal.SIGCONT]
+    assert summary.collected == 5

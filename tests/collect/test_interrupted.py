@@ -1,0 +1,88 @@
+"""A collection that is killed again and again ends with the same runs as one that is left alone."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tunecast.records import Run, Seconds
+from tunecast.store import Store
+
+KILLS = 4
+NO_TIME = Seconds(0.0, 0.0)
+
+
+def started(plan: Path, store: Path, world: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", "from tunecast.cli import main; main()", "collect"]
+    command += ["--plan", str(plan), "--store", str(store), "--root", f"world={world}"]
+    command += ["--workers", "2", "--threads", "1"]
+    return subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
+
+
+def timeless(run: Run) -> Run:
+    """A run without anything that may differ between two equal computations."""
+    curve = tuple(
+        replace(
+            point,
+            training=NO_TIME,
+            evaluation=NO_TIME,
+            peak_bytes=None,
+            load_average=None,
+            elapsed_seconds=0.0,
+        )
+        for point in run.curve
+    )
+    rates: dict[str, Any] = {"flops_per_second": {}, "bandwidth_bytes_per_second": 0.0}
+    return replace(run, curve=curve, created_at=0.0, machine=replace(run.machine, **rates))
+
+
+def runs_of(store: Path) -> dict[str, Run]:
+    with Store.open(store) as opened:
+        return {run.id: timeless(run) for run in opened.runs()}
+
+
+def alive(group: int) -> bool:
+    """Whether a process of the group runs; one that is dead and not yet waited for does not."""
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = status.read_text(encoding="utf-8").rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[2]) == group and fields[0] not in "ZX":
+            return True
+    return False
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_killed_and_resumed_gives_the_same_runs(
+    write_plan: Callable[..., Path], roots: dict[str, str], tmp_path: Path
+) -> None:
+    plan = write_plan(models=[{"path": "{world}/models/narrow", "runs_per_dataset": 6}])
+    calm, killed = tmp_path / "calm.sqlite", tmp_path / "killed.sqlite"
+    begin = time.monotonic()
+    assert started(plan, calm, roots["world"]).wait(timeout=900) == 0
+    duration = time.monotonic() - begin
+    draw = random.Random(5)
+    for _ in range(KILLS):
+        process = started(plan, killed, roots["world"])
+        time.sleep(draw.uniform(0.2, 1.0) * duration)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        time.sleep(2.0)
+        assert not alive(process.pid), "a worker outlived its collection"
+    assert started(plan, killed, roots["world"]).wait(timeout=900) == 0
+    expected = runs_of(calm)
+    assert len(expected) >= 15
+    assert runs_of(killed) == expected

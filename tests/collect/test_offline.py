@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tunecast.collect.offline import OfflineSettings, collect_offline, main
+from tunecast.store import open_for_reading
+
+
+@pytest.fixture
+def settings(write_plan: Callable[..., Path], roots: dict[str, str], tmp_path: Path) -> OfflineSettings:
+    calibration = write_plan(
+        name="calibration",
+        exclusive=True,
+        pipelines={"methods": {"full": 1}, "always": []},
+        full_length_tokens={200: 1},
+    )
+    return OfflineSettings(
+        calibration=calibration,
+        plan=write_plan(full_length_tokens={200: 1, 800: 1}),
+        output_dir=tmp_path / "out",
+        seconds=120.0,
+        calibration_seconds=30.0,
+        processes=(1, 2),
+        device="cpu",
+        threads=1,
+        roots=roots,
+    )
+
+
+def test_calibrates_collects_and_exports(settings: OfflineSettings) -> None:
+    summary = collect_offline(settings)
+    assert set(summary.token_parameters_per_second) == {1, 2}
+    assert summary.processes in (1, 2)
+    assert all(rate > 0 for rate in summary.token_parameters_per_second.values())
+    assert summary.collection.collected > 0
+    written = json.loads((settings.output_dir / "summary.json").read_text(encoding="utf-8"))
+    assert written["exported"] == summary.exported
+    with open_for_reading(settings.output_dir / "runs.parquet") as store:
+        runs = list(store.runs())
+    assert len(runs) == summary.exported > summary.collection.collected
+    assert len({run.session for run in runs}) == 3
+
+
+def test_the_command_line_says_the_same(
+    settings: OfflineSettings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert settings.roots is not None
+    flags = {
+        "--calibration": settings.calibration,
+        "--plan": settings.plan,
+        "--output-dir": settings.output_dir,
+        "--device": "cpu",
+        "--seconds": 12,
+        "--calibration-seconds": 1,
+        "--processes": 1,
+        "--threads": 1,
+        "--root": f"world={settings.roots['world']}",
+    }
+    main([str(part) for pair in flags.items() for part in pair])
+    assert json.loads(capsys.readouterr().out)["processes"] == 1

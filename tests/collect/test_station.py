@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tunecast.collect.cells import Cell, expand
+from tunecast.collect.planfile import Plan, read_plan
+from tunecast.collect.station import BlankRun, Host, MakeRun, Station
+from tunecast.errors import DataError
+from tunecast.progress import Silent
+from tunecast.records import Outcome
+
+Cells = list[Cell]
+
+
+@pytest.fixture
+def plan(write_plan: Callable[..., Path], roots: dict[str, str]) -> Plan:
+    return read_plan(write_plan(), roots)
+
+
+@pytest.fixture
+def cells(plan: Plan) -> Cells:
+    return [cell for chunk in expand(plan, device="cpu", progress=Silent()) for cell in chunk]
+
+
+@pytest.fixture
+def host(plan: Plan) -> Host:
+    return Host(Station("cpu", 1, 1, plan.name, plan.seed, plan.scoring))
+
+
+def chosen(cells: Cells, method: str, length: int = 1600) -> Cell:
+    found = next(c for c in cells if c.pipeline.method == method and c.dataset.path.endswith("apples"))
+    return replace(found, full_length_tokens=length)
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_makes_a_complete_run(host: Host, cells: Cells, method: str) -> None:
+    cell = replace(chosen(cells, method), measures_metric=True)
+    run = MakeRun(cell).perform(host)
+    assert run.outcome is Outcome.COMPLETED
+    assert (run.id, run.session, run.pipeline, run.seed) == (cell.id, "small", cell.pipeline, cell.seed)
+    assert run.unique_examples == cell.unique_examples
+    assert run.curve[-1].step == run.total_steps
+    assert run.curve[-1].share == 1.0
+    assert run.validation is not None
+    assert run.trainable_parameters > 0
+    assert run.test is not None
+    assert run.test.loss_low is not None
+    assert run.test.metric_name == run.task.metric == "exact_match"
+    assert run.test.metric_examples >= 1
+    assert run.extra == {
+        "number": cell.number,
+        "shared": cell.shared,
+        "test_tokens": run.extra["test_tokens"],
+    }
+    assert 0 < run.extra["test_tokens"] <= 300
+
+
+def test_zero_shot_is_a_run_of_one_point(host: Host, cells: Cells) -> None:
+    run = host.make(chosen(cells, "zero-shot"))
+    assert run.outcome is Outcome.COMPLETED
+    assert [point.step for point in run.curve] == [0]
+    assert run.total_steps == 0
+    assert run.test is not None
+
+
+def test_the_same_run_comes_out_whatever_was_made_before(host: Host, cells: Cells, plan: Plan) -> None:
+    cell = chosen(cells, "lora")
+    first = host.make(cell)
+    host.make(chosen(cells, "full", 400))
+    host.make(next(c for c in cells if c.dataset.path.endswith("rivers")))
+    again = host.make(cell)
+    assert again.test == first.test
+    assert [p.validation for p in again.curve] == [p.validation for p in first.curve]
+
+
+def test_longer_runs_are_validated_on_more_and_tested_on_the_same(host: Host, cells: Cells) -> None:
+    short, long = (host.make(chosen(cells, "full", length)) for length in (400, 6400))
+    assert short.validation is not None
+    assert long.validation is not None
+    assert short.test is not None
+    assert long.test is not None
+    assert short.curve[0].validation.examples <= long.curve[0].validation.examples
+    assert short.test.examples == long.test.examples
+
+
+def test_divergence_is_an_outcome(host: Host, cells: Cells) -> None:
+    cell = chosen(cells, "full")
+    rate = {**cell.pipeline.hyperparameters, "learning_rate": 1e30}
+    run = host.make(replace(cell, pipeline=replace(cell.pipeline, hyperparameters=rate)))
+    assert run.outcome is Outcome.DIVERGED
+    assert run.test is None
+    assert run.error is not None
+
+
+def test_a_busy_machine_is_not_exclusive(host: Host, cells: Cells, monkeypatch: pytest.MonkeyPatch) -> None:
+    cell = replace(chosen(cells, "full", 400), exclusive=True)
+    monkeypatch.setattr("tunecast.training.runner.load_average", lambda: 1.0)
+    assert host.make(cell).exclusive
+    monkeypatch.setattr("tunecast.training.runner.load_average", lambda: 3.0)
+    assert not host.make(cell).exclusive
+
+
+def test_a_metric_that_fails_is_recorded(host: Host, cells: Cells) -> None:
+    cell = chosen(cells, "full", 400)
+    dataset = cell.dataset.model_copy(update={"metric": "nonsense"})
+    run = host.make(replace(cell, dataset=dataset, measures_metric=True))
+    assert run.outcome is Outcome.FAILED
+    assert run.error is not None
+    assert run.error.kind == "ConfigurationError"
+    assert run.curve
+
+
+def test_a_blank_run_trains_nothing(host: Host, cells: Cells) -> None:
+    run = BlankRun(chosen(cells, "lora")).perform(host)
+    assert run.curve == ()
+    assert run.outcome is Outcome.PAUSED
+    assert run.total_steps > 0
+
+
+def test_a_dataset_that_cannot_be_read_is_said(host: Host, cells: Cells) -> None:
+    dataset = cells[0].dataset.model_copy(update={"path": "/nowhere/data.jsonl"})
+    with pytest.raises(DataError):
+        host.make(replace(cells[0], dataset=dataset))
