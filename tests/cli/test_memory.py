@@ -1,0 +1,92 @@
+"""``tunecast memory``: the contract of ``--json``, the screen, and mistakes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tunecast.cli import app
+from tunecast.errors import UserError
+
+BASE = ["--batch-size", "2", "--max-length", "32"]
+
+
+@pytest.fixture
+def config_only(tiny_llama: Path, tmp_path: Path) -> str:
+    """A folder with a configuration and no weights."""
+    (tmp_path / "config.json").write_text((tiny_llama / "config.json").read_text())
+    return str(tmp_path)
+
+
+def run(*arguments: str) -> str:
+    result = CliRunner().invoke(app, ["memory", *arguments])
+    if result.exception is not None:
+        raise result.exception
+    return result.stdout
+
+
+def test_json_from_a_configuration_alone(config_only: str) -> None:
+    answer = json.loads(run("--model", config_only, "--method", "lora", *BASE, "--gpu", "L4", "--json"))
+    assert answer["total_bytes"] == sum(answer["parts"].values())
+    assert {"weights", "adapters", "activations", "framework"} <= set(answer["parts"])
+    assert answer["fits"] is True
+    assert answer["total_bytes"] >= answer["training_peak_bytes"]
+
+
+@pytest.mark.parametrize("method", ["full", "lora", "ia3"])
+def test_every_method_is_served(config_only: str, method: str) -> None:
+    answer = json.loads(run("--model", config_only, "--method", method, *BASE, "--json"))
+    assert answer["trainable_parameters"] > 0
+
+
+def test_hyperparameters_can_be_fixed(config_only: str) -> None:
+    small, large = (
+        json.loads(run("--model", config_only, "--fix", f"lora_r={rank}", *BASE, "--json"))
+        for rank in (4, 16)
+    )
+    assert large["trainable_parameters"] == 4 * small["trainable_parameters"]
+
+
+def test_any_peft_method_from_its_file(config_only: str, tmp_path: Path) -> None:
+    file = tmp_path / "adapter_config.json"
+    file.write_text(json.dumps({"peft_type": "VERA", "r": 16, "target_modules": ["q_proj"]}))
+    answer = json.loads(
+        run("--model", config_only, "--peft-config", str(file), *BASE, "--max-new-tokens", "4", "--json")
+    )
+    assert answer["trainable_parameters"] == 2 * (16 + 32)
+
+
+def test_screen_lists_parts_and_the_verdict(config_only: str) -> None:
+    shown = run("--model", config_only, *BASE, "--gpu", "T4")
+    assert "activations" in shown
+    assert "Fits T4 (15.8 GB)." in shown
+
+
+def test_what_does_not_fit_comes_with_advice(config_only: str) -> None:
+    huge = json.loads(Path(config_only, "config.json").read_text())
+    huge |= {"hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": 80}
+    huge |= {"num_attention_heads": 64, "num_key_value_heads": 8, "head_dim": 128}
+    Path(config_only, "config.json").write_text(json.dumps(huge))
+    shown = run("--model", config_only, *BASE, "--gpu", "H100")
+    assert "Does not fit H100 SXM (85.0 GB)." in shown
+    assert "Would fit: a 4-bit base model (QLoRA)" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--gpu", "RTX 4080"], "did you mean RTX 4090"),
+        (["--method", "loro"], "Did you mean lora"),
+        (["--fix", "lora_r"], "not NAME=VALUE"),
+        (["--max-length", "4096"], "reads at most 128 tokens"),
+        (["--peft-config", "nowhere.json"], "cannot be read"),
+        (["--peft-config", "x.json", "--method", "lora"], "exclude each other"),
+        (["--precision", "int3"], "is unknown"),
+    ],
+)
+def test_mistakes_are_named(config_only: str, arguments: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        run("--model", config_only, *arguments)
