@@ -70,7 +70,9 @@ def test_one_bad_row_in_ten_thousand(case: Case, tmp_path: Path) -> None:
 
 def test_prompts_longer_than_the_context(case: Case, tmp_path: Path) -> None:
     rows = [{**row, "prompt": row["prompt"] * 40} for row in tiny.toy_rows(40)]
-    case.refused("128", "too long", data=tiny.write_jsonl(tmp_path / "long.jsonl", rows))
+    case.refused(
+        "128", "longest sequence", "--max-length", data=tiny.write_jsonl(tmp_path / "long.jsonl", rows)
+    )
 
 
 def test_max_length_beyond_the_context(case: Case) -> None:
@@ -137,7 +139,7 @@ def test_fixed_rate_that_contradicts_the_strategy(case: Case) -> None:
         ("- budget", ("list",)),
         ("epochs: many", ("epochs",)),
         ("budget: 300", ("budget", "string")),
-        ("budget: [", ("YAML",)),
+        ("budget: [", ("YAML", "line 1")),
     ],
 )
 def test_configuration_file_that_makes_no_sense(

@@ -192,6 +192,8 @@ def _settings(values: dict[str, Any], resume: bool) -> SessionSettings:
         )
     if isinstance(methods := values.get("methods"), str):
         values["methods"] = tuple(part.strip() for part in methods.split(",") if part.strip())
+        if not values["methods"]:
+            raise ConfigurationError(f"--methods {methods!r} names none.", "Write it as --methods lora,ia3.")
     try:
         return TypeAdapter(SessionSettings).validate_python(values)
     except ValidationError as error:
@@ -220,8 +222,13 @@ def _read_config(path: Path) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigurationError(f"--config {path} cannot be read: {error.strerror}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"--config {path} is not YAML: {error}") from None
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigurationError(
+            f"--config {path}, line {line}: this is not YAML: {error.problem}."
+        ) from None
+    except ValueError:
+        raise ConfigurationError(f"--config {path} is not a text file.") from None
     if not isinstance(content, dict):
         raise ConfigurationError(
             f"--config {path}: expected names and values, found {type(content).__name__}."

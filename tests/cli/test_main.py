@@ -1,0 +1,76 @@
+"""The command line as a whole: quick help, a help text for every flag, exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import click
+import pytest
+import typer
+
+import tunecast
+from sessions import call_main
+from tunecast.cli import app
+
+HEAVY = ("torch", "transformers", "peft", "datasets", "numpy", "scipy", "sqlalchemy", "pyarrow", "plotly")
+HEAVY += ("ConfigSpace", "yaml", "rich.live", "rich.progress")
+LISTING = "import json, sys\nfrom tunecast.cli import main\ntry: main()\nexcept SystemExit as ended: pass\n"
+LISTING += "print('\\n' + json.dumps(sorted(sys.modules)))"
+
+
+def commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command]]:
+    """All commands that do something, with their full names."""
+    below = getattr(command, "commands", None)
+    if not below:
+        yield " ".join(path), command
+        return
+    for name, inner in below.items():
+        yield from commands(inner, (*path, name))
+
+
+COMMANDS = dict(commands(typer.main.get_command(app)))
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["tune", "--help"], ["--version"]])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LISTING, *arguments], capture_output=True, text=True, check=True
+    )
+    assert not set(json.loads(done.stdout.splitlines()[-1])) & set(HEAVY)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_flag_has_a_help_text(name: str) -> None:
+    command = COMMANDS[name]
+    assert command.help, f"tunecast {name} has no description"
+    silent = [parameter.name for parameter in command.params if not getattr(parameter, "help", None)]
+    assert silent == []
+
+
+def test_the_main_job_is_there() -> None:
+    assert "tune" in COMMANDS
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_shows_every_word_of_the_help_texts(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call_main(capsys, *name.split(), "--help")
+    assert code == 0
+    for parameter in COMMANDS[name].params:
+        default = str(getattr(parameter, "help", "")).rpartition("(default: ")[2].rstrip(")").split(" ")[0]
+        assert default[:8] in out, f"{parameter.name}: markup has eaten the default"
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call_main(capsys, "--version")[:2] == (0, f"tunecast {tunecast.__version__}\n")
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["--nonsense"], ["tune", "--budget"]])
+def test_mistakes_on_the_command_line_exit_with_two(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = call_main(capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert "Traceback" not in err

@@ -1,0 +1,119 @@
+"""``tunecast tune``: the contract of its output, its configuration, and what a session leaves on disk."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sessions import Finished, call_main
+from tunecast.cli.tune import as_result
+from tunecast.store import Store
+
+
+def test_json_keeps_the_contract(finished_session: Finished) -> None:
+    result = finished_session.result
+    assert set(result) == {"incumbent", "test", "winner", "budget", "output_dir", "warnings"}
+    assert set(result["incumbent"]) == {"pipeline", "trial", "validation_loss"}
+    assert set(result["test"]) == {"zero_shot", "expert", "incumbent"}
+    for score in result["test"].values():
+        assert set(score) == {"loss", "metric", "low", "high"}
+        assert score["low"] <= score["loss"] <= score["high"]
+    assert set(result["budget"]) == {"granted_seconds", "used_seconds"}
+    assert result["budget"]["granted_seconds"] is None
+    assert result["budget"]["used_seconds"] > 0
+    assert result["output_dir"] == str(finished_session.folder)
+
+
+def test_the_winner_has_the_lowest_loss(finished_session: Finished) -> None:
+    test = finished_session.result["test"]
+    assert test[finished_session.result["winner"]]["loss"] == min(score["loss"] for score in test.values())
+
+
+def test_messages_are_progress_and_nothing_else(finished_session: Finished) -> None:
+    assert "Reading data and model" in finished_session.messages
+    assert "Training the expert pipeline" in finished_session.messages
+    for noise in ("Warning", "Traceback", "it/s]"):
+        assert noise not in finished_session.messages
+
+
+def test_everything_is_on_disk(finished_session: Finished) -> None:
+    folder, incumbent = finished_session.folder, finished_session.result["incumbent"]
+    names = {file.name for file in folder.iterdir()}
+    assert names == {".lock", "best", "report.html", "runs.sqlite", "session.json", "trials"}
+    session = json.loads((folder / "session.json").read_text())
+    assert session["configuration"]["budget"] == "6-trials"
+    with Store.open(folder / "runs.sqlite", create=False) as store:
+        runs = list(store.runs(session=session["id"]))
+        assert store.sessions() == [session["id"]]
+    assert len(runs) == 7
+    chosen = next(run for run in runs if run.id == incumbent["trial"])
+    assert {"method": chosen.pipeline.method, **chosen.pipeline.hyperparameters} == incumbent["pipeline"]
+    if finished_session.result["winner"] == "incumbent":
+        assert json.loads((folder / "best" / "pipeline.json").read_text())["method"] == chosen.pipeline.method
+
+
+def test_complete_session_is_told_again(
+    finished_session: Finished, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("tune", "--resume", "--output-dir", str(finished_session.folder))
+    code, out, _ = call_main(capsys, *flags, "--json")
+    assert (code, json.loads(out)) == (0, finished_session.result)
+    code, out, _ = call_main(capsys, *flags)
+    assert code == 0
+    assert f"Winner: {finished_session.result['winner']}" in out
+    for name, score in finished_session.result["test"].items():
+        assert name.replace("_", "-") in out
+        assert f"{score['loss']:.4f}"[:5] in out
+
+
+def resolved(capsys: pytest.CaptureFixture[str], *flags: str) -> dict[str, Any]:
+    code, out, err = call_main(capsys, "tune", *flags, "--dry-run")
+    assert code == 0, err
+    found: dict[str, Any] = json.loads(out)
+    return found
+
+
+def test_dry_run_decides_everything_and_writes_nothing(
+    tiny_llama: Path, toy_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = resolved(
+        capsys, "--model", str(tiny_llama), "--data", str(toy_data), "--output-dir", str(tmp_path / "out")
+    )
+    assert found["data"]["examples"] == {"train": 128, "validation": 16, "test": 16}
+    assert (found["device"] in ("cpu", "cuda"), found["max_length"]) == (True, 64)
+    assert found["expert"]["method"] == "lora"
+    assert found["configuration"]["budget"] == "30m"
+    assert not (tmp_path / "out").exists()
+
+
+def test_flags_override_the_file(
+    tiny_llama: Path, toy_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "tune.yaml").write_text(
+        f"model: {tiny_llama}\ndata: {toy_data}\nbudget: 3m\nseed: 5\nmethods: [lora]\n"
+        "max-length: 96\nfix: {lora_r: 4, use_dora: true}\nrange: {learning_rate: [1e-4, 1e-3]}\n"
+    )
+    flags = ("--config", str(tmp_path / "tune.yaml"), "--seed", "7", "--fix", "lora_r=8")
+    found = resolved(capsys, *flags)["configuration"]
+    assert (found["budget"], found["seed"], found["max_length"]) == ("3m", 7, 96)
+    assert found["methods"] == ["lora"]
+    assert found["fixed"] == {"lora_r": 8, "use_dora": True}
+    assert found["ranges"] == {"learning_rate": [1e-4, 1e-3]}
+
+
+def test_what_cannot_be_scored_is_null(finished_session: Finished) -> None:
+    from dataclasses import replace
+
+    from tunecast.api import read_record
+
+    session = json.loads((finished_session.folder / "session.json").read_text())
+    record = read_record(session["record"])
+    base, _, incumbent = record.contenders
+    broken = replace(base, test=replace(base.test, loss=float("nan")))
+    result = as_result(replace(record, contenders=(broken, incumbent)))
+    assert result["test"]["expert"] is None
+    assert result["test"]["zero_shot"]["loss"] is None
+    json.dumps(result, allow_nan=False)

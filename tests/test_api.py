@@ -1,0 +1,230 @@
+"""Sessions from end to end on real tiny models of three architectures, and what they deliver."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sessions import Finished
+from tunecast import api
+from tunecast.errors import OutputError
+from tunecast.progress import Silent
+from tunecast.records import Outcome, Run, SessionRecord
+from tunecast.session.prepare import prepare_task
+from tunecast.session.settings import SessionSettings
+from tunecast.store import Store
+
+FRESH_PROCESS = """
+import json, pathlib, sys
+import torch
+from peft import AutoPeftModelForCausalLM, AutoPeftModelForSeq2SeqLM
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+
+loaders = {
+    ("decoder-only", False): AutoModelForCausalLM,
+    ("decoder-only", True): AutoPeftModelForCausalLM,
+    ("encoder-decoder", False): AutoModelForSeq2SeqLM,
+    ("encoder-decoder", True): AutoPeftModelForSeq2SeqLM,
+}
+losses = []
+for job in json.loads(pathlib.Path(sys.argv[1]).read_text()):
+    folder = pathlib.Path(job["folder"])
+    is_adapter = (folder / "adapter_config.json").is_file()
+    model = loaders[job["architecture"], is_adapter].from_pretrained(folder).eval()
+    assert AutoTokenizer.from_pretrained(folder).eos_token
+    nats = count = 0
+    for ids, labels in job["examples"]:
+        trained = labels if job["architecture"] == "encoder-decoder" else labels[1:]
+        number = sum(label != -100 for label in trained)
+        with torch.inference_mode():
+            loss = model(input_ids=torch.tensor([ids]), labels=torch.tensor([labels])).loss
+        nats, count = nats + loss.item() * number, count + number
+    losses.append(nats / count)
+assert not any(name.startswith("tunecast") for name in sys.modules)
+print(json.dumps(losses))
+"""
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A session that was run in this process."""
+
+    settings: SessionSettings
+    record: SessionRecord
+    runs: tuple[Run, ...]
+
+    @property
+    def trials(self) -> list[Run]:
+        return [run for run in self.runs if run.pipeline.method != "zero-shot"]
+
+    @property
+    def job(self) -> dict[str, Any]:
+        """What a fresh process needs to score the delivery on the test split."""
+        bench = prepare_task(self.settings, Silent()).bench
+        return {
+            "folder": f"{self.record.output_dir}/best",
+            "architecture": bench.facts.architecture,
+            "examples": [(example.input_ids, example.labels) for example in bench.test],
+        }
+
+
+def tuned(model: Path, data: Path, folder: Path, **values: Any) -> Tuned:
+    settings = SessionSettings(str(model), str(data), output_dir=str(folder), threads=1, **values)
+    record = api.tune(settings)
+    with Store.open(settings.store or folder / "runs.sqlite") as store:
+        return Tuned(settings, record, tuple(store.runs(session=record.id)))
+
+
+@pytest.fixture(scope="module")
+def expert_only(tiny_gpt2: Path, toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Tuned:
+    return tuned(
+        tiny_gpt2,
+        toy_data,
+        tmp_path_factory.mktemp("expert") / "out",
+        budget="1-trials",
+        strategy="fixed-expert",
+        fixed={"lora_r": 3, "learning_rate": 5e-3},
+    )
+
+
+@pytest.fixture(scope="module")
+def hopeless(tiny_llama: Path, toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Tuned:
+    return tuned(
+        tiny_llama,
+        toy_data,
+        tmp_path_factory.mktemp("hopeless") / "out",
+        budget="3-trials",
+        strategy="random",
+        methods=("lora", "full"),
+        ranges={"learning_rate": (1e3, 1e4)},
+    )
+
+
+@pytest.fixture(scope="module")
+def by_metric(tiny_t5: Path, toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Tuned:
+    return tuned(
+        tiny_t5,
+        toy_data,
+        tmp_path_factory.mktemp("metric") / "out",
+        budget="2-trials",
+        strategy="random",
+        objective="exact_match",
+        methods=("ia3",),
+    )
+
+
+@pytest.fixture(scope="module")
+def shared_store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('store') / 'team.sqlite'}"
+
+
+@pytest.fixture(scope="module")
+def by_tokens(
+    tiny_llama: Path, toy_data: Path, shared_store: str, tmp_path_factory: pytest.TempPathFactory
+) -> Tuned:
+    return tuned(
+        tiny_llama,
+        toy_data,
+        tmp_path_factory.mktemp("tokens") / "out",
+        budget="40k-tokens",
+        workers=2,
+        store=shared_store,
+    )
+
+
+@pytest.fixture(scope="module")
+def by_seconds(
+    tiny_llama: Path, toy_data: Path, shared_store: str, tmp_path_factory: pytest.TempPathFactory
+) -> Tuned:
+    folder = tmp_path_factory.mktemp("seconds") / "out"
+    return tuned(tiny_llama, toy_data, folder, budget="6s", store=shared_store)
+
+
+def test_the_expert_wins_where_it_is_all_there_is(expert_only: Tuned) -> None:
+    assert expert_only.record.winner == "expert"
+    assert [contender.name for contender in expert_only.record.contenders] == [
+        "zero_shot",
+        "expert",
+        "incumbent",
+    ]
+    assert [run.outcome for run in expert_only.trials] == [Outcome.COMPLETED]
+    assert expert_only.trials[0].pipeline["lora_r"] == 3
+
+
+def test_the_base_model_wins_where_everything_diverges(hopeless: Tuned) -> None:
+    record = hopeless.record
+    assert record.winner == "zero_shot"
+    assert len(hopeless.trials) == 3
+    assert {run.outcome for run in hopeless.trials} <= {Outcome.DIVERGED, Outcome.COMPLETED}
+    assert all(1e3 <= run.pipeline.number("learning_rate") <= 1e4 for run in hopeless.trials)
+    assert (
+        json.loads((Path(record.output_dir) / "best" / "pipeline.json").read_text())["method"] == "zero-shot"
+    )
+    assert math.isfinite(record.incumbent_loss)
+
+
+def test_the_metric_decides(by_metric: Tuned) -> None:
+    assert len(by_metric.trials) == 2
+    assert {run.pipeline.method for run in by_metric.trials} == {"ia3"}
+    for contender in by_metric.record.contenders:
+        assert contender.test.metric_name == "exact_match"
+        assert contender.test.metric_low <= contender.test.metric <= contender.test.metric_high
+    scores = {contender.name: contender.test for contender in by_metric.record.contenders}
+    best = max(scores.values(), key=lambda score: (score.metric, -score.loss))
+    assert scores[by_metric.record.winner] == best
+
+
+def test_tokens_are_never_overspent(by_tokens: Tuned) -> None:
+    spent = sum(run.curve[-1].tokens_seen for run in by_tokens.trials if run.curve)
+    assert 20_000 < spent <= 40_000
+    assert by_tokens.record.full_length_tokens <= 10_000
+
+
+def test_two_workers_are_in_every_point(by_tokens: Tuned) -> None:
+    assert {point.workers for run in by_tokens.runs for point in run.curve} == {2}
+
+
+def test_seconds_are_overspent_by_a_step_at_most(by_seconds: Tuned) -> None:
+    longest = max(
+        point.training.wall + point.evaluation.wall for run in by_seconds.trials for point in run.curve
+    )
+    assert by_seconds.record.granted_seconds == 6
+    assert by_seconds.record.used_seconds <= 6 + longest + 1
+
+
+def test_two_sessions_share_a_store(by_tokens: Tuned, by_seconds: Tuned, shared_store: str) -> None:
+    with Store.open(shared_store) as store:
+        assert set(store.sessions()) == {by_tokens.record.id, by_seconds.record.id}
+        assert len(list(store.runs())) == len(by_tokens.runs) + len(by_seconds.runs)
+    for session in (by_tokens, by_seconds):
+        assert not (Path(session.record.output_dir) / "runs.sqlite").exists()
+        assert {run.session for run in session.runs} == {session.record.id}
+
+
+def test_every_delivery_scores_the_same_in_a_fresh_process(
+    expert_only: Tuned, hopeless: Tuned, by_metric: Tuned, finished_session: Finished, tmp_path: Path
+) -> None:
+    done = json.loads((finished_session.folder / "session.json").read_text())
+    settings = SessionSettings(**done["configuration"])
+    cases = [expert_only, hopeless, by_metric, Tuned(settings, api.read_record(done["record"]), ())]
+    (tmp_path / "jobs.json").write_text(json.dumps([case.job for case in cases]))
+    fresh = subprocess.run(
+        [sys.executable, "-c", FRESH_PROCESS, str(tmp_path / "jobs.json")], capture_output=True, text=True
+    )
+    assert fresh.returncode == 0, fresh.stderr[-2000:]
+    delivered = [case.record.contender(case.record.winner).test.loss for case in cases]
+    assert json.loads(fresh.stdout) == pytest.approx(delivered, abs=1e-3)
+
+
+def test_record_is_read_back_as_written(expert_only: Tuned) -> None:
+    record = expert_only.record
+    assert api.read_record(json.loads(json.dumps(asdict(record)))) == record
+    with pytest.raises(OutputError, match="cannot read"):
+        api.read_record({"id": "of another version"})
