@@ -4,7 +4,12 @@ SEED ?= 0
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: install demo test check bench soak clean
+.PHONY: install demo test check bench soak clean collect meta-dataset
+
+# Collections: TUNECAST_MODELS and TUNECAST_TASKS say where the plans' models and datasets lie.
+PLAN ?= plans/ladder.yaml
+COLLECTED ?= runs/collected.sqlite
+COLLECT_FLAGS ?=
 
 install: $(READY)
 
@@ -33,6 +38,15 @@ soak: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/trial_throughput.py
+
+# Resumes where an earlier call was interrupted.
+collect: $(READY)
+	mkdir -p $(dir $(COLLECTED))
+	$(BIN)/tunecast collect --plan $(PLAN) --store $(COLLECTED) $(COLLECT_FLAGS)
+
+# Rebuilds the runs that are shipped with the package.
+meta-dataset: $(READY)
+	$(BIN)/tunecast runs export src/tunecast/store/runs.parquet --store $(COLLECTED)
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache out
