@@ -45,7 +45,7 @@ class _Finalist:
         return self.trial.spec if self.trial else None
 
 
-class _Judge:
+class Judge:
     """Compares scores by the session's objective; of equal metrics the lower loss is better."""
 
     def __init__(self, objective: str) -> None:
@@ -84,7 +84,7 @@ def compare(
     Returns:
         The session's record; ``best/`` holds the winner.
     """
-    judge = _Judge(settings.objective)
+    judge = Judge(settings.objective)
     base = _Finalist("zero_shot", zero_shot, None, 0)
     incumbent = _choose_incumbent(trials, judge, ask, progress) or base
     contenders = [base]
@@ -125,7 +125,7 @@ def compare(
     )
 
 
-def _choose_incumbent(trials: Trials, judge: _Judge, ask: Ask, progress: Progress) -> _Finalist | None:
+def _choose_incumbent(trials: Trials, judge: Judge, ask: Ask, progress: Progress) -> _Finalist | None:
     """The best of the few leading checkpoints on the whole validation set, None where nothing was trained.
 
     Points were scored on a small subset; more examples keep the luckiest from winning.
@@ -160,7 +160,7 @@ def _subset_loss(finalist: _Finalist) -> float:
 
 def _score_all(
     contenders: list[_Finalist],
-    judge: _Judge,
+    judge: Judge,
     prepared: PreparedTask,
     seed: int,
     ask: Ask,

@@ -1,0 +1,169 @@
+"""Trials with a real store and real folders; measurements are made by hand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tunecast.methods.space import EXPERT
+from tunecast.records import Machine, Outcome, Pipeline, Point, RunError, Score, Seconds, Versions
+from tunecast.session.folder import OutputFolder
+from tunecast.session.pace import Pace
+from tunecast.session.prepare import PreparedTask, Surroundings
+from tunecast.session.trials import Trials
+from tunecast.store import Store
+from tunecast.training.runner import Measurement
+
+SURROUNDINGS = Surroundings(
+    Machine("cpu", 2, 1, 10**9, 10**9, {"float32": 1e9}, 1e9), Versions("0", "3", "2", "5", "0")
+)
+OTHER = Pipeline("lora", {**EXPERT.hyperparameters, "learning_rate": 1e-3})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[OutputFolder]:
+    opened = OutputFolder(tmp_path / "out")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def store() -> Iterator[Store]:
+    with Store.open(":memory:") as opened:
+        yield opened
+
+
+def laid_out(prepared: PreparedTask, folder: OutputFolder, store: Store) -> Trials:
+    return Trials(
+        "session",
+        prepared,
+        [EXPERT, OTHER],
+        folder,
+        store,
+        seed=0,
+        full_length_tokens=10_000,
+        unique_examples=128,
+        workers=1,
+        explosion_nats=9.0,
+    )
+
+
+@pytest.fixture
+def trials(prepared: PreparedTask, folder: OutputFolder, store: Store) -> Trials:
+    return laid_out(prepared, folder, store)
+
+
+def advance(trials: Trials, index: int, loss: float, outcome: Outcome = Outcome.PAUSED) -> None:
+    """Record the next point of a trial, with the files that its checkpoint would have."""
+    trial = trials[index]
+    step = trial.next_step
+    assert step is not None
+    folder = Path(trial.spec.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for kind in ("weights", "state"):
+        (folder / f"{kind}-{step}.safetensors").write_bytes(b"x" * 1000)
+    point = Point(
+        step=step,
+        tokens_seen=trial.plan.tokens_at(step),
+        label_tokens_seen=step,
+        share=trial.plan.share_at(step),
+        learning_rate=1e-3,
+        train_loss=loss,
+        gradient_norm=1.0,
+        validation=Score(loss, loss, loss, 16, 96),
+        training=Seconds(1.0, 1.0),
+        evaluation=Seconds(0.1, 0.1),
+        peak_bytes=None,
+        micro_batch_size=16,
+        load_average=None,
+        workers=1,
+    )
+    trials.record(index, Measurement(trial.spec.run, point, outcome), SURROUNDINGS, 7.0)
+
+
+def files(trials: Trials, index: int) -> set[str]:
+    return {file.name for file in Path(trials[index].spec.folder).iterdir()}
+
+
+def test_every_candidate_has_a_run_of_its_own(trials: Trials) -> None:
+    first, second = trials
+    assert first.spec.run != second.spec.run
+    assert first.spec.folder != second.spec.folder
+    assert trials.started == []
+
+
+def test_points_are_in_the_store_and_come_back(
+    trials: Trials, prepared: PreparedTask, folder: OutputFolder, store: Store
+) -> None:
+    advance(trials, 0, 5.0)
+    advance(trials, 0, 4.0)
+    assert [point.elapsed_seconds for point in store.get(trials[0].spec.run).curve] == [7.0, 7.0]
+    again = laid_out(prepared, folder, store)
+    again.restore()
+    assert again[0].run == trials[0].run
+    assert (again[0].step, again[1].run) == (trials[0].step, None)
+
+
+def test_only_what_is_needed_stays_on_disk(trials: Trials) -> None:
+    advance(trials, 0, 4.0)
+    best = trials[0].step
+    advance(trials, 0, 5.0)
+    latest = trials[0].step
+    assert files(trials, 0) == {
+        f"weights-{best}.safetensors",
+        f"weights-{latest}.safetensors",
+        f"state-{latest}.safetensors",
+    }
+    advance(trials, 0, 6.0, Outcome.DIVERGED)
+    assert files(trials, 0) == {f"weights-{best}.safetensors"}
+
+
+def test_checkpoints_of_the_worst_go_first(trials: Trials) -> None:
+    advance(trials, 0, 4.0)
+    advance(trials, 1, 5.0)
+    assert trials.limit_disk(10_000, spare=set()) == []
+    assert trials.limit_disk(2_500, spare=set()) == [trials[1].spec.run]
+    assert (len(files(trials, 0)), len(files(trials, 1))) == (2, 0)
+    assert trials.limit_disk(0, spare={0}) == []
+
+
+def test_tokens_count_when_a_step_begins_and_when_it_fails(trials: Trials) -> None:
+    trial = trials[0]
+    ahead = trial.tokens_to_next
+    assert trials.used(3.0).tokens == 0
+    trial.running = True
+    assert (trials.used(3.0).tokens, trials.used(3.0).trials) == (ahead, 1)
+    trials.fail(0, Outcome.OUT_OF_MEMORY, RunError("WorkerCrash", "killed"), SURROUNDINGS, 3.0)
+    assert trials.used(3.0).tokens == ahead
+    assert trial.outcome is Outcome.OUT_OF_MEMORY
+    assert trials.history(Pace(0.001)).trials[0].next_share is None
+
+
+def test_a_loss_that_is_no_number_is_never_best(trials: Trials) -> None:
+    advance(trials, 0, math.nan, Outcome.DIVERGED)
+    assert trials[0].best_point is None
+    advance(trials, 1, 5.0)
+    assert trials[1].best_point == trials[1].curve[0]
+
+
+def test_strategies_see_the_trials(trials: Trials) -> None:
+    advance(trials, 1, 5.0)
+    trials[0].running = True
+    first, second = trials.history(Pace(0.001)).trials
+    assert (first.running, first.curve, first.is_open) == (True, (), False)
+    assert (second.curve, second.is_open) == (trials[1].curve, True)
+    assert second.next_share == pytest.approx(2 * second.curve[-1].share, rel=0.3)
+    assert second.expected_seconds == pytest.approx(0.001 * trials[1].tokens_to_next)
+
+
+def test_a_new_record_holds_the_raw_facts(trials: Trials, prepared: PreparedTask) -> None:
+    advance(trials, 0, 5.0)
+    run = trials[0].run
+    assert run is not None
+    assert run.model.config["hidden_size"] == 32
+    assert run.dataset == prepared.dataset
+    assert (run.machine, run.versions) == (SURROUNDINGS.machine, SURROUNDINGS.versions)
+    assert run.total_steps == trials[0].plan.total_steps
