@@ -66,8 +66,9 @@ def fit_member(member: Member, observations: Observations, seed: int = 0) -> Fit
     return Fitted(member.law, natural, predicted, left_out)
 
 
-def fit_theta(member: Member, observations: Observations, seed: int = 0, effort: Effort | None = None) ->
-Floats:
+def fit_theta(
+    member: Member, observations: Observations, seed: int = 0, effort: Effort | None = None
+) -> Floats:
     """The best parameters of every unit, shape (units, parameters)."""
     if member.pooled:
         return _pooled_theta(member.law, observations, seed, effort)
