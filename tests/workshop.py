@@ -116,7 +116,7 @@ def curve(measured: list[Measurement]) -> list[list[Any]]:
     """What must be bit-equal between two runs of a trial; survives JSON."""
     points = [one.point for one in measured if one.point]
     return [
-        [p.step, p.validation.loss, p.train_loss, p.gradient_norm, p.micro_batch_size, p.label_tokens_seen]
+        [p.step, p.validation.loss, p.train_loss, p.gradient_norm, p.label_tokens_seen, p.checkpoint_hash]
         for p in points
     ]
 
@@ -147,3 +147,52 @@ def fresh_process(code: str, *arguments: Any, timeout: float = 240) -> Any:
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def advance_once(job: dict[str, Any]) -> list[Any]:
+    """In a process of its own: advance a trial from the point at step ``after`` to the next one.
+
+    Args:
+        job: ``model`` (a folder), ``variant``, ``changes`` of the pipeline, ``folder`` of the checkpoints,
+            ``epochs``, ``after``.
+    """
+    task, trial = job_trial(job)
+    return curve(run_trial(task.open(), trial, after=job["after"], points=1))[0]
+
+
+def run_whole(job: dict[str, Any]) -> list[list[Any]]:
+    """A whole trial on a worker that did nothing before; arguments as for :func:`advance_once`."""
+    task, trial = job_trial(job)
+    return curve(run_trial(task.open(), trial))
+
+
+def job_trial(job: dict[str, Any]) -> tuple[Bench, TrialSpec]:
+    """The bench and the trial that a job names."""
+    task = bench(Path(job["model"]))
+    chosen = pipeline(job["variant"], **job["changes"])
+    return task, spec(task, chosen, job["folder"], epochs=job["epochs"])
+
+
+def in_processes(function: str, jobs: list[dict[str, Any]]) -> list[Any]:
+    """Call a function of this module for each job, one after the other, each in a process of its own.
+
+    The processes are forked from a fresh one that has imported everything and computed nothing.
+    """
+    code = f"import workshop\nprint(json.dumps(workshop.forked(workshop.{function}, arguments[0])))"
+    results: list[Any] = fresh_process(code, jobs)
+    return results
+
+
+def forked(function: Any, jobs: list[Any]) -> list[Any]:
+    """What :func:`in_processes` runs in the fresh process."""
+    import multiprocessing
+
+    import peft  # noqa: F401 (imported once, for all)
+    import torch
+    import transformers  # noqa: F401
+
+    import tunecast.training.runner  # noqa: F401
+
+    torch.set_num_threads(1)
+    with multiprocessing.get_context("fork").Pool(1, maxtasksperchild=1) as pool:
+        return pool.map(function, jobs, chunksize=1)

@@ -58,7 +58,7 @@ def test_a_folder_without_a_model(tmp_path: Path) -> None:
 def test_an_unknown_hub_id_without_a_network() -> None:
     unknown = models.resolve("nobody/no-such-model")
     for load in (models.load_config, models.load_tokenizer, models.describe):
-        with pytest.raises(ModelError, match="hub id nobody/no-such-model(.|\n)*HF_HUB_OFFLINE"):
+        with pytest.raises(ModelError, match=r"hub id nobody/no-such-model(.|\n)*HF_HUB_OFFLINE"):
             load(unknown)
 
 

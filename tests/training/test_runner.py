@@ -1,0 +1,181 @@
+"""A worker's inside: trials advanced, scored and saved, and what becomes of those that fail."""
+
+from __future__ import annotations
+
+import math
+import resource
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import workshop
+from tunecast.records import Outcome
+from tunecast.training.bench import Bench
+from tunecast.training.runner import Runner
+
+
+@pytest.fixture(scope="module")
+def task(tiny_llama: Path) -> Bench:
+    return workshop.bench(tiny_llama)
+
+
+@pytest.fixture(scope="module")
+def runner(task: Bench) -> Runner:
+    return task.open()
+
+
+def test_points_of_a_trial(runner: Runner, task: Bench, tmp_path: Path) -> None:
+    trial = workshop.spec(task, workshop.pipeline(), tmp_path, epochs=2, workers=3)
+    plan = task.plan(trial)
+    measured = workshop.run_trial(runner, trial)
+    points = [one.point for one in measured if one.point]
+    assert [point.step for point in points] == list(plan.grid)
+    assert [point.tokens_seen for point in points] == [plan.tokens_at(step) for step in plan.grid]
+    assert points[-1].label_tokens_seen == 2 * sum(example.label_tokens for example in task.train)
+    assert points[-1].share == 1.0
+    assert [one.outcome for one in measured] == [Outcome.PAUSED] * (len(points) - 1) + [Outcome.COMPLETED]
+    assert [one.validation is not None for one in measured] == [False] * (len(points) - 1) + [True]
+    assert {one.trainable_parameters for one in measured} == {4096}
+    for point in points:
+        assert point.validation.examples == len(task.subset)
+        assert point.training.wall > 0 < point.evaluation.wall
+        assert (point.micro_batch_size, point.workers) == (4, 3)
+        assert (tmp_path / f"weights-{point.step}.safetensors").is_file()
+    assert points[-1].validation.loss < points[0].validation.loss
+
+
+def test_a_lost_checkpoint_is_trained_anew(runner: Runner, task: Bench, tmp_path: Path) -> None:
+    trial = workshop.spec(task, workshop.pipeline(lora_dropout=0.1), tmp_path, epochs=2)
+    before = workshop.curve(workshop.run_trial(runner, trial))
+    for file in tmp_path.glob("*"):
+        if file.name not in ("state-4.safetensors", "weights-4.safetensors"):
+            file.unlink()
+    assert workshop.curve(workshop.run_trial(task.open(), trial, after=before[-2][0])) == before[-1:]
+
+
+def test_scores_base_and_checkpoints(runner: Runner, task: Bench, tmp_path: Path) -> None:
+    trial = workshop.spec(task, workshop.pipeline(), tmp_path)
+    points = [one.point for one in workshop.run_trial(runner, trial)]
+    first, last = points[0], points[-1]
+    assert first
+    assert last
+    zero_shot = runner.score(None, 0, "subset", interval_seed=0).score
+    assert zero_shot.loss_low is not None
+    assert zero_shot.loss_low < zero_shot.loss < zero_shot.loss_high  # type: ignore[operator]
+    assert last.validation.loss < zero_shot.loss
+    assert runner.score(trial, first.step, "subset").score == first.validation
+    assert runner.score(trial, last.step, "subset").score == last.validation
+    kept_nowhere = replace(trial, folder="")
+    assert runner.score(kept_nowhere, first.step, "subset").score == first.validation
+    assert runner.score(None, 0, "subset", interval_seed=0).score == zero_shot
+
+
+def test_a_scored_checkpoint_is_not_continued_by_mistake(runner: Runner, task: Bench, tmp_path: Path) -> None:
+    trial = workshop.spec(task, workshop.pipeline(), tmp_path)
+    whole = workshop.curve(workshop.run_trial(runner, trial))
+    runner.score(trial, whole[0][0], "subset")
+    assert workshop.curve(workshop.run_trial(runner, trial, after=whole[0][0])) == whole[1:]
+
+
+def test_generates_for_a_metric(runner: Runner, task: Bench) -> None:
+    scored = runner.score(None, 0, "test", metric="token_f1", generate_limit=3, interval_seed=0)
+    assert [output.reference for output in scored.outputs] == [
+        example.turns[-1].content for example in task.test_examples[:3]
+    ]
+    assert all("Which colour" in output.prompt for output in scored.outputs)
+    assert scored.score.metric_name == "token_f1"
+    assert scored.score.metric_examples == 3
+    assert scored.score.metric_low <= scored.score.metric <= scored.score.metric_high  # type: ignore[operator]
+    assert scored.score.examples == len(task.test)
+
+
+def test_saves_trial_and_base_with_their_tokenizer(runner: Runner, task: Bench, tmp_path: Path) -> None:
+    trial = workshop.spec(task, workshop.pipeline(), tmp_path / "trial")
+    (tmp_path / "best").mkdir()
+    workshop.run_trial(runner, trial)
+    runner.save(trial, task.plan(trial).grid[0], str(tmp_path / "best"), "base")
+    assert {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json"} <= {
+        file.name for file in (tmp_path / "best").iterdir()
+    }
+    runner.save_base(str(tmp_path / "base"))
+    saved, original = (
+        load_file(Path(f) / "model.safetensors") for f in (tmp_path / "base", task.model.location)
+    )
+    assert saved.keys() == original.keys()
+    assert all(torch.equal(saved[name], original[name]) for name in original)
+
+
+def test_speed_is_measured_and_nothing_is_kept(runner: Runner, task: Bench, tmp_path: Path) -> None:
+    assert runner.measure_speed(workshop.spec(task, workshop.pipeline()), 0.0) > 0
+    assert runner.score(None, 0, "subset").score == task.open().score(None, 0, "subset").score
+
+
+def test_reloads_only_a_base_that_is_not_clean(task: Bench) -> None:
+    own = task.open()
+    for variant, reloads in (("lora", 0), ("full", 0), ("pissa", 1), ("ia3", 1)):
+        workshop.run_trial(own, workshop.spec(task, workshop.pipeline(variant), run=variant), points=1)
+        own.release()
+        assert own.reloads == reloads
+
+
+@pytest.mark.parametrize("variant", ["lora", "full"])
+def test_an_absurd_learning_rate_diverges(variant: str, runner: Runner, task: Bench) -> None:
+    pipeline = workshop.pipeline(variant, learning_rate=1e3, warmup_ratio=0.0)
+    trial = workshop.spec(task, pipeline, epochs=2, explosion_nats=30.0)
+    *earlier, last = workshop.run_trial(runner, trial)
+    assert last.outcome is Outcome.DIVERGED
+    assert last.error is not None
+    assert last.error.kind == "DivergedError"
+    assert "step" in last.error.text
+    assert last.trainable_parameters > 0
+    assert all(one.outcome is Outcome.PAUSED for one in earlier)
+    fine = workshop.spec(task, workshop.pipeline(), run="next")
+    assert workshop.run_trial(runner, fine)[-1].outcome is Outcome.COMPLETED
+
+
+def test_weights_that_are_no_numbers_diverge_at_once(tiny_llama: Path, tmp_path: Path) -> None:
+    broken = Path(shutil.copytree(tiny_llama, tmp_path / "broken"))
+    weights = load_file(broken / "model.safetensors")
+    weights["model.norm.weight"][3] = math.nan
+    save_file(weights, broken / "model.safetensors", {"format": "pt"})
+    task = workshop.bench(broken)
+    measured = workshop.run_trial(task.open(), workshop.spec(task, workshop.pipeline()))
+    assert [one.outcome for one in measured] == [Outcome.DIVERGED]
+    assert measured[0].point is None
+    assert measured[0].error is not None
+    assert "step 1: loss nan" in measured[0].error.text
+
+
+def test_whatever_else_breaks_a_trial_is_its_outcome(runner: Runner, task: Bench) -> None:
+    measured = workshop.run_trial(runner, workshop.spec(task, workshop.pipeline(optim="lion")))
+    assert [one.outcome for one in measured] == [Outcome.FAILED]
+    assert measured[0].error is not None
+    assert "optim=lion" in measured[0].error.text
+
+
+def test_a_full_disk_is_not_the_trials_fault(runner: Runner, task: Bench, tmp_path: Path) -> None:
+    trial = workshop.spec(task, workshop.pipeline(), tmp_path)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            workshop.run_trial(runner, trial)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []
+    # With room again the same worker goes on as if nothing had happened.
+    assert workshop.run_trial(runner, trial)[-1].outcome is Outcome.COMPLETED
+
+
+def test_bfloat16_base_trains(tiny_llama: Path) -> None:
+    own = workshop.bench(tiny_llama, dtype="bfloat16").open()
+    zero_shot = own.score(None, 0, "subset").score.loss
+    trial = workshop.spec(own.bench, workshop.pipeline("full"), epochs=2)
+    *_, last = workshop.run_trial(own, trial)
+    assert last.outcome is Outcome.COMPLETED
+    assert last.point is not None
+    assert last.point.validation.loss < zero_shot - 0.3
