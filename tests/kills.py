@@ -1,7 +1,8 @@
-"""Sessions as real processes that are killed from outside, and what their stores must look like afterwards."""
+"""Sessions as real processes that are killed from outside, and what their stores must look like then."""
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -64,9 +65,15 @@ class Victim:
         worker = next(reversed(latest.values()), "start") if latest else "start"
         return worker if own == "search" and worker != "waiting" else own
 
+    def wait_until(self, reached: Callable[[], bool]) -> None:
+        """Wait for something, or for the end of the process."""
+        while self.process.poll() is None and not reached():
+            time.sleep(0.001)
+
     def workers(self) -> list[psutil.Process]:
         try:
-            return psutil.Process(self.process.pid).children()
+            children = psutil.Process(self.process.pid).children()
+            return [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
         except psutil.NoSuchProcess:
             return []
 
@@ -129,8 +136,11 @@ def check_between(victim: Victim, whole: list[Run]) -> None:
 
 
 def check_end(victim: Victim, whole: list[Run]) -> None:
-    """The final store equals that of the uninterrupted session."""
-    assert [measured(run) for run in committed(victim.folder)] == [measured(run) for run in whole]
+    """The final store equals that of the uninterrupted session; the seconds of all processes were counted."""
+    session = json.loads((victim.folder / "session.json").read_text())
+    runs = committed(victim.folder)
+    assert session["used_seconds"] >= max(point.elapsed_seconds for run in runs for point in run.curve)
+    assert [measured(run) for run in runs] == [measured(run) for run in whole]
 
 
 def table(hits: Counter[tuple[str, str]]) -> str:
@@ -170,7 +180,7 @@ class Killer:
             self._victim.launch()
             started = time.monotonic()
             for target, moment in zip(targets, moments, strict=True):
-                self._wait_until(partial(_has_come, started + moment))
+                self._victim.wait_until(partial(_has_come, started + moment))
                 self._hit(target)
             self._look()
 
@@ -179,9 +189,14 @@ class Killer:
         wanted = self.hits[phase, target] + 1
         while self.hits[phase, target] < wanted:
             self._victim.launch()
-            self._wait_until(lambda: self._victim.phase() == phase)
+            self._victim.wait_until(lambda: self._victim.phase() == phase)
             self._hit(target)
             self._look()
+
+    def close(self) -> None:
+        """Leave no process behind, whatever a check found."""
+        if self._victim.launches and self._victim.process.poll() is None:
+            self._victim.kill("session")
 
     def finish(self) -> None:
         """Let the present session come to its end and compare."""
@@ -192,10 +207,6 @@ class Killer:
     def _begin(self) -> None:
         self._sessions += 1
         self._victim = Victim(self._whole.flags, self._folder / f"session-{self._sessions}")
-
-    def _wait_until(self, reached: Callable[[], bool]) -> None:
-        while self._victim.process.poll() is None and not reached():
-            time.sleep(0.001)
 
     def _hit(self, target: str) -> None:
         phase = self._victim.kill(target)

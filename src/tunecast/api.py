@@ -189,9 +189,7 @@ def _check_objective(objective: str) -> None:
 
 def _check_same(before: Mapping[str, Any], settings: SessionSettings) -> None:
     """A session goes on only with the configuration it began with."""
-    import json
-
-    now = json.loads(json.dumps(settings.as_json()))
+    now = settings.as_json()
     # Where things lie may change; what is computed may not.
     free = {"output_dir", "store", "keep_gb"}
     changed = [name for name in now if name not in free and now[name] != before.get(name)]

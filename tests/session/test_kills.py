@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from kills import PHASES, Killer, table
-from sessions import Finished
+from kills import PHASES, Killer, Victim, committed, table
+from sessions import FLAGS, Finished
+from tunecast.records import Outcome
 
 
 def killed_at_random(whole: Finished, folder: Path, *, kills: int, sessions: int) -> list[Killer]:
@@ -37,6 +38,26 @@ def test_eight_kills(finished_session: Finished, tmp_path: Path) -> None:
     killers = killed_at_random(finished_session, tmp_path, kills=8, sessions=2)
     print(table(all_hits(killers)))
     assert all_hits(killers).total() == 8
+
+
+@pytest.mark.timeout(900)
+def test_a_step_that_kills_twice_ends_its_trial(tiny_llama: Path, toy_data: Path, tmp_path: Path) -> None:
+    flags = ["--model", str(tiny_llama), "--data", str(toy_data), "--budget", "2-trials", *FLAGS]
+    # Nothing is measured in warm-up, so that the first step to a point is long enough to be hit twice.
+    flags += ["--epochs", "12", "--fix", "warmup_ratio=0.5"]
+    victim = Victim(flags, tmp_path / "out")
+    victim.launch()
+    for _ in range(2):
+        victim.wait_until(lambda: victim.phase() == "step")
+        assert victim.kill("worker")
+        victim.wait_until(lambda: victim.phase() != "step")
+    assert victim.process.wait() == 0, victim.log.read_text()[-2000:]
+    zero_shot, expert, other = committed(victim.folder)
+    assert (expert.outcome, expert.curve) == (Outcome.OUT_OF_MEMORY, ())
+    assert "SIGKILL" in expert.error.text
+    assert zero_shot.outcome is Outcome.COMPLETED
+    assert other.curve
+    assert (victim.folder / "best" / "README.md").is_file()
 
 
 @pytest.mark.soak

@@ -37,7 +37,8 @@ def test_restrictions_hold_what_was_fixed_and_narrowed() -> None:
 
 
 def test_settings_are_json() -> None:
-    written = json.loads(json.dumps(SessionSettings("model", "data", fixed={"lora_r": 8}).as_json()))
+    written = SessionSettings("model", "data", methods=("lora",), fixed={"lora_r": 8}).as_json()
+    assert json.loads(json.dumps(written)) == written
     assert written["model"] == "model"
     assert written["fixed"] == {"lora_r": 8}
     assert written["seed"] == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -86,5 +87,6 @@ class SessionSettings:
         return Restrictions(tuple(self.methods), self.fixed, self.ranges)
 
     def as_json(self) -> dict[str, Any]:
-        """The settings as JSON."""
-        return asdict(self)
+        """The settings as JSON gives them back: lists for tuples."""
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return plain
