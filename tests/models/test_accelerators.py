@@ -18,6 +18,7 @@ from tunecast.models.accelerators import ACCELERATORS, as_machine, find_accelera
         ("NVIDIA L40S", "L40S"),
         ("NVIDIA GeForce RTX 4090", "RTX 4090"),
         ("rtx4090", "RTX 4090"),
+        ("4090", "RTX 4090"),
         ("Tesla T4", "T4"),
     ],
 )

@@ -91,7 +91,9 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("family", "kind", "convention"), CASES, ids="-".join)
+@pytest.mark.parametrize(
+    ("family", "kind", "convention"), [pytest.param(*case, id="-".join(case)) for case in CASES]
+)
 def test_parts_match_real_steps(
     family: str, kind: str, convention: str, request: pytest.FixtureRequest
 ) -> None:
@@ -267,7 +269,7 @@ def test_parts_add_up_and_fits_follows_memory() -> None:
 def test_advice_names_what_would_fit() -> None:
     asked = MemoryRequest(adapter=LORA, batch_size=8, max_length=512)
     tight = estimate_memory(llama_3b(), replace(asked, batch_size=1)).total_bytes
-    advice = what_would_fit(llama_3b(), replace(asked, device_memory_bytes=tight))
+    advice = what_would_fit(llama_3b(), replace(asked, device_memory_bytes=round(1.05 * tight)))
     assert advice[0].startswith("micro-batches of one example")
     devices = what_would_fit(llama_3b(), replace(asked, adapter=None, device_memory_bytes=3_000_000_000))
     assert devices == [] or "devices" in devices[-1] or "4-bit" in devices[-1]

@@ -81,7 +81,7 @@ ACCELERATORS: tuple[Accelerator, ...] = (
 
 def find_accelerator(name: str) -> Accelerator:
     """The accelerator called ``name``; case, spaces, hyphens and the maker's name do not matter,
-    and a part of the name suffices where only one has it.
+    and a number such as 4090 suffices where only one has it.
 
     Raises:
         ConfigurationError: There is none of that name; the hint says which ones come nearest.
@@ -92,7 +92,7 @@ def find_accelerator(name: str) -> Accelerator:
         return known[wanted]
     near = _nearest(wanted, known)
     holding = {known[label].name: known[label] for label in near if wanted in label}
-    if len(holding) == 1:
+    if wanted.isdigit() and len(holding) == 1:
         return next(iter(holding.values()))
     names = list(dict.fromkeys(known[label].name for label in near)) or [item.name for item in ACCELERATORS]
     raise ConfigurationError(f"--gpu: {name!r} is unknown", f"did you mean {' or '.join(names)}?")
