@@ -1,3 +1,26 @@
-"""Tunecast picks the right finetuning for an LLM and runs it."""
+"""Tunecast picks the right finetuning for an LLM and runs it.
+
+The functions of :mod:`tunecast.api` are at hand here; each is imported at its first use, so that importing
+the package stays instant.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tunecast.api import tune
+    from tunecast.session.settings import SessionSettings
+
+__all__ = ["SessionSettings", "__version__", "tune"]
 
 __version__ = "0.1.0"
+
+_HOMES = {"tune": "tunecast.api", "SessionSettings": "tunecast.session.settings"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tunecast' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,0 +1,5 @@
+"""``python -m tunecast`` is the command line."""
+
+from tunecast.cli import main
+
+main()

@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import tunecast
+
+
+def test_public_names_are_exactly_these() -> None:
+    assert tunecast.__all__ == ["SessionSettings", "__version__", "tune"]
+    for name in tunecast.__all__:
+        assert getattr(tunecast, name)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'tuna'"):
+        _ = tunecast.tuna
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    code = "import sys, tunecast; print([m for m in ('torch', 'transformers', 'numpy', 'rich') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

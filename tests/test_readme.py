@@ -1,0 +1,76 @@
+"""Every command that the README shows is run, on tiny stand-ins for its model, its data and its budget."""
+
+from __future__ import annotations
+
+import csv
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parents[1] / "README.md"
+FLAG_ROWS = re.compile(r"^\| [^|]+ \| `(--[^|]+)` ", re.MULTILINE)
+
+
+def shown_commands() -> list[str]:
+    """Commands of console blocks and of the table, in order, without repetition."""
+    text = README.read_text(encoding="utf-8")
+    in_blocks = re.findall(r"^\$ (tunecast .*)$", text, re.MULTILINE)
+    in_table = re.findall(r"`(tunecast [^`]+)`", text)
+    commands = [command for command in (*in_blocks, *in_table) if command != "tunecast scale"]
+    return list(dict.fromkeys(commands))
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path, toy_data: Path) -> Path:
+    """A folder in which the README's file names exist, the model's name being a folder."""
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "smollm2-tiny").symlink_to(tiny_llama)
+    (folder / "train.jsonl").symlink_to(toy_data)
+    with (folder / "losses.csv").open("w", newline="") as stream:
+        rows = csv.writer(stream)
+        rows.writerow(["data_size", "loss"])
+        rows.writerows([size, 3.0 * size**-0.2 + 1.0] for size in (250, 500, 1000, 2000, 4000, 8000, 16000))
+    return folder
+
+
+def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command of the README with its stand-ins."""
+    words = shlex.split(command.split("  #")[0])
+    replaced = {"smollm2": "./smollm2-tiny", "stdlib": "train.jsonl", "5m": "3-trials"}
+    words = [replaced.get(word, word) for word in words]
+    return subprocess.run(
+        [sys.executable, "-m", "tunecast", *words[1:]],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+def test_every_command_of_the_readme_runs(stage: Path) -> None:
+    commands = shown_commands()
+    assert len(commands) >= 6
+    for command in commands:
+        done = run(command, stage)
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
+        assert "Traceback" not in done.stderr, command
+
+
+def test_every_flag_of_the_readme_is_taken(stage: Path) -> None:
+    rows = FLAG_ROWS.findall(README.read_text(encoding="utf-8"))
+    assert rows
+    tune = "tunecast tune --model smollm2 --data stdlib --budget 5m --output-dir flags --dry-run "
+    for flags in rows:
+        done = run(tune + flags, stage)
+        assert done.returncode == 0, f"{flags}\n{done.stderr}"
+
+
+def test_make_targets_of_the_readme_exist() -> None:
+    makefile = (README.parent / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"^\$ make (\w+)", README.read_text(encoding="utf-8"), re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
