@@ -67,8 +67,12 @@ def call_main(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int,
     from tunecast.cli import main
 
     capsys.readouterr()
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
+    code = 0
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["tunecast", *arguments])
-        main()
+        try:
+            main()
+        except SystemExit as ended:
+            code = int(ended.code or 0)
     out, err = capsys.readouterr()
-    return int(ended.value.code or 0), out, err
+    return code, out, err

@@ -19,7 +19,7 @@ from tunecast.session.trace import start_trace
 
 __all__ = ["resolve", "tune"]
 
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 def tune(
