@@ -20,6 +20,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
-    code = "import sys, tunecast; print([m for m in ('torch', 'transformers', 'numpy', 'rich') if m in sys.modules])"
+    heavy = "('torch', 'transformers', 'numpy', 'rich')"
+    code = f"import sys, tunecast; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

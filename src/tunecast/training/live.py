@@ -8,7 +8,8 @@ transformers and peft.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -194,24 +195,18 @@ def _derived_seed(seed: int, step: int, micro_batch: int) -> int:
     return int(state[0] >> np.uint64(1))
 
 
-class _neftune:
+@contextmanager
+def _neftune(model: Any, alpha: float) -> Iterator[None]:
     """Uniform noise in ±alpha / sqrt(L·d) on input embeddings while training (arXiv 2310.05914)."""
+    import torch
 
-    def __init__(self, model: Any, alpha: float) -> None:
-        self._embeddings = model.get_input_embeddings()
-        self._alpha = alpha
-        self._handle: Any = None
-
-    def __enter__(self) -> None:
-        if self._alpha:
-            self._handle = self._embeddings.register_forward_hook(self._add_noise)
-
-    def __exit__(self, *_: object) -> None:
-        if self._handle:
-            self._handle.remove()
-
-    def _add_noise(self, _module: Any, _inputs: Any, output: Any) -> Any:
-        import torch
-
-        magnitude = self._alpha / math.sqrt(output.shape[1] * output.shape[2])
+    def add_noise(_module: Any, _inputs: Any, output: Any) -> Any:
+        magnitude = alpha / math.sqrt(output.shape[1] * output.shape[2])
         return output + torch.zeros_like(output).uniform_(-magnitude, magnitude)
+
+    handle = model.get_input_embeddings().register_forward_hook(add_noise) if alpha else None
+    try:
+        yield
+    finally:
+        if handle:
+            handle.remove()
