@@ -121,7 +121,7 @@ def curve(measured: list[Measurement]) -> list[list[Any]]:
     ]
 
 
-def fresh_process(code: str, *arguments: Any, timeout: float = 240) -> Any:
+def fresh_process(code: str, *arguments: Any, timeout: float = 600) -> Any:
     """Run code in a new process with one thread and no hub; what it prints last is JSON.
 
     Args:

@@ -9,6 +9,8 @@ import pytest
 
 import workshop
 
+pytestmark = pytest.mark.timeout(900)
+
 NOISY = {"lora_dropout": 0.1, "neftune_noise_alpha": 5.0}
 CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     **{f"{name} adamw": ("llama", name, NOISY) for name in workshop.VARIANTS},
