@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -23,19 +24,28 @@ METHODS = {"lora": 1, "full": 1}
 
 
 @dataclass(frozen=True)
+class Spent:
+    """What a side took; its processor time tells more than its wall time where other programs run too."""
+
+    wall_seconds: float
+    cpu_seconds: float
+
+
+@dataclass(frozen=True)
 class Measured:
     tokens: int
     runs: int
-    collect_seconds: float
-    loop_seconds: float
+    collect: Spent
+    loop: Spent
 
     def as_json(self) -> dict[str, float]:
         return {
             "full_length_tokens": self.tokens,
             "runs": self.runs,
-            "collect_runs_per_hour": round(3600 * self.runs / self.collect_seconds, 1),
-            "loop_runs_per_hour": round(3600 * self.runs / self.loop_seconds, 1),
-            "ratio": round(self.loop_seconds / self.collect_seconds, 2),
+            "collect_runs_per_hour": round(3600 * self.runs / self.collect.wall_seconds, 1),
+            "loop_runs_per_hour": round(3600 * self.runs / self.loop.wall_seconds, 1),
+            "ratio": round(self.loop.wall_seconds / self.collect.wall_seconds, 2),
+            "ratio_of_processor_seconds": round(self.loop.cpu_seconds / self.collect.cpu_seconds, 2),
         }
 
 
@@ -70,17 +80,22 @@ def measure(model: str, data: str, tokens: int, runs: int, folder: Path) -> Meas
         "chunk": runs,
     }
     plan.write_text(yaml.safe_dump(content), encoding="utf-8")
-    begin = time.perf_counter()
     command = ["from tunecast.cli import main; main()", "collect", "--plan", str(plan), "--threads", "1"]
     store = folder / f"collected-{tokens}.sqlite"
-    subprocess.run([sys.executable, "-c", *command, "--store", str(store)], check=True, capture_output=True)
-    collected = time.perf_counter() - begin
-    begin = time.perf_counter()
-    for number in range(runs):
-        single = f"{plan},{folder / f'looped-{tokens}.sqlite'},{number}"
-        own = [sys.executable, __file__, "--model", model, "--data", data, "--single", single]
-        subprocess.run(own, check=True, capture_output=True)
-    return Measured(tokens, runs, collected, time.perf_counter() - begin)
+    collected = spent([[sys.executable, "-c", *command, "--store", str(store)]])
+    looped = folder / f"looped-{tokens}.sqlite"
+    own = [sys.executable, __file__, "--model", model, "--data", data, "--single"]
+    return Measured(tokens, runs, collected, spent([[*own, f"{plan},{looped},{n}"] for n in range(runs)]))
+
+
+def spent(commands: list[list[str]]) -> Spent:
+    """Run commands one after the other; their time includes that of the processes they start."""
+    before, begin = os.times(), time.perf_counter()
+    for command in commands:
+        subprocess.run(command, check=True, capture_output=True)
+    after = os.times()
+    cpu = after.children_user + after.children_system - before.children_user - before.children_system
+    return Spent(time.perf_counter() - begin, cpu)
 
 
 def make_single(plan_path: str, store_path: str, number: int, model: str, data: str) -> None:

@@ -22,8 +22,8 @@ def settings(write_plan: Callable[..., Path], roots: dict[str, str], tmp_path: P
         calibration=calibration,
         plan=write_plan(full_length_tokens={200: 1, 800: 1}),
         output_dir=tmp_path / "out",
-        seconds=120.0,
-        calibration_seconds=30.0,
+        seconds=2000.0,
+        calibration_seconds=600.0,
         processes=(1, 2),
         device="cpu",
         threads=1,
@@ -31,6 +31,7 @@ def settings(write_plan: Callable[..., Path], roots: dict[str, str], tmp_path: P
     )
 
 
+@pytest.mark.timeout(900)
 def test_calibrates_collects_and_exports(settings: OfflineSettings) -> None:
     summary = collect_offline(settings)
     assert set(summary.token_parameters_per_second) == {1, 2}
@@ -54,8 +55,8 @@ def test_the_command_line_says_the_same(
         "--plan": settings.plan,
         "--output-dir": settings.output_dir,
         "--device": "cpu",
-        "--seconds": 12,
-        "--calibration-seconds": 1,
+        "--seconds": 2000,
+        "--calibration-seconds": 600,
         "--processes": 1,
         "--threads": 1,
         "--root": f"world={settings.roots['world']}",

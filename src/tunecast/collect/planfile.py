@@ -18,7 +18,7 @@ __all__ = ["DatasetChoice", "ModelChoice", "Plan", "Scoring", "read_plan"]
 
 ROOT_VARIABLE = "TUNECAST_"
 """``{tasks}`` in a plan is the folder of ``--root tasks=FOLDER``, else the variable ``TUNECAST_TASKS``."""
-EXPERTS = ("zero-shot", "expert", "expert-3e-4")
+Always = Literal["zero-shot", "expert", "expert-3e-4"]
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -70,7 +70,7 @@ class _Folder(_Part):
 class _Pipelines(_Part):
     methods: Annotated[Mapping[str, Positive], Field(min_length=1)]
     shared: Annotated[float, Field(ge=0, le=1)] = 0.6
-    always: tuple[Literal["zero-shot", "expert", "expert-3e-4"], ...] = EXPERTS  # type: ignore[assignment]
+    always: tuple[Always, ...] = ("zero-shot", "expert", "expert-3e-4")
     learning_rates: Mapping[str, tuple[Positive, Positive]] = {}
 
 
