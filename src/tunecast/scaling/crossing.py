@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 
@@ -13,7 +13,7 @@ from tunecast.scaling.arrays import Floats
 from tunecast.scaling.forecasting import posteriors
 from tunecast.scaling.models import Posterior
 from tunecast.scaling.newcomers import curve_at, is_same_size
-from tunecast.scaling.table import Table
+from tunecast.scaling.table import Group, Table
 
 __all__ = ["Crossing", "JointConstants", "Root", "closed_form", "crossover", "joint_roots"]
 
@@ -44,14 +44,14 @@ class Crossing:
     Args:
         first: One group.
         second: The other.
-        model_parameters: Size of the model at which they are compared, None where the table has one only.
+        model_parameters: Size of the model at which they are compared, None where it is not known.
         roots: Every crossing of the median curves in range, smallest first.
         probability: Share of the posterior with a crossing in range.
         reason: In words: where they cross, or that they do not and who wins.
     """
 
-    first: Mapping[str, str | float]
-    second: Mapping[str, str | float]
+    first: Group
+    second: Group
     model_parameters: float | None
     roots: tuple[Root, ...]
     probability: float
@@ -166,19 +166,28 @@ def _compare(part: Posterior, model_parameters: float | None, seed: int, reach: 
     groups = _compared_groups(part.table, model_parameters)
     curves = [curve_at(part, rows, model_parameters, np.exp(log_sizes), seed) for _, rows in groups]
     results = []
-    for (first, _), (second, _), a, b in (
-        (groups[i], groups[j], curves[i], curves[j]) for i, j in combinations(range(len(groups)), 2)
-    ):
-        results.append(_crossing(first, second, model_parameters, log_sizes, a - b))
+    for i, j in combinations(range(len(groups)), 2):
+        first, second = groups[i][0], groups[j][0]
+        if _comparable(first, second):
+            at = model_parameters or part.table.curves[groups[i][1][0]].factors.get("model_parameters")
+            results.append(_crossing(first, second, at, log_sizes, curves[i] - curves[j]))
     return results
 
 
-def _compared_groups(
-    table: Table, model_parameters: float | None
-) -> list[tuple[Mapping[str, str | float], list[int]]]:
-    """Groups without their model size, each with its rows."""
+_MODEL = ("model", "model_parameters")
+
+
+def _comparable(first: Group, second: Group) -> bool:
+    """Methods are compared on the same model; models are compared where nothing else differs."""
+    methods = [{k: v for k, v in group.items() if k not in _MODEL} for group in (first, second)]
+    models = [{k: v for k, v in group.items() if k in _MODEL} for group in (first, second)]
+    return models[0] == models[1] or not (methods[0] or methods[1])
+
+
+def _compared_groups(table: Table, model_parameters: float | None) -> list[tuple[Group, list[int]]]:
+    """Groups, each with its rows; without their model where one model size was named."""
     groups: dict[tuple[tuple[str, str | float], ...], list[int]] = {}
-    hidden = {"model", "model_parameters"} if model_parameters is not None else set()
+    hidden = _MODEL if model_parameters is not None else ()
     for row, curve in enumerate(table.curves):
         shown = {k: v for k, v in curve.group.items() if k not in hidden} or dict(curve.group)
         groups.setdefault(tuple(shown.items()), []).append(row)
@@ -186,8 +195,8 @@ def _compared_groups(
 
 
 def _crossing(
-    first: Mapping[str, str | float],
-    second: Mapping[str, str | float],
+    first: Group,
+    second: Group,
     model_parameters: float | None,
     log_sizes: Floats,
     difference: Floats,
@@ -220,5 +229,5 @@ def _roots(log_sizes: Floats, difference: Floats) -> tuple[Floats, bool]:
     return log_sizes[change] + step * left / (left - right), bool(difference[0] < 0)
 
 
-def _name(group: Mapping[str, str | float]) -> str:
+def _name(group: Group) -> str:
     return ", ".join(str(value) for value in group.values())

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from sample_runs import sample_pipeline, sample_run, sample_score
+from scaling.planted import methods_table, models_table, write_long
+from tunecast.cli import app
+from tunecast.errors import ConfigurationError, DataError
+from tunecast.records import Outcome, Run
+
+
+@pytest.fixture(scope="module")
+def models_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_long(tmp_path_factory.mktemp("tables") / "models.csv", models_table(count=3))
+
+
+@pytest.fixture(scope="module")
+def methods_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    table = methods_table({"full": (30, 0.1, 0.25, 0.5), "lora": (6, 0.08, 0.1, 0.45)})
+    return write_long(tmp_path_factory.mktemp("tables") / "methods.csv", table)
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["scale", *(str(argument) for argument in arguments)])
+
+
+def as_json(*arguments: object) -> dict[str, list[dict[str, object]]]:
+    result = run(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+@pytest.mark.parametrize("law", ["power", "rectified", "joint-rectified"])
+def test_fit(models_csv: Path, law: str) -> None:
+    fits = as_json("fit", "--table", models_csv, "--by", "model", "--law", law)["fits"]
+    assert [entry["group"] for entry in fits] == [{"model": f"m{index}"} for index in range(3)]
+    for entry in fits:
+        assert set(entry) == {"group", "law", "parameters", "rmsd_log", "rmsd_log_leave_one_out", "points"}
+        assert entry["law"] == law
+        assert entry["points"] == 12
+
+
+@pytest.mark.parametrize("law", ["joint", "additive"])
+def test_fit_of_a_joint_law(methods_csv: Path, law: str) -> None:
+    fits = as_json("fit", "--table", methods_csv, "--by", "method", "--law", law)["fits"]
+    assert {json.dumps(entry["parameters"]) for entry in fits if entry["group"]["method"] == "full"}
+    assert len(fits) == 8
+
+
+def test_forecast(models_csv: Path) -> None:
+    result = as_json(
+        "forecast",
+        "--table",
+        models_csv,
+        "--by",
+        "model",
+        "--data-size",
+        "400000,800000",
+        "--max-observed",
+        51200,
+    )
+    entries = result["forecasts"]
+    assert len(entries) == 6
+    for entry in entries:
+        assert set(entry) == {"group", "data_size", "loss", "low", "high", "law", "supported", "reason"}
+        assert entry["low"] <= entry["loss"] <= entry["high"]
+        assert isinstance(entry["supported"], bool)
+    assert [entry["data_size"] for entry in entries[:2]] == [400000, 800000]
+    assert {"group", "data_size", "target_size", "narrows_by", "cost"} == set(result["advice"][0])
+
+
+def test_strict_refuses_with_exit_code_2_and_text_leads_with_the_refusal(models_csv: Path) -> None:
+    far = ("forecast", "--table", models_csv, "--by", "model", "--data-size", "1e9", "--law", "power")
+    plain = run(*far)
+    assert plain.exit_code == 0
+    assert plain.stdout.startswith("NOT SUPPORTED, too far")
+    assert run(*far, "--strict").exit_code == 2
+    near = run("forecast", "--table", models_csv, "--by", "model", "--data-size", "800000", "--strict")
+    assert near.exit_code == 0
+    assert "Measure next" in near.stdout
+
+
+def test_select(models_csv: Path) -> None:
+    ranking = as_json("select", "--table", models_csv, "--by", "model", "--data-size", "1e6")["ranking"]
+    assert {entry["model"] for entry in ranking} == {"m0", "m1", "m2"}
+    losses = [entry["loss"] for entry in ranking]
+    assert losses == sorted(losses)
+    assert set(ranking[0]) == {"model", "loss", "low", "high"}
+    assert run("select", "--table", models_csv, "--data-size", "1e6").stdout.startswith("  1. ")
+
+
+def test_crossover(methods_csv: Path) -> None:
+    (entry,) = as_json("crossover", "--table", methods_csv, "--by", "method", "--model-parameters", "1e9")[
+        "crossovers"
+    ]
+    assert entry["first"] == {"method": "full"}
+    root = entry["roots"][0]
+    assert root["low"] <= root["data_size"] <= root["high"]
+    assert root["better_above"] == "full"
+
+
+def test_plot_is_self_contained(models_csv: Path, tmp_path: Path) -> None:
+    page = tmp_path / "curves.html"
+    result = run("select", "--table", models_csv, "--data-size", "1e6", "--law", "rectified", "--plot", page)
+    assert result.exit_code == 0, result.output
+    text = page.read_text()
+    assert "Lines of equal loss" in text
+    assert "<script src=" not in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (("fit",), ConfigurationError),
+        (("fit", "--table", "none.csv"), DataError),
+        (("forecast", "--table", "none.csv", "--data-size", "many"), ConfigurationError),
+        (("select", "--table", "none.csv", "--data-size", "1,2"), ConfigurationError),
+    ],
+)
+def test_mistakes(arguments: tuple[str, ...], error: type[Exception]) -> None:
+    assert isinstance(run(*arguments).exception, error)
+
+
+def test_store(tmp_path: Path) -> None:
+    from tunecast.store import Store
+
+    url = tmp_path / "runs.sqlite"
+    with Store.open(url) as store:
+        for number, size in enumerate((100, 200, 400, 800)):
+            store.put(completed_run(number, size))
+        store.put(replace(completed_run(4, 1600), outcome=Outcome.DIVERGED))
+    (fitted,) = as_json("fit", "--store", url, "--law", "power")["fits"]
+    assert fitted["points"] == 4
+    assert fitted["rmsd_log"] < 1e-3
+
+
+def completed_run(number: int, size: int) -> Run:
+    """A run of one pipeline on ``size`` examples that ended at a loss of a power law."""
+    run = sample_run(number, unique_examples=size, outcome=Outcome.COMPLETED, pipeline=sample_pipeline())
+    last = replace(run.curve[-1], validation=sample_score(5.0 * size**-0.2))
+    return replace(run, curve=(*run.curve[:-1], last), validation=None)

@@ -1,0 +1,67 @@
+"""Tables whose laws are known, for the tests of the scaling laws."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tunecast.scaling import Row, Table, build_table
+from tunecast.scaling.arrays import Floats
+
+SIZES = 200 * 2.0 ** np.arange(12)
+
+
+def rectified(
+    size: Floats | float, b: float = 40.0, learned: float = 15.0, beta: float = 0.4, e: float = 0.8
+) -> Floats:
+    return np.asarray(b / (learned + np.asarray(size) ** beta) + e)
+
+
+def power(size: Floats | float, b: float = 6.0, beta: float = 0.15, e: float = 0.7) -> Floats:
+    return np.asarray(b * np.asarray(size, dtype=float) ** -beta + e)
+
+
+def models_table(
+    count: int = 8, sizes: Sequence[float] | Floats = SIZES, noise: float = 0.003, seed: int = 0
+) -> Table:
+    """Curves of ``count`` models that differ in every constant of a rectified law."""
+    random = np.random.default_rng(seed)
+    rows = []
+    for index in range(count):
+        learned, beta = random.uniform(8, 25), random.uniform(0.3, 0.5)
+        b, e = random.uniform(2.0, 3.0) * learned, random.uniform(0.4, 1.0)
+        for size in sizes:
+            loss = float(rectified(size, b, learned, beta, e) * np.exp(noise * random.normal()))
+            factors = {"model_parameters": 1e8 * 2.0**index}
+            rows.append(Row(loss, float(size), {"model": f"m{index}"}, factors))
+    return build_table(rows, ["model"], "planted")
+
+
+def methods_table(
+    constants: dict[str, tuple[float, float, float, float]], noise: float = 0.002, seed: int = 0
+) -> Table:
+    """Joint laws ``A X^-alpha D^-beta + E``, one per method, on four model sizes."""
+    random = np.random.default_rng(seed)
+    rows = []
+    for method, (a, alpha, beta, e) in constants.items():
+        for factor in (1e8, 3e8, 1e9, 3e9):
+            for size in 1000 * 2.0 ** np.arange(7):
+                loss = float((a * factor**-alpha * size**-beta + e) * np.exp(noise * random.normal()))
+                rows.append(Row(loss, float(size), {"method": method}, {"model_parameters": factor}))
+    return build_table(rows, ["method"], "planted")
+
+
+def write_long(path: Path, table: Table) -> Path:
+    """Write a table as a long CSV file."""
+    columns = ["model", "method", "task", "model_parameters", "data_size", "loss"]
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        for curve in table.curves:
+            described = {**curve.labels, **curve.factors}
+            for size, loss in zip(curve.data_sizes, curve.losses, strict=True):
+                writer.writerow([*(described.get(column, "") for column in columns[:4]), size, loss])
+    return path

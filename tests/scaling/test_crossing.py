@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from scaling.planted import methods_table
+from tunecast.errors import ConfigurationError
+from tunecast.scaling import JointConstants, Row, build_table, closed_form, crossover, joint_roots
+
+
+def test_closed_form_equals_the_root_where_floors_are_equal() -> None:
+    first, second = JointConstants(30, 0.1, 0.25, 0.5), JointConstants(6, 0.08, 0.1, 0.5)
+    h, gamma = closed_form(first, second)
+    for factor in (1e8, 1e9, 1e10):
+        (root,) = joint_roots(first, second, factor)
+        assert root == pytest.approx(h * factor**gamma, rel=1e-9)
+
+
+def test_every_root_is_returned() -> None:
+    first = JointConstants(30, 0.1, 0.25, 0.5)
+    other = JointConstants(6, 0.08, 0.1, 0.4)
+    two = joint_roots(first, other, 1e9)
+    assert len(two) == 2
+    for root in two:
+        assert first.loss(1e9, root) == pytest.approx(other.loss(1e9, root))
+    assert joint_roots(first, JointConstants(6, 0.08, 0.1, 0.0), 1e9) == ()
+    assert len(joint_roots(first, JointConstants(6, 0.08, 0.1, 0.5), 1e9)) == 1
+
+
+def test_equal_exponents_have_no_closed_form() -> None:
+    with pytest.raises(ValueError, match="equal beta"):
+        closed_form(JointConstants(1, 0.1, 0.2, 0), JointConstants(2, 0.1, 0.2, 0))
+
+
+CONSTANTS = {"full": (30, 0.1, 0.25, 0.5), "lora": (6, 0.08, 0.1, 0.45)}
+
+
+@pytest.mark.parametrize(("law", "size"), [("joint", 1e9), ("auto", 1e9), ("auto", 6e9)])
+def test_planted_crossing_is_found_with_its_interval(law: str, size: float) -> None:
+    expected = joint_roots(JointConstants(*CONSTANTS["full"]), JointConstants(*CONSTANTS["lora"]), size)[0]
+    (crossing,) = crossover(methods_table(CONSTANTS), model_parameters=size, law=law)
+    root = crossing.roots[0]
+    assert root.data_size == pytest.approx(expected, rel=0.3)
+    assert root.low <= root.data_size <= root.high
+    assert (root.better_below, root.better_above) == ("lora", "full")
+    assert crossing.probability > 0.9
+
+
+def test_a_method_that_is_always_better_never_crosses() -> None:
+    constants = {"good": (5, 0.1, 0.2, 0.3), "bad": (9, 0.1, 0.2, 0.6)}
+    (crossing,) = crossover(methods_table(constants), model_parameters=1e9)
+    assert crossing.roots == ()
+    assert "none in range: good is better" in crossing.reason
+
+
+def test_without_a_model_size_methods_are_compared_at_every_measured_one() -> None:
+    crossings = crossover(methods_table(CONSTANTS), law="joint")
+    assert [entry.model_parameters for entry in crossings] == [1e8, 3e8, 1e9, 3e9]
+    assert all(entry.first["method"] != entry.second["method"] for entry in crossings)
+
+
+def test_one_group_cannot_cross() -> None:
+    rows = [Row(2 - 0.1 * i, 100 * 2.0**i, {"method": "full"}) for i in range(4)]
+    with pytest.raises(ConfigurationError, match="only one group"):
+        crossover(build_table(rows, ["method"]))
+
+
+def test_single_curves_cross_without_a_model_size() -> None:
+    sizes = 100 * 2.0 ** np.arange(8)
+    rows = [Row(float(8 * d**-0.3 + 0.5), d, {"method": "full"}) for d in sizes]
+    rows += [Row(float(2.5 * d**-0.1), d, {"method": "lora"}) for d in sizes]
+    grid = np.geomspace(10, 1e5, 4000)
+    expected = grid[np.argmin(np.abs(8 * grid**-0.3 + 0.5 - 2.5 * grid**-0.1))]
+    (crossing,) = crossover(build_table(rows, ["method"]))
+    assert crossing.roots[0].data_size == pytest.approx(expected, rel=0.25)
