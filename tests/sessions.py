@@ -37,7 +37,7 @@ def run_command(
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=900,
         preexec_fn=prepare,
     )
 
