@@ -2,8 +2,8 @@
 
     python benchmarks/scaling_laws.py --data FOLDER
 
-FOLDER holds wide tables of the benchmark of arXiv 2402.02314 (``flan.csv``, ``wmt19.csv``, any further one): a
-row per model, a column per data size, and the model's size. Every figure is printed with what it has to be
+FOLDER holds wide tables of the benchmark of arXiv 2402.02314 (``flan.csv``, ``wmt19.csv``, any further one):
+a row per model, a column per data size, and the model's size. Every figure is printed with what it has to be
 compared with. Arrays are small here: set OMP_NUM_THREADS=1 where other programs use the machine.
 """
 
@@ -111,8 +111,8 @@ def show_back_test(cases: list[Case]) -> None:
             covered_supported += supported
             known = f"{np.mean(supported):4.0%} of {len(supported):2d}" if supported else "none"
             print(
-                f"      {case.name:8s} 1/{share:<4d} error {error:6.1%}   90% intervals cover {np.mean(inside):4.0%}"
-                f"   supported ones {known}"
+                f"      {case.name:8s} 1/{share:<4d} error {error:6.1%}   "
+                f"90% intervals cover {np.mean(inside):4.0%}   supported ones {known}"
             )
         print(
             f"      {case.name:8s} all    intervals cover {np.mean(covered_all):.1%}, supported ones "
@@ -131,21 +131,20 @@ def show_selection(cases: list[Case]) -> None:
     won = cells = 0
     for case in cases:
         ours, theirs = [], []
-        accuracy = []
+        accuracy: tuple[list[float], list[float]] = ([], [])
         for share in SHARES:
             seen = case.table.up_to(case.largest / share)
             ranking = {entry.group["model"]: entry.loss for entry in select(seen, case.largest)}
             ours.append(np.array([ranking[str(curve.group["model"])] for curve in seen.curves]))
             theirs.append(np.array([accept_then_stop(curve, case.largest) for curve in seen.curves]))
-            accuracy.append([100 * relative_accuracy(values[-1], case.final) for values in (ours, theirs)])
+            for percents, scores in zip(accuracy, (ours, theirs), strict=True):
+                percents.append(100 * relative_accuracy(scores[-1], case.final))
         rows = {
             "Tunecast": [100 * pearson(values, case.final) for values in ours],
             "accept then stop": [100 * pearson(values, case.final) for values in theirs],
         }
         for index, (name, values) in enumerate(rows.items()):
-            print(
-                f"      {case.name:8s} {name:18s}{line(values)}   accuracy{line([a[index] for a in accuracy])}"
-            )
+            print(f"      {case.name:8s} {name:18s}{line(values)}   accuracy{line(accuracy[index])}")
         if case.name in PUBLISHED_ATS:
             print(f"      {case.name:8s} {'  as published':18s}{line(PUBLISHED_ATS[case.name])}")
         for name, score in simple_scores(case).items():
@@ -192,7 +191,7 @@ def show_advice(cases: list[Case]) -> None:
             after = widths(with_runs(case.table, seen, sizes), case.largest)
             gains.append((before - after) / np.array(sizes))
         same = np.array(advised) == np.array(doubling)
-        # The same run narrows by the same; what differs between the two tables are then only the other curves.
+        # The same run narrows by the same; the two tables then differ in the other curves only.
         wins = same | (gains[0] >= gains[1])
         narrower = f"{np.median((gains[0] / gains[1])[~same]):.2f} times" if not same.all() else "-"
         print(
@@ -249,8 +248,8 @@ def show_speed(cases: list[Case]) -> None:
             scipy_multi_start(np.log(curve.data_sizes), np.log(curve.losses))
     loop = time.process_time() - started
     print(
-        f"      rectified law, {STARTS} starts and leave-one-out: {fits:.2f} s; a scipy loop over curves and the "
-        f"same number of starts, without leave-one-out: {loop:.2f} s ({loop / fits:.1f} times)"
+        f"      rectified law, {STARTS} starts and leave-one-out: {fits:.2f} s; a scipy loop over curves\n"
+        f"      and {STARTS} starts, without leave-one-out: {loop:.2f} s ({loop / fits:.1f} times), of one core"
     )
 
 
@@ -310,10 +309,10 @@ PUBLISHED_CRITICAL = {
 
 def show_published_crossovers() -> None:
     print(
-        "6. Published coefficients: closed form (E ignored) against the true crossings with each method's own E"
+        "6. Published coefficients: closed form (E ignored), and the true crossings with each method's own E"
     )
     print(
-        "      pair                      H, gamma published   closed form        X      closed form  true crossings"
+        "      pair                 H, gamma published    recomputed        X       closed form true crossings"
     )
     disagree = total = 0
     for (task, first, second), (published_h, published_gamma) in PUBLISHED_CRITICAL.items():
@@ -331,8 +330,8 @@ def show_published_crossovers() -> None:
                 f"{', '.join(f'{root:.1e}' for root in roots) or 'none'}"
             )
     print(
-        f"      in {disagree} of {total} cases no true crossing lies within a factor of 2 of the closed form: where "
-        "the methods' E differ,\n      the closed form is no guide to when full finetuning pays."
+        f"      in {disagree} of {total} cases no true crossing is within a factor of 2 of the closed form:\n"
+        "      where the methods' E differ, it is no guide to when full finetuning pays."
     )
 
 
