@@ -249,7 +249,7 @@ def show_speed(cases: list[Case]) -> None:
     loop = time.process_time() - started
     print(
         f"      rectified law, {STARTS} starts and leave-one-out: {fits:.2f} s; a scipy loop over curves\n"
-        f"      and {STARTS} starts, without leave-one-out: {loop:.2f} s ({loop / fits:.1f} times), of one core"
+        f"      and {STARTS} starts, without leave-one-out: {loop:.2f} s ({loop / fits:.1f} times)"
     )
 
 
@@ -312,7 +312,7 @@ def show_published_crossovers() -> None:
         "6. Published coefficients: closed form (E ignored), and the true crossings with each method's own E"
     )
     print(
-        "      pair                 H, gamma published    recomputed        X       closed form true crossings"
+        "      pair                 H, gamma published    recomputed      X       closed form true crossings"
     )
     disagree = total = 0
     for (task, first, second), (published_h, published_gamma) in PUBLISHED_CRITICAL.items():
