@@ -58,6 +58,7 @@ class ScriptedExecutor:
         self.asked: list[str] = []
         self.signals: list[signal.Signals] = []
         self.hangs = False
+        self.unopened: set[str] = set()
         self.on_wait: Callable[[], None] = lambda: None
 
     def idle(self) -> list[int]:
@@ -76,7 +77,9 @@ class ScriptedExecutor:
         for slot, request in sorted(self.busy.items()):
             scripted = self.script.get(request.cell.id)
             blank = isinstance(request, BlankRun)
-            if scripted and not blank:
+            if blank and request.cell.id in self.unopened:
+                answers.append((slot, Broken("DataError", "no rows", False)))
+            elif scripted and not blank:
                 answers.append((slot, scripted.pop(0)))
             else:
                 answers.append((slot, made(request.cell, blank)))
@@ -168,8 +171,18 @@ def test_a_crash_is_tried_again_then_recorded(store: Store) -> None:
 
 def test_a_task_that_cannot_be_opened_is_passed_by(store: Store) -> None:
     executor = ScriptedExecutor(Clock(), script={a_cell(1).id: [Broken("DataError", "no rows", False)]})
+    executor.unopened = {a_cell(1).id}
     summary = collected(store, executor)
     assert (summary.collected, summary.unusable) == (4, 1)
+    assert collected(store, ScriptedExecutor(Clock())).collected == 1
+
+
+def test_a_run_that_cannot_be_made_is_recorded(store: Store) -> None:
+    executor = ScriptedExecutor(Clock(), script={a_cell(1).id: [Broken("ValueError", "odd", False)]})
+    assert collected(store, executor).outcomes == {"completed": 4, "failed": 1}
+    error = store.get(a_cell(1).id).error
+    assert error is not None
+    assert (error.kind, error.text) == ("ValueError", "odd")
 
 
 def test_the_pause_file_stops_the_workers(

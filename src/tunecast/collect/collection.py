@@ -74,7 +74,7 @@ class _Slot:
 
     chunk: deque[Cell] = field(default_factory=deque)
     cell: Cell | None = None
-    crash: Crash | None = None
+    failure: tuple[Outcome, RunError] | None = None
 
 
 class Collection:
@@ -167,7 +167,7 @@ class Collection:
                 self._begin(number, slot, slot.chunk.popleft())
 
     def _begin(self, number: int, slot: _Slot, cell: Cell) -> None:
-        slot.cell, slot.crash = cell, None
+        slot.cell, slot.failure = cell, None
         self._begun += 1
         self._last_begun = self._clock()
         self._executor.submit(number, MakeRun(cell))
@@ -182,29 +182,31 @@ class Collection:
         return not self._chunks and not any(slot.chunk for slot in self._slots.values())
 
     def _take(self, slot: _Slot, number: int, answer: Any) -> None:
-        """Commit a run; a worker that died is given the run once more, then the crash is recorded."""
-        cell = slot.cell
-        assert cell is not None
-        if isinstance(answer, Crash):
-            self._crashes[cell.id] += 1
-            self._progress.log(f"{answer.text}; a new one is started.")
-            if self._crashes[cell.id] > CRASHES_FORGIVEN + 1:
-                self._pass_by(slot, f"{cell.dataset.path}: {answer.text}")
-            elif self._crashes[cell.id] > CRASHES_FORGIVEN:
-                slot.crash = answer
-                self._executor.submit(number, BlankRun(cell))
-            else:
-                self._executor.submit(number, MakeRun(cell))
-        elif isinstance(answer, Broken):
-            self._pass_by(slot, f"{cell.model} on {cell.dataset.path}: {answer.kind}: {answer.text}")
+        if isinstance(answer, (Crash, Broken)):
+            self._handle_failure(slot, number, answer)
         else:
             self._commit(slot, answer)
 
+    def _handle_failure(self, slot: _Slot, number: int, answer: Crash | Broken) -> None:
+        """Let a worker that died try once more; then ask for a record of the run, to note the failure in."""
+        cell = slot.cell
+        assert cell is not None
+        if slot.failure is not None:
+            self._pass_by(slot, f"{cell.model} on {cell.dataset.path}: {answer.text}")
+            return
+        if isinstance(answer, Crash):
+            self._crashes[cell.id] += 1
+            self._progress.log(f"{answer.text}; a new one is started.")
+            if self._crashes[cell.id] <= CRASHES_FORGIVEN:
+                self._executor.submit(number, MakeRun(cell))
+                return
+        slot.failure = _failure(answer)
+        self._executor.submit(number, BlankRun(cell))
+
     def _commit(self, slot: _Slot, run: Run) -> None:
-        if slot.crash is not None:
-            # The kernel ends the largest process when memory runs out; nobody else kills twice.
-            outcome = Outcome.OUT_OF_MEMORY if slot.crash.exit_code == -signal.SIGKILL else Outcome.FAILED
-            run = replace(run, outcome=outcome, error=RunError("WorkerCrash", slot.crash.text))
+        if slot.failure is not None:
+            outcome, error = slot.failure
+            run = replace(run, outcome=outcome, error=error)
         self._store.put(run)
         slot.cell = None
         self._outcomes[run.outcome] += 1
@@ -228,3 +230,12 @@ class Collection:
         self._paused = wanted
         self._executor.send_signal(signal.SIGSTOP if wanted else signal.SIGCONT)
         self._progress.log(f"Paused until {file} is removed." if wanted else "Going on.")
+
+
+def _failure(answer: Crash | Broken) -> tuple[Outcome, RunError]:
+    """What a run that could not be made is recorded as."""
+    if isinstance(answer, Broken):
+        return Outcome.FAILED, RunError(answer.kind, answer.text)
+    # The kernel ends the largest process when memory runs out; nobody else kills twice.
+    killed = answer.exit_code == -signal.SIGKILL
+    return Outcome.OUT_OF_MEMORY if killed else Outcome.FAILED, RunError("WorkerCrash", answer.text)
