@@ -44,9 +44,10 @@ collect: $(READY)
 	mkdir -p $(dir $(COLLECTED))
 	$(BIN)/tunecast collect --plan $(PLAN) --store $(COLLECTED) $(COLLECT_FLAGS)
 
-# Rebuilds the runs that are shipped with the package.
+# Rebuilds the runs that are shipped with the package, and what they say.
 meta-dataset: $(READY)
 	$(BIN)/tunecast runs export src/tunecast/store/runs.parquet --store $(COLLECTED)
+	$(BIN)/python -m tunecast.collect.figures > docs/meta-dataset-figures.md
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache out
