@@ -8,20 +8,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from tunecast.errors import BudgetError, ModelError
-from tunecast.progress import Progress, SessionStatus, TrialStatus
-from tunecast.records import ZERO_SHOT, Outcome, Pipeline, Run, RunError, Score, SessionRecord
-from tunecast.search import ONLY_TRIALS, Remaining, Strategy, get_strategy, leader
-from tunecast.session.budget import Budget
+from tunecast.errors import ModelError
+from tunecast.progress import Progress
+from tunecast.records import ZERO_SHOT, Outcome, Pipeline, Run, RunError, SessionRecord
+from tunecast.search import ONLY_TRIALS, Strategy, get_strategy, leader
+from tunecast.session.allowance import Allowance
+from tunecast.session.budget import Budget, Used
 from tunecast.session.candidates import long_enough
 from tunecast.session.compare import compare
 from tunecast.session.executor import Crash, LocalExecutor
 from tunecast.session.folder import OutputFolder, disk_error
+from tunecast.session.opening import measure_full_length, score_base_model
 from tunecast.session.pace import Pace
 from tunecast.session.prepare import PreparedTask, Surroundings
-from tunecast.session.requests import Advance, Broken, Calibrate, Request, ScoreModel, UseValidation
+from tunecast.session.requests import Advance, Broken, Request, UseValidation
 from tunecast.session.settings import SessionSettings
-from tunecast.session.shared import affordable_validation, explosion_nats, zero_point
+from tunecast.session.shared import affordable_validation, explosion_nats
+from tunecast.session.status import session_status
 from tunecast.session.trials import Trials
 from tunecast.store import Store
 from tunecast.training.bench import TrialSpec
@@ -29,17 +32,6 @@ from tunecast.training.runner import Measurement
 
 __all__ = ["Session"]
 
-SHARE_OF_BUDGET = 0.25
-"""A full length is at most this part of what the budget affords."""
-SHARE_WITHOUT_SEARCH = 0.75
-"""The part that all trials have together where nothing is searched; the rest is for evaluation."""
-LEAST_STEPS = 4
-SMALLEST_BATCH = 4
-CALIBRATION_SECONDS = 3.0
-CALIBRATION_SHARE = 0.05
-"""Measuring the speed takes at most this part of a budget in seconds."""
-ALLOWANCE = 1.5
-"""A budget that is named as sufficient leaves this much for a machine that is busier next time."""
 CRASHES_FORGIVEN = 1
 DISK_ERRORS = ("OSError", "SafetensorError")
 
@@ -95,8 +87,7 @@ class Session:
         ready = self._executor.ready()
         self._surroundings = Surroundings(ready.machine, ready.versions)
         self._progress.finish(f"{ready.loading_seconds:.1f} s, outside the budget")
-        self._used_before = self._seconds_before()
-        self._clock_start = time.monotonic()
+        self._allowance = Allowance(self._budget, self._seconds_before())
         self._fix_full_length()
         self._use_validation()
         zero_shot = self._measure_zero_shot()
@@ -115,7 +106,7 @@ class Session:
             self.ask,
             self._progress,
             session=self._id,
-            used_seconds=self._elapsed(),
+            used_seconds=self._allowance.elapsed(),
             full_length_tokens=self._full_length,
             budget=self._budget,
         )
@@ -152,61 +143,25 @@ class Session:
         ]
         return max([float(self._state.get("used_seconds", 0.0)), *committed])
 
-    def _elapsed(self) -> float:
-        return self._used_before + time.monotonic() - self._clock_start
-
     def _save_state(self) -> None:
-        self._state["used_seconds"] = self._elapsed()
+        self._state["used_seconds"] = self._allowance.elapsed()
         self._folder.write_session(self._state)
 
     def _fix_full_length(self) -> None:
         """Fix every trial's horizon before the first one, and keep it for a resumed session."""
         if "full_length_tokens" not in self._state:
-            self._state["full_length_tokens"], self._state["seconds_per_token"] = self._measured_length()
+            bench = self._prepared.bench
+            spec = TrialSpec(
+                "speed", self._candidates[0], self._settings.seed, 1, self._unique_examples(), ""
+            )
+            found = measure_full_length(
+                self._settings, bench, spec, self._allowance, self.ask, self._progress
+            )
+            self._state["full_length_tokens"] = found.tokens
+            self._state["seconds_per_token"] = found.seconds_per_token
             self._save_state()
         self._full_length = int(self._state["full_length_tokens"])
         self._pace = Pace(float(self._state["seconds_per_token"]))
-
-    def _measured_length(self) -> tuple[int, float]:
-        """Full length in tokens, and the measured seconds per token."""
-        spec = self._spec(self._candidates[0], 1)
-        lengths = [example.tokens for example in self._prepared.bench.training_examples(spec)]
-        wanted = max(1, int(self._settings.epochs * sum(lengths)))
-        self._progress.start("Measuring the training speed")
-        seconds = min(CALIBRATION_SECONDS, CALIBRATION_SHARE * (self._budget.seconds or 0.0))
-        speed = float(self.ask(Calibrate(self._calibration(spec, wanted), seconds)))
-        self._progress.finish(f"{speed:,.0f} tokens/s")
-        left = self._budget.amount - self._elapsed()
-        affordable = {"seconds": left * speed, "tokens": self._budget.amount, "trials": math.inf}
-        share = self._share_of_budget()
-        full_length = int(min(wanted, share * affordable[self._budget.kind]))
-        mean = sum(lengths) / len(lengths)
-        least = min(LEAST_STEPS * SMALLEST_BATCH * mean, wanted)
-        if full_length < least:
-            raise BudgetError(
-                f"--budget {self._budget.text} does not suffice for {LEAST_STEPS} optimiser steps "
-                f"(measured: {speed:,.0f} tokens/s, {mean:.0f} tokens per example).",
-                f"Give at least --budget {self._enough(least / share, speed)}, or a smaller model.",
-            )
-        return full_length, 1 / speed
-
-    def _share_of_budget(self) -> float:
-        """The part of the budget that one trial's full length may take."""
-        alone = ONLY_TRIALS.get(self._settings.strategy)
-        return SHARE_WITHOUT_SEARCH / alone if alone else SHARE_OF_BUDGET
-
-    def _calibration(self, spec: TrialSpec, full_length_tokens: int) -> TrialSpec:
-        """The expert pipeline in small batches: its speed at a fraction of a step's seconds."""
-        values = {**spec.pipeline.hyperparameters, "per_device_train_batch_size": SMALLEST_BATCH}
-        return replace(
-            spec, pipeline=Pipeline(spec.pipeline.method, values), full_length_tokens=full_length_tokens
-        )
-
-    def _enough(self, tokens: float, speed: float) -> str:
-        """A budget that suffices for so many tokens."""
-        if self._budget.kind == "tokens":
-            return f"{math.ceil(tokens)}-tokens"
-        return f"{math.ceil(ALLOWANCE * (self._elapsed() + tokens / speed))}s"
 
     def _use_validation(self) -> None:
         """Choose the validation examples that the full length can afford, and tell every worker."""
@@ -217,57 +172,39 @@ class Session:
 
     def _measure_zero_shot(self) -> Run:
         """The run of the base model as it is."""
-        bench = self._prepared.bench
-        spec = self._spec(ZERO_SHOT, self._full_length)
-        trials = Trials(
-            self._id,
-            self._prepared,
-            [ZERO_SHOT],
-            self._folder,
-            self._store,
-            seed=spec.seed,
-            full_length_tokens=self._full_length,
-            unique_examples=spec.unique_examples,
-            workers=self._settings.workers,
-            explosion_nats=spec.explosion_nats,
-        )
-        trials.restore()
-        known = trials[0].run
-        if known is not None:
-            return known
-        self._progress.start("Scoring the base model")
-        clock = time.monotonic()
-        subset: Score = self.ask(ScoreModel(None, 0, "subset")).score
-        whole: Score = self.ask(ScoreModel(None, 0, "validation")).score
-        seconds = time.monotonic() - clock
-        point = zero_point(subset, seconds, self._settings.workers)
-        measured = Measurement(spec.run, point, Outcome.COMPLETED, validation=whole)
-        run = trials.record(0, measured, self._surroundings, self._elapsed())
-        self._progress.finish(f"validation loss {subset.loss:.3f} on {len(bench.subset)} examples")
-        return run
+        base = self._laid_out([ZERO_SHOT], math.inf)
+        if base[0].run is None:
+            measured = score_base_model(base, self._prepared.bench, self.ask, self._progress)
+            return base.record(0, measured, self._surroundings, self._allowance.elapsed())
+        return base[0].run
 
     def _lay_out_trials(self, zero_shot: Run) -> None:
-        bench = self._prepared.bench
         start = zero_shot.curve[0].validation.loss
-        self._trials = Trials(
-            self._id,
-            self._prepared,
-            self._worth_trying(),
-            self._folder,
-            self._store,
-            seed=self._settings.seed,
-            full_length_tokens=self._full_length,
-            unique_examples=self._unique_examples(),
-            workers=self._settings.workers,
-            explosion_nats=explosion_nats(start, bench.facts.vocabulary),
-        )
-        self._trials.restore()
+        limit = explosion_nats(start, self._prepared.bench.facts.vocabulary)
+        self._trials = self._laid_out(self._worth_trying(), limit)
         for trial in self._trials:
             seen = 0
             for point in trial.curve:
                 tokens, seen = point.tokens_seen - seen, point.tokens_seen
                 method = trial.spec.pipeline.method
                 self._pace.learn(method, tokens, point.training.wall, point.evaluation.wall)
+
+    def _laid_out(self, pipelines: Sequence[Pipeline], limit: float) -> Trials:
+        """Trials of these pipelines, with what an earlier process committed of them."""
+        trials = Trials(
+            self._id,
+            self._prepared,
+            pipelines,
+            self._folder,
+            self._store,
+            seed=self._settings.seed,
+            full_length_tokens=self._full_length,
+            unique_examples=self._unique_examples(),
+            workers=self._settings.workers,
+            explosion_nats=limit,
+        )
+        trials.restore()
+        return trials
 
     def _worth_trying(self) -> list[Pipeline]:
         """What the strategy is pinned to, and the sampled candidates that this full length suits."""
@@ -285,16 +222,6 @@ class Session:
     def _unique_examples(self) -> int:
         available = len(self._prepared.bench.train)
         return min(self._settings.unique_examples or available, available)
-
-    def _spec(self, pipeline: Pipeline, full_length_tokens: int) -> TrialSpec:
-        return TrialSpec(
-            run=pipeline.id,
-            pipeline=pipeline,
-            seed=self._settings.seed,
-            full_length_tokens=full_length_tokens,
-            unique_examples=self._unique_examples(),
-            folder=str(self._folder.trial(pipeline.id)),
-        )
 
     def _train(self, index: int, activity: str) -> None:
         """Bring one trial to its end, as far as the budget reaches."""
@@ -324,38 +251,24 @@ class Session:
             self._train(index, "Finishing the leading trial")
 
     def _chosen(self) -> int | None:
-        index = self._strategy(self._trials.history(self._pace), self._remaining())
+        remaining = self._allowance.remaining(self._used())
+        index = self._strategy(self._trials.history(self._pace), remaining)
         if index is None or not self._fits(index, reserve=True):
             return None
         return index
-
-    def _remaining(self) -> Remaining:
-        used = self._trials.used(self._elapsed())
-        seconds = self._budget.seconds
-        return Remaining(
-            fraction=self._budget.fraction_left(used),
-            seconds=None if seconds is None else max(0.0, seconds - used.seconds),
-            new_trials=int(self._budget.amount) - used.trials if self._budget.kind == "trials" else None,
-        )
 
     def _is_open(self, index: int) -> bool:
         trial = self._trials[index]
         return trial.outcome is Outcome.PAUSED and trial.next_step is not None
 
     def _fits(self, index: int, *, reserve: bool) -> bool:
-        """Whether the upper bound of a step, and of the leader's way to its end, is left of the budget."""
-        trial = self._trials[index]
-        used = self._trials.used(self._elapsed())
+        """Whether the budget affords a step, and the leader's way to its end where that is reserved."""
         ahead = leader(self._trials.history(self._pace)) if reserve else None
-        if self._budget.kind == "trials":
-            return trial.run is not None or used.trials < self._budget.amount
-        reserved = [self._trials[ahead]] if ahead not in (None, index) and self._is_open(ahead) else []
-        if self._budget.kind == "tokens":
-            rest = sum(other.tokens_to_end for other in reserved)
-            return used.tokens + trial.tokens_to_next + rest <= self._budget.amount
-        needed = self._pace.upper(trial.spec.pipeline.method, trial.tokens_to_next)
-        needed += sum(self._pace.upper(t.spec.pipeline.method, t.tokens_to_end) for t in reserved)
-        return used.seconds + needed <= self._budget.amount
+        reserved = self._trials[ahead] if ahead not in (None, index) and self._is_open(ahead) else None
+        return self._allowance.fits(self._trials[index], reserved, self._used(), self._pace)
+
+    def _used(self) -> Used:
+        return self._trials.used(self._allowance.elapsed())
 
     def _advance_all(self, slots: dict[int, int]) -> None:
         """Advance trials by one step each and wait for all of them."""
@@ -389,7 +302,7 @@ class Session:
     def _commit(self, slot: int, index: int, measured: Measurement) -> None:
         trial = self._trials[index]
         before = trial.curve[-1].tokens_seen if trial.curve else 0
-        self._trials.record(index, measured, self._surroundings, self._elapsed())
+        self._trials.record(index, measured, self._surroundings, self._allowance.elapsed())
         if measured.point is not None:
             training = measured.point.training.wall
             other = time.monotonic() - self._submitted[slot] - training
@@ -417,7 +330,7 @@ class Session:
         # The kernel ends the largest process when memory runs out; nobody else kills twice at the same step.
         outcome = Outcome.OUT_OF_MEMORY if crash.exit_code == -9 else Outcome.FAILED
         error = RunError("WorkerCrash", crash.text)
-        self._trials.fail(index, outcome, error, self._surroundings, self._elapsed())
+        self._trials.fail(index, outcome, error, self._surroundings, self._allowance.elapsed())
 
     def _refuse_unwritten(self, measured: Measurement) -> None:
         """A checkpoint that could not be written says nothing about the pipeline, and is no outcome."""
@@ -430,28 +343,5 @@ class Session:
         raise RuntimeError(f"{broken.kind}: {broken.text}")
 
     def _show(self) -> None:
-        used = self._trials.used(self._elapsed())
-        started = self._trials.started
-        losses = [trial.run.final_loss if trial.run else None for trial in started]
-        measured = [(loss, i) for i, loss in enumerate(losses) if loss is not None]
-        self._progress.show(
-            SessionStatus(
-                granted_seconds=self._budget.seconds,
-                used_seconds=used.seconds,
-                budget_text=self._budget.text,
-                fraction_used=1 - self._budget.fraction_left(used),
-                trials=tuple(
-                    TrialStatus(
-                        method=trial.spec.pipeline.method,
-                        learning_rate=trial.spec.pipeline.number("learning_rate"),
-                        share=trial.curve[-1].share if trial.curve else 0.0,
-                        losses=tuple(point.validation.loss for point in trial.curve),
-                        outcome=trial.outcome,
-                        running=trial.running,
-                    )
-                    for trial in started
-                ),
-                incumbent=min(measured)[1] if measured else None,
-                activity=self._activity,
-            )
-        )
+        status = session_status(self._trials.started, self._budget, self._used(), self._activity)
+        self._progress.show(status)

@@ -1,0 +1,69 @@
+"""The budget in use: what is spent, what is left, and what still fits."""
+
+from __future__ import annotations
+
+import math
+import time
+
+from tunecast.search import Remaining
+from tunecast.session.budget import Budget, Used
+from tunecast.session.pace import Pace
+from tunecast.session.trials import Trial
+
+__all__ = ["Allowance"]
+
+
+class Allowance:
+    """A session's budget and its clock.
+
+    Args:
+        budget: What the user granted.
+        seconds_before: Seconds that earlier processes of the session used.
+    """
+
+    def __init__(self, budget: Budget, seconds_before: float) -> None:
+        self.budget = budget
+        self._seconds_before = seconds_before
+        self._start = time.monotonic()
+
+    def elapsed(self) -> float:
+        """Seconds of the session so far, this process's and those before."""
+        return self._seconds_before + time.monotonic() - self._start
+
+    def affordable_tokens(self, tokens_per_second: float) -> float:
+        """Training tokens that the rest of the budget affords; infinite where it is counted in trials."""
+        if self.budget.kind == "tokens":
+            return self.budget.amount
+        return (
+            math.inf
+            if self.budget.kind == "trials"
+            else (self.budget.amount - self.elapsed()) * tokens_per_second
+        )
+
+    def remaining(self, used: Used) -> Remaining:
+        """What strategies are told of the budget."""
+        seconds = self.budget.seconds
+        return Remaining(
+            fraction=self.budget.fraction_left(used),
+            seconds=None if seconds is None else max(0.0, seconds - used.seconds),
+            new_trials=int(self.budget.amount) - used.trials if self.budget.kind == "trials" else None,
+        )
+
+    def fits(self, trial: Trial, reserved: Trial | None, used: Used, pace: Pace) -> bool:
+        """Whether a trial's next step, by its upper bound, still leaves what is reserved.
+
+        Args:
+            trial: The trial to advance.
+            reserved: A trial that must be able to reach its end afterwards, if any.
+            used: What is spent.
+            pace: Foretells seconds.
+        """
+        if self.budget.kind == "trials":
+            return trial.run is not None or used.trials < self.budget.amount
+        if self.budget.kind == "tokens":
+            rest = reserved.tokens_to_end if reserved else 0
+            return used.tokens + trial.tokens_to_next + rest <= self.budget.amount
+        needed = pace.upper(trial.spec.pipeline.method, trial.tokens_to_next)
+        if reserved:
+            needed += pace.upper(reserved.spec.pipeline.method, reserved.tokens_to_end)
+        return used.seconds + needed <= self.budget.amount

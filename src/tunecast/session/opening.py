@@ -1,0 +1,127 @@
+"""What a session fixes before its first trial: the full length, and how good the base model is unasked."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tunecast.errors import BudgetError
+from tunecast.progress import Progress
+from tunecast.records import Outcome, Pipeline, Score
+from tunecast.search import ONLY_TRIALS
+from tunecast.session.allowance import Allowance
+from tunecast.session.requests import Calibrate, Request, ScoreModel
+from tunecast.session.settings import SessionSettings
+from tunecast.session.shared import zero_point
+from tunecast.session.trials import Trials
+from tunecast.training.bench import Bench, TrialSpec
+from tunecast.training.runner import Measurement
+
+__all__ = ["Ask", "FullLength", "measure_full_length", "score_base_model"]
+
+SHARE_OF_BUDGET = 0.25
+"""A full length is at most this part of what the budget affords."""
+SHARE_WITHOUT_SEARCH = 0.75
+"""The part that all trials have together where nothing is searched; the rest is for evaluation."""
+LEAST_STEPS = 4
+SMALLEST_BATCH = 4
+CALIBRATION_SECONDS = 3.0
+CALIBRATION_SHARE = 0.05
+"""Measuring the speed takes at most this part of a budget in seconds."""
+MARGIN = 1.5
+"""A budget that is named as sufficient leaves this much for a machine that is busier next time."""
+
+Ask = Callable[[Request], Any]
+"""Lets a worker answer a request."""
+
+
+@dataclass(frozen=True)
+class FullLength:
+    """The horizon of every trial of a session, and the speed that it was derived from."""
+
+    tokens: int
+    seconds_per_token: float
+
+
+def measure_full_length(
+    settings: SessionSettings,
+    bench: Bench,
+    spec: TrialSpec,
+    allowance: Allowance,
+    ask: Ask,
+    progress: Progress,
+) -> FullLength:
+    """Measure the training speed, and derive what every trial's schedule spans.
+
+    Args:
+        settings: The session's settings.
+        bench: The task.
+        spec: The expert pipeline's trial; its full length is not looked at.
+        allowance: The budget and what is left of it.
+        ask: Lets a worker answer.
+        progress: Told the speed.
+
+    Returns:
+        The smaller of ``settings.epochs`` over the training tokens and the trial's share of the budget.
+
+    Raises:
+        BudgetError: The budget does not suffice for a few steps.
+    """
+    lengths = [example.tokens for example in bench.training_examples(spec)]
+    wanted = max(1, int(settings.epochs * sum(lengths)))
+    progress.start("Measuring the training speed")
+    seconds = min(CALIBRATION_SECONDS, CALIBRATION_SHARE * (allowance.budget.seconds or 0.0))
+    speed = float(ask(Calibrate(_in_small_batches(spec, wanted), seconds)))
+    progress.finish(f"{speed:,.0f} tokens/s")
+    share = _share_of_budget(settings.strategy)
+    full_length = int(min(wanted, share * allowance.affordable_tokens(speed)))
+    mean = sum(lengths) / len(lengths)
+    least = min(LEAST_STEPS * SMALLEST_BATCH * mean, wanted)
+    if full_length < least:
+        raise BudgetError(
+            f"--budget {allowance.budget.text} does not suffice for {LEAST_STEPS} optimiser steps "
+            f"(measured: {speed:,.0f} tokens/s, {mean:.0f} tokens per example).",
+            f"Give at least --budget {_enough(allowance, least / share, speed)}, or a smaller model.",
+        )
+    return FullLength(full_length, 1 / speed)
+
+
+def score_base_model(base: Trials, bench: Bench, ask: Ask, progress: Progress) -> Measurement:
+    """Score the untouched base model on the validation examples.
+
+    Args:
+        base: Trials whose only one is the zero-shot pipeline.
+        bench: The task.
+        ask: Lets a worker answer.
+        progress: Told the loss.
+    """
+    progress.start("Scoring the base model")
+    clock = time.monotonic()
+    subset: Score = ask(ScoreModel(None, 0, "subset")).score
+    whole: Score = ask(ScoreModel(None, 0, "validation")).score
+    point = zero_point(subset, time.monotonic() - clock, base[0].spec.workers)
+    progress.finish(f"validation loss {subset.loss:.3f} on {len(bench.subset)} examples")
+    return Measurement(base[0].spec.run, point, Outcome.COMPLETED, validation=whole)
+
+
+def _share_of_budget(strategy: str) -> float:
+    """The part of the budget that one trial's full length may take."""
+    alone = ONLY_TRIALS.get(strategy)
+    return SHARE_WITHOUT_SEARCH / alone if alone else SHARE_OF_BUDGET
+
+
+def _in_small_batches(spec: TrialSpec, full_length_tokens: int) -> TrialSpec:
+    """The expert pipeline in small batches: its speed at a fraction of a step's seconds."""
+    values = {**spec.pipeline.hyperparameters, "per_device_train_batch_size": SMALLEST_BATCH}
+    pipeline = Pipeline(spec.pipeline.method, values)
+    return replace(spec, pipeline=pipeline, full_length_tokens=full_length_tokens)
+
+
+def _enough(allowance: Allowance, tokens: float, speed: float) -> str:
+    """A budget that suffices for so many tokens."""
+    if allowance.budget.kind == "tokens":
+        return f"{math.ceil(tokens)}-tokens"
+    return f"{math.ceil(MARGIN * (allowance.elapsed() + tokens / speed))}s"

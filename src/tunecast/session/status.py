@@ -1,0 +1,45 @@
+"""How a session stands, for whoever watches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tunecast.progress import SessionStatus, TrialStatus
+from tunecast.session.budget import Budget, Used
+from tunecast.session.trials import Trial
+
+__all__ = ["session_status"]
+
+
+def session_status(started: Sequence[Trial], budget: Budget, used: Used, activity: str) -> SessionStatus:
+    """The status of a session.
+
+    Args:
+        started: Trials into which any budget went, in order.
+        budget: What was granted.
+        used: What is spent.
+        activity: What happens right now.
+    """
+    measured = [
+        (trial.curve[-1].validation.loss, index) for index, trial in enumerate(started) if trial.curve
+    ]
+    return SessionStatus(
+        granted_seconds=budget.seconds,
+        used_seconds=used.seconds,
+        budget_text=budget.text,
+        fraction_used=1 - budget.fraction_left(used),
+        trials=tuple(_trial_status(trial) for trial in started),
+        incumbent=min(measured)[1] if measured else None,
+        activity=activity,
+    )
+
+
+def _trial_status(trial: Trial) -> TrialStatus:
+    return TrialStatus(
+        method=trial.spec.pipeline.method,
+        learning_rate=trial.spec.pipeline.number("learning_rate"),
+        share=trial.curve[-1].share if trial.curve else 0.0,
+        losses=tuple(point.validation.loss for point in trial.curve),
+        outcome=trial.outcome,
+        running=trial.running,
+    )
