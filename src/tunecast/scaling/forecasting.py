@@ -137,16 +137,19 @@ def _forecasts(part: Posterior, prediction: Prediction, sizes: Floats, seed: int
 
 
 def _support(curve: Curve, size: float, low: float, high: float) -> tuple[bool, str]:
-    largest, distinct = float(curve.data_sizes[-1]), curve.distinct_sizes
-    if distinct < FEWEST_SIZES:
-        return False, f"too few sizes: {distinct} measured, {FEWEST_SIZES} are needed"
+    smallest, largest = float(curve.data_sizes[0]), float(curve.data_sizes[-1])
+    if curve.distinct_sizes < FEWEST_SIZES:
+        return False, f"too few sizes: {curve.distinct_sizes} measured, {FEWEST_SIZES} are needed"
     if size > FARTHEST * largest:
         return False, f"too far: {size / largest:.0f} times the largest measured size ({largest:g})"
+    if size * FARTHEST < smallest:
+        return False, f"too far: {smallest / size:.0f} times below the smallest measured size ({smallest:g})"
     if high / low > WIDEST:
         return False, f"too wide: the 90% interval spans a factor of {high / low:.2f}"
-    where = (
-        "within the measured range"
-        if size <= largest
-        else f"{size / largest:.3g} times the largest measured size"
-    )
-    return True, f"{distinct} sizes up to {largest:g}; {where}"
+    if size > largest:
+        where = f"{size / largest:.3g} times the largest measured size"
+    elif size < smallest:
+        where = f"{smallest / size:.3g} times below the smallest measured size"
+    else:
+        where = "within the measured range"
+    return True, f"{curve.distinct_sizes} sizes from {smallest:g} to {largest:g}; {where}"

@@ -1,11 +1,10 @@
 """What is believed of finetuning curves before a table is seen.
 
 Three levels: a *table* (task, tokenisers, recipe) has typical parameters; its *curves* scatter around them,
-the more predictable the larger the table; factors such as model size shift them. The numbers are round and
-wide on purpose: replacing them by what one public table teaches changes the ranking of models on the other by
-less than a point of correlation, so nothing here is tuned to a table. Levels are relative to the table's own
-losses and sizes to its own range, so no unit enters but one: the onset of
-the fall is in examples.
+the more predictable the larger the table; factors such as model size shift them. Means and the spread of
+tables are round and wide: other values, or what one public table teaches, change the ranking of models on the
+other by about a point of correlation. The spread of curves matters more, and is as wide as served both. Levels
+are relative to the table's own losses; the one unit that enters is that of the onset, in examples.
 """
 
 from __future__ import annotations
