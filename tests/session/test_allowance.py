@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import replace
+
+import pytest
+
+from tunecast.methods.space import EXPERT
+from tunecast.records import Outcome
+from tunecast.session.allowance import Allowance
+from tunecast.session.budget import Budget, Used
+from tunecast.session.pace import Pace
+from tunecast.session.prepare import PreparedTask
+from tunecast.session.trials import Trial
+from tunecast.training.bench import TrialSpec
+
+
+def a_trial(prepared: PreparedTask) -> Trial:
+    return Trial(TrialSpec("run", EXPERT, 0, 4000, 64, ""), prepared.bench)
+
+
+def test_the_clock_goes_on_from_earlier_processes() -> None:
+    allowance = Allowance(Budget.parse("90s"), seconds_before=30.0)
+    first = allowance.elapsed()
+    time.sleep(0.02)
+    assert 30.0 <= first < allowance.elapsed() < 90.0
+
+
+@pytest.mark.parametrize(("text", "tokens"), [("5k-tokens", 5000.0), ("3-trials", math.inf)])
+def test_tokens_that_a_counted_budget_affords(text: str, tokens: float) -> None:
+    assert Allowance(Budget.parse(text), 0.0).affordable_tokens(100.0) == tokens
+
+
+def test_tokens_that_the_rest_of_the_seconds_affords() -> None:
+    assert Allowance(Budget.parse("100s"), 60.0).affordable_tokens(10.0) == pytest.approx(400.0, rel=0.05)
+
+
+def test_remaining_tells_each_budget_in_its_unit() -> None:
+    seconds = Allowance(Budget.parse("100s"), 0.0).remaining(Used(seconds=25.0))
+    trials = Allowance(Budget.parse("8-trials"), 0.0).remaining(Used(trials=2))
+    assert (seconds.fraction, seconds.seconds, seconds.new_trials) == (0.75, 75.0, None)
+    assert (trials.fraction, trials.seconds, trials.new_trials) == (0.75, None, 6)
+
+
+def test_a_step_fits_only_with_what_is_reserved(prepared: PreparedTask) -> None:
+    trial, other = a_trial(prepared), a_trial(prepared)
+    allowance = Allowance(Budget.parse("6k-tokens"), 0.0)
+    pace = Pace(1e-3)
+    spent = Used(tokens=6000 - trial.tokens_to_next)
+    assert allowance.fits(trial, None, spent, pace)
+    assert not allowance.fits(trial, None, replace(spent, tokens=spent.tokens + 1), pace)
+    assert not allowance.fits(trial, other, spent, pace)
+
+
+def test_seconds_are_judged_by_their_upper_bound(prepared: PreparedTask) -> None:
+    trial = a_trial(prepared)
+    pace = Pace(1.0)
+    expected = pace.expected("lora", trial.tokens_to_next)
+    upper = pace.upper("lora", trial.tokens_to_next)
+    between = Budget("seconds", (expected + upper) / 2, "")
+    assert not Allowance(between, 0.0).fits(trial, None, Used(), pace)
+    assert Allowance(Budget("seconds", 1.01 * upper, ""), 0.0).fits(trial, None, Used(), pace)
+
+
+def test_a_budget_of_trials_only_limits_new_ones(prepared: PreparedTask) -> None:
+    new = a_trial(prepared)
+    allowance = Allowance(Budget.parse("2-trials"), 0.0)
+    assert new.outcome is Outcome.PAUSED
+    assert allowance.fits(new, None, Used(trials=1), Pace(1.0))
+    assert not allowance.fits(new, None, Used(trials=2), Pace(1.0))
