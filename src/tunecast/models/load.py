@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import io
 import logging
 import os
 import shutil
@@ -216,7 +217,8 @@ def _convert_gguf(file: Path, folder: Path) -> None:
             "Set TUNECAST_CACHE to a folder with room for the dequantised model.",
         ) from error
     try:
-        with _explained(model, "GGUF weights"), quiet():
+        # The reader draws a bar of its own, which no setting of transformers switches off.
+        with _explained(model, "GGUF weights"), quiet(), contextlib.redirect_stderr(io.StringIO()):
             tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
             loaded = AutoModelForCausalLM.from_pretrained(
                 str(file.parent), gguf_file=file.name, dtype=torch.bfloat16, **_dequantise_option()

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import warnings
+import warnings
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -26,6 +27,8 @@ def main(descriptor: int, parent: int) -> None:
     """Serve requests of the process ``parent`` that come over ``descriptor``; the first is the workplace."""
     _die_with(parent)
     start_trace()
+    # Libraries warn each other of what they will rename; the user can do nothing about it.
+    warnings.simplefilter("ignore", FutureWarning)
     connection: Connection = Connection(descriptor)
     try:
         bench = connection.recv()
