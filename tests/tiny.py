@@ -1,4 +1,4 @@
-"""Tiny randomly initialised models and datasets, built at run time: real classes, real files, seconds to train."""
+"""Tiny randomly initialised models and datasets, built at run time: real classes, real files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 CHAT_TEMPLATE = (
-    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
+    "{% for m in messages %}"
+    "{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}"
+    "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 COLOURS = ("red", "green", "blue", "grey", "brown", "white", "black", "orange")
@@ -91,7 +93,7 @@ def build_gpt2(folder: Path, *, seed: int = 0) -> Path:
 
 
 def build_t5(folder: Path, *, seed: int = 0) -> Path:
-    """A two-layer T5 with gated feed-forward and untied head."""
+    """A two-layer T5 with gated feed-forward."""
     import torch
     from transformers import T5Config, T5ForConditionalGeneration
 
@@ -122,7 +124,8 @@ def toy_rows(count: int, seed: int = 0) -> list[dict[str, str]]:
     for number in range(count):
         thing, other = draw.sample(THINGS, 2)
         colour, second = draw.sample(COLOURS, 2)
-        prompt = f"Case {number}: the {thing} is {colour} and the {other} is {second}. Which colour has the {thing}?"
+        facts = f"the {thing} is {colour} and the {other} is {second}"
+        prompt = f"Case {number}: {facts}. Which colour has the {thing}?"
         rows.append({"prompt": prompt, "completion": f"The {thing} is {colour}."})
     return rows
 

@@ -3,8 +3,8 @@
 Three levels: a *table* (task, tokenisers, recipe) has typical parameters; its *curves* scatter around them,
 the more predictable the larger the table; factors such as model size shift them. Means and the spread of
 tables are round and wide: other values, or what one public table teaches, change the ranking of models on the
-other by about a point of correlation. The spread of curves matters more, and is as wide as served both. Levels
-are relative to the table's own losses; the one unit that enters is that of the onset, in examples.
+other by about a point of correlation. The spread of curves matters more, and is as wide as served both.
+Levels are relative to the table's own losses; the one unit that enters is that of the onset, in examples.
 """
 
 from __future__ import annotations

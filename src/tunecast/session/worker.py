@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 import warnings
-import warnings
 from multiprocessing.connection import Connection
 from typing import Any
 
