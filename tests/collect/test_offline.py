@@ -10,9 +10,15 @@ from tunecast.collect.offline import OfflineSettings, collect_offline, main
 from tunecast.store import open_for_reading
 
 
+# Two times the import of everything in each of several processes takes its time on a busy machine.
+pytestmark = pytest.mark.timeout(900)
+
+
 @pytest.fixture
 def settings(write_plan: Callable[..., Path], roots: dict[str, str], tmp_path: Path) -> OfflineSettings:
+    datasets = {"folder": "{world}/tasks", "only": ["apples"]}
     calibration = write_plan(
+        datasets=datasets,
         name="calibration",
         exclusive=True,
         pipelines={"methods": {"full": 1}, "always": []},
@@ -20,7 +26,7 @@ def settings(write_plan: Callable[..., Path], roots: dict[str, str], tmp_path: P
     )
     return OfflineSettings(
         calibration=calibration,
-        plan=write_plan(full_length_tokens={200: 1, 800: 1}),
+        plan=write_plan(full_length_tokens={200: 1, 800: 1}, datasets=datasets),
         output_dir=tmp_path / "out",
         seconds=2000.0,
         calibration_seconds=600.0,
@@ -31,7 +37,6 @@ def settings(write_plan: Callable[..., Path], roots: dict[str, str], tmp_path: P
     )
 
 
-@pytest.mark.timeout(900)
 def test_calibrates_collects_and_exports(settings: OfflineSettings) -> None:
     summary = collect_offline(settings)
     assert set(summary.token_parameters_per_second) == {1, 2}

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -133,16 +134,26 @@ def _rate(settings: OfflineSettings, processes: int, progress: Progress) -> floa
     return amount / max(done.seconds, 1e-9)
 
 
+class _Lines(Silent):
+    """Progress for a log file: what begins, what ends, what is said."""
+
+    def start(self, stage: str, total: float | None = None, unit: str = "") -> None:
+        self.log(stage)
+
+    def finish(self, note: str = "") -> None:
+        self.log(note)
+
+    def log(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line and collect.
 
     Raises:
         UserError: As :func:`collect_offline`.
     """
-    from tunecast.cli.progress import RichProgress
-
-    with RichProgress() as progress:
-        summary = collect_offline(_settings(arguments), progress)
+    summary = collect_offline(_settings(arguments), _Lines())
     print(json.dumps(asdict(summary), indent=2))
 
 
