@@ -49,6 +49,10 @@ ENSEMBLE = Model("joint-rectified+power", (Member(RECTIFIED, pooled=True), Membe
 law."""
 
 
+_ALONE = Effort(warm_up=150, sweeps=180)
+"""Curves that do not borrow from each other settle sooner."""
+
+
 @dataclass(frozen=True, eq=False)
 class Posterior:
     """A model conditioned on one task's table: the draws of each member."""
@@ -68,11 +72,11 @@ class Posterior:
 
 def condition(model: Model, table: Table, seed: int = 0, effort: Effort | None = None) -> Posterior:
     """Draw from the posterior of one task's table under ``model``."""
-    draws = tuple(
-        sample(member.law, observe(table, member.law), member.pooled, seed, effort)
-        for member in model.members
-    )
-    return Posterior(model, table, draws)
+    draws = []
+    for member in model.members:
+        own = effort or (Effort() if member.pooled else _ALONE)
+        draws.append(sample(member.law, observe(table, member.law), member.pooled, seed, own))
+    return Posterior(model, table, tuple(draws))
 
 
 def candidates(table: Table) -> list[Model]:

@@ -33,7 +33,7 @@ class Effort:
 
     chains: int = 32
     warm_up: int = 250
-    sweeps: int = 300
+    sweeps: int = 240
     every: int = 6
 
 
