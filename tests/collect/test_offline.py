@@ -9,7 +9,6 @@ import pytest
 from tunecast.collect.offline import OfflineSettings, collect_offline, main
 from tunecast.store import open_for_reading
 
-
 # Two times the import of everything in each of several processes takes its time on a busy machine.
 pytestmark = pytest.mark.timeout(900)
 
