@@ -17,8 +17,9 @@ LEVEL = 0.9
 """Probability that an interval claims."""
 
 STRAY = 0.01
-"""Drift per nat^1.5 beyond the measured range, over the drift seen within it, where the law has adapted to the
-points. Chosen with both public tables in view: at 0 the intervals of one cover 80%, at 0.01 those of both 92%."""
+"""Drift per nat^1.5 beyond the measured range, over the drift seen within it, where the law has adapted to
+the points. Chosen with both public tables in view: at 0 the intervals of one cover 80%, at 0.01 those of both
+cover about 92%."""
 
 HORIZON = 5.0
 """Distance beyond the largest size, in ln D, at which a purely local law has lost its say (see
