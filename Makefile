@@ -31,7 +31,7 @@ check: $(READY)
 	$(BIN)/mypy
 
 test: check
-	$(BIN)/python -m pytest -m 'not soak'
+	$(BIN)/python -m pytest -m 'not soak' -n 2 --dist loadfile
 
 soak: $(READY)
 	$(BIN)/python -m pytest -m soak -s --timeout 7200

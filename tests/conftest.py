@@ -13,6 +13,8 @@ import tiny
 # Nothing may reach for a hub: every test passes with no network at all.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# The tests run side by side, one thread each; the tiny models gain nothing from more.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

@@ -118,10 +118,13 @@ def example_nats(model: Any, batch: Batch) -> Tensor:
 
 def _last_logits(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
     """Logits and the labels they predict: position t predicts the token at t + 1."""
+    import torch
+
     options: dict[str, Any] = {"use_cache": False}
     accepted = _forward_arguments(model)
     if "logits_to_keep" in accepted:
-        options["logits_to_keep"] = batch.kept
+        # As indices, not as a number: a slice is not contiguous, and the head would copy its weight for it.
+        options["logits_to_keep"] = torch.arange(-batch.kept, 0, device=batch.labels.device)
     inputs = {name: value for name, value in batch.inputs.items() if name in accepted}
     logits = model(**inputs, **options).logits[:, -batch.kept : -1]
     return logits, batch.labels[:, 1 - batch.kept :]
