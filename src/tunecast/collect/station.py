@@ -172,11 +172,9 @@ class _OpenTask:
 
     def zero_shot(self, run: Run) -> Run:
         """The run of the base model as it is."""
-        started = time.perf_counter()
-        subset = self._runner.score(None, 0, "subset").score
-        seconds = time.perf_counter() - started
+        subset = self._runner.score(None, 0, "subset")
         whole = self._runner.score(None, 0, "validation").score
-        point = zero_point(subset, seconds, self._station.workers)
+        point = zero_point(subset.score, subset.evaluation, self._station.workers)
         return replace(run, curve=(point,), outcome=Outcome.COMPLETED, validation=whole)
 
     def trained(self, run: Run, cell: Cell) -> Run:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from tunecast.errors import BudgetError
 from tunecast.progress import Progress
-from tunecast.records import Outcome, Pipeline, Score
+from tunecast.records import Outcome, Pipeline
 from tunecast.search import ONLY_TRIALS
 from tunecast.session.allowance import Allowance
 from tunecast.session.requests import Calibrate, Request, ScoreModel
@@ -18,7 +17,7 @@ from tunecast.session.settings import SessionSettings
 from tunecast.session.shared import zero_point
 from tunecast.session.trials import Trials
 from tunecast.training.bench import Bench, TrialSpec
-from tunecast.training.runner import Measurement
+from tunecast.training.runner import Measurement, Scored
 
 __all__ = ["Ask", "FullLength", "measure_full_length", "score_base_model"]
 
@@ -99,12 +98,11 @@ def score_base_model(base: Trials, bench: Bench, ask: Ask, progress: Progress) -
         progress: Told the loss.
     """
     progress.start("Scoring the base model")
-    clock = time.monotonic()
-    subset: Score = ask(ScoreModel(None, 0, "subset")).score
-    whole: Score = ask(ScoreModel(None, 0, "validation")).score
-    point = zero_point(subset, time.monotonic() - clock, base[0].spec.workers)
-    progress.finish(f"validation loss {subset.loss:.3f} on {len(bench.subset)} examples")
-    return Measurement(base[0].spec.run, point, Outcome.COMPLETED, validation=whole)
+    subset: Scored = ask(ScoreModel(None, 0, "subset"))
+    whole: Scored = ask(ScoreModel(None, 0, "validation"))
+    point = zero_point(subset.score, subset.evaluation, base[0].spec.workers)
+    progress.finish(f"validation loss {subset.score.loss:.3f} on {len(bench.subset)} examples")
+    return Measurement(base[0].spec.run, point, Outcome.COMPLETED, validation=whole.score)
 
 
 def _share_of_budget(strategy: str) -> float:

@@ -33,7 +33,6 @@ from tunecast.training.runner import Measurement
 __all__ = ["Session"]
 
 CRASHES_FORGIVEN = 1
-DISK_ERRORS = ("OSError", "SafetensorError")
 
 
 class Session:
@@ -295,7 +294,6 @@ class Session:
             elif isinstance(answer, Crash):
                 self._handle_crash(index, answer)
             else:
-                self._refuse_unwritten(answer)
                 self._commit(slot, index, answer)
         self._show()
 
@@ -331,11 +329,6 @@ class Session:
         outcome = Outcome.OUT_OF_MEMORY if crash.exit_code == -9 else Outcome.FAILED
         error = RunError("WorkerCrash", crash.text)
         self._trials.fail(index, outcome, error, self._surroundings, self._allowance.elapsed())
-
-    def _refuse_unwritten(self, measured: Measurement) -> None:
-        """A checkpoint that could not be written says nothing about the pipeline, and is no outcome."""
-        if measured.error is not None and measured.error.kind in DISK_ERRORS:
-            raise disk_error(self._folder.path, measured.error.text)
 
     def _raise_broken(self, broken: Broken) -> None:
         if broken.system:

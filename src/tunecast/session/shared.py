@@ -47,7 +47,7 @@ def explosion_nats(zero_shot_loss: float, vocabulary: int) -> float:
     return EXPLOSION_FACTOR * max(zero_shot_loss, math.log(vocabulary))
 
 
-def zero_point(score: Score, seconds: float, workers: int) -> Point:
+def zero_point(score: Score, evaluation: Seconds, workers: int) -> Point:
     """The only point of a zero-shot run."""
     return Point(
         step=0,
@@ -59,7 +59,7 @@ def zero_point(score: Score, seconds: float, workers: int) -> Point:
         gradient_norm=None,
         validation=score,
         training=Seconds(0.0, 0.0),
-        evaluation=Seconds(seconds, seconds),
+        evaluation=evaluation,
         peak_bytes=None,
         micro_batch_size=1,
         load_average=None,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tunecast.methods import get_method
 from tunecast.models.load import load_model, load_tokenizer, quiet
 from tunecast.models.machine import load_average, peak_bytes, reset_peak, seconds_clock
-from tunecast.records import Outcome, Point, RunError, SampleOutput, Score
+from tunecast.records import Outcome, Point, RunError, SampleOutput, Score, Seconds
 from tunecast.training.bench import Bench, TrialSpec
 from tunecast.training.checkpoint import CheckpointFolder
 from tunecast.training.clean import fingerprint
@@ -49,9 +49,10 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Scored:
-    """The score of a model on a split, and what it wrote where it was asked to generate."""
+    """The score of a model on a split, the time that took, and what it wrote where it was asked to."""
 
     score: Score
+    evaluation: Seconds
     outputs: tuple[SampleOutput, ...] = ()
 
 
@@ -120,11 +121,13 @@ class Runner:
             interval_seed: Seed of bootstrap intervals; None omits them.
         """
         model = self._base_model() if spec is None else self._with_weights(spec, step)
+        clock = seconds_clock(self.bench.device)
         score = self._evaluator.evaluate(model, self._split(split)).score(interval_seed=interval_seed)
+        evaluation = clock.read()
         outputs = self._generate(model, split, generate_limit) if generate_limit else ()
         if metric and outputs:
             score = _with_metric(score, metric, outputs, interval_seed)
-        return Scored(score, outputs)
+        return Scored(score, evaluation, outputs)
 
     def save(self, spec: TrialSpec, step: int, folder: str, base_location: str) -> None:
         """Write a trial's checkpoint as a model that transformers and peft load, with its tokenizer."""
