@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from tunecast.progress import Progress
 from tunecast.records import Contender, Run, SampleOutput, Score, SessionRecord
 from tunecast.session.budget import Budget
 from tunecast.session.folder import OutputFolder
 from tunecast.session.prepare import PreparedTask
-from tunecast.session.requests import Request, Save, SaveBase, ScoreModel
+from tunecast.session.requests import Ask, Save, SaveBase, ScoreModel
 from tunecast.session.settings import SessionSettings
 from tunecast.session.trials import Trial, Trials
 from tunecast.store import Store
@@ -27,8 +25,6 @@ FINALISTS = 3
 METRIC_EXAMPLES = 100
 TEST_METRIC_EXAMPLES = 500
 SAMPLES = 5
-
-Ask = Callable[[Request], Any]
 
 
 @dataclass(frozen=True)

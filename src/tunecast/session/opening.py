@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from tunecast.errors import BudgetError
 from tunecast.progress import Progress
 from tunecast.records import Outcome, Pipeline
 from tunecast.search import ONLY_TRIALS
 from tunecast.session.allowance import Allowance
-from tunecast.session.requests import Calibrate, Request, ScoreModel
+from tunecast.session.requests import Ask, Calibrate, ScoreModel
 from tunecast.session.settings import SessionSettings
 from tunecast.session.shared import zero_point
 from tunecast.session.trials import Trials
 from tunecast.training.bench import Bench, TrialSpec
 from tunecast.training.runner import Measurement, Scored
 
-__all__ = ["Ask", "FullLength", "measure_full_length", "score_base_model"]
+__all__ = ["FullLength", "measure_full_length", "score_base_model"]
 
 SHARE_OF_BUDGET = 0.25
 """A full length is at most this part of what the budget affords."""
@@ -32,9 +30,6 @@ CALIBRATION_SHARE = 0.05
 """Measuring the speed takes at most this part of a budget in seconds."""
 MARGIN = 1.5
 """A budget that is named as sufficient leaves this much for a machine that is busier next time."""
-
-Ask = Callable[[Request], Any]
-"""Lets a worker answer a request."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Advance",
+    "Ask",
     "Broken",
     "Calibrate",
     "Ready",
@@ -30,6 +32,10 @@ class Request(Protocol):
 
     def perform(self, runner: Runner) -> Any:
         """Do it and return the answer."""
+
+
+Ask = Callable[[Request], Any]
+"""Lets a worker answer a request."""
 
 
 @dataclass(frozen=True)
