@@ -73,7 +73,7 @@ def measure_full_length(
     share = _share_of_budget(settings.strategy)
     full_length = int(min(wanted, share * allowance.affordable_tokens(speed)))
     mean = sum(lengths) / len(lengths)
-    least = min(LEAST_STEPS * SMALLEST_BATCH * mean, wanted)
+    least = min(math.ceil(LEAST_STEPS * SMALLEST_BATCH * mean), wanted)
     if full_length < least:
         raise BudgetError(
             f"--budget {allowance.budget.text} does not suffice for {LEAST_STEPS} optimiser steps "

@@ -1,0 +1,71 @@
+"""The arithmetic of a full length; the speed that a worker would measure is given."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tunecast.errors import BudgetError
+from tunecast.methods.space import EXPERT
+from tunecast.progress import Silent
+from tunecast.session.allowance import Allowance
+from tunecast.session.budget import Budget
+from tunecast.session.opening import FullLength, measure_full_length
+from tunecast.session.prepare import PreparedTask
+from tunecast.session.requests import Calibrate
+from tunecast.session.settings import SessionSettings
+from tunecast.training.bench import TrialSpec
+
+SPEED = 1000.0
+
+
+def measured(prepared: PreparedTask, settings: SessionSettings, **changes: Any) -> FullLength:
+    changed = replace(settings, **changes)
+    spec = TrialSpec("speed", EXPERT, 0, 1, len(prepared.bench.train), "")
+    allowance = Allowance(Budget.parse(changed.budget), 0.0)
+    asked: list[Any] = []
+
+    def ask(request: Any) -> float:
+        asked.append(request)
+        return SPEED
+
+    found = measure_full_length(changed, prepared.bench, spec, allowance, ask, Silent())
+    assert [type(request) for request in asked] == [Calibrate]
+    return found
+
+
+def test_seconds_give_a_trial_a_quarter_of_what_they_afford(
+    prepared: PreparedTask, settings: SessionSettings
+) -> None:
+    found = measured(prepared, settings, budget="10s")
+    assert found.tokens == pytest.approx(0.25 * 10 * SPEED, rel=0.02)
+    assert found.seconds_per_token == 1 / SPEED
+
+
+def test_tokens_give_a_trial_exactly_a_quarter(prepared: PreparedTask, settings: SessionSettings) -> None:
+    assert measured(prepared, settings, budget="8k-tokens").tokens == 2000
+
+
+def test_without_a_search_the_expert_may_have_most_of_it(
+    prepared: PreparedTask, settings: SessionSettings
+) -> None:
+    alone = measured(prepared, settings, budget="8k-tokens", strategy="fixed-expert")
+    shared = measured(prepared, settings, budget="8k-tokens", strategy="fixed-3e-4")
+    assert (alone.tokens, shared.tokens) == (6000, 3000)
+
+
+def test_epochs_limit_every_budget(prepared: PreparedTask, settings: SessionSettings) -> None:
+    one = prepared.bench.train_tokens
+    assert measured(prepared, settings, budget="9-trials", epochs=2.0).tokens == 2 * one
+    assert measured(prepared, settings, budget="5h", epochs=0.5).tokens == int(0.5 * one)
+
+
+def test_too_small_a_budget_names_one_that_suffices(
+    prepared: PreparedTask, settings: SessionSettings
+) -> None:
+    with pytest.raises(BudgetError) as caught:
+        measured(prepared, settings, budget="100-tokens")
+    needed = caught.value.hint.split("--budget ")[1].split(",")[0]
+    assert measured(prepared, settings, budget=needed).tokens > 0
