@@ -81,7 +81,8 @@ def prepare_task(settings: SessionSettings, progress: Progress) -> PreparedTask:
         for name, examples in dataset.splits()
     }
     warnings = list(dataset.warnings)
-    warnings += data.encoding_warnings(dataset.train, encoded["train"])
+    for name, examples in dataset.splits():
+        warnings += [f"{name}: {text}" for text in data.encoding_warnings(examples, encoded[name])]
     for name, examples in encoded.items():
         if not examples:
             raise DataError(f"{settings.data}: the {name} split is empty.", "Give more rows.")
