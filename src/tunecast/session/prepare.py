@@ -83,8 +83,8 @@ def prepare_task(settings: SessionSettings, progress: Progress) -> PreparedTask:
     warnings = list(dataset.warnings)
     for name, examples in dataset.splits():
         warnings += [f"{name}: {text}" for text in data.encoding_warnings(examples, encoded[name])]
-    for name, examples in encoded.items():
-        if not examples:
+    for name, kept in encoded.items():
+        if not kept:
             raise DataError(f"{settings.data}: the {name} split is empty.", "Give more rows.")
     device = choose_device(settings.device)
     dtype = models.choose_dtype(device, facts.width) if settings.dtype == "auto" else settings.dtype
