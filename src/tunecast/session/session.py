@@ -93,7 +93,8 @@ class Session:
         self._lay_out_trials(zero_shot)
         self._train(0, "Training the expert pipeline")
         self._search()
-        self._finish_leader()
+        while self._finish_leader():
+            self._search()  # with what was reserved for the leader and is left
         self._save_state()
         return compare(
             self._settings,
@@ -243,11 +244,14 @@ class Session:
                 return
             self._collect(slots)
 
-    def _finish_leader(self) -> None:
-        """Bring the trial that would end best to its full length."""
+    def _finish_leader(self) -> bool:
+        """Bring the trial that would end best towards its end; False where there was nothing to do."""
         index = leader(self._trials.history(self._pace))
-        if index is not None:
-            self._train(index, "Finishing the leading trial")
+        if index is None:
+            return False
+        before = self._trials[index].step
+        self._train(index, "Finishing the leading trial")
+        return self._trials[index].step > before
 
     def _chosen(self) -> int | None:
         remaining = self._allowance.remaining(self._used())
