@@ -64,6 +64,18 @@ class Allowance:
             rest = reserved.tokens_to_end if reserved else 0
             return used.tokens + trial.tokens_to_next + rest <= self.budget.amount
         needed = pace.upper(trial.spec.pipeline.method, trial.tokens_to_next)
-        if reserved:
-            needed += pace.upper(reserved.spec.pipeline.method, reserved.tokens_to_end)
-        return used.seconds + needed <= self.budget.amount
+        return used.seconds + needed + (_to_end(reserved, pace) if reserved else 0.0) <= self.budget.amount
+
+    def affords_end(self, trial: Trial, used: Used, pace: Pace) -> bool:
+        """Whether a trial, by its upper bound, can be brought to its full length with what is left."""
+        if self.budget.kind == "trials":
+            return True
+        if self.budget.kind == "tokens":
+            return used.tokens + trial.tokens_to_end <= self.budget.amount
+        return used.seconds + _to_end(trial, pace) <= self.budget.amount
+
+
+def _to_end(trial: Trial, pace: Pace) -> float:
+    """Upper bound of the seconds that a trial needs to its last point."""
+    points = sum(step > trial.step for step in trial.plan.grid)
+    return pace.upper(trial.spec.pipeline.method, trial.tokens_to_end, points)

@@ -19,7 +19,7 @@ from tunecast.store import Store
 from tunecast.training.bench import TrialSpec
 from tunecast.training.runner import Scored
 
-__all__ = ["compare"]
+__all__ = ["FINALISTS", "compare"]
 
 FINALISTS = 3
 METRIC_EXAMPLES = 100

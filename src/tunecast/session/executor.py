@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -49,6 +50,11 @@ SPINS = "1000"
 """How long an idle compute thread spins before it sleeps. By default GNU's OpenMP spins for so long that two
 threads on a machine with anything else to do ran 50 times slower; on a quiet one this short spin was no
 slower (measured)."""
+CUBLAS_WORKSPACE = ":4096:8"
+"""cuBLAS gives bit-equal results on an accelerator only with a workspace of fixed size, and reads this once,
+when it starts; torch refuses deterministic products without it."""
+PATIENCE_SECONDS = 2.0
+"""How long a worker may take to leave before it is killed."""
 
 
 @dataclass(frozen=True)
@@ -146,9 +152,12 @@ class LocalExecutor:
             worker.send_signal(number)
 
     def close(self) -> None:
-        """End all workers."""
+        """End all workers: all are told before the first is waited for, so that they leave together."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
         for worker in self._workers:
-            worker.stop()
+            worker.dismiss()
+        for worker in self._workers:
+            worker.ended(deadline)
 
     def _start(self) -> _Worker:
         return _Worker(self._bench, self._inherited)
@@ -185,6 +194,7 @@ class _Worker:
         ours, theirs = socket.socketpair()
         environment = {
             "GOMP_SPINCOUNT": SPINS,
+            "CUBLAS_WORKSPACE_CONFIG": CUBLAS_WORKSPACE,
             **os.environ,
             "OMP_NUM_THREADS": str(bench.threads),
             "TOKENIZERS_PARALLELISM": "false",
@@ -225,12 +235,20 @@ class _Worker:
 
     def stop(self) -> int:
         """End the process and return its exit code."""
+        self.dismiss()
+        return self.ended(time.monotonic() + PATIENCE_SECONDS)
+
+    def dismiss(self) -> None:
+        """Tell the process to leave."""
         with contextlib.suppress(OSError):
             self.connection.send(None)
         with contextlib.suppress(OSError):
             self.connection.close()
+
+    def ended(self, deadline: float) -> int:
+        """Wait for the dismissed process, kill it at the deadline, and return its exit code."""
         try:
-            return self._process.wait(timeout=2)
+            return self._process.wait(timeout=max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             self._process.kill()
             return self._process.wait()

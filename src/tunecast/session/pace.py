@@ -47,10 +47,10 @@ class Pace:
         """Expected seconds for a step of ``tokens`` training tokens."""
         return tokens * self._rate(method)[0] + self._overhead()
 
-    def upper(self, method: str, tokens: int) -> float:
-        """The 90% upper bound of those seconds."""
+    def upper(self, method: str, tokens: int, points: int = 1) -> float:
+        """The 90% upper bound of the seconds for so many more training tokens and points."""
         rate, spread = self._rate(method)
-        return tokens * rate * math.exp(UPPER_QUANTILE * spread) + 1.5 * self._overhead()
+        return tokens * rate * math.exp(UPPER_QUANTILE * spread) + 1.5 * points * self._overhead()
 
     def _overhead(self) -> float:
         """The mean of what surrounded the latest steps."""

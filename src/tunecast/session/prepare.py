@@ -11,6 +11,7 @@ import numpy as np
 
 from tunecast import data, models
 from tunecast.errors import ConfigurationError, DataError
+from tunecast.models.machine import find_device
 from tunecast.progress import Progress
 from tunecast.records import DatasetFacts, Machine, Task, Versions
 from tunecast.session.settings import SessionSettings
@@ -125,11 +126,12 @@ def choose_device(wanted: str) -> str:
 
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    kind = wanted.partition(":")[0]
-    if kind not in ("cpu", "cuda") or (kind == "cuda" and not torch.cuda.is_available()):
+    try:
+        find_device(wanted)
+    except ConfigurationError as error:
         raise ConfigurationError(
-            f"--device {wanted}: there is no such device here.", "Use auto, cpu or cuda."
-        )
+            f"--device {wanted}: there is no such device here.", "Use auto, cpu, cuda or cuda:N."
+        ) from error
     return wanted
 
 

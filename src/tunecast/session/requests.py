@@ -51,12 +51,19 @@ class Ready:
 class Broken:
     """A worker could not answer: not the trial failed but the request.
 
-    ``kind`` is the exception's class; ``system`` tells an error of disk or system from one of ours.
+    Args:
+        kind: The exception's class.
+        text: What it said.
+        system: Whether it is an error of disk or system.
+        hint: What the user can do, where it is the user's to mend.
+        memory: Whether memory ran out.
     """
 
     kind: str
     text: str
     system: bool
+    hint: str = ""
+    memory: bool = False
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from tunecast import errors
 from tunecast.errors import ModelError
 from tunecast.progress import Progress
 from tunecast.records import ZERO_SHOT, Outcome, Pipeline, Run, RunError, SessionRecord
@@ -15,7 +16,7 @@ from tunecast.search import ONLY_TRIALS, Strategy, get_strategy, leader
 from tunecast.session.allowance import Allowance
 from tunecast.session.budget import Budget, Used
 from tunecast.session.candidates import long_enough
-from tunecast.session.compare import compare
+from tunecast.session.compare import FINALISTS, compare
 from tunecast.session.executor import Crash, LocalExecutor
 from tunecast.session.folder import OutputFolder, disk_error
 from tunecast.session.opening import measure_full_length, score_base_model
@@ -25,7 +26,7 @@ from tunecast.session.requests import Advance, Broken, Request, UseValidation
 from tunecast.session.settings import SessionSettings
 from tunecast.session.shared import affordable_validation, explosion_nats
 from tunecast.session.status import session_status
-from tunecast.session.trials import Trials
+from tunecast.session.trials import Trial, Trials
 from tunecast.store import Store
 from tunecast.training.bench import TrialSpec
 from tunecast.training.runner import Measurement
@@ -33,6 +34,10 @@ from tunecast.training.runner import Measurement
 __all__ = ["Session"]
 
 CRASHES_FORGIVEN = 1
+EARLY_SHARE = 0.25
+"""Up to this share of the full length a trial is a probe; beyond it is meant to be brought to its end."""
+MOST_PASSED_OVER = 8
+"""Candidates that a strategy may name in vain before the rest of the budget counts as too small for any."""
 
 
 class Session:
@@ -226,7 +231,7 @@ class Session:
     def _train(self, index: int, activity: str) -> None:
         """Bring one trial to its end, as far as the budget reaches."""
         self._activity = activity
-        while self._is_open(index) and self._fits(index, reserve=False):
+        while self._is_open(index) and self._fits(index):
             self._advance_all({0: index})
 
     def _search(self) -> None:
@@ -254,21 +259,37 @@ class Session:
         return self._trials[index].step > before
 
     def _chosen(self) -> int | None:
-        remaining = self._allowance.remaining(self._used())
-        index = self._strategy(self._trials.history(self._pace), remaining)
-        if index is None or not self._fits(index, reserve=True):
-            return None
-        return index
+        """What the strategy wants to advance; where that does not fit, what it wants instead."""
+        passed_over: set[int] = set()
+        while len(passed_over) < MOST_PASSED_OVER:
+            history = self._trials.history(self._pace, passed_over)
+            index = self._strategy(history, self._allowance.remaining(self._used()))
+            if index is None or self._fits_search(index):
+                return index
+            passed_over.add(index)
+        return None
 
     def _is_open(self, index: int) -> bool:
         trial = self._trials[index]
         return trial.outcome is Outcome.PAUSED and trial.next_step is not None
 
-    def _fits(self, index: int, *, reserve: bool) -> bool:
-        """Whether the budget affords a step, and the leader's way to its end where that is reserved."""
-        ahead = leader(self._trials.history(self._pace)) if reserve else None
-        reserved = self._trials[ahead] if ahead not in (None, index) and self._is_open(ahead) else None
+    def _fits(self, index: int, reserved: Trial | None = None) -> bool:
+        """Whether the budget affords a trial's next step, and the end of a reserved one after it."""
         return self._allowance.fits(self._trials[index], reserved, self._used(), self._pace)
+
+    def _fits_search(self, index: int) -> bool:
+        """Whether the budget affords a step and still lets the leader, or a trial that is far on, end."""
+        trial, used = self._trials[index], self._used()
+        following = trial.next_step
+        far_on = following is not None and trial.plan.share_at(following) > EARLY_SHARE
+        if far_on and not self._allowance.affords_end(trial, used, self._pace):
+            return False
+        ahead = leader(self._trials.history(self._pace))
+        reserved = self._trials[ahead] if ahead not in (None, index) and self._is_open(ahead) else None
+        # A leader that cannot end any more is no reason to leave the rest of the budget unused.
+        if reserved is not None and not self._allowance.affords_end(reserved, used, self._pace):
+            reserved = None
+        return self._fits(index, reserved)
 
     def _used(self) -> Used:
         return self._trials.used(self._allowance.elapsed())
@@ -315,8 +336,7 @@ class Session:
         self._save_state()
         ahead = leader(self._trials.history(self._pace))
         points = [(point.validation.loss, i) for i, t in enumerate(self._trials) if (point := t.best_point)]
-        best = min(points)[1] if points else None
-        spare = {i for i in (ahead, best) if i is not None}
+        spare = {0, *(i for _, i in sorted(points)[:FINALISTS]), *(() if ahead is None else (ahead,))}
         for run in self._trials.limit_disk(self._settings.keep_gb * 1e9, spare):
             limit = f"--keep-gb {self._settings.keep_gb:g}"
             self._progress.log(f"Dropped the checkpoint of trial {run}: {limit}.")
@@ -337,6 +357,14 @@ class Session:
     def _raise_broken(self, broken: Broken) -> None:
         if broken.system:
             raise disk_error(self._folder.path, broken.text)
+        if broken.memory:
+            raise ModelError(
+                f"Memory ran out outside of any trial: {broken.text}",
+                "Give a smaller --max-length, a smaller model or another --device.",
+            )
+        kind = getattr(errors, broken.kind, None)
+        if kind is not None:
+            raise kind(broken.text, broken.hint)
         raise RuntimeError(f"{broken.kind}: {broken.text}")
 
     def _show(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -72,6 +73,12 @@ class SessionSettings:
     trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("epochs", "keep_gb"):
+            if not math.isfinite(value := getattr(self, name)):
+                raise ConfigurationError(f"--{name.replace('_', '-')} must be a finite number, not {value}.")
+        for name, ends in self.ranges.items():
+            if not all(map(math.isfinite, ends)):
+                raise ConfigurationError(f"--range {name}={ends[0]}:{ends[1]}: both ends must be finite.")
         for name in POSITIVE:
             value = getattr(self, name)
             if value is not None and not value > 0:

@@ -21,7 +21,9 @@ def session_status(started: Sequence[Trial], budget: Budget, used: Used, activit
         activity: What happens right now.
     """
     measured = [
-        (trial.curve[-1].validation.loss, index) for index, trial in enumerate(started) if trial.curve
+        (point.validation.loss, index)
+        for index, trial in enumerate(started)
+        if (point := trial.best_point) is not None
     ]
     return SessionStatus(
         granted_seconds=budget.seconds,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 
+from tunecast.methods import get_method
 from tunecast.records import ZERO_SHOT, Outcome, Pipeline, Point, Run, RunError, stable_hash
 from tunecast.search import History, TrialView
 from tunecast.session.budget import Used
@@ -30,13 +30,18 @@ class Trial:
 
     spec: TrialSpec
     bench: Bench = field(repr=False)
+    plans: dict[tuple[float, float], TrialPlan] = field(default_factory=dict, repr=False)
     run: Run | None = None
     running: bool = False
 
-    @cached_property
+    @property
     def plan(self) -> TrialPlan:
-        """Its course."""
-        return self.bench.plan(self.spec)
+        """Its course; trials of equal batch size and warm-up share it."""
+        pipeline = self.spec.pipeline
+        key = pipeline.number("per_device_train_batch_size"), pipeline.number("warmup_ratio")
+        if key not in self.plans:
+            self.plans[key] = self.bench.plan(self.spec)
+        return self.plans[key]
 
     @property
     def curve(self) -> tuple[Point, ...]:
@@ -111,6 +116,7 @@ class Trials:
         self._prepared = prepared
         self._store = store
         self._workers = workers
+        plans: dict[tuple[float, float], TrialPlan] = {}
         self._all = [
             Trial(
                 TrialSpec(
@@ -124,6 +130,7 @@ class Trials:
                     explosion_nats,
                 ),
                 prepared.bench,
+                plans,
             )
             for pipeline in pipelines
         ]
@@ -145,9 +152,12 @@ class Trials:
         for trial in self._all:
             trial.run = known.get(trial.spec.run)
 
-    def history(self, pace: Pace) -> History:
-        """What strategies see."""
-        return History(tuple(self._view(trial, pace) for trial in self._all))
+    def history(self, pace: Pace, passed_over: Collection[int] = ()) -> History:
+        """What strategies see; a trial that is passed over looks as if it had no further point."""
+        views = [self._view(trial, pace) for trial in self._all]
+        for index in passed_over:
+            views[index] = replace(views[index], next_share=None)
+        return History(tuple(views))
 
     def used(self, seconds: float) -> Used:
         """What the trials have spent."""
@@ -169,7 +179,7 @@ class Trials:
         if measured.point is not None:
             points = (*points, replace(measured.point, elapsed_seconds=elapsed_seconds))
         run = replace(
-            trial.run or self._new_run(trial, surroundings, measured.trainable_parameters),
+            trial.run or self._new_run(trial, surroundings, measured.trainable_parameters or _counted(trial)),
             curve=points,
             outcome=measured.outcome,
             error=measured.error,
@@ -262,3 +272,11 @@ class Trials:
             total_steps=0 if trial.spec.pipeline == ZERO_SHOT else trial.plan.total_steps,
             trainable_parameters=trainable_parameters,
         )
+
+
+def _counted(trial: Trial) -> int:
+    """Trained parameters of a trial that failed before its worker could count them."""
+    pipeline = trial.spec.pipeline
+    if pipeline == ZERO_SHOT:
+        return 0
+    return get_method(pipeline.method).trainable_parameters(trial.bench.facts, pipeline)

@@ -14,6 +14,7 @@ import warnings
 from multiprocessing.connection import Connection
 from typing import Any
 
+from tunecast.errors import UserError
 from tunecast.session.requests import Broken, Ready, Request
 from tunecast.session.trace import start_trace
 
@@ -66,7 +67,12 @@ def _answer(runner: Any, request: Request) -> Any:
 
 
 def _broken(error: Exception) -> Broken:
-    return Broken(type(error).__name__, str(error), isinstance(error, OSError))
+    if isinstance(error, UserError):
+        return Broken(type(error).__name__, error.what, False, error.hint)
+    from tunecast.training.failures import is_out_of_memory
+
+    memory = is_out_of_memory(error)
+    return Broken(type(error).__name__, str(error), isinstance(error, OSError) and not memory, memory=memory)
 
 
 def _die_with(parent: int) -> None:
