@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+from tunecast.errors import ConfigurationError
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,14 @@ def fail(desk: list[str]) -> None:
     raise ValueError("no pen")
 
 
+def fail_by_the_user(desk: list[str]) -> None:
+    raise ConfigurationError("no pen", "Buy one.")
+
+
+def run_out_of_memory(desk: list[str]) -> None:
+    raise MemoryError("no room")
+
+
 def speak(desk: list[str]) -> None:
     os.write(1, b"a library prints to stdout\n")
 
@@ -71,6 +82,14 @@ def die(desk: list[str]) -> None:
 
 def leave(desk: list[str]) -> None:
     os._exit(3)
+
+
+def doze(desk: list[str]) -> None:
+    time.sleep(60)
+
+
+def cublas_workspace(desk: list[str]) -> str:
+    return os.environ["CUBLAS_WORKSPACE_CONFIG"]
 
 
 def process(desk: list[str]) -> tuple[int, int]:

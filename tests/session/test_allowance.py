@@ -69,3 +69,20 @@ def test_a_budget_of_trials_only_limits_new_ones(prepared: PreparedTask) -> None
     assert new.outcome is Outcome.PAUSED
     assert allowance.fits(new, None, Used(trials=1), Pace(1.0))
     assert not allowance.fits(new, None, Used(trials=2), Pace(1.0))
+
+
+def test_the_end_of_a_trial_costs_every_point_on_the_way(prepared: PreparedTask) -> None:
+    trial = a_trial(prepared)
+    pace = Pace(1e-6)
+    pace.learn("lora", 100, 1e-4, other_seconds=2.0)
+    points = len(trial.plan.grid)
+    assert points > 1
+    assert not Allowance(Budget("seconds", 2.0 * points, ""), 0.0).affords_end(trial, Used(), pace)
+    assert Allowance(Budget("seconds", 4.0 * points, ""), 0.0).affords_end(trial, Used(), pace)
+
+
+def test_the_end_of_a_trial_is_counted_exactly_in_tokens(prepared: PreparedTask) -> None:
+    trial = a_trial(prepared)
+    exact = Allowance(Budget("tokens", trial.tokens_to_end, ""), 0.0)
+    assert exact.affords_end(trial, Used(), Pace(1.0))
+    assert not exact.affords_end(trial, Used(tokens=1), Pace(1.0))

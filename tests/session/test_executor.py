@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,6 +51,20 @@ def test_failures_are_answers(executor: LocalExecutor) -> None:
     assert (answer.kind, answer.system) == ("OSError", True)
 
 
+def test_a_users_error_and_lost_memory_are_told_apart(executor: LocalExecutor) -> None:
+    by_the_user = executor.call(Do(workplaces.fail_by_the_user))
+    assert (by_the_user.kind, by_the_user.text, by_the_user.hint) == (
+        "ConfigurationError",
+        "no pen",
+        "Buy one.",
+    )
+    assert executor.call(Do(workplaces.run_out_of_memory)).memory
+
+
+def test_products_on_an_accelerator_can_be_bit_equal(executor: LocalExecutor) -> None:
+    assert executor.call(Do(workplaces.cublas_workspace)) == ":4096:8"
+
+
 def test_standard_output_stays_the_sessions(
     executor: LocalExecutor, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -78,6 +93,17 @@ def test_a_worker_that_dies_while_it_loads_is_started_again(tmp_path: Path) -> N
         assert running.ready().machine.device == "cpu"
         pid, _ = running.call(Do(workplaces.process))
     assert not psutil.pid_exists(pid), "closing left a worker behind"
+
+
+def test_workers_that_are_busy_are_ended_together(tmp_path: Path) -> None:
+    with LocalExecutor(Desk(str(tmp_path)), 2) as running:
+        running.ready()
+        pids = [running.call(Do(workplaces.process), slot)[0] for slot in running.idle()]
+        for slot in running.idle():
+            running.submit(slot, Do(workplaces.doze))
+        started = time.monotonic()
+    assert time.monotonic() - started < 2 * executor_module.PATIENCE_SECONDS
+    assert not any(map(psutil.pid_exists, pids))
 
 
 def test_a_workplace_that_cannot_be_opened_is_reported() -> None:

@@ -42,7 +42,7 @@ def test_too_few_rows_for_three_splits(settings: SessionSettings, tmp_path: Path
         prepare_task(replace(settings, data=str(file)), Silent())
 
 
-@pytest.mark.parametrize("wanted", ["tpu", "cuda:99x", "cpu0"])
+@pytest.mark.parametrize("wanted", ["tpu", "meta", "cuda:7", "cuda:x", "cuda:99x", "cpu0"])
 def test_device_that_is_not_there(wanted: str) -> None:
     with pytest.raises(ConfigurationError, match="--device"):
         choose_device(wanted)

@@ -20,6 +20,8 @@ from tunecast.session.settings import SessionSettings
         ("unique_examples", -5),
         ("threads", 0),
         ("epochs", float("nan")),
+        ("epochs", float("inf")),
+        ("keep_gb", float("inf")),
         ("seed", -1),
         ("dtype", "float8"),
     ],
@@ -27,6 +29,11 @@ from tunecast.session.settings import SessionSettings
 def test_value_that_makes_no_sense_names_its_flag(name: str, value: Any) -> None:
     with pytest.raises(ConfigurationError, match=f"--{name.replace('_', '-')}"):
         SessionSettings("model", "data", **{name: value})
+
+
+def test_range_without_an_end_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="--range learning_rate"):
+        SessionSettings("model", "data", ranges={"learning_rate": (1e-5, float("inf"))})
 
 
 def test_restrictions_hold_what_was_fixed_and_narrowed() -> None:
