@@ -12,6 +12,7 @@ from tunecast.methods import (
     EXPERT,
     Restrictions,
     expert_pipeline,
+    get_method,
     method_names,
     pipeline_space,
     sample_pipelines,
@@ -120,3 +121,10 @@ def test_expert_is_the_careful_engineers_choice() -> None:
 def test_impossible_restrictions_are_explained(restrictions: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ConfigurationError, match=complaint):
         pipeline_space(MODEL, Restrictions(**restrictions))
+
+
+def test_a_model_that_no_method_can_train_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in method_names():
+        monkeypatch.setattr(type(get_method(name)), "applies", lambda self, model: "it has no weights")
+    with pytest.raises(ConfigurationError, match=r"no method .*ia3: it has no weights"):
+        pipeline_space(MODEL)

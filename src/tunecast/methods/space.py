@@ -107,6 +107,9 @@ def pipeline_space(
     restrictions = restrictions or Restrictions()
     wanted = dict.fromkeys(restrictions.methods or method_names())
     names = [name for name in wanted if _applies(name, model, restrictions)]
+    if not names:
+        reasons = "; ".join(f"{name}: {get_method(name).applies(model)}" for name in wanted)
+        raise ConfigurationError(f"--model: no method can be used on {model.name} ({reasons}).")
     parameters = {name: _parameters(name, model) for name in names}
     _refuse_unknown(restrictions, parameters)
     space = ConfigurationSpace(seed=seed)
