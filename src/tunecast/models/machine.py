@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "SecondsClock",
     "current_versions",
+    "find_device",
     "load_average",
     "measure_machine",
     "peak_bytes",
@@ -55,7 +56,7 @@ def measure_machine(device: str, threads: int, dtypes: Sequence[str] = ("float32
 
     if threads < 1:
         raise ConfigurationError(f"a worker needs at least one thread, not {threads}")
-    found = _device(device)
+    found = find_device(device)
     key = (str(found), threads, tuple(dtypes))
     if key not in _measured:
         before = torch.get_num_threads()
@@ -106,7 +107,7 @@ def reset_peak(device: str) -> None:
     else:
         import torch
 
-        torch.cuda.reset_peak_memory_stats(_device(device))
+        torch.cuda.reset_peak_memory_stats(find_device(device))
 
 
 def peak_bytes(device: str) -> int:
@@ -119,7 +120,7 @@ def peak_bytes(device: str) -> int:
         return _peak_resident_bytes()
     import torch
 
-    return torch.cuda.max_memory_allocated(_device(device))
+    return torch.cuda.max_memory_allocated(find_device(device))
 
 
 class SecondsClock:
@@ -129,7 +130,7 @@ class SecondsClock:
     """
 
     def __init__(self, device: str) -> None:
-        self._device = None if _is_cpu(device) else _device(device)
+        self._device = None if _is_cpu(device) else find_device(device)
         self.restart()
 
     def restart(self) -> None:
@@ -172,7 +173,12 @@ def _is_cpu(device: str) -> bool:
     return device.split(":")[0] == "cpu"
 
 
-def _device(name: str) -> torch.device:
+def find_device(name: str) -> torch.device:
+    """The device called ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        ConfigurationError: There is no such device on this machine.
+    """
     import torch
 
     try:
