@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import workshop
-from tunecast.records import Outcome
+from tunecast.records import Outcome, Pipeline
 from tunecast.training.bench import Bench
 from tunecast.training.runner import Runner
 
@@ -120,6 +120,23 @@ def test_reloads_only_a_base_that_is_not_clean(task: Bench) -> None:
         workshop.run_trial(own, workshop.spec(task, workshop.pipeline(variant), run=variant), points=1)
         own.release()
         assert own.reloads == reloads
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [workshop.pipeline("ia3", optim="lion"), workshop.pipeline(target_modules="nowhere")],
+    ids=["after injecting", "while injecting"],
+)
+def test_a_trial_that_cannot_begin_leaves_nothing_behind(broken: Pipeline, task: Bench) -> None:
+    own = task.open()
+    failed = workshop.run_trial(own, workshop.spec(task, broken, run="broken"))
+    assert [one.outcome for one in failed] == [Outcome.FAILED]
+    assert own.reloads == 1
+    trial = workshop.spec(task, workshop.pipeline("full"))
+    expected = workshop.curve(workshop.run_trial(task.open(), trial))
+    assert workshop.curve(workshop.run_trial(own, trial)) == expected
+    own.release()
+    assert own.reloads == 1
 
 
 @pytest.mark.parametrize("variant", ["lora", "full"])

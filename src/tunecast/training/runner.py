@@ -163,21 +163,22 @@ class Runner:
 
     def release(self) -> None:
         """Take the live trial off the base; a base that is not as it was loaded is loaded again."""
-        if self._live is None or self._live_spec is None:
+        if self._live is None and self._base is not None:
             return
-        method = get_method(self._live_spec.pipeline.method)
-        try:
-            self._base = method.detach(self._live.model)
-            clean = fingerprint(self._base) == self._clean
-        except Exception:  # a model that cannot be taken apart is thrown away whole
-            clean = False
-        self._live = self._live_spec = None
-        if not clean:
-            self._base = None
-            self._compute.free_memory()
+        if self._live is not None and self._live_spec is not None:
+            method = get_method(self._live_spec.pipeline.method)
+            try:
+                self._base = method.detach(self._live.model)
+                clean = fingerprint(self._base) == self._clean
+            except Exception:  # a model that cannot be taken apart is thrown away whole
+                clean = False
+            self._live = self._live_spec = None
+            if not clean:
+                self._base = None
+        self._compute.free_memory()
+        if self._base is None:
             self._base = self._load_base()
             self.reloads += 1
-        self._compute.free_memory()
 
     def _load_base(self) -> Any:
         import torch
@@ -221,19 +222,23 @@ class Runner:
     def _attached(self, spec: TrialSpec) -> LiveTrial:
         self.release()
         method = get_method(spec.pipeline.method)
-        model = method.attach(self._base, spec.pipeline, spec.seed)
-        examples = self.bench.training_examples(spec)
-        self._live_spec = spec
-        self._live = LiveTrial(
-            model,
-            spec.pipeline,
-            self.bench.plan(spec),
-            examples,
-            self._compute,
-            seed=spec.seed,
-            explosion_nats=spec.explosion_nats,
-        )
-        return self._live
+        try:
+            live = LiveTrial(
+                method.attach(self._base, spec.pipeline, spec.seed),
+                spec.pipeline,
+                self.bench.plan(spec),
+                self.bench.training_examples(spec),
+                self._compute,
+                seed=spec.seed,
+                explosion_nats=spec.explosion_nats,
+            )
+        except Exception:
+            # Half an adapter may be in the base. The next release loads it anew, not this handler: what the
+            # exception holds on to would leave no room for a second model.
+            self._base = None
+            raise
+        self._live, self._live_spec = live, spec
+        return live
 
     def _with_weights(self, spec: TrialSpec, step: int) -> Any:
         """A trial's model with the weights of ``step``, trained anew up to there where they were not kept."""
