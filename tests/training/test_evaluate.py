@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,24 @@ def test_interval_covers_the_truth_about_as_often_as_it_says() -> None:
         score = ExampleScores(4 * draw.normal(2.0, 1.0, 80), tokens, tokens).score(interval_seed=0)
         hits += score.loss_low < 2.0 < score.loss_high  # type: ignore[operator]
     assert 0.89 < hits / 200 < 0.985
+
+
+def test_interval_draws_as_if_all_at_once() -> None:
+    draw = np.random.default_rng(5)
+    tokens = draw.integers(1, 9, 37)
+    nats = tokens * draw.normal(2.0, 0.5, 37)
+    score = ExampleScores(nats, tokens, tokens).score(interval_seed=7)
+    chosen = np.random.default_rng(7).integers(0, 37, (1000, 37))
+    losses = nats[chosen].sum(1) / tokens[chosen].sum(1)
+    assert (score.loss_low, score.loss_high) == pytest.approx(tuple(np.quantile(losses, [0.025, 0.975])))
+
+
+def test_interval_takes_no_memory_for_all_draws() -> None:
+    tokens = np.full(20_000, 4)
+    tracemalloc.start()
+    ExampleScores(4 * np.ones(20_000), tokens, tokens).score(interval_seed=0)
+    assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    tracemalloc.stop()
 
 
 def test_interval_is_seeded() -> None:
