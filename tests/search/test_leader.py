@@ -32,6 +32,12 @@ def test_what_cannot_be_foretold() -> None:
     assert end(Trial((3.0,)), reference=Trial((math.nan,), Outcome.DIVERGED)) == 3.0
 
 
+def test_a_rival_without_any_loss_left() -> None:
+    perfect = Trial((4.0, 0.0, 0.0))
+    assert end(Trial((3.0, 0.5)), reference=perfect) == 0.0
+    assert math.isfinite(end(Trial((3.0, 0.5)), reference=Trial((4.0, 0.0, 1.0))))
+
+
 def test_leader() -> None:
     assert leader(history([Trial(), Trial()])) is None
     assert leader(history([EXPERT, Trial((3.9,)), Trial((3.0,))])) == 2

@@ -29,7 +29,8 @@ def predicted_end(trial: TrialView, reference: TrialView) -> float:
     if rival is None or not math.isfinite(rival) or not reference.curve:
         return last.validation.loss
     shrinkage = last.share**0.25
-    return reference.curve[-1].validation.loss * (last.validation.loss / rival) ** shrinkage
+    advantage = last.validation.loss / max(rival, 1e-12)  # a memorised task reaches a loss of zero
+    return reference.curve[-1].validation.loss * advantage**shrinkage
 
 
 def leader(history: History) -> int | None:
