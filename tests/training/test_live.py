@@ -62,6 +62,19 @@ def test_leaves_the_global_generator_alone(task: Bench) -> None:
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+def test_starts_no_accelerator_that_it_does_not_use(task: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    forked = []
+    fork = torch.random.fork_rng
+
+    def spy(*, devices: list[torch.device] | None = None) -> Any:
+        forked.append(devices)
+        return fork(devices=devices)
+
+    monkeypatch.setattr(torch.random, "fork_rng", spy)
+    live_trial(task).advance(1)
+    assert forked == [[], []]  # once to attach, once to train
+
+
 def test_learning_rates_follow_the_schedule(task: Bench) -> None:
     trial = live_trial(task, learning_rate=0.02, warmup_ratio=0.5, lr_scheduler_type="linear")
     total = trial.plan.total_steps

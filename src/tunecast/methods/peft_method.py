@@ -31,7 +31,8 @@ class PeftMethod(Method):
         from peft import get_peft_model
 
         config = self.peft_config(pipeline, encoder_decoder=base.config.is_encoder_decoder)
-        with torch.random.fork_rng():
+        # Only the model's own GPU: unless told, torch would start every GPU of the machine.
+        with torch.random.fork_rng(devices=[base.device] if base.device.type == "cuda" else []):
             torch.manual_seed(seed)
             return get_peft_model(base, config, autocast_adapter_dtype=True)
 

@@ -145,7 +145,7 @@ def _measured_efficiency(machine: Machine, dtype: str) -> float:
         attention="flash",
     )
     ideal = estimate_seconds(config, request, machine, efficiency=1.0).step
-    with torch.random.fork_rng():  # the caller's random numbers stay as they were
+    with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay; weights are drawn on the CPU
         model = LlamaForCausalLM(config)
     model = model.to(device=machine.device, dtype=getattr(torch, dtype))
     tokens = torch.zeros(4, 128, dtype=torch.long, device=machine.device)

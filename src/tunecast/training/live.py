@@ -103,7 +103,9 @@ class LiveTrial:
         nats = norms = 0.0
         labels = 0
         first = self.step
-        with torch.random.fork_rng(), _neftune(self.model, self._pipeline.number("neftune_noise_alpha")):
+        device = torch.device(self._compute.device)
+        forked = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])  # no other GPU
+        with forked, _neftune(self.model, self._pipeline.number("neftune_noise_alpha")):
             self.model.train()
             while self.step < to_step:
                 step_nats, step_labels, norm = self._step()
