@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
@@ -14,3 +16,23 @@ def test_computes_in_its_type_whatever_the_weights_are(dtype: str) -> None:
     with compute.autocast():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == getattr(torch, dtype)
     assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+
+
+@pytest.fixture
+def as_before() -> Iterator[None]:
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.backends.cuda.enable_flash_sdp(True)
+    torch.backends.cuda.enable_mem_efficient_sdp(True)
+    torch.backends.cuda.enable_cudnn_sdp(True)
+
+
+@pytest.mark.usefixtures("as_before")
+@pytest.mark.parametrize(("device", "fused"), [("cpu", True), ("cuda:0", False)])
+def test_bit_equal_results_use_no_fused_attention_on_an_accelerator(device: str, fused: bool) -> None:
+    Compute(device, "float32", "decoder-only", 0).make_deterministic()
+    assert torch.are_deterministic_algorithms_enabled()
+    assert torch.backends.cuda.flash_sdp_enabled() is fused
+    assert torch.backends.cuda.mem_efficient_sdp_enabled() is fused
+    assert torch.backends.cuda.cudnn_sdp_enabled() is fused
+    assert torch.backends.cuda.math_sdp_enabled()

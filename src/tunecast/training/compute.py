@@ -46,6 +46,16 @@ class Compute:
             examples, architecture=self.architecture, pad_token_id=self.pad_token_id, device=self.device
         )
 
+    def make_deterministic(self) -> None:
+        """Let this process compute bit-equal results, which fused attention does not on an accelerator."""
+        import torch
+
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        if self.device.startswith("cuda"):
+            torch.backends.cuda.enable_flash_sdp(False)
+            torch.backends.cuda.enable_mem_efficient_sdp(False)
+            torch.backends.cuda.enable_cudnn_sdp(False)
+
     def free_memory(self) -> None:
         """Give back what the allocator holds but nobody uses, so that a smaller attempt finds room."""
         import gc

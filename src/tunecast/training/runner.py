@@ -69,7 +69,8 @@ class Runner:
         self._evaluator = Evaluator(self._compute)
         self._live: LiveTrial | None = None
         self._live_spec: TrialSpec | None = None
-        self._set_determinism()
+        if bench.deterministic:
+            self._compute.make_deterministic()
         self._base = self._load_base()
         self._clean = fingerprint(self._base)
 
@@ -189,12 +190,6 @@ class Runner:
             device=self.bench.device,
             trust_remote_code=self.bench.trust_remote_code,
         )
-
-    def _set_determinism(self) -> None:
-        if self.bench.deterministic:
-            import torch
-
-            torch.use_deterministic_algorithms(True, warn_only=True)
 
     def _base_model(self) -> Any:
         self.release()
