@@ -23,6 +23,15 @@ def test_task_is_laid_out(prepared: PreparedTask) -> None:
     assert bench.max_new_tokens >= max(example.label_tokens for example in bench.train)
 
 
+def test_answers_leave_half_of_the_context_to_the_prompt(settings: SessionSettings, tmp_path: Path) -> None:
+    rows = tiny.toy_rows(60)
+    for row in rows:
+        row["completion"] *= 12
+    found = prepare_task(replace(settings, data=str(tiny.write_jsonl(tmp_path / "a.jsonl", rows))), Silent())
+    assert found.bench.facts.context == 128
+    assert found.bench.max_new_tokens == 64
+
+
 def test_examples_to_generate_for_are_the_splits_own(prepared: PreparedTask) -> None:
     bench = prepared.bench
     assert len(bench.test_examples) == len(bench.test)

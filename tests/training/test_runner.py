@@ -93,6 +93,19 @@ def test_generates_for_a_metric(runner: Runner, task: Bench) -> None:
     assert scored.score.examples == len(task.test)
 
 
+def test_long_prompts_leave_room_for_the_answer(tiny_gpt2: Path) -> None:
+    task = workshop.bench(tiny_gpt2, rows=4)
+    assert task.facts.context == 128
+    long = tuple(
+        replace(example, turns=(replace(example.turns[0], content="red green " * 200), *example.turns[1:]))
+        for example in task.test_examples[:2]
+    )
+    own = replace(task, test_examples=long, max_new_tokens=24).open()
+    outputs = own.score(None, 0, "test", generate_limit=2).outputs
+    assert len(outputs) == 2
+    assert all("red green" in output.prompt for output in outputs)
+
+
 def test_saves_trial_and_base_with_their_tokenizer(runner: Runner, task: Bench, tmp_path: Path) -> None:
     trial = workshop.spec(task, workshop.pipeline(), tmp_path / "trial")
     (tmp_path / "best").mkdir()

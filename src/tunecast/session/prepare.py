@@ -102,7 +102,7 @@ def prepare_task(settings: SessionSettings, progress: Progress) -> PreparedTask:
         test_examples=_spread(dataset.test, settings.seed),
         validation_examples=_spread(dataset.validation, settings.seed),
         max_length=max_length,
-        max_new_tokens=_new_tokens(encoded["train"]),
+        max_new_tokens=_new_tokens(encoded["train"], facts.context),
         metric=settings.objective,
         deterministic=settings.deterministic,
         trust_remote_code=settings.trust_remote_code,
@@ -158,7 +158,8 @@ def _spread(examples: Sequence[Example], seed: int) -> tuple[Example, ...]:
     return tuple(examples[int(index)] for index in order)
 
 
-def _new_tokens(encoded: Sequence[EncodedExample]) -> int:
-    """Room for nearly every completion that was seen in training, and a half more."""
+def _new_tokens(encoded: Sequence[EncodedExample], context: int | None) -> int:
+    """Room for nearly every completion seen in training and a half more; half the context is the prompt's."""
     longest = float(np.quantile([example.label_tokens for example in encoded], 0.99))
-    return int(min(MOST_NEW_TOKENS, max(8, round(1.5 * longest))))
+    most = min(MOST_NEW_TOKENS, context // 2) if context else MOST_NEW_TOKENS
+    return int(min(most, max(8, round(1.5 * longest))))

@@ -284,13 +284,11 @@ class Runner:
 
         source = self.bench.test_examples if split == "test" else self.bench.validation_examples
         examples: tuple[Example, ...] = source[:limit]
+        facts, longest = self.bench.facts, self.bench.max_length
+        if facts.context and facts.architecture == "decoder-only":  # the answer needs positions too
+            longest = max(1, min(longest, facts.context - self.bench.max_new_tokens))
         prompts = [
-            encode_prompt(
-                example,
-                self._tokenizer,
-                max_length=self.bench.max_length,
-                architecture=self.bench.facts.architecture,
-            )
+            encode_prompt(example, self._tokenizer, max_length=longest, architecture=facts.architecture)
             for example in examples
         ]
         texts = generate(
