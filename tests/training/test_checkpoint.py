@@ -73,6 +73,34 @@ def test_latest_needs_state_and_weights(folder: CheckpointFolder) -> None:
         folder.read_weights(16)
 
 
+def damaged(file: Path, kind: str) -> None:
+    content = bytearray(file.read_bytes())
+    content[-1 if kind == "end" else 12] ^= 0xFF
+    file.write_bytes(content[:-3] if kind == "cut" else content)
+
+
+@pytest.mark.parametrize("file", ["weights", "state"])
+@pytest.mark.parametrize("kind", ["end", "header", "cut"])
+def test_a_damaged_checkpoint_is_not_whole(file: str, kind: str, folder: CheckpointFolder) -> None:
+    for step in (4, 8):
+        folder.write(WEIGHTS, STATE, position(step))
+    assert folder.is_whole(8)
+    damaged(folder.folder / f"{file}-8.safetensors", kind)
+    assert folder.is_whole(8) is folder.has_weights(8) is ((file, kind) == ("state", "end"))
+    folder.discard(8)
+    assert folder.latest(99) == 4
+    assert folder.is_whole(4)
+    assert not folder.is_whole(8)
+
+
+def test_weights_alone_are_trusted_when_they_open(folder: CheckpointFolder) -> None:
+    folder.write(WEIGHTS, STATE, position(4))
+    folder.keep_only(continue_from=[], weights_of=[4])
+    assert folder.has_weights(4)
+    damaged(folder.folder / "weights-4.safetensors", "cut")
+    assert not folder.has_weights(4)
+
+
 def test_keeps_only_what_is_needed(folder: CheckpointFolder) -> None:
     for step in (4, 8, 16):
         folder.write(WEIGHTS, STATE, position(step))

@@ -57,6 +57,26 @@ def test_a_lost_checkpoint_is_trained_anew(runner: Runner, task: Bench, tmp_path
     assert workshop.curve(workshop.run_trial(task.open(), trial, after=before[-2][0])) == before[-1:]
 
 
+@pytest.mark.parametrize("earlier", [True, False])
+def test_a_damaged_checkpoint_is_trained_anew(
+    earlier: bool, runner: Runner, task: Bench, tmp_path: Path
+) -> None:
+    trial = workshop.spec(task, workshop.pipeline(lora_dropout=0.1), tmp_path, epochs=2)
+    measured = workshop.run_trial(runner, trial)
+    before = workshop.curve(measured)
+    at = before[-2][0]
+    for step in [at] if earlier else [row[0] for row in before[:-1]]:
+        weights = tmp_path / f"weights-{step}.safetensors"
+        content = bytearray(weights.read_bytes())
+        content[-8:] = bytes(byte ^ 0x55 for byte in content[-8:])
+        weights.write_bytes(content)
+    own = task.open()
+    point = measured[-2].point
+    assert point is not None
+    assert own.score(trial, at, "subset").score == point.validation
+    assert workshop.curve(workshop.run_trial(own, trial, after=at)) == before[-1:]
+
+
 def test_scores_base_and_checkpoints(runner: Runner, task: Bench, tmp_path: Path) -> None:
     trial = workshop.spec(task, workshop.pipeline(), tmp_path)
     points = [one.point for one in workshop.run_trial(runner, trial)]

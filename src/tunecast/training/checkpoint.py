@@ -87,8 +87,29 @@ class CheckpointFolder:
         return max(usable, default=0)
 
     def has_weights(self, step: int) -> bool:
-        """Whether the weights of ``step`` are kept."""
-        return self._weights(step).is_file()
+        """Whether the weights of ``step`` are kept, and are what was written as far as can be told."""
+        if not self._weights(step).is_file():
+            return False
+        return self.is_whole(step) if self._state(step).is_file() else _opens(self._weights(step))
+
+    def is_whole(self, step: int) -> bool:
+        """Whether the state of ``step`` can be read and its weights are those that were written with it.
+
+        Raises:
+            OSError: They cannot be read, which does not mean that they are damaged.
+        """
+        from safetensors import SafetensorError
+
+        try:
+            _, position = self.read_state(step)
+            return _file_hash(self._weights(step)) == position.weights_hash
+        except (FileNotFoundError, SafetensorError, ValueError, TypeError, KeyError):
+            return False
+
+    def discard(self, step: int) -> None:
+        """Remove a checkpoint; there need not be one."""
+        for path in (self._state(step), self._weights(step)):
+            path.unlink(missing_ok=True)
 
     def read_weights(self, step: int) -> dict[str, Tensor]:
         """The trained tensors of ``step``.
@@ -140,6 +161,22 @@ class CheckpointFolder:
 
     def _state(self, step: int) -> Path:
         return self.folder / f"state-{step}.safetensors"
+
+
+def _opens(path: Path) -> bool:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt"):
+            return True
+    except SafetensorError:
+        return False
+
+
+def _file_hash(path: Path) -> str:
+    """The content's SHA-256, shortened."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
 
 
 def _staged(path: Path) -> Path:

@@ -207,7 +207,8 @@ class Runner:
         live = self._attached(spec)
         if from_step and spec.folder:
             folder = CheckpointFolder(Path(spec.folder))
-            start = folder.latest(from_step)
+            while (start := folder.latest(from_step)) and not folder.is_whole(start):
+                folder.discard(start)
             if start:
                 live.load(folder, start)
         if live.step < from_step:
