@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sessions import Finished, call_main
-from tunecast.cli.tune import as_result
+from tunecast.cli.tune import as_result, print_record
 from tunecast.store import Store
 
 
@@ -69,6 +69,19 @@ def test_complete_session_is_told_again(
         assert f"{score['loss']:.4f}"[:5] in out
 
 
+def test_paths_are_printed_as_they_are(
+    finished_session: Finished, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dataclasses import replace
+
+    from tunecast.api import read_record
+
+    session = json.loads((finished_session.folder / "session.json").read_text())
+    folder = "/somewhere/[bold]" + "long/" * 40
+    print_record(replace(read_record(session["record"]), output_dir=folder))
+    assert f"Report: {folder}/report.html\n" in capsys.readouterr().out
+
+
 def resolved(capsys: pytest.CaptureFixture[str], *flags: str) -> dict[str, Any]:
     code, out, err = call_main(capsys, "tune", *flags, "--dry-run")
     assert code == 0, err
@@ -94,13 +107,14 @@ def test_flags_override_the_file(
 ) -> None:
     (tmp_path / "tune.yaml").write_text(
         f"model: {tiny_llama}\ndata: {toy_data}\nbudget: 3m\nseed: 5\nmethods: [lora]\n"
-        "max-length: 96\nfix: {lora_r: 4, use_dora: true}\nrange: {learning_rate: [1e-4, 1e-3]}\n"
+        "max-length: 96\nfix: {lora_r: 4, use_dora: true, weight_decay: 1e-2}\n"
+        "range: {learning_rate: [1e-4, 1e-3]}\n"
     )
     flags = ("--config", str(tmp_path / "tune.yaml"), "--seed", "7", "--fix", "lora_r=8")
     found = resolved(capsys, *flags)["configuration"]
     assert (found["budget"], found["seed"], found["max_length"]) == ("3m", 7, 96)
     assert found["methods"] == ["lora"]
-    assert found["fixed"] == {"lora_r": 8, "use_dora": True}
+    assert found["fixed"] == {"lora_r": 8, "use_dora": True, "weight_decay": 0.01}
     assert found["ranges"] == {"learning_rate": [1e-4, 1e-3]}
 
 

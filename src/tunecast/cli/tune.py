@@ -122,8 +122,10 @@ def print_record(record: SessionRecord) -> None:
     """The comparison as a table."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=f"{record.task.dataset} on {record.task.model}: test scores")
+    title = f"{record.task.dataset} on {record.task.model}: test scores"
+    table = Table(title=Text(title, style="table.title"))
     metric = record.objective if record.objective != "loss" else ""
     for column in (
         "",
@@ -146,8 +148,12 @@ def print_record(record: SessionRecord) -> None:
         table.add_row(*row, style="bold green" if contender.name == record.winner else None)
     console = Console()
     console.print(table)
-    console.print(f"Winner: {record.winner.replace('_', '-')}. Model and card: {record.output_dir}/best")
-    console.print(f"Report: {record.output_dir}/report.html")
+    # Paths are for copying: as they are, on one line each.
+    for line in (
+        f"Winner: {record.winner.replace('_', '-')}. Model and card: {record.output_dir}/best",
+        f"Report: {record.output_dir}/report.html",
+    ):
+        console.print(line, markup=False, soft_wrap=True)
 
 
 def _interval(low: float | None, high: float | None) -> str:
@@ -222,17 +228,22 @@ def _read_config(path: Path) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigurationError(f"--config {path} cannot be read: {error.strerror}.") from None
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigurationError(
-            f"--config {path}, line {line}: this is not YAML: {error.problem}."
-        ) from None
-    except ValueError:
+    except UnicodeDecodeError:
         raise ConfigurationError(f"--config {path} is not a text file.") from None
+    except (yaml.YAMLError, ValueError) as error:  # a date such as 2026-13-45 is a ValueError
+        mark = getattr(error, "problem_mark", None)
+        place = f"{path}, line {mark.line + 1}" if mark else f"{path}"
+        raise ConfigurationError(f"--config {place}: this is not YAML: {_problem(error)}.") from None
     if not isinstance(content, dict):
         raise ConfigurationError(
             f"--config {path}: expected names and values, found {type(content).__name__}."
         )
+    for name in ("fix", "range", "fixed", "ranges"):
+        if not isinstance(content.get(name, {}), dict):
+            raise ConfigurationError(
+                f"--config {path}: {name} must be names with values, not {type(content[name]).__name__}.",
+                "Write it as fix: {lora_r: 16} or range: {learning_rate: [1e-5, 1e-3]}.",
+            )
     flags = {"fix": "fixed", "range": "ranges"}
     values = {flags.get(str(name), str(name).replace("-", "_")): value for name, value in content.items()}
     known = {item.name for item in fields(SessionSettings)}
@@ -241,6 +252,8 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise ConfigurationError(
             f"--config {path}: unknown {', '.join(unknown)}.", f"Known: {', '.join(sorted(known))}."
         )
+    if "fixed" in values:
+        values["fixed"] = {name: _value(value) for name, value in values["fixed"].items()}
     return values
 
 
@@ -251,7 +264,12 @@ def _fixed(text: str) -> tuple[str, Any]:
     name, separator, value = text.partition("=")
     if not separator or not name or not value:
         raise ConfigurationError(f"--fix {text!r} is not NAME=VALUE.", "Write it as --fix lora_r=16.")
-    return name, _number(value) if _number(value) is not None else yaml.safe_load(value)
+    try:
+        return name, number if (number := _number(value)) is not None else yaml.safe_load(value)
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigurationError(
+            f"--fix {text!r}: this is not a value: {_problem(error)}.", "Write it as --fix lora_r=16."
+        ) from None
 
 
 def _range(text: str) -> tuple[str, tuple[float, float]]:
@@ -263,6 +281,17 @@ def _range(text: str) -> tuple[str, tuple[float, float]]:
             f"--range {text!r} is not NAME=LOW:HIGH.", "Write it as --range learning_rate=1e-5:1e-3."
         )
     return name, (float(ends[0]), float(ends[1]))
+
+
+def _value(value: Any) -> Any:
+    """What YAML read, with numbers such as 1e-3, which it takes for strings, as numbers."""
+    number = _number(value) if isinstance(value, str) else None
+    return value if number is None else number
+
+
+def _problem(error: Exception) -> str:
+    """What is wrong with a piece of YAML, in one line."""
+    return str(getattr(error, "problem", None) or error).partition("\n")[0]
 
 
 def _number(text: str) -> int | float | None:
