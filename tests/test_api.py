@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 
 from sessions import Finished
 from tunecast import api
-from tunecast.errors import OutputError
+from tunecast.errors import ConfigurationError, OutputError
 from tunecast.progress import Silent
 from tunecast.records import Outcome, Run, SessionRecord
 from tunecast.session.prepare import prepare_task
@@ -228,3 +229,66 @@ def test_record_is_read_back_as_written(expert_only: Tuned) -> None:
     assert api.read_record(json.loads(json.dumps(asdict(record)))) == record
     with pytest.raises(OutputError, match="cannot read"):
         api.read_record({"id": "of another version"})
+
+
+def begun(folder: Path, settings: SessionSettings) -> None:
+    """A session that has only just begun."""
+    folder.mkdir()
+    state = {"id": "0", "configuration": settings.as_json(), "dataset_fingerprint": "of other rows"}
+    (folder / "session.json").write_text(json.dumps(state))
+
+
+@pytest.mark.parametrize(
+    ("changed", "flag"),
+    [
+        ({"store": "sqlite:///elsewhere.sqlite"}, "--store"),
+        ({"fixed": {"lora_r": 8}}, r"--fix\."),
+        ({"ranges": {"learning_rate": (1e-5, 1e-4)}}, r"--range\."),
+        ({"threads": 2}, "--threads"),
+        ({"threads": None, "workers": 2}, "--workers"),
+    ],
+)
+def test_a_session_goes_on_as_it_began(tmp_path: Path, changed: dict[str, Any], flag: str) -> None:
+    settings = SessionSettings("model", "data", output_dir=str(tmp_path / "out"), threads=1)
+    begun(tmp_path / "out", settings)
+    with pytest.raises(ConfigurationError, match=flag):
+        api.tune(replace(settings, **changed), resume=True)
+
+
+def test_a_session_may_go_on_with_other_workers(tiny_llama: Path, toy_data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    settings = SessionSettings(str(tiny_llama), str(toy_data), output_dir=str(folder), threads=1)
+    begun(folder, settings)
+    with pytest.raises(ConfigurationError, match="not what the session began with"):  # the data, that is
+        api.tune(replace(settings, workers=2, keep_gb=1), resume=True)
+
+
+def test_a_folder_that_cannot_be_copied_is_a_disk_that_takes_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def copying(*_: Any) -> None:
+        raise shutil.Error([("a", "b", "[Errno 28] No space left on device: 'b'")])
+
+    monkeypatch.setattr(api, "_tune_in", copying)
+    with pytest.raises(OutputError, match="No space left"):
+        api.tune(SessionSettings("model", "data", output_dir=str(tmp_path / "out")))
+
+
+@pytest.mark.parametrize(("body", "complaint"), [("1 / 0", "ZeroDivisionError"), ("'good'", "failed")])
+def test_a_broken_metric_is_refused_before_anything_runs(
+    tiny_llama: Path,
+    toy_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    body: str,
+    complaint: str,
+) -> None:
+    name = f"metric_{complaint.lower()}"
+    (tmp_path / f"{name}.py").write_text(f"def value(predictions, references): return {body}")
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = SessionSettings(
+        str(tiny_llama), str(toy_data), output_dir=str(tmp_path / "out"), objective=f"{name}:value", threads=1
+    )
+    with pytest.raises(ConfigurationError, match=complaint):
+        api.tune(settings)
+    assert not (tmp_path / "out").exists()

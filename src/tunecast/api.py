@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunecast.errors import ConfigurationError, OutputError
 from tunecast.progress import Progress, Silent
@@ -17,9 +18,16 @@ from tunecast.session.folder import STORE_FILE, OutputFolder, disk_error
 from tunecast.session.settings import SessionSettings
 from tunecast.session.trace import start_trace
 
+if TYPE_CHECKING:
+    from tunecast.session.prepare import PreparedTask
+
 __all__ = ["resolve", "tune"]
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+FLAGS = {"fixed": "fix", "ranges": "range"}
+"""Flags of settings that are not called like them."""
+TRIAL_EXAMPLES = 8
+"""References on which a function of the user's is tried; a correlation needs more than one."""
 
 
 def tune(
@@ -49,6 +57,8 @@ def tune(
     try:
         return _tune_in(folder, settings, resume, progress)
     except OSError as error:
+        if isinstance(error, shutil.Error):  # of a whole folder: it has no number, but a line for each file
+            raise disk_error(folder.path, _first_reason(error)) from error
         if error.errno in DISK_ERRORS:
             raise disk_error(folder.path, str(error)) from error
         raise
@@ -71,6 +81,7 @@ def resolve(settings: SessionSettings) -> dict[str, Any]:
     get_strategy(settings.strategy)
     _check_objective(settings.objective)
     prepared = prepare_task(settings, Silent())
+    _try_objective(settings.objective, prepared)
     bench = prepared.bench
     expert = candidate_pipelines(settings, bench.facts)[0]
     space = pipeline_space(bench.facts, settings.restrictions, seed=settings.seed)
@@ -115,6 +126,7 @@ def _tune_in(
     from tunecast.store import Store
 
     prepared = prepare_task(settings, progress)
+    _try_objective(settings.objective, prepared)
     for warning in prepared.warnings:
         progress.log(f"Note: {warning}")
     if state is None:
@@ -187,14 +199,37 @@ def _check_objective(objective: str) -> None:
         get_metric(objective)
 
 
+def _try_objective(objective: str, prepared: PreparedTask) -> None:
+    """Call the user's own metric once, on references of this data, before anything is spent on it.
+
+    Raises:
+        ConfigurationError: The function fails, or gives no score.
+    """
+    if ":" in objective:
+        from tunecast.data.examples import reference
+        from tunecast.training.metrics import get_metric
+
+        texts = [reference(example) for example in prepared.bench.validation_examples[:TRIAL_EXAMPLES]]
+        get_metric(objective).score(texts, texts)
+
+
+def _first_reason(error: shutil.Error) -> str:
+    """Why the first file could not be copied; the error holds (source, target, reason) of each."""
+    first = error.args[0][0] if isinstance(error.args[0], list) and error.args[0] else error
+    return str(first[2] if isinstance(first, tuple) else first)
+
+
 def _check_same(before: Mapping[str, Any], settings: SessionSettings) -> None:
     """A session goes on only with the configuration it began with."""
     now = settings.as_json()
-    # Where things lie may change; what is computed may not.
-    free = {"output_dir", "store", "keep_gb"}
+    # What is computed may not change, nor the store, without which the points that are in it would be lost.
+    free = {"output_dir", "keep_gb"}
+    # The threads decide the last bits of every result, and follow from the workers unless they are given.
+    if settings.threads is not None:
+        free.add("workers")
     changed = [name for name in now if name not in free and now[name] != before.get(name)]
     if changed:
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in changed)
+        flags = ", ".join(f"--{FLAGS.get(name, name.replace('_', '-'))}" for name in changed)
         raise ConfigurationError(
             f"--resume: the session began with other values of {flags}.",
             "Give the same values as before, or choose another --output-dir.",

@@ -55,6 +55,16 @@ def test_everything_is_on_disk(finished_session: Finished) -> None:
         assert json.loads((folder / "best" / "pipeline.json").read_text())["method"] == chosen.pipeline.method
 
 
+def test_what_is_passed_on_does_not_tell_where_things_lay(finished_session: Finished) -> None:
+    configuration = json.loads((finished_session.folder / "session.json").read_text())["configuration"]
+    for name in ("report.html", "best/README.md"):
+        file = finished_session.folder / name
+        text = file.read_text(encoding="utf-8") if file.exists() else ""
+        assert str(finished_session.folder) not in text
+        assert f'"{configuration["model"]}' not in text
+        assert f'"{configuration["data"]}' not in text
+
+
 def test_complete_session_is_told_again(
     finished_session: Finished, capsys: pytest.CaptureFixture[str]
 ) -> None:

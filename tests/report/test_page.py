@@ -80,6 +80,24 @@ def test_text_from_users_is_escaped_everywhere(tmp_path: Path, hostile: str) -> 
     assert len(re.findall(r"<script>", page)) == 2
 
 
+def test_where_things_lie_is_not_told(tmp_path: Path) -> None:
+    record, runs = full_session()
+    places = {
+        "model": f"{tmp_path}/base",
+        "data": f"{tmp_path}/rows.jsonl",
+        "output_dir": str(tmp_path / "o"),
+    }
+    configuration = {**places, "store": "postgresql://me:secret@host/shared", "seed": 3}
+    page = written(tmp_path, dataclasses.replace(record, configuration=configuration), runs)
+    assert str(tmp_path) not in page
+    assert "secret" not in page
+    for name in ("base", "rows.jsonl", "shared"):
+        assert f"&#34;{name}&#34;" in page
+    assert "org/base" in written(
+        tmp_path, dataclasses.replace(record, configuration={"model": "org/base"}), runs
+    )
+
+
 def test_old_report_is_replaced(tmp_path: Path) -> None:
     record, runs = full_session()
     (tmp_path / "out").mkdir()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import pytest
-from trial_tables import Trial, history
 
+from trial_tables import Trial, history
 from tunecast.records import Outcome
 from tunecast.search import rung
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 
 import pytest
-from trial_tables import Trial, history
 
+from trial_tables import Trial, history
 from tunecast.errors import ConfigurationError
 from tunecast.records import Outcome
 from tunecast.search import STRATEGIES, Remaining, get_strategy

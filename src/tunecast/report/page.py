@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from tunecast.records import Run, SessionRecord
-from tunecast.report.loading import delivery
+from tunecast.report.loading import HUB_ID, delivery
 from tunecast.report.tables import (
     comparison_table,
     contender_pipelines,
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ["write_report"]
 
+OWN_LOCATIONS = ("output_dir", "store")
+LOCATIONS = ("model", "data", *OWN_LOCATIONS)
+"""Settings that name a place; the last two are never on a hub."""
 SAMPLED = "At most {} of {:,} trials are drawn: the best, and an even sample of the rest."
 
 
@@ -83,7 +87,7 @@ def _values(record: SessionRecord, runs: Sequence[Run]) -> dict[str, Any]:
         "data": data_facts(runs[0]) if runs else {},
         "hardware": hardware_facts(runs[0].machine) if runs else {},
         "versions": version_facts(record),
-        "configuration": pretty_json(record.configuration),
+        "configuration": pretty_json(_without_paths(record.configuration)),
         "loading": _loading_code(record, runs),
         # Hashes admit exactly these two scripts: even text that escaped our escaping could not run.
         "policy": Markup(_policy(scripts)),
@@ -138,6 +142,20 @@ def _loading_code(record: SessionRecord, runs: Sequence[Run]) -> str:
     best = Path(record.output_dir) / "best"
     base_model = str(record.configuration.get("model", record.task.model))
     return delivery(winner.pipeline, run, base_model, best).code("best")
+
+
+def _without_paths(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration with bare names for paths, and without a store's address and password.
+
+    A report is passed on; where things lie on the user's machine is nobody else's business. A hub id stays.
+    """
+    shown = dict(configuration)
+    for name in LOCATIONS:
+        value = shown.get(name)
+        if isinstance(value, str) and (name in OWN_LOCATIONS or not HUB_ID.fullmatch(value)):
+            url = urlsplit(value)
+            shown[name] = PurePath(url.path).name or url.scheme if name == "store" else PurePath(value).name
+    return shown
 
 
 def _policy(scripts: Sequence[str]) -> str:
