@@ -326,7 +326,8 @@ class Run:
         curve: The points, in order of ``step``.
         outcome: How the trial stands.
         error: Why it ended early, None where it did not.
-        validation: Score of the last point on the full validation set, None until measured.
+        validation: Score of the last point on all validation examples that the session uses, None until
+            measured.
         test: Score on the test split, None until measured.
         extra: Raw facts for which there is no field yet, as JSON.
     """

@@ -13,7 +13,7 @@ import pytest
 import workplaces
 from tunecast.errors import ModelError
 from tunecast.session import executor as executor_module
-from tunecast.session.executor import Crash, LocalExecutor
+from tunecast.session.executor import Crash, LocalExecutor, own_accelerator
 from tunecast.session.requests import Broken
 from workplaces import Desk, Do, Locked
 
@@ -118,3 +118,12 @@ def test_workers_that_always_die_are_reported(tmp_path: Path, monkeypatch: pytes
         pytest.raises(ModelError, match="killed by SIGKILL, 2 times in a row"),
     ):
         running.ready()
+
+
+def test_slots_take_the_accelerators_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    chosen = [own_accelerator("cuda", slot).get("CUDA_VISIBLE_DEVICES") for slot in range(3)]
+    assert chosen == ["2", "5", "2"]
+    assert own_accelerator("cuda:1", 1) == own_accelerator("cpu", 1) == {}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
+    assert own_accelerator("cuda", 1) == {}

@@ -164,12 +164,22 @@ def test_a_trial_that_cannot_begin_leaves_nothing_behind(broken: Pipeline, task:
     own = task.open()
     failed = workshop.run_trial(own, workshop.spec(task, broken, run="broken"))
     assert [one.outcome for one in failed] == [Outcome.FAILED]
-    assert own.reloads == 1
     trial = workshop.spec(task, workshop.pipeline("full"))
     expected = workshop.curve(workshop.run_trial(task.open(), trial))
     assert workshop.curve(workshop.run_trial(own, trial)) == expected
     own.release()
     assert own.reloads == 1
+
+
+def test_a_worker_that_lost_its_base_model_leaves(tiny_llama: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_llama, tmp_path / "model")
+    task = workshop.bench(tmp_path / "model")
+    own = task.open()
+    shutil.rmtree(tmp_path / "model")
+    failed = workshop.run_trial(own, workshop.spec(task, workshop.pipeline(target_modules="nowhere")))
+    assert [one.outcome for one in failed] == [Outcome.FAILED], "what broke the trial is still its outcome"
+    with pytest.raises(SystemExit, match="cannot be loaded again"):
+        own.score(None, 0, "subset")
 
 
 @pytest.mark.parametrize("variant", ["lora", "full"])

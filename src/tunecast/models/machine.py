@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SecondsClock",
+    "accelerator_count",
     "current_versions",
     "find_device",
     "load_average",
@@ -171,6 +172,13 @@ def seconds_clock(device: str) -> SecondsClock:
 
 def _is_cpu(device: str) -> bool:
     return device.split(":")[0] == "cpu"
+
+
+def accelerator_count() -> int:
+    """Number of CUDA devices that this process may use."""
+    import torch
+
+    return torch.cuda.device_count()
 
 
 def find_device(name: str) -> torch.device:

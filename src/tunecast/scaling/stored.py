@@ -68,6 +68,6 @@ def _row(run: Run) -> Row:
 
 
 def _loss(run: Run) -> float:
-    """Loss on the full validation set where it was measured, else on the subset."""
+    """Loss on all validation examples where it was measured, else on the subset."""
     score = run.validation or run.curve[-1].validation
     return score.loss

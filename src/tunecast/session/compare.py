@@ -81,6 +81,9 @@ def compare(
         The session's record; ``best/`` holds the winner.
     """
     judge = Judge(settings.objective)
+    warnings = trials.warnings()
+    for warning in warnings:
+        progress.log(f"Note: {warning}")
     base = _Finalist("zero_shot", zero_shot, None, 0)
     incumbent = _choose_incumbent(trials, judge, ask, progress) or base
     contenders = [base]
@@ -114,7 +117,7 @@ def compare(
         winner=winner.name,
         incumbent_loss=best_point.validation.loss,
         samples=_samples(scored["zero_shot"], scored[winner.name]),
-        warnings=prepared.warnings,
+        warnings=(*prepared.warnings, *warnings),
         output_dir=str(folder.path),
         configuration=settings.as_json(),
         versions=zero_shot.versions,
@@ -122,7 +125,8 @@ def compare(
 
 
 def _choose_incumbent(trials: Trials, judge: Judge, ask: Ask, progress: Progress) -> _Finalist | None:
-    """The best of the few leading checkpoints on the whole validation set, None where nothing was trained.
+    """The best of the few leading checkpoints on all validation examples that the session uses, None where
+    nothing was trained.
 
     Points were scored on a small subset; more examples keep the luckiest from winning.
     """

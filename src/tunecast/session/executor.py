@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
 from tunecast.errors import ModelError
+from tunecast.models.machine import accelerator_count
 from tunecast.session.requests import Broken, Ready
 
 __all__ = ["Crash", "Job", "LocalExecutor", "Workplace"]
@@ -71,6 +72,15 @@ class Crash:
         return f"the worker ended with exit code {self.exit_code}"
 
 
+def own_accelerator(device: str, slot: int) -> dict[str, str]:
+    """The environment that gives a slot an accelerator of its own, in turn, where ``cuda`` names several."""
+    if device != "cuda":
+        return {}
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    visible = named.split(",") if named else [str(number) for number in range(accelerator_count())]
+    return {"CUDA_VISIBLE_DEVICES": visible[slot % len(visible)]} if len(visible) > 1 else {}
+
+
 class LocalExecutor:
     """Worker processes on this machine, one per slot.
 
@@ -85,7 +95,7 @@ class LocalExecutor:
         self._bench = bench
         self._inherited = tuple(inherited)
         self._setup: list[Job] = []
-        self._workers = [self._start() for _ in range(workers)]
+        self._workers = [self._start(slot) for slot in range(workers)]
         self._busy: set[int] = set()
 
     def __enter__(self) -> LocalExecutor:
@@ -159,12 +169,12 @@ class LocalExecutor:
         for worker in self._workers:
             worker.ended(deadline)
 
-    def _start(self) -> _Worker:
-        return _Worker(self._bench, self._inherited)
+    def _start(self, slot: int) -> _Worker:
+        return _Worker(self._bench, self._inherited, own_accelerator(self._bench.device, slot))
 
     def _restart(self, slot: int) -> Crash:
         crash = Crash(self._workers[slot].stop())
-        self._workers[slot] = self._start()
+        self._workers[slot] = self._start(slot)
         self._made_ready(slot)
         return crash
 
@@ -180,7 +190,7 @@ class LocalExecutor:
                 return ready
             except (EOFError, BrokenPipeError, ConnectionResetError):
                 crash = Crash(worker.stop())
-                self._workers[slot] = self._start()
+                self._workers[slot] = self._start(slot)
         raise ModelError(
             f"The base model cannot be loaded: {crash.text}, {STARTS} times in a row.",
             "Check the model and the free memory.",
@@ -190,12 +200,13 @@ class LocalExecutor:
 class _Worker:
     """One child process and the connection to it."""
 
-    def __init__(self, bench: Workplace, inherited: tuple[int, ...]) -> None:
+    def __init__(self, bench: Workplace, inherited: tuple[int, ...], accelerator: dict[str, str]) -> None:
         ours, theirs = socket.socketpair()
         environment = {
             "GOMP_SPINCOUNT": SPINS,
             "CUBLAS_WORKSPACE_CONFIG": CUBLAS_WORKSPACE,
             **os.environ,
+            **accelerator,
             "OMP_NUM_THREADS": str(bench.threads),
             "TOKENIZERS_PARALLELISM": "false",
         }

@@ -329,7 +329,7 @@ class Session:
         if measured.point is not None:
             training = measured.point.training.wall
             other = time.monotonic() - self._submitted[slot] - training
-            if measured.validation is not None:  # the whole validation set is scored once per trial
+            if measured.validation is not None:  # all validation examples are scored once per trial
                 other -= measured.point.evaluation.wall
             method = trial.spec.pipeline.method
             self._pace.learn(method, measured.point.tokens_seen - before, training, other)

@@ -146,6 +146,21 @@ class Trials:
         """Trials into which any budget went."""
         return [trial for trial in self._all if trial.run is not None or trial.running]
 
+    def warnings(self) -> list[str]:
+        """What a reader of the comparison must know of trials that did not end, one sentence each."""
+        warnings = []
+        expert = self._all[0]
+        if expert.outcome.is_failure:
+            warnings.append(f"The expert pipeline did not reach its end: {_ending(expert)}.")
+        elif expert.outcome is not Outcome.COMPLETED:
+            share = expert.curve[-1].share if expert.curve else 0.0
+            warnings.append(f"The budget brought the expert pipeline to only {share:.0%} of its full length.")
+        broken = [t for t in self.started if t.outcome in (Outcome.FAILED, Outcome.OUT_OF_MEMORY)]
+        if broken and broken != [expert]:
+            count = f"{len(broken)} of {len(self.started)} trials"
+            warnings.append(f"{count} broke down; the first one: {_ending(broken[0])}.")
+        return warnings
+
     def restore(self) -> None:
         """Take up the committed points of an earlier process of this session."""
         known = {run.id: run for run in self._store.runs(session=self._session)}
@@ -272,6 +287,13 @@ class Trials:
             total_steps=0 if trial.spec.pipeline == ZERO_SHOT else trial.plan.total_steps,
             trainable_parameters=trainable_parameters,
         )
+
+
+def _ending(trial: Trial) -> str:
+    """How a trial ended, and why."""
+    error = trial.run.error if trial.run else None
+    outcome = trial.outcome.value.replace("_", " ")
+    return f"{outcome} ({error.kind}: {' '.join(error.text.split())})" if error else outcome
 
 
 def _counted(trial: Trial) -> int:

@@ -51,8 +51,6 @@ def _loaded(bench: Any, started: float) -> tuple[Any, Ready]:
 
     from tunecast.models.machine import current_versions, measure_machine
 
-    # What libraries plan to change is for their users to read, and these are not the user's lines.
-    warnings.filterwarnings("ignore", category=FutureWarning)
     torch.set_num_threads(bench.threads)
     runner = bench.open()
     machine = measure_machine(bench.device, bench.threads)

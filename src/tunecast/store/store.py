@@ -156,7 +156,7 @@ class Store:
         self._update(run_id, {"outcome": Outcome(outcome).value, **error_row(error)})
 
     def set_scores(self, run_id: str, *, validation: Score | None = None, test: Score | None = None) -> None:
-        """Set the score on the full validation set, on the test split, or both; None leaves what is there.
+        """Set the score on all validation examples, on the test split, or both; None leaves what is there.
 
         Raises:
             StoreError: There is no such run, or the store cannot be written.

@@ -35,7 +35,7 @@ class Measurement:
         point: The new point; None where the trial failed before it could be measured.
         outcome: ``paused``, ``completed``, or why the trial ended.
         error: Why it ended early, None where it did not.
-        validation: Score of the complete validation set, at the last point only.
+        validation: Score of all validation examples that the session uses, at the last point only.
         trainable_parameters: Number of trained parameters.
     """
 
@@ -98,7 +98,7 @@ class Runner:
             measured = Measurement(spec.run, None, outcome, record)
         trainable = self._live.trainable_parameters if self._live else 0
         if measured.outcome.is_failure:
-            self.release()
+            self._take_off()
         return replace(measured, trainable_parameters=trainable)
 
     def score(
@@ -163,7 +163,21 @@ class Runner:
         return statistics.median(rates[1:] or rates)
 
     def release(self) -> None:
-        """Take the live trial off the base; a base that is not as it was loaded is loaded again."""
+        """Take the live trial off the base; a base that is not as it was loaded is loaded again.
+
+        Raises:
+            SystemExit: It cannot be loaded, as on an accelerator that failed for good; a new process may.
+        """
+        self._take_off()
+        if self._base is None:
+            try:
+                self._base = self._load_base()
+            except Exception as error:
+                raise SystemExit(f"The base model cannot be loaded again: {error}") from error
+            self.reloads += 1
+
+    def _take_off(self) -> None:
+        """End the live trial; a base that it leaves unclean is given up."""
         if self._live is None and self._base is not None:
             return
         if self._live is not None and self._live_spec is not None:
@@ -177,9 +191,6 @@ class Runner:
             if not clean:
                 self._base = None
         self._compute.free_memory()
-        if self._base is None:
-            self._base = self._load_base()
-            self.reloads += 1
 
     def _load_base(self) -> Any:
         import torch
