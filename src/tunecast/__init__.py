@@ -10,14 +10,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tunecast.api import tune
+    from tunecast.api import evaluate, tune
     from tunecast.session.settings import SessionSettings
 
-__all__ = ["SessionSettings", "__version__", "tune"]
+__all__ = ["SessionSettings", "__version__", "evaluate", "tune"]
 
 __version__ = "0.1.0"
 
-_HOMES = {"tune": "tunecast.api", "SessionSettings": "tunecast.session.settings"}
+_HOMES = {"evaluate": "tunecast.api", "tune": "tunecast.api", "SessionSettings": "tunecast.session.settings"}
 
 
 def __getattr__(name: str) -> Any:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunecast.errors import ConfigurationError, OutputError
 from tunecast.progress import Progress, Silent
-from tunecast.records import SessionRecord, stable_hash
+from tunecast.records import Evaluation, SessionRecord, stable_hash
 from tunecast.session.budget import Budget
 from tunecast.session.folder import STORE_FILE, OutputFolder, disk_error
 from tunecast.session.settings import SessionSettings
@@ -21,7 +21,7 @@ from tunecast.session.trace import start_trace
 if TYPE_CHECKING:
     from tunecast.session.prepare import PreparedTask
 
-__all__ = ["resolve", "tune"]
+__all__ = ["evaluate", "resolve", "tune"]
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 FLAGS = {"fixed": "fix", "ranges": "range"}
@@ -64,6 +64,24 @@ def tune(
         raise
     finally:
         folder.close()
+
+
+def evaluate(
+    settings: SessionSettings,
+    *,
+    adapter: str = "",
+    split: str = "test",
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Score a model on a dataset; see :func:`tunecast.session.evaluation.evaluate`.
+
+    Raises:
+        UserError: Whatever the user can mend, with what to do next.
+    """
+    from tunecast.session.evaluation import evaluate as score
+
+    _check_objective(settings.objective)
+    return score(settings, adapter, split, progress or Silent())
 
 
 def resolve(settings: SessionSettings) -> dict[str, Any]:

@@ -394,6 +394,27 @@ class SampleOutput:
 
 
 @dataclass(frozen=True)
+class Evaluation:
+    """How good a model is on a dataset, as ``tunecast evaluate`` prints it.
+
+    Args:
+        model: The base model, as the user named it.
+        adapter: Folder of the adapter on it, empty for none.
+        dataset: The dataset's name.
+        split: ``test`` or ``validation``.
+        score: Loss and metric with their intervals.
+        warnings: What the user should know, one sentence each.
+    """
+
+    model: str
+    adapter: str
+    dataset: str
+    split: str
+    score: Score
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class SessionRecord:
     """The outcome of one tuning session: what its report, its card and ``--json`` show.
 

@@ -65,6 +65,7 @@ class Bench:
         metric: Name of the task's metric, ``loss`` for none.
         deterministic: Whether the accelerator must compute bit-equal results.
         trust_remote_code: Whether code that comes with the model may run.
+        adapter: Folder of a trained adapter to put on the base model, empty for none.
     """
 
     model: ResolvedModel
@@ -83,6 +84,7 @@ class Bench:
     metric: str = "loss"
     deterministic: bool = False
     trust_remote_code: bool = False
+    adapter: str = ""
 
     def open(self) -> Runner:
         """Load the base model, in the process that will train it."""

@@ -195,12 +195,17 @@ class Runner:
     def _load_base(self) -> Any:
         import torch
 
-        return load_model(
+        model = load_model(
             self.bench.model,
             dtype=getattr(torch, self.bench.dtype),
             device=self.bench.device,
             trust_remote_code=self.bench.trust_remote_code,
         )
+        if not self.bench.adapter:
+            return model
+        from peft import PeftModel
+
+        return PeftModel.from_pretrained(model, self.bench.adapter).eval()
 
     def _base_model(self) -> Any:
         self.release()

@@ -1,0 +1,77 @@
+"""``tunecast evaluate``: what a session delivered scores as the session said."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from sessions import Finished, call_main, finish
+
+THE_SAME = 2e-3
+"""Nats by which a delivered model may differ from the live one: its weights were rounded for the disk."""
+
+
+@pytest.fixture(scope="module")
+def with_adapter(tiny_llama: Path, toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    folder = tmp_path_factory.mktemp("adapter") / "out"
+    flags = ("--strategy", "fixed-expert", "--fix", "learning_rate=0.01")
+    return finish(folder, tiny_llama, toy_data, *flags)
+
+
+def evaluated(capsys: pytest.CaptureFixture[str], *flags: str) -> dict[str, object]:
+    code, out, err = call_main(capsys, "evaluate", *flags, "--device", "cpu", "--json")
+    assert code == 0, err
+    found: dict[str, object] = json.loads(out)
+    return found
+
+
+def test_base_model_and_winner_score_as_the_session_said(
+    with_adapter: Finished, tiny_llama: Path, toy_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    best = with_adapter.folder / "best"
+    said = with_adapter.result["test"]
+    assert with_adapter.result["winner"] != "zero_shot"
+    base = evaluated(capsys, "--model", str(tiny_llama), "--data", str(toy_data))
+    assert base["score"]["loss"] == pytest.approx(said["zero_shot"]["loss"], abs=1e-5)
+    assert base["score"]["loss_low"] < base["score"]["loss"] < base["score"]["loss_high"]
+    winner = said[with_adapter.result["winner"]]["loss"]
+    named = evaluated(capsys, "--model", str(tiny_llama), "--adapter", str(best), "--data", str(toy_data))
+    assert named["score"]["loss"] == pytest.approx(winner, abs=THE_SAME)
+    found = evaluated(capsys, "--model", str(best), "--data", str(toy_data))
+    assert (found["model"], found["adapter"]) == (str(tiny_llama), str(best))
+    assert found["score"] == named["score"]
+
+
+def test_a_metric_and_the_other_split(
+    with_adapter: Finished, toy_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    best = str(with_adapter.folder / "best")
+    code, out, err = call_main(
+        capsys, "evaluate", "--model", best, "--data", str(toy_data), "--split", "validation",
+        "--objective", "token_f1",
+    )  # fmt: skip
+    assert code == 0, err
+    assert "validation examples" in out
+    assert "nats per label token (95% interval" in out
+    assert "token_f1 " in out
+
+
+def test_mistakes_are_told(
+    with_adapter: Finished,
+    tiny_llama: Path,
+    toy_data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model = ("evaluate", "--model", str(tiny_llama), "--data", str(toy_data))
+    code, _, err = call_main(capsys, *model, "--adapter", str(tmp_path))
+    assert (code, "adapter_config.json" in err) == (2, True)
+    code, _, err = call_main(capsys, *model, "--split", "dev")
+    assert (code, "test or validation" in err) == (2, True)
+    shutil.copytree(with_adapter.folder / "best", tmp_path / "broken")
+    (tmp_path / "broken" / "adapter_model.safetensors").write_bytes(b"half")
+    code, _, err = call_main(capsys, *model, "--adapter", str(tmp_path / "broken"))
+    assert (code, "cannot be loaded" in err) == (2, True)
