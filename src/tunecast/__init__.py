@@ -10,14 +10,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tunecast.api import evaluate, tune
+    from tunecast.api import evaluate, train, tune
     from tunecast.session.settings import SessionSettings
 
-__all__ = ["SessionSettings", "__version__", "evaluate", "tune"]
+__all__ = ["SessionSettings", "__version__", "evaluate", "train", "tune"]
 
 __version__ = "0.1.0"
 
-_HOMES = {"evaluate": "tunecast.api", "tune": "tunecast.api", "SessionSettings": "tunecast.session.settings"}
+_HOMES = {
+    "SessionSettings": "tunecast.session.settings",
+    "evaluate": "tunecast.api",
+    "train": "tunecast.api",
+    "tune": "tunecast.api",
+}
 
 
 def __getattr__(name: str) -> Any:

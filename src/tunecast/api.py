@@ -6,13 +6,13 @@ import errno
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunecast.errors import ConfigurationError, OutputError
 from tunecast.progress import Progress, Silent
-from tunecast.records import Evaluation, SessionRecord, stable_hash
+from tunecast.records import Evaluation, Pipeline, SessionRecord, stable_hash
 from tunecast.session.budget import Budget
 from tunecast.session.folder import STORE_FILE, OutputFolder, disk_error
 from tunecast.session.settings import SessionSettings
@@ -21,7 +21,7 @@ from tunecast.session.trace import start_trace
 if TYPE_CHECKING:
     from tunecast.session.prepare import PreparedTask
 
-__all__ = ["evaluate", "resolve", "tune"]
+__all__ = ["evaluate", "resolve", "train", "tune"]
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 FLAGS = {"fixed": "fix", "ranges": "range"}
@@ -64,6 +64,40 @@ def tune(
         raise
     finally:
         folder.close()
+
+
+def train(
+    settings: SessionSettings,
+    pipeline: Pipeline,
+    *,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> SessionRecord:
+    """Train one pipeline for ``settings.epochs``, deliver its best checkpoint, compare it with zero-shot.
+
+    Args:
+        settings: As for :func:`tune`; its budget, strategy and restrictions are not looked at.
+        pipeline: Method and hyperparameters; those that are missing get their default.
+        resume: Continue the training in the output folder.
+        progress: Told how far it is; None is silent.
+
+    Returns:
+        As :func:`tune`, with zero-shot and the trained model as contenders.
+
+    Raises:
+        UserError: Whatever the user can mend, with what to do next.
+    """
+    from tunecast.search import GIVEN
+
+    alone = replace(
+        settings,
+        strategy=GIVEN,
+        budget="1-trials",
+        methods=(pipeline.method,),
+        fixed=pipeline.hyperparameters,
+        ranges={},
+    )
+    return tune(alone, resume=resume, progress=progress)
 
 
 def evaluate(

@@ -144,13 +144,13 @@ def test_tokens_count_when_a_step_begins_and_when_it_fails(trials: Trials) -> No
 
 def test_what_did_not_end_is_told(trials: Trials) -> None:
     advance(trials, 0, 4.0)
-    assert trials.warnings() == [
+    assert trials.warnings("expert") == [
         f"The budget brought the expert pipeline to only {trials[0].curve[-1].share:.0%} of its full length."
     ]
     advance(trials, 1, 5.0)
     for index, kind in enumerate((Outcome.DIVERGED, Outcome.FAILED)):
         trials.fail(index, kind, RunError("OddError", "two\nlines"), SURROUNDINGS, 3.0)
-    assert trials.warnings() == [
+    assert trials.warnings("expert") == [
         "The expert pipeline did not reach its end: diverged (OddError: two lines).",
         "1 of 2 trials broke down; the first one: failed (OddError: two lines).",
     ]
@@ -158,7 +158,7 @@ def test_what_did_not_end_is_told(trials: Trials) -> None:
 
 def test_a_completed_expert_needs_no_word(trials: Trials) -> None:
     advance(trials, 0, 4.0, Outcome.COMPLETED)
-    assert trials.warnings() == []
+    assert trials.warnings("expert") == []
 
 
 def test_a_loss_that_is_no_number_is_never_best(trials: Trials) -> None:

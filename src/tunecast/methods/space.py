@@ -85,6 +85,8 @@ def expert_pipeline(model: ModelFacts, restrictions: Restrictions | None = None)
         usual = values.get(name)
         if usual is not None and _is_number(usual):
             values[name] = type(usual)(min(max(usual, low), high))
+    if values["lr_scheduler_type"] == "constant":  # which is run without warm-up
+        del values["warmup_ratio"]
     return Pipeline(EXPERT.method, values)
 
 

@@ -11,6 +11,7 @@ from tunecast.report.loading import Delivery, delivery
 from tunecast.report.numbers import MISSING, compact, decimal, duration, finite, with_interval
 from tunecast.report.tables import data_facts, hardware_facts, version_facts
 from tunecast.report.wording import CONTENDER_NAMES, find_contender, value_text, verdict
+from tunecast.search import GIVEN
 
 __all__ = ["model_card"]
 
@@ -66,10 +67,11 @@ def _summary(record: SessionRecord, run: Run, given: Delivery) -> str:
     chosen = "The loss" if record.objective == "loss" else record.objective
     # The last sentence counts trials, which needs all runs; the card says its cost under "Training".
     outcome = "\n".join(f"- {_plain(sentence)}" for sentence in words.sentences[:-1])
+    rivals = "zero-shot" if record.strategy == GIVEN else "zero-shot and the expert pipeline"
     return (
         f"{kind} for {_plain(given.base_model)}, made by Tunecast. **{chosen}** on the validation "
-        f"split chose among the trials of the session; on the test split, which no trial saw, the best was "
-        f"then compared with zero-shot and the expert pipeline.\n\n"
+        f"split chose among the checkpoints of the session; on the test split, which no trial saw, the best "
+        f"was then compared with {rivals}.\n\n"
         f"**{_plain(words.headline)}.**\n\n{outcome}"
     )
 

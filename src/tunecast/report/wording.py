@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tunecast.records import Contender, Pipeline, Run, Scalar, Score, SessionRecord
 from tunecast.report.numbers import decimal, duration, finite, rate, with_interval
+from tunecast.search import GIVEN
 
 __all__ = [
     "CONTENDER_NAMES",
@@ -90,7 +91,8 @@ def _headline(record: SessionRecord, winner: Contender) -> str:
     if winner.name == "expert" or (expert is not None and expert.run == winner.run):
         return "The expert pipeline won: the search found nothing better"
     step = learning_rate(winner.pipeline)
-    return f"The search won: {winner.pipeline.method}" + (f" at learning rate {rate(step)}" if step else "")
+    what = "Training helped" if record.strategy == GIVEN else "The search won"
+    return f"{what}: {winner.pipeline.method}" + (f" at learning rate {rate(step)}" if step else "")
 
 
 def _cost(record: SessionRecord, runs: Sequence[Run]) -> str:

@@ -11,6 +11,7 @@ from tunecast.search.leader import leader, predicted_end
 from tunecast.search.simple import asha, fixed, random_search
 
 __all__ = [
+    "GIVEN",
     "ONLY_TRIALS",
     "STRATEGIES",
     "History",
@@ -18,6 +19,7 @@ __all__ = [
     "Strategy",
     "TrialView",
     "asha",
+    "first_name",
     "fixed",
     "get_strategy",
     "leader",
@@ -25,6 +27,9 @@ __all__ = [
     "random_search",
     "rung",
 ]
+
+GIVEN = "given"
+"""The strategy of a session that trains the one pipeline it was given."""
 
 STRATEGIES: dict[str, Callable[[], Strategy]] = {
     "asha": asha,
@@ -34,8 +39,13 @@ STRATEGIES: dict[str, Callable[[], Strategy]] = {
 }
 """Strategies by the name on the command line. ``fixed-3e-4`` expects the expert at 3e-4 second."""
 
-ONLY_TRIALS = {"fixed-expert": 1, "fixed-3e-4": 2}
+ONLY_TRIALS = {"fixed-expert": 1, "fixed-3e-4": 2, GIVEN: 1}
 """Trials that a strategy brings to their end, where it tries no others: they may share the whole budget."""
+
+
+def first_name(strategy: str) -> str:
+    """What the first candidate's pipeline is called, which every session trains to its end."""
+    return GIVEN if strategy == GIVEN else "expert"
 
 
 def get_strategy(name: str) -> Strategy:
@@ -44,6 +54,8 @@ def get_strategy(name: str) -> Strategy:
     Raises:
         ConfigurationError: There is none of that name.
     """
+    if name == GIVEN:
+        return fixed(0)
     if name not in STRATEGIES:
         near = get_close_matches(name, STRATEGIES, n=1)
         guess = f"Did you mean {near[0]}? " if near else ""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tunecast.progress import Progress
 from tunecast.records import Contender, Run, SampleOutput, Score, SessionRecord
+from tunecast.search import GIVEN, first_name
 from tunecast.session.budget import Budget
 from tunecast.session.folder import OutputFolder
 from tunecast.session.prepare import PreparedTask
@@ -81,14 +82,14 @@ def compare(
         The session's record; ``best/`` holds the winner.
     """
     judge = Judge(settings.objective)
-    warnings = trials.warnings()
+    warnings = trials.warnings(first_name(settings.strategy))
     for warning in warnings:
         progress.log(f"Note: {warning}")
     base = _Finalist("zero_shot", zero_shot, None, 0)
     incumbent = _choose_incumbent(trials, judge, ask, progress) or base
     contenders = [base]
     expert = trials[0]
-    if expert.run is not None and expert.best_point is not None:
+    if settings.strategy != GIVEN and expert.run is not None and expert.best_point is not None:
         contenders.append(_Finalist("expert", expert.run, expert, expert.best_point.step))
     contenders.append(replace(incumbent, name="incumbent"))
     scored = _score_all(contenders, judge, prepared, settings.seed, ask, progress)

@@ -12,7 +12,7 @@ from tunecast import errors
 from tunecast.errors import ModelError
 from tunecast.progress import Progress
 from tunecast.records import ZERO_SHOT, Outcome, Pipeline, Run, RunError, SessionRecord
-from tunecast.search import ONLY_TRIALS, Strategy, get_strategy, leader
+from tunecast.search import ONLY_TRIALS, Strategy, first_name, get_strategy, leader
 from tunecast.session.allowance import Allowance
 from tunecast.session.budget import Budget, Used
 from tunecast.session.candidates import long_enough
@@ -96,7 +96,7 @@ class Session:
         self._use_validation()
         zero_shot = self._measure_zero_shot()
         self._lay_out_trials(zero_shot)
-        self._train(0, "Training the expert pipeline")
+        self._train(0, f"Training the {first_name(self._settings.strategy)} pipeline")
         self._search()
         while self._finish_leader():
             self._search()  # with what was reserved for the leader and is left

@@ -146,17 +146,22 @@ class Trials:
         """Trials into which any budget went."""
         return [trial for trial in self._all if trial.run is not None or trial.running]
 
-    def warnings(self) -> list[str]:
-        """What a reader of the comparison must know of trials that did not end, one sentence each."""
+    def warnings(self, first_name: str) -> list[str]:
+        """What a reader of the comparison must know of trials that did not end, one sentence each.
+
+        Args:
+            first_name: What the first trial's pipeline is called, such as ``expert``.
+        """
         warnings = []
-        expert = self._all[0]
-        if expert.outcome.is_failure:
-            warnings.append(f"The expert pipeline did not reach its end: {_ending(expert)}.")
-        elif expert.outcome is not Outcome.COMPLETED:
-            share = expert.curve[-1].share if expert.curve else 0.0
-            warnings.append(f"The budget brought the expert pipeline to only {share:.0%} of its full length.")
+        first = self._all[0]
+        if first.outcome.is_failure:
+            warnings.append(f"The {first_name} pipeline did not reach its end: {_ending(first)}.")
+        elif first.outcome is not Outcome.COMPLETED:
+            share = first.curve[-1].share if first.curve else 0.0
+            sentence = f"The budget brought the {first_name} pipeline to only {share:.0%} of its full length."
+            warnings.append(sentence)
         broken = [t for t in self.started if t.outcome in (Outcome.FAILED, Outcome.OUT_OF_MEMORY)]
-        if broken and broken != [expert]:
+        if broken and broken != [first]:
             count = f"{len(broken)} of {len(self.started)} trials"
             warnings.append(f"{count} broke down; the first one: {_ending(broken[0])}.")
         return warnings

@@ -1,0 +1,45 @@
+"""A pipeline as a JSON file: what ``best/pipeline.json`` holds and ``--pipeline`` takes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tunecast.errors import ConfigurationError
+from tunecast.records import Pipeline
+
+__all__ = ["read_pipeline"]
+
+SHAPE = 'Write it as {"method": "lora", "hyperparameters": {"learning_rate": 2e-4}}.'
+
+
+def read_pipeline(path: str | Path) -> Pipeline:
+    """Read a pipeline; its hyperparameters may also stand beside ``method``, as ``tune --json`` prints them.
+
+    Raises:
+        ConfigurationError: There is no such file, or it holds no pipeline.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"--pipeline {path} cannot be read: {error.strerror}.") from None
+    except ValueError as error:
+        raise ConfigurationError(f"--pipeline {path} is not JSON: {error}.", SHAPE) from None
+    if not isinstance(content, Mapping) or not isinstance(content.get("method"), str):
+        raise ConfigurationError(f"--pipeline {path} names no method.", SHAPE)
+    values = {name: value for name, value in content.items() if name != "method"}
+    nested = values.pop("hyperparameters", {})
+    if not isinstance(nested, Mapping):
+        raise ConfigurationError(f"--pipeline {path}: hyperparameters must be names with values.", SHAPE)
+    values.update(nested)
+    for name, value in values.items():
+        _check_scalar(path, name, value)
+    return Pipeline(content["method"], values)
+
+
+def _check_scalar(path: str | Path, name: str, value: Any) -> None:
+    if not isinstance(value, str | int | float | bool):
+        kind = type(value).__name__
+        raise ConfigurationError(f"--pipeline {path}: {name} must be one value, not a {kind}.", SHAPE)

@@ -1,0 +1,52 @@
+"""``tunecast train``: one pipeline to its end, as a session would have trained it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sessions import FLAGS, Finished, call_main
+from tunecast.store import Store
+
+
+def test_an_incumbent_is_trained_again(
+    finished_session: Finished,
+    tiny_llama: Path,
+    toy_data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pipeline = finished_session.result["incumbent"]["pipeline"]
+    (tmp_path / "pipeline.json").write_text(json.dumps(pipeline))
+    folder = tmp_path / "out"
+    flags = ("--model", str(tiny_llama), "--data", str(toy_data), "--output-dir", str(folder))
+    train = ("train", "--pipeline", str(tmp_path / "pipeline.json"), *flags, *FLAGS)
+    code, out, err = call_main(capsys, *train, "--json")
+    assert code == 0, err
+    result = json.loads(out)
+    assert result["test"]["expert"] is None
+    assert result["incumbent"]["pipeline"] == pipeline
+    assert result["test"]["incumbent"]["loss"] == pytest.approx(
+        finished_session.result["test"]["incumbent"]["loss"], abs=1e-6
+    )
+    with Store.open(folder / "runs.sqlite", create=False) as store:
+        runs = list(store.runs())
+    assert [run.pipeline.method for run in runs] == ["zero-shot", pipeline["method"]]
+    assert runs[1].outcome == "completed"
+    assert "Training helped" in (folder / "best" / "README.md").read_text()
+    assert "expert pipeline" not in (folder / "best" / "README.md").read_text()
+    code, out, _ = call_main(capsys, *train, "--resume")
+    assert code == 0
+    assert "incumbent" in out
+
+
+def test_a_hyperparameter_that_does_not_exist(
+    tiny_llama: Path, toy_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "p.json").write_text('{"method": "lora", "lora_rank": 8}')
+    flags = ("--model", str(tiny_llama), "--data", str(toy_data), "--output-dir", str(tmp_path / "out"))
+    code, _, err = call_main(capsys, "train", "--pipeline", str(tmp_path / "p.json"), *flags)
+    assert (code, "lora_rank" in err, "Did you mean lora_r" in err) == (2, True, True)
+    assert not (tmp_path / "out").exists()
