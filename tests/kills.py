@@ -56,14 +56,15 @@ class Victim:
 
     def phase(self) -> str:
         """What the session does, or where it waits for its worker what that does."""
-        latest: dict[int, str] = {}
-        text = self.trace.read_text() if self.trace.is_file() else ""
-        for line in text.splitlines():
-            pid, _, phase = line.partition(" ")
-            latest[int(pid)] = phase
+        latest = self._latest_phases()
         own = latest.pop(self.process.pid, "start")
         worker = next(reversed(latest.values()), "start") if latest else "start"
         return worker if own == "search" and worker != "waiting" else own
+
+    def _latest_phases(self) -> dict[int, str]:
+        """The last phase of every process, in the order of their start."""
+        text = self.trace.read_text() if self.trace.is_file() else ""
+        return {int(pid): phase for pid, _, phase in (line.partition(" ") for line in text.splitlines())}
 
     def wait_until(self, reached: Callable[[], bool]) -> None:
         """Wait for something, or for the end of the process."""
@@ -85,12 +86,15 @@ class Victim:
         if target == "worker":
             workers[0].kill()
             return self.phase()
+        before = self.phase()
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
+        # Its own last phase is sure now; what its worker was doing is only known from before.
+        own = self._latest_phases().get(self.process.pid, "start")
         _, alive = psutil.wait_procs(workers, timeout=ORPHAN_SECONDS)
         outliving = [worker for worker in alive if worker.status() != psutil.STATUS_ZOMBIE]
         assert not outliving, f"{len(outliving)} workers outlived their session by {ORPHAN_SECONDS} s"
-        return self.phase()
+        return before if own == "search" else own
 
 
 def committed(folder: Path) -> list[Run]:
