@@ -20,8 +20,15 @@ if TYPE_CHECKING:
 
 TESTS = Path(__file__).parent
 
+SETTINGS: dict[str, dict[str, Any]] = {
+    "prompt_tuning": {"num_virtual_tokens": 5},
+    "prefix_tuning": {"num_virtual_tokens": 5, "prefix_init": "random"},
+    "p_tuning": {"num_virtual_tokens": 5, "encoder_hidden_size": 16},
+}
+"""Hyperparameters of methods that have to have them."""
+
 VARIANTS: dict[str, dict[str, Any]] = {
-    **{name: {"method": name} for name in method_names()},
+    **{name: {"method": name, **SETTINGS.get(name, {})} for name in method_names()},
     "dora": {"use_dora": True},
     "rslora": {"use_rslora": True},
     "pissa": {"init_lora_weights": "pissa"},
@@ -29,7 +36,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 """Every registered method, and the variants of LoRA, as changes to the expert pipeline."""
 
-LEARNING_RATES = {"full": 1e-3, "ia3": 2e-2}
+LEARNING_RATES = {"full": 1e-3, "ia3": 2e-2, "prompt_tuning": 5e-2, "prefix_tuning": 2e-2}
 
 
 def pipeline(variant: str = "lora", **changes: Any) -> Pipeline:
