@@ -24,6 +24,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "prompt_tuning": {"num_virtual_tokens": 5},
     "prefix_tuning": {"num_virtual_tokens": 5, "prefix_init": "random"},
     "p_tuning": {"num_virtual_tokens": 5, "encoder_hidden_size": 16},
+    "vera": {"vera_r": 16},
+    "adalora": {"target_r": 2, "init_r_factor": 2.0},
+    "loha": {"loha_r": 4},
+    "lokr": {"lokr_r": 2, "decompose_factor": 4},
+    "oft": {"oft_block_size": 16},
 }
 """Hyperparameters of methods that have to have them."""
 
@@ -36,7 +41,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 """Every registered method, and the variants of LoRA, as changes to the expert pipeline."""
 
-LEARNING_RATES = {"full": 1e-3, "ia3": 2e-2, "prompt_tuning": 5e-2, "prefix_tuning": 2e-2}
+LEARNING_RATES = {
+    "full": 1e-3,
+    "ia3": 2e-2,
+    "prompt_tuning": 5e-2,
+    "prefix_tuning": 2e-2,
+    "vera": 2e-2,
+    "trainable_tokens": 5e-2,
+}
 
 
 def pipeline(variant: str = "lora", **changes: Any) -> Pipeline:

@@ -30,6 +30,7 @@ STARTS_OFF = {
     ("pissa", "bfloat16"): 1e-2,
     ("dora", "bfloat16"): 1e-3,  # norms of columns are divided out and multiplied back
     ("full", "bfloat16"): 5e-3,  # layers that autocast leaves alone compute in float32
+    ("ln_tuning", "bfloat16"): 1e-2,  # normalisation layers compute in their weights' type
     **{
         (name, dtype): math.inf  # virtual tokens are no part of the base and change it by design
         for name in ("prompt_tuning", "prefix_tuning", "p_tuning")
@@ -41,6 +42,7 @@ ROUNDED_ON_SAVING = {
     "full",  # the weights themselves
     "pissa",  # the weights that attaching changed
     "p_tuning",  # the virtual tokens, which the network made in bfloat16
+    "ln_tuning",  # the trained layers, which peft loads in the base's type
 }
 """Variants whose saved form computes not quite as the trained one did in bfloat16."""
 LEAVES_TRACES = {"pissa"}

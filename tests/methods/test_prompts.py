@@ -218,6 +218,6 @@ def test_room_in_the_context() -> None:
 def test_more_positions_than_the_table_has(method: str, family: str, task: Any) -> None:
     model = shaken(folder_of(task), method)
     ids = torch.full((1, 124), 20)
-    with pytest.raises(ValueError, match="129 positions .* the model has 128"):
+    with pytest.raises(ValueError, match=r"129 positions .* the model has 128"):
         model(input_ids=ids, attention_mask=torch.ones_like(ids))
     assert math.isfinite(model(input_ids=ids[:, 1:], attention_mask=torch.ones(1, 123)).logits.sum().item())

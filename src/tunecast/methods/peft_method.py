@@ -42,10 +42,16 @@ class PeftMethod(Method):
         from peft import get_peft_model
 
         config = self._suited(pipeline, base.config)
+        if hasattr(config, "projection_prng_key"):
+            config.projection_prng_key = seed
         # Only the model's own GPU: unless told, torch would start every GPU of the machine.
         with torch.random.fork_rng(devices=[base.device] if base.device.type == "cuda" else []):
             torch.manual_seed(seed)
-            return get_peft_model(base, config, autocast_adapter_dtype=True)
+            model = get_peft_model(base, config, autocast_adapter_dtype=True)
+        for parameter in model.parameters():
+            if parameter.requires_grad:  # peft leaves copies of the base's own layers in the base's type
+                parameter.data = parameter.data.to(torch.float32)
+        return model
 
     def _suited(self, pipeline: Pipeline, model_config: Any) -> Any:
         peft_config = self.peft_config(pipeline, encoder_decoder=model_config.is_encoder_decoder)
@@ -67,6 +73,11 @@ class PeftMethod(Method):
 
     def trainable_parameters(self, model: ModelFacts, pipeline: Pipeline) -> int:
         """Count on the meta device, by attaching to a model without weights."""
+        adapted = self._without_weights(model, pipeline)
+        return sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+
+    def _without_weights(self, model: ModelFacts, pipeline: Pipeline) -> Any:
+        """The adapted model on the meta device."""
         import torch
         from peft import get_peft_model
         from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
@@ -79,8 +90,7 @@ class PeftMethod(Method):
             peft_config = self._suited(pipeline, config)
             if hasattr(peft_config, "init_lora_weights"):
                 peft_config.init_lora_weights = True  # PiSSA would decompose weights that are not there
-            adapted = get_peft_model(skeleton, peft_config, low_cpu_mem_usage=True)
-        return sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+            return get_peft_model(skeleton, peft_config, low_cpu_mem_usage=True)
 
 
 def remove_leftovers(base: Any) -> None:

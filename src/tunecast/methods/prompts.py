@@ -42,6 +42,7 @@ class VirtualTokens(PeftMethod):
     """
 
     learning_rates: ClassVar[tuple[float, float]]
+    usual_rate: ClassVar[float]
 
     def applies(self, model: ModelFacts) -> str | None:
         """Where the context has room for the smallest number of virtual tokens."""
@@ -56,7 +57,7 @@ class VirtualTokens(PeftMethod):
         numbers = _numbers(model)
         usual = 20 if 20 in numbers else numbers[0]
         return (
-            Float("learning_rate", self.learning_rates, log=True),
+            Float("learning_rate", self.learning_rates, default=self.usual_rate, log=True),
             Categorical("num_virtual_tokens", numbers, default=usual, ordered=True),
         )
 
@@ -97,6 +98,7 @@ class PromptTuning(VirtualTokens):
 
     name: ClassVar[str] = "prompt_tuning"
     learning_rates: ClassVar[tuple[float, float]] = (1e-3, 3e-1)
+    usual_rate: ClassVar[float] = 1e-2
 
     def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
         """Beside the common ones the start: embeddings of random words serve better than noise."""
@@ -125,6 +127,7 @@ class PTuning(VirtualTokens):
 
     name: ClassVar[str] = "p_tuning"
     learning_rates: ClassVar[tuple[float, float]] = (1e-4, 1e-2)
+    usual_rate: ClassVar[float] = 1e-3
 
     def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
         """Beside the common ones the width of the network."""
@@ -145,10 +148,11 @@ class PTuning(VirtualTokens):
 
 
 class PrefixTuning(VirtualTokens):
-    """Trained keys and values before those of the text, in every layer; of the decoder, where there are two."""
+    """Trained keys and values before those of the text, in every layer; of two stacks, in the decoder's."""
 
     name: ClassVar[str] = "prefix_tuning"
     learning_rates: ClassVar[tuple[float, float]] = (1e-3, 5e-2)
+    usual_rate: ClassVar[float] = 5e-3
 
     def applies(self, model: ModelFacts) -> str | None:
         """Where there are keys and values."""
