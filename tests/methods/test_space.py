@@ -27,10 +27,10 @@ def drawn(count: int = 40, seed: int = 0, **restrictions: Any) -> list[Pipeline]
 
 
 def test_seed_decides_and_pipelines_are_distinct() -> None:
-    first = drawn(60, seed=7)
-    assert first == drawn(60, seed=7)
-    assert first != drawn(60, seed=8)
-    assert len({pipeline.id for pipeline in first}) == 60
+    first = drawn(200, seed=7)
+    assert first == drawn(200, seed=7)
+    assert first != drawn(200, seed=8)
+    assert len({pipeline.id for pipeline in first}) == 200
     assert {pipeline.method for pipeline in first} == set(method_names())
 
 

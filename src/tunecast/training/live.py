@@ -209,6 +209,13 @@ def _derived_seed(seed: int, step: int, micro_batch: int) -> int:
     return int(state[0] >> np.uint64(1))
 
 
+def _text_embeddings(model: Any) -> Any:
+    """The layer that looks the input up; an encoder has one of its own beside the shared one."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    side = inner.get_encoder() if inner.config.is_encoder_decoder else inner
+    return side.get_input_embeddings()
+
+
 @contextmanager
 def _neftune(model: Any, alpha: float) -> Iterator[None]:
     """Uniform noise in ±alpha / sqrt(L·d) on input embeddings while training (arXiv 2310.05914)."""
@@ -218,7 +225,7 @@ def _neftune(model: Any, alpha: float) -> Iterator[None]:
         magnitude = alpha / math.sqrt(output.shape[1] * output.shape[2])
         return output + torch.zeros_like(output).uniform_(-magnitude, magnitude)
 
-    handle = model.get_input_embeddings().register_forward_hook(add_noise) if alpha else None
+    handle = _text_embeddings(model).register_forward_hook(add_noise) if alpha else None
     try:
         yield
     finally:
