@@ -33,13 +33,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
 """Hyperparameters of methods that have to have them."""
 
 VARIANTS: dict[str, dict[str, Any]] = {
-    **{name: {"method": name, **SETTINGS.get(name, {})} for name in method_names()},
+    **{name: {"method": name, **SETTINGS.get(name, {})} for name in method_names() if name != "qlora"},
     "dora": {"use_dora": True},
     "rslora": {"use_rslora": True},
     "pissa": {"init_lora_weights": "pissa"},
     "attention": {"target_modules": "attention"},
 }
-"""Every registered method, and the variants of LoRA, as changes to the expert pipeline."""
+"""Every registered method and the variants of LoRA, as changes to the expert pipeline; QLoRA needs more than
+a CPU."""
 
 LEARNING_RATES = {
     "full": 1e-3,

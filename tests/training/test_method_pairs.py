@@ -14,7 +14,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "dropout": ("lora", {"lora_dropout": 0.1}),
     "neftune": ("lora", {"neftune_noise_alpha": 5.0}),
 }
-"""Of these each follows each; a worker would need a day for all methods."""
+"""Of these each follows each; a worker would need an hour for all methods."""
 OTHERS = tuple(name for name in workshop.VARIANTS if name not in (*CORE, "attention"))
 """Each of these follows itself, LoRA and another, and is followed by them."""
 

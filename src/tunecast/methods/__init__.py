@@ -9,6 +9,7 @@ from tunecast.methods.ln_tuning import LayerNormTuning
 from tunecast.methods.lora import Lora
 from tunecast.methods.orthogonal import BOFT, OFT
 from tunecast.methods.prompts import PrefixTuning, PromptTuning, PTuning
+from tunecast.methods.qlora import QLora
 from tunecast.methods.registry import get_method, method_names, register
 from tunecast.methods.space import EXPERT, Restrictions, expert_pipeline, pipeline_space, sample_pipelines
 from tunecast.methods.trainable_tokens import TrainableTokens
@@ -28,6 +29,7 @@ register(LoKr())
 register(OFT())
 register(BOFT())
 register(TrainableTokens())
+register(QLora())
 
 __all__ = [
     "EXPERT",
