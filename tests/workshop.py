@@ -20,16 +20,36 @@ if TYPE_CHECKING:
 
 TESTS = Path(__file__).parent
 
+SETTINGS: dict[str, dict[str, Any]] = {
+    "prompt_tuning": {"num_virtual_tokens": 5},
+    "prefix_tuning": {"num_virtual_tokens": 5, "prefix_init": "random"},
+    "p_tuning": {"num_virtual_tokens": 5, "encoder_hidden_size": 16},
+    "vera": {"vera_r": 16},
+    "adalora": {"target_r": 2, "init_r_factor": 2.0},
+    "loha": {"loha_r": 4},
+    "lokr": {"lokr_r": 2, "decompose_factor": 4},
+    "oft": {"oft_block_size": 16},
+}
+"""Hyperparameters of methods that have to have them."""
+
 VARIANTS: dict[str, dict[str, Any]] = {
-    **{name: {"method": name} for name in method_names()},
+    **{name: {"method": name, **SETTINGS.get(name, {})} for name in method_names() if name != "qlora"},
     "dora": {"use_dora": True},
     "rslora": {"use_rslora": True},
     "pissa": {"init_lora_weights": "pissa"},
     "attention": {"target_modules": "attention"},
 }
-"""Every registered method, and the variants of LoRA, as changes to the expert pipeline."""
+"""Every registered method and the variants of LoRA, as changes to the expert pipeline; QLoRA needs more than
+a CPU."""
 
-LEARNING_RATES = {"full": 1e-3, "ia3": 2e-2}
+LEARNING_RATES = {
+    "full": 1e-3,
+    "ia3": 2e-2,
+    "prompt_tuning": 5e-2,
+    "prefix_tuning": 2e-2,
+    "vera": 2e-2,
+    "trainable_tokens": 5e-2,
+}
 
 
 def pipeline(variant: str = "lora", **changes: Any) -> Pipeline:
@@ -131,7 +151,7 @@ def fresh_process(code: str, *arguments: Any, timeout: float = 600) -> Any:
     """
     environment = {
         **os.environ,
-        "PYTHONPATH": str(TESTS),
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(TESTS), os.environ.get("PYTHONPATH")))),
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",

@@ -117,6 +117,12 @@ def test_noise_has_its_magnitude(task: Bench) -> None:
     assert noise.std().item() == pytest.approx(limit / math.sqrt(3), rel=0.1)
 
 
+def test_noise_reaches_an_encoder(tiny_t5: Path) -> None:
+    task = workshop.bench(tiny_t5, rows=8)
+    plain, noisy = live_trial(task), live_trial(task, neftune_noise_alpha=5.0)
+    assert plain.advance(1).train_loss != noisy.advance(1).train_loss
+
+
 def test_an_explosion_is_a_divergence(task: Bench) -> None:
     with pytest.raises(DivergedError, match="step 1: loss"):
         live_trial(task, explosion_nats=1.0).advance(3)

@@ -1,15 +1,35 @@
 """Finetuning methods: one file each, one register line each, and the space of pipelines they span."""
 
+from tunecast.methods.adalora import AdaLora
 from tunecast.methods.base import Method
 from tunecast.methods.full import Full
+from tunecast.methods.hadamard import LoHa, LoKr
 from tunecast.methods.ia3 import IA3
+from tunecast.methods.ln_tuning import LayerNormTuning
 from tunecast.methods.lora import Lora
+from tunecast.methods.orthogonal import BOFT, OFT
+from tunecast.methods.prompts import PrefixTuning, PromptTuning, PTuning
+from tunecast.methods.qlora import QLora
 from tunecast.methods.registry import get_method, method_names, register
 from tunecast.methods.space import EXPERT, Restrictions, expert_pipeline, pipeline_space, sample_pipelines
+from tunecast.methods.trainable_tokens import TrainableTokens
+from tunecast.methods.vera import Vera
 
 register(Lora())
 register(Full())
 register(IA3())
+register(PromptTuning())
+register(PrefixTuning())
+register(PTuning())
+register(LayerNormTuning())
+register(Vera())
+register(AdaLora())
+register(LoHa())
+register(LoKr())
+register(OFT())
+register(BOFT())
+register(TrainableTokens())
+register(QLora())
 
 __all__ = [
     "EXPERT",

@@ -11,6 +11,7 @@ from tunecast.records import ModelFacts, Pipeline
 
 if TYPE_CHECKING:
     from ConfigSpace.hyperparameters import Hyperparameter
+    from torch import Tensor
 
 __all__ = ["Method", "is_constant"]
 
@@ -63,6 +64,29 @@ class Method(ABC):
         Returns:
             A model whose parameters with ``requires_grad`` are those to train, all of them float32.
         """
+
+    def before_update(self, model: Any) -> None:  # noqa: B027 (most methods have nothing to do here)
+        """Change the gradients of a step, summed over its batch and not yet clipped; mostly nothing.
+
+        Args:
+            model: What ``attach`` returned, in training mode.
+        """
+
+    def after_update(self, model: Any, step: int, total_steps: int) -> None:  # noqa: B027
+        """Act on weights that have just been updated, while their gradients are there; mostly nothing.
+
+        Args:
+            model: What ``attach`` returned, in training mode.
+            step: Number of the step, from 1.
+            total_steps: Steps of the complete schedule.
+        """
+
+    def state(self, model: Any) -> dict[str, Tensor]:
+        """What an exact continuation needs beside trained weights and optimiser; mostly nothing."""
+        return {}
+
+    def restore(self, model: Any, state: Mapping[str, Tensor]) -> None:  # noqa: B027
+        """Put back what :meth:`state` took; mostly nothing."""
 
     @abstractmethod
     def detach(self, model: Any) -> Any:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from tunecast.methods.base import is_constant
 from tunecast.methods.peft_method import PeftMethod
 from tunecast.methods.rates import adapter_rate, around
+from tunecast.methods.targets import target_modules
 from tunecast.records import ModelFacts, Pipeline
 
 if TYPE_CHECKING:
@@ -90,13 +91,12 @@ class Lora(PeftMethod):
 
         values = pipeline.hyperparameters
         pissa = values.get("init_lora_weights", "default") == "pissa"
-        targets = values.get("target_modules", "all-linear")
         return LoraConfig(
             task_type=TaskType.SEQ_2_SEQ_LM if encoder_decoder else TaskType.CAUSAL_LM,
             r=int(values["lora_r"]),
             lora_alpha=int(values["lora_alpha"]),
             lora_dropout=pipeline.number("lora_dropout"),
-            target_modules=ATTENTION_MODULES if targets == "attention" else targets,
+            target_modules=target_modules(pipeline),
             use_rslora=bool(values.get("use_rslora", False)),
             use_dora=bool(values.get("use_dora", False)),
             # Sixteen power iterations: the exact decomposition of every matrix would take minutes on a CPU.
@@ -127,7 +127,3 @@ def _subtract_start(folder: Path, start: Mapping[str, Tensor]) -> None:
             weights[key] = torch.cat([weights[key], -first.cpu()], dim=1)
     save_file(weights, weights_file, {"format": "pt"})
     config_file.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
-
-
-ATTENTION_MODULES = r".*\.(q_proj|k_proj|v_proj|o_proj|c_attn|q|k|v|o|query_key_value|qkv_proj|Wqkv)"
-"""The projections of attention by their names in models like Llama, GPT-2 and T5, and in fused ones."""

@@ -9,7 +9,10 @@ from typing import Any, ClassVar
 from tunecast.methods.base import Method
 from tunecast.records import ModelFacts, Pipeline
 
-__all__ = ["PeftMethod"]
+__all__ = ["PeftMethod", "remove_leftovers"]
+
+LEFTOVERS = ("peft_config", "active_adapter", "prepare_inputs_for_generation")
+"""Attributes that peft sets on the base model itself; the last one hides the method of its class."""
 
 
 class PeftMethod(Method):
@@ -21,6 +24,14 @@ class PeftMethod(Method):
     def peft_config(self, pipeline: Pipeline, *, encoder_decoder: bool) -> Any:
         """The peft configuration of a pipeline."""
 
+    def suit(self, peft_config: Any, model_config: Any) -> None:
+        """Complete a peft configuration by what only the model's configuration tells; mostly nothing.
+
+        Args:
+            peft_config: What :meth:`peft_config` returned; changed in place.
+            model_config: The transformers configuration of the base model.
+        """
+
     def applies(self, model: ModelFacts) -> str | None:
         """Any text-generating model with linear layers will do."""
         return None
@@ -30,18 +41,27 @@ class PeftMethod(Method):
         import torch
         from peft import get_peft_model
 
-        config = self.peft_config(pipeline, encoder_decoder=base.config.is_encoder_decoder)
+        config = self._suited(pipeline, base.config)
+        if hasattr(config, "projection_prng_key"):
+            config.projection_prng_key = seed
         # Only the model's own GPU: unless told, torch would start every GPU of the machine.
         with torch.random.fork_rng(devices=[base.device] if base.device.type == "cuda" else []):
             torch.manual_seed(seed)
-            return get_peft_model(base, config, autocast_adapter_dtype=True)
+            model = get_peft_model(base, config, autocast_adapter_dtype=True)
+        for parameter in model.parameters():
+            if parameter.requires_grad:  # peft leaves copies of the base's own layers in the base's type
+                parameter.data = parameter.data.to(torch.float32)
+        return model
+
+    def _suited(self, pipeline: Pipeline, model_config: Any) -> Any:
+        peft_config = self.peft_config(pipeline, encoder_decoder=model_config.is_encoder_decoder)
+        self.suit(peft_config, model_config)
+        return peft_config
 
     def detach(self, model: Any) -> Any:
         """Take the adapter's layers out; what peft leaves behind on the base is removed."""
         base = model.unload()
-        for leftover in ("peft_config", "active_adapter"):
-            if leftover in vars(base):
-                delattr(base, leftover)
+        remove_leftovers(base)
         return base
 
     def save(self, model: Any, folder: Path, base_location: str) -> None:
@@ -53,6 +73,11 @@ class PeftMethod(Method):
 
     def trainable_parameters(self, model: ModelFacts, pipeline: Pipeline) -> int:
         """Count on the meta device, by attaching to a model without weights."""
+        adapted = self._without_weights(model, pipeline)
+        return sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+
+    def _without_weights(self, model: ModelFacts, pipeline: Pipeline) -> Any:
+        """The adapted model on the meta device."""
         import torch
         from peft import get_peft_model
         from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
@@ -62,8 +87,14 @@ class PeftMethod(Method):
         auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         with torch.device("meta"):
             skeleton = auto.from_config(config)
-            peft_config = self.peft_config(pipeline, encoder_decoder=config.is_encoder_decoder)
+            peft_config = self._suited(pipeline, config)
             if hasattr(peft_config, "init_lora_weights"):
                 peft_config.init_lora_weights = True  # PiSSA would decompose weights that are not there
-            adapted = get_peft_model(skeleton, peft_config, low_cpu_mem_usage=True)
-        return sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+            return get_peft_model(skeleton, peft_config, low_cpu_mem_usage=True)
+
+
+def remove_leftovers(base: Any) -> None:
+    """Delete what peft has left on a base model beside its layers."""
+    for leftover in LEFTOVERS:
+        if leftover in vars(base):
+            delattr(base, leftover)

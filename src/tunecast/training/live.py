@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tunecast.methods import get_method
 from tunecast.models.machine import seconds_clock
 from tunecast.records import Pipeline, Seconds
 from tunecast.training.batch import example_nats
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from tunecast.data import EncodedExample
 
 __all__ = ["LiveTrial", "Segment"]
+
+_METHOD_STATE = "method."
+"""Before the keys of a method's own state in a checkpoint; the optimiser's start with a number."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ class LiveTrial:
         self.label_tokens_seen = 0
         self.micro_batch_size = int(pipeline.number("per_device_train_batch_size"))
         self._pipeline = pipeline
+        self._method = get_method(pipeline.method)
         self._examples = examples
         self._compute = compute
         self._seed = seed
@@ -118,6 +123,8 @@ class LiveTrial:
     def save(self, folder: CheckpointFolder) -> str:
         """Write a checkpoint of the present step; see :meth:`CheckpointFolder.write`."""
         tensors, scalars = flatten_state(self._optimizer)
+        own = self._method.state(self.model)
+        tensors |= {f"{_METHOD_STATE}{key}": tensor for key, tensor in own.items()}
         position = Position(self.step, self.micro_batch_size, self.label_tokens_seen, "", scalars)
         return folder.write(self._trained, tensors, position)
 
@@ -125,7 +132,10 @@ class LiveTrial:
         """Continue from the checkpoint of ``step``."""
         tensors, position = folder.read_state(step)
         self.load_weights(folder, step)
+        own = {key: tensors.pop(key) for key in list(tensors) if key.startswith(_METHOD_STATE)}
         restore_state(self._optimizer, tensors, position.scalars)
+        state = {key.removeprefix(_METHOD_STATE): tensor for key, tensor in own.items()}
+        self._method.restore(self.model, state)
         self.step = position.step
         self.micro_batch_size = position.micro_batch_size
         self.label_tokens_seen = position.label_tokens_seen
@@ -179,12 +189,14 @@ class LiveTrial:
     def _update(self) -> float:
         import torch
 
+        self._method.before_update(self.model)
         limit = self._pipeline.number("max_grad_norm", 1.0)
         norm = torch.nn.utils.clip_grad_norm_(self._trained.values(), limit).item()
         for group in self._optimizer.param_groups:
             group["lr"] = self.learning_rate(self.step)
         if math.isfinite(norm):
             self._optimizer.step()
+            self._method.after_update(self.model, self.step + 1, self.plan.total_steps)
         self._optimizer.zero_grad(set_to_none=True)
         return norm
 
@@ -197,6 +209,13 @@ def _derived_seed(seed: int, step: int, micro_batch: int) -> int:
     return int(state[0] >> np.uint64(1))
 
 
+def _text_embeddings(model: Any) -> Any:
+    """The layer that looks the input up; an encoder has one of its own beside the shared one."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    side = inner.get_encoder() if inner.config.is_encoder_decoder else inner
+    return side.get_input_embeddings()
+
+
 @contextmanager
 def _neftune(model: Any, alpha: float) -> Iterator[None]:
     """Uniform noise in ±alpha / sqrt(L·d) on input embeddings while training (arXiv 2310.05914)."""
@@ -206,7 +225,7 @@ def _neftune(model: Any, alpha: float) -> Iterator[None]:
         magnitude = alpha / math.sqrt(output.shape[1] * output.shape[2])
         return output + torch.zeros_like(output).uniform_(-magnitude, magnitude)
 
-    handle = model.get_input_embeddings().register_forward_hook(add_noise) if alpha else None
+    handle = _text_embeddings(model).register_forward_hook(add_noise) if alpha else None
     try:
         yield
     finally:

@@ -168,7 +168,7 @@ def _adapted(model: Any, request: MemoryRequest) -> Any:
     kind = str(config.peft_type.value)
     try:
         adapted = get_peft_model(model, config)
-    except (NotImplementedError, ImportError) as error:
+    except (NotImplementedError, ImportError, RuntimeError) as error:
         raise ConfigurationError(
             f"--peft-config: {kind} cannot be built without weights: {str(error).splitlines()[0]}",
             "its memory has to be measured",

@@ -1,0 +1,87 @@
+"""LoHa and LoKr: updates that are a Hadamard product of two low-rank ones (arXiv 2108.06098), or a Kronecker
+product of two small matrices (arXiv 2309.14859)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from tunecast.methods.peft_method import PeftMethod
+from tunecast.methods.targets import target_choice, target_modules, why_not_linear
+from tunecast.records import ModelFacts, Pipeline
+
+if TYPE_CHECKING:
+    from ConfigSpace.hyperparameters import Hyperparameter
+
+__all__ = ["LoHa", "LoKr"]
+
+SCALES = (1.0, 2.0)
+"""peft's ``alpha / r``, by which the update is multiplied."""
+
+
+class LoHa(PeftMethod):
+    """Adds ``s * (B1 @ A1) * (B2 @ A2)``, whose rank may reach the square of each factor's."""
+
+    name: ClassVar[str] = "loha"
+
+    def applies(self, model: ModelFacts) -> str | None:
+        """Where layers are plain linear ones."""
+        return why_not_linear(model, "LoHa")
+
+    def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
+        """The learning rate, the rank of each factor, the scale and the targets."""
+        from ConfigSpace import Categorical, Float
+
+        return (
+            Float("learning_rate", (1e-4, 1e-2), default=1e-3, log=True),
+            Categorical("loha_r", (4, 8, 16, 32), default=8, ordered=True),
+            Categorical("loha_scale", SCALES, default=1.0, ordered=True),
+            target_choice(),
+        )
+
+    def peft_config(self, pipeline: Pipeline, *, encoder_decoder: bool) -> Any:
+        """The ``LoHaConfig`` of a pipeline."""
+        from peft import LoHaConfig, TaskType
+
+        rank = int(pipeline.number("loha_r", 8))
+        return LoHaConfig(
+            task_type=TaskType.SEQ_2_SEQ_LM if encoder_decoder else TaskType.CAUSAL_LM,
+            r=rank,
+            alpha=round(rank * pipeline.number("loha_scale", 1.0)),
+            target_modules=target_modules(pipeline),
+        )
+
+
+class LoKr(PeftMethod):
+    """Adds ``s * kron(W1, W2)``; W2 is of low rank where that is smaller."""
+
+    name: ClassVar[str] = "lokr"
+
+    def applies(self, model: ModelFacts) -> str | None:
+        """Where layers are plain linear ones."""
+        return why_not_linear(model, "LoKr")
+
+    def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
+        """The learning rate, the rank of W2, how wide W1 is, the scale and the targets."""
+        from ConfigSpace import Categorical, Float
+
+        return (
+            Float("learning_rate", (1e-4, 1e-2), default=3e-3, log=True),
+            Categorical("lokr_r", (4, 8, 16, 32), default=8, ordered=True),
+            Categorical("decompose_factor", (4, 8, 16), default=8, ordered=True),
+            Categorical("lokr_scale", SCALES, default=1.0, ordered=True),
+            target_choice(),
+        )
+
+    def peft_config(self, pipeline: Pipeline, *, encoder_decoder: bool) -> Any:
+        """The ``LoKrConfig`` of a pipeline."""
+        from peft import LoKrConfig, TaskType
+
+        rank = int(pipeline.number("lokr_r", 8))
+        return LoKrConfig(
+            task_type=TaskType.SEQ_2_SEQ_LM if encoder_decoder else TaskType.CAUSAL_LM,
+            r=rank,
+            alpha=round(rank * pipeline.number("lokr_scale", 1.0)),
+            decompose_factor=int(pipeline.number("decompose_factor", 8)),
+            target_modules=target_modules(pipeline),
+        )

@@ -1,0 +1,52 @@
+"""LayerNorm tuning: the weights of normalisation layers are trained and nothing else (arXiv 2312.11420)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from tunecast.methods.peft_method import PeftMethod
+from tunecast.records import ModelFacts, Pipeline
+
+if TYPE_CHECKING:
+    from ConfigSpace.hyperparameters import Hyperparameter
+
+__all__ = ["LayerNormTuning"]
+
+NORMS = r".*(norm|\.ln_\w+)"
+"""Normalisation layers by their names: ``...norm`` in models like Llama, T5 and OPT, ``ln_1`` in GPT-2."""
+WITHOUT_WEIGHTS = frozenset({"olmo"})
+
+
+class LayerNormTuning(PeftMethod):
+    """Trains copies of all normalisation layers.
+
+    The saved adapter is in float32, but peft gives it the type of the base when it loads it: over a bfloat16
+    base it is rounded to that, over a float32 base it is exact.
+    """
+
+    name: ClassVar[str] = "ln_tuning"
+
+    def applies(self, model: ModelFacts) -> str | None:
+        """Where normalisation layers have weights."""
+        if model.family in WITHOUT_WEIGHTS:
+            return "its normalisation layers have no weights"
+        return None
+
+    def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
+        """The learning rate; weights that start around 1 are not pulled towards 0."""
+        from ConfigSpace import Constant, Float
+
+        return (
+            Float("learning_rate", (1e-4, 1e-2), default=1e-3, log=True),
+            Constant("weight_decay", 0.0),
+        )
+
+    def peft_config(self, pipeline: Pipeline, *, encoder_decoder: bool) -> Any:
+        """The ``LNTuningConfig`` of a pipeline."""
+        from peft import LNTuningConfig, TaskType
+
+        return LNTuningConfig(
+            task_type=TaskType.SEQ_2_SEQ_LM if encoder_decoder else TaskType.CAUSAL_LM,
+            target_modules=NORMS,
+        )

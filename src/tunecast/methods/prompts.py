@@ -1,0 +1,220 @@
+"""Virtual tokens: prompt tuning, prefix tuning and p-tuning.
+
+Prompt tuning trains embeddings that stand before the text (Lester et al., arXiv 2104.08691); p-tuning makes
+them by a small network that is dropped on saving (Liu et al., arXiv 2103.10385); prefix tuning trains keys
+and values of every layer instead (Li and Liang, arXiv 2101.00190). The base model's weights are not touched.
+
+peft lets the base model count positions, which is right for texts padded on the right only. Batches here are
+padded on the left, so positions are counted from the attention mask: virtual tokens take the first ones, the
+text follows, padding takes none. Without padding these are peft's own positions.
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from tunecast.methods.peft_method import PeftMethod, remove_leftovers
+from tunecast.records import ModelFacts, Pipeline
+
+if TYPE_CHECKING:
+    from ConfigSpace.hyperparameters import Hyperparameter
+
+__all__ = ["PTuning", "PrefixTuning", "PromptTuning", "VirtualTokens"]
+
+NUMBERS = (10, 20, 50, 100)
+CONTEXT_SHARE = 8
+"""Virtual tokens may take one in so many positions of the context."""
+LEARNED_POSITIONS = frozenset(
+    {"biogpt", "codegen", "ctrl", "gpt2", "gpt_bigcode", "gpt_neo", "openai-gpt", "opt", "xglm"}
+)
+"""Families that look positions up in a table, where one beyond the last is an error."""
+WITHOUT_ATTENTION = frozenset({"falcon_mamba", "mamba", "mamba2", "rwkv", "xlstm"})
+
+
+class VirtualTokens(PeftMethod):
+    """What the three methods have in common: how many tokens, where they stand, how they come off again.
+
+    Noise on embeddings (NEFTune) is put on the text's only: virtual tokens are not looked up.
+    """
+
+    learning_rates: ClassVar[tuple[float, float]]
+    usual_rate: ClassVar[float]
+
+    def applies(self, model: ModelFacts) -> str | None:
+        """Where the context has room for the smallest number of virtual tokens."""
+        if model.context is not None and not _numbers(model):
+            return f"its context of {model.context} positions has no room for {NUMBERS[0]} virtual tokens"
+        return None
+
+    def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
+        """The learning rate, far above LoRA's, and the number of virtual tokens."""
+        from ConfigSpace import Categorical, Float
+
+        numbers = _numbers(model)
+        usual = 20 if 20 in numbers else numbers[0]
+        return (
+            Float("learning_rate", self.learning_rates, default=self.usual_rate, log=True),
+            Categorical("num_virtual_tokens", numbers, default=usual, ordered=True),
+        )
+
+    def peft_config(self, pipeline: Pipeline, *, encoder_decoder: bool) -> Any:
+        """The configuration of a pipeline; :meth:`own_config` adds what is particular to the method."""
+        from peft import TaskType
+
+        number = int(pipeline.number("num_virtual_tokens"))
+        task = TaskType.SEQ_2_SEQ_LM if encoder_decoder else TaskType.CAUSAL_LM
+        return self.own_config(pipeline, num_virtual_tokens=number, task_type=task)
+
+    @abstractmethod
+    def own_config(self, pipeline: Pipeline, **common: Any) -> Any:
+        """The peft configuration out of the common arguments and the method's own."""
+
+    def attach(self, base: Any, pipeline: Pipeline, seed: int) -> Any:
+        """Put virtual tokens before the text; the hook on the base is kept beside the model."""
+        # What peft warns of, position ids that it drops, is made good by the hook.
+        warnings.filterwarnings("ignore", message="Position ids are not supported")
+        model = super().attach(base, pipeline, seed)
+        if "position_ids" in inspect.signature(base.forward).parameters:
+            model._tunecast_hook = base.register_forward_pre_hook(
+                _positions_of(base.config), with_kwargs=True
+            )
+        return model
+
+    def detach(self, model: Any) -> Any:
+        """The base model was only wrapped; hook and leftovers come off it."""
+        base = model.get_base_model()
+        if "_tunecast_hook" in vars(model):
+            model._tunecast_hook.remove()
+        remove_leftovers(base)
+        return base
+
+
+class PromptTuning(VirtualTokens):
+    """Trained input embeddings; an encoder-decoder gets them on the encoder's side."""
+
+    name: ClassVar[str] = "prompt_tuning"
+    learning_rates: ClassVar[tuple[float, float]] = (1e-3, 3e-1)
+    usual_rate: ClassVar[float] = 1e-2
+
+    def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
+        """Beside the common ones the start: embeddings of random words serve better than noise."""
+        from ConfigSpace import Categorical
+
+        start = Categorical(
+            "prompt_tuning_init", ("vocabulary", "random"), default="vocabulary", weights=(0.8, 0.2)
+        )
+        return (*super().hyperparameters(model), start)
+
+    def own_config(self, pipeline: Pipeline, **common: Any) -> Any:
+        """The ``PromptTuningConfig`` of a pipeline."""
+        from peft import PromptTuningConfig, PromptTuningInit
+
+        random = pipeline.hyperparameters.get("prompt_tuning_init") == "random"
+        return PromptTuningConfig(
+            **common,
+            prompt_tuning_init=PromptTuningInit.RANDOM if random else PromptTuningInit.SAMPLE_VOCAB,
+            # With the two that peft assumes for an encoder-decoder, half of the embeddings are never used.
+            num_transformer_submodules=1,
+        )
+
+
+class PTuning(VirtualTokens):
+    """Input embeddings out of a trained network of three layers."""
+
+    name: ClassVar[str] = "p_tuning"
+    learning_rates: ClassVar[tuple[float, float]] = (1e-4, 1e-2)
+    usual_rate: ClassVar[float] = 1e-3
+
+    def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
+        """Beside the common ones the width of the network."""
+        from ConfigSpace import Categorical
+
+        width = Categorical("encoder_hidden_size", (128, 256, 512), default=256, ordered=True)
+        return (*super().hyperparameters(model), width)
+
+    def own_config(self, pipeline: Pipeline, **common: Any) -> Any:
+        """The ``PromptEncoderConfig`` of a pipeline."""
+        from peft import PromptEncoderConfig
+
+        return PromptEncoderConfig(
+            **common,
+            encoder_hidden_size=int(pipeline.number("encoder_hidden_size", 256)),
+            num_transformer_submodules=1,
+        )
+
+
+class PrefixTuning(VirtualTokens):
+    """Trained keys and values before those of the text, in every layer; of two stacks, in the decoder's."""
+
+    name: ClassVar[str] = "prefix_tuning"
+    learning_rates: ClassVar[tuple[float, float]] = (1e-3, 5e-2)
+    usual_rate: ClassVar[float] = 5e-3
+
+    def applies(self, model: ModelFacts) -> str | None:
+        """Where there are keys and values."""
+        if model.family in WITHOUT_ATTENTION:
+            return "it has no attention whose keys and values a prefix could extend"
+        return super().applies(model)
+
+    def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
+        """Beside the common ones the start: from zero the prefix disturbs least."""
+        from ConfigSpace import Categorical
+
+        start = Categorical("prefix_init", ("zero", "random"), default="zero", weights=(0.8, 0.2))
+        return (*super().hyperparameters(model), start)
+
+    def own_config(self, pipeline: Pipeline, **common: Any) -> Any:
+        """The ``PrefixTuningConfig`` of a pipeline."""
+        from peft import PrefixTuningConfig
+
+        random = pipeline.hyperparameters.get("prefix_init") == "random"
+        return PrefixTuningConfig(**common, init_weights=None if random else "zero")
+
+    def suit(self, peft_config: Any, model_config: Any) -> None:
+        """Tell peft the shape of an encoder-decoder's keys: it takes the encoder's layers and the width."""
+        if not model_config.is_encoder_decoder:
+            return
+        heads = getattr(model_config, "decoder_attention_heads", model_config.num_attention_heads)
+        head_width = getattr(model_config, "d_kv", model_config.hidden_size // heads)
+        layers = getattr(model_config, "num_decoder_layers", None) or getattr(
+            model_config, "decoder_layers", model_config.num_hidden_layers
+        )
+        peft_config.num_layers = layers
+        peft_config.num_attention_heads = heads
+        peft_config.token_dim = heads * head_width
+
+
+def _numbers(model: ModelFacts) -> list[int]:
+    limit = NUMBERS[-1] if model.context is None else model.context // CONTEXT_SHARE
+    return [number for number in NUMBERS if number <= limit]
+
+
+def _positions_of(config: Any) -> Callable[..., Any]:
+    """A hook that counts positions from the attention mask before the base model is called.
+
+    The hook raises ValueError where a text and its virtual tokens exceed a table of positions: on an
+    accelerator the failing look-up would take the whole process down.
+    """
+    limit = None
+    if config.model_type in LEARNED_POSITIONS:
+        limit = getattr(config, "max_position_embeddings", None)
+
+    def count(_module: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        mask = named.get("attention_mask")
+        if mask is None or mask.dim() != 2:
+            return None
+        if limit is not None and mask.shape[1] > limit:
+            raise ValueError(
+                f"{mask.shape[1]} positions with the virtual tokens, but the model has {limit}: "
+                "give a smaller --max-length"
+            )
+        given = named.get("inputs_embeds")
+        given = named["input_ids"] if given is None else given
+        positions = (mask.long().cumsum(1) - 1).clamp(min=0)
+        return arguments, {**named, "position_ids": positions[:, -given.shape[1] :]}
+
+    return count

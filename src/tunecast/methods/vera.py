@@ -1,0 +1,47 @@
+"""VeRA: one pair of random projections for all layers, and trained scalings (arXiv 2310.11454)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from tunecast.methods.peft_method import PeftMethod
+from tunecast.methods.targets import target_choice, target_modules
+from tunecast.records import ModelFacts, Pipeline
+
+if TYPE_CHECKING:
+    from ConfigSpace.hyperparameters import Hyperparameter
+
+__all__ = ["Vera"]
+
+
+class Vera(PeftMethod):
+    """Adds ``b * (B @ (d * (A @ x)))`` with A and B frozen and shared, b of shape (out,) and d of shape (r,).
+
+    The projections are drawn from the trial's seed and saved with the adapter.
+    """
+
+    name: ClassVar[str] = "vera"
+
+    def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
+        """The learning rate, about ten times LoRA's, the width of the projections and where d starts."""
+        from ConfigSpace import Categorical, Float
+
+        return (
+            Float("learning_rate", (1e-3, 3e-2), default=5e-3, log=True),
+            Categorical("vera_r", (128, 256, 512, 1024), default=256, ordered=True),
+            Categorical("d_initial", (0.01, 0.1), default=0.1, ordered=True),
+            target_choice(),
+        )
+
+    def peft_config(self, pipeline: Pipeline, *, encoder_decoder: bool) -> Any:
+        """The ``VeraConfig`` of a pipeline."""
+        from peft import TaskType, VeraConfig
+
+        return VeraConfig(
+            task_type=TaskType.SEQ_2_SEQ_LM if encoder_decoder else TaskType.CAUSAL_LM,
+            r=int(pipeline.number("vera_r", 256)),
+            d_initial=pipeline.number("d_initial", 0.1),
+            target_modules=target_modules(pipeline),
+            save_projection=True,
+        )
