@@ -34,6 +34,15 @@ class Method(ABC):
     delivers: ClassVar[str]
     """What ``save`` writes: ``adapter`` (PEFT format, needs the base model) or ``model`` (stands alone)."""
 
+    optimizer: ClassVar[str] = ""
+    """The optimiser that the method prescribes; empty where the pipeline's ``optim`` chooses."""
+
+    ignores: ClassVar[frozenset[str]] = frozenset()
+    """Shared hyperparameters that have no effect under this method, and are not searched."""
+
+    weight: ClassVar[float] = 1.0
+    """How often the method is drawn, relative to the others that apply."""
+
     @abstractmethod
     def applies(self, model: ModelFacts) -> str | None:
         """Why the method cannot be used on ``model``, or None when it can."""

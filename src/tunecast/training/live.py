@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunecast.models.machine import seconds_clock
 from tunecast.records import Pipeline, Seconds
-from tunecast.training.batch import example_nats
+from tunecast.training.batch import smoothed_nats
 from tunecast.training.checkpoint import CheckpointFolder, Position
 from tunecast.training.compute import Compute
 from tunecast.training.failures import DivergedError, is_out_of_memory
@@ -74,7 +74,7 @@ class LiveTrial:
         self._seed = seed
         self._explosion_nats = explosion_nats
         self._trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self._optimizer = build_optimizer(list(self._trained.values()), pipeline)
+        self._optimizer = build_optimizer(model, pipeline)
         self._factor = schedule(
             str(pipeline["lr_scheduler_type"]),
             warmup_steps=plan.warmup_steps,
@@ -166,14 +166,15 @@ class LiveTrial:
 
         examples = [self._examples[int(index)] for index in indices]
         labels = sum(example.label_tokens for example in examples)
+        smoothing = self._pipeline.number("label_smoothing")
         total = 0.0
         for number, start in enumerate(range(0, len(examples), self.micro_batch_size)):
             torch.manual_seed(_derived_seed(self._seed, self.step, number))
             batch = self._compute.collate(examples[start : start + self.micro_batch_size])
             with self._compute.autocast():
-                nats = example_nats(self.model, batch).sum()
-            (nats / max(labels, 1)).backward()
-            total += nats.item()
+                smoothed, nats = smoothed_nats(self.model, batch, smoothing)
+            (smoothed.sum() / max(labels, 1)).backward()
+            total += nats.sum().item()
         return total, labels
 
     def _update(self) -> float:
@@ -182,7 +183,7 @@ class LiveTrial:
         limit = self._pipeline.number("max_grad_norm", 1.0)
         norm = torch.nn.utils.clip_grad_norm_(self._trained.values(), limit).item()
         for group in self._optimizer.param_groups:
-            group["lr"] = self.learning_rate(self.step)
+            group["lr"] = self.learning_rate(self.step) * group["rate_factor"]
         if math.isfinite(norm):
             self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
