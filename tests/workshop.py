@@ -20,8 +20,17 @@ if TYPE_CHECKING:
 
 TESTS = Path(__file__).parent
 
+SETTINGS: dict[str, dict[str, Any]] = {
+    "top_layers": {"trained_layers": 1},
+    "semantic_freezing": {"trained_layers": 1},
+    "gmt": {"keep_share": 0.2},
+    "mezo": {"perturbation": 1e-3},
+    "apet": {"budget_r": 2, "placement": 0},
+}
+"""Hyperparameters of methods that have to have them."""
+
 VARIANTS: dict[str, dict[str, Any]] = {
-    **{name: {"method": name} for name in method_names()},
+    **{name: {"method": name, **SETTINGS.get(name, {})} for name in method_names()},
     "dora": {"use_dora": True},
     "rslora": {"use_rslora": True},
     "pissa": {"init_lora_weights": "pissa"},
@@ -29,7 +38,16 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 """Every registered method, and the variants of LoRA, as changes to the expert pipeline."""
 
-LEARNING_RATES = {"full": 1e-3, "ia3": 2e-2}
+LEARNING_RATES = {
+    "full": 1e-3,
+    "ia3": 2e-2,
+    "mezo": 1e-4,
+    "gmt": 1e-3,
+    "top_layers": 1e-3,
+    "semantic_freezing": 1e-3,
+}
+FAMILIES = {"bias": "gpt2"}
+"""The tiny model on which a variant is tried where one will do, unless it is Llama."""
 
 
 def pipeline(variant: str = "lora", **changes: Any) -> Pipeline:

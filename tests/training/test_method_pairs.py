@@ -9,7 +9,7 @@ from typing import Any
 import workshop
 
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
-    **{name: (name, {}) for name in workshop.VARIANTS if name != "attention"},
+    **{name: (name, {}) for name in workshop.VARIANTS if name not in ("attention", *workshop.FAMILIES)},
     "dropout": ("lora", {"lora_dropout": 0.1}),
     "neftune": ("lora", {"neftune_noise_alpha": 5.0}),
 }

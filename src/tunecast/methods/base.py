@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tunecast.records import ModelFacts, Pipeline
+from tunecast.records import Hyperparameters, ModelFacts, Pipeline
 
 if TYPE_CHECKING:
     from ConfigSpace.hyperparameters import Hyperparameter
+
+    from tunecast.data import EncodedExample
 
 __all__ = ["Method", "is_constant"]
 
@@ -71,6 +73,25 @@ class Method(ABC):
 
         Returns:
             A model whose parameters with ``requires_grad`` are those to train, all of them float32.
+        """
+
+    def choose(self, base: Any, pipeline: Pipeline, examples: Sequence[EncodedExample]) -> Hyperparameters:
+        """What the method decides on the data, as hyperparameters that ``attach`` gets beside the others.
+
+        It is asked once for a trial, and its answer is kept beside the trial's checkpoints. Mostly nothing.
+
+        Args:
+            base: The base model, frozen, in evaluation mode; left as it was.
+            pipeline: A pipeline of this method.
+            examples: The trial's training examples.
+        """
+        return {}
+
+    def before_update(self, model: Any) -> None:  # noqa: B027 (most methods have nothing to do here)
+        """Change the gradients of a step, summed over its batch and not yet clipped; mostly nothing.
+
+        Args:
+            model: What ``attach`` returned, in training mode.
         """
 
     @abstractmethod

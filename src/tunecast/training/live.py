@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tunecast.methods import get_method
 from tunecast.models.machine import seconds_clock
 from tunecast.records import Pipeline, Seconds
 from tunecast.training.batch import smoothed_nats
@@ -69,6 +70,7 @@ class LiveTrial:
         self.label_tokens_seen = 0
         self.micro_batch_size = int(pipeline.number("per_device_train_batch_size"))
         self._pipeline = pipeline
+        self._method = get_method(pipeline.method)
         self._examples = examples
         self._compute = compute
         self._seed = seed
@@ -180,6 +182,7 @@ class LiveTrial:
     def _update(self) -> float:
         import torch
 
+        self._method.before_update(self.model)
         limit = self._pipeline.number("max_grad_norm", 1.0)
         norm = torch.nn.utils.clip_grad_norm_(self._trained.values(), limit).item()
         for group in self._optimizer.param_groups:
