@@ -5,6 +5,7 @@ from tunecast.methods.bias import Bias
 from tunecast.methods.full import Full
 from tunecast.methods.ia3 import IA3
 from tunecast.methods.lora import Lora
+from tunecast.methods.mezo import Mezo
 from tunecast.methods.registry import get_method, method_names, register
 from tunecast.methods.space import EXPERT, Restrictions, expert_pipeline, pipeline_space, sample_pipelines
 from tunecast.methods.top_layers import TopLayers
@@ -14,6 +15,7 @@ register(Full())
 register(IA3())
 register(Bias())
 register(TopLayers())
+register(Mezo())
 
 __all__ = [
     "EXPERT",

@@ -25,7 +25,7 @@ class Bias(WeightsMethod):
         return None if model.has_biases else "its layers have no biases"
 
     def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
-        """Only the learning rate, ten times that of full finetuning in the paper, and more on small models."""
+        """Only the learning rate, an order of magnitude above that of full finetuning."""
         from ConfigSpace import Float
 
         return (Float("learning_rate", (1e-4, 1e-2), log=True),)

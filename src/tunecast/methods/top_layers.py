@@ -1,4 +1,4 @@
-"""Finetuning of the last layers only, those below stay frozen (Howard & Ruder, arXiv 1801.06146, section 3.3)."""
+"""Finetuning of the last layers only, the others frozen (Howard & Ruder, arXiv 1801.06146, section 3.3)."""
 
 from __future__ import annotations
 

@@ -76,7 +76,11 @@ def build_optimizer(model: Any, pipeline: Pipeline) -> Optimizer | OptimizerPair
         ConfigurationError: ``optim`` names an unknown optimiser, or one that cannot run here.
     """
     name = get_method(pipeline.method).optimizer or str(pipeline.hyperparameters.get("optim", "adamw"))
-    builders: dict[str, Builder] = {**_BUILDERS, "muon": partial(_muon, _tables(model))}
+    builders: dict[str, Builder] = {
+        **_BUILDERS,
+        "muon": partial(_muon, _tables(model)),
+        "mezo": partial(_mezo, pipeline.number("perturbation", 1e-3)),
+    }
     if name not in builders:
         raise ConfigurationError(
             f"optim={name}: there is no such optimiser.", f"Known: {', '.join(builders)}."
@@ -178,6 +182,12 @@ def _muon(
         return _adamw(others, learning_rate, weight_decay)
     muon = torch.optim.Muon(matrices, learning_rate, weight_decay, adjust_lr_fn="match_rms_adamw")
     return OptimizerPair(muon, _adamw(others, learning_rate, weight_decay)) if others else muon
+
+
+def _mezo(perturbation: float, groups: Groups, learning_rate: float, weight_decay: float) -> Optimizer:
+    from tunecast.training.zeroth_order import ZerothOrder
+
+    return ZerothOrder(groups, learning_rate, perturbation, weight_decay)
 
 
 def _kept(groups: Groups, wanted: Callable[[Any], bool]) -> Groups:
