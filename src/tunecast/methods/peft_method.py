@@ -21,6 +21,14 @@ class PeftMethod(Method):
     def peft_config(self, pipeline: Pipeline, *, encoder_decoder: bool) -> Any:
         """The peft configuration of a pipeline."""
 
+    def suit(self, peft_config: Any, model_config: Any) -> None:
+        """Complete a peft configuration by what only the model's configuration tells; mostly nothing.
+
+        Args:
+            peft_config: What :meth:`peft_config` returned; changed in place.
+            model_config: The transformers configuration of the base model.
+        """
+
     def applies(self, model: ModelFacts) -> str | None:
         """Any text-generating model with linear layers will do."""
         return None
@@ -30,11 +38,16 @@ class PeftMethod(Method):
         import torch
         from peft import get_peft_model
 
-        config = self.peft_config(pipeline, encoder_decoder=base.config.is_encoder_decoder)
+        config = self._suited(pipeline, base.config)
         # Only the model's own GPU: unless told, torch would start every GPU of the machine.
         with torch.random.fork_rng(devices=[base.device] if base.device.type == "cuda" else []):
             torch.manual_seed(seed)
             return get_peft_model(base, config, autocast_adapter_dtype=True)
+
+    def _suited(self, pipeline: Pipeline, model_config: Any) -> Any:
+        peft_config = self.peft_config(pipeline, encoder_decoder=model_config.is_encoder_decoder)
+        self.suit(peft_config, model_config)
+        return peft_config
 
     def detach(self, model: Any) -> Any:
         """Take the adapter's layers out; what peft leaves behind on the base is removed."""
@@ -62,7 +75,7 @@ class PeftMethod(Method):
         auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         with torch.device("meta"):
             skeleton = auto.from_config(config)
-            peft_config = self.peft_config(pipeline, encoder_decoder=config.is_encoder_decoder)
+            peft_config = self._suited(pipeline, config)
             if hasattr(peft_config, "init_lora_weights"):
                 peft_config.init_lora_weights = True  # PiSSA would decompose weights that are not there
             adapted = get_peft_model(skeleton, peft_config, low_cpu_mem_usage=True)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from tunecast.methods.base import Method
 from tunecast.records import ModelFacts, Pipeline
 
-__all__ = ["WeightsMethod", "skeleton"]
+__all__ = ["WeightsMethod", "empty_model"]
 
 
 class WeightsMethod(Method):
@@ -71,18 +71,19 @@ class WeightsMethod(Method):
 
     def trainable_parameters(self, model: ModelFacts, pipeline: Pipeline) -> int:
         """Count on a model without weights."""
-        empty = skeleton(model)
+        from transformers import AutoConfig
+
+        settings = dict(model.config)
+        empty = empty_model(AutoConfig.for_model(settings.pop("model_type"), **settings))
         names = set(self.trained(empty, pipeline))
         return sum(parameter.numel() for name, parameter in empty.named_parameters() if name in names)
 
 
-def skeleton(model: ModelFacts) -> Any:
-    """The model's architecture on the meta device, with tied weights tied."""
+def empty_model(config: Any) -> Any:
+    """The architecture of a transformers configuration on the meta device, with tied weights tied."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-    settings = dict(model.config)
-    config = AutoConfig.for_model(settings.pop("model_type"), **settings)
     auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     with torch.device("meta"):
         empty = auto.from_config(config)
