@@ -29,6 +29,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "loha": {"loha_r": 4},
     "lokr": {"lokr_r": 2, "decompose_factor": 4},
     "oft": {"oft_block_size": 16},
+    "top_layers": {"trained_layers": 1},
+    "semantic_freezing": {"trained_layers": 1},
+    "gmt": {"keep_share": 0.2},
+    "mezo": {"perturbation": 1e-3},
+    "apet": {"budget_r": 2, "placement": 0},
 }
 """Hyperparameters of methods that have to have them."""
 
@@ -49,7 +54,13 @@ LEARNING_RATES = {
     "prefix_tuning": 2e-2,
     "vera": 2e-2,
     "trainable_tokens": 5e-2,
+    "mezo": 1e-4,
+    "gmt": 1e-3,
+    "top_layers": 1e-3,
+    "semantic_freezing": 1e-3,
 }
+FAMILIES = {"bias": "gpt2"}
+"""The tiny model on which a variant is tried where one will do, unless it is Llama."""
 
 
 def pipeline(variant: str = "lora", **changes: Any) -> Pipeline:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from sample_runs import sample_model
-from tunecast.collect.drawing import Drawing, sobol_points
+from tunecast.collect.drawing import Drawing, Drawn, sobol_points
 from tunecast.collect.planfile import Plan, read_plan
-from tunecast.methods.rates import adapter_rate
+from tunecast.methods.rates import adapter_rate, optimizer_rate
 
 DRAWS = 64
 
@@ -50,13 +50,18 @@ def test_every_prefix_is_balanced_over_methods_lengths_and_sizes(plan: Plan) -> 
 def test_learning_rates_cover_what_the_plan_says(plan: Plan) -> None:
     model = sample_model()
     draws = [Drawing(plan, model).draw("own", number) for number in range(DRAWS)]
-    rates = [d.pipeline.number("learning_rate") for d in draws if d.pipeline.method == "lora"]
+    rates = _adamw_rates(draws, "lora")
     low, high = 0.1 * adapter_rate(model), 10 * adapter_rate(model)
     assert all(0.99 * low <= rate <= 1.01 * high for rate in rates)
     quarters = Counter(int(4 * math.log(rate / low) / math.log(high / low)) for rate in rates)
     assert set(quarters) >= {0, 1, 2, 3}
-    ia3 = [d.pipeline.number("learning_rate") for d in draws if d.pipeline.method == "ia3"]
-    assert all(1e-3 <= rate <= 1e-1 for rate in ia3)
+    assert all(0.99e-3 <= rate <= 1.01e-1 for rate in _adamw_rates(draws, "ia3"))
+
+
+def _adamw_rates(draws: list[Drawn], method: str) -> list[float]:
+    """Learning rates as they would be with AdamW."""
+    pipelines = [draw.pipeline for draw in draws if draw.pipeline.method == method]
+    return [one.number("learning_rate") / optimizer_rate(str(one["optim"]), 1.0) for one in pipelines]
 
 
 def test_models_of_other_widths_get_the_same_quantiles(plan: Plan) -> None:

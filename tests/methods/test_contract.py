@@ -25,6 +25,8 @@ from tunecast.training.plan import plan_trial
 FAMILIES = ("llama", "gpt2", "t5")
 DTYPES = ("float32", "bfloat16")
 
+OWN_WEIGHTS = ("bias", "top_layers", "mezo", "gmt", "semantic_freezing")
+"""Methods that train some or all of the model's own weights, on copies, as full finetuning does."""
 STARTS_OFF = {
     ("pissa", "float32"): 1e-5,  # the base gives up what the adapter takes over
     ("pissa", "bfloat16"): 1e-2,
@@ -36,6 +38,7 @@ STARTS_OFF = {
         for name in ("prompt_tuning", "prefix_tuning", "p_tuning")
         for dtype in DTYPES
     },
+    **{(name, "bfloat16"): 5e-3 for name in OWN_WEIGHTS},  # as above
 }
 """How far losses may move by rounding on attaching, relatively; by nothing where it is not listed."""
 ROUNDED_ON_SAVING = {
@@ -43,6 +46,7 @@ ROUNDED_ON_SAVING = {
     "pissa",  # the weights that attaching changed
     "p_tuning",  # the virtual tokens, which the network made in bfloat16
     "ln_tuning",  # the trained layers, which peft loads in the base's type
+    *OWN_WEIGHTS,  # as with full
 }
 """Variants whose saved form computes not quite as the trained one did in bfloat16."""
 LEAVES_TRACES = {"pissa"}

@@ -17,9 +17,13 @@ from tunecast.methods import (
     pipeline_space,
     sample_pipelines,
 )
+from tunecast.methods.rates import optimizer_rate
 from tunecast.records import Pipeline
 
 MODEL = sample_model()
+
+
+APPLYING = {name for name in method_names() if get_method(name).applies(MODEL) is None}
 
 
 def drawn(count: int = 40, seed: int = 0, **restrictions: Any) -> list[Pipeline]:
@@ -32,8 +36,7 @@ def test_seed_decides_and_pipelines_are_distinct() -> None:
     assert first != drawn(200, seed=8)
     assert len({pipeline.id for pipeline in first}) == 200
     assert drawn(30, seed=7) == first[:30]
-    usable = {name for name in method_names() if get_method(name).applies(MODEL) is None}
-    assert {pipeline.method for pipeline in first} == usable
+    assert {pipeline.method for pipeline in drawn(400)} == APPLYING
 
 
 def test_only_active_hyperparameters_are_listed() -> None:
@@ -44,9 +47,10 @@ def test_only_active_hyperparameters_are_listed() -> None:
 
 
 def test_a_small_space_ends() -> None:
-    fixed = {name: value for name, value in EXPERT.hyperparameters.items() if name != "optim"}
+    fixed = {name: value for name, value in EXPERT.hyperparameters.items() if name != "use_dora"}
+    fixed |= {"loraplus_ratio": 1.0, "label_smoothing": 0.0}
     pipelines = drawn(10, methods=("lora",), fixed=fixed)
-    assert {pipeline["optim"] for pipeline in pipelines} == {"adamw", "adafactor"}
+    assert {pipeline["use_dora"] for pipeline in pipelines} == {False, True}
     assert len(pipelines) == 2
 
 
@@ -87,6 +91,44 @@ def test_methods_hold_and_may_be_repeated() -> None:
     assert {pipeline.method for pipeline in drawn(methods=("ia3", "full", "ia3"))} == {"ia3", "full"}
 
 
+@pytest.mark.parametrize("method", ["lora", "full", "ia3"])
+def test_learning_rates_are_in_reach_of_their_optimiser(method: str) -> None:
+    usual = pipeline_space(MODEL, Restrictions((method,)))[f"{method}:learning_rate"]
+    seen = set()
+    for pipeline in drawn(150, methods=(method,)):
+        optimizer = str(pipeline["optim"])
+        low, high = (optimizer_rate(optimizer, end) for end in (usual.lower, usual.upper))
+        assert low * 0.999 <= pipeline.number("learning_rate") <= high * 1.001
+        seen.add(optimizer)
+    assert seen == {"adamw", "adafactor", "sgd", "lion", "muon"}
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "lion", "sgd", "adamw_8bit"])
+def test_a_fixed_optimiser_has_one_learning_rate(optimizer: str) -> None:
+    fixed = {"optim": optimizer}
+    space = pipeline_space(MODEL, Restrictions(("lora",), fixed))
+    assert [name for name in space if "learning_rate" in name] == ["lora:learning_rate"]
+    assert space["lora:learning_rate"].lower == optimizer_rate(optimizer, 1.92e-4)
+    expert = expert_pipeline(MODEL, Restrictions(fixed=fixed))
+    assert expert["learning_rate"] == optimizer_rate(optimizer, 2e-4)
+
+
+def test_a_users_learning_rate_is_taken_literally() -> None:
+    for restrictions in ({"fixed": {"learning_rate": 3e-4}}, {"ranges": {"learning_rate": (2.9e-4, 3.1e-4)}}):
+        pipelines = drawn(60, methods=("lora",), **restrictions)
+        assert {"sgd", "lion"} <= {pipeline["optim"] for pipeline in pipelines}
+        assert all(2.9e-4 <= pipeline.number("learning_rate") <= 3.1e-4 for pipeline in pipelines)
+
+
+def test_what_the_expert_leaves_out_can_be_fixed() -> None:
+    fixed = {"loraplus_ratio": 16.0, "label_smoothing": 0.1}
+    expert = expert_pipeline(MODEL, Restrictions(fixed=fixed))
+    assert {name: expert[name] for name in fixed} == fixed
+    assert all(expert[name] == value for name, value in EXPERT.hyperparameters.items())
+    ranged = expert_pipeline(MODEL, Restrictions(ranges={"label_smoothing": (0.05, 0.2)}))
+    assert ranged["label_smoothing"] == 0.05
+
+
 def test_a_constant_schedule_has_no_warmup() -> None:
     pipelines = drawn(fixed={"lr_scheduler_type": "constant", "warmup_ratio": 0.1})
     assert all("warmup_ratio" not in pipeline.hyperparameters for pipeline in pipelines)
@@ -112,7 +154,8 @@ def test_expert_is_the_careful_engineers_choice() -> None:
         ({"fixed": {"learning_rate": float("nan")}}, "learning_rate=nan"),
         ({"fixed": {"warmup_ratio": 1.5}}, "warmup_ratio=1.5"),
         ({"fixed": {"lora_dropout": 1.0}}, "lora_dropout=1.0"),
-        ({"fixed": {"optim": "lion"}}, "optim=lion(.|\n)*adamw, adafactor"),
+        ({"fixed": {"optim": "lyon"}}, "optim=lyon(.|\n)*adamw, adafactor"),
+        ({"fixed": {"label_smoothing": 1.0}}, "label_smoothing=1.0"),
         ({"fixed": {"use_dora": 1}}, "use_dora=1"),
         ({"ranges": {"learning_rate": (1e-3, 1e-5)}}, "the lower end is not below"),
         ({"ranges": {"learning_rate": (0.0, 1e-3)}}, "must be above 0"),

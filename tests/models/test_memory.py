@@ -244,14 +244,14 @@ def test_optimizers_keep_what_they_are_known_to_keep() -> None:
     shapes = [((64, 128), 4), ((64,), 4)]
     count = 64 * 128 + 64
     assert state_bytes("adamw", shapes) == 8 * count
-    assert state_bytes("lion", shapes) == 4 * count
     assert state_bytes("sgd", shapes) == 0
     assert state_bytes("adafactor", shapes) == 4 * (64 + 128) + 4 * 64
     assert state_bytes("adamw-8bit", shapes) == 2 * (64 * 128 + 4 * 32) + 8 * 64
+    assert state_bytes("lion", shapes) == state_bytes("sgd-momentum", shapes) == 4 * count
     assert step_bytes("adamw", shapes, "foreach") == 4 * count
     assert step_bytes("adamw", shapes, "loop") == 4 * 64 * 128
     assert step_bytes("adamw", shapes, "fused") == 0
-    assert step_bytes("adafactor", shapes, "fused") == 4 * 64 * 128
+    assert step_bytes("adafactor", shapes, "fused") == step_bytes("lion", shapes, "fused") == 4 * 64 * 128
     assert moved_bytes("none", shapes, "fused") == 0
     assert moved_bytes("adamw", shapes, "fused") < moved_bytes("adamw", shapes, "foreach")
 

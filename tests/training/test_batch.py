@@ -10,7 +10,7 @@ import torch
 
 from tunecast import models
 from tunecast.data import EncodedExample
-from tunecast.training.batch import Batch, collate, example_nats
+from tunecast.training.batch import Batch, collate, example_nats, smoothed_nats
 
 FAMILIES = ("llama", "gpt2", "t5")
 PAD = 3
@@ -120,3 +120,20 @@ def test_autocast_stays_close_and_returns_float32(family: str, loaded: dict[str,
         nats = example_nats(model, batch)
     assert nats.dtype == torch.float32
     torch.testing.assert_close(nats, exact, rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_smoothing_is_that_of_transformers(family: str, loaded: dict[str, Any]) -> None:
+    from transformers.trainer_pt_utils import LabelSmoother
+
+    model, examples = loaded[family].requires_grad_(True), examples_of(family, "ragged")
+    batch = batch_of(family, examples)
+    smoothed, plain = smoothed_nats(model, batch, 0.1)
+    assert torch.equal(plain, example_nats(model, batch))
+    assert not plain.requires_grad
+    ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(e.input_ids) for e in examples], True, PAD)
+    mask = torch.nn.utils.rnn.pad_sequence([torch.ones(len(e.input_ids)).long() for e in examples], True, 0)
+    labels = torch.nn.utils.rnn.pad_sequence([torch.tensor(e.labels) for e in examples], True, -100)
+    outputs = model(input_ids=ids, attention_mask=mask, labels=labels)
+    theirs = LabelSmoother(epsilon=0.1)(outputs, labels, shift_labels=family != "t5")
+    torch.testing.assert_close(smoothed.sum() / batch.label_tokens, theirs, rtol=1e-5, atol=1e-5)

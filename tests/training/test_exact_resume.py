@@ -13,7 +13,9 @@ pytestmark = pytest.mark.timeout(900)
 
 NOISY = {"lora_dropout": 0.1, "neftune_noise_alpha": 5.0}
 CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
-    **{f"{name} adamw": ("llama", name, NOISY) for name in workshop.VARIANTS},
+    **{f"{name} adamw": (workshop.FAMILIES.get(name, "llama"), name, NOISY) for name in workshop.VARIANTS},
+    **{f"full {name}": ("llama", "full", {"optim": name}) for name in ("sgd", "lion", "muon")},
+    "LoRA+ muon": ("llama", "lora", {"optim": "muon", "loraplus_ratio": 4.0, "label_smoothing": 0.1}),
     **{
         f"{name} adafactor": (family, name, {**NOISY, "optim": "adafactor"})
         for name, family in zip(workshop.VARIANTS, ("t5", "gpt2", "llama"), strict=False)

@@ -12,6 +12,7 @@ import torch
 import workshop
 from tunecast import models
 from tunecast.methods import get_method
+from tunecast.methods.rates import optimizer_rate
 from tunecast.training.bench import Bench
 from tunecast.training.checkpoint import CheckpointFolder
 from tunecast.training.compute import Compute
@@ -121,6 +122,28 @@ def test_noise_reaches_an_encoder(tiny_t5: Path) -> None:
     task = workshop.bench(tiny_t5, rows=8)
     plain, noisy = live_trial(task), live_trial(task, neftune_noise_alpha=5.0)
     assert plain.advance(1).train_loss != noisy.advance(1).train_loss
+
+
+def test_smoothed_labels_train_otherwise_but_are_measured_alike(task: Bench) -> None:
+    plain, smoothed = (live_trial(task, warmup_ratio=0.0, label_smoothing=rate) for rate in (0.0, 0.1))
+    # Both have seen the same weights in their first step, so what is measured of it is the same.
+    assert plain.advance(1).train_loss == smoothed.advance(1).train_loss
+    assert not torch.equal(weights(plain), weights(smoothed))
+
+
+def test_loraplus_follows_the_schedule_in_every_group(task: Bench) -> None:
+    trial = live_trial(task, loraplus_ratio=4.0, warmup_ratio=0.5, lr_scheduler_type="linear")
+    for step in range(trial.plan.total_steps):
+        trial.advance(step + 1)
+        rates = [group["lr"] for group in trial._optimizer.param_groups]
+        assert rates == [trial.learning_rate(step), 4 * trial.learning_rate(step)]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "lion", "muon"])
+def test_every_optimiser_learns_at_its_own_rate(task: Bench, optimizer: str) -> None:
+    rate = optimizer_rate(optimizer, 5e-3)
+    trial = live_trial(task, "full", optim=optimizer, learning_rate=rate, warmup_ratio=0.0)
+    assert trial.advance(1).train_loss - trial.advance(6).train_loss > 0.1
 
 
 def test_an_explosion_is_a_divergence(task: Bench) -> None:

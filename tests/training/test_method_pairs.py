@@ -15,7 +15,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "neftune": ("lora", {"neftune_noise_alpha": 5.0}),
 }
 """Of these each follows each; a worker would need an hour for all methods."""
-OTHERS = tuple(name for name in workshop.VARIANTS if name not in (*CORE, "attention"))
+OTHERS = tuple(name for name in workshop.VARIANTS if name not in (*CORE, "attention", *workshop.FAMILIES))
 """Each of these follows itself, LoRA and another, and is followed by them."""
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["memory_command"]
 
 DEFAULT_MAX_LENGTH = 512
-OPTIMIZERS = {"adamw_8bit": "adamw-8bit", "adamw_bnb_8bit": "adamw-8bit"}
+OPTIMIZERS = {"adamw_8bit": "adamw-8bit", "adamw_bnb_8bit": "adamw-8bit", "sgd": "sgd-momentum"}
 """Names of pipelines that the memory arithmetic spells otherwise; unknown ones count as adamw."""
 
 
@@ -176,7 +176,7 @@ def _read_adapter(file: Path) -> Mapping[str, Any]:
 def _optimizer(pipeline: Pipeline) -> str:
     name = str(pipeline.hyperparameters.get("optim", "adamw"))
     name = OPTIMIZERS.get(name, name)
-    return name if name in ("adamw", "adamw-8bit", "adafactor", "lion", "sgd") else "adamw"
+    return name if name in ("adamw", "adamw-8bit", "adafactor", "lion", "sgd-momentum") else "adamw"
 
 
 def _checked_length(asked: int | None, facts: ModelFacts) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from tunecast.collect.planfile import Plan
-from tunecast.methods.rates import adapter_rate
+from tunecast.methods.rates import adapter_rate, optimizer_rate
 from tunecast.methods.space import Restrictions, pipeline_space, sample_pipelines
 from tunecast.records import ModelFacts, Pipeline, stable_hash
 
@@ -69,6 +69,7 @@ class Drawing:
         sampled = sample_pipelines(space, 1)[0]
         rate = space[f"{method}:learning_rate"]
         value = rate.lower * (rate.upper / rate.lower) ** quantile
+        value = optimizer_rate(str(sampled.hyperparameters.get("optim", "")), value)
         return Pipeline(method, {**sampled.hyperparameters, "learning_rate": float(f"{value:.4g}")})
 
     def _ranges(self, method: str) -> dict[str, tuple[float, float]]:

@@ -1,17 +1,23 @@
 """Finetuning methods: one file each, one register line each, and the space of pipelines they span."""
 
 from tunecast.methods.adalora import AdaLora
+from tunecast.methods.apet import Apet
 from tunecast.methods.base import Method
+from tunecast.methods.bias import Bias
 from tunecast.methods.full import Full
+from tunecast.methods.gmt import GradientMask
 from tunecast.methods.hadamard import LoHa, LoKr
 from tunecast.methods.ia3 import IA3
 from tunecast.methods.ln_tuning import LayerNormTuning
 from tunecast.methods.lora import Lora
+from tunecast.methods.mezo import Mezo
 from tunecast.methods.orthogonal import BOFT, OFT
 from tunecast.methods.prompts import PrefixTuning, PromptTuning, PTuning
 from tunecast.methods.qlora import QLora
 from tunecast.methods.registry import get_method, method_names, register
+from tunecast.methods.semantic_freezing import SemanticFreezing
 from tunecast.methods.space import EXPERT, Restrictions, expert_pipeline, pipeline_space, sample_pipelines
+from tunecast.methods.top_layers import TopLayers
 from tunecast.methods.trainable_tokens import TrainableTokens
 from tunecast.methods.vera import Vera
 
@@ -30,6 +36,12 @@ register(OFT())
 register(BOFT())
 register(TrainableTokens())
 register(QLora())
+register(Bias())
+register(TopLayers())
+register(Mezo())
+register(GradientMask())
+register(SemanticFreezing())
+register(Apet())
 
 __all__ = [
     "EXPERT",

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tunecast.records import ModelFacts, Pipeline
+from tunecast.records import Hyperparameters, ModelFacts, Pipeline
 
 if TYPE_CHECKING:
     from ConfigSpace.hyperparameters import Hyperparameter
     from torch import Tensor
+
+    from tunecast.data import EncodedExample
 
 __all__ = ["Method", "is_constant"]
 
@@ -34,6 +36,15 @@ class Method(ABC):
 
     delivers: ClassVar[str]
     """What ``save`` writes: ``adapter`` (PEFT format, needs the base model) or ``model`` (stands alone)."""
+
+    optimizer: ClassVar[str] = ""
+    """The optimiser that the method prescribes; empty where the pipeline's ``optim`` chooses."""
+
+    ignores: ClassVar[frozenset[str]] = frozenset()
+    """Shared hyperparameters that have no effect under this method, and are not searched."""
+
+    weight: ClassVar[float] = 1.0
+    """How often the method is drawn, relative to the others that apply."""
 
     @abstractmethod
     def applies(self, model: ModelFacts) -> str | None:
@@ -64,6 +75,18 @@ class Method(ABC):
         Returns:
             A model whose parameters with ``requires_grad`` are those to train, all of them float32.
         """
+
+    def choose(self, base: Any, pipeline: Pipeline, examples: Sequence[EncodedExample]) -> Hyperparameters:
+        """What the method decides on the data, as hyperparameters that ``attach`` gets beside the others.
+
+        It is asked once for a trial, and its answer is kept beside the trial's checkpoints. Mostly nothing.
+
+        Args:
+            base: The base model, frozen, in evaluation mode; left as it was.
+            pipeline: A pipeline of this method.
+            examples: The trial's training examples.
+        """
+        return {}
 
     def before_update(self, model: Any) -> None:  # noqa: B027 (most methods have nothing to do here)
         """Change the gradients of a step, summed over its batch and not yet clipped; mostly nothing.

@@ -3,7 +3,8 @@
 LoRA adds ``s * B @ A`` to a frozen matrix, with A of shape (r, in), B of shape (out, r) and the scale
 ``s = lora_alpha / lora_r`` (Hu et al., arXiv 2106.09685); rsLoRA takes ``lora_alpha / sqrt(lora_r)`` (arXiv
 2312.03732); DoRA trains the magnitude of each output apart (arXiv 2402.09353); PiSSA starts from the leading
-singular vectors (arXiv 2404.02948).
+singular vectors (arXiv 2404.02948); LoRA+ trains B at ``loraplus_ratio`` times the rate of A (arXiv
+2402.12354).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ __all__ = ["Lora"]
 
 RANKS = (4, 8, 16, 32, 64)
 ALPHAS = (4, 8, 16, 32, 64, 128)
+PLUS_RATIOS = (1.0, 2.0, 4.0, 8.0, 16.0)
 SCALES = (0.5, 4.0)
 """Smallest and largest ``lora_alpha / lora_r`` that is searched: rank and scale are chosen jointly."""
 
@@ -50,6 +52,7 @@ class Lora(PeftMethod):
             Categorical("use_rslora", (False, True), default=False, weights=(0.8, 0.2)),
             Categorical("use_dora", (False, True), default=False, weights=(0.8, 0.2)),
             Categorical("init_lora_weights", ("default", "pissa"), default="default", weights=(0.8, 0.2)),
+            Categorical("loraplus_ratio", PLUS_RATIOS, default=1.0, weights=(0.8, 0.05, 0.05, 0.05, 0.05)),
         )
 
     def constraints(self, parameters: Mapping[str, Hyperparameter]) -> Sequence[Any]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from tunecast.errors import ConfigurationError
 from tunecast.methods.base import is_constant
+from tunecast.methods.rates import OPTIMIZER_RATES, optimizer_rate
 from tunecast.methods.registry import get_method, method_names
 from tunecast.records import ModelFacts, Pipeline, Scalar
 
@@ -28,6 +29,11 @@ ROOT = "method"
 SCHEDULES = ("cosine", "linear", "constant")
 DRAWN_TOGETHER = 64
 """Drawn one at a time, configurations take far longer; with a fixed number, a longer sample starts alike."""
+OPTIMIZERS = {"adamw": 0.6, "adafactor": 0.1, "sgd": 0.05, "lion": 0.15, "muon": 0.1, "adamw_8bit": 0.0}
+"""How often each optimiser is drawn. Eight bits are for whoever asks: they need CUDA and bitsandbytes."""
+RATE = "learning_rate"
+SHARES = ("warmup_ratio", "_dropout", "_share", "label_smoothing")
+"""How the names of hyperparameters end that are below 1."""
 
 EXPERT = Pipeline(
     "lora",
@@ -81,14 +87,16 @@ def expert_pipeline(model: ModelFacts, restrictions: Restrictions | None = None)
     values: dict[str, Scalar] = {**EXPERT.hyperparameters}
     parameters = _parameters(EXPERT.method, model)
     for name, value in restrictions.fixed.items():
-        if name in values:
+        if name in parameters:
             values[name] = _fixed_value(parameters[name], value)
     for name, (low, high) in restrictions.ranges.items():
-        usual = values.get(name)
-        if usual is not None and _is_number(usual):
+        usual = values.get(name, _plain(parameters[name].default_value) if name in parameters else "")
+        if _is_number(usual):
             values[name] = type(usual)(min(max(usual, low), high))
     if values["lr_scheduler_type"] == "constant":  # which is run without warm-up
         del values["warmup_ratio"]
+    if RATE not in (*restrictions.fixed, *restrictions.ranges):
+        values[RATE] = optimizer_rate(str(values["optim"]), float(values[RATE]))
     return Pipeline(EXPERT.method, values)
 
 
@@ -117,7 +125,7 @@ def pipeline_space(
     parameters = {name: _parameters(name, model) for name in names}
     _refuse_unknown(restrictions, parameters)
     space = ConfigurationSpace(seed=seed)
-    root = Categorical(ROOT, names)
+    root = Categorical(ROOT, names, weights=[get_method(name).weight for name in names])
     space.add(root)
     for name in names:
         subspace = _method_space(name, parameters[name], restrictions)
@@ -147,7 +155,7 @@ def sample_pipelines(space: ConfigurationSpace, count: int) -> list[Pipeline]:
 def _to_pipeline(configuration: Configuration) -> Pipeline:
     method = str(configuration[ROOT])
     values = {
-        name.removeprefix(f"{method}:"): _plain(value)
+        name.removeprefix(f"{method}:").partition("@")[0]: _plain(value)
         for name, value in sorted(configuration.items())
         if name != ROOT
     }
@@ -172,16 +180,18 @@ def _parameters(name: str, model: ModelFacts) -> dict[str, Hyperparameter]:
     from ConfigSpace import Categorical, Constant
 
     shared = (
-        Categorical("optim", ("adamw", "adafactor"), default="adamw", weights=(0.8, 0.2)),
+        Categorical("optim", tuple(OPTIMIZERS), default="adamw", weights=tuple(OPTIMIZERS.values())),
         Categorical("lr_scheduler_type", SCHEDULES, default="cosine"),
         Categorical("warmup_ratio", (0.0, 0.03, 0.1), default=0.03, ordered=True),
         Categorical("weight_decay", (0.0, 0.01, 0.1), default=0.0, ordered=True),
         Categorical("per_device_train_batch_size", (4, 8, 16, 32), default=16, ordered=True),
         Categorical("neftune_noise_alpha", (0.0, 5.0), default=0.0, weights=(0.8, 0.2)),
+        Categorical("label_smoothing", (0.0, 0.05, 0.1), default=0.0, weights=(0.8, 0.1, 0.1)),
         Constant("max_grad_norm", 1.0),
     )
-    own = get_method(name).hyperparameters(model)
-    return {parameter.name: parameter for parameter in (*shared, *own)}
+    method = get_method(name)
+    effective = (parameter for parameter in shared if parameter.name not in method.ignores)
+    return {parameter.name: parameter for parameter in (*effective, *method.hyperparameters(model))}
 
 
 def _method_space(
@@ -194,14 +204,51 @@ def _method_space(
     warming = [value for value in SCHEDULES if value != "constant" and schedule.legal_value(value)]
     if not warming:
         del narrowed["warmup_ratio"]
+    if RATE not in (*restrictions.fixed, *restrictions.ranges):  # what the user says holds for any optimiser
+        narrowed |= _rates(narrowed)
     space = ConfigurationSpace()
     space.add(narrowed.values())
+    space.add(_rate_conditions(narrowed))
     # A constant schedule is run without warm-up.
     if warming and not is_constant(schedule):
         conditions = [EqualsCondition(warmup, schedule, value) for value in warming]
         space.add(OrConjunction(*conditions) if len(conditions) > 1 else conditions[0])
     space.add(get_method(name).constraints(narrowed))
     return space
+
+
+def _rates(parameters: Mapping[str, Hyperparameter]) -> dict[str, Hyperparameter]:
+    """The learning rate by optimiser: a range of its own, ``learning_rate@lion``, where it is not AdamW's."""
+    from ConfigSpace import Float
+
+    if "optim" not in parameters:
+        return {}
+    optimizer, rate = parameters["optim"], parameters[RATE]
+
+    def scaled(name: str, own: str) -> Hyperparameter:
+        bounds = optimizer_rate(own, rate.lower), optimizer_rate(own, rate.upper)
+        return Float(name, bounds, log=rate.log)
+
+    if is_constant(optimizer):
+        return {RATE: scaled(RATE, str(optimizer.default_value))}
+    return {
+        f"{RATE}@{own}": scaled(f"{RATE}@{own}", own) for own in OPTIMIZER_RATES if optimizer.legal_value(own)
+    }
+
+
+def _rate_conditions(parameters: Mapping[str, Hyperparameter]) -> list[Any]:
+    """Exactly one learning rate is active: that of the chosen optimiser."""
+    from ConfigSpace import EqualsCondition, InCondition
+
+    owners = {name.partition("@")[2]: own for name, own in parameters.items() if name.startswith(f"{RATE}@")}
+    if not owners:
+        return []
+    optimizer = parameters["optim"]
+    others = [name for name in map(str, _values(optimizer)) if name not in owners]
+    return [
+        InCondition(parameters[RATE], optimizer, others),
+        *(EqualsCondition(rate, optimizer, owner) for owner, rate in owners.items()),
+    ]
 
 
 def _narrowed(parameter: Hyperparameter, restrictions: Restrictions) -> Hyperparameter:
@@ -268,7 +315,7 @@ def _is_possible(parameter: Hyperparameter, number: float) -> bool:
         return False
     if number == 0:
         return not hasattr(parameter, "log") and 0 in _values(parameter)
-    return number < 1 or not parameter.name.endswith(("_ratio", "_dropout"))
+    return number < 1 or not parameter.name.endswith(SHARES)
 
 
 def _describe(parameter: Hyperparameter) -> str:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from tunecast.data import EncodedExample
 
-__all__ = ["Batch", "collate", "example_nats"]
+__all__ = ["Batch", "collate", "example_nats", "smoothed_nats"]
 
 IGNORED = -100
 
@@ -103,6 +103,24 @@ def example_nats(model: Any, batch: Batch) -> Tensor:
     Returns:
         Nats, shape (examples,); differentiable.
     """
+    return smoothed_nats(model, batch, 0.0)[1]
+
+
+def smoothed_nats(model: Any, batch: Batch, label_smoothing: float) -> tuple[Tensor, Tensor]:
+    """The cross-entropy of each example against smoothed labels, and the plain one.
+
+    Smoothed labels give ``label_smoothing`` of their mass to all tokens alike (Szegedy et al., arXiv
+    1512.00567, section 7).
+
+    Args:
+        model: A transformers or peft model.
+        batch: What :func:`collate` returned.
+        label_smoothing: At least 0, below 1.
+
+    Returns:
+        What training minimises and :func:`example_nats`, in nats, each of shape (examples,); the first is
+        differentiable, and is the second where nothing is smoothed.
+    """
     import torch
     from torch.nn.functional import cross_entropy
 
@@ -111,9 +129,19 @@ def example_nats(model: Any, batch: Batch) -> Tensor:
     else:
         logits, labels = model(**batch.inputs, labels=batch.labels).logits, batch.labels
     chosen = labels != IGNORED
-    nats = cross_entropy(logits[chosen].float(), labels[chosen], reduction="none")
     rows = chosen.nonzero()[:, 0]
-    return torch.zeros(len(labels), device=nats.device).index_add(0, rows, nats)
+    kept, targets = logits[chosen].float(), labels[chosen]
+
+    def summed(smoothing: float) -> Tensor:
+        nats = cross_entropy(kept, targets, reduction="none", label_smoothing=smoothing)
+        return torch.zeros(len(labels), device=nats.device).index_add(0, rows, nats)
+
+    if not label_smoothing:
+        plain = summed(0.0)
+        return plain, plain
+    with torch.no_grad():
+        plain = summed(0.0)
+    return summed(label_smoothing), plain
 
 
 def _last_logits(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:

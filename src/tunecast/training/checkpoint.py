@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunecast.records import Hyperparameters
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -79,6 +81,28 @@ class CheckpointFolder:
             _staged(path).replace(path)
         _sync_folder(self.folder)
         return weights_hash
+
+    def write_choice(self, chosen: Hyperparameters) -> None:
+        """Keep what a method decided on the data: another machine's rounding might decide otherwise.
+
+        Raises:
+            OSError: The disk is full or not writable.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        staged = self._choice.with_suffix(".part")
+        with staged.open("w", encoding="utf-8") as stream:
+            json.dump(dict(chosen), stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        staged.replace(self._choice)
+
+    def read_choice(self) -> Hyperparameters | None:
+        """What :meth:`write_choice` kept; None where there is nothing, or nothing that can be read."""
+        try:
+            chosen: Hyperparameters = json.loads(self._choice.read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return None
+        return chosen
 
     def latest(self, at_most: int) -> int:
         """The last step not after ``at_most`` that can be continued from; 0 where there is none."""
@@ -155,6 +179,10 @@ class CheckpointFolder:
     def size_bytes(self) -> int:
         """Bytes on disk."""
         return sum(file.stat().st_size for file in self.folder.glob("*.safetensors"))
+
+    @property
+    def _choice(self) -> Path:
+        return self.folder / "choice.json"
 
     def _weights(self, step: int) -> Path:
         return self.folder / f"weights-{step}.safetensors"

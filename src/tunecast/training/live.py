@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tunecast.methods import get_method
 from tunecast.models.machine import seconds_clock
 from tunecast.records import Pipeline, Seconds
-from tunecast.training.batch import example_nats
+from tunecast.training.batch import smoothed_nats
 from tunecast.training.checkpoint import CheckpointFolder, Position
 from tunecast.training.compute import Compute
 from tunecast.training.failures import DivergedError, is_out_of_memory
@@ -79,7 +79,8 @@ class LiveTrial:
         self._seed = seed
         self._explosion_nats = explosion_nats
         self._trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self._optimizer = build_optimizer(list(self._trained.values()), pipeline)
+        self._optimizer = build_optimizer(model, pipeline)
+        self._zeroth_order: Any = self._optimizer if hasattr(self._optimizer, "estimate") else None
         self._factor = schedule(
             str(pipeline["lr_scheduler_type"]),
             warmup_steps=plan.warmup_steps,
@@ -111,7 +112,7 @@ class LiveTrial:
         device = torch.device(self._compute.device)
         forked = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])  # no other GPU
         with forked, _neftune(self.model, self._pipeline.number("neftune_noise_alpha")):
-            self.model.train()
+            self.model.train(self._zeroth_order is None)  # two losses to compare leave no room for dropout
             while self.step < to_step:
                 step_nats, step_labels, norm = self._step()
                 nats, labels, norms = nats + step_nats, labels + step_labels, norms + norm
@@ -154,7 +155,7 @@ class LiveTrial:
         indices = self.plan.batches[self.step]
         while True:
             try:
-                total, labels = self._accumulate(indices)
+                total, labels = self._learn(indices)
                 break
             except Exception as error:  # only memory is handled; the rest goes on up
                 if not is_out_of_memory(error) or self.micro_batch_size == 1:
@@ -170,35 +171,61 @@ class LiveTrial:
             raise DivergedError(f"step {self.step + 1}: loss {loss:.4g}, gradient norm {norm:.4g}")
         return total, labels, norm
 
-    def _accumulate(self, indices: ndarray) -> tuple[float, int]:
-        """Gradients of one batch, micro-batch by micro-batch; its nats and its labels."""
+    def _learn(self, indices: ndarray) -> tuple[float, int]:
+        """What one batch tells the optimiser, by gradients or by losses; the batch's nats and its labels."""
+        if self._zeroth_order is None:
+            _, nats, labels = self._accumulate(indices)
+            return nats, labels
+        measured: list[tuple[float, float, int]] = []
+
+        def loss() -> float:
+            measured.append(self._accumulate(indices, backward=False))
+            smoothed, _, labels = measured[-1]
+            return smoothed / max(labels, 1)
+
+        self._zeroth_order.estimate(loss, _derived_seed(self._seed, self.step, DIRECTION))
+        (_, above, labels), (_, below, _) = measured
+        return (above + below) / 2, labels
+
+    def _accumulate(self, indices: ndarray, *, backward: bool = True) -> tuple[float, float, int]:
+        """Nats of one batch, smoothed and plain, and its labels; with its gradients, by micro-batch."""
         import torch
 
         examples = [self._examples[int(index)] for index in indices]
         labels = sum(example.label_tokens for example in examples)
-        total = 0.0
+        smoothing = self._pipeline.number("label_smoothing")
+        minimised = total = 0.0
         for number, start in enumerate(range(0, len(examples), self.micro_batch_size)):
             torch.manual_seed(_derived_seed(self._seed, self.step, number))
             batch = self._compute.collate(examples[start : start + self.micro_batch_size])
             with self._compute.autocast():
-                nats = example_nats(self.model, batch).sum()
-            (nats / max(labels, 1)).backward()
-            total += nats.item()
-        return total, labels
+                smoothed, nats = smoothed_nats(self.model, batch, smoothing)
+            if backward:
+                (smoothed.sum() / max(labels, 1)).backward()
+            minimised += smoothed.sum().item()
+            total += nats.sum().item()
+        return minimised, total, labels
 
     def _update(self) -> float:
         import torch
 
         self._method.before_update(self.model)
-        limit = self._pipeline.number("max_grad_norm", 1.0)
-        norm = torch.nn.utils.clip_grad_norm_(self._trained.values(), limit).item()
+        if self._zeroth_order is None:
+            limit = self._pipeline.number("max_grad_norm", 1.0)
+            norm = torch.nn.utils.clip_grad_norm_(self._trained.values(), limit).item()
+        else:
+            norm = abs(self._zeroth_order.projected_gradient)  # its mean square is the gradient's
         for group in self._optimizer.param_groups:
-            group["lr"] = self.learning_rate(self.step)
+            group["lr"] = self.learning_rate(self.step) * group["rate_factor"]
         if math.isfinite(norm):
             self._optimizer.step()
             self._method.after_update(self.model, self.step + 1, self.plan.total_steps)
         self._optimizer.zero_grad(set_to_none=True)
         return norm
+
+
+DIRECTION = 1 << 31
+"""In the place of a micro-batch's number, for the seed of a zeroth-order step's direction."""
 
 
 def _derived_seed(seed: int, step: int, micro_batch: int) -> int:

@@ -3,45 +3,135 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tunecast.errors import ConfigurationError
+from tunecast.methods import get_method
 from tunecast.records import Pipeline
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from torch.nn import Parameter
     from torch.optim import Optimizer
 
-__all__ = ["build_optimizer", "flatten_state", "restore_state"]
+__all__ = ["OptimizerPair", "build_optimizer", "flatten_state", "restore_state"]
+
+Groups = list[dict[str, Any]]
+"""Parameter groups as torch's optimisers take them: ``params``, and ``rate_factor``, by which the schedule's
+rate is multiplied."""
 
 
-def build_optimizer(parameters: list[Parameter], pipeline: Pipeline) -> Optimizer:
-    """The optimiser of a pipeline over ``parameters``.
+Builder = Callable[[Groups, float, float], "Optimizer | OptimizerPair"]
+
+
+class OptimizerPair:
+    """Two optimisers over disjoint parameters, which look like one."""
+
+    def __init__(self, first: Optimizer, second: Optimizer) -> None:
+        self._parts = (first, second)
+
+    @property
+    def param_groups(self) -> Groups:
+        """The groups of both."""
+        return [group for part in self._parts for group in part.param_groups]
+
+    def step(self) -> None:
+        """Update all parameters."""
+        for part in self._parts:
+            part.step()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drop all gradients."""
+        for part in self._parts:
+            part.zero_grad(set_to_none=set_to_none)
+
+    def state_dict(self) -> dict[str, Any]:
+        """As torch's; the parameters of the second are numbered on from those of the first."""
+        first, second = (part.state_dict() for part in self._parts)
+        moved = {index + self._border: state for index, state in second["state"].items()}
+        return {"state": {**first["state"], **moved}, "param_groups": self.param_groups}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Put back the state, not the groups, of :meth:`state_dict`."""
+        states: tuple[dict[int, Any], dict[int, Any]] = {}, {}
+        for index, state in state_dict["state"].items():
+            second = index >= self._border
+            states[second][index - self._border if second else index] = state
+        for part, own in zip(self._parts, states, strict=True):
+            part.load_state_dict({"state": own, "param_groups": part.state_dict()["param_groups"]})
+
+    @property
+    def _border(self) -> int:
+        return sum(len(group["params"]) for group in self._parts[0].param_groups)
+
+
+def build_optimizer(model: Any, pipeline: Pipeline) -> Optimizer | OptimizerPair:
+    """The optimiser of a pipeline over what a model trains.
+
+    Args:
+        model: A module; its parameters with ``requires_grad`` are optimised.
+        pipeline: Names the optimiser, the rate, and the weight decay.
 
     Raises:
-        ConfigurationError: ``optim`` names an unknown optimiser.
+        ConfigurationError: ``optim`` names an unknown optimiser, or one that cannot run here.
     """
-    name = str(pipeline.hyperparameters.get("optim", "adamw"))
-    if name not in _BUILDERS:
+    name = get_method(pipeline.method).optimizer or str(pipeline.hyperparameters.get("optim", "adamw"))
+    builders: dict[str, Builder] = {
+        **_BUILDERS,
+        "muon": partial(_muon, _tables(model)),
+        "mezo": partial(_mezo, pipeline.number("perturbation", 1e-3)),
+    }
+    if name not in builders:
         raise ConfigurationError(
-            f"optim={name}: there is no such optimiser.", f"Known: {', '.join(_BUILDERS)}."
+            f"optim={name}: there is no such optimiser.", f"Known: {', '.join(builders)}."
         )
-    return _BUILDERS[name](parameters, pipeline.number("learning_rate"), pipeline.number("weight_decay", 0.0))
+    rate, decay = pipeline.number("learning_rate"), pipeline.number("weight_decay", 0.0)
+    named = {key: parameter for key, parameter in model.named_parameters() if parameter.requires_grad}
+    return builders[name](_groups(named, pipeline), rate, decay)
 
 
-def _adamw(parameters: list[Parameter], learning_rate: float, weight_decay: float) -> Optimizer:
+def _groups(named: Mapping[str, Any], pipeline: Pipeline) -> Groups:
+    """Parameters by the factor of their learning rate.
+
+    LoRA+ (Hayou et al., arXiv 2402.12354) trains B faster than A; vectors, such as the magnitudes of DoRA, go
+    with B, as in the authors' code and in peft's.
+    """
+    ratio = pipeline.number("loraplus_ratio", 1.0)
+    groups: dict[float, list[Any]] = {}
+    for name, parameter in named.items():
+        faster = "lora_B" in name or parameter.ndim == 1
+        groups.setdefault(ratio if faster else 1.0, []).append(parameter)
+    return [{"params": owned, "rate_factor": factor} for factor, owned in sorted(groups.items())]
+
+
+def _adamw(groups: Groups, learning_rate: float, weight_decay: float) -> Optimizer:
     import torch
 
-    return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay, fused=True)
+    return torch.optim.AdamW(groups, lr=learning_rate, weight_decay=weight_decay, fused=True)
 
 
-def _adafactor(parameters: list[Parameter], learning_rate: float, weight_decay: float) -> Optimizer:
+def _adamw_8bit(groups: Groups, learning_rate: float, weight_decay: float) -> Optimizer:
+    """AdamW whose moments take eight bits each (Dettmers et al., arXiv 2110.02861)."""
+    from importlib.util import find_spec
+
+    on_cuda = all(parameter.is_cuda for group in groups for parameter in group["params"])
+    if not on_cuda or find_spec("bitsandbytes") is None:
+        raise ConfigurationError(
+            "optim=adamw_8bit: this needs the package bitsandbytes and a CUDA device.",
+            "Use optim=adamw, or optim=adafactor where memory is short.",
+        )
+    from bitsandbytes.optim import AdamW8bit
+
+    optimizer: Optimizer = AdamW8bit(groups, lr=learning_rate, weight_decay=weight_decay)
+    return optimizer
+
+
+def _adafactor(groups: Groups, learning_rate: float, weight_decay: float) -> Optimizer:
     """Adafactor with plain learning rates: relative ones would mean something else than AdamW's."""
     from transformers.optimization import Adafactor
 
     optimizer: Optimizer = Adafactor(
-        parameters,
+        groups,
         lr=learning_rate,
         weight_decay=weight_decay,
         scale_parameter=False,
@@ -51,13 +141,72 @@ def _adafactor(parameters: list[Parameter], learning_rate: float, weight_decay: 
     return optimizer
 
 
-_BUILDERS: dict[str, Callable[[list[Parameter], float, float], Optimizer]] = {
+def _sgd(groups: Groups, learning_rate: float, weight_decay: float) -> Optimizer:
+    """SGD with a momentum of 0.9; its weight decay is part of the gradient."""
+    import torch
+
+    return torch.optim.SGD(groups, lr=learning_rate, momentum=0.9, weight_decay=weight_decay, fused=True)
+
+
+def _lion(groups: Groups, learning_rate: float, weight_decay: float) -> Optimizer:
+    from tunecast.training.lion import Lion
+
+    return Lion(groups, lr=learning_rate, weight_decay=weight_decay)
+
+
+def _tables(model: Any) -> frozenset[int]:
+    """Ids of the weights of embeddings and of the head: their rows are words, not directions."""
+    import torch
+
+    head: Any = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    owners: list[Any] = [one for one in model.modules() if isinstance(one, torch.nn.Embedding) or one is head]
+    return frozenset(id(parameter) for owner in owners for parameter in owner.parameters(recurse=False))
+
+
+def _muon(
+    tables: frozenset[int], groups: Groups, learning_rate: float, weight_decay: float
+) -> Optimizer | OptimizerPair:
+    """Muon for matrices, LoRA's factors among them; AdamW for vectors, embeddings and the head.
+
+    Steps are scaled to AdamW's size, so that its learning rates serve (Liu et al., arXiv 2502.16982, section
+    2.2).
+    """
+    import torch
+
+    def is_matrix(parameter: Any) -> bool:
+        return parameter.ndim == 2 and min(parameter.shape) > 1 and id(parameter) not in tables
+
+    matrices = _kept(groups, is_matrix)
+    others = _kept(groups, lambda parameter: not is_matrix(parameter))
+    if not matrices:
+        return _adamw(others, learning_rate, weight_decay)
+    muon = torch.optim.Muon(matrices, learning_rate, weight_decay, adjust_lr_fn="match_rms_adamw")
+    return OptimizerPair(muon, _adamw(others, learning_rate, weight_decay)) if others else muon
+
+
+def _mezo(perturbation: float, groups: Groups, learning_rate: float, weight_decay: float) -> Optimizer:
+    from tunecast.training.zeroth_order import ZerothOrder
+
+    return ZerothOrder(groups, learning_rate, perturbation, weight_decay)
+
+
+def _kept(groups: Groups, wanted: Callable[[Any], bool]) -> Groups:
+    chosen = [{**group, "params": [one for one in group["params"] if wanted(one)]} for group in groups]
+    return [group for group in chosen if group["params"]]
+
+
+_BUILDERS: dict[str, Builder] = {
     "adamw": _adamw,
     "adafactor": _adafactor,
+    "sgd": _sgd,
+    "lion": _lion,
+    "adamw_8bit": _adamw_8bit,
 }
 
 
-def flatten_state(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, float | None]]:
+def flatten_state(
+    optimizer: Optimizer | OptimizerPair,
+) -> tuple[dict[str, Tensor], dict[str, float | None]]:
     """The optimiser's state as tensors and as plain numbers, both by ``<parameter index>.<name>``."""
     import torch
 
@@ -73,7 +222,7 @@ def flatten_state(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, fl
 
 
 def restore_state(
-    optimizer: Optimizer, tensors: Mapping[str, Tensor], scalars: Mapping[str, float | None]
+    optimizer: Optimizer | OptimizerPair, tensors: Mapping[str, Tensor], scalars: Mapping[str, float | None]
 ) -> None:
     """Put back what :func:`flatten_state` took."""
     state: dict[int, dict[str, Any]] = {}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tunecast.methods import get_method
 from tunecast.models.load import load_model, load_tokenizer, quiet
 from tunecast.models.machine import load_average, peak_bytes, reset_peak, seconds_clock
-from tunecast.records import Outcome, Point, RunError, SampleOutput, Score, Seconds
+from tunecast.records import Outcome, Pipeline, Point, RunError, SampleOutput, Score, Seconds
 from tunecast.training.bench import Bench, TrialSpec
 from tunecast.training.checkpoint import CheckpointFolder
 from tunecast.training.clean import fingerprint
@@ -233,13 +233,14 @@ class Runner:
 
     def _attached(self, spec: TrialSpec) -> LiveTrial:
         self.release()
-        method = get_method(spec.pipeline.method)
+        examples = self.bench.training_examples(spec)
         try:
+            pipeline = self._chosen(spec, examples)
             live = LiveTrial(
-                method.attach(self._base, spec.pipeline, spec.seed),
-                spec.pipeline,
+                get_method(pipeline.method).attach(self._base, pipeline, spec.seed),
+                pipeline,
                 self.bench.plan(spec),
-                self.bench.training_examples(spec),
+                examples,
                 self._compute,
                 seed=spec.seed,
                 explosion_nats=spec.explosion_nats,
@@ -251,6 +252,16 @@ class Runner:
             raise
         self._live, self._live_spec = live, spec
         return live
+
+    def _chosen(self, spec: TrialSpec, examples: list[EncodedExample]) -> Pipeline:
+        """The pipeline with what its method decides on the data; decided once for a trial that is kept."""
+        folder = CheckpointFolder(Path(spec.folder)) if spec.folder else None
+        chosen = folder.read_choice() if folder else None
+        if chosen is None:
+            chosen = get_method(spec.pipeline.method).choose(self._base, spec.pipeline, examples)
+            if folder and chosen:
+                folder.write_choice(chosen)
+        return replace(spec.pipeline, hyperparameters={**spec.pipeline.hyperparameters, **chosen})
 
     def _with_weights(self, spec: TrialSpec, step: int) -> Any:
         """A trial's model with the weights of ``step``, trained anew up to there where they were not kept."""

@@ -18,7 +18,8 @@ _EIGHT_BIT_BLOCK = 256
 def state_bytes(optimizer: str, shapes: Shapes) -> int:
     """Bytes of optimiser state.
 
-    ``adamw`` keeps two tensors in the parameter's type, ``lion`` one, ``sgd`` without momentum none;
+    ``adamw`` keeps two tensors in the parameter's type, ``lion`` and ``sgd-momentum`` one, ``sgd``
+    without momentum none;
     ``adamw-8bit`` two bytes per element and a float32 scale per block of 256; ``adafactor`` one float32 value
     per row and column of a matrix, one per element of a vector (Shazeer & Stern, arXiv 1804.04235).
 
@@ -35,12 +36,13 @@ def step_bytes(optimizer: str, shapes: Shapes, kernel: str) -> int:
     Args:
         optimizer: Name of the optimiser.
         shapes: Shape and bytes per element of every trained tensor.
-        kernel: How AdamW and Lion run: ``fused`` needs nothing, ``foreach`` (torch's default on CUDA) a
-            temporary as large as all tensors together, ``loop`` (on a CPU) one as large as the largest.
-            Adafactor always loops.
+        kernel: How AdamW runs: ``fused`` needs nothing, ``foreach`` (torch's default on CUDA) a temporary as
+            large as all tensors together, ``loop`` (on a CPU) one as large as the largest. Adafactor always
+            loops, and so does Lion where AdamW is fused.
     """
     sizes = [prod(shape) * element_bytes for shape, element_bytes in shapes]
-    if optimizer in ("none", "sgd", "adamw-8bit") or (optimizer != "adafactor" and kernel == "fused"):
+    in_place = optimizer in ("none", "sgd", "sgd-momentum", "adamw-8bit")
+    if in_place or (optimizer == "adamw" and kernel == "fused"):
         return 0
     return sum(sizes) if optimizer != "adafactor" and kernel == "foreach" else max(sizes, default=0)
 
@@ -58,7 +60,14 @@ def moved_bytes(optimizer: str, shapes: Shapes, kernel: str) -> int:
     """
     if optimizer == "none":
         return 0
-    passes = {"adamw": 7 if kernel == "fused" else 20, "adamw-8bit": 4, "adafactor": 12, "lion": 11, "sgd": 3}
+    passes = {
+        "adamw": 7 if kernel == "fused" else 20,
+        "adamw-8bit": 4,
+        "adafactor": 12,
+        "lion": 11,
+        "sgd": 3,
+        "sgd-momentum": 5,
+    }
     held = sum(prod(shape) * element_bytes for shape, element_bytes in shapes)
     return (passes[optimizer] + _CLIPPING_PASSES) * held
 
@@ -67,7 +76,7 @@ def _state_of(optimizer: str, shape: tuple[int, ...], element_bytes: int) -> int
     count = prod(shape)
     if optimizer == "adamw":
         return 2 * count * element_bytes
-    if optimizer == "lion":
+    if optimizer in ("lion", "sgd-momentum"):
         return count * element_bytes
     if optimizer == "adamw-8bit":
         if count < _EIGHT_BIT_MINIMUM:

@@ -11,14 +11,14 @@ from tunecast.errors import ConfigurationError
 __all__ = ["MemoryEstimate", "MemoryRequest", "Precision", "Sharding"]
 
 Precision = Literal["float32", "bfloat16", "float16", "8-bit", "4-bit"]
-Optimizer = Literal["adamw", "adamw-8bit", "adafactor", "lion", "sgd", "none"]
+Optimizer = Literal["adamw", "adamw-8bit", "adafactor", "lion", "sgd", "sgd-momentum", "none"]
 Attention = Literal["eager", "sdpa", "flash"]
 Convention = Literal["tunecast", "hf-trainer"]
 Sharding = Literal["none", "zero1", "zero2", "zero3", "fsdp"]
 
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "precision": ("float32", "bfloat16", "float16", "8-bit", "4-bit"),
-    "optimizer": ("adamw", "adamw-8bit", "adafactor", "lion", "sgd", "none"),
+    "optimizer": ("adamw", "adamw-8bit", "adafactor", "lion", "sgd", "sgd-momentum", "none"),
     "attention": ("eager", "sdpa", "flash"),
     "convention": ("tunecast", "hf-trainer"),
     "sharding": ("none", "zero1", "zero2", "zero3", "fsdp"),

@@ -1,0 +1,35 @@
+"""BitFit: only biases are trained (Ben Zaken et al., arXiv 2106.10199)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from tunecast.methods.weights import WeightsMethod
+from tunecast.records import ModelFacts, Pipeline
+
+if TYPE_CHECKING:
+    from ConfigSpace.hyperparameters import Hyperparameter
+
+__all__ = ["Bias"]
+
+
+class Bias(WeightsMethod):
+    """Trains every bias of the model, those of normalisations included."""
+
+    name: ClassVar[str] = "bias"
+    weight: ClassVar[float] = 0.5
+
+    def applies(self, model: ModelFacts) -> str | None:
+        """Llama, T5 and their kin have no biases."""
+        return None if model.has_biases else "its layers have no biases"
+
+    def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
+        """Only the learning rate, an order of magnitude above that of full finetuning."""
+        from ConfigSpace import Float
+
+        return (Float("learning_rate", (1e-4, 1e-2), log=True),)
+
+    def trained(self, model: Any, pipeline: Pipeline) -> Collection[str]:
+        """Names that end in ``bias``; T5's position biases are tables, and do not."""
+        return [name for name, _ in model.named_parameters() if name.endswith(".bias")]

@@ -1,0 +1,56 @@
+"""The layers of a model, found in any architecture of transformers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tunecast.records import ModelFacts
+
+__all__ = ["decoder_layers", "final_norm", "layer_stack", "upper_names"]
+
+
+def decoder_layers(model: ModelFacts) -> int:
+    """Number of layers on the side that writes the completion."""
+    for name in ("num_decoder_layers", "decoder_layers"):
+        if model.config.get(name):
+            return int(model.config[name])
+    return model.layers
+
+
+def layer_stack(model: Any) -> Any:
+    """The decoder's layers, a ``ModuleList`` in order of computation.
+
+    Raises:
+        ValueError: The architecture has none.
+    """
+    lists = [part for part in model.get_decoder().children() if _is_list(part)]
+    if not lists:
+        raise ValueError(f"{type(model).__name__} has no stack of layers")
+    return max(lists, key=len)
+
+
+def final_norm(model: Any) -> Any | None:
+    """The normalisation between the last layer and the head; None where there is none."""
+    parts = list(model.get_decoder().children())
+    stack = layer_stack(model)
+    after = parts[next(i for i, part in enumerate(parts) if part is stack) + 1 :]
+    norms = (part for part in after if "norm" in type(part).__name__.lower())
+    return next(norms, None)
+
+
+def upper_names(model: Any, count: int) -> list[str]:
+    """Names of the parameters of the last ``count`` layers and of the normalisation after them.
+
+    Embeddings and the head stay out: where they are tied, training them would need gradients all the way
+    down.
+    """
+    layers = layer_stack(model)
+    chosen = [*layers[len(layers) - min(count, len(layers)) :], final_norm(model)]
+    wanted = {id(p) for module in chosen if module is not None for p in module.parameters()}
+    return [name for name, parameter in model.named_parameters() if id(parameter) in wanted]
+
+
+def _is_list(module: Any) -> bool:
+    import torch
+
+    return isinstance(module, torch.nn.ModuleList)

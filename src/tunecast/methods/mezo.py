@@ -1,0 +1,41 @@
+"""MeZO: full finetuning with forward passes only (Malladi et al., arXiv 2305.17333)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from tunecast.methods.full import Full
+from tunecast.methods.rates import around
+from tunecast.records import ModelFacts
+
+if TYPE_CHECKING:
+    from ConfigSpace.hyperparameters import Hyperparameter
+
+__all__ = ["Mezo"]
+
+
+class Mezo(Full):
+    """Trains all parameters along random directions, whose slopes two losses tell.
+
+    Neither gradients nor an optimiser's state nor activations are kept. It takes many more steps than
+    gradients do, and prompts close to pretraining.
+    """
+
+    name: ClassVar[str] = "mezo"
+    optimizer: ClassVar[str] = "mezo"
+    ignores: ClassVar[frozenset[str]] = frozenset({"optim", "max_grad_norm", "neftune_noise_alpha"})
+    weight: ClassVar[float] = 0.1
+
+    def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
+        """The learning rate and the size of the perturbation.
+
+        The paper's rates, 1e-7 and 1e-6 for a width of 2048, are for 20,000 steps; smaller models stand
+        larger ones, because the estimate's noise grows with the number of parameters.
+        """
+        from ConfigSpace import Categorical, Float
+
+        return (
+            Float("learning_rate", around(1e-6 * (2048.0 / model.width) ** 2), log=True),
+            Categorical("perturbation", (1e-4, 1e-3, 1e-2), default=1e-3, ordered=True),
+        )

@@ -1,0 +1,101 @@
+"""What methods have in common that train the model's own weights, all of them or a part."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, ClassVar
+
+from tunecast.methods.base import Method
+from tunecast.records import ModelFacts, Pipeline
+
+__all__ = ["WeightsMethod", "empty_model"]
+
+
+class WeightsMethod(Method):
+    """Trains a float32 copy of some weights; the frozen ones stay those of the worker's base, in its type."""
+
+    delivers: ClassVar[str] = "model"
+
+    @abstractmethod
+    def trained(self, model: Any, pipeline: Pipeline) -> Collection[str]:
+        """Names of the parameters to train.
+
+        Args:
+            model: The base model, or one of its architecture without weights.
+            pipeline: A pipeline of this method.
+        """
+
+    def applies(self, model: ModelFacts) -> str | None:
+        """Any model will do; whether it fits in memory is for the memory surrogate to say."""
+        return None
+
+    def attach(self, base: Any, pipeline: Pipeline, seed: int) -> Any:
+        """Copy what is trained: the worker's own stays as it is for the next trial."""
+        import copy
+
+        import torch
+
+        names = set(self.trained(base, pipeline))
+        copied = names | _siblings(base, names)
+        # What deepcopy finds in its memo it takes for copied: frozen weights are shared with the base.
+        shared = {id(p): p for name, p in base.named_parameters() if name not in copied}
+        model = copy.deepcopy(base, shared)
+        for name, parameter in model.named_parameters():
+            if name in copied:
+                parameter.data = parameter.data.to(torch.float32)
+                parameter.requires_grad_(name in names)
+        model._tunecast_base = [base]  # in a list, so that torch does not take it for a submodule
+        return model
+
+    def detach(self, model: Any) -> Any:
+        """Drop the copy and return the untouched base."""
+        return model._tunecast_base[0]
+
+    def save(self, model: Any, folder: Path, base_location: str) -> None:
+        """Write the whole model in the base's own type."""
+        import copy
+
+        dtype = model._tunecast_base[0].dtype
+        cast: dict[int, Any] = {}  # by address, so that tied weights stay one tensor and are written once
+        weights = {}
+        for name, tensor in model.state_dict().items():
+            if tensor.data_ptr() not in cast:
+                cast[tensor.data_ptr()] = tensor.to(dtype)
+            weights[name] = cast[tensor.data_ptr()]
+        model.save_pretrained(folder, state_dict=weights)
+        config = copy.deepcopy(model.config)  # what was just written names the type that was trained in
+        config.dtype = dtype
+        config.save_pretrained(folder)
+
+    def trainable_parameters(self, model: ModelFacts, pipeline: Pipeline) -> int:
+        """Count on a model without weights."""
+        from transformers import AutoConfig
+
+        settings = dict(model.config)
+        empty = empty_model(AutoConfig.for_model(settings.pop("model_type"), **settings))
+        names = set(self.trained(empty, pipeline))
+        return sum(parameter.numel() for name, parameter in empty.named_parameters() if name in names)
+
+
+def empty_model(config: Any) -> Any:
+    """The architecture of a transformers configuration on the meta device, with tied weights tied."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    with torch.device("meta"):
+        empty = auto.from_config(config)
+    empty.tie_weights()
+    return empty
+
+
+def _siblings(model: Any, names: Collection[str]) -> set[str]:
+    """Vectors beside a trained one in a normalisation: torch wants both to be of one type."""
+    siblings: set[str] = set()
+    for prefix, module in model.named_modules():
+        own = {f"{prefix}.{name}": p for name, p in module.named_parameters(recurse=False)}
+        if not own.keys().isdisjoint(names) and all(p.ndim == 1 for p in own.values()):
+            siblings |= own.keys()
+    return siblings

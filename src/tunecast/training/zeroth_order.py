@@ -1,0 +1,89 @@
+"""MeZO's optimiser: gradients estimated from two losses, with the memory of inference."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+__all__ = ["ZerothOrder"]
+
+CHUNK = 1 << 20
+"""Elements of a direction that exist at a time."""
+
+
+class ZerothOrder(Optimizer):
+    """Simultaneous perturbation in place (Malladi et al., arXiv 2305.17333, algorithm 1).
+
+    With ``g = (L(w + eps * z) - L(w - eps * z)) / (2 * eps)`` and z from N(0, I), weights become
+    ``w - lr * (g * z + weight_decay * w)``; vectors do not decay. z is never stored: it is drawn again from a
+    seed, a million elements at a time, by a generator of its own. It has no state to keep between steps.
+
+    Args:
+        params: Parameters or groups of them, contiguous.
+        lr: Learning rate.
+        perturbation: eps.
+        weight_decay: Share of a matrix that a step of rate 1 takes away.
+    """
+
+    def __init__(
+        self, params: Iterable[Any], lr: float, perturbation: float, weight_decay: float = 0.0
+    ) -> None:
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
+        self.perturbation = perturbation
+        self.projected_gradient = math.nan
+        self._seed = 0
+
+    @torch.no_grad()
+    def estimate(self, loss: Callable[[], float], seed: int) -> None:
+        """Measure the slope along a random direction; weights are put back, up to rounding.
+
+        Args:
+            loss: The loss at the present weights, the same for both calls but for the weights.
+            seed: Seed of the direction.
+        """
+        self._seed = seed
+        away = 0.0
+        try:
+            away = self._walk(self.perturbation)
+            above = loss()
+            away += self._walk(-2 * self.perturbation)
+            below = loss()
+        finally:  # memory may have run out in between, and the step is taken anew with smaller batches
+            self._walk(-away)
+        self.projected_gradient = (above - below) / (2 * self.perturbation)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Move against the slope that :meth:`estimate` measured."""
+        loss = closure() if closure else None
+        for generator, group, parameter in self._parameters():
+            if parameter.ndim > 1 and group["weight_decay"]:
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+            self._add(parameter, -group["lr"] * self.projected_gradient, generator)
+        return loss
+
+    def _walk(self, distance: float) -> float:
+        """Move all weights along the direction."""
+        for generator, _, parameter in self._parameters():
+            self._add(parameter, distance, generator)
+        return distance
+
+    def _parameters(self) -> Iterable[tuple[torch.Generator, dict[str, Any], torch.Tensor]]:
+        """All parameters in a fixed order, with the generator of the direction on their device."""
+        generators: dict[torch.device, torch.Generator] = {}
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                device = parameter.device
+                if device not in generators:
+                    generators[device] = torch.Generator(device).manual_seed(self._seed)
+                yield generators[device], group, parameter
+
+    @staticmethod
+    def _add(parameter: torch.Tensor, scale: float, generator: torch.Generator) -> None:
+        for part in parameter.detach().view(-1).split(CHUNK):
+            drawn = torch.randn(part.shape, generator=generator, device=part.device, dtype=part.dtype)
+            part.add_(drawn, alpha=scale)

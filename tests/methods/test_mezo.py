@@ -1,0 +1,234 @@
+"""MeZO: the estimator, the walk that is undone, and the memory of inference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import Parameter
+
+import tiny
+import workshop
+from tunecast import models
+from tunecast.methods import get_method
+from tunecast.training import zeroth_order
+from tunecast.training.compute import Compute
+from tunecast.training.live import LiveTrial
+from tunecast.training.zeroth_order import ZerothOrder
+
+
+def optimizer_of(weights: list[Parameter], perturbation: float = 1e-3, **changes: Any) -> ZerothOrder:
+    return ZerothOrder(weights, lr=changes.pop("lr", 0.1), perturbation=perturbation, **changes)
+
+
+def direction(weight: Parameter, seed: int) -> torch.Tensor:
+    """z, as a step from zero weights shows it."""
+    probe = Parameter(torch.zeros_like(weight))
+    walker = optimizer_of([probe])
+    walker._seed = seed
+    walker._walk(1.0)
+    return probe.detach()
+
+
+def test_weights_are_put_back_up_to_three_roundings() -> None:
+    torch.manual_seed(0)
+    weights = [Parameter(torch.randn(300, 40) * 0.02), Parameter(torch.ones(40))]
+    before = [weight.detach().clone() for weight in weights]
+    optimizer = optimizer_of(weights)
+    seen = []
+
+    def loss() -> float:
+        seen.append([weight.detach().clone() for weight in weights])
+        return 0.0
+
+    optimizer.estimate(loss, seed=5)
+    for weight, start, above, below in zip(weights, before, *seen, strict=True):
+        # Each of the three additions is off by at most half a unit in the last place of its result.
+        largest = torch.stack([start.abs(), above.abs(), below.abs()]).amax(0)
+        assert ((weight - start).abs() <= 1.5 * torch.finfo(torch.float32).eps * largest).all()
+        assert not torch.equal(above, start)
+        torch.testing.assert_close(above + below, 2 * start, rtol=1e-5, atol=1e-7)
+
+
+def test_an_exact_grid_is_restored_to_the_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = torch.randn
+    monkeypatch.setattr(zeroth_order.torch, "randn", lambda *a, **k: (draw(*a, **k) * 64).round() / 64)
+    weight = Parameter(torch.arange(-50, 50) / 64)
+    optimizer = optimizer_of([weight], perturbation=2**-10)
+    optimizer.estimate(lambda: float(weight.sum()), seed=1)
+    assert torch.equal(weight, torch.arange(-50, 50) / 64)
+
+
+def test_weights_are_put_back_when_memory_runs_out() -> None:
+    weight = Parameter(torch.randn(100))
+    before, calls = weight.detach().clone(), []
+
+    def loss() -> float:
+        calls.append(1)
+        if len(calls) in (1, 3):
+            raise MemoryError
+        return 0.0
+
+    for _ in range(2):  # in the first loss, then in the second
+        with pytest.raises(MemoryError):
+            optimizer_of([weight]).estimate(loss, seed=1)
+        torch.testing.assert_close(weight.detach(), before, rtol=1e-6, atol=1e-6)
+
+
+def test_a_quadratic_loss_has_its_gradient_on_average_and_the_papers_variance() -> None:
+    torch.manual_seed(0)
+    size = 6
+    curvature = torch.diag(torch.linspace(0.5, 3, size)).double()
+    start = torch.linspace(-1, 1, size).double()
+    weight = Parameter(start.clone())
+    optimizer = optimizer_of([weight], perturbation=1e-4, lr=1.0)
+    moves = []
+    for seed in range(10_000):
+        optimizer.estimate(lambda: float(0.5 * weight @ curvature @ weight), seed)
+        optimizer.step()
+        moves.append((start - weight.detach()).clone())
+        weight.data.copy_(start)
+    steps, gradient = torch.stack(moves), curvature @ start
+    assert torch.allclose(steps.mean(0), gradient, atol=5 * float(gradient.norm()) / 100)
+    ratio = float(steps.square().sum(1).mean() / gradient.square().sum())
+    assert ratio == pytest.approx(size + 2, rel=0.1)  # lemma 2 of the paper, with one Gaussian direction
+
+
+def test_a_step_is_parallel_to_its_direction_and_decays_matrices() -> None:
+    matrix, vector = Parameter(torch.zeros(7, 5)), Parameter(torch.zeros(5))
+    optimizer = optimizer_of([matrix, vector], lr=0.01)
+    optimizer.estimate(lambda: float(matrix.sum() + vector.sum()), seed=3)
+    matrix.data.zero_(), vector.data.zero_()
+    optimizer.step()
+    expected = -0.01 * optimizer.projected_gradient
+    torch.testing.assert_close(matrix.detach(), expected * direction(matrix, 3))
+    decaying = [Parameter(torch.ones(3, 3)), Parameter(torch.ones(3))]
+    optimizer = optimizer_of(decaying, lr=0.5, weight_decay=0.1)
+    optimizer.projected_gradient = 0.0
+    optimizer.step()
+    assert decaying[0].unique().item() == pytest.approx(0.95)
+    assert torch.equal(decaying[1], torch.ones(3))
+
+
+def test_large_tensors_are_walked_in_parts_and_no_part_repeats() -> None:
+    weight = Parameter(torch.zeros(3, zeroth_order.CHUNK // 2 + 7))
+    parts = direction(weight, 1).view(-1).split(zeroth_order.CHUNK)
+    assert len(parts) == 2
+    assert not torch.equal(parts[0][: len(parts[1])], parts[1])
+    assert float(torch.cat(parts).std()) == pytest.approx(1, abs=0.01)
+
+
+def live_trial(folder: Path, **changes: Any) -> LiveTrial:
+    task = workshop.bench(folder, rows=16)
+    pipeline = workshop.pipeline("mezo", warmup_ratio=0.0, **changes)
+    base = models.load_model(task.model, dtype=torch.float32, device="cpu")
+    return LiveTrial(
+        get_method("mezo").attach(base, pipeline, seed=0),
+        pipeline,
+        task.plan(workshop.spec(task, pipeline, epochs=40)),
+        task.train,
+        Compute("cpu", "float32", task.facts.architecture, 3),
+        seed=0,
+    )
+
+
+def flat(trial: LiveTrial) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in trial.model.parameters()])
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "t5"])
+def test_without_perturbation_both_losses_are_equal(family: str, request: pytest.FixtureRequest) -> None:
+    trial = live_trial(request.getfixturevalue(f"tiny_{family}"))
+    trial.model.eval()
+    indices = trial.plan.batches[0]
+    assert trial._accumulate(indices, backward=False) == trial._accumulate(indices, backward=False)
+    generator = torch.random.get_rng_state()
+    segment = trial.advance(1)
+    assert segment.gradient_norm == abs(trial._optimizer.projected_gradient)
+    assert torch.equal(torch.random.get_rng_state(), generator)
+    assert not any(p.grad is not None for p in trial.model.parameters())
+
+
+def test_the_slope_is_that_of_the_gradient(tiny_llama: Path) -> None:
+    """The estimate is the gradient's product with the direction."""
+    trial = live_trial(tiny_llama)
+    trial.model.eval()
+    trial._accumulate(trial.plan.batches[0])
+    gradient = torch.cat([p.grad.flatten() for p in trial._trained.values() if p.grad is not None])
+    trial._optimizer.zero_grad()
+    trial._learn(trial.plan.batches[0])
+    trial._optimizer._walk(1.0)
+    moved = flat(trial)
+    trial._optimizer._walk(-1.0)
+    slope = float(gradient @ (moved - flat(trial)))
+    assert trial._optimizer.projected_gradient == pytest.approx(slope, rel=0.05)
+
+
+def test_steps_can_be_replayed_from_their_slopes(tiny_llama: Path) -> None:
+    trial, again = live_trial(tiny_llama), live_trial(tiny_llama)
+    log = []
+    for step in range(4):
+        trial.advance(step + 1)
+        log.append((trial._optimizer._seed, trial._optimizer.projected_gradient, trial.learning_rate(step)))
+    for seed, slope, rate in log:
+        again._optimizer._seed, again._optimizer.projected_gradient = seed, slope
+        again._optimizer.param_groups[0]["lr"] = rate
+        again._optimizer.step()
+    # A trial's weights carry the roundings of every walk beside its steps.
+    torch.testing.assert_close(flat(trial), flat(again), rtol=0, atol=1e-6)
+    assert len({seed for seed, _, _ in log}) == 4
+
+
+def test_it_learns(tiny_llama: Path) -> None:
+    trial = live_trial(tiny_llama, learning_rate=1e-3, lr_scheduler_type="constant")
+    first = trial.advance(4).train_loss
+    last = [trial.advance(step).train_loss for step in (100, 156)][-1]
+    assert first - last > 0.1
+
+
+MEMORY = """
+import torch, workshop
+from pathlib import Path
+from tunecast import models
+from tunecast.methods import get_method
+from tunecast.models.machine import peak_bytes, reset_peak
+from tunecast.training.compute import Compute
+from tunecast.training.live import LiveTrial
+
+torch.set_num_threads(1)
+folder, variant = arguments
+task = workshop.bench(Path(folder), rows=32)
+pipeline = workshop.pipeline(variant if variant != "inference" else "full", per_device_train_batch_size=16)
+base = models.load_model(task.model, dtype=torch.float32, device="cpu")
+model = get_method(pipeline.method).attach(base, pipeline, seed=0)
+live = LiveTrial(model, pipeline, task.plan(workshop.spec(task, pipeline)), task.train,
+    Compute("cpu", "float32", task.facts.architecture, 3), seed=0)
+with torch.no_grad():  # what libraries allocate once is not counted
+    live._accumulate(live.plan.batches[0][:1], backward=False)
+import gc; gc.collect()
+reset_peak("cpu")
+before = peak_bytes("cpu")
+if variant == "inference":
+    with torch.no_grad():
+        live._accumulate(live.plan.batches[0], backward=False)
+else:
+    live.advance(1)
+weights = sum(p.numel() * 4 for p in model.parameters())
+print(json.dumps([peak_bytes("cpu") - before, weights]))
+"""
+
+
+def test_it_takes_the_memory_of_inference(tmp_path: Path) -> None:
+    """Beyond the weights: what one batch takes, and the part of a direction that exists at a time."""
+    folder = str(tiny.build_llama(tmp_path, width=512, layers=4))
+    (full, weights), (mezo, _), (inference, _) = (
+        workshop.fresh_process(MEMORY, folder, variant) for variant in ("full", "mezo", "inference")
+    )
+    slack = 8e6
+    assert full > 3 * weights - slack  # gradients and two moments
+    assert mezo < inference + 4 * zeroth_order.CHUNK + slack
+    assert mezo < full / 4
+    assert np.isfinite(inference)
