@@ -30,6 +30,7 @@ class AdaLora(PeftMethod):
     """
 
     name: ClassVar[str] = "adalora"
+    weight: ClassVar[float] = 0.25
 
     def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
         """Ranks, scale, the shares of the schedule, the weight of the penalty and the targets."""

@@ -23,6 +23,7 @@ class LoHa(PeftMethod):
     """Adds ``s * (B1 @ A1) * (B2 @ A2)``, whose rank may reach the square of each factor's."""
 
     name: ClassVar[str] = "loha"
+    weight: ClassVar[float] = 0.1
 
     def applies(self, model: ModelFacts) -> str | None:
         """Where layers are plain linear ones."""
@@ -56,6 +57,7 @@ class LoKr(PeftMethod):
     """Adds ``s * kron(W1, W2)``; W2 is of low rank where that is smaller."""
 
     name: ClassVar[str] = "lokr"
+    weight: ClassVar[float] = 0.15
 
     def applies(self, model: ModelFacts) -> str | None:
         """Where layers are plain linear ones."""

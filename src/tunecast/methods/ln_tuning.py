@@ -26,6 +26,7 @@ class LayerNormTuning(PeftMethod):
     """
 
     name: ClassVar[str] = "ln_tuning"
+    weight: ClassVar[float] = 0.25
 
     def applies(self, model: ModelFacts) -> str | None:
         """Where normalisation layers have weights."""

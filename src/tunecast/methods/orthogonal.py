@@ -28,6 +28,7 @@ class OFT(PeftMethod):
     """
 
     name: ClassVar[str] = "oft"
+    weight: ClassVar[float] = 0.25
 
     def applies(self, model: ModelFacts) -> str | None:
         """Where layers are plain linear ones that blocks divide."""
@@ -64,6 +65,7 @@ class BOFT(PeftMethod):
     """
 
     name: ClassVar[str] = "boft"
+    weight: ClassVar[float] = 0.1
 
     def applies(self, model: ModelFacts) -> str | None:
         """Where layers are plain linear ones that blocks divide, and not too wide."""

@@ -97,6 +97,7 @@ class PromptTuning(VirtualTokens):
     """Trained input embeddings; an encoder-decoder gets them on the encoder's side."""
 
     name: ClassVar[str] = "prompt_tuning"
+    weight: ClassVar[float] = 0.15
     learning_rates: ClassVar[tuple[float, float]] = (1e-3, 3e-1)
     usual_rate: ClassVar[float] = 1e-2
 
@@ -126,6 +127,7 @@ class PTuning(VirtualTokens):
     """Input embeddings out of a trained network of three layers."""
 
     name: ClassVar[str] = "p_tuning"
+    weight: ClassVar[float] = 0.1
     learning_rates: ClassVar[tuple[float, float]] = (1e-4, 1e-2)
     usual_rate: ClassVar[float] = 1e-3
 
@@ -151,6 +153,7 @@ class PrefixTuning(VirtualTokens):
     """Trained keys and values before those of the text, in every layer; of two stacks, in the decoder's."""
 
     name: ClassVar[str] = "prefix_tuning"
+    weight: ClassVar[float] = 0.15
     learning_rates: ClassVar[tuple[float, float]] = (1e-3, 5e-2)
     usual_rate: ClassVar[float] = 5e-3
 

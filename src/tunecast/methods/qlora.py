@@ -24,6 +24,7 @@ class QLora(Lora):
     """
 
     name: ClassVar[str] = "qlora"
+    weight: ClassVar[float] = 0.5
 
     def applies(self, model: ModelFacts) -> str | None:
         """Where there is a GPU for CUDA and bitsandbytes is installed."""

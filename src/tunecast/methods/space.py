@@ -29,7 +29,7 @@ ROOT = "method"
 SCHEDULES = ("cosine", "linear", "constant")
 DRAWN_TOGETHER = 64
 """Drawn one at a time, configurations take far longer; with a fixed number, a longer sample starts alike."""
-OPTIMIZERS = {"adamw": 0.6, "adafactor": 0.1, "sgd": 0.05, "lion": 0.15, "muon": 0.1, "adamw_8bit": 0.0}
+OPTIMIZERS = {"adamw": 0.7, "adafactor": 0.1, "sgd": 0.02, "lion": 0.1, "muon": 0.08, "adamw_8bit": 0.0}
 """How often each optimiser is drawn. Eight bits are for whoever asks: they need CUDA and bitsandbytes."""
 RATE = "learning_rate"
 SHARES = ("warmup_ratio", "_dropout", "_share", "label_smoothing")

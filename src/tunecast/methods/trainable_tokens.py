@@ -24,6 +24,7 @@ class TrainableTokens(PeftMethod):
     """
 
     name: ClassVar[str] = "trainable_tokens"
+    weight: ClassVar[float] = 0.05
 
     def applies(self, model: ModelFacts) -> str | None:
         """A decoder whose configuration names such tokens."""

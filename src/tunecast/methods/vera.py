@@ -22,6 +22,7 @@ class Vera(PeftMethod):
     """
 
     name: ClassVar[str] = "vera"
+    weight: ClassVar[float] = 0.25
 
     def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
         """The learning rate, about ten times LoRA's, the width of the projections and where d starts."""
