@@ -22,7 +22,7 @@ TESTS = Path(__file__).parent
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "top_layers": {"trained_layers": 1},
-    "semantic_freezing": {"trained_layers": 1},
+    "semantic_freezing": {"trained_layers": 2},
     "gmt": {"keep_share": 0.2},
     "mezo": {"perturbation": 1e-3},
     "apet": {"budget_r": 2, "placement": 0},
