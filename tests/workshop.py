@@ -30,7 +30,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "lokr": {"lokr_r": 2, "decompose_factor": 4},
     "oft": {"oft_block_size": 16},
     "top_layers": {"trained_layers": 1},
-    "semantic_freezing": {"trained_layers": 1},
+    "semantic_freezing": {"trained_layers": 2},
     "gmt": {"keep_share": 0.2},
     "mezo": {"perturbation": 1e-3},
     "apet": {"budget_r": 2, "placement": 0},

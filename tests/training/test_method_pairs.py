@@ -6,7 +6,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import workshop
+
+pytestmark = pytest.mark.timeout(900)
 
 CORE = ("lora", "full", "ia3", "dora", "rslora", "pissa")
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -174,6 +174,10 @@ def _read_adapter(file: Path) -> Mapping[str, Any]:
 
 
 def _optimizer(pipeline: Pipeline) -> str:
+    from tunecast.methods import get_method
+
+    if get_method(pipeline.method).optimizer:
+        return "none"  # what a method prescribes keeps nothing between steps
     name = str(pipeline.hyperparameters.get("optim", "adamw"))
     name = OPTIMIZERS.get(name, name)
     return name if name in ("adamw", "adamw-8bit", "adafactor", "lion", "sgd-momentum") else "adamw"

@@ -38,7 +38,7 @@ class Method(ABC):
     """What ``save`` writes: ``adapter`` (PEFT format, needs the base model) or ``model`` (stands alone)."""
 
     optimizer: ClassVar[str] = ""
-    """The optimiser that the method prescribes; empty where the pipeline's ``optim`` chooses."""
+    """The optimiser that the method prescribes, one without state; empty where ``optim`` chooses."""
 
     ignores: ClassVar[frozenset[str]] = frozenset()
     """Shared hyperparameters that have no effect under this method, and are not searched."""
