@@ -10,7 +10,7 @@ OPTIMIZER_RATES = {"sgd": 100.0, "lion": 0.3}
 """Learning rates of optimisers as multiples of AdamW's, where they differ from it. Lion moves every weight by
 the whole rate: a third to a tenth of AdamW's (Chen et al., arXiv 2302.06675, section 5). SGD with momentum
 moves weights in proportion to gradients, whose entries are small once their norm is clipped; on a model of 2
-million parameters its best rates were 20 (LoRA) and 300 (full finetuning) times AdamW's."""
+million parameters its best rates were 10 (LoRA) and 300 (full finetuning) times AdamW's."""
 
 
 def adapter_rate(model: ModelFacts) -> float:
