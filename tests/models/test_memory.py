@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from tunecast.errors import ConfigurationError, ModelError
 from tunecast.models.memory import MemoryRequest, cached_dry_run, estimate_memory, what_would_fit
+from tunecast.models.memory.depth import names_layers
 from tunecast.models.memory.dryrun import dry_run
 from tunecast.models.memory.optimizer import moved_bytes, state_bytes, step_bytes
 from tunecast.models.memory.skeleton import build_skeleton, peft_config_from, without_data
@@ -195,6 +196,47 @@ def test_equal_layers_are_extended_exactly(adapter: Mapping[str, Any] | None, ch
     assert quick.training == whole.training
     assert quick.evaluation == whole.evaluation
     assert quick.work == whole.work
+
+
+DORA_ON_SOME = {**DORA, "target_modules": ["q_proj", "down_proj"]}
+
+
+@pytest.mark.parametrize("adapter", [None, LORA, DORA_ON_SOME], ids=["full", "lora", "dora"])
+@pytest.mark.parametrize("precision", ["bfloat16", "4-bit"])
+def test_layers_that_are_not_built_count(adapter: Mapping[str, Any] | None, precision: Any) -> None:
+    if adapter is None and precision == "4-bit":
+        pytest.skip("full finetuning trains no quantised weights")
+    asked = MemoryRequest(adapter=adapter, precision=precision, batch_size=2, max_length=16)
+    quick = dry_run(small_llama(7), asked)
+    whole = dry_run(small_llama(7), asked, every_layer=True)
+    assert sorted(quick.trained_shapes) == sorted(whole.trained_shapes)
+    assert replace(quick, trained_shapes=()) == replace(whole, trained_shapes=())
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"target_modules": "all-linear"}, False),
+        ({"target_modules": ["fc2", "dense_4h_to_h"], "layers_to_transform": None}, False),
+        ({"target_modules": ["q_proj"], "layers_to_transform": [1]}, True),
+        ({"target_modules": ["layers.0.q_proj"]}, True),
+        ({"target_modules": r".*\.[0-3]\.q_proj"}, True),
+        ({"target_modules": ["q_proj"], "rank_pattern": {"layers.1.q_proj": 8}}, True),
+        ({"target_modules": ["q_proj"], "exclude_modules": ["layers.2.q_proj"]}, True),
+    ],
+)
+def test_adapters_that_may_tell_layers_apart_are_known(fields: dict[str, Any], expected: bool) -> None:
+    assert (
+        names_layers({"peft_type": "LORA", "r": 8, "base_model_name_or_path": "m-3.2", **fields}) == expected
+    )
+
+
+def test_without_evaluation_only_training_counts() -> None:
+    asked = MemoryRequest(adapter=LORA, batch_size=1, max_length=16, eval_batch_size=64)
+    both, alone = (estimate_memory(small_llama(), replace(asked, evaluates=flag)) for flag in (True, False))
+    assert alone.training_parts == both.training_parts
+    assert alone.evaluation_peak_bytes == 0
+    assert alone.total_bytes < both.total_bytes
 
 
 def test_layers_that_differ_are_all_run() -> None:

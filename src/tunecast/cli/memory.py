@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 __all__ = ["memory_command"]
 
 DEFAULT_MAX_LENGTH = 512
-OPTIMIZERS = {"adamw_8bit": "adamw-8bit", "adamw_bnb_8bit": "adamw-8bit", "sgd": "sgd-momentum"}
-"""Names of pipelines that the memory arithmetic spells otherwise; unknown ones count as adamw."""
 
 
 def memory_command(
@@ -65,6 +63,7 @@ def memory_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Predict the memory of a finetuning, part by part, without loading weights."""
+    from tunecast.methods.memory import adapter_of, optimizer_of
     from tunecast.models import describe_config, load_config, resolve
     from tunecast.models.memory import MemoryRequest, estimate_memory, what_would_fit
 
@@ -76,9 +75,9 @@ def memory_command(
     pipeline = _pipeline(facts, method or "lora", fix or [])
     target = _target(gpu, facts)
     options: dict[str, Any] = {
-        "adapter": _read_adapter(peft_config) if peft_config else _adapter_of(pipeline, facts),
+        "adapter": _read_adapter(peft_config) if peft_config else adapter_of(pipeline, facts),
         "precision": precision or target.precision,
-        "optimizer": optimizer or _optimizer(pipeline),
+        "optimizer": optimizer or optimizer_of(pipeline),
         "batch_size": batch_size or int(pipeline.number("per_device_train_batch_size", 8)),
         "max_length": _checked_length(max_length, facts),
         "eval_batch_size": eval_batch_size,
@@ -116,18 +115,14 @@ def _target(gpu: str | None, facts: ModelFacts) -> _Target:
         accelerator = find_accelerator(gpu)
         precision = "bfloat16" if accelerator.bfloat16 else "float16"
         return _Target(accelerator.name, "cuda", accelerator.memory_bytes, precision)
-    import psutil
     import torch
 
     from tunecast.models import choose_dtype
+    from tunecast.models.machine import device_bytes
 
-    if torch.cuda.is_available():
-        properties = torch.cuda.get_device_properties(0)
-        return _Target(
-            properties.name, "cuda", int(properties.total_memory), choose_dtype("cuda", facts.width)
-        )
-    memory = int(psutil.virtual_memory().total)
-    return _Target("this machine's main memory", "cpu", memory, choose_dtype("cpu", facts.width))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    name = torch.cuda.get_device_name() if device == "cuda" else "this machine's main memory"
+    return _Target(name, device, device_bytes(device), choose_dtype(device, facts.width))
 
 
 def _pipeline(facts: ModelFacts, method: str, fixed: list[str]) -> Pipeline:
@@ -145,20 +140,6 @@ def _pipeline(facts: ModelFacts, method: str, fixed: list[str]) -> Pipeline:
     return expert_pipeline(facts, Restrictions(methods=(method,), fixed=values))
 
 
-def _adapter_of(pipeline: Pipeline, facts: ModelFacts) -> Mapping[str, Any] | None:
-    """The peft configuration of a pipeline as JSON; None for methods that train the weights themselves."""
-    from tunecast.methods import get_method
-
-    method = get_method(pipeline.method)
-    build = getattr(method, "peft_config", None)
-    if build is None:
-        return None
-    config = build(pipeline, encoder_decoder=facts.architecture == "encoder-decoder")
-    adapter: dict[str, Any] = config.to_dict()
-    adapter["peft_type"] = str(config.peft_type.value)
-    return adapter
-
-
 def _read_adapter(file: Path) -> Mapping[str, Any]:
     try:
         adapter = json.loads(file.read_text(encoding="utf-8"))
@@ -171,16 +152,6 @@ def _read_adapter(file: Path) -> Mapping[str, Any]:
             f"--peft-config: {file} names no peft_type", "give an adapter_config.json as peft saves it"
         )
     return adapter
-
-
-def _optimizer(pipeline: Pipeline) -> str:
-    from tunecast.methods import get_method
-
-    if get_method(pipeline.method).optimizer:
-        return "none"  # what a method prescribes keeps nothing between steps
-    name = str(pipeline.hyperparameters.get("optim", "adamw"))
-    name = OPTIMIZERS.get(name, name)
-    return name if name in ("adamw", "adamw-8bit", "adafactor", "lion", "sgd-momentum") else "adamw"
 
 
 def _checked_length(asked: int | None, facts: ModelFacts) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunecast.errors import ConfigurationError
+from tunecast.models.main_memory import main_memory_bytes
 from tunecast.records import Machine, Seconds, Versions
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ __all__ = [
     "SecondsClock",
     "accelerator_count",
     "current_versions",
+    "device_bytes",
     "find_device",
     "load_average",
     "measure_machine",
@@ -181,6 +183,20 @@ def accelerator_count() -> int:
     return torch.cuda.device_count()
 
 
+def device_bytes(name: str) -> int:
+    """Bytes of memory that a device has, whoever uses them now; on a CPU those of :func:`main_memory_bytes`.
+
+    Raises:
+        ConfigurationError: There is no such device on this machine.
+    """
+    found = find_device(name)
+    if found.type == "cpu":
+        return main_memory_bytes()
+    import torch
+
+    return int(torch.cuda.get_device_properties(found).total_memory)
+
+
 def find_device(name: str) -> torch.device:
     """The device called ``cpu``, ``cuda`` or ``cuda:N``.
 
@@ -201,17 +217,12 @@ def find_device(name: str) -> torch.device:
 
 
 def _measure(device: torch.device, threads: int, dtypes: Sequence[str]) -> Machine:
-    import psutil
-    import torch
-
-    memory = int(psutil.virtual_memory().total)
-    on_device = memory if device.type == "cpu" else torch.cuda.get_device_properties(device).total_memory
     return Machine(
         device=device.type,
         cores=_cores(),
         threads=threads,
-        memory_bytes=memory,
-        device_memory_bytes=int(on_device),
+        memory_bytes=main_memory_bytes(),
+        device_memory_bytes=device_bytes(str(device)),
         flops_per_second={dtype: _matmul_rate(device, dtype) for dtype in dtypes},
         bandwidth_bytes_per_second=_copy_rate(device),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from tunecast.errors import ConfigurationError
 from tunecast.models.memory.request import MemoryRequest
 from tunecast.models.memory.runner import Observed, observe
-from tunecast.models.memory.skeleton import build_skeleton, quantised_bytes, without_data
+from tunecast.models.memory.skeleton import base_skeleton, made_trainable, quantised_bytes, without_data
 
 __all__ = ["DryRun", "dry_run"]
 
@@ -50,33 +51,52 @@ def dry_run(config: Any, request: MemoryRequest, *, every_layer: bool = False) -
         ModelError: The configuration's class has no text-generating model.
         ConfigurationError: The adapter does not suit the model, or cannot run without weights.
     """
+    from tunecast.models.memory.depth import SHORTEST, are_alike, equal_layers, names_layers
+
     with without_data():
-        model = build_skeleton(config, request)
-        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        saved, unpacked = quantised_bytes(model, request.precision)
-        shapes = tuple((tuple(p.shape), p.element_size()) for p in trained)
-        largest = _largest_layer_bytes(model)
-        try:
-            observed = _observe(model, request, every_layer=every_layer)
-        except (NotImplementedError, RuntimeError) as error:
-            raise ConfigurationError(
-                f"this model or adapter cannot run without weights: {str(error).splitlines()[0]}",
-                "its memory has to be measured",
-            ) from error
+        base = base_skeleton(config, request)
+        layers = None if every_layer or names_layers(request.adapter) else equal_layers(base)
+        if layers is None:
+            model = made_trainable(base, request)
+            return _seen(model, request, equal_layers(model) or ())
+        depth = len(layers)
+        del layers[SHORTEST + 1 :]
+        model = made_trainable(base, request)
+        if not are_alike(layers):
+            return dry_run(config, request, every_layer=True)
+        long = _seen(model, request, layers)
+        del layers[SHORTEST:]
+        return _extended(_seen(model, request, layers), long, depth - SHORTEST - 1)
+
+
+def _seen(model: Any, request: MemoryRequest, layers: Sequence[Any]) -> DryRun:
+    """A dry run of a model as it is."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    saved, unpacked = quantised_bytes(model, request.precision)
+    shapes = tuple((tuple(p.shape), p.element_size()) for p in trained)
+    largest = _largest_layer_bytes(model)
+    try:
+        observed = observe(model, request, layers)
+    except (NotImplementedError, RuntimeError) as error:
+        raise ConfigurationError(
+            f"this model or adapter cannot run without weights: {str(error).splitlines()[0]}",
+            "its memory has to be measured",
+        ) from error
     return DryRun(observed, shapes, largest, saved, unpacked)
 
 
-def _observe(model: Any, request: MemoryRequest, *, every_layer: bool) -> Observed:
-    from tunecast.models.memory.depth import SHORTEST, equal_layers, extended
+def _extended(short: DryRun, long: DryRun, layers: int) -> DryRun:
+    """The dry run of a model with ``layers`` more layers than ``long``, which has one more than ``short``."""
+    from tunecast.models.memory.depth import extended, extended_shapes
 
-    layers = equal_layers(model)
-    if layers is None or every_layer:
-        return observe(model, request, layers or ())
-    depth = len(layers)
-    del layers[SHORTEST + 1 :]
-    long = observe(model, request, layers)
-    del layers[SHORTEST:]
-    return extended(observe(model, request, layers), long, depth - SHORTEST - 1)
+    return DryRun(
+        observed=extended(short.observed, long.observed, layers),
+        trained_shapes=extended_shapes(short.trained_shapes, long.trained_shapes, layers),
+        largest_layer_bytes=long.largest_layer_bytes,
+        saved_by_quantisation=long.saved_by_quantisation
+        + layers * (long.saved_by_quantisation - short.saved_by_quantisation),
+        unpacked_bytes=long.unpacked_bytes,
+    )
 
 
 def _largest_layer_bytes(model: Any) -> int:

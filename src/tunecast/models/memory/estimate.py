@@ -50,7 +50,7 @@ def estimate_memory(config: Any, request: MemoryRequest) -> MemoryEstimate:
         _adjusted(_with_state(m.parts, run, request), run, request) for m in run.observed.evaluation.values()
     ]
     highest_training = max(training, key=_total)
-    highest_evaluation = max(evaluation, key=_total)
+    highest_evaluation = max(evaluation, key=_total, default={})
     parts = dict(highest_training)
     if _total(highest_evaluation) > _total(highest_training):
         parts = dict(highest_evaluation)

@@ -40,6 +40,7 @@ class MemoryRequest:
         label_tokens: Tokens of an example that carry a label: logits of the ``tunecast`` convention, decoder
             length of an encoder-decoder. None takes ``max_length``, the upper bound.
         eval_batch_size: Examples of one forward pass of evaluation; None takes ``batch_size``.
+        evaluates: Whether evaluation counts; without it neither a batch is scored nor anything generated.
         max_new_tokens: Tokens generated per prompt in evaluation, 0 when nothing is generated.
         prompt_length: Longest prompt that is generated from; None takes ``max_length`` less
             ``max_new_tokens``.
@@ -65,6 +66,7 @@ class MemoryRequest:
     max_length: int = 512
     label_tokens: int | None = None
     eval_batch_size: int | None = None
+    evaluates: bool = True
     max_new_tokens: int = 0
     prompt_length: int | None = None
     gradient_checkpointing: bool = False

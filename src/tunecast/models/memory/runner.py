@@ -29,7 +29,8 @@ class Observed:
     Args:
         training: ``forward``; ``opening``, ``top`` and ``bottom`` of the backward pass; ``step``, what is
             left for the optimiser.
-        evaluation: ``scoring``; with generation also ``prompt`` and ``token``, the last one.
+        evaluation: ``scoring``; with generation also ``prompt`` and ``token``, the last one. Empty where
+            evaluation does not count.
         work: ``forward``, ``backward``, ``scoring`` and, with generation, ``token``.
     """
 
@@ -48,6 +49,8 @@ def observe(model: Any, request: MemoryRequest, layers: Sequence[Any] = ()) -> O
     """
     runner = _Runner(model, request, layers)
     training, work = runner.train()
+    if not request.evaluates:
+        return Observed(training, {}, work)
     scoring, scoring_work = runner.score()
     evaluation, work = {"scoring": scoring}, {**work, "scoring": scoring_work}
     if request.max_new_tokens:

@@ -16,7 +16,14 @@ from tunecast.models.memory.request import MemoryRequest
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["build_skeleton", "peft_config_from", "quantised_bytes", "without_data"]
+__all__ = [
+    "base_skeleton",
+    "build_skeleton",
+    "made_trainable",
+    "peft_config_from",
+    "quantised_bytes",
+    "without_data",
+]
 
 _NOT_FOR_A_SKELETON = frozenset({"peft_type", "peft_version", "base_model_name_or_path"})
 """Fields that describe where an adapter came from or what training left of it, not what is to be trained."""
@@ -38,10 +45,50 @@ def build_skeleton(config: Any, request: MemoryRequest) -> Any:
         ModelError: The configuration's class has no text-generating model.
         ConfigurationError: The adapter's configuration is wrong for this model, or needs real weights.
     """
+    return made_trainable(base_skeleton(config, request), request)
+
+
+def base_skeleton(config: Any, request: MemoryRequest) -> Any:
+    """Build the base model on the meta device, in the type of compute.
+
+    Raises:
+        ModelError: The configuration's class has no text-generating model.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    config = copy.deepcopy(config)
+    config.use_cache = True
+    if config.is_encoder_decoder:
+        for token in ("pad_token_id", "decoder_start_token_id"):
+            if getattr(config, token, None) is None:
+                setattr(
+                    config, token, 0
+                )  # which one does not matter to a skeleton, but labels are shifted with it
+    auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    dtype: torch.dtype = getattr(torch, request.compute_dtype)
+    attention = "eager" if request.attention == "eager" else "sdpa"
+    try:
+        with torch.device("meta"):
+            model = _from_config(auto, config, dtype, attention)
+    except ValueError as error:
+        raise ModelError(
+            f"--model: a {config.model_type} model does not generate text.",
+            "Give a decoder-only or an encoder-decoder language model.",
+        ) from error
+    model.tie_weights()  # on the meta device tied tensors are separate until tied again
+    return model
+
+
+def made_trainable(model: Any, request: MemoryRequest) -> Any:
+    """Give a base model without data what is trained: an adapter, or its own weights.
+
+    Raises:
+        ConfigurationError: The adapter's configuration is wrong for this model, or needs real weights.
+    """
     import torch
 
     with torch.device("meta"):
-        model = _base_model(config, request)
         if request.adapter is None:
             trained = "float32" if request.convention == "tunecast" else request.compute_dtype
             return model.to(getattr(torch, trained))
@@ -123,32 +170,6 @@ def without_data() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-def _base_model(config: Any, request: MemoryRequest) -> Any:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
-
-    config = copy.deepcopy(config)
-    config.use_cache = True
-    if config.is_encoder_decoder:
-        for token in ("pad_token_id", "decoder_start_token_id"):
-            if getattr(config, token, None) is None:
-                setattr(
-                    config, token, 0
-                )  # which one does not matter to a skeleton, but labels are shifted with it
-    auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    dtype: torch.dtype = getattr(torch, request.compute_dtype)
-    attention = "eager" if request.attention == "eager" else "sdpa"
-    try:
-        model = _from_config(auto, config, dtype, attention)
-    except ValueError as error:
-        raise ModelError(
-            f"--model: a {config.model_type} model does not generate text.",
-            "Give a decoder-only or an encoder-decoder language model.",
-        ) from error
-    model.tie_weights()
-    return model
 
 
 def _from_config(auto: Any, config: Any, dtype: torch.dtype, attention: str) -> Any:
