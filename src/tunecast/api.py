@@ -19,6 +19,7 @@ from tunecast.session.settings import SessionSettings
 from tunecast.session.trace import start_trace
 
 if TYPE_CHECKING:
+    from tunecast.session.feasible import Feasible
     from tunecast.session.prepare import PreparedTask
 
 __all__ = ["evaluate", "resolve", "train", "tune"]
@@ -126,7 +127,7 @@ def resolve(settings: SessionSettings) -> dict[str, Any]:
     """
     from tunecast.methods import pipeline_space
     from tunecast.search import get_strategy
-    from tunecast.session.candidates import candidate_pipelines
+    from tunecast.session.feasible import limit_bytes
     from tunecast.session.prepare import prepare_task
 
     Budget.parse(settings.budget)
@@ -135,7 +136,8 @@ def resolve(settings: SessionSettings) -> dict[str, Any]:
     prepared = prepare_task(settings, Silent())
     _try_objective(settings.objective, prepared)
     bench = prepared.bench
-    expert = candidate_pipelines(settings, bench.facts)[0]
+    limit = limit_bytes(settings, bench.device)
+    feasible = _feasible(settings, prepared, limit, Silent())
     space = pipeline_space(bench.facts, settings.restrictions, seed=settings.seed)
     return {
         "configuration": settings.as_json(),
@@ -151,9 +153,11 @@ def resolve(settings: SessionSettings) -> dict[str, Any]:
         "threads": bench.threads,
         "max_length": bench.max_length,
         "max_new_tokens": bench.max_new_tokens,
-        "expert": asdict(expert),
+        "expert": asdict(feasible.pipelines[0]),
+        "candidates": {"left": len(feasible.pipelines) - (not feasible.expert_fits)}
+        | {"left_out": feasible.left_out, "expert_fits": feasible.expert_fits, "worker_bytes": limit},
         "space": [str(parameter) for parameter in space.values()],
-        "warnings": list(prepared.warnings),
+        "warnings": [*prepared.warnings, *feasible.warnings],
     }
 
 
@@ -171,8 +175,8 @@ def _tune_in(
         if "record" in state:
             progress.log(f"The session in {folder.path} is complete.")
             return read_record(state["record"])
-    from tunecast.session.candidates import candidate_pipelines
     from tunecast.session.executor import LocalExecutor
+    from tunecast.session.feasible import limit_bytes
     from tunecast.session.prepare import prepare_task
     from tunecast.session.session import Session
     from tunecast.store import Store
@@ -188,15 +192,45 @@ def _tune_in(
             f"--resume: {settings.data} is not what the session began with.",
             "Restore the data, or choose another --output-dir.",
         )
-    candidates = candidate_pipelines(settings, prepared.bench.facts)
+    # A session that goes on with other memory keeps its candidates.
+    state.setdefault("worker_bytes", limit_bytes(settings, prepared.bench.device))
+    feasible = _feasible(settings, prepared, state["worker_bytes"], progress)
+    prepared = replace(prepared, warnings=(*prepared.warnings, *feasible.warnings))
     with (
         Store.open(settings.store or folder.path / STORE_FILE) as store,
         LocalExecutor(prepared.bench, settings.workers, [folder.lock_descriptor]) as executor,
     ):
-        session = Session(settings, prepared, folder, store, executor, progress, state, candidates)
+        session = Session(
+            settings,
+            prepared,
+            folder,
+            store,
+            executor,
+            progress,
+            state,
+            feasible.pipelines,
+            feasible.expert_fits,
+        )
         record = session.run()
         _write_results(folder, store, record, settings)
     return record
+
+
+def _feasible(
+    settings: SessionSettings, prepared: PreparedTask, worker_bytes: int, progress: Progress
+) -> Feasible:
+    """The candidates, without those that no worker can hold."""
+    from tunecast.session.candidates import candidate_pipelines
+    from tunecast.session.feasible import feasible_candidates
+
+    progress.start("Estimating what fits in memory")
+    candidates = candidate_pipelines(settings, prepared.bench.facts)
+    feasible = feasible_candidates(settings, prepared.bench, candidates, worker_bytes)
+    left_out = f"{feasible.left_out} of {len(candidates)} candidates left out"
+    progress.finish(f"{left_out}, {worker_bytes / 1e9:.2f} GB for a worker")
+    for warning in feasible.warnings:
+        progress.log(f"Note: {warning}")
+    return feasible
 
 
 def _new_state(settings: SessionSettings, dataset_fingerprint: str) -> dict[str, Any]:

@@ -118,6 +118,7 @@ def test_model_with_damaged_weights(case: Case, tiny_llama: Path, tmp_path: Path
         ("workers", "0", ("--workers", "positive")),
         ("epochs", "-1", ("--epochs", "positive")),
         ("epochs", "inf", ("--epochs", "finite")),
+        ("max-memory-gb", "0", ("--max-memory-gb", "positive")),
         ("seed", "-1", ("--seed",)),
         ("dtype", "float8", ("--dtype", "bfloat16")),
         ("device", "tpu", ("--device", "cpu")),

@@ -22,6 +22,8 @@ from tunecast.session.settings import SessionSettings
         ("epochs", float("nan")),
         ("epochs", float("inf")),
         ("keep_gb", float("inf")),
+        ("max_memory_gb", 0),
+        ("max_memory_gb", float("nan")),
         ("seed", -1),
         ("dtype", "float8"),
     ],

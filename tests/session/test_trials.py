@@ -196,3 +196,11 @@ def test_a_trial_that_is_passed_over_looks_closed(trials: Trials) -> None:
 
 def test_trials_of_equal_batches_share_their_plan(trials: Trials) -> None:
     assert trials[0].plan is trials[1].plan
+
+
+def test_a_trial_that_memory_cannot_hold_has_no_next_point(trials: Trials) -> None:
+    trials[0].is_feasible = False
+    assert trials[0].next_step is None
+    views = trials.history(Pace(1e-3)).trials
+    assert [view.is_open for view in views] == [False, True]
+    assert trials.warnings("expert") == []

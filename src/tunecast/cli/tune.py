@@ -53,6 +53,9 @@ def command(
     workers: int = typer.Option(None, "--workers", help="Worker processes. (default: 1)"),
     threads: int = typer.Option(None, "--threads", help="Threads of a worker. (default: cores / workers)"),
     keep_gb: float = typer.Option(None, "--keep-gb", help="Most GB of checkpoints to keep. (default: 10)"),
+    max_memory_gb: float = typer.Option(
+        None, "--max-memory-gb", help="Leave out what cannot fit. (default: the device's memory)"
+    ),
     store: str = typer.Option(None, "--store", help="URL of the store. (default: OUT/runs.sqlite)"),
     prompt_column: str = typer.Option(
         None, "--prompt-column", help="Column of the prompts. (default: detected)"

@@ -52,6 +52,7 @@ class Session:
         progress: Told how far everything is.
         state: What ``session.json`` holds, or is to hold once the session has begun.
         candidates: The pipelines that may be tried; the first is the expert pipeline.
+        expert_fits: Whether memory holds the first; it is not trained otherwise, and there are others.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Session:
         progress: Progress,
         state: Mapping[str, Any],
         candidates: Sequence[Pipeline],
+        expert_fits: bool = True,
     ) -> None:
         self._settings = settings
         self._prepared = prepared
@@ -75,6 +77,7 @@ class Session:
         self._strategy: Strategy = get_strategy(settings.strategy)
         self._state = dict(state)
         self._candidates = candidates
+        self._expert_fits = expert_fits
         self._crashes: dict[tuple[int, int], int] = {}
         self._submitted: dict[int, float] = {}
         self._activity = ""
@@ -156,9 +159,8 @@ class Session:
         """Fix every trial's horizon before the first one, and keep it for a resumed session."""
         if "full_length_tokens" not in self._state:
             bench = self._prepared.bench
-            spec = TrialSpec(
-                "speed", self._candidates[0], self._settings.seed, 1, self._unique_examples(), ""
-            )
+            pipeline = self._candidates[0 if self._expert_fits else 1]
+            spec = TrialSpec("speed", pipeline, self._settings.seed, 1, self._unique_examples(), "")
             found = measure_full_length(
                 self._settings, bench, spec, self._allowance, self.ask, self._progress
             )
@@ -187,6 +189,7 @@ class Session:
         start = zero_shot.curve[0].validation.loss
         limit = explosion_nats(start, self._prepared.bench.facts.vocabulary)
         self._trials = self._laid_out(self._worth_trying(), limit)
+        self._trials[0].is_feasible = self._expert_fits
         for trial in self._trials:
             seen = 0
             for point in trial.curve:

@@ -14,7 +14,8 @@ from tunecast.records import Scalar
 
 __all__ = ["SessionSettings"]
 
-POSITIVE = ("epochs", "workers", "keep_gb", "max_length", "unique_examples", "threads")
+POSITIVE = ("epochs", "workers", "keep_gb", "max_memory_gb", "max_length", "unique_examples", "threads")
+FINITE = ("epochs", "keep_gb", "max_memory_gb")
 DTYPES = ("auto", "bfloat16", "float32")
 
 
@@ -41,6 +42,8 @@ class SessionSettings:
         workers: Worker processes.
         threads: Threads of one worker on a CPU; None shares the cores between the workers.
         keep_gb: Most GB of checkpoints to keep.
+        max_memory_gb: Most GB that the workers of a device may hold together; candidates that cannot fit are
+            left out. None takes the device's memory.
         store: URL of the store; empty for ``OUT/runs.sqlite``.
         prompt_column: Overrides the detected column.
         completion_column: Overrides the detected column.
@@ -66,6 +69,7 @@ class SessionSettings:
     workers: int = 1
     threads: int | None = None
     keep_gb: float = 10.0
+    max_memory_gb: float | None = None
     store: str = ""
     prompt_column: str | None = None
     completion_column: str | None = None
@@ -73,8 +77,8 @@ class SessionSettings:
     trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "keep_gb"):
-            if not math.isfinite(value := getattr(self, name)):
+        for name in FINITE:
+            if (value := getattr(self, name)) is not None and not math.isfinite(value):
                 raise ConfigurationError(f"--{name.replace('_', '-')} must be a finite number, not {value}.")
         for name, ends in self.ranges.items():
             if not all(map(math.isfinite, ends)):

@@ -33,6 +33,8 @@ class Trial:
     plans: dict[tuple[float, float], TrialPlan] = field(default_factory=dict, repr=False)
     run: Run | None = None
     running: bool = False
+    is_feasible: bool = True
+    """Whether memory holds it; a trial that is not feasible has no next point."""
 
     @property
     def plan(self) -> TrialPlan:
@@ -61,6 +63,8 @@ class Trial:
     @property
     def next_step(self) -> int | None:
         """The step of its next point, None at the end."""
+        if not self.is_feasible:
+            return None
         return next((step for step in self.plan.grid if step > self.step), None)
 
     @property
@@ -156,7 +160,7 @@ class Trials:
         first = self._all[0]
         if first.outcome.is_failure:
             warnings.append(f"The {first_name} pipeline did not reach its end: {_ending(first)}.")
-        elif first.outcome is not Outcome.COMPLETED:
+        elif first.is_feasible and first.outcome is not Outcome.COMPLETED:
             share = first.curve[-1].share if first.curve else 0.0
             sentence = f"The budget brought the {first_name} pipeline to only {share:.0%} of its full length."
             warnings.append(sentence)

@@ -1,0 +1,167 @@
+"""Leaves out the candidates that memory cannot hold, before anything is spent on them.
+
+A step whose memory runs out is taken again in smaller micro-batches (:mod:`tunecast.training.live`), and an
+evaluation likewise. What decides is therefore the estimate for a single example, the longest one: only what
+does not fit even then is hopeless.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tunecast.errors import ConfigurationError, ModelError
+from tunecast.models import load_config
+from tunecast.models.machine import accelerator_count, device_bytes
+from tunecast.models.memory import MemoryRequest
+from tunecast.records import Pipeline
+from tunecast.search import GIVEN, ONLY_TRIALS
+from tunecast.session.needs import Need, estimated_bytes, need_of, single_example, which_fit
+from tunecast.session.settings import SessionSettings
+
+if TYPE_CHECKING:
+    from tunecast.training.bench import Bench
+
+__all__ = ["Feasible", "feasible_candidates", "limit_bytes"]
+
+ROOMY = 4
+"""With this many times the bytes of full finetuning nothing else is estimated: DoRA with dropout, which needs
+the most of all adapters, holds four times its activations and less of all else (SmolLM2)."""
+
+
+@dataclass(frozen=True)
+class Feasible:
+    """The candidates that remain.
+
+    Args:
+        pipelines: The expert pipeline, whether or not it fits, and those that fit in their order.
+        expert_fits: Whether the expert pipeline fits.
+        left_out: Number of candidates that do not fit.
+        warnings: What the user should know.
+    """
+
+    pipelines: tuple[Pipeline, ...]
+    expert_fits: bool = True
+    left_out: int = 0
+    warnings: tuple[str, ...] = ()
+
+
+def limit_bytes(settings: SessionSettings, device: str) -> int:
+    """What one worker may hold: its share of ``--max-memory-gb``, else of the device's memory.
+
+    Args:
+        settings: Limit and workers.
+        device: Where they compute; several accelerators called ``cuda`` are shared in turn.
+    """
+    allowed = device_bytes(device) if settings.max_memory_gb is None else settings.max_memory_gb * 1e9
+    return int(allowed / _workers_per_device(settings, device))
+
+
+def feasible_candidates(
+    settings: SessionSettings, bench: Bench, candidates: Sequence[Pipeline], limit: int
+) -> Feasible:
+    """Leave out the candidates of which not even a step on one example fits.
+
+    Candidates whose method the memory arithmetic does not know remain: they can only be tried. So does a
+    pipeline that the user gave, with a warning.
+
+    Args:
+        settings: The session's settings.
+        bench: The task, encoded.
+        candidates: The expert pipeline and what else may be tried.
+        limit: Bytes that one worker may hold.
+
+    Raises:
+        ConfigurationError: Nothing fits of what the strategy would try.
+    """
+    config = load_config(bench.model, trust_remote_code=bench.trust_remote_code)
+    single = single_example(bench)
+    tried = candidates[: ONLY_TRIALS.get(settings.strategy)]
+    needs = [need_of(pipeline, bench, single) for pipeline in tried]
+    fitting, fewest = _fitting(config, single, dict.fromkeys(need for need in needs if need), limit)
+    fits = [need is None or need in fitting for need in needs]
+    text = _limit_text(settings, bench.device)
+    if fewest is None:
+        return Feasible(tuple(candidates))
+    if settings.strategy == GIVEN:
+        warning = f"The given pipeline is expected to hold {_gb(fewest)}, more than {text}."
+        return Feasible(tuple(candidates), warnings=(warning,))
+    if not any(fits):
+        raise _nothing_fits(settings, bench.device, fewest)
+    gone = [pipeline for pipeline, fit in zip(tried, fits, strict=True) if not fit]
+    kept = [pipeline for pipeline, fit in zip(tried[1:], fits[1:], strict=True) if fit]
+    warnings = [_left_out_text(gone, len(tried), text)]
+    if needs[0] is not None and not fits[0]:
+        warnings.append(_expert_text(estimated_bytes(config, needs[0].request)))
+    return Feasible((tried[0], *kept, *candidates[len(tried) :]), fits[0], len(gone), tuple(warnings))
+
+
+def _fitting(
+    config: Any, single: MemoryRequest, needs: Collection[Need], limit: int
+) -> tuple[set[Need], int | None]:
+    """As :func:`which_fit`; where there is room for anything, everything fits without a further estimate."""
+
+    def bytes_of(request: MemoryRequest) -> int | None:
+        try:
+            return estimated_bytes(config, request)
+        except (ModelError, ConfigurationError):  # it has to be measured
+            return None
+
+    full = bytes_of(single)
+    if full is None or limit >= ROOMY * full:
+        return set(needs), None
+    return which_fit(needs, limit, lambda need: bytes_of(need.request))
+
+
+def _nothing_fits(settings: SessionSettings, device: str, fewest: int) -> ConfigurationError:
+    share = _workers_per_device(settings, device)
+    remedies = ["a smaller --max-length", "a smaller model"]
+    if share > 1:
+        remedies.insert(0, "fewer --workers")
+    if settings.methods or settings.fixed:
+        remedies.insert(0, "more choice by --methods and --fix")
+    if settings.max_memory_gb is not None:
+        remedies.insert(0, f"at least --max-memory-gb {math.ceil(fewest * share / 1e7) / 100:g}")
+    limit = f"{_limit_text(settings, device)}: even one example at a time"
+    what = f"No candidate pipeline fits {limit} the smallest would hold {_gb(fewest)}."
+    if settings.strategy in ONLY_TRIALS:
+        what = f"The expert pipeline does not fit {limit} it would hold {_gb(fewest)}."
+    return ConfigurationError(what, f"Give {', or '.join(remedies)}.")
+
+
+def _left_out_text(gone: Sequence[Pipeline], tried: int, limit: str) -> str:
+    methods = Counter(pipeline.method for pipeline in gone).most_common()
+    return (
+        f"{len(gone)} of {tried} candidate pipelines are left out: even one example at a time they would "
+        f"hold more than {limit} ({', '.join(f'{name} {count}' for name, count in methods)})."
+    )
+
+
+def _expert_text(expected: int) -> str:
+    return (
+        f"The expert pipeline is one of them: it would hold {_gb(expected)}. It is not trained, and the "
+        "result is compared with the base model alone."
+    )
+
+
+def _limit_text(settings: SessionSettings, device: str) -> str:
+    """The limit in the user's words."""
+    if settings.max_memory_gb is not None:
+        whole = f"--max-memory-gb {settings.max_memory_gb:g}"
+    else:
+        owner = "this machine" if device == "cpu" else "the accelerator"
+        whole = f"the {_gb(device_bytes(device))} of {owner}"
+    share = _workers_per_device(settings, device)
+    return whole if share == 1 else f"a worker's share, one of {share}, of {whole}"
+
+
+def _workers_per_device(settings: SessionSettings, device: str) -> int:
+    devices = max(1, accelerator_count()) if device == "cuda" else 1
+    return math.ceil(settings.workers / devices)
+
+
+def _gb(count: float) -> str:
+    return f"{count / 1e9:.2f} GB"

@@ -1,0 +1,161 @@
+"""Candidates that memory cannot hold are left out: real estimates of a small Llama against chosen limits."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+import tiny
+from tunecast.errors import ConfigurationError
+from tunecast.methods import registry
+from tunecast.methods.full import Full
+from tunecast.methods.space import EXPERT
+from tunecast.models import load_config, machine
+from tunecast.progress import Silent
+from tunecast.records import Pipeline
+from tunecast.search import GIVEN
+from tunecast.session import feasible
+from tunecast.session.candidates import candidate_pipelines
+from tunecast.session.feasible import Feasible, feasible_candidates, limit_bytes
+from tunecast.session.needs import estimated_bytes, need_of, single_example
+from tunecast.session.prepare import PreparedTask, prepare_task
+from tunecast.session.settings import SessionSettings
+
+
+class Case:
+    """A task on a Llama wide enough that every full finetuning holds more than any adapter."""
+
+    def __init__(self, task: PreparedTask, settings: SessionSettings) -> None:
+        self.bench = task.bench
+        self.settings = settings
+        self.candidates = candidate_pipelines(settings, task.bench.facts)
+        self._config = load_config(task.bench.model)
+
+    def bytes_of(self, pipeline: Pipeline) -> int:
+        need = need_of(pipeline, self.bench, single_example(self.bench))
+        assert need is not None
+        return estimated_bytes(self._config, need.request)
+
+    def smallest(self, method: str) -> int:
+        return min(self.bytes_of(pipeline) for pipeline in self.candidates if pipeline.method == method)
+
+    def largest(self, method: str) -> int:
+        return max(self.bytes_of(pipeline) for pipeline in self.candidates if pipeline.method == method)
+
+    def left(self, limit: int, **changes: Any) -> Feasible:
+        settings = replace(self.settings, max_memory_gb=limit / 1e9, **changes)
+        return feasible_candidates(settings, self.bench, self.candidates, limit)
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory, toy_data: Path) -> Case:
+    model = tiny.build_llama(tmp_path_factory.mktemp("wide-llama"), width=384)
+    settings = SessionSettings(str(model), str(toy_data), threads=1)
+    return Case(prepare_task(settings, Silent()), settings)
+
+
+def test_with_room_for_anything_everything_is_left(case: Case) -> None:
+    assert case.left(10**12) == Feasible(tuple(case.candidates))
+
+
+def test_full_finetuning_goes_first(case: Case) -> None:
+    limit = case.smallest("full") - 1
+    assert limit > case.largest("lora")
+
+    left = case.left(limit)
+
+    gone = [pipeline for pipeline in case.candidates if pipeline.method == "full"]
+    assert left.pipelines == tuple(pipeline for pipeline in case.candidates if pipeline not in gone)
+    assert (left.expert_fits, left.left_out) == (True, len(gone))
+    assert len(left.warnings) == 1
+    assert f"{len(gone)} of {len(case.candidates)} candidate pipelines" in left.warnings[0]
+    assert f"--max-memory-gb {limit / 1e9:g}" in left.warnings[0]
+    assert f"(full {len(gone)})" in left.warnings[0]
+
+
+def test_what_is_left_is_what_fits(case: Case) -> None:
+    sizes = {pipeline.id: case.bytes_of(pipeline) for pipeline in case.candidates}
+    limit = sorted(sizes[p.id] for p in case.candidates if p.method == "lora" and p != EXPERT)[20]
+
+    left = case.left(limit)
+
+    fitting = [pipeline for pipeline in case.candidates[1:] if sizes[pipeline.id] <= limit]
+    assert left.pipelines == (EXPERT, *fitting)
+    assert 0 < Counter(p.method for p in fitting)["lora"] < Counter(p.method for p in case.candidates)["lora"]
+    assert left.expert_fits == (sizes[EXPERT.id] <= limit)
+
+
+def test_an_expert_that_does_not_fit_stays_first_and_is_told(case: Case) -> None:
+    left = case.left(case.largest("ia3"))
+    assert left.pipelines[0] == EXPERT
+    assert not left.expert_fits
+    assert {pipeline.method for pipeline in left.pipelines[1:]} == {"ia3"}
+    assert left.left_out == len(case.candidates) - len(left.pipelines) + 1
+    assert (
+        f"The expert pipeline is one of them: it would hold {case.bytes_of(EXPERT) / 1e9:.2f} GB"
+        in (left.warnings[1])
+    )
+
+
+def test_a_limit_below_everything_names_one_that_suffices(case: Case) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        case.left(100_000_000)
+    assert "No candidate pipeline fits --max-memory-gb 0.1" in caught.value.what
+    assert f"{case.smallest('ia3') / 1e9:.2f} GB" in caught.value.what
+    enough = float(caught.value.hint.split("--max-memory-gb ")[1].split(",")[0])
+    assert len(case.left(int(enough * 1e9)).pipelines) > 1
+
+
+def test_a_machine_that_is_too_small_has_other_remedies(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feasible, "device_bytes", lambda device: 200_000_000)
+    settings = replace(case.settings, methods=("full",), workers=2)
+    assert limit_bytes(settings, "cpu") == 100_000_000
+    with pytest.raises(ConfigurationError) as caught:
+        feasible_candidates(settings, case.bench, case.candidates, 100_000_000)
+    assert "a worker's share, one of 2, of the 0.20 GB of this machine" in caught.value.what
+    for remedy in ("--workers", "--methods", "--max-length", "smaller model"):
+        assert remedy in caught.value.hint
+    assert "--max-memory-gb" not in caught.value.hint
+
+
+def test_only_what_a_fixed_strategy_tries_must_fit(case: Case) -> None:
+    enough = case.bytes_of(EXPERT)
+    assert case.left(enough, strategy="fixed-expert") == Feasible(tuple(case.candidates))
+    with pytest.raises(ConfigurationError, match="The expert pipeline does not fit"):
+        case.left(enough - 1, strategy="fixed-expert")
+
+
+def test_a_given_pipeline_is_tried_all_the_same(case: Case) -> None:
+    left = case.left(1, strategy=GIVEN)
+    assert left.pipelines == tuple(case.candidates)
+    assert left.expert_fits
+    assert "expected to hold" in left.warnings[0]
+
+
+class Measured(Full):
+    """A method of which the arithmetic knows nothing."""
+
+    name: ClassVar[str] = "measured"
+
+
+def test_a_method_that_is_not_known_can_only_be_tried(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry._METHODS, "measured", Measured())
+    unknown = Pipeline("measured", {"learning_rate": 1e-3, "per_device_train_batch_size": 4})
+    settings = replace(case.settings, max_memory_gb=0.1)
+    left = feasible_candidates(settings, case.bench, [*case.candidates, unknown], 100_000_000)
+    assert left.pipelines == (EXPERT, unknown)
+    assert not left.expert_fits
+
+
+def test_the_limit_is_the_device_s_memory_unless_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = SessionSettings("model", "data")
+    assert limit_bytes(settings, "cpu") == machine.device_bytes("cpu")
+    assert limit_bytes(replace(settings, max_memory_gb=6.0), "cpu") == 6_000_000_000
+    assert limit_bytes(replace(settings, max_memory_gb=6.0, workers=3), "cpu") == 2_000_000_000
+    monkeypatch.setattr(feasible, "accelerator_count", lambda: 2)
+    assert limit_bytes(replace(settings, max_memory_gb=6.0, workers=3), "cuda") == 3_000_000_000
+    assert limit_bytes(replace(settings, max_memory_gb=6.0, workers=3), "cuda:1") == 2_000_000_000
