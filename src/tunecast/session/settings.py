@@ -46,6 +46,7 @@ class SessionSettings:
         completion_column: Overrides the detected column.
         deterministic: Bit-equal results on an accelerator too.
         trust_remote_code: Whether code that comes with a model may run.
+        forecast: Whether up to a tenth of the budget goes to what more data would bring.
     """
 
     model: str
@@ -71,6 +72,7 @@ class SessionSettings:
     completion_column: str | None = None
     deterministic: bool = False
     trust_remote_code: bool = False
+    forecast: bool = True
 
     def __post_init__(self) -> None:
         for name in ("epochs", "keep_gb"):
