@@ -118,14 +118,17 @@ def measured(run: Run) -> dict[str, Any]:
 
 
 def points(runs: list[Run]) -> list[tuple[str, dict[str, Any]]]:
-    """All points in the order of their commit, each with its pipeline."""
+    """All points in the order of their commit, each with its pipeline and amount of data."""
     ordered = sorted(
-        (point.elapsed_seconds, run.pipeline.id, index)
-        for run in runs
-        for index, point in enumerate(run.curve)
+        (point.elapsed_seconds, _name(run), index) for run in runs for index, point in enumerate(run.curve)
     )
-    by_pipeline = {run.pipeline.id: measured(run)["curve"] for run in runs}
-    return [(pipeline, by_pipeline[pipeline][index]) for _, pipeline, index in ordered]
+    by_name = {_name(run): measured(run)["curve"] for run in runs}
+    return [(name, by_name[name][index]) for _, name, index in ordered]
+
+
+def _name(run: Run) -> str:
+    """The pipeline, and the data that a forecast's run was given of it; the same in every session."""
+    return f"{run.pipeline.id} on {run.unique_examples}"
 
 
 def check_between(victim: Victim, whole: list[Run]) -> None:

@@ -103,6 +103,7 @@ def hopeless(tiny_llama: Path, toy_data: Path, tmp_path_factory: pytest.TempPath
         tmp_path_factory.mktemp("hopeless") / "out",
         budget="3-trials",
         strategy="random",
+        forecast=False,
         methods=("lora", "full"),
         ranges={"learning_rate": (1e3, 1e4)},
     )
@@ -231,6 +232,17 @@ def test_record_is_read_back_as_written(expert_only: Tuned) -> None:
         api.read_record({"id": "of another version"})
 
 
+def test_without_a_forecast_nothing_is_said(hopeless: Tuned) -> None:
+    assert hopeless.record.forecast is None
+    assert "What more data" not in (Path(hopeless.record.output_dir) / "report.html").read_text()
+
+
+def test_a_record_of_an_earlier_version_has_no_forecast(expert_only: Tuned) -> None:
+    older = asdict(expert_only.record)
+    assert older.pop("forecast")["reason"]
+    assert api.read_record(json.loads(json.dumps(older))).forecast is None
+
+
 def begun(folder: Path, settings: SessionSettings) -> None:
     """A session that has only just begun."""
     folder.mkdir()
@@ -253,6 +265,20 @@ def test_a_session_goes_on_as_it_began(tmp_path: Path, changed: dict[str, Any], 
     begun(tmp_path / "out", settings)
     with pytest.raises(ConfigurationError, match=flag):
         api.tune(replace(settings, **changed), resume=True)
+
+
+def test_a_session_of_an_earlier_version_goes_on_with_the_defaults(
+    tiny_llama: Path, toy_data: Path, tmp_path: Path
+) -> None:
+    settings = SessionSettings(str(tiny_llama), str(toy_data), output_dir=str(tmp_path / "out"), threads=1)
+    begun(tmp_path / "out", settings)
+    state = json.loads((tmp_path / "out" / "session.json").read_text())
+    del state["configuration"]["forecast"]
+    (tmp_path / "out" / "session.json").write_text(json.dumps(state))
+    with pytest.raises(ConfigurationError, match="not what the session began with"):  # the data, that is
+        api.tune(settings, resume=True)
+    with pytest.raises(ConfigurationError, match="--no-forecast"):
+        api.tune(replace(settings, forecast=False), resume=True)
 
 
 def test_a_session_may_go_on_with_other_workers(tiny_llama: Path, toy_data: Path, tmp_path: Path) -> None:

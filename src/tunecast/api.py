@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["evaluate", "resolve", "train", "tune"]
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-FLAGS = {"fixed": "fix", "ranges": "range"}
+FLAGS = {"fixed": "fix", "ranges": "range", "forecast": "no-forecast"}
 """Flags of settings that are not called like them."""
 TRIAL_EXAMPLES = 8
 """References on which a function of the user's is tried; a correlation needs more than one."""
@@ -77,7 +77,7 @@ def train(
     """Train one pipeline for ``settings.epochs``, deliver its best checkpoint, compare it with zero-shot.
 
     Args:
-        settings: As for :func:`tune`; its budget, strategy and restrictions are not looked at.
+        settings: As for :func:`tune`; its budget, strategy, restrictions and forecast are not looked at.
         pipeline: Method and hyperparameters; those that are missing get their default.
         resume: Continue the training in the output folder.
         progress: Told how far it is; None is silent.
@@ -313,7 +313,9 @@ def _check_same(before: Mapping[str, Any], settings: SessionSettings) -> None:
     # The threads decide the last bits of every result, and follow from the workers unless they are given.
     if settings.threads is not None:
         free.add("workers")
-    changed = [name for name in now if name not in free and now[name] != before.get(name)]
+    # A session of an earlier version began with what are now the defaults of the settings it did not know.
+    began = SessionSettings(model="", data="").as_json() | dict(before)
+    changed = [name for name in now if name not in free and now[name] != began[name]]
     if changed:
         flags = ", ".join(f"--{FLAGS.get(name, name.replace('_', '-'))}" for name in changed)
         raise ConfigurationError(

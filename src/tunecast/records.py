@@ -20,13 +20,16 @@ from enum import StrEnum
 from typing import Any, Literal
 
 __all__ = [
+    "FORECAST_ONLY",
     "ZERO_SHOT",
     "Architecture",
     "Contender",
+    "DataForecast",
     "DatasetFacts",
     "Hyperparameters",
     "Machine",
     "ModelFacts",
+    "MoreData",
     "Outcome",
     "Pipeline",
     "Point",
@@ -291,6 +294,10 @@ class Point:
     checkpoint_hash: str = ""
 
 
+FORECAST_ONLY: Mapping[str, Any] = {"purpose": "forecast"}
+"""In ``Run.extra`` of a run that no search chose: it was made on a part of the data, to forecast from."""
+
+
 @dataclass(frozen=True)
 class RunError:
     """Why a trial ended early: the exception's class, and its text for whoever owns the store."""
@@ -358,6 +365,12 @@ class Run:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def is_candidate(self) -> bool:
+        """Whether it is one of those that a session chooses from: neither zero-shot's nor a forecast's."""
+        forecast_only = self.extra.get("purpose") == FORECAST_ONLY["purpose"]
+        return self.pipeline.method != ZERO_SHOT.method and not forecast_only
+
+    @property
     def final_loss(self) -> float | None:
         """Validation loss of the last point, None before the first."""
         return self.curve[-1].validation.loss if self.curve else None
@@ -415,6 +428,50 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class MoreData:
+    """What so much data would bring.
+
+    Args:
+        data_size: Unique training examples.
+        loss: Validation loss in nats per label token after a complete schedule of as many passes.
+        low: Lower end of the 90% interval of one measurement.
+        high: Upper end of that interval.
+        law: Name of the scaling law.
+        supported: Whether the forecast should be acted upon.
+        reason: Why not, or on what it rests.
+    """
+
+    data_size: int
+    loss: float
+    low: float
+    high: float
+    law: str
+    supported: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class DataForecast:
+    """What more data would bring, foretold from the leading pipeline on parts of the data, or why nobody can
+    say.
+
+    Args:
+        data_size: Unique training examples that the leading trial saw; 0 where no trial reached its end.
+        measured: Pairs of unique examples and validation loss, smallest first.
+        forecasts: One for each multiple of ``data_size``; empty where too little was measured.
+        reason: Why there are no forecasts, empty where there are.
+        next_size: Unique examples whose measurement would narrow the farthest forecast most for its cost;
+            None without forecasts.
+    """
+
+    data_size: int
+    measured: tuple[tuple[int, float], ...] = ()
+    forecasts: tuple[MoreData, ...] = ()
+    reason: str = ""
+    next_size: int | None = None
+
+
+@dataclass(frozen=True)
 class SessionRecord:
     """The outcome of one tuning session: what its report, its card and ``--json`` show.
 
@@ -436,6 +493,7 @@ class SessionRecord:
         output_dir: The folder that holds ``best/`` and the report.
         configuration: The resolved configuration, as JSON.
         versions: Versions of what computed it.
+        forecast: What more data would bring; None where nobody asked.
     """
 
     id: str
@@ -455,6 +513,7 @@ class SessionRecord:
     output_dir: str
     configuration: Mapping[str, Any]
     versions: Versions
+    forecast: DataForecast | None = None
 
     def contender(self, name: str) -> Contender:
         """The contender called ``name``.

@@ -15,7 +15,7 @@ from tunecast.store import Store
 
 def test_json_keeps_the_contract(finished_session: Finished) -> None:
     result = finished_session.result
-    assert set(result) == {"incumbent", "test", "winner", "budget", "output_dir", "warnings"}
+    assert set(result) == {"incumbent", "test", "winner", "budget", "output_dir", "warnings", "forecast"}
     assert set(result["incumbent"]) == {"pipeline", "trial", "validation_loss"}
     assert set(result["test"]) == {"zero_shot", "expert", "incumbent"}
     for score in result["test"].values():
@@ -74,6 +74,7 @@ def test_complete_session_is_told_again(
     code, out, _ = call_main(capsys, *flags)
     assert code == 0
     assert f"Winner: {finished_session.result['winner']}" in out
+    assert f"No forecast: {finished_session.result['forecast']['reason']}." in out
     for name, score in finished_session.result["test"].items():
         assert name.replace("_", "-") in out
         assert f"{score['loss']:.4f}"[:5] in out
@@ -117,13 +118,14 @@ def test_flags_override_the_file(
 ) -> None:
     (tmp_path / "tune.yaml").write_text(
         f"model: {tiny_llama}\ndata: {toy_data}\nbudget: 3m\nseed: 5\nmethods: [lora]\n"
-        "max-length: 96\nfix: {lora_r: 4, use_dora: true, weight_decay: 1e-2}\n"
+        "max-length: 96\nforecast: true\nfix: {lora_r: 4, use_dora: true, weight_decay: 1e-2}\n"
         "range: {learning_rate: [1e-4, 1e-3]}\n"
     )
-    flags = ("--config", str(tmp_path / "tune.yaml"), "--seed", "7", "--fix", "lora_r=8")
+    flags = ("--config", str(tmp_path / "tune.yaml"), "--seed", "7", "--fix", "lora_r=8", "--no-forecast")
     found = resolved(capsys, *flags)["configuration"]
     assert (found["budget"], found["seed"], found["max_length"]) == ("3m", 7, 96)
     assert found["methods"] == ["lora"]
+    assert found["forecast"] is False
     assert found["fixed"] == {"lora_r": 8, "use_dora": True, "weight_decay": 0.01}
     assert found["ranges"] == {"learning_rate": [1e-4, 1e-3]}
 

@@ -9,9 +9,11 @@ import random
 from tunecast.records import (
     ZERO_SHOT,
     Contender,
+    DataForecast,
     DatasetFacts,
     Machine,
     ModelFacts,
+    MoreData,
     Outcome,
     Pipeline,
     Point,
@@ -225,7 +227,19 @@ def make_record(runs: list[Run], *, winner: str = "incumbent", metric: bool = Tr
     )  # fmt: skip
 
 
+OUTLOOK = DataForecast(
+    2242,
+    ((280, 3.11), (560, 2.93), (1121, 2.79), (2242, 2.68)),
+    (
+        MoreData(4484, 2.586, 2.541, 2.634, "power", True, "4 sizes from 280 to 2242; 2 times the largest"),
+        MoreData(8968, 2.508, 2.411, 2.602, "power", True, "4 sizes from 280 to 2242; 4 times the largest"),
+        MoreData(22420, 2.401, 1.702, 2.899, "power", False, "too wide: the interval spans a factor of 1.70"),
+    ),
+    next_size=8968,
+)
+
+
 def full_session() -> tuple[SessionRecord, list[Run]]:
-    """The usual case: 25 trials and four failures."""
+    """The usual case: 25 trials, four failures, and a forecast that reaches not all the way."""
     runs = [*make_runs(), *failures()]
-    return make_record(runs), runs
+    return dataclasses.replace(make_record(runs), forecast=OUTLOOK), runs

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from report.sample_session import SAMPLES, failures, full_session, make_record, make_runs
-from tunecast.records import SampleOutput
+from tunecast.records import DataForecast, SampleOutput
 from tunecast.report import write_report
 
 FIGURE = re.compile(r'<script type="application/json" id="figure-([\w-]+)">(.*?)</script>', re.S)
@@ -39,6 +39,7 @@ def test_report_shows_every_part(tmp_path: Path) -> None:
     headings = re.findall(r"<h2>(.*?)</h2>", page)
     assert headings == [
         "Comparison on the test split",
+        "What more data would bring",
         "Curves of all trials",
         "Incumbent over time",
         "Cost against quality",
@@ -49,7 +50,7 @@ def test_report_shows_every_part(tmp_path: Path) -> None:
         "Load the model",
     ]
     names = [name for name, _ in FIGURE.findall(page)]
-    assert names[:5] == ["scores", "curves", "incumbent", "cost-seconds", "cost-bytes"]
+    assert names[:6] == ["scores", "outlook", "curves", "incumbent", "cost-seconds", "cost-bytes"]
     assert {"hyper-learning_rate", "hyper-lora_r", "hyper-neftune_noise_alpha"} <= set(names)
     for _, figure in FIGURE.findall(page):
         assert json.loads(figure)["data"]
@@ -135,6 +136,15 @@ def test_a_thousand_trials_stay_small(tmp_path: Path) -> None:
     assert len(page.encode()) < 8_000_000
     assert "150 of 1,000 curves are drawn" in page
     assert "At most 400 of 1,000 trials are drawn" in page
+
+
+def test_a_forecast_that_cannot_be_made_says_why(tmp_path: Path) -> None:
+    record, runs = full_session()
+    refused = DataForecast(0, reason="no trial reached the <b>end</b>")
+    page = written(tmp_path, dataclasses.replace(record, forecast=refused), runs)
+    assert "No forecast: no trial reached the &lt;b&gt;end&lt;/b&gt;." in page
+    assert 'id="figure-outlook"' not in page
+    assert "What more data" not in written(tmp_path, dataclasses.replace(record, forecast=None), runs)
 
 
 def test_samples_keep_their_lines(tmp_path: Path) -> None:

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 
 from report.sample_session import failures, full_session, make_record, make_runs
+from tunecast.records import FORECAST_ONLY
 from tunecast.report.trials import chosen_to_draw, grouped, view_trials, zero_shot_loss
+from tunecast.report.wording import verdict
 
 
 def test_views_hold_finite_points_only() -> None:
@@ -23,6 +26,13 @@ def test_zero_shot_is_no_trial() -> None:
     assert len(trials) == len(runs) - 1
     assert zero_shot_loss(runs) == runs[0].final_loss
     assert zero_shot_loss(runs[1:]) is None
+
+
+def test_a_run_for_a_forecast_is_no_trial() -> None:
+    record, runs = full_session()
+    beside = [dataclasses.replace(run, extra=FORECAST_ONLY) for run in runs[2:4]]
+    assert len(view_trials(record, [*runs, *beside])) == len(runs) - 1
+    assert verdict(record, [*runs, *beside]) == verdict(record, runs)
 
 
 def test_a_sample_keeps_incumbent_and_best() -> None:

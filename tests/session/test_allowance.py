@@ -53,6 +53,39 @@ def test_a_step_fits_only_with_what_is_reserved(prepared: PreparedTask) -> None:
     assert not allowance.fits(trial, other, spent, pace)
 
 
+def test_what_is_held_back_is_nobodys_until_it_is_given_back(prepared: PreparedTask) -> None:
+    trial = a_trial(prepared)
+    allowance = Allowance(Budget("tokens", trial.tokens_to_end, ""), 0.0)
+    allowance.hold_back(1.0)
+    assert not allowance.affords_end(trial, Used(), Pace(1.0))
+    assert not allowance.fits(trial, None, Used(tokens=trial.tokens_to_end - trial.tokens_to_next), Pace(1.0))
+    assert allowance.left(Used(tokens=100)) == trial.tokens_to_end - 100
+    allowance.hold_back(0.0)
+    assert allowance.affords_end(trial, Used(), Pace(1.0))
+
+
+def test_strategies_are_not_told_of_what_is_held_back() -> None:
+    allowance = Allowance(Budget.parse("20-trials"), 0.0)
+    allowance.hold_back(2.0)
+    remaining = allowance.remaining(Used(trials=9))
+    assert (remaining.fraction, remaining.new_trials) == (0.5, 9)
+
+
+@pytest.mark.parametrize(("text", "tenth"), [("29-trials", 2.0), ("70-trials", 7.0), ("25-tokens", 2.0)])
+def test_a_share_is_whole_where_the_budget_is_counted(text: str, tenth: float) -> None:
+    assert Allowance(Budget.parse(text), 0.0).share(0.1) == tenth
+
+
+def test_the_price_of_trials_in_one_go(prepared: PreparedTask) -> None:
+    trials, pace = [a_trial(prepared), a_trial(prepared)], Pace(0.5)
+    tokens = sum(trial.tokens_to_end for trial in trials)
+    assert Allowance(Budget.parse("9-trials"), 0.0).price(trials, pace, 3.0) == 2
+    assert Allowance(Budget.parse("9k-tokens"), 0.0).price(trials, pace, 3.0) == tokens
+    seconds = Allowance(Budget.parse("1h"), 0.0)
+    assert seconds.price(trials, pace, 3.0, upper=False) == pytest.approx(0.5 * tokens + 6.0)
+    assert seconds.price(trials, pace, 3.0) > 0.5 * tokens + 9.0
+
+
 def test_seconds_are_judged_by_their_upper_bound(prepared: PreparedTask) -> None:
     trial = a_trial(prepared)
     pace = Pace(1.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -65,6 +65,11 @@ def command(
     trust_remote_code: bool = typer.Option(
         None, "--trust-remote-code", help="Run code that comes with models."
     ),
+    forecast: bool = typer.Option(
+        None,
+        "--forecast/--no-forecast",
+        help="Say what more data would bring, for up to 10% of the budget. (default: yes)",
+    ),
     config: Annotated[
         Path | None, typer.Option("--config", help="YAML file of these options; flags override it.")
     ] = None,
@@ -116,6 +121,7 @@ def as_result(record: SessionRecord) -> dict[str, Any]:
         "budget": {"granted_seconds": record.granted_seconds, "used_seconds": record.used_seconds},
         "output_dir": record.output_dir,
         "warnings": list(record.warnings),
+        "forecast": asdict(record.forecast) if record.forecast else None,
     }
     plain: dict[str, Any] = for_others(result)
     return plain
@@ -126,6 +132,8 @@ def print_record(record: SessionRecord) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from tunecast.report.outlook import outlook_sentences
 
     title = f"{record.task.dataset} on {record.task.model}: test scores"
     table = Table(title=Text(title, style="table.title"))
@@ -157,6 +165,9 @@ def print_record(record: SessionRecord) -> None:
         f"Report: {record.output_dir}/report.html",
     ):
         console.print(line, markup=False, soft_wrap=True)
+    if record.forecast:
+        for line in outlook_sentences(record.forecast):
+            console.print(line, markup=False, soft_wrap=True)
 
 
 def _interval(low: float | None, high: float | None) -> str:

@@ -23,7 +23,7 @@ from tunecast.report.figures import (
 from tunecast.report.numbers import compact, duration, finite
 from tunecast.report.trials import TrialView, chosen_to_draw, grouped
 
-__all__ = ["curves_plot", "incumbent_plot"]
+__all__ = ["LOSS_TITLE", "curves_plot", "incumbent_plot"]
 
 CURVES_DRAWN = 150
 CROWD = 60

@@ -65,10 +65,10 @@ class TrialView:
 
 
 def view_trials(record: SessionRecord, runs: Sequence[Run]) -> list[TrialView]:
-    """Every run but zero-shot's, in the order given."""
+    """Every run but zero-shot's and those of a forecast, in the order given."""
     incumbent = find_contender(record, "incumbent")
     wanted = incumbent.run if incumbent else ""
-    return [_view(run, run.id == wanted) for run in runs if run.pipeline.method != "zero-shot"]
+    return [_view(run, run.id == wanted) for run in runs if run.is_candidate]
 
 
 def zero_shot_loss(runs: Sequence[Run]) -> float | None:

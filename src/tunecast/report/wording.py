@@ -96,7 +96,7 @@ def _headline(record: SessionRecord, winner: Contender) -> str:
 
 
 def _cost(record: SessionRecord, runs: Sequence[Run]) -> str:
-    trials = [run for run in runs if run.pipeline.method != "zero-shot"]
+    trials = [run for run in runs if run.is_candidate]
     failed = sum(run.outcome.is_failure for run in trials)
     used = f"Cost: {duration(record.used_seconds)} of the session's budget ({record.budget})"
     count = "one trial" if len(trials) == 1 else f"{len(trials):,} trials"

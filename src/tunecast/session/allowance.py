@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 
 from tunecast.search import Remaining
 from tunecast.session.budget import Budget, Used
@@ -11,6 +13,9 @@ from tunecast.session.pace import Pace
 from tunecast.session.trials import Trial
 
 __all__ = ["Allowance"]
+
+SCORING_MARGIN = 1.5
+"""As for the overhead of a step: what a busy machine may take longer to score the same examples again."""
 
 
 class Allowance:
@@ -23,12 +28,26 @@ class Allowance:
 
     def __init__(self, budget: Budget, seconds_before: float) -> None:
         self.budget = budget
+        self._free = budget
         self._seconds_before = seconds_before
         self._start = time.monotonic()
 
     def elapsed(self) -> float:
         """Seconds of the session so far, this process's and those before."""
         return self._seconds_before + time.monotonic() - self._start
+
+    def share(self, fraction: float) -> float:
+        """A fraction of the whole budget in its unit; tokens and trials are rounded down."""
+        amount = fraction * self.budget.amount
+        return amount if self.budget.kind == "seconds" else float(math.floor(amount + 1e-9))
+
+    def hold_back(self, amount: float) -> None:
+        """Keep a part of the budget, in its unit, from every trial of the search; 0 gives all of it back."""
+        self._free = replace(self.budget, amount=self.budget.amount - amount)
+
+    def left(self, used: Used) -> float:
+        """What is left of the whole budget in its unit, what is held back included."""
+        return max(0.0, self.budget.amount - self.budget.spent(used))
 
     def affordable_tokens(self, tokens_per_second: float) -> float:
         """Training tokens that the rest of the budget affords; infinite where it is counted in trials."""
@@ -42,11 +61,11 @@ class Allowance:
 
     def remaining(self, used: Used) -> Remaining:
         """What strategies are told of the budget."""
-        seconds = self.budget.seconds
+        seconds = self._free.seconds
         return Remaining(
-            fraction=self.budget.fraction_left(used),
+            fraction=self._free.fraction_left(used),
             seconds=None if seconds is None else max(0.0, seconds - used.seconds),
-            new_trials=int(self.budget.amount) - used.trials if self.budget.kind == "trials" else None,
+            new_trials=int(self._free.amount) - used.trials if self._free.kind == "trials" else None,
         )
 
     def fits(self, trial: Trial, reserved: Trial | None, used: Used, pace: Pace) -> bool:
@@ -59,20 +78,39 @@ class Allowance:
             pace: Foretells seconds.
         """
         if self.budget.kind == "trials":
-            return trial.run is not None or used.trials < self.budget.amount
+            return trial.run is not None or used.trials < self._free.amount
         if self.budget.kind == "tokens":
             rest = reserved.tokens_to_end if reserved else 0
-            return used.tokens + trial.tokens_to_next + rest <= self.budget.amount
+            return used.tokens + trial.tokens_to_next + rest <= self._free.amount
         needed = pace.upper(trial.spec.pipeline.method, trial.tokens_to_next)
-        return used.seconds + needed + (_to_end(reserved, pace) if reserved else 0.0) <= self.budget.amount
+        return used.seconds + needed + (_to_end(reserved, pace) if reserved else 0.0) <= self._free.amount
 
     def affords_end(self, trial: Trial, used: Used, pace: Pace) -> bool:
         """Whether a trial, by its upper bound, can be brought to its full length with what is left."""
         if self.budget.kind == "trials":
             return True
         if self.budget.kind == "tokens":
-            return used.tokens + trial.tokens_to_end <= self.budget.amount
-        return used.seconds + _to_end(trial, pace) <= self.budget.amount
+            return used.tokens + trial.tokens_to_end <= self._free.amount
+        return used.seconds + _to_end(trial, pace) <= self._free.amount
+
+    def price(
+        self, trials: Sequence[Trial], pace: Pace, scoring_seconds: float, *, upper: bool = True
+    ) -> float:
+        """What new trials take of the budget, in its unit, where each is trained to its end in one go.
+
+        Args:
+            trials: Trials of which nothing is done.
+            pace: Foretells seconds.
+            scoring_seconds: Seconds for which all validation examples are scored at the end of each.
+            upper: Whether the 90% upper bound of seconds is asked for, else what is expected.
+        """
+        if self.budget.kind == "trials":
+            return len(trials)
+        if self.budget.kind == "tokens":
+            return sum(trial.tokens_to_end for trial in trials)
+        foretold = pace.upper if upper else pace.expected
+        scoring = SCORING_MARGIN * scoring_seconds if upper else scoring_seconds
+        return sum(foretold(t.spec.pipeline.method, t.tokens_to_end) + scoring for t in trials)
 
 
 def _to_end(trial: Trial, pace: Pace) -> float:

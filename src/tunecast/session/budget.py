@@ -22,6 +22,9 @@ class Used:
     tokens: int = 0
     trials: int = 0
 
+    def __add__(self, other: Used) -> Used:
+        return Used(self.seconds + other.seconds, self.tokens + other.tokens, self.trials + other.trials)
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -65,8 +68,11 @@ class Budget:
 
     def fraction_left(self, used: Used) -> float:
         """Part of the budget that is left, 0 to 1."""
-        spent = {"seconds": used.seconds, "tokens": used.tokens, "trials": used.trials}[self.kind]
-        return max(0.0, 1.0 - spent / self.amount)
+        return max(0.0, 1.0 - self.spent(used) / self.amount)
+
+    def spent(self, used: Used) -> float:
+        """What is used, in the budget's unit."""
+        return {"seconds": used.seconds, "tokens": used.tokens, "trials": used.trials}[self.kind]
 
 
 def _whole(value: float) -> int:

@@ -1,4 +1,4 @@
-"""The tuning session: zero-shot, expert, search within the budget, the leader's end, comparison."""
+"""The tuning session: zero-shot, expert, search within the budget, the leader's end, forecast, comparison."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from typing import Any
 from tunecast import errors
 from tunecast.errors import ModelError
 from tunecast.progress import Progress
-from tunecast.records import ZERO_SHOT, Outcome, Pipeline, Run, RunError, SessionRecord
-from tunecast.search import ONLY_TRIALS, Strategy, first_name, get_strategy, leader
+from tunecast.records import ZERO_SHOT, DataForecast, Outcome, Pipeline, Run, RunError, SessionRecord
+from tunecast.search import GIVEN, ONLY_TRIALS, Strategy, first_name, get_strategy, leader
 from tunecast.session.allowance import Allowance
 from tunecast.session.budget import Budget, Used
 from tunecast.session.candidates import long_enough
 from tunecast.session.compare import FINALISTS, compare
 from tunecast.session.executor import Crash, LocalExecutor
 from tunecast.session.folder import OutputFolder, disk_error
+from tunecast.session.forecast import Part, Survey, Surveyor, end_loss, leading_trial
 from tunecast.session.opening import measure_full_length, score_base_model
 from tunecast.session.pace import Pace
 from tunecast.session.prepare import PreparedTask, Surroundings
@@ -81,6 +82,7 @@ class Session:
         self._crashes: dict[tuple[int, int], int] = {}
         self._submitted: dict[int, float] = {}
         self._activity = ""
+        self._survey: Survey | None = None
 
     def run(self) -> SessionRecord:
         """Run to the end, from wherever an earlier process left off.
@@ -99,12 +101,14 @@ class Session:
         self._use_validation()
         zero_shot = self._measure_zero_shot()
         self._lay_out_trials(zero_shot)
-        self._train(0, f"Training the {first_name(self._settings.strategy)} pipeline")
-        self._search()
-        while self._finish_leader():
-            self._search()  # with what was reserved for the leader and is left
+        if self._settings.forecast and self._settings.strategy != GIVEN:
+            self._look_ahead()
+        else:
+            self._spend()
         self._save_state()
-        return compare(
+        used_seconds = self._allowance.elapsed()
+        outlook = self._forecast(self._survey) if self._survey else None
+        record = compare(
             self._settings,
             self._prepared,
             self._folder,
@@ -114,10 +118,11 @@ class Session:
             self.ask,
             self._progress,
             session=self._id,
-            used_seconds=self._allowance.elapsed(),
+            used_seconds=used_seconds,
             full_length_tokens=self._full_length,
             budget=self._budget,
         )
+        return replace(record, forecast=outlook)
 
     def ask(self, request: Request) -> Any:
         """Let a worker answer; one crash is forgiven.
@@ -127,15 +132,20 @@ class Session:
             ModelError: The worker died again and again.
             RuntimeError: The worker cannot answer.
         """
-        for _ in range(1 + CRASHES_FORGIVEN):
-            answer = self._executor.call(request)
-            if not isinstance(answer, Crash):
-                break
+        answer = self._answer(request)
         if isinstance(answer, Crash):
             raise ModelError(
                 f"{answer.text.capitalize()}, {1 + CRASHES_FORGIVEN} times in a row.",
                 "Free some memory and go on with --resume; what was measured so far is kept.",
             )
+        return answer
+
+    def _answer(self, request: Request) -> Any:
+        """What a worker answers; a crash where it died again and again."""
+        for _ in range(1 + CRASHES_FORGIVEN):
+            answer = self._executor.call(request)
+            if not isinstance(answer, Crash):
+                break
         if isinstance(answer, Broken):
             self._raise_broken(answer)
         return answer
@@ -231,6 +241,76 @@ class Session:
         available = len(self._prepared.bench.train)
         return min(self._settings.unique_examples or available, available)
 
+    def _look_ahead(self) -> None:
+        """Spend all but what a forecast needs, then measure for it; where nothing can be, spend the rest."""
+        surveyor = Surveyor(self._id, self._prepared, self._store, self._allowance, self._pace)
+        if "survey" not in self._state:
+            self._hold_back(surveyor)
+            self._spend()
+            # Fixed before anything comes of it: a resumed session neither searches on nor chooses anew.
+            self._state["survey"] = surveyor.survey(leading_trial(self._trials), self._used()).as_json()
+            self._save_state()
+        begun = self._state["survey"]
+        leading = next((trial for trial in self._trials if trial.spec.run == begun["leading"]), None)
+        self._survey = surveyor.again(leading, [Part(**part) for part in begun["parts"]], begun["reason"])
+        self._allowance.hold_back(0)
+        if self._survey.parts:
+            self._measure_parts(self._survey)
+        else:
+            self._spend()
+
+    def _hold_back(self, surveyor: Surveyor) -> None:
+        """Keep the forecast's share from a search, as decided before the first trial."""
+        if "held_back" not in self._state:
+            searches = self._settings.strategy not in ONLY_TRIALS
+            speed = float(self._state["seconds_per_token"])
+            self._state["held_back"] = surveyor.to_hold_back(self._trials[0], speed) if searches else 0.0
+            self._save_state()
+        self._allowance.hold_back(self._state["held_back"])
+
+    def _measure_parts(self, survey: Survey) -> None:
+        """Train the leading pipeline on every part of its data, as far as the budget reaches."""
+        self._activity = "Measuring what more data brings"
+        trials = [trial for (trial,) in survey.parts]
+        total = sum(trial.plan.tokens_at(trial.plan.total_steps) for trial in trials)
+        self._progress.start(self._activity, total, "tokens")
+        for part, trial in zip(survey.parts, trials, strict=True):
+            self._show()
+            if trial.run is None:
+                if self._allowance.price([trial], self._pace, 0.0) > self._allowance.left(self._used()):
+                    break
+                self._measure_part(part)
+            loss = end_loss(trial)
+            ending = "failed" if loss is None else f"{loss:.3f}"
+            note = f"{trial.spec.unique_examples:,} examples: {ending}"
+            self._progress.advance(trial.plan.tokens_at(trial.plan.total_steps), note)
+        self._progress.finish()
+
+    def _measure_part(self, part: Trials) -> None:
+        """Train one part's trial in one go and commit its end; one crash is forgiven."""
+        trial = part[0]
+        answer = self._answer(Advance(trial.spec, 0, trial.plan.total_steps))
+        elapsed = self._allowance.elapsed()
+        if isinstance(answer, Crash):
+            part.fail(0, *_why(answer), self._surroundings, elapsed)
+        else:
+            part.record(0, answer, self._surroundings, elapsed)
+        self._save_state()
+
+    def _forecast(self, survey: Survey) -> DataForecast:
+        """Fit and extrapolate, which takes seconds, outside the budget."""
+        self._progress.start("Forecasting what more data would bring, outside the budget")
+        outlook = survey.forecast(self._settings.seed)
+        self._progress.finish(f"no forecast: {outlook.reason}" if outlook.reason else "")
+        return outlook
+
+    def _spend(self) -> None:
+        """Train the first pipeline, search, and bring the leading trial to its end."""
+        self._train(0, f"Training the {first_name(self._settings.strategy)} pipeline")
+        self._search()
+        while self._finish_leader():
+            self._search()  # with what was reserved for the leader and is left
+
     def _train(self, index: int, activity: str) -> None:
         """Bring one trial to its end, as far as the budget reaches."""
         self._activity = activity
@@ -295,7 +375,8 @@ class Session:
         return self._fits(index, reserved)
 
     def _used(self) -> Used:
-        return self._trials.used(self._allowance.elapsed())
+        used = self._trials.used(self._allowance.elapsed())
+        return sum((part.used(0.0) for part in self._survey.parts), used) if self._survey else used
 
     def _advance_all(self, slots: dict[int, int]) -> None:
         """Advance trials by one step each and wait for all of them."""
@@ -352,10 +433,7 @@ class Session:
         self._progress.log(f"{crash.text}; a new one is started.")
         if self._crashes[key] <= CRASHES_FORGIVEN:
             return
-        # The kernel ends the largest process when memory runs out; nobody else kills twice at the same step.
-        outcome = Outcome.OUT_OF_MEMORY if crash.exit_code == -9 else Outcome.FAILED
-        error = RunError("WorkerCrash", crash.text)
-        self._trials.fail(index, outcome, error, self._surroundings, self._allowance.elapsed())
+        self._trials.fail(index, *_why(crash), self._surroundings, self._allowance.elapsed())
 
     def _raise_broken(self, broken: Broken) -> None:
         if broken.system:
@@ -373,3 +451,10 @@ class Session:
     def _show(self) -> None:
         status = session_status(self._trials.started, self._budget, self._used(), self._activity)
         self._progress.show(status)
+
+
+def _why(crash: Crash) -> tuple[Outcome, RunError]:
+    """What becomes of a trial whose worker died twice at the same step."""
+    # The kernel ends the largest process when memory runs out; nobody else kills twice.
+    outcome = Outcome.OUT_OF_MEMORY if crash.exit_code == -9 else Outcome.FAILED
+    return outcome, RunError("WorkerCrash", crash.text)

@@ -49,6 +49,7 @@ class SessionSettings:
         completion_column: Overrides the detected column.
         deterministic: Bit-equal results on an accelerator too.
         trust_remote_code: Whether code that comes with a model may run.
+        forecast: Whether up to a tenth of the budget goes to what more data would bring.
     """
 
     model: str
@@ -75,6 +76,7 @@ class SessionSettings:
     completion_column: str | None = None
     deterministic: bool = False
     trust_remote_code: bool = False
+    forecast: bool = True
 
     def __post_init__(self) -> None:
         for name in FINITE:

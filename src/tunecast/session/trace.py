@@ -21,6 +21,7 @@ EVERY_SECONDS = 0.002
 PHASES = {
     ("trials.py", "record"): "commit",
     ("session.py", "_save_state"): "commit",
+    ("session.py", "_measure_parts"): "forecast",
     ("compare.py", "_deliver"): "export",
     ("api.py", "_write_results"): "export",
     ("compare.py", "compare"): "scoring",

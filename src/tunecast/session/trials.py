@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from tunecast.methods import get_method
 from tunecast.records import ZERO_SHOT, Outcome, Pipeline, Point, Run, RunError, stable_hash
@@ -100,14 +101,28 @@ class Trial:
 
 
 class Trials:
-    """All trials of a session, and the only place that commits what was measured."""
+    """All trials of a session, and the only place that commits what was measured.
+
+    Args:
+        session: Identifier of the session.
+        prepared: The task.
+        pipelines: What is trained, one trial each.
+        folder: Where checkpoints lie; None keeps none, for trials that are trained in one go.
+        store: Where runs are committed.
+        seed: Seed of data order, initialisation and dropout.
+        full_length_tokens: Horizon of every trial.
+        unique_examples: Training examples that they may draw from.
+        workers: Workers that share the device.
+        explosion_nats: Loss per label token above which a trial counts as diverged.
+        extra: Raw facts of every run for which there is no field.
+    """
 
     def __init__(
         self,
         session: str,
         prepared: PreparedTask,
         pipelines: Sequence[Pipeline],
-        folder: OutputFolder,
+        folder: OutputFolder | None,
         store: Store,
         *,
         seed: int,
@@ -115,8 +130,10 @@ class Trials:
         unique_examples: int,
         workers: int,
         explosion_nats: float,
+        extra: Mapping[str, Any] | None = None,
     ) -> None:
         self._session = session
+        self._extra = extra
         self._prepared = prepared
         self._store = store
         self._workers = workers
@@ -129,7 +146,7 @@ class Trials:
                     seed,
                     full_length_tokens,
                     unique_examples,
-                    str(folder.trial(run)),
+                    str(folder.trial(run)) if folder else "",
                     workers,
                     explosion_nats,
                 ),
@@ -265,6 +282,8 @@ class Trials:
 
     def _prune(self, trial: Trial) -> None:
         assert trial.run is not None
+        if not trial.spec.folder:
+            return
         best = trial.run.best_point
         kept = {best.step} if best else set()
         resumable = {trial.step} if trial.run.outcome is Outcome.PAUSED else set()
@@ -295,6 +314,7 @@ class Trials:
             surroundings,
             total_steps=0 if trial.spec.pipeline == ZERO_SHOT else trial.plan.total_steps,
             trainable_parameters=trainable_parameters,
+            extra=self._extra,
         )
 
 

@@ -1,0 +1,280 @@
+"""What more data would bring: the sizes that are measured and what affords them, and whole sessions."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from kills import Victim, check_between, check_end, committed
+from sample_runs import sample_point
+from sessions import FLAGS, Finished, call_main, run_command
+from tunecast.methods.space import EXPERT
+from tunecast.records import FORECAST_ONLY, Machine, Outcome, Pipeline, Run, Score, Versions
+from tunecast.session.allowance import Allowance
+from tunecast.session.budget import Budget, Used
+from tunecast.session.forecast import Part, Survey, Surveyor, end_loss, examples_seen, leading_trial, part_of
+from tunecast.session.pace import Pace
+from tunecast.session.prepare import PreparedTask, Surroundings
+from tunecast.session.trials import Trial, Trials
+from tunecast.store import Store
+from tunecast.training.bench import TrialSpec
+from tunecast.training.plan import nested_subset
+from tunecast.training.runner import Measurement
+
+SMALL_BATCHES = Pipeline("lora", {**EXPERT.hyperparameters, "per_device_train_batch_size": 4})
+SURROUNDINGS = Surroundings(
+    Machine("cpu", 2, 1, 10**9, 10**9, {"float32": 1e9}, 1e9), Versions("0", "3", "2", "5", "0")
+)
+
+
+def a_trial(prepared: PreparedTask, epochs: float = 1.0, pipeline: Pipeline = SMALL_BATCHES) -> Trial:
+    tokens = int(epochs * prepared.bench.train_tokens)
+    return Trial(TrialSpec("leading", pipeline, 0, tokens, 128, ""), prepared.bench)
+
+
+@pytest.fixture
+def store() -> Iterator[Store]:
+    with Store.open(":memory:") as opened:
+        yield opened
+
+
+def surveyor(prepared: PreparedTask, store: Store, budget: str, pace: float = 1e-3) -> Surveyor:
+    return Surveyor("session", prepared, store, Allowance(Budget.parse(budget), 0.0), Pace(pace))
+
+
+def a_run(surveyor: Surveyor, trial: Trial, loss: float, outcome: Outcome = Outcome.COMPLETED) -> Run:
+    """The run of a trial that ended so, as it is committed for a part."""
+    (part,) = surveyor.again(trial, [Part(trial.spec.unique_examples, 1000)], "").parts
+    return recorded(part, loss, outcome)
+
+
+def recorded(part: Trials, loss: float, outcome: Outcome) -> Run:
+    score = Score(loss, loss, loss, 16, 96) if outcome is Outcome.COMPLETED else None
+    measured = Measurement(part[0].spec.run, sample_point(loss=9.0), outcome, validation=score)
+    return part.record(0, measured, SURROUNDINGS, 7.0)
+
+
+def leading(prepared: PreparedTask, store: Store, **values: object) -> Trial:
+    trial = a_trial(prepared, **values)  # type: ignore[arg-type]
+    trial.run = a_run(surveyor(prepared, store, "1-trials"), trial, 3.0)
+    return trial
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+@pytest.mark.parametrize(("share", "count"), [(1 / 8, 16), (1 / 4, 32), (1 / 2, 64)])
+def test_a_part_is_passed_over_as_often_as_the_whole(
+    prepared: PreparedTask, epochs: int, share: float, count: int
+) -> None:
+    part = part_of(a_trial(prepared, epochs), share)
+    subset = nested_subset(128, count, seed=0)
+    tokens = sum(prepared.bench.train[int(index)].tokens for index in subset)
+    assert part == Part(count, epochs * tokens)
+    assert set(nested_subset(128, count // 2, seed=0)) < set(subset)
+
+
+def test_a_trial_that_ends_within_a_pass_saw_only_what_it_saw(prepared: PreparedTask) -> None:
+    trial = a_trial(prepared, 0.5)
+    seen = examples_seen(trial)
+    assert 56 <= seen <= 72
+    part = part_of(trial, 1 / 4)
+    assert part is not None
+    assert part.unique_examples == round(seen / 4)
+    spec = replace(trial.spec, unique_examples=part.unique_examples)
+    subset = prepared.bench.training_examples(spec)
+    assert part.full_length_tokens == sum(example.tokens for example in subset)
+
+
+def test_no_part_is_empty_or_the_whole(prepared: PreparedTask) -> None:
+    trial = a_trial(prepared)
+    assert part_of(trial, 1 / 1000) is None
+    assert part_of(trial, 0.999) is None
+
+
+def sizes(survey: Survey) -> list[int]:
+    return [trial.spec.unique_examples for (trial,) in survey.parts]
+
+
+@pytest.mark.parametrize(
+    ("budget", "parts"),
+    [("10-trials", []), ("19-trials", []), ("20-trials", [16, 32]), ("30-trials", [16, 32, 64])],
+)
+def test_trials_that_a_tenth_affords(
+    prepared: PreparedTask, store: Store, budget: str, parts: list[int]
+) -> None:
+    decides = surveyor(prepared, store, budget)
+    assert sizes(decides.survey(leading(prepared, store), Used(trials=1))) == parts
+    assert decides.to_hold_back(a_trial(prepared), 1e-3) == len(parts)
+
+
+def test_tokens_that_a_tenth_affords(prepared: PreparedTask, store: Store) -> None:
+    trial = leading(prepared, store)
+    all_three = surveyor(prepared, store, "1G-tokens").survey(trial, Used())
+    price = sum(part.tokens_to_end for (part,) in all_three.parts)
+    exact = surveyor(prepared, store, f"{10 * price}-tokens")
+    assert sizes(exact.survey(trial, Used())) == [16, 32, 64]
+    assert sizes(surveyor(prepared, store, f"{10 * price - 1}-tokens").survey(trial, Used())) == [16, 32]
+    assert sizes(exact.survey(trial, Used(tokens=9 * price + 1))) == [16, 32], "only so much is left"
+    assert exact.to_hold_back(a_trial(prepared), 1e-3) == price
+    ample = surveyor(prepared, store, "1G-tokens").to_hold_back(a_trial(prepared), 1e-3)
+    assert price < ample < 2 * price, "no more than it needs"
+
+
+def test_a_budget_that_affords_nothing_loses_nothing_and_says_why(
+    prepared: PreparedTask, store: Store
+) -> None:
+    trial = leading(prepared, store)
+    small, large = surveyor(prepared, store, "15k-tokens"), surveyor(prepared, store, "1M-tokens")
+    assert small.to_hold_back(a_trial(prepared), 1e-3) == 0
+    dear = small.survey(trial, Used())
+    assert dear.parts == ()
+    assert dear.reason == (
+        "the runs on parts of the data would take 13.0% of the budget, and at most 10% go to a forecast"
+    )
+    late = large.survey(trial, Used(tokens=999_000))
+    assert late.reason == "the runs on parts of the data would take 0.2% of the budget, and 0.1% are left"
+
+
+def test_seconds_are_reckoned_by_their_upper_bound_and_with_the_scoring(
+    prepared: PreparedTask, store: Store
+) -> None:
+    trial = leading(prepared, store)
+    assert trial.run is not None
+    expected = 1e-3 * 7 / 8 * prepared.bench.train_tokens
+    assert sizes(surveyor(prepared, store, f"{10.1 * expected:.3f}s").survey(trial, Used())) == [16, 32]
+    assert sizes(surveyor(prepared, store, f"{100 * expected:.3f}s").survey(trial, Used())) == [16, 32, 64]
+    slow = replace(trial.run.curve[-1].evaluation, wall=100 * expected)
+    trial.run = replace(trial.run, curve=(replace(trial.run.curve[-1], evaluation=slow),))
+    assert sizes(surveyor(prepared, store, f"{100 * expected:.3f}s").survey(trial, Used())) == []
+
+
+def test_too_few_steps(prepared: PreparedTask, store: Store) -> None:
+    large = Pipeline("lora", {**EXPERT.hyperparameters, "per_device_train_batch_size": 16})
+    decides = surveyor(prepared, store, "1G-tokens")
+    survey = decides.survey(leading(prepared, store, pipeline=large), Used())
+    assert survey.reason.startswith("the leading trial has 8 optimiser steps")
+    assert decides.to_hold_back(a_trial(prepared, pipeline=large), 1e-3) == 0
+    twice = leading(prepared, store, pipeline=large, epochs=2.0)
+    assert sizes(decides.survey(twice, Used())) == [32, 64], "an eighth has 2 steps"
+
+
+def test_the_leading_trial_ended_best_on_all_validation_examples(
+    prepared: PreparedTask, store: Store
+) -> None:
+    decides = surveyor(prepared, store, "1-trials")
+    trials = [a_trial(prepared) for _ in range(4)]
+    for trial, loss in zip(trials, (3.0, 2.0, 1.0, math.nan), strict=True):
+        trial.run = a_run(decides, trial, loss, Outcome.PAUSED if loss == 1.0 else Outcome.COMPLETED)
+    assert leading_trial(trials) is trials[1]
+    assert [end_loss(trial) for trial in trials] == [3.0, 2.0, None, None]
+    assert leading_trial(trials[2:]) is None
+    assert decides.survey(None, Used()).forecast(0).reason == "no trial reached the end of its schedule"
+
+
+def test_parts_that_failed_are_named(prepared: PreparedTask, store: Store) -> None:
+    trial = leading(prepared, store)
+    decides = surveyor(prepared, store, "30-trials")
+    chosen = decides.survey(trial, Used())
+    for part, outcome in zip(chosen.parts, (Outcome.DIVERGED, Outcome.COMPLETED), strict=False):
+        recorded(part, 4.0, outcome)
+    fixed = json.loads(json.dumps(chosen.as_json()))
+    survey = decides.again(trial, [Part(**part) for part in fixed["parts"]], fixed["reason"])
+    outlook = survey.forecast(0)
+    assert outlook.measured == ((32, 4.0), (128, 3.0))
+    assert outlook.forecasts == ()
+    assert outlook.reason == (
+        "too few sizes: 2 measured, 3 are needed; the run on 16 examples: diverged; "
+        "the run on 64 examples: not made"
+    )
+
+
+@pytest.fixture(scope="module")
+def forecast_session(tiny_llama: Path, toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """A session whose budget affords a search and three runs on parts of the data."""
+    folder = tmp_path_factory.mktemp("forecast") / "out"
+    flags = ["--model", str(tiny_llama), "--data", str(toy_data), "--budget", "48k-tokens", *FLAGS]
+    flags += [
+        "--strategy",
+        "random",
+        "--epochs",
+        "1",
+        "--methods",
+        "lora",
+        "--range",
+        "learning_rate=1e-3:1e-1",
+    ]
+    flags += ["--fix", "per_device_train_batch_size=4", "--fix", "warmup_ratio=0.5"]
+    done = run_command("tune", *flags, "--output-dir", str(folder), "--json")
+    assert done.returncode == 0, done.stderr[-3000:]
+    return Finished(folder, flags, json.loads(done.stdout), done.stderr, 0.0)
+
+
+def test_a_session_says_what_more_data_would_bring(
+    forecast_session: Finished, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outlook = forecast_session.result["forecast"]
+    assert [size for size, _ in outlook["measured"]] == [16, 32, 64, 128]
+    assert [one["data_size"] for one in outlook["forecasts"]] == [256, 512, 1280]
+    for one in outlook["forecasts"]:
+        assert one["low"] < one["loss"] < one["high"]
+    assert "Measuring what more data brings" in forecast_session.messages
+    report = (forecast_session.folder / "report.html").read_text()
+    assert "<h2>What more data would bring</h2>" in report
+    assert "1,280" in report
+    code, out, _ = call_main(capsys, "tune", "--resume", "--output-dir", str(forecast_session.folder))
+    assert code == 0
+    assert f"{outlook['measured'][-1][1]:.3f} on 128 examples" in out or "No forecast" in out
+
+
+def test_the_runs_are_real_and_no_candidates(forecast_session: Finished) -> None:
+    runs = committed(forecast_session.folder)
+    parts = [run for run in runs if run.extra == FORECAST_ONLY]
+    candidates = [run for run in runs if run.is_candidate]
+    assert len(runs) == 1 + len(candidates) + len(parts)
+    completed = [run for run in candidates if run.outcome is Outcome.COMPLETED]
+    best = min(completed, key=lambda run: run.validation.loss)  # type: ignore[union-attr]
+    measured = [(run.unique_examples, run.validation.loss) for run in (*parts, best) if run.validation]
+    assert [list(pair) for pair in measured] == forecast_session.result["forecast"]["measured"]
+    for run in parts:
+        assert (run.pipeline, run.session) == (best.pipeline, best.session)
+        assert [point.step for point in run.curve] == [run.total_steps]
+        share = run.full_length_tokens / best.full_length_tokens
+        assert share == pytest.approx(run.unique_examples / 128, rel=0.05)
+        assert not (forecast_session.folder / "trials" / run.id).exists()
+    tokens = [sum(run.curve[-1].tokens_seen for run in group if run.curve) for group in (candidates, parts)]
+    assert 0 < tokens[1] <= 4800
+    assert 30_000 < tokens[0] <= 48_000 - tokens[1]
+    report = (forecast_session.folder / "report.html").read_text()
+    assert f"for {len(candidates)} trials" in report
+
+
+def test_a_kill_while_it_measures_changes_nothing(forecast_session: Finished, tmp_path: Path) -> None:
+    victim = Victim(forecast_session.flags, tmp_path / "out")
+    victim.launch()
+    victim.wait_until(lambda: victim.phase() == "forecast")
+    victim.wait_until(lambda: any(run.extra for run in committed(victim.folder)))
+    assert victim.kill("session")
+    kept = [run for run in committed(victim.folder) if run.extra]
+    assert kept
+    whole = committed(forecast_session.folder)
+    check_between(victim, whole)
+    victim.launch()
+    assert victim.process.wait(timeout=240) == 0, victim.log.read_text()[-3000:]
+    check_end(victim, whole)
+    again = {run.id: run for run in committed(victim.folder)}
+    assert [again[run.id] for run in kept] == kept, "it was repeated"
+    record = json.loads((victim.folder / "session.json").read_text())["record"]
+    assert record["forecast"] == forecast_session.result["forecast"]
+
+
+def test_a_budget_of_few_trials_says_why(finished_session: Finished) -> None:
+    outlook = finished_session.result["forecast"]
+    assert (outlook["forecasts"], outlook["data_size"]) == ([], 128)
+    assert outlook["reason"] == (
+        "the runs on parts of the data would take 33.3% of the budget, and at most 10% go to a forecast"
+    )
+    assert "No forecast: " in (finished_session.folder / "report.html").read_text()
