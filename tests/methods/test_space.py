@@ -95,7 +95,7 @@ def test_methods_hold_and_may_be_repeated() -> None:
 def test_learning_rates_are_in_reach_of_their_optimiser(method: str) -> None:
     usual = pipeline_space(MODEL, Restrictions((method,)))[f"{method}:learning_rate"]
     seen = set()
-    for pipeline in drawn(150, methods=(method,)):
+    for pipeline in drawn(400, methods=(method,)):
         optimizer = str(pipeline["optim"])
         low, high = (optimizer_rate(optimizer, end) for end in (usual.lower, usual.upper))
         assert low * 0.999 <= pipeline.number("learning_rate") <= high * 1.001
