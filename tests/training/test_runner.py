@@ -157,7 +157,7 @@ def test_reloads_only_a_base_that_is_not_clean(task: Bench) -> None:
 
 @pytest.mark.parametrize(
     "broken",
-    [workshop.pipeline("ia3", optim="lion"), workshop.pipeline(target_modules="nowhere")],
+    [workshop.pipeline("ia3", optim="nadam"), workshop.pipeline(target_modules="nowhere")],
     ids=["after injecting", "while injecting"],
 )
 def test_a_trial_that_cannot_begin_leaves_nothing_behind(broken: Pipeline, task: Bench) -> None:
@@ -211,10 +211,10 @@ def test_weights_that_are_no_numbers_diverge_at_once(tiny_llama: Path, tmp_path:
 
 
 def test_whatever_else_breaks_a_trial_is_its_outcome(runner: Runner, task: Bench) -> None:
-    measured = workshop.run_trial(runner, workshop.spec(task, workshop.pipeline(optim="lion")))
+    measured = workshop.run_trial(runner, workshop.spec(task, workshop.pipeline(optim="nadam")))
     assert [one.outcome for one in measured] == [Outcome.FAILED]
     assert measured[0].error is not None
-    assert "optim=lion" in measured[0].error.text
+    assert "optim=nadam" in measured[0].error.text
 
 
 def test_a_full_disk_is_not_the_trials_fault(runner: Runner, task: Bench, tmp_path: Path) -> None:
