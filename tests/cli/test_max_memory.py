@@ -28,7 +28,7 @@ def wide_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def session(model: Path, data: Path, folder: Path, *flags: str) -> tuple[dict[str, Any], str, Counter[str]]:
     """A session on a CPU: its result, its messages, and the trials by method."""
     given = ("--model", str(model), "--data", str(data), "--output-dir", str(folder), "--device", "cpu")
-    done = run_command("tune", *given, *FLAGS, *flags, "--json")
+    done = run_command("tune", *given, *FLAGS, "--methods", "lora,full,ia3", *flags, "--json")
     assert done.returncode == 0, done.stderr[-3000:]
     with Store.open(folder / "runs.sqlite", create=False) as store:
         methods = Counter(run.pipeline.method for run in store.runs())

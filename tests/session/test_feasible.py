@@ -26,13 +26,18 @@ from tunecast.session.prepare import PreparedTask, prepare_task
 from tunecast.session.settings import SessionSettings
 
 
+METHODS = ("lora", "full", "ia3")
+"""The memory arithmetic knows them all, and orders them."""
+
+
 class Case:
     """A task on a Llama wide enough that every full finetuning holds more than any adapter."""
 
     def __init__(self, task: PreparedTask, settings: SessionSettings) -> None:
         self.bench = task.bench
         self.settings = settings
-        self.candidates = candidate_pipelines(settings, task.bench.facts)
+        drawn = candidate_pipelines(settings, task.bench.facts)
+        self.candidates = [pipeline for pipeline in drawn if pipeline.method in METHODS]
         self._config = load_config(task.bench.model)
 
     def bytes_of(self, pipeline: Pipeline) -> int:

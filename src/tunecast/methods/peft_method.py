@@ -38,6 +38,8 @@ class PeftMethod(Method):
 
     def attach(self, base: Any, pipeline: Pipeline, seed: int) -> Any:
         """Inject the adapter; peft keeps its weights in float32 over a bfloat16 base."""
+        import warnings
+
         import torch
         from peft import get_peft_model
 
@@ -47,7 +49,9 @@ class PeftMethod(Method):
         # Only the model's own GPU: unless told, torch would start every GPU of the machine.
         with torch.random.fork_rng(devices=[base.device] if base.device.type == "cuda" else []):
             torch.manual_seed(seed)
-            model = get_peft_model(base, config, autocast_adapter_dtype=True)
+            with warnings.catch_warnings():  # of layers that peft wraps all the same, such as normalisations
+                warnings.simplefilter("ignore", UserWarning)
+                model = get_peft_model(base, config, autocast_adapter_dtype=True)
         for parameter in model.parameters():
             if parameter.requires_grad:  # peft leaves copies of the base's own layers in the base's type
                 parameter.data = parameter.data.to(torch.float32)
