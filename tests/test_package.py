@@ -9,7 +9,7 @@ import tunecast
 
 
 def test_public_names_are_exactly_these() -> None:
-    assert tunecast.__all__ == ["SessionSettings", "__version__", "tune"]
+    assert tunecast.__all__ == ["SessionSettings", "__version__", "evaluate", "train", "tune"]
     for name in tunecast.__all__:
         assert getattr(tunecast, name)
 

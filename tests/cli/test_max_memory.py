@@ -84,7 +84,16 @@ def test_a_dry_run_tells_what_is_left(
 def test_a_limit_below_everything_is_refused(
     wide_llama: Path, toy_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    flags = ("--model", str(wide_llama), "--data", str(toy_data), "--device", "cpu")
+    flags = (
+        "--model",
+        str(wide_llama),
+        "--data",
+        str(toy_data),
+        "--device",
+        "cpu",
+        "--methods",
+        "lora,full,ia3",
+    )
     out = tmp_path / "out"
     code, printed, err = call_main(capsys, "tune", *flags, "--output-dir", str(out), "--max-memory-gb", "0.1")
     assert (code, printed) == (2, "")

@@ -25,7 +25,6 @@ from tunecast.session.needs import estimated_bytes, need_of, single_example
 from tunecast.session.prepare import PreparedTask, prepare_task
 from tunecast.session.settings import SessionSettings
 
-
 METHODS = ("lora", "full", "ia3")
 """The memory arithmetic knows them all, and orders them."""
 
