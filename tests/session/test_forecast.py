@@ -197,22 +197,15 @@ def forecast_session(tiny_llama: Path, toy_data: Path, tmp_path_factory: pytest.
     """A session whose budget affords a search and three runs on parts of the data."""
     folder = tmp_path_factory.mktemp("forecast") / "out"
     flags = ["--model", str(tiny_llama), "--data", str(toy_data), "--budget", "48k-tokens", *FLAGS]
-    flags += [
-        "--strategy",
-        "random",
-        "--epochs",
-        "1",
-        "--methods",
-        "lora",
-        "--range",
-        "learning_rate=1e-3:1e-1",
-    ]
+    flags += ["--strategy", "random", "--epochs", "1", "--methods", "lora"]
+    flags += ["--range", "learning_rate=1e-3:1e-1"]
     flags += ["--fix", "per_device_train_batch_size=4", "--fix", "warmup_ratio=0.5"]
     done = run_command("tune", *flags, "--output-dir", str(folder), "--json")
     assert done.returncode == 0, done.stderr[-3000:]
     return Finished(folder, flags, json.loads(done.stdout), done.stderr, 0.0)
 
 
+@pytest.mark.timeout(900)
 def test_a_session_says_what_more_data_would_bring(
     forecast_session: Finished, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -230,6 +223,7 @@ def test_a_session_says_what_more_data_would_bring(
     assert f"{outlook['measured'][-1][1]:.3f} on 128 examples" in out or "No forecast" in out
 
 
+@pytest.mark.timeout(900)
 def test_the_runs_are_real_and_no_candidates(forecast_session: Finished) -> None:
     runs = committed(forecast_session.folder)
     parts = [run for run in runs if run.extra == FORECAST_ONLY]
@@ -252,6 +246,7 @@ def test_the_runs_are_real_and_no_candidates(forecast_session: Finished) -> None
     assert f"for {len(candidates)} trials" in report
 
 
+@pytest.mark.timeout(900)
 def test_a_kill_while_it_measures_changes_nothing(forecast_session: Finished, tmp_path: Path) -> None:
     victim = Victim(forecast_session.flags, tmp_path / "out")
     victim.launch()
