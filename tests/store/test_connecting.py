@@ -18,7 +18,7 @@ from tunecast.store.connecting import in_memory, parse_url
     [
         ("runs.sqlite", "sqlite:///runs.sqlite"),
         (Path("/a b/runs.sqlite"), "sqlite:////a b/runs.sqlite"),
-        ("sqlite:////tmp/runs.sqlite", "sqlite:////tmp/runs.sqlite"),
+        ("sqlite:////a/runs.sqlite", "sqlite:////a/runs.sqlite"),
         (":memory:", "sqlite://"),
         ("postgresql://me@host/team", "postgresql+psycopg://me@host/team"),
         ("postgres://me@host/team", "postgresql+psycopg://me@host/team"),

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from tunecast.cli import options
+
 if TYPE_CHECKING:
     from tunecast.records import Evaluation
 
@@ -21,35 +23,24 @@ def command(
     data: str = typer.Option(..., "--data", help="File, folder, hub id, or stdlib."),
     adapter: str = typer.Option("", "--adapter", help="Folder of an adapter to put on the model."),
     split: str = typer.Option("test", "--split", help="test or validation."),
-    objective: str = typer.Option("loss", "--objective", help="loss, or a metric to measure too."),
-    max_length: int = typer.Option(None, "--max-length", help="Longest sequence in tokens."),
-    prompt_column: str = typer.Option(None, "--prompt-column", help="Column of the prompts."),
-    completion_column: str = typer.Option(None, "--completion-column", help="Column of the completions."),
-    seed: int = typer.Option(0, "--seed", help="Seed of the split and of the intervals."),
-    device: str = typer.Option("auto", "--device", help="auto, cpu, cuda or cuda:N."),
-    dtype: str = typer.Option("auto", "--dtype", help="auto, bfloat16 or float32."),
-    trust_remote_code: bool = typer.Option(
-        False, "--trust-remote-code", help="Run code that comes with models."
-    ),
+    objective: str = typer.Option(None, "--objective", help="loss, or a metric to measure too."),
+    max_length: options.MaxLength = None,
+    prompt_column: options.PromptColumn = None,
+    completion_column: options.CompletionColumn = None,
+    seed: int = typer.Option(None, "--seed", help="Seed of the split and of the intervals. (default: 0)"),
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    trust_remote_code: options.TrustRemoteCode = None,
     as_json: bool = typer.Option(False, "--json", help="Print the result as JSON on stdout."),
 ) -> None:
     """Score a model on a dataset; nothing is trained."""
+    values = dict(locals())
+    for name in ("adapter", "split", "as_json"):
+        del values[name]
     from tunecast.api import evaluate
     from tunecast.cli.progress import RichProgress
-    from tunecast.session.settings import SessionSettings
 
-    settings = SessionSettings(
-        model,
-        data,
-        objective=objective,
-        max_length=max_length,
-        prompt_column=prompt_column,
-        completion_column=completion_column,
-        seed=seed,
-        device=device,
-        dtype=dtype,
-        trust_remote_code=trust_remote_code,
-    )
+    settings = options.settings_from(values)
     with RichProgress() as progress:
         evaluation = evaluate(settings, adapter=adapter, split=split, progress=progress)
     if as_json:

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from tunecast.cli import options
+
 __all__ = ["command"]
 
 
@@ -17,54 +19,35 @@ def command(
     ],
     model: str = typer.Option(..., "--model", help="Hub id, folder, GGUF file, or smollm2."),
     data: str = typer.Option(..., "--data", help="File, folder, hub id, or stdlib."),
-    output_dir: str = typer.Option("tunecast-out", "--output-dir", help="Where everything is written."),
-    objective: str = typer.Option("loss", "--objective", help="loss, or a metric to measure too."),
-    epochs: float = typer.Option(3.0, "--epochs", help="Passes over the training examples."),
-    unique_examples: int = typer.Option(
-        None, "--unique-examples", help="Training examples to use. (default: all)"
+    output_dir: str = typer.Option(
+        None, "--output-dir", help="Where everything is written. (default: tunecast-out)"
     ),
-    max_length: int = typer.Option(
-        None, "--max-length", help="Longest sequence in tokens. (default: from the data)"
-    ),
-    prompt_column: str = typer.Option(None, "--prompt-column", help="Column of the prompts."),
-    completion_column: str = typer.Option(None, "--completion-column", help="Column of the completions."),
-    seed: int = typer.Option(0, "--seed", help="Seed of everything random."),
-    device: str = typer.Option("auto", "--device", help="auto, cpu, cuda or cuda:N."),
-    dtype: str = typer.Option("auto", "--dtype", help="auto, bfloat16 or float32."),
+    objective: str = typer.Option(None, "--objective", help="loss, or a metric to measure too."),
+    epochs: float = typer.Option(None, "--epochs", help="Passes over the training examples. (default: 3)"),
+    unique_examples: options.UniqueExamples = None,
+    max_length: options.MaxLength = None,
+    prompt_column: options.PromptColumn = None,
+    completion_column: options.CompletionColumn = None,
+    seed: int = typer.Option(None, "--seed", help="Seed of everything random. (default: 0)"),
+    device: options.Device = None,
+    dtype: options.Dtype = None,
     threads: int = typer.Option(None, "--threads", help="Threads of the worker. (default: all cores)"),
-    store: str = typer.Option("", "--store", help="URL of the store. (default: OUT/runs.sqlite)"),
-    deterministic: bool = typer.Option(False, "--deterministic", help="Bit-equal results on a GPU too."),
-    trust_remote_code: bool = typer.Option(
-        False, "--trust-remote-code", help="Run code that comes with models."
-    ),
+    store: options.Store = None,
+    deterministic: options.Deterministic = None,
+    trust_remote_code: options.TrustRemoteCode = None,
     resume: bool = typer.Option(False, "--resume", help="Go on with the training in the output folder."),
     as_json: bool = typer.Option(False, "--json", help="Print the result as JSON on stdout."),
 ) -> None:
     """Train one pipeline, keep its best checkpoint, and compare it with the untouched model."""
+    values = dict(locals())
+    for name in ("pipeline", "resume", "as_json"):
+        del values[name]
     from tunecast.api import train
     from tunecast.cli.progress import RichProgress
     from tunecast.cli.tune import as_result, print_record
     from tunecast.methods.pipeline_file import read_pipeline
-    from tunecast.session.settings import SessionSettings
 
-    settings = SessionSettings(
-        model,
-        data,
-        output_dir=output_dir,
-        objective=objective,
-        epochs=epochs,
-        unique_examples=unique_examples,
-        max_length=max_length,
-        prompt_column=prompt_column,
-        completion_column=completion_column,
-        seed=seed,
-        device=device,
-        dtype=dtype,
-        threads=threads,
-        store=store,
-        deterministic=deterministic,
-        trust_remote_code=trust_remote_code,
-    )
+    settings = options.settings_from(values)
     with RichProgress() as progress:
         record = train(settings, read_pipeline(pipeline), resume=resume, progress=progress)
     typer.echo(json.dumps(as_result(record), indent=2)) if as_json else print_record(record)

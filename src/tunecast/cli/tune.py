@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tunecast.cli import options
 from tunecast.errors import ConfigurationError, OutputError
 
 if TYPE_CHECKING:
@@ -41,30 +42,22 @@ def command(
     epochs: float = typer.Option(
         None, "--epochs", help="Most passes over the training examples. (default: 3)"
     ),
-    max_length: int = typer.Option(
-        None, "--max-length", help="Longest sequence in tokens. (default: from the data)"
-    ),
-    unique_examples: int = typer.Option(
-        None, "--unique-examples", help="Training examples to use. (default: all)"
-    ),
+    max_length: options.MaxLength = None,
+    unique_examples: options.UniqueExamples = None,
     seed: int = typer.Option(None, "--seed", help="Seed of everything random. (default: 0)"),
-    device: str = typer.Option(None, "--device", help="auto, cpu, cuda or cuda:N. (default: auto)"),
-    dtype: str = typer.Option(None, "--dtype", help="auto, bfloat16 or float32. (default: auto)"),
+    device: options.Device = None,
+    dtype: options.Dtype = None,
     workers: int = typer.Option(None, "--workers", help="Worker processes. (default: 1)"),
     threads: int = typer.Option(None, "--threads", help="Threads of a worker. (default: cores / workers)"),
     keep_gb: float = typer.Option(None, "--keep-gb", help="Most GB of checkpoints to keep. (default: 10)"),
     max_memory_gb: float = typer.Option(
         None, "--max-memory-gb", help="Leave out what cannot fit. (default: the device's memory)"
     ),
-    store: str = typer.Option(None, "--store", help="URL of the store. (default: OUT/runs.sqlite)"),
-    prompt_column: str = typer.Option(
-        None, "--prompt-column", help="Column of the prompts. (default: detected)"
-    ),
-    completion_column: str = typer.Option(None, "--completion-column", help="Column of the completions."),
-    deterministic: bool = typer.Option(None, "--deterministic", help="Bit-equal results on a GPU too."),
-    trust_remote_code: bool = typer.Option(
-        None, "--trust-remote-code", help="Run code that comes with models."
-    ),
+    store: options.Store = None,
+    prompt_column: options.PromptColumn = None,
+    completion_column: options.CompletionColumn = None,
+    deterministic: options.Deterministic = None,
+    trust_remote_code: options.TrustRemoteCode = None,
     forecast: bool = typer.Option(
         None,
         "--forecast/--no-forecast",
@@ -198,8 +191,6 @@ def _merged(flags: dict[str, Any], config: Path | None) -> dict[str, Any]:
 
 def _settings(values: dict[str, Any], resume: bool) -> SessionSettings:
     """The session's settings; a resumed session knows its own, and is told if other ones are given."""
-    from pydantic import TypeAdapter, ValidationError
-
     from tunecast.session.settings import SessionSettings
 
     if resume:
@@ -214,11 +205,7 @@ def _settings(values: dict[str, Any], resume: bool) -> SessionSettings:
         values["methods"] = tuple(part.strip() for part in methods.split(",") if part.strip())
         if not values["methods"]:
             raise ConfigurationError(f"--methods {methods!r} names none.", "Write it as --methods lora,ia3.")
-    try:
-        return TypeAdapter(SessionSettings).validate_python(values)
-    except ValidationError as error:
-        wrong = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
-        raise ConfigurationError(f"The configuration is wrong: {'; '.join(wrong)}.") from None
+    return options.settings_from(values)
 
 
 def _earlier(output_dir: str) -> dict[str, Any]:

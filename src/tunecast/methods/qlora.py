@@ -47,7 +47,7 @@ class QLora(Lora):
         base.is_loaded_in_4bit = True  # by this peft knows that its layers are to be those for four bits
         try:
             model = super().attach(base, pipeline, seed)
-        except BaseException:
+        except BaseException:  # a base that is half quantised is of no use to the next trial
             _restore(base, originals)
             raise
         model._tunecast_originals = originals

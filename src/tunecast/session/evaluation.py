@@ -85,6 +85,8 @@ def _base_of(adapter: Path) -> str:
 def _scored(answer: Scored | Broken | Crash) -> Scored:
     if isinstance(answer, Scored):
         return answer
+    if isinstance(answer, Broken):
+        raise answer.error()
     raise ModelError(
         f"The model cannot be scored: {answer.text}", "Free some memory, or give a smaller --max-length."
     )

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+from tunecast import errors
 from tunecast.records import Machine, Versions
 from tunecast.training.bench import TrialSpec
 
@@ -64,6 +65,16 @@ class Broken:
     system: bool
     hint: str = ""
     memory: bool = False
+
+    def error(self) -> Exception:
+        """The error to raise in the session's process: the user's where it is one to mend, else ours."""
+        if self.memory:
+            return errors.ModelError(
+                f"Memory ran out outside of any trial: {self.text}",
+                "Give a smaller --max-length, a smaller model or another --device.",
+            )
+        kind = getattr(errors, self.kind, None)
+        return kind(self.text, self.hint) if kind else RuntimeError(f"{self.kind}: {self.text}")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from tunecast import errors
 from tunecast.errors import ModelError
 from tunecast.progress import Progress
 from tunecast.records import ZERO_SHOT, DataForecast, Outcome, Pipeline, Run, RunError, SessionRecord
@@ -438,15 +437,7 @@ class Session:
     def _raise_broken(self, broken: Broken) -> None:
         if broken.system:
             raise disk_error(self._folder.path, broken.text)
-        if broken.memory:
-            raise ModelError(
-                f"Memory ran out outside of any trial: {broken.text}",
-                "Give a smaller --max-length, a smaller model or another --device.",
-            )
-        kind = getattr(errors, broken.kind, None)
-        if kind is not None:
-            raise kind(broken.text, broken.hint)
-        raise RuntimeError(f"{broken.kind}: {broken.text}")
+        raise broken.error()
 
     def _show(self) -> None:
         status = session_status(self._trials.started, self._budget, self._used(), self._activity)

@@ -35,7 +35,7 @@ def open_for_reading(url_or_path: str | Path | None = None) -> Store:
     store = Store.open(":memory:")
     try:
         import_parquet(source, store)
-    except BaseException:
+    except BaseException:  # whatever it was, nobody gets this store, so nobody else closes it
         store.close()
         raise
     return store

@@ -68,7 +68,7 @@ class Store:
         try:
             with translated(url):
                 store._retried(lambda: migrate(store._engine, shown))
-        except BaseException:
+        except BaseException:  # whatever it was, nobody gets this store, so nobody else closes it
             store.close()
             raise
         return store

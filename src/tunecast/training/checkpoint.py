@@ -73,7 +73,7 @@ class CheckpointFolder:
         }
         try:
             _stage(state_path, optimizer, {"position": json.dumps(about)})
-        except BaseException:
+        except BaseException:  # an interrupt too must leave nothing half-written
             _staged(weights_path).unlink(missing_ok=True)
             raise
         # The weights come first: a state without its weights would not be found, but would take up the disk.
@@ -230,7 +230,7 @@ def _stage(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) 
     except SafetensorError as error:
         temporary.unlink(missing_ok=True)
         raise _as_os_error(error, path) from error
-    except BaseException:
+    except BaseException:  # an interrupt too must leave nothing half-written
         temporary.unlink(missing_ok=True)
         raise
     return digest

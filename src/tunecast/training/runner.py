@@ -172,7 +172,7 @@ class Runner:
         if self._base is None:
             try:
                 self._base = self._load_base()
-            except Exception as error:
+            except Exception as error:  # whatever it was, this process can serve no trial any more
                 raise SystemExit(f"The base model cannot be loaded again: {error}") from error
             self.reloads += 1
 
