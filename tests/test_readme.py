@@ -52,6 +52,7 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_every_command_of_the_readme_runs(stage: Path) -> None:
     commands = shown_commands()
     assert len(commands) >= 6

@@ -103,6 +103,7 @@ def test_a_limit_below_everything_is_refused(
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_a_session_that_goes_on_keeps_its_limit(wide_llama: Path, toy_data: Path, tmp_path: Path) -> None:
     folder = tmp_path / "out"
     flags = ("--budget", "1-trials", "--epochs", "0.5", "--strategy", "random")

@@ -36,6 +36,7 @@ def settings(write_plan: Callable[..., Path], roots: dict[str, str], tmp_path: P
     )
 
 
+@pytest.mark.slow
 def test_calibrates_collects_and_exports(settings: OfflineSettings) -> None:
     summary = collect_offline(settings)
     assert set(summary.token_parameters_per_second) == {1, 2}

@@ -246,6 +246,7 @@ def test_the_runs_are_real_and_no_candidates(forecast_session: Finished) -> None
     assert f"for {len(candidates)} trials" in report
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_kill_while_it_measures_changes_nothing(forecast_session: Finished, tmp_path: Path) -> None:
     victim = Victim(forecast_session.flags, tmp_path / "out")

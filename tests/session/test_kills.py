@@ -33,6 +33,7 @@ def all_hits(killers: list[Killer]) -> Counter[tuple[str, str]]:
     return sum((killer.hits for killer in killers), Counter())
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_eight_kills(finished_session: Finished, tmp_path: Path) -> None:
     killers = killed_at_random(finished_session, tmp_path, kills=8, sessions=2)

@@ -67,7 +67,7 @@ def test_equals_transformers_on_single_prompts(writer: Writer) -> None:
     assert len({len(prompt) for prompt in writer.prompts}) == 3
     assert len(set(expected)) == 3
     assert writer.batched() == expected
-    assert writer.batched(batch_size=1) == expected
+    assert writer.batched(batch_tokens=1) == expected
 
 
 def test_stops_at_the_end_of_turn_of_its_tokenizer(writer: Writer) -> None:

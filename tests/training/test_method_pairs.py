@@ -35,6 +35,7 @@ def every_ordered_pair(kinds: list[str]) -> list[str]:
     return tour
 
 
+@pytest.mark.slow
 def test_every_ordered_pair_in_one_worker(tiny_llama: Path) -> None:
     job = {"model": str(tiny_llama), "folder": "", "epochs": 1}
     jobs = [{**job, "variant": variant, "changes": changes} for variant, changes in KINDS.values()]

@@ -19,6 +19,7 @@ class Full(WeightsMethod):
     """Trains all parameters; in bfloat16 small updates would vanish, so the copy is float32."""
 
     name: ClassVar[str] = "full"
+    weight: ClassVar[float] = 2.5
 
     def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
         """The learning rate, around a tenth of LoRA's."""

@@ -24,7 +24,7 @@ class IA3(PeftMethod):
     """Multiplies keys, values and inner activations by one trained vector each, starting at 1."""
 
     name: ClassVar[str] = "ia3"
-    weight: ClassVar[float] = 0.6
+    weight: ClassVar[float] = 0.4
 
     def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
         """Only the learning rate, far above LoRA's: at 1e-4 the scalings hardly move."""

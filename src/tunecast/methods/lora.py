@@ -38,7 +38,7 @@ class Lora(PeftMethod):
     """Low-rank adaptation of linear layers."""
 
     name: ClassVar[str] = "lora"
-    weight: ClassVar[float] = 2.0
+    weight: ClassVar[float] = 4.0
 
     def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
         """Rank and alpha, dropout, targets, and the variants."""

@@ -18,7 +18,7 @@ def generate(
     compute: Compute,
     *,
     max_new_tokens: int,
-    batch_size: int = 16,
+    batch_tokens: int = 8192,
 ) -> list[str]:
     """Complete prompts greedily.
 
@@ -28,7 +28,8 @@ def generate(
         prompts: Token ids of each prompt.
         compute: How to compute.
         max_new_tokens: Longest completion.
-        batch_size: Prompts at once; halved when memory runs out.
+        batch_tokens: Most tokens at once, prompts and completions padded to the longest; halved when memory
+            runs out.
 
     Returns:
         One text per prompt, without special tokens.
@@ -37,16 +38,17 @@ def generate(
     texts = [""] * len(prompts)
     model.eval()
     while order:
-        part = order[:batch_size]
+        longest = len(prompts[order[0]]) + max_new_tokens
+        part = order[: max(1, batch_tokens // longest)]
         try:
             completed = _complete(model, tokenizer, [prompts[i] for i in part], compute, max_new_tokens)
         except Exception as error:  # only memory is handled; the rest goes on up
-            if not is_out_of_memory(error) or batch_size == 1:
+            if not is_out_of_memory(error) or len(part) == 1:
                 raise
             completed = None
         if completed is None:
             compute.free_memory()
-            batch_size = max(1, batch_size // 2)
+            batch_tokens = len(part) // 2 * longest
             continue
         for index, text in zip(part, completed, strict=True):
             texts[index] = text
