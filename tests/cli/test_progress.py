@@ -16,7 +16,7 @@ from collections.abc import Callable
 import pytest
 from rich.console import Console
 
-from tunecast.cli.progress import RichProgress, SessionView, ranked, sparkline
+from tunecast.cli.progress import RichProgress, SessionView, ranked, session_words, sparkline
 from tunecast.progress import Progress, SessionStatus, TrialStatus
 from tunecast.records import Outcome
 
@@ -166,6 +166,11 @@ def test_plain_session_lines_are_rare() -> None:
         "budget 37% of 5m used, 3 min 8 s left, 5 trials, best 2.790 (lora, 1.63e-3), "
         "advancing trial 2 (full)"
     )
+
+
+def test_a_single_trial_is_no_plural() -> None:
+    alone = dataclasses.replace(STATUS, trials=STATUS.trials[:1], incumbent=None)
+    assert "left, 1 trial, " in session_words(alone)
 
 
 def test_advance_and_finish_without_a_stage_say_nothing() -> None:

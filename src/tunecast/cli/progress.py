@@ -203,7 +203,8 @@ def budget_words(status: SessionStatus) -> str:
 
 def session_words(status: SessionStatus) -> str:
     """The session in one line, for logs."""
-    parts = [f"budget {budget_words(status)}", f"{len(status.trials)} trials"]
+    trials = len(status.trials)
+    parts = [f"budget {budget_words(status)}", f"{trials} trial{'' if trials == 1 else 's'}"]
     if status.incumbent is not None and 0 <= status.incumbent < len(status.trials):
         best = status.trials[status.incumbent]
         loss = decimal(best.losses[-1]) if best.losses else "unmeasured"
