@@ -102,3 +102,25 @@ def test_a_chunk_is_one_model_and_one_dataset(plan: Plan) -> None:
     for chunk in expand(plan, device="cpu", progress=Silent()):
         assert 1 <= len(chunk) <= plan.chunk
         assert len({(cell.model, cell.dataset) for cell in chunk}) == 1
+
+
+def test_a_grid_has_every_pipeline_at_every_amount(
+    write_plan: Callable[..., Path], roots: dict[str, str]
+) -> None:
+    grid = [
+        {"method": "full", "rate": 0.2},
+        {"method": "lora", "rate": 1, "hyperparameters": {"lora_r": 4, "lora_alpha": 8}},
+    ]
+    models = [{**model, "runs_per_dataset": 99} for model in MODELS]
+    plan = read_plan(write_plan(models=models, pipelines={"grid": grid}), roots)
+    found = Counter(
+        (c.model, Path(c.dataset.path).name, c.pipeline.id, c.unique_examples, c.full_length_tokens, c.seed)
+        for c in listed(plan)
+    )
+    assert set(found.values()) == {1}
+    # Two base models, two pipelines, two lengths, two seeds; the smallest dataset has fewer subset sizes.
+    assert Counter(key[1] for key in found) == {"apples": 48, "houses": 48, "rivers": 32}
+    low_rank = [cell for cell in listed(plan) if cell.pipeline.method == "lora"]
+    assert {cell.pipeline["lora_r"] for cell in low_rank} == {4}
+    rates = {Path(cell.model).name: cell.pipeline.number("learning_rate") for cell in low_rank}
+    assert rates["narrow"] > rates["wide"]

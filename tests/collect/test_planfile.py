@@ -76,13 +76,23 @@ def test_shipped_plans_never_collect_from_what_is_kept_back(path: Path, tmp_path
     (tmp_path / "index.csv").write_text("task,metric\n", encoding="utf-8")
     plan = read_plan(path, {"tasks": str(tmp_path), "models": "models"})
     names = {Path(dataset.path).name for dataset in plan.datasets}
-    assert names == set(ALLOWED)
-    if not plan.exclusive:
+    assert names
+    assert names <= set(ALLOWED)
+    if not (plan.exclusive or plan.grid):
+        assert names == set(ALLOWED)
         assert 0.5 <= plan.shared <= 0.7
         assert set(plan.always) == {"zero-shot", "expert", "expert-3e-4"}
         assert plan.scoring.metric_share >= 0.25
-        assert len(plan.unique_examples) >= 3
+        assert len(plan.unique_examples) >= 3 or plan.name == "replay"
 
 
 def test_shipped_plans_are_there() -> None:
-    assert [path.stem for path in PLANS] == ["calibration", "ladder", "smollm2"]
+    assert [path.stem for path in PLANS] == ["calibration", "ladder", "replay", "smollm2", "study"]
+
+
+def test_a_plan_either_draws_or_lists(write_plan: Callable[..., Path], roots: dict[str, str]) -> None:
+    grid = [{"method": "full", "rate": 0.2}]
+    for pipelines in ({}, {"methods": {"full": 1}, "grid": grid}):
+        with pytest.raises(ConfigurationError, match="either methods to draw from or a grid"):
+            read_plan(write_plan(pipelines=pipelines), roots)
+    assert read_plan(write_plan(pipelines={"grid": grid}), roots).grid[0].method == "full"

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
+
+import numpy as np
 
 from tunecast import data, models
 from tunecast.collect.balance import interleave, visits
 from tunecast.collect.drawing import Drawing, Drawn
-from tunecast.collect.planfile import DatasetChoice, Plan
+from tunecast.collect.planfile import DatasetChoice, GridPipeline, Plan
 from tunecast.data.examples import prompt_text
-from tunecast.methods.space import EXPERT, expert_pipeline
+from tunecast.methods.rates import adapter_rate
+from tunecast.methods.space import EXPERT, Restrictions, expert_pipeline
 from tunecast.models.load import choose_dtype
 from tunecast.progress import Progress
 from tunecast.records import ZERO_SHOT, ModelFacts, Pipeline, stable_hash
@@ -78,12 +82,13 @@ def expand(plan: Plan, *, device: str, progress: Progress) -> list[list[Cell]]:
     series = []
     for choice in plan.models:
         facts = models.describe(models.resolve(choice.path))
-        series.append(_Series(plan, choice.path, facts, device, choice.runs_per_dataset, len(sources)))
+        kind = _GridSeries if plan.grid else _Series
+        series.append(kind(plan, choice.path, facts, device, choice.runs_per_dataset, len(sources)))
         progress.advance(note=facts.name)
     progress.finish()
     seen: set[str] = set()
     chunks = []
-    for visit in visits([m.runs_per_dataset for m in plan.models], len(sources), plan.chunk):
+    for visit in visits([one.runs for one in series], len(sources), plan.chunk):
         cells = series[visit.model].cells(visit.dataset, sources[visit.dataset])
         chosen = [cells[slot] for slot in visit.slots if cells[slot].id not in seen]
         seen.update(cell.id for cell in chosen)
@@ -119,6 +124,7 @@ class _Series:
     def __init__(
         self, plan: Plan, path: str, facts: ModelFacts, device: str, runs: int, datasets: int
     ) -> None:
+        self.runs = runs
         self._plan = plan
         self._path = path
         self._facts = facts
@@ -218,3 +224,30 @@ class _Series:
             measures_metric=metric and (number < 0 or chance < plan.scoring.metric_share),
             exclusive=plan.exclusive,
         )
+
+
+class _GridSeries(_Series):
+    """Every pipeline of the plan's grid with every full length, number of unique examples and seed."""
+
+    def __init__(
+        self, plan: Plan, path: str, facts: ModelFacts, device: str, runs: int, datasets: int
+    ) -> None:
+        super().__init__(plan, path, facts, device, runs, datasets)
+        levels = len(plan.unique_examples)
+        places = [(level + 0.5) / levels for level in range(levels)]
+        self._draws = [
+            Drawn(self._grid_pipeline(one), length, place, seed)
+            for one, length, place, seed in product(plan.grid, plan.full_lengths, places, plan.seeds)
+        ]
+        # In a random order, so that an interrupted collection holds a fair sample of every factor.
+        np.random.default_rng(plan.seed).shuffle(self._draws)
+        self.runs = min(runs, len(self._draws))
+
+    def _cells(self, dataset: int, source: _Source) -> Iterator[Cell]:
+        for number, draw in enumerate(self._draws):
+            yield self._cell(source, draw, number, shared=True)
+
+    def _grid_pipeline(self, wanted: GridPipeline) -> Pipeline:
+        rate = float(f"{adapter_rate(self._facts) * wanted.rate:.4g}")
+        fixed = {**wanted.hyperparameters, "learning_rate": rate}
+        return expert_pipeline(self._facts, Restrictions((wanted.method,), fixed=fixed))

@@ -10,11 +10,12 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tunecast.errors import ConfigurationError
+from tunecast.records import Scalar
 
-__all__ = ["DatasetChoice", "ModelChoice", "Plan", "Scoring", "read_plan"]
+__all__ = ["DatasetChoice", "GridPipeline", "ModelChoice", "Plan", "Scoring", "read_plan"]
 
 ROOT_VARIABLE = "TUNECAST_"
 """``{tasks}`` in a plan is the folder of ``--root tasks=FOLDER``, else the variable ``TUNECAST_TASKS``."""
@@ -58,6 +59,20 @@ class Scoring(_Part):
     generated_tokens: Count = 3000
 
 
+class GridPipeline(_Part):
+    """A pipeline of a factorial plan: the defaults of its method, but for what is said.
+
+    Args:
+        method: Its method.
+        rate: Learning rate as a multiple of the rate that adapters of the model's width are expected to want.
+        hyperparameters: Values that are not the method's defaults.
+    """
+
+    method: str
+    rate: Positive
+    hyperparameters: Mapping[str, Scalar] = {}
+
+
 class _Folder(_Part):
     """Every subfolder as a dataset, but for those that match ``exclude``; metrics from a CSV table."""
 
@@ -68,10 +83,17 @@ class _Folder(_Part):
 
 
 class _Pipelines(_Part):
-    methods: Annotated[Mapping[str, Positive], Field(min_length=1)]
+    methods: Mapping[str, Positive] = {}
     shared: Annotated[float, Field(ge=0, le=1)] = 0.6
     always: tuple[Always, ...] = ("zero-shot", "expert", "expert-3e-4")
     learning_rates: Mapping[str, tuple[Positive, Positive]] = {}
+    grid: tuple[GridPipeline, ...] = ()
+
+    @model_validator(mode="after")
+    def _either(self) -> _Pipelines:
+        if bool(self.methods) == bool(self.grid):
+            raise ValueError("say either methods to draw from or a grid")
+        return self
 
 
 class _File(_Part):
@@ -111,6 +133,8 @@ class Plan:
             drawn batch is made smaller, and a full length too short even for the smallest one longer.
         chunk: Consecutive runs of the same model and dataset, so that both are loaded less often.
         exclusive: Whether runs are made one at a time on an idle machine, so that their seconds can teach.
+        grid: Where there are any, nothing is drawn: each of these pipelines is run with every full length,
+            every number of unique examples and every seed.
     """
 
     name: str
@@ -128,6 +152,7 @@ class Plan:
     least_steps: int
     chunk: int
     exclusive: bool
+    grid: tuple[GridPipeline, ...] = ()
 
 
 def read_plan(path: str | Path, roots: Mapping[str, str] | None = None) -> Plan:
@@ -163,6 +188,7 @@ def read_plan(path: str | Path, roots: Mapping[str, str] | None = None) -> Plan:
         least_steps=content.least_steps,
         chunk=content.chunk,
         exclusive=content.exclusive,
+        grid=content.pipelines.grid,
     )
 
 
