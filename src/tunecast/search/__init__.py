@@ -6,14 +6,20 @@ from collections.abc import Callable
 from difflib import get_close_matches
 
 from tunecast.errors import ConfigurationError
+from tunecast.search.context import Context
+from tunecast.search.fixed_best import fixed_best
 from tunecast.search.history import History, Remaining, Strategy, TrialView, rung
 from tunecast.search.leader import leader, predicted_end
+from tunecast.search.nearest import nearest_task
+from tunecast.search.portfolio import portfolio
 from tunecast.search.simple import asha, fixed, random_search
 
 __all__ = [
     "GIVEN",
+    "INFORMED",
     "ONLY_TRIALS",
     "STRATEGIES",
+    "Context",
     "History",
     "Remaining",
     "Strategy",
@@ -21,8 +27,11 @@ __all__ = [
     "asha",
     "first_name",
     "fixed",
+    "fixed_best",
     "get_strategy",
     "leader",
+    "nearest_task",
+    "portfolio",
     "predicted_end",
     "random_search",
     "rung",
@@ -39,6 +48,13 @@ STRATEGIES: dict[str, Callable[[], Strategy]] = {
 }
 """Strategies by the name on the command line. ``fixed-3e-4`` expects the expert at 3e-4 second."""
 
+INFORMED: dict[str, Callable[[Context], Strategy]] = {
+    "fixed-best": fixed_best,
+    "nearest-task": nearest_task,
+    "portfolio": portfolio,
+}
+"""Strategies that rest on runs of other tasks, by name."""
+
 ONLY_TRIALS = {"fixed-expert": 1, "fixed-3e-4": 2, GIVEN: 1}
 """Trials that a strategy brings to their end, where it tries no others: they may share the whole budget."""
 
@@ -48,18 +64,30 @@ def first_name(strategy: str) -> str:
     return GIVEN if strategy == GIVEN else "expert"
 
 
-def get_strategy(name: str) -> Strategy:
+def get_strategy(name: str, context: Context | None = None) -> Strategy:
     """The strategy called ``name``.
 
+    Args:
+        name: Its name on the command line.
+        context: The new task and runs of others, which strategies in :data:`INFORMED` need.
+
     Raises:
-        ConfigurationError: There is none of that name.
+        ConfigurationError: There is none of that name, or it lacks what it has to know.
     """
     if name == GIVEN:
         return fixed(0)
+    if name in INFORMED:
+        if context is None:
+            raise ConfigurationError(
+                f"--strategy: {name} rests on recorded runs of other tasks, and there are none here.",
+                f"Use one of: {', '.join(STRATEGIES)}.",
+            )
+        return INFORMED[name](context)
     if name not in STRATEGIES:
-        near = get_close_matches(name, STRATEGIES, n=1)
+        known = [*STRATEGIES, *INFORMED]
+        near = get_close_matches(name, known, n=1)
         guess = f"Did you mean {near[0]}? " if near else ""
         raise ConfigurationError(
-            f"--strategy: there is no strategy {name!r}.", f"{guess}Known ones: {', '.join(STRATEGIES)}."
+            f"--strategy: there is no strategy {name!r}.", f"{guess}Known ones: {', '.join(known)}."
         )
     return STRATEGIES[name]()
