@@ -23,6 +23,7 @@ from tunecast.session.opening import measure_full_length, score_base_model
 from tunecast.session.pace import Pace
 from tunecast.session.prepare import PreparedTask, Surroundings
 from tunecast.session.requests import Advance, Broken, Request, UseValidation
+from tunecast.session.rules import EARLY_SHARE, MOST_PASSED_OVER
 from tunecast.session.settings import SessionSettings
 from tunecast.session.shared import affordable_validation, explosion_nats
 from tunecast.session.status import session_status
@@ -34,10 +35,6 @@ from tunecast.training.runner import Measurement
 __all__ = ["Session"]
 
 CRASHES_FORGIVEN = 1
-EARLY_SHARE = 0.25
-"""Up to this share of the full length a trial is a probe; beyond it is meant to be brought to its end."""
-MOST_PASSED_OVER = 8
-"""Candidates that a strategy may name in vain before the rest of the budget counts as too small for any."""
 
 
 class Session:
