@@ -79,7 +79,11 @@ def task_runs(
     draw = np.random.default_rng(int(stable_hash(name, 8), 16))
     features = {"shift": shift, "size": float(draw.normal())}
     dataset = sample_dataset(name, meta_features=features)
-    shared = {"dataset": dataset, "model": sample_model(model), "full_length_tokens": FULL_LENGTH_TOKENS}
+    shared = {
+        "dataset": dataset,
+        "model": sample_model(model, weights_hash=model),
+        "full_length_tokens": FULL_LENGTH_TOKENS,
+    }
     start = sample_score(START)
     zero = sample_run(
         0, **shared, pipeline=ZERO_SHOT, id=f"{name}-{model}-zero", test=start, validation=start,
