@@ -13,7 +13,7 @@ from tunecast.search import INFORMED, Context, History, Remaining, TrialView, ge
 from tunecast.search.fixed_best import best_rates
 from tunecast.search.known import WORST, best_known, known_tables
 from tunecast.search.likeness import nearest, pipeline_distance, stand_ins
-from tunecast.search.nearest import nearest_task_pipelines, tables_by_nearness
+from tunecast.search.nearest import tables_by_nearness
 from tunecast.search.portfolio import portfolio_pipelines
 
 FULL = [Pipeline("full", {"learning_rate": rate, "optim": "adamw"}) for rate in (1e-5, 1e-4, 1e-3)]
@@ -101,7 +101,6 @@ def test_nearest_task_follows_the_ranking_of_the_most_similar_dataset() -> None:
     known = context({"a": far, "b": near})
     assert [table.dataset.name for table in tables_by_nearness(known)] == ["b", "a"]
     assert order_of("nearest-task", known, PIPELINES)[:2] == [PIPELINES[3], PIPELINES[1]]
-    assert nearest_task_pipelines(known, 1) == [PIPELINES[3]]
     unmeasured = [replace(p, hyperparameters={**p.hyperparameters, "lora_r": 12}) for p in PIPELINES]
     assert order_of("nearest-task", known, unmeasured)[0] == unmeasured[3]
 

@@ -87,7 +87,7 @@ def _print(verdict: Verdict, reasons: list[str]) -> None:
 
     console = Console()
     console.width = max(console.width, LEAST_WIDTH)
-    console.print(header(verdict), highlight=False)
+    typer.echo(header(verdict))
     table = Table(
         title="Normalised regret on the test split in percent, and mean rank, by budget in expert trials"
     )

@@ -25,6 +25,7 @@ __all__ = [
     "Strategy",
     "TrialView",
     "asha",
+    "check_strategy",
     "first_name",
     "fixed",
     "fixed_best",
@@ -64,6 +65,21 @@ def first_name(strategy: str) -> str:
     return GIVEN if strategy == GIVEN else "expert"
 
 
+def check_strategy(name: str) -> None:
+    """Refuse a name that no strategy has.
+
+    Raises:
+        ConfigurationError: There is none of that name.
+    """
+    if name not in (GIVEN, *STRATEGIES, *INFORMED):
+        known = [*STRATEGIES, *INFORMED]
+        near = get_close_matches(name, known, n=1)
+        guess = f"Did you mean {near[0]}? " if near else ""
+        raise ConfigurationError(
+            f"--strategy: there is no strategy {name!r}.", f"{guess}Known ones: {', '.join(known)}."
+        )
+
+
 def get_strategy(name: str, context: Context | None = None) -> Strategy:
     """The strategy called ``name``.
 
@@ -74,6 +90,7 @@ def get_strategy(name: str, context: Context | None = None) -> Strategy:
     Raises:
         ConfigurationError: There is none of that name, or it lacks what it has to know.
     """
+    check_strategy(name)
     if name == GIVEN:
         return fixed(0)
     if name in INFORMED:
@@ -83,11 +100,4 @@ def get_strategy(name: str, context: Context | None = None) -> Strategy:
                 f"Use one of: {', '.join(STRATEGIES)}.",
             )
         return INFORMED[name](context)
-    if name not in STRATEGIES:
-        known = [*STRATEGIES, *INFORMED]
-        near = get_close_matches(name, known, n=1)
-        guess = f"Did you mean {near[0]}? " if near else ""
-        raise ConfigurationError(
-            f"--strategy: there is no strategy {name!r}.", f"{guess}Known ones: {', '.join(known)}."
-        )
     return STRATEGIES[name]()

@@ -6,12 +6,13 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from tunecast.methods.rates import adapter_rate
 from tunecast.records import DatasetFacts, ModelFacts, Outcome, Pipeline, Run
 from tunecast.search.context import Context
 
-__all__ = ["MEASURED_SHARE", "WORST", "TaskTable", "best_known", "known_tables"]
+__all__ = ["MEASURED_SHARE", "WORST", "TaskTable", "best_known", "end_loss", "known_tables"]
 
 WORST = 2.0
 """Badness of a pipeline that failed, and the most that any has: as far behind the median as that
@@ -63,7 +64,8 @@ def best_known(context: Context) -> tuple[TaskTable, ...]:
     """The tables that speak most directly of a context.
 
     Those of the same base model at about the same full length where there are any, else those of the same
-    base model, else all.
+    base model, else all, with learning rates as they would be on the context's model: in proportion to the
+    rate around which adapters of a model of its width are searched.
     """
     tables = known_tables(context.runs)
     same_model = [table for table in tables if table.model.name == context.model.name]
@@ -73,7 +75,21 @@ def best_known(context: Context) -> tuple[TaskTable, ...]:
         for table in same_model
         if abs(math.log(table.full_length_tokens / context.full_length_tokens)) <= ratio
     ]
-    return tuple(alike or same_model or tables)
+    return tuple(alike or same_model or (_carried_over(table, context.model) for table in tables))
+
+
+def _carried_over(table: TaskTable, model: ModelFacts) -> TaskTable:
+    """The table with the learning rates that its pipelines would have on another base model."""
+    factor = adapter_rate(model) / adapter_rate(table.model)
+    pipelines: dict[str, Pipeline] = {}
+    badness: dict[str, float] = {}
+    for name, pipeline in table.pipelines.items():
+        rate = pipeline.hyperparameters.get("learning_rate")
+        if isinstance(rate, int | float):
+            scaled = {**pipeline.hyperparameters, "learning_rate": float(f"{rate * factor:.4g}")}
+            pipeline = replace(pipeline, hyperparameters=scaled)
+        pipelines[pipeline.id], badness[pipeline.id] = pipeline, table.badness[name]
+    return replace(table, pipelines=pipelines, badness=badness)
 
 
 def _table(runs: Sequence[Run]) -> TaskTable | None:

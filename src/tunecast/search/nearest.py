@@ -15,7 +15,7 @@ from tunecast.search.listed import in_order
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["nearest_task", "nearest_task_pipelines", "tables_by_nearness"]
+__all__ = ["nearest_task", "tables_by_nearness"]
 
 
 def nearest_task(context: Context) -> Strategy:
@@ -35,16 +35,6 @@ def nearest_task(context: Context) -> Strategy:
         return stand_ins(candidates, (t.pipelines[name] for t in tables[:1] for name in _ranked(t)))
 
     return in_order(order)
-
-
-def nearest_task_pipelines(context: Context, count: int = 16) -> list[Pipeline]:
-    """The nearest known task's best pipelines, for a session to have among its candidates.
-
-    Args:
-        context: Gives the known tasks.
-        count: At most so many.
-    """
-    return [table.pipelines[n] for table in tables_by_nearness(context)[:1] for n in _ranked(table)][:count]
 
 
 def tables_by_nearness(context: Context) -> list[TaskTable]:

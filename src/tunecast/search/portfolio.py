@@ -35,7 +35,7 @@ def portfolio(context: Context) -> Strategy:
 
 
 def portfolio_pipelines(context: Context, count: int = MEMBERS) -> list[Pipeline]:
-    """The portfolio's members themselves, for a session to have among its candidates.
+    """The portfolio's members themselves, whatever the candidates are.
 
     Args:
         context: Gives the known tasks.

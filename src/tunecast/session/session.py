@@ -11,7 +11,7 @@ from typing import Any
 from tunecast.errors import ModelError
 from tunecast.progress import Progress
 from tunecast.records import ZERO_SHOT, DataForecast, Outcome, Pipeline, Run, RunError, SessionRecord
-from tunecast.search import GIVEN, ONLY_TRIALS, Strategy, first_name, get_strategy, leader
+from tunecast.search import GIVEN, ONLY_TRIALS, Context, Strategy, first_name, get_strategy, leader
 from tunecast.session.allowance import Allowance
 from tunecast.session.budget import Budget, Used
 from tunecast.session.candidates import long_enough
@@ -19,6 +19,7 @@ from tunecast.session.compare import FINALISTS, compare
 from tunecast.session.executor import Crash, LocalExecutor
 from tunecast.session.folder import OutputFolder, disk_error
 from tunecast.session.forecast import Part, Survey, Surveyor, end_loss, leading_trial
+from tunecast.session.knowledge import runs_known
 from tunecast.session.opening import measure_full_length, score_base_model
 from tunecast.session.pace import Pace
 from tunecast.session.prepare import PreparedTask, Surroundings
@@ -71,7 +72,7 @@ class Session:
         self._executor = executor
         self._progress = progress
         self._budget = Budget.parse(settings.budget)
-        self._strategy: Strategy = get_strategy(settings.strategy)
+        self._strategy: Strategy
         self._state = dict(state)
         self._candidates = candidates
         self._expert_fits = expert_fits
@@ -92,8 +93,10 @@ class Session:
         ready = self._executor.ready()
         self._surroundings = Surroundings(ready.machine, ready.versions)
         self._progress.finish(f"{ready.loading_seconds:.1f} s, outside the budget")
+        known = runs_known(self._settings.strategy, self._store, self._id, self._progress)
         self._allowance = Allowance(self._budget, self._seconds_before())
         self._fix_full_length()
+        self._strategy = get_strategy(self._settings.strategy, self._context(known))
         self._use_validation()
         zero_shot = self._measure_zero_shot()
         self._lay_out_trials(zero_shot)
@@ -175,6 +178,10 @@ class Session:
             self._save_state()
         self._full_length = int(self._state["full_length_tokens"])
         self._pace = Pace(float(self._state["seconds_per_token"]))
+
+    def _context(self, known: tuple[Run, ...]) -> Context:
+        """What the strategy may know before its first trial."""
+        return Context(self._prepared.dataset, self._prepared.bench.facts, self._full_length, known)
 
     def _use_validation(self) -> None:
         """Choose the validation examples that the full length can afford, and tell every worker."""

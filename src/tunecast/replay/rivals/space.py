@@ -91,9 +91,7 @@ def _axis(name: str, values: Sequence[Scalar | None]) -> Axis:
     if len(numbers) == len(values) and len(distinct) > DISTINCT and all(map(math.isfinite, numbers)):
         low, high = float(min(numbers)), float(max(numbers))
         return Axis(name, low, high, log=low > 0 and high / low >= LOGARITHMIC)
-    return Axis(
-        name, choices=tuple(sorted(distinct, key=lambda value: (value is None, str(type(value)), value)))
-    )  # type: ignore[arg-type]
+    return Axis(name, choices=tuple(sorted(distinct, key=_category_order)))
 
 
 def _category_order(value: Scalar | None) -> tuple[bool, float, str]:
