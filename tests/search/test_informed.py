@@ -116,6 +116,15 @@ def test_fixed_best_tries_every_method_once_at_its_best_rate() -> None:
     assert order_of("fixed-best", known, pipelines) == [FULL[1], PIPELINES[2]]
 
 
+def test_what_cannot_end_with_the_rest_of_the_budget_is_put_off() -> None:
+    strategy = get_strategy("nearest-task", context({"a": task_runs("a", [1.0, 2.0, 3.0, 4.0])}))
+    views = tuple(TrialView(p, next_share=0.25, expected_seconds=10.0 - i) for i, p in enumerate(PIPELINES))
+    assert strategy(History(views), Remaining(1.0, 100.0)) == 0
+    assert strategy(History(views), Remaining(0.5, 33.0)) == 2
+    assert strategy(History(views), Remaining(0.1, 5.0)) == 0  # whatever it may be good for
+    assert strategy(History(views), Remaining(0.1)) == 0
+
+
 @pytest.mark.parametrize("name", INFORMED)
 def test_with_no_runs_to_learn_from_they_still_choose_open_trials(name: str) -> None:
     tried = order_of(name, context({}), PIPELINES)

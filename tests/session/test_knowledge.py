@@ -69,7 +69,5 @@ def test_a_session_tries_what_was_best_elsewhere(
     assert done.returncode == 0, done.stderr[-2000:]
     with Store.open(path) as store:
         tried = [run for run in store.runs(task=toy_data.stem) if run.is_candidate]
-    assert [run.pipeline.method for run in sorted(tried, key=lambda run: run.created_at)] == [
-        "lora",
-        *["full"] * 3,
-    ]
+    methods = [run.pipeline.method for run in sorted(tried, key=lambda run: run.created_at)]
+    assert methods == ["lora", "full", "full"]

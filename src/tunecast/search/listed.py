@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tunecast.records import Pipeline
-from tunecast.search.history import History, Remaining, Strategy
+from tunecast.search.history import History, Remaining, Strategy, TrialView
 
 __all__ = ["in_order"]
 
@@ -14,6 +14,8 @@ Order = Callable[[Sequence[Pipeline]], Sequence[int]]
 
 def in_order(order: Order, *, only_listed: bool = False) -> Strategy:
     """Train candidates to their end in an order that depends on nothing but which candidates there are.
+
+    Candidates that are not expected to reach their end with what is left are put off.
 
     Args:
         order: From the candidates to the places of those that are worth trying, the best first.
@@ -37,6 +39,15 @@ def in_order(order: Order, *, only_listed: bool = False) -> Strategy:
             return waiting
         if remaining.new_trials is not None and remaining.new_trials <= 0:
             return None
-        return next((i for i in places if trials[i].is_open), None)
+        new = [i for i in places if trials[i].is_open]
+        ending = (i for i in new if _can_end(trials[i], remaining))
+        return next(ending, new[0] if new else None)
 
     return choose
+
+
+def _can_end(trial: TrialView, remaining: Remaining) -> bool:
+    """Whether a new trial is expected to reach its end with what is left."""
+    if remaining.seconds is None or trial.expected_seconds is None or not trial.next_share:
+        return True
+    return trial.expected_seconds / trial.next_share <= remaining.seconds
