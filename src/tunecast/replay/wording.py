@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tunecast.replay.comparing import SLACK
 from tunecast.replay.verdicts import Verdict, left_out
 
 __all__ = ["catch_sentences", "header", "notes", "regret_rows", "rival_rows", "simple_sentences"]
@@ -87,7 +88,8 @@ def notes(verdict: Verdict) -> list[str]:
         "Regret is normalised on the test split: 0 for the best recorded pipeline of a seed's candidates, 1 "
         "for the base model. The incumbent is chosen by validation loss among trials that reached full "
         "length.",
-        "A budget is the recorded time of so many expert trials at full length, and is never exceeded.",
+        f"A budget is the recorded time of so many expert trials at full length and {SLACK:g} of one on top, "
+        "since seconds scatter from run to run; it is never exceeded.",
         f"Charged for each answer of a strategy: {charged}.",
     ]
     if "fixed-best" in comparison.strategies:
