@@ -8,6 +8,7 @@ import pytest
 
 from sample_runs import sample_model, sample_pipeline
 from search.known_runs import PIPELINES, context, task_runs
+from tunecast.methods.rates import adapter_rate
 from tunecast.records import Outcome, Pipeline
 from tunecast.search import INFORMED, Context, History, Remaining, TrialView, get_strategy
 from tunecast.search.fixed_best import best_rates
@@ -50,6 +51,19 @@ def test_what_is_known_of_the_same_model_and_length_comes_first() -> None:
     assert names == ["a"]
     assert [t.dataset.name for t in best_known(context({"b": other_length, "c": other_model}))] == ["b"]
     assert [t.dataset.name for t in best_known(context({"c": other_model}))] == ["c"]
+
+
+def test_rates_of_another_model_are_carried_over_in_proportion_to_its_width() -> None:
+    narrow = sample_model("narrow", width=sample_model().width // 4)
+    runs = [replace(run, model=narrow) for run in task_runs("a", [1, 2, 3, 4])]
+    (table,) = best_known(context({"a": runs}))
+    factor = adapter_rate(sample_model()) / adapter_rate(narrow)
+    assert factor == pytest.approx(4**-0.9)
+    best = min(table.badness, key=lambda name: table.badness[name])
+    assert table.pipelines[best].number("learning_rate") == pytest.approx(1e-4 * factor, rel=1e-3)
+    assert table.pipelines[best].id == best
+    wide = [sample_pipeline(lora_r=8, learning_rate=rate) for rate in (1e-2, 3e-5)]
+    assert order_of("portfolio", context({"a": runs}), wide)[0] == wide[1]
 
 
 def test_distance_between_pipelines() -> None:
