@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from replay.made_up import many_tasks, pipelines, task_runs
+from replay.made_up import START, many_tasks, pipelines, task_runs
 from tunecast.errors import ConfigurationError
 from tunecast.records import Run
 from tunecast.replay.cases import Case, cases_of
@@ -17,6 +17,7 @@ from tunecast.replay.comparing import Comparison, compare_strategies, default_st
 from tunecast.replay.page import render, write_page
 from tunecast.replay.verdicts import Verdict
 from tunecast.replay.wording import catch_sentences, notes, regret_rows, simple_sentences
+from tunecast.search import Context, Strategy, asha
 
 STRATEGIES = ("random", "asha", "fixed-best", "portfolio", "nearest-task", "fixed-expert")
 
@@ -171,6 +172,23 @@ def test_catching_the_best_other(comparison: Comparison) -> None:
     assert never is not None
     assert never.fraction is None
     assert [s for s in catch_sentences(verdict) if s.startswith("random")]
+
+
+def test_a_strategy_of_the_callers_own_is_built_once_for_every_case(
+    cases: list[Case], runs: list[Run]
+) -> None:
+    built: list[Context] = []
+
+    def mine(context: Context) -> Strategy:
+        built.append(context)
+        return asha()
+
+    names = ("asha", "mine")
+    found = compare_strategies(cases[:3], runs, names, seeds=2, thinking_seconds=0.0, own={"mine": mine})
+    assert np.array_equal(found.regrets[0], found.regrets[1])
+    assert [context.dataset.name for context in built] == [case.task for case in cases[:3]]
+    assert all(run.task.dataset != c.dataset.name for c in built for run in c.runs)
+    assert all(context.zero_shot_loss == START for context in built)
 
 
 def test_models_and_lengths_of_one_task_are_one_unit(runs: list[Run]) -> None:

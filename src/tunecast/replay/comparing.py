@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -122,6 +122,7 @@ def compare_strategies(
     workers: int = 1,
     thinking_seconds: float | None = None,
     switch_seconds: float = 0.0,
+    own: Mapping[str, Callable[[Context], Strategy]] | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
     """Replay every strategy on every case, with every seed, at every budget.
@@ -138,6 +139,8 @@ def compare_strategies(
         thinking_seconds: Charged for each time that a strategy is asked. None charges what it takes on this
             computer, measured once per strategy and rounded up to a power of two of milliseconds.
         switch_seconds: Charged when a worker takes up another trial than it had last.
+        own: Strategies by name beside the known ones, each built anew for every case from what may be known
+            there: such as one whose surrogates are trained on the fold's runs.
         progress: Told how far the replays are.
 
     Raises:
@@ -145,15 +148,17 @@ def compare_strategies(
     """
     progress = progress or Silent()
     all_families = families([*(run.task.dataset for run in runs), *(case.task for case in cases)])
+    own = own or {}
     for name in strategies:
-        _check(name, cases)
+        if name not in own:
+            _check(name, cases)
     regrets = np.empty((len(strategies), len(cases), seeds, len(budgets)))
     grid = np.geomspace(1 / 8, budgets[-1] + SLACK, ANYTIME_POINTS)
     anytime = np.zeros((len(strategies), len(cases), len(grid)))
     usage = {name: Usage(charged_seconds=thinking_seconds or 0.0) for name in strategies}
     progress.start("Replaying", len(cases), "cases")
     for c, case in enumerate(cases):
-        build = _Builder(context_of(case, runs, fold, all_families))
+        build = _Builder(context_of(case, runs, fold, all_families), own)
         for s, name in enumerate(strategies):
             used = usage[name]
             if c == 0 and thinking_seconds is None:
@@ -202,19 +207,21 @@ def draw(case: Case, seed: int, share: float = SUBSET) -> list[Candidate]:
 class _Builder:
     """Strategies for one case; those that are pure functions are built once."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, own: Mapping[str, Callable[[Context], Strategy]]) -> None:
         self._context = context
+        self._own = own
         self._known: dict[str, Strategy] = {}
 
     def __call__(self, name: str, candidates: Sequence[Candidate], seed: int) -> Strategy:
-        if name in RIVALS:
+        if name in RIVALS and name not in self._own:
             return get_rival(name, [candidate.pipeline for candidate in candidates], seed)
-        if name in EXPERT_STRATEGIES:
+        if name in EXPERT_STRATEGIES and name not in self._own:
             place = _fixed_place(name, candidates)
             assert place is not None
             return fixed(place + 1)
         if name not in self._known:
-            self._known[name] = get_strategy(name, self._context)
+            built = self._own[name](self._context) if name in self._own else None
+            self._known[name] = built or get_strategy(name, self._context)
         return self._known[name]
 
 

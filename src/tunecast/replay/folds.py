@@ -68,7 +68,16 @@ def context_of(case: Case, runs: Sequence[Run], fold: Fold, family_of: dict[str,
         return fold is Fold.TASK or own != family_of[case.task]
 
     runs_known = tuple(run for run in runs if known(run))
-    return Context(case.dataset, case.model, case.full_length_tokens, runs_known)
+    first = case.candidates[0].run
+    return Context(
+        dataset=case.dataset,
+        model=case.model,
+        full_length_tokens=case.full_length_tokens,
+        unique_examples=first.unique_examples,
+        zero_shot_loss=case.zero_shot.curve[0].validation.loss,
+        machine=first.machine,
+        runs=runs_known,
+    )
 
 
 def _label(name: str, members: set[str], ends: dict[str, set[tuple[int, str]]]) -> str:

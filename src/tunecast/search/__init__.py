@@ -41,20 +41,22 @@ __all__ = [
 GIVEN = "given"
 """The strategy of a session that trains the one pipeline it was given."""
 
-STRATEGIES: dict[str, Callable[[], Strategy]] = {
-    "asha": asha,
-    "random": random_search,
-    "fixed-expert": lambda: fixed(0),
-    "fixed-3e-4": lambda: fixed(1),
+Factory = Callable[[Context | None], Strategy]
+"""Builds a strategy for a task; of those that know no other tasks, for any."""
+
+STRATEGIES: dict[str, Factory] = {
+    "asha": lambda _: asha(),
+    "random": lambda _: random_search(),
+    "fixed-expert": lambda _: fixed(0),
+    "fixed-3e-4": lambda _: fixed(1),
+    "fixed-best": lambda context: fixed_best(_needed("fixed-best", context)),
+    "nearest-task": lambda context: nearest_task(_needed("nearest-task", context)),
+    "portfolio": lambda context: portfolio(_needed("portfolio", context)),
 }
 """Strategies by the name on the command line. ``fixed-3e-4`` expects the expert at 3e-4 second."""
 
-INFORMED: dict[str, Callable[[Context], Strategy]] = {
-    "fixed-best": fixed_best,
-    "nearest-task": nearest_task,
-    "portfolio": portfolio,
-}
-"""Strategies that rest on runs of other tasks, by name."""
+INFORMED = ("fixed-best", "nearest-task", "portfolio")
+"""Strategies that rest on recorded runs of other tasks."""
 
 ONLY_TRIALS = {"fixed-expert": 1, "fixed-3e-4": 2, GIVEN: 1}
 """Trials that a strategy brings to their end, where it tries no others: they may share the whole budget."""
@@ -71,12 +73,11 @@ def check_strategy(name: str) -> None:
     Raises:
         ConfigurationError: There is none of that name.
     """
-    if name not in (GIVEN, *STRATEGIES, *INFORMED):
-        known = [*STRATEGIES, *INFORMED]
-        near = get_close_matches(name, known, n=1)
+    if name != GIVEN and name not in STRATEGIES:
+        near = get_close_matches(name, STRATEGIES, n=1)
         guess = f"Did you mean {near[0]}? " if near else ""
         raise ConfigurationError(
-            f"--strategy: there is no strategy {name!r}.", f"{guess}Known ones: {', '.join(known)}."
+            f"--strategy: there is no strategy {name!r}.", f"{guess}Known ones: {', '.join(STRATEGIES)}."
         )
 
 
@@ -85,19 +86,21 @@ def get_strategy(name: str, context: Context | None = None) -> Strategy:
 
     Args:
         name: Its name on the command line.
-        context: The new task and runs of others, which strategies in :data:`INFORMED` need.
+        context: The task at hand and runs of others, which strategies in :data:`INFORMED` need.
 
     Raises:
         ConfigurationError: There is none of that name, or it lacks what it has to know.
     """
     check_strategy(name)
-    if name == GIVEN:
-        return fixed(0)
-    if name in INFORMED:
-        if context is None:
-            raise ConfigurationError(
-                f"--strategy: {name} rests on recorded runs of other tasks, and there are none here.",
-                f"Use one of: {', '.join(STRATEGIES)}.",
-            )
-        return INFORMED[name](context)
-    return STRATEGIES[name]()
+    return fixed(0) if name == GIVEN else STRATEGIES[name](context)
+
+
+def _needed(name: str, context: Context | None) -> Context:
+    """The context of a strategy in :data:`INFORMED`."""
+    if context is None:
+        others = ", ".join(other for other in STRATEGIES if other not in INFORMED)
+        raise ConfigurationError(
+            f"--strategy: {name} rests on recorded runs of other tasks, and there are none here.",
+            f"Use one of: {others}.",
+        )
+    return context

@@ -72,7 +72,6 @@ class Session:
         self._executor = executor
         self._progress = progress
         self._budget = Budget.parse(settings.budget)
-        self._strategy: Strategy
         self._state = dict(state)
         self._candidates = candidates
         self._expert_fits = expert_fits
@@ -93,10 +92,9 @@ class Session:
         ready = self._executor.ready()
         self._surroundings = Surroundings(ready.machine, ready.versions)
         self._progress.finish(f"{ready.loading_seconds:.1f} s, outside the budget")
-        known = runs_known(self._settings.strategy, self._store, self._id, self._progress)
+        self._known = runs_known(self._settings.strategy, self._store, self._id, self._progress)
         self._allowance = Allowance(self._budget, self._seconds_before())
         self._fix_full_length()
-        self._strategy = get_strategy(self._settings.strategy, self._context(known))
         self._use_validation()
         zero_shot = self._measure_zero_shot()
         self._lay_out_trials(zero_shot)
@@ -179,10 +177,6 @@ class Session:
         self._full_length = int(self._state["full_length_tokens"])
         self._pace = Pace(float(self._state["seconds_per_token"]))
 
-    def _context(self, known: tuple[Run, ...]) -> Context:
-        """What the strategy may know before its first trial."""
-        return Context(self._prepared.dataset, self._prepared.bench.facts, self._full_length, known)
-
     def _use_validation(self) -> None:
         """Choose the validation examples that the full length can afford, and tell every worker."""
         bench = self._prepared.bench
@@ -201,6 +195,7 @@ class Session:
     def _lay_out_trials(self, zero_shot: Run) -> None:
         start = zero_shot.curve[0].validation.loss
         limit = explosion_nats(start, self._prepared.bench.facts.vocabulary)
+        self._strategy: Strategy = get_strategy(self._settings.strategy, self._context(start))
         self._trials = self._laid_out(self._worth_trying(), limit)
         self._trials[0].is_feasible = self._expert_fits
         for trial in self._trials:
@@ -226,6 +221,18 @@ class Session:
         )
         trials.restore()
         return trials
+
+    def _context(self, zero_shot_loss: float) -> Context:
+        """What a strategy that knows other tasks is told of this one, and of them."""
+        return Context(
+            dataset=self._prepared.dataset,
+            model=self._prepared.bench.facts,
+            full_length_tokens=self._full_length,
+            unique_examples=self._unique_examples(),
+            zero_shot_loss=zero_shot_loss,
+            machine=self._surroundings.machine,
+            runs=self._known,
+        )
 
     def _worth_trying(self) -> list[Pipeline]:
         """What the strategy is pinned to, and the sampled candidates that this full length suits."""
