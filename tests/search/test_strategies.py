@@ -6,12 +6,14 @@ import random
 
 import pytest
 
+from search.known_runs import PIPELINES, context, task_runs
 from trial_tables import Trial, history
 from tunecast.errors import ConfigurationError
 from tunecast.records import Outcome
-from tunecast.search import STRATEGIES, Remaining, get_strategy
+from tunecast.search import INFORMED, STRATEGIES, Remaining, get_strategy
 
-strategies = pytest.mark.parametrize("name", STRATEGIES)
+strategies = pytest.mark.parametrize("name", [*STRATEGIES, *INFORMED])
+KNOWN = context({name: task_runs(name, [2.0, 1.0, 3.0, None], PIPELINES) for name in "ab"})
 
 
 def random_trials(draw: random.Random, count: int = 9) -> list[Trial]:
@@ -34,8 +36,8 @@ def test_pure_and_only_ever_advances_open_trials(name: str) -> None:
     for _ in range(300):
         seen = history(random_trials(draw))
         remaining = Remaining(draw.random(), draw.choice((None, 10.0)), draw.choice((None, 0, 3)))
-        chosen = get_strategy(name)(seen, remaining)
-        assert chosen == get_strategy(name)(seen, remaining)
+        chosen = get_strategy(name, KNOWN)(seen, remaining)
+        assert chosen == get_strategy(name, KNOWN)(seen, remaining)
         assert chosen is None or seen.trials[chosen].is_open
 
 
@@ -46,9 +48,15 @@ def test_ends_when_every_trial_is_closed(name: str) -> None:
         Trial(tuple([2.0] * 7), Outcome.COMPLETED),
         Trial((2.0,), running=True),
     ]
-    assert get_strategy(name)(history(closed), Remaining(1.0)) is None
+    assert get_strategy(name, KNOWN)(history(closed), Remaining(1.0)) is None
 
 
 def test_unknown_strategy_suggests_the_nearest() -> None:
     with pytest.raises(ConfigurationError, match=r"'ashaa'(.|\n)*Did you mean asha\?"):
         get_strategy("ashaa")
+
+
+@pytest.mark.parametrize("name", INFORMED)
+def test_what_rests_on_other_tasks_says_so_where_there_are_none(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="recorded runs of other tasks"):
+        get_strategy(name)

@@ -27,7 +27,7 @@ def command(
         None, "--output-dir", help="Where everything is written. (default: tunecast-out)"
     ),
     strategy: str = typer.Option(
-        None, "--strategy", help="asha, random, fixed-expert or fixed-3e-4. (default: asha)"
+        None, "--strategy", help="asha, random, portfolio, nearest-task, fixed-... (default: asha)"
     ),
     objective: str = typer.Option(
         None, "--objective", help="loss, or the metric that decides. (default: loss)"

@@ -6,23 +6,33 @@ from collections.abc import Callable
 from difflib import get_close_matches
 
 from tunecast.errors import ConfigurationError
+from tunecast.search.context import Context
+from tunecast.search.fixed_best import fixed_best
 from tunecast.search.history import History, Remaining, Strategy, TrialView, rung
 from tunecast.search.leader import leader, predicted_end
+from tunecast.search.nearest import nearest_task
+from tunecast.search.portfolio import portfolio
 from tunecast.search.simple import asha, fixed, random_search
 
 __all__ = [
     "GIVEN",
+    "INFORMED",
     "ONLY_TRIALS",
     "STRATEGIES",
+    "Context",
     "History",
     "Remaining",
     "Strategy",
     "TrialView",
     "asha",
+    "check_strategy",
     "first_name",
     "fixed",
+    "fixed_best",
     "get_strategy",
     "leader",
+    "nearest_task",
+    "portfolio",
     "predicted_end",
     "random_search",
     "rung",
@@ -31,13 +41,22 @@ __all__ = [
 GIVEN = "given"
 """The strategy of a session that trains the one pipeline it was given."""
 
-STRATEGIES: dict[str, Callable[[], Strategy]] = {
-    "asha": asha,
-    "random": random_search,
-    "fixed-expert": lambda: fixed(0),
-    "fixed-3e-4": lambda: fixed(1),
+Factory = Callable[[Context | None], Strategy]
+"""Builds a strategy for a task; of those that know no other tasks, for any."""
+
+STRATEGIES: dict[str, Factory] = {
+    "asha": lambda _: asha(),
+    "random": lambda _: random_search(),
+    "fixed-expert": lambda _: fixed(0),
+    "fixed-3e-4": lambda _: fixed(1),
+    "fixed-best": lambda context: fixed_best(_needed("fixed-best", context)),
+    "nearest-task": lambda context: nearest_task(_needed("nearest-task", context)),
+    "portfolio": lambda context: portfolio(_needed("portfolio", context)),
 }
 """Strategies by the name on the command line. ``fixed-3e-4`` expects the expert at 3e-4 second."""
+
+INFORMED = ("fixed-best", "nearest-task", "portfolio")
+"""Strategies that rest on recorded runs of other tasks."""
 
 ONLY_TRIALS = {"fixed-expert": 1, "fixed-3e-4": 2, GIVEN: 1}
 """Trials that a strategy brings to their end, where it tries no others: they may share the whole budget."""
@@ -48,18 +67,40 @@ def first_name(strategy: str) -> str:
     return GIVEN if strategy == GIVEN else "expert"
 
 
-def get_strategy(name: str) -> Strategy:
-    """The strategy called ``name``.
+def check_strategy(name: str) -> None:
+    """Refuse a name that no strategy has.
 
     Raises:
         ConfigurationError: There is none of that name.
     """
-    if name == GIVEN:
-        return fixed(0)
-    if name not in STRATEGIES:
+    if name != GIVEN and name not in STRATEGIES:
         near = get_close_matches(name, STRATEGIES, n=1)
         guess = f"Did you mean {near[0]}? " if near else ""
         raise ConfigurationError(
             f"--strategy: there is no strategy {name!r}.", f"{guess}Known ones: {', '.join(STRATEGIES)}."
         )
-    return STRATEGIES[name]()
+
+
+def get_strategy(name: str, context: Context | None = None) -> Strategy:
+    """The strategy called ``name``.
+
+    Args:
+        name: Its name on the command line.
+        context: The task at hand and runs of others, which strategies in :data:`INFORMED` need.
+
+    Raises:
+        ConfigurationError: There is none of that name, or it lacks what it has to know.
+    """
+    check_strategy(name)
+    return fixed(0) if name == GIVEN else STRATEGIES[name](context)
+
+
+def _needed(name: str, context: Context | None) -> Context:
+    """The context of a strategy in :data:`INFORMED`."""
+    if context is None:
+        others = ", ".join(other for other in STRATEGIES if other not in INFORMED)
+        raise ConfigurationError(
+            f"--strategy: {name} rests on recorded runs of other tasks, and there are none here.",
+            f"Use one of: {others}.",
+        )
+    return context

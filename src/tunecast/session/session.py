@@ -11,7 +11,7 @@ from typing import Any
 from tunecast.errors import ModelError
 from tunecast.progress import Progress
 from tunecast.records import ZERO_SHOT, DataForecast, Outcome, Pipeline, Run, RunError, SessionRecord
-from tunecast.search import GIVEN, ONLY_TRIALS, Strategy, first_name, get_strategy, leader
+from tunecast.search import GIVEN, ONLY_TRIALS, Context, Strategy, first_name, get_strategy, leader
 from tunecast.session.allowance import Allowance
 from tunecast.session.budget import Budget, Used
 from tunecast.session.candidates import long_enough
@@ -19,10 +19,12 @@ from tunecast.session.compare import FINALISTS, compare
 from tunecast.session.executor import Crash, LocalExecutor
 from tunecast.session.folder import OutputFolder, disk_error
 from tunecast.session.forecast import Part, Survey, Surveyor, end_loss, leading_trial
+from tunecast.session.knowledge import runs_known
 from tunecast.session.opening import measure_full_length, score_base_model
 from tunecast.session.pace import Pace
 from tunecast.session.prepare import PreparedTask, Surroundings
 from tunecast.session.requests import Advance, Broken, Request, UseValidation
+from tunecast.session.rules import EARLY_SHARE, MOST_PASSED_OVER
 from tunecast.session.settings import SessionSettings
 from tunecast.session.shared import affordable_validation, explosion_nats
 from tunecast.session.status import session_status
@@ -34,10 +36,6 @@ from tunecast.training.runner import Measurement
 __all__ = ["Session"]
 
 CRASHES_FORGIVEN = 1
-EARLY_SHARE = 0.25
-"""Up to this share of the full length a trial is a probe; beyond it is meant to be brought to its end."""
-MOST_PASSED_OVER = 8
-"""Candidates that a strategy may name in vain before the rest of the budget counts as too small for any."""
 
 
 class Session:
@@ -74,7 +72,6 @@ class Session:
         self._executor = executor
         self._progress = progress
         self._budget = Budget.parse(settings.budget)
-        self._strategy: Strategy = get_strategy(settings.strategy)
         self._state = dict(state)
         self._candidates = candidates
         self._expert_fits = expert_fits
@@ -95,6 +92,7 @@ class Session:
         ready = self._executor.ready()
         self._surroundings = Surroundings(ready.machine, ready.versions)
         self._progress.finish(f"{ready.loading_seconds:.1f} s, outside the budget")
+        self._known = runs_known(self._settings.strategy, self._store, self._id, self._progress)
         self._allowance = Allowance(self._budget, self._seconds_before())
         self._fix_full_length()
         self._use_validation()
@@ -197,6 +195,7 @@ class Session:
     def _lay_out_trials(self, zero_shot: Run) -> None:
         start = zero_shot.curve[0].validation.loss
         limit = explosion_nats(start, self._prepared.bench.facts.vocabulary)
+        self._strategy: Strategy = get_strategy(self._settings.strategy, self._context(start))
         self._trials = self._laid_out(self._worth_trying(), limit)
         self._trials[0].is_feasible = self._expert_fits
         for trial in self._trials:
@@ -222,6 +221,18 @@ class Session:
         )
         trials.restore()
         return trials
+
+    def _context(self, zero_shot_loss: float) -> Context:
+        """What a strategy that knows other tasks is told of this one, and of them."""
+        return Context(
+            dataset=self._prepared.dataset,
+            model=self._prepared.bench.facts,
+            full_length_tokens=self._full_length,
+            unique_examples=self._unique_examples(),
+            zero_shot_loss=zero_shot_loss,
+            machine=self._surroundings.machine,
+            runs=self._known,
+        )
 
     def _worth_trying(self) -> list[Pipeline]:
         """What the strategy is pinned to, and the sampled candidates that this full length suits."""

@@ -1,0 +1,111 @@
+"""``tunecast compare``: strategies on recorded runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from tunecast.replay.verdicts import Verdict
+
+__all__ = ["command"]
+
+LEAST_WIDTH = 100
+
+Store = Annotated[
+    str | None, typer.Option("--store", help="URL or file of a store. (default: the shipped meta-dataset)")
+]
+Strategies = Annotated[
+    str | None,
+    typer.Option("--strategies", help="Names separated by commas. (default: all but rivals)"),
+]
+Rivals = Annotated[
+    bool, typer.Option("--rivals", help="Add the algorithms of other libraries (extra: rivals).")
+]
+Seeds = Annotated[int, typer.Option("--seeds", help="Seeds: random 70% subsets of the candidates.")]
+Budgets = Annotated[str, typer.Option("--budgets", help="Budgets in expert trials at full length.")]
+Folds = Annotated[str, typer.Option("--folds", help="What strategies must not know: task, family or model.")]
+Model = Annotated[str | None, typer.Option("--model", help="Replay on this base model only.")]
+Clock = Annotated[str, typer.Option("--clock", help="Recorded seconds to go by: wall or cpu.")]
+Workers = Annotated[int, typer.Option("--workers", help="Trials that are advanced side by side.")]
+Thinking = Annotated[
+    float | None,
+    typer.Option("--thinking-seconds", help="Charged for each answer of a strategy. (default: as measured)"),
+]
+Output = Annotated[Path | None, typer.Option("--output", help="Also write a page to this HTML file.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def command(
+    store: Store = None,
+    strategies: Strategies = None,
+    rivals: Rivals = False,
+    seeds: Seeds = 10,
+    budgets: Budgets = "1,2,4,8,16",
+    folds: Folds = "task",
+    model: Model = None,
+    clock: Clock = "wall",
+    workers: Workers = 1,
+    thinking_seconds: Thinking = None,
+    output: Output = None,
+    as_json: AsJson = False,
+) -> None:
+    """Replay strategies on recorded runs under a simulated clock, and say who is first where."""
+    from tunecast.cli.progress import RichProgress
+    from tunecast.replay.page import write_page
+    from tunecast.replay.stored import CompareSettings, compare
+
+    settings = CompareSettings.parse(
+        store=store, strategies=strategies, rivals=rivals, seeds=seeds, budgets=budgets, folds=folds,
+        model=model, clock=clock, workers=workers, thinking_seconds=thinking_seconds,
+    )  # fmt: skip
+    with RichProgress() as progress:
+        verdict, reasons = compare(settings, progress)
+    if output is not None:
+        write_page(verdict, output)
+    if as_json:
+        typer.echo(json.dumps(verdict.as_json() | {"left_out": reasons}, indent=2))
+    else:
+        _print(verdict, reasons)
+
+
+def _print(verdict: Verdict, reasons: list[str]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from tunecast.replay.wording import (
+        catch_sentences,
+        header,
+        notes,
+        regret_rows,
+        rival_rows,
+        simple_sentences,
+    )
+
+    console = Console()
+    console.width = max(console.width, LEAST_WIDTH)
+    typer.echo(header(verdict))
+    table = Table(
+        title="Normalised regret on the test split in percent, and mean rank, by budget in expert trials"
+    )
+    table.add_column("strategy", no_wrap=True)
+    for budget in verdict.comparison.budgets:
+        table.add_column(f"{budget:g}", justify="right", no_wrap=True)
+    for row in regret_rows(verdict):
+        table.add_row(*row)
+    console.print(table)
+    for name, library, asked, distance in rival_rows(verdict):
+        typer.echo(f"{name}: {library}, asked {asked} times, mean distance of candidates {distance}")
+    claims = [claim.text for claim in verdict.claims]
+    nobody = "Nobody is first: no strategy's paired difference to all others excludes 0."
+    lines = [*verdict.shortcomings, *(claims or ([] if verdict.shortcomings else [nobody]))]
+    lines += [*simple_sentences(verdict), *catch_sentences(verdict), *notes(verdict)]
+    for line in lines:
+        typer.echo(line)
+    if reasons:
+        typer.echo(
+            f"Left out: {len(reasons)} combinations of task, base model and full length, such as {reasons[0]}"
+        )

@@ -1,0 +1,1 @@
+"""Recorded runs as a simulated machine, and strategies compared on it."""

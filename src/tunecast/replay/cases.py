@@ -1,0 +1,281 @@
+"""What a replay runs on: one task, one base model, one full length, and all pipelines recorded there."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+
+from tunecast.methods.space import EXPERT
+from tunecast.records import ZERO_SHOT, DatasetFacts, ModelFacts, Outcome, Pipeline, Point, Run, Seconds
+from tunecast.session.shared import explosion_nats
+
+__all__ = ["Candidate", "Case", "Clock", "Leg", "cases_of"]
+
+LEAST_CANDIDATES = 8
+"""Recorded pipelines of a task below which there is nothing to choose."""
+BATCH_SIZE = "per_device_train_batch_size"
+ALL_EXAMPLES = 0.9
+"""Runs on at least this part of the most unique examples of a task count as runs on all of them: examples
+that could not be encoded are missing."""
+
+
+class Clock(StrEnum):
+    """Which of the recorded seconds a replay runs on."""
+
+    WALL = "wall"
+    CPU = "cpu"
+
+
+@dataclass(frozen=True)
+class Leg:
+    """One fidelity step of a candidate: what it takes, and what it gives.
+
+    Args:
+        share: Share of the full length at its end.
+        tokens: Training tokens of the step.
+        training_seconds: Seconds of training.
+        other_seconds: Seconds of evaluation.
+        point: What was measured at its end, None where the trial failed on the way.
+    """
+
+    share: float
+    tokens: int
+    training_seconds: float
+    other_seconds: float
+    point: Point | None
+
+    @property
+    def seconds(self) -> float:
+        """All seconds of the step."""
+        return self.training_seconds + self.other_seconds
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A recorded pipeline of a case.
+
+    Args:
+        run: Its run.
+        legs: Its fidelity steps; the last one leads to the run's outcome.
+    """
+
+    run: Run
+    legs: tuple[Leg, ...]
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """Its pipeline."""
+        return self.run.pipeline
+
+    @property
+    def seconds(self) -> float:
+        """Seconds to its end."""
+        return sum(leg.seconds for leg in self.legs)
+
+    def is_like(self, pipeline: Pipeline) -> bool:
+        """Whether it is a pipeline, but for the batch size: collections make it smaller for long examples."""
+        pairs = (dict(one.hyperparameters) | {BATCH_SIZE: 0} for one in (self.pipeline, pipeline))
+        return self.pipeline.method == pipeline.method and next(pairs) == next(pairs)
+
+    @cached_property
+    def validation_loss(self) -> float:
+        """Loss at its end by which it is judged: on all validation examples; infinite if it failed."""
+        if self.run.outcome is not Outcome.COMPLETED:
+            return math.inf
+        loss = (self.run.validation or self.run.curve[-1].validation).loss
+        return loss if math.isfinite(loss) else math.inf
+
+    @property
+    def test_loss(self) -> float:
+        """Test loss at its end, infinite if it failed."""
+        return self.run.test.loss if self.run.test and math.isfinite(self.validation_loss) else math.inf
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One task on one base model at one full length, with all its recorded pipelines.
+
+    Args:
+        dataset: Facts of the dataset.
+        model: Facts of the base model.
+        full_length_tokens: Horizon of every candidate.
+        candidates: The recorded pipelines, one run each, in order of their recording.
+        zero_shot: The base model's own run.
+        expert: The expert pipeline's recording, None where there is none.
+        expert_seconds: What an expert trial at full length takes: the unit of budgets.
+        seconds_per_token: The expert's training rate, as a session measures it before its first trial.
+    """
+
+    dataset: DatasetFacts
+    model: ModelFacts
+    full_length_tokens: int
+    candidates: tuple[Candidate, ...]
+    zero_shot: Run
+    expert: Candidate | None
+    expert_seconds: float
+    seconds_per_token: float
+
+    @property
+    def task(self) -> str:
+        """The dataset's name."""
+        return self.dataset.name
+
+    @property
+    def name(self) -> str:
+        """Its name in messages."""
+        return f"{self.task} on {self.model.name} at {self.full_length_tokens:,} tokens"
+
+    @property
+    def start_loss(self) -> float:
+        """The base model's test loss."""
+        return self.zero_shot.test.loss if self.zero_shot.test else math.nan
+
+    @cached_property
+    def scale(self) -> float:
+        """Nats between the base model and the best candidate on the test split: 1 of normalised regret."""
+        return self.start_loss - min(candidate.test_loss for candidate in self.candidates)
+
+
+def cases_of(
+    runs: Iterable[Run], *, clock: Clock = Clock.WALL, least_candidates: int = LEAST_CANDIDATES
+) -> tuple[list[Case], list[str]]:
+    """All cases that recorded runs make up.
+
+    Runs on fewer than all examples of a task are left out, as are those that were interrupted, those that
+    ended without a test score, and repetitions of a pipeline (the first run counts).
+
+    Args:
+        runs: Recorded runs.
+        clock: Which of the recorded seconds count.
+        least_candidates: Fewest pipelines of a case.
+
+    Returns:
+        The cases by task, model and full length; and why others are none, one sentence each.
+    """
+    many = list(runs)
+    zero_shots = {
+        _task_key(run): run
+        for run in many
+        if run.pipeline.method == ZERO_SHOT.method and run.test and run.curve
+    }
+    most_examples: dict[tuple[str, str], int] = defaultdict(int)
+    for run in many:
+        most_examples[_task_key(run)] = max(most_examples[_task_key(run)], run.unique_examples)
+    groups: dict[tuple[str, str, int, str], dict[str, Run]] = defaultdict(dict)
+    for run in many:
+        whole = run.unique_examples >= ALL_EXAMPLES * most_examples[_task_key(run)]
+        if run.is_candidate and whole and _is_usable(run):
+            key = (*_task_key(run), run.full_length_tokens, run.machine.device)
+            groups[key].setdefault(run.pipeline.id, run)
+    cases, reasons = [], []
+    for key, group in groups.items():
+        first = next(iter(group.values()))
+        where = f"{first.task.dataset} on {first.task.model} at {first.full_length_tokens:,} tokens"
+        zero_shot = zero_shots.get(key[:2])
+        if len(group) < least_candidates:
+            reasons.append(f"{where}: {len(group)} recorded pipelines, {least_candidates} are needed.")
+        elif zero_shot is None:
+            reasons.append(f"{where}: the base model's own test loss is not recorded.")
+        else:
+            case = _case(list(group.values()), zero_shot, clock)
+            if case is None or not case.scale > 0:
+                reasons.append(f"{where}: no recorded pipeline is better than the base model.")
+            else:
+                cases.append(case)
+    cases.sort(key=lambda case: (case.task, case.model.name, case.full_length_tokens))
+    return cases, reasons
+
+
+def _task_key(run: Run) -> tuple[str, str]:
+    return run.dataset.fingerprint, run.model.weights_hash or run.model.name
+
+
+def _is_usable(run: Run) -> bool:
+    if run.outcome is Outcome.PAUSED:
+        return False
+    return run.outcome.is_failure or (bool(run.curve) and run.test is not None)
+
+
+def _case(runs: Sequence[Run], zero_shot: Run, clock: Clock) -> Case | None:
+    completed = [run for run in runs if run.outcome is Outcome.COMPLETED]
+    if not completed:
+        return None
+    paces = _Paces(completed, clock)
+    limit = explosion_nats(zero_shot.curve[0].validation.loss, zero_shot.model.vocabulary)
+    candidates = tuple(Candidate(run, _legs(run, clock, paces, limit)) for run in runs)
+    expert = next((c for c in candidates if c.is_like(EXPERT) and math.isfinite(c.validation_loss)), None)
+    if expert is not None:
+        seconds, per_token = expert.seconds, _rate(expert.run, clock)
+    else:
+        # Without the expert's recording the median candidate is the unit.
+        seconds = statistics.median(c.seconds for c in candidates if math.isfinite(c.validation_loss))
+        per_token = statistics.median(_rate(run, clock) for run in completed)
+    first = runs[0]
+    return Case(
+        first.dataset,
+        first.model,
+        first.full_length_tokens,
+        candidates,
+        zero_shot,
+        expert,
+        seconds,
+        per_token,
+    )
+
+
+def _seconds(seconds: Seconds, clock: Clock) -> float:
+    return seconds.wall if clock is Clock.WALL else seconds.cpu
+
+
+def _rate(run: Run, clock: Clock) -> float:
+    """Training seconds per token of a run."""
+    return sum(_seconds(point.training, clock) for point in run.curve) / max(1, run.curve[-1].tokens_seen)
+
+
+class _Paces:
+    """What a step takes whose seconds nobody recorded, since the trial failed in it."""
+
+    def __init__(self, completed: Sequence[Run], clock: Clock) -> None:
+        rates: dict[str, list[float]] = defaultdict(list)
+        for run in completed:
+            rates[run.pipeline.method].append(_rate(run, clock))
+        self._by_method = {method: statistics.median(own) for method, own in rates.items()}
+        self._any = statistics.median(rate for own in rates.values() for rate in own)
+        starts: dict[float, list[float]] = defaultdict(list)
+        for run in completed:
+            starts[run.pipeline.number(BATCH_SIZE)].append(run.curve[0].share)
+        self._starts = {batch: statistics.median(own) for batch, own in starts.items()}
+        self._any_start = statistics.median(run.curve[0].share for run in completed)
+
+    def rate(self, method: str) -> float:
+        """Median training seconds per token of the method's completed runs, or of all."""
+        return self._by_method.get(method, self._any)
+
+    def first_share(self, pipeline: Pipeline) -> float:
+        """Median share at the first point of completed runs with the same batch size, or of all."""
+        return self._starts.get(pipeline.number(BATCH_SIZE), self._any_start)
+
+
+def _legs(run: Run, clock: Clock, paces: _Paces, limit: float) -> tuple[Leg, ...]:
+    """The recorded steps, and for a trial that failed between two points the step in which it did.
+
+    Of that step nothing is recorded. It is charged whole, up to the next place of the fidelity grid, at the
+    method's own rate: as a budget in tokens charges it.
+    """
+    legs = []
+    tokens = 0
+    for point in run.curve:
+        training, other = _seconds(point.training, clock), _seconds(point.evaluation, clock)
+        legs.append(Leg(point.share, point.tokens_seen - tokens, training, other, point))
+        tokens = point.tokens_seen
+    last = run.curve[-1] if run.curve else None
+    if not run.outcome.is_failure or (last is not None and not last.validation.loss <= limit):
+        return tuple(legs)
+    share = min(1.0, 2 * last.share) if last else paces.first_share(run.pipeline)
+    lost = max(1, round((share - (last.share if last else 0.0)) * run.full_length_tokens))
+    return (*legs, Leg(share, lost, lost * paces.rate(run.pipeline.method), 0.0, None))

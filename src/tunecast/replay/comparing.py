@@ -1,0 +1,274 @@
+"""Every strategy on the same replays: the same candidates in the same order, the same budgets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tunecast.errors import ConfigurationError
+from tunecast.methods.space import EXPERT
+from tunecast.progress import Progress, Silent
+from tunecast.records import Pipeline, Run, stable_hash
+from tunecast.replay.cases import Candidate, Case
+from tunecast.replay.folds import Fold, context_of, families
+from tunecast.replay.machine import Replayed, replay
+from tunecast.replay.rivals import RIVALS, Rival, get_rival
+from tunecast.search import INFORMED, ONLY_TRIALS, Context, Strategy, fixed, get_strategy
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["BUDGETS", "Comparison", "Usage", "compare_strategies", "default_strategies", "draw"]
+
+BUDGETS = (1.0, 2.0, 4.0, 8.0, 16.0)
+"""Budgets in expert trials at full length."""
+SLACK = 0.1
+"""Expert trials on top of every budget: seconds scatter from run to run, and a budget that is missed by the
+millisecond that a strategy thinks would measure nothing but that."""
+SUBSET = 0.7
+ANYTIME_POINTS = 60
+EXPERT_AT_3E4 = Pipeline(EXPERT.method, {**EXPERT.hyperparameters, "learning_rate": 3e-4})
+EXPERT_STRATEGIES = ("fixed-expert", "fixed-3e-4")
+
+
+@dataclass
+class Usage:
+    """What a strategy used besides the budget, over all its replays.
+
+    Args:
+        asks: How often it was asked.
+        thinking_seconds: What its answers took on this computer.
+        charged_seconds: What each of them was charged in the simulated clock.
+        library_asks: For a rival: how often its library was asked.
+        distances: For a rival: how far the candidates were from what the library proposed.
+        version: For a rival: its library and version.
+    """
+
+    asks: int = 0
+    thinking_seconds: float = 0.0
+    charged_seconds: float = 0.0
+    library_asks: int = 0
+    distances: list[float] = field(default_factory=list)
+    version: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What all replays gave.
+
+    Args:
+        strategies: Names.
+        cases: The cases.
+        family_of: Family by task.
+        budgets: Budgets in expert trials.
+        regrets: Normalised regret on the test split, shape (strategies, cases, seeds, budgets).
+        grid: Times in expert trials.
+        anytime: Normalised regret over time under the largest budget, shape (strategies, cases, grid), mean
+            over seeds.
+        usage: By strategy.
+        fold: What was left out of the runs that strategies learned from.
+    """
+
+    strategies: tuple[str, ...]
+    cases: tuple[Case, ...]
+    family_of: dict[str, str]
+    budgets: tuple[float, ...]
+    regrets: NDArray[np.float64]
+    grid: NDArray[np.float64]
+    anytime: NDArray[np.float64]
+    usage: dict[str, Usage]
+    fold: Fold
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the tasks, sorted."""
+        return tuple(sorted({case.task for case in self.cases}))
+
+    @property
+    def seeds(self) -> int:
+        """Number of seeds."""
+        return self.regrets.shape[2]
+
+    def by_task(self) -> NDArray[np.float64]:
+        """Regret by task, the mean over its cases and seeds; shape (strategies, tasks, budgets)."""
+        return self._over_cases(self.regrets.mean(axis=2))
+
+    def anytime_by_task(self) -> NDArray[np.float64]:
+        """Regret over time by task; shape (strategies, tasks, grid)."""
+        return self._over_cases(self.anytime)
+
+    def _over_cases(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        own = [[index for index, case in enumerate(self.cases) if case.task == task] for task in self.tasks]
+        return np.stack([values[:, places].mean(axis=1) for places in own], axis=1)
+
+
+def default_strategies() -> tuple[str, ...]:
+    """What is compared unless something else is asked for."""
+    return ("random", "asha", *INFORMED)
+
+
+def compare_strategies(
+    cases: Sequence[Case],
+    runs: Sequence[Run],
+    strategies: Sequence[str],
+    *,
+    seeds: int = 10,
+    budgets: Sequence[float] = BUDGETS,
+    fold: Fold = Fold.TASK,
+    workers: int = 1,
+    thinking_seconds: float | None = None,
+    switch_seconds: float = 0.0,
+    own: Mapping[str, Callable[[Context], Strategy]] | None = None,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Replay every strategy on every case, with every seed, at every budget.
+
+    Args:
+        cases: Where to replay.
+        runs: All recorded runs; each fold's strategies learn from a part of them.
+        strategies: Names of strategies or rivals.
+        seeds: Number of seeds: each is a random 70% of the candidates in a random order, and the rivals' own
+            seed. The expert pipeline is always among them.
+        budgets: In expert trials at full length, ascending; each is granted with a tenth of one on top.
+        fold: What is left out of what strategies learn from.
+        workers: Trials that are advanced side by side.
+        thinking_seconds: Charged for each time that a strategy is asked. None charges what it takes on this
+            computer, measured once per strategy and rounded up to a power of two of milliseconds.
+        switch_seconds: Charged when a worker takes up another trial than it had last.
+        own: Strategies by name beside the known ones, each built anew for every case from what may be known
+            there: such as one whose surrogates are trained on the fold's runs.
+        progress: Told how far the replays are.
+
+    Raises:
+        ConfigurationError: A strategy is unknown, or cannot be replayed on these runs.
+    """
+    progress = progress or Silent()
+    all_families = families([*(run.task.dataset for run in runs), *(case.task for case in cases)])
+    own = own or {}
+    for name in strategies:
+        if name not in own:
+            _check(name, cases)
+    regrets = np.empty((len(strategies), len(cases), seeds, len(budgets)))
+    grid = np.geomspace(1 / 8, budgets[-1] + SLACK, ANYTIME_POINTS)
+    anytime = np.zeros((len(strategies), len(cases), len(grid)))
+    usage = {name: Usage(charged_seconds=thinking_seconds or 0.0) for name in strategies}
+    progress.start("Replaying", len(cases), "cases")
+    for c, case in enumerate(cases):
+        build = _Builder(context_of(case, runs, fold, all_families), own)
+        for s, name in enumerate(strategies):
+            used = usage[name]
+            if c == 0 and thinking_seconds is None:
+                used.charged_seconds = _thinking(case, name, build, budgets[-1] * case.expert_seconds)
+            for seed in range(seeds):
+                candidates = draw(case, seed)
+                for b, budget in enumerate(budgets):
+                    strategy = build(name, candidates, seed)
+                    done = replay(
+                        case,
+                        candidates,
+                        strategy,
+                        (budget + SLACK) * case.expert_seconds,
+                        workers=workers,
+                        thinking_seconds=used.charged_seconds,
+                        switch_seconds=switch_seconds,
+                    )
+                    regrets[s, c, seed, b] = done.regret
+                    _count(used, done, strategy)
+                anytime[s, c] += _over_time(done, grid * case.expert_seconds) / seeds
+        progress.advance(note=case.name)
+    progress.finish()
+    return Comparison(
+        tuple(strategies), tuple(cases), {case.task: all_families[case.task] for case in cases},
+        tuple(budgets), regrets, grid, anytime, usage, fold,
+    )  # fmt: skip
+
+
+def draw(case: Case, seed: int, share: float = SUBSET) -> list[Candidate]:
+    """A seed's candidates in their order: a random part, the expert and its variant at 3e-4 always in it.
+
+    Args:
+        case: The case.
+        seed: The seed.
+        share: Part of the candidates.
+    """
+    generator = np.random.default_rng([seed, int(stable_hash(case.name, 15), 16)])
+    pinned = {i for name in EXPERT_STRATEGIES if (i := _fixed_place(name, case.candidates)) is not None}
+    order = [int(index) for index in generator.permutation(len(case.candidates))]
+    others = [index for index in order if index not in pinned]
+    free = max(0, round(share * len(order)) - len(pinned))
+    chosen = pinned | set(others[:free])
+    return [case.candidates[index] for index in order if index in chosen]
+
+
+class _Builder:
+    """Strategies for one case; those that are pure functions are built once."""
+
+    def __init__(self, context: Context, own: Mapping[str, Callable[[Context], Strategy]]) -> None:
+        self._context = context
+        self._own = own
+        self._known: dict[str, Strategy] = {}
+
+    def __call__(self, name: str, candidates: Sequence[Candidate], seed: int) -> Strategy:
+        if name in RIVALS and name not in self._own:
+            return get_rival(name, [candidate.pipeline for candidate in candidates], seed)
+        if name in EXPERT_STRATEGIES and name not in self._own:
+            place = _fixed_place(name, candidates)
+            assert place is not None
+            return fixed(place + 1)
+        if name not in self._known:
+            built = self._own[name](self._context) if name in self._own else None
+            self._known[name] = built or get_strategy(name, self._context)
+        return self._known[name]
+
+
+def _fixed_place(name: str, candidates: Sequence[Candidate]) -> int | None:
+    """Where the expert pipeline, or the same at 3e-4, is among candidates; None where it is not."""
+    target = EXPERT if name == "fixed-expert" else EXPERT_AT_3E4
+    return next((index for index, candidate in enumerate(candidates) if candidate.is_like(target)), None)
+
+
+def _check(name: str, cases: Sequence[Case]) -> None:
+    if name in RIVALS:
+        get_rival(name, [candidate.pipeline for candidate in cases[0].candidates], 0)
+    elif name in EXPERT_STRATEGIES:
+        lacking = [case.name for case in cases if _fixed_place(name, case.candidates) is None]
+        if lacking:
+            raise ConfigurationError(
+                f"--strategies: {name} has no recorded run of its pipeline for {lacking[0]}.",
+                "Leave it out, or use fixed-best.",
+            )
+    elif name not in INFORMED:
+        if name in ONLY_TRIALS:
+            raise ConfigurationError(f"--strategies: {name} cannot be replayed.", "Use fixed-best.")
+        get_strategy(name)
+
+
+def _count(used: Usage, done: Replayed, strategy: Strategy) -> None:
+    used.asks += done.asks
+    used.thinking_seconds += done.thinking_seconds
+    if isinstance(strategy, Rival):
+        used.library_asks += strategy.asked
+        used.distances += strategy.distances
+        used.version = strategy.version
+
+
+def _over_time(done: Replayed, seconds: NDArray[np.float64]) -> NDArray[np.float64]:
+    times = np.array([improvement.seconds for improvement in done.improvements])
+    regrets = np.array([improvement.regret for improvement in done.improvements])
+    return regrets[np.searchsorted(times, seconds + 1e-9, side="right") - 1]
+
+
+def _thinking(case: Case, name: str, build: _Builder, budget_seconds: float) -> float:
+    """Seconds of one answer on this computer, rounded up to a power of two of milliseconds."""
+    for seed in (0, 1):  # the first replay pays for imports, too
+        candidates = draw(case, seed)
+        done = replay(case, candidates, build(name, candidates, seed), budget_seconds)
+    return _rounded_up(done.thinking_seconds / max(1, done.asks))
+
+
+def _rounded_up(seconds: float) -> float:
+    return float(2.0 ** math.ceil(math.log2(max(seconds, 1e-3) * 1e3)) / 1e3)

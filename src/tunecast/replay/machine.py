@@ -1,0 +1,275 @@
+"""The simulated machine: a strategy spends a budget on recorded runs under a clock of events.
+
+Nothing is foretold or interpolated: a step of a trial takes the seconds that were recorded for it and gives
+the point that was recorded at its end. A strategy sees what it sees in a session, through the same code
+(:mod:`tunecast.search`), ``expected_seconds`` included: they come from the session's own
+:class:`~tunecast.session.pace.Pace`, which starts from the expert's recorded rate and learns from the steps
+of this replay alone. Around it stand the session's rules: the leader's end is kept free, a trial that is far
+on is advanced only if it can end, the leader is finished when the search is over. Where a session goes by
+upper bounds of seconds that nobody knows yet, the simulated machine knows them.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+
+from tunecast.methods.space import EXPERT
+from tunecast.records import Outcome, Point
+from tunecast.replay.cases import Candidate, Case, Leg
+from tunecast.search import History, Remaining, Strategy, TrialView, leader
+from tunecast.session.pace import Pace
+from tunecast.session.rules import EARLY_SHARE, MOST_PASSED_OVER
+
+__all__ = ["Improvement", "Replayed", "replay"]
+
+ROUNDING_SECONDS = 1e-9
+
+
+@dataclass(frozen=True)
+class Improvement:
+    """A new incumbent: when, and its normalised regret on the test split."""
+
+    seconds: float
+    regret: float
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What came of one replay.
+
+    Args:
+        improvements: The incumbents; the first is the base model at 0 seconds.
+        used_seconds: Simulated seconds until the last step ended.
+        asks: How often the strategy was asked.
+        thinking_seconds: Seconds that its answers took on this computer; none of them is in the clock.
+        steps: Fidelity steps.
+    """
+
+    improvements: tuple[Improvement, ...]
+    used_seconds: float
+    asks: int
+    thinking_seconds: float
+    steps: int
+
+    @property
+    def regret(self) -> float:
+        """Normalised regret of the last incumbent."""
+        return self.improvements[-1].regret
+
+
+def replay(
+    case: Case,
+    candidates: Sequence[Candidate],
+    strategy: Strategy,
+    budget_seconds: float,
+    *,
+    workers: int = 1,
+    thinking_seconds: float = 0.0,
+    switch_seconds: float = 0.0,
+) -> Replayed:
+    """Let a strategy spend a budget on a case.
+
+    The history that it sees begins, as in a session, with the expert pipeline, which here cannot be advanced:
+    it has to be chosen like any other candidate, in its place behind.
+
+    The incumbent is the trial at its full length with the lowest validation loss, or the base model as long
+    as none is below it: only their test losses are recorded.
+
+    Args:
+        case: The task.
+        candidates: Those of its candidates that may be tried, in the order in which they come.
+        strategy: It decides.
+        budget_seconds: What may be spent.
+        workers: Trials that are advanced side by side.
+        thinking_seconds: Charged to the clock for each time that the strategy is asked.
+        switch_seconds: Charged when a worker takes up another trial than it had last.
+
+    Raises:
+        RuntimeError: The strategy chose a trial that cannot be advanced.
+    """
+    return _Replay(
+        case, candidates, strategy, budget_seconds, workers, thinking_seconds, switch_seconds
+    ).run()
+
+
+@dataclass
+class _Trial:
+    """A candidate as it stands in a replay."""
+
+    candidate: Candidate
+    done: int = 0
+    running: bool = False
+    curve: tuple[Point, ...] = ()
+    outcome: Outcome = Outcome.PAUSED
+
+    @property
+    def next_leg(self) -> Leg | None:
+        return self.candidate.legs[self.done] if self.done < len(self.candidate.legs) else None
+
+    @property
+    def seconds_to_end(self) -> float:
+        return sum(leg.seconds for leg in self.candidate.legs[self.done :])
+
+    def view(self, expected_seconds: float | None) -> TrialView:
+        leg = self.next_leg
+        return TrialView(
+            self.candidate.pipeline,
+            self.curve,
+            leg.share if leg else None,
+            self.outcome,
+            self.running,
+            expected_seconds,
+        )
+
+
+@dataclass
+class _Replay:
+    case: Case
+    candidates: Sequence[Candidate]
+    strategy: Strategy
+    budget: float
+    workers: int
+    thinking: float
+    switching: float
+    now: float = 0.0
+    asks: int = 0
+    thought: float = 0.0
+    steps: int = 0
+    under_way: list[tuple[float, int, int, int]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.trials = [_Trial(candidate) for candidate in self.candidates]
+        self.pace = Pace(self.case.seconds_per_token)
+        self.rates: dict[str, tuple[float, float]] = {}
+        self.best_test = min(candidate.test_loss for candidate in self.candidates)
+        self.best_validation = _zero_shot_validation(self.case)
+        self.improvements = [Improvement(0.0, self._regret(self.case.start_loss))]
+        self.idle = list(range(self.workers))
+        self.held: dict[int, int] = {}
+        self.reference = TrialView(EXPERT if self.case.expert is None else self.case.expert.pipeline)
+
+    def run(self) -> Replayed:
+        self._search()
+        while self._finish_leader():
+            self._search()  # with what was kept free for the leader and is left
+        return Replayed(tuple(self.improvements), self.now, self.asks, self.thought, self.steps)
+
+    def _search(self) -> None:
+        while True:
+            while self.idle:
+                index = self._chosen()
+                if index is None:
+                    break
+                self._start(index)
+            if not self.under_way:
+                return
+            self._end_step()
+
+    def _chosen(self) -> int | None:
+        """What the strategy wants to advance; where that does not fit, what it wants instead."""
+        passed_over: set[int] = set()
+        while len(passed_over) < MOST_PASSED_OVER:
+            history = self._history(passed_over)
+            left = max(0.0, self.budget - self.now)
+            before = time.perf_counter()
+            place = self.strategy(history, Remaining(left / self.budget, left))
+            self.thought += time.perf_counter() - before
+            self.asks += 1
+            self.now += self.thinking
+            if place is None:
+                return None
+            if not history.trials[place].is_open:
+                raise RuntimeError(f"the strategy chose trial {place}, which cannot be advanced")
+            if self._fits(place - 1, history):
+                return place - 1
+            passed_over.add(place - 1)
+        return None
+
+    def _fits(self, index: int, history: History) -> bool:
+        """Whether the budget affords a step and still lets the leader, or a trial that is far on, end."""
+        trial, left = self.trials[index], self.budget - self.now + ROUNDING_SECONDS
+        leg = trial.next_leg
+        assert leg is not None
+        if leg.share > EARLY_SHARE and trial.seconds_to_end > left:
+            return False
+        ahead = leader(history)
+        reserved = 0.0
+        if ahead is not None and ahead - 1 != index:
+            to_end = self.trials[ahead - 1].seconds_to_end
+            # A leader that cannot end any more is no reason to leave the rest of the budget unused.
+            reserved = to_end if to_end <= left else 0.0
+        return leg.seconds + reserved <= left
+
+    def _finish_leader(self) -> bool:
+        """Bring the trial that would end best towards its end; False where there was nothing to do."""
+        ahead = leader(self._history())
+        if ahead is None:
+            return False
+        trial, advanced = self.trials[ahead - 1], False
+        while (leg := trial.next_leg) and leg.seconds <= self.budget - self.now + ROUNDING_SECONDS:
+            self._start(ahead - 1)
+            self._end_step()
+            advanced = True
+        return advanced
+
+    def _start(self, index: int) -> None:
+        trial, worker = self.trials[index], self.idle.pop(0)
+        leg = trial.next_leg
+        assert leg is not None
+        switching = 0.0 if self.held.get(worker) == index else self.switching
+        self.held[worker] = index
+        trial.running = True
+        heapq.heappush(self.under_way, (self.now + switching + leg.seconds, self.steps, worker, index))
+        self.steps += 1
+
+    def _end_step(self) -> None:
+        """Go on to the next event: the end of a step."""
+        ended, _, worker, index = heapq.heappop(self.under_way)
+        self.now = max(self.now, ended)
+        self.idle.append(worker)
+        trial = self.trials[index]
+        leg = trial.next_leg
+        assert leg is not None
+        trial.running = False
+        trial.done += 1
+        if leg.point is not None:
+            trial.curve = (*trial.curve, leg.point)
+            method = trial.candidate.pipeline.method
+            self.pace.learn(method, leg.tokens, leg.training_seconds, leg.other_seconds)
+            self.rates.clear()
+        if trial.next_leg is None:
+            trial.outcome = trial.candidate.run.outcome
+            self._judge(trial.candidate)
+
+    def _judge(self, candidate: Candidate) -> None:
+        if candidate.validation_loss < self.best_validation and self.now <= self.budget + ROUNDING_SECONDS:
+            self.best_validation = candidate.validation_loss
+            self.improvements.append(Improvement(self.now, self._regret(candidate.test_loss)))
+
+    def _regret(self, test_loss: float) -> float:
+        return (test_loss - self.best_test) / self.case.scale
+
+    def _history(self, passed_over: Collection[int] = ()) -> History:
+        views = [trial.view(self._expected(trial)) for trial in self.trials]
+        for index in passed_over:
+            views[index] = replace(views[index], next_share=None)
+        return History((self.reference, *views))
+
+    def _expected(self, trial: _Trial) -> float:
+        method = trial.candidate.pipeline.method
+        if method not in self.rates:  # a pace is linear in tokens
+            overhead = self.pace.expected(method, 0)
+            self.rates[method] = (self.pace.expected(method, 1) - overhead, overhead)
+        rate, overhead = self.rates[method]
+        leg = trial.next_leg
+        return overhead + rate * (leg.tokens if leg else 0)
+
+
+def _zero_shot_validation(case: Case) -> float:
+    run = case.zero_shot
+    loss = (run.validation or run.curve[-1].validation).loss
+    return loss if math.isfinite(loss) else math.inf

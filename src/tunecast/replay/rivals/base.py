@@ -1,0 +1,146 @@
+"""A library's search as a strategy: what it proposes is stood for by a candidate, what came of it is told."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tunecast.records import Outcome, Pipeline, Point
+from tunecast.search import History, Remaining, TrialView
+from tunecast.search.likeness import nearest
+
+__all__ = ["LEAST_SHARE", "Proposal", "Rival"]
+
+ASKS_IN_VAIN = 10
+"""Proposals that no candidate can stand for, in a row, after which the next new candidate is taken."""
+LEAST_SHARE = 2.0**-6
+"""Smallest fidelity: where the fidelity grid begins."""
+ROUNDING = 0.03
+"""Shares of the full length are snapped to whole steps: this far below a fidelity counts as at it."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What a library wants to be tried.
+
+    Args:
+        token: Whatever the library needs to be told what came of it.
+        pipeline: The pipeline, None where it chose by index.
+        index: The candidate, None where it proposed a pipeline.
+        share: How far it is to be trained, as a share of full length.
+    """
+
+    token: Any
+    pipeline: Pipeline | None = None
+    index: int | None = None
+    share: float = 1.0
+
+
+@dataclass
+class _Job:
+    proposal: Proposal
+    place: int
+    told: int = 0
+
+
+class Rival(ABC):
+    """A search by another library, for one replay.
+
+    Unlike Tunecast's own strategies it has a memory, since its library has one; it follows one history from
+    its beginning and must not be used for another.
+
+    Where the library proposes pipelines, each is stood for by the most similar candidate of its method that
+    stood for no proposal as far as this one is to be trained, and the library is told that candidate's losses
+    for what it proposed. A proposal of a method of which no such candidate is left is dropped. Where it
+    chooses candidates by index, a candidate that has already got so far is told again at no cost.
+
+    Args:
+        pipelines: The candidates; in the history they follow its first place.
+        by_index: Whether the library chooses among indices.
+    """
+
+    version: str = ""
+    """The library and its version."""
+
+    def __init__(self, pipelines: Sequence[Pipeline], *, by_index: bool) -> None:
+        self._pipelines = list(pipelines)
+        self._by_index = by_index
+        self._jobs: list[_Job] = []
+        self._taken: dict[int, float] = {}
+        self.asked = 0
+        self.distances: list[float] = []
+
+    def __call__(self, history: History, remaining: Remaining) -> int | None:
+        """The candidate to advance, as any strategy says it."""
+        trials = history.trials
+        self._jobs = [job for job in self._jobs if not self._is_over(job, trials[job.place])]
+        waiting = next((job.place for job in self._jobs if trials[job.place].is_open), None)
+        if waiting is not None:
+            return waiting
+        if remaining.new_trials is not None and remaining.new_trials <= 0:
+            return None
+        for _ in range(ASKS_IN_VAIN):
+            proposal = self._ask()
+            self.asked += 1
+            place = self._placed(proposal, trials)
+            if place is None or any(other.place == place for other in self._jobs):
+                self._drop(proposal.token)
+                continue
+            job = _Job(proposal, place)
+            if self._is_over(job, trials[place]):
+                continue
+            self._jobs.append(job)
+            if trials[place].is_open:
+                return place
+        return next((i for i, trial in enumerate(trials) if trial.is_open and not trial.is_started), None)
+
+    @abstractmethod
+    def _ask(self) -> Proposal:
+        """The library's next proposal."""
+
+    @abstractmethod
+    def _tell(self, token: Any, loss: float | None) -> None:
+        """Tell the library how a proposal ended: its loss at that fidelity, None for a failure."""
+
+    @abstractmethod
+    def _drop(self, token: Any) -> None:
+        """Tell the library that nothing came of a proposal, for no fault of its own."""
+
+    def _go_on(self, token: Any, point: Point) -> bool:
+        """Tell the library of a point on the way; False where it wants no more of it."""
+        return True
+
+    def _is_over(self, job: _Job, trial: TrialView) -> bool:
+        """Tell the library what is new of a job; whether nothing more is to come."""
+        for point in trial.curve[job.told :]:
+            job.told += 1
+            if point.share >= job.proposal.share * (1 - ROUNDING):
+                if not trial.outcome.is_failure:
+                    self._tell(job.proposal.token, point.validation.loss)
+                    return True
+            elif not self._go_on(job.proposal.token, point):
+                return True
+        if trial.outcome.is_failure or trial.outcome is Outcome.COMPLETED:
+            loss = None if trial.outcome.is_failure else trial.curve[-1].validation.loss
+            self._tell(job.proposal.token, loss)
+            return True
+        return False
+
+    def _placed(self, proposal: Proposal, trials: Sequence[TrialView]) -> int | None:
+        """The place in the history of the candidate that stands for a proposal."""
+        if proposal.index is not None:
+            return 1 + proposal.index
+        assert proposal.pipeline is not None
+        free = [
+            index
+            for index in range(len(self._pipelines))
+            if self._taken.get(index, 0.0) < proposal.share and trials[1 + index].outcome is Outcome.PAUSED
+        ]
+        found = nearest([self._pipelines[index] for index in free], proposal.pipeline)
+        if found is None:
+            return None
+        self._taken[free[found[0]]] = proposal.share
+        self.distances.append(found[1])
+        return 1 + free[found[0]]

@@ -1,0 +1,67 @@
+"""DEHB by its authors' package: differential evolution with Hyperband (Awad et al., arXiv 2105.09821)."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+from dehb import DEHB
+
+from tunecast.records import Pipeline
+from tunecast.replay.rivals.base import LEAST_SHARE, Proposal, Rival
+from tunecast.replay.rivals.space import CandidateSpace
+
+__all__ = ["DehbPackage"]
+
+WORST = 1e6
+"""Nats that stand for a failure: the package takes no infinite fitness."""
+
+
+class DehbPackage(Rival):
+    """``dehb.DEHB`` through ask and tell, with its own defaults, on vectors of the unit cube.
+
+    A pipeline is a vector: the method's place, then every method's axes, of which those of other methods have
+    no effect. Fidelities are shares of the full length, from 1/64 to 1.
+
+    Args:
+        pipelines: The candidates.
+        seed: Seed of the package.
+        by_index: Whether it chooses among indices, along one dimension.
+    """
+
+    version = f"dehb {version('dehb')}"
+
+    def __init__(self, pipelines: Sequence[Pipeline], seed: int, *, by_index: bool) -> None:
+        super().__init__(pipelines, by_index=by_index)
+        self._space = CandidateSpace(pipelines)
+        self._folder = tempfile.TemporaryDirectory(prefix="tunecast-dehb-")
+        self._dehb = DEHB(
+            f=None,
+            cs=None,
+            dimensions=1 if by_index else self._space.dimensions,
+            min_fidelity=LEAST_SHARE,
+            max_fidelity=1.0,
+            n_workers=1,
+            seed=seed,
+            save_freq="end",
+            output_path=self._folder.name,
+            log_level="ERROR",
+        )
+
+    def _ask(self) -> Proposal:
+        job = self._dehb.ask()
+        vector, share = [float(place) for place in job["config"]], float(job["fidelity"])
+        if self._by_index:
+            count = len(self._pipelines)
+            return Proposal(job, index=min(int(vector[0] * count), count - 1), share=share)
+        return Proposal(job, self._space.from_vector(vector), share=share)
+
+    def _tell(self, token: Any, loss: float | None) -> None:
+        fitness = loss if loss is not None and math.isfinite(loss) else WORST
+        self._dehb.tell(token, {"fitness": fitness, "cost": float(token["fidelity"])})
+
+    def _drop(self, token: Any) -> None:
+        self._tell(token, None)  # the package knows no other way to end a job

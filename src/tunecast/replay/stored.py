@@ -1,0 +1,140 @@
+"""From a store to a verdict."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeVar
+
+from tunecast.errors import ConfigurationError, StoreError
+from tunecast.progress import Progress, Silent
+from tunecast.replay.cases import Clock, cases_of
+from tunecast.replay.comparing import BUDGETS, compare_strategies, default_strategies
+from tunecast.replay.folds import Fold
+from tunecast.replay.rivals import RIVALS
+from tunecast.replay.verdicts import Verdict
+from tunecast.store import open_for_reading
+
+__all__ = ["CompareSettings", "compare"]
+
+Named = TypeVar("Named", bound=StrEnum)
+
+
+@dataclass(frozen=True)
+class CompareSettings:
+    """What ``tunecast compare`` does.
+
+    Args:
+        store: URL or path of a store, or a Parquet export; None for the shipped meta-dataset.
+        strategies: Names of strategies and rivals.
+        seeds: Number of seeds.
+        budgets: In expert trials at full length, ascending.
+        fold: What strategies must not know.
+        model: Name of the only base model to replay on; None for all.
+        clock: Which of the recorded seconds count.
+        workers: Trials that are advanced side by side.
+        thinking_seconds: Charged for each answer; None as measured on this computer.
+    """
+
+    store: str | None = None
+    strategies: tuple[str, ...] = ()
+    seeds: int = 10
+    budgets: tuple[float, ...] = BUDGETS
+    fold: Fold = Fold.TASK
+    model: str | None = None
+    clock: Clock = Clock.WALL
+    workers: int = 1
+    thinking_seconds: float | None = None
+
+    @classmethod
+    def parse(
+        cls,
+        *,
+        store: str | None,
+        strategies: str | None,
+        rivals: bool,
+        seeds: int,
+        budgets: str,
+        folds: str,
+        model: str | None,
+        clock: str,
+        workers: int,
+        thinking_seconds: float | None,
+    ) -> CompareSettings:
+        """The settings that options of the command line mean.
+
+        Raises:
+            ConfigurationError: An option is wrong.
+        """
+        names = [name.strip() for name in strategies.split(",")] if strategies else list(default_strategies())
+        names = list(dict.fromkeys([*filter(None, names), *(RIVALS if rivals else ())]))
+        for flag, number in (("--seeds", seeds), ("--workers", workers)):
+            if number < 1:
+                raise ConfigurationError(f"{flag} must be at least 1, not {number}.")
+        if thinking_seconds is not None and not 0 <= thinking_seconds < math.inf:
+            raise ConfigurationError(f"--thinking-seconds must be 0 or more, not {thinking_seconds}.")
+        return cls(
+            store, tuple(names), seeds, _budgets(budgets), _named(Fold, "--folds", folds), model,
+            _named(Clock, "--clock", clock), workers, thinking_seconds,
+        )  # fmt: skip
+
+
+def compare(settings: CompareSettings, progress: Progress | None = None) -> tuple[Verdict, list[str]]:
+    """Replay strategies on a store's runs.
+
+    Args:
+        settings: What to do.
+        progress: Told how far everything is.
+
+    Returns:
+        The verdict, and why some tasks were left out, one sentence each.
+
+    Raises:
+        StoreError: The store cannot be read, or has no task with enough recorded pipelines.
+        ConfigurationError: A strategy is unknown or cannot be replayed.
+    """
+    progress = progress or Silent()
+    progress.start("Reading runs")
+    with open_for_reading(settings.store) as store:
+        runs = list(store.runs())
+    progress.finish(f"{len(runs):,} runs")
+    cases, reasons = cases_of(runs, clock=settings.clock)
+    if settings.model is not None:
+        cases = [case for case in cases if case.model.name == settings.model]
+        reasons = [reason for reason in reasons if f" on {settings.model} at " in reason]
+    if not cases:
+        example = f" ({reasons[0].rstrip('.')})" if reasons else ""
+        raise StoreError(
+            f"The store has no task to replay on: none of {len(reasons)} is recorded well enough{example}.",
+            "Collect some: tunecast collect --plan plans/replay.yaml",
+        )
+    comparison = compare_strategies(
+        cases,
+        runs,
+        settings.strategies,
+        seeds=settings.seeds,
+        budgets=settings.budgets,
+        fold=settings.fold,
+        workers=settings.workers,
+        thinking_seconds=settings.thinking_seconds,
+        progress=progress,
+    )
+    return Verdict(comparison), reasons
+
+
+def _budgets(text: str) -> tuple[float, ...]:
+    try:
+        budgets = tuple(sorted({float(part) for part in text.split(",")}))
+    except ValueError:
+        budgets = ()
+    if not budgets or not all(0 < budget < math.inf for budget in budgets):
+        raise ConfigurationError(f"--budgets {text!r} is not a list of numbers above 0.", "Write 1,2,4,8,16.")
+    return budgets
+
+
+def _named(kind: type[Named], flag: str, value: str) -> Named:
+    try:
+        return kind(value)
+    except ValueError:
+        raise ConfigurationError(f"{flag}: there is no {value!r}.", f"Use {', '.join(kind)}.") from None

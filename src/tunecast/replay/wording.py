@@ -1,0 +1,107 @@
+"""A comparison in words and tables, the same on the terminal and on the page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tunecast.replay.comparing import SLACK
+from tunecast.replay.verdicts import Verdict, left_out
+
+__all__ = ["catch_sentences", "header", "notes", "regret_rows", "rival_rows", "simple_sentences"]
+
+
+def header(verdict: Verdict) -> str:
+    """What was compared, in one sentence."""
+    comparison = verdict.comparison
+    tasks, cases, families = (
+        len(comparison.tasks),
+        len(comparison.cases),
+        len(set(comparison.family_of.values())),
+    )
+    return (
+        f"{len(comparison.strategies)} strategies on {tasks} tasks of {families} families ({cases} replays), "
+        f"{comparison.seeds} seeds; left out of what they learned from: {left_out(comparison.fold)}."
+    )
+
+
+def regret_rows(verdict: Verdict, *, with_interval: bool = False) -> list[list[str]]:
+    """A row per strategy, best mean regret at the largest budget first: regret in percent, and rank."""
+    comparison = verdict.comparison
+    last = comparison.budgets[-1]
+    rows = []
+    for name in sorted(comparison.strategies, key=lambda name: verdict.regret(name, last)[0]):
+        row = [name]
+        for budget in comparison.budgets:
+            mean, low, high = verdict.regret(name, budget)
+            rank = verdict.ranks(budget)[comparison.strategies.index(name)]
+            ends = f" [{100 * low:.2f}, {100 * high:.2f}]" if with_interval else ""
+            row.append(f"{100 * mean:.2f}{ends} {rank:.1f}")
+        rows.append(row)
+    return rows
+
+
+def rival_rows(verdict: Verdict) -> list[list[str]]:
+    """A row per rival: library and version, how often it was asked, mean distance of candidates."""
+    rows = []
+    for name, usage in verdict.comparison.usage.items():
+        if usage.version:
+            distance = f"{np.mean(usage.distances):.3f}" if usage.distances else "by index"
+            rows.append([name, usage.version, f"{usage.library_asks:,}", distance])
+    return rows
+
+
+def simple_sentences(verdict: Verdict) -> list[str]:
+    """Where strategies that need no surrogate win, by name."""
+    sentences = [
+        f"At {budget:g} expert trials {name} has the lowest mean regret."
+        for budget, name in verdict.led_by_simple().items()
+    ]
+    for budget, wins in verdict.simple_wins.items():
+        for name, tasks in sorted(wins.items()):
+            sentences.append(f"At {budget:g} {name} wins on {_listed(tasks)}.")
+    return sentences
+
+
+def catch_sentences(verdict: Verdict) -> list[str]:
+    """How early each strategy is as good as the best other one is at the end."""
+    sentences = []
+    last = verdict.comparison.budgets[-1]
+    for name in verdict.comparison.strategies:
+        catch = verdict.catch(name)
+        if catch is not None and catch.fraction is not None:
+            high = f"{catch.high:.1%}" if np.isfinite(catch.high) else "never"
+            sentences.append(
+                f"{name} reaches the best other regret of {last:g} expert trials in {catch.fraction:.1%} of "
+                f"the time (95% interval {catch.low:.1%} to {high})."
+            )
+    return sentences
+
+
+def notes(verdict: Verdict) -> list[str]:
+    """What a reader has to know to read the figures."""
+    comparison = verdict.comparison
+    charged = ", ".join(f"{n} {1e3 * u.charged_seconds:g} ms" for n, u in comparison.usage.items())
+    unrecorded = [case.name for case in comparison.cases if case.expert is None]
+    lines = [
+        "Regret is normalised on the test split: 0 for the best recorded pipeline of a seed's candidates, 1 "
+        "for the base model. The incumbent is chosen by validation loss among trials that reached full "
+        "length.",
+        f"A budget is the recorded time of so many expert trials at full length and {SLACK:g} of one on top, "
+        "since seconds scatter from run to run; it is never exceeded.",
+        f"Charged for each answer of a strategy: {charged}.",
+    ]
+    if "fixed-best" in comparison.strategies:
+        lines.append(
+            "fixed-best stands for fixed-expert and fixed-3e-4: for every method the one learning rate that "
+            "is best on average over the training folds of that model, since 2e-4 and 3e-4 are far too low "
+            "for tiny models."
+        )
+    if unrecorded:
+        lines.append(f"Without the expert's run the median candidate is the unit: {_listed(unrecorded)}.")
+    return lines
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,32 @@
+"""What a strategy that knows other tasks is told: the one at hand, and runs of others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tunecast.records import DatasetFacts, Machine, ModelFacts, Run
+
+__all__ = ["Context"]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What stays the same while a strategy decides.
+
+    Args:
+        dataset: Facts of the dataset.
+        model: Facts of the base model.
+        full_length_tokens: Horizon of every trial.
+        unique_examples: Training examples that trials draw from; None for all of the training split.
+        zero_shot_loss: Nats per label token of the untouched model, None where nobody measured it.
+        machine: What computes, None where it is not known.
+        runs: Recorded runs of other tasks, failures included; in a replay, those of the training folds only.
+    """
+
+    dataset: DatasetFacts
+    model: ModelFacts
+    full_length_tokens: int
+    unique_examples: int | None = None
+    zero_shot_loss: float | None = None
+    machine: Machine | None = None
+    runs: tuple[Run, ...] = ()

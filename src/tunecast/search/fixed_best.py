@@ -1,0 +1,89 @@
+"""The constant that is hard to beat: for every method the one learning rate that was best on known tasks."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tunecast.methods.rates import OPTIMIZER_RATES
+from tunecast.records import Pipeline
+from tunecast.search.context import Context
+from tunecast.search.history import Strategy
+from tunecast.search.known import TaskTable, best_known
+from tunecast.search.listed import in_order
+
+__all__ = ["BestRate", "best_rates", "fixed_best"]
+
+WIDTH_DECADES = 0.2
+"""Standard deviation, in decades, of the neighbourhood over which runs speak for a learning rate."""
+LEAST_WEIGHT = 3.0
+"""Runs' worth of evidence that a method needs; with less its badness is drawn toward the median's, 1."""
+
+
+@dataclass(frozen=True)
+class BestRate:
+    """The learning rate of a method that is best on average over the known tasks.
+
+    Args:
+        method: The method.
+        learning_rate: As a multiple of the optimiser's usual rate, hence AdamW's own.
+        badness: Mean badness of the runs around it.
+    """
+
+    method: str
+    learning_rate: float
+    badness: float
+
+
+def fixed_best(context: Context) -> Strategy:
+    """One trial for every method, at its best known learning rate, the best method first; then stop.
+
+    A candidate stands for a method's best rate when its own is nearest to it.
+    """
+    rates = best_rates(best_known(context))
+
+    def order(candidates: Sequence[Pipeline]) -> list[int]:
+        places = []
+        for best in rates:
+            own = [index for index, pipeline in enumerate(candidates) if pipeline.method == best.method]
+            centre = math.log(best.learning_rate)
+            distances = {i: abs(rate - centre) for i in own if (rate := _log_rate(candidates[i])) is not None}
+            if distances:
+                places.append(min(distances, key=distances.__getitem__))
+        return places
+
+    return in_order(order, only_listed=True)
+
+
+def best_rates(tables: Sequence[TaskTable]) -> list[BestRate]:
+    """Each method's best learning rate, the best method first.
+
+    At every rate that was measured, the badness of the method's runs is averaged with Gaussian weights in
+    the logarithm of the rate.
+    """
+    import numpy as np
+
+    measured: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for table in tables:
+        for name, pipeline in table.pipelines.items():
+            rate = _log_rate(pipeline)
+            if rate is not None:
+                measured[pipeline.method].append((rate, table.badness[name]))
+    found = []
+    for method, pairs in sorted(measured.items()):
+        rates, badness = np.array(pairs).T
+        weights = np.exp(-0.5 * ((rates[:, None] - rates) / (WIDTH_DECADES * math.log(10))) ** 2)
+        means = (weights @ badness + LEAST_WEIGHT) / (weights.sum(axis=1) + LEAST_WEIGHT)
+        best = int(np.argmin(means))
+        found.append(BestRate(method, math.exp(rates[best]), float(means[best])))
+    return sorted(found, key=lambda best: best.badness)
+
+
+def _log_rate(pipeline: Pipeline) -> float | None:
+    """Logarithm of the learning rate in AdamW's terms, None where there is none."""
+    rate = pipeline.number("learning_rate")
+    if rate <= 0:
+        return None
+    return math.log(rate / OPTIMIZER_RATES.get(str(pipeline.hyperparameters.get("optim", "")), 1.0))

@@ -1,0 +1,116 @@
+"""What recorded runs of other tasks say of pipelines: how far each ended from its task's best."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from tunecast.methods.rates import adapter_rate
+from tunecast.records import DatasetFacts, ModelFacts, Outcome, Pipeline, Run
+from tunecast.search.context import Context
+
+__all__ = ["MEASURED_SHARE", "WORST", "TaskTable", "best_known", "end_loss", "known_tables"]
+
+WORST = 2.0
+"""Badness of a pipeline that failed, and the most that any has: as far behind the median as that
+is behind the best."""
+MEASURED_SHARE = 1 / 3
+"""Part of the candidates that must have been measured on known tasks for an order of these alone to do."""
+LEAST_RUNS = 4
+"""Runs of one task below which their best and median say little."""
+SAME_LENGTH = 2.0
+"""Full lengths within this factor count as alike."""
+
+
+@dataclass(frozen=True)
+class TaskTable:
+    """How pipelines ended on one task at one full length, on the same examples.
+
+    Args:
+        dataset: Facts of the dataset.
+        model: Facts of the base model.
+        full_length_tokens: Horizon of the runs.
+        pipelines: The pipelines by id.
+        badness: By the same ids: 0 for the best end loss, 1 for the median one, at most :data:`WORST`.
+    """
+
+    dataset: DatasetFacts
+    model: ModelFacts
+    full_length_tokens: int
+    pipelines: Mapping[str, Pipeline]
+    badness: Mapping[str, float]
+
+
+def known_tables(runs: Iterable[Run]) -> tuple[TaskTable, ...]:
+    """Recorded candidates' runs by task, base model, full length and unique examples.
+
+    Runs that are still paused say nothing of their end and are left out, and so are groups of fewer than
+    four runs or without two runs that ended.
+    """
+    groups: dict[tuple[str, str, int, int], list[Run]] = defaultdict(list)
+    for run in runs:
+        if run.is_candidate and run.outcome is not Outcome.PAUSED:
+            model = run.model.weights_hash or run.model.name
+            key = (run.dataset.fingerprint, model, run.full_length_tokens, run.unique_examples)
+            groups[key].append(run)
+    tables = (_table(group) for group in groups.values() if len(group) >= LEAST_RUNS)
+    return tuple(table for table in tables if table is not None)
+
+
+def best_known(context: Context) -> tuple[TaskTable, ...]:
+    """The tables that speak most directly of a context.
+
+    Those of the same base model at about the same full length where there are any, else those of the same
+    base model, else all, with learning rates as they would be on the context's model: in proportion to the
+    rate around which adapters of a model of its width are searched.
+    """
+    tables = known_tables(context.runs)
+    same_model = [table for table in tables if table.model.name == context.model.name]
+    ratio = math.log(SAME_LENGTH)
+    alike = [
+        table
+        for table in same_model
+        if abs(math.log(table.full_length_tokens / context.full_length_tokens)) <= ratio
+    ]
+    return tuple(alike or same_model or (_carried_over(table, context.model) for table in tables))
+
+
+def _carried_over(table: TaskTable, model: ModelFacts) -> TaskTable:
+    """The table with the learning rates that its pipelines would have on another base model."""
+    factor = adapter_rate(model) / adapter_rate(table.model)
+    pipelines: dict[str, Pipeline] = {}
+    badness: dict[str, float] = {}
+    for name, pipeline in table.pipelines.items():
+        rate = pipeline.hyperparameters.get("learning_rate")
+        if isinstance(rate, int | float):
+            scaled = {**pipeline.hyperparameters, "learning_rate": float(f"{rate * factor:.4g}")}
+            pipeline = replace(pipeline, hyperparameters=scaled)
+        pipelines[pipeline.id], badness[pipeline.id] = pipeline, table.badness[name]
+    return replace(table, pipelines=pipelines, badness=badness)
+
+
+def _table(runs: Sequence[Run]) -> TaskTable | None:
+    losses = {run.pipeline.id: end_loss(run) for run in reversed(runs)}
+    ended = sorted(loss for loss in losses.values() if math.isfinite(loss))
+    if len(ended) < 2:
+        return None
+    best, median = ended[0], statistics.median(ended)
+    scale = median - best or abs(best) or 1.0
+    return TaskTable(
+        runs[0].dataset,
+        runs[0].model,
+        runs[0].full_length_tokens,
+        {run.pipeline.id: run.pipeline for run in runs},
+        {name: min(WORST, (loss - best) / scale) for name, loss in losses.items()},
+    )
+
+
+def end_loss(run: Run) -> float:
+    """Validation loss at the end in nats per label token, infinite for a run that failed."""
+    if run.outcome is not Outcome.COMPLETED or not run.curve:
+        return math.inf
+    loss = (run.validation or run.curve[-1].validation).loss
+    return loss if math.isfinite(loss) else math.inf

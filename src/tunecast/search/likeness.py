@@ -1,0 +1,81 @@
+"""How unlike two pipelines are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+from tunecast.methods.rates import OPTIMIZER_RATES
+from tunecast.records import Pipeline, Scalar
+
+__all__ = ["nearest", "pipeline_distance", "stand_ins"]
+
+RATE = "learning_rate"
+RATE_WEIGHT = 4.0
+"""What the learning rate counts beside any other hyperparameter: no other moves a loss as much."""
+RATE_DECADES = 1.0
+FACTOR = 4.0
+"""Numbers (decades of the learning rate) that differ by this factor are wholly unlike."""
+
+
+def pipeline_distance(first: Pipeline, second: Pipeline) -> float:
+    """How unlike two pipelines of one method are: 0 for equals, 1 at most; infinite across methods.
+
+    The weighted mean over the hyperparameters that either has (after Gower, Biometrics 1971): a category that
+    differs counts 1, as does one that only one of them has; positive numbers by the logarithm of their ratio,
+    a factor of four counting 1. Learning rates are compared as multiples of their optimiser's usual rate,
+    a decade counting 1, with four times the weight of the others.
+    """
+    if first.method != second.method:
+        return math.inf
+    mine, yours = first.hyperparameters, second.hyperparameters
+    total = weights = 0.0
+    for name in mine.keys() | yours.keys():
+        weight = RATE_WEIGHT if name == RATE else 1.0
+        weights += weight
+        if name not in mine or name not in yours:
+            total += weight
+        elif name == RATE:
+            total += weight * _unlike(_rate(mine), _rate(yours), 10.0**RATE_DECADES)
+        else:
+            total += weight * _unlike(mine[name], yours[name], FACTOR)
+    return total / weights if weights else 0.0
+
+
+def nearest(pipelines: Sequence[Pipeline], target: Pipeline) -> tuple[int, float] | None:
+    """Index of the pipeline most like a target, and how unlike it is; None where none has its method.
+
+    The first of equals wins.
+    """
+    distances = [pipeline_distance(pipeline, target) for pipeline in pipelines]
+    best = min(range(len(distances)), key=distances.__getitem__, default=None)
+    return None if best is None or math.isinf(distances[best]) else (best, distances[best])
+
+
+def stand_ins(candidates: Sequence[Pipeline], targets: Iterable[Pipeline]) -> list[int]:
+    """For every target the index of the candidate most like it that stands for no other yet.
+
+    A target whose method no free candidate has is left out.
+    """
+    free = list(range(len(candidates)))
+    places = []
+    for target in targets:
+        found = nearest([candidates[index] for index in free], target)
+        if found is not None:
+            places.append(free.pop(found[0]))
+    return places
+
+
+def _rate(hyperparameters: Mapping[str, Scalar]) -> Scalar:
+    rate = hyperparameters[RATE]
+    usual = OPTIMIZER_RATES.get(str(hyperparameters.get("optim", "")), 1.0)
+    return rate / usual if isinstance(rate, int | float) else rate
+
+
+def _unlike(first: Scalar, second: Scalar, factor: float) -> float:
+    if first == second:
+        return 0.0
+    numbers = [value for value in (first, second) if isinstance(value, int | float)]
+    if len(numbers) < 2 or min(numbers) <= 0 or isinstance(first, bool) or isinstance(second, bool):
+        return 1.0
+    return min(1.0, abs(math.log(numbers[0] / numbers[1])) / math.log(factor))

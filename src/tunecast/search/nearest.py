@@ -1,0 +1,59 @@
+"""The nearest task: try first what was best on the known task whose dataset is most like the new one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tunecast.records import Pipeline
+from tunecast.search.context import Context
+from tunecast.search.history import Strategy
+from tunecast.search.known import MEASURED_SHARE, TaskTable, best_known
+from tunecast.search.likeness import stand_ins
+from tunecast.search.listed import in_order
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["nearest_task", "tables_by_nearness"]
+
+
+def nearest_task(context: Context) -> Strategy:
+    """Train candidates to their end as they were ranked on the nearest known task.
+
+    Candidates that were not measured there follow in the order of the next task, and so on. Where less than a
+    third of the candidates was measured on any known task, the candidate most like each of the nearest task's
+    pipelines, best first, stands for it.
+    """
+    tables = tables_by_nearness(context)
+
+    def order(candidates: Sequence[Pipeline]) -> list[int]:
+        places = {pipeline.id: index for index, pipeline in reversed(list(enumerate(candidates)))}
+        measured = [places[name] for table in tables for name in _ranked(table) if name in places]
+        if len(set(measured)) >= MEASURED_SHARE * len(candidates):
+            return measured
+        return stand_ins(candidates, (t.pipelines[name] for t in tables[:1] for name in _ranked(t)))
+
+    return in_order(order)
+
+
+def tables_by_nearness(context: Context) -> list[TaskTable]:
+    """The known tasks, the one whose dataset is most like the context's first.
+
+    The distance is Euclidean over the meta-features that all datasets have, each divided by its standard
+    deviation over the known tasks and the new one.
+    """
+    import numpy as np
+
+    tables = best_known(context)
+    features = [context.dataset.meta_features, *(table.dataset.meta_features for table in tables)]
+    shared = sorted(set.intersection(*(set(one) for one in features)))
+    values: NDArray[np.float64] = np.array([[one[name] for name in shared] for one in features])
+    spread = values.std(axis=0)
+    kept = np.isfinite(spread) & (spread > 0)
+    distances = np.linalg.norm((values[1:, kept] - values[0, kept]) / spread[kept], axis=1)
+    return [tables[index] for index in np.argsort(distances, kind="stable")]
+
+
+def _ranked(table: TaskTable) -> list[str]:
+    return sorted(table.badness, key=lambda name: (table.badness[name], name))

@@ -1,0 +1,74 @@
+"""The portfolio: pipelines that together left some good choice on every known task."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from tunecast.records import Pipeline
+from tunecast.search.context import Context
+from tunecast.search.history import Strategy
+from tunecast.search.known import MEASURED_SHARE, WORST, TaskTable, best_known
+from tunecast.search.likeness import stand_ins
+from tunecast.search.listed import in_order
+
+__all__ = ["portfolio", "portfolio_pipelines"]
+
+MEMBERS = 16
+
+
+def portfolio(context: Context) -> Strategy:
+    """Train the portfolio's members to their end, the first first, then all other candidates.
+
+    Where a third of the candidates or more was measured on known tasks, the portfolio is chosen among these;
+    else it is chosen among all known pipelines, and the candidate most like a member stands for it.
+    """
+    tables = best_known(context)
+
+    def order(candidates: Sequence[Pipeline]) -> list[int]:
+        places = {pipeline.id: index for index, pipeline in reversed(list(enumerate(candidates)))}
+        members = _greedy(tables, len(candidates), places.keys())
+        if len(members) >= MEASURED_SHARE * len(candidates):
+            return [places[member.id] for member in members]
+        return stand_ins(candidates, _greedy(tables, MEMBERS))
+
+    return in_order(order)
+
+
+def portfolio_pipelines(context: Context, count: int = MEMBERS) -> list[Pipeline]:
+    """The portfolio's members themselves, whatever the candidates are.
+
+    Args:
+        context: Gives the known tasks.
+        count: At most so many.
+    """
+    return _greedy(best_known(context), count)
+
+
+def _greedy(
+    tables: Sequence[TaskTable], count: int, allowed: Collection[str] | None = None
+) -> list[Pipeline]:
+    """Pipelines, each the one that most lowers the mean over tasks of the best badness so far.
+
+    A pipeline that was not measured on a task counts as :data:`WORST` there, so that those come first that
+    are known to be good on many tasks. The first of equals wins, by mean badness, then by id.
+    """
+    import numpy as np
+
+    pipelines = {name: pipeline for table in tables for name, pipeline in table.pipelines.items()}
+    names = sorted(pipelines if allowed is None else pipelines.keys() & set(allowed))
+    if not names:
+        return []
+    badness = np.array([[table.badness.get(name, WORST) for table in tables] for name in names])
+    by_mean = np.argsort(badness.mean(axis=1), kind="stable")
+    names, badness = [names[index] for index in by_mean], badness[by_mean]
+    reached = np.full(len(tables), WORST)
+    free = np.ones(len(names), dtype=bool)
+    chosen: list[Pipeline] = []
+    while len(chosen) < min(count, len(names)):
+        means = np.where(free, np.minimum(badness, reached).mean(axis=1), np.inf)
+        # Once nothing gains any more, this is the best of the rest by its own mean.
+        best = int(np.argmin(means))
+        free[best] = False
+        reached = np.minimum(reached, badness[best])
+        chosen.append(pipelines[names[best]])
+    return chosen

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from replay.made_up import many_tasks, task_runs
+from tunecast.cli import app
+from tunecast.errors import ConfigurationError, StoreError, UserError
+from tunecast.store import Store, export_parquet
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("compare") / "runs.sqlite"
+    with Store.open(path) as opened:
+        opened.put_all([*many_tasks(4), *task_runs("small")[:5]])
+    return path
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["compare", *(str(argument) for argument in arguments)])
+
+
+def test_json(store: Path) -> None:
+    result = run("--store", store, "--seeds", 2, "--budgets", "2,4", "--thinking-seconds", 0, "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["tasks"] == 4
+    assert found["seeds"] == 2
+    assert found["claims"] == []
+    assert found["warnings"][0].startswith("Too few runs: 4 tasks of at least 16")
+    assert set(found["strategies"]) >= {"random", "asha", "fixed-best", "portfolio", "nearest-task"}
+    assert set(found["strategies"]["asha"]["mean_rank"]) == {"2", "4"}
+    assert found["left_out"] == ["small on nano at 16,384 tokens: 4 recorded pipelines, 8 are needed."]
+
+
+def test_terminal_and_page(store: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    options = ("--strategies", "random, portfolio", "--folds", "family", "--clock", "cpu", "--workers", 2)
+    result = run("--store", store, "--seeds", 1, *options, "--output", page)
+    assert result.exit_code == 0, result.output
+    for word in ("random", "portfolio", "Too few runs", "all tasks of its family", "Left out: 1"):
+        assert word in result.stdout, result.stdout
+    assert "asha" not in result.stdout
+    assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_a_parquet_export_is_read_too(store: Path, tmp_path: Path) -> None:
+    exported = tmp_path / "runs.parquet"
+    with Store.open(store) as opened:
+        export_parquet(opened, exported)
+    result = run("--store", exported, "--strategies", "random", "--seeds", 1, "--model", "nano", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["tasks"] == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "message"),
+    [
+        (["--strategies", "ashaa"], ConfigurationError, "ashaa"),
+        (["--strategies", "fixed-3e-4"], ConfigurationError, "no recorded run of its pipeline"),
+        (["--budgets", "1,none"], ConfigurationError, "--budgets"),
+        (["--budgets", "0"], ConfigurationError, "--budgets"),
+        (["--seeds", "0"], ConfigurationError, "--seeds"),
+        (["--workers", "0"], ConfigurationError, "--workers"),
+        (["--folds", "week"], ConfigurationError, "task, family, model"),
+        (["--clock", "sun"], ConfigurationError, "wall, cpu"),
+        (["--thinking-seconds", "-1"], ConfigurationError, "--thinking-seconds"),
+        (["--model", "unheard-of"], StoreError, "no task to replay on"),
+    ],
+)
+def test_mistakes_are_one_message(
+    store: Path, options: list[str], kind: type[UserError], message: str
+) -> None:
+    result = run("--store", store, *options)
+    assert isinstance(result.exception, kind)
+    assert message in str(result.exception)
+
+
+def test_a_store_that_is_not_there(tmp_path: Path) -> None:
+    assert isinstance(run("--store", tmp_path / "none.sqlite").exception, StoreError)

@@ -1,0 +1,226 @@
+"""All strategies on the same replays, and what may be said of them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from replay.made_up import START, many_tasks, pipelines, task_runs
+from tunecast.errors import ConfigurationError
+from tunecast.records import Run
+from tunecast.replay.cases import Case, cases_of
+from tunecast.replay.comparing import Comparison, compare_strategies, default_strategies, draw
+from tunecast.replay.page import render, write_page
+from tunecast.replay.verdicts import Verdict
+from tunecast.replay.wording import catch_sentences, notes, regret_rows, simple_sentences
+from tunecast.search import Context, Strategy, asha
+
+STRATEGIES = ("random", "asha", "fixed-best", "portfolio", "nearest-task", "fixed-expert")
+
+
+@pytest.fixture(scope="module")
+def runs() -> list[Run]:
+    return many_tasks(16, shift=0.1)
+
+
+@pytest.fixture(scope="module")
+def cases(runs: list[Run]) -> list[Case]:
+    return cases_of(runs)[0]
+
+
+@pytest.fixture(scope="module")
+def comparison(cases: list[Case], runs: list[Run]) -> Comparison:
+    return compare_strategies(cases, runs, STRATEGIES, seeds=3, thinking_seconds=0.0)
+
+
+@pytest.fixture(scope="module")
+def verdict(comparison: Comparison) -> Verdict:
+    return Verdict(comparison)
+
+
+def test_a_seed_draws_seven_tenths_in_another_order_with_the_expert(cases: list[Case]) -> None:
+    first, second = draw(cases[0], 0), draw(cases[0], 1)
+    assert len(first) == len(second) == round(0.7 * len(pipelines()))
+    assert [c.pipeline.id for c in first] != [c.pipeline.id for c in second]
+    assert [c.pipeline.id for c in first] == [c.pipeline.id for c in draw(cases[0], 0)]
+    for seed in range(20):
+        assert cases[0].expert in draw(cases[0], seed)
+
+
+def test_every_regret_is_between_the_best_candidates_and_the_base_models(comparison: Comparison) -> None:
+    assert comparison.regrets.shape == (len(STRATEGIES), 16, 3, 5)
+    assert np.all(comparison.regrets >= 0)
+    assert np.all(comparison.regrets <= 1)
+
+
+def test_a_larger_budget_is_better_on_the_whole(comparison: Comparison) -> None:
+    means = comparison.by_task().mean(axis=1)
+    for name in ("random", "asha", "portfolio", "nearest-task"):
+        row = means[STRATEGIES.index(name)]
+        assert row[-1] < row[1] < row[0]
+
+
+def test_what_is_known_of_like_tasks_helps(comparison: Comparison) -> None:
+    at_two = dict(zip(STRATEGIES, comparison.by_task().mean(axis=1)[:, 1], strict=True))
+    for informed in ("fixed-best", "portfolio", "nearest-task"):
+        assert at_two[informed] < 0.5 * at_two["random"]
+
+
+def test_the_fixed_expert_takes_exactly_one_budget(comparison: Comparison) -> None:
+    row = comparison.regrets[STRATEGIES.index("fixed-expert")]
+    assert np.all(row == row[:, :, :1])
+    assert np.all(row < 1)
+
+
+def test_it_repeats_itself(cases: list[Case], runs: list[Run], comparison: Comparison) -> None:
+    again = compare_strategies(cases[:2], runs, ("asha", "portfolio"), seeds=2, thinking_seconds=0.0)
+    assert np.array_equal(again.regrets[0], comparison.regrets[1, :2, :2])
+    assert np.array_equal(again.regrets[1], comparison.regrets[3, :2, :2])
+
+
+def test_thinking_is_charged_as_measured_unless_told(cases: list[Case], runs: list[Run]) -> None:
+    found = compare_strategies(cases[:1], runs, ("random",), seeds=1)
+    charged = found.usage["random"].charged_seconds
+    assert charged >= 1e-3
+    assert np.log2(charged * 1e3) == round(np.log2(charged * 1e3))
+    slow = compare_strategies(cases[:1], runs, ("random",), seeds=1, thinking_seconds=1e3)
+    assert np.all(slow.regrets > 0.99)
+
+
+def test_anytime_curves_fall_and_end_where_the_largest_budget_does(comparison: Comparison) -> None:
+    assert np.all(np.diff(comparison.anytime, axis=2) <= 0.05)  # test loss may rise where validation falls
+    assert comparison.anytime[:, :, -1] == pytest.approx(comparison.regrets[:, :, :, -1].mean(axis=2))
+
+
+def test_json_has_the_contracts_keys(verdict: Verdict) -> None:
+    found = json.loads(json.dumps(verdict.as_json()))
+    assert {"strategies", "tasks", "seeds", "claims"} <= set(found)
+    assert (found["tasks"], found["seeds"]) == (16, 3)
+    for figures in found["strategies"].values():
+        for key in ("mean_rank", "normalised_regret", "low", "high"):
+            assert list(figures[key]) == ["1", "2", "4", "8", "16"]
+        for budget in figures["low"]:
+            low, mean, high = (figures[key][budget] for key in ("low", "normalised_regret", "high"))
+            assert low - 1e-9 <= mean <= high + 1e-9
+    ranks = [figures["mean_rank"]["4"] for figures in found["strategies"].values()]
+    assert sum(ranks) == pytest.approx(len(STRATEGIES) * (len(STRATEGIES) + 1) / 2)
+
+
+def test_first_is_claimed_only_where_every_interval_excludes_zero(verdict: Verdict) -> None:
+    for claim in verdict.claims:
+        assert claim.low > 0
+        rivals = [p for p in verdict.pairs[claim.budget] if claim.strategy in (p.first, p.second)]
+        for pair in rivals:
+            assert pair.low > 0 if pair.first == claim.strategy else pair.high < 0
+    claimed = {claim.budget for claim in verdict.claims}
+    for budget in set(verdict.comparison.budgets) - claimed:
+        values = verdict.regrets[:, :, verdict.comparison.budgets.index(budget)].mean(axis=1)
+        best = STRATEGIES[int(values.argmin())]
+        rivals = [p for p in verdict.pairs[budget] if best in (p.first, p.second)]
+        assert any(p.low <= 0 if p.first == best else p.high >= 0 for p in rivals)
+
+
+def test_a_clear_winner_is_claimed(comparison: Comparison) -> None:
+    regrets = comparison.regrets.copy()
+    regrets[1] = 0.5 * regrets.min(axis=0) - 0.01
+    verdict = Verdict(replace(comparison, regrets=regrets))
+    assert {claim.strategy for claim in verdict.claims} == {"asha"}
+    assert len(verdict.claims) == 5
+    assert "asha is first at 16 expert trials" in verdict.claims[-1].text
+    assert verdict.led_by_simple() == {}
+    assert all(not wins for wins in verdict.simple_wins.values())
+
+
+def test_wins_of_simple_strategies_are_named(comparison: Comparison) -> None:
+    regrets = comparison.regrets + 0.1
+    regrets[STRATEGIES.index("portfolio"), 0, :, 2] = 0.0
+    verdict = Verdict(replace(comparison, regrets=regrets))
+    task = comparison.cases[0].task
+    assert task in verdict.simple_wins[4.0]["portfolio"]
+    assert any(task in sentence and "portfolio" in sentence for sentence in simple_sentences(verdict))
+
+
+@pytest.mark.parametrize("few", ["tasks", "candidates"])
+def test_too_few_runs_claim_nothing_and_say_the_power(few: str, cases: list[Case], runs: list[Run]) -> None:
+    if few == "candidates":
+        short = [r for task in range(16) for r in task_runs(f"t{task}_x{task}", choices=pipelines(20))]
+        chosen, known = cases_of(short)[0], short
+    else:
+        chosen, known = cases[:3], runs
+    verdict = Verdict(
+        compare_strategies(chosen, known, ("random", "portfolio"), seeds=1, thinking_seconds=0.0)
+    )
+    assert verdict.claims == []
+    (sentence,) = verdict.shortcomings
+    assert sentence.startswith("Too few runs")
+    assert "probability" in sentence
+
+
+def test_catching_the_best_other(comparison: Comparison) -> None:
+    anytime = np.ones_like(comparison.anytime)
+    anytime[:, :, -1] = 0.2
+    anytime[0, :, 30:] = 0.1
+    verdict = Verdict(replace(comparison, anytime=anytime))
+    catch = verdict.catch("random")
+    assert catch is not None
+    assert catch.fraction == catch.low == catch.high == comparison.grid[30] / comparison.grid[-1]
+    never = verdict.catch("asha")
+    assert never is not None
+    assert never.fraction is None
+    assert [s for s in catch_sentences(verdict) if s.startswith("random")]
+
+
+def test_a_strategy_of_the_callers_own_is_built_once_for_every_case(
+    cases: list[Case], runs: list[Run]
+) -> None:
+    built: list[Context] = []
+
+    def mine(context: Context) -> Strategy:
+        built.append(context)
+        return asha()
+
+    names = ("asha", "mine")
+    found = compare_strategies(cases[:3], runs, names, seeds=2, thinking_seconds=0.0, own={"mine": mine})
+    assert np.array_equal(found.regrets[0], found.regrets[1])
+    assert [context.dataset.name for context in built] == [case.task for case in cases[:3]]
+    assert all(run.task.dataset != c.dataset.name for c in built for run in c.runs)
+    assert all(context.zero_shot_loss == START for context in built)
+
+
+def test_models_and_lengths_of_one_task_are_one_unit(runs: list[Run]) -> None:
+    two = [*task_runs("a_1"), *task_runs("a_1", model="mini"), *task_runs("b_2")]
+    cases, _ = cases_of(two)
+    found = compare_strategies(cases, two, ("random",), seeds=2, thinking_seconds=0.0)
+    assert found.by_task().shape == (1, 2, 5)
+    assert found.by_task()[0, 0] == pytest.approx(found.regrets[0, :2].mean(axis=(0, 1)))
+
+
+@pytest.mark.parametrize("name", ["nobody", "fixed-3e-4"])
+def test_what_cannot_be_replayed_is_one_error(name: str, cases: list[Case], runs: list[Run]) -> None:
+    with pytest.raises(ConfigurationError, match=name):
+        compare_strategies(cases[:1], runs, (name,))
+
+
+def test_the_page_needs_no_network_and_escapes_names(verdict: Verdict, tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "page.html"
+    write_page(verdict, path)
+    text = path.read_text(encoding="utf-8")
+    outside = text.split("<script")[0]
+    assert "http://" not in outside
+    assert "https://" not in outside
+    for sentence in notes(verdict):
+        assert sentence[:40].replace("'", "&#39;") in text
+    for name in STRATEGIES:
+        assert name in text
+    assert len(regret_rows(verdict)) == len(STRATEGIES)
+    family_of = dict.fromkeys(verdict.comparison.family_of, "<script>alert(1)</script>")
+    evil = Verdict(replace(verdict.comparison, family_of=family_of))
+    assert "<script>alert(1)" not in render(evil)
+
+
+def test_all_but_rivals_are_compared_by_default() -> None:
+    assert set(default_strategies()) >= {"random", "asha", "fixed-best", "portfolio", "nearest-task"}

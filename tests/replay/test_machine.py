@@ -1,0 +1,130 @@
+"""The simulated machine, on recorded runs whose seconds and losses are known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from replay.made_up import pipelines, task_runs
+from tunecast.records import Outcome
+from tunecast.replay.cases import Candidate, Case, cases_of
+from tunecast.replay.machine import replay
+from tunecast.search import History, Remaining, asha, fixed, random_search
+
+
+@pytest.fixture(scope="module")
+def case() -> Case:
+    return cases_of(task_runs("a"))[0][0]
+
+
+def completed(case: Case) -> list[Candidate]:
+    return [c for c in case.candidates if c.run.outcome is Outcome.COMPLETED]
+
+
+def test_training_one_candidate_takes_its_seconds_and_gives_its_test_loss(case: Case) -> None:
+    some = completed(case)[:5]
+    done = replay(case, some, fixed(3), 1e4)
+    assert done.used_seconds == pytest.approx(some[2].seconds)
+    assert done.steps == len(some[2].legs)
+    best = min(candidate.test_loss for candidate in some)
+    assert done.regret == pytest.approx((some[2].test_loss - best) / case.scale)
+    first, last = done.improvements
+    assert (first.seconds, first.regret) == (0.0, pytest.approx((case.start_loss - best) / case.scale))
+    assert last.seconds == pytest.approx(some[2].seconds)
+
+
+def test_exactly_the_budget_of_a_trial_suffices_and_less_does_not(case: Case) -> None:
+    some = completed(case)[:3]
+    assert len(replay(case, some, fixed(1), some[0].seconds).improvements) == 2
+    assert len(replay(case, some, fixed(1), 0.99 * some[0].seconds).improvements) == 1
+
+
+def test_the_clock_never_passes_the_budget(case: Case) -> None:
+    for budget in (5.0, 40.0, 200.0):
+        for strategy in (random_search(), asha()):
+            done = replay(case, case.candidates, strategy, budget, workers=1)
+            assert done.used_seconds <= budget + 1e-6
+            assert [i.seconds for i in done.improvements] == sorted(i.seconds for i in done.improvements)
+
+
+def test_a_strategy_sees_only_what_has_been_measured(case: Case) -> None:
+    seen: list[History] = []
+
+    def watching(history: History, remaining: Remaining) -> int | None:
+        seen.append(history)
+        return random_search()(history, remaining)
+
+    replay(case, case.candidates, watching, 60.0)
+    first, later = seen[0].trials, seen[4].trials
+    assert not first[0].is_open  # the expert's place, which is for reference alone
+    assert all(not trial.curve and trial.expected_seconds for trial in first[1:])
+    assert [trial.next_share for trial in first[1:]] == [c.legs[0].share for c in case.candidates]
+    measured = [trial for trial in later if trial.curve]
+    assert measured
+    recorded = {candidate.pipeline.id: candidate.run.curve for candidate in case.candidates}
+    assert all(recorded[t.pipeline.id][: len(t.curve)] == t.curve for t in measured)
+
+
+def test_expected_seconds_start_from_the_experts_rate_and_are_learned_from_steps(case: Case) -> None:
+    expected: list[list[float | None]] = []
+
+    def watching(history: History, remaining: Remaining) -> int | None:
+        expected.append([trial.expected_seconds for trial in history.trials[1:]])
+        return fixed(1)(history, remaining)
+
+    expert, *others = completed(case)
+    replay(case, [expert, *others[:4]], watching, 60.0)
+    assert expected[0][0] == pytest.approx(expert.legs[0].training_seconds)
+    assert expected[1][0] == pytest.approx(expert.legs[1].seconds)  # evaluation is known by now
+
+
+def test_failed_trials_cost_what_they_cost(case: Case) -> None:
+    failed = [c for c in case.candidates if c.run.outcome is Outcome.DIVERGED][:2]
+    some = [*failed, completed(case)[0]]
+    done = replay(case, some, random_search(), 1e4)
+    assert done.used_seconds == pytest.approx(sum(candidate.seconds for candidate in some))
+    assert len(done.improvements) == 2
+
+
+def test_workers_run_side_by_side(case: Case) -> None:
+    some = completed(case)[:4]
+    alone, together = (replay(case, some, random_search(), 1e4, workers=count) for count in (1, 4))
+    assert alone.used_seconds == pytest.approx(sum(c.seconds for c in some))
+    assert together.used_seconds == pytest.approx(max(c.seconds for c in some))
+    assert together.regret == alone.regret == 0.0 or together.regret == pytest.approx(alone.regret)
+
+
+def test_thinking_and_switching_are_explicit_terms(case: Case) -> None:
+    some = completed(case)[:3]
+    plain = replay(case, some, random_search(), 1e4)
+    thinking = replay(case, some, random_search(), 1e4, thinking_seconds=2.0)
+    # The last answer, that nothing is left, comes after the last step.
+    assert thinking.used_seconds >= plain.used_seconds + 2.0 * (plain.asks - 1)
+    switching = replay(case, some, random_search(), 1e4, switch_seconds=3.0)
+    assert switching.used_seconds == pytest.approx(plain.used_seconds + 3 * 3.0)
+    assert plain.thinking_seconds > 0
+
+
+def test_the_leader_is_brought_to_its_end(case: Case) -> None:
+    some = completed(case)[:6]
+
+    def one_step_each(history: History, remaining: Remaining) -> int | None:
+        return next((i for i, t in enumerate(history.trials) if t.is_open and not t.is_started), None)
+
+    done = replay(case, some, one_step_each, 80.0)
+    assert len(done.improvements) == 2
+
+
+def test_no_other_code_than_a_sessions_strategies_is_run_and_a_wrong_choice_is_an_error(case: Case) -> None:
+    with pytest.raises(RuntimeError, match="cannot be advanced"):
+        replay(case, case.candidates, lambda history, remaining: 0, 10.0)
+
+
+def test_a_base_model_that_nothing_beats_stays(case: Case) -> None:
+    zero = replace(case.zero_shot, validation=None)
+    point = zero.curve[0]
+    lower = replace(point, validation=replace(point.validation, loss=0.01))
+    unbeaten = replace(case, zero_shot=replace(zero, curve=(lower,)))
+    done = replay(unbeaten, case.candidates[: len(pipelines()) // 2], random_search(), 500.0)
+    assert len(done.improvements) == 1

@@ -1,0 +1,120 @@
+"""The algorithms of other libraries; skipped where these are not installed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from replay.made_up import pipelines, task_runs
+from tunecast.errors import ConfigurationError
+from tunecast.records import Outcome, Pipeline
+from tunecast.replay.cases import Candidate, Case, cases_of
+from tunecast.replay.comparing import compare_strategies
+from tunecast.replay.machine import replay
+from tunecast.replay.rivals import RIVALS, Rival, get_rival
+from tunecast.replay.rivals.space import CandidateSpace
+from tunecast.replay.verdicts import Verdict
+from tunecast.replay.wording import rival_rows
+from tunecast.search import random_search
+
+PACKAGES = {"optuna-tpe": "optuna", "dehb-package": "dehb"}
+rivals = pytest.mark.parametrize("name", RIVALS)
+BUDGET = 30.0
+
+
+def rival(name: str, choices: Sequence[Pipeline], seed: int = 0) -> Rival:
+    pytest.importorskip(PACKAGES[name.removesuffix("-index")])
+    return get_rival(name, choices, seed)
+
+
+@pytest.fixture(scope="module")
+def valley() -> Case:
+    """Two hundred pipelines of one method over three decades of learning rates, the best in the middle."""
+    rates = np.geomspace(3e-4, 7e-2, 200)
+    choices = [
+        Pipeline("lora", {"learning_rate": float(f"{r:.6g}"), "per_device_train_batch_size": 4, "lora_r": 8})
+        for r in rates
+    ]
+    return cases_of(task_runs("valley", choices=choices, noise=0.0))[0][0]
+
+
+@rivals
+def test_beats_random_on_a_table_whose_best_is_in_the_middle(name: str, valley: Case) -> None:
+    theirs, ours = [], []
+    for seed in range(4):
+        order = np.random.default_rng(seed).permutation(len(valley.candidates))
+        shuffled = [valley.candidates[index] for index in order]
+        # By index there is something to learn only where neighbours are alike.
+        given: Sequence[Candidate] = valley.candidates if name.endswith("index") else shuffled
+        strategy = rival(name, [candidate.pipeline for candidate in given], seed)
+        seconds = BUDGET * valley.expert_seconds
+        theirs.append(replay(valley, given, strategy, seconds).regret)
+        ours.append(replay(valley, shuffled, random_search(), seconds).regret)
+        assert strategy.asked >= 5
+    assert np.mean(theirs) < np.mean(ours)
+
+
+@rivals
+def test_only_open_trials_are_chosen_and_all_kinds_of_ends_are_told(name: str) -> None:
+    case = cases_of(task_runs("a"))[0][0]
+    assert any(candidate.run.outcome is Outcome.DIVERGED for candidate in case.candidates)
+    strategy = rival(name, [candidate.pipeline for candidate in case.candidates])
+    done = replay(case, case.candidates, strategy, 1e4)
+    assert done.regret < 0.05
+    assert strategy.version.split()[0] == PACKAGES[name.removesuffix("-index")]
+
+
+@rivals
+def test_the_same_seed_repeats_itself_and_workers_are_no_hindrance(name: str) -> None:
+    case = cases_of(task_runs("a"))[0][0]
+    choices = [candidate.pipeline for candidate in case.candidates]
+    for workers in (1, 3):
+        one, other = (
+            replay(case, case.candidates, rival(name, choices), 60.0, workers=workers) for _ in range(2)
+        )
+        assert one.improvements == other.improvements
+
+
+def test_what_they_proposed_and_got_is_counted() -> None:
+    pytest.importorskip("optuna")
+    runs = [*task_runs("a"), *task_runs("b")]
+    cases, _ = cases_of(runs)
+    names = ("random", "optuna-tpe", "optuna-tpe-index")
+    verdict = Verdict(compare_strategies(cases, runs, names, seeds=1, budgets=(4.0,), thinking_seconds=0.0))
+    free, index = rival_rows(verdict)
+    assert free[1].startswith("optuna ")
+    assert int(free[2]) > 0
+    assert 0 < float(free[3]) < 1
+    assert index[3] == "by index"
+    figures = verdict.as_json()["strategies"]
+    assert figures["optuna-tpe"]["library_asks"] == int(free[2])
+    assert "version" not in figures["random"]
+
+
+def test_a_missing_library_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    monkeypatch.delitem(sys.modules, "tunecast.replay.rivals.optuna_tpe", raising=False)
+    with pytest.raises(ConfigurationError, match=r"(?s)needs the package.*tunecast\[rivals\]"):
+        get_rival("optuna-tpe", pipelines(10), 0)
+
+
+def test_the_space_is_what_the_candidates_span() -> None:
+    space = CandidateSpace(pipelines(48))
+    assert space.methods == ("full", "ia3", "lora")
+    axes = {axis.name: axis for axis in space.axes["full"]}
+    assert set(axes) == {"learning_rate", "per_device_train_batch_size"}
+    assert axes["learning_rate"].log
+    assert axes["per_device_train_batch_size"].choices == (4, 8, 16)
+    assert axes["learning_rate"].at(0.5) == pytest.approx(
+        (axes["learning_rate"].low * axes["learning_rate"].high) ** 0.5
+    )
+    lowest = space.from_vector([0.0] * space.dimensions)
+    assert lowest.method == "full"
+    assert lowest["optim"] == "adamw"
+    assert lowest["learning_rate"] == axes["learning_rate"].low
+    lora = {axis.name: axis for axis in space.axes["lora"]}
+    assert None in lora["weight_decay"].choices  # which only the expert has
+    assert space.pipeline("lora", {"lora_r": 8, "lora_alpha": None}).hyperparameters.keys() >= {"lora_r"}

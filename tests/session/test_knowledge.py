@@ -1,0 +1,73 @@
+"""What a session knows of other tasks, and a real one that rests on it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import sessions
+from replay.made_up import task_runs
+from tunecast.errors import ConfigurationError
+from tunecast.progress import Silent
+from tunecast.session import knowledge
+from tunecast.session.knowledge import runs_known
+from tunecast.store import Store
+
+
+@pytest.fixture(autouse=True)
+def nothing_shipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(knowledge, "shipped", lambda: None)
+
+
+def test_runs_of_the_store_without_the_sessions_own() -> None:
+    runs = task_runs("a")
+    with Store.open(":memory:") as store:
+        store.put_all([*runs, replace(runs[1], id="own", session="mine")])
+        known = runs_known("portfolio", store, "mine", Silent())
+        assert {run.id for run in known} == {run.id for run in runs}
+        assert runs_known("asha", store, "mine", Silent()) == ()
+
+
+def test_what_is_shipped_is_known_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "shipped.sqlite"
+    with Store.open(path) as shipped:
+        shipped.put_all(task_runs("a"))
+    monkeypatch.setattr(knowledge, "shipped", lambda: path)
+    monkeypatch.setattr(knowledge, "open_for_reading", lambda: Store.open(path))
+    with Store.open(":memory:") as store:
+        store.put_all(task_runs("b"))
+        known = runs_known("nearest-task", store, "mine", Silent())
+    assert {run.task.dataset for run in known} == {"a", "b"}
+
+
+def test_too_few_runs_are_one_error_before_anything_is_spent() -> None:
+    with Store.open(":memory:") as store:
+        store.put_all(task_runs("a")[:3])
+        with pytest.raises(ConfigurationError, match=r"(?s)too few.*tunecast collect"):
+            runs_known("portfolio", store, "mine", Silent())
+
+
+@pytest.mark.parametrize("strategy", ["portfolio"])
+def test_a_session_tries_what_was_best_elsewhere(
+    strategy: str, tiny_llama: Path, toy_data: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "known.sqlite"
+    # Elsewhere nothing came near the best full finetunings.
+    elsewhere = [
+        replace(run, validation=replace(run.validation, loss=0.5 * run.validation.loss))
+        if run.pipeline.method == "full" and run.validation
+        else run
+        for run in task_runs("elsewhere")
+    ]
+    with Store.open(path) as store:
+        store.put_all(elsewhere)
+    flags = ("--budget", "3-trials", "--epochs", "1", "--strategy", strategy, "--store", str(path))
+    where = ("--model", str(tiny_llama), "--data", str(toy_data), "--output-dir", str(tmp_path / "out"))
+    done = sessions.run_command("tune", *where, *flags, "--no-forecast", *sessions.FLAGS, "--json")
+    assert done.returncode == 0, done.stderr[-2000:]
+    with Store.open(path) as store:
+        tried = [run for run in store.runs(task=toy_data.stem) if run.is_candidate]
+    methods = [run.pipeline.method for run in sorted(tried, key=lambda run: run.created_at)]
+    assert methods == ["lora", "full", "full"]
