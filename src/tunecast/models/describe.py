@@ -12,7 +12,7 @@ from tunecast.errors import ModelError
 from tunecast.models.load import ResolvedModel, load_config
 from tunecast.records import Architecture, ModelFacts
 
-__all__ = ["describe", "describe_config"]
+__all__ = ["describe", "describe_config", "with_folder"]
 
 
 def describe(model: ResolvedModel, *, trust_remote_code: bool = False) -> ModelFacts:
@@ -23,9 +23,11 @@ def describe(model: ResolvedModel, *, trust_remote_code: bool = False) -> ModelF
     """
     config = load_config(model, trust_remote_code=trust_remote_code)
     facts = describe_config(config, model.name)
-    if not model.is_local:
-        return facts
-    folder = Path(model.location)
+    return with_folder(facts, Path(model.location)) if model.is_local else facts
+
+
+def with_folder(facts: ModelFacts, folder: Path) -> ModelFacts:
+    """The facts with what only a model's folder tells: weights, chat template, tokens of pretraining."""
     return replace(
         facts,
         weights_hash=_weights_hash(folder),
