@@ -5,24 +5,26 @@ from __future__ import annotations
 import errno
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunecast.errors import ConfigurationError, OutputError
 from tunecast.progress import Progress, Silent
-from tunecast.records import Evaluation, Pipeline, SessionRecord, stable_hash
+from tunecast.records import Evaluation, Machine, Pipeline, SessionRecord, stable_hash
 from tunecast.session.budget import Budget
 from tunecast.session.folder import STORE_FILE, OutputFolder, disk_error
 from tunecast.session.settings import SessionSettings
 from tunecast.session.trace import start_trace
 
 if TYPE_CHECKING:
+    from tunecast.advice.answer import Prospect, Recommendation
+    from tunecast.advice.situation import Question
     from tunecast.session.feasible import Feasible
     from tunecast.session.prepare import PreparedTask
 
-__all__ = ["evaluate", "resolve", "train", "tune"]
+__all__ = ["evaluate", "predict", "recommend", "resolve", "train", "tune"]
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 FLAGS = {"fixed": "fix", "ranges": "range", "forecast": "no-forecast"}
@@ -117,6 +119,59 @@ def evaluate(
 
     _check_objective(settings.objective)
     return score(settings, adapter, split, progress or Silent())
+
+
+def recommend(question: Question, *, measure: str = "", progress: Progress | None = None) -> Recommendation:
+    """Say which pipelines to run before any is: quality, hours, bytes, money, and why.
+
+    Args:
+        question: Model, data, machine, and what the user wants of them.
+        measure: Time to measure the zero-shot loss for, such as ``30s``; empty predicts it.
+        progress: Told how far a measurement is.
+
+    Raises:
+        UserError: Whatever the user can mend, with what to do next.
+    """
+    from tunecast.advice.advise import advise, default_prior
+    from tunecast.advice.situation import look
+
+    situation = look(question)
+    measured = None
+    if measure:
+        from tunecast.advice.measuring import measure_zero_shot
+
+        measured = measure_zero_shot(question, situation, measure, progress or Silent())
+    return advise(question, situation, default_prior(), measured)
+
+
+def predict(
+    model: str, data: str, pipelines: Sequence[Pipeline], machine: Machine | str | None = None
+) -> list[Prospect]:
+    """Score pipelines that the caller brings: predicted loss, hours and bytes; nothing is run.
+
+    Args:
+        model: Hub id, folder (``config.json`` is enough), GGUF file or ``smollm2``.
+        data: File, folder, hub id or ``stdlib``.
+        pipelines: What to score; hyperparameters that are missing count as their defaults.
+        machine: A measured machine, the name of an accelerator, or None for this machine.
+
+    Returns:
+        One prospect for each pipeline, in their order; ``fits`` says whether memory holds it.
+
+    Raises:
+        UserError: Whatever the user can mend, with what to do next.
+    """
+    from tunecast.advice.advise import Advisor, Horizon, default_prior
+    from tunecast.advice.situation import Question, look
+    from tunecast.methods import get_method
+    from tunecast.models.here import Target
+
+    for pipeline in pipelines:
+        get_method(pipeline.method)
+    situation = look(Question(model, data, gpu=machine if isinstance(machine, str) else None))
+    if isinstance(machine, Machine):
+        situation = replace(situation, target=Target("the given machine", machine))
+    return Advisor(situation, default_prior(), Horizon()).prospects(pipelines)
 
 
 def resolve(settings: SessionSettings) -> dict[str, Any]:
