@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunecast.errors import ConfigurationError, OutputError
+from tunecast.errors import ConfigurationError, OutputError, UserError
 from tunecast.progress import Progress, Silent
 from tunecast.records import Evaluation, Machine, Pipeline, SessionRecord, stable_hash
 from tunecast.session.budget import Budget
@@ -174,8 +174,12 @@ def predict(
     return Advisor(situation, default_prior(), Horizon()).prospects(pipelines)
 
 
-def resolve(settings: SessionSettings) -> dict[str, Any]:
+def resolve(settings: SessionSettings, *, progress: Progress | None = None) -> dict[str, Any]:
     """The configuration that :func:`tune` would run, with everything automatic decided; nothing is trained.
+
+    Args:
+        settings: The configuration.
+        progress: Told what is predicted, as on the first screen of a session.
 
     Raises:
         UserError: As :func:`tune`.
@@ -194,6 +198,8 @@ def resolve(settings: SessionSettings) -> dict[str, Any]:
     limit = limit_bytes(settings, bench.device)
     feasible = _feasible(settings, prepared, limit, Silent())
     space = pipeline_space(bench.facts, settings.restrictions, seed=settings.seed)
+    predicted = _predicted(settings, prepared, limit)
+    _show(predicted, progress or Silent())
     return {
         "configuration": settings.as_json(),
         "model": {
@@ -212,6 +218,7 @@ def resolve(settings: SessionSettings) -> dict[str, Any]:
         "candidates": {"left": len(feasible.pipelines) - (not feasible.expert_fits)}
         | {"left_out": feasible.left_out, "expert_fits": feasible.expert_fits, "worker_bytes": limit},
         "space": [str(parameter) for parameter in space.values()],
+        "prediction": _as_plain(predicted),
         "warnings": [*prepared.warnings, *feasible.warnings],
     }
 
@@ -248,8 +255,11 @@ def _tune_in(
             "Restore the data, or choose another --output-dir.",
         )
     # A session that goes on with other memory keeps its candidates.
+    is_new = "worker_bytes" not in state
     state.setdefault("worker_bytes", limit_bytes(settings, prepared.bench.device))
     feasible = _feasible(settings, prepared, state["worker_bytes"], progress)
+    if is_new:
+        _show(_predicted(settings, prepared, state["worker_bytes"]), progress)
     prepared = replace(prepared, warnings=(*prepared.warnings, *feasible.warnings))
     with (
         Store.open(settings.store or folder.path / STORE_FILE) as store,
@@ -286,6 +296,40 @@ def _feasible(
     for warning in feasible.warnings:
         progress.log(f"Note: {warning}")
     return feasible
+
+
+def _predicted(
+    settings: SessionSettings, prepared: PreparedTask, worker_bytes: int
+) -> Recommendation | UserError:
+    """What :func:`recommend` says of a session's task, or why it cannot say: no reason not to begin."""
+    from tunecast.advice.advise import advise, default_prior
+    from tunecast.advice.session import question_of, situation_of
+
+    try:
+        situation = situation_of(settings, prepared, worker_bytes)
+        return advise(question_of(settings), situation, default_prior())
+    except UserError as error:
+        return error
+
+
+def _as_plain(predicted: Recommendation | UserError) -> dict[str, Any]:
+    return {"warnings": [predicted.what]} if isinstance(predicted, UserError) else predicted.as_json()
+
+
+def _show(predicted: Recommendation | UserError, progress: Progress) -> None:
+    """The first screen: what is expected before anything runs."""
+    from tunecast.advice.reasons import worth_text
+    from tunecast.report.wording import prospect_line
+
+    if isinstance(predicted, UserError):
+        progress.log(f"Nothing is predicted: {predicted.what}")
+        return
+    zero_shot = predicted.zero_shot_loss
+    ends = f"{zero_shot.low:.2f} to {zero_shot.high:.2f}"
+    progress.log(f"Predicted before anything runs (untouched model: loss {zero_shot.value:.2f}, {ends}):")
+    for prospect in predicted.recommendations:
+        progress.log(f"  {prospect_line(prospect)}")
+    progress.log(worth_text(predicted.worth_it))
 
 
 def _new_state(settings: SessionSettings, dataset_fingerprint: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 
 from tunecast.advice.rules import RULE_ALPHA, rule_rate
@@ -46,7 +47,7 @@ def grid(model: ModelFacts, device: str, restrictions: Restrictions) -> list[Pip
     if restrictions.fixed:
         from tunecast.methods import pipeline_space
 
-        # It refuses names that no method has. Where there is no CUDA it knows no QLoRA; that has LoRA's names.
+        # It refuses names that no method has. Without CUDA it knows no QLoRA, whose names are LoRA's.
         known = tuple(dict.fromkeys("lora" if name == "qlora" else name for name in names))
         pipeline_space(model, Restrictions(known, restrictions.fixed))
     found: dict[str, Pipeline] = {}
@@ -54,7 +55,8 @@ def grid(model: ModelFacts, device: str, restrictions: Restrictions) -> list[Pip
         for values in _values(name, model):
             pipeline = _restricted(Pipeline(name, values), model, restrictions)
             if "learning_rate" not in pipeline.hyperparameters:
-                rate = float(f"{rule_rate(model, pipeline):.2g}")
+                low, high = restrictions.ranges.get("learning_rate", (0.0, math.inf))
+                rate = min(max(float(f"{rule_rate(model, pipeline):.2g}"), low), high)
                 pipeline = Pipeline(name, {"learning_rate": rate, **pipeline.hyperparameters})
             found.setdefault(pipeline.id, pipeline)
     return list(found.values())

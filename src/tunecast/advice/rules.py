@@ -31,7 +31,8 @@ def rule_rate(model: ModelFacts, pipeline: Pipeline) -> float:
     LoRA's update is ``alpha / r * B A``: with alpha fixed at 32 the best rate hardly depends on the rank (the
     public tinker-cookbook sweep), so that rate times alpha stays, and rsLoRA's ``alpha / sqrt(r)`` counts as
     an alpha ``sqrt(r)`` times as large. The rate follows the width
-    (:func:`tunecast.methods.rates.adapter_rate`) down to 3e-4, the square root of the batch within a factor of 2, and the optimiser.
+    (:func:`tunecast.methods.rates.adapter_rate`) down to 3e-4, the square root of the batch within a factor
+    of 2, and the optimiser.
 
     Args:
         model: Facts of the base model.

@@ -37,6 +37,7 @@ class Question:
         top: Number of pipelines to recommend.
         methods: Allowed methods, all when empty.
         fixed: Hyperparameters that the user fixed.
+        ranges: Ranges that the user narrowed; only that of the learning rate is looked at.
         epochs: Passes over the training examples.
         max_length: Longest sequence in tokens; None derives it from the data.
         seed: Seed of the split.
@@ -54,6 +55,7 @@ class Question:
     top: int = 5
     methods: tuple[str, ...] = ()
     fixed: Mapping[str, Scalar] = field(default_factory=dict)
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     epochs: float = 3.0
     max_length: int | None = None
     seed: int = 0
@@ -72,7 +74,7 @@ class Question:
     @property
     def restrictions(self) -> Restrictions:
         """What the user fixed or narrowed of the space."""
-        return Restrictions(self.methods, self.fixed)
+        return Restrictions(self.methods, self.fixed, self.ranges)
 
 
 @dataclass(frozen=True)

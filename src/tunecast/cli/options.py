@@ -5,6 +5,8 @@ An option that is not given is None, so that a default stands in one place: the 
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,6 +28,7 @@ __all__ = [
     "TrustRemoteCode",
     "UniqueExamples",
     "fixed_values",
+    "keep_numpy_single_threaded",
     "number",
     "settings_from",
     "yaml_problem",
@@ -74,6 +77,13 @@ def settings_from(values: Mapping[str, Any]) -> SessionSettings:
     except ValidationError as error:
         wrong = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
         raise ConfigurationError(f"The configuration is wrong: {'; '.join(wrong)}.") from None
+
+
+def keep_numpy_single_threaded() -> None:
+    """Give numpy's products one thread, before it is imported: the matrices of predictions are small, and on
+    a busy machine several threads wait for each other for seconds."""
+    if "numpy" not in sys.modules:
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def fixed_values(texts: Sequence[str]) -> dict[str, Any]:

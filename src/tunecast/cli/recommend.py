@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,9 +11,9 @@ import typer
 from tunecast.cli import options
 
 if TYPE_CHECKING:
-    from tunecast.advice.answer import Prospect, Recommendation
+    from tunecast.advice.answer import Recommendation
 
-__all__ = ["command", "prospect_lines"]
+__all__ = ["command"]
 
 
 def command(
@@ -55,9 +53,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
 ) -> None:
     """Predict quality, hours, memory and money of finetunings, and say which to run."""
-    if "numpy" not in sys.modules:
-        # The matrices here are small: on a busy machine several threads wait for each other for seconds.
-        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    options.keep_numpy_single_threaded()
     from tunecast.advice.situation import Question
     from tunecast.api import recommend
 
@@ -100,6 +96,7 @@ def _print(found: Recommendation) -> None:
     from rich.text import Text
 
     from tunecast.advice.reasons import worth_text
+    from tunecast.report.wording import prospect_cells
 
     console = Console()
     zero_shot = found.zero_shot_loss
@@ -117,7 +114,7 @@ def _print(found: Recommendation) -> None:
         table.add_column(column, justify="right")
     table.add_column("pipeline")
     for prospect in found.recommendations:
-        table.add_row(*_row(prospect))
+        table.add_row(*prospect_cells(prospect))
     console.print(table)
     best = found.recommendations[0]
     lines = ["Why the first:", *(f"  {reason}" for reason in best.reasons), "Change it in tunecast tune by:"]
@@ -128,34 +125,3 @@ def _print(found: Recommendation) -> None:
     lines += [f"Note: {warning}" for warning in found.warnings]
     for line in lines:
         console.print(line, markup=False, soft_wrap=True, highlight=False)
-
-
-def prospect_lines(prospects: tuple[Prospect, ...]) -> list[str]:
-    """Predictions as plain lines, for the first screen of a session."""
-    return [
-        ", ".join((f"{row[0]} gain", f"loss {row[1]} ({row[2]})", *row[3:])) for row in map(_row, prospects)
-    ]
-
-
-def _row(prospect: Prospect) -> list[str]:
-    from tunecast.report.numbers import duration
-
-    money = [] if prospect.money is None else [f"{prospect.money:.2f}"]
-    return [
-        f"{prospect.relative_gain:+.0%}",
-        f"{prospect.predicted_loss:.2f}",
-        f"{prospect.low:.2f} to {prospect.high:.2f}",
-        duration(prospect.seconds),
-        f"{prospect.memory_gb:.1f}",
-        *money,
-        _pipeline(prospect),
-    ]
-
-
-def _pipeline(prospect: Prospect) -> str:
-    from tunecast.report.numbers import rate
-
-    values = prospect.pipeline.hyperparameters
-    text = f"{prospect.pipeline.method}, rate {rate(prospect.pipeline.number('learning_rate'))}"
-    text += f", batch {values.get('per_device_train_batch_size', '?')}"
-    return text + (f", r={values['lora_r']}, alpha={values['lora_alpha']}" if "lora_r" in values else "")

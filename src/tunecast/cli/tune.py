@@ -74,11 +74,15 @@ def command(
     flags = {name: value for name, value in locals().items() if value is not None}
     for name in ("config", "resume", "dry_run", "as_json"):
         flags.pop(name, None)
+    options.keep_numpy_single_threaded()
     settings = _settings(_merged(flags, config), resume)
     if dry_run:
         from tunecast.api import resolve
+        from tunecast.cli.progress import RichProgress
 
-        typer.echo(json.dumps(resolve(settings), indent=2, ensure_ascii=False))
+        with RichProgress() as progress:
+            resolved = resolve(settings, progress=progress)
+        typer.echo(json.dumps(resolved, indent=2, ensure_ascii=False))
         return
     from tunecast.api import tune
     from tunecast.cli.progress import RichProgress

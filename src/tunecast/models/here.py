@@ -22,7 +22,7 @@ from tunecast.models.load import NARROW_WIDTH
 from tunecast.models.main_memory import main_memory_bytes
 from tunecast.records import Machine
 
-__all__ = ["Target", "target_of", "this_machine"]
+__all__ = ["Target", "processor_target", "target_of", "this_machine"]
 
 MATRIX_WIDTH = 768
 COPY_BYTES = 1 << 25
@@ -78,6 +78,15 @@ def target_of(gpu: str | None, memory_gb: float | None) -> Target:
         return target
     limited = replace(target.machine, device_memory_bytes=round(memory_gb * 1e9))
     return replace(target, machine=limited, name=f"{target.name} with {memory_gb:g} GB")
+
+
+def processor_target(threads: int, memory_bytes: int) -> Target:
+    """This machine's processor for a worker of so many threads and bytes."""
+    machine = _processor()
+    share = min(1.0, threads / machine.cores)
+    rates = {dtype: share * rate for dtype, rate in machine.flops_per_second.items()}
+    machine = replace(machine, threads=threads, flops_per_second=rates, device_memory_bytes=memory_bytes)
+    return Target("this machine's CPU", machine)
 
 
 def this_machine() -> Target:
