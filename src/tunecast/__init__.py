@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tunecast.advice.situation import Question
-    from tunecast.api import evaluate, predict, recommend, train, tune
+    from tunecast.api import evaluate, export, predict, recommend, train, tune
     from tunecast.session.settings import SessionSettings
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "SessionSettings",
     "__version__",
     "evaluate",
+    "export",
     "predict",
     "recommend",
     "train",
@@ -31,6 +32,7 @@ _HOMES = {
     "Question": "tunecast.advice.situation",
     "SessionSettings": "tunecast.session.settings",
     "evaluate": "tunecast.api",
+    "export": "tunecast.api",
     "predict": "tunecast.api",
     "recommend": "tunecast.api",
     "train": "tunecast.api",

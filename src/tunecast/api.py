@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tunecast.session.feasible import Feasible
     from tunecast.session.prepare import PreparedTask
 
-__all__ = ["evaluate", "predict", "recommend", "resolve", "train", "tune"]
+__all__ = ["evaluate", "export", "predict", "recommend", "resolve", "train", "tune"]
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 FLAGS = {"fixed": "fix", "ranges": "range", "forecast": "no-forecast"}
@@ -172,6 +172,43 @@ def predict(
     if isinstance(machine, Machine):
         situation = replace(situation, target=Target("the given machine", machine))
     return Advisor(situation, default_prior(), Horizon()).prospects(pipelines)
+
+
+def export(
+    source: str,
+    to: str,
+    *,
+    model: str | None = None,
+    data: str | None = None,
+    output_dir: Path | None = None,
+    epochs: float | None = None,
+    max_length: int | None = None,
+) -> list[Path]:
+    """Hand a pipeline and its data over to another trainer.
+
+    Args:
+        source: The output folder of a session, or the JSON file of a pipeline.
+        to: ``trl``, ``axolotl`` or ``llamafactory``.
+        model: Base model; None takes the session's.
+        data: Data; None takes the session's.
+        output_dir: Where to; None makes ``export-TRAINER`` in the session's folder, else here.
+        epochs: Passes over the training examples; None takes the session's, else 3.
+        max_length: Longest sequence in tokens; None derives it as a session does.
+
+    Returns:
+        The files that were written, the one to start first.
+
+    Raises:
+        UserError: Whatever the user can mend, with what to do next.
+    """
+    from tunecast.handover import TRAINERS, prepare_work
+    from tunecast.handover import export as write
+
+    if to not in TRAINERS:
+        raise ConfigurationError(f"--to: there is no trainer {to!r}.", f"Use {', '.join(TRAINERS)}.")
+    work = prepare_work(source, model=model, data_source=data, epochs=epochs, max_length=max_length)
+    home = Path(source) if Path(source).is_dir() else Path()
+    return write(work, to, output_dir or home / f"export-{to}")
 
 
 def resolve(settings: SessionSettings, *, progress: Progress | None = None) -> dict[str, Any]:

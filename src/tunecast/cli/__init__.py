@@ -40,12 +40,13 @@ def _root(
 
 def _register() -> None:
     """Attach every command; a new command is one file and one line here."""
-    from tunecast.cli import collect, data, evaluate, memory, recommend, runs, scale, train, tune
+    from tunecast.cli import collect, data, evaluate, export, memory, recommend, runs, scale, train, tune
 
     app.command("tune")(tune.command)
     app.command("train")(train.command)
     app.command("evaluate")(evaluate.command)
     app.command("recommend")(recommend.command)
+    app.command("export")(export.command)
     app.command("collect")(collect.command)
     app.add_typer(data.app, name="data")
     app.add_typer(runs.app, name="runs")

@@ -12,7 +12,7 @@ from tunecast.errors import ModelError
 from tunecast.models.load import ResolvedModel, load_config
 from tunecast.records import Architecture, ModelFacts
 
-__all__ = ["describe", "describe_config", "with_folder"]
+__all__ = ["describe", "describe_config", "has_chat_template", "with_folder"]
 
 
 def describe(model: ResolvedModel, *, trust_remote_code: bool = False) -> ModelFacts:
@@ -31,7 +31,7 @@ def with_folder(facts: ModelFacts, folder: Path) -> ModelFacts:
     return replace(
         facts,
         weights_hash=_weights_hash(folder),
-        has_chat_template=_has_chat_template(folder),
+        has_chat_template=has_chat_template(folder),
         pretraining_tokens=_pretraining_tokens(folder),
     )
 
@@ -139,7 +139,8 @@ def _weights_hash(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _has_chat_template(folder: Path) -> bool:
+def has_chat_template(folder: Path) -> bool:
+    """Whether the tokenizer in a model's folder renders conversations."""
     if (folder / "chat_template.jinja").is_file():
         return True
     file = folder / "tokenizer_config.json"
