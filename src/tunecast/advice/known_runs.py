@@ -39,7 +39,8 @@ WEIGHTS: Mapping[str, tuple[float, float]] = {
     "ln_pretraining_tokens": (-0.03, 0.02),
     "ln_full_length_tokens": (-0.08, 0.04),
     "ln_unique_examples": (-0.05, 0.04),
-    "ln_rank": (-0.005, 0.01),
+    "ln_rank": (-0.005, 0.002),
+    "ln_rank_if_small": (0.0, 0.01),
     # With little data adapters, with much data full finetuning (ibid., section 4); prompts fall behind.
     "is_full": (0.0, 0.15),
     "is_full_ln_full_length_tokens": (-0.01, 0.02),
@@ -215,17 +216,19 @@ def features(model: ModelFacts, plan: Plan, unique_examples: int) -> list[float]
     pipeline = plan.pipeline
     method = pipeline.method
     surplus = max(-MOST_SURPLUS, min(MOST_SURPLUS, rate_surplus(model, pipeline)))
-    # Larger models make the choice of method matter less (Su et al., arXiv 2306.02320).
+    # Larger models make the choice of method matter less (Su et al., arXiv 2306.02320); and in which
+    # direction small ones stray from the rules says little of large ones (benchmarks/large_models_advice.py).
     apart = min(1.0, (APART_PARAMETERS / model.parameters) ** APART_POWER)
     is_full = apart * (method == "full")
     length = math.log(max(1, plan.full_length_tokens) / 1e4)
-    has_pairs = method in ("lora", "qlora")
+    rank = math.log(pipeline.number("lora_r", 16.0) / 16) if method in ("lora", "qlora") else 0.0
     return [
         1.0,
         *zero_shot_features(model)[1:],
         length,
         math.log(max(1, unique_examples) / 200),
-        math.log(pipeline.number("lora_r", 16.0) / 16) if has_pairs else 0.0,
+        rank,
+        apart * rank,
         is_full,
         is_full * length,
         apart * (method == "ia3"),
@@ -233,9 +236,9 @@ def features(model: ModelFacts, plan: Plan, unique_examples: int) -> list[float]
         apart * (method not in ("lora", "qlora", "full", "ia3", *PROMPTS)),
         float(pipeline.hyperparameters.get("optim", "adamw") not in ("adamw", "adamw_8bit")),
         math.log(pipeline.number("per_device_train_batch_size", 16.0) / 16),
-        surplus,
+        apart * surplus,
         surplus**2,
-        surplus * math.log(max(1, plan.total_steps) / 100),
+        apart * surplus * math.log(max(1, plan.total_steps) / 100),
     ]
 
 

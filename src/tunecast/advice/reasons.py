@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from tunecast.advice.answer import Prospect
-from tunecast.advice.rules import FULL_SHARE, LEAST_RATE, LIKE_FULL, OWN_RATES, RULE_ALPHA
+from tunecast.advice.rules import FULL_SHARE, LIKE_FULL, OWN_RATES, RULE_ALPHA, WIDE, WIDE_RATE
 from tunecast.advice.situation import Situation
 from tunecast.advice.view import Neighbour
 
@@ -58,17 +58,14 @@ def worth_text(probability: float) -> str:
 def _rate(prospect: Prospect, situation: Situation) -> str:
     pipeline = prospect.pipeline
     width = situation.facts.width
-    batch = int(pipeline.number("per_device_train_batch_size", 16))
+    usual = f"the {WIDE_RATE:g} of all wide models" if width >= WIDE else f"what suits width {width}"
     if pipeline.method in OWN_RATES:
         rule = "the middle of the range that the method's paper searched"
     elif pipeline.method in LIKE_FULL:
-        rule = f"{FULL_SHARE:g} of LoRA's for width {width}"
+        rule = f"{FULL_SHARE:g} of LoRA's, which is {usual}"
     else:
-        rule = (
-            f"LoRA's for width {width} (at least {LEAST_RATE:g}), at alpha {RULE_ALPHA:g} alike for all ranks"
-        )
-    rate = pipeline.number("learning_rate")
-    return f"Learning rate {rate:g}: {rule}, times the square root of batch {batch} over 16."
+        rule = f"{usual}, at alpha {RULE_ALPHA:g} alike for all ranks"
+    return f"Learning rate {pipeline.number('learning_rate'):g}: {rule}."
 
 
 def _length(prospect: Prospect, situation: Situation) -> str:
