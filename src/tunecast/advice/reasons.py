@@ -12,6 +12,8 @@ from tunecast.advice.view import Neighbour
 
 __all__ = ["overrides", "reasons", "worth_text"]
 
+CERTAIN = 0.995
+"""Probabilities from here on would be printed as 100%, which no prediction deserves."""
 FAR = 1.0
 """Distance at which a known task says little: datasets differ by about 1.3 on average."""
 
@@ -45,13 +47,14 @@ def overrides(prospect: Prospect, situation: Situation, epochs: float) -> Mappin
 
 def worth_text(probability: float) -> str:
     """Whether finetuning is worth it, in words."""
+    chance = f"with a probability of {probability:.0%}" if probability < CERTAIN else "almost certainly"
     if probability >= 0.95:
-        return f"Finetuning is very likely worth it: it beats the untouched model with {probability:.0%}."
+        return f"Finetuning is very likely worth it: it beats the untouched model {chance}."
     if probability >= 0.75:
-        return f"Finetuning is probably worth it: it beats the untouched model with {probability:.0%}."
+        return f"Finetuning is probably worth it: it beats the untouched model {chance}."
     return (
-        f"Finetuning may not be worth it: it beats the untouched model with only {probability:.0%}. "
-        "Measure the untouched model first."
+        f"Finetuning may not be worth it: it beats the untouched model {chance} only. Measure the untouched "
+        "model first."
     )
 
 
