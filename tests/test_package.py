@@ -9,7 +9,8 @@ import tunecast
 
 
 def test_public_names_are_exactly_these() -> None:
-    assert tunecast.__all__ == ["SessionSettings", "__version__", "evaluate", "train", "tune"]
+    own = ["Question", "SessionSettings", "__version__", "evaluate", "export", "predict", "recommend"]
+    assert [*own, "train", "tune"] == tunecast.__all__
     for name in tunecast.__all__:
         assert getattr(tunecast, name)
 

@@ -10,16 +10,31 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tunecast.api import evaluate, train, tune
+    from tunecast.advice.situation import Question
+    from tunecast.api import evaluate, export, predict, recommend, train, tune
     from tunecast.session.settings import SessionSettings
 
-__all__ = ["SessionSettings", "__version__", "evaluate", "train", "tune"]
+__all__ = [
+    "Question",
+    "SessionSettings",
+    "__version__",
+    "evaluate",
+    "export",
+    "predict",
+    "recommend",
+    "train",
+    "tune",
+]
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Question": "tunecast.advice.situation",
     "SessionSettings": "tunecast.session.settings",
     "evaluate": "tunecast.api",
+    "export": "tunecast.api",
+    "predict": "tunecast.api",
+    "recommend": "tunecast.api",
     "train": "tunecast.api",
     "tune": "tunecast.api",
 }

@@ -5,24 +5,26 @@ from __future__ import annotations
 import errno
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunecast.errors import ConfigurationError, OutputError
+from tunecast.errors import ConfigurationError, OutputError, UserError
 from tunecast.progress import Progress, Silent
-from tunecast.records import Evaluation, Pipeline, SessionRecord, stable_hash
+from tunecast.records import Evaluation, Machine, Pipeline, SessionRecord, stable_hash
 from tunecast.session.budget import Budget
 from tunecast.session.folder import STORE_FILE, OutputFolder, disk_error
 from tunecast.session.settings import SessionSettings
 from tunecast.session.trace import start_trace
 
 if TYPE_CHECKING:
+    from tunecast.advice.answer import Prospect, Recommendation
+    from tunecast.advice.situation import Question
     from tunecast.session.feasible import Feasible
     from tunecast.session.prepare import PreparedTask
 
-__all__ = ["evaluate", "resolve", "train", "tune"]
+__all__ = ["evaluate", "export", "predict", "recommend", "resolve", "train", "tune"]
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 FLAGS = {"fixed": "fix", "ranges": "range", "forecast": "no-forecast"}
@@ -119,8 +121,102 @@ def evaluate(
     return score(settings, adapter, split, progress or Silent())
 
 
-def resolve(settings: SessionSettings) -> dict[str, Any]:
+def recommend(question: Question, *, measure: str = "", progress: Progress | None = None) -> Recommendation:
+    """Say which pipelines to run before any is: quality, hours, bytes, money, and why.
+
+    Args:
+        question: Model, data, machine, and what the user wants of them.
+        measure: Time to measure the zero-shot loss for, such as ``30s``; empty predicts it.
+        progress: Told how far a measurement is.
+
+    Raises:
+        UserError: Whatever the user can mend, with what to do next.
+    """
+    from tunecast.advice.advise import advise, default_prior
+    from tunecast.advice.situation import look
+
+    situation = look(question)
+    measured = None
+    if measure:
+        from tunecast.advice.measuring import measure_zero_shot
+
+        measured = measure_zero_shot(question, situation, measure, progress or Silent())
+    return advise(question, situation, default_prior(), measured)
+
+
+def predict(
+    model: str, data: str, pipelines: Sequence[Pipeline], machine: Machine | str | None = None
+) -> list[Prospect]:
+    """Score pipelines that the caller brings: predicted loss, hours and bytes; nothing is run.
+
+    Args:
+        model: Hub id, folder (``config.json`` is enough), GGUF file or ``smollm2``.
+        data: File, folder, hub id or ``stdlib``.
+        pipelines: What to score; hyperparameters that are missing count as their defaults.
+        machine: A measured machine, the name of an accelerator, or None for this machine.
+
+    Returns:
+        One prospect for each pipeline, in their order; ``fits`` says whether memory holds it.
+
+    Raises:
+        UserError: Whatever the user can mend, with what to do next.
+    """
+    from tunecast.advice.advise import Advisor, Horizon, default_prior
+    from tunecast.advice.situation import Question, look
+    from tunecast.methods import get_method
+    from tunecast.models.here import Target
+
+    for pipeline in pipelines:
+        get_method(pipeline.method)
+    situation = look(Question(model, data, gpu=machine if isinstance(machine, str) else None))
+    if isinstance(machine, Machine):
+        situation = replace(situation, target=Target("the given machine", machine))
+    return Advisor(situation, default_prior(), Horizon()).prospects(pipelines)
+
+
+def export(
+    source: str,
+    to: str,
+    *,
+    model: str | None = None,
+    data: str | None = None,
+    output_dir: Path | None = None,
+    epochs: float | None = None,
+    max_length: int | None = None,
+) -> list[Path]:
+    """Hand a pipeline and its data over to another trainer.
+
+    Args:
+        source: The output folder of a session, or the JSON file of a pipeline.
+        to: ``trl``, ``axolotl`` or ``llamafactory``.
+        model: Base model; None takes the session's.
+        data: Data; None takes the session's.
+        output_dir: Where to; None makes ``export-TRAINER`` in the session's folder, else here.
+        epochs: Passes over the training examples; None takes the session's, else 3.
+        max_length: Longest sequence in tokens; None derives it as a session does.
+
+    Returns:
+        The files that were written, the one to start first.
+
+    Raises:
+        UserError: Whatever the user can mend, with what to do next.
+    """
+    from tunecast.handover import TRAINERS, prepare_work
+    from tunecast.handover import export as write
+
+    if to not in TRAINERS:
+        raise ConfigurationError(f"--to: there is no trainer {to!r}.", f"Use {', '.join(TRAINERS)}.")
+    work = prepare_work(source, model=model, data_source=data, epochs=epochs, max_length=max_length)
+    home = Path(source) if Path(source).is_dir() else Path()
+    return write(work, to, output_dir or home / f"export-{to}")
+
+
+def resolve(settings: SessionSettings, *, progress: Progress | None = None) -> dict[str, Any]:
     """The configuration that :func:`tune` would run, with everything automatic decided; nothing is trained.
+
+    Args:
+        settings: The configuration.
+        progress: Told what is predicted, as on the first screen of a session.
 
     Raises:
         UserError: As :func:`tune`.
@@ -139,6 +235,8 @@ def resolve(settings: SessionSettings) -> dict[str, Any]:
     limit = limit_bytes(settings, bench.device)
     feasible = _feasible(settings, prepared, limit, Silent())
     space = pipeline_space(bench.facts, settings.restrictions, seed=settings.seed)
+    predicted = _predicted(settings, prepared, limit)
+    _show(predicted, progress or Silent())
     return {
         "configuration": settings.as_json(),
         "model": {
@@ -157,6 +255,7 @@ def resolve(settings: SessionSettings) -> dict[str, Any]:
         "candidates": {"left": len(feasible.pipelines) - (not feasible.expert_fits)}
         | {"left_out": feasible.left_out, "expert_fits": feasible.expert_fits, "worker_bytes": limit},
         "space": [str(parameter) for parameter in space.values()],
+        "prediction": _as_plain(predicted),
         "warnings": [*prepared.warnings, *feasible.warnings],
     }
 
@@ -193,8 +292,11 @@ def _tune_in(
             "Restore the data, or choose another --output-dir.",
         )
     # A session that goes on with other memory keeps its candidates.
+    is_new = "worker_bytes" not in state
     state.setdefault("worker_bytes", limit_bytes(settings, prepared.bench.device))
     feasible = _feasible(settings, prepared, state["worker_bytes"], progress)
+    if is_new:
+        _show(_predicted(settings, prepared, state["worker_bytes"]), progress)
     prepared = replace(prepared, warnings=(*prepared.warnings, *feasible.warnings))
     with (
         Store.open(settings.store or folder.path / STORE_FILE) as store,
@@ -231,6 +333,40 @@ def _feasible(
     for warning in feasible.warnings:
         progress.log(f"Note: {warning}")
     return feasible
+
+
+def _predicted(
+    settings: SessionSettings, prepared: PreparedTask, worker_bytes: int
+) -> Recommendation | UserError:
+    """What :func:`recommend` says of a session's task, or why it cannot say: no reason not to begin."""
+    from tunecast.advice.advise import advise, default_prior
+    from tunecast.advice.session import question_of, situation_of
+
+    try:
+        situation = situation_of(settings, prepared, worker_bytes)
+        return advise(question_of(settings), situation, default_prior())
+    except UserError as error:
+        return error
+
+
+def _as_plain(predicted: Recommendation | UserError) -> dict[str, Any]:
+    return {"warnings": [predicted.what]} if isinstance(predicted, UserError) else predicted.as_json()
+
+
+def _show(predicted: Recommendation | UserError, progress: Progress) -> None:
+    """The first screen: what is expected before anything runs."""
+    from tunecast.advice.reasons import worth_text
+    from tunecast.report.wording import prospect_line
+
+    if isinstance(predicted, UserError):
+        progress.log(f"Nothing is predicted: {predicted.what}")
+        return
+    zero_shot = predicted.zero_shot_loss
+    ends = f"{zero_shot.low:.2f} to {zero_shot.high:.2f}"
+    progress.log(f"Predicted before anything runs (untouched model: loss {zero_shot.value:.2f}, {ends}):")
+    for prospect in predicted.recommendations:
+        progress.log(f"  {prospect_line(prospect)}")
+    progress.log(worth_text(predicted.worth_it))
 
 
 def _new_state(settings: SessionSettings, dataset_fingerprint: str) -> dict[str, Any]:

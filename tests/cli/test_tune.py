@@ -110,6 +110,9 @@ def test_dry_run_decides_everything_and_writes_nothing(
     assert (found["device"] in ("cpu", "cuda"), found["max_length"]) == (True, 64)
     assert found["expert"]["method"] == "lora"
     assert found["configuration"]["budget"] == "30m"
+    predicted = found["prediction"]["recommendations"]
+    assert len(predicted) == 3
+    assert all(one["low"] < one["predicted_loss"] < one["high"] for one in predicted)
     assert not (tmp_path / "out").exists()
 
 

@@ -223,6 +223,7 @@ def test_layers_that_are_not_built_count(adapter: Mapping[str, Any] | None, prec
         ({"target_modules": r".*\.[0-3]\.q_proj"}, True),
         ({"target_modules": ["q_proj"], "rank_pattern": {"layers.1.q_proj": 8}}, True),
         ({"target_modules": ["q_proj"], "exclude_modules": ["layers.2.q_proj"]}, True),
+        ({"adapter_layers": 4}, True),
     ],
 )
 def test_adapters_that_may_tell_layers_apart_are_known(fields: dict[str, Any], expected: bool) -> None:

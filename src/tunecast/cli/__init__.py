@@ -40,11 +40,25 @@ def _root(
 
 def _register() -> None:
     """Attach every command; a new command is one file and one line here."""
-    from tunecast.cli import collect, compare, data, evaluate, memory, runs, scale, train, tune
+    from tunecast.cli import (
+        collect,
+        compare,
+        data,
+        evaluate,
+        export,
+        memory,
+        recommend,
+        runs,
+        scale,
+        train,
+        tune,
+    )
 
     app.command("tune")(tune.command)
     app.command("train")(train.command)
     app.command("evaluate")(evaluate.command)
+    app.command("recommend")(recommend.command)
+    app.command("export")(export.command)
     app.command("collect")(collect.command)
     app.command("compare")(compare.command)
     app.add_typer(data.app, name="data")

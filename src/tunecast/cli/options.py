@@ -5,7 +5,9 @@ An option that is not given is None, so that a default stands in one place: the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import sys
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,7 +27,11 @@ __all__ = [
     "Store",
     "TrustRemoteCode",
     "UniqueExamples",
+    "fixed_values",
+    "keep_numpy_single_threaded",
+    "number",
     "settings_from",
+    "yaml_problem",
 ]
 
 MaxLength = Annotated[
@@ -71,3 +77,50 @@ def settings_from(values: Mapping[str, Any]) -> SessionSettings:
     except ValidationError as error:
         wrong = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
         raise ConfigurationError(f"The configuration is wrong: {'; '.join(wrong)}.") from None
+
+
+def keep_numpy_single_threaded() -> None:
+    """Give numpy's products one thread, before it is imported: the matrices of predictions are small, and on
+    a busy machine several threads wait for each other for seconds."""
+    if "numpy" not in sys.modules:
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+def fixed_values(texts: Sequence[str]) -> dict[str, Any]:
+    """What ``--fix lora_r=16``, given any number of times, fixes: values by name.
+
+    Raises:
+        ConfigurationError: One is not NAME=VALUE, or its value is none.
+    """
+    return dict(map(_fixed, texts))
+
+
+def _fixed(text: str) -> tuple[str, Any]:
+    """``lora_r=16`` as a name and a value of the type that it reads as."""
+    import yaml
+
+    name, separator, value = text.partition("=")
+    if not separator or not name or not value:
+        raise ConfigurationError(f"--fix {text!r} is not NAME=VALUE.", "Write it as --fix lora_r=16.")
+    try:
+        plain = number(value)
+        return name, yaml.safe_load(value) if plain is None else plain
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigurationError(
+            f"--fix {text!r}: this is not a value: {yaml_problem(error)}.", "Write it as --fix lora_r=16."
+        ) from None
+
+
+def yaml_problem(error: Exception) -> str:
+    """What is wrong with a piece of YAML, in one line."""
+    return str(getattr(error, "problem", None) or error).partition("\n")[0]
+
+
+def number(text: str) -> int | float | None:
+    """YAML takes 1e-3 for a string; Python does not."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return None

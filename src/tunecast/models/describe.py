@@ -12,7 +12,7 @@ from tunecast.errors import ModelError
 from tunecast.models.load import ResolvedModel, load_config
 from tunecast.records import Architecture, ModelFacts
 
-__all__ = ["describe", "describe_config"]
+__all__ = ["describe", "describe_config", "has_chat_template", "with_folder"]
 
 
 def describe(model: ResolvedModel, *, trust_remote_code: bool = False) -> ModelFacts:
@@ -23,13 +23,15 @@ def describe(model: ResolvedModel, *, trust_remote_code: bool = False) -> ModelF
     """
     config = load_config(model, trust_remote_code=trust_remote_code)
     facts = describe_config(config, model.name)
-    if not model.is_local:
-        return facts
-    folder = Path(model.location)
+    return with_folder(facts, Path(model.location)) if model.is_local else facts
+
+
+def with_folder(facts: ModelFacts, folder: Path) -> ModelFacts:
+    """The facts with what only a model's folder tells: weights, chat template, tokens of pretraining."""
     return replace(
         facts,
         weights_hash=_weights_hash(folder),
-        has_chat_template=_has_chat_template(folder),
+        has_chat_template=has_chat_template(folder),
         pretraining_tokens=_pretraining_tokens(folder),
     )
 
@@ -137,7 +139,8 @@ def _weights_hash(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _has_chat_template(folder: Path) -> bool:
+def has_chat_template(folder: Path) -> bool:
+    """Whether the tokenizer in a model's folder renders conversations."""
     if (folder / "chat_template.jinja").is_file():
         return True
     file = folder / "tokenizer_config.json"

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tunecast.records import Contender, Pipeline, Run, Scalar, Score, SessionRecord
 from tunecast.report.numbers import decimal, duration, finite, rate, with_interval
 from tunecast.search import GIVEN
+
+if TYPE_CHECKING:
+    from tunecast.advice.answer import Prospect
 
 __all__ = [
     "CONTENDER_NAMES",
@@ -15,6 +19,8 @@ __all__ = [
     "describe_pipeline",
     "find_contender",
     "learning_rate",
+    "prospect_cells",
+    "prospect_line",
     "value_text",
     "verdict",
 ]
@@ -161,3 +167,27 @@ class _Judge:
 
 def _signed(gap: float, above: str, below: str) -> str:
     return f"{decimal(abs(gap))} {above if gap > 0 else below}"
+
+
+def prospect_cells(prospect: Prospect) -> list[str]:
+    """A prediction as cells: gain, loss, interval, time, GB, money where there is a price, pipeline."""
+    values = prospect.pipeline.hyperparameters
+    pipeline = f"{prospect.pipeline.method}, rate {rate(prospect.pipeline.number('learning_rate'))}"
+    pipeline += f", batch {values.get('per_device_train_batch_size', '?')}"
+    if "lora_r" in values:
+        pipeline += f", r={values['lora_r']}, alpha={values.get('lora_alpha', '?')}"
+    return [
+        f"{prospect.relative_gain:+.0%}",
+        f"{prospect.predicted_loss:.2f}",
+        f"{prospect.low:.2f} to {prospect.high:.2f}",
+        duration(prospect.seconds),
+        f"{prospect.memory_gb:.1f}",
+        *([] if prospect.money is None else [f"{prospect.money:.2f}"]),
+        pipeline,
+    ]
+
+
+def prospect_line(prospect: Prospect) -> str:
+    """A prediction in one line."""
+    gain, loss, ends, time, gigabytes, *rest = prospect_cells(prospect)
+    return f"{gain} gain, loss {loss} ({ends}), {time}, {gigabytes} GB: {rest[-1]}"

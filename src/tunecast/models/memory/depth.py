@@ -60,7 +60,7 @@ def names_layers(adapter: Mapping[str, Any] | None) -> bool:
         adapter: A peft configuration as JSON; None for full finetuning.
     """
     for name, value in (adapter or {}).items():
-        if value and name.startswith("layer"):
+        if value and "layer" in name:
             return True
         places = json.dumps(value, default=list) if any(part in name for part in _OF_MODULES) else ""
         if _LAYER_NUMBER.search(places):

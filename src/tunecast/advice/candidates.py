@@ -1,0 +1,104 @@
+"""The pipelines that advice chooses from: a small grid at the learning rates of the rules."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+from tunecast.advice.rules import RULE_ALPHA, rule_rate
+from tunecast.errors import ConfigurationError
+from tunecast.methods import EXPERT, Restrictions, get_method
+from tunecast.records import ModelFacts, Pipeline, Scalar
+
+__all__ = ["ADVISED", "grid"]
+
+ADVISED = ("lora", "full", "ia3", "qlora")
+"""Methods that are advised unasked: those that were measured most. Others are, where ``--methods`` names
+them."""
+RANKS = (8, 16, 32, 64)
+BATCHES = (4, 8, 16, 32)
+SHARED = (
+    "optim",
+    "weight_decay",
+    "lr_scheduler_type",
+    "warmup_ratio",
+    "max_grad_norm",
+    "neftune_noise_alpha",
+)
+
+
+def grid(model: ModelFacts, device: str, restrictions: Restrictions) -> list[Pipeline]:
+    """Candidate pipelines, within what the user fixed or narrowed.
+
+    Args:
+        model: Facts of the base model; learning rates follow it.
+        device: ``cpu`` or ``cuda``, where they would run: four bits need the latter.
+        restrictions: Methods and hyperparameters that the user chose.
+
+    Raises:
+        ConfigurationError: A method or hyperparameter does not exist, a value is not one of its
+            hyperparameter, or nothing is left.
+    """
+    for name in restrictions.methods:
+        get_method(name)
+    names = [name for name in restrictions.methods or ADVISED if name != "qlora" or device == "cuda"]
+    if not names:
+        raise ConfigurationError("--methods: qlora needs CUDA.", "Name an accelerator with --gpu.")
+    if restrictions.fixed:
+        from tunecast.methods import pipeline_space
+
+        # It refuses names that no method has. Without CUDA it knows no QLoRA, whose names are LoRA's.
+        known = tuple(dict.fromkeys("lora" if name == "qlora" else name for name in names))
+        pipeline_space(model, Restrictions(known, restrictions.fixed))
+    found: dict[str, Pipeline] = {}
+    for name in names:
+        for values in _values(name, model):
+            pipeline = _restricted(Pipeline(name, values), model, restrictions)
+            if "learning_rate" not in pipeline.hyperparameters:
+                low, high = restrictions.ranges.get("learning_rate", (0.0, math.inf))
+                rate = min(max(float(f"{rule_rate(model, pipeline):.2g}"), low), high)
+                pipeline = Pipeline(name, {"learning_rate": rate, **pipeline.hyperparameters})
+            found.setdefault(pipeline.id, pipeline)
+    return list(found.values())
+
+
+def _values(name: str, model: ModelFacts) -> Iterator[dict[str, Scalar]]:
+    """Hyperparameters of a method's candidates, without the learning rate."""
+    if name not in ADVISED:
+        from tunecast.methods import expert_pipeline
+
+        default = expert_pipeline(model, Restrictions(methods=(name,)))
+        yield dict(default.hyperparameters)
+        return
+    shared = {key: EXPERT[key] for key in SHARED}
+    for batch in BATCHES:
+        common: dict[str, Scalar] = {**shared, "per_device_train_batch_size": batch}
+        if name not in ("lora", "qlora"):
+            yield common
+            continue
+        for rank in RANKS:
+            yield {
+                "lora_r": rank,
+                "lora_alpha": int(RULE_ALPHA),
+                "lora_dropout": 0.0,
+                "target_modules": "all-linear",
+                "use_rslora": False,
+                **({"use_dora": False, "init_lora_weights": "default"} if name == "lora" else {}),
+                **common,
+            }
+
+
+def _restricted(pipeline: Pipeline, model: ModelFacts, restrictions: Restrictions) -> Pipeline:
+    """The pipeline with what the user fixed, checked by the space of pipelines."""
+    if not restrictions.fixed:
+        return pipeline
+    method = "lora" if pipeline.method == "qlora" else pipeline.method
+    checked = _checked(method, model, restrictions.fixed)
+    return Pipeline(pipeline.method, {**pipeline.hyperparameters, **checked})
+
+
+def _checked(method: str, model: ModelFacts, fixed: Mapping[str, Scalar]) -> Mapping[str, Scalar]:
+    from tunecast.methods import expert_pipeline
+
+    expert = expert_pipeline(model, Restrictions(methods=(method,), fixed=fixed))
+    return {name: expert[name] for name in fixed if name in expert.hyperparameters}

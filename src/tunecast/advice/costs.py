@@ -1,0 +1,208 @@
+"""What a planned finetuning takes: bytes, seconds, and the batches that fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+from tunecast.advice.lengths import TokenLengths
+from tunecast.models.closed_form import (
+    Form,
+    Placed,
+    bytes_held,
+    ia3_parameters,
+    is_known,
+    lora_parameters,
+    step_seconds,
+)
+from tunecast.models.here import Target
+from tunecast.records import ModelFacts, Pipeline, Scalar
+
+if TYPE_CHECKING:
+    from tunecast.models.memory import MemoryRequest
+
+__all__ = ["Cost", "Costs"]
+
+EFFICIENCY = 0.8
+"""Share of the ideal seconds that is assumed where nothing was calibrated, as in
+:mod:`tunecast.models.seconds`."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one optimiser step of a pipeline takes.
+
+    Args:
+        step_seconds: Seconds of an optimiser step at the mean length.
+        bytes: Peak on the device at the longest example.
+        micro_batch: Examples of one forward pass: the largest half, quarter, ... of the batch that fits.
+        fits: Whether even one example at a time fits.
+        is_exact: Whether the arithmetic knows the method; else a LoRA stands for it.
+    """
+
+    step_seconds: float
+    bytes: int
+    micro_batch: int
+    fits: bool
+    is_exact: bool = True
+
+
+class Costs:
+    """Predicts what pipelines take on one model, dataset and machine.
+
+    Args:
+        model: Facts of the base model.
+        lengths: Lengths of the dataset's examples.
+        target: Where it would run.
+        config: Gives the transformers configuration; called only where formulas do not suffice.
+        efficiency: Share of the ideal seconds that the machine reaches.
+    """
+
+    def __init__(
+        self,
+        model: ModelFacts,
+        lengths: TokenLengths,
+        target: Target,
+        config: Callable[[], Any],
+        *,
+        efficiency: float = EFFICIENCY,
+    ) -> None:
+        self._model = model
+        self._lengths = lengths
+        self._target = target
+        self._load_config = config
+        self._efficiency = efficiency
+        self.dtype = target.dtype(model.width)
+
+    @cached_property
+    def _config(self) -> Any:
+        return self._load_config()
+
+    @property
+    def _limit(self) -> int:
+        return self._target.machine.device_memory_bytes
+
+    def of(self, pipeline: Pipeline) -> Cost:
+        """What a step of a pipeline takes.
+
+        Raises:
+            ModelError: The configuration's class has no text-generating model.
+            ConfigurationError: The adapter does not suit the model.
+        """
+        batch = int(pipeline.number("per_device_train_batch_size", 8))
+        form = self._form(pipeline)
+        if form is None or not is_known(self._model):
+            return self._by_dry_run(pipeline, batch)
+        micro = batch
+        held = self._bytes(form, micro, accumulates=False)
+        while held > self._limit and micro > 1:
+            micro = -(-micro // 2)
+            held = self._bytes(form, micro, accumulates=True)
+        lengths = self._lengths
+        seconds, _ = step_seconds(
+            self._model,
+            form,
+            self._target.machine,
+            batch=batch,
+            length=round(lengths.mean),
+            label_tokens=max(1, round(lengths.label_mean)),
+            micro_batch=micro,
+            efficiency=self._efficiency,
+        )
+        return Cost(seconds, held, micro, held <= self._limit)
+
+    def request(self, pipeline: Pipeline, micro_batch: int) -> MemoryRequest:
+        """What the memory arithmetic of :mod:`tunecast.models.memory` would be asked."""
+        from tunecast.methods.memory import adapter_of, is_predictable, optimizer_of
+        from tunecast.models.memory import MemoryRequest
+
+        stand_in = pipeline if is_predictable(pipeline) else _lora_like(pipeline)
+        adapter = adapter_of(stand_in, self._model)
+        four_bit = pipeline.method == "qlora"
+        plain: Literal["float32", "bfloat16"] = "float32" if self.dtype == "float32" else "bfloat16"
+        return MemoryRequest(
+            adapter=None if adapter is None else dict(adapter),
+            precision="4-bit" if four_bit else plain,
+            optimizer=optimizer_of(stand_in),
+            batch_size=micro_batch,
+            max_length=self._lengths.longest,
+            label_tokens=self._lengths.label_longest,
+            evaluates=True,
+            gradient_accumulation=micro_batch < pipeline.number("per_device_train_batch_size", 8),
+            device="cuda" if self._target.machine.device == "cuda" else "cpu",
+            device_memory_bytes=self._limit,
+        )
+
+    def _by_dry_run(self, pipeline: Pipeline, batch: int) -> Cost:
+        from dataclasses import replace
+
+        from tunecast.methods.memory import is_predictable
+        from tunecast.models.memory import estimate_memory
+        from tunecast.models.seconds import estimate_seconds
+
+        micro = batch
+        estimate = estimate_memory(self._config, self.request(pipeline, micro))
+        while not estimate.fits and micro > 1:
+            micro = -(-micro // 2)
+            estimate = estimate_memory(self._config, self.request(pipeline, micro))
+        request = self.request(pipeline, micro)
+        typical = replace(
+            request,
+            max_length=round(self._lengths.mean),
+            label_tokens=max(1, round(self._lengths.label_mean)),
+        )
+        step = estimate_seconds(self._config, typical, self._target.machine, efficiency=self._efficiency)
+        passes = -(-batch // micro)
+        seconds = passes * (step.step - step.optimizer_step) + step.optimizer_step
+        return Cost(seconds, estimate.total_bytes, micro, bool(estimate.fits), is_predictable(pipeline))
+
+    def _bytes(self, form: Form, micro: int, *, accumulates: bool) -> int:
+        return bytes_held(
+            self._model,
+            form,
+            batch=micro,
+            length=self._lengths.longest,
+            label_tokens=self._lengths.label_longest,
+            accumulates=accumulates,
+        )
+
+    def _form(self, pipeline: Pipeline) -> Form | None:
+        """The finetuning as the formulas see it; None for what they do not know."""
+        values = pipeline.hyperparameters
+        device = "cuda" if self._target.machine.device == "cuda" else "cpu"
+        optimizer = str(values.get("optim", "adamw"))
+        if pipeline.method == "full":
+            return Form("full", self._model.parameters, optimizer=optimizer, dtype=self.dtype, device=device)
+        if pipeline.method == "ia3":
+            trained = ia3_parameters(self._model)
+            return Form("ia3", trained, optimizer=optimizer, dtype=self.dtype, device=device)
+        placed = str(values.get("target_modules", "all-linear"))
+        known = pipeline.method in ("lora", "qlora") and placed in ("all-linear", "attention")
+        if not known or values.get("use_dora"):
+            return None
+        where: Placed = "attention" if placed == "attention" else "all-linear"
+        rank = int(pipeline.number("lora_r", 16))
+        return Form(
+            "lora",
+            lora_parameters(self._model, rank, where),
+            rank=rank,
+            dropout=pipeline.number("lora_dropout") > 0,
+            placed=where,
+            optimizer=optimizer,
+            dtype=self.dtype,
+            four_bit=pipeline.method == "qlora",
+            device=device,
+        )
+
+
+def _lora_like(pipeline: Pipeline) -> Pipeline:
+    """A LoRA in place of a method whose memory nobody can foretell."""
+    values: dict[str, Scalar] = {
+        "lora_r": 16,
+        "lora_alpha": 32,
+        "lora_dropout": 0.0,
+        "target_modules": "all-linear",
+    }
+    return Pipeline("lora", {**pipeline.hyperparameters, **values})

@@ -1,0 +1,166 @@
+"""How many tokens a dataset has under a model's tokenizer, counted on a sample without transformers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tunecast.data import Dataset, Example
+from tunecast.data.examples import prompt_text, trained_text
+from tunecast.errors import DataError
+
+__all__ = ["TokenLengths", "measure_lengths"]
+
+SAMPLE = 1000
+BYTES_PER_TOKEN = 4
+"""Where there is no tokenizer: what English text takes under current vocabularies."""
+LONGEST_BY_DEFAULT = 1024
+TURN_TOKENS = 4
+"""Tokens of a role's header and end, where no chat template says."""
+Counter = Callable[[Sequence[str]], list[int]]
+
+
+@dataclass(frozen=True)
+class TokenLengths:
+    """Lengths of the training examples.
+
+    Args:
+        examples: Training examples.
+        mean: Mean tokens of an example, cut to ``max_length``.
+        label_mean: Mean label tokens of an example.
+        label_longest: Label tokens that 99% of the examples stay within.
+        longest: Tokens of the longest example as it would be trained.
+        max_length: Longest sequence: the multiple of 64 that holds 99% of the examples, within the context.
+        bytes_per_label_token: Completion bytes over label tokens.
+        counted: Whether a tokenizer counted; else 4 bytes are taken for a token.
+        cut: Share of the examples that are longer than ``max_length``.
+        without_room: Share of the examples whose prompt alone fills ``max_length``.
+    """
+
+    examples: int
+    mean: float
+    label_mean: float
+    label_longest: int
+    longest: int
+    max_length: int
+    bytes_per_label_token: float
+    counted: bool
+    cut: float
+    without_room: float
+
+    @property
+    def train_tokens(self) -> int:
+        """Tokens of one pass over all training examples."""
+        return max(1, round(self.mean * self.examples))
+
+
+def measure_lengths(
+    dataset: Dataset, folder: Path | None, *, context: int | None, max_length: int | None = None
+) -> TokenLengths:
+    """Count tokens on an even sample of the training examples.
+
+    Args:
+        dataset: The dataset.
+        folder: Where the model's ``tokenizer.json`` may lie; None where there is no folder.
+        context: The model's largest number of positions, None without a limit.
+        max_length: The user's longest sequence; None derives it from the data.
+
+    Raises:
+        DataError: More than half of the prompts alone fill the context.
+    """
+    stride = max(1, -(-len(dataset.train) // SAMPLE))
+    sample = dataset.train[::stride]
+    counter = _tokenizer(folder)
+    frame = _frame_tokens(folder, sample[0], counter) if counter else 2 * TURN_TOKENS
+    count = counter or _by_bytes
+    labels = np.array(count([trained_text(example) for example in sample])) + 1  # the end of the turn
+    whole = np.array(count([prompt_text(example) for example in sample])) + labels + frame
+    limit = min(context or LONGEST_BY_DEFAULT, LONGEST_BY_DEFAULT)
+    chosen = max_length or min(limit, 64 * -(-int(np.quantile(whole, 0.99)) // 64))
+    without_room = float(np.mean(whole - labels >= chosen))
+    if without_room > 0.5:
+        raise DataError(
+            f"{dataset.name}: {without_room:.0%} of the prompts alone fill the longest sequence of {chosen} "
+            f"tokens (the longest example has {int(whole.max())}).",
+            "Shorten the prompts, or choose a model with a longer context.",
+        )
+    fitting = np.minimum(whole, chosen)
+    total_bytes = sum(len(trained_text(example).encode()) for example in sample)
+    return TokenLengths(
+        examples=len(dataset.train),
+        mean=float(fitting.mean()),
+        label_mean=float(np.minimum(labels, fitting).mean()),
+        label_longest=int(min(chosen, np.quantile(labels, 0.99))),
+        longest=int(fitting.max()),
+        max_length=chosen,
+        bytes_per_label_token=total_bytes / float(labels.sum()),
+        counted=counter is not None,
+        cut=float(np.mean(whole > chosen)),
+        without_room=without_room,
+    )
+
+
+def _by_bytes(texts: Sequence[str]) -> list[int]:
+    return [-(-len(text.encode()) // BYTES_PER_TOKEN) for text in texts]
+
+
+def _tokenizer(folder: Path | None) -> Counter | None:
+    file = folder / "tokenizer.json" if folder else None
+    if file is None or not file.is_file():
+        return None
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception:  # tokenizers raises no narrower class for a file that it cannot read
+        return None
+
+    def count(texts: Sequence[str]) -> list[int]:
+        encoded = tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [len(item.ids) for item in encoded]
+
+    return count
+
+
+def _frame_tokens(folder: Path | None, example: Example, count: Counter) -> int:
+    """Tokens that the chat template puts around the messages of an example."""
+    turns = [{"role": turn.role, "content": turn.content} for turn in example.turns]
+    rendered = _rendered(folder, turns) if folder and example.turns[-1].role != "text" else None
+    if rendered is None:
+        return 1
+    contents = sum(count([turn["content"] for turn in turns]))
+    return max(1, count([rendered])[0] - contents - 1)
+
+
+def _rendered(folder: Path, turns: list[dict[str, str]]) -> str | None:
+    """The conversation by the model's chat template; None where it has none that renders it."""
+    settings = _read(folder / "tokenizer_config.json")
+    file = folder / "chat_template.jinja"
+    template = file.read_text(encoding="utf-8") if file.is_file() else settings.get("chat_template")
+    if not isinstance(template, str):
+        return None
+    from jinja2 import TemplateError
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    words = {
+        name: settings[name] for name in ("bos_token", "eos_token") if isinstance(settings.get(name), str)
+    }
+    try:
+        compiled = environment.from_string(template)
+        return compiled.render(messages=turns, add_generation_prompt=False, **words)
+    except (TemplateError, TypeError, ValueError):  # it refuses this example, or needs what only it knows
+        return None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

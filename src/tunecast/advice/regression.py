@@ -1,0 +1,126 @@
+"""Bayesian linear regression whose intercept varies smoothly from task to task.
+
+    y = X w + f(task) + own(task) + noise,  w ~ N(mean, diag(sd^2)),  f ~ GP(0, s^2 exp(-d^2 / 2 l^2))
+
+``f`` is shared by datasets that are alike, ``own`` belongs to one dataset alone and so is unknown of a new
+one. Everything is Gaussian, so that the posterior is exact; the scales are the likeliest of a small grid.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Design", "Posterior", "fit"]
+
+Floats = NDArray[np.float64]
+
+TASK_SCALES = (0.4, 0.8, 1.2)
+REACHES = (0.5, 1.0, 2.0)
+"""Multiples of the median distance between known tasks."""
+OWN_SHARE = 0.5
+"""Spread of what belongs to one dataset alone, over that of what it shares with others."""
+NOISES = (0.1, 0.2, 0.4)
+
+
+@dataclass(frozen=True, eq=False)
+class Design:
+    """Observations, or queries.
+
+    Args:
+        features: Shape (rows, features).
+        tasks: Standardised meta-features of each row's dataset, shape (rows, meta-features).
+        names: Each row's dataset.
+    """
+
+    features: Floats
+    tasks: Floats
+    names: Sequence[str]
+
+
+@dataclass(frozen=True, eq=False)
+class Posterior:
+    """What is known after the observations; made by :func:`fit`."""
+
+    design: Design
+    mean: Floats
+    spread: Floats
+    scale: float
+    reach: float
+    noise: float
+    weights: Floats
+    factor: Floats
+
+    def predict(self, queries: Design) -> tuple[Floats, Floats]:
+        """Mean and standard deviation of a new observation at each query, two arrays of shape (queries,)."""
+        prior_mean = queries.features @ self.mean
+        own = np.einsum("ij,j,ij->i", queries.features, self.spread**2, queries.features)
+        variance = own + self.scale**2 * (1 + OWN_SHARE**2) + self.noise**2
+        if not len(self.weights):
+            return prior_mean, np.sqrt(variance)
+        across = _parts(queries, self.design, self.spread).covariance(self.scale, self.reach)
+        known = np.linalg.solve(self.factor, across.T)
+        mean = prior_mean + across @ self.weights
+        return mean, np.sqrt(np.maximum(variance - (known**2).sum(axis=0), self.noise**2))
+
+
+def fit(design: Design, targets: Floats, mean: Floats, spread: Floats) -> Posterior:
+    """Condition on observations.
+
+    Args:
+        design: The observations; there may be none.
+        targets: Shape (rows,).
+        mean: Prior means of the weights, shape (features,).
+        spread: Their prior standard deviations, same shape.
+    """
+    if not len(targets):
+        return Posterior(design, mean, spread, TASK_SCALES[1], 1.0, NOISES[1], np.zeros(0), np.zeros((0, 0)))
+    median = _median_distance(design)
+    residual = targets - design.features @ mean
+    parts = _parts(design, design, spread)
+    best: tuple[float, Posterior] | None = None
+    for scale, share, noise in itertools.product(TASK_SCALES, REACHES, NOISES):
+        reach = share * median
+        covariance = parts.covariance(scale, reach) + noise**2 * np.eye(len(targets))
+        factor: Floats = np.asarray(np.linalg.cholesky(covariance), dtype=np.float64)
+        half = np.linalg.solve(factor, residual)
+        likelihood = float(-0.5 * half @ half - np.log(np.diag(factor)).sum())
+        if best is None or likelihood > best[0]:
+            weights = np.linalg.solve(factor.T, half)
+            best = likelihood, Posterior(design, mean, spread, scale, reach, noise, weights, factor)
+    assert best is not None  # the grid is not empty
+    return best[1]
+
+
+@dataclass(frozen=True, eq=False)
+class _Parts:
+    """What the covariance of two sets of rows is made of, before scales are chosen; each (left, right)."""
+
+    linear: Floats
+    squared_distance: Floats
+    same: NDArray[np.bool_]
+
+    def covariance(self, scale: float, reach: float) -> Floats:
+        shared = np.exp(-0.5 * self.squared_distance / reach**2)
+        return np.asarray(self.linear + scale**2 * (shared + OWN_SHARE**2 * self.same))
+
+
+def _parts(left: Design, right: Design, spread: Floats) -> _Parts:
+    count = left.tasks.shape[1]
+    squares = (left.tasks**2).sum(axis=1)[:, None] + (right.tasks**2).sum(axis=1)[None, :]
+    distance = np.maximum(squares - 2 * left.tasks @ right.tasks.T, 0.0) / count
+    same = np.asarray(left.names)[:, None] == np.asarray(right.names)[None, :]
+    return _Parts((left.features * spread**2) @ right.features.T, distance, same)
+
+
+def _median_distance(design: Design) -> float:
+    distinct = np.unique(design.tasks, axis=0)
+    if len(distinct) < 2:
+        return 1.0
+    difference = distinct[:, None, :] - distinct[None, :, :]
+    distances = np.sqrt((difference**2).mean(axis=2))
+    return float(np.median(distances[np.triu_indices(len(distinct), 1)])) or 1.0

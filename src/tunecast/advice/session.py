@@ -1,0 +1,99 @@
+"""Advice on the task of a session, from what the session has prepared already."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tunecast import data
+from tunecast.advice.lengths import TokenLengths
+from tunecast.advice.situation import Question, Situation
+from tunecast.advice.view import TaskView
+from tunecast.models.here import Target, processor_target, target_of
+from tunecast.session.budget import Budget
+from tunecast.session.opening import SHARE_OF_BUDGET
+from tunecast.session.prepare import PreparedTask
+from tunecast.session.settings import SessionSettings
+
+__all__ = ["question_of", "situation_of"]
+
+SHOWN = 3
+
+
+def question_of(settings: SessionSettings) -> Question:
+    """What a session's settings ask: one training is at most a quarter of its budget."""
+    return Question(
+        settings.model,
+        settings.data,
+        budget=_budget_of_one(settings.budget),
+        top=SHOWN,
+        methods=tuple(settings.methods),
+        fixed=settings.fixed,
+        ranges=settings.ranges,
+        epochs=settings.epochs,
+        max_length=settings.max_length,
+        seed=settings.seed,
+        trust_remote_code=settings.trust_remote_code,
+    )
+
+
+def situation_of(settings: SessionSettings, prepared: PreparedTask, worker_bytes: int) -> Situation:
+    """What a session knows of its task, before anything is measured.
+
+    Args:
+        settings: The session's settings.
+        prepared: The task, encoded.
+        worker_bytes: What one worker may hold.
+    """
+    bench = prepared.bench
+    unique = settings.unique_examples or len(bench.train)
+    lengths = replace(_lengths(prepared), examples=unique)
+    view = TaskView(
+        dataset=prepared.task.dataset,
+        meta_features=prepared.dataset.meta_features,
+        model=bench.facts,
+        unique_examples=unique,
+        bytes_per_label_token=lengths.bytes_per_label_token,
+    )
+    dataset = data.Dataset(prepared.task.dataset, settings.data, prepared.dataset.format, (), (), ())
+    return Situation(
+        resolved=bench.model,
+        facts=bench.facts,
+        dataset=dataset,
+        lengths=lengths,
+        target=_target(prepared, worker_bytes),
+        view=view,
+        warnings=(),
+        trust_remote_code=settings.trust_remote_code,
+    )
+
+
+def _budget_of_one(budget: str) -> str:
+    parsed = Budget.parse(budget)
+    amount = SHARE_OF_BUDGET * parsed.amount
+    if parsed.kind == "trials":
+        return ""
+    return f"{amount:.3f}s" if parsed.kind == "seconds" else f"{max(1, int(amount))}-tokens"
+
+
+def _lengths(prepared: PreparedTask) -> TokenLengths:
+    train = prepared.bench.train
+    tokens = [example.tokens for example in train]
+    labels = sorted(example.label_tokens for example in train)
+    return TokenLengths(
+        examples=len(train),
+        mean=sum(tokens) / len(tokens),
+        label_mean=sum(labels) / len(labels),
+        label_longest=labels[int(0.99 * (len(labels) - 1))],
+        longest=max(tokens),
+        max_length=prepared.bench.max_length,
+        bytes_per_label_token=sum(example.completion_bytes for example in train) / sum(labels),
+        counted=True,
+        cut=sum(example.truncated for example in train) / len(train),
+        without_room=0.0,
+    )
+
+
+def _target(prepared: PreparedTask, worker_bytes: int) -> Target:
+    if prepared.bench.device.startswith("cuda"):
+        return target_of(None, worker_bytes / 1e9)
+    return processor_target(prepared.bench.threads, worker_bytes)

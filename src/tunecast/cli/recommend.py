@@ -1,0 +1,127 @@
+"""``tunecast recommend``: what to do with a model, a dataset and a machine, before anything runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tunecast.cli import options
+
+if TYPE_CHECKING:
+    from tunecast.advice.answer import Recommendation
+
+__all__ = ["command"]
+
+
+def command(
+    model: Annotated[
+        str, typer.Option("--model", help="Folder (config.json is enough), GGUF file, hub id or smollm2.")
+    ],
+    data: Annotated[str, typer.Option("--data", help="File, folder, hub id, or stdlib.")],
+    gpu: Annotated[
+        str | None, typer.Option("--gpu", help="An accelerator such as H100. (default: this machine)")
+    ] = None,
+    memory_gb: Annotated[
+        float | None, typer.Option("--memory-gb", help="Memory of the device. (default: what it has)")
+    ] = None,
+    budget: Annotated[
+        str, typer.Option("--budget", help="Most that one training may take: 30m, 2h, 2M-tokens.")
+    ] = "",
+    price: Annotated[float | None, typer.Option("--price", help="Money for an hour of the machine.")] = None,
+    top: Annotated[int, typer.Option("--top", help="Pipelines to recommend.")] = 5,
+    methods: Annotated[
+        str, typer.Option("--methods", help="Allowed methods, such as lora,ia3. (default: those known best)")
+    ] = "",
+    fix: Annotated[
+        list[str] | None, typer.Option("--fix", help="Fix a hyperparameter: lora_r=16. Repeatable.")
+    ] = None,
+    epochs: Annotated[float, typer.Option("--epochs", help="Passes over the training examples.")] = 3.0,
+    max_length: options.MaxLength = None,
+    measure: Annotated[
+        str, typer.Option("--measure", help="Measure the zero-shot loss for so long, such as 30s.")
+    ] = "",
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Write the chart of quality against seconds as HTML.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the split.")] = 0,
+    prompt_column: options.PromptColumn = None,
+    completion_column: options.CompletionColumn = None,
+    trust_remote_code: options.TrustRemoteCode = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
+) -> None:
+    """Predict quality, hours, memory and money of finetunings, and say which to run."""
+    options.keep_numpy_single_threaded()
+    from tunecast.advice.situation import Question
+    from tunecast.api import recommend
+
+    question = Question(
+        model=model,
+        data=data,
+        gpu=gpu,
+        memory_gb=memory_gb,
+        budget=budget,
+        price=price,
+        top=top,
+        methods=tuple(part.strip() for part in methods.split(",") if part.strip()),
+        fixed=options.fixed_values(fix or []),
+        epochs=epochs,
+        max_length=max_length,
+        seed=seed,
+        prompt_column=prompt_column,
+        completion_column=completion_column,
+        trust_remote_code=bool(trust_remote_code),
+    )
+    if measure:
+        from tunecast.cli.progress import RichProgress
+
+        with RichProgress() as progress:
+            found = recommend(question, measure=measure, progress=progress)
+    else:
+        found = recommend(question)
+    if plot is not None:
+        from tunecast.report.prospects import write_prospects
+
+        write_prospects(found, plot)
+    typer.echo(json.dumps(found.as_json(), indent=2)) if as_json else _print(found)
+    if plot is not None:
+        typer.echo(f"Chart: {plot}", err=True)
+
+
+def _print(found: Recommendation) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from tunecast.advice.reasons import worth_text
+    from tunecast.report.wording import prospect_cells
+
+    console = Console()
+    zero_shot = found.zero_shot_loss
+    console.print(
+        f"Untouched model: test loss {zero_shot.value:.2f} ({zero_shot.low:.2f} to {zero_shot.high:.2f}), "
+        f"{zero_shot.source}.",
+        soft_wrap=True,
+        highlight=False,
+    )
+    console.print(worth_text(found.worth_it), soft_wrap=True, highlight=False)
+    title = f"{found.dataset} on {found.model}, {found.target}: predicted, nothing was run"
+    table = Table(title=Text(title, style="table.title"))
+    priced = found.recommendations[0].money is not None
+    for column in ("gain", "test loss", "90% interval", "time", "GB", *(["money"] if priced else [])):
+        table.add_column(column, justify="right")
+    table.add_column("pipeline")
+    for prospect in found.recommendations:
+        table.add_row(*prospect_cells(prospect))
+    console.print(table)
+    best = found.recommendations[0]
+    lines = ["Why the first:", *(f"  {reason}" for reason in best.reasons), "Change it in tunecast tune by:"]
+    lines += [f"  {' '.join(best.overrides.values())}", "Nearest known tasks:"]
+    lines += [
+        f"  {one.dataset}: {one.distance:.2f} deviations away, {one.runs} runs" for one in found.neighbours
+    ]
+    lines += [f"Note: {warning}" for warning in found.warnings]
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=True, highlight=False)

@@ -1,0 +1,103 @@
+"""The prior from recorded runs: whole datasets held out, and what the literature says without any."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tunecast.advice.known_runs import KnownRuns
+from tunecast.advice.view import Plan, TaskView
+from tunecast.methods import EXPERT
+from tunecast.records import Outcome, Pipeline
+from tunecast.store.endings import Ending, read_endings
+from tunecast.store.shipping import shipped
+
+
+@pytest.fixture(scope="module")
+def endings() -> list[Ending]:
+    file = shipped()
+    assert file is not None
+    return read_endings(file)
+
+
+def view(ending: Ending) -> TaskView:
+    """The ending's own task; losses come out in bits per byte."""
+    return TaskView(
+        ending.dataset, ending.meta_features, ending.model, ending.unique_examples, 1 / math.log(2)
+    )
+
+
+def plan(ending: Ending) -> Plan:
+    return Plan(ending.pipeline, ending.full_length_tokens, ending.total_steps)
+
+
+def test_held_out_datasets_are_within_their_intervals(endings: list[Ending]) -> None:
+    inside, errors, ignorant = [], [], []
+    for dataset in sorted({ending.dataset for ending in endings}):
+        prior = KnownRuns([ending for ending in endings if ending.dataset != dataset])
+        rest = [
+            math.log(one.bits_per_byte)
+            for one in endings
+            if one.dataset != dataset and one.bits_per_byte and one.outcome is Outcome.COMPLETED
+        ]
+        for ending in endings:
+            if ending.dataset != dataset or ending.outcome is not Outcome.COMPLETED:
+                continue
+            if ending.pipeline.method == "zero-shot" or not ending.bits_per_byte:
+                continue
+            quality = prior.predict(view(ending), [plan(ending)])[0]
+            inside.append(quality.low <= ending.bits_per_byte <= quality.high)
+            errors.append(math.log(quality.loss / ending.bits_per_byte))
+            ignorant.append(float(np.mean(rest)) - math.log(ending.bits_per_byte))
+    assert 0.8 <= np.mean(inside) <= 1.0
+    assert np.sqrt(np.mean(np.square(errors))) < 0.85 * np.sqrt(np.mean(np.square(ignorant)))
+
+
+def test_a_larger_model_and_more_data_promise_less_loss(endings: list[Ending]) -> None:
+    prior = KnownRuns(endings)
+    task = view(endings[0])
+    larger = replace(task, model=replace(task.model, parameters=100 * task.model.parameters))
+    short, long = Plan(EXPERT, 10_000, 50), Plan(EXPERT, 1_000_000, 5000)
+    assert prior.predict(larger, [short])[0].loss < prior.predict(task, [short])[0].loss
+    assert prior.predict(task, [long])[0].loss < prior.predict(task, [short])[0].loss
+
+
+def test_a_learning_rate_far_off_promises_more_loss(endings: list[Ending]) -> None:
+    prior = KnownRuns(endings)
+    task = view(endings[0])
+    at_rule = Pipeline("lora", {**EXPERT.hyperparameters, "learning_rate": 6e-3})
+    off = Pipeline("lora", {**EXPERT.hyperparameters, "learning_rate": 6e-6})
+    good, bad = prior.predict(task, [Plan(at_rule, 65_536, 100), Plan(off, 65_536, 100)])
+    assert bad.loss > 1.1 * good.loss
+
+
+def test_the_same_dataset_is_its_own_neighbour(endings: list[Ending]) -> None:
+    near = KnownRuns(endings).neighbours(view(endings[0]))
+    assert near[0].dataset == endings[0].dataset
+    assert near[0].distance == pytest.approx(0.0)
+    assert near[0].distance <= near[1].distance <= near[2].distance
+
+
+def test_without_runs_the_literature_speaks_and_is_unsure(endings: list[Ending]) -> None:
+    task = view(endings[0])
+    prior = KnownRuns([])
+    assert prior.neighbours(task) == ()
+    quality = prior.predict(task, [plan(endings[0])])[0]
+    assert quality.high / quality.low > KnownRuns(endings).predict(task, [plan(endings[0])])[0].high / (
+        KnownRuns(endings).predict(task, [plan(endings[0])])[0].low
+    )
+
+
+def test_a_measured_zero_shot_loss_moves_the_prediction(endings: list[Ending]) -> None:
+    prior = KnownRuns(endings)
+    task = view(endings[0])
+    expected = prior.zero_shot(task).loss
+    worse = replace(task, zero_shot_loss=2 * expected)
+    assert prior.predict(worse, [plan(endings[0])])[0].loss > prior.predict(task, [plan(endings[0])])[0].loss
+
+
+def test_nothing_asked_nothing_answered(endings: list[Ending]) -> None:
+    assert KnownRuns(endings).predict(view(endings[0]), []) == []

@@ -1,0 +1,71 @@
+"""What a session predicts on its first screen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tunecast.advice.lengths import measure_lengths
+from tunecast.advice.session import question_of, situation_of
+from tunecast.api import resolve
+from tunecast.data import read
+from tunecast.progress import Silent
+from tunecast.session.prepare import prepare_task
+from tunecast.session.settings import SessionSettings
+
+
+class Lines(Silent):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def log(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def test_first_screen_holds_three_predictions_and_a_verdict(tiny_llama: Path, toy_data: Path) -> None:
+    shown = Lines()
+    found = resolve(SessionSettings(str(tiny_llama), str(toy_data)), progress=shown)
+    assert shown.lines[0].startswith("Predicted before anything runs (untouched model: loss")
+    assert len(shown.lines) == 5
+    assert all(" gain, loss " in line and " GB: " in line for line in shown.lines[1:4])
+    assert "Finetuning" in shown.lines[4]
+    assert len(found["prediction"]["recommendations"]) == 3
+
+
+def test_what_the_user_chose_holds_for_predictions_too(tiny_llama: Path, toy_data: Path) -> None:
+    settings = SessionSettings(
+        str(tiny_llama),
+        str(toy_data),
+        methods=("lora",),
+        fixed={"lora_r": 4},
+        ranges={"learning_rate": (1e-5, 1e-4)},
+    )
+    for one in resolve(settings)["prediction"]["recommendations"]:
+        assert one["pipeline"]["lora_r"] == 4
+        assert one["pipeline"]["learning_rate"] == 1e-4
+
+
+def test_what_cannot_be_predicted_is_said_and_stops_nothing(tiny_llama: Path, toy_data: Path) -> None:
+    shown = Lines()
+    settings = SessionSettings(str(tiny_llama), str(toy_data), budget="0.002s")
+    found = resolve(settings, progress=shown)
+    assert shown.lines[0].startswith("Nothing is predicted: --budget")
+    assert found["prediction"]["warnings"]
+
+
+@pytest.mark.parametrize(
+    ("budget", "one"), [("30m", "450.000s"), ("2M-tokens", "500000-tokens"), ("20-trials", "")]
+)
+def test_one_training_takes_a_quarter_of_the_budget(budget: str, one: str) -> None:
+    assert question_of(SessionSettings("m", "d", budget=budget)).budget == one
+
+
+def test_lengths_are_those_that_advice_measures(tiny_llama: Path, toy_data: Path) -> None:
+    settings = SessionSettings(str(tiny_llama), str(toy_data))
+    prepared = prepare_task(settings, Silent())
+    known = situation_of(settings, prepared, 10**10).lengths
+    measured = measure_lengths(read(str(toy_data)), tiny_llama, context=128)
+    assert known.mean == pytest.approx(measured.mean, rel=0.05)
+    assert known.bytes_per_label_token == pytest.approx(measured.bytes_per_label_token, rel=0.15)
+    assert (known.max_length, known.examples) == (measured.max_length, measured.examples)

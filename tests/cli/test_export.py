@@ -1,0 +1,34 @@
+"""``tunecast export``: the files are named on stdout, mistakes on stderr."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tunecast.cli import app
+from tunecast.errors import ConfigurationError
+
+
+def run(*arguments: str) -> str:
+    result = CliRunner().invoke(app, ["export", *arguments])
+    if result.exception is not None:
+        raise result.exception
+    return result.stdout
+
+
+def test_files_are_named(tiny_llama: Path, toy_data: Path, tmp_path: Path) -> None:
+    file = tmp_path / "pipeline.json"
+    file.write_text(json.dumps({"method": "lora", "learning_rate": 1e-3, "lora_r": 4}))
+    folder = tmp_path / "axolotl"
+    told = ["--model", str(tiny_llama), "--data", str(toy_data), "--output-dir", str(folder)]
+    lines = run(str(file), "--to", "axolotl", *told).splitlines()
+    assert lines == [str(folder / name) for name in ("config.yaml", "train.jsonl", "validation.jsonl")]
+    assert all(Path(line).is_file() for line in lines)
+
+
+def test_an_unknown_trainer_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="there is no trainer 'unsloth'"):
+        run(str(tmp_path), "--to", "unsloth")

@@ -1,0 +1,92 @@
+"""``tunecast recommend``: the contract of ``--json``, the screen, the chart, and what it does not import."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tunecast.cli import app
+
+
+def run(*arguments: str) -> str:
+    result = CliRunner().invoke(app, ["recommend", *arguments])
+    if result.exception is not None:
+        raise result.exception
+    return result.stdout
+
+
+@pytest.fixture
+def asked(tiny_llama: Path, toy_data: Path) -> list[str]:
+    return ["--model", str(tiny_llama), "--data", str(toy_data), "--gpu", "RTX 4090"]
+
+
+def test_json(asked: list[str]) -> None:
+    answer = json.loads(run(*asked, "--price", "0.4", "--top", "3", "--json"))
+    assert len(answer["recommendations"]) == 3
+    for one in answer["recommendations"]:
+        keys = ("predicted_loss", "low", "high", "relative_gain", "hours", "memory_gb", "money")
+        assert all(isinstance(one[key], float) for key in keys)
+        assert one["pipeline"]["method"]
+        assert one["pipeline"]["learning_rate"] > 0
+    assert set(answer["zero_shot_loss"]) == {"value", "source", "low", "high"}
+    assert answer["zero_shot_loss"]["source"] == "predicted"
+    assert answer["neighbours"][0]["dataset"]
+    assert any("zero-shot loss is predicted" in warning for warning in answer["warnings"])
+
+
+def test_without_a_price_there_is_no_money(asked: list[str]) -> None:
+    assert json.loads(run(*asked, "--json"))["recommendations"][0]["money"] is None
+
+
+def test_screen_has_the_gain_first_and_says_how_to_override(asked: list[str]) -> None:
+    shown = run(*asked)
+    table = shown[shown.index("predicted, nothing") :]
+    assert 0 < table.index("gain") < table.index("test") < table.index("GB")
+    for part in ("Untouched model", "predicted", "Why the first:", "--fix learning_rate=", "Nearest known"):
+        assert part in shown
+
+
+def test_chart_is_one_file(asked: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "chart.html"
+    run(*asked, "--plot", str(file))
+    text = file.read_text(encoding="utf-8")
+    assert "Pareto front" in text
+    assert "untouched model" in text
+
+
+def test_a_recommended_pipeline_can_be_trained(asked: list[str], tmp_path: Path) -> None:
+    from tunecast.methods.pipeline_file import read_pipeline
+
+    file = tmp_path / "pipeline.json"
+    file.write_text(json.dumps(json.loads(run(*asked, "--json"))["recommendations"][0]["pipeline"]))
+    assert read_pipeline(file).hyperparameters["learning_rate"]
+
+
+def test_nothing_heavy_is_imported(asked: list[str]) -> None:
+    code = (
+        "import sys; from typer.testing import CliRunner; from tunecast.cli import app;"
+        "result = CliRunner().invoke(app, ['recommend', *sys.argv[1:]]); assert not result.exception;"
+        "print([m for m in ('torch', 'transformers', 'peft', 'ConfigSpace', 'plotly') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *asked], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_mistake_is_one_message_and_exit_code_2(asked: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tunecast", "recommend", *asked[:-1], "RTX 4080"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 2
+    assert "did you mean RTX 4090" in done.stderr
+    assert "Traceback" not in done.stderr

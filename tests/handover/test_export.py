@@ -1,0 +1,158 @@
+"""Hand-overs: TRL's script is run; the other configurations are compared with golden files."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tunecast.api import export
+from tunecast.errors import ConfigurationError
+from tunecast.methods import EXPERT
+from tunecast.records import Pipeline
+
+GOLDEN = Path(__file__).parent / "golden"
+QLORA: dict[str, Any] = {"learning_rate": 1e-4, "lora_r": 8, "lora_alpha": 16, "target_modules": "attention"}
+
+
+def write_pipeline(folder: Path, pipeline: Pipeline) -> str:
+    file = folder / "pipeline.json"
+    file.write_text(
+        json.dumps({"method": pipeline.method, "hyperparameters": dict(pipeline.hyperparameters)})
+    )
+    return str(file)
+
+
+def changed(method: str = "lora", **values: Any) -> Pipeline:
+    return Pipeline(method, {**EXPERT.hyperparameters, **values})
+
+
+@pytest.mark.parametrize(
+    "pipeline",
+    [
+        changed(learning_rate=1e-2),
+        Pipeline("full", {"learning_rate": 1e-3, "per_device_train_batch_size": 8}),
+        Pipeline("ia3", {"learning_rate": 1e-2, "lr_scheduler_type": "constant"}),
+    ],
+    ids=lambda pipeline: pipeline.method,
+)
+def test_the_trl_script_trains(pipeline: Pipeline, tiny_llama: Path, toy_data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("trl")
+    source = write_pipeline(tmp_path, pipeline)
+    folder = tmp_path / "out"
+    written = export(source, "trl", model=str(tiny_llama), data=str(toy_data), output_dir=folder, epochs=1.0)
+    assert written[0] == folder / "train.py"
+    done = subprocess.run(
+        [sys.executable, str(written[0]), str(tmp_path / "result")],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "eval_loss" in done.stdout
+    name = "model.safetensors" if pipeline.method == "full" else "adapter_model.safetensors"
+    assert (tmp_path / "result" / name).is_file()
+
+
+@pytest.mark.parametrize(
+    ("to", "name", "pipeline"),
+    [
+        ("axolotl", "axolotl-lora.yaml", changed(neftune_noise_alpha=5.0, use_dora=True)),
+        ("axolotl", "axolotl-qlora.yaml", Pipeline("qlora", QLORA)),
+        ("axolotl", "axolotl-full.yaml", Pipeline("full", {"learning_rate": 2e-5, "optim": "adafactor"})),
+        ("llamafactory", "llamafactory-lora.yaml", changed(loraplus_ratio=4.0, use_rslora=True)),
+        ("llamafactory", "llamafactory-qlora.yaml", Pipeline("qlora", QLORA)),
+        ("llamafactory", "llamafactory-full.yaml", Pipeline("full", {"learning_rate": 2e-5})),
+    ],
+)
+def test_configurations_are_the_golden_ones(
+    to: str, name: str, pipeline: Pipeline, tiny_llama: Path, toy_data: Path, tmp_path: Path
+) -> None:
+    source = write_pipeline(tmp_path, pipeline)
+    written = export(source, to, model=str(tiny_llama), data=str(toy_data), output_dir=tmp_path / "out")
+    text = written[0].read_text(encoding="utf-8").replace(str(tiny_llama.resolve()), "MODEL")
+    assert text == (GOLDEN / name).read_text(encoding="utf-8")
+    settings = yaml.safe_load(text)
+    assert isinstance(settings["learning_rate"], float)
+
+
+def test_data_are_conversations(tiny_llama: Path, toy_data: Path, tmp_path: Path) -> None:
+    source = write_pipeline(tmp_path, EXPERT)
+    folder = tmp_path / "out"
+    export(source, "llamafactory", model=str(tiny_llama), data=str(toy_data), output_dir=folder)
+    rows = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
+    assert len(rows) == 128
+    assert [turn["role"] for turn in rows[0]["messages"]] == ["user", "assistant"]
+    info = json.loads((folder / "dataset_info.json").read_text())
+    assert {entry["file_name"] for entry in info.values()} == {"train.jsonl", "validation.jsonl"}
+    assert all((folder / entry["file_name"]).is_file() for entry in info.values())
+
+
+def test_without_a_chat_template_prompts_are_text(tiny_gpt2: Path, toy_data: Path, tmp_path: Path) -> None:
+    source = write_pipeline(tmp_path, EXPERT)
+    folder = tmp_path / "out"
+    export(source, "trl", model=str(tiny_gpt2), data=str(toy_data), output_dir=folder)
+    row = json.loads((folder / "train.jsonl").read_text().splitlines()[0])
+    assert row["prompt"].endswith("?\n")
+    assert row["completion"].startswith("The ")
+
+
+def session_folder(folder: Path, model: Path, data: Path, pipeline: Pipeline) -> str:
+    """What a finished session leaves, as far as a hand-over looks at it."""
+    (folder / "best").mkdir(parents=True)
+    configuration = {"model": str(model), "data": str(data), "epochs": 2.0, "seed": 3, "max_length": None}
+    (folder / "session.json").write_text(json.dumps({"configuration": configuration}))
+    Path(write_pipeline(folder / "best", pipeline))
+    return str(folder)
+
+
+def test_a_session_knows_its_model_and_data(tiny_llama: Path, toy_data: Path, tmp_path: Path) -> None:
+    folder = session_folder(tmp_path / "out", tiny_llama, toy_data, EXPERT)
+    written = export(folder, "axolotl")
+    assert written[0] == tmp_path / "out" / "export-axolotl" / "config.yaml"
+    settings = yaml.safe_load(written[0].read_text())
+    assert (settings["num_epochs"], settings["seed"]) == (2.0, 3)
+
+
+def test_where_the_untouched_model_won_there_is_nothing_to_train(
+    tiny_llama: Path, toy_data: Path, tmp_path: Path
+) -> None:
+    folder = session_folder(tmp_path / "out", tiny_llama, toy_data, Pipeline("zero-shot"))
+    with pytest.raises(ConfigurationError, match="the untouched model won"):
+        export(folder, "trl")
+
+
+@pytest.mark.parametrize(
+    ("to", "pipeline", "message"),
+    [
+        ("trl", Pipeline("mezo", {"learning_rate": 1e-6}), "TRL cannot train it"),
+        ("trl", changed(loraplus_ratio=4.0), "loraplus_ratio is not known to TRL"),
+        ("trl", changed(optim="muon"), "optim muon is Tunecast's own"),
+        ("axolotl", Pipeline("ia3", {"learning_rate": 1e-2}), "Axolotl cannot be told to train ia3"),
+        ("axolotl", changed(label_smoothing=0.1), "label_smoothing"),
+        ("llamafactory", Pipeline("vera", {"learning_rate": 1e-2}), "LLaMA-Factory cannot be told"),
+        ("unsloth", EXPERT, "there is no trainer 'unsloth'"),
+    ],
+)
+def test_what_cannot_be_handed_over_is_said(
+    to: str, pipeline: Pipeline, message: str, tiny_llama: Path, toy_data: Path, tmp_path: Path
+) -> None:
+    source = write_pipeline(tmp_path, pipeline)
+    with pytest.raises(ConfigurationError, match=message):
+        export(source, to, model=str(tiny_llama), data=str(toy_data), output_dir=tmp_path / "out")
+
+
+def test_a_pipeline_alone_needs_model_and_data(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="says neither model nor data"):
+        export(write_pipeline(tmp_path, EXPERT), "trl")
+
+
+def test_a_folder_without_a_session_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"there is no session\.json"):
+        export(str(tmp_path), "trl")
