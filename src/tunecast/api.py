@@ -47,12 +47,12 @@ def tune(
     Raises:
         UserError: Something that the user can fix: see :mod:`tunecast.errors`.
     """
-    from tunecast.search import get_strategy
+    from tunecast.search import check_strategy
 
     start_trace()
     progress = progress or Silent()
     Budget.parse(settings.budget)
-    get_strategy(settings.strategy)
+    check_strategy(settings.strategy)
     _check_objective(settings.objective)
     folder = OutputFolder(Path(settings.output_dir))
     try:
@@ -126,12 +126,12 @@ def resolve(settings: SessionSettings) -> dict[str, Any]:
         UserError: As :func:`tune`.
     """
     from tunecast.methods import pipeline_space
-    from tunecast.search import get_strategy
+    from tunecast.search import check_strategy
     from tunecast.session.feasible import limit_bytes
     from tunecast.session.prepare import prepare_task
 
     Budget.parse(settings.budget)
-    get_strategy(settings.strategy)
+    check_strategy(settings.strategy)
     _check_objective(settings.objective)
     prepared = prepare_task(settings, Silent())
     _try_objective(settings.objective, prepared)

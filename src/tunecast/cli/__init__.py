@@ -40,12 +40,13 @@ def _root(
 
 def _register() -> None:
     """Attach every command; a new command is one file and one line here."""
-    from tunecast.cli import collect, data, evaluate, memory, runs, scale, train, tune
+    from tunecast.cli import collect, data, evaluate, learn, memory, runs, scale, train, tune
 
     app.command("tune")(tune.command)
     app.command("train")(train.command)
     app.command("evaluate")(evaluate.command)
     app.command("collect")(collect.command)
+    app.command("learn")(learn.command)
     app.add_typer(data.app, name="data")
     app.add_typer(runs.app, name="runs")
     app.add_typer(scale.app, name="scale")

@@ -6,19 +6,23 @@ from collections.abc import Callable
 from difflib import get_close_matches
 
 from tunecast.errors import ConfigurationError
+from tunecast.search.context import Context
 from tunecast.search.history import History, Remaining, Strategy, TrialView, rung
 from tunecast.search.leader import leader, predicted_end
 from tunecast.search.simple import asha, fixed, random_search
 
 __all__ = [
     "GIVEN",
+    "KNOWING",
     "ONLY_TRIALS",
     "STRATEGIES",
+    "Context",
     "History",
     "Remaining",
     "Strategy",
     "TrialView",
     "asha",
+    "check_strategy",
     "first_name",
     "fixed",
     "get_strategy",
@@ -31,13 +35,21 @@ __all__ = [
 GIVEN = "given"
 """The strategy of a session that trains the one pipeline it was given."""
 
-STRATEGIES: dict[str, Callable[[], Strategy]] = {
-    "asha": asha,
-    "random": random_search,
-    "fixed-expert": lambda: fixed(0),
-    "fixed-3e-4": lambda: fixed(1),
+Factory = Callable[[Context | None], Strategy]
+"""Builds a strategy for a task; of those that know no other tasks, for any."""
+
+STRATEGIES: dict[str, Factory] = {
+    "asha": lambda _: asha(),
+    "random": lambda _: random_search(),
+    "fixed-expert": lambda _: fixed(0),
+    "fixed-3e-4": lambda _: fixed(1),
+    "transfer": lambda context: _knowing("transfer", context),
+    "quick-tune": lambda context: _knowing("quick-tune", context),
 }
 """Strategies by the name on the command line. ``fixed-3e-4`` expects the expert at 3e-4 second."""
+
+KNOWING = frozenset({"transfer", "quick-tune"})
+"""Strategies that know other tasks: they are built for a task, and their candidates are ranked beforehand."""
 
 ONLY_TRIALS = {"fixed-expert": 1, "fixed-3e-4": 2, GIVEN: 1}
 """Trials that a strategy brings to their end, where it tries no others: they may share the whole budget."""
@@ -48,18 +60,44 @@ def first_name(strategy: str) -> str:
     return GIVEN if strategy == GIVEN else "expert"
 
 
-def get_strategy(name: str) -> Strategy:
-    """The strategy called ``name``.
+def check_strategy(name: str) -> None:
+    """Refuse a name that no strategy has, and one whose prior is not there.
 
     Raises:
         ConfigurationError: There is none of that name.
+        StoreError: It needs a prior, and there is none.
     """
-    if name == GIVEN:
-        return fixed(0)
-    if name not in STRATEGIES:
+    if name != GIVEN and name not in STRATEGIES:
         near = get_close_matches(name, STRATEGIES, n=1)
         guess = f"Did you mean {near[0]}? " if near else ""
         raise ConfigurationError(
             f"--strategy: there is no strategy {name!r}.", f"{guess}Known ones: {', '.join(STRATEGIES)}."
         )
-    return STRATEGIES[name]()
+    if name in KNOWING:
+        from tunecast.surrogates import load_prior
+
+        load_prior()
+
+
+def get_strategy(name: str, context: Context | None = None) -> Strategy:
+    """The strategy called ``name``.
+
+    Args:
+        name: As on the command line.
+        context: The task at hand; those of :data:`KNOWING` cannot do without.
+
+    Raises:
+        ConfigurationError: There is none of that name.
+        StoreError: It needs a prior, and there is none.
+    """
+    check_strategy(name)
+    return fixed(0) if name == GIVEN else STRATEGIES[name](context)
+
+
+def _knowing(name: str, context: Context | None) -> Strategy:
+    """A strategy of :data:`KNOWING`; surrogates are imported for these alone."""
+    from tunecast.search.transfer import transfer
+
+    if context is None:
+        raise ValueError(f"the strategy {name} is built for a task, and got none")
+    return transfer(context, refits=name == "quick-tune")

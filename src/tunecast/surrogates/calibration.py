@@ -39,9 +39,7 @@ class Calibration:
     shared: NDArray[np.float64]
 
     @classmethod
-    def of(
-        cls, examples: Examples, mean: NDArray[np.float64], variance: NDArray[np.float64]
-    ) -> Calibration:
+    def of(cls, examples: Examples, mean: NDArray[np.float64], variance: NDArray[np.float64]) -> Calibration:
         """Corrections that make predictions for tasks that were left out right on average.
 
         Args:

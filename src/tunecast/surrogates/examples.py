@@ -13,7 +13,6 @@ from tunecast.records import ZERO_SHOT, Outcome, Run
 from tunecast.surrogates.features import (
     FEATURES,
     Setting,
-    Subject,
     curve_row,
     joined,
     log_loss,
@@ -123,7 +122,7 @@ def _rows(
     setting = Setting(run.dataset, run.model, run.full_length_tokens, run.unique_examples, start)
     points = [p for p in run.curve if 0 < p.share < 0.97 and math.isfinite(p.validation.loss)]
     prefixes = [points[:count] for count in range(len(points) + 1)]
-    curves = np.array([curve_row(prefix, start, Subject(run.pipeline)) for prefix in prefixes])
+    curves = np.array([curve_row(prefix, start, run.pipeline.number("learning_rate")) for prefix in prefixes])
     pipeline = np.array([pipeline_row(run.pipeline, run.model)]).repeat(len(prefixes), axis=0)
     zero = log_loss(start)
     relative = min(end - zero, WORST)

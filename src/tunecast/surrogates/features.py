@@ -157,12 +157,23 @@ CURVE = (
 """Features of the points so far; at a trial's start they are those of the zero-shot point."""
 FEATURES = (*PIPELINE, *COURSE, *SETTING, *CURVE)
 
+RATE = "learning_rate"
 START_SHARE = 1 / 128
 """Half the first fidelity: stands for a share of 0 where the logarithm is taken."""
 TYPICAL_PRETRAINING_RATIO = 20.0
 """Tokens per parameter where nobody said how many there were (Hoffmann et al., arXiv 2203.15556)."""
 SMALL_SHARE = 1e-3
 """Trainable share of methods that train vectors, prompts or norms."""
+
+
+def _flags(names: Sequence[str]) -> tuple[dict[str, tuple[float, ...]], tuple[float, ...]]:
+    """By name, 1 at its place and 0 elsewhere; and the same for what is none of them."""
+    return {name: tuple(float(name == other) for other in names) for name in names}, (0.0,) * len(names)
+
+
+_METHOD_FLAGS, _NO_METHOD = _flags(METHODS)
+_OPTIMIZER_FLAGS, _NO_OPTIMIZER = _flags(OPTIMIZERS)
+_SCHEDULE_FLAGS, _NO_SCHEDULE = _flags(SCHEDULES)
 
 
 @dataclass(frozen=True)
@@ -217,8 +228,13 @@ def feature_matrix(setting: Setting, subjects: Sequence[Subject]) -> NDArray[np.
     Returns:
         Shape (trials, features), in the order of :data:`FEATURES`.
     """
-    rows = np.array([pipeline_row(subject.pipeline, setting.model) for subject in subjects])
-    return joined(setting, rows, np.array([curve_row(s.curve, setting.zero_shot_loss, s) for s in subjects]))
+    pipelines = [pipeline_row(subject.pipeline, setting.model) for subject in subjects]
+    curves = np.tile(curve_row((), setting.zero_shot_loss), (len(subjects), 1))
+    for place, subject in enumerate(subjects):
+        if subject.curve:
+            rate = _number(subject.pipeline.hyperparameters, RATE)
+            curves[place] = curve_row(subject.curve, setting.zero_shot_loss, rate)
+    return joined(setting, np.array(pipelines), curves)
 
 
 def joined(
@@ -250,16 +266,16 @@ def pipeline_row(pipeline: Pipeline, model: ModelFacts) -> list[float]:
     optimizer = str(values.get("optim", "adamw"))
     schedule = str(values.get("lr_scheduler_type", "cosine"))
     low_rank = method in LOW_RANK
-    rank = next((found for name in RANKS if (found := _number(values, name)) > 0), 0.0)
+    rank = _rank(values) if low_rank else 0.0
     scale = _scale(values, rank) if low_rank else 1.0
-    rate = _number(values, "learning_rate") or 1e-12
+    rate = _number(values, RATE) or 1e-12
     log_rate = math.log(rate / OPTIMIZER_RATES.get(optimizer, 1.0) / _centre(method, model))
     return [
-        *(float(method == name) for name in METHODS),
+        *_METHOD_FLAGS.get(method, _NO_METHOD),
         float(method in OF_WEIGHTS),
         float(low_rank),
-        *(float(optimizer == name) for name in OPTIMIZERS),
-        *(float(schedule == name) for name in SCHEDULES),
+        *_OPTIMIZER_FLAGS.get(optimizer, _NO_OPTIMIZER),
+        *_SCHEDULE_FLAGS.get(schedule, _NO_SCHEDULE),
         log_rate,
         math.log(scale),
         log_rate + math.log(scale / 2.0 if low_rank else 1.0),
@@ -279,15 +295,13 @@ def pipeline_row(pipeline: Pipeline, model: ModelFacts) -> list[float]:
     ]
 
 
-def curve_row(
-    curve: Sequence[Point], zero_shot_loss: float, subject: Subject | None = None
-) -> list[float]:
+def curve_row(curve: Sequence[Point], zero_shot_loss: float, peak_rate: float = 0.0) -> list[float]:
     """Features of a partial curve, in the order of :data:`CURVE`.
 
     Args:
         curve: Points in order, the zero-shot point left out; none for a trial that has not begun.
         zero_shot_loss: Nats per label token before training.
-        subject: The trial, which tells the peak of its learning rate; None takes the highest rate seen.
+        peak_rate: The trial's learning rate; one that is lower than a rate seen counts as that.
     """
     if not curve:
         return [0.0, math.log(START_SHARE), 0.0, 0.0, math.log(START_SHARE), 0.0, 0.0, 1.0, 0.0, 0.0]
@@ -298,9 +312,7 @@ def curve_row(
     now = log_loss(last.validation.loss) - start
     best = min(log_loss(point.validation.loss) for point in curve) - start
     log_share, log_before = math.log(last.share), math.log(before_share)
-    peak = max(point.learning_rate for point in curve)
-    if subject is not None:
-        peak = max(peak, _number(subject.pipeline.hyperparameters, "learning_rate"))
+    peak = max(peak_rate, *(point.learning_rate for point in curve))
     train = last.train_loss
     gap = log_loss(last.validation.loss) - log_loss(train) if train is not None else 0.0
     return [
@@ -372,6 +384,10 @@ def _trainable_share(method: str, values: Mapping[str, object], rank: float, mod
     feed_forward = 3 * (model.width + model.feed_forward_width)
     both = attention + (0 if values.get("target_modules") == "attention" else feed_forward)
     return min(1.0, rank * model.layers * both / model.parameters)
+
+
+def _rank(values: Mapping[str, object]) -> float:
+    return next((found for name in RANKS if (found := _number(values, name)) > 0), 0.0)
 
 
 def _number(values: Mapping[str, object], name: str) -> float:

@@ -174,7 +174,9 @@ def load_prior() -> Prior:
     """
     path = shipped_prior()
     if path is None:
-        raise StoreError("This Tunecast is shipped without a prior.", "Train one: tunecast learn --store URL.")
+        raise StoreError(
+            "This Tunecast is shipped without a prior.", "Train one: tunecast learn --store URL."
+        )
     return read_prior(path)
 
 

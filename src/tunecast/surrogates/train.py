@@ -18,7 +18,7 @@ from tunecast.surrogates.novelty import Novelty
 from tunecast.surrogates.prior import SHIPPED, Prior, Provenance
 from tunecast.surrogates.validation import CHOSEN, Scores, choose, kin, nested
 
-__all__ = ["main", "table", "train"]
+__all__ = ["learn", "learnable", "main", "report", "table", "train"]
 
 LEAST_KIN = 3
 """Families of datasets below which nothing can be left out of what was left out."""
@@ -91,7 +91,9 @@ def table(scores: Sequence[Scores]) -> str:
     return "\n".join(lines)
 
 
-def report(runs: Sequence[Run], prior: Prior, *, seed: int, families: Sequence[str]) -> str:
+def report(
+    runs: Sequence[Run], prior: Prior, *, seed: int = 0, families: Sequence[str] = tuple(FAMILIES)
+) -> str:
     """What was learned from, what was chosen, and scores on tasks left out."""
     provenance = prior.provenance
     lines = [
@@ -100,7 +102,9 @@ def report(runs: Sequence[Run], prior: Prior, *, seed: int, families: Sequence[s
     ]
     if prior.cost:
         spread = np.exp(prior.cost.deviation)
-        lines.append(f"Seconds per token ({prior.cost.device}), tasks left out: within a factor {spread:.2f}.")
+        lines.append(
+            f"Seconds per token ({prior.cost.device}), tasks left out: within a factor {spread:.2f}."
+        )
     scores, taken = nested(learnable(runs), seed, families)
     often = ", ".join(f"{name} {count}" for name, count in taken.items() if count)
     lines += ["", table(scores), "", f"{CHOSEN}: {often} of {sum(taken.values())} folds."]
@@ -176,7 +180,8 @@ def _check_libraries() -> None:
     missing = [name for name in ("gpytorch", "sklearn") if find_spec(name) is None]
     if missing:
         raise ConfigurationError(
-            f"Training surrogates needs {' and '.join(missing)}.", "Install them: pip install 'tunecast[learn]'."
+            f"Training surrogates needs {' and '.join(missing)}.",
+            "Install them: pip install 'tunecast[learn]'.",
         )
 
 

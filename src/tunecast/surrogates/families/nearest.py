@@ -73,9 +73,7 @@ class NearestTaskMean(Regressor):
     def from_arrays(cls, arrays: Arrays) -> NearestTaskMean:
         """Put together what :meth:`arrays` took apart."""
         task = np.asarray(arrays["task"], dtype=np.int64)
-        return cls(
-            np.asarray(arrays["examples"], np.float64), np.asarray(arrays["target"], np.float64), task
-        )
+        return cls(np.asarray(arrays["examples"], np.float64), np.asarray(arrays["target"], np.float64), task)
 
 
 class NearestTask(Family):

@@ -128,9 +128,7 @@ def _built(inputs: Any, target: Any, encodes: bool) -> tuple[Any, Any]:
 
     width = inputs.shape[1]
     encoder = (
-        torch.nn.Sequential(
-            torch.nn.Linear(width, HIDDEN), torch.nn.Tanh(), torch.nn.Linear(HIDDEN, ENCODED)
-        )
+        torch.nn.Sequential(torch.nn.Linear(width, HIDDEN), torch.nn.Tanh(), torch.nn.Linear(HIDDEN, ENCODED))
         if encodes
         else None
     )
@@ -148,9 +146,7 @@ def _built(inputs: Any, target: Any, encodes: bool) -> tuple[Any, Any]:
 
         def forward(self, rows: Any) -> Any:
             rows = rows if self.encoder is None else self.encoder(rows)
-            return gpytorch.distributions.MultivariateNormal(
-                self.mean_module(rows), self.covar_module(rows)
-            )
+            return gpytorch.distributions.MultivariateNormal(self.mean_module(rows), self.covar_module(rows))
 
     model = Exact()
     # Lengths grow with the square root of their number, so that distances stay as they are (Hvarfner et al.,

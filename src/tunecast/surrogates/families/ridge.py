@@ -46,9 +46,7 @@ class RidgeModel(Regressor):
             last; shape (5,).
     """
 
-    def __init__(
-        self, scaling: Scaling, weights: NDArray[np.float64], spread: NDArray[np.float64]
-    ) -> None:
+    def __init__(self, scaling: Scaling, weights: NDArray[np.float64], spread: NDArray[np.float64]) -> None:
         self._scaling, self._weights, self._spread = scaling, weights, spread
 
     def predict(self, features: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -91,13 +89,11 @@ class Ridge(Family):
         terms = _spread_terms(examples.features)
         # log e² of a normal e has mean log σ² − 1.27 (the mean of log χ²₁).
         logs = np.log(left[penalty] ** 2 + 1e-5) + 1.27
-        spread = np.linalg.solve(terms.T @ terms + np.eye(terms.shape[1]), terms.T @ logs)
+        spread = np.asarray(np.linalg.solve(terms.T @ terms + np.eye(terms.shape[1]), terms.T @ logs), float)
         return RidgeModel(scaling, weights, spread)
 
 
-def _solve(
-    scaled: NDArray[np.float64], target: NDArray[np.float64], penalty: float
-) -> NDArray[np.float64]:
+def _solve(scaled: NDArray[np.float64], target: NDArray[np.float64], penalty: float) -> NDArray[np.float64]:
     design = np.concatenate([np.ones((len(scaled), 1)), scaled], axis=1)
     penalties = np.full(design.shape[1], penalty)
     penalties[0] = 1e-6

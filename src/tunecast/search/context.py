@@ -1,0 +1,32 @@
+"""What a strategy that knows other tasks is told of the one at hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tunecast.records import DatasetFacts, Machine, ModelFacts
+
+__all__ = ["Context"]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What stays the same while a strategy decides.
+
+    Args:
+        dataset: Facts of the dataset.
+        model: Facts of the base model.
+        full_length_tokens: Horizon of every trial.
+        unique_examples: Training examples that trials draw from; None for all of the training split.
+        zero_shot_loss: Nats per label token of the untouched model, None where nobody measured it.
+        machine: What computes, None where it is not known.
+        value_minutes: Minutes that 1% of the loss is worth; None never stops before the budget ends.
+    """
+
+    dataset: DatasetFacts
+    model: ModelFacts
+    full_length_tokens: int
+    unique_examples: int | None = None
+    zero_shot_loss: float | None = None
+    machine: Machine | None = None
+    value_minutes: float | None = None
