@@ -6,10 +6,13 @@ import random
 
 import pytest
 
+from sample_runs import sample_dataset, sample_model
 from trial_tables import Trial, history
 from tunecast.errors import ConfigurationError
 from tunecast.records import Outcome
-from tunecast.search import STRATEGIES, Remaining, get_strategy
+from tunecast.search import KNOWING, STRATEGIES, Context, Remaining, check_strategy, get_strategy
+
+CONTEXT = Context(sample_dataset(), sample_model(), 64_000, 400, 4.0)
 
 strategies = pytest.mark.parametrize("name", STRATEGIES)
 
@@ -31,11 +34,11 @@ def random_trials(draw: random.Random, count: int = 9) -> list[Trial]:
 @strategies
 def test_pure_and_only_ever_advances_open_trials(name: str) -> None:
     draw = random.Random(0)
-    for _ in range(300):
+    for _ in range(100 if name in KNOWING else 300):
         seen = history(random_trials(draw))
         remaining = Remaining(draw.random(), draw.choice((None, 10.0)), draw.choice((None, 0, 3)))
-        chosen = get_strategy(name)(seen, remaining)
-        assert chosen == get_strategy(name)(seen, remaining)
+        chosen = get_strategy(name, CONTEXT)(seen, remaining)
+        assert chosen == get_strategy(name, CONTEXT)(seen, remaining)
         assert chosen is None or seen.trials[chosen].is_open
 
 
@@ -46,9 +49,16 @@ def test_ends_when_every_trial_is_closed(name: str) -> None:
         Trial(tuple([2.0] * 7), Outcome.COMPLETED),
         Trial((2.0,), running=True),
     ]
-    assert get_strategy(name)(history(closed), Remaining(1.0)) is None
+    assert get_strategy(name, CONTEXT)(history(closed), Remaining(1.0)) is None
 
 
 def test_unknown_strategy_suggests_the_nearest() -> None:
     with pytest.raises(ConfigurationError, match=r"'ashaa'(.|\n)*Did you mean asha\?"):
         get_strategy("ashaa")
+
+
+def test_a_strategy_that_knows_other_tasks_needs_a_context() -> None:
+    for name in KNOWING:
+        check_strategy(name)
+        with pytest.raises(ValueError, match="got none"):
+            get_strategy(name)
