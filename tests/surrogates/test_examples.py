@@ -10,7 +10,7 @@ import pytest
 
 from planted_runs import SHARES, ZERO_SHOT_LOSS, planted_runs
 from tunecast.records import Outcome
-from tunecast.surrogates.examples import WORST, examples_of
+from tunecast.surrogates.examples import WORST, examples_of, zero_shot_losses
 
 
 def test_every_prefix_of_a_finished_curve_is_a_row() -> None:
@@ -46,3 +46,11 @@ def test_groups_are_trials_that_compete() -> None:
     examples = examples_of([*runs, *shorter])
     assert len(np.unique(examples.group)) == 3
     assert len(np.unique(examples.task)) == 2
+
+
+def test_several_runs_tell_a_zero_shot_loss_nearly() -> None:
+    runs = planted_runs(tasks=1, runs=30)
+    key = runs[0].task.dataset, runs[0].task.model, ""
+    assert zero_shot_losses(runs)[key] == ZERO_SHOT_LOSS
+    assert zero_shot_losses(runs[1:])[key] == pytest.approx(ZERO_SHOT_LOSS, rel=0.15)
+    assert zero_shot_losses(runs[1:3]) == {}

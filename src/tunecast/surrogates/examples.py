@@ -27,6 +27,8 @@ __all__ = ["Examples", "examples_of", "zero_shot_losses"]
 WORST = math.log(4.0)
 """Logarithm of the end's loss over the zero-shot loss at which ends are capped: worse is equally useless, and
 a run that diverged counts as this."""
+LEAST_TO_ESTIMATE = 5
+"""Runs that fell from which on the highest of their first losses stands for a zero-shot loss."""
 
 
 @dataclass(frozen=True)
@@ -73,22 +75,32 @@ class Examples:
 def zero_shot_losses(runs: Iterable[Run]) -> dict[tuple[str, str, str], float]:
     """Zero-shot loss by dataset, base model and validation subset, and by the first two with an empty third.
 
+    Where nobody measured it, several runs of the task tell it nearly: it is at least the loss at the first
+    point of the run that moved least, the highest of those that went on to fall.
+
     Args:
         runs: Runs, zero-shot ones among them.
     """
     found: dict[tuple[str, str, str], float] = {}
+    firsts: dict[tuple[str, str, str], list[float]] = {}
     for run in runs:
-        if run.pipeline.method == ZERO_SHOT.method and run.curve:
-            loss = run.curve[0].validation.loss
-            found[run.task.dataset, run.task.model, run.validation_hash] = loss
-            found[run.task.dataset, run.task.model, ""] = loss
-    return found
+        key = run.task.dataset, run.task.model, ""
+        if not run.curve:
+            continue
+        first = run.curve[0].validation.loss
+        if run.pipeline.method == ZERO_SHOT.method:
+            found[key] = found[*key[:2], run.validation_hash] = first
+        elif run.outcome is Outcome.COMPLETED:
+            fell = run.curve[-1].validation.loss < first < math.inf
+            firsts.setdefault(key, []).extend([first] if fell else [])
+    nearly = {key: max(losses) for key, losses in firsts.items() if len(losses) >= LEAST_TO_ESTIMATE}
+    return nearly | found
 
 
 def examples_of(runs: Sequence[Run]) -> Examples:
     """Every prefix of every finished or diverged run's curve, with how the run ended.
 
-    Runs of a task whose zero-shot loss is not known are left out, as are those that broke down for reasons of
+    Runs of a task whose zero-shot loss nobody can tell are left out, as are those that broke down for reasons of
     the machine.
 
     Args:
