@@ -7,7 +7,8 @@ import pytest
 
 from planted_runs import planted_runs
 from tunecast.surrogates.examples import Examples, examples_of
-from tunecast.surrogates.validation import CHOSEN, choose, folds_of, kin, nested, score
+from tunecast.surrogates.kin import kin
+from tunecast.surrogates.validation import CHOSEN, choose, folds_of, nested, score
 
 FAST = ("nearest-task", "ridge")
 

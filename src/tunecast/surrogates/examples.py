@@ -100,8 +100,8 @@ def zero_shot_losses(runs: Iterable[Run]) -> dict[tuple[str, str, str], float]:
 def examples_of(runs: Sequence[Run]) -> Examples:
     """Every prefix of every finished or diverged run's curve, with how the run ended.
 
-    Runs of a task whose zero-shot loss nobody can tell are left out, as are those that broke down for reasons of
-    the machine.
+    Runs of a task whose zero-shot loss nobody can tell are left out, as are those that broke down for reasons
+    of the machine.
 
     Args:
         runs: Runs, zero-shot ones among them.

@@ -10,6 +10,7 @@ import numpy as np
 
 from tunecast.records import DatasetFacts
 from tunecast.surrogates.families.base import Arrays
+from tunecast.surrogates.kin import kin
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,7 +20,7 @@ __all__ = ["Novelty"]
 LEAST_SCALE = 0.02
 """Least standard deviation of a meta-feature: one that never varied should not decide alone."""
 FIRED_AT_MOST = 0.05
-"""Share of the known datasets that would count as new if they were left out."""
+"""Share of the known datasets that would count as new if they and their kin were left out."""
 CUT = 6.0
 
 
@@ -53,7 +54,9 @@ class Novelty:
         centre, scale = rows.mean(axis=0), np.maximum(rows.std(axis=0), LEAST_SCALE)
         known = np.clip((rows - centre) / scale, -CUT, CUT)
         between = np.sqrt(((known[:, None, :] - known[None, :, :]) ** 2).mean(axis=2))
-        np.fill_diagonal(between, np.inf)
+        # Of datasets that belong together one is no witness of how near an unseen one is to the others.
+        families = kin([one.name for one in datasets])
+        between[families[:, None] == families] = np.inf
         nearest = between.min(axis=1)
         finite = nearest[np.isfinite(nearest)]
         limit = float(np.quantile(finite, 1 - FIRED_AT_MOST)) if len(finite) else float("inf")

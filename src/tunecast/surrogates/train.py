@@ -14,9 +14,10 @@ from tunecast.records import DatasetFacts, Run, stable_hash
 from tunecast.surrogates.cost import fit_cost, fit_failure
 from tunecast.surrogates.examples import Examples, examples_of, zero_shot_losses
 from tunecast.surrogates.families import FAMILIES
+from tunecast.surrogates.kin import kin
 from tunecast.surrogates.novelty import Novelty
 from tunecast.surrogates.prior import SHIPPED, Prior, Provenance
-from tunecast.surrogates.validation import CHOSEN, Scores, choose, kin, nested
+from tunecast.surrogates.validation import CHOSEN, Scores, choose, nested
 
 __all__ = ["learn", "learnable", "main", "report", "table", "train"]
 

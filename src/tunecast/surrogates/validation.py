@@ -15,11 +15,12 @@ import numpy as np
 from tunecast.surrogates.calibration import EDGES, Calibration, stage
 from tunecast.surrogates.examples import Examples
 from tunecast.surrogates.families import FAMILIES
+from tunecast.surrogates.kin import kin
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["CHOSEN", "Scores", "Trusted", "choose", "kin", "left_out", "nested", "score"]
+__all__ = ["CHOSEN", "Scores", "Trusted", "choose", "left_out", "nested", "score"]
 
 INNER_FOLDS = 4
 OUTER_FOLDS = 8
@@ -64,13 +65,6 @@ class Trusted:
     family: str
     calibration: Calibration
     log_scores: Mapping[str, float]
-
-
-def kin(tasks: Sequence[str]) -> NDArray[np.int64]:
-    """Numbers of families of datasets: those whose names begin alike are never parted by a fold."""
-    beginnings = [name.partition("_")[0] for name in tasks]
-    numbers = {name: number for number, name in enumerate(dict.fromkeys(beginnings))}
-    return np.array([numbers[name] for name in beginnings], dtype=np.int64)
 
 
 def folds_of(examples: Examples, count: int, seed: int) -> NDArray[np.int64]:
