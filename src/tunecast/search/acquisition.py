@@ -82,7 +82,7 @@ class ProbabilityOfImprovement:
         margin: Improvements below this are none.
     """
 
-    cost_exponent: float = 1.0
+    cost_exponent: float = 0.5
     margin: float = 0.01
 
     def __call__(
