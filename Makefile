@@ -4,7 +4,7 @@ SEED ?= 0
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: install demo test check bench soak clean collect meta-dataset
+.PHONY: install demo test check bench soak clean collect meta-dataset prior
 
 # Collections: TUNECAST_MODELS and TUNECAST_TASKS say where the plans' models and datasets lie.
 PLAN ?= plans/ladder.yaml
@@ -49,6 +49,10 @@ collect: $(READY)
 meta-dataset: $(READY)
 	$(BIN)/tunecast runs export src/tunecast/store/runs.parquet --store $(COLLECTED)
 	$(BIN)/python -m tunecast.collect.figures > docs/meta-dataset-figures.md
+
+# Rebuilds the prior from the runs that are shipped.
+prior: $(READY)
+	$(BIN)/tunecast learn --no-scores --output src/tunecast/surrogates/prior.safetensors
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache out

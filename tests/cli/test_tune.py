@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sessions import Finished, call_main
+from sessions import Finished, call_main, finish
 from tunecast.cli.tune import as_result, print_record
 from tunecast.store import Store
 
@@ -146,3 +146,20 @@ def test_what_cannot_be_scored_is_null(finished_session: Finished) -> None:
     assert result["test"]["expert"] is None
     assert result["test"]["zero_shot"]["loss"] is None
     json.dumps(result, allow_nan=False)
+
+
+@pytest.mark.parametrize("strategy", ["transfer", "quick-tune"])
+def test_strategies_that_know_other_tasks_run_to_the_end_and_resume(
+    strategy: str, tiny_llama: Path, toy_data: Path, tmp_path: Path
+) -> None:
+    flags = ["--strategy", strategy, "--value", "100", "--no-forecast"]
+    done = finish(tmp_path / "out", tiny_llama, toy_data, *flags)
+    state = json.loads((tmp_path / "out" / "session.json").read_text())
+    assert state["configuration"]["strategy"] == strategy
+    assert state["configuration"]["value"] == 100
+    assert done.result["winner"] in done.result["test"]
+    with Store.open(tmp_path / "out" / "runs.sqlite", create=False) as store:
+        tried = [run for run in store.runs(session=state["id"]) if run.is_candidate]
+    assert 1 < len(tried) <= 6
+    again = finish(tmp_path / "out", tiny_llama, toy_data, *flags, "--resume")
+    assert again.result == done.result

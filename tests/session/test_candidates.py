@@ -7,7 +7,8 @@ import pytest
 from tunecast.errors import ConfigurationError
 from tunecast.methods.space import EXPERT
 from tunecast.records import Pipeline
-from tunecast.session.candidates import candidate_pipelines, long_enough
+from tunecast.search import KNOWING, Context
+from tunecast.session.candidates import candidate_pipelines, long_enough, worthwhile
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.settings import SessionSettings
 
@@ -69,3 +70,17 @@ def test_all_candidates_stay_where_hardly_any_suits() -> None:
     pipelines = [Pipeline("full", {"per_device_train_batch_size": 32, "n": n}) for n in range(20)]
 
     assert long_enough(pipelines, full_length_tokens=100, mean_tokens=50.0) == pipelines
+
+
+@pytest.mark.parametrize("strategy", sorted(KNOWING))
+def test_a_strategy_that_knows_other_tasks_keeps_the_best_of_a_larger_draw(
+    strategy: str, settings: SessionSettings, prepared: PreparedTask
+) -> None:
+    knowing = replace(settings, strategy=strategy)
+    drawn = candidate_pipelines(knowing, prepared.bench.facts)
+    assert len(drawn) > 900
+    context = Context(prepared.dataset, prepared.bench.facts, 16_384, 40, 5.0)
+    kept = worthwhile(strategy, context, drawn[1:])
+    assert len({pipeline.id for pipeline in kept}) == len(kept) == 256
+    assert kept == worthwhile(strategy, context, drawn[1:])
+    assert worthwhile("asha", context, drawn[1:]) == drawn[1:]

@@ -24,6 +24,8 @@ from tunecast.session.settings import SessionSettings
         ("keep_gb", float("inf")),
         ("max_memory_gb", 0),
         ("max_memory_gb", float("nan")),
+        ("value", 0),
+        ("value", float("nan")),
         ("seed", -1),
         ("dtype", "float8"),
     ],

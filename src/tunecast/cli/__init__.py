@@ -46,6 +46,7 @@ def _register() -> None:
         data,
         evaluate,
         export,
+        learn,
         memory,
         recommend,
         runs,
@@ -61,6 +62,7 @@ def _register() -> None:
     app.command("export")(export.command)
     app.command("collect")(collect.command)
     app.command("compare")(compare.command)
+    app.command("learn")(learn.command)
     app.add_typer(data.app, name="data")
     app.add_typer(runs.app, name="runs")
     app.add_typer(scale.app, name="scale")

@@ -27,7 +27,9 @@ def command(
         None, "--output-dir", help="Where everything is written. (default: tunecast-out)"
     ),
     strategy: str = typer.Option(
-        None, "--strategy", help="asha, random, portfolio, nearest-task, fixed-... (default: asha)"
+        None,
+        "--strategy",
+        help="transfer, quick-tune, asha, random, portfolio, nearest-task, fixed-... (default: asha)",
     ),
     objective: str = typer.Option(
         None, "--objective", help="loss, or the metric that decides. (default: loss)"
@@ -62,6 +64,12 @@ def command(
         None,
         "--forecast/--no-forecast",
         help="Say what more data would bring, for up to 10% of the budget. (default: yes)",
+    ),
+    value: float = typer.Option(
+        None,
+        "--value",
+        help="Minutes that 1% of loss is worth; transfer and quick-tune end when they expect less. "
+        "(default: the whole budget)",
     ),
     config: Annotated[
         Path | None, typer.Option("--config", help="YAML file of these options; flags override it.")

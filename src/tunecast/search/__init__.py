@@ -17,6 +17,7 @@ from tunecast.search.simple import asha, fixed, random_search
 __all__ = [
     "GIVEN",
     "INFORMED",
+    "KNOWING",
     "ONLY_TRIALS",
     "STRATEGIES",
     "Context",
@@ -52,11 +53,16 @@ STRATEGIES: dict[str, Factory] = {
     "fixed-best": lambda context: fixed_best(_needed("fixed-best", context)),
     "nearest-task": lambda context: nearest_task(_needed("nearest-task", context)),
     "portfolio": lambda context: portfolio(_needed("portfolio", context)),
+    "transfer": lambda context: _foreseeing("transfer", context),
+    "quick-tune": lambda context: _foreseeing("quick-tune", context),
 }
 """Strategies by the name on the command line. ``fixed-3e-4`` expects the expert at 3e-4 second."""
 
 INFORMED = ("fixed-best", "nearest-task", "portfolio")
-"""Strategies that rest on recorded runs of other tasks."""
+"""Strategies that look recorded runs of other tasks up."""
+
+KNOWING = frozenset({"transfer", "quick-tune"})
+"""Strategies that rest on surrogates of other tasks' runs; their candidates are ranked beforehand."""
 
 ONLY_TRIALS = {"fixed-expert": 1, "fixed-3e-4": 2, GIVEN: 1}
 """Trials that a strategy brings to their end, where it tries no others: they may share the whole budget."""
@@ -68,10 +74,11 @@ def first_name(strategy: str) -> str:
 
 
 def check_strategy(name: str) -> None:
-    """Refuse a name that no strategy has.
+    """Refuse a name that no strategy has, and one whose prior is not there.
 
     Raises:
         ConfigurationError: There is none of that name.
+        StoreError: It needs a prior, and there is none.
     """
     if name != GIVEN and name not in STRATEGIES:
         near = get_close_matches(name, STRATEGIES, n=1)
@@ -79,6 +86,10 @@ def check_strategy(name: str) -> None:
         raise ConfigurationError(
             f"--strategy: there is no strategy {name!r}.", f"{guess}Known ones: {', '.join(STRATEGIES)}."
         )
+    if name in KNOWING:
+        from tunecast.surrogates import load_prior
+
+        load_prior()
 
 
 def get_strategy(name: str, context: Context | None = None) -> Strategy:
@@ -86,21 +97,29 @@ def get_strategy(name: str, context: Context | None = None) -> Strategy:
 
     Args:
         name: Its name on the command line.
-        context: The task at hand and runs of others, which strategies in :data:`INFORMED` need.
+        context: The task at hand; those of :data:`INFORMED` and :data:`KNOWING` cannot do without.
 
     Raises:
         ConfigurationError: There is none of that name, or it lacks what it has to know.
+        StoreError: It needs a prior, and there is none.
     """
     check_strategy(name)
     return fixed(0) if name == GIVEN else STRATEGIES[name](context)
 
 
 def _needed(name: str, context: Context | None) -> Context:
-    """The context of a strategy in :data:`INFORMED`."""
+    """The context of a strategy that knows other tasks."""
     if context is None:
-        others = ", ".join(other for other in STRATEGIES if other not in INFORMED)
+        others = ", ".join(other for other in STRATEGIES if other not in {*INFORMED, *KNOWING})
         raise ConfigurationError(
             f"--strategy: {name} rests on recorded runs of other tasks, and there are none here.",
             f"Use one of: {others}.",
         )
     return context
+
+
+def _foreseeing(name: str, context: Context | None) -> Strategy:
+    """A strategy of :data:`KNOWING`; surrogates are imported for these alone."""
+    from tunecast.search.transfer import transfer
+
+    return transfer(_needed(name, context), refits=name == "quick-tune")

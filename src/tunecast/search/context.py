@@ -21,6 +21,7 @@ class Context:
         zero_shot_loss: Nats per label token of the untouched model, None where nobody measured it.
         machine: What computes, None where it is not known.
         runs: Recorded runs of other tasks, failures included; in a replay, those of the training folds only.
+        value_minutes: Minutes that 1% of the loss is worth; None never stops before the budget ends.
     """
 
     dataset: DatasetFacts
@@ -30,3 +31,4 @@ class Context:
     zero_shot_loss: float | None = None
     machine: Machine | None = None
     runs: tuple[Run, ...] = ()
+    value_minutes: float | None = None

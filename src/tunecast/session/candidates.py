@@ -8,11 +8,14 @@ from tunecast.errors import ConfigurationError
 from tunecast.methods import pipeline_space, sample_pipelines
 from tunecast.methods.space import expert_pipeline
 from tunecast.records import ModelFacts, Pipeline
+from tunecast.search import KNOWING, Context
 from tunecast.session.settings import SessionSettings
 
-__all__ = ["candidate_pipelines", "long_enough"]
+__all__ = ["candidate_pipelines", "long_enough", "worthwhile"]
 
 CANDIDATES = 256
+DRAWN_FOR_RANKING = 1000
+"""Candidates that are drawn where a strategy knows which of them to keep."""
 LEAST_STEPS = 16
 """Optimiser steps of a full length below which the fidelity grid has hardly a point before the end."""
 LEAST_CANDIDATES = 16
@@ -20,7 +23,8 @@ RATE_3E4 = 3e-4
 
 
 def candidate_pipelines(settings: SessionSettings, model: ModelFacts) -> list[Pipeline]:
-    """The expert pipeline, the same at 3e-4 where the strategy is that, and a seeded sample of the space.
+    """The expert pipeline, the same at 3e-4 where the strategy is that, and a seeded sample of the space,
+    a larger one where the strategy knows which to keep.
 
     Raises:
         ConfigurationError: What the user fixed or narrowed is not possible.
@@ -30,7 +34,26 @@ def candidate_pipelines(settings: SessionSettings, model: ModelFacts) -> list[Pi
     if settings.strategy == "fixed-3e-4":
         first.append(_at_3e4(settings, expert))
     space = pipeline_space(model, settings.restrictions, seed=settings.seed)
-    return first + [pipeline for pipeline in sample_pipelines(space, CANDIDATES) if pipeline not in first]
+    count = DRAWN_FOR_RANKING if settings.strategy in KNOWING else CANDIDATES
+    return first + [pipeline for pipeline in sample_pipelines(space, count) if pipeline not in first]
+
+
+def worthwhile(strategy: str, context: Context, pipelines: Sequence[Pipeline]) -> list[Pipeline]:
+    """The candidates that a session keeps: all, or those that the prior ranks highest and a few others.
+
+    Args:
+        strategy: Name of the strategy.
+        context: The task.
+        pipelines: What may be tried beside the expert pipeline.
+
+    Raises:
+        StoreError: The strategy needs a prior, and there is none.
+    """
+    if strategy not in KNOWING:
+        return list(pipelines)
+    from tunecast.search.ranking import ranked
+
+    return ranked(context, pipelines, CANDIDATES)
 
 
 def long_enough(

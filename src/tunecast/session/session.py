@@ -14,7 +14,7 @@ from tunecast.records import ZERO_SHOT, DataForecast, Outcome, Pipeline, Run, Ru
 from tunecast.search import GIVEN, ONLY_TRIALS, Context, Strategy, first_name, get_strategy, leader
 from tunecast.session.allowance import Allowance
 from tunecast.session.budget import Budget, Used
-from tunecast.session.candidates import long_enough
+from tunecast.session.candidates import long_enough, worthwhile
 from tunecast.session.compare import FINALISTS, compare
 from tunecast.session.executor import Crash, LocalExecutor
 from tunecast.session.folder import OutputFolder, disk_error
@@ -195,8 +195,9 @@ class Session:
     def _lay_out_trials(self, zero_shot: Run) -> None:
         start = zero_shot.curve[0].validation.loss
         limit = explosion_nats(start, self._prepared.bench.facts.vocabulary)
-        self._strategy: Strategy = get_strategy(self._settings.strategy, self._context(start))
-        self._trials = self._laid_out(self._worth_trying(), limit)
+        context = self._context(start)
+        self._strategy: Strategy = get_strategy(self._settings.strategy, context)
+        self._trials = self._laid_out(self._worth_trying(context), limit)
         self._trials[0].is_feasible = self._expert_fits
         for trial in self._trials:
             seen = 0
@@ -231,21 +232,22 @@ class Session:
             unique_examples=self._unique_examples(),
             zero_shot_loss=zero_shot_loss,
             machine=self._surroundings.machine,
+            value_minutes=self._settings.value,
             runs=self._known,
         )
 
-    def _worth_trying(self) -> list[Pipeline]:
-        """What the strategy is pinned to, and the sampled candidates that this full length suits."""
+    def _worth_trying(self, context: Context) -> list[Pipeline]:
+        """What the strategy is pinned to, and the candidates that suit this full length, and that it ranks
+        highest where it knows other tasks.
+        """
         pinned = ONLY_TRIALS.get(self._settings.strategy, 1)
         bench = self._prepared.bench
-        return [
-            *self._candidates[:pinned],
-            *long_enough(
-                self._candidates[pinned:],
-                full_length_tokens=self._full_length,
-                mean_tokens=bench.train_tokens / len(bench.train),
-            ),
-        ]
+        suiting = long_enough(
+            self._candidates[pinned:],
+            full_length_tokens=self._full_length,
+            mean_tokens=bench.train_tokens / len(bench.train),
+        )
+        return [*self._candidates[:pinned], *worthwhile(self._settings.strategy, context, suiting)]
 
     def _unique_examples(self) -> int:
         available = len(self._prepared.bench.train)

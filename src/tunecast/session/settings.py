@@ -14,8 +14,11 @@ from tunecast.records import Scalar
 
 __all__ = ["SessionSettings"]
 
-POSITIVE = ("epochs", "workers", "keep_gb", "max_memory_gb", "max_length", "unique_examples", "threads")
-FINITE = ("epochs", "keep_gb", "max_memory_gb")
+POSITIVE = (
+    *("epochs", "workers", "keep_gb", "max_memory_gb", "max_length", "unique_examples", "threads"),
+    "value",
+)
+FINITE = ("epochs", "keep_gb", "max_memory_gb", "value")
 DTYPES = ("auto", "bfloat16", "float32")
 
 
@@ -50,6 +53,8 @@ class SessionSettings:
         deterministic: Bit-equal results on an accelerator too.
         trust_remote_code: Whether code that comes with a model may run.
         forecast: Whether up to a tenth of the budget goes to what more data would bring.
+        value: Minutes that 1% of the loss is worth: a search that knows other tasks ends when it expects
+            less. None searches until the budget is spent.
     """
 
     model: str
@@ -77,6 +82,7 @@ class SessionSettings:
     deterministic: bool = False
     trust_remote_code: bool = False
     forecast: bool = True
+    value: float | None = None
 
     def __post_init__(self) -> None:
         for name in FINITE:

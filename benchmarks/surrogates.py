@@ -1,0 +1,77 @@
+"""How good surrogates are on tasks left out, by nested cross-validation, and how fast a prior scores.
+
+python benchmarks/surrogates.py [--store URL] [--prior FILE] [--no-scores]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+
+from tunecast.methods.space import pipeline_space, sample_pipelines
+from tunecast.records import Run
+from tunecast.store import open_for_reading
+from tunecast.surrogates import Prior, Setting, Subject, read_prior, shipped_prior
+from tunecast.surrogates.features import feature_matrix
+from tunecast.surrogates.train import report, train
+
+CANDIDATES = 1000
+REPEATS = 20
+
+
+def milliseconds(prior: Prior, run: Run, loss: float) -> tuple[float, float, float]:
+    """Median milliseconds to score candidates: wall and processor time with features, wall without."""
+    setting = Setting(run.dataset, run.model, run.full_length_tokens, run.unique_examples, loss)
+    drawn = sample_pipelines(pipeline_space(run.model), CANDIDATES)
+    subjects = [Subject(pipeline) for pipeline in drawn]
+    features = feature_matrix(setting, subjects)
+    whole, busy, alone = [], [], []
+    for _ in range(REPEATS):
+        started, working = time.perf_counter(), time.process_time()
+        prior.predict(setting, subjects)
+        between = time.perf_counter()
+        busy.append(time.process_time() - working)
+        prior.predict_rows(features)
+        alone.append(time.perf_counter() - between)
+        whole.append(between - started)
+    wall, processor, predicting = (1e3 * statistics.median(found) for found in (whole, busy, alone))
+    return wall, processor, predicting
+
+
+def loading_seconds(path: Path) -> float:
+    """Median seconds to read a prior in a process that has its libraries."""
+    found = []
+    for _ in range(5):
+        started = time.perf_counter()
+        read_prior(path)
+        found.append(time.perf_counter() - started)
+    return statistics.median(found)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--store", help="URL, SQLite file or Parquet export; default: what is shipped")
+    parser.add_argument("--prior", type=Path, help="a prior file; default: what is shipped")
+    parser.add_argument("--no-scores", action="store_true", help="only measure times")
+    chosen = parser.parse_args()
+    with open_for_reading(chosen.store) as store:
+        runs = list(store.runs())
+    path = chosen.prior or shipped_prior()
+    prior = read_prior(path) if path else train(runs)
+    if not chosen.no_scores:
+        print(report(runs, prior, seed=0), "\n")
+    run = next(run for run in runs if run.curve)
+    whole, busy, alone = milliseconds(prior, run, prior.provenance.zero_shot_loss)
+    print(
+        f"{prior.family}: {CANDIDATES} candidates scored in {whole:.1f} ms "
+        f"({busy:.1f} ms of processor time), {alone:.1f} ms without features"
+    )
+    if path:
+        size = path.stat().st_size / 1e6
+        print(f"{path.name}: {size:.2f} MB, read in {1e3 * loading_seconds(path):.0f} ms")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""Which of many candidates a session should have at all: those that the prior thinks well of, and others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tunecast.records import Pipeline
+from tunecast.search.context import Context
+from tunecast.search.transfer import setting_of
+from tunecast.surrogates import Prior, load_prior
+from tunecast.surrogates.features import curve_row, joined, pipeline_row
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["ranked"]
+
+UNRANKED_SHARE = 0.25
+"""Part of the candidates that is kept as drawn, for tasks on which the prior proves to be wrong."""
+HOPE = 0.5
+"""Standard deviations by which a candidate may be better than expected when it is ranked."""
+ALIKE = 2.0
+"""Standard deviations that a candidate loses beside one that is the same."""
+
+
+def ranked(
+    context: Context, pipelines: Sequence[Pipeline], count: int, *, prior: Prior | None = None
+) -> list[Pipeline]:
+    """Choose candidates for a session, best first, then some in the order in which they were drawn.
+
+    Each choice makes those that are like it less attractive, by how uncertain they are: it will tell of them.
+
+    Args:
+        context: The task.
+        pipelines: A random draw.
+        count: How many are wanted.
+        prior: The trained surrogates; None for those that come with the package.
+
+    Raises:
+        StoreError: The package has no prior, or it is damaged.
+    """
+    prior = prior or load_prior()
+    if not pipelines:
+        return []
+    setting = setting_of(context, prior)
+    rows = np.array([pipeline_row(pipeline, context.model) for pipeline in pipelines])
+    blank = np.array([curve_row((), setting.zero_shot_loss)]).repeat(len(rows), axis=0)
+    found = prior.predict_rows(joined(setting, rows, blank))
+    own = np.sqrt(np.maximum(found.variance - found.shared, 0.0))
+    chosen = _diverse(found.end - HOPE * own, own, rows, round((1 - UNRANKED_SHARE) * count))
+    rest = [place for place in range(len(pipelines)) if place not in set(chosen)]
+    return [pipelines[place] for place in (*chosen, *rest[: count - len(chosen)])]
+
+
+def _diverse(
+    worth: NDArray[np.float64], own: NDArray[np.float64], rows: NDArray[np.float64], count: int
+) -> list[int]:
+    """Places of the lowest values, one after the other, each far from those before it."""
+    scale = rows.std(axis=0)
+    scaled = (rows - rows.mean(axis=0)) / np.where(scale > 1e-9, scale, 1.0)
+    typical = max(1e-9, float((scaled**2).sum(axis=1).mean()))
+    likeness = np.zeros(len(rows))
+    left = np.ones(len(rows), dtype=bool)
+    chosen: list[int] = []
+    while len(chosen) < min(count, len(rows)):
+        best = int(np.argmin(np.where(left, worth + ALIKE * own * likeness, np.inf)))
+        chosen.append(best)
+        left[best] = False
+        distance = ((scaled - scaled[best]) ** 2).sum(axis=1)
+        likeness = np.maximum(likeness, np.exp(-4.0 * distance / typical))
+    return chosen

@@ -1,0 +1,6 @@
+"""Surrogates: what earlier finetunings say of how a trial will end, what it costs, and whether it fails."""
+
+from tunecast.surrogates.features import Setting, Subject
+from tunecast.surrogates.prior import Prediction, Prior, load_prior, read_prior, shipped_prior
+
+__all__ = ["Prediction", "Prior", "Setting", "Subject", "load_prior", "read_prior", "shipped_prior"]

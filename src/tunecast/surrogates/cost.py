@@ -1,0 +1,188 @@
+"""Seconds per training token of pipelines relative to each other, and the odds that one diverges."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tunecast.records import ZERO_SHOT, Outcome, Run
+from tunecast.surrogates.families.base import Arrays, Scaling
+from tunecast.surrogates.features import PIPELINE, Setting, columns, curve_row, joined, pipeline_row
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["CostModel", "FailureModel", "fit_cost", "fit_failure"]
+
+COST_FEATURES = (
+    *(name for name in PIPELINE if name.startswith(("method_", "optimizer_"))),
+    *("trains_weights", "low_rank", "log_rank", "attention_only", "dora", "dropout", "log_batch"),
+    *("log_tokens_per_update", "log_parameters", "log_width"),
+)
+"""What the seconds of a step depend on."""
+FAILURE_FEATURES = (
+    *("log_effective_rate", "trains_weights", "low_rank", "log_travel", "log_parameters"),
+    *(name for name in PIPELINE if name.startswith("optimizer_")),
+    *("schedule_constant", "warmup"),
+)
+PENALTY = 10.0
+ENOUGH_EXCLUSIVE = 60
+"""Runs that had the machine to themselves from which on the others are not looked at."""
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """The logarithm of seconds per training token as a line in features, for one kind of device.
+
+    Args:
+        scaling: Of the features.
+        weights: Shape (1 + features,).
+        deviation: Standard deviation of the logarithm around the line, on tasks that were left out.
+        device: ``cpu`` or ``cuda``: seconds of one say nothing of the other.
+    """
+
+    scaling: Scaling
+    weights: NDArray[np.float64]
+    deviation: float
+    device: str
+
+    def log_seconds_per_token(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Expected logarithm of seconds per token, as on the machine of the runs; shape (rows,).
+
+        Args:
+            features: Shape (rows, features), as of the whole matrix.
+        """
+        scaled = self.scaling(features[:, columns(COST_FEATURES)])
+        return np.asarray(self.weights[0] + scaled @ self.weights[1:])
+
+    def arrays(self) -> Arrays:
+        """Scaling and weights."""
+        return {"mean": self.scaling.mean, "stretch": self.scaling.stretch, "weights": self.weights}
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays, deviation: float, device: str) -> CostModel:
+        """Put together what :meth:`arrays` took apart."""
+        found = {name: np.asarray(values, float) for name, values in arrays.items()}
+        return cls(Scaling(found["mean"], found["stretch"]), found["weights"], deviation, device)
+
+
+@dataclass(frozen=True)
+class FailureModel:
+    """The odds that a trial diverges, as a logistic regression.
+
+    Args:
+        scaling: Of the features.
+        weights: Shape (1 + features,).
+    """
+
+    scaling: Scaling
+    weights: NDArray[np.float64]
+
+    def probability(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Probability of divergence, shape (rows,), of the whole feature matrix."""
+        scaled = self.scaling(features[:, columns(FAILURE_FEATURES)])
+        logits = np.clip(self.weights[0] + scaled @ self.weights[1:], -30.0, 30.0)
+        return np.asarray(1.0 / (1.0 + np.exp(-logits)))
+
+    def arrays(self) -> Arrays:
+        """Scaling and weights."""
+        return {"mean": self.scaling.mean, "stretch": self.scaling.stretch, "weights": self.weights}
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> FailureModel:
+        """Put together what :meth:`arrays` took apart."""
+        found = {name: np.asarray(values, float) for name, values in arrays.items()}
+        return cls(Scaling(found["mean"], found["stretch"]), found["weights"])
+
+
+def fit_cost(runs: Sequence[Run]) -> CostModel | None:
+    """Learn seconds per token from runs, from exclusive ones where there are enough.
+
+    Args:
+        runs: Runs of any kind; those of the commonest device are used.
+
+    Returns:
+        None where fewer than ten runs tell their seconds.
+    """
+    timed = [(run, found) for run in runs if (found := _seconds_per_token(run)) is not None]
+    alone = [pair for pair in timed if pair[0].exclusive]
+    timed = alone if len(alone) >= ENOUGH_EXCLUSIVE else timed
+    kinds = [run.machine.device.partition(":")[0] for run, _ in timed]
+    device = max(sorted(set(kinds)), key=kinds.count, default="cpu")
+    timed = [pair for pair, kind in zip(timed, kinds, strict=True) if kind == device]
+    if len(timed) < 10:
+        return None
+    features = _features([run for run, _ in timed])[:, columns(COST_FEATURES)]
+    target = np.array([math.log(seconds) for _, seconds in timed])
+    scaling = Scaling.of(features)
+    scaled = scaling(features)
+    names = sorted({run.task.dataset for run, _ in timed})
+    fold = np.array([names.index(run.task.dataset) % 5 for run, _ in timed])
+    missed = np.concatenate(
+        [target[fold == k] - _line(scaled[fold == k], _ridge(scaled, target, fold != k)) for k in set(fold)]
+    )
+    deviation = float(np.sqrt((missed**2).mean()))
+    return CostModel(scaling, _ridge(scaled, target, fold >= 0), deviation, device)
+
+
+def fit_failure(runs: Sequence[Run]) -> FailureModel | None:
+    """Learn which pipelines diverge; None where no run did."""
+    ended = [
+        run
+        for run in runs
+        if run.pipeline.method != ZERO_SHOT.method and run.outcome in (Outcome.COMPLETED, Outcome.DIVERGED)
+    ]
+    diverged = np.array([run.outcome is Outcome.DIVERGED for run in ended], dtype=float)
+    if not diverged.any() or diverged.all():
+        return None
+    features = _features(ended)[:, columns(FAILURE_FEATURES)]
+    scaling = Scaling.of(features)
+    return FailureModel(scaling, _logistic(scaling(features), diverged))
+
+
+def _seconds_per_token(run: Run) -> float | None:
+    tokens = run.curve[-1].tokens_seen if run.curve else 0
+    seconds = sum(point.training.wall for point in run.curve)
+    return seconds / tokens if tokens > 0 and seconds > 0 else None
+
+
+def _features(runs: Sequence[Run]) -> NDArray[np.float64]:
+    """Features of runs before their first point; the zero-shot loss, which no one looks at here, is 1."""
+    rows = []
+    for run in runs:
+        setting = Setting(run.dataset, run.model, run.full_length_tokens, run.unique_examples, 1.0)
+        pipeline = np.array([pipeline_row(run.pipeline, run.model)])
+        rows.append(joined(setting, pipeline, np.array([curve_row((), 1.0)]))[0])
+    return np.array(rows)
+
+
+def _ridge(
+    scaled: NDArray[np.float64], target: NDArray[np.float64], kept: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    design = np.concatenate([np.ones((len(scaled), 1)), scaled], axis=1)[kept]
+    penalties = np.diag([1e-6, *[PENALTY] * scaled.shape[1]])
+    return np.asarray(np.linalg.solve(design.T @ design + penalties, design.T @ target[kept]))
+
+
+def _line(scaled: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(weights[0] + scaled @ weights[1:])
+
+
+def _logistic(scaled: NDArray[np.float64], outcome: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Penalised logistic regression by Newton's method."""
+    design = np.concatenate([np.ones((len(scaled), 1)), scaled], axis=1)
+    penalties = np.array([1e-3, *[1.0] * scaled.shape[1]])
+    weights = np.zeros(design.shape[1])
+    for _ in range(30):
+        probability = 1.0 / (1.0 + np.exp(-np.clip(design @ weights, -30.0, 30.0)))
+        gradient = design.T @ (outcome - probability) - penalties * weights
+        curvature = (design * (probability * (1 - probability))[:, None]).T @ design + np.diag(penalties)
+        step = np.linalg.solve(curvature, gradient)
+        weights = weights + step
+        if np.abs(step).max() < 1e-8:
+            break
+    return weights

@@ -1,0 +1,169 @@
+"""From runs to rows: every prefix of every curve is an example of how it ended."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tunecast.records import ZERO_SHOT, Outcome, Run
+from tunecast.surrogates.features import (
+    FEATURES,
+    Setting,
+    curve_row,
+    joined,
+    log_loss,
+    pipeline_row,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Examples", "examples_of", "zero_shot_losses"]
+
+WORST = math.log(4.0)
+"""Logarithm of the end's loss over the zero-shot loss at which ends are capped: worse is equally useless, and
+a run that diverged counts as this."""
+LEAST_TO_ESTIMATE = 5
+"""Runs that fell from which on the highest of their first losses stands for a zero-shot loss."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Rows to learn from; all arrays have the same first axis.
+
+    Args:
+        features: Shape (rows, features), in the order of :data:`tunecast.surrogates.features.FEATURES`.
+        target: Logarithm of the loss at the end of the schedule over that of the last point, which is the
+            zero-shot point where there is none.
+        end: Logarithm of the loss at the end over the zero-shot loss.
+        share: Share of the schedule at the last point, 0 before the first.
+        task: Which task, as an index into ``tasks``.
+        group: Which task, base model, full length and number of examples: rows that compete with each other.
+        run: Which run, as an index into ``runs``.
+        tasks: Names of datasets.
+        runs: Ids of runs.
+    """
+
+    features: NDArray[np.float64]
+    target: NDArray[np.float64]
+    end: NDArray[np.float64]
+    share: NDArray[np.float64]
+    task: NDArray[np.int64]
+    group: NDArray[np.int64]
+    run: NDArray[np.int64]
+    tasks: tuple[str, ...]
+    runs: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.target)
+
+    def where(self, chosen: NDArray[np.bool_]) -> Examples:
+        """The rows for which a mask of shape (rows,) is true."""
+        arrays = {
+            item.name: getattr(self, item.name)[chosen]
+            for item in fields(self)
+            if item.name not in ("tasks", "runs")
+        }
+        return Examples(**arrays, tasks=self.tasks, runs=self.runs)
+
+
+def zero_shot_losses(runs: Iterable[Run]) -> dict[tuple[str, str, str], float]:
+    """Zero-shot loss by dataset, base model and validation subset, and by the first two with an empty third.
+
+    Where nobody measured it, several runs of the task tell it nearly: it is at least the loss at the first
+    point of the run that moved least, the highest of those that went on to fall.
+
+    Args:
+        runs: Runs, zero-shot ones among them.
+    """
+    found: dict[tuple[str, str, str], float] = {}
+    firsts: dict[tuple[str, str, str], list[float]] = {}
+    for run in runs:
+        key = run.task.dataset, run.task.model, ""
+        if not run.curve:
+            continue
+        first = run.curve[0].validation.loss
+        if run.pipeline.method == ZERO_SHOT.method:
+            found[key] = found[*key[:2], run.validation_hash] = first
+        elif run.outcome is Outcome.COMPLETED:
+            fell = run.curve[-1].validation.loss < first < math.inf
+            firsts.setdefault(key, []).extend([first] if fell else [])
+    nearly = {key: max(losses) for key, losses in firsts.items() if len(losses) >= LEAST_TO_ESTIMATE}
+    return nearly | found
+
+
+def examples_of(runs: Sequence[Run]) -> Examples:
+    """Every prefix of every finished or diverged run's curve, with how the run ended.
+
+    Runs of a task whose zero-shot loss nobody can tell are left out, as are those that broke down for reasons
+    of the machine.
+
+    Args:
+        runs: Runs, zero-shot ones among them.
+    """
+    zero_shot = zero_shot_losses(runs)
+    parts: list[tuple[NDArray[np.float64], list[float], list[float], list[float], Run]] = []
+    for run in runs:
+        start = zero_shot.get((run.task.dataset, run.task.model, run.validation_hash))
+        start = start or zero_shot.get((run.task.dataset, run.task.model, ""))
+        end = _end(run)
+        if start is None or end is None or run.pipeline.method == ZERO_SHOT.method:
+            continue
+        parts.append((*_rows(run, start, end), run))
+    return _put_together(parts)
+
+
+def _end(run: Run) -> float | None:
+    """Logarithm of the final loss; infinite for a run that diverged, None where the end is not known."""
+    if run.outcome is Outcome.DIVERGED:
+        return math.inf
+    if run.outcome is not Outcome.COMPLETED or not run.curve or run.curve[-1].share < 0.97:
+        return None
+    return log_loss(run.curve[-1].validation.loss)
+
+
+def _rows(
+    run: Run, start: float, end: float
+) -> tuple[NDArray[np.float64], list[float], list[float], list[float]]:
+    """Features, targets, ends and shares of all prefixes of a run's curve, the empty one first."""
+    setting = Setting(run.dataset, run.model, run.full_length_tokens, run.unique_examples, start)
+    points = [p for p in run.curve if 0 < p.share < 0.97 and math.isfinite(p.validation.loss)]
+    prefixes = [points[:count] for count in range(len(points) + 1)]
+    curves = np.array([curve_row(prefix, start, run.pipeline.number("learning_rate")) for prefix in prefixes])
+    pipeline = np.array([pipeline_row(run.pipeline, run.model)]).repeat(len(prefixes), axis=0)
+    zero = log_loss(start)
+    relative = min(end - zero, WORST)
+    lasts = [log_loss(prefix[-1].validation.loss) - zero if prefix else 0.0 for prefix in prefixes]
+    shares = [prefix[-1].share if prefix else 0.0 for prefix in prefixes]
+    targets = [relative - min(last, WORST) for last in lasts]
+    return joined(setting, pipeline, curves), targets, [relative] * len(prefixes), shares
+
+
+def _put_together(
+    parts: Sequence[tuple[NDArray[np.float64], list[float], list[float], list[float], Run]],
+) -> Examples:
+    runs = [part[-1] for part in parts]
+    counts = [len(part[1]) for part in parts]
+    tasks = sorted({run.task.dataset for run in runs})
+    keys = [(r.task.dataset, r.task.model, r.full_length_tokens, r.unique_examples) for r in runs]
+    numbers = {key: number for number, key in enumerate(sorted(set(keys)))}
+
+    def spread(values: Sequence[int]) -> NDArray[np.int64]:
+        return np.repeat(np.array(values, dtype=np.int64), counts)
+
+    return Examples(
+        features=np.concatenate([part[0] for part in parts]) if parts else np.zeros((0, len(FEATURES))),
+        target=np.concatenate([part[1] for part in parts]) if parts else np.zeros(0),
+        end=np.concatenate([part[2] for part in parts]) if parts else np.zeros(0),
+        share=np.concatenate([part[3] for part in parts]) if parts else np.zeros(0),
+        task=spread([tasks.index(run.task.dataset) for run in runs]),
+        group=spread([numbers[key] for key in keys]),
+        run=spread(list(range(len(runs)))),
+        tasks=tuple(tasks),
+        runs=tuple(run.id for run in runs),
+    )

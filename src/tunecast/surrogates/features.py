@@ -1,0 +1,395 @@
+"""What surrogates are told of a trial: fixed-order arrays of named numbers.
+
+A learning rate enters as a multiple of the rate that suits its method, its optimiser and the model's width
+(:mod:`tunecast.methods.rates`), losses enter relative to the zero-shot loss, and lengths as numbers of steps
+and passes, so that what was learned with one model says something about a larger one. Everything is known
+before a trial begins, or stands in its points; nothing is computed from weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tunecast.methods.rates import OPTIMIZER_RATES, adapter_rate
+from tunecast.records import DatasetFacts, ModelFacts, Pipeline, Point
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = [
+    "CURVE",
+    "DATASET",
+    "FEATURES",
+    "FEATURES_VERSION",
+    "LEAST_LOSS",
+    "PIPELINE",
+    "Setting",
+    "Subject",
+    "columns",
+    "curve_row",
+    "feature_matrix",
+    "joined",
+    "log_loss",
+    "pipeline_row",
+]
+
+FEATURES_VERSION = 1
+"""Raised whenever a feature is added or changes its meaning."""
+LEAST_LOSS = 0.01
+"""Nats per label token at which losses are floored before their logarithm is taken: a memorised task has
+none."""
+
+METHODS = (
+    "full",
+    "lora",
+    "ia3",
+    "top_layers",
+    "vera",
+    "ln_tuning",
+    "oft",
+    "prefix_tuning",
+    "prompt_tuning",
+    "adalora",
+    "lokr",
+    "apet",
+    "gmt",
+    "semantic_freezing",
+    "mezo",
+)
+"""Methods with a feature of their own; any other is told by what it has in common with these."""
+OF_WEIGHTS = ("full", "top_layers", "gmt", "semantic_freezing")
+"""Methods that train the model's own matrices: at about a tenth of an adapter's rate."""
+LOW_RANK = ("lora", "adalora", "lokr", "apet", "qlora")
+RANKS = ("lora_r", "target_r", "lokr_r", "budget_r")
+"""Hyperparameters that are an adapter's rank, by method."""
+FIXED_CENTRES = {
+    "ia3": 1e-2,
+    "vera": 5e-3,
+    "ln_tuning": 1e-3,
+    "bias": 1e-3,
+    "hadamard": 1e-3,
+    "oft": 3e-4,
+    "boft": 3e-4,
+    "prompt_tuning": 2e-2,
+    "prefix_tuning": 1e-3,
+    "p_tuning": 7e-3,
+    "trainable_tokens": 4e-3,
+}
+"""Middles of the ranges of methods whose learning rate does not follow the width."""
+OPTIMIZERS = ("adafactor", "sgd", "lion", "muon")
+"""AdamW is the one without a feature."""
+SCHEDULES = ("linear", "constant")
+
+PIPELINE = (
+    *(f"method_{name}" for name in METHODS),
+    "trains_weights",
+    "low_rank",
+    *(f"optimizer_{name}" for name in OPTIMIZERS),
+    *(f"schedule_{name}" for name in SCHEDULES),
+    "log_rate",
+    "log_scale",
+    "log_effective_rate",
+    "log_rank",
+    "log_trainable_share",
+    "dropout",
+    "attention_only",
+    "rslora",
+    "dora",
+    "pissa",
+    "log_plus_ratio",
+    "warmup",
+    "weight_decay",
+    "log_batch",
+    "neftune",
+    "label_smoothing",
+)
+"""Features of the pipeline on its model."""
+COURSE = ("log_steps", "log_tokens_per_update", "log_travel")
+"""Features of pipeline and setting together; ``log_travel`` is the rate's multiple times the steps."""
+DATASET = (
+    "log_examples",
+    "prompt_log_tokens_mean",
+    "prompt_log_tokens_deviation",
+    "prompt_type_token_ratio",
+    "prompt_compression_ratio",
+    "completion_log_tokens_mean",
+    "completion_log_tokens_deviation",
+    "completion_type_token_ratio",
+    "completion_compression_ratio",
+    "completion_digit_share",
+    "completion_tokens_share",
+    "distinct_completions_share",
+    "label_entropy_nats",
+    "top_completion_share",
+    "copied_words_share",
+)
+"""Meta-features of the dataset that surrogates look at, by their own names; one that is missing is 0."""
+SETTING = (
+    *(f"dataset_{name}" for name in DATASET),
+    "log_zero_shot",
+    "log_full_length",
+    "log_unique_examples",
+    "log_epochs",
+    "log_parameters",
+    "log_width",
+    "log_layers",
+    "log_vocabulary",
+    "log_pretraining_ratio",
+)
+"""Features that all trials of a session share."""
+CURVE = (
+    "share",
+    "log_share",
+    "log_loss",
+    "log_loss_before",
+    "log_share_before",
+    "slope",
+    "log_best_loss",
+    "rate_now",
+    "points",
+    "gap",
+)
+"""Features of the points so far; at a trial's start they are those of the zero-shot point."""
+FEATURES = (*PIPELINE, *COURSE, *SETTING, *CURVE)
+
+RATE = "learning_rate"
+START_SHARE = 1 / 128
+"""Half the first fidelity: stands for a share of 0 where the logarithm is taken."""
+TYPICAL_PRETRAINING_RATIO = 20.0
+"""Tokens per parameter where nobody said how many there were (Hoffmann et al., arXiv 2203.15556)."""
+SMALL_SHARE = 1e-3
+"""Trainable share of methods that train vectors, prompts or norms."""
+
+
+def _flags(names: Sequence[str]) -> tuple[dict[str, tuple[float, ...]], tuple[float, ...]]:
+    """By name, 1 at its place and 0 elsewhere; and the same for what is none of them."""
+    return {name: tuple(float(name == other) for other in names) for name in names}, (0.0,) * len(names)
+
+
+_METHOD_FLAGS, _NO_METHOD = _flags(METHODS)
+_OPTIMIZER_FLAGS, _NO_OPTIMIZER = _flags(OPTIMIZERS)
+_SCHEDULE_FLAGS, _NO_SCHEDULE = _flags(SCHEDULES)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all trials of a session have in common.
+
+    Args:
+        dataset: Facts of the dataset.
+        model: Facts of the base model.
+        full_length_tokens: Horizon of every trial.
+        unique_examples: Training examples that trials draw from.
+        zero_shot_loss: Nats per label token of the untouched base model on the validation subset.
+    """
+
+    dataset: DatasetFacts
+    model: ModelFacts
+    full_length_tokens: int
+    unique_examples: int
+    zero_shot_loss: float
+
+    @property
+    def mean_tokens(self) -> float:
+        """Mean tokens of a training example, as the dataset's raw facts or its meta-features tell."""
+        facts, features = self.dataset.facts, self.dataset.meta_features
+        sides = [facts.get(side, {}).get("tokens", {}).get("total") for side in ("prompt", "completion")]
+        if facts.get("examples") and None not in sides:
+            return max(1.0, sum(sides) / facts["examples"])
+        logs = [features.get(f"{side}_log_tokens_mean", math.log(50)) for side in ("prompt", "completion")]
+        return max(1.0, sum(map(math.expm1, logs)))
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A trial that is asked about: its pipeline and its points so far."""
+
+    pipeline: Pipeline
+    curve: Sequence[Point] = ()
+
+
+def columns(names: Sequence[str]) -> list[int]:
+    """Places of features in a row."""
+    return [FEATURES.index(name) for name in names]
+
+
+def feature_matrix(setting: Setting, subjects: Sequence[Subject]) -> NDArray[np.float64]:
+    """Features of trials of one session.
+
+    Args:
+        setting: What they share.
+        subjects: Trials, at least one.
+
+    Returns:
+        Shape (trials, features), in the order of :data:`FEATURES`.
+    """
+    pipelines = [pipeline_row(subject.pipeline, setting.model) for subject in subjects]
+    curves = np.tile(curve_row((), setting.zero_shot_loss), (len(subjects), 1))
+    for place, subject in enumerate(subjects):
+        if subject.curve:
+            rate = _number(subject.pipeline.hyperparameters, RATE)
+            curves[place] = curve_row(subject.curve, setting.zero_shot_loss, rate)
+    return joined(setting, np.array(pipelines), curves)
+
+
+def joined(
+    setting: Setting, pipelines: NDArray[np.float64], curves: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Features from those of pipelines and of curves, which may have been computed earlier.
+
+    Args:
+        setting: What all trials share.
+        pipelines: Rows of :func:`pipeline_row`, shape (trials, len(PIPELINE)).
+        curves: Rows of :func:`curve_row`, shape (trials, len(CURVE)).
+    """
+    mean_tokens = setting.mean_tokens
+    log_batch = pipelines[:, PIPELINE.index("log_batch")]
+    per_update = log_batch + math.log(mean_tokens)
+    # No batch is larger than the data that there is.
+    per_update = np.minimum(per_update, math.log(mean_tokens * max(1, setting.unique_examples)))
+    steps = np.maximum(math.log(setting.full_length_tokens) - per_update, 0.0)
+    travel = pipelines[:, PIPELINE.index("log_effective_rate")] + steps
+    course = np.stack([steps, per_update, travel], axis=1)
+    shared = np.broadcast_to(_setting_row(setting, mean_tokens), (len(pipelines), len(SETTING)))
+    return np.concatenate([pipelines, course, shared, curves], axis=1)
+
+
+def pipeline_row(pipeline: Pipeline, model: ModelFacts) -> list[float]:
+    """Features of a pipeline on a model, in the order of :data:`PIPELINE`."""
+    values = pipeline.hyperparameters
+    method = pipeline.method
+    optimizer = str(values.get("optim", "adamw"))
+    schedule = str(values.get("lr_scheduler_type", "cosine"))
+    low_rank = method in LOW_RANK
+    rank = _rank(values) if low_rank else 0.0
+    scale = _scale(values, rank) if low_rank else 1.0
+    rate = _number(values, RATE) or 1e-12
+    log_rate = math.log(rate / OPTIMIZER_RATES.get(optimizer, 1.0) / _centre(method, model))
+    return [
+        *_METHOD_FLAGS.get(method, _NO_METHOD),
+        float(method in OF_WEIGHTS),
+        float(low_rank),
+        *_OPTIMIZER_FLAGS.get(optimizer, _NO_OPTIMIZER),
+        *_SCHEDULE_FLAGS.get(schedule, _NO_SCHEDULE),
+        log_rate,
+        math.log(scale),
+        log_rate + math.log(scale / 2.0 if low_rank else 1.0),
+        math.log(rank) if rank > 0 else 0.0,
+        math.log(_trainable_share(method, values, rank, model)),
+        _number(values, "lora_dropout") + _number(values, "module_dropout"),
+        float(values.get("target_modules") == "attention"),
+        float(bool(values.get("use_rslora", False))),
+        float(bool(values.get("use_dora", False))),
+        float(values.get("init_lora_weights") == "pissa"),
+        math.log(_number(values, "loraplus_ratio") or 1.0),
+        _number(values, "warmup_ratio"),
+        _number(values, "weight_decay"),
+        math.log(_number(values, "per_device_train_batch_size") or 16.0),
+        _number(values, "neftune_noise_alpha") / 5.0,
+        _number(values, "label_smoothing"),
+    ]
+
+
+def curve_row(curve: Sequence[Point], zero_shot_loss: float, peak_rate: float = 0.0) -> list[float]:
+    """Features of a partial curve, in the order of :data:`CURVE`.
+
+    Args:
+        curve: Points in order, the zero-shot point left out; none for a trial that has not begun.
+        zero_shot_loss: Nats per label token before training.
+        peak_rate: The trial's learning rate; one that is lower than a rate seen counts as that.
+    """
+    if not curve:
+        return [0.0, math.log(START_SHARE), 0.0, 0.0, math.log(START_SHARE), 0.0, 0.0, 1.0, 0.0, 0.0]
+    start = log_loss(zero_shot_loss)
+    last = curve[-1]
+    before_share = curve[-2].share if len(curve) > 1 else START_SHARE
+    before = log_loss(curve[-2].validation.loss) - start if len(curve) > 1 else 0.0
+    now = log_loss(last.validation.loss) - start
+    best = min(log_loss(point.validation.loss) for point in curve) - start
+    log_share, log_before = math.log(last.share), math.log(before_share)
+    peak = max(peak_rate, *(point.learning_rate for point in curve))
+    train = last.train_loss
+    gap = log_loss(last.validation.loss) - log_loss(train) if train is not None else 0.0
+    return [
+        last.share,
+        log_share,
+        now,
+        before,
+        log_before,
+        (now - before) / max(log_share - log_before, 0.1),
+        best,
+        last.learning_rate / peak if peak > 0 else 0.0,
+        float(len(curve)),
+        gap,
+    ]
+
+
+def log_loss(loss: float) -> float:
+    """Logarithm of a loss, floored at :data:`LEAST_LOSS`; of what is no number, that of 50 nats."""
+    return math.log(min(max(loss, LEAST_LOSS), 50.0)) if math.isfinite(loss) else math.log(50.0)
+
+
+def _setting_row(setting: Setting, mean_tokens: float) -> list[float]:
+    model, features = setting.model, setting.dataset.meta_features
+    unique = max(1, setting.unique_examples)
+    ratio = model.pretraining_tokens / model.parameters if model.pretraining_tokens else None
+    return [
+        *(float(features.get(name, 0.0)) for name in DATASET),
+        log_loss(setting.zero_shot_loss),
+        math.log(setting.full_length_tokens),
+        math.log(unique),
+        math.log(setting.full_length_tokens / (unique * mean_tokens)),
+        math.log(model.parameters),
+        math.log(model.width),
+        math.log(model.layers),
+        math.log(model.vocabulary),
+        math.log(ratio or TYPICAL_PRETRAINING_RATIO),
+    ]
+
+
+def _centre(method: str, model: ModelFacts) -> float:
+    """The learning rate at which the feature ``log_rate`` is 0."""
+    if method == "mezo":
+        return 4e-7 * (2048.0 / model.width) ** 2
+    if method in OF_WEIGHTS:
+        return adapter_rate(model) / 10
+    return FIXED_CENTRES.get(method) or adapter_rate(model)
+
+
+def _scale(values: Mapping[str, object], rank: float) -> float:
+    """What multiplies an adapter's product: alpha / r, or alpha / sqrt(r) with rsLoRA (arXiv 2312.03732)."""
+    alpha = _number(values, "lora_alpha")
+    given = _number(values, "adalora_scale") or _number(values, "lokr_scale")
+    if given > 0:
+        return given
+    if alpha <= 0 or rank <= 0:
+        return 2.0
+    return alpha / (math.sqrt(rank) if values.get("use_rslora") else rank)
+
+
+def _trainable_share(method: str, values: Mapping[str, object], rank: float, model: ModelFacts) -> float:
+    """Trained parameters over the model's, by the shapes of its layers; roughly, where it takes no more."""
+    if method in ("full", "gmt", "mezo"):
+        return 1.0
+    if method in OF_WEIGHTS:
+        return min(1.0, max(1.0, _number(values, "trained_layers")) / model.layers)
+    if method not in LOW_RANK or rank <= 0:
+        return SMALL_SHARE
+    attention = 4 * 2 * model.width
+    feed_forward = 3 * (model.width + model.feed_forward_width)
+    both = attention + (0 if values.get("target_modules") == "attention" else feed_forward)
+    return min(1.0, rank * model.layers * both / model.parameters)
+
+
+def _rank(values: Mapping[str, object]) -> float:
+    return next((found for name in RANKS if (found := _number(values, name)) > 0), 0.0)
+
+
+def _number(values: Mapping[str, object], name: str) -> float:
+    value = values.get(name, 0.0)
+    return float(value) if isinstance(value, int | float) else 0.0

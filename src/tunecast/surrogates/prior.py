@@ -1,0 +1,234 @@
+"""The prior: the trained surrogates, as one file of numbers that needs numpy alone.
+
+The file is in the safetensors format: arrays, and a JSON header with schema version, versions of the
+features, provenance and a checksum over all of it. Nothing in it is code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tunecast.errors import StoreError
+from tunecast.surrogates.calibration import Calibration
+from tunecast.surrogates.cost import CostModel, FailureModel
+from tunecast.surrogates.families import FAMILIES, Arrays, Regressor
+from tunecast.surrogates.features import (
+    CURVE,
+    FEATURES,
+    FEATURES_VERSION,
+    Setting,
+    Subject,
+    feature_matrix,
+)
+from tunecast.surrogates.novelty import Novelty
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Prediction", "Prior", "Provenance", "load_prior", "read_prior", "shipped_prior"]
+
+SCHEMA_VERSION = 1
+SHIPPED = "prior.safetensors"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What is foretold of trials of one session; all arrays have shape (trials,).
+
+    Args:
+        end: Mean of the logarithm of the loss at the end of the schedule over the zero-shot loss.
+        variance: Its variance.
+        shared: The part of the variance that all trials of the session have in common.
+        log_seconds_per_token: Expected logarithm of seconds per training token, up to a constant that all
+            trials share; None where nothing is known of such a device.
+        failure: Probability of divergence.
+    """
+
+    end: NDArray[np.float64]
+    variance: NDArray[np.float64]
+    shared: NDArray[np.float64]
+    log_seconds_per_token: NDArray[np.float64] | None
+    failure: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a prior comes from.
+
+    Args:
+        runs: Number of runs that it learned from.
+        tasks: Names of the datasets.
+        models: Names of the base models.
+        checksum: Over the ids of the runs.
+        log_scores: Mean log score by family on tasks that were left out.
+        zero_shot_loss: Typical zero-shot loss in nats, for whoever does not know it.
+    """
+
+    runs: int
+    tasks: tuple[str, ...]
+    models: tuple[str, ...]
+    checksum: str
+    log_scores: Mapping[str, float]
+    zero_shot_loss: float
+
+
+@dataclass(frozen=True)
+class Prior:
+    """The trained surrogates.
+
+    Args:
+        family: Name of the performance surrogate's family.
+        performance: The performance surrogate.
+        calibration: Corrections of its spread.
+        novelty: Tells unknown datasets.
+        cost: Seconds, None where no run told any.
+        failure: Odds of divergence, None where no run diverged.
+        provenance: Where it comes from.
+    """
+
+    family: str
+    performance: Regressor
+    calibration: Calibration
+    novelty: Novelty
+    cost: CostModel | None
+    failure: FailureModel | None
+    provenance: Provenance
+
+    def predict(self, setting: Setting, subjects: Sequence[Subject]) -> Prediction:
+        """Foretell the ends of trials of one session from what is known of each.
+
+        Args:
+            setting: What the trials share.
+            subjects: Trials, at least one.
+        """
+        return self.predict_rows(feature_matrix(setting, subjects))
+
+    def predict_rows(self, features: NDArray[np.float64]) -> Prediction:
+        """As :meth:`predict`, of a matrix that :func:`tunecast.surrogates.features.joined` returned."""
+        mean, variance = self.performance.predict(features)
+        share = features[:, len(FEATURES) - len(CURVE) + CURVE.index("share")]
+        whole, shared = self.calibration.corrected(variance, share)
+        last = features[:, len(FEATURES) - len(CURVE) + CURVE.index("log_loss")]
+        seconds = self.cost.log_seconds_per_token(features) if self.cost else None
+        failure = self.failure.probability(features) if self.failure else np.zeros(len(features))
+        return Prediction(last + mean, whole, shared, seconds, failure)
+
+    def save(self, path: Path) -> None:
+        """Write the file."""
+        from safetensors.numpy import save
+
+        tensors, header = self._taken_apart()
+        text = json.dumps(header, sort_keys=True)
+        path.write_bytes(save(tensors, {"prior": text, "checksum": _checksum(tensors, text)}))
+
+    def _taken_apart(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        parts: dict[str, Arrays] = {
+            "performance": self.performance.arrays(),
+            "calibration": {
+                "inflation": self.calibration.inflation,
+                "shared": self.calibration.shared,
+            },
+            "novelty": self.novelty.arrays(),
+        }
+        header: dict[str, Any] = {
+            "schema_version": SCHEMA_VERSION,
+            "features_version": FEATURES_VERSION,
+            "features": list(FEATURES),
+            "family": self.family,
+            "novelty": list(self.novelty.names),
+            "provenance": asdict(self.provenance),
+        }
+        if self.cost:
+            parts["cost"] = self.cost.arrays()
+            header["cost"] = {"deviation": self.cost.deviation, "device": self.cost.device}
+        if self.failure:
+            parts["failure"] = self.failure.arrays()
+        tensors = {
+            f"{part}.{name}": np.ascontiguousarray(values)
+            for part, arrays in parts.items()
+            for name, values in arrays.items()
+        }
+        return tensors, header
+
+
+def shipped_prior() -> Path | None:
+    """The file of the prior that comes with the package, None where it has none."""
+    path = Path(__file__).parent / SHIPPED
+    return path if path.is_file() else None
+
+
+@cache
+def load_prior() -> Prior:
+    """The prior that comes with the package, read once.
+
+    Raises:
+        StoreError: There is none, or it is damaged.
+    """
+    path = shipped_prior()
+    if path is None:
+        raise StoreError(
+            "This Tunecast is shipped without a prior.", "Train one: tunecast learn --store URL."
+        )
+    return read_prior(path)
+
+
+def read_prior(path: Path) -> Prior:
+    """Read a file that :meth:`Prior.save` wrote.
+
+    Raises:
+        StoreError: The file cannot be read, is damaged, or is of another version.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    again = "Train it anew: tunecast learn --store URL --output PRIOR."
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            metadata = file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise StoreError(f"The prior {path} cannot be read: {error}.", again) from None
+    text = metadata.get("prior", "")
+    if not text or metadata.get("checksum") != _checksum(tensors, text):
+        raise StoreError(f"The prior {path} is damaged.", again)
+    header = json.loads(text)
+    versions = header["schema_version"], header["features_version"], tuple(header["features"])
+    if versions != (SCHEMA_VERSION, FEATURES_VERSION, FEATURES):
+        raise StoreError(f"The prior {path} is of another version of Tunecast.", again)
+    return _put_together(tensors, header)
+
+
+def _put_together(tensors: Mapping[str, Any], header: Mapping[str, Any]) -> Prior:
+    def part(name: str) -> dict[str, Any]:
+        own = f"{name}."
+        return {key.removeprefix(own): array for key, array in tensors.items() if key.startswith(own)}
+
+    provenance = dict(header["provenance"])
+    for name in ("tasks", "models"):
+        provenance[name] = tuple(provenance[name])
+    calibration = part("calibration")
+    return Prior(
+        family=header["family"],
+        performance=FAMILIES[header["family"]].regressor.from_arrays(part("performance")),
+        calibration=Calibration(calibration["inflation"], calibration["shared"]),
+        novelty=Novelty.from_arrays(part("novelty"), header["novelty"]),
+        cost=CostModel.from_arrays(part("cost"), **header["cost"]) if "cost" in header else None,
+        failure=FailureModel.from_arrays(part("failure")) if part("failure") else None,
+        provenance=Provenance(**provenance),
+    )
+
+
+def _checksum(tensors: Mapping[str, NDArray[np.generic]], text: str) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        array = tensors[name]
+        digest.update(f"{name}:{array.dtype.str}:{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

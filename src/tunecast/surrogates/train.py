@@ -1,0 +1,198 @@
+"""Trains the prior from recorded runs: ``python -m tunecast.surrogates.train --store URL``."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tunecast.errors import ConfigurationError, StoreError
+from tunecast.records import DatasetFacts, Run, stable_hash
+from tunecast.surrogates.cost import fit_cost, fit_failure
+from tunecast.surrogates.examples import Examples, examples_of, zero_shot_losses
+from tunecast.surrogates.families import FAMILIES
+from tunecast.surrogates.kin import kin
+from tunecast.surrogates.novelty import Novelty
+from tunecast.surrogates.prior import SHIPPED, Prior, Provenance
+from tunecast.surrogates.validation import CHOSEN, Scores, choose, nested
+
+__all__ = ["learn", "learnable", "main", "report", "table", "train"]
+
+LEAST_KIN = 3
+"""Families of datasets below which nothing can be left out of what was left out."""
+HELD_BACK = ("_slots", "_match", "privacy_question_category", "e2e_nlg")
+"""Ends of names of datasets that are kept for comparisons, and never learned from."""
+
+
+def train(runs: Sequence[Run], *, seed: int = 0, families: Sequence[str] = tuple(FAMILIES)) -> Prior:
+    """Train all surrogates.
+
+    Args:
+        runs: Runs, zero-shot ones among them.
+        seed: Seed of folds and training.
+        families: Families of performance surrogates that compete.
+
+    Raises:
+        StoreError: There are too few tasks to judge anything on ones that were left out.
+        ConfigurationError: A library that trains is not installed.
+    """
+    _check_libraries()
+    kept = [run for run in runs if not run.task.dataset.endswith(HELD_BACK)]
+    examples = learnable(kept)
+    chosen = choose(examples, seed, families)
+    known = set(examples.runs)
+    learned = [run for run in kept if run.id in known]
+    return Prior(
+        family=chosen.family,
+        performance=FAMILIES[chosen.family].fit(examples, seed),
+        calibration=chosen.calibration,
+        novelty=Novelty.of(_datasets(learned)),
+        cost=fit_cost(learned),
+        failure=fit_failure(learned),
+        provenance=Provenance(
+            runs=len(examples.runs),
+            tasks=examples.tasks,
+            models=tuple(sorted({run.task.model for run in learned})),
+            checksum=stable_hash(sorted(examples.runs), 32),
+            log_scores={name: round(value, 4) for name, value in chosen.log_scores.items()},
+            zero_shot_loss=float(np.median(list(zero_shot_losses(kept).values()))),
+        ),
+    )
+
+
+def learnable(runs: Sequence[Run]) -> Examples:
+    """The examples in runs, if there are enough tasks.
+
+    Raises:
+        StoreError: There are not.
+    """
+    examples = examples_of([run for run in runs if not run.task.dataset.endswith(HELD_BACK)])
+    found = len(set(kin(examples.tasks))) if examples.tasks else 0
+    if found < LEAST_KIN:
+        raise StoreError(
+            f"These runs are of {found} families of datasets with a known zero-shot loss; to judge a "
+            f"surrogate on what it has not seen takes at least {LEAST_KIN}.",
+            "Collect more: tunecast collect --plan PLAN.yaml --store URL.",
+        )
+    return examples
+
+
+def table(scores: Sequence[Scores]) -> str:
+    """Scores as a Markdown table."""
+    names = ("family", "curve", "rows", "log score", "rank correlation", "regret", "in 90%", "groups")
+    lines = [f"| {' | '.join(names)} |", f"|{'---|' * len(names)}"]
+    lines += [
+        f"| {row.family} | {row.stage} | {row.rows} | {row.log_score:.3f} | {row.rank_correlation:.3f} | "
+        f"{row.regret:.3f} | {row.coverage:.0%} | {row.groups} |"
+        for row in scores
+    ]
+    return "\n".join(lines)
+
+
+def report(
+    runs: Sequence[Run], prior: Prior, *, seed: int = 0, families: Sequence[str] = tuple(FAMILIES)
+) -> str:
+    """What was learned from, what was chosen, and scores on tasks left out."""
+    provenance = prior.provenance
+    lines = [
+        f"Learned from {provenance.runs} runs, {len(provenance.tasks)} tasks, "
+        f"{len(provenance.models)} base models; chosen: {prior.family}."
+    ]
+    if prior.cost:
+        spread = np.exp(prior.cost.deviation)
+        lines.append(
+            f"Seconds per token ({prior.cost.device}), tasks left out: within a factor {spread:.2f}."
+        )
+    scores, taken = nested(learnable(runs), seed, families)
+    often = ", ".join(f"{name} {count}" for name, count in taken.items() if count)
+    lines += ["", table(scores), "", f"{CHOSEN}: {often} of {sum(taken.values())} folds."]
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None, show: Callable[[str], None] = print) -> None:
+    """Train, save, and print held-out scores.
+
+    Args:
+        arguments: As on the command line; None takes those of the process.
+        show: Prints.
+
+    Raises:
+        UserError: There is no such store, or too little in it.
+    """
+    parser = argparse.ArgumentParser("python -m tunecast.surrogates.train", description=__doc__)
+    parser.add_argument("--store", help="URL, SQLite file or Parquet export; default: what is shipped")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / SHIPPED)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--no-scores", action="store_true", help="do not judge it on tasks left out")
+    chosen = parser.parse_args(arguments)
+    learn(chosen.store, chosen.output, seed=chosen.seed, scores=not chosen.no_scores, show=show)
+
+
+def learn(
+    store: str | None,
+    output: Path,
+    *,
+    seed: int = 0,
+    scores: bool = True,
+    families: Sequence[str] = tuple(FAMILIES),
+    show: Callable[[str], None] = print,
+) -> Prior:
+    """Train the prior on a store's runs, write it, and say how good it is.
+
+    Args:
+        store: What :func:`tunecast.store.open_for_reading` takes.
+        output: Where the prior is written.
+        seed: Seed of folds and training.
+        scores: Whether held-out scores are computed, which takes most of the time.
+        families: Families of performance surrogates that compete.
+        show: Prints.
+
+    Raises:
+        UserError: There is no such store, too little in it, or the output cannot be written.
+    """
+    from tunecast.store import open_for_reading
+
+    started = time.monotonic()
+    with open_for_reading(store) as opened:
+        runs = list(opened.runs())
+    prior = train(runs, seed=seed, families=families)
+    try:
+        prior.save(output)
+    except OSError as error:
+        raise ConfigurationError(f"--output {output} cannot be written: {error.strerror}.") from None
+    if scores:
+        show(report(runs, prior, seed=seed, families=families))
+    size = output.stat().st_size / 1e6
+    show(f"Wrote {output} ({size:.2f} MB, {time.monotonic() - started:.0f} s).")
+    return prior
+
+
+def _datasets(runs: Sequence[Run]) -> list[DatasetFacts]:
+    """Facts of the datasets of runs, each once."""
+    return list({run.task.dataset: run.dataset for run in runs}.values())
+
+
+def _check_libraries() -> None:
+    from importlib.util import find_spec
+
+    missing = [name for name in ("gpytorch", "sklearn") if find_spec(name) is None]
+    if missing:
+        raise ConfigurationError(
+            f"Training surrogates needs {' and '.join(missing)}.",
+            "Install them: pip install 'tunecast[learn]'.",
+        )
+
+
+if __name__ == "__main__":
+    import sys
+
+    from tunecast.errors import UserError
+
+    try:
+        main()
+    except UserError as error:
+        print(f"{error.what}\n{error.hint}".rstrip(), file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,253 @@
+"""Strategies that know other tasks, on tasks with a planted law."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from planted_runs import (
+    SHARES,
+    ZERO_SHOT_LOSS,
+    planted_dataset,
+    planted_end,
+    planted_model,
+    planted_pipeline,
+    planted_run,
+    planted_runs,
+)
+from tunecast.records import Outcome, Pipeline, Run
+from tunecast.search import Context, History, Remaining, Strategy, TrialView, asha
+from tunecast.search.ranking import ranked
+from tunecast.search.transfer import Seer, transfer
+from tunecast.surrogates import Prior
+from tunecast.surrogates.train import train
+
+MODEL = planted_model()
+DATASET = planted_dataset(9)
+
+
+@pytest.fixture(scope="module")
+def prior() -> Prior:
+    return train(planted_runs(tasks=8, runs=30), families=("forest",))
+
+
+def context(**changes: object) -> Context:
+    return replace(Context(DATASET, MODEL, 64_000, 400, ZERO_SHOT_LOSS), **changes)
+
+
+def candidates(count: int, seed: int = 5) -> list[Run]:
+    draw = np.random.default_rng(seed)
+    return [planted_run(DATASET, MODEL, planted_pipeline(draw, MODEL), 77_000 + n) for n in range(count)]
+
+
+def view(run: Run, points: int, **changes: object) -> TrialView:
+    done = points >= len(run.curve)
+    made = TrialView(
+        run.pipeline,
+        run.curve[:points],
+        None if done else run.curve[points].share,
+        Outcome.COMPLETED if done else Outcome.PAUSED,
+    )
+    return replace(made, **changes)
+
+
+def play(
+    strategy: Strategy, runs: Sequence[Run], steps: int, remaining: Remaining | None = None
+) -> tuple[list[int], list[int]]:
+    """Let a strategy advance recorded runs: points by run, and its choices."""
+    reached = [0] * len(runs)
+    choices = []
+    for _ in range(steps):
+        history = History(tuple(view(run, count) for run, count in zip(runs, reached, strict=True)))
+        index = strategy(history, remaining or Remaining(0.5))
+        if index is None:
+            break
+        assert history.trials[index].is_open
+        reached[index] += 1
+        choices.append(index)
+    return reached, choices
+
+
+def best_end(runs: Sequence[Run], reached: Sequence[int]) -> float:
+    ends = [run.curve[-1].validation.loss for run, n in zip(runs, reached, strict=True) if n == len(SHARES)]
+    return min(ends, default=math.inf)
+
+
+@pytest.mark.parametrize("refits", [False, True])
+def test_tries_good_candidates_from_the_start(prior: Prior, refits: bool) -> None:
+    runs = candidates(40)
+    truth = [planted_end(run.pipeline, MODEL, DATASET) for run in runs]
+    reached, choices = play(transfer(context(), refits=refits, prior=prior), runs, 16)
+    assert truth[choices[0]] <= sorted(truth)[10]
+    assert best_end(runs, reached) <= sorted(truth)[5]
+    halved = play(asha(), runs, 16)[1]
+    tried, tried_by_halving = ([truth[index] for index in set(made)] for made in (choices, halved))
+    assert np.mean(tried) < np.mean(tried_by_halving)
+
+
+def test_is_a_pure_function_of_the_history(prior: Prior) -> None:
+    runs = candidates(12)
+    strategy = transfer(context(), prior=prior)
+    other = transfer(context(), prior=prior)
+    for points in ((0,) * 12, (1, 2, 0) * 4, (4, 0, 3, 1) * 3, (0,) * 12):
+        history = History(tuple(view(run, n) for run, n in zip(runs, points, strict=True)))
+        assert strategy(history, Remaining(0.5)) == other(history, Remaining(0.5))
+
+
+def test_a_point_better_than_foretold_draws_the_search_on(prior: Prior) -> None:
+    runs = candidates(12)
+    seer = Seer(context(), prior)
+    blank = seer.outlook(History(tuple(view(run, 0) for run in runs)))
+    started = [view(run, 2 if place == 3 else 0) for place, run in enumerate(runs)]
+    last = started[3].curve[-1]
+    better = replace(last, validation=replace(last.validation, loss=0.8 * last.validation.loss))
+    started[3] = replace(started[3], curve=(started[3].curve[0], better))
+    seen = seer.outlook(History(tuple(started)))
+    worse = seer.outlook(History(tuple(view(run, 2 * (n == 3)) for n, run in enumerate(runs))))
+    assert seen.mean[3] < min(blank.mean[3], worse.mean[3])
+
+
+def test_a_completed_trial_is_known(prior: Prior) -> None:
+    runs = candidates(3)
+    seen = Seer(context(), prior).outlook(History((view(runs[0], 4), view(runs[1], 0), view(runs[2], 0))))
+    assert seen.mean[0] == pytest.approx(math.log(runs[0].curve[-1].validation.loss / ZERO_SHOT_LOSS))
+    assert seen.deviation[0] < 0.02 < seen.deviation[1]
+
+
+def test_the_level_of_the_task_moves_what_has_not_begun(prior: Prior) -> None:
+    runs = candidates(10)
+    seer = Seer(context(), prior)
+    worse = [
+        replace(v, curve=tuple(replace(p, validation=replace(p.validation, loss=3.9)) for p in v.curve))
+        for v in (view(run, 4) for run in runs[:5])
+    ]
+    blank = seer.outlook(History(tuple(view(run, 0) for run in runs)))
+    moved = seer.outlook(History((*worse, *(view(run, 0) for run in runs[5:]))))
+    assert (moved.mean[5:] > blank.mean[5:]).all()
+
+
+def test_seconds_are_as_measured_and_scale_to_this_machine(prior: Prior) -> None:
+    runs = candidates(10)
+    seer = Seer(context(), prior)
+    seen = seer.outlook(History((view(runs[0], 2), *(view(run, 0) for run in runs[1:]))))
+    rate = runs[0].curve[0].training.wall / runs[0].curve[0].tokens_seen
+    ahead = (SHARES[2] - SHARES[1]) * 64_000
+    tokens = runs[0].curve[1].tokens_seen
+    spent = sum(point.training.wall for point in runs[0].curve[:2])
+    evaluation = runs[0].curve[0].evaluation.wall
+    assert seen.step_seconds[0] == pytest.approx(ahead * spent / tokens + evaluation)
+    assert rate > 0
+    full = [n for n, run in enumerate(runs) if run.pipeline.method == "full" and n]
+    lora = [n for n, run in enumerate(runs) if run.pipeline.method == "lora" and n]
+    assert np.mean(seen.end_seconds[full]) > 1.5 * np.mean(seen.end_seconds[lora])
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda:0"])
+def test_without_seconds_of_the_device_the_sessions_own_hints_serve(prior: Prior, device: str) -> None:
+    from sample_runs import sample_machine
+
+    runs = candidates(4)
+    hinted = [view(run, 0, expected_seconds=2.0 + n) for n, run in enumerate(runs)]
+    seer = Seer(context(machine=sample_machine(device=device)), prior)
+    found = seer.outlook(History(tuple(hinted))).step_seconds
+    if device == "cuda:0":
+        assert found == pytest.approx([2.0, 3.0, 4.0, 5.0])
+    else:
+        assert np.median(found) == pytest.approx(3.5, rel=0.5)
+
+
+def test_a_trial_that_can_still_end_goes_before_one_that_cannot(prior: Prior) -> None:
+    runs = candidates(6)
+    history = History((view(runs[0], 3), *(view(run, 0) for run in runs[1:])))
+    seer = Seer(context(), prior)
+    left = float(seer.outlook(history).end_seconds[0]) + 0.1
+    assert transfer(context(), prior=prior)(history, Remaining(0.1, seconds=left)) == 0
+
+
+def test_no_new_trial_when_none_may_be_started(prior: Prior) -> None:
+    runs = candidates(6)
+    strategy = transfer(context(), prior=prior)
+    blank = History(tuple(view(run, 0) for run in runs))
+    assert strategy(blank, Remaining(0.5, new_trials=0)) is None
+    begun = History((view(runs[0], 1), *(view(run, 0) for run in runs[1:])))
+    assert strategy(begun, Remaining(0.0, new_trials=0)) in (0, None)
+
+
+def test_stops_when_the_gain_is_not_worth_its_seconds(prior: Prior) -> None:
+    runs = candidates(20)
+    _, whole = play(transfer(context(), prior=prior), runs, 200)
+    _, worth_little = play(transfer(context(value_minutes=0.5), prior=prior), runs, 200)
+    _, worth_nothing = play(transfer(context(value_minutes=1e-9), prior=prior), runs, 200)
+    assert len(worth_nothing) < len(worth_little) < len(whole)
+    assert len(worth_nothing) >= 1
+
+
+def test_all_end_when_nothing_is_open(prior: Prior) -> None:
+    closed = History(tuple(view(run, 4) for run in candidates(3)))
+    assert transfer(context(), prior=prior)(closed, Remaining(0.5)) is None
+
+
+def test_where_the_prior_is_wrong_successive_halving_takes_over(prior: Prior) -> None:
+    def upside_down(run: Run) -> Run:
+        """Where the prior expects the most, nothing is gained, and the other way round."""
+        points = [
+            replace(
+                point,
+                validation=replace(
+                    point.validation, loss=ZERO_SHOT_LOSS * (0.35 / (point.validation.loss / 4.0))
+                ),
+            )
+            for point in run.curve
+        ]
+        return replace(run, curve=tuple(points))
+
+    runs = [upside_down(run) for run in candidates(24)]
+    finished = [*range(0, 24, 2)]
+    history = History(tuple(view(run, 4 if n in finished else 0) for n, run in enumerate(runs)))
+    outlook = Seer(context(), prior).outlook(history)
+    assert not outlook.is_trusted
+    new = [n for n in range(24) if n not in finished]
+    chosen = transfer(context(), prior=prior)(history, Remaining(0.5))
+    assert chosen == min(new, key=lambda n: runs[n].pipeline.id)
+
+
+def test_where_the_prior_is_right_it_stays(prior: Prior) -> None:
+    runs = candidates(24)
+    history = History(tuple(view(run, 4 if n % 2 else 0) for n, run in enumerate(runs)))
+    assert Seer(context(), prior).outlook(history).is_trusted
+
+
+def test_without_a_zero_shot_loss_a_typical_one_serves(prior: Prior) -> None:
+    runs = candidates(5)
+    history = History(tuple(view(run, 0) for run in runs))
+    assert transfer(context(zero_shot_loss=None), prior=prior)(history, Remaining(0.5)) is not None
+
+
+Draw = Callable[[int], list[Pipeline]]
+
+
+def drawn(count: int) -> list[Pipeline]:
+    draw = np.random.default_rng(11)
+    return [planted_pipeline(draw, MODEL) for _ in range(count)]
+
+
+def test_ranking_keeps_good_ones_different_ones_and_some_as_drawn(prior: Prior) -> None:
+    pipelines = drawn(400)
+    kept = ranked(context(), pipelines, 40, prior=prior)
+    assert len({pipeline.id for pipeline in kept}) == 40
+    ends = [planted_end(pipeline, MODEL, DATASET) for pipeline in pipelines]
+    first = [planted_end(pipeline, MODEL, DATASET) for pipeline in kept[:10]]
+    assert np.mean(first) < np.quantile(ends, 0.3)
+    assert {pipeline.method for pipeline in kept} == {"lora", "full"}
+    places = [pipelines.index(pipeline) for pipeline in kept[30:]]
+    assert places == sorted(places)
+    assert places[-1] < 60
+
+
+def test_ranking_few_or_none(prior: Prior) -> None:
+    assert ranked(context(), [], 10, prior=prior) == []
+    assert len(ranked(context(), drawn(3), 10, prior=prior)) == 3

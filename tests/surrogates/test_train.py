@@ -1,0 +1,112 @@
+"""Training a prior, from the command line too."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from planted_runs import planted_dataset, planted_model, planted_runs
+from sessions import call_main
+from tunecast.errors import StoreError
+from tunecast.methods.rates import adapter_rate
+from tunecast.records import Pipeline
+from tunecast.store import Store
+from tunecast.surrogates import Setting, Subject, read_prior
+from tunecast.surrogates.train import train
+
+
+def test_what_is_held_back_is_never_learned_from() -> None:
+    runs = planted_runs(tasks=4, runs=6)
+    hidden = [
+        replace(run, id=f"{run.id}h", task=replace(run.task, dataset="new_slots"))
+        for run in runs
+        if run.task.dataset == planted_dataset(0).name
+    ]
+    prior = train([*runs, *hidden], families=("ridge",))
+    assert prior.provenance.tasks == tuple(sorted(planted_dataset(number).name for number in range(4)))
+
+
+def test_too_few_tasks_are_refused() -> None:
+    with pytest.raises(StoreError, match="at least 3"):
+        train(planted_runs(tasks=2), families=("ridge",))
+    with pytest.raises(StoreError, match="0 families"):
+        train([], families=("ridge",))
+
+
+def test_what_was_learned_carries_over_to_a_wider_model() -> None:
+    runs = [*planted_runs(model=planted_model(128)), *planted_runs(model=planted_model(192), seed=1)]
+    prior = train(runs, families=("forest",))
+    wide = planted_model(512)
+    setting = Setting(planted_dataset(2), wide, 64_000, 400, 4.0)
+    multiples = np.exp(np.linspace(-4, 4, 9))
+    subjects = [
+        Subject(
+            Pipeline(
+                "lora",
+                {"learning_rate": m * adapter_rate(wide), "lora_r": 8, "lora_alpha": 16}
+                | {"per_device_train_batch_size": 8},
+            )
+        )
+        for m in multiples
+    ]
+    best = multiples[int(np.argmin(prior.predict(setting, subjects).end))]
+    assert abs(math.log(best)) <= 1.0
+
+
+def test_seconds_and_failures_are_learned() -> None:
+    prior = train(planted_runs(runs=40), families=("ridge",))
+    model = planted_model()
+    setting = Setting(planted_dataset(1), model, 64_000, 400, 4.0)
+    rates = {"learning_rate": adapter_rate(model), "per_device_train_batch_size": 8}
+    high = {"learning_rate": 50 * adapter_rate(model), "per_device_train_batch_size": 8}
+    lora = {"lora_r": 8, "lora_alpha": 16}
+    found = prior.predict(
+        setting,
+        [
+            Subject(Pipeline("full", rates)),
+            Subject(Pipeline("lora", rates | lora)),
+            Subject(Pipeline("lora", high | lora)),
+        ],
+    )
+    assert found.log_seconds_per_token is not None
+    full, adapter = found.log_seconds_per_token[:2]
+    assert full - adapter == pytest.approx(math.log(2), abs=0.2)
+    assert found.failure[2] > 5 * found.failure[1]
+
+
+def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    url, output = str(tmp_path / "runs.sqlite"), tmp_path / "prior.safetensors"
+    with Store.open(url) as store:
+        for run in planted_runs(tasks=4, runs=5):
+            store.put(run)
+    code, out, err = call_main(capsys, "learn", "--store", url, "--output", str(output), "--no-scores")
+    assert (code, err) == (0, "")
+    assert "Wrote" in out
+    assert len(read_prior(output).provenance.tasks) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["--store", "nowhere.sqlite"], "nowhere"), (["--output", "no/such/folder/prior"], "cannot be written")],
+)
+def test_mistakes_are_one_message(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Store.open("runs.sqlite") as store:
+        for run in planted_runs(tasks=3, runs=4):
+            store.put(run)
+    given = {"--store": "runs.sqlite", "--output": "prior"} | dict([arguments])
+    code, _, err = call_main(
+        capsys, "learn", *[word for pair in given.items() for word in pair], "--no-scores"
+    )
+    assert code == 2
+    assert message in err

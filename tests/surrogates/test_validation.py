@@ -1,0 +1,58 @@
+"""Leaving tasks out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from planted_runs import planted_runs
+from tunecast.surrogates.examples import Examples, examples_of
+from tunecast.surrogates.kin import kin
+from tunecast.surrogates.validation import CHOSEN, choose, folds_of, nested, score
+
+FAST = ("nearest-task", "ridge")
+
+
+@pytest.fixture(scope="module")
+def examples() -> Examples:
+    return examples_of(planted_runs(tasks=8, runs=12))
+
+
+def test_kin_are_tasks_whose_names_begin_alike() -> None:
+    assert list(kin(["bbh_a", "cola", "bbh_b", "multi30k_de"])) == [0, 1, 0, 2]
+
+
+def test_folds_keep_kin_together() -> None:
+    examples = examples_of(planted_runs(tasks=20, runs=3))
+    folds = folds_of(examples, 4, seed=0)
+    families = kin(examples.tasks)[examples.task]
+    assert all(len(np.unique(folds[families == family])) == 1 for family in np.unique(families))
+    sizes = np.bincount(folds)
+    assert len(sizes) == 4
+    assert sizes.max() < 2 * sizes.min()
+
+
+def test_the_better_family_is_chosen(examples: Examples) -> None:
+    chosen = choose(examples, 0, FAST)
+    assert chosen.log_scores[chosen.family] == max(chosen.log_scores.values())
+
+
+def test_nested_scores(examples: Examples) -> None:
+    scores, taken = nested(examples, 0, FAST)
+    assert sum(taken.values()) == 8
+    assert {row.family for row in scores} == {*FAST, CHOSEN}
+    for row in scores:
+        assert row.groups == 8
+        assert 0.5 < row.coverage <= 1.0
+    late = next(row for row in scores if row.stage == "to 0.7" and row.family == "ridge")
+    early = next(row for row in scores if row.stage == "no curve" and row.family == "ridge")
+    assert late.rank_correlation > 0.8
+    assert late.log_score > early.log_score
+
+
+def test_perfect_predictions_score_best(examples: Examples) -> None:
+    tiny = np.full(len(examples), 0.01)
+    right, wrong = (score("", examples, mean, tiny) for mean in (examples.target, -examples.target))
+    assert all(row.rank_correlation == pytest.approx(1.0) for row in right)
+    assert all(row.regret == 0 and row.coverage == 1 for row in right)
+    assert all(a.log_score > b.log_score for a, b in zip(right, wrong, strict=True))
