@@ -212,10 +212,11 @@ def test_resuming_on_other_data(case: Case, tmp_path: Path) -> None:
     case.refused("--resume", "other values", data=file, output_dir=tmp_path / "begun", extra=("--resume",))
 
 
-def test_damaged_session(case: Case, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", ['{"id": ', "[]", "null", '{"configuration": 3}'])
+def test_damaged_session(case: Case, tmp_path: Path, content: str) -> None:
     folder = tmp_path / "damaged"
     folder.mkdir()
-    (folder / "session.json").write_text('{"id": ')
+    (folder / "session.json").write_text(content)
     case.refused("session.json", "damaged", output_dir=folder, extra=("--resume",))
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tunecast.cli import options
-from tunecast.errors import ConfigurationError, OutputError
+from tunecast.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from tunecast.records import SessionRecord
@@ -210,13 +210,12 @@ def _settings(values: dict[str, Any], resume: bool) -> SessionSettings:
 
 def _earlier(output_dir: str) -> dict[str, Any]:
     """The configuration of the session in a folder, so that ``--resume`` needs no other flag."""
-    file = Path(output_dir) / "session.json"
+    from tunecast.session.folder import read_session
+
     try:
-        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))["configuration"]
+        found: dict[str, Any] = read_session(Path(output_dir))["configuration"]
     except OSError:  # there is none, or the folder cannot be used, which is reported when it is opened
         return {}
-    except (ValueError, KeyError):
-        raise OutputError(f"{file} is damaged.", "Choose another --output-dir.") from None
     return found
 
 

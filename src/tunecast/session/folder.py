@@ -13,7 +13,7 @@ from typing import Any
 
 from tunecast.errors import OutputError
 
-__all__ = ["STORE_FILE", "OutputFolder", "disk_error"]
+__all__ = ["STORE_FILE", "OutputFolder", "disk_error", "read_session"]
 
 SESSION_FILE = "session.json"
 LOCK_FILE = ".lock"
@@ -55,14 +55,7 @@ class OutputFolder:
         Raises:
             OutputError: The file is not what this program wrote.
         """
-        file = self.path / SESSION_FILE
-        if not file.is_file():
-            return None
-        try:
-            content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise OutputError(f"{file} is damaged: {error}.", "Choose another --output-dir.") from error
-        return content
+        return read_session(self.path) if (self.path / SESSION_FILE).is_file() else None
 
     def write_session(self, content: Mapping[str, Any]) -> None:
         """Replace ``session.json`` in one step."""
@@ -139,6 +132,24 @@ class OutputFolder:
         if self._found is None:
             with contextlib.suppress(OSError):  # it is not empty: somebody else put something there
                 self.path.rmdir()
+
+
+def read_session(folder: Path) -> dict[str, Any]:
+    """What a folder's ``session.json`` holds.
+
+    Raises:
+        OSError: There is no such file, or it cannot be read.
+        OutputError: The file is not what this program wrote.
+    """
+    file = folder / SESSION_FILE
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise OutputError(f"{file} is damaged: {error}.", "Choose another --output-dir.") from error
+    for name, kind in (("configuration", dict), ("id", str), ("dataset_fingerprint", str)):
+        if not isinstance(content, dict) or not isinstance(content.get(name), kind):
+            raise OutputError(f"{file} is damaged: it holds no {name}.", "Choose another --output-dir.")
+    return content
 
 
 def disk_error(path: Path, reason: str) -> OutputError:
