@@ -109,7 +109,9 @@ def test_model_with_damaged_weights(case: Case, tiny_llama: Path, tmp_path: Path
         ("fix", "lora_rank=8", ("--fix", "lora_rank", "lora_r")),
         ("fix", "learning_rate=high", ("--fix", "learning_rate")),
         ("fix", "lora_r=[", ("--fix", "lora_r=[", "lora_r=16")),
-        ("fix", "lora_r=[8]", ("fixed.lora_r",)),
+        ("fix", "lora_r=[1,2]", ("--fix lora_r=[1,2]", "not a list", "lora_r=16")),
+        ("fix", "lora_r=null", ("--fix lora_r=null", "NoneType")),
+        ("fix", "=3", ("--fix", "lora_r=16")),
         ("range", "learning_rate=1e-3", ("--range", "learning_rate=1e-5:1e-3")),
         ("range", "learning_rate=1e-3:1e-5", ("--range", "learning_rate")),
         ("range", "learning_rat=1e-5:1e-3", ("--range", "learning_rat")),
@@ -131,6 +133,24 @@ def test_flag_that_makes_no_sense(case: Case, flag: str, value: str, parts: tupl
     case.refused(*parts, **{flag: value})
 
 
+@pytest.mark.parametrize(
+    ("flag", "value", "part"),
+    [
+        ("methods", "lorra", "Did you mean lora?"),
+        ("fix", "lora_rank=8", "no hyperparameter 'lora_rank'"),
+        ("range", "learning_rat=1e-5:1e-3", "no hyperparameter 'learning_rat'"),
+        ("range", "learning_rate=1e-3:1e-5", "the lower end is not below"),
+        ("fix", "keep_share=0.3", "for lora"),
+    ],
+)
+@pytest.mark.parametrize("dry_run", [(), ("--dry-run",)])
+def test_names_are_checked_before_anything_is_read(
+    case: Case, flag: str, value: str, part: str, dry_run: tuple[str, ...]
+) -> None:
+    flags = {"data": "nowhere.jsonl", "model": "./nothing/here", "methods": "lora", flag: value}
+    case.refused(part, extra=dry_run, **flags)
+
+
 def test_fixed_rate_that_contradicts_the_strategy(case: Case) -> None:
     case.refused(
         "fixed-3e-4", "fixed-expert", strategy="fixed-3e-4", extra=("--range", "learning_rate=1e-5:1e-4")
@@ -148,6 +168,7 @@ def test_fixed_rate_that_contradicts_the_strategy(case: Case) -> None:
         ("budget: \x00", ("YAML", "not allowed")),
         ("budget: 2026-13-45", ("YAML", "month")),
         ("fix: [lora_r]", ("fix must be", "list", "lora_r: 16")),
+        ("fix: {lora_r: [8]}", ("tune.yaml", "lora_r", "not a list")),
         ("range:", ("range must be", "NoneType")),
     ],
 )

@@ -25,6 +25,10 @@ __all__ = [
     "Store",
     "TrustRemoteCode",
     "UniqueExamples",
+    "fixed",
+    "number",
+    "one_value",
+    "problem",
     "settings_from",
 ]
 
@@ -71,3 +75,49 @@ def settings_from(values: Mapping[str, Any]) -> SessionSettings:
     except ValidationError as error:
         wrong = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
         raise ConfigurationError(f"The configuration is wrong: {'; '.join(wrong)}.") from None
+
+
+def fixed(text: str) -> tuple[str, Any]:
+    """``lora_r=16`` as a name and a value of the type that it reads as."""
+    import yaml
+
+    name, separator, value = text.partition("=")
+    if not separator or not name or not value:
+        raise ConfigurationError(f"--fix {text!r} is not NAME=VALUE.", "Write it as --fix lora_r=16.")
+    try:
+        read = found if (found := number(value)) is not None else yaml.safe_load(value)
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigurationError(
+            f"--fix {text!r}: this is not a value: {problem(error)}.", "Write it as --fix lora_r=16."
+        ) from None
+    return name, one_value(f"--fix {text}", read)
+
+
+def one_value(where: str, value: Any) -> Any:
+    """What YAML read for a hyperparameter, with numbers such as 1e-3, which it takes for strings, as numbers.
+
+    Raises:
+        ConfigurationError: It is a list or anything else that no hyperparameter takes.
+    """
+    found = number(value) if isinstance(value, str) else None
+    if not isinstance(value, str | int | float):
+        raise ConfigurationError(
+            f"{where}: a hyperparameter has one text, number or truth value, not a {type(value).__name__}.",
+            "Write it as --fix lora_r=16.",
+        )
+    return value if found is None else found
+
+
+def problem(error: Exception) -> str:
+    """What is wrong with a piece of YAML, in one line."""
+    return str(getattr(error, "problem", None) or error).partition("\n")[0]
+
+
+def number(text: str) -> int | float | None:
+    """YAML takes 1e-3 for a string; Python does not."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return None

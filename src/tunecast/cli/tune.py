@@ -181,7 +181,7 @@ def _merged(flags: dict[str, Any], config: Path | None) -> dict[str, Any]:
     values = _read_config(config) if config else {}
     for name, value in flags.items():
         if name == "fix":
-            values["fixed"] = {**values.get("fixed", {}), **dict(map(_fixed, value))}
+            values["fixed"] = {**values.get("fixed", {}), **dict(map(options.fixed, value))}
         elif name == "ranges":
             values["ranges"] = {**values.get("ranges", {}), **dict(map(_range, value))}
         else:
@@ -233,7 +233,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError) as error:  # a date such as 2026-13-45 is a ValueError
         mark = getattr(error, "problem_mark", None)
         place = f"{path}, line {mark.line + 1}" if mark else f"{path}"
-        raise ConfigurationError(f"--config {place}: this is not YAML: {_problem(error)}.") from None
+        raise ConfigurationError(f"--config {place}: this is not YAML: {options.problem(error)}.") from None
     if not isinstance(content, dict):
         raise ConfigurationError(
             f"--config {path}: expected names and values, found {type(content).__name__}."
@@ -253,52 +253,19 @@ def _read_config(path: Path) -> dict[str, Any]:
             f"--config {path}: unknown {', '.join(unknown)}.", f"Known: {', '.join(sorted(known))}."
         )
     if "fixed" in values:
-        values["fixed"] = {name: _value(value) for name, value in values["fixed"].items()}
+        values["fixed"] = {
+            name: options.one_value(f"--config {path}: fix: {name}", value)
+            for name, value in values["fixed"].items()
+        }
     return values
-
-
-def _fixed(text: str) -> tuple[str, Any]:
-    """``lora_r=16`` as a name and a value of the type that it reads as."""
-    import yaml
-
-    name, separator, value = text.partition("=")
-    if not separator or not name or not value:
-        raise ConfigurationError(f"--fix {text!r} is not NAME=VALUE.", "Write it as --fix lora_r=16.")
-    try:
-        return name, number if (number := _number(value)) is not None else yaml.safe_load(value)
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigurationError(
-            f"--fix {text!r}: this is not a value: {_problem(error)}.", "Write it as --fix lora_r=16."
-        ) from None
 
 
 def _range(text: str) -> tuple[str, tuple[float, float]]:
     name, _, pair = text.partition("=")
     low, _, high = pair.partition(":")
-    ends = _number(low), _number(high)
+    ends = options.number(low), options.number(high)
     if not name or ends[0] is None or ends[1] is None:
         raise ConfigurationError(
             f"--range {text!r} is not NAME=LOW:HIGH.", "Write it as --range learning_rate=1e-5:1e-3."
         )
     return name, (float(ends[0]), float(ends[1]))
-
-
-def _value(value: Any) -> Any:
-    """What YAML read, with numbers such as 1e-3, which it takes for strings, as numbers."""
-    number = _number(value) if isinstance(value, str) else None
-    return value if number is None else number
-
-
-def _problem(error: Exception) -> str:
-    """What is wrong with a piece of YAML, in one line."""
-    return str(getattr(error, "problem", None) or error).partition("\n")[0]
-
-
-def _number(text: str) -> int | float | None:
-    """YAML takes 1e-3 for a string; Python does not."""
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return None
