@@ -50,6 +50,15 @@ def test_a_folder_without_a_session_is_left_as_it_was_found(tmp_path: Path) -> N
     assert os.listdir(old) == ["notes.txt"]
 
 
+def test_folders_above_that_were_not_there_before_go_too(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    OutputFolder(tmp_path / "deep" / "er" / "out").close()
+    with pytest.raises(OutputError, match="cannot be written"):
+        OutputFolder(tmp_path / "deep" / "er" / ("x" * 300))
+    assert os.listdir(tmp_path) == ["deep"]
+    assert os.listdir(tmp_path / "deep") == []
+
+
 def test_a_store_that_was_there_before_stays(tmp_path: Path) -> None:
     (tmp_path / "runs.sqlite").write_text("of earlier sessions")
     OutputFolder(tmp_path).close()

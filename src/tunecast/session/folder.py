@@ -32,6 +32,7 @@ class OutputFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._found = self._names()
+        self._missing = [folder for folder in (path, *path.parents) if not os.path.exists(folder)]
         self._lock = self._acquired()
 
     @property
@@ -112,6 +113,7 @@ class OutputFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             return os.open(self.path / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
+            self._remove_new_folders()
             raise OutputError(
                 f"--output-dir {self.path} cannot be written: {error.strerror}.", "Choose another folder."
             ) from error
@@ -124,14 +126,17 @@ class OutputFolder:
             return False
 
     def _clear(self) -> None:
-        """Remove what has come into the folder, and the folder itself where it was not there before."""
+        """Remove what has come into the folder, and the folders that were not there before."""
         store = [STORE_FILE + suffix for suffix in ("", "-wal", "-shm", "-journal")]
         for name in (*store, f".{SESSION_FILE}.part", LOCK_FILE):
             if name not in (self._found or ()):
                 (self.path / name).unlink(missing_ok=True)
-        if self._found is None:
-            with contextlib.suppress(OSError):  # it is not empty: somebody else put something there
-                self.path.rmdir()
+        self._remove_new_folders()
+
+    def _remove_new_folders(self) -> None:
+        for folder in self._missing:
+            with contextlib.suppress(OSError):  # never made, or somebody else put something there
+                folder.rmdir()
 
 
 def read_session(folder: Path) -> dict[str, Any]:
