@@ -127,7 +127,8 @@ def check_pipeline(pipeline: Pipeline) -> None:
 def expert_pipeline(model: ModelFacts, restrictions: Restrictions | None = None) -> Pipeline:
     """What a careful engineer would use unasked, within what the user fixed.
 
-    Where LoRA is not allowed, it is the default configuration of the first method that is.
+    Where LoRA is not allowed, it is the default configuration of the allowed method of the highest weight, of
+    the first of these where several have it.
 
     Raises:
         ConfigurationError: As :func:`pipeline_space`.
