@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -66,6 +69,17 @@ def test_an_unknown_hub_id_without_a_network() -> None:
     for load in (models.load_config, models.load_tokenizer, models.describe):
         with pytest.raises(ModelError, match=r"hub id nobody/no-such-model(.|\n)*HF_HUB_OFFLINE"):
             load(unknown)
+
+
+def test_a_hub_that_does_not_answer_is_asked_once() -> None:
+    load = "from tunecast import models; models.load_tokenizer('nobody/no-such-model')"
+    environment = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"}
+    done = subprocess.run(
+        [sys.executable, "-c", load], env=environment, capture_output=True, text=True, check=False
+    )
+    assert "Retrying" not in done.stderr
+    assert "ModelError: --model: cannot load the tokenizer of hub id nobody/no-such-model" in done.stderr
+    assert "offline, give a folder" in done.stderr
 
 
 @pytest.fixture
