@@ -49,12 +49,14 @@ def tune(
     Raises:
         UserError: Something that the user can fix: see :mod:`tunecast.errors`.
     """
+    from tunecast.methods import check_names
     from tunecast.search import check_strategy
 
     start_trace()
     progress = progress or Silent()
     Budget.parse(settings.budget)
     check_strategy(settings.strategy)
+    check_names(settings.restrictions)
     _check_objective(settings.objective)
     folder = OutputFolder(Path(settings.output_dir))
     try:
@@ -221,13 +223,14 @@ def resolve(settings: SessionSettings, *, progress: Progress | None = None) -> d
     Raises:
         UserError: As :func:`tune`.
     """
-    from tunecast.methods import pipeline_space
+    from tunecast.methods import check_names, pipeline_space
     from tunecast.search import check_strategy
     from tunecast.session.feasible import limit_bytes
     from tunecast.session.prepare import prepare_task
 
     Budget.parse(settings.budget)
     check_strategy(settings.strategy)
+    check_names(settings.restrictions)
     _check_objective(settings.objective)
     prepared = prepare_task(settings, Silent())
     _try_objective(settings.objective, prepared)

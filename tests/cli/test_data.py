@@ -12,6 +12,9 @@ import pytest
 
 import tiny
 from tunecast.cli import main
+from tunecast.progress import Silent
+from tunecast.session.prepare import prepare_task
+from tunecast.session.settings import SessionSettings
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,20 @@ def test_json_owns_stdout(tunecast: Command, toy_data: Path, tiny_t5: Path) -> N
     described = json.loads(tunecast("describe", toy_data, "--model", tiny_t5, "--json").stdout)
     assert described["facts"]["token_unit"] == "tokens"
     assert described["fingerprint"] == report["fingerprint"]
+
+
+def test_check_looks_at_what_tune_would_train_on(tunecast: Command, toy_data: Path, tiny_llama: Path) -> None:
+    report = json.loads(tunecast("check", toy_data, "--model", tiny_llama, "--json").stdout)
+    settings = SessionSettings(str(tiny_llama), str(toy_data), seed=3, threads=1, device="cpu")
+    prepared = prepare_task(settings, Silent())
+    assert (report["max_length"], report["context"]) == (prepared.bench.max_length, 128)
+    assert report["max_length"] < 128
+    assert report["fingerprint"] != prepared.dataset.fingerprint
+    same = json.loads(tunecast("check", toy_data, "--model", tiny_llama, "--seed", 3, "--json").stdout)
+    assert same["fingerprint"] == prepared.dataset.fingerprint
+    shown = tunecast("check", toy_data, "--model", tiny_llama).stdout.splitlines()
+    assert f"{'longest sequence':26}64 tokens" in shown
+    assert f"{'context of the model':26}128 tokens" in shown
 
 
 def test_describe_for_people(tunecast: Command, toy_data: Path, tiny_llama: Path) -> None:

@@ -75,3 +75,30 @@ def test_mistakes_are_told(
     (tmp_path / "broken" / "adapter_model.safetensors").write_bytes(b"half")
     code, _, err = call_main(capsys, *model, "--adapter", str(tmp_path / "broken"))
     assert (code, "cannot be loaded" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("config", "part"),
+    [
+        ("{", "adapter_config.json cannot be read"),
+        ("[]", "adapter_config.json is no configuration of an adapter"),
+        ('{"r": 8}', "no peft_type"),
+        ('{"peft_type": "LORA"}', "no adapter_model.safetensors"),
+    ],
+)
+def test_a_folder_that_holds_half_an_adapter(
+    tiny_llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], config: str, part: str
+) -> None:
+    (tmp_path / "adapter_config.json").write_text(config)
+    for flag, others in (("--model", ()), ("--adapter", ("--model", str(tiny_llama)))):
+        # The data are not there, either: the adapter is looked at first.
+        code, _, err = call_main(capsys, "evaluate", flag, str(tmp_path), *others, "--data", "nowhere.jsonl")
+        assert (code, err.startswith(f"tunecast: {flag}: ")) == (2, True), err
+        assert part in err
+
+
+def test_an_adapter_that_names_no_base_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": 3}')
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"")
+    code, _, err = call_main(capsys, "evaluate", "--model", str(tmp_path), "--data", "nowhere.jsonl")
+    assert (code, "names no base model" in err) == (2, True), err

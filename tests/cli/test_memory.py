@@ -78,9 +78,14 @@ def test_what_does_not_fit_comes_with_advice(config_only: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--gpu", "RTX 4080"], "did you mean RTX 4090"),
+        (["--gpu", "RTX 4080"], "Did you mean RTX 4090"),
         (["--method", "loro"], "Did you mean lora"),
         (["--fix", "lora_r"], "not NAME=VALUE"),
+        (["--fix", "=3"], "not NAME=VALUE"),
+        (["--fix", "lora_r=["], "this is not a value"),
+        (["--fix", "lora_r=[1,2]"], "not a list"),
+        (["--fix", "lora_q=4"], "no hyperparameter 'lora_q' for lora"),
+        (["--fix", "learning_rate=high"], "not a value of learning_rate"),
         (["--max-length", "4096"], "reads at most 128 tokens"),
         (["--peft-config", "nowhere.json"], "cannot be read"),
         (["--peft-config", "x.json", "--method", "lora"], "exclude each other"),
@@ -88,5 +93,11 @@ def test_what_does_not_fit_comes_with_advice(config_only: str) -> None:
     ],
 )
 def test_mistakes_are_named(config_only: str, arguments: list[str], message: str) -> None:
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=message) as caught:
         run("--model", config_only, *arguments)
+    for sentence in filter(None, (caught.value.what, caught.value.hint)):
+        assert sentence[-1] in ".?"
+
+
+def test_a_small_number_is_a_value_of_a_rate(config_only: str) -> None:
+    assert "Fits" in run("--model", config_only, "--fix", "learning_rate=1e-4", *BASE)

@@ -174,6 +174,21 @@ def test_import_takes_what_the_user_knows(tmp_path: Path) -> None:
     assert (run["task"], run["model"], run["method"]) == ("colours", "smollm2", "lora")
 
 
+@pytest.mark.parametrize("name", ["absent.csv", "bad.csv", "bad.parquet", "bad.txt", "absent.parquet"])
+def test_a_failed_import_makes_no_store(tmp_path: Path, name: str) -> None:
+    if name.startswith("bad"):
+        (tmp_path / name).write_text("nothing\n")
+    _mistake("import", tmp_path / name, "--store", tmp_path / "new.sqlite", "--map", "loss=absent")
+    assert not (tmp_path / "new.sqlite").exists()
+    _mistake("import", tmp_path / name, "--store", tmp_path / "new.sqlite")
+    assert not (tmp_path / "new.sqlite").exists()
+
+
+def test_an_export_is_called_parquet(store: str, tmp_path: Path) -> None:
+    error = _mistake("export", tmp_path / "x.txt", "--store", store)
+    assert str(error) == f"The export {tmp_path}/x.txt must end in .parquet.\nWrite {tmp_path}/x.txt.parquet."
+
+
 def test_a_malformed_mapping(tmp_path: Path) -> None:
     error = _mistake("import", tmp_path / "x.csv", "--store", tmp_path / "new.sqlite", "--map", "loss")
     assert error.what == "--map 'loss' is not OURS=COLUMN."

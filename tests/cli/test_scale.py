@@ -120,10 +120,18 @@ def test_plot_is_self_contained(models_csv: Path, tmp_path: Path) -> None:
         (("fit", "--table", "none.csv"), DataError),
         (("forecast", "--table", "none.csv", "--data-size", "many"), ConfigurationError),
         (("select", "--table", "none.csv", "--data-size", "1,2"), ConfigurationError),
+        (("fit", "--table", "none.csv", "--max-observed", "-3"), ConfigurationError),
     ],
 )
 def test_mistakes(arguments: tuple[str, ...], error: type[Exception]) -> None:
     assert isinstance(run(*arguments).exception, error)
+
+
+def test_examples_are_not_taken_for_a_table(toy_data: Path) -> None:
+    error = run("fit", "--table", toy_data).exception
+    assert isinstance(error, DataError)
+    assert "is JSON, not a table of losses" in error.what
+    assert ".csv" in error.hint
 
 
 def test_store(tmp_path: Path) -> None:

@@ -42,11 +42,27 @@ def test_an_incumbent_is_trained_again(
     assert "incumbent" in out
 
 
-def test_a_hyperparameter_that_does_not_exist(
-    tiny_llama: Path, toy_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        ('{"method": "lora", "lora_rank": 8}', ("no hyperparameter 'lora_rank'", "Did you mean lora_r?")),
+        ('{"method": "lora", "lora_r": "high"}', ("lora_r=high: this is not a value",)),
+        ('{"method": "lorra"}', ("no finetuning method 'lorra'", "Did you mean lora?")),
+        ('{"method": "zero-shot", "hyperparameters": {}}', ("nothing to train", "incumbent")),
+    ],
+)
+def test_a_file_that_no_model_can_be_trained_by(
+    tiny_llama: Path,
+    toy_data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    content: str,
+    parts: tuple[str, ...],
 ) -> None:
-    (tmp_path / "p.json").write_text('{"method": "lora", "lora_rank": 8}')
+    (tmp_path / "p.json").write_text(content)
     flags = ("--model", str(tiny_llama), "--data", str(toy_data), "--output-dir", str(tmp_path / "out"))
     code, _, err = call_main(capsys, "train", "--pipeline", str(tmp_path / "p.json"), *flags)
-    assert (code, "lora_rank" in err, "Did you mean lora_r" in err) == (2, True, True)
+    assert (code, f"--pipeline {tmp_path / 'p.json'}" in err, "--fix" in err) == (2, True, False)
+    for part in parts:
+        assert part in err
     assert not (tmp_path / "out").exists()

@@ -104,17 +104,21 @@ def test_model_with_damaged_weights(case: Case, tiny_llama: Path, tmp_path: Path
         ("strategy", "ashaa", ("--strategy", "ashaa", "Did you mean asha?")),
         ("methods", "lorra", ("lorra", "Did you mean lora?")),
         ("methods", ",", ("--methods",)),
-        ("objective", "exact_mach", ("exact_mach", "exact_match")),
+        ("objective", "exact_mach", ("--objective", "exact_mach", "Did you mean exact_match?")),
         ("fix", "lora_r", ("--fix", "lora_r=16")),
         ("fix", "lora_rank=8", ("--fix", "lora_rank", "lora_r")),
         ("fix", "learning_rate=high", ("--fix", "learning_rate")),
         ("fix", "lora_r=[", ("--fix", "lora_r=[", "lora_r=16")),
-        ("fix", "lora_r=[8]", ("fixed.lora_r",)),
+        ("fix", "lora_r=[1,2]", ("--fix lora_r=[1,2]", "not a list", "lora_r=16")),
+        ("fix", "lora_r=null", ("--fix lora_r=null", "NoneType")),
+        ("fix", "=3", ("--fix", "lora_r=16")),
         ("range", "learning_rate=1e-3", ("--range", "learning_rate=1e-5:1e-3")),
         ("range", "learning_rate=1e-3:1e-5", ("--range", "learning_rate")),
         ("range", "learning_rat=1e-5:1e-3", ("--range", "learning_rat")),
         ("budget", "soon", ("--budget", "'soon'", "30m")),
         ("budget", "0.5-trials", ("--budget",)),
+        ("budget", "9" * 400 + "-tokens", ("--budget", "30m")),
+        ("budget", "9" * 400 + "s", ("--budget", "30m")),
         ("workers", "0", ("--workers", "positive")),
         ("epochs", "-1", ("--epochs", "positive")),
         ("epochs", "inf", ("--epochs", "finite")),
@@ -129,6 +133,24 @@ def test_model_with_damaged_weights(case: Case, tiny_llama: Path, tmp_path: Path
 )
 def test_flag_that_makes_no_sense(case: Case, flag: str, value: str, parts: tuple[str, ...]) -> None:
     case.refused(*parts, **{flag: value})
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "part"),
+    [
+        ("methods", "lorra", "Did you mean lora?"),
+        ("fix", "lora_rank=8", "no hyperparameter 'lora_rank'"),
+        ("range", "learning_rat=1e-5:1e-3", "no hyperparameter 'learning_rat'"),
+        ("range", "learning_rate=1e-3:1e-5", "the lower end is not below"),
+        ("fix", "keep_share=0.3", "for lora"),
+    ],
+)
+@pytest.mark.parametrize("dry_run", [(), ("--dry-run",)])
+def test_names_are_checked_before_anything_is_read(
+    case: Case, flag: str, value: str, part: str, dry_run: tuple[str, ...]
+) -> None:
+    flags = {"data": "nowhere.jsonl", "model": "./nothing/here", "methods": "lora", flag: value}
+    case.refused(part, extra=dry_run, **flags)
 
 
 def test_fixed_rate_that_contradicts_the_strategy(case: Case) -> None:
@@ -148,6 +170,7 @@ def test_fixed_rate_that_contradicts_the_strategy(case: Case) -> None:
         ("budget: \x00", ("YAML", "not allowed")),
         ("budget: 2026-13-45", ("YAML", "month")),
         ("fix: [lora_r]", ("fix must be", "list", "lora_r: 16")),
+        ("fix: {lora_r: [8]}", ("tune.yaml", "lora_r", "not a list")),
         ("range:", ("range must be", "NoneType")),
     ],
 )
@@ -212,10 +235,11 @@ def test_resuming_on_other_data(case: Case, tmp_path: Path) -> None:
     case.refused("--resume", "other values", data=file, output_dir=tmp_path / "begun", extra=("--resume",))
 
 
-def test_damaged_session(case: Case, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", ['{"id": ', "[]", "null", '{"configuration": 3}'])
+def test_damaged_session(case: Case, tmp_path: Path, content: str) -> None:
     folder = tmp_path / "damaged"
     folder.mkdir()
-    (folder / "session.json").write_text('{"id": ')
+    (folder / "session.json").write_text(content)
     case.refused("session.json", "damaged", output_dir=folder, extra=("--resume",))
 
 

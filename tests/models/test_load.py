@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,6 +53,12 @@ def test_references_that_lead_nowhere(reference: str, complaint: str) -> None:
     assert caught.value.hint
 
 
+def test_a_file_that_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "notamodel.txt").write_text("nothing of the kind")
+    with pytest.raises(ModelError, match=r"the file .*notamodel\.txt is no model"):
+        models.resolve(str(tmp_path / "notamodel.txt"))
+
+
 def test_a_folder_without_a_model(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"has no config\.json"):
         models.resolve(str(tmp_path))
@@ -60,6 +69,17 @@ def test_an_unknown_hub_id_without_a_network() -> None:
     for load in (models.load_config, models.load_tokenizer, models.describe):
         with pytest.raises(ModelError, match=r"hub id nobody/no-such-model(.|\n)*HF_HUB_OFFLINE"):
             load(unknown)
+
+
+def test_a_hub_that_does_not_answer_is_asked_once() -> None:
+    load = "from tunecast import models; models.load_tokenizer('nobody/no-such-model')"
+    environment = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"}
+    done = subprocess.run(
+        [sys.executable, "-c", load], env=environment, capture_output=True, text=True, check=False
+    )
+    assert "Retrying" not in done.stderr
+    assert "ModelError: --model: cannot load the tokenizer of hub id nobody/no-such-model" in done.stderr
+    assert "offline, give a folder" in done.stderr
 
 
 @pytest.fixture
@@ -108,8 +128,10 @@ def test_a_folder_without_tokenizer(family: str, request: pytest.FixtureRequest,
     folder: Path = request.getfixturevalue(f"tiny_{family}")
     for name in ("config.json", "model.safetensors"):
         shutil.copy(folder / name, tmp_path / name)
-    with pytest.raises(ModelError, match="tokenizer"):
+    with pytest.raises(ModelError) as caught:
         models.load_tokenizer(str(tmp_path))
+    assert caught.value.what == f"--model: the folder {tmp_path} comes without its tokenizer."
+    assert "tokenizer.json" in caught.value.hint
 
 
 def test_padding_and_end_of_turn(copied: Path) -> None:

@@ -97,3 +97,9 @@ def test_card_of_an_untouched_base() -> None:
     assert "Zero-shot won" in card
     assert "## Pipeline" not in card
     assert "base_model_relation" not in front_matter(card)
+
+
+def test_what_the_metric_chose_among_is_said() -> None:
+    record, run = delivered()
+    card = model_card(record, run, base_model="org/base")
+    assert "chose among the checkpoints that led by loss, at most three" in card

@@ -63,6 +63,15 @@ def test_other_winners_are_said_plainly(winner: str, headline: str) -> None:
     assert words.headline == headline
 
 
+@pytest.mark.parametrize("strategy", ["fixed-expert", "fixed-3e-4"])
+def test_without_a_search_none_is_spoken_of(strategy: str) -> None:
+    record, runs = full_session()
+    words = verdict(dataclasses.replace(record, winner="expert", strategy=strategy), runs)
+    assert words.headline == "The expert pipeline won"
+    other = verdict(dataclasses.replace(record, strategy=strategy), runs)
+    assert other.headline.startswith("Training helped: lora at learning rate ")
+
+
 def test_winner_that_is_worse_by_loss_is_not_called_lower() -> None:
     record, runs = full_session()
     words = verdict(dataclasses.replace(record, winner="zero_shot"), runs)

@@ -26,7 +26,11 @@ def test_budget_is_read(text: str, kind: str, amount: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "30", "-3m", "0s", "1.2.3s", "3 weeks", "5-runs", "0-trials", "2.5-trials", "0.3-tokens"]
+    "text",
+    [
+        *("", "30", "-3m", "0s", "1.2.3s", "3 weeks", "5-runs", "0-trials", "2.5-trials", "0.3-tokens"),
+        *("9" * 400 + "-tokens", "9" * 400 + "s"),
+    ],
 )
 def test_what_is_no_budget_is_refused_with_examples(text: str) -> None:
     with pytest.raises(BudgetError, match="is not a budget") as caught:

@@ -50,6 +50,15 @@ def test_a_folder_without_a_session_is_left_as_it_was_found(tmp_path: Path) -> N
     assert os.listdir(old) == ["notes.txt"]
 
 
+def test_folders_above_that_were_not_there_before_go_too(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    OutputFolder(tmp_path / "deep" / "er" / "out").close()
+    with pytest.raises(OutputError, match="cannot be written"):
+        OutputFolder(tmp_path / "deep" / "er" / ("x" * 300))
+    assert os.listdir(tmp_path) == ["deep"]
+    assert os.listdir(tmp_path / "deep") == []
+
+
 def test_a_store_that_was_there_before_stays(tmp_path: Path) -> None:
     (tmp_path / "runs.sqlite").write_text("of earlier sessions")
     OutputFolder(tmp_path).close()
@@ -64,18 +73,29 @@ def test_what_others_put_into_the_folder_stays(tmp_path: Path) -> None:
 
 
 def test_session_comes_back_as_written(tmp_path: Path) -> None:
+    content = {"id": "y", "name": "é", "configuration": {"seed": 0}, "dataset_fingerprint": "z"}
     opened = OutputFolder(tmp_path / "out")
     assert opened.read_session() is None
-    opened.write_session({"id": "x", "name": "é"})
-    opened.write_session({"id": "y", "name": "é"})
+    opened.write_session({**content, "id": "x"})
+    opened.write_session(content)
     opened.close()
     again = OutputFolder(tmp_path / "out")
-    assert again.read_session() == {"id": "y", "name": "é"}
+    assert again.read_session() == content
     again.close()
 
 
-def test_damaged_session_is_reported(tmp_path: Path) -> None:
-    (tmp_path / "session.json").write_text('{"id"')
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"id"',
+        "[]",
+        "null",
+        '{"configuration": 3, "id": "x", "dataset_fingerprint": "z"}',
+        '{"configuration": {}, "id": "x"}',
+    ],
+)
+def test_damaged_session_is_reported(tmp_path: Path, content: str) -> None:
+    (tmp_path / "session.json").write_text(content)
     opened = OutputFolder(tmp_path)
     with pytest.raises(OutputError, match="damaged"):
         opened.read_session()

@@ -32,7 +32,11 @@ PromptColumn = Annotated[str | None, typer.Option("--prompt-column", help="Colum
 CompletionColumn = Annotated[
     str | None, typer.Option("--completion-column", help="Column of the completion.")
 ]
-MaxLength = Annotated[int | None, typer.Option("--max-length", min=2, help="Longest sequence in tokens.")]
+MaxLength = Annotated[
+    int | None,
+    typer.Option("--max-length", min=2, help="Longest sequence in tokens [default: from the data, as tune]."),
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the split, as of tune.")]
 
 
 @app.command("check")
@@ -42,15 +46,24 @@ def check_command(
     max_length: MaxLength = None,
     prompt_column: PromptColumn = None,
     completion_column: CompletionColumn = None,
+    seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
     """Show the format found, lengths, duplicates and one example with its trained tokens marked."""
-    from tunecast.data import check, read
+    from tunecast.data import check, fitting_length, read
 
-    dataset = read(source, prompt_column=prompt_column, completion_column=completion_column)
+    dataset = read(source, prompt_column=prompt_column, completion_column=completion_column, seed=seed)
     base = _base_model(model)
+    if max_length is None and base.tokenizer is not None:
+        max_length = fitting_length(
+            dataset, base.tokenizer, context=base.context, architecture=base.architecture
+        )
     report = check(
-        dataset, base.tokenizer, max_length=max_length or base.context, architecture=base.architecture
+        dataset,
+        base.tokenizer,
+        max_length=max_length,
+        architecture=base.architecture,
+        context=base.context,
     )
     if as_json:
         typer.echo(json.dumps(asdict(report), ensure_ascii=False))
@@ -134,6 +147,7 @@ def _print_check(report: CheckReport) -> None:
     out.print(table)
     facts = [
         ("longest sequence", "no limit" if report.max_length is None else f"{report.max_length:,} tokens"),
+        ("context of the model", "no limit" if report.context is None else f"{report.context:,} tokens"),
         ("completions cut", f"{report.truncated:,}"),
         ("prompts too long", f"{report.too_long:,}"),
         ("empty rows", f"{report.empty_rows:,}"),

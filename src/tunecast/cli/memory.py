@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tunecast.cli import options
 from tunecast.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from tunecast.models.memory import MemoryEstimate, MemoryRequest
-    from tunecast.records import ModelFacts, Pipeline
+    from tunecast.records import ModelFacts
 
 __all__ = ["memory_command"]
 
@@ -63,18 +64,21 @@ def memory_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Predict the memory of a finetuning, part by part, without loading weights."""
+    from tunecast.methods import Restrictions, check_names, expert_pipeline
     from tunecast.methods.memory import adapter_of, optimizer_of
     from tunecast.models import describe_config, load_config, resolve
     from tunecast.models.memory import MemoryRequest, estimate_memory, what_would_fit
 
     if method is not None and peft_config is not None:
-        raise ConfigurationError("--method and --peft-config exclude each other", "give one of them")
+        raise ConfigurationError("--method and --peft-config exclude each other.", "Give one of them.")
+    restrictions = Restrictions((method or "lora",), options.fixed_values(fix or []))
+    check_names(restrictions)
     resolved = resolve(model)
     config = load_config(resolved)
     facts = describe_config(config, resolved.name)
-    pipeline = _pipeline(facts, method or "lora", fix or [])
+    pipeline = expert_pipeline(facts, restrictions)
     target = _target(gpu, facts)
-    options: dict[str, Any] = {
+    asked: dict[str, Any] = {
         "adapter": _read_adapter(peft_config) if peft_config else adapter_of(pipeline, facts),
         "precision": precision or target.precision,
         "optimizer": optimizer or optimizer_of(pipeline),
@@ -90,7 +94,7 @@ def memory_command(
         "device": target.device,
         "device_memory_bytes": target.memory_bytes,
     }
-    request = MemoryRequest(**options)
+    request = MemoryRequest(**asked)
     estimate = estimate_memory(config, request)
     if as_json:
         typer.echo(json.dumps(_as_json(estimate)))
@@ -125,31 +129,16 @@ def _target(gpu: str | None, facts: ModelFacts) -> _Target:
     return _Target(name, device, device_bytes(device), choose_dtype(device, facts.width))
 
 
-def _pipeline(facts: ModelFacts, method: str, fixed: list[str]) -> Pipeline:
-    import yaml
-
-    from tunecast.methods import Restrictions, expert_pipeline, get_method
-
-    get_method(method)
-    values = {}
-    for text in fixed:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise ConfigurationError(f"--fix {text!r} is not NAME=VALUE.", "Write it as --fix lora_r=16.")
-        values[name] = yaml.safe_load(value)
-    return expert_pipeline(facts, Restrictions(methods=(method,), fixed=values))
-
-
 def _read_adapter(file: Path) -> Mapping[str, Any]:
     try:
         adapter = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigurationError(f"--peft-config: {file} cannot be read: {error.strerror}") from error
+        raise ConfigurationError(f"--peft-config: {file} cannot be read: {error.strerror}.") from error
     except ValueError as error:
-        raise ConfigurationError(f"--peft-config: {file} is not JSON: {error}") from error
+        raise ConfigurationError(f"--peft-config: {file} is not JSON: {error}.") from error
     if not isinstance(adapter, dict) or "peft_type" not in adapter:
         raise ConfigurationError(
-            f"--peft-config: {file} names no peft_type", "give an adapter_config.json as peft saves it"
+            f"--peft-config: {file} names no peft_type.", "Give an adapter_config.json as peft saves it."
         )
     return adapter
 
@@ -160,8 +149,8 @@ def _checked_length(asked: int | None, facts: ModelFacts) -> int:
         return min(DEFAULT_MAX_LENGTH, limit or DEFAULT_MAX_LENGTH)
     if limit is not None and asked > limit:
         raise ConfigurationError(
-            f"--max-length: {facts.name} reads at most {limit} tokens, not {asked}",
-            f"use --max-length {limit} or less; longer examples are cut",
+            f"--max-length: {facts.name} reads at most {limit} tokens, not {asked}.",
+            f"Use --max-length {limit} or less; longer examples are cut.",
         )
     return asked
 

@@ -30,6 +30,7 @@ __all__ = [
     "fixed_values",
     "keep_numpy_single_threaded",
     "number",
+    "one_value",
     "settings_from",
     "yaml_problem",
 ]
@@ -103,12 +104,27 @@ def _fixed(text: str) -> tuple[str, Any]:
     if not separator or not name or not value:
         raise ConfigurationError(f"--fix {text!r} is not NAME=VALUE.", "Write it as --fix lora_r=16.")
     try:
-        plain = number(value)
-        return name, yaml.safe_load(value) if plain is None else plain
+        read = found if (found := number(value)) is not None else yaml.safe_load(value)
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigurationError(
             f"--fix {text!r}: this is not a value: {yaml_problem(error)}.", "Write it as --fix lora_r=16."
         ) from None
+    return name, one_value(f"--fix {text}", read)
+
+
+def one_value(where: str, value: Any) -> Any:
+    """What YAML read for a hyperparameter, with numbers such as 1e-3, which it takes for strings, as numbers.
+
+    Raises:
+        ConfigurationError: It is a list or anything else that no hyperparameter takes.
+    """
+    found = number(value) if isinstance(value, str) else None
+    if not isinstance(value, str | int | float):
+        raise ConfigurationError(
+            f"{where}: a hyperparameter has one text, number or truth value, not a {type(value).__name__}.",
+            "Write it as --fix lora_r=16.",
+        )
+    return value if found is None else found
 
 
 def yaml_problem(error: Exception) -> str:

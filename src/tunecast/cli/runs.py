@@ -111,11 +111,12 @@ def import_command(
     as_json: Json = False,
 ) -> None:
     """Import runs, and say what could not be understood; importing again adds only what is new."""
-    from tunecast.store import Assumed, Store, import_runs
+    from tunecast.store import Assumed, Store, find_runs
 
     assumed = Assumed(task, model, method)
+    found = find_runs(path, assumed=assumed, mapping=_parse_mapping(mapping or []))
     with Store.open(store) as opened:
-        report = import_runs(path, opened, assumed=assumed, mapping=_parse_mapping(mapping or []))
+        report = found(opened)
     if as_json:
         _print_json({**asdict(report.counts), "problems": [asdict(problem) for problem in report.problems]})
     else:
@@ -139,6 +140,8 @@ def export_command(
     """Write runs to a Parquet file that holds no paths, host or user names, error texts or dataset texts."""
     from tunecast.store import export_parquet, open_for_reading
 
+    if path.suffix != ".parquet":
+        raise ConfigurationError(f"The export {path} must end in .parquet.", f"Write {path}.parquet.")
     with open_for_reading(store) as opened:
         count = export_parquet(
             opened,

@@ -179,6 +179,8 @@ def _read(table: Path | None, store: str | None, by: str, max_observed: float | 
     from tunecast.scaling import read_store, read_table
 
     columns = [column.strip() for column in by.split(",") if column.strip()]
+    if max_observed is not None and not max_observed > 0:
+        raise ConfigurationError(f"--max-observed must be above 0, not {max_observed:g}.")
     if (table is None) == (store is None):
         raise ConfigurationError("Give either --table or --store.")
     if table is not None:

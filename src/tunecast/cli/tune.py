@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tunecast.cli import options
-from tunecast.errors import ConfigurationError, OutputError
+from tunecast.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from tunecast.records import SessionRecord
@@ -222,13 +222,12 @@ def _settings(values: dict[str, Any], resume: bool) -> SessionSettings:
 
 def _earlier(output_dir: str) -> dict[str, Any]:
     """The configuration of the session in a folder, so that ``--resume`` needs no other flag."""
-    file = Path(output_dir) / "session.json"
+    from tunecast.session.folder import read_session
+
     try:
-        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))["configuration"]
+        found: dict[str, Any] = read_session(Path(output_dir))["configuration"]
     except OSError:  # there is none, or the folder cannot be used, which is reported when it is opened
         return {}
-    except (ValueError, KeyError):
-        raise OutputError(f"{file} is damaged.", "Choose another --output-dir.") from None
     return found
 
 
@@ -268,7 +267,10 @@ def _read_config(path: Path) -> dict[str, Any]:
             f"--config {path}: unknown {', '.join(unknown)}.", f"Known: {', '.join(sorted(known))}."
         )
     if "fixed" in values:
-        values["fixed"] = {name: _value(value) for name, value in values["fixed"].items()}
+        values["fixed"] = {
+            name: options.one_value(f"--config {path}: fix: {name}", value)
+            for name, value in values["fixed"].items()
+        }
     return values
 
 
@@ -281,9 +283,3 @@ def _range(text: str) -> tuple[str, tuple[float, float]]:
             f"--range {text!r} is not NAME=LOW:HIGH.", "Write it as --range learning_rate=1e-5:1e-3."
         )
     return name, (float(ends[0]), float(ends[1]))
-
-
-def _value(value: Any) -> Any:
-    """What YAML read, with numbers such as 1e-3, which it takes for strings, as numbers."""
-    number = options.number(value) if isinstance(value, str) else None
-    return value if number is None else number

@@ -48,6 +48,7 @@ class CheckReport:
         shared_prompts: Held-out examples whose prompt is also trained on, by split.
         token_unit: ``tokens``, or ``words`` where there was no tokenizer.
         max_length: Longest sequence, None where there is none.
+        context: Positions of the base model, None where it has no fixed limit.
         lengths: Percentiles of ``prompt``, ``completion`` and ``total`` over all splits, before anything is
             cut.
         too_long: Examples left out because their prompt alone fills the longest sequence.
@@ -69,6 +70,7 @@ class CheckReport:
     shared_prompts: Mapping[str, int]
     token_unit: str
     max_length: int | None
+    context: int | None
     lengths: Mapping[str, Lengths]
     too_long: int
     truncated: int
@@ -94,7 +96,12 @@ class _Encoding:
 
 
 def check(
-    dataset: Dataset, tokenizer: Any, *, max_length: int | None, architecture: Architecture
+    dataset: Dataset,
+    tokenizer: Any,
+    *,
+    max_length: int | None,
+    architecture: Architecture,
+    context: int | None = None,
 ) -> CheckReport:
     """Look at a dataset as a training would see it.
 
@@ -103,6 +110,7 @@ def check(
         tokenizer: A transformers tokenizer; with None lengths are counted in words and no mask is checked.
         max_length: Longest sequence in tokens; None for none.
         architecture: ``decoder-only`` or ``encoder-decoder``.
+        context: Positions of the base model, which the report names.
 
     Raises:
         DataError: Nothing would be trained, or more than half of the prompts are too long.
@@ -132,6 +140,7 @@ def check(
         },
         token_unit="words" if tokenizer is None else "tokens",
         max_length=None if tokenizer is None else max_length,
+        context=context,
         lengths=found.lengths,
         too_long=found.too_long,
         truncated=found.truncated,

@@ -16,7 +16,15 @@ from tunecast.methods.prompts import PrefixTuning, PromptTuning, PTuning
 from tunecast.methods.qlora import QLora
 from tunecast.methods.registry import get_method, method_names, register
 from tunecast.methods.semantic_freezing import SemanticFreezing
-from tunecast.methods.space import EXPERT, Restrictions, expert_pipeline, pipeline_space, sample_pipelines
+from tunecast.methods.space import (
+    EXPERT,
+    Restrictions,
+    check_names,
+    check_pipeline,
+    expert_pipeline,
+    pipeline_space,
+    sample_pipelines,
+)
 from tunecast.methods.top_layers import TopLayers
 from tunecast.methods.trainable_tokens import TrainableTokens
 from tunecast.methods.vera import Vera
@@ -47,6 +55,8 @@ __all__ = [
     "EXPERT",
     "Method",
     "Restrictions",
+    "check_names",
+    "check_pipeline",
     "expert_pipeline",
     "get_method",
     "method_names",

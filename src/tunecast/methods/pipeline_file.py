@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tunecast.errors import ConfigurationError
-from tunecast.records import Pipeline
+from tunecast.methods.space import check_pipeline
+from tunecast.records import ZERO_SHOT, Pipeline
 
 __all__ = ["read_pipeline"]
 
@@ -19,7 +20,7 @@ def read_pipeline(path: str | Path) -> Pipeline:
     """Read a pipeline; its hyperparameters may also stand beside ``method``, as ``tune --json`` prints them.
 
     Raises:
-        ConfigurationError: There is no such file, or it holds no pipeline.
+        ConfigurationError: There is no such file, or it holds no pipeline that can be trained.
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -29,6 +30,11 @@ def read_pipeline(path: str | Path) -> Pipeline:
         raise ConfigurationError(f"--pipeline {path} is not JSON: {error}.", SHAPE) from None
     if not isinstance(content, Mapping) or not isinstance(content.get("method"), str):
         raise ConfigurationError(f"--pipeline {path} names no method.", SHAPE)
+    if content["method"] == ZERO_SHOT.method:
+        raise ConfigurationError(
+            f"--pipeline {path} is of the untouched model, which won its session: there is nothing to train.",
+            "Give the pipeline of a trial, such as the incumbent's.",
+        )
     values = {name: value for name, value in content.items() if name != "method"}
     nested = values.pop("hyperparameters", {})
     if not isinstance(nested, Mapping):
@@ -36,7 +42,13 @@ def read_pipeline(path: str | Path) -> Pipeline:
     values.update(nested)
     for name, value in values.items():
         _check_scalar(path, name, value)
-    return Pipeline(content["method"], values)
+    pipeline = Pipeline(content["method"], values)
+    try:
+        check_pipeline(pipeline)
+    except ConfigurationError as error:
+        what = error.what.removeprefix("--fix").lstrip(": ")
+        raise ConfigurationError(f"--pipeline {path}: {what}", error.hint) from None
+    return pipeline
 
 
 def _check_scalar(path: str | Path, name: str, value: Any) -> None:

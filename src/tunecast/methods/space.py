@@ -23,7 +23,15 @@ if TYPE_CHECKING:
     from ConfigSpace import Configuration, ConfigurationSpace
     from ConfigSpace.hyperparameters import Hyperparameter
 
-__all__ = ["EXPERT", "Restrictions", "expert_pipeline", "pipeline_space", "sample_pipelines"]
+__all__ = [
+    "EXPERT",
+    "Restrictions",
+    "check_names",
+    "check_pipeline",
+    "expert_pipeline",
+    "pipeline_space",
+    "sample_pipelines",
+]
 
 ROOT = "method"
 SCHEDULES = ("cosine", "linear", "constant")
@@ -58,6 +66,27 @@ EXPERT = Pipeline(
 """What a careful engineer would use unasked."""
 
 
+USUAL_MODEL = ModelFacts(
+    name="an ordinary model",
+    family="llama",
+    architecture="decoder-only",
+    parameters=134_515_008,
+    embedding_parameters=28_311_552,
+    layers=30,
+    width=576,
+    feed_forward_width=1536,
+    heads=9,
+    key_value_heads=3,
+    vocabulary=49_152,
+    context=2048,
+    tied_embeddings=True,
+    has_biases=False,
+    has_chat_template=True,
+    config={},
+)
+"""Stands for any model where only the names of hyperparameters and the kinds of their values matter."""
+
+
 @dataclass(frozen=True)
 class Restrictions:
     """What the user has fixed or narrowed.
@@ -73,10 +102,33 @@ class Restrictions:
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
+def check_names(restrictions: Restrictions) -> None:
+    """Refuse what no model has, before any is looked at: the names of hyperparameters depend on none.
+
+    Raises:
+        ConfigurationError: A restriction names an unknown method or hyperparameter.
+    """
+    names = restrictions.methods or method_names()
+    _refuse_unknown(restrictions, {name: _parameters(name, USUAL_MODEL) for name in names})
+
+
+def check_pipeline(pipeline: Pipeline) -> None:
+    """Refuse a pipeline that no model could be trained by.
+
+    Raises:
+        ConfigurationError: Its method or a hyperparameter is unknown, or has a value that does not exist.
+    """
+    check_names(Restrictions((pipeline.method,), pipeline.hyperparameters))
+    parameters = _parameters(pipeline.method, USUAL_MODEL)
+    for name, value in pipeline.hyperparameters.items():
+        _fixed_value(parameters[name], value)
+
+
 def expert_pipeline(model: ModelFacts, restrictions: Restrictions | None = None) -> Pipeline:
     """What a careful engineer would use unasked, within what the user fixed.
 
-    Where LoRA is not allowed, it is the default configuration of the first method that is.
+    Where LoRA is not allowed, it is the default configuration of the allowed method of the highest weight, of
+    the first of these where several have it.
 
     Raises:
         ConfigurationError: As :func:`pipeline_space`.

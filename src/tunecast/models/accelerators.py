@@ -95,7 +95,7 @@ def find_accelerator(name: str) -> Accelerator:
     if wanted.isdigit() and len(holding) == 1:
         return next(iter(holding.values()))
     names = list(dict.fromkeys(known[label].name for label in near)) or [item.name for item in ACCELERATORS]
-    raise ConfigurationError(f"--gpu: {name!r} is unknown", f"did you mean {' or '.join(names)}?")
+    raise ConfigurationError(f"--gpu: {name!r} is unknown.", f"Did you mean {' or '.join(names)}?")
 
 
 def as_machine(accelerator: Accelerator, *, cores: int = 8, memory_bytes: int = 64_000_000_000) -> Machine:

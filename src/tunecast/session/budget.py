@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Literal
@@ -45,7 +46,7 @@ class Budget:
         """Read ``90s``, ``30m``, ``2h``, ``2M-tokens`` or ``20-trials``.
 
         Raises:
-            BudgetError: The text is none of these, or the amount is not positive.
+            BudgetError: The text is none of these, or the amount is not positive and finite.
         """
         time = re.fullmatch(r"\s*([\d.]+)\s*([smhd])\s*", text)
         counted = re.fullmatch(r"\s*([\d.]+)([kKMGB]?)-(tokens|trials)\s*", text)
@@ -76,12 +77,12 @@ class Budget:
 
 
 def _whole(value: float) -> int:
-    if value != int(value):
+    if not math.isfinite(value) or value != int(value):
         raise ValueError("tokens and trials are counted in whole numbers")
     return int(_positive(value))
 
 
 def _positive(value: float) -> float:
-    if value <= 0:
-        raise ValueError("a budget must be positive")
+    if not 0 < value < math.inf:
+        raise ValueError("a budget must be positive and finite")
     return value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tunecast.errors import ConfigurationError, ModelError
 from tunecast.progress import Progress
@@ -20,6 +21,7 @@ __all__ = ["SPLITS", "evaluate"]
 SPLITS = ("test", "validation")
 METRIC_EXAMPLES = 500
 ADAPTER_FILE = "adapter_config.json"
+ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 
 
 def evaluate(settings: SessionSettings, adapter: str, split: str, progress: Progress) -> Evaluation:
@@ -38,12 +40,10 @@ def evaluate(settings: SessionSettings, adapter: str, split: str, progress: Prog
     """
     if split not in SPLITS:
         raise ConfigurationError(f"--split: there is no {split!r}.", f"Use {' or '.join(SPLITS)}.")
-    if not adapter and (Path(settings.model) / ADAPTER_FILE).is_file():
+    if adapter:
+        _read_adapter("--adapter", Path(adapter))
+    elif (Path(settings.model) / ADAPTER_FILE).is_file():
         adapter, settings = settings.model, replace(settings, model=_base_of(Path(settings.model)))
-    if adapter and not (Path(adapter) / ADAPTER_FILE).is_file():
-        raise ConfigurationError(
-            f"--adapter: the folder {adapter} has no {ADAPTER_FILE}.", "Give a folder that peft wrote."
-        )
     prepared = prepare_task(settings, progress)
     metric = settings.objective if settings.objective != "loss" else ""
     request = ScoreModel(
@@ -69,17 +69,34 @@ def evaluate(settings: SessionSettings, adapter: str, split: str, progress: Prog
     )
 
 
+def _read_adapter(flag: str, folder: Path) -> dict[str, Any]:
+    """An adapter's configuration; its weights must lie beside it, or peft would look for them on the hub."""
+    file = folder / ADAPTER_FILE
+    hint = "Give a folder that peft wrote."
+    if not file.is_file():
+        raise ConfigurationError(f"{flag}: the folder {folder} has no {ADAPTER_FILE}.", hint)
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{flag}: {file} cannot be read: {error}.", hint) from None
+    if not isinstance(content, dict) or not isinstance(content.get("peft_type"), str):
+        raise ConfigurationError(f"{flag}: {file} is no configuration of an adapter: no peft_type.", hint)
+    if not any((folder / name).is_file() for name in ADAPTER_WEIGHTS):
+        raise ConfigurationError(f"{flag}: the folder {folder} has no {ADAPTER_WEIGHTS[0]}.", hint)
+    return content
+
+
 def _base_of(adapter: Path) -> str:
     """The base model that an adapter names; one that lies in its own folder goes before."""
+    named = _read_adapter("--model", adapter).get("base_model_name_or_path")
     if (adapter / "base").is_dir():
         return str(adapter / "base")
-    named = json.loads((adapter / ADAPTER_FILE).read_text(encoding="utf-8")).get("base_model_name_or_path")
-    if not named:
+    if not isinstance(named, str) or not named:
         raise ModelError(
             f"--model: {adapter} is an adapter that names no base model.",
             f"Say --model BASE --adapter {adapter}.",
         )
-    return str(named)
+    return named
 
 
 def _scored(answer: Scored | Broken | Crash) -> Scored:

@@ -13,7 +13,7 @@ from typing import Any
 
 from tunecast.errors import OutputError
 
-__all__ = ["STORE_FILE", "OutputFolder", "disk_error"]
+__all__ = ["STORE_FILE", "OutputFolder", "disk_error", "read_session"]
 
 SESSION_FILE = "session.json"
 LOCK_FILE = ".lock"
@@ -32,6 +32,7 @@ class OutputFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._found = self._names()
+        self._missing = [folder for folder in (path, *path.parents) if not os.path.exists(folder)]
         self._lock = self._acquired()
 
     @property
@@ -55,14 +56,7 @@ class OutputFolder:
         Raises:
             OutputError: The file is not what this program wrote.
         """
-        file = self.path / SESSION_FILE
-        if not file.is_file():
-            return None
-        try:
-            content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise OutputError(f"{file} is damaged: {error}.", "Choose another --output-dir.") from error
-        return content
+        return read_session(self.path) if (self.path / SESSION_FILE).is_file() else None
 
     def write_session(self, content: Mapping[str, Any]) -> None:
         """Replace ``session.json`` in one step."""
@@ -119,6 +113,7 @@ class OutputFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             return os.open(self.path / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
+            self._remove_new_folders()
             raise OutputError(
                 f"--output-dir {self.path} cannot be written: {error.strerror}.", "Choose another folder."
             ) from error
@@ -131,14 +126,35 @@ class OutputFolder:
             return False
 
     def _clear(self) -> None:
-        """Remove what has come into the folder, and the folder itself where it was not there before."""
+        """Remove what has come into the folder, and the folders that were not there before."""
         store = [STORE_FILE + suffix for suffix in ("", "-wal", "-shm", "-journal")]
         for name in (*store, f".{SESSION_FILE}.part", LOCK_FILE):
             if name not in (self._found or ()):
                 (self.path / name).unlink(missing_ok=True)
-        if self._found is None:
-            with contextlib.suppress(OSError):  # it is not empty: somebody else put something there
-                self.path.rmdir()
+        self._remove_new_folders()
+
+    def _remove_new_folders(self) -> None:
+        for folder in self._missing:
+            with contextlib.suppress(OSError):  # never made, or somebody else put something there
+                folder.rmdir()
+
+
+def read_session(folder: Path) -> dict[str, Any]:
+    """What a folder's ``session.json`` holds.
+
+    Raises:
+        OSError: There is no such file, or it cannot be read.
+        OutputError: The file is not what this program wrote.
+    """
+    file = folder / SESSION_FILE
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise OutputError(f"{file} is damaged: {error}.", "Choose another --output-dir.") from error
+    for name, kind in (("configuration", dict), ("id", str), ("dataset_fingerprint", str)):
+        if not isinstance(content, dict) or not isinstance(content.get(name), kind):
+            raise OutputError(f"{file} is damaged: it holds no {name}.", "Choose another --output-dir.")
+    return content
 
 
 def disk_error(path: Path, reason: str) -> OutputError:

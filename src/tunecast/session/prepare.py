@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,11 +18,10 @@ from tunecast.session.settings import SessionSettings
 from tunecast.training.bench import Bench
 
 if TYPE_CHECKING:
-    from tunecast.data import Dataset, EncodedExample, Example
+    from tunecast.data import EncodedExample
 
 __all__ = ["PreparedTask", "Surroundings", "prepare_task"]
 
-LONGEST_BY_DEFAULT = 1024
 MOST_NEW_TOKENS = 256
 
 
@@ -71,7 +70,9 @@ def prepare_task(settings: SessionSettings, progress: Progress) -> PreparedTask:
         completion_column=settings.completion_column,
         seed=settings.seed,
     )
-    max_length = settings.max_length or _fitting_length(dataset, tokenizer, facts)
+    max_length = settings.max_length or data.fitting_length(
+        dataset, tokenizer, context=facts.context, architecture=facts.architecture
+    )
     if facts.context and max_length > facts.context:
         raise ConfigurationError(
             f"--max-length {max_length} is longer than the context of {facts.name} ({facts.context} tokens).",
@@ -99,8 +100,8 @@ def prepare_task(settings: SessionSettings, progress: Progress) -> PreparedTask:
         subset=(),
         validation=tuple(encoded["validation"]),
         test=tuple(encoded["test"]),
-        test_examples=_spread(dataset.test, settings.seed),
-        validation_examples=_spread(dataset.validation, settings.seed),
+        test_examples=data.spread(dataset.test, settings.seed),
+        validation_examples=data.spread(dataset.validation, settings.seed),
         max_length=max_length,
         max_new_tokens=_new_tokens(encoded["train"], facts.context),
         metric=settings.objective,
@@ -138,24 +139,6 @@ def choose_device(wanted: str) -> str:
 def available_cores() -> int:
     """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _fitting_length(dataset: Dataset, tokenizer: Any, facts: Any) -> int:
-    """The multiple of 64 that holds 99% of the training examples, within the context and 1,024."""
-    limit = min(facts.context or LONGEST_BY_DEFAULT, LONGEST_BY_DEFAULT)
-    sample = _spread(dataset.train, 0)[:1000]
-    lengths = [
-        len(example.input_ids)
-        for example in data.encode(sample, tokenizer, max_length=limit, architecture=facts.architecture)
-    ]
-    needed = int(np.quantile(lengths, 0.99))
-    return min(limit, 64 * -(-needed // 64))
-
-
-def _spread(examples: Sequence[Example], seed: int) -> tuple[Example, ...]:
-    """The examples in a seeded random order, so that the first few are a fair sample."""
-    order = np.random.default_rng([seed, 3]).permutation(len(examples))
-    return tuple(examples[int(index)] for index in order)
 
 
 def _new_tokens(encoded: Sequence[EncodedExample], context: int | None) -> int:

@@ -91,6 +91,10 @@ class SessionSettings:
         for name, ends in self.ranges.items():
             if not all(map(math.isfinite, ends)):
                 raise ConfigurationError(f"--range {name}={ends[0]}:{ends[1]}: both ends must be finite.")
+            if not ends[0] < ends[1]:
+                raise ConfigurationError(
+                    f"--range {name}={ends[0]:g}:{ends[1]:g}: the lower end is not below the upper one."
+                )
         for name in POSITIVE:
             value = getattr(self, name)
             if value is not None and not value > 0:

@@ -1,7 +1,7 @@
 """Where runs live: SQL for many writers at once, Parquet to carry them, importers for what users have."""
 
 from tunecast.store.curves import Curves
-from tunecast.store.importing import Assumed, ImportReport, Problem, import_runs
+from tunecast.store.importing import Assumed, ImportReport, Problem, find_runs, import_runs
 from tunecast.store.parquet import ImportCounts, export_parquet, import_parquet
 from tunecast.store.shipping import open_for_reading, shipped
 from tunecast.store.store import Store
@@ -16,6 +16,7 @@ __all__ = [
     "RunSummary",
     "Store",
     "export_parquet",
+    "find_runs",
     "import_parquet",
     "import_runs",
     "open_for_reading",

@@ -28,7 +28,7 @@ from tunecast.store.store import Store
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["LAYOUT", "ImportCounts", "export_parquet", "import_parquet"]
+__all__ = ["LAYOUT", "ImportCounts", "export_parquet", "import_parquet", "merge_export", "read_export"]
 
 LAYOUT = 1
 """Version of the file's layout; raised when an older reader would misunderstand a file."""
@@ -125,7 +125,11 @@ def import_parquet(path: str | Path, store: Store) -> ImportCounts:
         StoreError: The file is no export of Tunecast, is damaged or newer than this program, or the store
             cannot be written.
     """
-    table = _verified(Path(path))
+    return merge_export(read_export(Path(path)), path, store)
+
+
+def merge_export(table: pa.Table, path: str | Path, store: Store) -> ImportCounts:
+    """Merge what :func:`read_export` returned for ``path``; see :func:`import_parquet`."""
     new_runs = new_points = point_count = 0
     try:
         for batch in _batches(table):
@@ -138,8 +142,12 @@ def import_parquet(path: str | Path, store: Store) -> ImportCounts:
     return ImportCounts(table.num_rows, point_count, new_runs, new_points)
 
 
-def _verified(path: Path) -> pa.Table:
-    """The table of a file whose layout and checksum are right."""
+def read_export(path: Path) -> pa.Table:
+    """The table of a file whose layout and checksum are right.
+
+    Raises:
+        StoreError: The file is no export of Tunecast, is damaged or newer than this program.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -16,6 +16,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -165,9 +166,11 @@ def get_metric(name: str) -> Metric:
         return _BUILDERS[name]()
     if ":" in name:
         return _CustomMetric(name, _import_function(name))
+    near = get_close_matches(name, METRIC_NAMES, n=1)
+    guess = f"Did you mean {near[0]}? " if near else ""
     raise ConfigurationError(
-        f"There is no metric {name!r}.",
-        f"Use one of {', '.join(METRIC_NAMES)}, or your own as module:function.",
+        f"--objective: there is no metric {name!r}.",
+        f"{guess}Use loss, one of {', '.join(METRIC_NAMES)}, or your own as module:function.",
     )
 
 

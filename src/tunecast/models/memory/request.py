@@ -83,17 +83,17 @@ class MemoryRequest:
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ConfigurationError(
-                    f"{name} {getattr(self, name)!r} is unknown", f"use one of {', '.join(allowed)}"
+                    f"{name} {getattr(self, name)!r} is unknown.", f"Use one of {', '.join(allowed)}."
                 )
         for name in ("batch_size", "max_length", "devices"):
             if getattr(self, name) < 1:
-                raise ConfigurationError(f"{name} must be at least 1, not {getattr(self, name)}")
+                raise ConfigurationError(f"{name} must be at least 1, not {getattr(self, name)}.")
         if self.max_new_tokens < 0:
-            raise ConfigurationError(f"max_new_tokens must not be negative, not {self.max_new_tokens}")
+            raise ConfigurationError(f"max_new_tokens must not be negative, not {self.max_new_tokens}.")
         if self.adapter is None and self.precision in ("8-bit", "4-bit"):
             raise ConfigurationError(
-                f"full finetuning cannot train {self.precision} weights",
-                "use an adapter method, or a float precision",
+                f"Full finetuning cannot train {self.precision} weights.",
+                "Use an adapter method, or a float precision.",
             )
 
     @property

@@ -1,6 +1,6 @@
 """Runs that users have already: from a Trainer, MLflow or a table, and what could not be understood."""
 
 from tunecast.store.importing.foreign import Assumed, Problem
-from tunecast.store.importing.sources import ImportReport, import_runs
+from tunecast.store.importing.sources import ImportReport, find_runs, import_runs
 
-__all__ = ["Assumed", "ImportReport", "Problem", "import_runs"]
+__all__ = ["Assumed", "ImportReport", "Problem", "find_runs", "import_runs"]

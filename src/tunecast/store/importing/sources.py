@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +21,11 @@ from tunecast.store.importing.mlflow_runs import (
     read_mlflow_folder,
 )
 from tunecast.store.importing.trainer import STATE_FILE, read_trainer_folder
-from tunecast.store.parquet import ImportCounts, import_parquet
+from tunecast.store.parquet import ImportCounts, merge_export, read_export
 from tunecast.store.rows import run_rows
 from tunecast.store.store import Store
 
-__all__ = ["ImportReport", "import_runs"]
+__all__ = ["ImportReport", "find_runs", "import_runs"]
 
 _BATCH = 200
 _SQLITE_HEADER = b"SQLite format 3\x00"
@@ -64,16 +64,35 @@ def import_runs(
         StoreError: Nothing that could be imported is there, or the store cannot be written.
         ConfigurationError: A mapped column does not exist, or there is no CSV file to map.
     """
+    return find_runs(source, assumed=assumed, mapping=mapping)(store)
+
+
+def find_runs(
+    source: str | Path, *, assumed: Assumed | None = None, mapping: Mapping[str, str] | None = None
+) -> Callable[[Store], ImportReport]:
+    """Read whatever runs a path or URL holds, before there is a store; call the answer with one.
+
+    Args:
+        source: As for :func:`import_runs`.
+        assumed: As for :func:`import_runs`.
+        mapping: As for :func:`import_runs`.
+
+    Raises:
+        StoreError: Nothing that could be imported is there.
+        ConfigurationError: A mapped column does not exist, or there is no CSV file to map.
+    """
     path = Path(source)
     if mapping and path.suffix.lower() != ".csv":
         raise ConfigurationError("--map is for CSV files.", "Leave it out for everything else.")
     if path.suffix.lower() == ".parquet":
-        return ImportReport(import_parquet(path, store), ())
+        table = read_export(path)
+        return lambda store: ImportReport(merge_export(table, path, store), ())
     recorded = _read(source, path, mapping or {})
     if not recorded.runs and not recorded.problems:
         raise StoreError(f"{source} holds no runs that Tunecast can read.", _HINT)
     many = [run.to_run(assumed or Assumed()) for run in recorded.runs]
-    return ImportReport(_merge(many, store), (*recorded.problems, *_nameless(source, many)))
+    problems = (*recorded.problems, *_nameless(source, many))
+    return lambda store: ImportReport(_merge(many, store), problems)
 
 
 def _nameless(source: str | Path, many: list[Run]) -> Iterator[Problem]:

@@ -1,0 +1,47 @@
+"""The longest sequence that a dataset needs: what a session trains with unless told otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tunecast.data.encode import encode
+from tunecast.data.examples import Dataset, Example
+from tunecast.records import Architecture
+
+__all__ = ["fitting_length", "spread"]
+
+LONGEST_BY_DEFAULT = 1024
+SAMPLE = 1000
+
+
+def fitting_length(
+    dataset: Dataset, tokenizer: Any, *, context: int | None, architecture: Architecture
+) -> int:
+    """The multiple of 64 that holds 99% of the training examples, within the context and 1,024.
+
+    Args:
+        dataset: The dataset.
+        tokenizer: A transformers tokenizer.
+        context: Positions of the base model, None where it has no fixed limit.
+        architecture: ``decoder-only`` or ``encoder-decoder``.
+
+    Raises:
+        DataError: More than half of the prompts are too long.
+    """
+    limit = min(context or LONGEST_BY_DEFAULT, LONGEST_BY_DEFAULT)
+    sample = spread(dataset.train, 0)[:SAMPLE]
+    lengths = [
+        len(example.input_ids)
+        for example in encode(sample, tokenizer, max_length=limit, architecture=architecture)
+    ]
+    needed = int(np.quantile(lengths, 0.99))
+    return min(limit, 64 * -(-needed // 64))
+
+
+def spread(examples: Sequence[Example], seed: int) -> tuple[Example, ...]:
+    """The examples in a seeded random order, so that the first few are a fair sample."""
+    order = np.random.default_rng([seed, 3]).permutation(len(examples))
+    return tuple(examples[int(index)] for index in order)
