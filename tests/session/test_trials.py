@@ -10,6 +10,8 @@ import pytest
 
 from tunecast.methods.space import EXPERT
 from tunecast.records import Machine, Outcome, Pipeline, Point, RunError, Score, Seconds, Versions
+from tunecast.session.allowance import Allowance
+from tunecast.session.budget import Budget
 from tunecast.session.folder import OutputFolder
 from tunecast.session.pace import Pace
 from tunecast.session.prepare import PreparedTask, Surroundings
@@ -56,7 +58,9 @@ def trials(prepared: PreparedTask, folder: OutputFolder, store: Store) -> Trials
     return laid_out(prepared, folder, store)
 
 
-def advance(trials: Trials, index: int, loss: float, outcome: Outcome = Outcome.PAUSED) -> None:
+def advance(
+    trials: Trials, index: int, loss: float, outcome: Outcome = Outcome.PAUSED, retrained_tokens: int = 0
+) -> None:
     """Record the next point of a trial, with the files that its checkpoint would have."""
     trial = trials[index]
     step = trial.next_step
@@ -81,7 +85,8 @@ def advance(trials: Trials, index: int, loss: float, outcome: Outcome = Outcome.
         load_average=None,
         workers=1,
     )
-    trials.record(index, Measurement(trial.spec.run, point, outcome), SURROUNDINGS, 7.0)
+    measured = Measurement(trial.spec.run, point, outcome, retrained_tokens=retrained_tokens)
+    trials.record(index, measured, SURROUNDINGS, 7.0)
 
 
 def files(trials: Trials, index: int) -> set[str]:
@@ -128,6 +133,38 @@ def test_checkpoints_of_the_worst_go_first(trials: Trials) -> None:
     assert trials.limit_disk(2_500, spare=set()) == [trials[1].spec.run]
     assert (len(files(trials, 0)), len(files(trials, 1))) == (2, 0)
     assert trials.limit_disk(0, spare={0}) == []
+
+
+def test_a_trial_whose_checkpoint_went_is_paid_for_again(
+    trials: Trials, prepared: PreparedTask, folder: OutputFolder, store: Store
+) -> None:
+    advance(trials, 0, 4.0)
+    advance(trials, 0, 3.0)
+    trial = trials[0]
+    done, ahead = trial.plan.tokens_at(trial.step), trial.tokens_to_next
+    pace, spent = Pace(0.001), trials.used(3.0)
+    budget = Allowance(Budget("tokens", done + ahead, ""), 0.0)
+    assert (trial.resume_step, spent.tokens) == (trial.step, done)
+    assert budget.fits(trial, None, spent, pace)
+    trials.limit_disk(0, spare=set())
+    assert (trial.resume_step, trial.tokens_to_next) == (0, done + ahead)
+    assert not budget.fits(trial, None, spent, pace)
+    assert trials.history(pace).trials[0].expected_seconds == pytest.approx(0.001 * (done + ahead))
+    trial.running = True
+    assert trials.used(3.0).tokens == 2 * done + ahead
+    advance(trials, 0, 2.5, retrained_tokens=done)
+    assert trials.used(3.0).tokens == 2 * done + ahead
+    again = laid_out(prepared, folder, store)
+    again.restore()
+    assert again.used(3.0).tokens == 2 * done + ahead
+
+
+def test_retraining_is_spent_where_the_worker_dies_of_it(trials: Trials) -> None:
+    advance(trials, 0, 4.0)
+    done, ahead = trials[0].plan.tokens_at(trials[0].step), trials[0].tokens_to_next
+    trials.limit_disk(0, spare=set())
+    trials.fail(0, Outcome.FAILED, RunError("WorkerCrash", "killed"), SURROUNDINGS, 3.0)
+    assert trials.used(3.0).tokens == 2 * done + ahead
 
 
 def test_tokens_count_when_a_step_begins_and_when_it_fails(trials: Trials) -> None:

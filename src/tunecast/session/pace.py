@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tunecast.training.runner import Measurement
 
 __all__ = ["Pace"]
 
@@ -42,6 +46,24 @@ class Pace:
         if tokens > 0:
             self._steps[method].append((tokens, training_seconds / tokens))
         self._overheads.append(max(0.0, other_seconds))
+
+    def learn_from(self, method: str, tokens_before: int, measured: Measurement, seconds: float) -> None:
+        """Take in a step as a worker measured it; one that gave no point teaches nothing.
+
+        Args:
+            method: Name of the method.
+            tokens_before: Tokens seen at the point before.
+            measured: What came back; what was trained once more counts as training.
+            seconds: From the request to the answer.
+        """
+        point = measured.point
+        if point is None:
+            return
+        training = point.training.wall + measured.retraining_seconds
+        other = seconds - training
+        if measured.validation is not None:  # all validation examples are scored once per trial
+            other -= point.evaluation.wall
+        self.learn(method, point.tokens_seen - tokens_before + measured.retrained_tokens, training, other)
 
     def expected(self, method: str, tokens: int) -> float:
         """Expected seconds for a step of ``tokens`` training tokens."""

@@ -420,13 +420,8 @@ class Session:
         trial = self._trials[index]
         before = trial.curve[-1].tokens_seen if trial.curve else 0
         self._trials.record(index, measured, self._surroundings, self._allowance.elapsed())
-        if measured.point is not None:
-            training = measured.point.training.wall
-            other = time.monotonic() - self._submitted[slot] - training
-            if measured.validation is not None:  # all validation examples are scored once per trial
-                other -= measured.point.evaluation.wall
-            method = trial.spec.pipeline.method
-            self._pace.learn(method, measured.point.tokens_seen - before, training, other)
+        seconds = time.monotonic() - self._submitted[slot]
+        self._pace.learn_from(trial.spec.pipeline.method, before, measured, seconds)
         self._save_state()
         ahead = leader(self._trials.history(self._pace))
         points = [(point.validation.loss, i) for i, t in enumerate(self._trials) if (point := t.best_point)]

@@ -24,6 +24,9 @@ from tunecast.training.runner import Measurement
 
 __all__ = ["Trial", "Trials"]
 
+RETRAINED = "retrained_tokens"
+"""In ``Run.extra``: training tokens beyond those of the curve that went into the trial."""
+
 
 @dataclass
 class Trial:
@@ -69,6 +72,11 @@ class Trial:
         return next((step for step in self.plan.grid if step > self.step), None)
 
     @property
+    def resume_step(self) -> int:
+        """The step that it can be continued from: earlier than :attr:`step` where that checkpoint is gone."""
+        return self.checkpoints.latest(self.step) if self.step and self.spec.folder else 0
+
+    @property
     def tokens_to_next(self) -> int:
         """Training tokens up to its next point."""
         return self.tokens_to(self.next_step) if self.next_step else 0
@@ -79,14 +87,20 @@ class Trial:
         return self.tokens_to(self.plan.total_steps)
 
     def tokens_to(self, step: int) -> int:
-        """Training tokens from the last committed point up to ``step``."""
-        return self.plan.tokens_at(step) - self.plan.tokens_at(self.step)
+        """Training tokens up to ``step`` from where it can be continued."""
+        return self.plan.tokens_at(step) - self.plan.tokens_at(self.resume_step)
+
+    @property
+    def retrained_tokens(self) -> int:
+        """Training tokens that were gone through once more, since their checkpoint was gone."""
+        return int(self.run.extra.get(RETRAINED, 0)) if self.run else 0
 
     @property
     def tokens_spent(self) -> int:
         """Training tokens that went into it; a step under way, or one that failed, counts whole."""
         unmeasured = self.running or self.outcome.is_failure
-        return self.plan.tokens_at(self.next_step if unmeasured and self.next_step else self.step)
+        spent = self.plan.tokens_at(self.next_step if unmeasured and self.next_step else self.step)
+        return spent + self.retrained_tokens + (self.tokens_to(self.step) if self.running else 0)
 
     @property
     def best_point(self) -> Point | None:
@@ -219,8 +233,13 @@ class Trials:
         points = trial.curve
         if measured.point is not None:
             points = (*points, replace(measured.point, elapsed_seconds=elapsed_seconds))
+        run = trial.run or self._new_run(
+            trial, surroundings, measured.trainable_parameters or _counted(trial)
+        )
+        retrained = trial.retrained_tokens + measured.retrained_tokens
         run = replace(
-            trial.run or self._new_run(trial, surroundings, measured.trainable_parameters or _counted(trial)),
+            run,
+            extra={**run.extra, RETRAINED: retrained} if retrained else run.extra,
             curve=points,
             outcome=measured.outcome,
             error=measured.error,
@@ -241,7 +260,9 @@ class Trials:
         elapsed_seconds: float,
     ) -> Run:
         """Commit that a trial ended because its worker died."""
-        nothing = Measurement(self._all[index].spec.run, None, outcome, error)
+        trial = self._all[index]
+        retrained = trial.tokens_to(trial.step)  # nobody can tell how much of it was done
+        nothing = Measurement(trial.spec.run, None, outcome, error, retrained_tokens=retrained)
         return self.record(index, nothing, surroundings, elapsed_seconds)
 
     def limit_disk(self, most_bytes: float, spare: set[int]) -> list[str]:

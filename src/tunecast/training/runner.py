@@ -37,6 +37,8 @@ class Measurement:
         error: Why it ended early, None where it did not.
         validation: Score of all validation examples that the session uses, at the last point only.
         trainable_parameters: Number of trained parameters.
+        retrained_tokens: Training tokens that were gone through once more, since their checkpoint was gone.
+        retraining_seconds: Wall seconds that this took; they are in no point.
     """
 
     run: str
@@ -45,6 +47,8 @@ class Measurement:
     error: RunError | None = None
     validation: Score | None = None
     trainable_parameters: int = 0
+    retrained_tokens: int = 0
+    retraining_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ class Runner:
         self._evaluator = Evaluator(self._compute)
         self._live: LiveTrial | None = None
         self._live_spec: TrialSpec | None = None
+        self._retrained = 0, 0.0
         if bench.deterministic:
             self._compute.make_deterministic()
         self._base = self._load_base()
@@ -89,6 +94,7 @@ class Runner:
             OSError: A checkpoint cannot be written or read, which is not the trial's fault.
         """
         reset_peak(self.bench.device)
+        self._retrained = 0, 0.0
         try:
             measured = self._advanced(spec, from_step, to_step)
         except Exception as error:  # whatever breaks a trial is its outcome; the worker goes on
@@ -99,7 +105,13 @@ class Runner:
         trainable = self._live.trainable_parameters if self._live else 0
         if measured.outcome.is_failure:
             self._take_off()
-        return replace(measured, trainable_parameters=trainable)
+        tokens, seconds = self._retrained
+        return replace(
+            measured,
+            trainable_parameters=trainable,
+            retrained_tokens=tokens,
+            retraining_seconds=seconds,
+        )
 
     def score(
         self,
@@ -228,7 +240,9 @@ class Runner:
             if start:
                 live.load(folder, start)
         if live.step < from_step:
-            live.advance(from_step)
+            tokens = live.plan.tokens_at(from_step) - live.plan.tokens_at(live.step)
+            self._retrained = tokens, 0.0  # should it fail, its tokens are spent all the same
+            self._retrained = tokens, live.advance(from_step).training.wall
         return live
 
     def _attached(self, spec: TrialSpec) -> LiveTrial:
