@@ -81,3 +81,22 @@ def test_a_step_without_a_point_teaches_nothing() -> None:
     pace = Pace(0.001)
     pace.learn_from("lora", 0, Measurement("run", None, Outcome.FAILED), 9.0)
     assert pace.expected("lora", 1000) == pytest.approx(1.0)
+
+
+def test_the_first_step_has_the_overhead_that_the_base_model_had() -> None:
+    pace = Pace(0.001, overhead_seconds=2.0)
+    assert pace.expected("lora", 1000) == pytest.approx(3.0)
+    assert pace.upper("lora", 0) == pytest.approx(3.0)
+    pace.learn("lora", 1000, 1.0, 4.0)
+    assert pace.expected("lora", 0) == 4.0
+
+
+def test_the_end_of_a_trial_scores_all_validation_examples() -> None:
+    pace = Pace(0.001, validation_seconds=5.0)
+    point = sample_point()
+    seconds = point.training.wall + 1.0
+    last = Measurement("run", point, Outcome.COMPLETED, None, point.validation, validation_seconds=4.0)
+    pace.learn_from("lora", 0, last, seconds + 4.0)
+    assert pace.expected("lora", 0) == pytest.approx(1.0), "what comes once per trial is no overhead"
+    assert pace.expected("lora", 0, ends=True) == pytest.approx(6.0)
+    assert pace.upper("lora", 0, 3, ends=True) == pytest.approx(1.5 * (3.0 + 5.0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -59,7 +60,14 @@ def trials(prepared: PreparedTask, folder: OutputFolder, store: Store) -> Trials
 
 
 def advance(
-    trials: Trials, index: int, loss: float, outcome: Outcome = Outcome.PAUSED, retrained_tokens: int = 0
+    trials: Trials,
+    index: int,
+    loss: float,
+    outcome: Outcome = Outcome.PAUSED,
+    *,
+    retrained_tokens: int = 0,
+    elapsed: float = 7.0,
+    evaluation: float = 0.1,
 ) -> None:
     """Record the next point of a trial, with the files that its checkpoint would have."""
     trial = trials[index]
@@ -79,14 +87,14 @@ def advance(
         gradient_norm=1.0,
         validation=Score(loss, loss, loss, 16, 96),
         training=Seconds(1.0, 1.0),
-        evaluation=Seconds(0.1, 0.1),
+        evaluation=Seconds(evaluation, evaluation),
         peak_bytes=None,
         micro_batch_size=16,
         load_average=None,
         workers=1,
     )
     measured = Measurement(trial.spec.run, point, outcome, retrained_tokens=retrained_tokens)
-    trials.record(index, measured, SURROUNDINGS, 7.0)
+    trials.record(index, measured, SURROUNDINGS, elapsed)
 
 
 def files(trials: Trials, index: int) -> set[str]:
@@ -213,6 +221,29 @@ def test_strategies_see_the_trials(trials: Trials) -> None:
     assert (second.curve, second.is_open) == (trials[1].curve, True)
     assert second.next_share == pytest.approx(2 * second.curve[-1].share, rel=0.3)
     assert second.expected_seconds == pytest.approx(0.001 * trials[1].tokens_to_next)
+
+
+def test_a_pace_is_taught_in_the_order_in_which_steps_were_made(
+    trials: Trials, prepared: PreparedTask
+) -> None:
+    subset = tuple(prepared.bench.validation[:4])
+    trials._prepared = replace(prepared, bench=replace(prepared.bench, subset=subset))
+    advance(trials, 0, 4.0, elapsed=5.0, evaluation=1.0)
+    advance(trials, 1, 4.0, elapsed=1.0, evaluation=2.0)
+    while (following := trials[1].next_step) != trials[1].plan.total_steps:
+        assert following
+        advance(trials, 1, 4.0, elapsed=2.0, evaluation=3.0)
+    advance(trials, 1, 4.0, elapsed=9.0, evaluation=10.0)
+
+    class Recorder(Pace):
+        def learn(self, method: str, tokens: int, training_seconds: float, other_seconds: float) -> None:
+            others.append(other_seconds)
+
+    others: list[float] = []
+    trials.teach(Recorder(1.0))
+    tokens = [sum(e.tokens for e in examples) for examples in (subset, prepared.bench.validation)]
+    assert (others[0], others[-2]) == (2.0, 1.0), "in the order of time, not of trials"
+    assert others[-1] == pytest.approx(10.0 * tokens[0] / sum(tokens)), "the subset alone, as for any point"
 
 
 def test_a_new_record_holds_the_raw_facts(trials: Trials, prepared: PreparedTask) -> None:

@@ -39,6 +39,8 @@ def test_points_of_a_trial(runner: Runner, task: Bench, tmp_path: Path) -> None:
     assert points[-1].share == 1.0
     assert [one.outcome for one in measured] == [Outcome.PAUSED] * (len(points) - 1) + [Outcome.COMPLETED]
     assert [one.validation is not None for one in measured] == [False] * (len(points) - 1) + [True]
+    assert [one.validation_seconds > 0 for one in measured] == [False] * (len(points) - 1) + [True]
+    assert measured[-1].validation_seconds < points[-1].evaluation.wall
     assert {one.trainable_parameters for one in measured} == {4096}
     for point in points:
         assert point.validation.examples == len(task.subset)

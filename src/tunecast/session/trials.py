@@ -72,6 +72,11 @@ class Trial:
         return next((step for step in self.plan.grid if step > self.step), None)
 
     @property
+    def ends_next(self) -> bool:
+        """Whether its next point is its last, where all validation examples are scored."""
+        return self.next_step == self.plan.total_steps
+
+    @property
     def resume_step(self) -> int:
         """The step that it can be continued from: earlier than :attr:`step` where that checkpoint is gone."""
         return self.checkpoints.latest(self.step) if self.step and self.spec.folder else 0
@@ -207,6 +212,23 @@ class Trials:
         for trial in self._all:
             trial.run = known.get(trial.spec.run)
 
+    def teach(self, pace: Pace) -> None:
+        """Let a pace learn from the points of an earlier process, in the order in which they came."""
+        bench = self._prepared.bench
+        subset, whole = (sum(e.tokens for e in examples) for examples in (bench.subset, bench.validation))
+        steps = []
+        for trial in self._all:
+            seen = 0
+            for point in trial.curve:
+                # As for a step that was watched: all validation examples are scored apart from the overhead.
+                share = subset / (subset + whole) if point.step == trial.plan.total_steps else 1.0
+                other = share * point.evaluation.wall
+                taught = trial.spec.pipeline.method, point.tokens_seen - seen, point.training.wall, other
+                steps.append((point.elapsed_seconds, taught))
+                seen = point.tokens_seen
+        for _, taught in sorted(steps, key=lambda step: step[0]):
+            pace.learn(*taught)
+
     def history(self, pace: Pace, passed_over: Collection[int] = ()) -> History:
         """What strategies see; a trial that is passed over looks as if it had no further point."""
         views = [self._view(trial, pace) for trial in self._all]
@@ -298,7 +320,9 @@ class Trials:
             next_share=trial.plan.share_at(following) if following else None,
             outcome=trial.outcome,
             running=trial.running,
-            expected_seconds=pace.expected(trial.spec.pipeline.method, trial.tokens_to_next),
+            expected_seconds=pace.expected(
+                trial.spec.pipeline.method, trial.tokens_to_next, ends=trial.ends_next
+            ),
         )
 
     def _prune(self, trial: Trial) -> None:

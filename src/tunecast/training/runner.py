@@ -36,6 +36,7 @@ class Measurement:
         outcome: ``paused``, ``completed``, or why the trial ended.
         error: Why it ended early, None where it did not.
         validation: Score of all validation examples that the session uses, at the last point only.
+        validation_seconds: Wall seconds of that score; a trial's last point counts them as evaluation too.
         trainable_parameters: Number of trained parameters.
         retrained_tokens: Training tokens that were gone through once more, since their checkpoint was gone.
         retraining_seconds: Wall seconds that this took; they are in no point.
@@ -46,6 +47,7 @@ class Measurement:
     outcome: Outcome
     error: RunError | None = None
     validation: Score | None = None
+    validation_seconds: float = 0.0
     trainable_parameters: int = 0
     retrained_tokens: int = 0
     retraining_seconds: float = 0.0
@@ -290,9 +292,11 @@ class Runner:
     def _measure(self, live: LiveTrial, spec: TrialSpec, segment: Segment) -> Measurement:
         clock = seconds_clock(self.bench.device)
         score = self._evaluator.evaluate(live.model, self.bench.subset).score()
+        scored = clock.read()
         at_end = live.step == live.plan.total_steps
         whole = self._evaluator.evaluate(live.model, self.bench.validation).score() if at_end else None
         evaluation = clock.read()
+        validation_seconds = evaluation.wall - scored.wall if at_end else 0.0
         weights_hash = live.save(CheckpointFolder(Path(spec.folder))) if spec.folder else ""
         point = Point(
             step=live.step,
@@ -313,8 +317,9 @@ class Runner:
         )
         if not math.isfinite(score.loss) or score.loss > spec.explosion_nats:
             error = RunError("DivergedError", f"validation loss {score.loss:.4g} at step {live.step}")
-            return Measurement(spec.run, point, Outcome.DIVERGED, error, whole)
-        return Measurement(spec.run, point, Outcome.COMPLETED if at_end else Outcome.PAUSED, validation=whole)
+            return Measurement(spec.run, point, Outcome.DIVERGED, error, whole, validation_seconds)
+        outcome = Outcome.COMPLETED if at_end else Outcome.PAUSED
+        return Measurement(spec.run, point, outcome, None, whole, validation_seconds)
 
     def _split(self, name: str) -> tuple[EncodedExample, ...]:
         bench = self.bench
