@@ -141,11 +141,14 @@ def available_cores() -> int:
 
 
 def _fitting_length(dataset: Dataset, tokenizer: Any, facts: Any) -> int:
-    """The multiple of 64 that holds 99% of the training examples, within the context and 1,024."""
+    """The multiple of 64 that holds 99% of the training examples, within the context and 1,024.
+
+    An encoder-decoder's prompt and completion are two sequences, and the longer one counts.
+    """
     limit = min(facts.context or LONGEST_BY_DEFAULT, LONGEST_BY_DEFAULT)
     sample = _spread(dataset.train, 0)[:1000]
     lengths = [
-        len(example.input_ids)
+        max(len(example.input_ids), len(example.labels))
         for example in data.encode(sample, tokenizer, max_length=limit, architecture=facts.architecture)
     ]
     needed = int(np.quantile(lengths, 0.99))
