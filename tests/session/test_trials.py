@@ -143,6 +143,14 @@ def test_checkpoints_of_the_worst_go_first(trials: Trials) -> None:
     assert trials.limit_disk(0, spare={0}) == []
 
 
+def test_a_loss_of_zero_is_the_best_and_no_number_the_worst(trials: Trials) -> None:
+    advance(trials, 0, 0.0)
+    advance(trials, 1, 5.0)
+    assert trials.limit_disk(2_500, spare=set()) == [trials[1].spec.run]
+    advance(trials, 1, math.nan)
+    assert trials.limit_disk(3_000, spare=set()) == [trials[1].spec.run]
+
+
 def test_a_trial_whose_checkpoint_went_is_paid_for_again(
     trials: Trials, prepared: PreparedTask, folder: OutputFolder, store: Store
 ) -> None:

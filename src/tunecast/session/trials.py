@@ -301,7 +301,8 @@ class Trials:
         total = sum(sizes.values())
         worst_first = sorted(
             (i for i, size in sizes.items() if size and i not in spare and not self._all[i].running),
-            key=lambda index: -(self._all[index].run.final_loss or float("inf")),  # type: ignore[union-attr]
+            key=lambda index: _last_loss(self._all[index]),
+            reverse=True,
         )
         dropped = []
         for index in worst_first:
@@ -368,6 +369,12 @@ def _ending(trial: Trial) -> str:
     error = trial.run.error if trial.run else None
     outcome = trial.outcome.value.replace("_", " ")
     return f"{outcome} ({error.kind}: {' '.join(error.text.split())})" if error else outcome
+
+
+def _last_loss(trial: Trial) -> float:
+    """Validation loss at its last point; infinite where there is none, or it is no number."""
+    loss = trial.curve[-1].validation.loss if trial.curve else math.inf
+    return loss if math.isfinite(loss) else math.inf
 
 
 def _counted(trial: Trial) -> int:
