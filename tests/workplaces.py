@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import struct
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,18 +16,22 @@ from tunecast.errors import ConfigurationError
 
 @dataclass(frozen=True)
 class Desk:
-    """Opens after ``deaths`` workers have died on it; keeps count in a folder."""
+    """Opens after ``deaths`` workers have died on it, perhaps in the middle of an answer; keeps count in a
+    folder."""
 
     folder: str
     deaths: int = 0
     device: str = "cpu"
     threads: int = 1
+    while_telling: bool = False
 
     def open(self) -> list[str]:
         died = Path(self.folder) / "died"
         count = len(died.read_text()) if died.exists() else 0
         if count < self.deaths:
             died.write_text("x" * (count + 1))
+            if self.while_telling:
+                die_while_answering([])
             os.kill(os.getpid(), signal.SIGKILL)
         return []
 
@@ -78,6 +84,12 @@ def speak(desk: list[str]) -> None:
 
 def die(desk: list[str]) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_while_answering(desk: list[str]) -> None:
+    """A message of 1,000 bytes is announced, of which ten come."""
+    os.write(int(sys.argv[1]), struct.pack("!i", 1000) + b"x" * 10)
+    os._exit(4)
 
 
 def leave(desk: list[str]) -> None:

@@ -130,7 +130,8 @@ def test_what_the_expert_leaves_out_can_be_fixed() -> None:
 
 
 def test_a_constant_schedule_has_no_warmup() -> None:
-    pipelines = drawn(fixed={"lr_scheduler_type": "constant", "warmup_ratio": 0.1})
+    fixed = {"lr_scheduler_type": "constant", "warmup_ratio": 0.0}
+    pipelines = [*drawn(fixed=fixed), expert_pipeline(MODEL, Restrictions(fixed=fixed))]
     assert all("warmup_ratio" not in pipeline.hyperparameters for pipeline in pipelines)
 
 
@@ -166,6 +167,41 @@ def test_expert_is_the_careful_engineers_choice() -> None:
 def test_impossible_restrictions_are_explained(restrictions: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ConfigurationError, match=complaint):
         pipeline_space(MODEL, Restrictions(**restrictions))
+
+
+@pytest.mark.parametrize(
+    ("restrictions", "complaint"),
+    [
+        (
+            {"fixed": {"lora_r": 8}, "ranges": {"lora_r": (16.0, 32.0)}},
+            "--fix lora_r=8 and --range lora_r=16:32",
+        ),
+        (
+            {"fixed": {"learning_rate": 1e-4}, "ranges": {"learning_rate": (1e-5, 1e-3)}},
+            "--fix learning_rate(.|\n)*--range learning_rate",
+        ),
+        (
+            {"fixed": {"lr_scheduler_type": "constant", "warmup_ratio": 0.1}},
+            "--fix warmup_ratio=0.1 has no effect with --fix lr_scheduler_type=constant",
+        ),
+        (
+            {"fixed": {"lr_scheduler_type": "constant"}, "ranges": {"warmup_ratio": (0.0, 0.1)}},
+            "--range warmup_ratio has no effect",
+        ),
+        ({"fixed": {"lora_rr": 4}}, "--fix.*lora_rr(.|\n)*Did you mean lora_r"),
+        ({"ranges": {"lora_rr": (4, 8)}}, "--range.*lora_rr(.|\n)*Did you mean lora_r"),
+        ({"fixed": {"lora_r": 4}, "methods": ("full",)}, "lora_r.* for full"),
+    ],
+)
+def test_the_expert_and_the_space_refuse_alike(restrictions: dict[str, Any], complaint: str) -> None:
+    for refusing in (pipeline_space, expert_pipeline):
+        with pytest.raises(ConfigurationError, match=complaint):
+            refusing(MODEL, Restrictions(**restrictions))
+
+
+def test_the_expert_passes_over_what_only_other_methods_have() -> None:
+    fixed = {"num_virtual_tokens": 20}
+    assert expert_pipeline(MODEL, Restrictions(("lora", "prompt_tuning"), fixed=fixed)) == EXPERT
 
 
 def test_a_model_that_no_method_can_train_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

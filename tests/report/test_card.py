@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from report.sample_session import full_session, make_record, make_runs
+from tunecast.methods import get_method, method_names
 from tunecast.records import Pipeline, Run, SessionRecord
 from tunecast.report import model_card
 
@@ -44,6 +45,19 @@ def test_front_matter_of_a_whole_model_chosen_by_a_metric() -> None:
     assert values["library_name"] == "transformers"
     assert values["base_model_relation"] == "finetune"
     assert values["metrics"] == ["rouge_l"]
+
+
+@pytest.mark.parametrize("method", method_names())
+def test_a_card_says_what_every_method_delivers(method: str) -> None:
+    record, run = delivered()
+    run = dataclasses.replace(run, pipeline=Pipeline(method, {"learning_rate": 1e-3}))
+    card = model_card(record, run, base_model="a/b")
+    values = front_matter(card)
+    whole = get_method(method).delivers == "model"
+    expected = ("transformers", "finetune") if whole else ("peft", "adapter")
+    assert (values["library_name"], values["base_model_relation"]) == expected
+    assert ("A whole model for" in card) is whole
+    assert ("The adapter fits only" in card) is not whole
 
 
 @pytest.mark.parametrize("name", ["a: b", "- x", "'\"", "# no", "<script>x</script>", "line\nbreak\n---\n"])

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from report.sample_session import EXPERT, make_runs
+from tunecast.methods import get_method, method_names
 from tunecast.records import ZERO_SHOT, Pipeline, Run
 from tunecast.report.loading import delivery
 
@@ -34,6 +35,14 @@ def test_whole_model_needs_no_peft(run: Run, pipeline: Pipeline) -> None:
     assert given.library == "transformers"
     assert "peft" not in given.code("best")
     assert "model = AutoModelForCausalLM.from_pretrained(folder)" in given.code("best")
+
+
+@pytest.mark.parametrize("method", method_names())
+def test_every_method_is_loaded_as_what_it_delivers(run: Run, method: str) -> None:
+    given = delivery(Pipeline(method, {"learning_rate": 1e-3}), run, "smollm2")
+    whole = get_method(method).delivers == "model"
+    assert (given.adapter, given.bundled_base) == (not whole, not whole)
+    assert ("PeftModel" in given.code("best")) is not whole
 
 
 def test_encoder_decoder(run: Run) -> None:

@@ -6,9 +6,10 @@ import math
 
 import pytest
 
+from sample_runs import sample_pipeline, sample_point
 from trial_tables import Trial, history
 from tunecast.records import Outcome
-from tunecast.search import rung
+from tunecast.search import TrialView, rung
 
 
 @pytest.mark.parametrize(
@@ -47,3 +48,10 @@ def test_state_of_a_trial() -> None:
 def test_loss_at_a_rung() -> None:
     trial = history([Trial((3.0, 2.0, math.nan))]).trials[0]
     assert [trial.loss_at(nominal) for nominal in (-6, -5, -4, -3)] == [3.0, 2.0, math.inf, None]
+
+
+def test_the_later_of_two_points_on_a_rung_stands_for_it() -> None:
+    shares = (0.3, 0.8, 1.0)
+    points = [sample_point(loss=4.0 - share, share=share) for share in shares]
+    assert [rung(share) for share in shares] == [-2, 0, 0]
+    assert TrialView(sample_pipeline(), tuple(points)).loss_at(0) == 3.0

@@ -119,3 +119,23 @@ def test_the_end_of_a_trial_is_counted_exactly_in_tokens(prepared: PreparedTask)
     exact = Allowance(Budget("tokens", trial.tokens_to_end, ""), 0.0)
     assert exact.affords_end(trial, Used(), Pace(1.0))
     assert not exact.affords_end(trial, Used(tokens=1), Pace(1.0))
+
+
+def test_a_bound_that_reaches_the_end_holds_the_last_scoring(prepared: PreparedTask) -> None:
+    spec = replace(a_trial(prepared).spec, full_length_tokens=1)
+    trial = Trial(spec, prepared.bench)
+    assert trial.ends_next
+    without = Pace(1e-6)
+    scoring = Pace(1e-6, validation_seconds=10.0)
+    tight, ample = (Allowance(Budget("seconds", seconds, ""), 0.0) for seconds in (14.0, 16.0))
+    assert tight.fits(trial, None, Used(), without)
+    assert tight.affords_end(trial, Used(), without)
+    assert not tight.fits(trial, None, Used(), scoring)
+    assert not tight.affords_end(trial, Used(), scoring)
+    assert ample.fits(trial, None, Used(), scoring)
+    assert ample.affords_end(trial, Used(), scoring)
+    longer = a_trial(prepared)
+    assert not longer.ends_next
+    assert tight.fits(longer, None, Used(), scoring), "its next point is not its last"
+    assert not tight.affords_end(longer, Used(), scoring)
+    assert not tight.fits(longer, trial, Used(), scoring)

@@ -81,6 +81,11 @@ def test_a_death_is_an_answer_and_the_next_worker_is_set_up(executor: LocalExecu
     assert executor.call(Do(workplaces.leave), slot=1).text == "the worker ended with exit code 3"
 
 
+def test_a_death_in_the_middle_of_an_answer_is_a_death(executor: LocalExecutor) -> None:
+    assert executor.call(Do(workplaces.die_while_answering)) == Crash(4)
+    assert executor.call(Do(workplaces.process), slot=0)[0] > 0
+
+
 def test_a_worker_that_died_while_idle_is_found(executor: LocalExecutor) -> None:
     pid, _ = executor.call(Do(workplaces.process))
     psutil.Process(pid).kill()
@@ -88,8 +93,9 @@ def test_a_worker_that_died_while_idle_is_found(executor: LocalExecutor) -> None
     assert executor.call(Do(workplaces.process))[0] != pid
 
 
-def test_a_worker_that_dies_while_it_loads_is_started_again(tmp_path: Path) -> None:
-    with LocalExecutor(Desk(str(tmp_path), deaths=1), 1) as running:
+@pytest.mark.parametrize("while_telling", [False, True])
+def test_a_worker_that_dies_while_it_loads_is_started_again(while_telling: bool, tmp_path: Path) -> None:
+    with LocalExecutor(Desk(str(tmp_path), deaths=1, while_telling=while_telling), 1) as running:
         assert running.ready().machine.device == "cpu"
         pid, _ = running.call(Do(workplaces.process))
     assert not psutil.pid_exists(pid), "closing left a worker behind"

@@ -4,7 +4,10 @@ import random
 
 import pytest
 
+from sample_runs import sample_point
+from tunecast.records import Outcome
 from tunecast.session.pace import Pace
+from tunecast.training.runner import Measurement
 
 METHODS = ("lora", "full", "a-plugin")
 
@@ -60,3 +63,40 @@ def test_a_step_without_tokens_teaches_only_the_overhead() -> None:
     pace.learn("lora", 0, 0.0, 2.0)
     assert pace.expected("lora", 0) == 2.0
     assert pace.expected("lora", 1000) == pytest.approx(3.0)
+
+
+def test_training_once_more_is_training() -> None:
+    pace = Pace(1.0)
+    point = sample_point()
+    seconds = point.training.wall
+    again = Measurement(
+        "run", point, Outcome.PAUSED, retrained_tokens=3 * point.tokens_seen, retraining_seconds=3 * seconds
+    )
+    pace.learn_from("lora", 0, again, 4 * seconds + 0.5)
+    assert pace.expected("lora", 0) == pytest.approx(0.5)
+    assert pace.expected("lora", point.tokens_seen) == pytest.approx(seconds + 0.5)
+
+
+def test_a_step_without_a_point_teaches_nothing() -> None:
+    pace = Pace(0.001)
+    pace.learn_from("lora", 0, Measurement("run", None, Outcome.FAILED), 9.0)
+    assert pace.expected("lora", 1000) == pytest.approx(1.0)
+
+
+def test_the_first_step_has_the_overhead_that_the_base_model_had() -> None:
+    pace = Pace(0.001, overhead_seconds=2.0)
+    assert pace.expected("lora", 1000) == pytest.approx(3.0)
+    assert pace.upper("lora", 0) == pytest.approx(3.0)
+    pace.learn("lora", 1000, 1.0, 4.0)
+    assert pace.expected("lora", 0) == 4.0
+
+
+def test_the_end_of_a_trial_scores_all_validation_examples() -> None:
+    pace = Pace(0.001, validation_seconds=5.0)
+    point = sample_point()
+    seconds = point.training.wall + 1.0
+    last = Measurement("run", point, Outcome.COMPLETED, None, point.validation, validation_seconds=4.0)
+    pace.learn_from("lora", 0, last, seconds + 4.0)
+    assert pace.expected("lora", 0) == pytest.approx(1.0), "what comes once per trial is no overhead"
+    assert pace.expected("lora", 0, ends=True) == pytest.approx(6.0)
+    assert pace.upper("lora", 0, 3, ends=True) == pytest.approx(1.5 * (3.0 + 5.0))

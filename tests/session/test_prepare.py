@@ -23,6 +23,18 @@ def test_task_is_laid_out(prepared: PreparedTask) -> None:
     assert bench.max_new_tokens >= max(example.label_tokens for example in bench.train)
 
 
+def test_long_completions_of_an_encoder_decoder_are_not_cut(
+    settings: SessionSettings, tiny_t5: Path, tmp_path: Path
+) -> None:
+    rows = tiny.toy_rows(60)
+    for row in rows:
+        row["completion"] *= 15
+    changed = replace(settings, model=str(tiny_t5), data=str(tiny.write_jsonl(tmp_path / "a.jsonl", rows)))
+    train = prepare_task(changed, Silent()).bench.train
+    assert max(len(example.labels) for example in train) > 64 > max(len(e.input_ids) for e in train)
+    assert not any(example.truncated for example in train)
+
+
 def test_answers_leave_half_of_the_context_to_the_prompt(settings: SessionSettings, tmp_path: Path) -> None:
     rows = tiny.toy_rows(60)
     for row in rows:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tunecast.methods.space import EXPERT
 from tunecast.records import Machine, Outcome, Pipeline, Point, RunError, Score, Seconds, Versions
+from tunecast.session.allowance import Allowance
+from tunecast.session.budget import Budget
 from tunecast.session.folder import OutputFolder
 from tunecast.session.pace import Pace
 from tunecast.session.prepare import PreparedTask, Surroundings
@@ -56,7 +59,16 @@ def trials(prepared: PreparedTask, folder: OutputFolder, store: Store) -> Trials
     return laid_out(prepared, folder, store)
 
 
-def advance(trials: Trials, index: int, loss: float, outcome: Outcome = Outcome.PAUSED) -> None:
+def advance(
+    trials: Trials,
+    index: int,
+    loss: float,
+    outcome: Outcome = Outcome.PAUSED,
+    *,
+    retrained_tokens: int = 0,
+    elapsed: float = 7.0,
+    evaluation: float = 0.1,
+) -> None:
     """Record the next point of a trial, with the files that its checkpoint would have."""
     trial = trials[index]
     step = trial.next_step
@@ -75,13 +87,14 @@ def advance(trials: Trials, index: int, loss: float, outcome: Outcome = Outcome.
         gradient_norm=1.0,
         validation=Score(loss, loss, loss, 16, 96),
         training=Seconds(1.0, 1.0),
-        evaluation=Seconds(0.1, 0.1),
+        evaluation=Seconds(evaluation, evaluation),
         peak_bytes=None,
         micro_batch_size=16,
         load_average=None,
         workers=1,
     )
-    trials.record(index, Measurement(trial.spec.run, point, outcome), SURROUNDINGS, 7.0)
+    measured = Measurement(trial.spec.run, point, outcome, retrained_tokens=retrained_tokens)
+    trials.record(index, measured, SURROUNDINGS, elapsed)
 
 
 def files(trials: Trials, index: int) -> set[str]:
@@ -130,6 +143,46 @@ def test_checkpoints_of_the_worst_go_first(trials: Trials) -> None:
     assert trials.limit_disk(0, spare={0}) == []
 
 
+def test_a_loss_of_zero_is_the_best_and_no_number_the_worst(trials: Trials) -> None:
+    advance(trials, 0, 0.0)
+    advance(trials, 1, 5.0)
+    assert trials.limit_disk(2_500, spare=set()) == [trials[1].spec.run]
+    advance(trials, 1, math.nan)
+    assert trials.limit_disk(3_000, spare=set()) == [trials[1].spec.run]
+
+
+def test_a_trial_whose_checkpoint_went_is_paid_for_again(
+    trials: Trials, prepared: PreparedTask, folder: OutputFolder, store: Store
+) -> None:
+    advance(trials, 0, 4.0)
+    advance(trials, 0, 3.0)
+    trial = trials[0]
+    done, ahead = trial.plan.tokens_at(trial.step), trial.tokens_to_next
+    pace, spent = Pace(0.001), trials.used(3.0)
+    budget = Allowance(Budget("tokens", done + ahead, ""), 0.0)
+    assert (trial.resume_step, spent.tokens) == (trial.step, done)
+    assert budget.fits(trial, None, spent, pace)
+    trials.limit_disk(0, spare=set())
+    assert (trial.resume_step, trial.tokens_to_next) == (0, done + ahead)
+    assert not budget.fits(trial, None, spent, pace)
+    assert trials.history(pace).trials[0].expected_seconds == pytest.approx(0.001 * (done + ahead))
+    trial.running = True
+    assert trials.used(3.0).tokens == 2 * done + ahead
+    advance(trials, 0, 2.5, retrained_tokens=done)
+    assert trials.used(3.0).tokens == 2 * done + ahead
+    again = laid_out(prepared, folder, store)
+    again.restore()
+    assert again.used(3.0).tokens == 2 * done + ahead
+
+
+def test_retraining_is_spent_where_the_worker_dies_of_it(trials: Trials) -> None:
+    advance(trials, 0, 4.0)
+    done, ahead = trials[0].plan.tokens_at(trials[0].step), trials[0].tokens_to_next
+    trials.limit_disk(0, spare=set())
+    trials.fail(0, Outcome.FAILED, RunError("WorkerCrash", "killed"), SURROUNDINGS, 3.0)
+    assert trials.used(3.0).tokens == 2 * done + ahead
+
+
 def test_tokens_count_when_a_step_begins_and_when_it_fails(trials: Trials) -> None:
     trial = trials[0]
     ahead = trial.tokens_to_next
@@ -176,6 +229,29 @@ def test_strategies_see_the_trials(trials: Trials) -> None:
     assert (second.curve, second.is_open) == (trials[1].curve, True)
     assert second.next_share == pytest.approx(2 * second.curve[-1].share, rel=0.3)
     assert second.expected_seconds == pytest.approx(0.001 * trials[1].tokens_to_next)
+
+
+def test_a_pace_is_taught_in_the_order_in_which_steps_were_made(
+    trials: Trials, prepared: PreparedTask
+) -> None:
+    subset = tuple(prepared.bench.validation[:4])
+    trials._prepared = replace(prepared, bench=replace(prepared.bench, subset=subset))
+    advance(trials, 0, 4.0, elapsed=5.0, evaluation=1.0)
+    advance(trials, 1, 4.0, elapsed=1.0, evaluation=2.0)
+    while (following := trials[1].next_step) != trials[1].plan.total_steps:
+        assert following
+        advance(trials, 1, 4.0, elapsed=2.0, evaluation=3.0)
+    advance(trials, 1, 4.0, elapsed=9.0, evaluation=10.0)
+
+    class Recorder(Pace):
+        def learn(self, method: str, tokens: int, training_seconds: float, other_seconds: float) -> None:
+            others.append(other_seconds)
+
+    others: list[float] = []
+    trials.teach(Recorder(1.0))
+    tokens = [sum(e.tokens for e in examples) for examples in (subset, prepared.bench.validation)]
+    assert (others[0], others[-2]) == (2.0, 1.0), "in the order of time, not of trials"
+    assert others[-1] == pytest.approx(10.0 * tokens[0] / sum(tokens)), "the subset alone, as for any point"
 
 
 def test_a_new_record_holds_the_raw_facts(trials: Trials, prepared: PreparedTask) -> None:

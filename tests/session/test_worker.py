@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 import subprocess
 import sys
 
@@ -26,5 +27,14 @@ def test_worker_leaves_when_its_session_hangs_up() -> None:
     import os
 
     worker, connection = started(parent=os.getpid())
+    connection.close()
+    assert worker.wait(timeout=60) == 0
+
+
+def test_worker_leaves_when_its_session_dies_in_the_middle_of_a_request() -> None:
+    import os
+
+    worker, connection = started(parent=os.getpid())
+    connection.sendall(struct.pack("!i", 1000) + b"x" * 10)
     connection.close()
     assert worker.wait(timeout=60) == 0

@@ -39,6 +39,8 @@ def test_points_of_a_trial(runner: Runner, task: Bench, tmp_path: Path) -> None:
     assert points[-1].share == 1.0
     assert [one.outcome for one in measured] == [Outcome.PAUSED] * (len(points) - 1) + [Outcome.COMPLETED]
     assert [one.validation is not None for one in measured] == [False] * (len(points) - 1) + [True]
+    assert [one.validation_seconds > 0 for one in measured] == [False] * (len(points) - 1) + [True]
+    assert measured[-1].validation_seconds < points[-1].evaluation.wall
     assert {one.trainable_parameters for one in measured} == {4096}
     for point in points:
         assert point.validation.examples == len(task.subset)
@@ -54,7 +56,20 @@ def test_a_lost_checkpoint_is_trained_anew(runner: Runner, task: Bench, tmp_path
     for file in tmp_path.glob("*"):
         if file.name not in ("state-4.safetensors", "weights-4.safetensors"):
             file.unlink()
-    assert workshop.curve(workshop.run_trial(task.open(), trial, after=before[-2][0])) == before[-1:]
+    again = workshop.run_trial(task.open(), trial, after=before[-2][0])
+    assert workshop.curve(again) == before[-1:]
+    plan = task.plan(trial)
+    assert again[0].retrained_tokens == plan.tokens_at(before[-2][0]) - plan.tokens_at(4) > 0
+    assert again[0].retraining_seconds > 0
+
+
+def test_tokens_of_a_retraining_that_breaks_are_spent(task: Bench, tmp_path: Path) -> None:
+    absurd = workshop.pipeline(learning_rate=1e3, warmup_ratio=0.0)
+    trial = workshop.spec(task, absurd, tmp_path, epochs=2, explosion_nats=30.0)
+    plan = task.plan(trial)
+    broken = task.open().advance(trial, plan.grid[-2], plan.grid[-1])
+    assert broken.outcome is Outcome.DIVERGED
+    assert broken.retrained_tokens == plan.tokens_at(plan.grid[-2])
 
 
 @pytest.mark.parametrize("earlier", [True, False])

@@ -22,6 +22,8 @@ def fitting_length(
 ) -> int:
     """The multiple of 64 that holds 99% of the training examples, within the context and 1,024.
 
+    An encoder-decoder's prompt and completion are two sequences, and the longer one counts.
+
     Args:
         dataset: The dataset.
         tokenizer: A transformers tokenizer.
@@ -34,7 +36,7 @@ def fitting_length(
     limit = min(context or LONGEST_BY_DEFAULT, LONGEST_BY_DEFAULT)
     sample = spread(dataset.train, 0)[:SAMPLE]
     lengths = [
-        len(example.input_ids)
+        max(len(example.input_ids), len(example.labels))
         for example in encode(sample, tokenizer, max_length=limit, architecture=architecture)
     ]
     needed = int(np.quantile(lengths, 0.99))

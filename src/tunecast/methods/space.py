@@ -134,6 +134,7 @@ def expert_pipeline(model: ModelFacts, restrictions: Restrictions | None = None)
         ConfigurationError: As :func:`pipeline_space`.
     """
     restrictions = restrictions or Restrictions()
+    _parameters_by_method(model, restrictions)
     if "lora" not in (restrictions.methods or ("lora",)):
         return _to_pipeline(pipeline_space(model, restrictions).get_default_configuration())
     values: dict[str, Scalar] = {**EXPERT.hyperparameters}
@@ -164,18 +165,13 @@ def pipeline_space(
 
     Raises:
         ConfigurationError: A restriction names an unknown method or hyperparameter, lies outside the values
-            that exist, or no method is left.
+            that exist, contradicts another one, or no method is left.
     """
     from ConfigSpace import Categorical, ConfigurationSpace
 
     restrictions = restrictions or Restrictions()
-    wanted = dict.fromkeys(restrictions.methods or method_names())
-    names = [name for name in wanted if _applies(name, model, restrictions)]
-    if not names:
-        reasons = "; ".join(f"{name}: {get_method(name).applies(model)}" for name in wanted)
-        raise ConfigurationError(f"--model: no method can be used on {model.name} ({reasons}).")
-    parameters = {name: _parameters(name, model) for name in names}
-    _refuse_unknown(restrictions, parameters)
+    parameters = _parameters_by_method(model, restrictions)
+    names = list(parameters)
     space = ConfigurationSpace(seed=seed)
     root = Categorical(ROOT, names, weights=[get_method(name).weight for name in names])
     space.add(root)
@@ -244,6 +240,21 @@ def _parameters(name: str, model: ModelFacts) -> dict[str, Hyperparameter]:
     method = get_method(name)
     effective = (parameter for parameter in shared if parameter.name not in method.ignores)
     return {parameter.name: parameter for parameter in (*effective, *method.hyperparameters(model))}
+
+
+def _parameters_by_method(
+    model: ModelFacts, restrictions: Restrictions
+) -> dict[str, dict[str, Hyperparameter]]:
+    """The hyperparameters of every method that may be used; restrictions that make no sense are refused."""
+    wanted = dict.fromkeys(restrictions.methods or method_names())
+    names = [name for name in wanted if _applies(name, model, restrictions)]
+    if not names:
+        reasons = "; ".join(f"{name}: {get_method(name).applies(model)}" for name in wanted)
+        raise ConfigurationError(f"--model: no method can be used on {model.name} ({reasons}).")
+    parameters = {name: _parameters(name, model) for name in names}
+    _refuse_unknown(restrictions, parameters)
+    _refuse_contradictions(restrictions)
+    return parameters
 
 
 def _method_space(
@@ -389,3 +400,22 @@ def _refuse_unknown(
                     f"{flag}: there is no hyperparameter {name!r} for {', '.join(parameters)}.",
                     f"{guess}Known ones: {', '.join(known)}.",
                 )
+
+
+def _refuse_contradictions(restrictions: Restrictions) -> None:
+    for name in restrictions.fixed:
+        if name in restrictions.ranges:
+            low, high = restrictions.ranges[name]
+            given = f"--fix {name}={restrictions.fixed[name]} and --range {name}={low:g}:{high:g}"
+            raise ConfigurationError(
+                f"{given} are both given.",
+                "Leave one of them out.",
+            )
+    warmup = restrictions.fixed.get("warmup_ratio", 0.0)
+    _, most = restrictions.ranges.get("warmup_ratio", (0.0, 0.0))
+    if restrictions.fixed.get("lr_scheduler_type") == "constant" and (warmup or most):
+        given = f"--fix warmup_ratio={warmup}" if warmup else "--range warmup_ratio"
+        raise ConfigurationError(
+            f"{given} has no effect with --fix lr_scheduler_type=constant, which is run without warm-up.",
+            "Leave one of them out.",
+        )

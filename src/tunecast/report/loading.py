@@ -6,12 +6,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from tunecast.records import Pipeline, Run
+from tunecast.methods import get_method
+from tunecast.records import ZERO_SHOT, Pipeline, Run
 
 __all__ = ["Delivery", "delivery"]
 
-# Methods whose result is a whole model; every other one delivers an adapter in PEFT's format.
-WHOLE_MODEL_METHODS = frozenset({"full", "zero-shot"})
 # Aliases of the command line and the repositories they stand for. Both come as GGUF files.
 ALIASES = {"smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -79,7 +78,7 @@ def delivery(pipeline: Pipeline, run: Run, base_model: str, folder: Path | None 
         folder: ``best/`` where it is already written; what lies in it goes before what the names suggest.
     """
     encoder_decoder = run.model.architecture == "encoder-decoder"
-    adapter = pipeline.method not in WHOLE_MODEL_METHODS
+    adapter = pipeline.method != ZERO_SHOT.method and get_method(pipeline.method).delivers == "adapter"
     bundled = adapter and (base_model.lower().endswith(".gguf") or base_model in ALIASES)
     if folder is not None and folder.is_dir() and any(folder.glob("*.safetensors")):
         adapter = (folder / "adapter_config.json").exists()

@@ -42,8 +42,12 @@ class TrialView:
         return self.outcome is Outcome.PAUSED and not self.running and self.next_share is not None
 
     def loss_at(self, nominal: int) -> float | None:
-        """Validation loss at a rung of the fidelity grid, infinite if it is no number, None if absent."""
-        for point in self.curve:
+        """Validation loss at a rung of the fidelity grid, infinite if it is no number, None if absent.
+
+        Of two points that are nearest to the same rung, as examples of very uneven lengths bring about, the
+        later one stands for it.
+        """
+        for point in reversed(self.curve):
             if rung(point.share) == nominal:
                 loss = point.validation.loss
                 return loss if math.isfinite(loss) else math.inf

@@ -9,13 +9,10 @@ from dataclasses import replace
 
 from tunecast.search import Remaining
 from tunecast.session.budget import Budget, Used
-from tunecast.session.pace import Pace
+from tunecast.session.pace import SCORING_MARGIN, Pace
 from tunecast.session.trials import Trial
 
 __all__ = ["Allowance"]
-
-SCORING_MARGIN = 1.5
-"""As for the overhead of a step: what a busy machine may take longer to score the same examples again."""
 
 
 class Allowance:
@@ -82,7 +79,7 @@ class Allowance:
         if self.budget.kind == "tokens":
             rest = reserved.tokens_to_end if reserved else 0
             return used.tokens + trial.tokens_to_next + rest <= self._free.amount
-        needed = pace.upper(trial.spec.pipeline.method, trial.tokens_to_next)
+        needed = pace.upper(trial.spec.pipeline.method, trial.tokens_to_next, ends=trial.ends_next)
         return used.seconds + needed + (_to_end(reserved, pace) if reserved else 0.0) <= self._free.amount
 
     def affords_end(self, trial: Trial, used: Used, pace: Pace) -> bool:
@@ -116,4 +113,4 @@ class Allowance:
 def _to_end(trial: Trial, pace: Pace) -> float:
     """Upper bound of the seconds that a trial needs to its last point."""
     points = sum(step > trial.step for step in trial.plan.grid)
-    return pace.upper(trial.spec.pipeline.method, trial.tokens_to_end, points)
+    return pace.upper(trial.spec.pipeline.method, trial.tokens_to_end, points, ends=points > 0)

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from tunecast.errors import ModelError
 from tunecast.models.machine import accelerator_count
-from tunecast.session.requests import Broken, Ready
+from tunecast.session.requests import Broken, Ready, receive
 
 __all__ = ["Crash", "Job", "LocalExecutor", "Workplace"]
 
@@ -137,8 +137,8 @@ class LocalExecutor:
             slot = waiting[connection]
             self._busy.discard(slot)
             try:
-                answers.append((slot, connection.recv()))
-            except (EOFError, ConnectionResetError):
+                answers.append((slot, receive(connection)))
+            except EOFError:
                 answers.append((slot, self._restart(slot)))
         return answers
 
@@ -186,7 +186,7 @@ class LocalExecutor:
                 ready = worker.ready()
                 for request in self._setup:
                     worker.connection.send(request)
-                    worker.connection.recv()
+                    receive(worker.connection)
                 return ready
             except (EOFError, BrokenPipeError, ConnectionResetError):
                 crash = Crash(worker.stop())
@@ -230,10 +230,10 @@ class _Worker:
 
         Raises:
             ModelError: It cannot be opened.
-            EOFError, ConnectionResetError: The process died.
+            EOFError: The process died.
         """
         if self._ready is None:
-            answer = self.connection.recv()
+            answer = receive(self.connection)
             if isinstance(answer, Broken):
                 raise ModelError(
                     f"The base model cannot be loaded: {answer.text}", "Check the model and the free memory."

@@ -97,7 +97,7 @@ def score_base_model(base: Trials, bench: Bench, ask: Ask, progress: Progress) -
     whole: Scored = ask(ScoreModel(None, 0, "validation"))
     point = zero_point(subset.score, subset.evaluation, base[0].spec.workers)
     progress.finish(f"validation loss {subset.score.loss:.3f} on {len(bench.subset)} examples")
-    return Measurement(base[0].spec.run, point, Outcome.COMPLETED, validation=whole.score)
+    return Measurement(base[0].spec.run, point, Outcome.COMPLETED, None, whole.score, whole.evaluation.wall)
 
 
 def _share_of_budget(strategy: str) -> float:

@@ -4,29 +4,42 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from typing import TYPE_CHECKING
 
-__all__ = ["Pace"]
+if TYPE_CHECKING:
+    from tunecast.training.runner import Measurement
+
+__all__ = ["SCORING_MARGIN", "Pace"]
 
 UPPER_QUANTILE = 1.2816
 """Standard deviations above the mean that hold 90% of a normal distribution."""
 FIRST_GUESS_FACTOR = {"full": 1.8, "lora": 1.0, "ia3": 1.0}
 """Seconds per token relative to the expert pipeline before a method was measured: its backward passes."""
 OTHER_METHOD = 1.5
+SCORING_MARGIN = 1.5
+"""What a busy machine may take longer for everything but training, such as to score the same again."""
 UNMEASURED_SPREAD = 0.3
 LEAST_SPREAD = 0.05
 
 
 class Pace:
     """Seconds of a step: a rate per training token by method, and an overhead for what surrounds training.
+    A step that ends a trial takes longer: all validation examples are scored once.
 
     Rates are pooled by tokens, so that a short step on a busy machine says little about a long one.
 
     Args:
         seconds_per_token: Measured with the expert pipeline before the first trial.
+        overhead_seconds: What surrounds a step's training, as far as it is known before the first one.
+        validation_seconds: Of scoring all validation examples.
     """
 
-    def __init__(self, seconds_per_token: float) -> None:
+    def __init__(
+        self, seconds_per_token: float, overhead_seconds: float = 0.0, validation_seconds: float = 0.0
+    ) -> None:
         self._first_guess = seconds_per_token
+        self._first_overhead = overhead_seconds
+        self.validation_seconds = validation_seconds
         self._steps: dict[str, list[tuple[int, float]]] = defaultdict(list)
         self._overheads: list[float] = []
 
@@ -43,19 +56,44 @@ class Pace:
             self._steps[method].append((tokens, training_seconds / tokens))
         self._overheads.append(max(0.0, other_seconds))
 
-    def expected(self, method: str, tokens: int) -> float:
-        """Expected seconds for a step of ``tokens`` training tokens."""
-        return tokens * self._rate(method)[0] + self._overhead()
+    def learn_from(self, method: str, tokens_before: int, measured: Measurement, seconds: float) -> None:
+        """Take in a step as a worker measured it; one that gave no point teaches nothing.
 
-    def upper(self, method: str, tokens: int, points: int = 1) -> float:
-        """The 90% upper bound of the seconds for so many more training tokens and points."""
+        Args:
+            method: Name of the method.
+            tokens_before: Tokens seen at the point before.
+            measured: What came back; what was trained once more counts as training.
+            seconds: From the request to the answer.
+        """
+        point = measured.point
+        if point is None:
+            return
+        training = point.training.wall + measured.retraining_seconds
+        other = seconds - training - measured.validation_seconds
+        self.learn(method, point.tokens_seen - tokens_before + measured.retrained_tokens, training, other)
+
+    def expected(self, method: str, tokens: int, *, ends: bool = False) -> float:
+        """Expected seconds for a step of ``tokens`` training tokens; ``ends`` where it is a trial's last."""
+        scoring = self.validation_seconds if ends else 0.0
+        return tokens * self._rate(method)[0] + self._overhead() + scoring
+
+    def upper(self, method: str, tokens: int, points: int = 1, *, ends: bool = False) -> float:
+        """The 90% upper bound of the seconds for so many more training tokens and points.
+
+        Args:
+            method: Name of the method.
+            tokens: Training tokens.
+            points: Points to be measured.
+            ends: Whether the last of them ends the trial.
+        """
         rate, spread = self._rate(method)
-        return tokens * rate * math.exp(UPPER_QUANTILE * spread) + 1.5 * points * self._overhead()
+        scoring = points * self._overhead() + (self.validation_seconds if ends else 0.0)
+        return tokens * rate * math.exp(UPPER_QUANTILE * spread) + SCORING_MARGIN * scoring
 
     def _overhead(self) -> float:
         """The mean of what surrounded the latest steps."""
-        latest = self._overheads[-8:]
-        return sum(latest) / len(latest) if latest else 0.0
+        latest = self._overheads[-8:] or [self._first_overhead]
+        return sum(latest) / len(latest)
 
     def _rate(self, method: str) -> tuple[float, float]:
         """Seconds per token, and the standard deviation of its logarithm."""

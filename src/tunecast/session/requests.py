@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tunecast import errors
@@ -25,7 +27,21 @@ __all__ = [
     "SaveBase",
     "ScoreModel",
     "UseValidation",
+    "receive",
 ]
+
+
+def receive(connection: Connection) -> Any:
+    """The next message.
+
+    Raises:
+        EOFError: The other side is gone, be it in the middle of a message.
+    """
+    try:
+        content = connection.recv_bytes()
+    except OSError as error:
+        raise EOFError(str(error)) from error
+    return pickle.loads(content)
 
 
 class Request(Protocol):

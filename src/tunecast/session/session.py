@@ -175,7 +175,6 @@ class Session:
             self._state["seconds_per_token"] = found.seconds_per_token
             self._save_state()
         self._full_length = int(self._state["full_length_tokens"])
-        self._pace = Pace(float(self._state["seconds_per_token"]))
 
     def _use_validation(self) -> None:
         """Choose the validation examples that the full length can afford, and tell every worker."""
@@ -189,6 +188,8 @@ class Session:
         base = self._laid_out([ZERO_SHOT], math.inf)
         if base[0].run is None:
             measured = score_base_model(base, self._prepared.bench, self.ask, self._progress)
+            self._state["validation_seconds"] = measured.validation_seconds
+            self._save_state()
             return base.record(0, measured, self._surroundings, self._allowance.elapsed())
         return base[0].run
 
@@ -199,12 +200,10 @@ class Session:
         self._strategy: Strategy = get_strategy(self._settings.strategy, context)
         self._trials = self._laid_out(self._worth_trying(context), limit)
         self._trials[0].is_feasible = self._expert_fits
-        for trial in self._trials:
-            seen = 0
-            for point in trial.curve:
-                tokens, seen = point.tokens_seen - seen, point.tokens_seen
-                method = trial.spec.pipeline.method
-                self._pace.learn(method, tokens, point.training.wall, point.evaluation.wall)
+        speed, scoring = float(self._state["seconds_per_token"]), zero_shot.curve[0].evaluation.wall
+        # A session of an earlier version did not keep how long scoring all validation examples took.
+        self._pace = Pace(speed, scoring, float(self._state.get("validation_seconds", scoring)))
+        self._trials.teach(self._pace)
 
     def _laid_out(self, pipelines: Sequence[Pipeline], limit: float) -> Trials:
         """Trials of these pipelines, with what an earlier process committed of them."""
@@ -289,7 +288,8 @@ class Session:
         for part, trial in zip(survey.parts, trials, strict=True):
             self._show()
             if trial.run is None:
-                if self._allowance.price([trial], self._pace, 0.0) > self._allowance.left(self._used()):
+                price = self._allowance.price([trial], self._pace, self._pace.validation_seconds)
+                if price > self._allowance.left(self._used()):
                     break
                 self._measure_part(part)
             loss = end_loss(trial)
@@ -422,13 +422,8 @@ class Session:
         trial = self._trials[index]
         before = trial.curve[-1].tokens_seen if trial.curve else 0
         self._trials.record(index, measured, self._surroundings, self._allowance.elapsed())
-        if measured.point is not None:
-            training = measured.point.training.wall
-            other = time.monotonic() - self._submitted[slot] - training
-            if measured.validation is not None:  # all validation examples are scored once per trial
-                other -= measured.point.evaluation.wall
-            method = trial.spec.pipeline.method
-            self._pace.learn(method, measured.point.tokens_seen - before, training, other)
+        seconds = time.monotonic() - self._submitted[slot]
+        self._pace.learn_from(trial.spec.pipeline.method, before, measured, seconds)
         self._save_state()
         ahead = leader(self._trials.history(self._pace))
         points = [(point.validation.loss, i) for i, t in enumerate(self._trials) if (point := t.best_point)]

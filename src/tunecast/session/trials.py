@@ -24,6 +24,9 @@ from tunecast.training.runner import Measurement
 
 __all__ = ["Trial", "Trials"]
 
+RETRAINED = "retrained_tokens"
+"""In ``Run.extra``: training tokens beyond those of the curve that went into the trial."""
+
 
 @dataclass
 class Trial:
@@ -69,6 +72,16 @@ class Trial:
         return next((step for step in self.plan.grid if step > self.step), None)
 
     @property
+    def ends_next(self) -> bool:
+        """Whether its next point is its last, where all validation examples are scored."""
+        return self.next_step == self.plan.total_steps
+
+    @property
+    def resume_step(self) -> int:
+        """The step that it can be continued from: earlier than :attr:`step` where that checkpoint is gone."""
+        return self.checkpoints.latest(self.step) if self.step and self.spec.folder else 0
+
+    @property
     def tokens_to_next(self) -> int:
         """Training tokens up to its next point."""
         return self.tokens_to(self.next_step) if self.next_step else 0
@@ -79,14 +92,20 @@ class Trial:
         return self.tokens_to(self.plan.total_steps)
 
     def tokens_to(self, step: int) -> int:
-        """Training tokens from the last committed point up to ``step``."""
-        return self.plan.tokens_at(step) - self.plan.tokens_at(self.step)
+        """Training tokens up to ``step`` from where it can be continued."""
+        return self.plan.tokens_at(step) - self.plan.tokens_at(self.resume_step)
+
+    @property
+    def retrained_tokens(self) -> int:
+        """Training tokens that were gone through once more, since their checkpoint was gone."""
+        return int(self.run.extra.get(RETRAINED, 0)) if self.run else 0
 
     @property
     def tokens_spent(self) -> int:
         """Training tokens that went into it; a step under way, or one that failed, counts whole."""
         unmeasured = self.running or self.outcome.is_failure
-        return self.plan.tokens_at(self.next_step if unmeasured and self.next_step else self.step)
+        spent = self.plan.tokens_at(self.next_step if unmeasured and self.next_step else self.step)
+        return spent + self.retrained_tokens + (self.tokens_to(self.step) if self.running else 0)
 
     @property
     def best_point(self) -> Point | None:
@@ -193,6 +212,23 @@ class Trials:
         for trial in self._all:
             trial.run = known.get(trial.spec.run)
 
+    def teach(self, pace: Pace) -> None:
+        """Let a pace learn from the points of an earlier process, in the order in which they came."""
+        bench = self._prepared.bench
+        subset, whole = (sum(e.tokens for e in examples) for examples in (bench.subset, bench.validation))
+        steps = []
+        for trial in self._all:
+            seen = 0
+            for point in trial.curve:
+                # As for a step that was watched: all validation examples are scored apart from the overhead.
+                share = subset / (subset + whole) if point.step == trial.plan.total_steps else 1.0
+                other = share * point.evaluation.wall
+                taught = trial.spec.pipeline.method, point.tokens_seen - seen, point.training.wall, other
+                steps.append((point.elapsed_seconds, taught))
+                seen = point.tokens_seen
+        for _, taught in sorted(steps, key=lambda step: step[0]):
+            pace.learn(*taught)
+
     def history(self, pace: Pace, passed_over: Collection[int] = ()) -> History:
         """What strategies see; a trial that is passed over looks as if it had no further point."""
         views = [self._view(trial, pace) for trial in self._all]
@@ -219,8 +255,13 @@ class Trials:
         points = trial.curve
         if measured.point is not None:
             points = (*points, replace(measured.point, elapsed_seconds=elapsed_seconds))
+        run = trial.run or self._new_run(
+            trial, surroundings, measured.trainable_parameters or _counted(trial)
+        )
+        retrained = trial.retrained_tokens + measured.retrained_tokens
         run = replace(
-            trial.run or self._new_run(trial, surroundings, measured.trainable_parameters or _counted(trial)),
+            run,
+            extra={**run.extra, RETRAINED: retrained} if retrained else run.extra,
             curve=points,
             outcome=measured.outcome,
             error=measured.error,
@@ -241,7 +282,9 @@ class Trials:
         elapsed_seconds: float,
     ) -> Run:
         """Commit that a trial ended because its worker died."""
-        nothing = Measurement(self._all[index].spec.run, None, outcome, error)
+        trial = self._all[index]
+        retrained = trial.tokens_to(trial.step)  # nobody can tell how much of it was done
+        nothing = Measurement(trial.spec.run, None, outcome, error, retrained_tokens=retrained)
         return self.record(index, nothing, surroundings, elapsed_seconds)
 
     def limit_disk(self, most_bytes: float, spare: set[int]) -> list[str]:
@@ -258,7 +301,8 @@ class Trials:
         total = sum(sizes.values())
         worst_first = sorted(
             (i for i, size in sizes.items() if size and i not in spare and not self._all[i].running),
-            key=lambda index: -(self._all[index].run.final_loss or float("inf")),  # type: ignore[union-attr]
+            key=lambda index: _last_loss(self._all[index]),
+            reverse=True,
         )
         dropped = []
         for index in worst_first:
@@ -277,7 +321,9 @@ class Trials:
             next_share=trial.plan.share_at(following) if following else None,
             outcome=trial.outcome,
             running=trial.running,
-            expected_seconds=pace.expected(trial.spec.pipeline.method, trial.tokens_to_next),
+            expected_seconds=pace.expected(
+                trial.spec.pipeline.method, trial.tokens_to_next, ends=trial.ends_next
+            ),
         )
 
     def _prune(self, trial: Trial) -> None:
@@ -323,6 +369,12 @@ def _ending(trial: Trial) -> str:
     error = trial.run.error if trial.run else None
     outcome = trial.outcome.value.replace("_", " ")
     return f"{outcome} ({error.kind}: {' '.join(error.text.split())})" if error else outcome
+
+
+def _last_loss(trial: Trial) -> float:
+    """Validation loss at its last point; infinite where there is none, or it is no number."""
+    loss = trial.curve[-1].validation.loss if trial.curve else math.inf
+    return loss if math.isfinite(loss) else math.inf
 
 
 def _counted(trial: Trial) -> int:

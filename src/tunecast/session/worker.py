@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from tunecast.errors import UserError
-from tunecast.session.requests import Broken, Ready, Request
+from tunecast.session.requests import Broken, Ready, Request, receive
 from tunecast.session.trace import start_trace
 
 __all__ = ["main"]
@@ -31,7 +31,7 @@ def main(descriptor: int, parent: int) -> None:
     warnings.simplefilter("ignore", FutureWarning)
     connection: Connection = Connection(descriptor)
     try:
-        bench = connection.recv()
+        bench = receive(connection)
         started = time.perf_counter()
         answer: Any
         try:
@@ -40,7 +40,7 @@ def main(descriptor: int, parent: int) -> None:
             connection.send(_broken(error))
             return
         connection.send(answer)
-        while (request := connection.recv()) is not None:
+        while (request := receive(connection)) is not None:
             connection.send(_answer(runner, request))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the session is gone

@@ -36,7 +36,10 @@ class Measurement:
         outcome: ``paused``, ``completed``, or why the trial ended.
         error: Why it ended early, None where it did not.
         validation: Score of all validation examples that the session uses, at the last point only.
+        validation_seconds: Wall seconds of that score; a trial's last point counts them as evaluation too.
         trainable_parameters: Number of trained parameters.
+        retrained_tokens: Training tokens that were gone through once more, since their checkpoint was gone.
+        retraining_seconds: Wall seconds that this took; they are in no point.
     """
 
     run: str
@@ -44,7 +47,10 @@ class Measurement:
     outcome: Outcome
     error: RunError | None = None
     validation: Score | None = None
+    validation_seconds: float = 0.0
     trainable_parameters: int = 0
+    retrained_tokens: int = 0
+    retraining_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,7 @@ class Runner:
         self._evaluator = Evaluator(self._compute)
         self._live: LiveTrial | None = None
         self._live_spec: TrialSpec | None = None
+        self._retrained = 0, 0.0
         if bench.deterministic:
             self._compute.make_deterministic()
         self._base = self._load_base()
@@ -89,6 +96,7 @@ class Runner:
             OSError: A checkpoint cannot be written or read, which is not the trial's fault.
         """
         reset_peak(self.bench.device)
+        self._retrained = 0, 0.0
         try:
             measured = self._advanced(spec, from_step, to_step)
         except Exception as error:  # whatever breaks a trial is its outcome; the worker goes on
@@ -99,7 +107,13 @@ class Runner:
         trainable = self._live.trainable_parameters if self._live else 0
         if measured.outcome.is_failure:
             self._take_off()
-        return replace(measured, trainable_parameters=trainable)
+        tokens, seconds = self._retrained
+        return replace(
+            measured,
+            trainable_parameters=trainable,
+            retrained_tokens=tokens,
+            retraining_seconds=seconds,
+        )
 
     def score(
         self,
@@ -228,7 +242,9 @@ class Runner:
             if start:
                 live.load(folder, start)
         if live.step < from_step:
-            live.advance(from_step)
+            tokens = live.plan.tokens_at(from_step) - live.plan.tokens_at(live.step)
+            self._retrained = tokens, 0.0  # should it fail, its tokens are spent all the same
+            self._retrained = tokens, live.advance(from_step).training.wall
         return live
 
     def _attached(self, spec: TrialSpec) -> LiveTrial:
@@ -276,9 +292,11 @@ class Runner:
     def _measure(self, live: LiveTrial, spec: TrialSpec, segment: Segment) -> Measurement:
         clock = seconds_clock(self.bench.device)
         score = self._evaluator.evaluate(live.model, self.bench.subset).score()
+        scored = clock.read()
         at_end = live.step == live.plan.total_steps
         whole = self._evaluator.evaluate(live.model, self.bench.validation).score() if at_end else None
         evaluation = clock.read()
+        validation_seconds = evaluation.wall - scored.wall if at_end else 0.0
         weights_hash = live.save(CheckpointFolder(Path(spec.folder))) if spec.folder else ""
         point = Point(
             step=live.step,
@@ -299,8 +317,9 @@ class Runner:
         )
         if not math.isfinite(score.loss) or score.loss > spec.explosion_nats:
             error = RunError("DivergedError", f"validation loss {score.loss:.4g} at step {live.step}")
-            return Measurement(spec.run, point, Outcome.DIVERGED, error, whole)
-        return Measurement(spec.run, point, Outcome.COMPLETED if at_end else Outcome.PAUSED, validation=whole)
+            return Measurement(spec.run, point, Outcome.DIVERGED, error, whole, validation_seconds)
+        outcome = Outcome.COMPLETED if at_end else Outcome.PAUSED
+        return Measurement(spec.run, point, outcome, None, whole, validation_seconds)
 
     def _split(self, name: str) -> tuple[EncodedExample, ...]:
         bench = self.bench
