@@ -61,7 +61,7 @@ STRATEGIES: dict[str, Factory] = {
 INFORMED = ("fixed-best", "nearest-task", "portfolio")
 """Strategies that look recorded runs of other tasks up."""
 
-KNOWING = frozenset({"transfer", "quick-tune"})
+KNOWING = ("transfer", "quick-tune")
 """Strategies that rest on surrogates of other tasks' runs; their candidates are ranked beforehand."""
 
 ONLY_TRIALS = {"fixed-expert": 1, "fixed-3e-4": 2, GIVEN: 1}
