@@ -106,6 +106,7 @@ def evaluate(
     *,
     adapter: str = "",
     split: str = "test",
+    seed: int | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Score a model on a dataset; see :func:`tunecast.session.evaluation.evaluate`.
@@ -116,7 +117,7 @@ def evaluate(
     from tunecast.session.evaluation import evaluate as score
 
     _check_objective(settings.objective)
-    return score(settings, adapter, split, progress or Silent())
+    return score(settings, adapter, split, progress or Silent(), seed=seed)
 
 
 def resolve(settings: SessionSettings) -> dict[str, Any]:
