@@ -110,6 +110,7 @@ def evaluate(
     *,
     adapter: str = "",
     split: str = "test",
+    seed: int | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Score a model on a dataset; see :func:`tunecast.session.evaluation.evaluate`.
@@ -120,7 +121,7 @@ def evaluate(
     from tunecast.session.evaluation import evaluate as score
 
     _check_objective(settings.objective)
-    return score(settings, adapter, split, progress or Silent())
+    return score(settings, adapter, split, progress or Silent(), seed=seed)
 
 
 def recommend(question: Question, *, measure: str = "", progress: Progress | None = None) -> Recommendation:

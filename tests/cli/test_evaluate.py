@@ -17,7 +17,7 @@ THE_SAME = 2e-3
 @pytest.fixture(scope="module")
 def with_adapter(tiny_llama: Path, toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     folder = tmp_path_factory.mktemp("adapter") / "out"
-    flags = ("--strategy", "fixed-expert", "--fix", "learning_rate=0.01")
+    flags = ("--strategy", "fixed-expert", "--fix", "learning_rate=0.01", "--seed", "3")
     return finish(folder, tiny_llama, toy_data, *flags)
 
 
@@ -34,7 +34,7 @@ def test_base_model_and_winner_score_as_the_session_said(
     best = with_adapter.folder / "best"
     said = with_adapter.result["test"]
     assert with_adapter.result["winner"] != "zero_shot"
-    base = evaluated(capsys, "--model", str(tiny_llama), "--data", str(toy_data))
+    base = evaluated(capsys, "--model", str(tiny_llama), "--data", str(toy_data), "--seed", "3")
     assert base["score"]["loss"] == pytest.approx(said["zero_shot"]["loss"], abs=1e-5)
     assert base["score"]["loss_low"] < base["score"]["loss"] < base["score"]["loss_high"]
     winner = said[with_adapter.result["winner"]]["loss"]
@@ -43,6 +43,9 @@ def test_base_model_and_winner_score_as_the_session_said(
     found = evaluated(capsys, "--model", str(best), "--data", str(toy_data))
     assert (found["model"], found["adapter"]) == (str(tiny_llama), str(best))
     assert found["score"] == named["score"]
+    assert found["warnings"] == named["warnings"] == []
+    (doubt,) = evaluated(capsys, "--model", str(best), "--data", str(toy_data), "--seed", "0")["warnings"]
+    assert "may have been trained on" in doubt
 
 
 def test_a_metric_and_the_other_split(

@@ -27,7 +27,9 @@ def command(
     max_length: options.MaxLength = None,
     prompt_column: options.PromptColumn = None,
     completion_column: options.CompletionColumn = None,
-    seed: int = typer.Option(None, "--seed", help="Seed of the split and of the intervals. (default: 0)"),
+    seed: int = typer.Option(
+        None, "--seed", help="Seed of the split and of the intervals. (default: the session's, else 0)"
+    ),
     device: options.Device = None,
     dtype: options.Dtype = None,
     trust_remote_code: options.TrustRemoteCode = None,
@@ -42,7 +44,7 @@ def command(
 
     settings = options.settings_from(values)
     with RichProgress() as progress:
-        evaluation = evaluate(settings, adapter=adapter, split=split, progress=progress)
+        evaluation = evaluate(settings, adapter=adapter, split=split, seed=seed, progress=progress)
     if as_json:
         from tunecast.store.codec import for_others
 

@@ -12,6 +12,7 @@ from tunecast.records import Contender, Run, SampleOutput, Score, SessionRecord
 from tunecast.search import GIVEN, first_name
 from tunecast.session.budget import Budget
 from tunecast.session.folder import OutputFolder
+from tunecast.session.origin import Origin
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.requests import Ask, Save, SaveBase, ScoreModel
 from tunecast.session.settings import SessionSettings
@@ -98,7 +99,7 @@ def compare(
     for contender in contenders:
         store.set_scores(contender.run.id, test=scored[contender.name].score)
     progress.start("Saving the winner")
-    _deliver(winner, prepared, folder, ask)
+    _deliver(winner, prepared, folder, settings.seed, ask)
     progress.finish(str(folder.path / "best"))
     best_point = incumbent.run.best_point
     assert best_point is not None
@@ -197,7 +198,7 @@ def _samples(before: Scored, after: Scored) -> tuple[SampleOutput, ...]:
     return tuple(replace(new, before=old.after) for old, new in pairs)
 
 
-def _deliver(winner: _Finalist, prepared: PreparedTask, folder: OutputFolder, ask: Ask) -> None:
+def _deliver(winner: _Finalist, prepared: PreparedTask, folder: OutputFolder, seed: int, ask: Ask) -> None:
     """Write ``best/`` under another name and rename it, so that a half-written one is never found."""
     import json
 
@@ -213,6 +214,7 @@ def _deliver(winner: _Finalist, prepared: PreparedTask, folder: OutputFolder, as
     (temporary / "pipeline.json").write_text(
         json.dumps(asdict(winner.run.pipeline), indent=2) + "\n", encoding="utf-8"
     )
+    Origin(seed, prepared.task.dataset, prepared.dataset.fingerprint).write(temporary)
     final = folder.path / "best"
     shutil.rmtree(final, ignore_errors=True)
     temporary.rename(final)

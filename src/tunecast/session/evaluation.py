@@ -11,6 +11,7 @@ from tunecast.errors import ConfigurationError, ModelError
 from tunecast.progress import Progress
 from tunecast.records import Evaluation
 from tunecast.session.executor import Crash, LocalExecutor
+from tunecast.session.origin import Origin
 from tunecast.session.prepare import prepare_task
 from tunecast.session.requests import Broken, ScoreModel
 from tunecast.session.settings import SessionSettings
@@ -24,7 +25,9 @@ ADAPTER_FILE = "adapter_config.json"
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 
 
-def evaluate(settings: SessionSettings, adapter: str, split: str, progress: Progress) -> Evaluation:
+def evaluate(
+    settings: SessionSettings, adapter: str, split: str, progress: Progress, *, seed: int | None = None
+) -> Evaluation:
     """Score a model on a split.
 
     Args:
@@ -32,6 +35,8 @@ def evaluate(settings: SessionSettings, adapter: str, split: str, progress: Prog
         adapter: Folder of an adapter in PEFT's format; empty for none, or where ``settings.model`` is one.
         split: One of :data:`SPLITS`.
         progress: Told how far it is.
+        seed: Of the split and of the intervals; None for that of the session that delivered the model, where
+            its folder names one, else for that of ``settings``.
 
     Raises:
         ConfigurationError: There is no such split, or the adapter is not one.
@@ -40,11 +45,17 @@ def evaluate(settings: SessionSettings, adapter: str, split: str, progress: Prog
     """
     if split not in SPLITS:
         raise ConfigurationError(f"--split: there is no {split!r}.", f"Use {' or '.join(SPLITS)}.")
+    origin = Origin.read(Path(adapter or settings.model))
+    if seed is None and origin is not None:
+        seed = origin.seed
+    if seed is not None:
+        settings = replace(settings, seed=seed)
     if adapter:
         _read_adapter("--adapter", Path(adapter))
     elif (Path(settings.model) / ADAPTER_FILE).is_file():
         adapter, settings = settings.model, replace(settings, model=_base_of(Path(settings.model)))
     prepared = prepare_task(settings, progress)
+    doubts = origin.warnings(prepared.dataset, settings.seed) if origin else []
     metric = settings.objective if settings.objective != "loss" else ""
     request = ScoreModel(
         None,
@@ -65,7 +76,7 @@ def evaluate(settings: SessionSettings, adapter: str, split: str, progress: Prog
         dataset=prepared.task.dataset,
         split=split,
         score=scored.score,
-        warnings=prepared.warnings,
+        warnings=(*prepared.warnings, *doubts),
     )
 
 
