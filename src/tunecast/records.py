@@ -26,6 +26,7 @@ __all__ = [
     "Contender",
     "DataForecast",
     "DatasetFacts",
+    "Evaluation",
     "Hyperparameters",
     "Machine",
     "ModelFacts",
@@ -487,7 +488,7 @@ class SessionRecord:
         full_length_tokens: Horizon of every trial's schedule.
         contenders: Zero-shot, expert and incumbent, in this order; the incumbent may be the expert pipeline.
         winner: Name of the contender that was delivered.
-        incumbent_loss: Validation loss of the incumbent.
+        incumbent_loss: The incumbent's loss on all validation examples that the session uses.
         samples: A few test prompts with the outputs before and after.
         warnings: What the user should know, one sentence each.
         output_dir: The folder that holds ``best/`` and the report.

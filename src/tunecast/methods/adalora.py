@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tunecast.methods.peft_method import PeftMethod
+from tunecast.methods.rates import adapter_rate, around
 from tunecast.methods.targets import target_choice, target_modules
 from tunecast.records import ModelFacts, Pipeline
 
@@ -37,7 +38,7 @@ class AdaLora(PeftMethod):
         from ConfigSpace import Categorical, Float
 
         return (
-            Float("learning_rate", (2e-4, 5e-3), default=1e-3, log=True),
+            Float("learning_rate", around(8 * adapter_rate(model)), log=True),
             Categorical("target_r", (4, 8, 16, 32), default=8, ordered=True),
             Categorical("init_r_factor", (1.5, 2.0), default=1.5, ordered=True),
             Categorical("adalora_scale", (1.0, 2.0, 4.0), default=2.0, ordered=True),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tunecast.methods.peft_method import PeftMethod
+from tunecast.methods.rates import adapter_rate, around
 from tunecast.methods.targets import target_choice, target_modules, why_not_linear
 from tunecast.records import ModelFacts, Pipeline
 
@@ -34,7 +35,7 @@ class LoHa(PeftMethod):
         from ConfigSpace import Categorical, Float
 
         return (
-            Float("learning_rate", (1e-4, 1e-2), default=1e-3, log=True),
+            Float("learning_rate", around(8 * adapter_rate(model)), log=True),
             Categorical("loha_r", (4, 8, 16, 32), default=8, ordered=True),
             Categorical("loha_scale", SCALES, default=1.0, ordered=True),
             target_choice(),
@@ -68,7 +69,7 @@ class LoKr(PeftMethod):
         from ConfigSpace import Categorical, Float
 
         return (
-            Float("learning_rate", (1e-4, 1e-2), default=3e-3, log=True),
+            Float("learning_rate", around(8 * adapter_rate(model)), log=True),
             Categorical("lokr_r", (4, 8, 16, 32), default=8, ordered=True),
             Categorical("decompose_factor", (4, 8, 16), default=8, ordered=True),
             Categorical("lokr_scale", SCALES, default=1.0, ordered=True),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tunecast.methods.peft_method import PeftMethod
+from tunecast.methods.rates import adapter_rate, around
 from tunecast.records import ModelFacts, Pipeline
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class LayerNormTuning(PeftMethod):
         from ConfigSpace import Constant, Float
 
         return (
-            Float("learning_rate", (1e-4, 1e-2), default=1e-3, log=True),
+            Float("learning_rate", around(4 * adapter_rate(model)), log=True),
             Constant("weight_decay", 0.0),
         )
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tunecast.methods.peft_method import PeftMethod
+from tunecast.methods.rates import adapter_rate, around
 from tunecast.methods.targets import divisors, target_choice, target_modules, why_not_linear
 from tunecast.records import ModelFacts, Pipeline
 
@@ -82,7 +83,7 @@ class BOFT(PeftMethod):
 
         sizes = divisors(model, BOFT_BLOCKS)
         return (
-            Float("learning_rate", (3e-5, 3e-3), default=3e-4, log=True),
+            Float("learning_rate", around(2 * adapter_rate(model)), log=True),
             Categorical("boft_block_size", sizes, default=sizes[0], ordered=True),
             target_choice("attention"),
         )

@@ -154,8 +154,8 @@ class PrefixTuning(VirtualTokens):
 
     name: ClassVar[str] = "prefix_tuning"
     weight: ClassVar[float] = 0.15
-    learning_rates: ClassVar[tuple[float, float]] = (1e-3, 5e-2)
-    usual_rate: ClassVar[float] = 5e-3
+    learning_rates: ClassVar[tuple[float, float]] = (3e-3, 3e-1)
+    usual_rate: ClassVar[float] = 2e-2
 
     def applies(self, model: ModelFacts) -> str | None:
         """Where there are keys and values."""

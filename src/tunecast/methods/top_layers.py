@@ -32,7 +32,7 @@ class TopLayers(WeightsMethod):
 
         counts = [2**power for power in range(decoder_layers(model).bit_length())]
         return (
-            Float("learning_rate", around(adapter_rate(model) / 10), log=True),
+            Float("learning_rate", around(adapter_rate(model) / 5), log=True),
             Categorical("trained_layers", counts, default=counts[len(counts) // 2], ordered=True),
         )
 

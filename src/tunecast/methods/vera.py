@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tunecast.methods.peft_method import PeftMethod
+from tunecast.methods.rates import adapter_rate, around
 from tunecast.methods.targets import target_choice, target_modules
 from tunecast.records import ModelFacts, Pipeline
 
@@ -29,7 +30,7 @@ class Vera(PeftMethod):
         from ConfigSpace import Categorical, Float
 
         return (
-            Float("learning_rate", (1e-3, 3e-2), default=5e-3, log=True),
+            Float("learning_rate", around(20 * adapter_rate(model)), log=True),
             Categorical("vera_r", (128, 256, 512, 1024), default=256, ordered=True),
             Categorical("d_initial", (0.01, 0.1), default=0.1, ordered=True),
             target_choice(),

@@ -19,6 +19,7 @@ from tunecast.session.settings import SessionSettings
 from tunecast.session.trials import Trial, Trials
 from tunecast.store import Store
 from tunecast.training.bench import TrialSpec
+from tunecast.training.checkpoint import sync
 from tunecast.training.runner import Scored
 
 __all__ = ["FINALISTS", "compare"]
@@ -87,7 +88,8 @@ def compare(
     for warning in warnings:
         progress.log(f"Note: {warning}")
     base = _Finalist("zero_shot", zero_shot, None, 0)
-    incumbent = _choose_incumbent(trials, judge, ask, progress) or base
+    untrained = zero_shot.validation or zero_shot.curve[0].validation
+    incumbent, validation = _choose_incumbent(trials, judge, ask, progress) or (base, untrained)
     contenders = [base]
     expert = trials[0]
     if settings.strategy != GIVEN and expert.run is not None and expert.best_point is not None:
@@ -101,8 +103,6 @@ def compare(
     progress.start("Saving the winner")
     _deliver(winner, prepared, folder, settings.seed, ask)
     progress.finish(str(folder.path / "best"))
-    best_point = incumbent.run.best_point
-    assert best_point is not None
     return SessionRecord(
         id=session,
         task=prepared.task,
@@ -117,7 +117,7 @@ def compare(
             Contender(c.name, c.run.id, c.run.pipeline, c.step, scored[c.name].score) for c in contenders
         ),
         winner=winner.name,
-        incumbent_loss=best_point.validation.loss,
+        incumbent_loss=validation.loss,
         samples=_samples(scored["zero_shot"], scored[winner.name]),
         warnings=(*prepared.warnings, *warnings),
         output_dir=str(folder.path),
@@ -126,9 +126,11 @@ def compare(
     )
 
 
-def _choose_incumbent(trials: Trials, judge: Judge, ask: Ask, progress: Progress) -> _Finalist | None:
-    """The best of the few leading checkpoints on all validation examples that the session uses, None where
-    nothing was trained.
+def _choose_incumbent(
+    trials: Trials, judge: Judge, ask: Ask, progress: Progress
+) -> tuple[_Finalist, Score] | None:
+    """The best of the few leading checkpoints on all validation examples that the session uses, with its
+    score there; None where nothing was trained.
 
     Points were scored on a small subset; more examples keep the luckiest from winning.
     """
@@ -142,16 +144,18 @@ def _choose_incumbent(trials: Trials, judge: Judge, ask: Ask, progress: Progress
     if not finalists:
         return None
     progress.start("Comparing the leading checkpoints", len(finalists), "checkpoints")
-    badness = []
+    scores: list[Score] = []
     for finalist in finalists:
         limit = METRIC_EXAMPLES if judge.metric else 0
         request = ScoreModel(
             finalist.spec, finalist.step, "validation", metric=judge.metric, generate_limit=limit
         )
-        badness.append(judge.badness(ask(request).score))
+        scores.append(ask(request).score)
         progress.advance()
     progress.finish()
-    return finalists[badness.index(min(badness))]
+    badness = [judge.badness(score) for score in scores]
+    best = badness.index(min(badness))
+    return finalists[best], scores[best]
 
 
 def _subset_loss(finalist: _Finalist) -> float:
@@ -215,9 +219,13 @@ def _deliver(winner: _Finalist, prepared: PreparedTask, folder: OutputFolder, se
         json.dumps(asdict(winner.run.pipeline), indent=2) + "\n", encoding="utf-8"
     )
     Origin(seed, prepared.task.dataset, prepared.dataset.fingerprint).write(temporary)
+    # Durable before session.json says that the session is complete: a lost best/ would not be made again.
+    for place in (*temporary.rglob("*"), temporary):
+        sync(place)
     final = folder.path / "best"
     shutil.rmtree(final, ignore_errors=True)
     temporary.rename(final)
+    sync(folder.path)
 
 
 def _base_location(prepared: PreparedTask) -> str:

@@ -104,7 +104,6 @@ def prepare_task(settings: SessionSettings, progress: Progress) -> PreparedTask:
         validation_examples=data.spread(dataset.validation, settings.seed),
         max_length=max_length,
         max_new_tokens=_new_tokens(encoded["train"], facts.context),
-        metric=settings.objective,
         deterministic=settings.deterministic,
         trust_remote_code=settings.trust_remote_code,
     )

@@ -62,7 +62,6 @@ class Bench:
         validation_examples: The validation examples as text, for generation.
         max_length: Longest sequence in tokens.
         max_new_tokens: Longest generated completion.
-        metric: Name of the task's metric, ``loss`` for none.
         deterministic: Whether the accelerator must compute bit-equal results.
         trust_remote_code: Whether code that comes with the model may run.
         adapter: Folder of a trained adapter to put on the base model, empty for none.
@@ -81,7 +80,6 @@ class Bench:
     validation_examples: tuple[Example, ...]
     max_length: int
     max_new_tokens: int
-    metric: str = "loss"
     deterministic: bool = False
     trust_remote_code: bool = False
     adapter: str = ""

@@ -20,7 +20,7 @@ from tunecast.records import Hyperparameters
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["CheckpointFolder", "Position"]
+__all__ = ["CheckpointFolder", "Position", "sync"]
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class CheckpointFolder:
         # The weights come first: a state without its weights would not be found, but would take up the disk.
         for path in (weights_path, state_path):
             _staged(path).replace(path)
-        _sync_folder(self.folder)
+        sync(self.folder)
         return weights_hash
 
     def write_choice(self, chosen: Hyperparameters) -> None:
@@ -245,9 +245,9 @@ def _as_os_error(error: Exception, path: Path) -> OSError:
     return OSError(number, os.strerror(number), str(path))
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make renames durable, where the system lets a folder be synced."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(place: Path) -> None:
+    """Make a file's content, or the names in a folder, durable."""
+    descriptor = os.open(place, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
