@@ -126,7 +126,7 @@ def test_measuring_needs_weights_and_a_time(seventy_billion: Path, tiny_llama: P
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"gpu": "RTX 4080"}, ConfigurationError, "did you mean RTX 4090"),
+        ({"gpu": "RTX 4080"}, ConfigurationError, "Did you mean RTX 4090"),
         ({"memory_gb": -1.0}, ConfigurationError, "--memory-gb must be a positive number"),
         ({"top": 0}, ConfigurationError, "--top must be at least 1"),
         ({"epochs": 0.0}, ConfigurationError, "--epochs must be a positive"),

@@ -250,7 +250,10 @@ def test_a_stream_that_fails_is_left_alone(force_terminal: bool) -> None:
 
 def run_child(code: str, **options: object) -> subprocess.Popen[bytes]:
     script = (
-        "import sys, time\nfrom tunecast.cli.progress import RichProgress\nfrom tunecast.progress import *\n"
+        "import signal, sys, time\nfrom tunecast.cli.progress import RichProgress\n"
+        "from tunecast.progress import *\n"
+        # Where the tests run in the background, a child would start with interrupts ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "trial = TrialStatus('lora', 1e-4, 0.5, (3.0, 2.0))\n"
         "status = SessionStatus(9.0, 1.0, '9s', 0.1, (trial,), 0, 'busy')\n"
     )

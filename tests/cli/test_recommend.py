@@ -88,5 +88,5 @@ def test_a_mistake_is_one_message_and_exit_code_2(asked: list[str]) -> None:
         timeout=120,
     )
     assert done.returncode == 2
-    assert "did you mean RTX 4090" in done.stderr
+    assert "Did you mean RTX 4090" in done.stderr
     assert "Traceback" not in done.stderr

@@ -18,8 +18,10 @@ def test_public_names() -> None:
         "encode",
         "encode_prompt",
         "encoding_warnings",
+        "fitting_length",
         "read",
         "reference",
+        "spread",
     ]
     for name in tunecast.data.__all__:
         assert getattr(tunecast.data, name).__doc__, name

@@ -124,7 +124,9 @@ def test_where_the_untouched_model_won_there_is_nothing_to_train(
     tiny_llama: Path, toy_data: Path, tmp_path: Path
 ) -> None:
     folder = session_folder(tmp_path / "out", tiny_llama, toy_data, Pipeline("zero-shot"))
-    with pytest.raises(ConfigurationError, match="the untouched model won"):
+    with pytest.raises(
+        ConfigurationError, match="the untouched model, which won its session: there is nothing to train"
+    ):
         export(folder, "trl")
 
 

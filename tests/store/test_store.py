@@ -310,6 +310,7 @@ def test_the_public_surface_is_what_is_promised() -> None:
         "RunSummary",
         "Store",
         "export_parquet",
+        "find_runs",
         "import_parquet",
         "import_runs",
         "open_for_reading",

@@ -14,7 +14,7 @@ from tunecast.errors import ConfigurationError
 from tunecast.methods import EXPERT
 from tunecast.methods.pipeline_file import read_pipeline
 from tunecast.models import resolve
-from tunecast.records import ZERO_SHOT, Pipeline, Scalar
+from tunecast.records import Pipeline, Scalar
 
 __all__ = ["Work", "optimizer_of", "prepare_work", "value_of"]
 
@@ -158,13 +158,7 @@ def _found(source: Path) -> tuple[Pipeline, dict[str, Any]]:
         settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))["configuration"]
     except (ValueError, KeyError):
         raise ConfigurationError(f"{file} is damaged.", "Give the JSON file of a pipeline.") from None
-    pipeline = read_pipeline(delivered)
-    if pipeline.method == ZERO_SHOT.method:
-        raise ConfigurationError(
-            f"{source}: the untouched model won; there is nothing to train.",
-            "Give the JSON file of a pipeline.",
-        )
-    return pipeline, settings
+    return read_pipeline(delivered), settings
 
 
 def _messages(example: data.Example) -> dict[str, Any]:
