@@ -37,6 +37,7 @@ WEIGHTS: Mapping[str, tuple[float, float]] = {
     # than more pretraining, both more than more parameters of the adapter.
     "ln_parameters": (-0.12, 0.04),
     "ln_pretraining_tokens": (-0.03, 0.02),
+    "short_pretraining": (0.1, 0.1),
     "ln_full_length_tokens": (-0.08, 0.04),
     "ln_unique_examples": (-0.05, 0.04),
     "ln_rank": (-0.005, 0.002),
@@ -53,12 +54,14 @@ WEIGHTS: Mapping[str, tuple[float, float]] = {
     # A learning rate off by a factor of three costs some per cent of the loss.
     "surplus": (0.0, 0.1),
     "surplus_squared": (0.03, 0.02),
-    "surplus_ln_steps": (0.0, 0.02),
+    # The more steps, the lower the rate that suits; lengths in the runs vary too little to say how much.
+    "surplus_ln_steps": (0.01, 0.005),
 }
 ZERO_SHOT_WEIGHTS: Mapping[str, tuple[float, float]] = {
     "intercept": (1.5, 1.0),
     "ln_parameters": (-0.1, 0.04),
     "ln_pretraining_tokens": (-0.05, 0.03),
+    "short_pretraining": (0.1, 0.1),
 }
 UNKNOWN_PRETRAINING = 1e12
 """Tokens of pretraining that are assumed where nobody says; current models see 10^12 and more."""
@@ -208,6 +211,8 @@ class _Scales:
 
 
 LEAST_SPREAD = 0.05
+SHORT_PRETRAINING = 1e9
+"""Tokens of pretraining below which a model has hardly learned the language."""
 MOST_DEVIATIONS = 4.0
 
 
@@ -245,7 +250,10 @@ def features(model: ModelFacts, plan: Plan, unique_examples: int) -> list[float]
 def zero_shot_features(model: ModelFacts) -> list[float]:
     """The row of an untouched model, in the order of :data:`ZERO_SHOT_WEIGHTS`."""
     tokens = model.pretraining_tokens or UNKNOWN_PRETRAINING
-    return [1.0, math.log(model.parameters / 1e7), math.log(tokens / 1e8)]
+    # At the start of pretraining losses fall far faster than the joint law of finetuning says of long ones;
+    # without a feature of its own that fall would be laid to the size of models.
+    short = max(0.0, math.log(SHORT_PRETRAINING / tokens))
+    return [1.0, math.log(model.parameters / 1e7), math.log(tokens / 1e8), short]
 
 
 def _plan_of(ending: Ending) -> Plan:
