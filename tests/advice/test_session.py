@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tunecast.advice.lengths import measure_lengths
 from tunecast.advice.session import question_of, situation_of
 from tunecast.api import resolve
 from tunecast.data import read
+from tunecast.data.token_lengths import measure_lengths
 from tunecast.progress import Silent
 from tunecast.session.prepare import prepare_task
 from tunecast.session.settings import SessionSettings

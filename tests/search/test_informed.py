@@ -10,7 +10,7 @@ from sample_runs import sample_model, sample_pipeline
 from search.known_runs import PIPELINES, context, task_runs
 from tunecast.methods.rates import adapter_rate
 from tunecast.records import Outcome, Pipeline
-from tunecast.search import INFORMED, Context, History, Remaining, TrialView, get_strategy
+from tunecast.search import RUN_BASED, Context, History, Remaining, TrialView, get_strategy
 from tunecast.search.fixed_best import best_rates
 from tunecast.search.known import WORST, best_known, known_tables
 from tunecast.search.likeness import nearest, pipeline_distance, stand_ins
@@ -139,7 +139,7 @@ def test_what_cannot_end_with_the_rest_of_the_budget_is_put_off() -> None:
     assert strategy(History(views), Remaining(0.1)) == 0
 
 
-@pytest.mark.parametrize("name", INFORMED)
+@pytest.mark.parametrize("name", RUN_BASED)
 def test_with_no_runs_to_learn_from_they_still_choose_open_trials(name: str) -> None:
     tried = order_of(name, context({}), PIPELINES)
     assert tried == ([] if name == "fixed-best" else PIPELINES)

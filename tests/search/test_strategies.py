@@ -10,7 +10,7 @@ from search.known_runs import PIPELINES, context, task_runs
 from trial_tables import Trial, history
 from tunecast.errors import ConfigurationError
 from tunecast.records import Outcome
-from tunecast.search import INFORMED, KNOWING, STRATEGIES, Remaining, check_strategy, get_strategy
+from tunecast.search import RUN_BASED, STRATEGIES, SURROGATE_BASED, Remaining, check_strategy, get_strategy
 
 strategies = pytest.mark.parametrize("name", STRATEGIES)
 KNOWN = context({name: task_runs(name, [2.0, 1.0, 3.0, None], PIPELINES) for name in "ab"})
@@ -33,7 +33,7 @@ def random_trials(draw: random.Random, count: int = 9) -> list[Trial]:
 @strategies
 def test_pure_and_only_ever_advances_open_trials(name: str) -> None:
     draw = random.Random(0)
-    for _ in range(100 if name in KNOWING else 300):
+    for _ in range(100 if name in SURROGATE_BASED else 300):
         seen = history(random_trials(draw))
         remaining = Remaining(draw.random(), draw.choice((None, 10.0)), draw.choice((None, 0, 3)))
         chosen = get_strategy(name, KNOWN)(seen, remaining)
@@ -56,7 +56,7 @@ def test_unknown_strategy_suggests_the_nearest() -> None:
         get_strategy("ashaa")
 
 
-@pytest.mark.parametrize("name", [*INFORMED, *KNOWING])
+@pytest.mark.parametrize("name", [*RUN_BASED, *SURROGATE_BASED])
 def test_what_rests_on_other_tasks_says_so_where_there_are_none(name: str) -> None:
     check_strategy(name)
     with pytest.raises(ConfigurationError, match="recorded runs of other tasks"):

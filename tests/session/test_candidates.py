@@ -7,7 +7,7 @@ import pytest
 from tunecast.errors import ConfigurationError
 from tunecast.methods.space import EXPERT
 from tunecast.records import Pipeline
-from tunecast.search import KNOWING, Context
+from tunecast.search import SURROGATE_BASED, Context
 from tunecast.session.candidates import candidate_pipelines, long_enough, worthwhile
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.settings import SessionSettings
@@ -72,7 +72,7 @@ def test_all_candidates_stay_where_hardly_any_suits() -> None:
     assert long_enough(pipelines, full_length_tokens=100, mean_tokens=50.0) == pipelines
 
 
-@pytest.mark.parametrize("strategy", sorted(KNOWING))
+@pytest.mark.parametrize("strategy", sorted(SURROGATE_BASED))
 def test_a_strategy_that_knows_other_tasks_keeps_the_best_of_a_larger_draw(
     strategy: str, settings: SessionSettings, prepared: PreparedTask
 ) -> None:

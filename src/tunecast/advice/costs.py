@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
-from tunecast.advice.lengths import TokenLengths
+from tunecast.data.token_lengths import TokenLengths
 from tunecast.models.closed_form import (
     Form,
     Placed,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tunecast import data
-from tunecast.advice.lengths import TokenLengths
 from tunecast.advice.situation import Question, Situation
 from tunecast.advice.view import TaskView
+from tunecast.data.token_lengths import TokenLengths
 from tunecast.models.here import Target, processor_target, target_of
 from tunecast.session.budget import Budget
 from tunecast.session.opening import SHARE_OF_BUDGET

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tunecast import data
-from tunecast.advice.lengths import TokenLengths, measure_lengths
 from tunecast.advice.view import TaskView
+from tunecast.data.token_lengths import TokenLengths, measure_lengths
 from tunecast.errors import ConfigurationError
 from tunecast.methods import Restrictions
 from tunecast.models import ResolvedModel, describe, load_config, resolve

@@ -221,9 +221,7 @@ def _harmless(method: Callable[..., None]) -> Callable[..., None]:
             return
         try:
             method(self, *args, **keywords)
-        except (
-            Exception
-        ):  # A closed pipe, an unknown encoding, a terminal of one column: none is worth a run.
+        except Exception:  # a closed pipe, an unknown encoding, a narrow terminal: none is worth a run
             self._broken = True
             self._abandon()
 

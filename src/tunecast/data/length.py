@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,7 +11,10 @@ from tunecast.data.encode import encode
 from tunecast.data.examples import Dataset, Example
 from tunecast.records import Architecture
 
-__all__ = ["fitting_length", "spread"]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["fitting_length", "length_for", "spread"]
 
 LONGEST_BY_DEFAULT = 1024
 SAMPLE = 1000
@@ -33,14 +36,28 @@ def fitting_length(
     Raises:
         DataError: More than half of the prompts are too long.
     """
-    limit = min(context or LONGEST_BY_DEFAULT, LONGEST_BY_DEFAULT)
+    limit = _limit(context)
     sample = spread(dataset.train, 0)[:SAMPLE]
     lengths = [
         max(len(example.input_ids), len(example.labels))
         for example in encode(sample, tokenizer, max_length=limit, architecture=architecture)
     ]
+    return length_for(lengths, context)
+
+
+def length_for(lengths: Sequence[int] | NDArray[Any], context: int | None) -> int:
+    """The rule of :func:`fitting_length` for lengths that were counted already.
+
+    Args:
+        lengths: Tokens of each example, shape (examples,).
+        context: As there.
+    """
     needed = int(np.quantile(lengths, 0.99))
-    return min(limit, 64 * -(-needed // 64))
+    return min(_limit(context), 64 * -(-needed // 64))
+
+
+def _limit(context: int | None) -> int:
+    return min(context or LONGEST_BY_DEFAULT, LONGEST_BY_DEFAULT)
 
 
 def spread(examples: Sequence[Example], seed: int) -> tuple[Example, ...]:

@@ -168,7 +168,7 @@ def _messages(example: data.Example) -> dict[str, Any]:
 
 
 def _max_length(dataset: data.Dataset, folder: Path | None) -> int:
-    from tunecast.advice.lengths import measure_lengths
+    from tunecast.data.token_lengths import measure_lengths
     from tunecast.models.outline import outline, read_config
 
     facts = outline(read_config(folder), "model") if folder else None

@@ -17,7 +17,7 @@ from tunecast.replay.cases import Candidate, Case
 from tunecast.replay.folds import Fold, context_of, families
 from tunecast.replay.machine import Replayed, replay
 from tunecast.replay.rivals import RIVALS, Rival, get_rival
-from tunecast.search import INFORMED, ONLY_TRIALS, Context, Strategy, fixed, get_strategy
+from tunecast.search import ONLY_TRIALS, RUN_BASED, Context, Strategy, fixed, get_strategy
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -108,7 +108,7 @@ class Comparison:
 
 def default_strategies() -> tuple[str, ...]:
     """What is compared unless something else is asked for."""
-    return ("random", "asha", *INFORMED)
+    return ("random", "asha", *RUN_BASED)
 
 
 def compare_strategies(
@@ -241,7 +241,7 @@ def _check(name: str, cases: Sequence[Case]) -> None:
                 f"--strategies: {name} has no recorded run of its pipeline for {lacking[0]}.",
                 "Leave it out, or use fixed-best.",
             )
-    elif name not in INFORMED:
+    elif name not in RUN_BASED:
         if name in ONLY_TRIALS:
             raise ConfigurationError(f"--strategies: {name} cannot be replayed.", "Use fixed-best.")
         get_strategy(name)

@@ -16,10 +16,10 @@ from tunecast.search.simple import asha, fixed, random_search
 
 __all__ = [
     "GIVEN",
-    "INFORMED",
-    "KNOWING",
     "ONLY_TRIALS",
+    "RUN_BASED",
     "STRATEGIES",
+    "SURROGATE_BASED",
     "Context",
     "History",
     "Remaining",
@@ -53,15 +53,15 @@ STRATEGIES: dict[str, Factory] = {
     "fixed-best": lambda context: fixed_best(_needed("fixed-best", context)),
     "nearest-task": lambda context: nearest_task(_needed("nearest-task", context)),
     "portfolio": lambda context: portfolio(_needed("portfolio", context)),
-    "transfer": lambda context: _foreseeing("transfer", context),
-    "quick-tune": lambda context: _foreseeing("quick-tune", context),
+    "transfer": lambda context: _surrogate_based("transfer", context),
+    "quick-tune": lambda context: _surrogate_based("quick-tune", context),
 }
 """Strategies by the name on the command line. ``fixed-3e-4`` expects the expert at 3e-4 second."""
 
-INFORMED = ("fixed-best", "nearest-task", "portfolio")
+RUN_BASED = ("fixed-best", "nearest-task", "portfolio")
 """Strategies that look recorded runs of other tasks up."""
 
-KNOWING = ("transfer", "quick-tune")
+SURROGATE_BASED = ("transfer", "quick-tune")
 """Strategies that rest on surrogates of other tasks' runs; their candidates are ranked beforehand."""
 
 ONLY_TRIALS = {"fixed-expert": 1, "fixed-3e-4": 2, GIVEN: 1}
@@ -86,7 +86,7 @@ def check_strategy(name: str) -> None:
         raise ConfigurationError(
             f"--strategy: there is no strategy {name!r}.", f"{guess}Known ones: {', '.join(STRATEGIES)}."
         )
-    if name in KNOWING:
+    if name in SURROGATE_BASED:
         from tunecast.surrogates import load_prior
 
         load_prior()
@@ -97,7 +97,7 @@ def get_strategy(name: str, context: Context | None = None) -> Strategy:
 
     Args:
         name: Its name on the command line.
-        context: The task at hand; those of :data:`INFORMED` and :data:`KNOWING` cannot do without.
+        context: The task at hand; those of :data:`RUN_BASED` and :data:`SURROGATE_BASED` cannot do without.
 
     Raises:
         ConfigurationError: There is none of that name, or it lacks what it has to know.
@@ -110,7 +110,7 @@ def get_strategy(name: str, context: Context | None = None) -> Strategy:
 def _needed(name: str, context: Context | None) -> Context:
     """The context of a strategy that knows other tasks."""
     if context is None:
-        others = ", ".join(other for other in STRATEGIES if other not in {*INFORMED, *KNOWING})
+        others = ", ".join(other for other in STRATEGIES if other not in {*RUN_BASED, *SURROGATE_BASED})
         raise ConfigurationError(
             f"--strategy: {name} rests on recorded runs of other tasks, and there are none here.",
             f"Use one of: {others}.",
@@ -118,8 +118,8 @@ def _needed(name: str, context: Context | None) -> Context:
     return context
 
 
-def _foreseeing(name: str, context: Context | None) -> Strategy:
-    """A strategy of :data:`KNOWING`; surrogates are imported for these alone."""
+def _surrogate_based(name: str, context: Context | None) -> Strategy:
+    """A strategy of :data:`SURROGATE_BASED`; surrogates are imported for these alone."""
     from tunecast.search.transfer import transfer
 
     return transfer(_needed(name, context), refits=name == "quick-tune")

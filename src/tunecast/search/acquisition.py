@@ -8,6 +8,7 @@ all but impossible its expectation is no number in floating point, but its logar
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -50,7 +51,31 @@ class Acquisition(Protocol):
 
 
 @dataclass(frozen=True)
-class ExpectedImprovement:
+class _Improvement(ABC):
+    """Logarithm of a gain over a power of the seconds."""
+
+    cost_exponent: float
+    margin: float
+
+    def __call__(
+        self,
+        mean: NDArray[np.float64],
+        deviation: NDArray[np.float64],
+        incumbent: float,
+        seconds: NDArray[np.float64],
+    ) -> NDArray[np.float64]:
+        """See :class:`Acquisition`."""
+        return self._log_gain(mean, deviation, incumbent - self.margin) - self.cost_exponent * np.log(seconds)
+
+    @abstractmethod
+    def _log_gain(
+        self, mean: NDArray[np.float64], deviation: NDArray[np.float64], threshold: float
+    ) -> NDArray[np.float64]:
+        """Logarithm of what is gained below a threshold, whatever it takes."""
+
+
+@dataclass(frozen=True)
+class ExpectedImprovement(_Improvement):
     """Logarithm of the expected improvement at full length over a power of the seconds.
 
     Args:
@@ -61,20 +86,14 @@ class ExpectedImprovement:
     cost_exponent: float = 1.0
     margin: float = 0.0
 
-    def __call__(
-        self,
-        mean: NDArray[np.float64],
-        deviation: NDArray[np.float64],
-        incumbent: float,
-        seconds: NDArray[np.float64],
+    def _log_gain(
+        self, mean: NDArray[np.float64], deviation: NDArray[np.float64], threshold: float
     ) -> NDArray[np.float64]:
-        """See :class:`Acquisition`."""
-        gain = log_expected_improvement(mean, deviation, incumbent - self.margin)
-        return gain - self.cost_exponent * np.log(seconds)
+        return log_expected_improvement(mean, deviation, threshold)
 
 
 @dataclass(frozen=True)
-class ProbabilityOfImprovement:
+class ProbabilityOfImprovement(_Improvement):
     """Logarithm of the probability of an improvement over a power of the seconds.
 
     Args:
@@ -85,16 +104,10 @@ class ProbabilityOfImprovement:
     cost_exponent: float = 0.5
     margin: float = 0.01
 
-    def __call__(
-        self,
-        mean: NDArray[np.float64],
-        deviation: NDArray[np.float64],
-        incumbent: float,
-        seconds: NDArray[np.float64],
+    def _log_gain(
+        self, mean: NDArray[np.float64], deviation: NDArray[np.float64], threshold: float
     ) -> NDArray[np.float64]:
-        """See :class:`Acquisition`."""
-        gain = log_probability_of_improvement(mean, deviation, incumbent - self.margin)
-        return gain - self.cost_exponent * np.log(seconds)
+        return log_probability_of_improvement(mean, deviation, threshold)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from tunecast.errors import ConfigurationError
 from tunecast.methods import pipeline_space, sample_pipelines
 from tunecast.methods.space import expert_pipeline
 from tunecast.records import ModelFacts, Pipeline
-from tunecast.search import KNOWING, Context
+from tunecast.search import SURROGATE_BASED, Context
 from tunecast.session.settings import SessionSettings
 
 __all__ = ["candidate_pipelines", "long_enough", "worthwhile"]
@@ -34,7 +34,7 @@ def candidate_pipelines(settings: SessionSettings, model: ModelFacts) -> list[Pi
     if settings.strategy == "fixed-3e-4":
         first.append(_at_3e4(settings, expert))
     space = pipeline_space(model, settings.restrictions, seed=settings.seed)
-    count = DRAWN_FOR_RANKING if settings.strategy in KNOWING else CANDIDATES
+    count = DRAWN_FOR_RANKING if settings.strategy in SURROGATE_BASED else CANDIDATES
     return first + [pipeline for pipeline in sample_pipelines(space, count) if pipeline not in first]
 
 
@@ -49,7 +49,7 @@ def worthwhile(strategy: str, context: Context, pipelines: Sequence[Pipeline]) -
     Raises:
         StoreError: The strategy needs a prior, and there is none.
     """
-    if strategy not in KNOWING:
+    if strategy not in SURROGATE_BASED:
         return list(pipelines)
     from tunecast.search.ranking import ranked
 

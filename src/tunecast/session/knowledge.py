@@ -5,7 +5,7 @@ from __future__ import annotations
 from tunecast.errors import ConfigurationError
 from tunecast.progress import Progress
 from tunecast.records import Run
-from tunecast.search import INFORMED
+from tunecast.search import RUN_BASED
 from tunecast.search.known import known_tables
 from tunecast.store import Store, open_for_reading, shipped
 
@@ -28,7 +28,7 @@ def runs_known(strategy: str, store: Store, session: str, progress: Progress) ->
         ConfigurationError: The strategy rests on recorded runs, and there are too few.
         StoreError: The store cannot be read.
     """
-    if strategy not in INFORMED:
+    if strategy not in RUN_BASED:
         return ()
     progress.start("Reading recorded runs, outside the budget")
     runs = {run.id: run for run in store.runs() if run.session != session}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tunecast import data
-from tunecast.advice.lengths import measure_lengths
+from tunecast.data.token_lengths import measure_lengths
 from tunecast.errors import DataError
 from tunecast.models import load_tokenizer
 

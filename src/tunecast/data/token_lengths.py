@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from tunecast.data import Dataset, Example
-from tunecast.data.examples import prompt_text, trained_text
+from tunecast.data.examples import Dataset, Example, prompt_text, trained_text
+from tunecast.data.length import length_for
 from tunecast.errors import DataError
 
 __all__ = ["TokenLengths", "measure_lengths"]
@@ -19,7 +19,6 @@ __all__ = ["TokenLengths", "measure_lengths"]
 SAMPLE = 1000
 BYTES_PER_TOKEN = 4
 """Where there is no tokenizer: what English text takes under current vocabularies."""
-LONGEST_BY_DEFAULT = 1024
 TURN_TOKENS = 4
 """Tokens of a role's header and end, where no chat template says."""
 Counter = Callable[[Sequence[str]], list[int]]
@@ -80,8 +79,7 @@ def measure_lengths(
     count = counter or _by_bytes
     labels = np.array(count([trained_text(example) for example in sample])) + 1  # the end of the turn
     whole = np.array(count([prompt_text(example) for example in sample])) + labels + frame
-    limit = min(context or LONGEST_BY_DEFAULT, LONGEST_BY_DEFAULT)
-    chosen = max_length or min(limit, 64 * -(-int(np.quantile(whole, 0.99)) // 64))
+    chosen = max_length or length_for(whole, context)
     without_room = float(np.mean(whole - labels >= chosen))
     if without_room > 0.5:
         raise DataError(
