@@ -20,7 +20,7 @@ SHOWN = 3
 
 
 def question_of(settings: SessionSettings) -> Question:
-    """What a session's settings ask: one training is at most a quarter of its budget."""
+    """What a session's settings ask: the longest training is at most half of its budget."""
     return Question(
         settings.model,
         settings.data,

@@ -14,7 +14,7 @@ from tunecast.records import ZERO_SHOT, DataForecast, Outcome, Pipeline, Run, Ru
 from tunecast.search import GIVEN, ONLY_TRIALS, Context, Strategy, first_name, get_strategy, leader
 from tunecast.session.allowance import Allowance
 from tunecast.session.budget import Budget, Used
-from tunecast.session.candidates import long_enough, worthwhile
+from tunecast.session.candidates import long_enough, within_context, worthwhile
 from tunecast.session.compare import FINALISTS, compare
 from tunecast.session.executor import Crash, LocalExecutor
 from tunecast.session.final import choose_final
@@ -246,8 +246,10 @@ class Session:
         """
         pinned = ONLY_TRIALS.get(self._settings.strategy, 1)
         bench = self._prepared.bench
+        examples = (*bench.train, *bench.validation, *bench.test)
+        longest = max(example.tokens for example in examples)
         suiting = long_enough(
-            self._candidates[pinned:],
+            within_context(self._candidates[pinned:], context=bench.facts.context, longest=longest),
             full_length_tokens=self._full_length,
             mean_tokens=bench.train_tokens / len(bench.train),
         )
