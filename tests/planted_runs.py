@@ -70,7 +70,7 @@ def _point(share: float, end: float, pipeline: Pipeline, seconds: float, noise: 
         tokens_seen=tokens,
         step=round(64 * share),
         learning_rate=pipeline.number("learning_rate"),
-        training=Seconds(tokens * seconds * 1e-3 / 2, 1.0),
+        training=Seconds(tokens * seconds * 1e-3 / 2, tokens * seconds * 1e-3),
     )
 
 

@@ -13,9 +13,10 @@ from planted_runs import planted_dataset, planted_model, planted_runs
 from sessions import call_main
 from tunecast.errors import StoreError
 from tunecast.methods.rates import adapter_rate
-from tunecast.records import Pipeline
+from tunecast.records import Pipeline, Run, Seconds
 from tunecast.store import Store
 from tunecast.surrogates import Setting, Subject, read_prior
+from tunecast.surrogates.cost import fit_cost
 from tunecast.surrogates.train import train
 
 
@@ -110,3 +111,23 @@ def test_mistakes_are_one_message(
     )
     assert code == 2
     assert message in err
+
+
+def test_seconds_of_a_busy_processor_are_those_that_it_computed() -> None:
+    def starved(run: Run, factor: float) -> Run:
+        points = [
+            replace(point, training=Seconds(point.training.wall * factor, point.training.cpu))
+            for point in run.curve
+        ]
+        return replace(run, curve=tuple(points))
+
+    runs = planted_runs(runs=40)
+    factors = np.random.default_rng(0).uniform(1, 9, len(runs))
+    quiet = fit_cost(runs)
+    busy = fit_cost([starved(run, factor) for run, factor in zip(runs, factors, strict=True)])
+    assert quiet is not None
+    assert busy is not None
+    assert busy.deviation == quiet.deviation
+    alone = fit_cost([replace(starved(run, 2.0), exclusive=True) for run in runs])
+    assert alone is not None
+    assert alone.weights[0] == pytest.approx(quiet.weights[0] + math.log(2.0))

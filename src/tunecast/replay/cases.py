@@ -6,7 +6,7 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 
@@ -135,6 +135,11 @@ class Case:
         """The base model's test loss."""
         return self.zero_shot.test.loss if self.zero_shot.test else math.nan
 
+    @property
+    def evaluation_seconds(self) -> float:
+        """What scoring the base model takes, as a session measures it before its first trial."""
+        return self.zero_shot.curve[0].evaluation.wall
+
     @cached_property
     def scale(self) -> float:
         """Nats between the base model and the best candidate on the test split: 1 of normalised regret."""
@@ -157,7 +162,7 @@ def cases_of(
     Returns:
         The cases by task, model and full length; and why others are none, one sentence each.
     """
-    many = list(runs)
+    many = list(runs) if clock is Clock.WALL else [_by_cpu(run) for run in runs]
     zero_shots = {
         _task_key(run): run
         for run in many
@@ -182,7 +187,7 @@ def cases_of(
         elif zero_shot is None:
             reasons.append(f"{where}: the base model's own test loss is not recorded.")
         else:
-            case = _case(list(group.values()), zero_shot, clock)
+            case = _case(list(group.values()), zero_shot)
             if case is None or not case.scale > 0:
                 reasons.append(f"{where}: no recorded pipeline is better than the base model.")
             else:
@@ -201,20 +206,20 @@ def _is_usable(run: Run) -> bool:
     return run.outcome.is_failure or (bool(run.curve) and run.test is not None)
 
 
-def _case(runs: Sequence[Run], zero_shot: Run, clock: Clock) -> Case | None:
+def _case(runs: Sequence[Run], zero_shot: Run) -> Case | None:
     completed = [run for run in runs if run.outcome is Outcome.COMPLETED]
     if not completed:
         return None
-    paces = _Paces(completed, clock)
+    paces = _Paces(completed)
     limit = explosion_nats(zero_shot.curve[0].validation.loss, zero_shot.model.vocabulary)
-    candidates = tuple(Candidate(run, _legs(run, clock, paces, limit)) for run in runs)
+    candidates = tuple(Candidate(run, _legs(run, paces, limit)) for run in runs)
     expert = next((c for c in candidates if c.is_like(EXPERT) and math.isfinite(c.validation_loss)), None)
     if expert is not None:
-        seconds, per_token = expert.seconds, _rate(expert.run, clock)
+        seconds, per_token = expert.seconds, _rate(expert.run)
     else:
         # Without the expert's recording the median candidate is the unit.
         seconds = statistics.median(c.seconds for c in candidates if math.isfinite(c.validation_loss))
-        per_token = statistics.median(_rate(run, clock) for run in completed)
+        per_token = statistics.median(_rate(run) for run in completed)
     first = runs[0]
     return Case(
         first.dataset,
@@ -228,22 +233,28 @@ def _case(runs: Sequence[Run], zero_shot: Run, clock: Clock) -> Case | None:
     )
 
 
-def _seconds(seconds: Seconds, clock: Clock) -> float:
-    return seconds.wall if clock is Clock.WALL else seconds.cpu
+def _by_cpu(run: Run) -> Run:
+    """The run with processor seconds in the place of wall seconds, for strategies look at those of points."""
+    points = tuple(replace(p, training=_busy(p.training), evaluation=_busy(p.evaluation)) for p in run.curve)
+    return replace(run, curve=points)
 
 
-def _rate(run: Run, clock: Clock) -> float:
+def _busy(seconds: Seconds) -> Seconds:
+    return replace(seconds, wall=seconds.cpu)
+
+
+def _rate(run: Run) -> float:
     """Training seconds per token of a run."""
-    return sum(_seconds(point.training, clock) for point in run.curve) / max(1, run.curve[-1].tokens_seen)
+    return sum(point.training.wall for point in run.curve) / max(1, run.curve[-1].tokens_seen)
 
 
 class _Paces:
     """What a step takes whose seconds nobody recorded, since the trial failed in it."""
 
-    def __init__(self, completed: Sequence[Run], clock: Clock) -> None:
+    def __init__(self, completed: Sequence[Run]) -> None:
         rates: dict[str, list[float]] = defaultdict(list)
         for run in completed:
-            rates[run.pipeline.method].append(_rate(run, clock))
+            rates[run.pipeline.method].append(_rate(run))
         self._by_method = {method: statistics.median(own) for method, own in rates.items()}
         self._any = statistics.median(rate for own in rates.values() for rate in own)
         starts: dict[float, list[float]] = defaultdict(list)
@@ -261,7 +272,7 @@ class _Paces:
         return self._starts.get(pipeline.number(BATCH_SIZE), self._any_start)
 
 
-def _legs(run: Run, clock: Clock, paces: _Paces, limit: float) -> tuple[Leg, ...]:
+def _legs(run: Run, paces: _Paces, limit: float) -> tuple[Leg, ...]:
     """The recorded steps, and for a trial that failed between two points the step in which it did.
 
     Of that step nothing is recorded. It is charged whole, up to the next place of the fidelity grid, at the
@@ -270,7 +281,7 @@ def _legs(run: Run, clock: Clock, paces: _Paces, limit: float) -> tuple[Leg, ...
     legs = []
     tokens = 0
     for point in run.curve:
-        training, other = _seconds(point.training, clock), _seconds(point.evaluation, clock)
+        training, other = point.training.wall, point.evaluation.wall
         legs.append(Leg(point.share, point.tokens_seen - tokens, training, other, point))
         tokens = point.tokens_seen
     last = run.curve[-1] if run.curve else None

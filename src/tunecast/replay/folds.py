@@ -75,6 +75,7 @@ def context_of(case: Case, runs: Sequence[Run], fold: Fold, family_of: dict[str,
         full_length_tokens=case.full_length_tokens,
         unique_examples=first.unique_examples,
         zero_shot_loss=case.zero_shot.curve[0].validation.loss,
+        evaluation_seconds=case.evaluation_seconds,
         machine=first.machine,
         runs=runs_known,
     )

@@ -143,7 +143,7 @@ class _Replay:
 
     def __post_init__(self) -> None:
         self.trials = [_Trial(candidate) for candidate in self.candidates]
-        self.pace = Pace(self.case.seconds_per_token)
+        self.pace = Pace(self.case.seconds_per_token, self.case.evaluation_seconds)
         self.rates: dict[str, tuple[float, float]] = {}
         self.best_test = min(candidate.test_loss for candidate in self.candidates)
         self.best_validation = _zero_shot_validation(self.case)

@@ -19,6 +19,7 @@ class Context:
         full_length_tokens: Horizon of every trial.
         unique_examples: Training examples that trials draw from; None for all of the training split.
         zero_shot_loss: Nats per label token of the untouched model, None where nobody measured it.
+        evaluation_seconds: Of scoring the untouched model as every point is scored, None where nobody has.
         machine: What computes, None where it is not known.
         runs: Recorded runs of other tasks, failures included; in a replay, those of the training folds only.
         value_minutes: Minutes that 1% of the loss is worth; None never stops before the budget ends.
@@ -29,6 +30,7 @@ class Context:
     full_length_tokens: int
     unique_examples: int | None = None
     zero_shot_loss: float | None = None
+    evaluation_seconds: float | None = None
     machine: Machine | None = None
     runs: tuple[Run, ...] = ()
     value_minutes: float | None = None

@@ -40,6 +40,8 @@ JUDGED_SHARE = 0.1
 """Share of the schedule from which on a trial says whether the prior ordered it rightly."""
 WORTH_PROMOTING = math.log(0.002)
 """Logarithm of the relative improvement below which a budget in trials, once all have begun, ends."""
+COMMIT = 1.5
+"""Time for less than this many ends is time for one: a probe would take it from the trial under way."""
 LEAST_SECONDS = 1e-3
 NOTHING = Prediction(np.zeros(0), np.zeros(0), np.zeros(0), None, np.zeros(0))
 
@@ -91,6 +93,7 @@ class Seer:
         self._is_new = prior.novelty.is_new(context.dataset.meta_features)
         device = context.machine.device.partition(":")[0] if context.machine else None
         self._knows_seconds = prior.cost is not None and device in (None, prior.cost.device)
+        self._evaluation = context.evaluation_seconds or 0.0
         self._rows: dict[int, tuple[Pipeline, list[float]]] = {}
 
     def outlook(self, history: History) -> Outlook:
@@ -107,7 +110,7 @@ class Seer:
             if trials[index].outcome is Outcome.COMPLETED:
                 mean[index], variance[index] = self._relative(trials[index]), KNOWN_DEVIATION**2
         seconds = self._seconds_per_token(trials, before)
-        step, end = _seconds(trials, seconds, self.setting.full_length_tokens)
+        step, end = _seconds(trials, seconds, self.setting.full_length_tokens, self._evaluation)
         failure = np.where([bool(trial.curve) for trial in trials], 0.0, before.failure)
         trusted = self._trusted(trials, begun, before, after)
         return Outlook(mean, np.sqrt(variance), step, end, failure, trusted)
@@ -170,7 +173,7 @@ class Seer:
         """As measured where there are points, else as the prior has it, at this machine's speed."""
         tokens = float(self.setting.full_length_tokens)
         measured = np.array([_measured_seconds_per_token(trial) for trial in trials])
-        hinted = np.array([_hinted_seconds_per_token(trial, tokens) for trial in trials])
+        hinted = np.array([_hinted_seconds_per_token(trial, tokens, self._evaluation) for trial in trials])
         if not self._knows_seconds or before.log_seconds_per_token is None:
             usual = float(np.nanmedian(hinted)) if np.isfinite(hinted).any() else 1e-3
             guess = np.where(np.isfinite(hinted), hinted, usual)
@@ -245,7 +248,10 @@ def transfer(
 
 
 def _eligible(history: History, remaining: Remaining, outlook: Outlook) -> NDArray[np.int64]:
-    """Candidates that can be advanced; where some can still reach their end, only those."""
+    """Candidates that can be advanced; where some can still reach their end, only those.
+
+    As long as none has, and time is left for hardly more than one, the best one goes on.
+    """
     none_new = remaining.new_trials is not None and remaining.new_trials <= 0
     found = np.array(
         [
@@ -257,8 +263,15 @@ def _eligible(history: History, remaining: Remaining, outlook: Outlook) -> NDArr
     )
     if remaining.seconds is None or not len(found):
         return found
-    affordable = outlook.end_seconds[found] <= remaining.seconds
-    return found[affordable] if affordable.any() else found
+    affordable = found[outlook.end_seconds[found] <= remaining.seconds]
+    if not len(affordable):
+        return found
+    if any(trial.outcome is Outcome.COMPLETED for trial in history.trials):
+        return affordable
+    begun = affordable[[history.trials[index].is_started for index in affordable]]
+    pool = begun if len(begun) else affordable
+    best = pool[np.argmin(outlook.mean[pool])]
+    return np.array([best]) if remaining.seconds < COMMIT * outlook.end_seconds[best] else affordable
 
 
 def _incumbent(history: History, outlook: Outlook) -> float:
@@ -309,21 +322,29 @@ def _measured_seconds_per_token(trial: TrialView) -> float:
     return seconds / trial.curve[-1].tokens_seen if seconds > 0 else math.nan
 
 
-def _hinted_seconds_per_token(trial: TrialView, full_length_tokens: float) -> float:
-    """What the session expects of the next step per token; NaN where it says nothing."""
+def _hinted_seconds_per_token(trial: TrialView, full_length_tokens: float, evaluation: float) -> float:
+    """What the session expects of the next step's training per token; NaN where it says nothing."""
     if not trial.expected_seconds or trial.next_share is None:
         return math.nan
     done = trial.curve[-1].share if trial.curve else 0.0
     tokens = (trial.next_share - done) * full_length_tokens
-    return trial.expected_seconds / tokens if tokens > 0 else math.nan
+    training = trial.expected_seconds - evaluation
+    return training / tokens if tokens > 0 and training > 0 else math.nan
 
 
 def _seconds(
-    trials: Sequence[TrialView], per_token: NDArray[np.float64], full_length_tokens: int
+    trials: Sequence[TrialView], per_token: NDArray[np.float64], full_length_tokens: int, evaluation: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Seconds of every trial to its next point and to its end, evaluations included."""
+    """Seconds of every trial to its next point and to its end, evaluations included.
+
+    Args:
+        trials: The trials.
+        per_token: Seconds of training per token, shape (trials,).
+        full_length_tokens: Horizon of every trial.
+        evaluation: Seconds of an evaluation as long as none of a trial was measured.
+    """
     evaluations = [point.evaluation.wall for trial in trials for point in trial.curve]
-    evaluation = sum(evaluations) / len(evaluations) if evaluations else 0.0
+    evaluation = sum(evaluations) / len(evaluations) if evaluations else evaluation
     done = np.array([trial.curve[-1].share if trial.curve else 0.0 for trial in trials])
     following = np.array([1.0 if trial.next_share is None else trial.next_share for trial in trials])
     points = 1.0 + np.ceil(np.maximum(0.0, -np.log2(np.maximum(following, 1e-3))))

@@ -200,7 +200,7 @@ class Session:
     def _lay_out_trials(self, zero_shot: Run) -> None:
         start = zero_shot.curve[0].validation.loss
         limit = explosion_nats(start, self._prepared.bench.facts.vocabulary)
-        context = self._context(start)
+        context = self._context(start, zero_shot.curve[0].evaluation.wall)
         self._strategy: Strategy = get_strategy(self._settings.strategy, context)
         self._trials = self._laid_out(self._worth_trying(context), limit)
         self._trials[0].is_feasible = self._expert_fits
@@ -227,7 +227,7 @@ class Session:
         trials.restore()
         return trials
 
-    def _context(self, zero_shot_loss: float) -> Context:
+    def _context(self, zero_shot_loss: float, evaluation_seconds: float) -> Context:
         """What a strategy that knows other tasks is told of this one, and of them."""
         return Context(
             dataset=self._prepared.dataset,
@@ -235,6 +235,7 @@ class Session:
             full_length_tokens=self._full_length,
             unique_examples=self._unique_examples(),
             zero_shot_loss=zero_shot_loss,
+            evaluation_seconds=evaluation_seconds,
             machine=self._surroundings.machine,
             value_minutes=self._settings.value,
             runs=self._known,
