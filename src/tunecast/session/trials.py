@@ -155,13 +155,23 @@ class Trials:
         self._extra = extra
         self._prepared = prepared
         self._store = store
-        self._folder = folder
-        self._spec = TrialSpec(
-            "", ZERO_SHOT, seed, full_length_tokens, unique_examples, "", workers, explosion_nats
-        )
+        self._workers = workers
         plans: dict[tuple[float, float], TrialPlan] = {}
         self._all = [
-            Trial(self._spec_of(pipeline, full_length_tokens), prepared.bench, plans)
+            Trial(
+                TrialSpec(
+                    run := self._run_id(pipeline, seed, full_length_tokens, unique_examples),
+                    pipeline,
+                    seed,
+                    full_length_tokens,
+                    unique_examples,
+                    str(folder.trial(run)) if folder else "",
+                    workers,
+                    explosion_nats,
+                ),
+                prepared.bench,
+                plans,
+            )
             for pipeline in pipelines
         ]
 
@@ -170,15 +180,6 @@ class Trials:
 
     def __iter__(self) -> Iterator[Trial]:
         return iter(self._all)
-
-    def append(self, pipeline: Pipeline, full_length_tokens: int) -> int:
-        """Lay out one more trial, under another horizon.
-
-        Returns:
-            Its place.
-        """
-        self._all.append(Trial(self._spec_of(pipeline, full_length_tokens), self._prepared.bench))
-        return len(self._all) - 1
 
     @property
     def started(self) -> list[Trial]:
@@ -334,25 +335,21 @@ class Trials:
         resumable = {trial.step} if trial.run.outcome is Outcome.PAUSED else set()
         trial.checkpoints.keep_only(continue_from=resumable, weights_of=kept)
 
-    def _spec_of(self, pipeline: Pipeline, full_length_tokens: int) -> TrialSpec:
+    def _run_id(self, pipeline: Pipeline, seed: int, full_length_tokens: int, unique_examples: int) -> str:
         bench = self._prepared.bench
-        run = stable_hash(
+        return stable_hash(
             {
                 "session": self._session,
                 "data": self._prepared.dataset.fingerprint,
                 "model": bench.facts.weights_hash or bench.facts.name,
                 "method": pipeline.method,
                 "hyperparameters": dict(pipeline.hyperparameters),
-                "seed": self._spec.seed,
+                "seed": seed,
                 "full_length_tokens": full_length_tokens,
-                "unique_examples": self._spec.unique_examples,
+                "unique_examples": unique_examples,
                 "max_length": bench.max_length,
                 "dtype": bench.dtype,
             }
-        )
-        folder = str(self._folder.trial(run)) if self._folder else ""
-        return replace(
-            self._spec, run=run, pipeline=pipeline, full_length_tokens=full_length_tokens, folder=folder
         )
 
     def _new_run(self, trial: Trial, surroundings: Surroundings, trainable_parameters: int) -> Run:
