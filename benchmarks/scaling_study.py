@@ -12,112 +12,45 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import product
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from study_design import (
+    BODY,
+    COMPARED,
+    EQUAL,
+    FACTORS,
+    MEASURES,
+    METHODS,
+    MODEL,
+    PEFT,
+    PRETRAINING,
+    UNANNEALED,
+    Cell,
+    chosen_pipelines,
+    complete_curves,
+    curve_key,
+    read_cells,
+)
+from study_findings import (
+    REACH,
+    RIVALS,
+    Backtest,
+    Exponent,
+    Exponents,
+    backtests,
+    bootstrap,
+    crossings,
+    measure_exponents,
+)
 
-from tunecast.records import Outcome, Run
-from tunecast.scaling import LAWS, Crossing, Curve, Row, Table, build_table, crossover
-from tunecast.scaling.arrays import Floats
-from tunecast.scaling.fitting import QUICK, fit_theta
-from tunecast.scaling.forecasting import posteriors
-from tunecast.scaling.laws import JOINT
-from tunecast.scaling.newcomers import curve_at
-from tunecast.scaling.observations import observe
-from tunecast.scaling.sampling import sample
+from tunecast.records import Run
+from tunecast.scaling import Crossing
 from tunecast.store import Store
 
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
-METHODS = ("full", "lora", "prompt_tuning")
-AMOUNT = {"lora": "lora_r", "prompt_tuning": "num_virtual_tokens"}
-COMPARED = {"full": 0, "lora": 8, "prompt_tuning": 16}
-"""The one pipeline of each method that crossovers compare, named before any result was seen."""
-MEASURES = {"test": "final test loss", "stopped": "early-stopped validation loss"}
-REACH = 4.0
-"""Crossings are sought up to this factor beyond the measured sizes."""
 LIKELY = 0.95
-SLOT = "model_parameters"
-"""Tables here have one factor X. Whatever it is, it stands in this column: the package draws new curves by
-it."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One completed run: what was varied, and its two losses.
-
-    Args:
-        task: The dataset.
-        model: The base model.
-        method: The method.
-        amount: LoRA rank or prompt length, 0 for full.
-        planned: Unique examples that the run might draw from.
-        data_size: Those that it saw.
-        parameters: The model's parameters.
-        body: Those outside the embeddings.
-        pretraining: Pretraining tokens.
-        last: Whether no model of this size has seen more of them.
-        losses: The loss by measure.
-        noise: Half the 95% interval of the log test loss.
-    """
-
-    task: str
-    model: str
-    method: str
-    amount: int
-    planned: int
-    data_size: int
-    parameters: int
-    body: int
-    pretraining: int
-    last: bool
-    losses: Mapping[str, float]
-    noise: float = 0.0
-
-    @property
-    def pipeline(self) -> str:
-        """The method and its amount."""
-        return f"{self.method} {self.amount}" if self.amount else self.method
-
-
-@dataclass(frozen=True)
-class Factor:
-    """One X of a joint law.
-
-    Args:
-        name: For tables.
-        value: X of a cell.
-        group: What else of the model is held fixed.
-        chosen: Which cells count.
-        of_method: Whether X is the method's own amount, so that a family spans pipelines.
-    """
-
-    name: str
-    value: Callable[[Cell], float]
-    group: Callable[[Cell], str]
-    chosen: Callable[[Cell], bool] = lambda cell: True
-    of_method: bool = False
-
-    def family(self, cell: Cell) -> str:
-        """Cells of one task and method that differ in X and data size alone."""
-        return self.group(cell) if self.of_method else f"{cell.amount} {self.group(cell)}"
-
-
-def _rounded(tokens: int) -> str:
-    return f"{tokens:.1e}"
-
-
-MODEL = Factor("model, last checkpoints", lambda c: c.parameters, lambda c: "last", lambda c: c.last)
-BODY = replace(MODEL, name="model without embeddings", value=lambda c: c.body)
-EQUAL = Factor("model, equal pretraining", lambda c: c.parameters, lambda c: _rounded(c.pretraining))
-PRETRAINING = Factor("pretraining", lambda c: c.pretraining, lambda c: str(c.parameters))
-UNANNEALED = replace(PRETRAINING, name="pretraining, not annealed", chosen=lambda c: not c.last)
-PEFT = Factor("PEFT", lambda c: c.amount, lambda c: c.model, lambda c: c.amount > 0, of_method=True)
-FACTORS = (MODEL, BODY, EQUAL, PRETRAINING, UNANNEALED, PEFT)
-HELD_OUT = {"largest size": (True, False), "largest X": (False, True), "both": (True, True)}
-RIVALS = ("joint", "additive", "joint-rectified", "nearest")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -166,113 +99,10 @@ def study(runs: Sequence[Run]) -> str:
     return "\n\n".join(parts)
 
 
-# Reading
-
-
-def read_cells(runs: Iterable[Run]) -> list[Cell]:
-    """The completed and tested runs, one of each setting (the first)."""
-    done = [
-        r
-        for r in runs
-        if r.outcome is Outcome.COMPLETED and r.test is not None and r.pipeline.method in METHODS
-    ]
-    most: dict[int, int] = {}
-    for run in done:
-        size, tokens = run.model.parameters, run.model.pretraining_tokens or 0
-        most[size] = max(most.get(size, 0), tokens)
-    cells: dict[tuple[str, str, str, int], Cell] = {}
-    for run in done:
-        cell = _cell(run, most[run.model.parameters])
-        cells.setdefault((cell.task, cell.model, cell.pipeline, cell.planned), cell)
-    return list(cells.values())
-
-
-def _cell(run: Run, most_tokens: int) -> Cell:
-    method, tokens = run.pipeline.method, run.model.pretraining_tokens or 0
-    best = run.best_point
-    if run.test is None or best is None:
-        raise ValueError(f"run {run.id} has no test score or no curve")
-    known = run.test.loss_low is not None and run.test.loss_high is not None
-    return Cell(
-        run.task.dataset,
-        run.task.model,
-        method,
-        int(run.pipeline.number(AMOUNT[method])) if method in AMOUNT else 0,
-        run.unique_examples,
-        examples_seen(run),
-        run.model.parameters,
-        run.model.parameters - run.model.embedding_parameters,
-        tokens,
-        tokens == most_tokens,
-        {"test": run.test.loss, "stopped": best.validation.loss},
-        float(np.log((run.test.loss_high or 1) / (run.test.loss_low or 1)) / 2) if known else 0.0,
-    )
-
-
-def examples_seen(run: Run) -> int:
-    """Unique examples that a run trained on: all it had, unless its schedule ended within the first epoch.
-
-    Batches of an epoch share no example (``training/plan.py``); its one short batch may make this too large
-    by less than a batch.
-    """
-    return min(run.unique_examples, run.total_steps * int(run.pipeline.number("per_device_train_batch_size")))
-
-
-def complete_curves(cells: Sequence[Cell]) -> list[Cell]:
-    """Cells of the curves that have as many sizes as the fullest curve of their task."""
-    counts = Counter(_curve_key(cell) for cell in cells)
-    fullest = max(counts.values(), default=0)
-    return [cell for cell in cells if counts[_curve_key(cell)] == fullest >= 3]
-
-
-def _curve_key(cell: Cell) -> tuple[str, str, str]:
-    return cell.task, cell.model, cell.pipeline
-
-
-def keys_of(cells: Iterable[Cell], methods: Sequence[str] = METHODS) -> list[tuple[str, str]]:
-    """The (method, task) groups there are."""
-    tasks = sorted({cell.task for cell in cells})
-    return list(product(methods, tasks))
-
-
-def factor_table(cells: Sequence[Cell], factor: Factor, method: str, task: str, measure: str) -> Table | None:
-    """The complete families of one method and task as a table whose only factor is X, None without any.
-
-    A family is complete when it has every X that any task has for this factor, method and group, and at least
-    two.
-    """
-    wanted: dict[str, set[float]] = {}
-    families: dict[str, list[Cell]] = {}
-    for cell in cells:
-        if cell.method != method or not factor.chosen(cell):
-            continue
-        wanted.setdefault(factor.group(cell) if not factor.of_method else "", set()).add(factor.value(cell))
-        if cell.task == task:
-            families.setdefault(factor.family(cell), []).append(cell)
-    rows = []
-    for family, members in families.items():
-        expected = wanted[factor.group(members[0]) if not factor.of_method else ""]
-        if len(expected) >= 2 and {factor.value(cell) for cell in members} == expected:
-            labels = {"method": method, "pipeline": family}
-            rows += [
-                Row(cell.losses[measure], cell.data_size, labels, {SLOT: float(factor.value(cell))})
-                for cell in members
-            ]
-    return build_table(rows, ["pipeline"], f"{factor.name}, {method}, {task}") if rows else None
-
-
-def families_of(table: Table) -> list[list[Curve]]:
-    """The curves of a table by family, smallest X first."""
-    members: dict[str, list[Curve]] = {}
-    for curve in table.curves:
-        members.setdefault(curve.labels["pipeline"], []).append(curve)
-    return [sorted(curves, key=lambda curve: curve.factors[SLOT]) for curves in members.values()]
-
-
 def show_runs(runs: Sequence[Run], cells: Sequence[Cell], complete: Sequence[Cell]) -> str:
     """How much of the design is there."""
     outcomes = Counter(run.outcome.value for run in runs)
-    curves, whole = (len({_curve_key(cell) for cell in part}) for part in (cells, complete))
+    curves, whole = (len({curve_key(cell) for cell in part}) for part in (cells, complete))
     tasks = sorted({cell.task for cell in cells})
     models = sorted({(c.parameters, c.pretraining, c.model, c.body) for c in cells})
     rows = []
@@ -303,106 +133,6 @@ def _sizes(cells: Sequence[Cell], task: str) -> str:
             spans.setdefault(cell.planned, []).append(cell.data_size)
     shown = [(min(seen), max(seen)) for _, seen in sorted(spans.items())]
     return ", ".join(str(low) if low == high else f"{low}-{high}" for low, high in shown)
-
-
-# 1. Out of sample
-
-
-@dataclass(frozen=True)
-class Target:
-    """A measured point that no law saw: its family and X, its size and log loss."""
-
-    family: str
-    factor: float
-    data_size: float
-    log_loss: float
-
-
-@dataclass(frozen=True)
-class Backtest:
-    """Mean absolute errors of log loss, by law, of one group at one way of holding out."""
-
-    factor: str
-    held_out: str
-    method: str
-    task: str
-    points: int
-    errors: Mapping[str, float]
-
-
-def backtests(cells: Sequence[Cell], measure: str) -> list[Backtest]:
-    """Every factor, every way of holding out, every (method, task) group with families of three X or more."""
-    results = []
-    for factor, (method, task) in product((MODEL, PRETRAINING, PEFT), keys_of(cells)):
-        table = factor_table(cells, factor, method, task, measure)
-        curves = [c for members in families_of(table) if len(members) >= 3 for c in members] if table else []
-        for name, (hide_size, hide_factor) in HELD_OUT.items():
-            if curves:
-                visible, targets = hold_out(Table(tuple(curves)), hide_size, hide_factor)
-                errors = {law: score(law, visible, targets) for law in RIVALS}
-                results.append(Backtest(factor.name, name, method, task, len(targets), errors))
-    return results
-
-
-def hold_out(table: Table, hide_size: bool, hide_factor: bool) -> tuple[Table, list[Target]]:
-    """The table without each curve's largest size, each family's largest X, or both; and what to predict.
-
-    With both, only the corner is scored: the largest X at the largest size.
-    """
-    visible, targets = [], []
-    for curves in families_of(table):
-        for curve in curves:
-            hidden = hide_factor and curve is curves[-1]
-            smaller = curve.up_to(float(curve.data_sizes[curve.data_sizes < curve.data_sizes[-1]][-1]))
-            if not hidden:
-                visible.append(smaller if hide_size else curve)
-            if hidden or (hide_size and not hide_factor):
-                first = smaller.data_sizes.size if hide_size else 0
-                targets += [
-                    Target(curve.labels["pipeline"], curve.factors[SLOT], float(size), float(np.log(loss)))
-                    for size, loss in zip(curve.data_sizes[first:], curve.losses[first:], strict=True)
-                ]
-    return Table(tuple(visible), table.source), targets
-
-
-def score(law: str, visible: Table, targets: Sequence[Target]) -> float:
-    """Mean absolute error of log loss at the targets."""
-    ways = {"nearest": nearest, "joint-rectified": by_population}
-    predicted = ways[law](visible, targets) if law in ways else by_formula(law, visible, targets)
-    return float(np.mean(np.abs(predicted - np.array([target.log_loss for target in targets]))))
-
-
-def by_formula(law: str, visible: Table, targets: Sequence[Target]) -> Floats:
-    """A joint law fitted to each family as the paper does, evaluated at the targets."""
-    member = LAWS[law].members[0]
-    data = observe(visible, member.law, factor=SLOT)
-    theta = fit_theta(member, data)
-    unit = {curve.labels["pipeline"]: int(of) for curve, of in zip(visible.curves, data.unit, strict=True)}
-    log_size = np.log([[target.data_size] for target in targets]) - data.frame.log_size
-    log_factor = np.log([[target.factor] for target in targets]) - data.frame.log_factor
-    return member.law.log_loss(theta[[unit[target.family] for target in targets]], log_size, log_factor)[:, 0]
-
-
-def by_population(visible: Table, targets: Sequence[Target]) -> Floats:
-    """The pooled rectified law: a measured curve continues, an unseen X is drawn from the population."""
-    part = posteriors(visible, "joint-rectified", effort=QUICK)[0]
-    predicted = np.empty(len(targets))
-    for family, factor in {(target.family, target.factor) for target in targets}:
-        rows = [row for row, curve in enumerate(part.table.curves) if curve.labels["pipeline"] == family]
-        at = [i for i, target in enumerate(targets) if (target.family, target.factor) == (family, factor)]
-        draws = curve_at(part, rows, factor, np.array([targets[i].data_size for i in at]))
-        predicted[at] = np.median(draws, axis=0)
-    return predicted
-
-
-def nearest(visible: Table, targets: Sequence[Target]) -> Floats:
-    """No law: the loss at the largest X and size that were seen, up to the target's."""
-    predicted = []
-    for target in targets:
-        family = [c for c in visible.curves if c.labels["pipeline"] == target.family]
-        curve = max((c for c in family if c.factors[SLOT] <= target.factor), key=lambda c: c.factors[SLOT])
-        predicted.append(np.log(curve.losses[curve.data_sizes <= target.data_size][-1]))
-    return np.array(predicted)
 
 
 def show_backtests(scores: Sequence[Backtest]) -> str:
@@ -457,95 +187,6 @@ def verdict_on_laws(scores: Sequence[Backtest]) -> str:
     return "\n".join(f"- {sentence}" for sentence in sentences)
 
 
-def bootstrap(values: Floats, seed: int = 0, draws: int = 2000) -> tuple[float, float]:
-    """90% interval of a mean, values resampled."""
-    picked = np.random.default_rng(seed).integers(len(values), size=(draws, len(values)))
-    low, high = np.quantile(values[picked].mean(axis=1), [0.05, 0.95])
-    return float(low), float(high)
-
-
-# 2. Exponents
-
-
-@dataclass(frozen=True, eq=False)
-class Exponent:
-    """The effect of one X in one (method, task) group.
-
-    Args:
-        families: Families of curves it rests on.
-        draws: Posterior of the law's alpha, mean over families.
-        change: Mean relative change of the loss per doubling of X, without any law.
-        low: Lower end of its 90% interval.
-        high: Upper end.
-    """
-
-    families: int
-    draws: Floats
-    change: float
-    low: float
-    high: float
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """90% interval of alpha."""
-        low, high = np.quantile(self.draws, [0.05, 0.95])
-        return float(low), float(high)
-
-
-Exponents = Mapping[tuple[str, str, str], Exponent]
-"""By factor, method and task."""
-
-
-def measure_exponents(cells: Sequence[Cell], measure: str) -> Exponents:
-    """Every factor in every group that has a complete family."""
-    results: dict[tuple[str, str, str], Exponent] = {}
-    for factor, (method, task) in product(FACTORS, keys_of(cells)):
-        table = factor_table(cells, factor, method, task, measure)
-        if table is not None:
-            results[factor.name, method, task] = exponent(table)
-    for method, task in keys_of(cells):
-        slopes = [_slope(*_logs(group)) for group in _by_curve(cells, method, task, measure)]
-        if slopes:
-            results["data", method, task] = Exponent(len(slopes), np.full(1, np.nan), *_change(slopes))
-    return results
-
-
-def exponent(table: Table) -> Exponent:
-    """Alpha of the joint law with its posterior, and the change per doubling that needs no law."""
-    families = families_of(table)
-    alpha = np.exp(sample(JOINT, observe(table, JOINT, factor=SLOT), pooled=False).theta[..., 1])
-    slopes = []
-    for curves in families:
-        log_factor = np.log([curve.factors[SLOT] for curve in curves])
-        log_loss = np.log([curve.losses for curve in curves])
-        slopes += [_slope(log_factor, column) for column in log_loss.T]
-    return Exponent(len(families), alpha.mean(axis=1), *_change(slopes))
-
-
-def _by_curve(cells: Sequence[Cell], method: str, task: str, measure: str) -> list[list[tuple[float, float]]]:
-    curves: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
-    for cell in cells:
-        if (cell.method, cell.task) == (method, task):
-            curves.setdefault(_curve_key(cell), []).append((cell.data_size, cell.losses[measure]))
-    return list(curves.values())
-
-
-def _logs(points: Sequence[tuple[float, float]]) -> tuple[Floats, Floats]:
-    sizes, losses = zip(*points, strict=True)
-    return np.log(sizes), np.log(losses)
-
-
-def _slope(log_factor: Floats, log_loss: Floats) -> float:
-    centred = log_factor - log_factor.mean()
-    return float(centred @ log_loss / (centred @ centred))
-
-
-def _change(slopes: Sequence[float]) -> tuple[float, float, float]:
-    """Relative change per doubling with its interval over groups, from slopes of log loss."""
-    per_doubling = np.exp2(slopes) - 1
-    return (float(per_doubling.mean()), *bootstrap(per_doubling))
-
-
 def show_exponents(exponents: Exponents) -> str:
     """Alpha and the change per doubling, a row for each group, and what they say."""
     groups = list(dict.fromkeys((method, task) for _, method, task in exponents))
@@ -559,7 +200,7 @@ def show_exponents(exponents: Exponents) -> str:
             "Alpha of the multiplicative law: posterior median and 90% interval, mean over families. The "
             "prior alone says 0.15 [0.02, 0.94]; an interval as wide as that has learned nothing.",
             markdown(["method", "task", *names], alphas),
-            "Change of the loss per doubling in percent, without a law (90% by bootstrap of families, sizes).",
+            "Change of the loss per doubling in percent, without a law (90% by a bootstrap).",
             markdown(["method", "task", *names, "data"], changes),
             "\n".join(f"- {line}" for line in verdicts_on_exponents(exponents)),
         ]
@@ -617,34 +258,6 @@ def _compare(exponents: Exponents, one: str, other: str) -> str:
         f"(clearly above in {clearly}, clearly below in {clearly_not}); "
         f"a doubling lowers the loss more in {steeper}."
     )
-
-
-# 3. Crossovers
-
-
-def chosen_pipelines(cells: Iterable[Cell]) -> list[Cell]:
-    """The one pipeline of each method that is compared."""
-    return [cell for cell in cells if cell.amount == COMPARED[cell.method]]
-
-
-def crossings(cells: Sequence[Cell], measure: str) -> dict[str, tuple[Crossing, ...]]:
-    """The package's crossovers of every two methods on every model, by task."""
-    results = {}
-    for task in sorted({cell.task for cell in cells}):
-        rows = [
-            Row(
-                c.losses[measure],
-                c.data_size,
-                {"method": c.method, "model": c.model},
-                {SLOT: float(c.parameters)},
-            )
-            for c in chosen_pipelines(cells)
-            if c.task == task
-        ]
-        if len({row.labels["method"] for row in rows}) > 1:
-            table = build_table(rows, ["method", "model"], task)
-            results[task] = crossover(table, law="joint-rectified", reach=REACH)
-    return results
 
 
 def show_winners(cells: Sequence[Cell], measure: str) -> str:

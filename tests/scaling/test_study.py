@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from collections.abc import Callable
+import importlib
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -34,14 +33,26 @@ Law = Callable[[float, float, float, float], float]
 
 
 @pytest.fixture(scope="module")
-def study() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("scaling_study", ROOT / "benchmarks" / "scaling_study.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["scaling_study"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+def benchmarks() -> Iterator[None]:
+    """Benchmarks are scripts: they find each other in their own folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "benchmarks")
+        yield
+
+
+@pytest.fixture(scope="module")
+def design(benchmarks: None) -> ModuleType:
+    return importlib.import_module("study_design")
+
+
+@pytest.fixture(scope="module")
+def findings(benchmarks: None) -> ModuleType:
+    return importlib.import_module("study_findings")
+
+
+@pytest.fixture(scope="module")
+def study(benchmarks: None) -> ModuleType:
+    return importlib.import_module("scaling_study")
 
 
 def multiplicative(a: float, alpha: float, gamma: float, beta: float, delta: float = 0.0) -> Law:
@@ -100,23 +111,27 @@ def _run(number: int, task: str, name: str, method: str, amount: int, size: int,
     )
 
 
-def test_the_planted_exponents_and_their_order_are_found(study: ModuleType) -> None:
-    cells = study.read_cells(planted_runs(PLANTED))
-    found = study.measure_exponents(cells, "test")
+def test_the_planted_exponents_and_their_order_are_found(
+    design: ModuleType, findings: ModuleType, study: ModuleType
+) -> None:
+    cells = design.read_cells(planted_runs(PLANTED))
+    found = findings.measure_exponents(cells, "test")
     for method in ("full", "lora"):
-        for factor in (study.MODEL, study.EQUAL):
+        for factor in (design.MODEL, design.EQUAL):
             assert np.median(found[factor.name, method, "one"].draws) == pytest.approx(0.4, abs=0.1)
-        for factor in (study.PRETRAINING, study.UNANNEALED):
+        for factor in (design.PRETRAINING, design.UNANNEALED):
             assert np.median(found[factor.name, method, "one"].draws) == pytest.approx(0.1, abs=0.04)
-    assert np.median(found[study.PEFT.name, "lora", "one"].draws) < 0.05
+    assert np.median(found[design.PEFT.name, "lora", "one"].draws) < 0.05
     assert found["data", "full", "one"].change < 0
     first = study.verdicts_on_exponents(found)[0]
     assert "in 2 of 2 (method, task) groups (clearly above in 2, clearly below in 0)" in first
 
 
-def test_what_does_not_lower_the_loss_is_said_to(study: ModuleType) -> None:
+def test_what_does_not_lower_the_loss_is_said_to(
+    design: ModuleType, findings: ModuleType, study: ModuleType
+) -> None:
     laws = {name: multiplicative(5.0, -0.2, 0.1, 0.15) for name in PLANTED}
-    found = study.measure_exponents(study.read_cells(planted_runs(laws)), "test")
+    found = findings.measure_exponents(design.read_cells(planted_runs(laws)), "test")
     lines = [line for line in study.verdicts_on_exponents(found) if "A doubling of model, last" in line]
     assert len(lines) == 2
     assert all("clearly lower in 0, clearly higher in 1" in line for line in lines)
@@ -124,24 +139,30 @@ def test_what_does_not_lower_the_loss_is_said_to(study: ModuleType) -> None:
 
 @pytest.mark.parametrize(("law", "winner"), [(None, "joint"), (additive, "additive")])
 def test_the_law_that_was_planted_predicts_best(
-    study: ModuleType, law: Law | None, winner: str, monkeypatch: pytest.MonkeyPatch
+    design: ModuleType,
+    findings: ModuleType,
+    study: ModuleType,
+    law: Law | None,
+    winner: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(study, "RIVALS", ("joint", "additive", "nearest"))  # the pooled law takes longer
+    for module in (findings, study):
+        monkeypatch.setattr(module, "RIVALS", ("joint", "additive", "nearest"))  # the pooled law takes longer
     laws = PLANTED if law is None else {"full": law, "lora": law}
-    scores = study.backtests(study.read_cells(planted_runs(laws, noise=0.001)), "test")
+    scores = findings.backtests(design.read_cells(planted_runs(laws, noise=0.001)), "test")
     errors = {name: np.mean([score.errors[name] for score in scores]) for name in ("joint", "additive")}
     assert min(errors, key=lambda name: errors[name]) == winner
     verdict = study.verdict_on_laws(scores).splitlines()[0]
     assert verdict.endswith(f"the multiplicative law is {'better' if winner == 'joint' else 'worse'}.")
 
 
-def test_what_is_held_out_reaches_no_law(study: ModuleType) -> None:
-    cells = study.read_cells(planted_runs(PLANTED))
-    table = study.factor_table(cells, study.PRETRAINING, "lora", "one", "test")
-    for hide_size, hide_factor in study.HELD_OUT.values():
-        visible, targets = study.hold_out(table, hide_size, hide_factor)
+def test_what_is_held_out_reaches_no_law(design: ModuleType, findings: ModuleType) -> None:
+    cells = design.read_cells(planted_runs(PLANTED))
+    table = design.factor_table(cells, design.PRETRAINING, "lora", "one", "test")
+    for hide_size, hide_factor in findings.HELD_OUT.values():
+        visible, targets = findings.hold_out(table, hide_size, hide_factor)
         seen = {
-            (curve.labels["pipeline"], curve.factors[study.SLOT], size)
+            (curve.labels["pipeline"], curve.factors[design.SLOT], size)
             for curve in visible.curves
             for size in curve.data_sizes
         }
@@ -151,9 +172,9 @@ def test_what_is_held_out_reaches_no_law(study: ModuleType) -> None:
     assert {(target.factor, target.data_size) for target in targets} == {(16e6, SEEN)}  # of both: the corner
 
 
-def test_the_planted_crossing_is_found(study: ModuleType) -> None:
-    cells = study.read_cells(planted_runs(PLANTED))
-    found = study.crossings(cells, "test")["one"]
+def test_the_planted_crossing_is_found(design: ModuleType, findings: ModuleType, study: ModuleType) -> None:
+    cells = design.read_cells(planted_runs(PLANTED))
+    found = findings.crossings(cells, "test")["one"]
     assert len(found) == len(MODELS)
     for crossing in found:
         (root,) = crossing.roots
@@ -163,35 +184,39 @@ def test_the_planted_crossing_is_found(study: ModuleType) -> None:
     assert f"full / lora: a crossing in {len(MODELS)} of {len(MODELS)} settings (full is better" in pairs
 
 
-def test_a_method_that_always_wins_is_named(study: ModuleType) -> None:
+def test_a_method_that_always_wins_is_named(
+    design: ModuleType, findings: ModuleType, study: ModuleType
+) -> None:
     laws = {"full": PLANTED["full"], "lora": lambda *x: 2 * PLANTED["full"](*x)}
-    shown = study.show_crossovers(study.crossings(study.read_cells(planted_runs(laws)), "test"))
+    shown = study.show_crossovers(findings.crossings(design.read_cells(planted_runs(laws)), "test"))
     assert f"Better everywhere in range: full in {len(MODELS)}." in shown
 
 
-def test_early_stopping_takes_the_lowest_point_and_the_end_the_test_loss(study: ModuleType) -> None:
+def test_early_stopping_takes_the_lowest_point_and_the_end_the_test_loss(design: ModuleType) -> None:
     run = planted_runs(PLANTED)[0]
-    (cell,) = study.read_cells([replace(run, test=sample_score(7.0))])
+    (cell,) = design.read_cells([replace(run, test=sample_score(7.0))])
     assert cell.losses == {"test": 7.0, "stopped": pytest.approx(run.curve[1].validation.loss)}
 
 
-def test_data_size_is_what_was_seen(study: ModuleType) -> None:
-    sizes = {cell.planned: cell.data_size for cell in study.read_cells(planted_runs(PLANTED))}
+def test_data_size_is_what_was_seen(design: ModuleType) -> None:
+    sizes = {cell.planned: cell.data_size for cell in design.read_cells(planted_runs(PLANTED))}
     assert sizes == {16: 16, 48: 48, 144: 144, 2000: SEEN}
 
 
-def test_incomplete_curves_and_failed_runs_are_left_out_and_counted(study: ModuleType) -> None:
+def test_incomplete_curves_and_failed_runs_are_left_out_and_counted(
+    design: ModuleType, study: ModuleType
+) -> None:
     runs = planted_runs(PLANTED)
     runs[0] = replace(runs[0], outcome=Outcome.DIVERGED)
-    cells = study.read_cells(runs)
-    complete = study.complete_curves(cells)
+    cells = design.read_cells(runs)
+    complete = design.complete_curves(cells)
     assert len(cells) == len(runs) - 1
     assert len(complete) == len(runs) - len(SIZES)
     shown = study.show_runs(runs, cells, complete)
     assert f"{len(runs) - 1} completed, 1 diverged" in shown
     assert "Of 28 curves over data size 27 are complete; 1 are left out" in shown
     # nano-1m is gone for full finetuning: the family of nano is not complete, that of micro is.
-    table = study.factor_table(complete, study.PRETRAINING, "full", "one", "test")
+    table = design.factor_table(complete, design.PRETRAINING, "full", "one", "test")
     assert {curve.labels["pipeline"] for curve in table.curves} == {"0 7000000"}
 
 
