@@ -83,6 +83,10 @@ class Factor:
         """Cells of one task and method that differ in X and data size alone."""
         return self.group(cell) if self.of_method else f"{cell.amount} {self.group(cell)}"
 
+    def scope(self, cell: Cell) -> str:
+        """Cells that a complete family shows all X of."""
+        return cell.method if self.of_method else self.group(cell)
+
 
 def _rounded(tokens: int) -> str:
     return f"{tokens:.1e}"
@@ -147,7 +151,7 @@ def examples_seen(run: Run) -> int:
 
 
 def complete_curves(cells: Sequence[Cell]) -> list[Cell]:
-    """Cells of the curves that have as many sizes as the fullest curve of their task."""
+    """Cells of the curves that have as many sizes as the fullest curve."""
     counts = Counter(curve_key(cell) for cell in cells)
     fullest = max(counts.values(), default=0)
     return [cell for cell in cells if counts[curve_key(cell)] == fullest >= 3]
@@ -171,32 +175,31 @@ def chosen_pipelines(cells: Iterable[Cell]) -> list[Cell]:
 def factor_table(cells: Sequence[Cell], factor: Factor, method: str, task: str, measure: str) -> Table | None:
     """The complete families of one method and task as a table whose only factor is X, None without any.
 
-    A family is complete when it has every X that any task has for this factor, method and group, and at least
-    two.
+    A family is complete when it has every X that there is for its group of models (for a method's own amount:
+    every X of the method), and at least two.
     """
     wanted: dict[str, set[float]] = {}
     families: dict[str, list[Cell]] = {}
-    for cell in cells:
-        if cell.method != method or not factor.chosen(cell):
-            continue
-        wanted.setdefault(factor.group(cell) if not factor.of_method else "", set()).add(factor.value(cell))
-        if cell.task == task:
+    for cell in filter(factor.chosen, cells):
+        wanted.setdefault(factor.scope(cell), set()).add(factor.value(cell))
+        if (cell.method, cell.task) == (method, task):
             families.setdefault(factor.family(cell), []).append(cell)
     rows = []
     for family, members in families.items():
-        expected = wanted[factor.group(members[0]) if not factor.of_method else ""]
+        expected = wanted[factor.scope(members[0])]
         if len(expected) >= 2 and {factor.value(cell) for cell in members} == expected:
-            labels = {"method": method, "pipeline": family}
+            # The package lets curves of different methods differ in level: so do families.
+            labels = {"method": family}
             rows += [
                 Row(cell.losses[measure], cell.data_size, labels, {SLOT: float(factor.value(cell))})
                 for cell in members
             ]
-    return build_table(rows, ["pipeline"], f"{factor.name}, {method}, {task}") if rows else None
+    return build_table(rows, ["method"], f"{factor.name}, {method}, {task}") if rows else None
 
 
 def families_of(table: Table) -> list[list[Curve]]:
     """The curves of a table by family, smallest X first."""
     members: dict[str, list[Curve]] = {}
     for curve in table.curves:
-        members.setdefault(curve.labels["pipeline"], []).append(curve)
+        members.setdefault(curve.labels["method"], []).append(curve)
     return [sorted(curves, key=lambda curve: curve.factors[SLOT]) for curves in members.values()]

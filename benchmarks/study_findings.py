@@ -90,7 +90,7 @@ def hold_out(table: Table, hide_size: bool, hide_factor: bool) -> tuple[Table, l
             if hidden or (hide_size and not hide_factor):
                 first = smaller.data_sizes.size if hide_size else 0
                 targets += [
-                    Target(curve.labels["pipeline"], curve.factors[SLOT], float(size), float(np.log(loss)))
+                    Target(curve.labels["method"], curve.factors[SLOT], float(size), float(np.log(loss)))
                     for size, loss in zip(curve.data_sizes[first:], curve.losses[first:], strict=True)
                 ]
     return Table(tuple(visible), table.source), targets
@@ -108,7 +108,7 @@ def by_formula(law: str, visible: Table, targets: Sequence[Target]) -> Floats:
     member = LAWS[law].members[0]
     data = observe(visible, member.law, factor=SLOT)
     theta = fit_theta(member, data)
-    unit = {curve.labels["pipeline"]: int(of) for curve, of in zip(visible.curves, data.unit, strict=True)}
+    unit = {curve.labels["method"]: int(of) for curve, of in zip(visible.curves, data.unit, strict=True)}
     log_size = np.log([[target.data_size] for target in targets]) - data.frame.log_size
     log_factor = np.log([[target.factor] for target in targets]) - data.frame.log_factor
     return member.law.log_loss(theta[[unit[target.family] for target in targets]], log_size, log_factor)[:, 0]
@@ -119,7 +119,7 @@ def by_population(visible: Table, targets: Sequence[Target]) -> Floats:
     part = posteriors(visible, "joint-rectified", effort=QUICK)[0]
     predicted = np.empty(len(targets))
     for family, factor in {(target.family, target.factor) for target in targets}:
-        rows = [row for row, curve in enumerate(part.table.curves) if curve.labels["pipeline"] == family]
+        rows = [row for row, curve in enumerate(part.table.curves) if curve.labels["method"] == family]
         at = [i for i, target in enumerate(targets) if (target.family, target.factor) == (family, factor)]
         draws = curve_at(part, rows, factor, np.array([targets[i].data_size for i in at]))
         predicted[at] = np.median(draws, axis=0)
@@ -130,7 +130,7 @@ def nearest(visible: Table, targets: Sequence[Target]) -> Floats:
     """No law: the loss at the largest X and size that were seen, up to the target's."""
     predicted = []
     for target in targets:
-        family = [c for c in visible.curves if c.labels["pipeline"] == target.family]
+        family = [c for c in visible.curves if c.labels["method"] == target.family]
         curve = max((c for c in family if c.factors[SLOT] <= target.factor), key=lambda c: c.factors[SLOT])
         predicted.append(np.log(curve.losses[curve.data_sizes <= target.data_size][-1]))
     return np.array(predicted)

@@ -162,7 +162,7 @@ def test_what_is_held_out_reaches_no_law(design: ModuleType, findings: ModuleTyp
     for hide_size, hide_factor in findings.HELD_OUT.values():
         visible, targets = findings.hold_out(table, hide_size, hide_factor)
         seen = {
-            (curve.labels["pipeline"], curve.factors[design.SLOT], size)
+            (curve.labels["method"], curve.factors[design.SLOT], size)
             for curve in visible.curves
             for size in curve.data_sizes
         }
@@ -217,7 +217,7 @@ def test_incomplete_curves_and_failed_runs_are_left_out_and_counted(
     assert "Of 28 curves over data size 27 are complete; 1 are left out" in shown
     # nano-1m is gone for full finetuning: the family of nano is not complete, that of micro is.
     table = design.factor_table(complete, design.PRETRAINING, "full", "one", "test")
-    assert {curve.labels["pipeline"] for curve in table.curves} == {"0 7000000"}
+    assert {curve.labels["method"] for curve in table.curves} == {"0 7000000"}
 
 
 def test_one_command_writes_the_figures_between_the_markers(study: ModuleType, tmp_path: Path) -> None:
