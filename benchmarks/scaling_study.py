@@ -47,6 +47,7 @@ from study_findings import (
 
 from tunecast.records import Run
 from tunecast.scaling import Crossing
+from tunecast.scaling.arrays import Floats
 from tunecast.store import Store
 
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
@@ -86,14 +87,14 @@ def study(runs: Sequence[Run]) -> str:
     parts = [show_runs(runs, cells, complete)]
     for measure, title in MEASURES.items():
         scores = backtests(complete, measure)
-        exponents = measure_exponents(complete, measure)
+        exponents = measure_exponents(cells, measure)
         parts += [
             f"### Out of sample: {title}",
             show_backtests(scores),
             f"### Exponents: {title}",
             show_exponents(exponents),
             f"### Crossovers: {title}",
-            show_winners(complete, measure),
+            show_winners(cells, measure),
             show_crossovers(crossings(complete, measure)),
         ]
     return "\n\n".join(parts)
@@ -118,7 +119,7 @@ def show_runs(runs: Sequence[Run], cells: Sequence[Cell], complete: Sequence[Cel
         [
             "### What is there",
             f"{len(runs)} runs ({ends}), {len(cells)} distinct cells with a test loss. Of {curves} curves "
-            f"over data size {whole} are complete; {curves - whole} are left out of everything below. Unique "
+            f"over data size {whole} are complete; {curves - whole} are left out of all laws below. Unique "
             f"examples really seen: {sizes}. Half the 95% interval of one test loss is {noise:.1%} of it "
             "(median).",
             markdown(["model", "parameters", "without embeddings", "pretraining tokens", *tasks], rows),
@@ -200,7 +201,7 @@ def show_exponents(exponents: Exponents) -> str:
             "Alpha of the multiplicative law: posterior median and 90% interval, mean over families. The "
             "prior alone says 0.15 [0.02, 0.94]; an interval as wide as that has learned nothing.",
             markdown(["method", "task", *names], alphas),
-            "Change of the loss per doubling in percent, without a law (90% by a bootstrap).",
+            "Change of the loss per doubling in percent, without a law nor whole curves; 90% by a bootstrap.",
             markdown(["method", "task", *names, "data"], changes),
             "\n".join(f"- {line}" for line in verdicts_on_exponents(exponents)),
         ]
@@ -208,18 +209,18 @@ def show_exponents(exponents: Exponents) -> str:
 
 
 def _alpha(found: Exponent | None) -> str:
-    if found is None:
+    if found is None or not found.draws.size:
         return "-"
     low, high = found.interval
     return f"{np.median(found.draws):.2f} [{low:.2f}, {high:.2f}]"
 
 
 def _percent(found: Exponent | None) -> str:
-    return (
-        "-"
-        if found is None
-        else f"{100 * found.change:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
-    )
+    if found is None:
+        return "-"
+    if np.isnan(found.low):
+        return f"{100 * found.change:+.1f}"
+    return f"{100 * found.change:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
 
 
 def verdicts_on_exponents(exponents: Exponents) -> list[str]:
@@ -244,20 +245,27 @@ def _compare(exponents: Exponents, one: str, other: str) -> str:
     both = [(m, t) for f, m, t in exponents if f == one and (other, m, t) in exponents]
     if not both:
         return ""
-    larger = clearly = clearly_not = steeper = 0
-    for group in both:
-        first, second = exponents[one, *group], exponents[other, *group]
-        size = min(len(first.draws), len(second.draws))
-        share = float(np.mean(first.draws[:size] > second.draws[:size]))
-        larger += share > 0.5
-        clearly += share >= LIKELY
-        clearly_not += share <= 1 - LIKELY
-        steeper += first.change < second.change
-    return (
-        f"Alpha of *{one}* is above that of *{other}* in {larger} of {len(both)} (method, task) groups "
-        f"(clearly above in {clearly}, clearly below in {clearly_not}); "
-        f"a doubling lowers the loss more in {steeper}."
+    fitted = [
+        group for group in both if exponents[one, *group].draws.size and exponents[other, *group].draws.size
+    ]
+    shares = [_share_above(exponents[one, *group].draws, exponents[other, *group].draws) for group in fitted]
+    steeper = sum(exponents[one, *group].change < exponents[other, *group].change for group in both)
+    larger, clearly, clearly_not = (
+        sum(share > 0.5 for share in shares),
+        sum(share >= LIKELY for share in shares),
+        sum(share <= 1 - LIKELY for share in shares),
     )
+    return (
+        f"Alpha of *{one}* is above that of *{other}* in {larger} of {len(fitted)} (method, task) groups "
+        f"(clearly above in {clearly}, clearly below in {clearly_not}); "
+        f"a doubling lowers the loss more in {steeper} of {len(both)}."
+    )
+
+
+def _share_above(first: Floats, second: Floats) -> float:
+    """Share of independent draws in which the first is larger."""
+    size = min(len(first), len(second))
+    return float(np.mean(first[:size] > second[:size]))
 
 
 def show_winners(cells: Sequence[Cell], measure: str) -> str:
@@ -266,13 +274,15 @@ def show_winners(cells: Sequence[Cell], measure: str) -> str:
     for cell in chosen_pipelines(cells):
         sizes = settings.setdefault((cell.task, cell.model), {})
         sizes.setdefault(cell.planned, {})[cell.method] = cell.losses[measure]
+    places = {task: sorted({c.planned for c in cells if c.task == task}) for task in {c.task for c in cells}}
     counts: dict[int, Counter[str]] = {}
-    for sizes in settings.values():
-        for place, (_, losses) in enumerate(sorted(sizes.items())):
+    for (task, _), sizes in settings.items():
+        for planned, losses in sizes.items():
+            place = places[task].index(planned)
             if len(losses) == len(METHODS):
                 counts.setdefault(place, Counter())[min(losses, key=lambda method: losses[method])] += 1
     rows = [
-        [_ordinal(place, len(counts)), *(str(count[m]) for m in METHODS)]
+        [_ordinal(place, max(map(len, places.values()))), *(str(count[m]) for m in METHODS)]
         for place, count in sorted(counts.items())
     ]
     compared = ", ".join(f"{method} {amount}" if amount else method for method, amount in COMPARED.items())

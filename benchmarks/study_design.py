@@ -172,16 +172,33 @@ def chosen_pipelines(cells: Iterable[Cell]) -> list[Cell]:
     return [cell for cell in cells if cell.amount == COMPARED[cell.method]]
 
 
+def values_of(cells: Iterable[Cell], factor: Factor) -> dict[str, set[float]]:
+    """Every X that there is, by scope."""
+    wanted: dict[str, set[float]] = {}
+    for cell in filter(factor.chosen, cells):
+        wanted.setdefault(factor.scope(cell), set()).add(factor.value(cell))
+    return wanted
+
+
+def matched(cells: Sequence[Cell], factor: Factor, method: str, task: str) -> list[list[Cell]]:
+    """Cells of one method and task that differ in X alone, with every X there; no whole curve is needed."""
+    wanted = values_of(cells, factor)
+    groups: dict[tuple[str, int], list[Cell]] = {}
+    for cell in filter(factor.chosen, cells):
+        if (cell.method, cell.task) == (method, task):
+            groups.setdefault((factor.family(cell), cell.planned), []).append(cell)
+    return [group for group in groups.values() if len(group) == len(wanted[factor.scope(group[0])]) >= 2]
+
+
 def factor_table(cells: Sequence[Cell], factor: Factor, method: str, task: str, measure: str) -> Table | None:
     """The complete families of one method and task as a table whose only factor is X, None without any.
 
     A family is complete when it has every X that there is for its group of models (for a method's own amount:
     every X of the method), and at least two.
     """
-    wanted: dict[str, set[float]] = {}
+    wanted = values_of(cells, factor)
     families: dict[str, list[Cell]] = {}
     for cell in filter(factor.chosen, cells):
-        wanted.setdefault(factor.scope(cell), set()).add(factor.value(cell))
         if (cell.method, cell.task) == (method, task):
             families.setdefault(factor.family(cell), []).append(cell)
     rows = []

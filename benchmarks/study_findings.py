@@ -18,10 +18,12 @@ from study_design import (
     SLOT,
     Cell,
     chosen_pipelines,
+    complete_curves,
     curve_key,
     factor_table,
     families_of,
     keys_of,
+    matched,
 )
 
 from tunecast.scaling import LAWS, Crossing, Row, Table, build_table, crossover
@@ -33,6 +35,8 @@ from tunecast.scaling.newcomers import curve_at
 from tunecast.scaling.observations import observe
 from tunecast.scaling.sampling import sample
 
+FEWEST = 3
+"""Values that a bootstrap needs at least."""
 REACH = 4.0
 """Crossings are sought up to this factor beyond the measured sizes."""
 HELD_OUT = {"largest size": (True, False), "largest X": (False, True), "both": (True, True)}
@@ -137,7 +141,9 @@ def nearest(visible: Table, targets: Sequence[Target]) -> Floats:
 
 
 def bootstrap(values: Floats, seed: int = 0, draws: int = 2000) -> tuple[float, float]:
-    """90% interval of a mean, values resampled."""
+    """90% interval of a mean, values resampled; NaN from fewer than three, which say nothing of their spread."""
+    if len(values) < FEWEST:
+        return np.nan, np.nan
     picked = np.random.default_rng(seed).integers(len(values), size=(draws, len(values)))
     low, high = np.quantile(values[picked].mean(axis=1), [0.05, 0.95])
     return float(low), float(high)
@@ -148,14 +154,14 @@ class Exponent:
     """The effect of one X in one (method, task) group.
 
     Args:
-        families: Families of curves it rests on.
-        draws: Posterior of the law's alpha, mean over families.
+        groups: Groups of cells that the change rests on.
+        draws: Posterior of the law's alpha, mean over families; empty where no family is complete.
         change: Mean relative change of the loss per doubling of X, without any law.
         low: Lower end of its 90% interval.
         high: Upper end.
     """
 
-    families: int
+    groups: int
     draws: Floats
     change: float
     low: float
@@ -173,29 +179,31 @@ Exponents = Mapping[tuple[str, str, str], Exponent]
 
 
 def measure_exponents(cells: Sequence[Cell], measure: str) -> Exponents:
-    """Every factor in every group that has a complete family."""
+    """Every factor in every group with cells that differ in X alone; a law's alpha needs complete curves."""
     results: dict[tuple[str, str, str], Exponent] = {}
+    complete = complete_curves(cells)
     for factor, (method, task) in product(FACTORS, keys_of(cells)):
-        table = factor_table(cells, factor, method, task, measure)
-        if table is not None:
-            results[factor.name, method, task] = exponent(table)
-    for method, task in keys_of(cells):
-        slopes = [_slope(*_logs(group)) for group in _by_curve(cells, method, task, measure)]
+        slopes = [
+            _slope(*_logs([(factor.value(cell), cell.losses[measure]) for cell in group]))
+            for group in matched(cells, factor, method, task)
+        ]
         if slopes:
-            results["data", method, task] = Exponent(len(slopes), np.full(1, np.nan), *_change(slopes))
+            draws = alphas(factor_table(complete, factor, method, task, measure))
+            results[factor.name, method, task] = Exponent(len(slopes), draws, *_change(slopes))
+    for method, task in keys_of(cells):
+        curves = [curve for curve in _by_curve(cells, method, task, measure) if len(curve) >= 2]
+        if curves:
+            slopes = [_slope(*_logs(curve)) for curve in curves]
+            results["data", method, task] = Exponent(len(slopes), np.empty(0), *_change(slopes))
     return results
 
 
-def exponent(table: Table) -> Exponent:
-    """Alpha of the joint law with its posterior, and the change per doubling that needs no law."""
-    families = families_of(table)
-    alpha = np.exp(sample(JOINT, observe(table, JOINT, factor=SLOT), pooled=False).theta[..., 1])
-    slopes = []
-    for curves in families:
-        log_factor = np.log([curve.factors[SLOT] for curve in curves])
-        log_loss = np.log([curve.losses for curve in curves])
-        slopes += [_slope(log_factor, column) for column in log_loss.T]
-    return Exponent(len(families), alpha.mean(axis=1), *_change(slopes))
+def alphas(table: Table | None) -> Floats:
+    """Posterior of the joint law's alpha, mean over families; empty without a table."""
+    if table is None:
+        return np.empty(0)
+    theta = sample(JOINT, observe(table, JOINT, factor=SLOT), pooled=False).theta
+    return np.asarray(np.exp(theta[..., 1]).mean(axis=1))
 
 
 def _by_curve(cells: Sequence[Cell], method: str, task: str, measure: str) -> list[list[tuple[float, float]]]:

@@ -149,7 +149,7 @@ def test_the_law_that_was_planted_predicts_best(
     for module in (findings, study):
         monkeypatch.setattr(module, "RIVALS", ("joint", "additive", "nearest"))  # the pooled law takes longer
     laws = PLANTED if law is None else {"full": law, "lora": law}
-    scores = findings.backtests(design.read_cells(planted_runs(laws, noise=0.001)), "test")
+    scores = findings.backtests(design.read_cells(planted_runs(laws, ("one", "two"), noise=0.001)), "test")
     errors = {name: np.mean([score.errors[name] for score in scores]) for name in ("joint", "additive")}
     assert min(errors, key=lambda name: errors[name]) == winner
     verdict = study.verdict_on_laws(scores).splitlines()[0]
@@ -252,3 +252,40 @@ def test_a_store_with_too_few_runs_says_so(study: ModuleType) -> None:
 def test_the_page_holds_the_markers(study: ModuleType) -> None:
     page = (ROOT / "docs" / "scaling-study.md").read_text(encoding="utf-8")
     assert page.index(study.BEGIN) < page.index(study.END)
+
+
+def test_the_change_per_doubling_needs_no_whole_curve(
+    design: ModuleType, findings: ModuleType, study: ModuleType
+) -> None:
+    runs = [run for run in planted_runs(PLANTED) if run.unique_examples == 48]
+    found = findings.measure_exponents(design.read_cells(runs), "test")
+    effect = found[design.EQUAL.name, "full", "one"]
+    assert effect.groups == 3  # as many as there are amounts of pretraining
+    assert effect.high < 0
+    assert not effect.draws.size
+    assert "| full | one | - | - | - | - | - | - |" in study.show_exponents(found)
+    assert ("data", "full", "one") not in found
+
+
+def test_one_group_is_no_interval(design: ModuleType, findings: ModuleType, study: ModuleType) -> None:
+    runs = [r for r in planted_runs(PLANTED) if r.unique_examples == 48 and r.task.model.startswith("nano")]
+    found = findings.measure_exponents(design.read_cells(runs), "test")
+    assert "clearly lower in 0, clearly higher in 0" in study.verdicts_on_exponents(found)[0]
+
+
+def test_winners_are_counted_at_their_own_size(design: ModuleType, study: ModuleType) -> None:
+    runs = planted_runs(PLANTED)
+    prompts = [
+        replace(
+            run,
+            id=f"prompt-{run.id}",
+            pipeline=Pipeline("prompt_tuning", {"num_virtual_tokens": 16, "per_device_train_batch_size": 8}),
+            test=sample_score(9.0),
+        )
+        for run in runs
+        if run.pipeline.method == "full" and run.unique_examples in (16, 2000)
+    ]
+    shown = study.show_winners(design.read_cells([*runs, *prompts]), "test")
+    assert f"| smallest | 0 | {len(MODELS)} | 0 |" in shown
+    assert f"| largest | {len(MODELS)} | 0 | 0 |" in shown
+    assert "of 4" not in shown
