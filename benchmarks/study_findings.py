@@ -141,7 +141,7 @@ def nearest(visible: Table, targets: Sequence[Target]) -> Floats:
 
 
 def bootstrap(values: Floats, seed: int = 0, draws: int = 2000) -> tuple[float, float]:
-    """90% interval of a mean, values resampled; NaN from fewer than three, which say nothing of their spread."""
+    """90% interval of a mean, values resampled; NaN from fewer than three: their spread is unknown."""
     if len(values) < FEWEST:
         return np.nan, np.nan
     picked = np.random.default_rng(seed).integers(len(values), size=(draws, len(values)))
