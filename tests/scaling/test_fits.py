@@ -5,7 +5,9 @@ import pytest
 
 from scaling.planted import SIZES, methods_table, models_table, power, rectified
 from tunecast.errors import ConfigurationError
-from tunecast.scaling import Row, build_table, fit, table_of_points
+from tunecast.scaling import Row, Table, build_table, fit, table_of_points
+from tunecast.scaling.laws import JOINT, POWER
+from tunecast.scaling.observations import observe
 
 
 def test_rectified_constants_are_recovered() -> None:
@@ -77,3 +79,21 @@ def test_too_few_sizes_have_no_leave_one_out() -> None:
 def test_joint_law_needs_a_factor() -> None:
     with pytest.raises(ConfigurationError, match="factor"):
         fit(table_of_points([100, 200, 400], [3.0, 2.8, 2.6]), "joint")
+
+
+def test_a_named_factor_may_take_two_values_and_comes_before_the_first() -> None:
+    def table_of(settings: list[tuple[float, float]]) -> Table:
+        return build_table(
+            Row(2.0, size, {}, {"model_parameters": parameters, "pretraining_tokens": tokens})
+            for parameters, tokens in settings
+            for size in (100.0, 200.0)
+        )
+
+    table = table_of([(1e8, 1e9), (1e8, 4e9)])
+    with pytest.raises(ValueError, match="factor that varies"):
+        observe(table, JOINT)
+    assert np.ptp(observe(table, JOINT, factor="pretraining_tokens").log_factor) == pytest.approx(np.log(4))
+    assert np.ptp(observe(table, POWER, factor="pretraining_tokens").log_factor) == 0
+    both = table_of([(1e8, 1e9), (2e8, 4e9), (8e8, 4e9)])
+    assert np.ptp(observe(both, JOINT).log_factor) == pytest.approx(np.log(8))
+    assert np.ptp(observe(both, JOINT, factor="pretraining_tokens").log_factor) == pytest.approx(np.log(4))

@@ -76,13 +76,24 @@ class Observations:
         )
 
 
-def observe(table: Table, law: Law, frame: Frame | None = None) -> Observations:
+def observe(table: Table, law: Law, frame: Frame | None = None, factor: str | None = None) -> Observations:
     """Turn one task's table into arrays for ``law``.
 
+    Args:
+        table: One task's curves.
+        law: The law that will be fitted.
+        frame: Where logarithms are measured from; by default the largest size and the mean factor.
+        factor: The factor X of a joint law, one that every curve has; by default :func:`joint_factor`'s. Who
+            names it takes two values for enough.
+
     Raises:
-        ValueError: The law needs a factor and no factor varies in the table (ask :func:`joint_factor` first).
+        ValueError: The law needs a factor, none was named and none varies in the table (ask
+            :func:`joint_factor` first).
     """
-    factor = joint_factor(table) if law.uses_factor else None
+    if not law.uses_factor:
+        factor = None
+    elif factor is None:
+        factor = joint_factor(table)
     if law.uses_factor and factor is None:
         raise ValueError(f"{law.name} needs a factor that varies")
     curves = table.curves

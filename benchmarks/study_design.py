@@ -1,0 +1,222 @@
+"""What the study of ``scaling_study.py`` varies: its runs as cells, and the families of cells that differ in
+one factor."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+import numpy as np
+
+from tunecast.records import Outcome, Run
+from tunecast.scaling import Curve, Row, Table, build_table
+
+METHODS = ("full", "lora", "prompt_tuning")
+AMOUNT = {"lora": "lora_r", "prompt_tuning": "num_virtual_tokens"}
+COMPARED = {"full": 0, "lora": 8, "prompt_tuning": 16}
+"""The one pipeline of each method that crossovers compare, named before any result was seen."""
+MEASURES = {"test": "final test loss", "stopped": "early-stopped validation loss"}
+SLOT = "model_parameters"
+"""Tables here have one factor X. Whatever it is, it stands in this column: the package draws new curves by
+it."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One completed run: what was varied, and its two losses.
+
+    Args:
+        task: The dataset.
+        model: The base model.
+        method: The method.
+        amount: LoRA rank or prompt length, 0 for full.
+        planned: Unique examples that the run might draw from.
+        data_size: Those that it saw.
+        parameters: The model's parameters.
+        body: Those outside the embeddings.
+        pretraining: Pretraining tokens.
+        last: Whether no model of this size has seen more of them.
+        losses: The loss by measure.
+        noise: Half the 95% interval of the log test loss.
+    """
+
+    task: str
+    model: str
+    method: str
+    amount: int
+    planned: int
+    data_size: int
+    parameters: int
+    body: int
+    pretraining: int
+    last: bool
+    losses: Mapping[str, float]
+    noise: float = 0.0
+
+    @property
+    def pipeline(self) -> str:
+        """The method and its amount."""
+        return f"{self.method} {self.amount}" if self.amount else self.method
+
+
+@dataclass(frozen=True)
+class Factor:
+    """One X of a joint law.
+
+    Args:
+        name: For tables.
+        value: X of a cell.
+        group: What else of the model is held fixed.
+        chosen: Which cells count.
+        of_method: Whether X is the method's own amount, so that a family spans pipelines.
+    """
+
+    name: str
+    value: Callable[[Cell], float]
+    group: Callable[[Cell], str]
+    chosen: Callable[[Cell], bool] = lambda cell: True
+    of_method: bool = False
+
+    def family(self, cell: Cell) -> str:
+        """Cells of one task and method that differ in X and data size alone."""
+        return self.group(cell) if self.of_method else f"{cell.amount} {self.group(cell)}"
+
+    def scope(self, cell: Cell) -> str:
+        """Cells that a complete family shows all X of."""
+        return cell.method if self.of_method else self.group(cell)
+
+
+def _rounded(tokens: int) -> str:
+    return f"{tokens:.1e}"
+
+
+MODEL = Factor("model, last checkpoints", lambda c: c.parameters, lambda c: "last", lambda c: c.last)
+BODY = replace(MODEL, name="model without embeddings", value=lambda c: c.body)
+EQUAL = Factor("model, equal pretraining", lambda c: c.parameters, lambda c: _rounded(c.pretraining))
+PRETRAINING = Factor("pretraining", lambda c: c.pretraining, lambda c: str(c.parameters))
+UNANNEALED = replace(PRETRAINING, name="pretraining, not annealed", chosen=lambda c: not c.last)
+PEFT = Factor("PEFT", lambda c: c.amount, lambda c: c.model, lambda c: c.amount > 0, of_method=True)
+FACTORS = (MODEL, BODY, EQUAL, PRETRAINING, UNANNEALED, PEFT)
+
+
+def read_cells(runs: Iterable[Run]) -> list[Cell]:
+    """The completed and tested runs, one of each setting (the first)."""
+    done = [
+        r
+        for r in runs
+        if r.outcome is Outcome.COMPLETED and r.test is not None and r.pipeline.method in METHODS
+    ]
+    most: dict[int, int] = {}
+    for run in done:
+        size, tokens = run.model.parameters, run.model.pretraining_tokens or 0
+        most[size] = max(most.get(size, 0), tokens)
+    cells: dict[tuple[str, str, str, int], Cell] = {}
+    for run in done:
+        cell = _cell(run, most[run.model.parameters])
+        cells.setdefault((cell.task, cell.model, cell.pipeline, cell.planned), cell)
+    return list(cells.values())
+
+
+def _cell(run: Run, most_tokens: int) -> Cell:
+    method, tokens = run.pipeline.method, run.model.pretraining_tokens or 0
+    best = run.best_point
+    if run.test is None or best is None:
+        raise ValueError(f"run {run.id} has no test score or no curve")
+    known = run.test.loss_low is not None and run.test.loss_high is not None
+    return Cell(
+        run.task.dataset,
+        run.task.model,
+        method,
+        int(run.pipeline.number(AMOUNT[method])) if method in AMOUNT else 0,
+        run.unique_examples,
+        examples_seen(run),
+        run.model.parameters,
+        run.model.parameters - run.model.embedding_parameters,
+        tokens,
+        tokens == most_tokens,
+        {"test": run.test.loss, "stopped": best.validation.loss},
+        float(np.log((run.test.loss_high or 1) / (run.test.loss_low or 1)) / 2) if known else 0.0,
+    )
+
+
+def examples_seen(run: Run) -> int:
+    """Unique examples that a run trained on: all it had, unless its schedule ended within the first epoch.
+
+    Batches of an epoch share no example (``training/plan.py``); its one short batch may make this too large
+    by less than a batch.
+    """
+    return min(run.unique_examples, run.total_steps * int(run.pipeline.number("per_device_train_batch_size")))
+
+
+def complete_curves(cells: Sequence[Cell]) -> list[Cell]:
+    """Cells of the curves that have as many sizes as the fullest curve."""
+    counts = Counter(curve_key(cell) for cell in cells)
+    fullest = max(counts.values(), default=0)
+    return [cell for cell in cells if counts[curve_key(cell)] == fullest >= 3]
+
+
+def curve_key(cell: Cell) -> tuple[str, str, str]:
+    return cell.task, cell.model, cell.pipeline
+
+
+def keys_of(cells: Iterable[Cell], methods: Sequence[str] = METHODS) -> list[tuple[str, str]]:
+    """The (method, task) groups there are."""
+    tasks = sorted({cell.task for cell in cells})
+    return list(product(methods, tasks))
+
+
+def chosen_pipelines(cells: Iterable[Cell]) -> list[Cell]:
+    """The one pipeline of each method that is compared."""
+    return [cell for cell in cells if cell.amount == COMPARED[cell.method]]
+
+
+def values_of(cells: Iterable[Cell], factor: Factor) -> dict[str, set[float]]:
+    """Every X that there is, by scope."""
+    wanted: dict[str, set[float]] = {}
+    for cell in filter(factor.chosen, cells):
+        wanted.setdefault(factor.scope(cell), set()).add(factor.value(cell))
+    return wanted
+
+
+def matched(cells: Sequence[Cell], factor: Factor, method: str, task: str) -> list[list[Cell]]:
+    """Cells of one method and task that differ in X alone, with every X there; no whole curve is needed."""
+    wanted = values_of(cells, factor)
+    groups: dict[tuple[str, int], list[Cell]] = {}
+    for cell in filter(factor.chosen, cells):
+        if (cell.method, cell.task) == (method, task):
+            groups.setdefault((factor.family(cell), cell.planned), []).append(cell)
+    return [group for group in groups.values() if len(group) == len(wanted[factor.scope(group[0])]) >= 2]
+
+
+def factor_table(cells: Sequence[Cell], factor: Factor, method: str, task: str, measure: str) -> Table | None:
+    """The complete families of one method and task as a table whose only factor is X, None without any.
+
+    A family is complete when it has every X that there is for its group of models (for a method's own amount:
+    every X of the method), and at least two.
+    """
+    wanted = values_of(cells, factor)
+    families: dict[str, list[Cell]] = {}
+    for cell in filter(factor.chosen, cells):
+        if (cell.method, cell.task) == (method, task):
+            families.setdefault(factor.family(cell), []).append(cell)
+    rows = []
+    for family, members in families.items():
+        expected = wanted[factor.scope(members[0])]
+        if len(expected) >= 2 and {factor.value(cell) for cell in members} == expected:
+            # The package lets curves of different methods differ in level: so do families.
+            labels = {"method": family}
+            rows += [
+                Row(cell.losses[measure], cell.data_size, labels, {SLOT: float(factor.value(cell))})
+                for cell in members
+            ]
+    return build_table(rows, ["method"], f"{factor.name}, {method}, {task}") if rows else None
+
+
+def families_of(table: Table) -> list[list[Curve]]:
+    """The curves of a table by family, smallest X first."""
+    members: dict[str, list[Curve]] = {}
+    for curve in table.curves:
+        members.setdefault(curve.labels["method"], []).append(curve)
+    return [sorted(curves, key=lambda curve: curve.factors[SLOT]) for curves in members.values()]
