@@ -6,9 +6,9 @@ at the largest measured rank, 2e-4 at rank 16 (each at the nearest measured pair
 best on average over the table, which knows the table.
 
 How the prior is carried over: its weights come from runs on models of 2 to 18 million parameters and from the
-literature (:mod:`tunecast.advice.known_runs`); size enters by a power law, learning rates by the rules of
-:mod:`tunecast.advice.rules`, whose rate follows the width down to a floor of 3e-4. Models whose hidden width
-is not listed below are left out of the prior's row and of the constants beside it.
+literature (:mod:`tunecast.advice.known_runs`); size and pretraining enter by a law, learning rates by the
+rules of :mod:`tunecast.advice.rules`, whose rate follows the width down to a floor of 3e-4. Models whose
+hidden width is not listed below are left out of the prior's row and of the constants beside it.
 
     python benchmarks/large_models_advice.py SWEEP.csv
 

@@ -66,6 +66,55 @@ def test_held_out_datasets_are_within_their_intervals(endings: list[Ending]) -> 
     assert error < 0.85 * ignorance
 
 
+def test_larger_models_than_the_known_are_within_their_intervals(endings: list[Ending]) -> None:
+    known = [ending for ending in endings if ending.model.name.startswith("nano")]
+    prior = KnownRuns(known)
+    errors, inside = [], []
+    for ending in endings:
+        is_tuned = ending.outcome is Outcome.COMPLETED and ending.pipeline.method != "zero-shot"
+        if ending.model.name.startswith("nano") or not is_tuned or not ending.bits_per_byte:
+            continue
+        quality = prior.predict(view(ending), [plan(ending)])[0]
+        inside.append(quality.low <= ending.bits_per_byte <= quality.high)
+        errors.append(math.log(quality.loss / ending.bits_per_byte))
+    print(f"\n{len(inside)} runs of larger models: {np.mean(inside):.0%} lie in their 90% intervals")
+    assert np.mean(inside) >= 0.8
+    assert abs(float(np.mean(errors))) < 0.3
+
+
+def test_a_model_far_from_the_known_ones_is_less_certain(endings: list[Ending]) -> None:
+    prior = KnownRuns(endings)
+    task = view(endings[0])
+    modern = replace(task, model=replace(task.model, parameters=135_000_000, pretraining_tokens=None))
+
+    def width(task: TaskView) -> float:
+        quality = prior.predict(task, [plan(endings[0])])[0]
+        return math.log(quality.high / quality.low)
+
+    assert width(modern) > 1.2 * width(task)
+
+
+def test_pretraining_beyond_what_any_model_saw_promises_next_to_nothing(endings: list[Ending]) -> None:
+    """The fall over the first million tokens must not be drawn on to the last trillion."""
+    prior = KnownRuns(endings)
+
+    def loss(tokens: float) -> float:
+        facts = replace(endings[0].model, parameters=135_000_000, pretraining_tokens=int(tokens))
+        return prior.predict(replace(view(endings[0]), model=facts), [plan(endings[0])])[0].loss
+
+    assert loss(1e14) > 0.9 * loss(1e12)
+    assert loss(1e9) < 0.8 * loss(1e7)
+
+
+def test_completions_that_compress_promise_less_loss(endings: list[Ending]) -> None:
+    prior = KnownRuns([])
+    task = view(endings[0])
+    easy = replace(task, meta_features={**task.meta_features, "completion_compression_ratio": 0.05})
+    hard = replace(task, meta_features={**task.meta_features, "completion_compression_ratio": 0.5})
+    at = plan(endings[0])
+    assert prior.predict(easy, [at])[0].loss < 0.5 * prior.predict(hard, [at])[0].loss
+
+
 def test_a_larger_model_and_more_data_promise_less_loss(endings: list[Ending]) -> None:
     prior = KnownRuns(endings)
     task = view(endings[0])

@@ -52,3 +52,26 @@ def test_a_strange_task_is_less_certain() -> None:
     _, near = posterior.predict(Design(row, design.tasks[:1], [design.names[0]]))
     _, far = posterior.predict(Design(row, np.full((1, 2), 40.0), ["new"]))
     assert far[0] > 2 * near[0]
+
+
+def test_a_model_far_from_the_known_ones_is_less_certain_even_on_a_known_dataset() -> None:
+    design, targets = planted(150, 4)
+    posterior = fit(design, targets, MEAN, SPREAD)
+    row, task, name = np.array([[1.0, 0.0]]), design.tasks[:1], [design.names[0]]
+    near, far = (
+        posterior.predict(Design(row, task, name, np.array([distance])))[1][0] for distance in (0.0, -3.0)
+    )
+    assert far > near + 0.5
+
+
+def test_a_dataset_keeps_the_slope_that_its_own_runs_showed() -> None:
+    """Two datasets at one place: the first gains from better models, the second does not."""
+    abilities = np.tile([0.0, -0.5, -1.0, -1.5], 10)
+    names = ["gains"] * 20 + ["stays"] * 20
+    targets = np.where(np.arange(40) < 20, 0.6 * abilities, 0.0)
+    design = Design(np.ones((40, 1)), np.zeros((40, 2)), names, abilities)
+    posterior = fit(design, targets, np.zeros(1), np.ones(1))
+    query = Design(np.ones((3, 1)), np.zeros((3, 2)), ["gains", "stays", "new"], np.full(3, -2.0))
+    mean, _ = posterior.predict(query)
+    assert mean[0] < mean[2] < mean[1]
+    assert mean[1] - mean[0] > 0.6

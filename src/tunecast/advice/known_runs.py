@@ -1,8 +1,9 @@
 """A prior from recorded runs and the literature: the nearest known tasks, scaling laws, rules for rates.
 
 The logarithm of the loss in bits per completion byte, the unit that base models share, is a linear function
-of model size, data, method, rank and distance from the rule's learning rate, plus an intercept that datasets
-have in common as far as they are alike (:mod:`tunecast.advice.regression`). The prior means of the weights
+of what a law says of the base model's pretraining (:mod:`tunecast.advice.language_law`), how far completions
+compress, data, method, rank and distance from the rule's learning rate, plus an intercept that datasets have
+in common as far as they are alike (:mod:`tunecast.advice.regression`). The prior means of the weights
 are those of the literature; recorded runs move them, and the intervals say how far they could.
 """
 
@@ -14,6 +15,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from tunecast.advice.language_law import excess_share, ln_language_loss
 from tunecast.advice.regression import Design, Floats, Posterior, fit
 from tunecast.advice.rules import rate_surplus
 from tunecast.advice.view import Neighbour, Plan, Quality, TaskView
@@ -32,12 +34,12 @@ TASK_FEATURES = (
 )
 """Meta-features that datasets are compared by; none of them depends on a tokenizer."""
 WEIGHTS: Mapping[str, tuple[float, float]] = {
-    "intercept": (1.0, 1.0),
-    # Exponents of the joint law, in the range of Zhang et al. (arXiv 2402.17193): a larger model gains more
-    # than more pretraining, both more than more parameters of the adapter.
-    "ln_parameters": (-0.12, 0.04),
-    "ln_pretraining_tokens": (-0.03, 0.02),
-    "short_pretraining": (0.1, 0.1),
+    "intercept": (-0.5, 1.0),
+    # A model that knows the language better by some per cent is expected to be as much better after training.
+    "ln_language_loss": (1.0, 0.3),
+    # What a compressor needs that sees the completions alone: a model that learned these and no more.
+    "ln_compressed_bits": (1.0, 0.3),
+    # Exponents of the joint law, in the range of Zhang et al. (arXiv 2402.17193).
     "ln_full_length_tokens": (-0.08, 0.04),
     "ln_unique_examples": (-0.05, 0.04),
     "ln_rank": (-0.005, 0.002),
@@ -59,15 +61,11 @@ WEIGHTS: Mapping[str, tuple[float, float]] = {
 }
 ZERO_SHOT_WEIGHTS: Mapping[str, tuple[float, float]] = {
     "intercept": (1.5, 1.0),
-    "ln_parameters": (-0.1, 0.04),
-    "ln_pretraining_tokens": (-0.05, 0.03),
-    "short_pretraining": (0.1, 0.1),
+    "ln_language_loss": (1.0, 0.3),
+    # The surprise of an unknown format is spread over the bytes of a completion.
+    "ln_completion_bytes": (-0.3, 0.2),
 }
-UNKNOWN_PRETRAINING = 1e12
-"""Tokens of pretraining that are assumed where nobody says; current models see 10^12 and more."""
 PROMPTS = frozenset({"prompt_tuning", "prefix_tuning", "p_tuning"})
-APART_PARAMETERS, APART_POWER = 1e7, 0.25
-"""Differences between methods count in full up to this size, and shrink by this power of it."""
 MOST_SURPLUS = 4.0
 MOST_RUNS = 400
 """Runs that are conditioned on, those of the nearest tasks first: the time grows with their cube."""
@@ -99,7 +97,7 @@ class KnownRuns:
         if not plans:
             return []
         tuned, _ = self._posteriors(task)
-        rows = [features(task.model, plan, task.unique_examples) for plan in plans]
+        rows = [features(task.model, plan, task.unique_examples, task.meta_features) for plan in plans]
         mean, deviation = tuned.predict(self._design(rows, task))
         shift = self._surprise(task)
         return [
@@ -132,7 +130,8 @@ class KnownRuns:
 
     def _zero_shot_log(self, task: TaskView) -> tuple[float, float]:
         _, untouched = self._posteriors(task)
-        mean, deviation = untouched.predict(self._design([zero_shot_features(task.model)], task))
+        row = zero_shot_features(task.model, task.meta_features)
+        mean, deviation = untouched.predict(self._design([row], task))
         return float(mean[0]), float(deviation[0])
 
     def _posteriors(self, task: TaskView) -> tuple[Posterior, Posterior]:
@@ -141,12 +140,13 @@ class KnownRuns:
         if key not in self._fits:
             chosen = self._nearest_runs(task)
             untouched = [one for one in chosen if one.pipeline.method == ZERO_SHOT.method]
-            before = self._fit(
-                untouched, [zero_shot_features(one.model) for one in untouched], ZERO_SHOT_WEIGHTS
-            )
+            before = [zero_shot_features(one.model, one.meta_features) for one in untouched]
             trained = [one for one in chosen if one.pipeline.method != ZERO_SHOT.method]
-            rows = [features(one.model, _plan_of(one), one.unique_examples) for one in trained]
-            self._fits[key] = self._fit(trained, rows, WEIGHTS), before
+            rows = [_features_of(one) for one in trained]
+            self._fits[key] = (
+                self._fit(trained, rows, WEIGHTS),
+                self._fit(untouched, before, ZERO_SHOT_WEIGHTS),
+            )
         return self._fits[key]
 
     def _nearest_runs(self, task: TaskView) -> list[Ending]:
@@ -168,6 +168,7 @@ class KnownRuns:
                 len(rows), len(TASK_FEATURES)
             ),
             [ending.dataset for ending in endings],
+            np.array([ln_language_loss(ending.model) for ending in endings], dtype=np.float64),
         )
         return fit(design, targets, prior[:, 0], prior[:, 1])
 
@@ -182,7 +183,10 @@ class KnownRuns:
     def _design(self, rows: Sequence[Sequence[float]], task: TaskView) -> Design:
         own = self._scales.of(task.meta_features)
         return Design(
-            np.array(rows, dtype=np.float64), np.tile(own, (len(rows), 1)), [task.dataset] * len(rows)
+            np.array(rows, dtype=np.float64),
+            np.tile(own, (len(rows), 1)),
+            [task.dataset] * len(rows),
+            np.full(len(rows), ln_language_loss(task.model)),
         )
 
 
@@ -211,25 +215,30 @@ class _Scales:
 
 
 LEAST_SPREAD = 0.05
-SHORT_PRETRAINING = 1e9
-"""Tokens of pretraining below which a model has hardly learned the language."""
+REFERENCE_BYTES = 20.0
+"""Completion bytes at which the zero-shot intercept stands."""
+LEAST_RATIO = 0.005
+"""Share of its bytes below which no text is taken to compress."""
 MOST_DEVIATIONS = 4.0
 
 
-def features(model: ModelFacts, plan: Plan, unique_examples: int) -> list[float]:
+def features(
+    model: ModelFacts, plan: Plan, unique_examples: int, meta_features: Mapping[str, float]
+) -> list[float]:
     """The row of a plan in the regression, in the order of :data:`WEIGHTS`."""
     pipeline = plan.pipeline
     method = pipeline.method
     surplus = max(-MOST_SURPLUS, min(MOST_SURPLUS, rate_surplus(model, pipeline)))
-    # Larger models make the choice of method matter less (Su et al., arXiv 2306.02320); and in which
-    # direction small ones stray from the rules says little of large ones (benchmarks/large_models_advice.py).
-    apart = min(1.0, (APART_PARAMETERS / model.parameters) ** APART_POWER)
+    # Better models make the choice of method matter less (Su et al., arXiv 2306.02320); and in which
+    # direction poor ones stray from the rules says little of them (benchmarks/large_models_advice.py).
+    apart = excess_share(model)
     is_full = apart * (method == "full")
     length = math.log(max(1, plan.full_length_tokens) / 1e4)
     rank = math.log(pipeline.number("lora_r", 16.0) / 16) if method in ("lora", "qlora") else 0.0
     return [
         1.0,
-        *zero_shot_features(model)[1:],
+        ln_language_loss(model),
+        _ln_compressed_bits(meta_features),
         length,
         math.log(max(1, unique_examples) / 200),
         rank,
@@ -247,17 +256,21 @@ def features(model: ModelFacts, plan: Plan, unique_examples: int) -> list[float]
     ]
 
 
-def zero_shot_features(model: ModelFacts) -> list[float]:
+def zero_shot_features(model: ModelFacts, meta_features: Mapping[str, float]) -> list[float]:
     """The row of an untouched model, in the order of :data:`ZERO_SHOT_WEIGHTS`."""
-    tokens = model.pretraining_tokens or UNKNOWN_PRETRAINING
-    # At the start of pretraining losses fall far faster than the joint law of finetuning says of long ones;
-    # without a feature of its own that fall would be laid to the size of models.
-    short = max(0.0, math.log(SHORT_PRETRAINING / tokens))
-    return [1.0, math.log(model.parameters / 1e7), math.log(tokens / 1e8), short]
+    ln_bytes = meta_features.get("completion_log_bytes_mean", math.log(REFERENCE_BYTES))
+    return [1.0, ln_language_loss(model), ln_bytes - math.log(REFERENCE_BYTES)]
 
 
-def _plan_of(ending: Ending) -> Plan:
-    return Plan(ending.pipeline, ending.full_length_tokens, ending.total_steps)
+def _ln_compressed_bits(meta_features: Mapping[str, float]) -> float:
+    """Logarithm of the completions' compressed bits per byte; 0 where nobody compressed them."""
+    ratio = meta_features.get("completion_compression_ratio", 0.0)
+    return math.log(8 * max(ratio, LEAST_RATIO)) if ratio > 0 else 0.0
+
+
+def _features_of(ending: Ending) -> list[float]:
+    plan = Plan(ending.pipeline, ending.full_length_tokens, ending.total_steps)
+    return features(ending.model, plan, ending.unique_examples, ending.meta_features)
 
 
 def _is_usable(ending: Ending) -> bool:

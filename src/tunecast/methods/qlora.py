@@ -31,7 +31,7 @@ class QLora(Lora):
         import torch
 
         if not torch.cuda.is_available():
-            return "there is no CUDA device here, and bitsandbytes quantises for no other"
+            return "there is no CUDA device here, and on a CPU a base in four bits saves no memory"
         if find_spec("bitsandbytes") is None:
             return "bitsandbytes, which quantises, is not installed"
         return why_not_linear(model, "QLoRA")
