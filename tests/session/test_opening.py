@@ -48,6 +48,12 @@ def test_tokens_give_a_trial_exactly_a_quarter(prepared: PreparedTask, settings:
     assert measured(prepared, settings, budget="8k-tokens").tokens == 2000
 
 
+def test_who_knows_other_tasks_tries_fewer_pipelines_for_longer(
+    prepared: PreparedTask, settings: SessionSettings
+) -> None:
+    assert measured(prepared, settings, budget="9k-tokens", strategy="transfer").tokens == 3000
+
+
 def test_without_a_search_the_expert_may_have_most_of_it(
     prepared: PreparedTask, settings: SessionSettings
 ) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from tunecast.errors import BudgetError
 from tunecast.progress import Progress
 from tunecast.records import Outcome, Pipeline
-from tunecast.search import ONLY_TRIALS
+from tunecast.search import ONLY_TRIALS, SURROGATE_BASED
 from tunecast.session.allowance import Allowance
 from tunecast.session.requests import Ask, Calibrate, ScoreModel
 from tunecast.session.settings import SessionSettings
@@ -21,6 +21,8 @@ __all__ = ["FullLength", "measure_full_length", "score_base_model"]
 
 SHARE_OF_BUDGET = 0.25
 """A full length is at most this part of what the budget affords."""
+SHARE_WITH_PRIOR = 1 / 3
+"""Who knows beforehand what will be good tries fewer pipelines, each for longer."""
 SHARE_WITHOUT_SEARCH = 0.75
 """The part that all trials have together where nothing is searched; the rest is for evaluation."""
 LEAST_STEPS = 4
@@ -103,7 +105,9 @@ def score_base_model(base: Trials, bench: Bench, ask: Ask, progress: Progress) -
 def _share_of_budget(strategy: str) -> float:
     """The part of the budget that one trial's full length may take."""
     alone = ONLY_TRIALS.get(strategy)
-    return SHARE_WITHOUT_SEARCH / alone if alone else SHARE_OF_BUDGET
+    if alone:
+        return SHARE_WITHOUT_SEARCH / alone
+    return SHARE_WITH_PRIOR if strategy in SURROGATE_BASED else SHARE_OF_BUDGET
 
 
 def _in_small_batches(spec: TrialSpec, full_length_tokens: int) -> TrialSpec:
