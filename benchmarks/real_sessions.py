@@ -2,8 +2,8 @@
 
     python benchmarks/real_sessions.py --model MODEL --data FOLDER --data FOLDER --budget 130k-tokens
 
-Every strategy gets the same budget, its own expert baseline included. A budget in tokens is the same on a busy
-machine as on an idle one. Results are kept in ``--results`` and not measured again.
+Every strategy gets the same budget, its own expert baseline included. A budget in tokens is the same on a
+busy machine as on an idle one. Results are kept in ``--results`` and not measured again.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def session(model: str, data: str, strategy: str, seed: int, budget: str, metric
         "metric": test["metric"],
         "zero_shot": result["test"]["zero_shot"]["loss"],
         "method": chosen["method"],
-        "learning_rate": chosen["hyperparameters"].get("learning_rate"),
+        "learning_rate": chosen.get("learning_rate"),
     }
 
 

@@ -131,7 +131,7 @@ def _cell(run: Run, most_tokens: int) -> Cell:
         method,
         int(run.pipeline.number(AMOUNT[method])) if method in AMOUNT else 0,
         run.unique_examples,
-        examples_seen(run),
+        run.examples_seen,
         run.model.parameters,
         run.model.parameters - run.model.embedding_parameters,
         tokens,
@@ -139,15 +139,6 @@ def _cell(run: Run, most_tokens: int) -> Cell:
         {"test": run.test.loss, "stopped": best.validation.loss},
         float(np.log((run.test.loss_high or 1) / (run.test.loss_low or 1)) / 2) if known else 0.0,
     )
-
-
-def examples_seen(run: Run) -> int:
-    """Unique examples that a run trained on: all it had, unless its schedule ended within the first epoch.
-
-    Batches of an epoch share no example (``training/plan.py``); its one short batch may make this too large
-    by less than a batch.
-    """
-    return min(run.unique_examples, run.total_steps * int(run.pipeline.number("per_device_train_batch_size")))
 
 
 def complete_curves(cells: Sequence[Cell]) -> list[Cell]:

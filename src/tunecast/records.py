@@ -372,6 +372,16 @@ class Run:
         return self.pipeline.method != ZERO_SHOT.method and not forecast_only
 
     @property
+    def examples_seen(self) -> int:
+        """Unique examples that a whole schedule sees: all that it may draw from, unless it ends before that.
+
+        Batches of a pass share no example; its one short batch may make this too large by less than a batch.
+        """
+        batch = self.pipeline.hyperparameters.get("per_device_train_batch_size")
+        drawn = self.total_steps * batch if isinstance(batch, int) else 0
+        return min(self.unique_examples, drawn or self.unique_examples)
+
+    @property
     def final_loss(self) -> float | None:
         """Validation loss of the last point, None before the first."""
         return self.curve[-1].validation.loss if self.curve else None

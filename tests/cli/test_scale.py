@@ -11,7 +11,8 @@ from sample_runs import sample_pipeline, sample_run, sample_score
 from scaling.planted import methods_table, models_table, write_long
 from tunecast.cli import app
 from tunecast.errors import ConfigurationError, DataError
-from tunecast.records import Outcome, Run
+from tunecast.records import Outcome, Pipeline, Run
+from tunecast.scaling.stored import rows_of
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +150,18 @@ def test_store(tmp_path: Path) -> None:
 
 def completed_run(number: int, size: int) -> Run:
     """A run of one pipeline on ``size`` examples that ended at a loss of a power law."""
-    run = sample_run(number, unique_examples=size, outcome=Outcome.COMPLETED, pipeline=sample_pipeline())
+    run = sample_run(number, unique_examples=size, total_steps=1000, pipeline=sample_pipeline())
     last = replace(run.curve[-1], validation=sample_score(5.0 * size**-0.2))
     return replace(run, curve=(*run.curve[:-1], last), validation=None)
+
+
+def test_a_store_knows_how_many_examples_a_short_schedule_saw() -> None:
+    short = completed_run(0, 2000)
+    batch = short.pipeline.number("per_device_train_batch_size")
+    assert replace(short, total_steps=10).examples_seen == 10 * batch
+    assert replace(short, total_steps=10**6).examples_seen == 2000
+    unknown = replace(short, pipeline=Pipeline("lora", {"learning_rate": 1e-4}))
+    assert unknown.examples_seen == 2000, "runs from elsewhere may not tell their batch"
+    (row,) = rows_of([replace(short, total_steps=10)])
+    assert row.data_size == 10 * batch
+    assert list(rows_of([replace(short, total_steps=10**6)], max_observed=1999)) == []

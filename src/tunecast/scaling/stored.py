@@ -17,7 +17,7 @@ def read_store(url: str, by: Sequence[str] = (), max_observed: float | None = No
     Args:
         url: The store, as every command takes it.
         by: Descriptors that name the curves.
-        max_observed: Runs on more unique examples are left out.
+        max_observed: Runs that saw more unique examples are left out.
 
     Raises:
         DataError: The store holds no completed run to fit.
@@ -43,7 +43,7 @@ def rows_of(runs: Iterable[Run], max_observed: float | None = None) -> Iterable[
             continue
         if run.pipeline.method == ZERO_SHOT.method:
             zero_shot[run.task.dataset, run.task.model] = _loss(run)
-        elif max_observed is None or run.unique_examples <= max_observed:
+        elif max_observed is None or run.examples_seen <= max_observed:
             completed.append(run)
     for run in completed:
         row = _row(run)
@@ -64,7 +64,7 @@ def _row(run: Run) -> Row:
         factors["pretraining_tokens"] = float(run.model.pretraining_tokens)
     if 0 < run.trainable_parameters < run.model.parameters:
         factors["peft_parameters"] = float(run.trainable_parameters)
-    return Row(_loss(run), float(run.unique_examples), labels, factors)
+    return Row(_loss(run), float(run.examples_seen), labels, factors)
 
 
 def _loss(run: Run) -> float:
