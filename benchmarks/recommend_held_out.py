@@ -1,0 +1,130 @@
+"""What the losses that ``tunecast recommend`` foretells are worth on datasets and base models left out.
+
+    python benchmarks/recommend_held_out.py [--store FILE.parquet]
+
+Prints a Markdown table: how many losses lie in their 90% intervals, the error of the log loss in bits per
+byte beside that of the mean of what is known, and Spearman's correlation within a dataset and base model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from tunecast.advice.known_runs import KnownRuns
+from tunecast.advice.view import Plan, TaskView
+from tunecast.records import Outcome
+from tunecast.store.endings import Ending, read_endings
+from tunecast.store.shipping import shipped
+
+LEAST_TO_RANK = 4
+MOST_PER_SPLIT = 400
+"""Losses that are foretold of a split, evenly drawn: more would only take longer."""
+
+Split = tuple[list[Ending], list[Ending]]
+
+
+def size(ending: Ending) -> str:
+    """The base model's size, by the first word of its name."""
+    return ending.model.name.partition("-")[0]
+
+
+def apart(endings: Sequence[Ending], is_held: Callable[[Ending], bool]) -> Split:
+    """Those to learn from, and those held out."""
+    return [e for e in endings if not is_held(e)], [e for e in endings if is_held(e)]
+
+
+def splits(endings: Sequence[Ending]) -> dict[str, list[Split]]:
+    """What is held out, by the words of the table."""
+    found: dict[str, list[Split]] = {"each dataset": []}
+    for dataset in sorted({e.dataset for e in endings}):
+        found["each dataset"].append(apart(endings, lambda e, d=dataset: e.dataset == d))  # type: ignore[misc]
+    found["7M and 17M models, from the 2M ones"] = [apart(endings, lambda e: size(e) != "nano")]
+    found["17M models, from the smaller ones"] = [apart(endings, lambda e: size(e) == "mini")]
+    amply = ("-10m", "-16m")
+    found["models pretrained on fewer than 10M tokens"] = [
+        apart(endings, lambda e: not e.model.name.endswith(amply))
+    ]
+    found["models pretrained on 10M and 16M tokens, from those on less"] = [
+        apart(endings, lambda e: e.model.name.endswith(amply))
+    ]
+    both = []
+    for model in sorted({e.model.name for e in endings if size(e) != "nano"}):
+        for dataset in sorted({e.dataset for e in endings if e.model.name == model}):
+            known = [e for e in endings if size(e) != model.partition("-")[0] and e.dataset != dataset]
+            both.append((known, [e for e in endings if e.model.name == model and e.dataset == dataset]))
+    found["size and dataset together"] = both
+    return found
+
+
+def usable(endings: Iterable[Ending]) -> list[Ending]:
+    """Those that came to an end and tell a loss, the untouched models' aside."""
+    return [
+        e
+        for e in endings
+        if e.outcome is Outcome.COMPLETED and e.bits_per_byte and e.pipeline.method != "zero-shot"
+    ]
+
+
+def scored(parts: Sequence[Split], draw: np.random.Generator) -> list[str]:
+    """The cells of a row."""
+    inside: list[bool] = []
+    errors: list[float] = []
+    ignorant: list[float] = []
+    groups: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
+    for known, held in parts:
+        asked = usable(held)
+        if len(asked) > MOST_PER_SPLIT:
+            asked = [asked[i] for i in draw.choice(len(asked), MOST_PER_SPLIT, replace=False)]
+        prior = KnownRuns(known)
+        mean = float(np.mean([math.log(e.bits_per_byte or 1.0) for e in usable(known)]))
+        for ending in asked:
+            assert ending.bits_per_byte is not None
+            task = TaskView(
+                ending.dataset, ending.meta_features, ending.model, ending.unique_examples, 1 / math.log(2)
+            )
+            plan = Plan(ending.pipeline, ending.full_length_tokens, ending.total_steps)
+            found = prior.predict(task, [plan])[0]
+            inside.append(found.low <= ending.bits_per_byte <= found.high)
+            errors.append(math.log(found.loss / ending.bits_per_byte))
+            ignorant.append(mean - math.log(ending.bits_per_byte))
+            groups[ending.dataset, ending.model.name].append((found.loss, ending.bits_per_byte))
+    ranks = [
+        float(spearmanr(*zip(*group, strict=True)).statistic)
+        for group in groups.values()
+        if len(group) >= LEAST_TO_RANK
+    ]
+    error, ignorance = (float(np.sqrt(np.mean(np.square(values)))) for values in (errors, ignorant))
+    return [
+        f"{len(errors)}",
+        f"{np.mean(inside):.0%}",
+        f"{error:.2f} ({ignorance:.2f})",
+        f"{np.nanmean(ranks):.2f}",
+    ]
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--store", type=Path, help="a Parquet export (default: what is shipped)")
+    file: Path | None = parser.parse_args().store or shipped()
+    if file is None:
+        raise SystemExit("No runs are shipped: give --store.")
+    endings = read_endings(file)
+    names = ("held out", "losses", "in their 90% intervals", "error of the log loss (of the mean)", "rank")
+    print(f"{len(endings)} runs\n\n| {' | '.join(names)} |\n|{'---|' * len(names)}")
+    draw = np.random.default_rng(0)
+    for words, parts in splits(endings).items():
+        print(f"| {' | '.join([words, *scored(parts, draw)])} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
