@@ -21,7 +21,7 @@ import numpy as np
 from tunecast.methods import Restrictions, expert_pipeline, get_method, method_names, pipeline_space
 from tunecast.models.machine import peak_bytes, reset_peak
 from tunecast.progress import Silent
-from tunecast.records import Pipeline, Scalar
+from tunecast.records import Pipeline, Scalar, Seconds
 from tunecast.session.prepare import prepare_task
 from tunecast.session.settings import SessionSettings
 from tunecast.session.shared import affordable_validation
@@ -85,9 +85,14 @@ def _trial(runner: Runner, pipeline: Pipeline, tokens: int, number: int) -> dict
         "learning_rate": pipeline.number("learning_rate"),
         "trained": measured.trainable_parameters,
         "peak_bytes": point.peak_bytes,
-        "tokens_per_second": point.tokens_seen / point.training.wall,
+        "tokens_per_second": point.tokens_seen / busy_seconds(point.training, bench),
         "outcome": measured.outcome.value,
     }
+
+
+def busy_seconds(seconds: Seconds, bench: Bench) -> float:
+    """Seconds of training; on a CPU those that it computed, whatever else the machine had to do."""
+    return seconds.cpu / bench.threads if bench.device == "cpu" else seconds.wall
 
 
 def in_own_process(arguments: argparse.Namespace, model: str, method: str) -> dict[str, Any]:
