@@ -16,8 +16,9 @@ from tunecast.records import Pipeline, Run, stable_hash
 from tunecast.replay.cases import Candidate, Case
 from tunecast.replay.folds import Fold, context_of, families
 from tunecast.replay.machine import Replayed, replay
-from tunecast.replay.rivals import RIVALS, Rival, get_rival
+from tunecast.replay.rivals import RIVALS, Rival, check_rival, rival_maker
 from tunecast.search import ONLY_TRIALS, RUN_BASED, Context, Strategy, fixed, get_strategy
+from tunecast.search.rivals import Maker
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -211,10 +212,13 @@ class _Builder:
         self._context = context
         self._own = own
         self._known: dict[str, Strategy] = {}
+        self._makers: dict[str, Maker] = {}
 
     def __call__(self, name: str, candidates: Sequence[Candidate], seed: int) -> Strategy:
         if name in RIVALS and name not in self._own:
-            return get_rival(name, [candidate.pipeline for candidate in candidates], seed)
+            if name not in self._makers:
+                self._makers[name] = rival_maker(name, self._context)
+            return self._makers[name]([candidate.pipeline for candidate in candidates], seed)
         if name in EXPERT_STRATEGIES and name not in self._own:
             place = _fixed_place(name, candidates)
             assert place is not None
@@ -233,7 +237,7 @@ def _fixed_place(name: str, candidates: Sequence[Candidate]) -> int | None:
 
 def _check(name: str, cases: Sequence[Case]) -> None:
     if name in RIVALS:
-        get_rival(name, [candidate.pipeline for candidate in cases[0].candidates], 0)
+        check_rival(name, [candidate.pipeline for candidate in cases[0].candidates])
     elif name in EXPERT_STRATEGIES:
         lacking = [case.name for case in cases if _fixed_place(name, case.candidates) is None]
         if lacking:
