@@ -33,9 +33,9 @@ ZERO_SHOT = "zero-shot"
 ALIKE: dict[str, Scalar] = {"per_device_train_batch_size": 8}
 
 
-def prepared_bench(model: str, data: str, tokens: int) -> Bench:
+def prepared_bench(model: str, data: str, tokens: int, max_length: int | None) -> Bench:
     """The task, with the validation examples that so many training tokens can afford."""
-    bench = prepare_task(SessionSettings(model, data), Silent()).bench
+    bench = prepare_task(SessionSettings(model, data, max_length=max_length), Silent()).bench
     subset, validation = affordable_validation(bench, tokens, seed=0)
     return Bench(**{**vars(bench), "subset": subset, "validation": validation})
 
@@ -53,9 +53,9 @@ def pipelines(bench: Bench, method: str) -> list[Pipeline]:
     ]
 
 
-def measure(model: str, data: str, tokens: int, method: str) -> dict[str, Any]:
+def measure(model: str, data: str, tokens: int, method: str, max_length: int | None) -> dict[str, Any]:
     """What one method does on one model."""
-    bench = prepared_bench(model, data, tokens)
+    bench = prepared_bench(model, data, tokens, max_length)
     if method == ZERO_SHOT:
         runner = Runner(bench)
         reset_peak(bench.device)
@@ -93,6 +93,8 @@ def _trial(runner: Runner, pipeline: Pipeline, tokens: int, number: int) -> dict
 def in_own_process(arguments: argparse.Namespace, model: str, method: str) -> dict[str, Any]:
     """Measure in a child, whose peak is the method's own."""
     command = [sys.executable, __file__, "--data", arguments.data, "--tokens", str(arguments.tokens)]
+    if arguments.max_length:
+        command += ["--max-length", str(arguments.max_length)]
     done = subprocess.run([*command, "--model", model, "--one", method], capture_output=True, text=True)
     if done.returncode:
         return {"reason": f"failed: {done.stderr.strip().splitlines()[-1][:120]}"}
@@ -131,11 +133,13 @@ def main() -> None:
     parser.add_argument("--model", action="append", required=True)
     parser.add_argument("--data", default="stdlib")
     parser.add_argument("--tokens", type=int, default=4000)
+    parser.add_argument("--max-length", type=int, help="room for virtual tokens in a small context")
     parser.add_argument("--results", type=Path, default=Path("methods-table.json"))
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        print(json.dumps(measure(arguments.model[0], arguments.data, arguments.tokens, arguments.one)))
+        model, data, tokens = arguments.model[0], arguments.data, arguments.tokens
+        print(json.dumps(measure(model, data, tokens, arguments.one, arguments.max_length)))
         return
     results = json.loads(arguments.results.read_text()) if arguments.results.exists() else {}
     for model in arguments.model:

@@ -127,8 +127,8 @@ def points(runs: list[Run]) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _name(run: Run) -> str:
-    """The pipeline, and the data that a forecast's run was given of it; the same in every session."""
-    return f"{run.pipeline.id} on {run.unique_examples}"
+    """The pipeline, the data that it was given, and how long; the same in every session."""
+    return f"{run.pipeline.id} on {run.unique_examples} over {run.full_length_tokens}"
 
 
 def check_between(victim: Victim, whole: list[Run]) -> None:

@@ -56,6 +56,11 @@ class Finished:
 def finish(folder: Path, model: Path, data: Path, *more: str) -> Finished:
     """Run a session of six trials with ``--json``."""
     flags = ["--model", str(model), "--data", str(data), "--budget", "6-trials", *FLAGS, *more]
+    return finish_with(flags, folder)
+
+
+def finish_with(flags: list[str], folder: Path) -> Finished:
+    """Run a session with these flags and ``--json``."""
     started = time.monotonic()
     done = run_command("tune", *flags, "--output-dir", str(folder), "--json")
     assert done.returncode == 0, done.stderr[-3000:]

@@ -486,6 +486,7 @@ class SessionRecord:
         granted_seconds: Budget in seconds, None where it was given in tokens or trials.
         used_seconds: Seconds of the budget that were used.
         full_length_tokens: Horizon of every trial's schedule.
+        final_tokens: That of the final training of the best pipeline, 0 where there was none.
         contenders: Zero-shot, expert and incumbent, in this order; the incumbent may be the expert pipeline.
         winner: Name of the contender that was delivered.
         incumbent_loss: The incumbent's loss on all validation examples that the session uses.
@@ -515,6 +516,7 @@ class SessionRecord:
     configuration: Mapping[str, Any]
     versions: Versions
     forecast: DataForecast | None = None
+    final_tokens: int = 0
 
     def contender(self, name: str) -> Contender:
         """The contender called ``name``.

@@ -17,7 +17,7 @@ from tunecast.replay.cases import Candidate, Case, cases_of
 from tunecast.replay.comparing import compare_strategies
 from tunecast.replay.folds import Fold, context_of
 from tunecast.replay.machine import replay
-from tunecast.replay.rivals import QUICKTUNE, Rival, check_rival, get_rival, usual_rivals
+from tunecast.replay.rivals import QUICKTUNE, MetaTraining, Rival, check_rival, get_rival, usual_rivals
 from tunecast.replay.rivals.quicktune import INTERPRETER, QuickTune, QuickTuneProcess, meta_trained
 from tunecast.replay.verdicts import Verdict
 from tunecast.replay.wording import rival_rows
@@ -140,6 +140,16 @@ def test_a_missing_environment_says_how_to_make_one(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv(INTERPRETER, sys.executable)  # which has no such package
     with pytest.raises(ConfigurationError, match=r"(?s)ModuleNotFoundError.*install\.sh"):
         check_rival("quicktunetool", [])
+
+
+def test_cases_that_may_know_the_same_runs_share_what_was_learned(monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[Context] = []
+    monkeypatch.setattr("tunecast.replay.rivals.quicktune.meta_trained", trained.append)
+    case = cases_of(task_runs("a"))[0][0]
+    training = MetaTraining()
+    for known in (task_runs("b"), task_runs("b"), [*task_runs("b"), *task_runs("c")]):
+        training(context_of(case, known, Fold.TASK, {}))
+    assert [len({run.task.dataset for run in context.runs}) for context in trained] == [1, 2]
 
 
 def test_quick_tune_tool_cannot_do_without_other_tasks() -> None:

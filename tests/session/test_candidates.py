@@ -8,7 +8,7 @@ from tunecast.errors import ConfigurationError
 from tunecast.methods.space import EXPERT
 from tunecast.records import Pipeline
 from tunecast.search import SURROGATE_BASED, Context
-from tunecast.session.candidates import candidate_pipelines, long_enough, worthwhile
+from tunecast.session.candidates import candidate_pipelines, long_enough, within_context, worthwhile
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.settings import SessionSettings
 
@@ -70,6 +70,15 @@ def test_all_candidates_stay_where_hardly_any_suits() -> None:
     pipelines = [Pipeline("full", {"per_device_train_batch_size": 32, "n": n}) for n in range(20)]
 
     assert long_enough(pipelines, full_length_tokens=100, mean_tokens=50.0) == pipelines
+
+
+def test_virtual_tokens_need_room_beside_the_longest_example() -> None:
+    prompts = [Pipeline("prompt_tuning", {"num_virtual_tokens": n}) for n in (8, 16, 32)]
+    pipelines = [EXPERT, *prompts]
+
+    assert within_context(pipelines, context=128, longest=112) == [EXPERT, *prompts[:2]]
+    assert within_context(pipelines, context=128, longest=128) == [EXPERT]
+    assert within_context(pipelines, context=None, longest=4096) == pipelines
 
 
 @pytest.mark.parametrize("strategy", sorted(SURROGATE_BASED))

@@ -12,7 +12,7 @@ import pytest
 
 from kills import Victim, check_between, check_end, committed
 from sample_runs import sample_point
-from sessions import FLAGS, Finished, call_main, run_command
+from sessions import FLAGS, Finished, call_main, finish_with
 from tunecast.methods.space import EXPERT
 from tunecast.records import FORECAST_ONLY, Machine, Outcome, Pipeline, Run, Score, Versions
 from tunecast.session.allowance import Allowance
@@ -200,9 +200,7 @@ def forecast_session(tiny_llama: Path, toy_data: Path, tmp_path_factory: pytest.
     flags += ["--strategy", "random", "--epochs", "1", "--methods", "lora"]
     flags += ["--range", "learning_rate=1e-3:1e-1"]
     flags += ["--fix", "per_device_train_batch_size=4", "--fix", "warmup_ratio=0.5"]
-    done = run_command("tune", *flags, "--output-dir", str(folder), "--json")
-    assert done.returncode == 0, done.stderr[-3000:]
-    return Finished(folder, flags, json.loads(done.stdout), done.stderr, 0.0)
+    return finish_with(flags, folder)
 
 
 @pytest.mark.timeout(900)

@@ -45,7 +45,22 @@ def test_seconds_give_a_trial_a_quarter_of_what_they_afford(
 
 
 def test_tokens_give_a_trial_exactly_a_quarter(prepared: PreparedTask, settings: SessionSettings) -> None:
-    assert measured(prepared, settings, budget="8k-tokens").tokens == 2000
+    found = measured(prepared, settings, budget="8k-tokens")
+    assert (found.tokens, found.final_tokens) == (2000, 0)
+
+
+def test_where_the_budget_is_the_limit_half_of_it_is_for_a_final_training(
+    prepared: PreparedTask, settings: SessionSettings
+) -> None:
+    whole = 3 * prepared.bench.train_tokens
+    short = measured(prepared, settings, budget=f"{2 * whole}-tokens")
+    assert (short.tokens, short.final_tokens) == (whole // 4, whole)
+    shorter = measured(prepared, settings, budget=f"{3 * whole // 2}-tokens")
+    assert shorter.final_tokens == int(0.5 * (3 * whole // 2))
+    ample = measured(prepared, settings, budget=f"{4 * whole}-tokens")
+    assert (ample.tokens, ample.final_tokens) == (whole, 0)
+    alone = measured(prepared, settings, budget=f"{2 * whole}-tokens", strategy="fixed-expert")
+    assert (alone.tokens, alone.final_tokens) == (whole, 0)
 
 
 def test_without_a_search_the_expert_may_have_most_of_it(

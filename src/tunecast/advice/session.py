@@ -10,7 +10,7 @@ from tunecast.advice.view import TaskView
 from tunecast.data.token_lengths import TokenLengths
 from tunecast.models.here import Target, processor_target, target_of
 from tunecast.session.budget import Budget
-from tunecast.session.opening import SHARE_OF_BUDGET
+from tunecast.session.opening import SHARE_OF_FINAL
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.settings import SessionSettings
 
@@ -20,7 +20,7 @@ SHOWN = 3
 
 
 def question_of(settings: SessionSettings) -> Question:
-    """What a session's settings ask: one training is at most a quarter of its budget."""
+    """What a session's settings ask: the longest training is at most half of its budget."""
     return Question(
         settings.model,
         settings.data,
@@ -69,7 +69,7 @@ def situation_of(settings: SessionSettings, prepared: PreparedTask, worker_bytes
 
 def _budget_of_one(budget: str) -> str:
     parsed = Budget.parse(budget)
-    amount = SHARE_OF_BUDGET * parsed.amount
+    amount = SHARE_OF_FINAL * parsed.amount
     if parsed.kind == "trials":
         return ""
     return f"{amount:.3f}s" if parsed.kind == "seconds" else f"{max(1, int(amount))}-tokens"

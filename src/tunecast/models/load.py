@@ -10,7 +10,6 @@ import contextlib
 import importlib.util
 import io
 import logging
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunecast.cache import cache_folder
 from tunecast.errors import ModelError
 from tunecast.records import stable_hash
 
@@ -238,18 +238,10 @@ def _resolve_gguf(file: Path) -> ResolvedModel:
     """The plain folder of a GGUF file, converted at first use."""
     status = file.stat()
     key = stable_hash([file.name, status.st_size, status.st_mtime_ns], 12)
-    folder = _cache_folder() / f"{file.stem}-{key}"
+    folder = cache_folder() / f"{file.stem}-{key}"
     if not (folder / "config.json").is_file():
         _convert_gguf(file, folder)
     return ResolvedModel(file.stem, str(folder), is_local=True, converted=True)
-
-
-def _cache_folder() -> Path:
-    """Where converted models are kept: ``TUNECAST_CACHE``, else the user's cache folder."""
-    root = os.environ.get("TUNECAST_CACHE")
-    if root:
-        return Path(root).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "tunecast"
 
 
 def _convert_gguf(file: Path, folder: Path) -> None:

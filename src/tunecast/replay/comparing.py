@@ -16,9 +16,19 @@ from tunecast.records import Pipeline, Run, stable_hash
 from tunecast.replay.cases import Candidate, Case
 from tunecast.replay.folds import Fold, context_of, families
 from tunecast.replay.machine import Replayed, replay
-from tunecast.replay.rivals import RIVALS, Rival, check_rival, rival_maker
-from tunecast.search import ONLY_TRIALS, RUN_BASED, Context, Strategy, fixed, get_strategy
+from tunecast.replay.priors import PriorOf, kept_prior
+from tunecast.replay.rivals import RIVALS, MetaTraining, Rival, check_rival, rival_maker
+from tunecast.search import (
+    ONLY_TRIALS,
+    RUN_BASED,
+    SURROGATE_BASED,
+    Context,
+    Strategy,
+    fixed,
+    get_strategy,
+)
 from tunecast.search.rivals import Maker
+from tunecast.search.transfer import transfer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -109,7 +119,7 @@ class Comparison:
 
 def default_strategies() -> tuple[str, ...]:
     """What is compared unless something else is asked for."""
-    return ("random", "asha", *RUN_BASED)
+    return ("random", "asha", *RUN_BASED, *SURROGATE_BASED)
 
 
 def compare_strategies(
@@ -124,6 +134,7 @@ def compare_strategies(
     thinking_seconds: float | None = None,
     switch_seconds: float = 0.0,
     own: Mapping[str, Callable[[Context], Strategy]] | None = None,
+    prior_of: PriorOf = kept_prior,
     progress: Progress | None = None,
 ) -> Comparison:
     """Replay every strategy on every case, with every seed, at every budget.
@@ -141,7 +152,8 @@ def compare_strategies(
             computer, measured once per strategy and rounded up to a power of two of milliseconds.
         switch_seconds: Charged when a worker takes up another trial than it had last.
         own: Strategies by name beside the known ones, each built anew for every case from what may be known
-            there: such as one whose surrogates are trained on the fold's runs.
+            there.
+        prior_of: Gives the prior of the strategies that rest on surrogates from the runs that may be known.
         progress: Told how far the replays are.
 
     Raises:
@@ -158,8 +170,9 @@ def compare_strategies(
     anytime = np.zeros((len(strategies), len(cases), len(grid)))
     usage = {name: Usage(charged_seconds=thinking_seconds or 0.0) for name in strategies}
     progress.start("Replaying", len(cases), "cases")
+    training = MetaTraining()
     for c, case in enumerate(cases):
-        build = _Builder(context_of(case, runs, fold, all_families), own)
+        build = _Builder(context_of(case, runs, fold, all_families), own, prior_of, training)
         for s, name in enumerate(strategies):
             used = usage[name]
             if c == 0 and thinking_seconds is None:
@@ -208,25 +221,40 @@ def draw(case: Case, seed: int, share: float = SUBSET) -> list[Candidate]:
 class _Builder:
     """Strategies for one case; those that are pure functions are built once."""
 
-    def __init__(self, context: Context, own: Mapping[str, Callable[[Context], Strategy]]) -> None:
+    def __init__(
+        self,
+        context: Context,
+        own: Mapping[str, Callable[[Context], Strategy]],
+        prior_of: PriorOf,
+        training: MetaTraining,
+    ) -> None:
         self._context = context
         self._own = own
-        self._known: dict[str, Strategy] = {}
+        self._prior_of = prior_of
+        self._training = training
         self._makers: dict[str, Maker] = {}
+        self._known: dict[str, Strategy] = {}
 
     def __call__(self, name: str, candidates: Sequence[Candidate], seed: int) -> Strategy:
         if name in RIVALS and name not in self._own:
             if name not in self._makers:
-                self._makers[name] = rival_maker(name, self._context)
+                self._makers[name] = rival_maker(name, self._context, self._training)
             return self._makers[name]([candidate.pipeline for candidate in candidates], seed)
         if name in EXPERT_STRATEGIES and name not in self._own:
             place = _fixed_place(name, candidates)
             assert place is not None
             return fixed(place + 1)
         if name not in self._known:
-            built = self._own[name](self._context) if name in self._own else None
-            self._known[name] = built or get_strategy(name, self._context)
+            self._known[name] = self._built(name)
         return self._known[name]
+
+    def _built(self, name: str) -> Strategy:
+        if name in self._own:
+            return self._own[name](self._context)
+        if name in SURROGATE_BASED:
+            prior = self._prior_of(self._context.runs)
+            return transfer(self._context, refits=name == "quick-tune", prior=prior)
+        return get_strategy(name, self._context)
 
 
 def _fixed_place(name: str, candidates: Sequence[Candidate]) -> int | None:
@@ -245,7 +273,7 @@ def _check(name: str, cases: Sequence[Case]) -> None:
                 f"--strategies: {name} has no recorded run of its pipeline for {lacking[0]}.",
                 "Leave it out, or use fixed-best.",
             )
-    elif name not in RUN_BASED:
+    elif name not in (*RUN_BASED, *SURROGATE_BASED):
         if name in ONLY_TRIALS:
             raise ConfigurationError(f"--strategies: {name} cannot be replayed.", "Use fixed-best.")
         get_strategy(name)

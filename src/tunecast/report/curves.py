@@ -53,19 +53,27 @@ def curves_plot(record: SessionRecord, trials: Sequence[TrialView], zero_shot: f
     if zero_shot is not None:
         _horizontal(figure, zero_shot, "zero-shot")
     smallest = min(point.tokens_seen for trial in drawn for point in trial.points)
-    figure.update_xaxes(**token_axis(record.full_length_tokens, smallest))
+    figure.update_xaxes(**token_axis(max(record.full_length_tokens, record.final_tokens), smallest))
     figure.update_yaxes(range=limits)
-    caption = _curves_caption(trials, measured, drawn, record.full_length_tokens)
+    caption = _curves_caption(record, trials, measured, drawn)
     return Plot("curves", figure, "Curves of all trials", caption, 460)
 
 
 def _curves_caption(
-    trials: Sequence[TrialView], measured: Sequence[TrialView], drawn: Sequence[TrialView], full_length: int
+    record: SessionRecord,
+    trials: Sequence[TrialView],
+    measured: Sequence[TrialView],
+    drawn: Sequence[TrialView],
 ) -> str:
     parts = [
-        f"Every line is one trial under the same full length of {compact(full_length)} tokens; "
+        f"Every line is one trial under the same full length of {compact(record.full_length_tokens)} tokens; "
         "lines that end early were stopped because others promised more. The incumbent is drawn thick."
     ]
+    if record.final_tokens:
+        final = (
+            f"The line of {compact(record.final_tokens)} tokens is the final training of the best pipeline."
+        )
+        parts.append(final)
     if any(trial.failed for trial in drawn):
         parts.append("A cross marks where a trial failed; crosses at the upper edge lie beyond it.")
     unseen = len(trials) - len(measured)

@@ -82,7 +82,8 @@ def verdict(record: SessionRecord, runs: Sequence[Run]) -> Verdict:
     judge = _Judge(record.objective)
     compared = [judge.compare(winner, other) for other in others]
     doubts = judge.doubts(winner, others)
-    return Verdict(_headline(record, winner), (judge.state(winner), *compared, *doubts, cost), not doubts)
+    sentences = (judge.state(winner), *compared, *_lengths(record, winner, runs), *doubts, cost)
+    return Verdict(_headline(record, winner), sentences, not doubts)
 
 
 def _with_article(contender: Contender) -> str:
@@ -100,6 +101,17 @@ def _headline(record: SessionRecord, winner: Contender) -> str:
     step = learning_rate(winner.pipeline)
     what = "The search won" if searched else "Training helped"
     return f"{what}: {winner.pipeline.method}" + (f" at learning rate {rate(step)}" if step else "")
+
+
+def _lengths(record: SessionRecord, winner: Contender, runs: Sequence[Run]) -> list[str]:
+    """That the winner was trained for longer than those it is compared with, where it was."""
+    own = next((run.full_length_tokens for run in runs if run.id == winner.run), 0)
+    if own <= record.full_length_tokens or winner.name == "zero_shot":
+        return []
+    return [
+        f"It had a final training over {own:,} tokens; all other trials, the expert pipeline's "
+        f"too, were planned for {record.full_length_tokens:,}."
+    ]
 
 
 def _cost(record: SessionRecord, runs: Sequence[Run]) -> str:

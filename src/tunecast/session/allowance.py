@@ -90,6 +90,21 @@ class Allowance:
             return used.tokens + trial.tokens_to_end <= self._free.amount
         return used.seconds + _to_end(trial, pace) <= self._free.amount
 
+    def tokens_for(self, method: str, points: int, used: Used, pace: Pace) -> int:
+        """Training tokens of a method that what is left affords, by their upper bound.
+
+        Args:
+            method: Name of the method.
+            points: Points to be measured, the last at the end of the trial.
+            used: What is spent.
+            pace: Foretells seconds.
+        """
+        left = self._free.amount - self._free.spent(used)
+        if self.budget.kind == "seconds":
+            scoring = pace.upper(method, 0, points, ends=True)
+            left = (left - scoring) / (pace.upper(method, 1, points, ends=True) - scoring)
+        return max(0, int(left))
+
     def price(
         self, trials: Sequence[Trial], pace: Pace, scoring_seconds: float, *, upper: bool = True
     ) -> float:

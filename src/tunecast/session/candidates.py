@@ -11,7 +11,7 @@ from tunecast.records import ModelFacts, Pipeline
 from tunecast.search import SURROGATE_BASED, Context
 from tunecast.session.settings import SessionSettings
 
-__all__ = ["candidate_pipelines", "long_enough", "worthwhile"]
+__all__ = ["candidate_pipelines", "long_enough", "within_context", "worthwhile"]
 
 CANDIDATES = 256
 DRAWN_FOR_RANKING = 1000
@@ -20,6 +20,7 @@ LEAST_STEPS = 16
 """Optimiser steps of a full length below which the fidelity grid has hardly a point before the end."""
 LEAST_CANDIDATES = 16
 RATE_3E4 = 3e-4
+VIRTUAL_TOKENS = "num_virtual_tokens"
 
 
 def candidate_pipelines(settings: SessionSettings, model: ModelFacts) -> list[Pipeline]:
@@ -70,6 +71,23 @@ def long_enough(
     examples = full_length_tokens / mean_tokens
     kept = [p for p in pipelines if examples >= LEAST_STEPS * p.number("per_device_train_batch_size")]
     return kept if len(kept) >= LEAST_CANDIDATES else list(pipelines)
+
+
+def within_context(pipelines: Sequence[Pipeline], *, context: int | None, longest: int) -> list[Pipeline]:
+    """The pipelines whose virtual tokens find room in the base model's context beside the longest example.
+
+    Args:
+        pipelines: Candidates.
+        context: Positions of the base model, None where it has no fixed limit.
+        longest: Tokens of the longest example.
+    """
+    if context is None:
+        return list(pipelines)
+    return [p for p in pipelines if longest + _virtual_tokens(p) <= context]
+
+
+def _virtual_tokens(pipeline: Pipeline) -> int:
+    return int(pipeline.number(VIRTUAL_TOKENS)) if VIRTUAL_TOKENS in pipeline.hyperparameters else 0
 
 
 def _at_3e4(settings: SessionSettings, expert: Pipeline) -> Pipeline:

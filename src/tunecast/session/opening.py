@@ -21,8 +21,14 @@ __all__ = ["FullLength", "measure_full_length", "score_base_model"]
 
 SHARE_OF_BUDGET = 0.25
 """A full length is at most this part of what the budget affords."""
+SHARE_BEFORE_FINAL = 0.125
+"""At most this part where the data is worth a longer training, which the best pipeline gets in the end."""
+SHARE_OF_FINAL = 0.5
+"""The part of the budget that is held back for that one."""
 SHARE_WITHOUT_SEARCH = 0.75
 """The part that all trials have together where nothing is searched; the rest is for evaluation."""
+TELLING = 4
+"""Trials shorter than this many times the least full length tell too little of a longer training."""
 LEAST_STEPS = 4
 SMALLEST_BATCH = 4
 CALIBRATION_SECONDS = 3.0
@@ -34,9 +40,16 @@ MARGIN = 1.5
 
 @dataclass(frozen=True)
 class FullLength:
-    """The horizon of every trial of a session, and the speed that it was derived from."""
+    """The horizon of every trial of a session, and the speed that it was derived from.
+
+    Args:
+        tokens: Of every trial of the search.
+        final_tokens: At most this many are for the final training; 0 where there is none.
+        seconds_per_token: Of training the expert pipeline.
+    """
 
     tokens: int
+    final_tokens: int
     seconds_per_token: float
 
 
@@ -59,7 +72,8 @@ def measure_full_length(
         progress: Told the speed.
 
     Returns:
-        The smaller of ``settings.epochs`` over the training tokens and the trial's share of the budget.
+        The smaller of ``settings.epochs`` over the training tokens and the trial's share of the budget. Where
+        the budget is what limits it, trials are shorter still, and half of it is for a final training.
 
     Raises:
         BudgetError: The budget does not suffice for a few steps.
@@ -70,17 +84,22 @@ def measure_full_length(
     seconds = min(CALIBRATION_SECONDS, CALIBRATION_SHARE * (allowance.budget.seconds or 0.0))
     speed = float(ask(Calibrate(_in_small_batches(spec, wanted), seconds)))
     progress.finish(f"{speed:,.0f} tokens/s")
-    share = _share_of_budget(settings.strategy)
-    full_length = int(min(wanted, share * allowance.affordable_tokens(speed)))
+    affordable = allowance.affordable_tokens(speed)
     mean = sum(lengths) / len(lengths)
     least = min(math.ceil(LEAST_STEPS * SMALLEST_BATCH * mean), wanted)
+    alone = ONLY_TRIALS.get(settings.strategy)
+    share, final = SHARE_WITHOUT_SEARCH / alone if alone else SHARE_OF_BUDGET, 0
+    is_worth_more = wanted > share * affordable and SHARE_BEFORE_FINAL * affordable > TELLING * least
+    if not alone and is_worth_more:
+        share, final = SHARE_BEFORE_FINAL, int(min(wanted, SHARE_OF_FINAL * affordable))
+    full_length = int(min(wanted, share * affordable))
     if full_length < least:
         raise BudgetError(
             f"--budget {allowance.budget.text} does not suffice for {LEAST_STEPS} optimiser steps "
             f"(measured: {speed:,.0f} tokens/s, {mean:.0f} tokens per example).",
             f"Give at least --budget {_enough(allowance, least / share, speed)}, or a smaller model.",
         )
-    return FullLength(full_length, 1 / speed)
+    return FullLength(full_length, final, 1 / speed)
 
 
 def score_base_model(base: Trials, bench: Bench, ask: Ask, progress: Progress) -> Measurement:
@@ -98,12 +117,6 @@ def score_base_model(base: Trials, bench: Bench, ask: Ask, progress: Progress) -
     point = zero_point(subset.score, subset.evaluation, base[0].spec.workers)
     progress.finish(f"validation loss {subset.score.loss:.3f} on {len(bench.subset)} examples")
     return Measurement(base[0].spec.run, point, Outcome.COMPLETED, None, whole.score, whole.evaluation.wall)
-
-
-def _share_of_budget(strategy: str) -> float:
-    """The part of the budget that one trial's full length may take."""
-    alone = ONLY_TRIALS.get(strategy)
-    return SHARE_WITHOUT_SEARCH / alone if alone else SHARE_OF_BUDGET
 
 
 def _in_small_batches(spec: TrialSpec, full_length_tokens: int) -> TrialSpec:

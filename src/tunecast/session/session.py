@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from tunecast.errors import ModelError
@@ -14,13 +14,14 @@ from tunecast.records import ZERO_SHOT, DataForecast, Outcome, Pipeline, Run, Ru
 from tunecast.search import GIVEN, ONLY_TRIALS, Context, Strategy, first_name, get_strategy, leader
 from tunecast.session.allowance import Allowance
 from tunecast.session.budget import Budget, Used
-from tunecast.session.candidates import long_enough, worthwhile
+from tunecast.session.candidates import long_enough, within_context, worthwhile
 from tunecast.session.compare import FINALISTS, compare
 from tunecast.session.executor import Crash, LocalExecutor
+from tunecast.session.final import choose_final
 from tunecast.session.folder import OutputFolder, disk_error
 from tunecast.session.forecast import Part, Survey, Surveyor, end_loss, leading_trial
 from tunecast.session.knowledge import runs_known
-from tunecast.session.opening import measure_full_length, score_base_model
+from tunecast.session.opening import SHARE_OF_FINAL, measure_full_length, score_base_model
 from tunecast.session.pace import Pace
 from tunecast.session.prepare import PreparedTask, Surroundings
 from tunecast.session.requests import Advance, Broken, Request, UseValidation
@@ -98,10 +99,7 @@ class Session:
         self._use_validation()
         zero_shot = self._measure_zero_shot()
         self._lay_out_trials(zero_shot)
-        if self._settings.forecast and self._settings.strategy != GIVEN:
-            self._look_ahead()
-        else:
-            self._spend()
+        self._use_budget()
         self._save_state()
         used_seconds = self._allowance.elapsed()
         outlook = self._forecast(self._survey) if self._survey else None
@@ -119,7 +117,8 @@ class Session:
             full_length_tokens=self._full_length,
             budget=self._budget,
         )
-        return replace(record, forecast=outlook)
+        final = 0 if self._final is None else self._trials[self._final].spec.full_length_tokens
+        return replace(record, forecast=outlook, final_tokens=final)
 
     def ask(self, request: Request) -> Any:
         """Let a worker answer; one crash is forgiven.
@@ -172,14 +171,19 @@ class Session:
                 self._settings, bench, spec, self._allowance, self.ask, self._progress
             )
             self._state["full_length_tokens"] = found.tokens
+            self._state["final_tokens"] = found.final_tokens
             self._state["seconds_per_token"] = found.seconds_per_token
             self._save_state()
         self._full_length = int(self._state["full_length_tokens"])
 
     def _use_validation(self) -> None:
-        """Choose the validation examples that the full length can afford, and tell every worker."""
+        """Choose the validation examples that the full length can afford, and tell every worker.
+
+        Before a final training trials are short, and those that they would afford could not tell them apart.
+        """
         bench = self._prepared.bench
-        subset, validation = affordable_validation(bench, self._full_length, self._settings.seed)
+        tokens = max(self._full_length, int(self._state.get("final_tokens", 0)) // 2)
+        subset, validation = affordable_validation(bench, tokens, self._settings.seed)
         self._prepared = replace(self._prepared, bench=replace(bench, subset=subset, validation=validation))
         self._executor.setup(UseValidation(subset, validation))
 
@@ -200,6 +204,7 @@ class Session:
         self._strategy: Strategy = get_strategy(self._settings.strategy, context)
         self._trials = self._laid_out(self._worth_trying(context), limit)
         self._trials[0].is_feasible = self._expert_fits
+        self._final = self._laid_out_finally()
         speed, scoring = float(self._state["seconds_per_token"]), zero_shot.curve[0].evaluation.wall
         # A session of an earlier version did not keep how long scoring all validation examples took.
         self._pace = Pace(speed, scoring, float(self._state.get("validation_seconds", scoring)))
@@ -241,8 +246,10 @@ class Session:
         """
         pinned = ONLY_TRIALS.get(self._settings.strategy, 1)
         bench = self._prepared.bench
+        examples = (*bench.train, *bench.validation, *bench.test)
+        longest = max(example.tokens for example in examples)
         suiting = long_enough(
-            self._candidates[pinned:],
+            within_context(self._candidates[pinned:], context=bench.facts.context, longest=longest),
             full_length_tokens=self._full_length,
             mean_tokens=bench.train_tokens / len(bench.train),
         )
@@ -252,13 +259,61 @@ class Session:
         available = len(self._prepared.bench.train)
         return min(self._settings.unique_examples or available, available)
 
-    def _look_ahead(self) -> None:
-        """Spend all but what a forecast needs, then measure for it; where nothing can be, spend the rest."""
+    def _use_budget(self) -> None:
+        """Search, train the best pipeline finally, measure for a forecast; without these two, search on.
+
+        What comes after the search is fixed before anything comes of it: a resumed session neither searches
+        on nor chooses anew.
+        """
         surveyor = Surveyor(self._id, self._prepared, self._store, self._allowance, self._pace)
-        if "survey" not in self._state:
-            self._hold_back(surveyor)
+        for_forecast, for_final = self._held_back(surveyor)
+        if "final" not in self._state:
+            self._allowance.hold_back(for_forecast + for_final)
             self._spend()
-            # Fixed before anything comes of it: a resumed session neither searches on nor chooses anew.
+            self._allowance.hold_back(for_forecast)
+            most = int(self._state["final_tokens"])
+            final = choose_final(self._trials, self._allowance, self._pace, self._used(), most_tokens=most)
+            self._state["final"] = asdict(final) if final else None
+            self._save_state()
+            self._final = self._laid_out_finally()
+        self._allowance.hold_back(for_forecast)
+        if self._final is not None:
+            self._train(self._final, "Training the best pipeline for longer")
+        if self._settings.forecast and self._settings.strategy != GIVEN:
+            self._look_ahead(surveyor)
+        self._allowance.hold_back(0)
+        if self._final is None and not (self._survey and self._survey.parts):
+            self._spend()
+
+    def _held_back(self, surveyor: Surveyor) -> tuple[float, float]:
+        """What is kept from the search for the forecast and for the final training, as decided before it."""
+        if "held_back" not in self._state:
+            expert, final_tokens = self._trials[0], int(self._state["final_tokens"])
+            if final_tokens:
+                expert = Trial(replace(expert.spec, full_length_tokens=final_tokens), expert.bench)
+            foretells = self._settings.forecast and self._settings.strategy not in ONLY_TRIALS
+            speed = float(self._state["seconds_per_token"])
+            self._state["held_back"] = [
+                surveyor.to_hold_back(expert, speed) if foretells else 0.0,
+                self._allowance.share(SHARE_OF_FINAL) if final_tokens else 0.0,
+            ]
+            self._save_state()
+        for_forecast, for_final = self._state["held_back"]
+        return for_forecast, for_final
+
+    def _laid_out_finally(self) -> int | None:
+        """The place of the final training's trial, with what was committed of it; None before it is fixed."""
+        fixed = self._state.get("final")
+        if fixed is None:
+            return None
+        pipeline = next(t.spec.pipeline for t in self._trials if t.spec.run == fixed["run"])
+        place = self._trials.append(pipeline, fixed["tokens"])
+        self._trials.restore()
+        return place
+
+    def _look_ahead(self, surveyor: Surveyor) -> None:
+        """Choose what a forecast rests on, and measure it."""
+        if "survey" not in self._state:
             self._state["survey"] = surveyor.survey(leading_trial(self._trials), self._used()).as_json()
             self._save_state()
         begun = self._state["survey"]
@@ -267,17 +322,6 @@ class Session:
         self._allowance.hold_back(0)
         if self._survey.parts:
             self._measure_parts(self._survey)
-        else:
-            self._spend()
-
-    def _hold_back(self, surveyor: Surveyor) -> None:
-        """Keep the forecast's share from a search, as decided before the first trial."""
-        if "held_back" not in self._state:
-            searches = self._settings.strategy not in ONLY_TRIALS
-            speed = float(self._state["seconds_per_token"])
-            self._state["held_back"] = surveyor.to_hold_back(self._trials[0], speed) if searches else 0.0
-            self._save_state()
-        self._allowance.hold_back(self._state["held_back"])
 
     def _measure_parts(self, survey: Survey) -> None:
         """Train the leading pipeline on every part of its data, as far as the budget reaches."""

@@ -155,23 +155,13 @@ class Trials:
         self._extra = extra
         self._prepared = prepared
         self._store = store
-        self._workers = workers
+        self._folder = folder
+        self._spec = TrialSpec(
+            "", ZERO_SHOT, seed, full_length_tokens, unique_examples, "", workers, explosion_nats
+        )
         plans: dict[tuple[float, float], TrialPlan] = {}
         self._all = [
-            Trial(
-                TrialSpec(
-                    run := self._run_id(pipeline, seed, full_length_tokens, unique_examples),
-                    pipeline,
-                    seed,
-                    full_length_tokens,
-                    unique_examples,
-                    str(folder.trial(run)) if folder else "",
-                    workers,
-                    explosion_nats,
-                ),
-                prepared.bench,
-                plans,
-            )
+            Trial(self._spec_of(pipeline, full_length_tokens), prepared.bench, plans)
             for pipeline in pipelines
         ]
 
@@ -180,6 +170,15 @@ class Trials:
 
     def __iter__(self) -> Iterator[Trial]:
         return iter(self._all)
+
+    def append(self, pipeline: Pipeline, full_length_tokens: int) -> int:
+        """Lay out one more trial, under another horizon.
+
+        Returns:
+            Its place.
+        """
+        self._all.append(Trial(self._spec_of(pipeline, full_length_tokens), self._prepared.bench))
+        return len(self._all) - 1
 
     @property
     def started(self) -> list[Trial]:
@@ -335,21 +334,25 @@ class Trials:
         resumable = {trial.step} if trial.run.outcome is Outcome.PAUSED else set()
         trial.checkpoints.keep_only(continue_from=resumable, weights_of=kept)
 
-    def _run_id(self, pipeline: Pipeline, seed: int, full_length_tokens: int, unique_examples: int) -> str:
+    def _spec_of(self, pipeline: Pipeline, full_length_tokens: int) -> TrialSpec:
         bench = self._prepared.bench
-        return stable_hash(
+        run = stable_hash(
             {
                 "session": self._session,
                 "data": self._prepared.dataset.fingerprint,
                 "model": bench.facts.weights_hash or bench.facts.name,
                 "method": pipeline.method,
                 "hyperparameters": dict(pipeline.hyperparameters),
-                "seed": seed,
+                "seed": self._spec.seed,
                 "full_length_tokens": full_length_tokens,
-                "unique_examples": unique_examples,
+                "unique_examples": self._spec.unique_examples,
                 "max_length": bench.max_length,
                 "dtype": bench.dtype,
             }
+        )
+        folder = str(self._folder.trial(run)) if self._folder else ""
+        return replace(
+            self._spec, run=run, pipeline=pipeline, full_length_tokens=full_length_tokens, folder=folder
         )
 
     def _new_run(self, trial: Trial, surroundings: Surroundings, trainable_parameters: int) -> Run:

@@ -9,13 +9,26 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from tunecast.errors import ConfigurationError
 from tunecast.records import Pipeline
 from tunecast.search import Context
 from tunecast.search.rivals import LIBRARIES, Maker, Rival, library_search
 
-__all__ = ["QUICKTUNE", "RIVALS", "Rival", "check_rival", "get_rival", "rival_maker", "usual_rivals"]
+if TYPE_CHECKING:
+    from tunecast.replay.rivals.quicktune import QuickTuneProcess
+
+__all__ = [
+    "QUICKTUNE",
+    "RIVALS",
+    "MetaTraining",
+    "Rival",
+    "check_rival",
+    "get_rival",
+    "rival_maker",
+    "usual_rivals",
+]
 
 QUICKTUNE = {"quicktunetool": True, "quicktunetool-costless": False}
 """Quick-Tune-Tool by name, and whether its acquisition is cost-aware: as published, or as the package's
@@ -23,6 +36,26 @@ constructor has it by default."""
 
 RIVALS = (*LIBRARIES, *QUICKTUNE)
 """Names."""
+
+
+class MetaTraining:
+    """Quick-Tune-Tool as it was last meta-trained: cases that may know the same runs share it."""
+
+    def __init__(self) -> None:
+        self._last: tuple[frozenset[str], QuickTuneProcess] | None = None
+
+    def __call__(self, context: Context) -> QuickTuneProcess:
+        """A process that has learned from a context's runs.
+
+        Raises:
+            ConfigurationError: Its environment is not installed, or too few runs are known.
+        """
+        from tunecast.replay.rivals.quicktune import meta_trained
+
+        known = frozenset(run.id for run in context.runs)
+        if self._last is None or self._last[0] != known:
+            self._last = known, meta_trained(context)
+        return self._last[1]
 
 
 def usual_rivals() -> tuple[str, ...]:
@@ -61,8 +94,13 @@ def get_rival(name: str, pipelines: Sequence[Pipeline], seed: int, context: Cont
     return rival_maker(name, context)(pipelines, seed)
 
 
-def rival_maker(name: str, context: Context | None) -> Maker:
+def rival_maker(name: str, context: Context | None, training: MetaTraining | None = None) -> Maker:
     """What builds rivals of one name for one task; what it learns from other tasks it learns here, once.
+
+    Args:
+        name: A name in :data:`RIVALS`.
+        context: The task and what is known of others.
+        training: Shares what was learned with other tasks and names.
 
     Raises:
         ConfigurationError: Its environment is not installed, or it lacks what it has to know.
@@ -71,7 +109,7 @@ def rival_maker(name: str, context: Context | None) -> Maker:
         return partial(library_search, name, flag="--strategies")
     if context is None:
         raise ConfigurationError(f"--strategies: {name} rests on recorded runs of other tasks.")
-    from tunecast.replay.rivals.quicktune import QuickTune, meta_trained
+    from tunecast.replay.rivals.quicktune import QuickTune
 
-    process = meta_trained(context)
+    process = (training or MetaTraining())(context)
     return lambda pipelines, seed: QuickTune(process, context, pipelines, seed, cost_aware=QUICKTUNE[name])

@@ -1,0 +1,59 @@
+"""The prior of a replayed strategy: trained anew on what may be known there, and kept for the next time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+
+from tunecast import surrogates
+from tunecast.cache import cache_folder
+from tunecast.errors import StoreError
+from tunecast.methods import rates
+from tunecast.records import Run, stable_hash
+from tunecast.surrogates import Prior, read_prior
+
+__all__ = ["PriorOf", "kept_prior"]
+
+PriorOf = Callable[[Sequence[Run]], Prior]
+"""Gives the prior that was trained on some runs and on no others."""
+
+
+def kept_prior(runs: Sequence[Run]) -> Prior:
+    """The prior of these runs: from the cache, where the same code was trained on the same runs before.
+
+    Which family of surrogates is taken, and how its spread is corrected, is decided inside these runs.
+
+    Args:
+        runs: All that the prior may know.
+
+    Raises:
+        StoreError: There are too few tasks among them.
+        ConfigurationError: A library that trains is not installed.
+    """
+    from tunecast.surrogates.train import train
+
+    path = cache_folder() / "priors" / f"{_key(runs)}.safetensors"
+    if path.is_file():
+        try:
+            return read_prior(path)
+        except StoreError:  # cut off while it was written, or of another version: it is made anew
+            path.unlink(missing_ok=True)
+    prior = train(runs)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(f".{os.getpid()}")
+    prior.save(unfinished)
+    unfinished.replace(path)
+    return prior
+
+
+def _key(runs: Sequence[Run]) -> str:
+    return stable_hash([_code(), sorted(run.id for run in runs)], 32)
+
+
+@cache
+def _code() -> str:
+    """A hash of the code that surrogates are made by, which changes what they say of the same runs."""
+    files = [Path(rates.__file__), *sorted(Path(surrogates.__file__).parent.rglob("*.py"))]
+    return stable_hash([file.read_text(encoding="utf-8") for file in files], 32)
