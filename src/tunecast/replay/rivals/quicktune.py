@@ -92,7 +92,7 @@ class QuickTuneProcess:
 
 
 class QuickTune(Rival):
-    """``QuickOptimizer`` with meta-trained ``PerfPredictor`` and ``CostPredictor``, with their own defaults.
+    """``QuickOptimizer``, with its own defaults, on meta-trained ``PerfPredictor`` and ``CostPredictor``.
 
     It chooses among the candidates themselves, one fidelity after the other on the grid from 1/64 to 1. Its
     scores are the part of the zero-shot loss that is gone, at least 0; where a candidate's first point is
@@ -126,6 +126,11 @@ class QuickTune(Rival):
         """Wall and processor time that its performance surrogate takes to score the candidates once."""
         found = self._process.call("score", search=self._search)
         return found["milliseconds"], found["busy_milliseconds"]
+
+    def foretold(self) -> list[float]:
+        """The score that its performance surrogate expects of each candidate at its next fidelity."""
+        mean: list[float] = self._process.call("predict", search=self._search)["mean"]
+        return mean
 
     def _ask(self) -> Proposal | None:
         found = self._process.call("ask", search=self._search)
@@ -161,8 +166,8 @@ def check_quicktune() -> str:
 def meta_trained(context: Context, seed: int = 0) -> QuickTuneProcess:
     """A process whose surrogates have learned from all runs that a context knows.
 
-    Both train as the package does by default: at most 100 epochs, stopped early on a tenth of the data. A
-    failure scores 0 at the place of the grid at which it ended.
+    The cost surrogate trains as the package has it, the performance surrogate for all its 100 epochs (see
+    ``quicktune_server.py``). A failure scores 0 at the place of the grid at which it ended.
 
     Raises:
         ConfigurationError: The package is not there, or too few runs are known.

@@ -2,12 +2,15 @@
 
 It reads one request per line from the standard input and answers each with one line. ``fit`` meta-trains both
 surrogates, ``open`` begins a search on a table of candidates, ``ask`` and ``tell`` are its optimiser's own,
-``score`` times its performance surrogate. Surrogates, acquisition and their settings are the package's, of
-version 0.0.4. Worked around, since the package breaks down there:
+``score`` times its performance surrogate, ``predict`` tells what both foretell. Surrogates and acquisition are
+the package's, of version 0.0.4, and so are their settings where :data:`LONGER` says nothing else.
+Worked around, since the package breaks down or defeats itself there:
 
 - its import wants torchvision for helpers that read images: an empty module stands in where there is none;
 - its loaders start four processes per epoch, which takes longer than the epoch: they load by themselves;
 - fitting costs divides by zero while logging where there are fewer than ten batches;
+- its cost surrogate answers in the standardised units of its training, which the optimiser clips at 1e-6 and
+  divides by, so that all that costs more than the mean is hardly ever chosen: they are put back into seconds;
 - it ends a search once every candidate was tried once: here it goes on while one has not reached its end.
 """
 
@@ -31,7 +34,7 @@ def _without_vision() -> None:
     """Put an empty module in place of torchvision, of which only a name is imported."""
     if find_spec("torchvision") is None:
         vision, datasets = types.ModuleType("torchvision"), types.ModuleType("torchvision.datasets")
-        datasets.ImageFolder = vision.datasets = object  # type: ignore[attr-defined]
+        datasets.__dict__["ImageFolder"] = object
         sys.modules.update({"torchvision": vision, "torchvision.datasets": datasets})
 
 
@@ -44,6 +47,13 @@ from qtt.optimizers import QuickOptimizer
 from qtt.predictors import CostPredictor, PerfPredictor, cost, perf
 from torch.utils.data import DataLoader
 
+OWN_BATCH_SIZE = 2048
+LEAST_BATCH_SIZE = 64
+UPDATES_PER_EPOCH = 16
+LONGER = {"early_stop": False, "patience": None, "learning_rate_init": 0.005}
+"""Fit parameters of the performance surrogate that are not the package's own. With these it stops early on
+some hundred runs, while its noise is still a multiple of all differences, and foretells a constant."""
+
 
 class _Logger(cost.MetricLogger):  # type: ignore[misc]
     """The package's logger, which survives fewer than ten batches."""
@@ -52,12 +62,29 @@ class _Logger(cost.MetricLogger):  # type: ignore[misc]
         return super().log_every(iterable, max(1, print_freq), *others)
 
 
+class _Cost(CostPredictor):  # type: ignore[misc]
+    """The package's cost surrogate, which answers in the units that it was taught."""
+
+    def _predict(self, **options: Any) -> Any:
+        standardised = np.reshape(super()._predict(**options), (-1, 1))
+        return self.label_scaler.inverse_transform(standardised)[:, 0]
+
+
 def _loader(*arguments: Any, **options: Any) -> Any:
     return DataLoader(*arguments, **{**options, "num_workers": 0})
 
 
 perf.DataLoader = _loader
 cost.MetricLogger = _Logger
+
+
+def _batch_size(points: int) -> int:
+    """Points of a batch: the package's own 2,048 where that leaves sixteen updates per epoch, else fewer.
+
+    With its own on a small meta-dataset every epoch is a single update, and a hundred leave it untrained.
+    """
+    fewer = 2 ** int(np.log2(max(1, points // UPDATES_PER_EPOCH)))
+    return min(OWN_BATCH_SIZE, max(LEAST_BATCH_SIZE, fewer))
 
 
 class _Search:
@@ -119,14 +146,16 @@ class Server:
         self.columns = columns
         table = pd.DataFrame(rows, columns=columns)
         self.fidelities = len(curves[0])
-        self.performance = PerfPredictor(path=self._path("performance"), seed=seed, verbosity=0)
+        measured = sum(score is not None for curve in curves for score in curve)
+        options = {**LONGER, "batch_size": _batch_size(measured)}
+        self.performance = PerfPredictor(options, path=self._path("performance"), seed=seed, verbosity=0)
         # Copies: the package drops columns of one value in place.
         self.performance.fit(table.copy(), np.array(curves, dtype=float))
         spent = np.array(seconds, dtype=float)
         known = np.isfinite(spent)
-        self.cost = CostPredictor(path=self._path("cost"), seed=seed, verbosity=0)
+        self.cost = _Cost(path=self._path("cost"), seed=seed, verbosity=0)
         self.cost.fit(table[known].reset_index(drop=True), spent[known, None])
-        return {"seconds": time.perf_counter() - started, "epochs": self.performance.fit_params["max_iter"]}
+        return {"seconds": time.perf_counter() - started, **self.performance.fit_params}
 
     def open(self, rows: list[list[float]], seed: int, cost_aware: bool) -> dict[str, Any]:
         """Begin a search; the answer is its number."""
@@ -157,6 +186,13 @@ class Server:
         self.performance.predict(X=own.pipelines, curve=own.curves)
         wall, busy = time.perf_counter() - started, time.process_time() - working
         return {"milliseconds": 1e3 * wall, "busy_milliseconds": 1e3 * busy}
+
+    def predict(self, search: int) -> dict[str, Any]:
+        """What the surrogates foretell of every candidate: its next score, the deviation, and its seconds."""
+        own = self.searches[search].optimizer
+        mean, deviation = self.performance.predict(X=own.pipelines, curve=own.curves)
+        seconds = self.cost.predict(X=own.pipelines)
+        return {"mean": mean.tolist(), "std": deviation.tolist(), "cost": seconds.tolist()}
 
     def _path(self, name: str) -> str:
         return tempfile.mkdtemp(prefix=f"{name}-", dir=self.folder)
