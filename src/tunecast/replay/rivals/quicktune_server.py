@@ -2,8 +2,9 @@
 
 It reads one request per line from the standard input and answers each with one line. ``fit`` meta-trains both
 surrogates, ``open`` begins a search on a table of candidates, ``ask`` and ``tell`` are its optimiser's own,
-``score`` times its performance surrogate, ``predict`` tells what both foretell. Surrogates and acquisition are
-the package's, of version 0.0.4, and so are their settings where :data:`LONGER` says nothing else.
+``score`` times its performance surrogate, ``predict`` tells what both foretell. Surrogates and acquisition
+are those of the package, version 0.0.4, and so are their settings where :data:`LONGER` says nothing else.
+
 Worked around, since the package breaks down or defeats itself there:
 
 - its import wants torchvision for helpers that read images: an empty module stands in where there is none;
@@ -55,14 +56,14 @@ LONGER = {"early_stop": False, "patience": None, "learning_rate_init": 0.005}
 some hundred runs, while its noise is still a multiple of all differences, and foretells a constant."""
 
 
-class _Logger(cost.MetricLogger):  # type: ignore[misc]
+class _Logger(cost.MetricLogger):
     """The package's logger, which survives fewer than ten batches."""
 
     def log_every(self, iterable: Any, print_freq: int, *others: Any) -> Iterator[Any]:
         return super().log_every(iterable, max(1, print_freq), *others)
 
 
-class _Cost(CostPredictor):  # type: ignore[misc]
+class _Cost(CostPredictor):
     """The package's cost surrogate, which answers in the units that it was taught."""
 
     def _predict(self, **options: Any) -> Any:
