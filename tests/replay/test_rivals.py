@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 
 from replay.made_up import pipelines, task_runs
 from tunecast.errors import ConfigurationError
 from tunecast.records import Outcome, Pipeline
 from tunecast.replay.cases import Candidate, Case, cases_of
 from tunecast.replay.comparing import compare_strategies
+from tunecast.replay.folds import Fold, context_of
 from tunecast.replay.machine import replay
-from tunecast.replay.rivals import RIVALS, Rival, get_rival
-from tunecast.replay.rivals.space import CandidateSpace
+from tunecast.replay.rivals import QUICKTUNE, MetaTraining, Rival, check_rival, get_rival, usual_rivals
+from tunecast.replay.rivals.quicktune import INTERPRETER, QuickTune, QuickTuneProcess, meta_trained
 from tunecast.replay.verdicts import Verdict
 from tunecast.replay.wording import rival_rows
-from tunecast.search import random_search
+from tunecast.search import Context, random_search
+from tunecast.search.rivals import LIBRARIES
+from tunecast.search.rivals.space import CandidateSpace
 
 PACKAGES = {"optuna-tpe": "optuna", "dehb-package": "dehb"}
-rivals = pytest.mark.parametrize("name", RIVALS)
+rivals = pytest.mark.parametrize("name", LIBRARIES)
 BUDGET = 30.0
+INFORMED_BUDGET = 2.0
+"""For what knows other tasks and has to show it early: four trials by chance suffice in this valley."""
 
 
 def rival(name: str, choices: Sequence[Pipeline], seed: int = 0) -> Rival:
@@ -78,6 +86,86 @@ def test_the_same_seed_repeats_itself_and_workers_are_no_hindrance(name: str) ->
         assert one.improvements == other.improvements
 
 
+@pytest.fixture(scope="module")
+def informed(valley: Case) -> tuple[QuickTuneProcess, Context]:
+    """Quick-Tune-Tool with what three other tasks with a valley taught it."""
+    if INTERPRETER not in os.environ:
+        pytest.skip(f"{INTERPRETER} names no environment")
+    choices = [candidate.pipeline for candidate in valley.candidates][::8]
+    known = [
+        run
+        for number, shift in enumerate((-0.3, 0.0, 0.3))
+        for run in task_runs(f"known{number}", choices=choices, shift=shift)
+    ]
+    context = context_of(valley, known, Fold.TASK, {})
+    return meta_trained(context), context
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", QUICKTUNE)
+def test_quick_tune_tool_learns_from_other_tasks_and_beats_random(
+    name: str, valley: Case, informed: tuple[QuickTuneProcess, Context]
+) -> None:
+    theirs, ours = [], []
+    for seed in range(4):
+        order = np.random.default_rng(seed).permutation(len(valley.candidates))
+        shuffled = [valley.candidates[index] for index in order]
+        choices = [candidate.pipeline for candidate in shuffled]
+        strategy = QuickTune(*informed, choices, seed, cost_aware=QUICKTUNE[name])
+        # What the other tasks taught it, before it has seen anything of this one.
+        losses = [candidate.validation_loss for candidate in shuffled]
+        assert spearmanr(strategy.foretold(), losses).statistic < -0.6
+        seconds = INFORMED_BUDGET * valley.expert_seconds
+        theirs.append(replay(valley, shuffled, strategy, seconds, workers=1 + seed % 2).regret)
+        ours.append(replay(valley, shuffled, random_search(), seconds).regret)
+        print(name, seed, theirs[-1], ours[-1], strategy.asked)
+        assert strategy.asked >= 5
+        assert strategy.version.startswith("quicktunetool ")
+    assert np.mean(theirs) < np.mean(ours)
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(INTERPRETER not in os.environ, reason=f"{INTERPRETER} names no environment")
+def test_quick_tune_tool_takes_failures_and_goes_on_until_no_candidate_is_open() -> None:
+    case = cases_of(task_runs("a"))[0][0]
+    context = context_of(case, task_runs("b"), Fold.TASK, {})
+    strategy = get_rival("quicktunetool", [candidate.pipeline for candidate in case.candidates], 0, context)
+    done = replay(case, case.candidates, strategy, 1e5)
+    assert done.regret == 0
+    assert done.steps == sum(len(candidate.legs) for candidate in case.candidates)
+
+
+def test_a_missing_environment_says_how_to_make_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv(INTERPRETER, raising=False)
+    assert not set(usual_rivals()) & set(QUICKTUNE)
+    with pytest.raises(ConfigurationError, match=r"(?s)is not set.*install\.sh"):
+        check_rival("quicktunetool", [])
+    monkeypatch.setenv(INTERPRETER, str(tmp_path / "python"))
+    with pytest.raises(ConfigurationError, match="there is no"):
+        check_rival("quicktunetool", [])
+    monkeypatch.setenv(INTERPRETER, sys.executable)  # which has no such package
+    with pytest.raises(ConfigurationError, match=r"(?s)ModuleNotFoundError.*install\.sh"):
+        check_rival("quicktunetool", [])
+
+
+def test_cases_that_may_know_the_same_runs_share_what_was_learned(monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[Context] = []
+    monkeypatch.setattr("tunecast.replay.rivals.quicktune.meta_trained", trained.append)
+    case = cases_of(task_runs("a"))[0][0]
+    training = MetaTraining()
+    for known in (task_runs("b"), task_runs("b"), [*task_runs("b"), *task_runs("c")]):
+        training(context_of(case, known, Fold.TASK, {}))
+    assert [len({run.task.dataset for run in context.runs}) for context in trained] == [1, 2]
+
+
+def test_quick_tune_tool_cannot_do_without_other_tasks() -> None:
+    with pytest.raises(ConfigurationError, match="other tasks"):
+        get_rival("quicktunetool", pipelines(10), 0)
+    case = cases_of(task_runs("a"))[0][0]
+    with pytest.raises(ConfigurationError, match="0 are too few"):
+        get_rival("quicktunetool", pipelines(10), 0, context_of(case, [], Fold.TASK, {}))
+
+
 def test_what_they_proposed_and_got_is_counted() -> None:
     pytest.importorskip("optuna")
     runs = [*task_runs("a"), *task_runs("b")]
@@ -96,7 +184,7 @@ def test_what_they_proposed_and_got_is_counted() -> None:
 
 def test_a_missing_library_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
-    monkeypatch.delitem(sys.modules, "tunecast.replay.rivals.optuna_tpe", raising=False)
+    monkeypatch.delitem(sys.modules, "tunecast.search.rivals.optuna_tpe", raising=False)
     with pytest.raises(ConfigurationError, match=r"(?s)needs the package.*tunecast\[rivals\]"):
         get_rival("optuna-tpe", pipelines(10), 0)
 

@@ -10,10 +10,25 @@ from search.known_runs import PIPELINES, context, task_runs
 from trial_tables import Trial, history
 from tunecast.errors import ConfigurationError
 from tunecast.records import Outcome
-from tunecast.search import RUN_BASED, STRATEGIES, SURROGATE_BASED, Remaining, check_strategy, get_strategy
+from tunecast.search import (
+    LIBRARY_BASED,
+    RUN_BASED,
+    STRATEGIES,
+    SURROGATE_BASED,
+    Remaining,
+    check_strategy,
+    get_strategy,
+)
 
 strategies = pytest.mark.parametrize("name", STRATEGIES)
 KNOWN = context({name: task_runs(name, [2.0, 1.0, 3.0, None], PIPELINES) for name in "ab"})
+COUNTS = dict.fromkeys(SURROGATE_BASED, 100) | dict.fromkeys(LIBRARY_BASED, 30)
+"""Histories for strategies that think longer than others."""
+
+
+def skip_without_library(name: str) -> None:
+    if name in LIBRARY_BASED:
+        pytest.importorskip(LIBRARY_BASED[name])
 
 
 def random_trials(draw: random.Random, count: int = 9) -> list[Trial]:
@@ -32,8 +47,9 @@ def random_trials(draw: random.Random, count: int = 9) -> list[Trial]:
 
 @strategies
 def test_pure_and_only_ever_advances_open_trials(name: str) -> None:
+    skip_without_library(name)
     draw = random.Random(0)
-    for _ in range(100 if name in SURROGATE_BASED else 300):
+    for _ in range(COUNTS.get(name, 300)):
         seen = history(random_trials(draw))
         remaining = Remaining(draw.random(), draw.choice((None, 10.0)), draw.choice((None, 0, 3)))
         chosen = get_strategy(name, KNOWN)(seen, remaining)
@@ -43,6 +59,7 @@ def test_pure_and_only_ever_advances_open_trials(name: str) -> None:
 
 @strategies
 def test_ends_when_every_trial_is_closed(name: str) -> None:
+    skip_without_library(name)
     closed = [
         Trial((2.0,), Outcome.FAILED),
         Trial(tuple([2.0] * 7), Outcome.COMPLETED),

@@ -29,7 +29,8 @@ def command(
     strategy: str = typer.Option(
         None,
         "--strategy",
-        help="transfer, quick-tune, asha, random, portfolio, nearest-task, fixed-... (default: asha)",
+        help="transfer, quick-tune, asha, random, portfolio, nearest-task, tpe, dehb, fixed-... "
+        "(default: asha)",
     ),
     objective: str = typer.Option(
         None, "--objective", help="loss, or the metric that decides. (default: loss)"

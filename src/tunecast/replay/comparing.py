@@ -17,7 +17,7 @@ from tunecast.replay.cases import Candidate, Case
 from tunecast.replay.folds import Fold, context_of, families
 from tunecast.replay.machine import Replayed, replay
 from tunecast.replay.priors import PriorOf, kept_prior
-from tunecast.replay.rivals import RIVALS, Rival, get_rival
+from tunecast.replay.rivals import RIVALS, MetaTraining, Rival, check_rival, rival_maker
 from tunecast.search import (
     ONLY_TRIALS,
     RUN_BASED,
@@ -27,6 +27,7 @@ from tunecast.search import (
     fixed,
     get_strategy,
 )
+from tunecast.search.rivals import Maker
 from tunecast.search.transfer import transfer
 
 if TYPE_CHECKING:
@@ -169,8 +170,9 @@ def compare_strategies(
     anytime = np.zeros((len(strategies), len(cases), len(grid)))
     usage = {name: Usage(charged_seconds=thinking_seconds or 0.0) for name in strategies}
     progress.start("Replaying", len(cases), "cases")
+    training = MetaTraining()
     for c, case in enumerate(cases):
-        build = _Builder(context_of(case, runs, fold, all_families), own, prior_of)
+        build = _Builder(context_of(case, runs, fold, all_families), own, prior_of, training)
         for s, name in enumerate(strategies):
             used = usage[name]
             if c == 0 and thinking_seconds is None:
@@ -220,16 +222,24 @@ class _Builder:
     """Strategies for one case; those that are pure functions are built once."""
 
     def __init__(
-        self, context: Context, own: Mapping[str, Callable[[Context], Strategy]], prior_of: PriorOf
+        self,
+        context: Context,
+        own: Mapping[str, Callable[[Context], Strategy]],
+        prior_of: PriorOf,
+        training: MetaTraining,
     ) -> None:
         self._context = context
         self._own = own
         self._prior_of = prior_of
+        self._training = training
+        self._makers: dict[str, Maker] = {}
         self._known: dict[str, Strategy] = {}
 
     def __call__(self, name: str, candidates: Sequence[Candidate], seed: int) -> Strategy:
         if name in RIVALS and name not in self._own:
-            return get_rival(name, [candidate.pipeline for candidate in candidates], seed)
+            if name not in self._makers:
+                self._makers[name] = rival_maker(name, self._context, self._training)
+            return self._makers[name]([candidate.pipeline for candidate in candidates], seed)
         if name in EXPERT_STRATEGIES and name not in self._own:
             place = _fixed_place(name, candidates)
             assert place is not None
@@ -255,7 +265,7 @@ def _fixed_place(name: str, candidates: Sequence[Candidate]) -> int | None:
 
 def _check(name: str, cases: Sequence[Case]) -> None:
     if name in RIVALS:
-        get_rival(name, [candidate.pipeline for candidate in cases[0].candidates], 0)
+        check_rival(name, [candidate.pipeline for candidate in cases[0].candidates])
     elif name in EXPERT_STRATEGIES:
         lacking = [case.name for case in cases if _fixed_place(name, case.candidates) is None]
         if lacking:

@@ -12,7 +12,7 @@ from tunecast.progress import Progress, Silent
 from tunecast.replay.cases import Clock, cases_of
 from tunecast.replay.comparing import BUDGETS, compare_strategies, default_strategies
 from tunecast.replay.folds import Fold
-from tunecast.replay.rivals import RIVALS
+from tunecast.replay.rivals import usual_rivals
 from tunecast.replay.verdicts import Verdict
 from tunecast.store import open_for_reading
 
@@ -68,7 +68,7 @@ class CompareSettings:
             ConfigurationError: An option is wrong.
         """
         names = [name.strip() for name in strategies.split(",")] if strategies else list(default_strategies())
-        names = list(dict.fromkeys([*filter(None, names), *(RIVALS if rivals else ())]))
+        names = list(dict.fromkeys([*filter(None, names), *(usual_rivals() if rivals else ())]))
         for flag, number in (("--seeds", seeds), ("--workers", workers)):
             if number < 1:
                 raise ConfigurationError(f"{flag} must be at least 1, not {number}.")

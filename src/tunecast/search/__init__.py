@@ -16,6 +16,7 @@ from tunecast.search.simple import asha, fixed, random_search
 
 __all__ = [
     "GIVEN",
+    "LIBRARY_BASED",
     "ONLY_TRIALS",
     "RUN_BASED",
     "STRATEGIES",
@@ -55,6 +56,8 @@ STRATEGIES: dict[str, Factory] = {
     "portfolio": lambda context: portfolio(_needed("portfolio", context)),
     "transfer": lambda context: _surrogate_based("transfer", context),
     "quick-tune": lambda context: _surrogate_based("quick-tune", context),
+    "tpe": lambda _: _library_based("optuna-tpe"),
+    "dehb": lambda _: _library_based("dehb-package"),
 }
 """Strategies by the name on the command line. ``fixed-3e-4`` expects the expert at 3e-4 second."""
 
@@ -63,6 +66,9 @@ RUN_BASED = ("fixed-best", "nearest-task", "portfolio")
 
 SURROGATE_BASED = ("transfer", "quick-tune")
 """Strategies that rest on surrogates of other tasks' runs; their candidates are ranked beforehand."""
+
+LIBRARY_BASED = {"tpe": "optuna", "dehb": "dehb"}
+"""Strategies that are other libraries' (extra: rivals), and the package that each needs."""
 
 ONLY_TRIALS = {"fixed-expert": 1, "fixed-3e-4": 2, GIVEN: 1}
 """Trials that a strategy brings to their end, where it tries no others: they may share the whole budget."""
@@ -74,10 +80,10 @@ def first_name(strategy: str) -> str:
 
 
 def check_strategy(name: str) -> None:
-    """Refuse a name that no strategy has, and one whose prior is not there.
+    """Refuse a name that no strategy has, and one whose prior or library is not there.
 
     Raises:
-        ConfigurationError: There is none of that name.
+        ConfigurationError: There is none of that name, or its library is not installed.
         StoreError: It needs a prior, and there is none.
     """
     if name != GIVEN and name not in STRATEGIES:
@@ -90,6 +96,10 @@ def check_strategy(name: str) -> None:
         from tunecast.surrogates import load_prior
 
         load_prior()
+    if name in LIBRARY_BASED:
+        from tunecast.search.rivals import check_library
+
+        check_library(name, LIBRARY_BASED[name], flag="--strategy")
 
 
 def get_strategy(name: str, context: Context | None = None) -> Strategy:
@@ -100,7 +110,7 @@ def get_strategy(name: str, context: Context | None = None) -> Strategy:
         context: The task at hand; those of :data:`RUN_BASED` and :data:`SURROGATE_BASED` cannot do without.
 
     Raises:
-        ConfigurationError: There is none of that name, or it lacks what it has to know.
+        ConfigurationError: There is none of that name, or it lacks its library or what it has to know.
         StoreError: It needs a prior, and there is none.
     """
     check_strategy(name)
@@ -123,3 +133,13 @@ def _surrogate_based(name: str, context: Context | None) -> Strategy:
     from tunecast.search.transfer import transfer
 
     return transfer(_needed(name, context), refits=name == "quick-tune")
+
+
+def _library_based(name: str) -> Strategy:
+    """A strategy of :data:`LIBRARY_BASED`; its library is imported for it alone."""
+    from functools import partial
+
+    from tunecast.search.rivals import library_search
+    from tunecast.search.rivals.rebuilt import rebuilt
+
+    return rebuilt(partial(library_search, name, flag="--strategy"))

@@ -1,56 +1,115 @@
 """Search algorithms of other libraries, by these libraries, as strategies of a replay.
 
-They are optional (``pip install 'tunecast[rivals]'``) and imported only when one is asked for.
+Those of :mod:`tunecast.search.rivals` are in the extra ``tunecast[rivals]``; Quick-Tune-Tool has its own
+environment. All are imported or started only when one is asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
 
 from tunecast.errors import ConfigurationError
 from tunecast.records import Pipeline
-from tunecast.replay.rivals.base import Rival
+from tunecast.search import Context
+from tunecast.search.rivals import LIBRARIES, Maker, Rival, library_search
 
-__all__ = ["RIVALS", "Rival", "get_rival"]
+if TYPE_CHECKING:
+    from tunecast.replay.rivals.quicktune import QuickTuneProcess
 
+__all__ = [
+    "QUICKTUNE",
+    "RIVALS",
+    "MetaTraining",
+    "Rival",
+    "check_rival",
+    "get_rival",
+    "rival_maker",
+    "usual_rivals",
+]
 
-def _optuna(pipelines: Sequence[Pipeline], seed: int, by_index: bool) -> Rival:
-    from tunecast.replay.rivals.optuna_tpe import OptunaTpe
+QUICKTUNE = {"quicktunetool": True, "quicktunetool-costless": False}
+"""Quick-Tune-Tool by name, and whether its acquisition is cost-aware: as published, or as the package's
+constructor has it by default."""
 
-    return OptunaTpe(pipelines, seed, by_index=by_index)
-
-
-def _dehb(pipelines: Sequence[Pipeline], seed: int, by_index: bool) -> Rival:
-    from tunecast.replay.rivals.dehb_package import DehbPackage
-
-    return DehbPackage(pipelines, seed, by_index=by_index)
-
-
-RIVALS: dict[str, Callable[[Sequence[Pipeline], int], Rival]] = {
-    "optuna-tpe": lambda pipelines, seed: _optuna(pipelines, seed, by_index=False),
-    "optuna-tpe-index": lambda pipelines, seed: _optuna(pipelines, seed, by_index=True),
-    "dehb-package": lambda pipelines, seed: _dehb(pipelines, seed, by_index=False),
-    "dehb-package-index": lambda pipelines, seed: _dehb(pipelines, seed, by_index=True),
-}
-"""By name: optuna's TPE with its Hyperband pruner, and the authors' DEHB. They propose freely and get the
-most similar candidate, or choose by index."""
+RIVALS = (*LIBRARIES, *QUICKTUNE)
+"""Names."""
 
 
-def get_rival(name: str, pipelines: Sequence[Pipeline], seed: int) -> Rival:
-    """The rival called ``name``, new and without knowledge.
+class MetaTraining:
+    """Quick-Tune-Tool as it was last meta-trained: cases that may know the same runs share it."""
+
+    def __init__(self) -> None:
+        self._last: tuple[frozenset[str], QuickTuneProcess] | None = None
+
+    def __call__(self, context: Context) -> QuickTuneProcess:
+        """A process that has learned from a context's runs.
+
+        Raises:
+            ConfigurationError: Its environment is not installed, or too few runs are known.
+        """
+        from tunecast.replay.rivals.quicktune import meta_trained
+
+        known = frozenset(run.id for run in context.runs)
+        if self._last is None or self._last[0] != known:
+            self._last = known, meta_trained(context)
+        return self._last[1]
+
+
+def usual_rivals() -> tuple[str, ...]:
+    """The rivals that ``--rivals`` means: Quick-Tune-Tool joins where its environment is named."""
+    from tunecast.replay.rivals.quicktune import INTERPRETER
+
+    return RIVALS if os.environ.get(INTERPRETER) else tuple(LIBRARIES)
+
+
+def check_rival(name: str, pipelines: Sequence[Pipeline]) -> None:
+    """Refuse a rival that cannot be run here.
+
+    Raises:
+        ConfigurationError: Its library or environment is not installed.
+    """
+    if name in QUICKTUNE:
+        from tunecast.replay.rivals.quicktune import QuickTuneProcess
+
+        QuickTuneProcess()
+    else:
+        get_rival(name, pipelines, 0)
+
+
+def get_rival(name: str, pipelines: Sequence[Pipeline], seed: int, context: Context | None = None) -> Rival:
+    """The rival called ``name``, new; it has seen nothing of the task at hand.
 
     Args:
         name: A name in :data:`RIVALS`.
         pipelines: The candidates, in the order of the history behind its first place.
         seed: The library's own seed.
+        context: The task and what is known of others; those of :data:`QUICKTUNE` cannot do without.
 
     Raises:
-        ConfigurationError: Its library is not installed.
+        ConfigurationError: Its library is not installed, or it lacks what it has to know.
     """
-    try:
-        return RIVALS[name](pipelines, seed)
-    except ModuleNotFoundError as error:
-        raise ConfigurationError(
-            f"--strategies: {name} needs the package {error.name}.",
-            "Install it: pip install 'tunecast[rivals]'.",
-        ) from None
+    return rival_maker(name, context)(pipelines, seed)
+
+
+def rival_maker(name: str, context: Context | None, training: MetaTraining | None = None) -> Maker:
+    """What builds rivals of one name for one task; what it learns from other tasks it learns here, once.
+
+    Args:
+        name: A name in :data:`RIVALS`.
+        context: The task and what is known of others.
+        training: Shares what was learned with other tasks and names.
+
+    Raises:
+        ConfigurationError: Its environment is not installed, or it lacks what it has to know.
+    """
+    if name not in QUICKTUNE:
+        return partial(library_search, name, flag="--strategies")
+    if context is None:
+        raise ConfigurationError(f"--strategies: {name} rests on recorded runs of other tasks.")
+    from tunecast.replay.rivals.quicktune import QuickTune
+
+    process = (training or MetaTraining())(context)
+    return lambda pipelines, seed: QuickTune(process, context, pipelines, seed, cost_aware=QUICKTUNE[name])

@@ -9,8 +9,8 @@ from typing import Any
 import optuna
 
 from tunecast.records import Pipeline, Point, Scalar
-from tunecast.replay.rivals.base import LEAST_SHARE, Proposal, Rival
-from tunecast.replay.rivals.space import CandidateSpace
+from tunecast.search.rivals.base import LEAST_SHARE, Proposal, Rival
+from tunecast.search.rivals.space import CandidateSpace
 
 __all__ = ["OptunaTpe"]
 
@@ -54,7 +54,7 @@ class OptunaTpe(Rival):
                 values[axis.name] = trial.suggest_float(name, axis.low, axis.high, log=axis.log)
         return Proposal(trial, self._space.pipeline(method, values))
 
-    def _tell(self, token: Any, loss: float | None) -> None:
+    def _tell(self, token: Any, loss: float | None, share: float) -> None:
         if loss is None or not math.isfinite(loss):
             # A failed trial teaches TPE nothing; the worst possible value does.
             loss = math.inf

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunecast.records import Outcome, Pipeline, Point
-from tunecast.search import History, Remaining, TrialView
+from tunecast.search.history import History, Remaining, TrialView
 from tunecast.search.likeness import nearest
 
 __all__ = ["LEAST_SHARE", "Proposal", "Rival"]
@@ -46,7 +46,7 @@ class _Job:
 
 
 class Rival(ABC):
-    """A search by another library, for one replay.
+    """A search by another library, for one replay or session.
 
     Unlike Tunecast's own strategies it has a memory, since its library has one; it follows one history from
     its beginning and must not be used for another.
@@ -84,6 +84,8 @@ class Rival(ABC):
         for _ in range(ASKS_IN_VAIN):
             proposal = self._ask()
             self.asked += 1
+            if proposal is None:
+                return None
             place = self._placed(proposal, trials)
             if place is None or any(other.place == place for other in self._jobs):
                 self._drop(proposal.token)
@@ -97,12 +99,14 @@ class Rival(ABC):
         return next((i for i, trial in enumerate(trials) if trial.is_open and not trial.is_started), None)
 
     @abstractmethod
-    def _ask(self) -> Proposal:
-        """The library's next proposal."""
+    def _ask(self) -> Proposal | None:
+        """The library's next proposal, None where it wants nothing more."""
 
     @abstractmethod
-    def _tell(self, token: Any, loss: float | None) -> None:
-        """Tell the library how a proposal ended: its loss at that fidelity, None for a failure."""
+    def _tell(self, token: Any, loss: float | None, share: float) -> None:
+        """Tell the library how a proposal ended: its loss at that fidelity, None for a failure, and the share
+        of the full length that was reached, which may be more than was asked for.
+        """
 
     @abstractmethod
     def _drop(self, token: Any) -> None:
@@ -118,13 +122,14 @@ class Rival(ABC):
             job.told += 1
             if point.share >= job.proposal.share * (1 - ROUNDING):
                 if not trial.outcome.is_failure:
-                    self._tell(job.proposal.token, point.validation.loss)
+                    self._tell(job.proposal.token, point.validation.loss, point.share)
                     return True
             elif not self._go_on(job.proposal.token, point):
                 return True
         if trial.outcome.is_failure or trial.outcome is Outcome.COMPLETED:
-            loss = None if trial.outcome.is_failure else trial.curve[-1].validation.loss
-            self._tell(job.proposal.token, loss)
+            last = trial.curve[-1] if trial.curve else None
+            loss = None if trial.outcome.is_failure or last is None else last.validation.loss
+            self._tell(job.proposal.token, loss, last.share if last else 0.0)
             return True
         return False
 

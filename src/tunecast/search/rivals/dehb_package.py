@@ -11,8 +11,8 @@ from typing import Any
 from dehb import DEHB
 
 from tunecast.records import Pipeline
-from tunecast.replay.rivals.base import LEAST_SHARE, Proposal, Rival
-from tunecast.replay.rivals.space import CandidateSpace
+from tunecast.search.rivals.base import LEAST_SHARE, Proposal, Rival
+from tunecast.search.rivals.space import CandidateSpace
 
 __all__ = ["DehbPackage"]
 
@@ -59,9 +59,9 @@ class DehbPackage(Rival):
             return Proposal(job, index=min(int(vector[0] * count), count - 1), share=share)
         return Proposal(job, self._space.from_vector(vector), share=share)
 
-    def _tell(self, token: Any, loss: float | None) -> None:
+    def _tell(self, token: Any, loss: float | None, share: float) -> None:
         fitness = loss if loss is not None and math.isfinite(loss) else WORST
         self._dehb.tell(token, {"fitness": fitness, "cost": float(token["fidelity"])})
 
     def _drop(self, token: Any) -> None:
-        self._tell(token, None)  # the package knows no other way to end a job
+        self._tell(token, None, 0.0)  # the package knows no other way to end a job

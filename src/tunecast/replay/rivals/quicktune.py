@@ -1,0 +1,253 @@
+"""Quick-Tune-Tool by its authors' package (Rapant et al., AutoML 2024 workshop), in a process of its own.
+
+The package wants older libraries than Tunecast, so it lives in an environment of its own, whose interpreter
+:data:`INTERPRETER` names (``benchmarks/quicktunetool/install.sh`` makes one).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import tempfile
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tunecast.errors import ConfigurationError
+from tunecast.records import Pipeline, Run
+from tunecast.search import Context
+from tunecast.search.history import rung
+from tunecast.search.rivals.base import LEAST_SHARE, Proposal, Rival
+from tunecast.surrogates.examples import zero_shot_losses
+from tunecast.surrogates.features import CURVE, FEATURES, Setting, Subject, feature_matrix
+
+__all__ = ["INTERPRETER", "QuickTune", "QuickTuneProcess", "check_quicktune", "meta_trained"]
+
+INTERPRETER = "TUNECAST_QUICKTUNE_PYTHON"
+"""Environment variable with the interpreter of an environment in which ``quicktunetool`` is installed."""
+FIDELITIES = 1 - rung(LEAST_SHARE)
+COLUMNS = FEATURES[: len(FEATURES) - len(CURVE)]
+"""What its surrogates are told of a pipeline on a task: what Tunecast's own are told, all of it numbers."""
+LEAST_RUNS = 20
+MOST_SCORE = 0.999
+"""The package takes a score of 1 for a trial that cannot become better."""
+
+
+class QuickTuneProcess:
+    """The package in its own environment, spoken to by JSON lines.
+
+    Raises:
+        ConfigurationError: There is no such environment, or the package is not in it.
+    """
+
+    def __init__(self) -> None:
+        interpreter = check_quicktune()
+        self._folder = tempfile.TemporaryDirectory(prefix="tunecast-quicktune-")
+        self._errors = Path(self._folder.name) / "errors.txt"
+        script = Path(__file__).with_name("quicktune_server.py")
+        with self._errors.open("w") as errors:
+            self._process = subprocess.Popen(
+                [interpreter, "-I", str(script)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                # The package keeps a file under the home folder, the same for every process.
+                env={**os.environ, "HOME": self._folder.name},
+                cwd=self._folder.name,
+            )
+        self._end = weakref.finalize(self, _end, self._process)
+        try:
+            self.version = str(self._answer()["version"])
+        except RuntimeError as error:
+            raise _unusable(f"{interpreter} cannot run it: {error}") from None
+
+    def call(self, do: str, **arguments: Any) -> dict[str, Any]:
+        """The answer to a request.
+
+        Raises:
+            RuntimeError: The process broke down.
+        """
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # the answer, which is none, says why
+        return self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            said = self._errors.read_text(errors="replace").strip().splitlines()
+            raise RuntimeError(said[-1] if said else "it ended without a word")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
+class QuickTune(Rival):
+    """``QuickOptimizer``, with its own defaults, on meta-trained ``PerfPredictor`` and ``CostPredictor``.
+
+    It chooses among the candidates themselves, one fidelity after the other on the grid from 1/64 to 1. Its
+    scores are the part of the zero-shot loss that is gone, at least 0; where a candidate's first point is
+    later than the grid's, that point counts for the places before it, in meta-training as in the search.
+
+    Args:
+        process: Its surrogates are meta-trained.
+        context: The task.
+        pipelines: The candidates.
+        seed: Seed of the package.
+        cost_aware: Whether the acquisition is divided by predicted costs.
+    """
+
+    def __init__(
+        self,
+        process: QuickTuneProcess,
+        context: Context,
+        pipelines: Sequence[Pipeline],
+        seed: int,
+        *,
+        cost_aware: bool,
+    ) -> None:
+        super().__init__(pipelines, by_index=True)
+        self.version = process.version
+        self._process = process
+        self._zero_shot = _zero_shot(context)
+        rows = _rows(_setting(context, self._zero_shot), pipelines)
+        self._search = process.call("open", rows=rows, seed=seed, cost_aware=cost_aware)["search"]
+
+    def milliseconds(self) -> tuple[float, float]:
+        """Wall and processor time that its performance surrogate takes to score the candidates once."""
+        found = self._process.call("score", search=self._search)
+        return found["milliseconds"], found["busy_milliseconds"]
+
+    def foretold(self) -> list[float]:
+        """The score that its performance surrogate expects of each candidate at its next fidelity."""
+        mean: list[float] = self._process.call("predict", search=self._search)["mean"]
+        return mean
+
+    def _ask(self) -> Proposal | None:
+        found = self._process.call("ask", search=self._search)
+        if found["index"] is None:
+            return None
+        index, fidelity = found["index"], found["fidelity"]
+        return Proposal((index, fidelity), index=index, share=2.0 ** (fidelity - FIDELITIES))
+
+    def _tell(self, token: Any, loss: float | None, share: float) -> None:
+        index, first = token
+        last = max(first, _place(share) + 1)
+        score = None if loss is None else _score(loss, self._zero_shot)
+        self._process.call("tell", search=self._search, index=index, first=first, last=last, score=score)
+
+    def _drop(self, token: Any) -> None:
+        self._process.call("drop", search=self._search, index=token[0])
+
+
+def check_quicktune() -> str:
+    """The interpreter of the package's environment.
+
+    Raises:
+        ConfigurationError: None is named, or there is none.
+    """
+    interpreter = os.environ.get(INTERPRETER, "")
+    if not interpreter:
+        raise _unusable(f"{INTERPRETER} is not set")
+    if not Path(interpreter).is_file():
+        raise _unusable(f"there is no {interpreter}")
+    return interpreter
+
+
+def meta_trained(context: Context, seed: int = 0) -> QuickTuneProcess:
+    """A process whose surrogates have learned from all runs that a context knows.
+
+    The cost surrogate trains as the package has it, the performance surrogate for all its 100 epochs (see
+    ``quicktune_server.py``). A failure scores 0 at the place of the grid at which it ended.
+
+    Raises:
+        ConfigurationError: The package is not there, or too few runs are known.
+    """
+    zero_shot = zero_shot_losses(context.runs)
+    rows, curves, seconds = [], [], []
+    for run in context.runs:
+        key = run.task.dataset, run.task.model
+        start = zero_shot.get((*key, run.validation_hash)) or zero_shot.get((*key, ""))
+        curve = _curve(run, start) if start and run.is_candidate else []
+        if start is None or not any(score is not None for score in curve):
+            continue
+        setting = Setting(run.dataset, run.model, run.full_length_tokens, run.unique_examples, start)
+        rows += _rows(setting, [run.pipeline])
+        curves.append(curve)
+        seconds.append(_seconds(run))
+    if sum(spent is not None for spent in seconds) < LEAST_RUNS:
+        raise ConfigurationError(
+            f"--strategies: Quick-Tune-Tool learns from runs of other tasks, and {len(rows)} are too few.",
+            "Leave it out, or compare on a store with runs of more tasks.",
+        )
+    process = QuickTuneProcess()
+    process.call("fit", columns=list(COLUMNS), rows=rows, curves=curves, seconds=seconds, seed=seed)
+    return process
+
+
+def _unusable(why: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"--strategies: quicktunetool needs an environment of its own; {why}.",
+        f"Make one: benchmarks/quicktunetool/install.sh FOLDER, then set {INTERPRETER}=FOLDER/bin/python.",
+    )
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.wait()
+
+
+def _zero_shot(context: Context) -> float:
+    """Zero-shot loss of the task, or the median of the known ones where nobody measured it."""
+    if context.zero_shot_loss is not None:
+        return context.zero_shot_loss
+    return float(np.median(list(zero_shot_losses(context.runs).values())))
+
+
+def _setting(context: Context, zero_shot: float) -> Setting:
+    examples = context.unique_examples or context.dataset.examples["train"]
+    return Setting(context.dataset, context.model, context.full_length_tokens, examples, zero_shot)
+
+
+def _rows(setting: Setting, pipelines: Sequence[Pipeline]) -> list[list[float]]:
+    matrix = feature_matrix(setting, [Subject(pipeline) for pipeline in pipelines])
+    found: list[list[float]] = matrix[:, : len(COLUMNS)].tolist()
+    return found
+
+
+def _place(share: float) -> int:
+    """Place on the grid of fidelities, from 0."""
+    return min(max(rung(share) + FIDELITIES - 1, 0), FIDELITIES - 1)
+
+
+def _score(loss: float, zero_shot: float) -> float:
+    return min(max(0.0, 1 - loss / zero_shot), MOST_SCORE) if math.isfinite(loss) else 0.0
+
+
+def _curve(run: Run, zero_shot: float) -> list[float | None]:
+    """Scores on the grid, None behind the last one."""
+    scores: list[float | None] = []
+    for point in run.curve:
+        if point.share > 0:
+            missing = _place(point.share) + 1 - len(scores)
+            scores += [_score(point.validation.loss, zero_shot)] * missing
+    if run.outcome.is_failure and len(scores) < FIDELITIES:
+        scores.append(0.0)
+    return scores + [None] * (FIDELITIES - len(scores))
+
+
+def _seconds(run: Run) -> float | None:
+    """Seconds of the whole trial, in proportion where it ended early; None where it has no point."""
+    share = run.curve[-1].share if run.curve else 0.0
+    if share <= 0:
+        return None
+    return sum(point.training.wall + point.evaluation.wall for point in run.curve) / share

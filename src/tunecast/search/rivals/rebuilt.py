@@ -1,0 +1,110 @@
+"""A library's search as a pure function of the history: it is led again through what the history tells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from tunecast.records import Outcome, Pipeline, stable_hash
+from tunecast.search.history import History, Remaining, Strategy, TrialView
+from tunecast.search.rivals import Maker
+from tunecast.search.rivals.base import Rival
+
+__all__ = ["rebuilt"]
+
+
+def rebuilt(build: Maker) -> Strategy:
+    """The strategy that a library's search is, for sessions that may be killed and resumed.
+
+    A library has a memory, and a history is all that a resumed session has. So the library is asked again
+    from its beginning, with a seed that follows from the candidates, and is shown the points of each trial
+    that it asks for as the history has them; the first step it asks for that the history lacks is its choice.
+    With one worker that is step for step what it would have chosen without a break. A trial that is running
+    or does not fit the budget is passed over, so with several workers it learns of results in the order in
+    which it asked for them. The first place of the history, which every session trains by itself, is none
+    of its candidates.
+
+    Args:
+        build: Builds the library's search.
+    """
+    kept: list[_Walk] = []
+
+    def choose(history: History, remaining: Remaining) -> int | None:
+        # Walking on is only a shortcut for walking again.
+        walk = kept.pop() if kept and kept[0].leads_to(history) else _Walk.begun(build, history)
+        kept.clear()
+        place = walk.to_choice(history)
+        if not walk.passed_over:
+            kept.append(walk)
+        exhausted = remaining.new_trials is not None and remaining.new_trials <= 0
+        return None if place is None or (exhausted and not history.trials[place].is_started) else place
+
+    return choose
+
+
+@dataclass
+class _Walk:
+    """A library on its way through a history.
+
+    Args:
+        rival: The library's search.
+        shown: The trials as it has been shown them.
+        asked_for: The trial whose next step it asked for.
+        passed_over: Whether it asked for one that could not be advanced at the time: later it might be.
+    """
+
+    rival: Rival
+    shown: list[TrialView]
+    asked_for: int | None = None
+    passed_over: bool = field(default=False)
+
+    @classmethod
+    def begun(cls, build: Maker, history: History) -> _Walk:
+        pipelines = [trial.pipeline for trial in history.trials[1:]]
+        first = TrialView(history.trials[0].pipeline)  # without a next point nobody can choose it
+        shown = [first, *(_shown(trial, 0) for trial in history.trials[1:])]
+        return cls(build(pipelines, _seed(pipelines)), shown)
+
+    def leads_to(self, history: History) -> bool:
+        """Whether all that was shown stands in a history."""
+        return len(self.shown) == len(history.trials) and all(
+            seen.pipeline == trial.pipeline
+            and seen.curve == trial.curve[: len(seen.curve)]
+            and seen.outcome in (Outcome.PAUSED, trial.outcome)
+            for seen, trial in zip(self.shown, history.trials, strict=True)
+        )
+
+    def to_choice(self, history: History) -> int | None:
+        """Lead the library on to the first step that the history lacks."""
+        while True:
+            if self.asked_for is None:
+                self.asked_for = self.rival(History(tuple(self.shown)), Remaining(1.0))
+            place = self.asked_for
+            if place is None:
+                return None
+            trial, done = history.trials[place], len(self.shown[place].curve)
+            if done < len(trial.curve):
+                self.shown[place] = _shown(trial, done + 1)
+            elif trial.outcome is not Outcome.PAUSED:
+                self.shown[place] = replace(self.shown[place], outcome=trial.outcome, next_share=None)
+            elif trial.is_open:
+                return place
+            else:
+                self.shown[place] = replace(self.shown[place], next_share=None, running=trial.running)
+                self.passed_over = True
+            self.asked_for = None
+
+
+def _shown(trial: TrialView, points: int) -> TrialView:
+    """A trial when it had its first points. A failure is shown a step later, as it may have been noticed."""
+    curve = trial.curve[:points]
+    if points < len(trial.curve):
+        return TrialView(trial.pipeline, curve, trial.curve[points].share)
+    if trial.outcome is Outcome.COMPLETED and curve:
+        return TrialView(trial.pipeline, curve, None, trial.outcome)
+    # A step that failed before its point, or was never made, leads to the trial's end for all that is known.
+    return TrialView(trial.pipeline, curve, trial.next_share or 1.0)
+
+
+def _seed(pipelines: Sequence[Pipeline]) -> int:
+    return int(stable_hash([pipeline.id for pipeline in pipelines], 8), 16)
