@@ -66,7 +66,7 @@ def read_json_lines(path: Path) -> dict[str, Any]:
 
 def measure_reading(folder: Path, count: int) -> dict[str, float]:
     """Seconds to have all points as arrays, by each way."""
-    import pandas as pd  # type: ignore[import-untyped]
+    import pandas as pd
 
     with Store.open(folder / "reading.sqlite") as store:
         fill(store, count)
