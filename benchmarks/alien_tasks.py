@@ -1,0 +1,188 @@
+"""Tasks that no prior can know: made of real ones, and what the guard of ``transfer`` does on them.
+
+    python benchmarks/alien_tasks.py make --tasks FOLDER --output ALIENS
+    tunecast collect --plan plans/alien.yaml --root aliens=ALIENS --root models=MODELS --store URL
+    python benchmarks/alien_tasks.py judge --store URL
+
+``judge`` prints on how many made-up tasks the guard left the prior aside, on how many real tasks that were
+left out of it, and the mean regret of ``transfer`` beside that of ``asha``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import codecs
+import json
+import random
+import string
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tunecast.records import Run
+from tunecast.replay.cases import Case, Clock, cases_of
+from tunecast.replay.comparing import compare_strategies
+from tunecast.replay.folds import Fold, context_of, families
+from tunecast.replay.machine import replay
+from tunecast.replay.priors import kept_prior
+from tunecast.search import History, Remaining
+from tunecast.search.transfer import Seer, transfer
+from tunecast.store import open_for_reading
+from tunecast.surrogates import load_prior
+
+Row = dict[str, str]
+PREFIX = "alien_"
+CYRILLIC = str.maketrans(string.ascii_lowercase, "абцдефгхийклмнопярстувшызъ")
+BUDGET = 8.0
+SEEDS = 5
+
+
+def _shuffled(rows: list[Row], draw: random.Random) -> list[Row]:
+    """Completions that belong to other prompts."""
+    completions = [row["completion"] for row in rows]
+    draw.shuffle(completions)
+    return [{**row, "completion": text} for row, text in zip(rows, completions, strict=True)]
+
+
+def _random_strings(rows: list[Row], draw: random.Random) -> list[Row]:
+    """Completions of random letters, as long as the real ones."""
+    letters = string.ascii_letters + string.digits
+    return [{**row, "completion": "".join(draw.choices(letters, k=len(row["completion"])))} for row in rows]
+
+
+def _of(change: Callable[[str], str], *, prompts: bool) -> Callable[[list[Row], random.Random], list[Row]]:
+    """A change of every completion, and of every prompt too."""
+
+    def changed(rows: list[Row], draw: random.Random) -> list[Row]:
+        return [
+            {
+                "prompt": change(row["prompt"]) if prompts else row["prompt"],
+                "completion": change(row["completion"]),
+            }
+            for row in rows
+        ]
+
+    return changed
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def _reversed(text: str) -> str:
+    return text[::-1]
+
+
+def _in_cyrillic(text: str) -> str:
+    return text.lower().translate(CYRILLIC)
+
+
+def _rot13(text: str) -> str:
+    return codecs.encode(text, "rot13")
+
+
+ALIENS: dict[str, tuple[str, Callable[[list[Row], random.Random], list[Row]]]] = {
+    "shuffled_intents": ("banking77", _shuffled),
+    "shuffled_sentences": ("multi30k_de_en", _shuffled),
+    "shuffled_queries": ("geo_sql", _shuffled),
+    "random_labels": ("tweet_emotion", _random_strings),
+    "random_sentences": ("multi30k_en_de", _random_strings),
+    "base64_answers": ("medquad_qtype", _of(_base64, prompts=False)),
+    "base64_dialogues": ("clinc_intents", _of(_base64, prompts=True)),
+    "cyrillic_sentences": ("multi30k_fr_en", _of(_in_cyrillic, prompts=True)),
+    "mirrored_queries": ("scholar_sql", _of(_reversed, prompts=True)),
+    "rot13_answers": ("medquad_answers", _of(_rot13, prompts=True)),
+}
+"""By name, the real task and what becomes of its rows."""
+
+
+def make(tasks: Path, output: Path, seed: int = 0) -> None:
+    """Write every made-up task as a folder of splits."""
+    for name, (source, change) in ALIENS.items():
+        folder = output / f"{PREFIX}{name}"
+        folder.mkdir(parents=True, exist_ok=True)
+        draw = random.Random(f"{seed} {name}")
+        for file in sorted((tasks / source).glob("*.jsonl")):
+            rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+            plain = [{"prompt": row["prompt"], "completion": row["completion"]} for row in rows]
+            text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in change(plain, draw))
+            (folder / file.name).write_text(text, encoding="utf-8")
+
+
+def fired(case: Case, runs: Sequence[Run], *, leave_out: bool) -> float:
+    """On what part of the seeds the guard left the prior aside within the budget.
+
+    Args:
+        case: The task.
+        runs: All recorded runs.
+        leave_out: Whether a prior is trained without the task; else that of the package is taken.
+    """
+    from tunecast.replay.comparing import draw
+
+    context = context_of(case, runs, Fold.TASK, families(run.task.dataset for run in runs))
+    prior = kept_prior(context.runs) if leave_out else load_prior()
+    seer, strategy = Seer(context, prior), transfer(context, prior=prior)
+    left_aside = []
+    for seed in range(SEEDS):
+        seen: list[bool] = []
+
+        def watched(history: History, remaining: Remaining, seen: list[bool] = seen) -> int | None:
+            seen.append(not seer.outlook(history).is_trusted)
+            return strategy(history, remaining)
+
+        replay(case, draw(case, seed), watched, BUDGET * case.expert_seconds)
+        left_aside.append(any(seen))
+    return float(np.mean(left_aside))
+
+
+def judge(store: str) -> None:
+    """Print the rates of the guard, and regrets on made-up tasks."""
+    with open_for_reading(store) as opened:
+        runs = list(opened.runs())
+    cases = cases_of(runs, clock=Clock.CPU)[0]
+    strange = [case for case in cases if case.task.startswith(PREFIX)]
+    real = [
+        case
+        for case in cases
+        if not case.task.startswith(PREFIX)
+        and any(case.model.name == one.model.name for one in strange)
+        and any(case.full_length_tokens == one.full_length_tokens for one in strange)
+    ]
+    known = [run for run in runs if not run.task.dataset.startswith(PREFIX)]
+    for words, group, leave_out in (("made up", strange, False), ("real, left out", real, True)):
+        rates = {case.task: fired(case, known, leave_out=leave_out) for case in group}
+        most = sum(rate > 0.5 for rate in rates.values())
+        mean = np.mean(list(rates.values()))
+        print(f"{words}: left aside on {most} of {len(rates)} tasks, {mean:.0%} of replays")
+        print("  " + ", ".join(f"{task} {rate:.0%}" for task, rate in rates.items()))
+    own = {"transfer": lambda context: transfer(context, prior=load_prior())}
+    found = compare_strategies(
+        strange, known, ("transfer", "asha", "random"), seeds=SEEDS, own=own, thinking_seconds=0.0
+    )
+    print("\nmean normalised regret on made-up tasks, by budget in expert trials", found.budgets)
+    for name, regrets in zip(found.strategies, found.by_task().mean(axis=1), strict=True):
+        print(f"  {name:10} " + " ".join(f"{100 * regret:7.2f}" for regret in regrets))
+
+
+def main() -> None:
+    """Make the tasks, or judge."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    making = commands.add_parser("make")
+    making.add_argument("--tasks", type=Path, required=True)
+    making.add_argument("--output", type=Path, required=True)
+    judging = commands.add_parser("judge")
+    judging.add_argument("--store", required=True)
+    arguments = parser.parse_args()
+    if arguments.command == "make":
+        make(arguments.tasks, arguments.output)
+    else:
+        judge(arguments.store)
+
+
+if __name__ == "__main__":
+    main()
