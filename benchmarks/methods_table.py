@@ -1,7 +1,8 @@
 """Every method on several models: whether it applies, what it trains, its memory, its speed, how far it gets.
 
 A method is tried at five learning rates spread over its own range, all else at its defaults, and shown at the
-best of them: the validation loss after equal tokens. Each method has a process of its own, whose peak is what
+best of them: the validation loss after equal tokens. Speed is tokens per second of the device, on a CPU per
+processor second, whatever else the machine has to do. Each method has a process of its own, whose peak is what
 counts; the row ``zero-shot`` is inference alone. Results are kept in ``--results`` and not measured again.
 
     python benchmarks/methods_table.py --data stdlib --model smollm2 [--model FOLDER] [--tokens 4000]
@@ -21,7 +22,7 @@ import numpy as np
 from tunecast.methods import Restrictions, expert_pipeline, get_method, method_names, pipeline_space
 from tunecast.models.machine import peak_bytes, reset_peak
 from tunecast.progress import Silent
-from tunecast.records import Pipeline, Scalar, Seconds
+from tunecast.records import Pipeline, Scalar
 from tunecast.session.prepare import prepare_task
 from tunecast.session.settings import SessionSettings
 from tunecast.session.shared import affordable_validation
@@ -85,14 +86,9 @@ def _trial(runner: Runner, pipeline: Pipeline, tokens: int, number: int) -> dict
         "learning_rate": pipeline.number("learning_rate"),
         "trained": measured.trainable_parameters,
         "peak_bytes": point.peak_bytes,
-        "tokens_per_second": point.tokens_seen / busy_seconds(point.training, bench),
+        "tokens_per_second": point.tokens_seen / (point.training.device or point.training.cpu),
         "outcome": measured.outcome.value,
     }
-
-
-def busy_seconds(seconds: Seconds, bench: Bench) -> float:
-    """Seconds of training; on a CPU those that it computed, whatever else the machine had to do."""
-    return seconds.cpu / bench.threads if bench.device == "cpu" else seconds.wall
 
 
 def in_own_process(arguments: argparse.Namespace, model: str, method: str) -> dict[str, Any]:
