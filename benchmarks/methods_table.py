@@ -2,8 +2,8 @@
 
 A method is tried at five learning rates spread over its own range, all else at its defaults, and shown at the
 best of them: the validation loss after equal tokens. Speed is tokens per second of the device, on a CPU per
-processor second, whatever else the machine has to do. Each method has a process of its own, whose peak is what
-counts; the row ``zero-shot`` is inference alone. Results are kept in ``--results`` and not measured again.
+processor second, whatever else the machine has to do. Each method has a process of its own, whose peak is
+what counts; the row ``zero-shot`` is inference alone. Results are kept in ``--results``, not measured again.
 
     python benchmarks/methods_table.py --data stdlib --model smollm2 [--model FOLDER] [--tokens 4000]
 """
