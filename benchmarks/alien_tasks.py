@@ -1,7 +1,7 @@
 """Tasks that no prior can know: made of real ones, and what the guard of ``transfer`` does on them.
 
     python benchmarks/alien_tasks.py make --tasks FOLDER --output ALIENS
-    tunecast collect --plan plans/alien.yaml --root aliens=ALIENS --root models=MODELS --store URL
+    tunecast collect --plan benchmarks/alien_tasks.yaml --root aliens=ALIENS --root models=MODELS --store URL
     python benchmarks/alien_tasks.py judge --store URL
 
 ``judge`` prints on how many made-up tasks the guard left the prior aside, on how many real tasks that were
