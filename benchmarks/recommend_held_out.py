@@ -35,6 +35,11 @@ def size(ending: Ending) -> str:
     return ending.model.name.partition("-")[0]
 
 
+def amply(ending: Ending) -> bool:
+    """Whether the base model saw ten million tokens or more."""
+    return (ending.model.pretraining_tokens or 0) >= 9_500_000
+
+
 def apart(endings: Sequence[Ending], is_held: Callable[[Ending], bool]) -> Split:
     """Those to learn from, and those held out."""
     return [e for e in endings if not is_held(e)], [e for e in endings if is_held(e)]
@@ -45,15 +50,11 @@ def splits(endings: Sequence[Ending]) -> dict[str, list[Split]]:
     found: dict[str, list[Split]] = {"each dataset": []}
     for dataset in sorted({e.dataset for e in endings}):
         found["each dataset"].append(apart(endings, lambda e, d=dataset: e.dataset == d))  # type: ignore[misc]
-    found["7M and 17M models, from the 2M ones"] = [apart(endings, lambda e: size(e) != "nano")]
+    found["larger models, from the 2M ones"] = [apart(endings, lambda e: size(e) != "nano")]
     found["17M models, from the smaller ones"] = [apart(endings, lambda e: size(e) == "mini")]
-    amply = ("-10m", "-16m")
-    found["models pretrained on fewer than 10M tokens"] = [
-        apart(endings, lambda e: not e.model.name.endswith(amply))
-    ]
-    found["models pretrained on 10M and 16M tokens, from those on less"] = [
-        apart(endings, lambda e: e.model.name.endswith(amply))
-    ]
+    ladder = [e for e in endings if e.model.pretraining_tokens]
+    found["models pretrained on fewer than 10M tokens"] = [apart(ladder, lambda e: not amply(e))]
+    found["models pretrained on 10M and 16M tokens, from those on less"] = [apart(ladder, amply)]
     both = []
     for model in sorted({e.model.name for e in endings if size(e) != "nano"}):
         for dataset in sorted({e.dataset for e in endings if e.model.name == model}):
