@@ -222,5 +222,10 @@ def test_the_page_needs_no_network_and_escapes_names(verdict: Verdict, tmp_path:
     assert "<script>alert(1)" not in render(evil)
 
 
-def test_all_but_rivals_are_compared_by_default() -> None:
-    assert set(default_strategies()) >= {"random", "asha", "fixed-best", "portfolio", "nearest-task"}
+def test_all_but_rivals_are_compared_by_default(runs: list[Run], cases: list[Case]) -> None:
+    simple = {"random", "asha", "fixed-best", "portfolio", "nearest-task"}
+    assert set(default_strategies(runs)) == simple | {"transfer", "quick-tune"}
+    few = [run for run in runs if run.task.dataset in {case.task for case in cases[:2]}]
+    assert set(default_strategies(few)) == simple
+    with pytest.raises(ConfigurationError, match="families of tasks, and 3 must remain"):
+        compare_strategies(cases[:2], few, ("transfer",), seeds=1, thinking_seconds=0.0)

@@ -14,7 +14,7 @@ from tunecast.methods.space import EXPERT
 from tunecast.records import ZERO_SHOT, DatasetFacts, ModelFacts, Outcome, Pipeline, Point, Run, Seconds
 from tunecast.session.shared import explosion_nats
 
-__all__ = ["Candidate", "Case", "Clock", "Leg", "cases_of"]
+__all__ = ["Candidate", "Case", "Clock", "Leg", "by_cpu", "cases_of"]
 
 LEAST_CANDIDATES = 8
 """Recorded pipelines of a task below which there is nothing to choose."""
@@ -162,7 +162,7 @@ def cases_of(
     Returns:
         The cases by task, model and full length; and why others are none, one sentence each.
     """
-    many = list(runs) if clock is Clock.WALL else [_by_cpu(run) for run in runs]
+    many = list(runs) if clock is Clock.WALL else [by_cpu(run) for run in runs]
     zero_shots = {
         _task_key(run): run
         for run in many
@@ -233,7 +233,7 @@ def _case(runs: Sequence[Run], zero_shot: Run) -> Case | None:
     )
 
 
-def _by_cpu(run: Run) -> Run:
+def by_cpu(run: Run) -> Run:
     """The run with processor seconds in the place of wall seconds, for strategies look at those of points."""
     points = tuple(replace(p, training=_busy(p.training), evaluation=_busy(p.evaluation)) for p in run.curve)
     return replace(run, curve=points)

@@ -117,9 +117,27 @@ class Comparison:
         return np.stack([values[:, places].mean(axis=1) for places in own], axis=1)
 
 
-def default_strategies() -> tuple[str, ...]:
-    """What is compared unless something else is asked for."""
-    return ("random", "asha", *RUN_BASED, *SURROGATE_BASED)
+def default_strategies(runs: Sequence[Run]) -> tuple[str, ...]:
+    """What is compared unless something else is asked for: surrogates only where they can be trained.
+
+    Args:
+        runs: All recorded runs.
+    """
+    surrogates = () if why_no_surrogates(runs) else SURROGATE_BASED
+    return ("random", "asha", *RUN_BASED, *surrogates)
+
+
+def why_no_surrogates(runs: Sequence[Run]) -> str:
+    """Why surrogates cannot be trained anew without one task or its family; empty where they can."""
+    from tunecast.surrogates.kin import kin
+    from tunecast.surrogates.train import FEWEST_KIN, missing_libraries
+
+    if missing := missing_libraries():
+        return f"training surrogates needs {' and '.join(missing)} (pip install 'tunecast[learn]')"
+    found = len(set(kin(sorted({run.task.dataset for run in runs}))))
+    if found <= FEWEST_KIN:
+        return f"the runs are of {found} families of tasks, and {FEWEST_KIN} must remain without one"
+    return ""
 
 
 def compare_strategies(
@@ -164,7 +182,7 @@ def compare_strategies(
     own = own or {}
     for name in strategies:
         if name not in own:
-            _check(name, cases)
+            _check(name, cases, runs)
     regrets = np.empty((len(strategies), len(cases), seeds, len(budgets)))
     grid = np.geomspace(1 / 8, budgets[-1] + SLACK, ANYTIME_POINTS)
     anytime = np.zeros((len(strategies), len(cases), len(grid)))
@@ -263,7 +281,9 @@ def _fixed_place(name: str, candidates: Sequence[Candidate]) -> int | None:
     return next((index for index, candidate in enumerate(candidates) if candidate.is_like(target)), None)
 
 
-def _check(name: str, cases: Sequence[Case]) -> None:
+def _check(name: str, cases: Sequence[Case], runs: Sequence[Run]) -> None:
+    if name in SURROGATE_BASED and (reason := why_no_surrogates(runs)):
+        raise ConfigurationError(f"--strategies: {name} cannot be replayed: {reason}.", "Leave it out.")
     if name in RIVALS:
         check_rival(name, [candidate.pipeline for candidate in cases[0].candidates])
     elif name in EXPERT_STRATEGIES:

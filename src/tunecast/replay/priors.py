@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -41,15 +42,18 @@ def kept_prior(runs: Sequence[Run]) -> Prior:
         except StoreError:  # cut off while it was written, or of another version: it is made anew
             path.unlink(missing_ok=True)
     prior = train(runs)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(f".{os.getpid()}")
-    prior.save(unfinished)
-    unfinished.replace(path)
+    with contextlib.suppress(OSError):  # what cannot be kept is trained anew next time
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(f".{os.getpid()}")
+        prior.save(unfinished)
+        unfinished.replace(path)
     return prior
 
 
 def _key(runs: Sequence[Run]) -> str:
-    return stable_hash([_code(), sorted(run.id for run in runs)], 32)
+    # A run that was paused goes on under the same id.
+    stands = sorted([run.id, run.outcome.value, len(run.curve), run.exclusive] for run in runs)
+    return stable_hash([_code(), stands], 32)
 
 
 @cache

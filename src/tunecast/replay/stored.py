@@ -9,11 +9,12 @@ from typing import TypeVar
 
 from tunecast.errors import ConfigurationError, StoreError
 from tunecast.progress import Progress, Silent
-from tunecast.replay.cases import Clock, cases_of
-from tunecast.replay.comparing import BUDGETS, compare_strategies, default_strategies
+from tunecast.replay.cases import Clock, by_cpu, cases_of
+from tunecast.replay.comparing import BUDGETS, compare_strategies, default_strategies, why_no_surrogates
 from tunecast.replay.folds import Fold
 from tunecast.replay.rivals import usual_rivals
 from tunecast.replay.verdicts import Verdict
+from tunecast.search import SURROGATE_BASED
 from tunecast.store import open_for_reading
 
 __all__ = ["CompareSettings", "compare"]
@@ -27,7 +28,8 @@ class CompareSettings:
 
     Args:
         store: URL or path of a store, or a Parquet export; None for the shipped meta-dataset.
-        strategies: Names of strategies and rivals.
+        strategies: Names of strategies; none for all that the runs allow.
+        rivals: Names of rivals that join them.
         seeds: Number of seeds.
         budgets: In expert trials at full length, ascending.
         fold: What strategies must not know.
@@ -39,6 +41,7 @@ class CompareSettings:
 
     store: str | None = None
     strategies: tuple[str, ...] = ()
+    rivals: tuple[str, ...] = ()
     seeds: int = 10
     budgets: tuple[float, ...] = BUDGETS
     fold: Fold = Fold.TASK
@@ -67,16 +70,15 @@ class CompareSettings:
         Raises:
             ConfigurationError: An option is wrong.
         """
-        names = [name.strip() for name in strategies.split(",")] if strategies else list(default_strategies())
-        names = list(dict.fromkeys([*filter(None, names), *(usual_rivals() if rivals else ())]))
+        names = tuple(filter(None, (name.strip() for name in (strategies or "").split(","))))
         for flag, number in (("--seeds", seeds), ("--workers", workers)):
             if number < 1:
                 raise ConfigurationError(f"{flag} must be at least 1, not {number}.")
         if thinking_seconds is not None and not 0 <= thinking_seconds < math.inf:
             raise ConfigurationError(f"--thinking-seconds must be 0 or more, not {thinking_seconds}.")
         return cls(
-            store, tuple(names), seeds, _budgets(budgets), _named(Fold, "--folds", folds), model,
-            _named(Clock, "--clock", clock), workers, thinking_seconds,
+            store, names, usual_rivals() if rivals else (), seeds, _budgets(budgets),
+            _named(Fold, "--folds", folds), model, _named(Clock, "--clock", clock), workers, thinking_seconds,
         )  # fmt: skip
 
 
@@ -109,10 +111,13 @@ def compare(settings: CompareSettings, progress: Progress | None = None) -> tupl
             f"The store has no task to replay on: none of {len(reasons)} is recorded well enough{example}.",
             "Collect some: tunecast collect --plan plans/replay.yaml",
         )
+    names = settings.strategies or default_strategies(runs)
+    if not settings.strategies and (reason := why_no_surrogates(runs)):
+        progress.log(f"Left out: {', '.join(SURROGATE_BASED)}, since {reason}.")
     comparison = compare_strategies(
         cases,
-        runs,
-        settings.strategies,
+        runs if settings.clock is Clock.WALL else [by_cpu(run) for run in runs],
+        tuple(dict.fromkeys([*names, *settings.rivals])),
         seeds=settings.seeds,
         budgets=settings.budgets,
         fold=settings.fold,

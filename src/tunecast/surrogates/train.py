@@ -19,9 +19,9 @@ from tunecast.surrogates.novelty import Novelty
 from tunecast.surrogates.prior import SHIPPED, Prior, Provenance
 from tunecast.surrogates.validation import CHOSEN, Scores, choose, nested
 
-__all__ = ["learn", "learnable", "main", "report", "table", "train"]
+__all__ = ["FEWEST_KIN", "learn", "learnable", "main", "missing_libraries", "report", "table", "train"]
 
-LEAST_KIN = 3
+FEWEST_KIN = 3
 """Families of datasets below which nothing can be left out of what was left out."""
 HELD_BACK = ("_slots", "_match", "privacy_question_category", "e2e_nlg")
 """Ends of names of datasets that are kept for comparisons, and never learned from."""
@@ -71,10 +71,10 @@ def learnable(runs: Sequence[Run]) -> Examples:
     """
     examples = examples_of([run for run in runs if not run.task.dataset.endswith(HELD_BACK)])
     found = len(set(kin(examples.tasks))) if examples.tasks else 0
-    if found < LEAST_KIN:
+    if found < FEWEST_KIN:
         raise StoreError(
             f"These runs are of {found} families of datasets with a known zero-shot loss; to judge a "
-            f"surrogate on what it has not seen takes at least {LEAST_KIN}.",
+            f"surrogate on what it has not seen takes at least {FEWEST_KIN}.",
             "Collect more: tunecast collect --plan PLAN.yaml --store URL.",
         )
     return examples
@@ -175,11 +175,15 @@ def _datasets(runs: Sequence[Run]) -> list[DatasetFacts]:
     return list({run.task.dataset: run.dataset for run in runs}.values())
 
 
-def _check_libraries() -> None:
+def missing_libraries() -> list[str]:
+    """Libraries that training needs and that are not installed."""
     from importlib.util import find_spec
 
-    missing = [name for name in ("gpytorch", "sklearn") if find_spec(name) is None]
-    if missing:
+    return [name for name in ("gpytorch", "sklearn") if find_spec(name) is None]
+
+
+def _check_libraries() -> None:
+    if missing := missing_libraries():
         raise ConfigurationError(
             f"Training surrogates needs {' and '.join(missing)}.",
             "Install them: pip install 'tunecast[learn]'.",

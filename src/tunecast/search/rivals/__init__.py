@@ -70,5 +70,7 @@ def check_library(name: str, library: str, *, flag: str) -> None:
 
 def _missing(flag: str, name: str, library: str) -> ConfigurationError:
     return ConfigurationError(
-        f"{flag}: {name} needs the package {library}.", "Install it: pip install 'tunecast[rivals]'."
+        f"{flag}: {name} needs the package {library}.",
+        "Install it: pip install 'tunecast[rivals]', and pip install --no-deps dehb, which asks for an older "
+        "numpy than it needs.",
     )
