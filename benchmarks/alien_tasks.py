@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 
 from tunecast.records import Run
-from tunecast.replay.cases import Case, Clock, cases_of
-from tunecast.replay.comparing import compare_strategies
+from tunecast.replay.cases import Case, Clock, cases_of, on_clock
+from tunecast.replay.comparing import compare_strategies, draw
 from tunecast.replay.folds import Fold, context_of, families
 from tunecast.replay.machine import replay
 from tunecast.replay.priors import kept_prior
@@ -119,8 +119,6 @@ def fired(case: Case, runs: Sequence[Run], *, leave_out: bool) -> float:
         runs: All recorded runs.
         leave_out: Whether a prior is trained without the task; else that of the package is taken.
     """
-    from tunecast.replay.comparing import draw
-
     context = context_of(case, runs, Fold.TASK, families(run.task.dataset for run in runs))
     prior = kept_prior(context.runs) if leave_out else load_prior()
     seer, strategy = Seer(context, prior), transfer(context, prior=prior)
@@ -140,8 +138,8 @@ def fired(case: Case, runs: Sequence[Run], *, leave_out: bool) -> float:
 def judge(store: str) -> None:
     """Print the rates of the guard, and regrets on made-up tasks."""
     with open_for_reading(store) as opened:
-        runs = list(opened.runs())
-    cases = cases_of(runs, clock=Clock.CPU)[0]
+        runs = on_clock(opened.runs(), Clock.CPU)
+    cases = cases_of(runs)[0]
     strange = [case for case in cases if case.task.startswith(PREFIX)]
     real = [
         case
@@ -157,9 +155,13 @@ def judge(store: str) -> None:
         mean = np.mean(list(rates.values()))
         print(f"{words}: left aside on {most} of {len(rates)} tasks, {mean:.0%} of replays")
         print("  " + ", ".join(f"{task} {rate:.0%}" for task, rate in rates.items()))
-    own = {"transfer": lambda context: transfer(context, prior=load_prior())}
     found = compare_strategies(
-        strange, known, ("transfer", "asha", "random"), seeds=SEEDS, own=own, thinking_seconds=0.0
+        strange,
+        known,
+        ("transfer", "asha", "random"),
+        seeds=SEEDS,
+        prior_of=lambda _: load_prior(),
+        thinking_seconds=0.0,
     )
     print("\nmean normalised regret on made-up tasks, by budget in expert trials", found.budgets)
     for name, regrets in zip(found.strategies, found.by_task().mean(axis=1), strict=True):

@@ -377,8 +377,7 @@ class Run:
 
         Batches of a pass share no example; its one short batch may make this too large by less than a batch.
         """
-        batch = self.pipeline.hyperparameters.get("per_device_train_batch_size")
-        drawn = self.total_steps * batch if isinstance(batch, int) else 0
+        drawn = self.total_steps * int(self.pipeline.number("per_device_train_batch_size"))
         return min(self.unique_examples, drawn or self.unique_examples)
 
     @property

@@ -9,8 +9,8 @@ import pytest
 
 from replay.made_up import SECONDS_PER_TOKEN, START, pipelines, task_runs
 from tunecast.methods.space import EXPERT
-from tunecast.records import Outcome, Run
-from tunecast.replay.cases import Case, Clock, cases_of
+from tunecast.records import ZERO_SHOT, Outcome, Run
+from tunecast.replay.cases import Case, Clock, cases_of, on_clock
 
 
 def one_case(runs: list[Run], **options: object) -> Case:
@@ -48,8 +48,22 @@ def test_a_leg_is_what_was_recorded() -> None:
     assert expert.legs[1].training_seconds == pytest.approx(4096 * SECONDS_PER_TOKEN["lora"])
     assert case.expert_seconds == pytest.approx(16_384 * SECONDS_PER_TOKEN["lora"] + 3 * 0.2)
     assert case.seconds_per_token == pytest.approx(SECONDS_PER_TOKEN["lora"])
-    processor = one_case(task_runs("a"), clock=Clock.CPU)
+    processor = one_case(on_clock(task_runs("a"), Clock.CPU))
     assert processor.expert_seconds == pytest.approx(2 * case.expert_seconds)
+    assert processor.evaluation_seconds == case.zero_shot.curve[0].evaluation.cpu
+    seen, recorded = (one.expert.run.curve[0].training.wall for one in (processor, case) if one.expert)
+    assert seen == pytest.approx(2 * recorded), "strategies look at the points"
+
+
+def test_the_base_models_run_is_of_the_same_device_and_subset() -> None:
+    runs = task_runs("a")
+    own = next(run for run in runs if run.pipeline == ZERO_SHOT)
+    elsewhere = replace(own, id="elsewhere", machine=replace(own.machine, device="cuda:0"))
+    subset = replace(own, id="subset", validation_hash="of another full length")
+    for more in ([elsewhere, subset, *runs], [*runs, subset, elsewhere]):
+        assert one_case(more).zero_shot.id == own.id
+    without = [run for run in runs if run is not own]
+    assert one_case([elsewhere, subset, *without]).zero_shot.id == "subset"
 
 
 def test_a_trial_that_failed_between_points_is_charged_the_step_in_which_it_did() -> None:

@@ -168,6 +168,27 @@ def test_a_trial_that_can_still_end_goes_before_one_that_cannot(prior: Prior) ->
     assert transfer(context(), prior=prior)(history, Remaining(0.1, seconds=left)) == 0
 
 
+def test_where_time_is_left_for_one_trial_it_is_the_best_that_goes_on(prior: Prior) -> None:
+    runs = candidates(12)
+    history = History((view(runs[0], 2), view(runs[1], 2), *(view(run, 0) for run in runs[2:])))
+    outlook = Seer(context(), prior).outlook(history)
+    best = int(np.argmin(outlook.mean[:2]))
+    strategy = transfer(context(), prior=prior)
+    left = 1.2 * float(outlook.end_seconds[best])
+    assert strategy(history, Remaining(0.1, seconds=left)) == best
+    ample = {strategy(history, Remaining(0.9, seconds=100 * left)) for _ in range(2)}
+    assert ample != {best}, "with time to spare others are tried"
+
+
+def test_an_evaluation_counts_before_one_of_a_trial_was_seen(prior: Prior) -> None:
+    runs = candidates(4)
+    blank = History(tuple(view(run, 0) for run in runs))
+    without = Seer(context(), prior).outlook(blank)
+    told = Seer(context(evaluation_seconds=7.0), prior).outlook(blank)
+    assert told.step_seconds - without.step_seconds == pytest.approx([7.0] * 4)
+    assert (told.end_seconds - without.end_seconds > 7.0).all(), "there are several on the way"
+
+
 def test_no_new_trial_when_none_may_be_started(prior: Prior) -> None:
     runs = candidates(6)
     strategy = transfer(context(), prior=prior)

@@ -14,7 +14,7 @@ from tunecast.methods.space import EXPERT
 from tunecast.records import ZERO_SHOT, DatasetFacts, ModelFacts, Outcome, Pipeline, Point, Run, Seconds
 from tunecast.session.shared import explosion_nats
 
-__all__ = ["Candidate", "Case", "Clock", "Leg", "by_cpu", "cases_of"]
+__all__ = ["Candidate", "Case", "Clock", "Leg", "cases_of", "on_clock"]
 
 LEAST_CANDIDATES = 8
 """Recorded pipelines of a task below which there is nothing to choose."""
@@ -147,7 +147,7 @@ class Case:
 
 
 def cases_of(
-    runs: Iterable[Run], *, clock: Clock = Clock.WALL, least_candidates: int = LEAST_CANDIDATES
+    runs: Iterable[Run], *, least_candidates: int = LEAST_CANDIDATES
 ) -> tuple[list[Case], list[str]]:
     """All cases that recorded runs make up.
 
@@ -156,18 +156,16 @@ def cases_of(
 
     Args:
         runs: Recorded runs.
-        clock: Which of the recorded seconds count.
         least_candidates: Fewest pipelines of a case.
 
     Returns:
         The cases by task, model and full length; and why others are none, one sentence each.
     """
-    many = list(runs) if clock is Clock.WALL else [by_cpu(run) for run in runs]
-    zero_shots = {
-        _task_key(run): run
-        for run in many
-        if run.pipeline.method == ZERO_SHOT.method and run.test and run.curve
-    }
+    many = list(runs)
+    zero_shots: dict[tuple[str, str], list[Run]] = defaultdict(list)
+    for run in many:
+        if run.pipeline.method == ZERO_SHOT.method and run.test and run.curve:
+            zero_shots[_task_key(run)].append(run)
     most_examples: dict[tuple[str, str], int] = defaultdict(int)
     for run in many:
         most_examples[_task_key(run)] = max(most_examples[_task_key(run)], run.unique_examples)
@@ -181,7 +179,7 @@ def cases_of(
     for key, group in groups.items():
         first = next(iter(group.values()))
         where = f"{first.task.dataset} on {first.task.model} at {first.full_length_tokens:,} tokens"
-        zero_shot = zero_shots.get(key[:2])
+        zero_shot = _most_alike(zero_shots[key[:2]], first)
         if len(group) < least_candidates:
             reasons.append(f"{where}: {len(group)} recorded pipelines, {least_candidates} are needed.")
         elif zero_shot is None:
@@ -198,6 +196,16 @@ def cases_of(
 
 def _task_key(run: Run) -> tuple[str, str]:
     return run.dataset.fingerprint, run.model.weights_hash or run.model.name
+
+
+def _most_alike(zero_shots: Sequence[Run], run: Run) -> Run | None:
+    """The base model's run on a run's device and validation subset, as far as there is one."""
+
+    def differences(zero_shot: Run) -> tuple[bool, bool]:
+        other_device = zero_shot.machine.device != run.machine.device
+        return other_device, zero_shot.validation_hash != run.validation_hash
+
+    return min(zero_shots, key=differences, default=None)
 
 
 def _is_usable(run: Run) -> bool:
@@ -233,8 +241,17 @@ def _case(runs: Sequence[Run], zero_shot: Run) -> Case | None:
     )
 
 
-def by_cpu(run: Run) -> Run:
-    """The run with processor seconds in the place of wall seconds, for strategies look at those of points."""
+def on_clock(runs: Iterable[Run], clock: Clock) -> list[Run]:
+    """The runs with the seconds that count in the place of wall seconds: strategies look at those of points.
+
+    Args:
+        runs: Recorded runs.
+        clock: Which of the recorded seconds count.
+    """
+    return list(runs) if clock is Clock.WALL else [_by_cpu(run) for run in runs]
+
+
+def _by_cpu(run: Run) -> Run:
     points = tuple(replace(p, training=_busy(p.training), evaluation=_busy(p.evaluation)) for p in run.curve)
     return replace(run, curve=points)
 

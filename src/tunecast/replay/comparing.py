@@ -29,11 +29,21 @@ from tunecast.search import (
 )
 from tunecast.search.rivals import Maker
 from tunecast.search.transfer import transfer
+from tunecast.surrogates.kin import kin
+from tunecast.surrogates.train import FEWEST_KIN, missing_libraries
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["BUDGETS", "Comparison", "Usage", "compare_strategies", "default_strategies", "draw"]
+__all__ = [
+    "BUDGETS",
+    "Comparison",
+    "Usage",
+    "compare_strategies",
+    "default_strategies",
+    "draw",
+    "why_no_surrogates",
+]
 
 BUDGETS = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Budgets in expert trials at full length."""
@@ -129,9 +139,6 @@ def default_strategies(runs: Sequence[Run]) -> tuple[str, ...]:
 
 def why_no_surrogates(runs: Sequence[Run]) -> str:
     """Why surrogates cannot be trained anew without one task or its family; empty where they can."""
-    from tunecast.surrogates.kin import kin
-    from tunecast.surrogates.train import FEWEST_KIN, missing_libraries
-
     if missing := missing_libraries():
         return f"training surrogates needs {' and '.join(missing)} (pip install 'tunecast[learn]')"
     found = len(set(kin(sorted({run.task.dataset for run in runs}))))

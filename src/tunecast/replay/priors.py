@@ -14,6 +14,7 @@ from tunecast.errors import StoreError
 from tunecast.methods import rates
 from tunecast.records import Run, stable_hash
 from tunecast.surrogates import Prior, read_prior
+from tunecast.surrogates.train import train
 
 __all__ = ["PriorOf", "kept_prior"]
 
@@ -33,8 +34,6 @@ def kept_prior(runs: Sequence[Run]) -> Prior:
         StoreError: There are too few tasks among them.
         ConfigurationError: A library that trains is not installed.
     """
-    from tunecast.surrogates.train import train
-
     path = cache_folder() / "priors" / f"{_key(runs)}.safetensors"
     if path.is_file():
         try:

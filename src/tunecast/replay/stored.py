@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from tunecast.errors import ConfigurationError, StoreError
 from tunecast.progress import Progress, Silent
-from tunecast.replay.cases import Clock, by_cpu, cases_of
+from tunecast.replay.cases import Clock, cases_of, on_clock
 from tunecast.replay.comparing import BUDGETS, compare_strategies, default_strategies, why_no_surrogates
 from tunecast.replay.folds import Fold
 from tunecast.replay.rivals import usual_rivals
@@ -99,9 +99,9 @@ def compare(settings: CompareSettings, progress: Progress | None = None) -> tupl
     progress = progress or Silent()
     progress.start("Reading runs")
     with open_for_reading(settings.store) as store:
-        runs = list(store.runs())
+        runs = on_clock(store.runs(), settings.clock)
     progress.finish(f"{len(runs):,} runs")
-    cases, reasons = cases_of(runs, clock=settings.clock)
+    cases, reasons = cases_of(runs)
     if settings.model is not None:
         cases = [case for case in cases if case.model.name == settings.model]
         reasons = [reason for reason in reasons if f" on {settings.model} at " in reason]
@@ -116,7 +116,7 @@ def compare(settings: CompareSettings, progress: Progress | None = None) -> tupl
         progress.log(f"Left out: {', '.join(SURROGATE_BASED)}, since {reason}.")
     comparison = compare_strategies(
         cases,
-        runs if settings.clock is Clock.WALL else [by_cpu(run) for run in runs],
+        runs,
         tuple(dict.fromkeys([*names, *settings.rivals])),
         seeds=settings.seeds,
         budgets=settings.budgets,

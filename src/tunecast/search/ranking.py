@@ -45,7 +45,7 @@ def ranked(
     prior = prior or load_prior()
     if not pipelines:
         return []
-    setting = setting_of(context, prior)
+    setting = setting_of(context, prior.provenance.zero_shot_loss)
     rows = np.array([pipeline_row(pipeline, context.model) for pipeline in pipelines])
     blank = np.array([curve_row((), setting.zero_shot_loss)]).repeat(len(rows), axis=0)
     found = prior.predict_rows(joined(setting, rows, blank))

@@ -67,12 +67,12 @@ class Outlook:
     is_trusted: bool
 
 
-def setting_of(context: Context, prior: Prior) -> Setting:
-    """What surrogates are told of a task; a zero-shot loss that nobody measured is a typical one."""
+def setting_of(context: Context, usual_zero_shot_loss: float) -> Setting:
+    """What surrogates are told of a task; a zero-shot loss that nobody measured is the usual one."""
     unique = context.unique_examples or context.dataset.examples.get("train", 1)
     zero_shot = context.zero_shot_loss
     if zero_shot is None or not math.isfinite(zero_shot):
-        zero_shot = prior.provenance.zero_shot_loss
+        zero_shot = usual_zero_shot_loss
     return Setting(context.dataset, context.model, context.full_length_tokens, unique, zero_shot)
 
 
@@ -89,7 +89,7 @@ class Seer:
     def __init__(self, context: Context, prior: Prior, *, refits: bool = False) -> None:
         self._prior = prior
         self._refits = refits
-        self.setting = setting_of(context, prior)
+        self.setting = setting_of(context, prior.provenance.zero_shot_loss)
         self._is_new = prior.novelty.is_new(context.dataset.meta_features)
         device = context.machine.device.partition(":")[0] if context.machine else None
         self._knows_seconds = prior.cost is not None and device in (None, prior.cost.device)
@@ -341,7 +341,7 @@ def _seconds(
         trials: The trials.
         per_token: Seconds of training per token, shape (trials,).
         full_length_tokens: Horizon of every trial.
-        evaluation: Seconds of an evaluation as long as none of a trial was measured.
+        evaluation: Seconds of an evaluation before any of a trial was measured.
     """
     evaluations = [point.evaluation.wall for trial in trials for point in trial.curve]
     evaluation = sum(evaluations) / len(evaluations) if evaluations else evaluation

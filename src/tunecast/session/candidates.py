@@ -20,7 +20,6 @@ LEAST_STEPS = 16
 """Optimiser steps of a full length below which the fidelity grid has hardly a point before the end."""
 LEAST_CANDIDATES = 16
 RATE_3E4 = 3e-4
-VIRTUAL_TOKENS = "num_virtual_tokens"
 
 
 def candidate_pipelines(settings: SessionSettings, model: ModelFacts) -> list[Pipeline]:
@@ -83,11 +82,7 @@ def within_context(pipelines: Sequence[Pipeline], *, context: int | None, longes
     """
     if context is None:
         return list(pipelines)
-    return [p for p in pipelines if longest + _virtual_tokens(p) <= context]
-
-
-def _virtual_tokens(pipeline: Pipeline) -> int:
-    return int(pipeline.number(VIRTUAL_TOKENS)) if VIRTUAL_TOKENS in pipeline.hyperparameters else 0
+    return [p for p in pipelines if longest + p.number("num_virtual_tokens") <= context]
 
 
 def _at_3e4(settings: SessionSettings, expert: Pipeline) -> Pipeline:

@@ -23,6 +23,7 @@ from tunecast.records import Pipeline, Run
 from tunecast.search import Context
 from tunecast.search.history import rung
 from tunecast.search.rivals.base import LEAST_SHARE, Proposal, Rival
+from tunecast.search.transfer import setting_of
 from tunecast.surrogates.examples import zero_shot_losses
 from tunecast.surrogates.features import CURVE, FEATURES, Setting, Subject, feature_matrix
 
@@ -51,27 +52,27 @@ class QuickTuneProcess:
         self._errors = Path(self._folder.name) / "errors.txt"
         script = Path(__file__).with_name("quicktune_server.py")
         with self._errors.open("w") as errors:
-            self._process = subprocess.Popen(
-                [interpreter, "-I", str(script)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                # The package keeps a file under the home folder, the same for every process.
-                env={**os.environ, "HOME": self._folder.name},
-                cwd=self._folder.name,
-            )
+            try:
+                self._process = subprocess.Popen(
+                    [interpreter, "-I", str(script)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=errors,
+                    text=True,
+                    # The package keeps a file under the home folder, the same for every process.
+                    env={**os.environ, "HOME": self._folder.name},
+                    cwd=self._folder.name,
+                )
+            except OSError as error:
+                raise _unusable(f"{interpreter} cannot be run: {error.strerror}") from None
         self._end = weakref.finalize(self, _end, self._process)
-        try:
-            self.version = str(self._answer()["version"])
-        except RuntimeError as error:
-            raise _unusable(f"{interpreter} cannot run it: {error}") from None
+        self.version = str(self._answer()["version"])
 
     def call(self, do: str, **arguments: Any) -> dict[str, Any]:
         """The answer to a request.
 
         Raises:
-            RuntimeError: The process broke down.
+            ConfigurationError: The process broke down.
         """
         assert self._process.stdin is not None
         try:
@@ -86,7 +87,7 @@ class QuickTuneProcess:
         line = self._process.stdout.readline()
         if not line:
             said = self._errors.read_text(errors="replace").strip().splitlines()
-            raise RuntimeError(said[-1] if said else "it ended without a word")
+            raise _unusable(f"its process ended with: {said[-1] if said else 'no word'}")
         answer: dict[str, Any] = json.loads(line)
         return answer
 
@@ -118,8 +119,10 @@ class QuickTune(Rival):
         super().__init__(pipelines, by_index=True)
         self.version = process.version
         self._process = process
-        self._zero_shot = _zero_shot(context)
-        rows = _rows(_setting(context, self._zero_shot), pipelines)
+        usual = float(np.median(list(zero_shot_losses(context.runs).values())))
+        setting = setting_of(context, usual)
+        self._zero_shot = setting.zero_shot_loss
+        rows = _rows(setting, pipelines)
         self._search = process.call("open", rows=rows, seed=seed, cost_aware=cost_aware)["search"]
 
     def milliseconds(self) -> tuple[float, float]:
@@ -204,18 +207,6 @@ def _unusable(why: str) -> ConfigurationError:
 def _end(process: subprocess.Popen[str]) -> None:
     process.kill()
     process.wait()
-
-
-def _zero_shot(context: Context) -> float:
-    """Zero-shot loss of the task, or the median of the known ones where nobody measured it."""
-    if context.zero_shot_loss is not None:
-        return context.zero_shot_loss
-    return float(np.median(list(zero_shot_losses(context.runs).values())))
-
-
-def _setting(context: Context, zero_shot: float) -> Setting:
-    examples = context.unique_examples or context.dataset.examples["train"]
-    return Setting(context.dataset, context.model, context.full_length_tokens, examples, zero_shot)
 
 
 def _rows(setting: Setting, pipelines: Sequence[Pipeline]) -> list[list[float]]:

@@ -1,0 +1,80 @@
+"""Priors of replayed strategies: what they may know, and how they are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from planted_runs import planted_runs
+from replay.made_up import many_tasks
+from tunecast.records import Outcome, Run
+from tunecast.replay.cases import cases_of
+from tunecast.replay.comparing import compare_strategies
+from tunecast.replay.folds import Fold, families
+from tunecast.replay.priors import kept_prior
+from tunecast.surrogates import Prior
+from tunecast.surrogates.train import train
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TUNECAST_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "priors"
+
+
+@pytest.fixture(scope="module")
+def runs() -> list[Run]:
+    return planted_runs(tasks=4, runs=5)
+
+
+def same(left: Prior, right: Prior) -> bool:
+    ours, theirs = left.performance.arrays(), right.performance.arrays()
+    return left.family == right.family and all(np.array_equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_prior_is_trained_once(runs: list[Run], cache: Path) -> None:
+    first = kept_prior(runs)
+    (file,) = cache.iterdir()
+    made = file.stat().st_mtime_ns
+    assert same(kept_prior(runs[::-1]), first)
+    assert file.stat().st_mtime_ns == made
+    file.write_bytes(b"cut off")
+    assert same(kept_prior(runs), first)
+    assert file.stat().st_size > 100
+
+
+def test_a_run_that_went_on_makes_another_prior(runs: list[Run], cache: Path) -> None:
+    paused = [replace(runs[-1], outcome=Outcome.PAUSED, curve=runs[-1].curve[:1])]
+    kept_prior([*runs[:-1], *paused])
+    kept_prior(runs)
+    assert len(list(cache.iterdir())) == 2
+
+
+def test_a_cache_that_takes_nothing_is_no_trouble(runs: list[Run], cache: Path) -> None:
+    cache.parent.write_text("a file, where a folder is wanted")
+    assert kept_prior(runs).provenance.runs > 0
+
+
+@pytest.mark.parametrize("fold", [Fold.TASK, Fold.FAMILY])
+def test_nothing_of_the_case_is_in_its_prior(fold: Fold) -> None:
+    runs = many_tasks(12)
+    cases = cases_of(runs)[0][:2]
+    known: list[set[str]] = []
+
+    def watched(allowed: Sequence[Run]) -> Prior:
+        known.append({run.task.dataset for run in allowed})
+        return train(allowed, families=("nearest-task",))
+
+    compare_strategies(
+        cases, runs, ("transfer",), seeds=1, budgets=(1.0,), fold=fold, thinking_seconds=0.0, prior_of=watched
+    )
+    family_of = families(run.task.dataset for run in runs)
+    for case, tasks in zip(cases, known, strict=True):
+        assert len(tasks) == (
+            11 if fold is Fold.TASK else 12 - list(family_of.values()).count(family_of[case.task])
+        )
+        assert case.task not in tasks
