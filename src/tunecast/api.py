@@ -124,12 +124,15 @@ def evaluate(
     return score(settings, adapter, split, progress or Silent(), seed=seed)
 
 
-def recommend(question: Question, *, measure: str = "", progress: Progress | None = None) -> Recommendation:
+def recommend(
+    question: Question, *, measure: str = "", calibrate: bool = False, progress: Progress | None = None
+) -> Recommendation:
     """Say which pipelines to run before any is: quality, hours, bytes, money, and why.
 
     Args:
         question: Model, data, machine, and what the user wants of them.
         measure: Time to measure the zero-shot loss for, such as ``30s``; empty predicts it.
+        calibrate: Whether this machine is measured first, in some seconds, and remembered.
         progress: Told how far a measurement is.
 
     Raises:
@@ -138,13 +141,30 @@ def recommend(question: Question, *, measure: str = "", progress: Progress | Non
     from tunecast.advice.advise import advise, default_prior
     from tunecast.advice.situation import look
 
+    progress = progress or Silent()
+    if calibrate:
+        _calibrate(question, progress)
     situation = look(question)
     measured = None
     if measure:
         from tunecast.advice.measuring import measure_zero_shot
 
-        measured = measure_zero_shot(question, situation, measure, progress or Silent())
+        measured = measure_zero_shot(question, situation, measure, progress)
     return advise(question, situation, default_prior(), measured)
+
+
+def _calibrate(question: Question, progress: Progress) -> None:
+    from tunecast.models import here
+
+    if question.gpu is not None:
+        raise ConfigurationError(
+            f"--calibrate measures this machine, but --gpu {question.gpu} asks for another.",
+            "Leave one of them out.",
+        )
+    progress.start("Measuring this machine")
+    target = here.calibrate()
+    rates = target.machine.flops_per_second
+    progress.finish(", ".join(f"{rate / 1e9:,.0f} GFLOP/s in {dtype}" for dtype, rate in rates.items()))
 
 
 def predict(

@@ -195,6 +195,18 @@ class Machine:
     flops_per_second: Mapping[str, float]
     bandwidth_bytes_per_second: float
 
+    def undisturbed(self, seconds: Seconds, *, exclusive: bool) -> float:
+        """Seconds that something would have taken with nothing else on the machine.
+
+        A processor that others used too is better told by what it computed than by the clock on the wall.
+
+        Args:
+            seconds: What it took, by every clock.
+            exclusive: Whether nothing else ran.
+        """
+        shared = self.device.startswith("cpu") and not exclusive
+        return seconds.cpu / self.threads if shared else seconds.wall
+
 
 @dataclass(frozen=True)
 class Versions:

@@ -143,7 +143,9 @@ class Advisor:
         self._prior = prior
         self._horizon = horizon
         self._price = price
-        self.costs = Costs(situation.facts, situation.lengths, situation.target, situation.config)
+        self.costs = Costs(
+            situation.facts, situation.lengths, situation.target, situation.config, prior.efficiency
+        )
 
     @property
     def zero_shot(self) -> ZeroShotLoss:
@@ -194,6 +196,8 @@ class Advisor:
             high=quality.high,
             relative_gain=1 - quality.loss / untouched,
             hours=hours,
+            hours_low=hours * math.exp(-HALF * cost.deviation),
+            hours_high=hours * math.exp(HALF * cost.deviation),
             memory_gb=cost.bytes / 1e9,
             money=None if self._price is None else hours * self._price,
             full_length_tokens=plan.full_length_tokens,

@@ -23,6 +23,8 @@ class Prospect:
         high: Upper end.
         relative_gain: Share of the zero-shot loss that it takes away; negative where it makes it worse.
         hours: Training and evaluation.
+        hours_low: Lower end of their 90% interval.
+        hours_high: Upper end.
         memory_gb: Peak on the device in 10^9 bytes.
         money: Hours times the price of one; None where no price was given.
         full_length_tokens: Tokens that it is trained on.
@@ -39,6 +41,8 @@ class Prospect:
     high: float
     relative_gain: float
     hours: float
+    hours_low: float
+    hours_high: float
     memory_gb: float
     money: float | None
     full_length_tokens: int

@@ -7,16 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
+from tunecast.advice.efficiency import Efficiency, Share
+from tunecast.advice.forms import form_of
 from tunecast.data.token_lengths import TokenLengths
-from tunecast.models.closed_form import (
-    Form,
-    Placed,
-    bytes_held,
-    ia3_parameters,
-    is_known,
-    lora_parameters,
-    step_seconds,
-)
+from tunecast.models.closed_form import Form, bytes_held, is_known, step_seconds
 from tunecast.models.here import Target
 from tunecast.records import ModelFacts, Pipeline, Scalar
 
@@ -25,9 +19,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Cost", "Costs"]
 
-EFFICIENCY = 0.8
-"""Share of the ideal seconds that is assumed where nothing was calibrated, as in
-:mod:`tunecast.models.seconds`."""
+CALIBRATED_SHARE = 0.75
+"""Efficiency of full finetuning over that of a calibration's bare steps, which neither clip gradients nor put
+batches together: 0.68 over 0.92 in float32 and 0.50 over 0.65 in bfloat16 on one CPU."""
+CALIBRATED_DEVIATION = 0.25
+"""Standard deviation of the logarithm of the efficiency on a machine that was calibrated."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +32,7 @@ class Cost:
 
     Args:
         step_seconds: Seconds of an optimiser step at the mean length.
+        deviation: Standard deviation of the logarithm of these seconds.
         bytes: Peak on the device at the longest example.
         micro_batch: Examples of one forward pass: the largest half, quarter, ... of the batch that fits.
         fits: Whether even one example at a time fits.
@@ -43,6 +40,7 @@ class Cost:
     """
 
     step_seconds: float
+    deviation: float
     bytes: int
     micro_batch: int
     fits: bool
@@ -57,7 +55,7 @@ class Costs:
         lengths: Lengths of the dataset's examples.
         target: Where it would run.
         config: Gives the transformers configuration; called only where formulas do not suffice.
-        efficiency: Share of the ideal seconds that the machine reaches.
+        efficiency: What share of the ideal real steps reach.
     """
 
     def __init__(
@@ -66,8 +64,7 @@ class Costs:
         lengths: TokenLengths,
         target: Target,
         config: Callable[[], Any],
-        *,
-        efficiency: float = EFFICIENCY,
+        efficiency: Efficiency,
     ) -> None:
         self._model = model
         self._lengths = lengths
@@ -92,7 +89,8 @@ class Costs:
             ConfigurationError: The adapter does not suit the model.
         """
         batch = int(pipeline.number("per_device_train_batch_size", 8))
-        form = self._form(pipeline)
+        device = "cuda" if self._target.machine.device == "cuda" else "cpu"
+        form = form_of(self._model, pipeline, dtype=self.dtype, device=device)
         if form is None or not is_known(self._model):
             return self._by_dry_run(pipeline, batch)
         micro = batch
@@ -101,6 +99,7 @@ class Costs:
             micro = -(-micro // 2)
             held = self._bytes(form, micro, accumulates=True)
         lengths = self._lengths
+        share = self._share(form.kind)
         seconds, _ = step_seconds(
             self._model,
             form,
@@ -109,9 +108,9 @@ class Costs:
             length=round(lengths.mean),
             label_tokens=max(1, round(lengths.label_mean)),
             micro_batch=micro,
-            efficiency=self._efficiency,
+            efficiency=share.value,
         )
-        return Cost(seconds, held, micro, held <= self._limit)
+        return Cost(seconds, share.deviation, held, micro, held <= self._limit)
 
     def request(self, pipeline: Pipeline, micro_batch: int) -> MemoryRequest:
         """What the memory arithmetic of :mod:`tunecast.models.memory` would be asked."""
@@ -153,10 +152,22 @@ class Costs:
             max_length=round(self._lengths.mean),
             label_tokens=max(1, round(self._lengths.label_mean)),
         )
-        step = estimate_seconds(self._config, typical, self._target.machine, efficiency=self._efficiency)
+        share = self._share("full" if pipeline.method == "full" else "lora")
+        step = estimate_seconds(self._config, typical, self._target.machine, efficiency=share.value)
         passes = -(-batch // micro)
         seconds = passes * (step.step - step.optimizer_step) + step.optimizer_step
-        return Cost(seconds, estimate.total_bytes, micro, bool(estimate.fits), is_predictable(pipeline))
+        fits, is_exact = bool(estimate.fits), is_predictable(pipeline)
+        return Cost(seconds, share.deviation, estimate.total_bytes, micro, fits, is_exact)
+
+    def _share(self, kind: str) -> Share:
+        """What share of the ideal is expected: as calibrated on this machine, else as on known ones."""
+        device = self._target.machine.device
+        learned = self._efficiency.share(device, self.dtype, kind)
+        calibrated = self._target.efficiency.get(self.dtype)
+        if calibrated is None:
+            return learned
+        relative = learned.value / self._efficiency.share(device, self.dtype, "full").value
+        return Share(CALIBRATED_SHARE * calibrated * relative, CALIBRATED_DEVIATION)
 
     def _bytes(self, form: Form, micro: int, *, accumulates: bool) -> int:
         return bytes_held(
@@ -166,34 +177,6 @@ class Costs:
             length=self._lengths.longest,
             label_tokens=self._lengths.label_longest,
             accumulates=accumulates,
-        )
-
-    def _form(self, pipeline: Pipeline) -> Form | None:
-        """The finetuning as the formulas see it; None for what they do not know."""
-        values = pipeline.hyperparameters
-        device = "cuda" if self._target.machine.device == "cuda" else "cpu"
-        optimizer = str(values.get("optim", "adamw"))
-        if pipeline.method == "full":
-            return Form("full", self._model.parameters, optimizer=optimizer, dtype=self.dtype, device=device)
-        if pipeline.method == "ia3":
-            trained = ia3_parameters(self._model)
-            return Form("ia3", trained, optimizer=optimizer, dtype=self.dtype, device=device)
-        placed = str(values.get("target_modules", "all-linear"))
-        known = pipeline.method in ("lora", "qlora") and placed in ("all-linear", "attention")
-        if not known or values.get("use_dora"):
-            return None
-        where: Placed = "attention" if placed == "attention" else "all-linear"
-        rank = int(pipeline.number("lora_r", 16))
-        return Form(
-            "lora",
-            lora_parameters(self._model, rank, where),
-            rank=rank,
-            dropout=pipeline.number("lora_dropout") > 0,
-            placed=where,
-            optimizer=optimizer,
-            dtype=self.dtype,
-            four_bit=pipeline.method == "qlora",
-            device=device,
         )
 
 

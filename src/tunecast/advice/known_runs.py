@@ -12,9 +12,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 
+from tunecast.advice.efficiency import Efficiency
 from tunecast.advice.language_law import excess_share, ln_language_loss
 from tunecast.advice.regression import Design, Floats, Posterior, fit
 from tunecast.advice.rules import rate_surplus
@@ -91,6 +93,11 @@ class KnownRuns:
             if ending.pipeline.method == ZERO_SHOT.method
         }
         self._fits: dict[str, tuple[Posterior, Posterior]] = {}
+
+    @cached_property
+    def efficiency(self) -> Efficiency:
+        """What share of the ideal seconds the recorded steps reached."""
+        return Efficiency(self._endings)
 
     def predict(self, task: TaskView, plans: list[Plan]) -> list[Quality]:
         """Loss at the end of each plan; see :class:`~tunecast.advice.view.Prior`."""

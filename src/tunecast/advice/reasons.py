@@ -24,6 +24,7 @@ def reasons(prospect: Prospect, situation: Situation, neighbours: Sequence[Neigh
         _rate(prospect, situation),
         _length(prospect, situation),
         *_memory(prospect),
+        _time(prospect),
         _neighbours(neighbours),
         _certainty(prospect),
     )
@@ -86,6 +87,11 @@ def _memory(prospect: Prospect) -> list[str]:
     return [
         f"Memory holds {prospect.micro_batch} of its {batch} examples at a time; the step stays the same."
     ]
+
+
+def _time(prospect: Prospect) -> str:
+    factor = math.sqrt(prospect.hours_high / prospect.hours_low)
+    return f"The time may be off by a factor of {factor:.1f} (90%); --calibrate measures this machine."
 
 
 def _neighbours(neighbours: Sequence[Neighbour]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from tunecast.advice.efficiency import Efficiency
 from tunecast.records import ModelFacts, Pipeline
 
 __all__ = ["Neighbour", "Plan", "Prior", "Quality", "TaskView"]
@@ -76,7 +77,11 @@ class Neighbour:
 
 
 class Prior(Protocol):
-    """Predicts quality before running; any surrogate that does may stand here."""
+    """Predicts before running; any surrogate that does may stand here."""
+
+    @property
+    def efficiency(self) -> Efficiency:
+        """What share of the ideal seconds real steps reach."""
 
     def predict(self, task: TaskView, plans: list[Plan]) -> list[Quality]:
         """Loss on held-out data at the end of each plan, in the order of ``plans``."""

@@ -43,6 +43,9 @@ def command(
     measure: Annotated[
         str, typer.Option("--measure", help="Measure the zero-shot loss for so long, such as 30s.")
     ] = "",
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Measure this machine first; later calls know it.")
+    ] = False,
     plot: Annotated[
         Path | None, typer.Option("--plot", help="Write the chart of quality against seconds as HTML.")
     ] = None,
@@ -74,11 +77,11 @@ def command(
         completion_column=completion_column,
         trust_remote_code=bool(trust_remote_code),
     )
-    if measure:
+    if measure or calibrate:
         from tunecast.cli.progress import RichProgress
 
         with RichProgress() as progress:
-            found = recommend(question, measure=measure, progress=progress)
+            found = recommend(question, measure=measure, calibrate=calibrate, progress=progress)
     else:
         found = recommend(question)
     if plot is not None:

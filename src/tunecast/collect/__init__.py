@@ -41,8 +41,9 @@ def collect(
     """
     from tunecast.collect.cells import expand
     from tunecast.collect.station import Station
+    from tunecast.models.processor import available_cores
     from tunecast.session.executor import LocalExecutor
-    from tunecast.session.prepare import available_cores, choose_device
+    from tunecast.session.prepare import choose_device
     from tunecast.store import Store
 
     progress = progress or Silent()

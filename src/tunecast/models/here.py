@@ -2,7 +2,7 @@
 
 An accelerator is asked for by ``nvidia-smi`` and looked up in the table of accelerators. A processor's rate
 is that of one numpy product on one core, times the cores; what bfloat16 gains is taken from the processor's
-flags. :func:`tunecast.models.machine.measure_machine` measures all of it, in a second, with torch.
+flags. :func:`calibrate` measures all of it with torch, in some seconds, and is remembered.
 """
 
 from __future__ import annotations
@@ -11,18 +11,19 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tunecast.errors import ConfigurationError
 from tunecast.models.accelerators import as_machine, find_accelerator
+from tunecast.models.calibration import Calibration, calibrate_here, kept_calibration
 from tunecast.models.load import NARROW_WIDTH
 from tunecast.models.main_memory import main_memory_bytes
+from tunecast.models.processor import available_cores, processor_flags
 from tunecast.records import Machine
 
-__all__ = ["Target", "processor_target", "target_of", "this_machine"]
+__all__ = ["Target", "calibrate", "processor_target", "target_of", "this_machine"]
 
 MATRIX_WIDTH = 768
 COPY_BYTES = 1 << 25
@@ -32,6 +33,7 @@ LEAST_SECONDS = 0.08
 BFLOAT16_GAIN = {"amx_bf16": 6.0, "avx512_bf16": 2.0}
 """What the instructions bring over float32 products, by the processor's flag; measured products on two such
 processors gained 2.2 and 6."""
+PROCESSOR = "this machine's CPU"
 UNKNOWN_ACCELERATOR = "A10G"
 """Stands for an accelerator that the table does not know: a common one that is slow."""
 
@@ -44,11 +46,14 @@ class Target:
         name: How people call it.
         machine: Its rates and memory.
         warnings: What the user should know of them.
+        efficiency: Share of the ideal that steps of a small model were measured to reach, by type of weights;
+            empty where nobody calibrated.
     """
 
     name: str
     machine: Machine
     warnings: tuple[str, ...] = ()
+    efficiency: Mapping[str, float] = field(default_factory=dict)
 
     def dtype(self, width: int) -> str:
         """Type of frozen weights and of compute for a model of that hidden width."""
@@ -82,27 +87,59 @@ def target_of(gpu: str | None, memory_gb: float | None) -> Target:
 
 def processor_target(threads: int, memory_bytes: int) -> Target:
     """This machine's processor for a worker of so many threads and bytes."""
-    machine = _processor()
+    target = _processor_target()
+    machine = target.machine
     share = min(1.0, threads / machine.cores)
     rates = {dtype: share * rate for dtype, rate in machine.flops_per_second.items()}
     machine = replace(machine, threads=threads, flops_per_second=rates, device_memory_bytes=memory_bytes)
-    return Target("this machine's CPU", machine)
+    return replace(target, machine=machine)
 
 
 def this_machine() -> Target:
-    """What this machine has: its first accelerator, else its processor."""
+    """What this machine has: its first accelerator, else its processor; measured rates where it was
+    calibrated."""
     found = _accelerator()
     if found is None:
-        return Target("this machine's CPU", _processor())
+        return _processor_target()
     name, memory_bytes = found
+    kept = kept_calibration("cuda")
+    if kept is not None:
+        return _calibrated(name, kept, memory_bytes)
     warnings: tuple[str, ...] = ()
     try:
         accelerator = find_accelerator(name)
     except ConfigurationError:
         accelerator = find_accelerator(UNKNOWN_ACCELERATOR)
-        warnings = (f"The rates of {name} are not known; those of an {UNKNOWN_ACCELERATOR} are taken.",)
-    machine = as_machine(accelerator, cores=_cores(), memory_bytes=main_memory_bytes())
+        warnings = (
+            f"The rates of {name} are not known; those of an {UNKNOWN_ACCELERATOR} are taken. "
+            "--calibrate measures them.",
+        )
+    machine = as_machine(accelerator, cores=available_cores(), memory_bytes=main_memory_bytes())
     return Target(name, replace(machine, device_memory_bytes=memory_bytes), warnings)
+
+
+def calibrate() -> Target:
+    """Measure this machine with torch, in a few seconds; :func:`this_machine` knows it from then on.
+
+    Raises:
+        ConfigurationError: The driver names an accelerator that torch cannot use.
+    """
+    found = _accelerator()
+    if found is None:
+        return _calibrated(PROCESSOR, calibrate_here("cpu"), main_memory_bytes())
+    return _calibrated(found[0], calibrate_here("cuda"), found[1])
+
+
+def _processor_target() -> Target:
+    kept = kept_calibration("cpu")
+    if kept is None:
+        return Target(PROCESSOR, _processor())
+    return _calibrated(PROCESSOR, kept, main_memory_bytes())
+
+
+def _calibrated(name: str, kept: Calibration, memory_bytes: int) -> Target:
+    machine = replace(kept.machine, memory_bytes=main_memory_bytes(), device_memory_bytes=memory_bytes)
+    return Target(name, machine, efficiency=kept.efficiency)
 
 
 def _accelerator() -> tuple[str, int] | None:
@@ -120,25 +157,12 @@ def _accelerator() -> tuple[str, int] | None:
 
 
 def _processor() -> Machine:
-    cores = _cores()
+    cores = available_cores()
     rate = cores * _product_rate()
     memory = main_memory_bytes()
-    gain = max((of for flag, of in BFLOAT16_GAIN.items() if flag in _flags()), default=None)
+    gain = max((of for flag, of in BFLOAT16_GAIN.items() if flag in processor_flags()), default=None)
     rates = {"float32": rate} | ({"bfloat16": gain * rate} if gain else {})
     return Machine("cpu", cores, cores, memory, memory, rates, _copy_rate())
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _flags() -> frozenset[str]:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:  # not Linux
-        return frozenset()
-    lines = (line for line in text.splitlines() if line.startswith("flags"))
-    return frozenset(next(lines, "").split())
 
 
 def _product_rate() -> float:
@@ -147,8 +171,8 @@ def _product_rate() -> float:
 
     left = np.full((MATRIX_WIDTH, MATRIX_WIDTH), 0.5, dtype=np.float32)
     out = np.empty_like(left)
-    used = 1 if os.environ.get("OPENBLAS_NUM_THREADS") == "1" else _cores()
-    return 2 * MATRIX_WIDTH**3 / _fastest(lambda: np.matmul(left, left, out=out)) / used
+    used = 1 if os.environ.get("OPENBLAS_NUM_THREADS") == "1" else available_cores()
+    return 2 * MATRIX_WIDTH**3 / _fastest(lambda: np.matmul(left, left, out=out), used) / used
 
 
 def _copy_rate() -> float:
@@ -157,17 +181,18 @@ def _copy_rate() -> float:
 
     source = np.ones(COPY_BYTES, dtype=np.uint8)
     target = np.empty_like(source)
-    return 2 * COPY_BYTES / _fastest(lambda: np.copyto(target, source))
+    return 2 * COPY_BYTES / _fastest(lambda: np.copyto(target, source), 1)
 
 
-def _fastest(work: Callable[[], Any]) -> float:
+def _fastest(work: Callable[[], Any], threads: int) -> float:
+    """Seconds of the fastest repetition, those in which others had the processor not counted."""
     work()
     best = float("inf")
     begin = time.perf_counter()
     repeats = 0
     while repeats < REPEATS or time.perf_counter() - begin < LEAST_SECONDS:
         repeats += 1
-        start = time.perf_counter()
+        start, busy = time.perf_counter(), time.process_time()
         work()
-        best = min(best, time.perf_counter() - start)
+        best = min(best, time.perf_counter() - start, (time.process_time() - busy) / threads)
     return best

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunecast.errors import ConfigurationError
 from tunecast.models.main_memory import main_memory_bytes
+from tunecast.models.processor import available_cores
 from tunecast.records import Machine, Seconds, Versions
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ def measure_machine(device: str, threads: int, dtypes: Sequence[str] = ("float32
 
     The rate of a dtype is 2·n³ / seconds of the fastest of several n×n products (n = 1,024 on a CPU, 8,192 on
     an accelerator), the bandwidth is read plus written bytes / seconds of the fastest copy of a buffer larger
-    than the caches. The fastest is taken because whatever else runs can only slow a repetition down.
+    than the caches. The fastest is taken because whatever else runs can only slow a repetition down;
+    on a CPU the processor time of its threads counts where that is less than the wall's.
 
     Args:
         device: ``cpu``, ``cuda`` or ``cuda:1``.
@@ -219,20 +221,13 @@ def find_device(name: str) -> torch.device:
 def _measure(device: torch.device, threads: int, dtypes: Sequence[str]) -> Machine:
     return Machine(
         device=device.type,
-        cores=_cores(),
+        cores=available_cores(),
         threads=threads,
         memory_bytes=main_memory_bytes(),
         device_memory_bytes=device_bytes(str(device)),
         flops_per_second={dtype: _matmul_rate(device, dtype) for dtype in dtypes},
         bandwidth_bytes_per_second=_copy_rate(device),
     )
-
-
-def _cores() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS and Windows have no affinity
-        return os.cpu_count() or 1
 
 
 def _matmul_rate(device: torch.device, dtype: str) -> float:
@@ -259,22 +254,25 @@ def _copy_rate(device: torch.device) -> float:
 
 def _fastest(work: Callable[[], Any], device: torch.device) -> float:
     """Seconds of the fastest repetition of ``work``, after one that is not counted."""
-    import torch
-
     work()
     begin = time.perf_counter()
     best = float("inf")
     repeats = 0
+    clock = SecondsClock(str(device))
+    clock.read()
     while repeats < _MINIMUM_REPEATS or time.perf_counter() - begin < _MEASURE_SECONDS:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        start = time.perf_counter()
+        clock.restart()
         work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        best = min(best, time.perf_counter() - start)
+        best = min(best, _undisturbed(clock.read(), device))
         repeats += 1
     return best
+
+
+def _undisturbed(taken: Seconds, device: torch.device) -> float:
+    """Without the time in which others had the processor: on a busy one that is part of every repetition."""
+    import torch
+
+    return taken.wall if device.type == "cuda" else min(taken.wall, taken.cpu / torch.get_num_threads())
 
 
 def _peak_resident_bytes() -> int:

@@ -122,10 +122,10 @@ def _optimizer_seconds(run: DryRun, request: MemoryRequest, machine: Machine) ->
 
 
 def _measured_efficiency(machine: Machine, dtype: str) -> float:
-    import time
-
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
+
+    from tunecast.models.machine import SecondsClock
 
     config = LlamaConfig(
         vocab_size=4096,
@@ -153,13 +153,13 @@ def _measured_efficiency(machine: Machine, dtype: str) -> float:
     threads = torch.get_num_threads()
     torch.set_num_threads(machine.threads)
     try:
+        clock = SecondsClock(machine.device)
         for _ in range(5):
-            start = time.perf_counter()
+            clock.restart()
             model(input_ids=tokens, labels=tokens).loss.backward()
             model.zero_grad(set_to_none=True)
-            if machine.device == "cuda":
-                torch.cuda.synchronize()
-            fastest = min(fastest, time.perf_counter() - start)
+            taken = clock.read()
+            fastest = min(fastest, taken.wall, machine.undisturbed(taken, exclusive=False))
     finally:
         torch.set_num_threads(threads)
     return ideal / fastest

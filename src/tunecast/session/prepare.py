@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ import numpy as np
 from tunecast import data, models
 from tunecast.errors import ConfigurationError, DataError
 from tunecast.models.machine import find_device
+from tunecast.models.processor import available_cores
 from tunecast.progress import Progress
 from tunecast.records import DatasetFacts, Machine, Task, Versions
 from tunecast.session.settings import SessionSettings
@@ -133,11 +133,6 @@ def choose_device(wanted: str) -> str:
             f"--device {wanted}: there is no such device here.", "Use auto, cpu, cuda or cuda:N."
         ) from error
     return wanted
-
-
-def available_cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _new_tokens(encoded: Sequence[EncodedExample], context: int | None) -> int:

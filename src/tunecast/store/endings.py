@@ -1,32 +1,54 @@
 """How recorded runs ended, read straight from a Parquet export: what advice before running rests on.
 
-A database would have to be filled first, and the points of whole curves are not needed: only the columns that
+A database would have to be filled first, and not all of the curves is needed: only the columns that
 matter are read, in a fraction of a second for thousands of runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunecast.errors import StoreError
-from tunecast.records import ModelFacts, Outcome, Pipeline
+from tunecast.records import Machine, ModelFacts, Outcome, Pipeline, Seconds
 from tunecast.store.codec import loads
 from tunecast.store.rows import record
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Ending", "read_endings"]
+__all__ = ["Ending", "Pace", "read_endings"]
 
 _COLUMNS = (
     *("dataset", "model", "method", "hyperparameters", "full_length_tokens", "total_steps", "outcome"),
-    *("unique_examples", "dataset_facts", "model_facts"),
-    "points.list.element.validation_bits_per_byte",
+    *("unique_examples", "dataset_facts", "model_facts", "machine_facts", "dtype", "exclusive"),
 )
+_OF_POINTS = (
+    *("validation_bits_per_byte", "step", "tokens_seen", "label_tokens_seen"),
+    *("training_wall", "training_cpu"),
+)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What the optimiser steps of a run took.
+
+    Args:
+        machine: Where it ran.
+        dtype: Type of weights and compute.
+        seconds: Mean seconds of a step, with nothing else on the machine.
+        tokens: Mean tokens of a step.
+        label_tokens: Mean label tokens of a step.
+    """
+
+    machine: Machine
+    dtype: str
+    seconds: float
+    tokens: float
+    label_tokens: float
 
 
 @dataclass(frozen=True)
@@ -43,6 +65,7 @@ class Ending:
         unique_examples: Training examples that it drew from.
         outcome: How it stands.
         bits_per_byte: Validation loss of its last point, in bits per completion byte; None where it has none.
+        pace: What its steps took; None where it made none.
     """
 
     dataset: str
@@ -54,6 +77,7 @@ class Ending:
     unique_examples: int
     outcome: Outcome
     bits_per_byte: float | None
+    pace: Pace | None
 
 
 def read_endings(path: Path) -> list[Ending]:
@@ -65,30 +89,30 @@ def read_endings(path: Path) -> list[Ending]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    columns = [*_COLUMNS, *(f"points.list.element.{name}" for name in _OF_POINTS)]
     try:
-        table = pq.ParquetFile(path).read(columns=list(_COLUMNS))
-        losses = _last_losses(table.column("points"))
+        table = pq.ParquetFile(path).read(columns=columns)
+        curves = _curves(table.column("points"))
         facts: dict[str, Any] = {}
         rows = table.drop_columns(["points"]).to_pylist()
-        return [_ending(row, loss, facts) for row, loss in zip(rows, losses, strict=True)]
+        return [_ending(row, curve, facts) for row, curve in zip(rows, curves, strict=True)]
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise StoreError(f"{path} is no export of runs, or is damaged: {error}.") from error
 
 
-def _last_losses(column: pa.ChunkedArray) -> list[float | None]:
-    losses: list[float | None] = []
+def _curves(column: pa.ChunkedArray) -> Iterator[Mapping[str, list[Any]]]:
+    """What is read of each run's points, by name."""
     for chunk in column.chunks:
-        offsets = chunk.offsets.to_pylist()
-        values = chunk.values.field("validation_bits_per_byte")
-        losses += [
-            float(values[end - 1].as_py()) if end > start else None for start, end in pairwise(offsets)
-        ]
-    return losses
+        values = {name: chunk.values.field(name).to_pylist() for name in _OF_POINTS}
+        for start, end in pairwise(chunk.offsets.to_pylist()):
+            yield {name: of[start:end] for name, of in values.items()}
 
 
-def _ending(row: Mapping[str, Any], loss: float | None, facts: dict[str, Any]) -> Ending:
+def _ending(row: Mapping[str, Any], curve: Mapping[str, list[Any]], facts: dict[str, Any]) -> Ending:
     dataset = _once(row["dataset_facts"], facts, lambda value: value["meta_features"])
     model = _once(row["model_facts"], facts, lambda value: record(ModelFacts, value))
+    machine = _once(row["machine_facts"], facts, lambda value: record(Machine, value))
+    losses = curve["validation_bits_per_byte"]
     return Ending(
         dataset=row["dataset"],
         meta_features=dataset,
@@ -98,7 +122,22 @@ def _ending(row: Mapping[str, Any], loss: float | None, facts: dict[str, Any]) -
         total_steps=row["total_steps"],
         unique_examples=row["unique_examples"],
         outcome=Outcome(row["outcome"]),
-        bits_per_byte=loss,
+        bits_per_byte=float(losses[-1]) if losses else None,
+        pace=_pace(machine, row, curve),
+    )
+
+
+def _pace(machine: Machine, row: Mapping[str, Any], curve: Mapping[str, list[Any]]) -> Pace | None:
+    steps = curve["step"][-1] if curve["step"] else 0
+    if not steps:
+        return None
+    taken = Seconds(sum(curve["training_wall"]), sum(curve["training_cpu"]))
+    return Pace(
+        machine,
+        row["dtype"],
+        machine.undisturbed(taken, exclusive=row["exclusive"]) / steps,
+        curve["tokens_seen"][-1] / steps,
+        curve["label_tokens_seen"][-1] / steps,
     )
 
 

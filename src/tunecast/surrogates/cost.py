@@ -146,9 +146,7 @@ def fit_failure(runs: Sequence[Run]) -> FailureModel | None:
 
 def _seconds_per_token(run: Run) -> float | None:
     tokens = run.curve[-1].tokens_seen if run.curve else 0
-    # A processor that others use too is better told by what it computed than by the clock on the wall.
-    busy = run.machine.device == "cpu" and not run.exclusive
-    seconds = sum(p.training.cpu / run.machine.threads if busy else p.training.wall for p in run.curve)
+    seconds = sum(run.machine.undisturbed(p.training, exclusive=run.exclusive) for p in run.curve)
     return seconds / tokens if tokens > 0 and seconds > 0 else None
 
 

@@ -1,0 +1,95 @@
+"""The share of the ideal that real steps reach, as recorded runs teach it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tunecast.advice.efficiency import Efficiency, Share, ideal_ratio
+from tunecast.models.seconds import EFFICIENCY
+from tunecast.records import Pipeline
+from tunecast.store.endings import Ending, Pace, read_endings
+from tunecast.store.shipping import shipped
+
+
+@pytest.fixture(scope="module")
+def endings() -> Sequence[Ending]:
+    file = shipped()
+    assert file is not None
+    return read_endings(file)
+
+
+def paced(ending: Ending, ratio: float, device: str = "cpu") -> Ending:
+    """The run, had its steps reached that share of the ideal."""
+    assert ending.pace is not None
+    machine = replace(ending.pace.machine, device=device)
+    alone = replace(ending, pace=replace(ending.pace, machine=machine))
+    found = ideal_ratio(alone)
+    assert found is not None
+    seconds = ending.pace.seconds * found[1] / ratio
+    return replace(ending, pace=replace(ending.pace, machine=machine, seconds=seconds))
+
+
+def one_of(endings: Sequence[Ending], method: str, model: str) -> Ending:
+    return next(
+        e for e in endings if e.pipeline.method == method and e.model.name == model and ideal_ratio(e)
+    )
+
+
+def test_without_runs_the_literature_speaks() -> None:
+    assert Efficiency().share("cuda", "bfloat16", "lora") == Share(EFFICIENCY)
+
+
+def test_runs_move_their_own_group_most_and_their_device_some(endings: Sequence[Ending]) -> None:
+    lora = one_of(endings, "lora", "micro-16m")
+    others = [one_of(endings, "lora", name) for name in ("micro-4m", "mini-10m")]
+    known = Efficiency([paced(one, 0.3) for one in (lora, *others)])
+    own, near, far = (
+        known.share(device, "bfloat16", kind)
+        for device, kind in (("cpu", "lora"), ("cpu", "full"), ("cuda", "lora"))
+    )
+    assert 0.3 < own.value < 0.4
+    assert own.value < near.value < EFFICIENCY
+    assert own.deviation < near.deviation < far.deviation
+    assert far == Share()
+
+
+def test_many_runs_of_one_model_count_once(endings: Sequence[Ending]) -> None:
+    lora = one_of(endings, "lora", "micro-16m")
+    assert Efficiency([paced(lora, 0.3)] * 50).share("cpu", "bfloat16", "lora") == Efficiency(
+        [paced(lora, 0.3)]
+    ).share("cpu", "bfloat16", "lora")
+
+
+def test_rates_that_were_measured_on_a_busy_machine_teach_nothing(endings: Sequence[Ending]) -> None:
+    lora = one_of(endings, "lora", "micro-16m")
+    assert Efficiency([paced(lora, 3.0)]).share("cpu", "bfloat16", "lora") == Share()
+
+
+def test_what_formulas_do_not_know_is_left_out(endings: Sequence[Ending]) -> None:
+    lora = one_of(endings, "lora", "micro-16m")
+    assert lora.pace is not None
+    assert ideal_ratio(replace(lora, pipeline=Pipeline("adalora", lora.pipeline.hyperparameters))) is None
+    assert ideal_ratio(replace(lora, model=replace(lora.model, family="t5"))) is None
+    assert ideal_ratio(replace(lora, total_steps=2)) is None
+    assert ideal_ratio(replace(lora, pace=None)) is None
+    assert ideal_ratio(replace(lora, pace=Pace(lora.pace.machine, "bfloat16", 0.0, 1.0, 1.0))) is None
+
+
+@pytest.mark.parametrize("held", ["micro", "mini", "SmolLM2"])
+def test_models_that_were_held_out_take_what_is_foretold(endings: Sequence[Ending], held: str) -> None:
+    known = Efficiency([e for e in endings if not e.model.name.startswith(held)])
+    errors, constant = [], []
+    for ending in endings:
+        found = ideal_ratio(ending) if ending.model.name.startswith(held) else None
+        if found is None or found[1] > 1:
+            continue
+        (device, key), ratio = found
+        errors.append(math.log(known.share(device, *key).value / ratio))
+        constant.append(math.log(EFFICIENCY / ratio))
+    assert np.sqrt(np.mean(np.square(errors))) < 0.25
+    assert np.sqrt(np.mean(np.square(errors))) < 0.5 * np.sqrt(np.mean(np.square(constant)))
