@@ -143,8 +143,8 @@ def main() -> None:
     draw = np.random.default_rng(0)
     for words, parts in splits(endings).items():
         print(f"| {' | '.join([words, *scored(parts, draw)])} |", flush=True)
-    names = ("held out", "runs", "in their 90% intervals", "error of the log seconds (of a constant)")
-    print(f"\n| {' | '.join(names)} |\n|{'---|' * len(names)}")
+    columns = ("held out", "runs", "in their 90% intervals", "error of the log seconds (of a constant)")
+    print(f"\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     for name in sorted({size(ending) for ending in endings}):
         print(f"| {' | '.join([name, *timed(endings, lambda e, n=name: size(e) == n)])} |")  # type: ignore[misc]
 
