@@ -51,6 +51,15 @@ def test_zero_shot_and_experts_are_always_there(plan: Plan) -> None:
     }
 
 
+def test_the_untouched_model_comes_first_on_every_dataset(plan: Plan) -> None:
+    for always in (plan.always, tuple(reversed(plan.always))):
+        begun: set[tuple[str, str]] = set()
+        for cell in listed(replace(plan, always=always)):
+            where = (cell.model, cell.dataset.path)
+            assert (where in begun) == (cell.pipeline.method != "zero-shot")
+            begun.add(where)
+
+
 def test_most_pipelines_are_shared_by_all_datasets(plan: Plan) -> None:
     by_pipeline: dict[tuple[str, str], set[str]] = defaultdict(set)
     drawn = [cell for cell in listed(plan) if cell.number >= 0]

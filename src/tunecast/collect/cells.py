@@ -145,7 +145,8 @@ class _Series:
         return self._known[dataset]
 
     def _cells(self, dataset: int, source: _Source) -> Iterator[Cell]:
-        """Shared and own draws interleaved; what is always run lies between, elsewhere on each dataset."""
+        """The untouched model, then shared and own draws interleaved; what else is always run lies between,
+        elsewhere on each dataset."""
         drawn: list[Cell] = []
         shared = own = 0
         for kind in interleave([self._shared, self._own]):
@@ -158,8 +159,13 @@ class _Series:
                 drawn.append(self._drawn_cell(source, "own", own * self._datasets + dataset))
                 own += 1
         for place, name in enumerate(self._always):
+            cell = self._always_cell(source, name, dataset + place)
+            if name == ZERO_SHOT.method:
+                # Losses are learned relative to the untouched model's: without it no other run teaches any.
+                yield cell
+                continue
             turn = (dataset * GOLDEN + place / len(self._always)) % 1
-            drawn.insert(int(turn * (len(drawn) + 1)), self._always_cell(source, name, dataset + place))
+            drawn.insert(int(turn * (len(drawn) + 1)), cell)
         yield from drawn
 
     def _drawn_cell(self, source: _Source, stream: str, number: int) -> Cell:
