@@ -257,9 +257,9 @@ def resolve(settings: SessionSettings, *, progress: Progress | None = None) -> d
     _try_objective(settings.objective, prepared)
     bench = prepared.bench
     limit = limit_bytes(settings, bench.device)
-    feasible = _feasible(settings, prepared, limit, Silent())
-    space = pipeline_space(bench.facts, settings.restrictions, seed=settings.seed)
     predicted = _predicted(settings, prepared, limit)
+    feasible = _feasible(settings, prepared, limit, Silent(), _advised(settings, predicted))
+    space = pipeline_space(bench.facts, settings.restrictions, seed=settings.seed)
     _show(predicted, progress or Silent())
     return {
         "configuration": settings.as_json(),
@@ -315,12 +315,15 @@ def _tune_in(
             f"--resume: {settings.data} is not what the session began with.",
             "Restore the data, or choose another --output-dir.",
         )
-    # A session that goes on with other memory keeps its candidates.
+    # A session that goes on with other memory, or with advice that knows more, keeps its candidates.
     is_new = "worker_bytes" not in state
-    state.setdefault("worker_bytes", limit_bytes(settings, prepared.bench.device))
-    feasible = _feasible(settings, prepared, state["worker_bytes"], progress)
     if is_new:
-        _show(_predicted(settings, prepared, state["worker_bytes"]), progress)
+        state["worker_bytes"] = limit_bytes(settings, prepared.bench.device)
+        predicted = _predicted(settings, prepared, state["worker_bytes"])
+        state["advised"] = [asdict(pipeline) for pipeline in _advised(settings, predicted)]
+        _show(predicted, progress)
+    advised = [Pipeline(**values) for values in state.get("advised", ())]
+    feasible = _feasible(settings, prepared, state["worker_bytes"], progress, advised)
     prepared = replace(prepared, warnings=(*prepared.warnings, *feasible.warnings))
     with (
         Store.open(settings.store or folder.path / STORE_FILE) as store,
@@ -343,14 +346,18 @@ def _tune_in(
 
 
 def _feasible(
-    settings: SessionSettings, prepared: PreparedTask, worker_bytes: int, progress: Progress
+    settings: SessionSettings,
+    prepared: PreparedTask,
+    worker_bytes: int,
+    progress: Progress,
+    advised: Sequence[Pipeline],
 ) -> Feasible:
     """The candidates, without those that no worker can hold."""
     from tunecast.session.candidates import candidate_pipelines
     from tunecast.session.feasible import feasible_candidates
 
     progress.start("Estimating what fits in memory")
-    candidates = candidate_pipelines(settings, prepared.bench.facts)
+    candidates = candidate_pipelines(settings, prepared.bench.facts, advised)
     feasible = feasible_candidates(settings, prepared.bench, candidates, worker_bytes)
     left_out = f"{feasible.left_out} of {len(candidates)} candidates left out"
     progress.finish(f"{left_out}, {worker_bytes / 1e9:.2f} GB for a worker")
@@ -371,6 +378,15 @@ def _predicted(
         return advise(question_of(settings), situation, default_prior())
     except UserError as error:
         return error
+
+
+def _advised(settings: SessionSettings, predicted: Recommendation | UserError) -> list[Pipeline]:
+    """The candidates that a session begins with, where its strategy takes advice."""
+    from tunecast.search import ADVISED
+
+    if settings.strategy != ADVISED or isinstance(predicted, UserError):
+        return []
+    return [prospect.pipeline for prospect in predicted.recommendations]
 
 
 def _as_plain(predicted: Recommendation | UserError) -> dict[str, Any]:

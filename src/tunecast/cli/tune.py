@@ -29,7 +29,7 @@ def command(
     strategy: str = typer.Option(
         None,
         "--strategy",
-        help="transfer, quick-tune, asha, random, portfolio, nearest-task, tpe, dehb, fixed-... "
+        help="advised, asha, transfer, quick-tune, random, portfolio, nearest-task, tpe, dehb, fixed-... "
         "(default: asha)",
     ),
     objective: str = typer.Option(

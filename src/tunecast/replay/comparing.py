@@ -19,6 +19,7 @@ from tunecast.replay.machine import Replayed, replay
 from tunecast.replay.priors import PriorOf, kept_prior
 from tunecast.replay.rivals import RIVALS, MetaTraining, Rival, check_rival, rival_maker
 from tunecast.search import (
+    ADVISED,
     ONLY_TRIALS,
     RUN_BASED,
     SURROGATE_BASED,
@@ -300,6 +301,10 @@ def _check(name: str, cases: Sequence[Case], runs: Sequence[Run]) -> None:
                 f"--strategies: {name} has no recorded run of its pipeline for {lacking[0]}.",
                 "Leave it out, or use fixed-best.",
             )
+    elif name == ADVISED:
+        raise ConfigurationError(
+            f"--strategies: {name} begins with pipelines that no recorded run has.", "Use asha."
+        )
     elif name not in (*RUN_BASED, *SURROGATE_BASED):
         if name in ONLY_TRIALS:
             raise ConfigurationError(f"--strategies: {name} cannot be replayed.", "Use fixed-best.")

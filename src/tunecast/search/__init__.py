@@ -15,6 +15,7 @@ from tunecast.search.portfolio import portfolio
 from tunecast.search.simple import asha, fixed, random_search
 
 __all__ = [
+    "ADVISED",
     "GIVEN",
     "LIBRARY_BASED",
     "ONLY_TRIALS",
@@ -43,10 +44,14 @@ __all__ = [
 GIVEN = "given"
 """The strategy of a session that trains the one pipeline it was given."""
 
+ADVISED = "advised"
+"""Successive halving whose candidates begin with those that advice puts first: the session orders them."""
+
 Factory = Callable[[Context | None], Strategy]
 """Builds a strategy for a task; of those that know no other tasks, for any."""
 
 STRATEGIES: dict[str, Factory] = {
+    ADVISED: lambda _: asha(),
     "asha": lambda _: asha(),
     "random": lambda _: random_search(),
     "fixed-expert": lambda _: fixed(0),

@@ -22,9 +22,16 @@ LEAST_CANDIDATES = 16
 RATE_3E4 = 3e-4
 
 
-def candidate_pipelines(settings: SessionSettings, model: ModelFacts) -> list[Pipeline]:
-    """The expert pipeline, the same at 3e-4 where the strategy is that, and a seeded sample of the space,
-    a larger one where the strategy knows which to keep.
+def candidate_pipelines(
+    settings: SessionSettings, model: ModelFacts, advised: Sequence[Pipeline] = ()
+) -> list[Pipeline]:
+    """The expert pipeline, the same at 3e-4 where the strategy is that, what is advised, and a seeded sample
+    of the space, a larger one where the strategy knows which to keep.
+
+    Args:
+        settings: Restrictions, seed and strategy.
+        model: Facts of the base model.
+        advised: What advice puts first, best first.
 
     Raises:
         ConfigurationError: What the user fixed or narrowed is not possible.
@@ -33,6 +40,7 @@ def candidate_pipelines(settings: SessionSettings, model: ModelFacts) -> list[Pi
     first = [expert]
     if settings.strategy == "fixed-3e-4":
         first.append(_at_3e4(settings, expert))
+    first += [pipeline for pipeline in advised if pipeline not in first]
     space = pipeline_space(model, settings.restrictions, seed=settings.seed)
     count = DRAWN_FOR_RANKING if settings.strategy in SURROGATE_BASED else CANDIDATES
     return first + [pipeline for pipeline in sample_pipelines(space, count) if pipeline not in first]

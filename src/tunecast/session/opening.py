@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from tunecast.errors import BudgetError
 from tunecast.progress import Progress
 from tunecast.records import Outcome, Pipeline
-from tunecast.search import ONLY_TRIALS, SURROGATE_BASED
+from tunecast.search import ADVISED, ONLY_TRIALS, SURROGATE_BASED
 from tunecast.session.allowance import Allowance
 from tunecast.session.requests import Ask, Calibrate, ScoreModel
 from tunecast.session.settings import SessionSettings
@@ -107,7 +107,7 @@ def _share_of_budget(strategy: str) -> float:
     alone = ONLY_TRIALS.get(strategy)
     if alone:
         return SHARE_WITHOUT_SEARCH / alone
-    return SHARE_WITH_PRIOR if strategy in SURROGATE_BASED else SHARE_OF_BUDGET
+    return SHARE_WITH_PRIOR if strategy in (ADVISED, *SURROGATE_BASED) else SHARE_OF_BUDGET
 
 
 def _in_small_batches(spec: TrialSpec, full_length_tokens: int) -> TrialSpec:
