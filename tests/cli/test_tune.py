@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 
 from sessions import Finished, call_main, finish
 from tunecast.cli.tune import as_result, print_record
+from tunecast.records import Pipeline
 from tunecast.store import Store
 
 
@@ -163,3 +166,28 @@ def test_strategies_that_know_other_tasks_run_to_the_end_and_resume(
     assert 1 < len(tried) <= 6
     again = finish(tmp_path / "out", tiny_llama, toy_data, *flags, "--resume")
     assert again.result == done.result
+
+
+def test_what_was_advised_is_tried_first_and_stays_when_the_session_goes_on(
+    tiny_llama: Path, toy_data: Path, tmp_path: Path
+) -> None:
+    flags = ["--strategy", "advised", "--no-forecast"]
+    finish(tmp_path / "out", tiny_llama, toy_data, *flags)
+    file = tmp_path / "out" / "session.json"
+    state = json.loads(file.read_text())
+    assert [one["method"] for one in state["advised"]] == ["full", "lora", "ia3"]
+    with Store.open(tmp_path / "out" / "runs.sqlite", create=False) as store:
+        tried = {run.pipeline.id for run in store.runs(session=state["id"]) if run.is_candidate}
+    first = [Pipeline(**one) for one in state["advised"]]
+    assert len(tried & {pipeline.id for pipeline in first}) >= 2
+    # What the session wrote down decides, whatever advice says by now.
+    del state["record"]
+    other = asdict(Pipeline("full", {**first[0].hyperparameters, "learning_rate": 1e-7}))
+    file.write_text(json.dumps({**state, "advised": [other, *state["advised"]]}))
+    shutil.rmtree(tmp_path / "out" / "trials")
+    (tmp_path / "out" / "runs.sqlite").unlink()
+    again = finish(tmp_path / "out", tiny_llama, toy_data, *flags, "--resume")
+    assert again.result["winner"]
+    with Store.open(tmp_path / "out" / "runs.sqlite", create=False) as store:
+        rates = {run.pipeline.hyperparameters.get("learning_rate") for run in store.runs()}
+    assert 1e-7 in rates

@@ -46,6 +46,20 @@ def test_the_second_of_fixed_3e4_is_the_expert_at_3e4(
     assert second.hyperparameters == {**expert.hyperparameters, "learning_rate": 3e-4}
 
 
+def test_what_is_advised_follows_the_expert(settings: SessionSettings, prepared: PreparedTask) -> None:
+    facts = prepared.bench.facts
+    rates = [Pipeline("full", {"learning_rate": rate}) for rate in (1e-3, 1e-4)]
+    plain = candidate_pipelines(settings, facts)
+    assert candidate_pipelines(settings, facts, rates) == [plain[0], *rates, *plain[1:]]
+    again = candidate_pipelines(settings, facts, [plain[0], plain[7]])
+    assert again[:2] == [plain[0], plain[7]]
+    assert len(again) == len(plain)
+    narrow = replace(settings, ranges={"learning_rate": (5e-4, 1e-2)})
+    found = candidate_pipelines(narrow, facts, rates)
+    assert rates[0] in found
+    assert rates[1] not in found
+
+
 @pytest.mark.parametrize(
     "said", [{"fixed": {"learning_rate": 2e-4}}, {"ranges": {"learning_rate": (1e-3, 1e-2)}}]
 )

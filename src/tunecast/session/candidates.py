@@ -40,7 +40,7 @@ def candidate_pipelines(
     first = [expert]
     if settings.strategy == "fixed-3e-4":
         first.append(_at_3e4(settings, expert))
-    first += [pipeline for pipeline in advised if pipeline not in first]
+    first += [p for p in advised if p not in first and _is_within(settings, p)]
     space = pipeline_space(model, settings.restrictions, seed=settings.seed)
     count = DRAWN_FOR_RANKING if settings.strategy in SURROGATE_BASED else CANDIDATES
     return first + [pipeline for pipeline in sample_pipelines(space, count) if pipeline not in first]
@@ -91,6 +91,16 @@ def within_context(pipelines: Sequence[Pipeline], *, context: int | None, longes
     if context is None:
         return list(pipelines)
     return [p for p in pipelines if longest + p.number("num_virtual_tokens") <= context]
+
+
+def _is_within(settings: SessionSettings, pipeline: Pipeline) -> bool:
+    """Whether a pipeline keeps to the ranges that the user narrowed."""
+    values = pipeline.hyperparameters
+    return all(
+        low <= pipeline.number(name) <= high
+        for name, (low, high) in settings.ranges.items()
+        if name in values
+    )
 
 
 def _at_3e4(settings: SessionSettings, expert: Pipeline) -> Pipeline:
