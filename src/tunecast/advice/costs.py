@@ -92,8 +92,8 @@ class Costs:
             ConfigurationError: The adapter does not suit the model.
         """
         batch = int(pipeline.number("per_device_train_batch_size", 8))
-        form = self._form(pipeline)
-        if form is None or not is_known(self._model):
+        form = self._form(pipeline) if is_known(self._model) else None
+        if form is None:
             return self._by_dry_run(pipeline, batch)
         micro = batch
         held = self._bytes(form, micro, accumulates=False)

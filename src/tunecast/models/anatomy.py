@@ -86,7 +86,6 @@ class Matrices(NamedTuple):
 
 
 _LLAMA = Anatomy()
-_FOUR_NORMS = Anatomy(rms_norms=4)
 _NORMED_HEADS = Anatomy(head_norms=True)
 _LAYER_NORMS = Anatomy(rms_norms=0, layer_norms=2)
 _ONE_NORM = Anatomy(rms_norms=1)
@@ -128,7 +127,6 @@ ANATOMIES: Mapping[str, Anatomy] = {
     "granite": _LLAMA,
     "helium": _LLAMA,
     "hunyuan_v1_dense": _NORMED_HEADS,
-    "hyperclovax": _FOUR_NORMS,
     "internlm3": _LLAMA,
     "llama": _LLAMA,
     "ministral": _LLAMA,

@@ -1,9 +1,9 @@
 """Coefficients of the formulas, fitted to dry runs: what a layer's parts hold, move and start.
 
 Fitted by least squares of relative errors with non-negative coefficients, one fit for each way of training in
-each type of compute, over 1,700 dry runs of the families in :mod:`tunecast.models.anatomy`: widths 576, 2,048
+each type of compute, over 2,140 dry runs of the families in :mod:`tunecast.models.anatomy`: widths 576, 2,048
 and 3,584 at 24 to 30 layers, 4 sequences of 192 tokens and 2 of 640, float32 on the CPU and bfloat16 on CUDA;
-dropout in bfloat16 on the CPU over 24 more. Coefficients that came out as zero are left out.
+dropout in bfloat16 on the CPU over 26 more. Coefficients that came out as zero are left out.
 
 What they multiply, over all layers and tokens: ``width`` the hidden width, ``rms_norms``, ``layer_norms``
 and ``dropped`` that width per norm and per layer that drops, ``gated``, ``plain`` and ``written`` the width
