@@ -67,7 +67,11 @@ def test_a_recommended_pipeline_can_be_trained(asked: list[str], tmp_path: Path)
     assert read_pipeline(file).hyperparameters["learning_rate"]
 
 
-def test_nothing_heavy_is_imported(asked: list[str]) -> None:
+@pytest.mark.parametrize("fixture", ["tiny_llama", "tiny_gpt2"])
+def test_nothing_heavy_is_imported(
+    fixture: str, asked: list[str], request: pytest.FixtureRequest, toy_data: Path
+) -> None:
+    asked[asked.index("--model") + 1] = str(request.getfixturevalue(fixture))
     code = (
         "import sys; from typer.testing import CliRunner; from tunecast.cli import app;"
         "result = CliRunner().invoke(app, ['recommend', *sys.argv[1:]]); assert not result.exception;"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import sysconfig
@@ -12,6 +13,37 @@ import pytest
 from tunecast.data import read
 from tunecast.data.standard_library import LONGEST_ANSWER, SHORTEST_ANSWER, read_standard_library
 from tunecast.errors import DataError
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache folder for every test."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("TUNECAST_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The only source of a standard library of its own: a module that documents one function."""
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path / "library"))
+    monkeypatch.setattr("tunecast.data.standard_library.COMPILED", ())
+    source = tmp_path / "library" / "fruit.py"
+    source.parent.mkdir()
+    write(source, "The first docstring of the function.")
+    return source
+
+
+def write(source: Path, docstring: str, name: str = "peel") -> None:
+    source.write_text(f"def {name}():\n    {docstring!r}\n", encoding="utf-8")
+
+
+def answers() -> list[str]:
+    return [row["completion"] for _, row in read_standard_library().rows]
+
+
+def kept(cache: Path) -> list[Path]:
+    return sorted((cache / "stdlib").iterdir())
 
 
 def test_pairs() -> None:
@@ -57,3 +89,64 @@ def test_a_python_without_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("tunecast.data.standard_library.COMPILED", ())
     with pytest.raises(DataError, match="without the sources"):
         read_standard_library()
+
+
+def test_kept_pairs_are_the_same_and_need_no_parsing(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = read_standard_library()
+    assert len(kept(cache)) == 1
+    monkeypatch.setattr("ast.parse", None)
+    assert read_standard_library() == made
+
+
+def test_another_library_is_read_anew(library: Path) -> None:
+    assert answers() == ["The first docstring of the function."]
+    write(library, "The other docstring of the function.")  # as long as the first
+    os.utime(library, (0, 0))  # file systems' clocks are too coarse for two writes of a test
+    assert answers() == ["The other docstring of the function."]
+    write(library.with_name("more.py"), "Documented in a module that was added.")
+    assert len(answers()) == 2
+    library.unlink()
+    assert answers() == ["Documented in a module that was added."]
+
+
+def test_another_python_reads_anew(library: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers()
+    monkeypatch.setattr(sys, "version", sys.version.replace(".", ".1", 1))
+    answers()
+    assert len(kept(cache)) == 2
+
+
+def test_another_selection_reads_anew(library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers()
+    changed = tmp_path / "changed.py"
+    module = Path(sys.modules["tunecast.data.standard_library"].__file__ or "")
+    changed.write_bytes(module.read_bytes() + b"\nSHORTEST_ANSWER = 60\n")
+    monkeypatch.setattr("tunecast.data.standard_library.__file__", str(changed))
+    monkeypatch.setattr("tunecast.data.standard_library.SHORTEST_ANSWER", 60)
+    with pytest.raises(DataError, match="without the sources"):
+        answers()
+
+
+@pytest.mark.parametrize("damage", [b"", b"\n", b"[]", None])
+def test_damaged_pairs_are_made_anew(library: Path, cache: Path, damage: bytes | None) -> None:
+    answers()
+    (file,) = kept(cache)
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-5] if damage is None else damage)
+    assert answers() == ["The first docstring of the function."]
+    assert file.read_bytes() == whole
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(library: Path, cache: Path) -> None:
+    (cache / "stdlib").write_text("a file where the folder should be")
+    assert answers() == answers() == ["The first docstring of the function."]
+
+
+def test_several_processes_at_once(cache: Path) -> None:
+    code = "from tunecast.data import read; print(read('stdlib').fingerprint)"
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(3)
+    ]
+    assert len({process.communicate()[0] for process in processes}) == 1
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    assert len(kept(cache)) == 1  # nothing unfinished is left beside it

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tunecast.advice.efficiency import Efficiency, Share
 from tunecast.advice.forms import form_of
 from tunecast.data.token_lengths import TokenLengths
-from tunecast.models.closed_form import Form, bytes_held, is_known, step_seconds
+from tunecast.models.closed_form import Form, bytes_held, step_seconds
 from tunecast.models.here import Target
 from tunecast.records import ModelFacts, Pipeline, Scalar
 
@@ -91,7 +91,7 @@ class Costs:
         batch = int(pipeline.number("per_device_train_batch_size", 8))
         device = "cuda" if self._target.machine.device == "cuda" else "cpu"
         form = form_of(self._model, pipeline, dtype=self.dtype, device=device)
-        if form is None or not is_known(self._model):
+        if form is None:
             return self._by_dry_run(pipeline, batch)
         micro = batch
         held = self._bytes(form, micro, accumulates=False)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from tunecast.advice.forms import form_of
-from tunecast.models.closed_form import is_known, step_seconds
+from tunecast.models.closed_form import step_seconds
 from tunecast.models.seconds import EFFICIENCY
 from tunecast.store.endings import Ending
 
@@ -106,7 +106,7 @@ def ideal_ratio(ending: Ending) -> tuple[tuple[str, Key], float] | None:
         the run is too short.
     """
     pace = ending.pace
-    if pace is None or pace.seconds <= 0 or ending.total_steps < FEWEST_STEPS or not is_known(ending.model):
+    if pace is None or pace.seconds <= 0 or ending.total_steps < FEWEST_STEPS:
         return None
     device = pace.machine.device.partition(":")[0]
     form = form_of(ending.model, ending.pipeline, dtype=pace.dtype, device=device)

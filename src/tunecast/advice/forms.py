@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from tunecast.models.closed_form import Form, Placed, ia3_parameters, lora_parameters
+from tunecast.models.closed_form import Form, Placed, ia3_parameters, is_known, lora_parameters
 from tunecast.records import ModelFacts, Pipeline
 
 __all__ = ["form_of"]
 
 
 def form_of(model: ModelFacts, pipeline: Pipeline, *, dtype: str, device: str) -> Form | None:
-    """The finetuning as the formulas see it; None for what they do not know.
+    """The finetuning as the formulas see it; None for models and methods that they do not know.
 
     Args:
         model: The base model.
@@ -17,6 +17,8 @@ def form_of(model: ModelFacts, pipeline: Pipeline, *, dtype: str, device: str) -
         dtype: Type of frozen weights and of compute.
         device: ``cpu`` or ``cuda``.
     """
+    if not is_known(model):
+        return None
     values = pipeline.hyperparameters
     optimizer = str(values.get("optim", "adamw"))
     if pipeline.method == "full":

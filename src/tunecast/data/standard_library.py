@@ -2,15 +2,19 @@
 
 The pairs are made at run time from the files of the Python that runs, so nothing is copied and the same
 Python gives the same pairs. Sources are parsed, not imported: importing some modules prints, opens windows or
-starts threads.
+starts threads. Parsing takes a second, so the pairs are kept in the user's cache folder.
 """
 
 from __future__ import annotations
 
 import ast
+import contextlib
+import hashlib
 import importlib
 import inspect
+import json
 import re
+import sys
 import sysconfig
 import warnings
 from collections.abc import Iterator
@@ -18,8 +22,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tunecast.data.files import Row, Table
+from tunecast.cache import cache_folder, written_whole
+from tunecast.data.files import Table
 from tunecast.errors import DataError
+from tunecast.records import stable_hash
 
 __all__ = ["read_standard_library"]
 
@@ -63,6 +69,7 @@ SHORTEST_ANSWER = 25
 LONGEST_ANSWER = 300
 """Limits of an answer in characters: shorter ones say nothing, longer ones would be cut by small models."""
 
+Pair = tuple[str, str]  # question, answer
 Documented = tuple[str, str, str]  # kind ("module", "class" or "function"), qualified name, docstring
 
 
@@ -72,19 +79,74 @@ def read_standard_library() -> Table:
     Raises:
         DataError: This Python came without the sources of its standard library.
     """
-    rows: list[Row] = []
+    kept = _place_kept()
+    pairs = None if kept is None else _read_kept(kept)
+    if pairs is None:
+        pairs = _made_pairs()
+        if kept is not None:
+            _keep(pairs, kept)
+    columns = ("prompt", "completion")
+    rows = [(number, dict(zip(columns, pair, strict=True))) for number, pair in enumerate(pairs, start=1)]
+    return Table("stdlib", "row", rows)
+
+
+def _made_pairs() -> list[Pair]:
+    pairs: list[Pair] = []
     answers: set[str] = set()
     for kind, name, docstring in sorted({*_from_sources(), *_from_compiled()}):
         answer = _first_paragraph(docstring) if name.count(".") <= DEEPEST_NAME else ""
         if SHORTEST_ANSWER <= len(answer) <= LONGEST_ANSWER and answer not in answers:
             answers.add(answer)
-            rows.append((len(rows) + 1, {"prompt": _question(kind, name), "completion": answer}))
-    if not rows:
+            pairs.append((_question(kind, name), answer))
+    if not pairs:
         raise DataError(
             "This Python came without the sources of its standard library, from which `stdlib` is made.",
             "Give a file of your own as data.",
         )
-    return Table("stdlib", "row", rows)
+    return pairs
+
+
+def _place_kept() -> Path | None:
+    """The file for the pairs of this Python; None where nothing can be kept.
+
+    Named after all that the pairs depend on: Python, its library's files by name, size and time of change,
+    what is compiled into it, and the rules of this module.
+    """
+    try:
+        root = Path(sysconfig.get_path("stdlib"))
+        states = [(path, path.stat()) for path in sorted(_sources(root))]
+        key = stable_hash(
+            [
+                [sys.implementation.name, sys.version, str(root)],
+                [[str(path), state.st_size, state.st_mtime_ns] for path, state in states],
+                sorted({*_from_compiled()}),
+                hashlib.sha256(Path(__file__).read_bytes()).hexdigest(),
+            ]
+        )
+        return cache_folder() / "stdlib" / f"{key}.json"
+    except (OSError, RuntimeError):  # no file to look at, or a user without a home
+        return None
+
+
+def _read_kept(file: Path) -> list[Pair] | None:
+    """What :func:`_keep` wrote; None where it did not, or where the file is damaged."""
+    try:
+        digest, _, text = file.read_bytes().partition(b"\n")
+    except OSError:
+        return None
+    if digest != _digest(text):
+        return None
+    return [(question, answer) for question, answer in json.loads(text)]
+
+
+def _keep(pairs: list[Pair], file: Path) -> None:
+    text = json.dumps(pairs).encode()
+    with contextlib.suppress(OSError), written_whole(file) as unfinished:
+        unfinished.write_bytes(_digest(text) + b"\n" + text)
+
+
+def _digest(text: bytes) -> bytes:
+    return hashlib.sha256(text).hexdigest().encode()
 
 
 def _question(kind: str, name: str) -> str:

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tunecast.cache import cache_folder
+from tunecast.cache import cache_folder, written_whole
 from tunecast.models.processor import available_cores, processor_name
 from tunecast.records import Machine, stable_hash
 
@@ -53,12 +52,9 @@ def calibrate_here(device: str) -> Calibration:
     dtypes = tuple(dict.fromkeys(["float32", choose_dtype(device, WIDE)]))
     machine = measure_machine(device, available_cores(), dtypes)
     found = Calibration(machine, {dtype: calibrate(machine, dtype) for dtype in dtypes})
-    with contextlib.suppress(OSError):  # what cannot be kept serves this call
-        path = _path(device)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(f".{os.getpid()}")
-        unfinished.write_text(json.dumps(asdict(found), default=dict), encoding="utf-8")
-        unfinished.replace(path)
+    # What cannot be kept serves this call.
+    with contextlib.suppress(OSError), written_whole(_path(device)) as file:
+        file.write_text(json.dumps(asdict(found), default=dict), encoding="utf-8")
     return found
 
 

@@ -1,23 +1,24 @@
-"""Bytes and seconds of a finetuning by formula, for models of equal gated layers: in microseconds, without
+"""Bytes and seconds of a finetuning by formula, for dense decoders of equal layers: in microseconds, without
 torch.
 
 The dry runs of :mod:`tunecast.models.memory` know any model and adapter, but need torch, transformers and
-peft imported, which takes longer than advice may. What they find for Llama-like decoders is linear in tokens
-x width, tokens x feed-forward width, tokens x rank, label tokens x vocabulary and so on. The coefficients
-here were fitted to 280 dry runs (widths 128 to 4,096, four adapters, three device types): within 5% of the
-total. ``tests/models/test_closed_form.py`` holds them to that.
+peft imported, which takes longer than advice may. What they find is close to a sum over the parts of a layer
+(:mod:`tunecast.models.anatomy`), with coefficients that were fitted to dry runs
+(:mod:`tunecast.models.fitted`). ``tests/models/test_closed_form.py`` holds both to each other.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from tunecast.models.anatomy import ANATOMIES, matrices, widths
+from tunecast.models.fitted import HELD, KERNELS, MOVED, SCORING_KERNELS, SCORING_MOVED, Table
 from tunecast.records import Machine, ModelFacts
 
 __all__ = [
-    "FAMILIES",
     "Form",
     "bytes_held",
     "ia3_parameters",
@@ -26,8 +27,6 @@ __all__ = [
     "step_seconds",
 ]
 
-FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
-"""Families whose layers are all alike and gated, which the coefficients hold for."""
 Kind = Literal["full", "lora", "ia3"]
 Placed = Literal["all-linear", "attention"]
 
@@ -47,42 +46,6 @@ FOUR_BIT_BYTES = 0.5 + 4 / 64
 KERNEL_SECONDS = 1e-5
 OPTIMIZER_BYTES = 40.0
 """Bytes that a step of AdamW reads and writes per trained parameter."""
-KERNELS: Mapping[Kind, int] = {"full": 152, "lora": 236, "ia3": 137}
-"""Kernels that a layer starts in one step, forward and backward."""
-SCORING_KERNELS: Mapping[Kind, int] = {"full": 55, "lora": 105, "ia3": 55}
-MOVED_BYTES: Mapping[Kind, float] = {"full": 240.0, "lora": 240.0, "ia3": 190.0}
-"""Bytes that element-wise kernels move in one step, per token, layer and unit of width + feed-forward
-width."""
-
-
-@dataclass(frozen=True)
-class _Activations:
-    """Bytes kept for the backward pass, by what they grow with; see :func:`_activation_bytes`."""
-
-    width: float
-    feed_forward: float
-    keys: float
-    heads: float
-    ends: float
-    logits: float
-    rank: float
-    trained: float
-
-
-_LOW: Mapping[str, _Activations] = {
-    "full": _Activations(21.0, 9.6, 3.3, 56.0, 23.0, 11.7, 0.0, 0.0),
-    "lora": _Activations(28.4, 7.9, 0.0, 29.4, 17.4, 11.7, 18.8, 1.8),
-    "dropout": _Activations(52.8, 12.1, 0.0, 0.0, 0.7, 11.6, 38.3, 1.2),
-    "dropout on cuda": _Activations(34.8, 9.1, 0.0, 0.0, 10.0, 11.6, 37.5, 1.3),
-    "ia3": _Activations(17.0, 9.6, 3.3, 56.3, 23.0, 11.7, 0.0, 0.0),
-}
-_HIGH: Mapping[str, _Activations] = {
-    "full": _Activations(30.0, 15.4, 8.9, 0.0, 4.1, 22.2, 0.0, 0.0),
-    "lora": _Activations(34.2, 15.0, 0.0, 53.1, 0.0, 22.7, 29.8, 0.0),
-    "dropout": _Activations(76.2, 19.0, 0.0, 0.0, 0.0, 12.6, 87.0, 0.0),
-    "ia3": _Activations(25.7, 15.4, 8.9, 0.0, 4.1, 22.2, 0.0, 0.0),
-}
-"""Coefficients under bfloat16 autocast, and in float32."""
 
 
 @dataclass(frozen=True)
@@ -114,20 +77,22 @@ class Form:
 
 def is_known(model: ModelFacts) -> bool:
     """Whether the formulas hold for a model."""
-    return model.family in FAMILIES and model.architecture == "decoder-only"
+    if model.config.get("alibi"):  # the first small Falcons, whose positions are added to the scores
+        return False
+    return model.family in ANATOMIES and model.architecture == "decoder-only"
 
 
 def lora_parameters(model: ModelFacts, rank: int, placed: Placed = "all-linear") -> int:
     """Parameters of low-rank pairs (in + out) x rank at every linear layer, or at those of attention."""
-    width, inner, queries, keys = _widths(model)
-    attention = 2 * (width + queries) + 2 * (width + keys)
-    feed_forward = 3 * (width + inner) if placed == "all-linear" else 0
-    return model.layers * rank * (attention + feed_forward)
+    pairs = matrices(model).of(placed, ANATOMIES[model.family])
+    return model.layers * rank * sum(before + after for before, after in pairs)
 
 
 def ia3_parameters(model: ModelFacts) -> int:
-    """Scalings of keys, values and inner activations."""
-    return model.layers * (2 * _widths(model)[3] + model.feed_forward_width)
+    """Scalings of keys, values and inner activations; of queries too where one matrix makes all three."""
+    _, inner, queries, keys = widths(model)
+    fused = ANATOMIES[model.family].fused_attention
+    return model.layers * (2 * keys + queries * fused + inner)
 
 
 def bytes_held(
@@ -154,13 +119,12 @@ def bytes_held(
     trained = form.trainable_parameters
     state = trained * (4 + STATE_BYTES.get(form.optimizer, 8.0))  # what is trained is float32
     gradients = 4.0 * trained
-    activations = _activation_bytes(model, form, batch * length, batch * label_tokens)
+    activations = _sum(HELD, form, _amounts(model, form, batch * length, length, batch * label_tokens))
     if form.four_bit:
         activations += 2.0 * model.width * model.feed_forward_width  # one layer unpacked
     ending = 4.0 * table
     if form.kind == "full":
-        # Autocast keeps a copy of every weight until the step ends; a tied table gets two gradients to add.
-        activations += 4.0 * _linear_parameters(model) * (element == 2)
+        # A tied table gets two gradients to add.
         ending = 8.0 * table if model.tied_embeddings else 0.0
     before = activations + (gradients if accumulates else 0.0)
     peak = max(before, gradients + (ending if form.kind == "full" else 0.0))
@@ -200,54 +164,98 @@ def step_seconds(
     backward = forward * (2.0 if form.kind == "full" else 1.0) + 4.0 * form.trainable_parameters * tokens * (
         form.kind == "lora"
     )
-    width = model.width + model.feed_forward_width
-    traffic = MOVED_BYTES[form.kind] * model.layers * tokens * width / machine.bandwidth_bytes_per_second
+    amounts = _amounts(model, form, tokens, length, batch * label_tokens)
+    parts = _parts(model, form)
+    traffic = _sum(MOVED, form, amounts) / machine.bandwidth_bytes_per_second
     element = 4 if form.dtype == "float32" else 2
     # Each pass reads every weight once or twice, whatever the batch.
     reading = (
         2 * passes * model.parameters * (FOUR_BIT_BYTES if form.four_bit else element)
     ) / machine.bandwidth_bytes_per_second
-    starts = KERNELS[form.kind] * model.layers * passes * KERNEL_SECONDS
+    starts = _sum(KERNELS, form, parts) * passes * KERNEL_SECONDS
     optimizer = OPTIMIZER_BYTES * form.trainable_parameters / machine.bandwidth_bytes_per_second
     compute = max((forward + backward) / rate, reading)
-    # An element-wise kernel takes its traffic or its start, whichever is longer.
-    step = compute + max(traffic, starts) + optimizer
-    scored = forward / rate + max(traffic / 3, SCORING_KERNELS[form.kind] * model.layers * KERNEL_SECONDS)
+    step = compute + _longer(traffic, starts) + optimizer
+    scoring_traffic = _sum(SCORING_MOVED, form, amounts) / machine.bandwidth_bytes_per_second
+    scored = forward / rate + _longer(scoring_traffic, _sum(SCORING_KERNELS, form, parts) * KERNEL_SECONDS)
     return step / efficiency, scored / efficiency
 
 
-def _widths(model: ModelFacts) -> tuple[int, int, int, int]:
-    """Hidden width, feed-forward width, width of all queries, width of all keys."""
-    head = int(model.config.get("head_dim") or model.width // model.heads)
-    return model.width, model.feed_forward_width, head * model.heads, head * model.key_value_heads
+def _longer(traffic: float, starts: float) -> float:
+    """Seconds of kernels that each take their traffic or their start: more than the greater sum of the two.
+
+    The power was chosen among 1.5, 2 and 3 on the runs that the coefficients were fitted to.
+    """
+    return math.cbrt(traffic**3 + starts**3)
 
 
 def _linear_parameters(model: ModelFacts) -> int:
-    width, inner, queries, keys = _widths(model)
-    return model.layers * (2 * width * queries + 2 * width * keys + 3 * width * inner)
+    return model.layers * matrices(model).parameters
 
 
-def _activation_bytes(model: ModelFacts, form: Form, tokens: int, labels: int) -> float:
-    table = _HIGH if form.dtype == "float32" else _LOW
+def _pairs(model: ModelFacts, form: Form) -> tuple[tuple[int, int], ...]:
+    """Widths in and out of the matrices of one layer that low-rank pairs are beside."""
+    return matrices(model).of(form.placed, ANATOMIES[model.family]) if form.kind == "lora" else ()
+
+
+def _amounts(model: ModelFacts, form: Form, tokens: int, length: int, labels: int) -> dict[str, float]:
+    """What bytes are proportional to, by the names of :mod:`tunecast.models.fitted`."""
+    anatomy, pairs = ANATOMIES[model.family], _pairs(model, form)
+    hidden, inner, queries, keys = widths(model)
+    of_layer = {
+        "width": hidden,
+        "rms_norms": anatomy.rms_norms * hidden,
+        "layer_norms": anatomy.layer_norms * hidden,
+        "dropped": anatomy.drops * hidden,
+        "gated": anatomy.gated * inner,
+        "plain": (not anatomy.gated) * inner,
+        "written": anatomy.written_activation * inner,
+        "heads": queries + 2 * keys,
+        "head_norms": anatomy.head_norms * (queries + keys),
+        "capped": anatomy.capped * model.heads * length,
+        "scores": (anatomy.drops_scores and form.device == "cpu") * model.heads * length,
+        "inputs": sum(before for before, _ in pairs),
+        "outputs": sum(after for _, after in pairs),
+        "rank": form.rank * len(pairs),
+    }
+    once: dict[str, float] = {
+        "ends": tokens * hidden,
+        "logits": labels * model.vocabulary,
+        "copies": _linear_parameters(model),
+        "table": model.embedding_parameters,
+    }
+    return once | {name: model.layers * tokens * amount for name, amount in of_layer.items()}
+
+
+def _parts(model: ModelFacts, form: Form) -> dict[str, float]:
+    """What kernels are started for, by the names of :mod:`tunecast.models.fitted`."""
+    anatomy, layer = ANATOMIES[model.family], matrices(model)
+    of_layer = {
+        "layer": 1,
+        "matrices": len(layer.of("all-linear", anatomy)),
+        "rms_norms": anatomy.rms_norms,
+        "layer_norms": anatomy.layer_norms,
+        "head_norms": anatomy.head_norms,
+        "rotary": anatomy.rotary,
+        "gated": anatomy.gated,
+        "written": anatomy.written_activation,
+        "capped": anatomy.capped,
+        "dropped": anatomy.drops,
+        "pairs": len(_pairs(model, form)),
+    }
+    return {name: float(model.layers * count) for name, count in of_layer.items()}
+
+
+def _sum(table: Table, form: Form, amounts: Mapping[str, float]) -> float:
     name: str = form.kind
-    if form.kind == "lora" and form.dropout:  # CUDA's kernel keeps a mask where the CPU's keeps numbers
-        name = "dropout on cuda" if form.device == "cuda" and table is _LOW else "dropout"
-    known = table[name]
-    width, inner, _, keys = _widths(model)
-    share = 1.0 if form.placed == "all-linear" else 0.6
-    of_layer = (
-        known.width * width
-        + known.feed_forward * inner
-        + known.keys * keys
-        + known.heads * model.heads
-        + known.rank * form.rank * share
-    )
-    ends = tokens * known.ends * width + labels * known.logits * model.vocabulary
-    return model.layers * tokens * of_layer + ends + known.trained * form.trainable_parameters
+    high = form.dtype == "float32"
+    if form.kind == "lora" and form.dropout:  # in 16 bits CUDA's kernel keeps a mask, the CPU's numbers
+        name = "dropout on cpu" if form.device == "cpu" and not high else "dropout"
+    return sum(factor * amounts[part] for part, factor in table["high" if high else "low", name].items())
 
 
 def _forward_flops(model: ModelFacts, form: Form, tokens: int, length: int, labels: int) -> float:
-    queries = _widths(model)[2]
+    queries = widths(model).queries
     layers = 2.0 * _linear_parameters(model) * tokens
     attention = 5.0 * model.layers * queries * tokens * length
     adapter = 2.0 * form.trainable_parameters * tokens if form.kind == "lora" else 0.0

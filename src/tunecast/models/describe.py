@@ -64,7 +64,7 @@ def describe_config(config: Any, name: str) -> ModelFacts:
             4 * int(config.hidden_size),
         ),
         heads=heads,
-        key_value_heads=_first(config, ("num_key_value_heads",), heads),
+        key_value_heads=_key_value_heads(config, heads),
         vocabulary=int(embedding.shape[0]),
         context=_context(config),
         tied_embeddings=_is_tied(skeleton),
@@ -107,6 +107,12 @@ def _context(config: Any) -> int | None:
     limit = _first(config, ("max_position_embeddings", "n_positions"), 0)
     # T5 carries an n_positions that its relative attention does not obey.
     return None if config.is_encoder_decoder or not limit else limit
+
+
+def _key_value_heads(config: Any, heads: int) -> int:
+    if getattr(config, "multi_query", False) and not getattr(config, "new_decoder_architecture", False):
+        return 1  # Falcon's and StarCoder's; Falcon then carries a number of heads that it does not obey
+    return _first(config, ("num_key_value_heads", "num_kv_heads"), heads)
 
 
 def _first(config: Any, names: tuple[str, ...], default: int) -> int:

@@ -110,21 +110,56 @@ def outline(config: Config, name: str) -> ModelFacts | None:
     )
 
 
-def _llama_like(*, head_biases: bool = False, head_norms: bool = False) -> Callable[[Config], _Shape]:
-    """Decoders with gated feed-forward, RMS norms and rotary positions."""
+@dataclass(frozen=True)
+class _Norms:
+    """Parameters of a layer's norms, in units of the widths that they have."""
+
+    hidden: int = 2
+    last: int = 1
+    head: int = 0
+    queries_and_keys: int = 0
+
+
+def _llama_like(
+    *,
+    norms: _Norms = _Norms(),
+    gated: bool = True,
+    tied: bool = False,
+    head_biases: bool = False,
+    biased: str = "attention_bias",
+    is_biased: bool = False,
+    output_bias: bool = True,
+    needs_head_width: bool = False,
+) -> Callable[[Config], _Shape]:
+    """Decoders of equal layers whose matrices are those of Llama, one by one or fused.
+
+    Args:
+        norms: Their parameters.
+        gated: Whether the feed-forward block has a gate.
+        tied: Whether the output layer is the embedding table where the configuration does not say.
+        head_biases: Whether queries, keys and values always have a bias.
+        biased: The field that gives attention a bias.
+        is_biased: What it is where the configuration does not say.
+        output_bias: Whether that field gives the matrix that leaves attention a bias too.
+        needs_head_width: Whether the class has a head width of its own where the configuration says none.
+    """
 
     def measure(config: Config) -> _Shape:
         width, feed_forward = int(config["hidden_size"]), int(config["intermediate_size"])
         heads = int(config["num_attention_heads"])
         groups = int(config.get("num_key_value_heads") or heads)
-        head_width = int(config.get("head_dim") or width // heads)
+        head_width = int(
+            (config["head_dim"] if needs_head_width else config.get("head_dim")) or width // heads
+        )
         queries, keys = heads * head_width, groups * head_width
+        everywhere = bool(config.get("use_bias"))
         biases = (queries + 2 * keys) * head_biases
-        if not head_biases and config.get("attention_bias"):
-            biases = queries + 2 * keys + width
-        if config.get("mlp_bias"):
-            biases += 2 * feed_forward + width
-        matrices = 2 * width * queries + 2 * width * keys + 3 * width * feed_forward
+        if not head_biases and (config.get(biased, is_biased) or everywhere):
+            biases = queries + 2 * keys + width * (output_bias or bool(config.get("attention_out_bias")))
+        if config.get("mlp_bias") or everywhere:
+            biases += (1 + gated) * feed_forward + width
+        matrices = 2 * width * queries + 2 * width * keys + (2 + gated) * width * feed_forward
+        normed = norms.hidden * width + norms.head * head_width + norms.queries_and_keys * (queries + keys)
         return _Shape(
             width=width,
             layers=int(config["num_hidden_layers"]),
@@ -133,34 +168,156 @@ def _llama_like(*, head_biases: bool = False, head_norms: bool = False) -> Calla
             key_value_heads=groups,
             head_width=head_width,
             vocabulary=int(config["vocab_size"]),
-            tied=bool(config.get("tie_word_embeddings", False)),
+            tied=bool(config.get("tie_word_embeddings", tied)),
             context=int(config["max_position_embeddings"]),
-            layer_parameters=matrices + biases + 2 * width + 2 * head_width * head_norms,
-            other_parameters=width,
-            has_biases=bool(biases),
+            layer_parameters=matrices + biases + normed,
+            other_parameters=norms.last * width,
+            has_biases=bool(biases) or norms.last == _LAYER_NORMS.last,
         )
 
     return measure
 
 
-def _gpt2(config: Config) -> _Shape:
-    width = int(config["n_embd"])
-    feed_forward = int(config.get("n_inner") or 4 * width)
-    layer = 4 * width * width + 4 * width + 2 * width * feed_forward + feed_forward + width + 4 * width
+_LAYER_NORMS = _Norms(hidden=4, last=2)
+"""Two of torch's own, each with a bias."""
+
+
+def _plain(
+    config: Config,
+    *,
+    feed_forward: int,
+    groups: int,
+    tied: bool,
+    norms: int = 2,
+    attention_biases: bool = True,
+    feed_forward_biases: bool = True,
+    other: int = 0,
+    context: int,
+) -> _Shape:
+    """A decoder without gates whose layer norms have a bias.
+
+    Args:
+        config: The content of ``config.json``.
+        feed_forward: Width inside the feed-forward block.
+        groups: Heads of keys and values.
+        tied: Whether the output layer is the embedding table where the configuration does not say.
+        norms: Norms of a layer.
+        attention_biases: Whether the matrices of attention have biases.
+        feed_forward_biases: Whether those of the feed-forward block have.
+        other: Parameters outside the layers and tables beside the last norm.
+        context: Largest number of positions.
+    """
+    width = int(config["n_embd"] if "n_embd" in config else config["hidden_size"])
+    heads = int(config["n_head"] if "n_head" in config else config["num_attention_heads"])
+    keys = groups * (width // heads)
+    matrices = 2 * width * width + 2 * width * keys + 2 * width * feed_forward
+    biases = (2 * width + 2 * keys) * attention_biases + (feed_forward + width) * feed_forward_biases
     return _Shape(
         width=width,
-        layers=int(config["n_layer"]),
+        layers=int(config["n_layer"] if "n_layer" in config else config["num_hidden_layers"]),
         feed_forward=feed_forward,
-        heads=int(config["n_head"]),
-        key_value_heads=int(config["n_head"]),
-        head_width=width // int(config["n_head"]),
+        heads=heads,
+        key_value_heads=groups,
+        head_width=width // heads,
         vocabulary=int(config["vocab_size"]),
-        tied=bool(config.get("tie_word_embeddings", True)),
-        context=int(config["n_positions"]),
-        layer_parameters=layer,
-        other_parameters=int(config["n_positions"]) * width + 2 * width,
+        tied=bool(config.get("tie_word_embeddings", tied)),
+        context=context,
+        layer_parameters=matrices + biases + norms * 2 * width,
+        other_parameters=other + 2 * width,
         has_biases=True,
     )
+
+
+def _gpt2(config: Config) -> _Shape:
+    width, positions = int(config["n_embd"]), int(config["n_positions"])
+    heads = int(config["n_head"])
+    return _plain(
+        config,
+        feed_forward=int(config.get("n_inner") or 4 * width),
+        groups=1 if config["model_type"] == "gpt_bigcode" and config.get("multi_query", True) else heads,
+        tied=True,
+        other=positions * width,
+        context=positions,
+    )
+
+
+def _gpt_neox(config: Config) -> _Shape:
+    return _plain(
+        config,
+        feed_forward=int(config["intermediate_size"]),
+        groups=int(config["num_attention_heads"]),
+        tied=False,
+        attention_biases=bool(config.get("attention_bias", True)),
+        context=int(config["max_position_embeddings"]),
+    )
+
+
+def _falcon(config: Config) -> _Shape:
+    heads, is_new = int(config["num_attention_heads"]), bool(config.get("new_decoder_architecture"))
+    groups = heads if is_new or not config.get("multi_query", True) else 1
+    if is_new and config.get("num_kv_heads"):
+        groups = int(config["num_kv_heads"])
+    norms = int(config.get("num_ln_in_parallel_attn") or 2) if is_new else 1
+    if not is_new and not config.get("parallel_attn", True):
+        norms = 2
+    return _plain(
+        config,
+        feed_forward=int(config.get("ffn_hidden_size") or 4 * int(config["hidden_size"])),
+        groups=groups,
+        tied=True,
+        norms=norms,
+        attention_biases=bool(config.get("bias")),
+        feed_forward_biases=bool(config.get("bias")),
+        context=int(config.get("max_position_embeddings", 2048)),
+    )
+
+
+def _opt(config: Config) -> _Shape:
+    width, positions = int(config["hidden_size"]), int(config["max_position_embeddings"])
+    if int(config.get("word_embed_proj_dim") or width) != width or not config.get(
+        "do_layer_norm_before", True
+    ):
+        raise ValueError("the embedding is projected, or the last norm is missing")
+    if not config.get("enable_bias", True) or not config.get("layer_norm_elementwise_affine", True):
+        raise ValueError("biases or the norms' weights are missing")
+    return _plain(
+        config,
+        feed_forward=int(config["ffn_dim"]),
+        groups=int(config["num_attention_heads"]),
+        tied=True,
+        other=(positions + 2) * width,  # the first two positions are kept for padding
+        context=positions,
+    )
+
+
+def _phi(config: Config) -> _Shape:
+    if config.get("qk_layernorm"):
+        raise ValueError("queries and keys are normalised")
+    return _plain(
+        config,
+        feed_forward=int(config["intermediate_size"]),
+        groups=int(config.get("num_key_value_heads") or config["num_attention_heads"]),
+        tied=False,
+        norms=1,
+        other=int(config["vocab_size"]),  # the output layer has a bias
+        context=int(config["max_position_embeddings"]),
+    )
+
+
+def _cohere(config: Config) -> _Shape:
+    if config.get("use_qk_norm"):
+        raise ValueError("queries and keys are normalised")
+    return _llama_like(norms=_Norms(hidden=1), tied=True)(config)
+
+
+def _starcoder2(config: Config) -> _Shape:
+    return _llama_like(norms=_LAYER_NORMS, gated=False, tied=True)({"use_bias": True, **config})
+
+
+def _stablelm(config: Config) -> _Shape:
+    if config.get("qk_layernorm") or config.get("use_parallel_residual"):
+        raise ValueError("its norms are others")
+    return _llama_like(norms=_LAYER_NORMS, biased="use_qkv_bias", output_bias=False)(config)
 
 
 def _t5(config: Config) -> _Shape:
@@ -189,12 +346,45 @@ def _t5(config: Config) -> _Shape:
     )
 
 
+_FOUR_NORMS = _Norms(hidden=4)
+_NORMED_HEADS = _Norms(head=2)
+
 OUTLINED: Mapping[str, Callable[[Config], _Shape]] = {
-    "llama": _llama_like(),
-    "mistral": _llama_like(),
-    "qwen2": _llama_like(head_biases=True),
-    "qwen3": _llama_like(head_norms=True),
+    "arcee": _llama_like(gated=False),
+    "cohere": _cohere,
+    "cohere2": _cohere,
+    "ernie4_5": _llama_like(tied=True, needs_head_width=True),
+    "exaone4": _llama_like(norms=_NORMED_HEADS),
+    "falcon": _falcon,
+    "gemma": _llama_like(tied=True, needs_head_width=True),
+    "gemma2": _llama_like(norms=_FOUR_NORMS, tied=True, needs_head_width=True),
+    "gemma3_text": _llama_like(norms=_Norms(hidden=4, head=2), tied=True, needs_head_width=True),
+    "glm": _llama_like(is_biased=True, output_bias=False, needs_head_width=True),
+    "glm4": _llama_like(norms=_FOUR_NORMS, is_biased=True, output_bias=False, needs_head_width=True),
     "gpt2": _gpt2,
+    "gpt_bigcode": _gpt2,
+    "gpt_neox": _gpt_neox,
+    "granite": _llama_like(),
+    "helium": _llama_like(output_bias=False, needs_head_width=True),
+    "hunyuan_v1_dense": _llama_like(norms=_NORMED_HEADS),
+    "internlm3": _llama_like(needs_head_width=True),
+    "llama": _llama_like(),
+    "ministral": _llama_like(),
+    "ministral3": _llama_like(needs_head_width=True),
+    "mistral": _llama_like(),
+    "nemotron": _llama_like(norms=_LAYER_NORMS, gated=False),
+    "olmo": _llama_like(norms=_Norms(hidden=0, last=0)),
+    "olmo2": _llama_like(norms=_Norms(queries_and_keys=1)),
+    "olmo3": _llama_like(norms=_Norms(queries_and_keys=1)),
+    "opt": _opt,
+    "phi": _phi,
+    "phi3": _llama_like(),
+    "qwen2": _llama_like(head_biases=True),
+    "qwen3": _llama_like(norms=_NORMED_HEADS),
+    "seed_oss": _llama_like(is_biased=True, output_bias=False, needs_head_width=True),
+    "smollm3": _llama_like(tied=True),
+    "stablelm": _stablelm,
+    "starcoder2": _starcoder2,
     "t5": _t5,
 }
 """Families whose parameters are counted here, by ``model_type``."""

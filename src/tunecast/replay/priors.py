@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
 from tunecast import surrogates
-from tunecast.cache import cache_folder
+from tunecast.cache import cache_folder, written_whole
 from tunecast.errors import StoreError
 from tunecast.methods import rates
 from tunecast.records import Run, stable_hash
@@ -41,11 +40,9 @@ def kept_prior(runs: Sequence[Run]) -> Prior:
         except StoreError:  # cut off while it was written, or of another version: it is made anew
             path.unlink(missing_ok=True)
     prior = train(runs)
-    with contextlib.suppress(OSError):  # what cannot be kept is trained anew next time
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(f".{os.getpid()}")
+    # What cannot be kept is trained anew next time.
+    with contextlib.suppress(OSError), written_whole(path) as unfinished:
         prior.save(unfinished)
-        unfinished.replace(path)
     return prior
 
 
