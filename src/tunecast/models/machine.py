@@ -47,7 +47,7 @@ def measure_machine(device: str, threads: int, dtypes: Sequence[str] = ("float32
     The rate of a dtype is 2·n³ / seconds of the fastest of several n×n products (n = 1,024 on a CPU, 8,192 on
     an accelerator), the bandwidth is read plus written bytes / seconds of the fastest copy of a buffer larger
     than the caches. The fastest is taken because whatever else runs can only slow a repetition down;
-    on a CPU the processor time of its threads counts where that is less than the wall's.
+    on a CPU the mean processor time of its threads counts where that is less.
 
     Args:
         device: ``cpu``, ``cuda`` or ``cuda:1``.
@@ -253,26 +253,23 @@ def _copy_rate(device: torch.device) -> float:
 
 
 def _fastest(work: Callable[[], Any], device: torch.device) -> float:
-    """Seconds of the fastest repetition of ``work``, after one that is not counted."""
-    work()
-    begin = time.perf_counter()
-    best = float("inf")
-    repeats = 0
-    clock = SecondsClock(str(device))
-    clock.read()
-    while repeats < _MINIMUM_REPEATS or time.perf_counter() - begin < _MEASURE_SECONDS:
-        clock.restart()
-        work()
-        best = min(best, _undisturbed(clock.read(), device))
-        repeats += 1
-    return best
-
-
-def _undisturbed(taken: Seconds, device: torch.device) -> float:
-    """Without the time in which others had the processor: on a busy one that is part of every repetition."""
+    """Seconds of one repetition of ``work``, as if nothing else ran; the first is not counted."""
     import torch
 
-    return taken.wall if device.type == "cuda" else min(taken.wall, taken.cpu / torch.get_num_threads())
+    work()
+    clock = SecondsClock(str(device))
+    whole = SecondsClock(str(device))
+    best = float("inf")
+    repeats = 0
+    while repeats < _MINIMUM_REPEATS or whole.read().wall < _MEASURE_SECONDS:
+        clock.restart()
+        work()
+        best = min(best, clock.read().wall)
+        repeats += 1
+    if device.type == "cuda":
+        return best
+    # Where others have the processor they have some of every repetition, but none of this process's own time.
+    return min(best, whole.read().cpu / repeats / torch.get_num_threads())
 
 
 def _peak_resident_bytes() -> int:
