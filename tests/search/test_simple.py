@@ -9,7 +9,7 @@ import pytest
 
 from trial_tables import RUNGS, Trial, history, simulate
 from tunecast.records import Outcome
-from tunecast.search import Remaining, asha, fixed, random_search
+from tunecast.search import Remaining, advised, asha, fixed, random_search
 
 
 def ranked(trial: int, rung: int) -> float:
@@ -52,6 +52,30 @@ def test_asha_spends_most_on_the_best() -> None:
     counts = [sum(depth > rung for depth in reached) for rung in range(len(RUNGS))]
     assert counts[0] == 32
     assert all(later < earlier for earlier, later in pairwise(counts) if earlier > 1)
+
+
+def test_what_is_advised_is_brought_to_its_end_before_others_begin() -> None:
+    table, choices = simulate(advised(), ranked, trials=6, steps=14)
+    assert choices[:7] == [1] * 7
+    assert len(table[1].losses) == 7
+    assert 2 in choices[7:]
+
+
+def test_what_is_advised_gives_way_where_the_expert_is_ahead() -> None:
+    expert = Trial((4.0, 3.5, 3.0, 2.9, 2.8, 2.7, 2.6))
+    ahead, behind = Trial((3.9, 3.6, 2.9)), Trial((3.9, 3.4, 3.1))
+    assert advised()(history([expert, ahead, Trial()]), Remaining(1.0)) == 1
+    assert advised()(history([expert, behind, Trial()]), Remaining(1.0)) == 2
+    # As one of the halved it may still be promoted later.
+    worse = [Trial((4.5, 4.4, 4.3)), Trial((4.5,))]
+    assert advised()(history([expert, behind, *worse]), Remaining(1.0)) == 1
+
+
+def test_what_is_advised_needs_a_trial_to_be_left_and_a_worker() -> None:
+    expert = Trial((4.0,))
+    assert advised()(history([expert, Trial(), Trial()]), Remaining(1.0, new_trials=0)) is None
+    assert advised()(history([expert, Trial((3.0,), running=True), Trial()]), Remaining(1.0)) == 2
+    assert advised()(history([Trial()]), Remaining(1.0)) == asha()(history([Trial()]), Remaining(1.0))
 
 
 def test_asha_larger_factor_promotes_fewer() -> None:

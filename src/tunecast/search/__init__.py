@@ -12,7 +12,7 @@ from tunecast.search.history import History, Remaining, Strategy, TrialView, run
 from tunecast.search.leader import leader, predicted_end
 from tunecast.search.nearest import nearest_task
 from tunecast.search.portfolio import portfolio
-from tunecast.search.simple import asha, fixed, random_search
+from tunecast.search.simple import advised, asha, fixed, random_search
 
 __all__ = [
     "ADVISED",
@@ -27,6 +27,7 @@ __all__ = [
     "Remaining",
     "Strategy",
     "TrialView",
+    "advised",
     "asha",
     "check_strategy",
     "first_name",
@@ -45,13 +46,13 @@ GIVEN = "given"
 """The strategy of a session that trains the one pipeline it was given."""
 
 ADVISED = "advised"
-"""Successive halving whose candidates begin with those that advice puts first: the session orders them."""
+"""Trains what advice puts first and then halves; the session puts what is advised behind the expert."""
 
 Factory = Callable[[Context | None], Strategy]
 """Builds a strategy for a task; of those that know no other tasks, for any."""
 
 STRATEGIES: dict[str, Factory] = {
-    ADVISED: lambda _: asha(),
+    ADVISED: lambda _: advised(),
     "asha": lambda _: asha(),
     "random": lambda _: random_search(),
     "fixed-expert": lambda _: fixed(0),
