@@ -72,6 +72,18 @@ def test_an_encoder_decoder_is_served_by_dry_runs(tiny_t5: Path, toy_data: Path)
     assert all(one.memory_gb > 0.6 for one in found.recommendations)
 
 
+def test_four_bits_are_advised_only_where_they_can_be_trained(
+    tiny_llama: Path, tiny_gpt2: Path, toy_data: Path
+) -> None:
+    methods = ("lora", "qlora")
+    found = tunecast.recommend(ask(tiny_llama, toy_data, methods=methods))
+    assert {one.pipeline.method for one in found.considered} == {"lora", "qlora"}
+    found = tunecast.recommend(ask(tiny_gpt2, toy_data, methods=methods))
+    assert {one.pipeline.method for one in found.considered} == {"lora"}
+    with pytest.raises(ConfigurationError, match=r"qlora does not suit .* transposed"):
+        tunecast.recommend(ask(tiny_gpt2, toy_data, methods=("qlora",)))
+
+
 def test_what_is_fixed_stays_and_the_rate_follows(tiny_llama: Path, toy_data: Path) -> None:
     found = tunecast.recommend(ask(tiny_llama, toy_data, methods=("lora",), fixed={"lora_alpha": 64}))
     usual = tunecast.recommend(ask(tiny_llama, toy_data, methods=("lora",)))

@@ -106,3 +106,8 @@ def test_pretraining_tokens_where_they_are_told(tmp_path: Path) -> None:
 def test_refuses_what_generates_no_text(config: object) -> None:
     with pytest.raises(ModelError, match="does not generate text"):
         describe_config(config, "x")
+
+
+def test_refuses_what_takes_more_than_text() -> None:
+    with pytest.raises(ModelError, match="takes images or sound beside text"):
+        describe_config(AutoConfig.for_model("gemma3"), "x")

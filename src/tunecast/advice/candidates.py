@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from tunecast.advice.rules import RULE_ALPHA, rule_rate
 from tunecast.errors import ConfigurationError
 from tunecast.methods import EXPERT, Restrictions, get_method
+from tunecast.methods.targets import why_not_linear
 from tunecast.records import ModelFacts, Pipeline, Scalar
 
 __all__ = ["ADVISED", "grid"]
@@ -41,7 +42,11 @@ def grid(model: ModelFacts, device: str, restrictions: Restrictions) -> list[Pip
     """
     for name in restrictions.methods:
         get_method(name)
-    names = [name for name in restrictions.methods or ADVISED if name != "qlora" or device == "cuda"]
+    allowed = restrictions.methods or ADVISED
+    unsuitable = why_not_linear(model, "QLoRA")
+    names = [name for name in allowed if name != "qlora" or (device == "cuda" and not unsuitable)]
+    if not names and unsuitable:
+        raise ConfigurationError(f"--methods: qlora does not suit {model.name}: {unsuitable}.", "Allow lora.")
     if not names:
         raise ConfigurationError("--methods: qlora needs CUDA.", "Name an accelerator with --gpu.")
     if restrictions.fixed:

@@ -44,8 +44,13 @@ def describe_config(config: Any, name: str) -> ModelFacts:
         name: The name that records carry.
 
     Raises:
-        ModelError: The configuration's class has no text-generating model.
+        ModelError: The configuration's class has no text-generating model, or takes more than text.
     """
+    if config.get_text_config() is not config:
+        raise ModelError(
+            f"{name} ({config.model_type}) takes images or sound beside text; only text can be trained on.",
+            "Give a checkpoint of the text model alone; its model_type often ends in _text.",
+        )
     skeleton = _skeleton(config, name)
     embedding = skeleton.get_input_embeddings().weight
     heads = int(getattr(config, "num_attention_heads", 1))
