@@ -29,6 +29,8 @@ __all__ = ["evaluate", "export", "predict", "recommend", "resolve", "train", "tu
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 FLAGS = {"fixed": "fix", "ranges": "range", "forecast": "no-forecast"}
 """Flags of settings that are not called like them."""
+MOST_ADVISED = 64
+"""Candidates that a session keeps in the order of advice; behind them the others come as drawn."""
 TRIAL_EXAMPLES = 8
 """References on which a function of the user's is tried; a correlation needs more than one."""
 
@@ -258,7 +260,7 @@ def resolve(settings: SessionSettings, *, progress: Progress | None = None) -> d
     bench = prepared.bench
     limit = limit_bytes(settings, bench.device)
     predicted = _predicted(settings, prepared, limit)
-    feasible = _feasible(settings, prepared, limit, Silent(), _advised(settings, predicted))
+    feasible = _feasible(settings, prepared, limit, Silent(), _advised(settings, prepared, predicted))
     space = pipeline_space(bench.facts, settings.restrictions, seed=settings.seed)
     _show(predicted, progress or Silent())
     return {
@@ -320,7 +322,7 @@ def _tune_in(
     if is_new:
         state["worker_bytes"] = limit_bytes(settings, prepared.bench.device)
         predicted = _predicted(settings, prepared, state["worker_bytes"])
-        state["advised"] = [asdict(pipeline) for pipeline in _advised(settings, predicted)]
+        state["advised"] = [asdict(pipeline) for pipeline in _advised(settings, prepared, predicted)]
         _show(predicted, progress)
     advised = [Pipeline(**values) for values in state.get("advised", ())]
     feasible = _feasible(settings, prepared, state["worker_bytes"], progress, advised)
@@ -380,13 +382,22 @@ def _predicted(
         return error
 
 
-def _advised(settings: SessionSettings, predicted: Recommendation | UserError) -> list[Pipeline]:
-    """The candidates that a session begins with, where its strategy takes advice."""
+def _advised(
+    settings: SessionSettings, prepared: PreparedTask, predicted: Recommendation | UserError
+) -> list[Pipeline]:
+    """The candidates that a session begins with, where its strategy takes advice: what is recommended, then
+    what is drawn for it, in the order of advice.
+    """
+    from tunecast.advice.session import advised_order
     from tunecast.search import ADVISED
+    from tunecast.session.candidates import candidate_pipelines
 
     if settings.strategy != ADVISED or isinstance(predicted, UserError):
         return []
-    return [prospect.pipeline for prospect in predicted.recommendations]
+    recommended = [prospect.pipeline for prospect in predicted.recommendations]
+    _, *drawn = candidate_pipelines(settings, prepared.bench.facts)
+    tokens = predicted.recommendations[0].full_length_tokens
+    return [*recommended, *advised_order(settings, prepared, drawn, tokens)][:MOST_ADVISED]
 
 
 def _as_plain(predicted: Recommendation | UserError) -> dict[str, Any]:

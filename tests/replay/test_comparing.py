@@ -12,8 +12,10 @@ import pytest
 from replay.made_up import START, many_tasks, pipelines, task_runs
 from tunecast.errors import ConfigurationError
 from tunecast.records import Run
+from tunecast.replay.advice import recorded_order
 from tunecast.replay.cases import Case, cases_of
 from tunecast.replay.comparing import Comparison, compare_strategies, default_strategies, draw
+from tunecast.replay.folds import Fold, context_of, families
 from tunecast.replay.page import render, write_page
 from tunecast.replay.verdicts import Verdict
 from tunecast.replay.wording import catch_sentences, notes, regret_rows, simple_sentences
@@ -222,8 +224,26 @@ def test_the_page_needs_no_network_and_escapes_names(verdict: Verdict, tmp_path:
     assert "<script>alert(1)" not in render(evil)
 
 
+def test_advice_is_replayed_without_what_it_must_not_know(cases: list[Case], runs: list[Run]) -> None:
+    case = cases[0]
+    family_of = families(run.task.dataset for run in runs)
+    context = context_of(case, runs, Fold.TASK, family_of)
+    assert {run.task.dataset for run in context.runs} == {other.task for other in cases[1:]}
+    candidates = [candidate.pipeline for candidate in case.candidates]
+    order = recorded_order(context)(candidates)
+    assert sorted(order) == list(range(len(candidates)))
+    # The first is what did best elsewhere, not the first that was drawn.
+    reverse = recorded_order(context)(candidates[::-1])
+    assert candidates[order[0]] == candidates[::-1][reverse[0]]
+    with_own = recorded_order(replace(context, runs=tuple(runs)))(candidates)
+    assert with_own != order
+    found = compare_strategies(cases, runs, ("advised", "asha"), seeds=3, thinking_seconds=0.0)
+    advised, asha_alone = found.by_task().mean(axis=1)
+    assert advised[1] < asha_alone[1]
+
+
 def test_all_but_rivals_are_compared_by_default(runs: list[Run], cases: list[Case]) -> None:
-    simple = {"random", "asha", "fixed-best", "portfolio", "nearest-task"}
+    simple = {"random", "asha", "advised", "fixed-best", "portfolio", "nearest-task"}
     assert set(default_strategies(runs)) == simple | {"transfer", "quick-tune"}
     few = [run for run in runs if run.task.dataset in {case.task for case in cases[:2]}]
     assert set(default_strategies(few)) == simple

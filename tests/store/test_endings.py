@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tunecast.errors import StoreError
-from tunecast.store.endings import read_endings
+from tunecast.store.endings import ending_of, read_endings
 from tunecast.store.shipping import open_for_reading, shipped
 
 
@@ -27,6 +27,8 @@ def test_shipped_runs_end_as_the_store_has_them() -> None:
         assert ending.outcome is run.outcome
         assert ending.model == run.model
         assert ending.meta_features == run.dataset.meta_features
+        again = ending_of(run)
+        assert again.pace is None if ending.pace is None else again.pace == pytest.approx(ending.pace)
         if run.curve:
             assert ending.bits_per_byte == pytest.approx(run.curve[-1].validation.bits_per_byte, nan_ok=True)
 

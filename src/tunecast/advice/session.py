@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from tunecast import data
+from tunecast.advice.advise import default_prior
+from tunecast.advice.order import order_of_advice
 from tunecast.advice.situation import Question, Situation
 from tunecast.advice.view import TaskView
 from tunecast.data.token_lengths import TokenLengths
 from tunecast.models.here import Target, processor_target, target_of
+from tunecast.records import Pipeline
 from tunecast.session.budget import Budget
 from tunecast.session.opening import SHARE_OF_BUDGET
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.settings import SessionSettings
 
-__all__ = ["question_of", "situation_of"]
+__all__ = ["advised_order", "question_of", "situation_of"]
 
 SHOWN = 3
 
@@ -36,6 +40,28 @@ def question_of(settings: SessionSettings) -> Question:
     )
 
 
+def advised_order(
+    settings: SessionSettings, prepared: PreparedTask, pipelines: Sequence[Pipeline], full_length_tokens: int
+) -> list[Pipeline]:
+    """Candidates in the order in which advice would try them.
+
+    Args:
+        settings: The session's settings.
+        prepared: The task, encoded.
+        pipelines: Candidates in random order.
+        full_length_tokens: About how far each will be trained.
+    """
+    bench = prepared.bench
+    order = order_of_advice(
+        default_prior(),
+        _view(settings, prepared, _lengths(prepared)),
+        pipelines,
+        full_length_tokens=full_length_tokens,
+        mean_tokens=bench.train_tokens / len(bench.train),
+    )
+    return [pipelines[place] for place in order]
+
+
 def situation_of(settings: SessionSettings, prepared: PreparedTask, worker_bytes: int) -> Situation:
     """What a session knows of its task, before anything is measured.
 
@@ -45,15 +71,9 @@ def situation_of(settings: SessionSettings, prepared: PreparedTask, worker_bytes
         worker_bytes: What one worker may hold.
     """
     bench = prepared.bench
-    unique = settings.unique_examples or len(bench.train)
-    lengths = replace(_lengths(prepared), examples=unique)
-    view = TaskView(
-        dataset=prepared.task.dataset,
-        meta_features=prepared.dataset.meta_features,
-        model=bench.facts,
-        unique_examples=unique,
-        bytes_per_label_token=lengths.bytes_per_label_token,
-    )
+    lengths = _lengths(prepared)
+    view = _view(settings, prepared, lengths)
+    lengths = replace(lengths, examples=view.unique_examples)
     dataset = data.Dataset(prepared.task.dataset, settings.data, prepared.dataset.format, (), (), ())
     return Situation(
         resolved=bench.model,
@@ -64,6 +84,16 @@ def situation_of(settings: SessionSettings, prepared: PreparedTask, worker_bytes
         view=view,
         warnings=(),
         trust_remote_code=settings.trust_remote_code,
+    )
+
+
+def _view(settings: SessionSettings, prepared: PreparedTask, lengths: TokenLengths) -> TaskView:
+    return TaskView(
+        dataset=prepared.task.dataset,
+        meta_features=prepared.dataset.meta_features,
+        model=prepared.bench.facts,
+        unique_examples=settings.unique_examples or len(prepared.bench.train),
+        bytes_per_label_token=lengths.bytes_per_label_token,
     )
 
 

@@ -30,7 +30,7 @@ def command(
         None,
         "--strategy",
         help="advised, asha, transfer, quick-tune, random, portfolio, nearest-task, tpe, dehb, fixed-... "
-        "(default: asha)",
+        "(default: advised)",
     ),
     objective: str = typer.Option(
         None, "--objective", help="loss, or the metric that decides. (default: loss)"

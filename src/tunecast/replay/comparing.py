@@ -13,6 +13,7 @@ from tunecast.errors import ConfigurationError
 from tunecast.methods.space import EXPERT
 from tunecast.progress import Progress, Silent
 from tunecast.records import Pipeline, Run, stable_hash
+from tunecast.replay.advice import recorded_order
 from tunecast.replay.cases import Candidate, Case
 from tunecast.replay.folds import Fold, context_of, families
 from tunecast.replay.machine import Replayed, replay
@@ -25,9 +26,11 @@ from tunecast.search import (
     SURROGATE_BASED,
     Context,
     Strategy,
+    advised,
     fixed,
     get_strategy,
 )
+from tunecast.search.listed import reordered
 from tunecast.search.rivals import Maker
 from tunecast.search.transfer import transfer
 from tunecast.surrogates.kin import kin
@@ -135,7 +138,7 @@ def default_strategies(runs: Sequence[Run]) -> tuple[str, ...]:
         runs: All recorded runs.
     """
     surrogates = () if why_no_surrogates(runs) else SURROGATE_BASED
-    return ("random", "asha", *RUN_BASED, *surrogates)
+    return ("random", "asha", ADVISED, *RUN_BASED, *surrogates)
 
 
 def why_no_surrogates(runs: Sequence[Run]) -> str:
@@ -280,6 +283,8 @@ class _Builder:
         if name in SURROGATE_BASED:
             prior = self._prior_of(self._context.runs)
             return transfer(self._context, refits=name == "quick-tune", prior=prior)
+        if name == ADVISED:
+            return reordered(advised(), recorded_order(self._context))
         return get_strategy(name, self._context)
 
 
@@ -301,10 +306,6 @@ def _check(name: str, cases: Sequence[Case], runs: Sequence[Run]) -> None:
                 f"--strategies: {name} has no recorded run of its pipeline for {lacking[0]}.",
                 "Leave it out, or use fixed-best.",
             )
-    elif name == ADVISED:
-        raise ConfigurationError(
-            f"--strategies: {name} begins with pipelines that no recorded run has.", "Use asha."
-        )
     elif name not in (*RUN_BASED, *SURROGATE_BASED):
         if name in ONLY_TRIALS:
             raise ConfigurationError(f"--strategies: {name} cannot be replayed.", "Use fixed-best.")

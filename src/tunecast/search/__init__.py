@@ -46,7 +46,7 @@ GIVEN = "given"
 """The strategy of a session that trains the one pipeline it was given."""
 
 ADVISED = "advised"
-"""Trains what advice puts first and then halves; the session puts what is advised behind the expert."""
+"""Trains what advice puts first and then halves: candidates come in the order of advice."""
 
 Factory = Callable[[Context | None], Strategy]
 """Builds a strategy for a task; of those that know no other tasks, for any."""

@@ -1,4 +1,4 @@
-"""Strategies that know an order of pipelines beforehand: each is trained to its end, one after the other."""
+"""Strategies that know an order of pipelines beforehand."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from tunecast.records import Pipeline
 from tunecast.search.history import History, Remaining, Strategy, TrialView
 
-__all__ = ["in_order"]
+__all__ = ["Order", "in_order", "reordered"]
 
 Order = Callable[[Sequence[Pipeline]], Sequence[int]]
+"""From candidates to the places of those that are worth trying, the best first."""
 
 
 def in_order(order: Order, *, only_listed: bool = False) -> Strategy:
@@ -18,18 +19,10 @@ def in_order(order: Order, *, only_listed: bool = False) -> Strategy:
     Candidates that are not expected to reach their end with what is left are put off.
 
     Args:
-        order: From the candidates to the places of those that are worth trying, the best first.
-        only_listed: Whether to stop after them; else the others follow as they come.
+        order: Gives it.
+        only_listed: Whether to stop after those that it lists; else the others follow as they come.
     """
-    last: list[tuple[list[Pipeline], tuple[int, ...]]] = []
-
-    def ordered(history: History) -> tuple[int, ...]:
-        pipelines = [trial.pipeline for trial in history.trials]
-        if not last or last[0][0] != pipelines:  # only a shortcut: the same candidates have the same order
-            listed = tuple(dict.fromkeys(order(pipelines)))
-            rest = () if only_listed else tuple(i for i in range(len(pipelines)) if i not in set(listed))
-            last[:] = [(pipelines, listed + rest)]
-        return last[0][1]
+    ordered = _remembering(order, only_listed=only_listed)
 
     def choose(history: History, remaining: Remaining) -> int | None:
         trials = history.trials
@@ -44,6 +37,38 @@ def in_order(order: Order, *, only_listed: bool = False) -> Strategy:
         return next(ending, new[0] if new else None)
 
     return choose
+
+
+def reordered(strategy: Strategy, order: Order) -> Strategy:
+    """A strategy that meets the candidates behind the expert pipeline in another order.
+
+    Args:
+        strategy: What decides.
+        order: Gives the order of the candidates behind the expert, which stays first.
+    """
+    behind_expert = _remembering(lambda pipelines: [1 + place for place in order(pipelines[1:])])
+
+    def choose(history: History, remaining: Remaining) -> int | None:
+        places = (0, *(place for place in behind_expert(history) if place))
+        chosen = strategy(History(tuple(history.trials[place] for place in places)), remaining)
+        return None if chosen is None else places[chosen]
+
+    return choose
+
+
+def _remembering(order: Order, *, only_listed: bool = False) -> Callable[[History], tuple[int, ...]]:
+    """The order of a history's candidates, worked out once: the same candidates have the same order."""
+    last: list[tuple[list[Pipeline], tuple[int, ...]]] = []
+
+    def ordered(history: History) -> tuple[int, ...]:
+        pipelines = [trial.pipeline for trial in history.trials]
+        if not last or last[0][0] != pipelines:
+            listed = tuple(dict.fromkeys(order(pipelines)))
+            rest = () if only_listed else tuple(i for i in range(len(pipelines)) if i not in set(listed))
+            last[:] = [(pipelines, listed + rest)]
+        return last[0][1]
+
+    return ordered
 
 
 def _can_end(trial: TrialView, remaining: Remaining) -> bool:

@@ -61,7 +61,7 @@ class SessionSettings:
     data: str
     budget: str = "30m"
     output_dir: str = "tunecast-out"
-    strategy: str = "asha"
+    strategy: str = "advised"
     objective: str = "loss"
     methods: tuple[str, ...] = ()
     fixed: Mapping[str, Scalar] = field(default_factory=dict)

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunecast.errors import StoreError
-from tunecast.records import Machine, ModelFacts, Outcome, Pipeline, Seconds
+from tunecast.records import Machine, ModelFacts, Outcome, Pipeline, Run, Seconds
 from tunecast.store.codec import loads
 from tunecast.store.rows import record
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Ending", "Pace", "read_endings"]
+__all__ = ["Ending", "Pace", "ending_of", "read_endings"]
 
 _COLUMNS = (
     *("dataset", "model", "method", "hyperparameters", "full_length_tokens", "total_steps", "outcome"),
@@ -80,6 +80,25 @@ class Ending:
     pace: Pace | None
 
 
+def ending_of(run: Run) -> Ending:
+    """The ending of a run that is at hand."""
+    last = run.curve[-1] if run.curve else None
+    seconds = sum(run.machine.undisturbed(point.training, exclusive=run.exclusive) for point in run.curve)
+    so_far = (last.step, last.tokens_seen, last.label_tokens_seen) if last else (0, 0, 0)
+    return Ending(
+        dataset=run.task.dataset,
+        meta_features=run.dataset.meta_features,
+        model=run.model,
+        pipeline=run.pipeline,
+        full_length_tokens=run.full_length_tokens,
+        total_steps=run.total_steps,
+        unique_examples=run.unique_examples,
+        outcome=run.outcome,
+        bits_per_byte=last.validation.bits_per_byte if last else None,
+        pace=_mean_pace(run.machine, run.dtype, seconds, *so_far),
+    )
+
+
 def read_endings(path: Path) -> list[Ending]:
     """The endings of all runs of a Parquet export, in its order.
 
@@ -123,22 +142,25 @@ def _ending(row: Mapping[str, Any], curve: Mapping[str, list[Any]], facts: dict[
         unique_examples=row["unique_examples"],
         outcome=Outcome(row["outcome"]),
         bits_per_byte=float(losses[-1]) if losses else None,
-        pace=_pace(machine, row, curve),
+        pace=_pace(row, machine, curve),
     )
 
 
-def _pace(machine: Machine, row: Mapping[str, Any], curve: Mapping[str, list[Any]]) -> Pace | None:
-    steps = curve["step"][-1] if curve["step"] else 0
-    if not steps:
+def _pace(row: Mapping[str, Any], machine: Machine, curve: Mapping[str, list[Any]]) -> Pace | None:
+    if not curve["step"]:
         return None
     taken = Seconds(sum(curve["training_wall"]), sum(curve["training_cpu"]))
-    return Pace(
-        machine,
-        row["dtype"],
-        machine.undisturbed(taken, exclusive=row["exclusive"]) / steps,
-        curve["tokens_seen"][-1] / steps,
-        curve["label_tokens_seen"][-1] / steps,
-    )
+    so_far = (curve["step"][-1], curve["tokens_seen"][-1], curve["label_tokens_seen"][-1])
+    return _mean_pace(machine, row["dtype"], machine.undisturbed(taken, exclusive=row["exclusive"]), *so_far)
+
+
+def _mean_pace(
+    machine: Machine, dtype: str, seconds: float, steps: int, tokens: int, label_tokens: int
+) -> Pace | None:
+    """Means over the steps so far; None where there was none."""
+    if not steps:
+        return None
+    return Pace(machine, dtype, seconds / steps, tokens / steps, label_tokens / steps)
 
 
 def _once(text: str, known: dict[str, Any], read: Any) -> Any:

@@ -1,0 +1,45 @@
+"""The order in which advice would try recorded pipelines, knowing only what a fold leaves to be known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tunecast.advice.known_runs import KnownRuns
+from tunecast.advice.order import order_of_advice
+from tunecast.advice.view import TaskView
+from tunecast.records import Pipeline
+from tunecast.search import Context
+from tunecast.search.listed import Order
+from tunecast.store.endings import ending_of
+from tunecast.surrogates.features import Setting
+
+__all__ = ["recorded_order"]
+
+
+def recorded_order(context: Context) -> Order:
+    """What a session's advice would say of candidates.
+
+    Args:
+        context: The task, and the runs that may be known.
+    """
+    prior = KnownRuns([ending_of(run) for run in context.runs])
+    unique = context.unique_examples or context.dataset.examples["train"]
+    setting = Setting(context.dataset, context.model, context.full_length_tokens, unique, 1.0)
+    task = TaskView(
+        dataset=context.dataset.name,
+        meta_features=context.dataset.meta_features,
+        model=context.model,
+        unique_examples=unique,
+        bytes_per_label_token=1.0,  # a factor that all losses share
+    )
+
+    def order(pipelines: Sequence[Pipeline]) -> list[int]:
+        return order_of_advice(
+            prior,
+            task,
+            pipelines,
+            full_length_tokens=context.full_length_tokens,
+            mean_tokens=setting.mean_tokens,
+        )
+
+    return order
