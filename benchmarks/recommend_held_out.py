@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import spearmanr
 
-from tunecast.advice.efficiency import Efficiency, ideal_ratio
+from tunecast.advice.efficiency import Efficiency, credible_ratios
 from tunecast.advice.known_runs import HALF, KnownRuns
 from tunecast.advice.view import Plan, TaskView
 from tunecast.models.seconds import EFFICIENCY
@@ -114,10 +114,10 @@ def scored(parts: Sequence[Split], draw: np.random.Generator) -> list[str]:
 
 
 def timed(endings: Sequence[Ending], is_held: Callable[[Ending], bool]) -> list[str]:
-    """The cells of a row on seconds; runs on machines whose rates were measured under load tell nothing."""
+    """The cells of a row on seconds; machines whose rates were measured under load are left out."""
     known = Efficiency(ending for ending in endings if not is_held(ending))
-    found = [ideal_ratio(ending) for ending in endings if is_held(ending)]
-    asked = [(known.share(device, *key), ratio) for (device, key), ratio in filter(None, found) if ratio <= 1]
+    held = credible_ratios(ending for ending in endings if is_held(ending))
+    asked = [(known.share(device, *key), ratio) for _, ((device, key), ratio) in held]
     errors = np.array([math.log(share.value / ratio) for share, ratio in asked])
     spread = np.array([HALF * share.deviation for share, _ in asked])
     constant = np.array([math.log(EFFICIENCY / ratio) for _, ratio in asked])

@@ -325,6 +325,7 @@ def _tune_in(
         state["advised"] = [asdict(pipeline) for pipeline in _advised(settings, prepared, predicted)]
         _show(predicted, progress)
     advised = [Pipeline(**values) for values in state.get("advised", ())]
+    settings = _with_strategy(settings, advised, progress)
     feasible = _feasible(settings, prepared, state["worker_bytes"], progress, advised)
     prepared = replace(prepared, warnings=(*prepared.warnings, *feasible.warnings))
     with (
@@ -398,6 +399,18 @@ def _advised(
     _, *drawn = candidate_pipelines(settings, prepared.bench.facts)
     tokens = predicted.recommendations[0].full_length_tokens
     return [*recommended, *advised_order(settings, prepared, drawn, tokens)][:MOST_ADVISED]
+
+
+def _with_strategy(
+    settings: SessionSettings, advised: Sequence[Pipeline], progress: Progress
+) -> SessionSettings:
+    """The settings; where there is nothing to follow advice with, candidates are halved as they are drawn."""
+    from tunecast.search import ADVISED
+
+    if settings.strategy != ADVISED or advised:
+        return settings
+    progress.log("Note: nothing could be advised, so that candidates come in random order (--strategy asha).")
+    return replace(settings, strategy="asha")
 
 
 def _as_plain(predicted: Recommendation | UserError) -> dict[str, Any]:

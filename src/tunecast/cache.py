@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,11 +13,14 @@ __all__ = ["cache_folder", "written_whole"]
 
 
 def cache_folder() -> Path:
-    """``TUNECAST_CACHE``, else the user's cache folder."""
+    """``TUNECAST_CACHE``, else the user's cache folder; that of a user without a home is a temporary one."""
     root = os.environ.get("TUNECAST_CACHE")
-    if root:
-        return Path(root).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "tunecast"
+    try:
+        if root:
+            return Path(root).expanduser()
+        return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "tunecast"
+    except RuntimeError:  # no home folder can be determined
+        return Path(tempfile.gettempdir()) / f"tunecast-{os.getuid() if hasattr(os, 'getuid') else 0}"
 
 
 @contextlib.contextmanager

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+import tunecast
 from tunecast.advice.reasons import worth_text
+from tunecast.advice.situation import Question
 
 
 @pytest.mark.parametrize(
@@ -19,3 +23,24 @@ from tunecast.advice.reasons import worth_text
 def test_worth(probability: float, words: str) -> None:
     assert words in worth_text(probability)
     assert "100%" not in worth_text(probability)
+
+
+def test_the_first_says_how_sure_its_time_is(
+    tiny_llama: Path, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNECAST_CACHE", str(tmp_path))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+    def first(gpu: str | None, *, calibrate: bool = False) -> tuple[str, float]:
+        question = Question(str(tiny_llama), str(toy_data), gpu=gpu, methods=("lora",))
+        best = tunecast.recommend(question, calibrate=calibrate).recommendations[0]
+        return " ".join(best.reasons), best.hours_high / best.hours_low
+
+    other, widest = first("H100")
+    assert "--calibrate" not in other  # which would be refused beside --gpu
+    here, wide = first(None)
+    assert "--calibrate measures this machine" in here
+    measured, narrow = first(None, calibrate=True)
+    assert "--calibrate" not in measured
+    assert 1 < narrow < wide < widest
+    assert first(None)[0] == measured

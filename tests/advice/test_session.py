@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -57,8 +58,11 @@ def test_what_cannot_be_predicted_is_said_and_stops_nothing(tiny_llama: Path, to
 @pytest.mark.parametrize(
     ("budget", "one"), [("30m", "450.000s"), ("2M-tokens", "500000-tokens"), ("20-trials", "")]
 )
-def test_one_training_takes_a_quarter_of_the_budget(budget: str, one: str) -> None:
-    assert question_of(SessionSettings("m", "d", budget=budget)).budget == one
+def test_one_training_takes_what_a_session_gives_a_trial(budget: str, one: str) -> None:
+    settings = SessionSettings("m", "d", budget=budget, strategy="asha")
+    assert question_of(settings).budget == one
+    longer = question_of(replace(settings, strategy="advised")).budget
+    assert longer == one or float(longer.rstrip("s-token")) > float(one.rstrip("s-token"))
 
 
 def test_lengths_are_those_that_advice_measures(tiny_llama: Path, toy_data: Path) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+import torch
 
+from tunecast.errors import ConfigurationError
 from tunecast.models import calibration, here
 from tunecast.models.calibration import calibrate_here, kept_calibration
 
@@ -42,8 +45,24 @@ def test_of_another_processor_or_damaged_is_none(cache: Path, monkeypatch: pytes
         assert kept_calibration("cpu") is None
     file.write_text(whole)
     assert kept_calibration("cpu") is not None
+    assert kept_calibration("cpu", "an accelerator") is None
     monkeypatch.setattr(calibration, "processor_name", lambda: "another processor")
     assert kept_calibration("cpu") is None
+
+
+def test_an_accelerator_that_torch_cannot_use_is_one_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNECAST_CACHE", str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if torch.cuda.is_available():
+        pytest.skip("torch can use this machine's accelerator")
+    driver = tmp_path / "nvidia-smi"
+    driver.write_text("#!/bin/sh\necho 'NVIDIA A100-SXM4-80GB, 81920'\n")
+    driver.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    with pytest.raises(ConfigurationError, match="cannot measure the NVIDIA A100"):
+        here.calibrate()
 
 
 def test_what_cannot_be_kept_still_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

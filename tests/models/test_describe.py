@@ -108,6 +108,10 @@ def test_refuses_what_generates_no_text(config: object) -> None:
         describe_config(config, "x")
 
 
-def test_refuses_what_takes_more_than_text() -> None:
-    with pytest.raises(ModelError, match="takes images or sound beside text"):
-        describe_config(AutoConfig.for_model("gemma3"), "x")
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("gemma3", "takes images or sound beside text"), ("t5gemma", "put together of several models")],
+)
+def test_refuses_what_is_more_than_one_model(kind: str, words: str) -> None:
+    with pytest.raises(ModelError, match=words):
+        describe_config(AutoConfig.for_model(kind), "x")

@@ -66,6 +66,9 @@ def test_what_is_advised_gives_way_where_the_expert_is_ahead() -> None:
     ahead, behind = Trial((3.9, 3.6, 2.9)), Trial((3.9, 3.4, 3.1))
     assert advised()(history([expert, ahead, Trial()]), Remaining(1.0)) == 1
     assert advised()(history([expert, behind, Trial()]), Remaining(1.0)) == 2
+    # Where the expert was not trained, all others are what it is measured by.
+    assert advised()(history([Trial(), ahead, Trial((3.0, 2.5, 2.0)), Trial()]), Remaining(1.0)) != 1
+    assert advised()(history([Trial(), ahead, Trial((3.0, 2.5)), Trial()]), Remaining(1.0)) == 1
     # As one of the halved it may still be promoted later.
     worse = [Trial((4.5, 4.4, 4.3)), Trial((4.5,))]
     assert advised()(history([expert, behind, *worse]), Remaining(1.0)) == 1

@@ -39,19 +39,20 @@ def measured(prepared: PreparedTask, settings: SessionSettings, **changes: Any) 
 def test_seconds_give_a_trial_a_quarter_of_what_they_afford(
     prepared: PreparedTask, settings: SessionSettings
 ) -> None:
-    found = measured(prepared, settings, budget="10s")
+    found = measured(prepared, settings, budget="10s", strategy="asha")
     assert found.tokens == pytest.approx(0.25 * 10 * SPEED, rel=0.02)
     assert found.seconds_per_token == 1 / SPEED
 
 
 def test_tokens_give_a_trial_exactly_a_quarter(prepared: PreparedTask, settings: SessionSettings) -> None:
-    assert measured(prepared, settings, budget="8k-tokens").tokens == 2000
+    assert measured(prepared, settings, budget="8k-tokens", strategy="asha").tokens == 2000
 
 
+@pytest.mark.parametrize("strategy", ["transfer", "advised"])
 def test_who_knows_other_tasks_tries_fewer_pipelines_for_longer(
-    prepared: PreparedTask, settings: SessionSettings
+    strategy: str, prepared: PreparedTask, settings: SessionSettings
 ) -> None:
-    assert measured(prepared, settings, budget="9k-tokens", strategy="transfer").tokens == 3000
+    assert measured(prepared, settings, budget="9k-tokens", strategy=strategy).tokens == 3000
 
 
 def test_without_a_search_the_expert_may_have_most_of_it(

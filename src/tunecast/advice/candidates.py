@@ -11,9 +11,9 @@ from tunecast.methods import EXPERT, Restrictions, get_method
 from tunecast.methods.targets import why_not_linear
 from tunecast.records import ModelFacts, Pipeline, Scalar
 
-__all__ = ["ADVISED", "grid"]
+__all__ = ["METHODS", "grid"]
 
-ADVISED = ("lora", "full", "ia3", "qlora")
+METHODS = ("lora", "full", "ia3", "qlora")
 """Methods that are advised unasked: those that were measured most. Others are, where ``--methods`` names
 them."""
 RANKS = (8, 16, 32, 64)
@@ -42,7 +42,7 @@ def grid(model: ModelFacts, device: str, restrictions: Restrictions) -> list[Pip
     """
     for name in restrictions.methods:
         get_method(name)
-    allowed = restrictions.methods or ADVISED
+    allowed = restrictions.methods or METHODS
     unsuitable = why_not_linear(model, "QLoRA")
     names = [name for name in allowed if name != "qlora" or (device == "cuda" and not unsuitable)]
     if not names and unsuitable:
@@ -69,7 +69,7 @@ def grid(model: ModelFacts, device: str, restrictions: Restrictions) -> list[Pip
 
 def _values(name: str, model: ModelFacts) -> Iterator[dict[str, Scalar]]:
     """Hyperparameters of a method's candidates, without the learning rate."""
-    if name not in ADVISED:
+    if name not in METHODS:
         from tunecast.methods import expert_pipeline
 
         default = expert_pipeline(model, Restrictions(methods=(name,)))

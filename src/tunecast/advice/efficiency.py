@@ -20,7 +20,7 @@ from tunecast.models.closed_form import step_seconds
 from tunecast.models.seconds import EFFICIENCY
 from tunecast.store.endings import Ending
 
-__all__ = ["Efficiency", "Share", "ideal_ratio"]
+__all__ = ["Efficiency", "Share", "credible_ratios", "ideal_ratio"]
 
 DEVICE_DEVIATION = 0.5
 """Standard deviation of the logarithm of the efficiency between kinds of device."""
@@ -56,12 +56,8 @@ class Efficiency:
 
     def __init__(self, endings: Iterable[Ending] = ()) -> None:
         cells: dict[tuple[str, Key, str], list[float]] = defaultdict(list)
-        for ending in endings:
-            found = ideal_ratio(ending)
-            # No step beats the ideal: such a machine's rates were measured while it had no time for it.
-            if found is not None and found[1] <= 1.0:
-                group, ratio = found
-                cells[(*group, ending.model.name)].append(math.log(ratio))
+        for ending, (group, ratio) in credible_ratios(endings):
+            cells[(*group, ending.model.name)].append(math.log(ratio))
         groups: dict[str, dict[Key, list[float]]] = defaultdict(lambda: defaultdict(list))
         for (device, group_key, _), ratios in cells.items():
             groups[device][group_key].append(median(ratios))
@@ -98,6 +94,24 @@ class _Device:
         return Share(math.exp(mean), math.sqrt(variance + MODEL_DEVIATION**2))
 
 
+def credible_ratios(endings: Iterable[Ending]) -> list[tuple[Ending, tuple[tuple[str, Key], float]]]:
+    """:func:`ideal_ratio` of every run that has one, without machines whose steps beat the ideal.
+
+    No step does: the rates of a machine on which half of the runs do were measured while it was busy.
+    """
+    by_machine: dict[str, list[tuple[Ending, tuple[tuple[str, Key], float]]]] = defaultdict(list)
+    for ending in endings:
+        found = ideal_ratio(ending)
+        if found is not None and ending.pace is not None:
+            by_machine[repr(ending.pace.machine)].append((ending, found))
+    return [
+        pair
+        for pairs in by_machine.values()
+        if median(ratio for _, (_, ratio) in pairs) <= 1.0
+        for pair in pairs
+    ]
+
+
 def ideal_ratio(ending: Ending) -> tuple[tuple[str, Key], float] | None:
     """Ideal over measured seconds of a run's steps, and which group of runs it tells of.
 
@@ -106,7 +120,7 @@ def ideal_ratio(ending: Ending) -> tuple[tuple[str, Key], float] | None:
         the run is too short.
     """
     pace = ending.pace
-    if pace is None or pace.seconds <= 0 or ending.total_steps < FEWEST_STEPS:
+    if pace is None or pace.seconds <= 0 or pace.steps < FEWEST_STEPS:
         return None
     device = pace.machine.device.partition(":")[0]
     form = form_of(ending.model, ending.pipeline, dtype=pace.dtype, device=device)

@@ -24,8 +24,8 @@ def reasons(prospect: Prospect, situation: Situation, neighbours: Sequence[Neigh
         _rate(prospect, situation),
         _length(prospect, situation),
         *_memory(prospect),
-        _time(prospect),
         _neighbours(neighbours),
+        _time(prospect, situation),
         _certainty(prospect),
     )
 
@@ -89,9 +89,11 @@ def _memory(prospect: Prospect) -> list[str]:
     ]
 
 
-def _time(prospect: Prospect) -> str:
+def _time(prospect: Prospect, situation: Situation) -> str:
     factor = math.sqrt(prospect.hours_high / prospect.hours_low)
-    return f"The time may be off by a factor of {factor:.1f} (90%); --calibrate measures this machine."
+    target = situation.target
+    remedy = "; --calibrate measures this machine" if target.is_here and not target.efficiency else ""
+    return f"The 90% interval of the time spans a factor of {factor:.1f} to either side{remedy}."
 
 
 def _neighbours(neighbours: Sequence[Neighbour]) -> str:
@@ -109,6 +111,6 @@ def _neighbours(neighbours: Sequence[Neighbour]) -> str:
 def _certainty(prospect: Prospect) -> str:
     factor = math.sqrt(prospect.high / prospect.low)
     return (
-        f"The 90% interval spans a factor of {factor:.1f} to either side; differences between pipelines are "
+        f"That of the loss spans a factor of {factor:.1f} to either side; differences between pipelines are "
         "surer than the level."
     )

@@ -14,7 +14,7 @@ from tunecast.data.token_lengths import TokenLengths
 from tunecast.models.here import Target, processor_target, target_of
 from tunecast.records import Pipeline
 from tunecast.session.budget import Budget
-from tunecast.session.opening import SHARE_OF_BUDGET
+from tunecast.session.opening import share_of_budget
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.settings import SessionSettings
 
@@ -24,11 +24,11 @@ SHOWN = 3
 
 
 def question_of(settings: SessionSettings) -> Question:
-    """What a session's settings ask: one training is at most a quarter of its budget."""
+    """What a session's settings ask: one training is at most what it gives a trial."""
     return Question(
         settings.model,
         settings.data,
-        budget=_budget_of_one(settings.budget),
+        budget=_budget_of_one(settings.budget, settings.strategy),
         top=SHOWN,
         methods=tuple(settings.methods),
         fixed=settings.fixed,
@@ -97,9 +97,9 @@ def _view(settings: SessionSettings, prepared: PreparedTask, lengths: TokenLengt
     )
 
 
-def _budget_of_one(budget: str) -> str:
+def _budget_of_one(budget: str, strategy: str) -> str:
     parsed = Budget.parse(budget)
-    amount = SHARE_OF_BUDGET * parsed.amount
+    amount = share_of_budget(strategy) * parsed.amount
     if parsed.kind == "trials":
         return ""
     return f"{amount:.3f}s" if parsed.kind == "seconds" else f"{max(1, int(amount))}-tokens"

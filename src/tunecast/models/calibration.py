@@ -10,10 +10,13 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 
+import tunecast
 from tunecast.cache import cache_folder, written_whole
+from tunecast.errors import ConfigurationError
 from tunecast.models.processor import available_cores, processor_name
 from tunecast.records import Machine, stable_hash
 
@@ -36,38 +39,56 @@ class Calibration:
     efficiency: Mapping[str, float]
 
 
-def calibrate_here(device: str) -> Calibration:
+def calibrate_here(device: str, name: str = "") -> Calibration:
     """Measure this machine with torch, in a few seconds, and keep it for later.
 
     Args:
         device: ``cpu`` or ``cuda``.
+        name: What the accelerator's driver calls it.
 
     Raises:
-        ConfigurationError: There is no such device.
+        ConfigurationError: Torch cannot use the device, or other work leaves too little of its memory.
     """
+    import torch
+
     from tunecast.models.load import choose_dtype
     from tunecast.models.machine import measure_machine
     from tunecast.models.seconds import calibrate
 
     dtypes = tuple(dict.fromkeys(["float32", choose_dtype(device, WIDE)]))
-    machine = measure_machine(device, available_cores(), dtypes)
-    found = Calibration(machine, {dtype: calibrate(machine, dtype) for dtype in dtypes})
+    try:
+        machine = measure_machine(device, available_cores(), dtypes)
+        found = Calibration(machine, {dtype: calibrate(machine, dtype) for dtype in dtypes})
+    except torch.OutOfMemoryError as error:
+        raise ConfigurationError(
+            f"--calibrate: too little memory of the {device} device is free.",
+            "Measure while nothing else runs on it.",
+        ) from error
     # What cannot be kept serves this call.
-    with contextlib.suppress(OSError), written_whole(_path(device)) as file:
+    with contextlib.suppress(OSError), written_whole(_path(device, name)) as file:
         file.write_text(json.dumps(asdict(found), default=dict), encoding="utf-8")
     return found
 
 
-def kept_calibration(device: str) -> Calibration | None:
-    """What :func:`calibrate_here` kept of this machine; None where it was not called, or on another one."""
+def kept_calibration(device: str, name: str = "") -> Calibration | None:
+    """What :func:`calibrate_here` kept of this machine; None where it was not called, or on another one.
+
+    Args:
+        device: ``cpu`` or ``cuda``.
+        name: What the accelerator's driver calls it.
+    """
     try:
-        kept = json.loads(_path(device).read_text(encoding="utf-8"))
-        efficiency = {str(dtype): float(share) for dtype, share in kept["efficiency"].items()}
-        return Calibration(Machine(**kept["machine"]), efficiency)
+        kept = json.loads(_path(device, name).read_text(encoding="utf-8"))
+        machine = Machine(**kept["machine"])
+        rates = {str(dtype): float(rate) for dtype, rate in machine.flops_per_second.items()}
+        efficiency = {dtype: float(kept["efficiency"][dtype]) for dtype in rates}
+        return Calibration(replace(machine, flops_per_second=rates), efficiency)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # none yet, or not whole
         return None
 
 
-def _path(device: str) -> Path:
-    key = stable_hash([device, processor_name(), available_cores()], 16)
+def _path(device: str, name: str) -> Path:
+    # Another torch computes at other rates, another Tunecast has other ideals.
+    versions = [tunecast.__version__, version("torch")]
+    key = stable_hash([device, name, processor_name(), available_cores(), versions], 16)
     return cache_folder() / "machines" / f"{key}.json"

@@ -46,11 +46,7 @@ def describe_config(config: Any, name: str) -> ModelFacts:
     Raises:
         ModelError: The configuration's class has no text-generating model, or takes more than text.
     """
-    if config.get_text_config() is not config:
-        raise ModelError(
-            f"{name} ({config.model_type}) takes images or sound beside text; only text can be trained on.",
-            "Give a checkpoint of the text model alone; its model_type often ends in _text.",
-        )
+    _check_plain(config, name)
     skeleton = _skeleton(config, name)
     embedding = skeleton.get_input_embeddings().weight
     heads = int(getattr(config, "num_attention_heads", 1))
@@ -76,6 +72,20 @@ def describe_config(config: Any, name: str) -> ModelFacts:
         has_biases=any(key.endswith(".bias") for key, _ in skeleton.named_parameters()),
         has_chat_template=False,
         config=_plain(config.to_dict()),
+    )
+
+
+def _check_plain(config: Any, name: str) -> None:
+    if config.get_text_config() is config:
+        return
+    if any(hasattr(config, part) for part in ("vision_config", "audio_config")):
+        raise ModelError(
+            f"--model: {name} ({config.model_type}) takes images or sound beside text: not supported.",
+            "Give a checkpoint of the text model alone; its model_type often ends in _text.",
+        )
+    raise ModelError(
+        f"--model: {name} ({config.model_type}) is put together of several models, which is not supported.",
+        "Choose a decoder such as Llama, or an encoder-decoder such as T5.",
     )
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,7 +19,7 @@ from tunecast.models.accelerators import as_machine, find_accelerator
 from tunecast.models.calibration import Calibration, calibrate_here, kept_calibration
 from tunecast.models.load import NARROW_WIDTH
 from tunecast.models.main_memory import main_memory_bytes
-from tunecast.models.processor import available_cores, processor_flags
+from tunecast.models.processor import available_cores, processor_flags, undisturbed_seconds
 from tunecast.records import Machine
 
 __all__ = ["Target", "calibrate", "processor_target", "target_of", "this_machine"]
@@ -48,12 +47,14 @@ class Target:
         warnings: What the user should know of them.
         efficiency: Share of the ideal that steps of a small model were measured to reach, by type of weights;
             empty where nobody calibrated.
+        is_here: Whether it is this machine.
     """
 
     name: str
     machine: Machine
     warnings: tuple[str, ...] = ()
     efficiency: Mapping[str, float] = field(default_factory=dict)
+    is_here: bool = False
 
     def dtype(self, width: int) -> str:
         """Type of frozen weights and of compute for a model of that hidden width."""
@@ -102,7 +103,7 @@ def this_machine() -> Target:
     if found is None:
         return _processor_target()
     name, memory_bytes = found
-    kept = kept_calibration("cuda")
+    kept = kept_calibration("cuda", name)
     if kept is not None:
         return _calibrated(name, kept, memory_bytes)
     warnings: tuple[str, ...] = ()
@@ -115,31 +116,38 @@ def this_machine() -> Target:
             "--calibrate measures them.",
         )
     machine = as_machine(accelerator, cores=available_cores(), memory_bytes=main_memory_bytes())
-    return Target(name, replace(machine, device_memory_bytes=memory_bytes), warnings)
+    return Target(name, replace(machine, device_memory_bytes=memory_bytes), warnings, is_here=True)
 
 
 def calibrate() -> Target:
     """Measure this machine with torch, in a few seconds; :func:`this_machine` knows it from then on.
 
     Raises:
-        ConfigurationError: The driver names an accelerator that torch cannot use.
+        ConfigurationError: The driver names an accelerator that torch cannot use, or that has no memory left.
     """
     found = _accelerator()
     if found is None:
         return _calibrated(PROCESSOR, calibrate_here("cpu"), main_memory_bytes())
-    return _calibrated(found[0], calibrate_here("cuda"), found[1])
+    name, memory_bytes = found
+    try:
+        return _calibrated(name, calibrate_here("cuda", name), memory_bytes)
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"--calibrate cannot measure the {name} of this machine: {error.what}",
+            "CUDA_VISIBLE_DEVICES= (empty) measures its processor instead.",
+        ) from error
 
 
 def _processor_target() -> Target:
     kept = kept_calibration("cpu")
     if kept is None:
-        return Target(PROCESSOR, _processor())
+        return Target(PROCESSOR, _processor(), is_here=True)
     return _calibrated(PROCESSOR, kept, main_memory_bytes())
 
 
 def _calibrated(name: str, kept: Calibration, memory_bytes: int) -> Target:
     machine = replace(kept.machine, memory_bytes=main_memory_bytes(), device_memory_bytes=memory_bytes)
-    return Target(name, machine, efficiency=kept.efficiency)
+    return Target(name, machine, efficiency=kept.efficiency, is_here=True)
 
 
 def _accelerator() -> tuple[str, int] | None:
@@ -172,7 +180,7 @@ def _product_rate() -> float:
     left = np.full((MATRIX_WIDTH, MATRIX_WIDTH), 0.5, dtype=np.float32)
     out = np.empty_like(left)
     used = 1 if os.environ.get("OPENBLAS_NUM_THREADS") == "1" else available_cores()
-    return 2 * MATRIX_WIDTH**3 / _fastest(lambda: np.matmul(left, left, out=out), used) / used
+    return 2 * MATRIX_WIDTH**3 / _seconds(lambda: np.matmul(left, left, out=out), used) / used
 
 
 def _copy_rate() -> float:
@@ -181,18 +189,8 @@ def _copy_rate() -> float:
 
     source = np.ones(COPY_BYTES, dtype=np.uint8)
     target = np.empty_like(source)
-    return 2 * COPY_BYTES / _fastest(lambda: np.copyto(target, source), 1)
+    return 2 * COPY_BYTES / _seconds(lambda: np.copyto(target, source), 1)
 
 
-def _fastest(work: Callable[[], Any], threads: int) -> float:
-    """Seconds of the fastest repetition; where others have some of each, those of this process's own time."""
-    work()
-    best = float("inf")
-    begin, busy = time.perf_counter(), time.process_time()
-    repeats = 0
-    while repeats < REPEATS or time.perf_counter() - begin < LEAST_SECONDS:
-        repeats += 1
-        start = time.perf_counter()
-        work()
-        best = min(best, time.perf_counter() - start)
-    return min(best, (time.process_time() - busy) / repeats / threads)
+def _seconds(work: Callable[[], Any], threads: int) -> float:
+    return undisturbed_seconds(work, threads=threads, least_repeats=REPEATS, least_seconds=LEAST_SECONDS)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunecast.errors import ConfigurationError
 from tunecast.models.main_memory import main_memory_bytes
-from tunecast.models.processor import available_cores
+from tunecast.models.processor import available_cores, undisturbed_seconds
 from tunecast.records import Machine, Seconds, Versions
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ __all__ = [
     "peak_bytes",
     "reset_peak",
     "seconds_clock",
+    "seconds_of",
 ]
 
 _MEASURE_SECONDS = 0.2
@@ -240,7 +241,7 @@ def _matmul_rate(device: torch.device, dtype: str) -> float:
     width = _MATRIX_WIDTH[device.type]
     left = torch.full((width, width), 0.5, dtype=kind, device=device)
     out = torch.empty_like(left)
-    return 2 * width**3 / _fastest(lambda: torch.mm(left, left, out=out), device)
+    return 2 * width**3 / seconds_of(lambda: torch.mm(left, left, out=out), str(device))
 
 
 def _copy_rate(device: torch.device) -> float:
@@ -249,27 +250,41 @@ def _copy_rate(device: torch.device) -> float:
 
     source = torch.ones(_COPY_BYTES[device.type], dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    return 2 * source.numel() / _fastest(lambda: target.copy_(source), device)
+    return 2 * source.numel() / seconds_of(lambda: target.copy_(source), str(device))
 
 
-def _fastest(work: Callable[[], Any], device: torch.device) -> float:
-    """Seconds of one repetition of ``work``, as if nothing else ran; the first is not counted."""
+def seconds_of(
+    work: Callable[[], Any],
+    device: str,
+    *,
+    least_repeats: int = _MINIMUM_REPEATS,
+    least_seconds: float = _MEASURE_SECONDS,
+) -> float:
+    """Seconds of the fastest repetition of ``work`` on a device; the first one is not counted.
+
+    Args:
+        work: What is repeated.
+        device: ``cpu``, where it uses the threads that torch is set to, ``cuda`` or ``cuda:1``.
+        least_repeats: Repetitions that are made in any case.
+        least_seconds: They go on for so long.
+    """
     import torch
 
+    if _is_cpu(device):
+        threads = torch.get_num_threads()
+        return undisturbed_seconds(
+            work, threads=threads, least_repeats=least_repeats, least_seconds=least_seconds
+        )
     work()
-    clock = SecondsClock(str(device))
-    whole = SecondsClock(str(device))
-    best = float("inf")
-    repeats = 0
-    while repeats < _MINIMUM_REPEATS or whole.read().wall < _MEASURE_SECONDS:
+    whole, clock = SecondsClock(device), SecondsClock(device)
+    whole.read()
+    best, repeats = float("inf"), 0
+    while repeats < least_repeats or whole.read().wall < least_seconds:
         clock.restart()
         work()
         best = min(best, clock.read().wall)
         repeats += 1
-    if device.type == "cuda":
-        return best
-    # Where others have the processor they have some of every repetition, but none of this process's own time.
-    return min(best, whole.read().cpu / repeats / torch.get_num_threads())
+    return best
 
 
 def _peak_resident_bytes() -> int:

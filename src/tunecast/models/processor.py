@@ -1,12 +1,15 @@
-"""What the operating system says of the processor, without measuring anything."""
+"""The processor as the operating system describes it, and seconds on it."""
 
 from __future__ import annotations
 
 import os
 import platform
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-__all__ = ["available_cores", "processor_flags", "processor_name"]
+__all__ = ["available_cores", "processor_flags", "processor_name", "undisturbed_seconds"]
 
 _INFO = Path("/proc/cpuinfo")
 
@@ -25,6 +28,32 @@ def processor_flags() -> frozenset[str]:
 def processor_name() -> str:
     """What tells this kind of processor from others; virtual ones share a name, but not the instructions."""
     return " ".join([_value("model name") or platform.processor(), *sorted(processor_flags())])
+
+
+def undisturbed_seconds(
+    work: Callable[[], Any], *, threads: int, least_repeats: int, least_seconds: float
+) -> float:
+    """Seconds of ``work`` on this processor as if nothing else ran; its first repetition is not counted.
+
+    The fastest repetition on the wall's clock, or where others have some of every one of them, the mean of
+    what this process computed: the mean, since the least of many is the one that the clock got wrong.
+
+    Args:
+        work: What is repeated.
+        threads: Threads that it keeps busy.
+        least_repeats: Repetitions that are made in any case.
+        least_seconds: They go on for so long.
+    """
+    work()
+    fastest = float("inf")
+    begin, busy = time.perf_counter(), time.process_time()
+    repeats = 0
+    while repeats < least_repeats or time.perf_counter() - begin < least_seconds:
+        repeats += 1
+        start = time.perf_counter()
+        work()
+        fastest = min(fastest, time.perf_counter() - start)
+    return min(fastest, (time.process_time() - busy) / repeats / threads)
 
 
 def _value(name: str) -> str:

@@ -127,7 +127,7 @@ def _measured_efficiency(machine: Machine, dtype: str) -> float:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from tunecast.models.machine import SecondsClock
+    from tunecast.models.machine import seconds_of
 
     config = LlamaConfig(
         vocab_size=4096,
@@ -151,18 +151,14 @@ def _measured_efficiency(machine: Machine, dtype: str) -> float:
         model = LlamaForCausalLM(config)
     model = model.to(device=machine.device, dtype=getattr(torch, dtype))
     tokens = torch.zeros(4, 128, dtype=torch.long, device=machine.device)
-    fastest = float("inf")
+
+    def step() -> None:
+        model(input_ids=tokens, labels=tokens).loss.backward()
+        model.zero_grad(set_to_none=True)
+
     threads = torch.get_num_threads()
     torch.set_num_threads(machine.threads)
     try:
-        whole = SecondsClock(machine.device)
-        clock = SecondsClock(machine.device)
-        for _ in range(STEPS):
-            clock.restart()
-            model(input_ids=tokens, labels=tokens).loss.backward()
-            model.zero_grad(set_to_none=True)
-            fastest = min(fastest, clock.read().wall)
-        fastest = min(fastest, machine.undisturbed(whole.read(), exclusive=False) / STEPS)
+        return ideal / seconds_of(step, machine.device, least_repeats=STEPS, least_seconds=0.0)
     finally:
         torch.set_num_threads(threads)
-    return ideal / fastest

@@ -61,7 +61,9 @@ def advised(reduction_factor: int = 2) -> Strategy:
     """Bring the candidate that advice puts first, which stands second, to its end; then halve.
 
     Early losses flatter small steps: a pipeline of a higher rate is behind others until its rate falls, and
-    halving would give it up. So it goes on for as long as it is ahead of the expert pipeline at equal shares.
+    halving would give it up (SmolLM2-135M on ``stdlib``: full finetuning had 3.04 at an eighth of its length,
+    where IA3 had 2.95, and ended lower). So it goes on for as long as it is ahead of the expert pipeline at
+    equal shares, or of all others where that was not trained.
 
     Args:
         reduction_factor: As of :func:`asha`.
@@ -71,19 +73,22 @@ def advised(reduction_factor: int = 2) -> Strategy:
     def choose(history: History, remaining: Remaining) -> int | None:
         expert, first = (*history.trials, None, None)[:2]
         if expert and first and first.is_open and (first.is_started or _may_start(remaining)):
-            behind = first.curve and _is_behind(first, expert)
-            if not behind:
+            rivals = [expert] if expert.curve else history.trials[2:]
+            if not _is_behind(first, rivals):
                 return 1
         return halve(history, remaining)
 
     return choose
 
 
-def _is_behind(trial: TrialView, expert: TrialView) -> bool:
-    """Whether a trial's last loss is above the expert's there, where the expert has been there."""
+def _is_behind(trial: TrialView, rivals: Sequence[TrialView]) -> bool:
+    """Whether a trial's last loss is above that of a rival that has been there."""
+    if not trial.curve:
+        return False
     nominal = rung(trial.curve[-1].share)
-    own, theirs = trial.loss_at(nominal), expert.loss_at(nominal)
-    return own is not None and theirs is not None and own > theirs
+    own = trial.loss_at(nominal)
+    theirs = [loss for rival in rivals if (loss := rival.loss_at(nominal)) is not None]
+    return own is not None and bool(theirs) and own > min(theirs)
 
 
 def _promotable(history: History, reduction_factor: int) -> Iterator[int]:

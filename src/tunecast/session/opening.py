@@ -17,7 +17,7 @@ from tunecast.session.trials import Trials
 from tunecast.training.bench import Bench, TrialSpec
 from tunecast.training.runner import Measurement, Scored
 
-__all__ = ["FullLength", "measure_full_length", "score_base_model"]
+__all__ = ["FullLength", "measure_full_length", "score_base_model", "share_of_budget"]
 
 SHARE_OF_BUDGET = 0.25
 """A full length is at most this part of what the budget affords."""
@@ -72,7 +72,7 @@ def measure_full_length(
     seconds = min(CALIBRATION_SECONDS, CALIBRATION_SHARE * (allowance.budget.seconds or 0.0))
     speed = float(ask(Calibrate(_in_small_batches(spec, wanted), seconds)))
     progress.finish(f"{speed:,.0f} tokens/s")
-    share = _share_of_budget(settings.strategy)
+    share = share_of_budget(settings.strategy)
     full_length = int(min(wanted, share * allowance.affordable_tokens(speed)))
     mean = sum(lengths) / len(lengths)
     least = min(math.ceil(LEAST_STEPS * SMALLEST_BATCH * mean), wanted)
@@ -102,7 +102,7 @@ def score_base_model(base: Trials, bench: Bench, ask: Ask, progress: Progress) -
     return Measurement(base[0].spec.run, point, Outcome.COMPLETED, None, whole.score, whole.evaluation.wall)
 
 
-def _share_of_budget(strategy: str) -> float:
+def share_of_budget(strategy: str) -> float:
     """The part of the budget that one trial's full length may take."""
     alone = ONLY_TRIALS.get(strategy)
     if alone:

@@ -39,6 +39,7 @@ class Pace:
     Args:
         machine: Where it ran.
         dtype: Type of weights and compute.
+        steps: How many there were.
         seconds: Mean seconds of a step, with nothing else on the machine.
         tokens: Mean tokens of a step.
         label_tokens: Mean label tokens of a step.
@@ -46,6 +47,7 @@ class Pace:
 
     machine: Machine
     dtype: str
+    steps: int
     seconds: float
     tokens: float
     label_tokens: float
@@ -160,7 +162,7 @@ def _mean_pace(
     """Means over the steps so far; None where there was none."""
     if not steps:
         return None
-    return Pace(machine, dtype, seconds / steps, tokens / steps, label_tokens / steps)
+    return Pace(machine, dtype, steps, seconds / steps, tokens / steps, label_tokens / steps)
 
 
 def _once(text: str, known: dict[str, Any], read: Any) -> Any:

@@ -66,7 +66,10 @@ class QuickTuneProcess:
             except OSError as error:
                 raise _unusable(f"{interpreter} cannot be run: {error.strerror}") from None
         self._end = weakref.finalize(self, _end, self._process)
-        self.version = str(self._answer()["version"])
+        try:
+            self.version = str(self._answer()["version"])
+        except ConfigurationError as error:
+            raise _unusable(f"{interpreter} cannot run it: {error.what}") from None
 
     def call(self, do: str, **arguments: Any) -> dict[str, Any]:
         """The answer to a request.
