@@ -319,3 +319,33 @@ def test_a_broken_metric_is_refused_before_anything_runs(
     with pytest.raises(ConfigurationError, match=complaint):
         api.tune(settings)
     assert not (tmp_path / "out").exists()
+
+
+def test_where_nothing_can_be_advised_the_session_halves_and_says_so(
+    tiny_llama: Path, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damaged = tmp_path / "runs.parquet"
+    damaged.write_bytes(b"damaged")
+    monkeypatch.setattr("tunecast.store.shipping.shipped", lambda: damaged)
+
+    class Lines(Silent):
+        def __init__(self) -> None:
+            self.lines: list[str] = []
+
+        def log(self, text: str) -> None:
+            self.lines.append(text)
+
+    shown = Lines()
+    settings = SessionSettings(
+        str(tiny_llama),
+        str(toy_data),
+        output_dir=str(tmp_path / "out"),
+        budget="2-trials",
+        epochs=1.0,
+        threads=1,
+    )
+    record = api.tune(settings, progress=shown)
+    assert record.strategy == "asha"
+    said = " ".join(shown.lines)
+    assert "damaged" in said
+    assert "nothing could be advised" in said
