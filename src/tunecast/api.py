@@ -29,8 +29,6 @@ __all__ = ["evaluate", "export", "predict", "recommend", "resolve", "train", "tu
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 FLAGS = {"fixed": "fix", "ranges": "range", "forecast": "no-forecast"}
 """Flags of settings that are not called like them."""
-MOST_ADVISED = 64
-"""Candidates that a session keeps in the order of advice; behind them the others come as drawn."""
 TRIAL_EXAMPLES = 8
 """References on which a function of the user's is tried; a correlation needs more than one."""
 
@@ -246,6 +244,7 @@ def resolve(settings: SessionSettings, *, progress: Progress | None = None) -> d
     Raises:
         UserError: As :func:`tune`.
     """
+    from tunecast.advice.session import advice_for, advised_candidates
     from tunecast.methods import check_names, pipeline_space
     from tunecast.search import check_strategy
     from tunecast.session.feasible import limit_bytes
@@ -259,8 +258,10 @@ def resolve(settings: SessionSettings, *, progress: Progress | None = None) -> d
     _try_objective(settings.objective, prepared)
     bench = prepared.bench
     limit = limit_bytes(settings, bench.device)
-    predicted = _predicted(settings, prepared, limit)
-    feasible = _feasible(settings, prepared, limit, Silent(), _advised(settings, prepared, predicted))
+    predicted = advice_for(settings, prepared, limit)
+    feasible = _feasible(
+        settings, prepared, limit, Silent(), advised_candidates(settings, prepared, predicted)
+    )
     space = pipeline_space(bench.facts, settings.restrictions, seed=settings.seed)
     _show(predicted, progress or Silent())
     return {
@@ -300,6 +301,7 @@ def _tune_in(
         if "record" in state:
             progress.log(f"The session in {folder.path} is complete.")
             return read_record(state["record"])
+    from tunecast.advice.session import advice_for, advised_candidates
     from tunecast.session.executor import LocalExecutor
     from tunecast.session.feasible import limit_bytes
     from tunecast.session.prepare import prepare_task
@@ -321,8 +323,10 @@ def _tune_in(
     is_new = "worker_bytes" not in state
     if is_new:
         state["worker_bytes"] = limit_bytes(settings, prepared.bench.device)
-        predicted = _predicted(settings, prepared, state["worker_bytes"])
-        state["advised"] = [asdict(pipeline) for pipeline in _advised(settings, prepared, predicted)]
+        predicted = advice_for(settings, prepared, state["worker_bytes"])
+        state["advised"] = [
+            asdict(pipeline) for pipeline in advised_candidates(settings, prepared, predicted)
+        ]
         _show(predicted, progress)
     advised = [Pipeline(**values) for values in state.get("advised", ())]
     settings = _with_strategy(settings, advised, progress)
@@ -367,38 +371,6 @@ def _feasible(
     for warning in feasible.warnings:
         progress.log(f"Note: {warning}")
     return feasible
-
-
-def _predicted(
-    settings: SessionSettings, prepared: PreparedTask, worker_bytes: int
-) -> Recommendation | UserError:
-    """What :func:`recommend` says of a session's task, or why it cannot say: no reason not to begin."""
-    from tunecast.advice.advise import advise, default_prior
-    from tunecast.advice.session import question_of, situation_of
-
-    try:
-        situation = situation_of(settings, prepared, worker_bytes)
-        return advise(question_of(settings), situation, default_prior())
-    except UserError as error:
-        return error
-
-
-def _advised(
-    settings: SessionSettings, prepared: PreparedTask, predicted: Recommendation | UserError
-) -> list[Pipeline]:
-    """The candidates that a session begins with, where its strategy takes advice: what is recommended, then
-    what is drawn for it, in the order of advice.
-    """
-    from tunecast.advice.session import advised_order
-    from tunecast.search import ADVISED
-    from tunecast.session.candidates import candidate_pipelines
-
-    if settings.strategy != ADVISED or isinstance(predicted, UserError):
-        return []
-    recommended = [prospect.pipeline for prospect in predicted.recommendations]
-    _, *drawn = candidate_pipelines(settings, prepared.bench.facts)
-    tokens = predicted.recommendations[0].full_length_tokens
-    return [*recommended, *advised_order(settings, prepared, drawn, tokens)][:MOST_ADVISED]
 
 
 def _with_strategy(

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from tunecast import data
-from tunecast.advice.advise import default_prior
+from tunecast.advice.advise import advise, default_prior
+from tunecast.advice.answer import Recommendation
 from tunecast.advice.order import order_of_advice
 from tunecast.advice.situation import Question, Situation
 from tunecast.advice.view import TaskView
 from tunecast.data.token_lengths import TokenLengths
+from tunecast.errors import UserError
 from tunecast.models.here import Target, processor_target, target_of
 from tunecast.records import Pipeline
+from tunecast.search import ADVISED
 from tunecast.session.budget import Budget
+from tunecast.session.candidates import candidate_pipelines
 from tunecast.session.opening import share_of_budget
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.settings import SessionSettings
 
-__all__ = ["advised_order", "question_of", "situation_of"]
+__all__ = ["advice_for", "advised_candidates", "question_of", "situation_of"]
 
 SHOWN = 3
+MOST_ADVISED = 64
+"""Candidates that a session keeps in the order of advice; behind them the others come as drawn."""
 
 
 def question_of(settings: SessionSettings) -> Question:
@@ -40,26 +45,47 @@ def question_of(settings: SessionSettings) -> Question:
     )
 
 
-def advised_order(
-    settings: SessionSettings, prepared: PreparedTask, pipelines: Sequence[Pipeline], full_length_tokens: int
-) -> list[Pipeline]:
-    """Candidates in the order in which advice would try them.
+def advice_for(
+    settings: SessionSettings, prepared: PreparedTask, worker_bytes: int
+) -> Recommendation | UserError:
+    """What is recommended for a session's task, or why nothing is: no reason not to begin.
 
     Args:
         settings: The session's settings.
         prepared: The task, encoded.
-        pipelines: Candidates in random order.
-        full_length_tokens: About how far each will be trained.
+        worker_bytes: What one worker may hold.
     """
+    try:
+        situation = situation_of(settings, prepared, worker_bytes)
+        return advise(question_of(settings), situation, default_prior())
+    except UserError as error:
+        return error
+
+
+def advised_candidates(
+    settings: SessionSettings, prepared: PreparedTask, advice: Recommendation | UserError
+) -> list[Pipeline]:
+    """The candidates that a session begins with, where its strategy follows advice: what is recommended, then
+    what is drawn for it, in the order of advice.
+
+    Args:
+        settings: The session's settings.
+        prepared: The task, encoded.
+        advice: What :func:`advice_for` says.
+    """
+    if settings.strategy != ADVISED or isinstance(advice, UserError):
+        return []
+    recommended = [prospect.pipeline for prospect in advice.recommendations]
     bench = prepared.bench
+    _, *drawn = candidate_pipelines(settings, bench.facts)
     order = order_of_advice(
         default_prior(),
         _view(settings, prepared, _lengths(prepared)),
-        pipelines,
-        full_length_tokens=full_length_tokens,
+        drawn,
+        full_length_tokens=advice.recommendations[0].full_length_tokens,
         mean_tokens=bench.train_tokens / len(bench.train),
     )
-    return [pipelines[place] for place in order]
+    return [*recommended, *(drawn[place] for place in order)][:MOST_ADVISED]
 
 
 def situation_of(settings: SessionSettings, prepared: PreparedTask, worker_bytes: int) -> Situation:
