@@ -87,7 +87,14 @@ def test_shipped_plans_never_collect_from_what_is_kept_back(path: Path, tmp_path
 
 
 def test_shipped_plans_are_there() -> None:
-    assert [path.stem for path in PLANS] == ["calibration", "ladder", "replay", "smollm2", "study"]
+    assert [path.stem for path in PLANS] == [
+        "calibration",
+        "ladder",
+        "replay",
+        "smollm2",
+        "study-smollm2",
+        "study",
+    ]
 
 
 def test_a_plan_either_draws_or_lists(write_plan: Callable[..., Path], roots: dict[str, str]) -> None:
