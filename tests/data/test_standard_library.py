@@ -111,9 +111,15 @@ def test_another_library_is_read_anew(library: Path) -> None:
 
 def test_another_python_reads_anew(library: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answers()
+    (before,) = kept(cache)
+    others = [cache / "stdlib" / "notes.json", cache / "stdlib" / f".{before.name}.1-1"]
+    for other in others:
+        other.write_text("not pairs that were kept")
     monkeypatch.setattr(sys, "version", sys.version.replace(".", ".1", 1))
     answers()
-    assert len(kept(cache)) == 2
+    (after,) = set(kept(cache)) - set(others)  # what the other Python kept is gone, and nothing else
+    assert after != before
+    assert all(other.exists() for other in others)
 
 
 def test_another_selection_reads_anew(library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

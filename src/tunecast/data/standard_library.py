@@ -140,9 +140,14 @@ def _read_kept(file: Path) -> list[Pair] | None:
 
 
 def _keep(pairs: list[Pair], file: Path) -> None:
+    """Keep pairs, and drop those that were kept for another Python, library or version of this module."""
     text = json.dumps(pairs).encode()
-    with contextlib.suppress(OSError), written_whole(file) as unfinished:
-        unfinished.write_bytes(_digest(text) + b"\n" + text)
+    with contextlib.suppress(OSError):
+        with written_whole(file) as unfinished:
+            unfinished.write_bytes(_digest(text) + b"\n" + text)
+        for other in file.parent.iterdir():
+            if other != file and re.fullmatch(r"[0-9a-f]{16}\.json", other.name):
+                other.unlink(missing_ok=True)
 
 
 def _digest(text: bytes) -> bytes:

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from tunecast.records import ModelFacts
 
-__all__ = ["ANATOMIES", "Anatomy", "Matrices", "Widths", "matrices", "widths"]
+__all__ = ["ANATOMIES", "Anatomy", "Matrices", "Widths", "departs", "matrices", "widths"]
 
 
 @dataclass(frozen=True)
@@ -64,25 +64,23 @@ Matrix = tuple[int, int]
 
 
 class Matrices(NamedTuple):
-    """The linear layers of one layer by where they are."""
+    """The linear layers of one layer by where they are, and :attr:`Anatomy.output_found`."""
 
     into_attention: tuple[Matrix, ...]
     out_of_attention: Matrix
     feed_forward: tuple[Matrix, ...]
+    output_found: bool
 
-    def of(self, placed: Literal["all-linear", "attention"], anatomy: Anatomy) -> tuple[Matrix, ...]:
+    def of(self, placed: Literal["all-linear", "attention"]) -> tuple[Matrix, ...]:
         """Those that a choice of ``target_modules`` finds."""
         if placed == "attention":
-            return (*self.into_attention, *([self.out_of_attention] if anatomy.output_found else []))
+            return (*self.into_attention, *([self.out_of_attention] if self.output_found else []))
         return (*self.into_attention, self.out_of_attention, *self.feed_forward)
 
     @property
     def parameters(self) -> int:
         """Weights of all of them, without biases."""
-        return sum(
-            before * after
-            for before, after in (*self.into_attention, self.out_of_attention, *self.feed_forward)
-        )
+        return sum(before * after for before, after in self.of("all-linear"))
 
 
 _LLAMA = Anatomy()
@@ -149,6 +147,26 @@ ANATOMIES: Mapping[str, Anatomy] = {
 """By ``model_type``."""
 
 
+DEPARTURES: Mapping[str, tuple[str, ...]] = {
+    "cohere": ("use_qk_norm",),
+    "cohere2": ("use_qk_norm",),
+    "falcon": ("alibi",),
+    "phi": ("qk_layernorm",),
+    "stablelm": ("qk_layernorm", "use_parallel_residual"),
+}
+"""Fields that, where they are true, give a layer parts that its family's anatomy does not have."""
+
+
+def departs(family: str, config: Mapping[str, Any]) -> bool:
+    """Whether a configuration asks for other layers, or another way into them, than its family's anatomy."""
+    if family == "opt":
+        width = config.get("hidden_size")
+        usual = ("do_layer_norm_before", "enable_bias", "layer_norm_elementwise_affine")
+        is_projected = (config.get("word_embed_proj_dim") or width) != width
+        return is_projected or not all(config.get(name, True) for name in usual)
+    return any(config.get(name) for name in DEPARTURES.get(family, ()))
+
+
 def widths(model: ModelFacts) -> Widths:
     """The widths inside a layer of a model."""
     head = int(model.config.get("head_dim") or model.width // model.heads)
@@ -166,4 +184,5 @@ def matrices(model: ModelFacts) -> Matrices:
         fused if anatomy.fused_attention else into,
         (queries, hidden),
         (*(gate if anatomy.gated else ((hidden, inner),)), (inner, hidden)),
+        anatomy.output_found,
     )

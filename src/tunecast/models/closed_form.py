@@ -9,22 +9,25 @@ peft imported, which takes longer than advice may. What they find is close to a 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from tunecast.models.anatomy import ANATOMIES, matrices, widths
-from tunecast.models.fitted import HELD, KERNELS, MOVED, SCORING_KERNELS, SCORING_MOVED, Table
+from tunecast.models.anatomy import ANATOMIES, departs, matrices, widths
+from tunecast.models.fitted import HELD, KERNELS, MOVED, POWER, SCORING_KERNELS, SCORING_MOVED, Table
 from tunecast.records import Machine, ModelFacts
 
 __all__ = [
     "Form",
+    "Tables",
+    "amounts",
     "bytes_held",
     "ia3_parameters",
     "is_known",
     "lora_parameters",
+    "parts",
     "step_seconds",
+    "table_key",
 ]
 
 Kind = Literal["full", "lora", "ia3"]
@@ -75,16 +78,28 @@ class Form:
     device: str = "cuda"
 
 
+class Tables(NamedTuple):
+    """Coefficients, as :mod:`tunecast.models.fitted` has them under the same names in capitals."""
+
+    held: Table
+    kernels: Table
+    moved: Table
+    scoring_kernels: Table
+    scoring_moved: Table
+    power: float = POWER
+
+
+FITTED = Tables(HELD, KERNELS, MOVED, SCORING_KERNELS, SCORING_MOVED)
+
+
 def is_known(model: ModelFacts) -> bool:
     """Whether the formulas hold for a model."""
-    if model.config.get("alibi"):  # the first small Falcons, whose positions are added to the scores
-        return False
-    return model.family in ANATOMIES and model.architecture == "decoder-only"
+    return model.family in ANATOMIES and not departs(model.family, model.config)
 
 
 def lora_parameters(model: ModelFacts, rank: int, placed: Placed = "all-linear") -> int:
     """Parameters of low-rank pairs (in + out) x rank at every linear layer, or at those of attention."""
-    pairs = matrices(model).of(placed, ANATOMIES[model.family])
+    pairs = matrices(model).of(placed)
     return model.layers * rank * sum(before + after for before, after in pairs)
 
 
@@ -96,7 +111,14 @@ def ia3_parameters(model: ModelFacts) -> int:
 
 
 def bytes_held(
-    model: ModelFacts, form: Form, *, batch: int, length: int, label_tokens: int, accumulates: bool = False
+    model: ModelFacts,
+    form: Form,
+    *,
+    batch: int,
+    length: int,
+    label_tokens: int,
+    accumulates: bool = False,
+    tables: Tables = FITTED,
 ) -> int:
     """The peak of training in bytes on one device, what the framework holds included.
 
@@ -110,24 +132,22 @@ def bytes_held(
         length: Longest sequence in tokens.
         label_tokens: Tokens of an example that carry a label.
         accumulates: Whether a step has several forward passes.
+        tables: Coefficients.
     """
     element = 4 if form.dtype == "float32" else 2
-    table = model.embedding_parameters
     weights = float(model.parameters * element)
     if form.four_bit:
         weights -= _linear_parameters(model) * (element - FOUR_BIT_BYTES)
     trained = form.trainable_parameters
     state = trained * (4 + STATE_BYTES.get(form.optimizer, 8.0))  # what is trained is float32
     gradients = 4.0 * trained
-    activations = _sum(HELD, form, _amounts(model, form, batch * length, length, batch * label_tokens))
+    activations = _sum(tables.held, form, amounts(model, form, batch * length, length, batch * label_tokens))
     if form.four_bit:
         activations += 2.0 * model.width * model.feed_forward_width  # one layer unpacked
-    ending = 4.0 * table
-    if form.kind == "full":
-        # A tied table gets two gradients to add.
-        ending = 8.0 * table if model.tied_embeddings else 0.0
+    # A tied table gets two gradients to add.
+    ending = 8.0 * model.embedding_parameters if form.kind == "full" and model.tied_embeddings else 0.0
     before = activations + (gradients if accumulates else 0.0)
-    peak = max(before, gradients + (ending if form.kind == "full" else 0.0))
+    peak = max(before, gradients + ending)
     return round(weights + state + peak + FRAMEWORK_BYTES[form.device])
 
 
@@ -141,6 +161,7 @@ def step_seconds(
     label_tokens: int,
     micro_batch: int | None = None,
     efficiency: float = 0.8,
+    tables: Tables = FITTED,
 ) -> tuple[float, float]:
     """Seconds of one optimiser step, and of scoring as many examples.
 
@@ -156,6 +177,7 @@ def step_seconds(
         label_tokens: Label tokens of a typical example.
         micro_batch: Examples of one forward pass; None for the whole batch.
         efficiency: Share of the ideal.
+        tables: Coefficients.
     """
     tokens = batch * length
     passes = -(-batch // (micro_batch or batch))
@@ -164,29 +186,26 @@ def step_seconds(
     backward = forward * (2.0 if form.kind == "full" else 1.0) + 4.0 * form.trainable_parameters * tokens * (
         form.kind == "lora"
     )
-    amounts = _amounts(model, form, tokens, length, batch * label_tokens)
-    parts = _parts(model, form)
-    traffic = _sum(MOVED, form, amounts) / machine.bandwidth_bytes_per_second
+    sizes, counts = amounts(model, form, tokens, length, batch * label_tokens), parts(model, form)
+    traffic = _sum(tables.moved, form, sizes) / machine.bandwidth_bytes_per_second
     element = 4 if form.dtype == "float32" else 2
     # Each pass reads every weight once or twice, whatever the batch.
     reading = (
         2 * passes * model.parameters * (FOUR_BIT_BYTES if form.four_bit else element)
     ) / machine.bandwidth_bytes_per_second
-    starts = _sum(KERNELS, form, parts) * passes * KERNEL_SECONDS
+    starts = _sum(tables.kernels, form, counts) * passes * KERNEL_SECONDS
     optimizer = OPTIMIZER_BYTES * form.trainable_parameters / machine.bandwidth_bytes_per_second
     compute = max((forward + backward) / rate, reading)
-    step = compute + _longer(traffic, starts) + optimizer
-    scoring_traffic = _sum(SCORING_MOVED, form, amounts) / machine.bandwidth_bytes_per_second
-    scored = forward / rate + _longer(scoring_traffic, _sum(SCORING_KERNELS, form, parts) * KERNEL_SECONDS)
+    step = compute + _longer(traffic, starts, tables.power) + optimizer
+    traffic = _sum(tables.scoring_moved, form, sizes) / machine.bandwidth_bytes_per_second
+    starts = _sum(tables.scoring_kernels, form, counts) * KERNEL_SECONDS
+    scored = forward / rate + _longer(traffic, starts, tables.power)
     return step / efficiency, scored / efficiency
 
 
-def _longer(traffic: float, starts: float) -> float:
-    """Seconds of kernels that each take their traffic or their start: more than the greater sum of the two.
-
-    The power was chosen among 1.5, 2 and 3 on the runs that the coefficients were fitted to.
-    """
-    return math.cbrt(traffic**3 + starts**3)
+def _longer(traffic: float, starts: float, power: float) -> float:
+    """Seconds of kernels that each take their traffic or their start: more than either sum alone."""
+    return float((traffic**power + starts**power) ** (1 / power))
 
 
 def _linear_parameters(model: ModelFacts) -> int:
@@ -195,10 +214,10 @@ def _linear_parameters(model: ModelFacts) -> int:
 
 def _pairs(model: ModelFacts, form: Form) -> tuple[tuple[int, int], ...]:
     """Widths in and out of the matrices of one layer that low-rank pairs are beside."""
-    return matrices(model).of(form.placed, ANATOMIES[model.family]) if form.kind == "lora" else ()
+    return matrices(model).of(form.placed) if form.kind == "lora" else ()
 
 
-def _amounts(model: ModelFacts, form: Form, tokens: int, length: int, labels: int) -> dict[str, float]:
+def amounts(model: ModelFacts, form: Form, tokens: int, length: int, labels: int) -> dict[str, float]:
     """What bytes are proportional to, by the names of :mod:`tunecast.models.fitted`."""
     anatomy, pairs = ANATOMIES[model.family], _pairs(model, form)
     hidden, inner, queries, keys = widths(model)
@@ -227,12 +246,12 @@ def _amounts(model: ModelFacts, form: Form, tokens: int, length: int, labels: in
     return once | {name: model.layers * tokens * amount for name, amount in of_layer.items()}
 
 
-def _parts(model: ModelFacts, form: Form) -> dict[str, float]:
+def parts(model: ModelFacts, form: Form) -> dict[str, float]:
     """What kernels are started for, by the names of :mod:`tunecast.models.fitted`."""
     anatomy, layer = ANATOMIES[model.family], matrices(model)
     of_layer = {
         "layer": 1,
-        "matrices": len(layer.of("all-linear", anatomy)),
+        "matrices": len(layer.of("all-linear")),
         "rms_norms": anatomy.rms_norms,
         "layer_norms": anatomy.layer_norms,
         "head_norms": anatomy.head_norms,
@@ -246,12 +265,16 @@ def _parts(model: ModelFacts, form: Form) -> dict[str, float]:
     return {name: float(model.layers * count) for name, count in of_layer.items()}
 
 
-def _sum(table: Table, form: Form, amounts: Mapping[str, float]) -> float:
-    name: str = form.kind
-    high = form.dtype == "float32"
-    if form.kind == "lora" and form.dropout:  # in 16 bits CUDA's kernel keeps a mask, the CPU's numbers
-        name = "dropout on cpu" if form.device == "cpu" and not high else "dropout"
-    return sum(factor * amounts[part] for part, factor in table["high" if high else "low", name].items())
+def table_key(form: Form) -> tuple[str, str]:
+    """Where the coefficients of a finetuning are: its type of compute and its way of training."""
+    # In 16 bits CUDA's kernels keep a mask where the CPU's keep numbers, and none of attention's scores.
+    low = "low on cpu" if form.device == "cpu" else "low"
+    dropout = form.kind == "lora" and form.dropout
+    return "high" if form.dtype == "float32" else low, "dropout" if dropout else form.kind
+
+
+def _sum(table: Table, form: Form, given: Mapping[str, float]) -> float:
+    return sum(factor * given[part] for part, factor in table[table_key(form)].items())
 
 
 def _forward_flops(model: ModelFacts, form: Form, tokens: int, length: int, labels: int) -> float:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tunecast.errors import ModelError
+from tunecast.models.anatomy import departs
 from tunecast.records import Architecture, ModelFacts
 
 __all__ = ["OUTLINED", "outline", "read_config"]
@@ -30,7 +31,6 @@ class _Shape:
         feed_forward: Width inside the feed-forward block.
         heads: Attention heads.
         key_value_heads: Heads of keys and values.
-        head_width: Width of one head.
         vocabulary: Rows of the embedding table.
         tied: Whether the output layer is the embedding table.
         context: Largest number of positions, None without a limit.
@@ -45,7 +45,6 @@ class _Shape:
     feed_forward: int
     heads: int
     key_value_heads: int
-    head_width: int
     vocabulary: int
     tied: bool
     context: int | None
@@ -80,8 +79,9 @@ def outline(config: Config, name: str) -> ModelFacts | None:
         config: The content of ``config.json``.
         name: The name that records carry.
     """
-    measure = OUTLINED.get(str(config.get("model_type")))
-    if measure is None or config.get("quantization_config"):
+    family = str(config.get("model_type"))
+    measure = OUTLINED.get(family)
+    if measure is None or config.get("quantization_config") or departs(family, config):
         return None
     try:
         shape = measure(config)
@@ -90,7 +90,7 @@ def outline(config: Config, name: str) -> ModelFacts | None:
     table = shape.vocabulary * shape.width
     return ModelFacts(
         name=name,
-        family=str(config["model_type"]),
+        family=family,
         architecture=shape.architecture,
         parameters=shape.layers * shape.layer_parameters
         + shape.other_parameters
@@ -166,7 +166,6 @@ def _llama_like(
             feed_forward=feed_forward,
             heads=heads,
             key_value_heads=groups,
-            head_width=head_width,
             vocabulary=int(config["vocab_size"]),
             tied=bool(config.get("tie_word_embeddings", tied)),
             context=int(config["max_position_embeddings"]),
@@ -218,7 +217,6 @@ def _plain(
         feed_forward=feed_forward,
         heads=heads,
         key_value_heads=groups,
-        head_width=width // heads,
         vocabulary=int(config["vocab_size"]),
         tied=bool(config.get("tie_word_embeddings", tied)),
         context=context,
@@ -274,12 +272,6 @@ def _falcon(config: Config) -> _Shape:
 
 def _opt(config: Config) -> _Shape:
     width, positions = int(config["hidden_size"]), int(config["max_position_embeddings"])
-    if int(config.get("word_embed_proj_dim") or width) != width or not config.get(
-        "do_layer_norm_before", True
-    ):
-        raise ValueError("the embedding is projected, or the last norm is missing")
-    if not config.get("enable_bias", True) or not config.get("layer_norm_elementwise_affine", True):
-        raise ValueError("biases or the norms' weights are missing")
     return _plain(
         config,
         feed_forward=int(config["ffn_dim"]),
@@ -291,8 +283,6 @@ def _opt(config: Config) -> _Shape:
 
 
 def _phi(config: Config) -> _Shape:
-    if config.get("qk_layernorm"):
-        raise ValueError("queries and keys are normalised")
     return _plain(
         config,
         feed_forward=int(config["intermediate_size"]),
@@ -304,20 +294,8 @@ def _phi(config: Config) -> _Shape:
     )
 
 
-def _cohere(config: Config) -> _Shape:
-    if config.get("use_qk_norm"):
-        raise ValueError("queries and keys are normalised")
-    return _llama_like(norms=_Norms(hidden=1), tied=True)(config)
-
-
 def _starcoder2(config: Config) -> _Shape:
     return _llama_like(norms=_LAYER_NORMS, gated=False, tied=True)({"use_bias": True, **config})
-
-
-def _stablelm(config: Config) -> _Shape:
-    if config.get("qk_layernorm") or config.get("use_parallel_residual"):
-        raise ValueError("its norms are others")
-    return _llama_like(norms=_LAYER_NORMS, biased="use_qkv_bias", output_bias=False)(config)
 
 
 def _t5(config: Config) -> _Shape:
@@ -335,7 +313,6 @@ def _t5(config: Config) -> _Shape:
         feed_forward=feed_forward,
         heads=heads,
         key_value_heads=heads,
-        head_width=head_width,
         vocabulary=int(config["vocab_size"]),
         tied=bool(config.get("tie_word_embeddings", True)),
         context=None,
@@ -346,13 +323,14 @@ def _t5(config: Config) -> _Shape:
     )
 
 
+_ONE_NORM = _Norms(hidden=1)
 _FOUR_NORMS = _Norms(hidden=4)
 _NORMED_HEADS = _Norms(head=2)
 
 OUTLINED: Mapping[str, Callable[[Config], _Shape]] = {
     "arcee": _llama_like(gated=False),
-    "cohere": _cohere,
-    "cohere2": _cohere,
+    "cohere": _llama_like(norms=_ONE_NORM, tied=True),
+    "cohere2": _llama_like(norms=_ONE_NORM, tied=True),
     "ernie4_5": _llama_like(tied=True, needs_head_width=True),
     "exaone4": _llama_like(norms=_NORMED_HEADS),
     "falcon": _falcon,
@@ -383,7 +361,7 @@ OUTLINED: Mapping[str, Callable[[Config], _Shape]] = {
     "qwen3": _llama_like(norms=_NORMED_HEADS),
     "seed_oss": _llama_like(is_biased=True, output_bias=False, needs_head_width=True),
     "smollm3": _llama_like(tied=True),
-    "stablelm": _stablelm,
+    "stablelm": _llama_like(norms=_LAYER_NORMS, biased="use_qkv_bias", output_bias=False),
     "starcoder2": _starcoder2,
     "t5": _t5,
 }
