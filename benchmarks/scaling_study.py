@@ -49,6 +49,7 @@ from tunecast.records import Run
 from tunecast.scaling import Crossing
 from tunecast.scaling.arrays import Floats
 from tunecast.store import Store
+from tunecast.store.sharing import shared_session
 
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 LIKELY = 0.95
@@ -63,7 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, help="A Markdown file with the two markers.")
     options = parser.parse_args(arguments)
     with Store.open(options.store, create=False) as store:
-        runs = list(store.runs(session=options.session) if options.session else store.runs())
+        runs = list(store.runs())
+    if options.session:  # of which some may have come back from an export
+        names = (options.session, shared_session(options.session))
+        runs = [run for run in runs if run.session in names]
     text = study(runs)
     if options.output is None:
         print(text)

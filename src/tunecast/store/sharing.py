@@ -15,7 +15,7 @@ from tunecast.records import DatasetFacts, Machine, ModelFacts, Score, Versions,
 from tunecast.store.rows import Row, RunRows, facts_row, record
 from tunecast.store.schema import points
 
-__all__ = ["looks_like_path", "shareable"]
+__all__ = ["looks_like_path", "shareable", "shared_session"]
 
 _NUMBERS = (
     *("seed", "full_length_tokens", "total_steps", "unique_examples", "max_length"),
@@ -77,8 +77,7 @@ def shareable(rows: RunRows, known: dict[str, Row]) -> RunRows:
     run |= {name: _name(old[name]) for name in ("dataset", "model")}
     run |= {name: row["hash"] for name, row in facts.items()}
     run |= {
-        # A session's name may be a folder's or a person's.
-        "session": stable_hash(old["session"], 12),
+        "session": shared_session(old["session"]),
         "hyperparameters": _words(old["hyperparameters"]),
         "versions": {name: _word(old["versions"].get(name, "")) for name in _VERSIONS},
         "error_kind": None if old["error_kind"] is None else _word(old["error_kind"]) or "Error",
@@ -126,6 +125,11 @@ _FACTS: dict[str, Callable[[Mapping[str, Any]], DatasetFacts | ModelFacts | Mach
     "model_hash": _model,
     "machine_hash": _machine,
 }
+
+
+def shared_session(name: str) -> str:
+    """What an export calls a session, whose name may be a folder's or a person's."""
+    return stable_hash(name, 12)
 
 
 def _score(score: Mapping[str, Any] | None) -> Row | None:
