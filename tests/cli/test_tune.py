@@ -171,7 +171,7 @@ def test_strategies_that_know_other_tasks_run_to_the_end_and_resume(
 def test_what_was_advised_is_tried_first_and_stays_when_the_session_goes_on(
     tiny_llama: Path, toy_data: Path, tmp_path: Path
 ) -> None:
-    flags = ["--strategy", "advised", "--no-forecast"]
+    flags = ["--strategy", "advised", "--no-forecast", "--budget", "4-trials"]
     finish(tmp_path / "out", tiny_llama, toy_data, *flags)
     file = tmp_path / "out" / "session.json"
     state = json.loads(file.read_text())
