@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from tunecast.advice.view import Plan, Prior, TaskView
 from tunecast.records import Pipeline
 
-__all__ = ["order_of_advice"]
+__all__ = ["foretold_losses", "order_of_advice"]
 
 UNRANKED = 4
 """One in how many is taken as it comes, for tasks on which advice proves to be wrong."""
@@ -31,11 +31,9 @@ def order_of_advice(
         full_length_tokens: How far each would be trained.
         mean_tokens: Mean tokens of a training example.
     """
-    plans = [
-        Plan(pipeline, full_length_tokens, _steps(pipeline, full_length_tokens / mean_tokens))
-        for pipeline in pipelines
-    ]
-    losses = [quality.loss for quality in prior.predict(task, plans)]
+    losses = foretold_losses(
+        prior, task, pipelines, full_length_tokens=full_length_tokens, mean_tokens=mean_tokens
+    )
     ranked = sorted(range(len(losses)), key=losses.__getitem__)
     drawn = list(range(len(losses)))
     order: dict[int, None] = {}
@@ -43,6 +41,30 @@ def order_of_advice(
         source = drawn if len(order) % UNRANKED == UNRANKED - 1 else ranked
         order.setdefault(next(place for place in source if place not in order))
     return list(order)
+
+
+def foretold_losses(
+    prior: Prior,
+    task: TaskView,
+    pipelines: Sequence[Pipeline],
+    *,
+    full_length_tokens: int,
+    mean_tokens: float,
+) -> list[float]:
+    """Expected losses of pipelines at the same full length, in nats per label token.
+
+    Args:
+        prior: Predicts them.
+        task: What they would be trained on.
+        pipelines: The pipelines.
+        full_length_tokens: How far each would be trained.
+        mean_tokens: Mean tokens of a training example.
+    """
+    plans = [
+        Plan(pipeline, full_length_tokens, _steps(pipeline, full_length_tokens / mean_tokens))
+        for pipeline in pipelines
+    ]
+    return [quality.loss for quality in prior.predict(task, plans)]
 
 
 def _steps(pipeline: Pipeline, examples: float) -> int:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from tunecast import data
 from tunecast.advice.advise import advise, default_prior
 from tunecast.advice.answer import Recommendation
-from tunecast.advice.order import order_of_advice
+from tunecast.advice.order import foretold_losses, order_of_advice
 from tunecast.advice.situation import Question, Situation
 from tunecast.advice.view import TaskView
 from tunecast.data.token_lengths import TokenLengths
@@ -75,17 +75,17 @@ def advised_candidates(
     """
     if settings.strategy != ADVISED or isinstance(advice, UserError):
         return []
-    recommended = [prospect.pipeline for prospect in advice.recommendations]
     bench = prepared.bench
+    recommended = [prospect.pipeline for prospect in advice.recommendations]
     _, *drawn = candidate_pipelines(settings, bench.facts)
-    order = order_of_advice(
-        default_prior(),
-        _view(settings, prepared, _lengths(prepared)),
-        drawn,
-        full_length_tokens=advice.recommendations[0].full_length_tokens,
-        mean_tokens=bench.train_tokens / len(bench.train),
-    )
-    return [*recommended, *(drawn[place] for place in order)][:MOST_ADVISED]
+    prior, view = default_prior(), _view(settings, prepared, _lengths(prepared))
+    tokens = advice.recommendations[0].full_length_tokens
+    mean_tokens = bench.train_tokens / len(bench.train)
+    # A time would be worth more tokens to a fast pipeline; the trials of a session all have the same.
+    losses = foretold_losses(prior, view, recommended, full_length_tokens=tokens, mean_tokens=mean_tokens)
+    first = [recommended[place] for place in sorted(range(len(losses)), key=losses.__getitem__)]
+    order = order_of_advice(prior, view, drawn, full_length_tokens=tokens, mean_tokens=mean_tokens)
+    return [*first, *(drawn[place] for place in order)][:MOST_ADVISED]
 
 
 def situation_of(settings: SessionSettings, prepared: PreparedTask, worker_bytes: int) -> Situation:
