@@ -11,7 +11,7 @@ from typing import Any
 from tunecast.errors import ModelError
 from tunecast.progress import Progress
 from tunecast.records import ZERO_SHOT, DataForecast, Outcome, Pipeline, Run, RunError, SessionRecord
-from tunecast.search import ADVISED, GIVEN, ONLY_TRIALS, Context, Strategy, first_name, get_strategy, leader
+from tunecast.search import GIVEN, ONLY_TRIALS, Context, Strategy, first_name, get_strategy, leader
 from tunecast.session.allowance import Allowance
 from tunecast.session.budget import Budget, Used
 from tunecast.session.candidates import long_enough, within_context, worthwhile
@@ -166,9 +166,8 @@ class Session:
         """Fix every trial's horizon before the first one, and keep it for a resumed session."""
         if "full_length_tokens" not in self._state:
             bench = self._prepared.bench
-            spec = TrialSpec(
-                "speed", self._timed_pipeline(), self._settings.seed, 1, self._unique_examples(), ""
-            )
+            pipeline = self._candidates[0 if self._expert_fits else 1]
+            spec = TrialSpec("speed", pipeline, self._settings.seed, 1, self._unique_examples(), "")
             found = measure_full_length(
                 self._settings, bench, spec, self._allowance, self.ask, self._progress
             )
@@ -176,12 +175,6 @@ class Session:
             self._state["seconds_per_token"] = found.seconds_per_token
             self._save_state()
         self._full_length = int(self._state["full_length_tokens"])
-
-    def _timed_pipeline(self) -> Pipeline:
-        """The pipeline whose speed decides how long trials are: the expert, or what is advised, which may be
-        slower and is to reach its end too."""
-        takes_advice = self._settings.strategy == ADVISED and len(self._candidates) > 1
-        return self._candidates[0 if self._expert_fits and not takes_advice else 1]
 
     def _use_validation(self) -> None:
         """Choose the validation examples that the full length can afford, and tell every worker."""
