@@ -125,7 +125,7 @@ def _view(settings: SessionSettings, prepared: PreparedTask, lengths: TokenLengt
 
 def _budget_of_one(budget: str, strategy: str) -> str:
     parsed = Budget.parse(budget)
-    amount = share_of_budget(strategy) * parsed.amount
+    amount = share_of_budget(strategy, parsed) * parsed.amount
     if parsed.kind == "trials":
         return ""
     return f"{amount:.3f}s" if parsed.kind == "seconds" else f"{max(1, int(amount))}-tokens"

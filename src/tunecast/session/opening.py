@@ -10,6 +10,7 @@ from tunecast.progress import Progress
 from tunecast.records import Outcome, Pipeline
 from tunecast.search import ADVISED, ONLY_TRIALS, SURROGATE_BASED
 from tunecast.session.allowance import Allowance
+from tunecast.session.budget import Budget
 from tunecast.session.requests import Ask, Calibrate, ScoreModel
 from tunecast.session.settings import SessionSettings
 from tunecast.session.shared import zero_point
@@ -72,7 +73,7 @@ def measure_full_length(
     seconds = min(CALIBRATION_SECONDS, CALIBRATION_SHARE * (allowance.budget.seconds or 0.0))
     speed = float(ask(Calibrate(_in_small_batches(spec, wanted), seconds)))
     progress.finish(f"{speed:,.0f} tokens/s")
-    share = share_of_budget(settings.strategy)
+    share = share_of_budget(settings.strategy, allowance.budget)
     full_length = int(min(wanted, share * allowance.affordable_tokens(speed)))
     mean = sum(lengths) / len(lengths)
     least = min(math.ceil(LEAST_STEPS * SMALLEST_BATCH * mean), wanted)
@@ -102,8 +103,14 @@ def score_base_model(base: Trials, bench: Bench, ask: Ask, progress: Progress) -
     return Measurement(base[0].spec.run, point, Outcome.COMPLETED, None, whole.score, whole.evaluation.wall)
 
 
-def share_of_budget(strategy: str) -> float:
-    """The part of the budget that one trial's full length may take."""
+def share_of_budget(strategy: str, budget: Budget) -> float:
+    """The part of the budget that one trial's full length may take.
+
+    In seconds that is measured with the expert pipeline. What is advised may be slower (full finetuning of
+    SmolLM2-135M on two cores takes 1.5 times as long), and has to reach its end too.
+    """
+    if strategy == ADVISED and budget.kind == "seconds":
+        return SHARE_OF_BUDGET
     alone = ONLY_TRIALS.get(strategy)
     if alone:
         return SHARE_WITHOUT_SEARCH / alone
