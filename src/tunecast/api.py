@@ -244,7 +244,7 @@ def resolve(settings: SessionSettings, *, progress: Progress | None = None) -> d
     Raises:
         UserError: As :func:`tune`.
     """
-    from tunecast.advice.session import advice_for, advised_candidates
+    from tunecast.advice.session import advice_for
     from tunecast.methods import check_names, pipeline_space
     from tunecast.search import check_strategy
     from tunecast.session.feasible import limit_bytes
@@ -258,10 +258,8 @@ def resolve(settings: SessionSettings, *, progress: Progress | None = None) -> d
     _try_objective(settings.objective, prepared)
     bench = prepared.bench
     limit = limit_bytes(settings, bench.device)
-    predicted = advice_for(settings, prepared, limit)
-    feasible = _feasible(
-        settings, prepared, limit, Silent(), advised_candidates(settings, prepared, predicted)
-    )
+    predicted, advised = advice_for(settings, prepared, limit)
+    feasible = _feasible(settings, prepared, limit, Silent(), advised)
     space = pipeline_space(bench.facts, settings.restrictions, seed=settings.seed)
     _show(predicted, progress or Silent())
     return {
@@ -301,7 +299,7 @@ def _tune_in(
         if "record" in state:
             progress.log(f"The session in {folder.path} is complete.")
             return read_record(state["record"])
-    from tunecast.advice.session import advice_for, advised_candidates
+    from tunecast.advice.session import advice_for
     from tunecast.session.executor import LocalExecutor
     from tunecast.session.feasible import limit_bytes
     from tunecast.session.prepare import prepare_task
@@ -323,10 +321,8 @@ def _tune_in(
     is_new = "worker_bytes" not in state
     if is_new:
         state["worker_bytes"] = limit_bytes(settings, prepared.bench.device)
-        predicted = advice_for(settings, prepared, state["worker_bytes"])
-        state["advised"] = [
-            asdict(pipeline) for pipeline in advised_candidates(settings, prepared, predicted)
-        ]
+        predicted, chosen = advice_for(settings, prepared, state["worker_bytes"])
+        state["advised"] = [asdict(pipeline) for pipeline in chosen]
         _show(predicted, progress)
     advised = [Pipeline(**values) for values in state.get("advised", ())]
     settings = _with_strategy(settings, advised, progress)

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tunecast.advice.session import question_of, situation_of
+from tunecast.advice.advise import default_prior
+from tunecast.advice.answer import Recommendation
+from tunecast.advice.session import advice_for, advised_candidates, question_of, situation_of
 from tunecast.api import resolve
 from tunecast.data import read
 from tunecast.data.token_lengths import measure_lengths
@@ -63,6 +65,20 @@ def test_one_training_takes_what_a_session_gives_a_trial(budget: str, one: str) 
     assert question_of(settings).budget == one
     longer = question_of(replace(settings, strategy="advised")).budget
     assert longer == one or float(longer.rstrip("s-token")) > float(one.rstrip("s-token"))
+
+
+def test_a_session_begins_with_what_is_best_at_equal_tokens(tiny_llama: Path, toy_data: Path) -> None:
+    settings = SessionSettings(str(tiny_llama), str(toy_data))
+    prepared = prepare_task(settings, Silent())
+    advice, found = advice_for(settings, prepared, 10**10)
+    assert isinstance(advice, Recommendation)
+    assert len(found) == len({pipeline.id for pipeline in found}) == 64
+    assert {one.id for one in found[:3]} == {one.pipeline.id for one in advice.recommendations}
+    tokens = advice.recommendations[0].full_length_tokens
+    slow_first = tuple(replace(one, full_length_tokens=tokens) for one in reversed(advice.recommendations))
+    turned = replace(advice, recommendations=slow_first)
+    assert advised_candidates(settings, prepared, turned, default_prior()) == found
+    assert advice_for(replace(settings, strategy="asha"), prepared, 10**10)[1] == []
 
 
 def test_lengths_are_those_that_advice_measures(tiny_llama: Path, toy_data: Path) -> None:

@@ -9,7 +9,7 @@ from tunecast.advice.advise import advise, default_prior
 from tunecast.advice.answer import Recommendation
 from tunecast.advice.order import foretold_losses, order_of_advice
 from tunecast.advice.situation import Question, Situation
-from tunecast.advice.view import TaskView
+from tunecast.advice.view import Prior, TaskView
 from tunecast.data.token_lengths import TokenLengths
 from tunecast.errors import UserError
 from tunecast.models.here import Target, processor_target, target_of
@@ -47,8 +47,9 @@ def question_of(settings: SessionSettings) -> Question:
 
 def advice_for(
     settings: SessionSettings, prepared: PreparedTask, worker_bytes: int
-) -> Recommendation | UserError:
-    """What is recommended for a session's task, or why nothing is: no reason not to begin.
+) -> tuple[Recommendation | UserError, list[Pipeline]]:
+    """What is recommended for a session's task, or why nothing is: no reason not to begin; and the candidates
+    that the session begins with, none where its strategy takes no advice.
 
     Args:
         settings: The session's settings.
@@ -56,29 +57,31 @@ def advice_for(
         worker_bytes: What one worker may hold.
     """
     try:
+        prior = default_prior()
         situation = situation_of(settings, prepared, worker_bytes)
-        return advise(question_of(settings), situation, default_prior())
+        advice = advise(question_of(settings), situation, prior)
     except UserError as error:
-        return error
+        return error, []
+    follows = settings.strategy == ADVISED
+    return advice, advised_candidates(settings, prepared, advice, prior) if follows else []
 
 
 def advised_candidates(
-    settings: SessionSettings, prepared: PreparedTask, advice: Recommendation | UserError
+    settings: SessionSettings, prepared: PreparedTask, advice: Recommendation, prior: Prior
 ) -> list[Pipeline]:
-    """The candidates that a session begins with, where its strategy follows advice: what is recommended, then
-    what is drawn for it, in the order of advice.
+    """The candidates that a session that follows advice begins with: what is recommended, then what is drawn
+    for it, in the order of advice.
 
     Args:
         settings: The session's settings.
         prepared: The task, encoded.
-        advice: What :func:`advice_for` says.
+        advice: What is recommended.
+        prior: Predicts how candidates end.
     """
-    if settings.strategy != ADVISED or isinstance(advice, UserError):
-        return []
     bench = prepared.bench
     recommended = [prospect.pipeline for prospect in advice.recommendations]
     _, *drawn = candidate_pipelines(settings, bench.facts)
-    prior, view = default_prior(), _view(settings, prepared, _lengths(prepared))
+    view = _view(settings, prepared, _lengths(prepared))
     tokens = advice.recommendations[0].full_length_tokens
     mean_tokens = bench.train_tokens / len(bench.train)
     # A time would be worth more tokens to a fast pipeline; the trials of a session all have the same.

@@ -124,7 +124,7 @@ def _place_kept() -> Path | None:
             ]
         )
         return cache_folder() / "stdlib" / f"{key}.json"
-    except (OSError, RuntimeError):  # no file to look at, or a user without a home
+    except OSError:  # no file to look at
         return None
 
 

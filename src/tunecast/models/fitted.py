@@ -1,7 +1,7 @@
 """Coefficients of the formulas, fitted to dry runs: what a layer's parts hold, move and start.
 
-``python benchmarks/closed_form.py --tables src/tunecast/models/fitted.py`` makes them again, in a quarter of
-an hour. Fitted by least squares of relative errors with non-negative coefficients, one fit for each way of
+``python benchmarks/closed_form.py --tables src/tunecast/models/fitted.py`` makes them again.
+Fitted by least squares of relative errors with non-negative coefficients, one fit for each way of
 training in each type of compute, over 3,240 dry runs of the families in :mod:`tunecast.models.anatomy`:
 widths 576, 2,048 and 3,584 at 24 to 30 layers, 4 sequences of 192 tokens and 2 of 640, bfloat16 on CUDA and
 on the CPU, float32 on the CPU. Coefficients below 0.05 are left out.
