@@ -15,7 +15,7 @@ from tunecast.models.accelerators import as_machine, find_accelerator
 from tunecast.models.machine import measure_machine
 from tunecast.models.memory import MemoryRequest
 from tunecast.models.memory.ledger import Work
-from tunecast.models.seconds import KERNEL_SECONDS, calibrate, estimate_seconds, work_seconds
+from tunecast.models.seconds import KERNEL_SECONDS, estimate_seconds, step_efficiency, work_seconds
 from tunecast.records import Machine
 
 LORA = {"peft_type": "LORA", "r": 8, "target_modules": "all-linear"}
@@ -74,9 +74,9 @@ def test_more_work_takes_longer() -> None:
 def test_prediction_of_a_real_step_is_of_the_right_size() -> None:
     """Within a factor of three on a machine that may be busy; idle it is within a third."""
     machine = measure_machine("cpu", torch.get_num_threads(), ("float32",))
-    efficiency = calibrate(machine)
+    efficiency = step_efficiency(machine)
     assert 0.05 < efficiency < 1.5
-    assert calibrate(machine) == efficiency
+    assert step_efficiency(machine) == efficiency
     asked = MemoryRequest(
         precision="float32",
         optimizer="none",

@@ -53,12 +53,12 @@ def calibrate_here(device: str, name: str = "") -> Calibration:
 
     from tunecast.models.load import choose_dtype
     from tunecast.models.machine import measure_machine
-    from tunecast.models.seconds import calibrate
+    from tunecast.models.seconds import step_efficiency
 
     dtypes = tuple(dict.fromkeys(["float32", choose_dtype(device, WIDE)]))
     try:
         machine = measure_machine(device, available_cores(), dtypes)
-        found = Calibration(machine, {dtype: calibrate(machine, dtype) for dtype in dtypes})
+        found = Calibration(machine, {dtype: step_efficiency(machine, dtype) for dtype in dtypes})
     except torch.OutOfMemoryError as error:
         raise ConfigurationError(
             f"--calibrate: too little memory of the {device} device is free.",

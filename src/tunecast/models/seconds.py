@@ -24,7 +24,14 @@ if TYPE_CHECKING:
     from tunecast.models.memory.dryrun import DryRun
     from tunecast.models.memory.ledger import Work
 
-__all__ = ["EFFICIENCY", "KERNEL_SECONDS", "SecondsEstimate", "calibrate", "estimate_seconds", "work_seconds"]
+__all__ = [
+    "EFFICIENCY",
+    "KERNEL_SECONDS",
+    "SecondsEstimate",
+    "estimate_seconds",
+    "step_efficiency",
+    "work_seconds",
+]
 
 KERNEL_SECONDS = 1e-5
 """Least time of one eager operation: Python, dispatch and launch take about ten microseconds on current
@@ -66,7 +73,7 @@ def estimate_seconds(
         config: A transformers ``PretrainedConfig``.
         request: The finetuning; ``max_length`` is the padded length of a typical batch here, not the longest.
         machine: Measured, or :func:`tunecast.models.accelerators.as_machine`.
-        efficiency: Share of the ideal that the machine reaches, from :func:`calibrate`.
+        efficiency: Share of the ideal that the machine reaches, from :func:`step_efficiency`.
 
     Raises:
         ModelError: The configuration's class has no text-generating model.
@@ -100,7 +107,7 @@ def work_seconds(work: Work, machine: Machine) -> float:
     )
 
 
-def calibrate(machine: Machine, dtype: str = "float32") -> float:
+def step_efficiency(machine: Machine, dtype: str = "float32") -> float:
     """The efficiency of this machine, from a few real steps of a small random model; later calls repeat it.
 
     Args:
