@@ -1,0 +1,261 @@
+"""What each part of what ``transfer`` knows is worth: replays with priors that lack it.
+
+    python benchmarks/ablations.py [--store URL] [--model NAME] [--seeds N]
+
+Every prior is trained without the family of tasks that it is replayed on. All are of the family of surrogates
+that the shipped prior is of, so that they differ in knowledge alone. A second table asks whether what was
+learned on small models carries to a larger one: the ends of its runs are foretold, before the first point
+and after it, from runs of the other models, from its own runs on other tasks, and from both.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from tunecast.cli.progress import RichProgress
+from tunecast.progress import Progress
+from tunecast.records import Run, stable_hash
+from tunecast.replay.cases import Case, Clock, cases_of, on_clock
+from tunecast.replay.comparing import Comparison, compare_strategies
+from tunecast.replay.folds import Fold
+from tunecast.replay.statistics import cluster_weights, interval
+from tunecast.search import Context, Strategy
+from tunecast.search.acquisition import ProbabilityOfImprovement
+from tunecast.search.transfer import transfer
+from tunecast.store import open_for_reading
+from tunecast.surrogates import Prior, load_prior
+from tunecast.surrogates.examples import Examples, examples_of
+from tunecast.surrogates.families import FAMILIES, Family, Regressor
+from tunecast.surrogates.families.base import Arrays
+from tunecast.surrogates.features import CURVE, DATASET, columns
+from tunecast.surrogates.kin import kin
+from tunecast.surrogates.train import train
+from tunecast.surrogates.validation import choose, log_density
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+WHOLE = "whole"
+HIDDEN: Mapping[str, tuple[str, ...]] = {
+    "without dataset features": tuple(f"dataset_{name}" for name in DATASET),
+    "without model features": (
+        "log_parameters",
+        "log_width",
+        "log_layers",
+        "log_vocabulary",
+        "log_pretraining_ratio",
+    ),
+    "without zero-shot loss": ("log_zero_shot",),
+    "without partial curve": CURVE,
+}
+"""What a surrogate is not told, by the name of the ablation."""
+FEWER_TASKS = (4, 8, 16)
+"""Tasks that are learned from, drawn for every family of tasks that is left out."""
+BUDGETS = (1.0, 2.0, 4.0, 8.0, 16.0)
+NORMAL_90 = 1.6449
+
+
+class Blind(Regressor):
+    """A surrogate that sees the same number in some columns, whatever stands there.
+
+    Args:
+        inner: Has learned from such rows.
+        hidden: Columns.
+    """
+
+    def __init__(self, inner: Regressor, hidden: Sequence[int]) -> None:
+        self._inner, self._hidden = inner, list(hidden)
+
+    def predict(self, features: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """What the inner one says of rows without these columns."""
+        return self._inner.predict(_hide(features, self._hidden))
+
+    def arrays(self) -> Arrays:
+        """Those of the inner one."""
+        return self._inner.arrays()
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> Regressor:
+        """Nothing here is ever read from a file."""
+        raise NotImplementedError
+
+
+class Blinded(Family):
+    """A family that learns without some features.
+
+    Args:
+        family: Name of the family that learns.
+        hidden: Names of features.
+    """
+
+    name: ClassVar[str] = "blinded"
+    regressor: ClassVar[type[Regressor]] = Blind
+
+    def __init__(self, family: str, hidden: Sequence[str]) -> None:
+        self._family, self._hidden = FAMILIES[family], columns(hidden)
+
+    def fit(self, examples: Examples, seed: int) -> Blind:
+        """Learn from rows without these columns."""
+        shown = replace(examples, features=_hide(examples.features, self._hidden))
+        return Blind(self._family.fit(shown, seed), self._hidden)
+
+
+def _hide(features: NDArray[np.float64], hidden: Sequence[int]) -> NDArray[np.float64]:
+    shown = features.copy()
+    shown[:, list(hidden)] = 0.0
+    return shown
+
+
+def variants(family: str) -> dict[str, Callable[[Context], Strategy]]:
+    """``transfer`` by what its prior knows, each built from what may be known on a case."""
+    priors: dict[str, Prior] = {}
+
+    def prior_of(runs: Sequence[Run], learner: str) -> Prior:
+        key = stable_hash([learner, sorted(run.id for run in runs)], 32)
+        if key not in priors:
+            priors[key] = train(runs, families=(learner,))
+        return priors[key]
+
+    def of(learner: str) -> Callable[[Context], Strategy]:
+        return lambda context: transfer(context, prior=prior_of(context.runs, learner))
+
+    def without_seconds(context: Context) -> Strategy:
+        prior = replace(prior_of(context.runs, family), cost=None)
+        return transfer(context, prior=prior, acquisition=ProbabilityOfImprovement(cost_exponent=0.0))
+
+    def refitted(context: Context) -> Strategy:
+        return transfer(context, prior=prior_of(context.runs, family), refits=True)
+
+    def of_fewer(tasks: int) -> Callable[[Context], Strategy]:
+        return lambda context: transfer(context, prior=prior_of(_of_fewer_tasks(context, tasks), family))
+
+    for name, hidden in HIDDEN.items():
+        FAMILIES[name] = Blinded(family, hidden)
+    return {
+        WHOLE: of(family),
+        **{name: of(name) for name in HIDDEN},
+        "without seconds": without_seconds,
+        "with refit (quick-tune)": refitted,
+        **{f"from {tasks} tasks": of_fewer(tasks) for tasks in FEWER_TASKS},
+    }
+
+
+def _of_fewer_tasks(context: Context, tasks: int) -> tuple[Run, ...]:
+    """The runs on some of the tasks, drawn evenly over families so that no draw is of one family alone."""
+    present = sorted({run.task.dataset for run in context.runs})
+    seed = int(stable_hash(present, 15), 16)
+    order = [present[place] for place in np.random.default_rng(seed).permutation(len(present))]
+    turn: dict[int, int] = {}
+    turns = []
+    for family in kin(order):
+        turns.append(turn.get(int(family), 0))
+        turn[int(family)] = turns[-1] + 1
+    chosen = {order[place] for place in np.argsort(turns, kind="stable")[:tasks]}
+    return tuple(run for run in context.runs if run.task.dataset in chosen)
+
+
+def replayed(cases: Sequence[Case], runs: Sequence[Run], seeds: int, progress: Progress) -> Comparison:
+    """Every variant on the same replays."""
+    own = variants(load_prior().family)
+    names = [*own, "asha", "random"]
+    return compare_strategies(
+        cases, runs, names, seeds=seeds, budgets=BUDGETS, fold=Fold.FAMILY, thinking_seconds=0.0, own=own,
+        progress=progress,
+    )  # fmt: skip
+
+
+def regrets(found: Comparison) -> str:
+    """Mean regret by variant and budget, and how much worse than the whole at the middle one."""
+    by_task = 100 * found.by_task()
+    weights = cluster_weights([found.family_of[task] for task in found.tasks])
+    middle = len(found.budgets) // 2
+    budgets = " | ".join(f"{budget:g}" for budget in found.budgets)
+    lines = [
+        f"| `transfer` | {budgets} | worse than {WHOLE} at {found.budgets[middle]:g} |",
+        "|---|" + "---:|" * (1 + len(found.budgets)),
+    ]
+    for name, own in zip(found.strategies, by_task, strict=True):
+        apart = own[:, middle] - by_task[0, :, middle]
+        low, high = interval(apart, weights)
+        means = " | ".join(f"{mean:.2f}" for mean in own.mean(axis=0))
+        worse = "" if name == WHOLE else f"{apart.mean():+.2f} [{low:+.2f}, {high:+.2f}]"
+        lines.append(f"| {name} | {means} | {worse} |")
+    return "\n".join(lines)
+
+
+def carried(runs: Sequence[Run], model: str, seed: int = 0) -> str:
+    """How well the ends of a model's runs are foretold, by what is learned from.
+
+    A task's relatives are left out of all that is learned from. Rank correlations are over all runs of the
+    model, of the logarithm of the end over the zero-shot loss.
+    """
+    family = load_prior().family
+    examples = examples_of(runs)
+    own = {place for place, run in enumerate(_in_order(runs, examples)) if run.task.model == model}
+    is_own = np.isin(examples.run, sorted(own))
+    relatives = kin(examples.tasks)[examples.task]
+    lines = [
+        "| learned from | points known | log score | rank correlation | in 90% |",
+        "|---|---|---:|---:|---:|",
+    ]
+    sources = {"other models": ~is_own, "its own runs": is_own, "both": np.ones_like(is_own)}
+    for words, source in sources.items():
+        mean, variance = np.zeros(len(examples)), np.ones(len(examples))
+        for number in np.unique(relatives[is_own]):
+            asked, known = is_own & (relatives == number), examples.where(source & (relatives != number))
+            foretold = FAMILIES[family].fit(known, seed).predict(examples.features[asked])
+            calibration = choose(known, seed, (family,)).calibration
+            mean[asked], variance[asked] = (
+                foretold[0],
+                calibration.corrected(foretold[1], examples.share[asked])[0],
+            )
+        for points, stage in (("none", examples.share == 0), ("some", examples.share > 0)):
+            rows = is_own & stage
+            lines.append(
+                f"| {words} | {points} | {_scored(examples.where(rows), mean[rows], variance[rows])} |"
+            )
+    return "\n".join(lines)
+
+
+def _in_order(runs: Sequence[Run], examples: Examples) -> list[Run]:
+    by_id = {run.id: run for run in runs}
+    return [by_id[name] for name in examples.runs]
+
+
+def _scored(examples: Examples, mean: NDArray[np.float64], variance: NDArray[np.float64]) -> str:
+    ends = examples.end - examples.target + mean
+    log_score = log_density(examples.target, mean, variance).mean()
+    inside = (np.abs(examples.target - mean) <= NORMAL_90 * np.sqrt(variance)).mean()
+    return f"{log_score:.2f} | {spearmanr(ends, examples.end).statistic:.2f} | {inside:.0%}"
+
+
+def main() -> None:
+    """Print both tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--store", help="URL, SQLite file or Parquet export; default: what is shipped")
+    parser.add_argument("--model", default="nano-16m", help="base model to replay on")
+    parser.add_argument("--large", default="SmolLM2-135M-Instruct.Q4_1", help="base model to carry to")
+    parser.add_argument("--seeds", type=int, default=3)
+    chosen = parser.parse_args()
+    with open_for_reading(chosen.store) as store:
+        runs = on_clock(store.runs(), Clock.CPU)
+    cases = [case for case in cases_of(runs)[0] if case.model.name == chosen.model]
+    with RichProgress() as progress:
+        found = replayed(cases, runs, chosen.seeds, progress)
+    print(f"{chosen.model}: mean normalised regret in percent by budget in expert trials,")
+    print(f"{len(found.tasks)} tasks, {found.seeds} seeds, 95% intervals over families of tasks\n")
+    print(regrets(found))
+    print(f"\nends of runs of {chosen.large}\n")
+    print(carried(runs, chosen.large))
+
+
+if __name__ == "__main__":
+    main()
