@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tunecast.cache import cache_folder, written_whole
+from tunecast.cache import cache_folder
 
 
 def test_the_user_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,13 +26,3 @@ def test_a_user_without_a_home_has_a_place_too(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(Path, "expanduser", homeless)
     assert cache_folder().is_absolute()
     assert cache_folder().name.startswith("tunecast-")
-
-
-def test_a_write_that_breaks_off_leaves_what_was_there(tmp_path: Path) -> None:
-    path = tmp_path / "deep" / "file"
-    with written_whole(path) as file:
-        file.write_text("first")
-    with pytest.raises(TypeError), written_whole(path) as file:
-        file.write_bytes("no bytes")  # type: ignore[arg-type]
-    assert path.read_text() == "first"
-    assert [one.name for one in path.parent.iterdir()] == ["file"]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -102,14 +103,21 @@ def test_damaged_session_is_reported(tmp_path: Path, content: str) -> None:
     opened.close()
 
 
-def test_text_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
+def test_text_that_cannot_be_written_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
     opened = OutputFolder(tmp_path / "out")
     opened.write_text("a.txt", "old")
-    (tmp_path / "out" / ".a.txt.part").mkdir()
+    before = sorted((tmp_path / "out").iterdir())
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OutputError, match="cannot write") as caught:
         opened.write_text("a.txt", "new")
     assert "--resume" in caught.value.hint
     assert (tmp_path / "out" / "a.txt").read_text() == "old"
+    assert sorted((tmp_path / "out").iterdir()) == before
     opened.close()
 
 

@@ -22,7 +22,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tunecast.cache import cache_folder, written_whole
+from tunecast.atomic import written_whole
+from tunecast.cache import cache_folder
 from tunecast.data.files import Table
 from tunecast.errors import DataError
 from tunecast.records import stable_hash
@@ -143,6 +144,7 @@ def _keep(pairs: list[Pair], file: Path) -> None:
     """Keep pairs, and drop those that were kept for another Python, library or version of this module."""
     text = json.dumps(pairs).encode()
     with contextlib.suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
         with written_whole(file) as unfinished:
             unfinished.write_bytes(_digest(text) + b"\n" + text)
         for other in file.parent.iterdir():

@@ -15,7 +15,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 import tunecast
-from tunecast.cache import cache_folder, written_whole
+from tunecast.atomic import written_whole
+from tunecast.cache import cache_folder
 from tunecast.errors import ConfigurationError
 from tunecast.models.processor import available_cores, processor_name
 from tunecast.records import Machine, stable_hash
@@ -65,8 +66,11 @@ def calibrate_here(device: str, name: str = "") -> Calibration:
             "Measure while nothing else runs on it.",
         ) from error
     # What cannot be kept serves this call.
-    with contextlib.suppress(OSError), written_whole(_path(device, name)) as file:
-        file.write_text(json.dumps(asdict(found), default=dict), encoding="utf-8")
+    with contextlib.suppress(OSError):
+        path = _path(device, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(path) as file:
+            file.write_text(json.dumps(asdict(found), default=dict), encoding="utf-8")
     return found
 
 

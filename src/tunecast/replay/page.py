@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tunecast.atomic import written_whole
 from tunecast.errors import OutputError
 from tunecast.replay.verdicts import Verdict
 from tunecast.replay.wording import catch_sentences, header, notes, regret_rows, rival_rows, simple_sentences
@@ -75,9 +76,8 @@ def write_page(verdict: Verdict, path: Path) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(path.name + ".part")
-        unfinished.write_text(render(verdict), encoding="utf-8")
-        unfinished.replace(path)
+        with written_whole(path) as unfinished:
+            unfinished.write_text(render(verdict), encoding="utf-8")
     except OSError as error:
         raise OutputError(f"The comparison cannot be written to {path}: {error.strerror}.") from error
 

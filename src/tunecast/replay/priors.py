@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from tunecast import surrogates
-from tunecast.cache import cache_folder, written_whole
+from tunecast.cache import cache_folder
 from tunecast.errors import StoreError
 from tunecast.methods import rates
 from tunecast.records import Run, stable_hash
@@ -41,8 +41,9 @@ def kept_prior(runs: Sequence[Run]) -> Prior:
             path.unlink(missing_ok=True)
     prior = train(runs)
     # What cannot be kept is trained anew next time.
-    with contextlib.suppress(OSError), written_whole(path) as unfinished:
-        prior.save(unfinished)
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        prior.save(path)
     return prior
 
 

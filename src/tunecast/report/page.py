@@ -10,6 +10,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from tunecast.atomic import written_whole
 from tunecast.records import Run, SessionRecord
 from tunecast.report.loading import HUB_ID, delivery
 from tunecast.report.outlook import outlook_sentences, outlook_table
@@ -49,10 +50,8 @@ def write_report(record: SessionRecord, runs: Sequence[Run], path: Path) -> None
     """
     text = _render(record, runs)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A reader who reloads the page, or a kill, never meets half a report.
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
+    with written_whole(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
 
 
 def _render(record: SessionRecord, runs: Sequence[Run]) -> str:

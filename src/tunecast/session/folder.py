@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tunecast.atomic import written_whole
 from tunecast.errors import OutputError
 
 __all__ = ["STORE_FILE", "OutputFolder", "disk_error", "read_session"]
@@ -69,16 +70,10 @@ class OutputFolder:
             OutputError: The disk is full or not writable.
         """
         file = self.path / name
-        temporary = file.with_name(f".{file.name}.part")
         try:
-            with temporary.open("w", encoding="utf-8") as stream:
-                stream.write(text)
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.replace(file)
+            with written_whole(file, durable=True) as unfinished:
+                unfinished.write_text(text, encoding="utf-8")
         except OSError as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
             raise disk_error(self.path, str(error)) from error
 
     def _acquired(self) -> int:

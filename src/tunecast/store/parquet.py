@@ -7,7 +7,6 @@ layout and a checksum of the content, which importing checks.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import sqlalchemy as sa
 
+from tunecast.atomic import written_whole
 from tunecast.errors import StoreError
 from tunecast.records import DatasetFacts, Machine, ModelFacts
 from tunecast.store import sharing
@@ -87,24 +87,18 @@ def export_parquet(
     rows = [_file_row(bundle) for bundle in bundles]
     table = pa.Table.from_pylist(rows, schema=_schema())
     metadata = {_LAYOUT_KEY: str(LAYOUT).encode(), _CHECKSUM_KEY: content_checksum(table).encode()}
-    unfinished = Path(f"{path}.{os.getpid()}.part")
     try:
-        with unfinished.open("wb") as file:
+        with written_whole(Path(path), durable=True) as unfinished:
             pq.write_table(
                 table.replace_schema_metadata(metadata),
-                file,
+                unfinished,
                 compression="zstd",
                 compression_level=12,
                 dictionary_pagesize_limit=64_000_000,
                 **_encodings(),
             )
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
     except OSError as error:
         raise StoreError(f"The export {path} cannot be written: {error.strerror or error}.") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
     return len(rows)
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tunecast.atomic import written_whole
 from tunecast.errors import StoreError
 from tunecast.surrogates.calibration import Calibration
 from tunecast.surrogates.cost import CostModel, FailureModel
@@ -122,12 +123,17 @@ class Prior:
         return Prediction(last + mean, whole, shared, seconds, failure)
 
     def save(self, path: Path) -> None:
-        """Write the file."""
+        """Write the file; an older one is replaced in one step.
+
+        Raises:
+            OSError: It cannot be written.
+        """
         from safetensors.numpy import save
 
         tensors, header = self._taken_apart()
         text = json.dumps(header, sort_keys=True)
-        path.write_bytes(save(tensors, {"prior": text, "checksum": _checksum(tensors, text)}))
+        with written_whole(path) as unfinished:
+            unfinished.write_bytes(save(tensors, {"prior": text, "checksum": _checksum(tensors, text)}))
 
     def _taken_apart(self) -> tuple[dict[str, Any], dict[str, Any]]:
         parts: dict[str, Arrays] = {

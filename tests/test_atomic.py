@@ -1,0 +1,34 @@
+"""Files that are replaced in one step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tunecast.atomic import written_whole
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_write_that_breaks_off_leaves_what_was_there(tmp_path: Path, durable: bool) -> None:
+    path = tmp_path / "file"
+    with written_whole(path, durable=durable) as file:
+        file.write_text("first")
+    with pytest.raises(TypeError), written_whole(path, durable=durable) as file:
+        file.write_bytes("no bytes")  # type: ignore[arg-type]
+    assert path.read_text() == "first"
+    assert [one.name for one in path.parent.iterdir()] == ["file"]
+
+
+def test_the_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    with written_whole(path) as file:
+        file.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+
+
+def test_what_went_wrong_is_told_though_tidying_fails_too(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError), written_whole(tmp_path / "file", durable=True) as file:
+        file.mkdir()
