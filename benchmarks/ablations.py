@@ -35,7 +35,7 @@ from tunecast.surrogates.families import FAMILIES, Family, Regressor
 from tunecast.surrogates.families.base import Arrays
 from tunecast.surrogates.features import CURVE, DATASET, columns
 from tunecast.surrogates.kin import kin
-from tunecast.surrogates.train import train
+from tunecast.surrogates.train import FEWEST_KIN, train
 from tunecast.surrogates.validation import choose, log_density
 
 if TYPE_CHECKING:
@@ -206,20 +206,20 @@ def carried(runs: Sequence[Run], model: str, seed: int = 0) -> str:
     ]
     sources = {"other models": ~is_own, "its own runs": is_own, "both": np.ones_like(is_own)}
     for words, source in sources.items():
+        if len(np.unique(relatives[source])) <= FEWEST_KIN:
+            lines.append(f"| {words} | too few families of tasks |  |  |  |")
+            continue
         mean, variance = np.zeros(len(examples)), np.ones(len(examples))
         for number in np.unique(relatives[is_own]):
             asked, known = is_own & (relatives == number), examples.where(source & (relatives != number))
             foretold = FAMILIES[family].fit(known, seed).predict(examples.features[asked])
             calibration = choose(known, seed, (family,)).calibration
-            mean[asked], variance[asked] = (
-                foretold[0],
-                calibration.corrected(foretold[1], examples.share[asked])[0],
-            )
+            mean[asked] = foretold[0]
+            variance[asked] = calibration.corrected(foretold[1], examples.share[asked])[0]
         for points, stage in (("none", examples.share == 0), ("some", examples.share > 0)):
             rows = is_own & stage
-            lines.append(
-                f"| {words} | {points} | {_scored(examples.where(rows), mean[rows], variance[rows])} |"
-            )
+            scores = _scored(examples.where(rows), mean[rows], variance[rows])
+            lines.append(f"| {words} | {points} | {scores} |")
     return "\n".join(lines)
 
 
