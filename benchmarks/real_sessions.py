@@ -52,7 +52,9 @@ def _metric(model: str, data: Path, metric: str, folder: Path) -> float:
             "".join(lines[:METRIC_ROWS] if file.stem == "test" else lines), "utf-8"
         )
     return float(
-        _tunecast("evaluate", "--model", model, "--data", str(short), "--objective", metric)["metric"]
+        _tunecast("evaluate", "--model", model, "--data", str(short), "--objective", metric)["score"][
+            "metric"
+        ]
     )
 
 
