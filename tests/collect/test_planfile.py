@@ -83,13 +83,14 @@ def test_shipped_plans_never_collect_from_what_is_kept_back(path: Path, tmp_path
         assert 0.5 <= plan.shared <= 0.7
         assert set(plan.always) == {"zero-shot", "expert", "expert-3e-4"}
         assert plan.scoring.metric_share >= 0.25
-        assert len(plan.unique_examples) >= 3 or plan.name == "replay"
+        assert len(plan.unique_examples) >= 3 or plan.name.startswith("replay")
 
 
 def test_shipped_plans_are_there() -> None:
     assert [path.stem for path in PLANS] == [
         "calibration",
         "ladder",
+        "replay-smollm2",
         "replay",
         "smollm2",
         "study-smollm2",
