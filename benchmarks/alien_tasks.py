@@ -5,7 +5,7 @@
     python benchmarks/alien_tasks.py judge --store URL
 
 ``judge`` prints on how many made-up tasks the guard left the prior aside, on how many real tasks that were
-left out of it, and the mean regret of ``transfer`` beside that of ``asha``.
+left out of it, and the mean regrets of ``advised`` and ``transfer`` beside that of ``asha``.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def judge(store: str) -> None:
     found = compare_strategies(
         strange,
         known,
-        ("transfer", "asha", "random"),
+        ("advised", "transfer", "asha", "random"),
         seeds=SEEDS,
         prior_of=lambda _: load_prior(),
         thinking_seconds=0.0,

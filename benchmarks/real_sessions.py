@@ -51,11 +51,8 @@ def _metric(model: str, data: Path, metric: str, folder: Path) -> float:
         (short / file.name).write_text(
             "".join(lines[:METRIC_ROWS] if file.stem == "test" else lines), "utf-8"
         )
-    return float(
-        _tunecast("evaluate", "--model", model, "--data", str(short), "--objective", metric)["score"][
-            "metric"
-        ]
-    )
+    found = _tunecast("evaluate", "--model", model, "--data", str(short), "--objective", metric)
+    return float(found["score"]["metric"])
 
 
 def _tunecast(*arguments: str) -> dict[str, Any]:
