@@ -20,39 +20,40 @@ from typing import Any
 import numpy as np
 
 STRATEGIES = ("advised", "transfer", "asha", "random", "fixed-best", "fixed-expert")
-METRIC_ROWS = 100
-"""Test rows that answers are generated for; test losses are of all."""
 
 
-def session(model: str, data: str, strategy: str, seed: int, budget: str, metric: str) -> dict[str, Any]:
+def session(
+    model: str, data: Path, strategy: str, seed: int, budget: str, metric: str, test_rows: int
+) -> dict[str, Any]:
     """Test loss and metric of what one session delivers."""
     with tempfile.TemporaryDirectory() as folder:
-        output = f"{folder}/out"
-        asked = ["--model", model, "--data", data, "--strategy", strategy, "--seed", str(seed)]
+        short, output = _shortened(data, Path(folder), test_rows), f"{folder}/out"
+        asked = ["--model", model, "--data", short, "--strategy", strategy, "--seed", str(seed)]
         asked += ["--budget", budget, "--no-forecast", "--output-dir", output, "--threads", "1"]
         result = _tunecast("tune", *asked)
-        score = _metric(f"{output}/best", Path(data), metric, Path(folder)) if metric else None
+        score = {"metric": None}
+        if metric:
+            asked = ["--model", f"{output}/best", "--data", short, "--objective", metric]
+            score = _tunecast("evaluate", *asked)["score"]
     chosen = result["incumbent"]["pipeline"]
     return {
         "loss": result["test"][result["winner"]]["loss"],
-        "metric": score,
+        "metric": score["metric"],
         "zero_shot": result["test"]["zero_shot"]["loss"],
         "method": chosen["method"],
         "learning_rate": chosen.get("learning_rate"),
     }
 
 
-def _metric(model: str, data: Path, metric: str, folder: Path) -> float:
-    """The metric of a model's answers to the first test rows."""
-    short = folder / data.name
-    short.mkdir()
+def _shortened(data: Path, folder: Path, test_rows: int) -> str:
+    """A copy of a dataset, with the first of its test rows."""
+    copy = folder / data.name
+    copy.mkdir()
     for file in data.glob("*.jsonl"):
         lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
-        (short / file.name).write_text(
-            "".join(lines[:METRIC_ROWS] if file.stem == "test" else lines), "utf-8"
-        )
-    found = _tunecast("evaluate", "--model", model, "--data", str(short), "--objective", metric)
-    return float(found["score"]["metric"])
+        kept = lines[:test_rows] if file.stem == "test" else lines
+        (copy / file.name).write_text("".join(kept), encoding="utf-8")
+    return str(copy)
 
 
 def _tunecast(*arguments: str) -> dict[str, Any]:
@@ -101,6 +102,7 @@ def main() -> None:
     parser.add_argument("--budget", default="130k-tokens")
     parser.add_argument("--strategies", default=",".join(STRATEGIES))
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--test-rows", type=int, default=100, help="the first test rows, which are scored")
     parser.add_argument("--results", type=Path, default=Path("real-sessions.json"))
     arguments = parser.parse_args()
     strategies = arguments.strategies.split(",")
@@ -110,7 +112,15 @@ def main() -> None:
         for task in metrics:
             for name in strategies:
                 if (key := _key(task, name, seed)) not in results:
-                    found = session(arguments.model, task, name, seed, arguments.budget, metrics[task])
+                    found = session(
+                        arguments.model,
+                        Path(task),
+                        name,
+                        seed,
+                        arguments.budget,
+                        metrics[task],
+                        arguments.test_rows,
+                    )
                     results[key] = found
                     arguments.results.write_text(json.dumps(results, indent=1))
                     print(key, found, file=sys.stderr, flush=True)
