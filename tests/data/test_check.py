@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,16 @@ def test_a_sound_dataset_gives_no_warning(dataset: Dataset, tokenizer: Any) -> N
     assert report.end_of_turn == "<|im_end|>"
     assert 0.1 < (report.trained_share or 0) < 0.4
     json.dumps(asdict(report))
+
+
+def test_shifted_completions_are_warned_of(dataset: Dataset, tokenizer: Any) -> None:
+    rows = [
+        replace(example, turns=(*example.turns[:-1], dataset.train[place - 1].turns[-1]))
+        for place, example in enumerate(dataset.train)
+    ]
+    shifted = replace(dataset, train=tuple(rows))
+    report = check(shifted, tokenizer, max_length=128, architecture="decoder-only")
+    assert [text for text in report.warnings if "unrelated to their prompts" in text]
 
 
 def test_the_marked_example_is_the_text_of_its_row(dataset: Dataset, tokenizer: Any) -> None:

@@ -1,28 +1,52 @@
-"""Telling unknown datasets."""
+"""Telling datasets that are made of something unknown."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from sample_runs import sample_dataset
+from tunecast.data.meta_features import DEPENDENCE
 from tunecast.records import DatasetFacts
 from tunecast.surrogates.novelty import Novelty
 
 
-def datasets(count: int, seed: int = 0, shift: float = 0.0) -> list[DatasetFacts]:
+def datasets(count: int, seed: int = 0, **changed: float) -> list[DatasetFacts]:
+    """Datasets of ordinary words, on any subject."""
     draw = np.random.default_rng(seed)
     return [
-        sample_dataset(f"d{n}", meta_features={f"m{k}": shift + float(draw.normal()) for k in range(20)})
+        sample_dataset(
+            f"d{n}",
+            meta_features={
+                "prompt_characters_per_word": 4.5 + 0.5 * float(draw.normal()),
+                "completion_tokens_per_word": 1.5 + 0.2 * float(draw.normal()),
+                "completion_cyrillic_share": 0.0,
+                "label_entropy_nats": float(draw.uniform(0, 9)),
+                **changed,
+            },
+        )
         for n in range(count)
     ]
 
 
-def test_what_is_like_the_known_is_not_new_and_what_is_far_away_is() -> None:
+def share_new(known: Novelty, some: list[DatasetFacts]) -> float:
+    return float(np.mean([known.is_new(one.meta_features) for one in some]))
+
+
+def test_other_letters_or_longer_words_are_new_and_other_subjects_are_not() -> None:
     known = Novelty.of(datasets(40))
-    alike = [known.is_new(one.meta_features) for one in datasets(100, seed=1)]
-    far = [known.is_new(one.meta_features) for one in datasets(100, seed=2, shift=3.0)]
-    assert np.mean(alike) <= 0.2
-    assert all(far)
+    assert share_new(known, datasets(100, seed=1)) <= 0.2
+    assert share_new(known, datasets(100, seed=2, label_entropy_nats=50.0)) <= 0.2
+    assert share_new(known, datasets(100, seed=3, prompt_characters_per_word=30.0)) == 1.0
+    assert share_new(known, datasets(100, seed=4, completion_cyrillic_share=0.5)) == 1.0
+
+
+def test_completions_that_have_nothing_to_do_with_their_prompts_are_new() -> None:
+    known = Novelty.of(datasets(10))
+    inside = known.low + (known.high - known.low) / 2
+    usual = dict(zip(known.names, inside.tolist(), strict=True))
+    assert not known.is_new(usual)
+    assert not known.is_new({**usual, DEPENDENCE: 40.0})
+    assert known.is_new({**usual, DEPENDENCE: 0.3})
 
 
 def test_a_known_dataset_is_not_new() -> None:
@@ -30,13 +54,15 @@ def test_a_known_dataset_is_not_new() -> None:
     assert Novelty.of(known).distance(known[2].meta_features) == 0.0
 
 
-def test_one_known_dataset_tells_nothing() -> None:
+def test_one_known_dataset_or_none_of_the_features_tells_nothing() -> None:
     assert not Novelty.of(datasets(1)).is_new(datasets(1, seed=3)[0].meta_features)
+    bare = [sample_dataset(f"b{n}", meta_features={"log_examples": float(n)}) for n in range(4)]
+    assert not Novelty.of(bare).is_new(datasets(1)[0].meta_features)
 
 
 def test_put_together_again() -> None:
     known = Novelty.of(datasets(6))
     again = Novelty.from_arrays(known.arrays(), known.names)
-    unknown = datasets(1, seed=9)[0].meta_features
-    assert again.distance(unknown) == known.distance(unknown)
+    unknown = datasets(1, seed=9, prompt_characters_per_word=9.0)[0].meta_features
+    assert again.distance(unknown) == known.distance(unknown) > 0
     assert again.limit == known.limit

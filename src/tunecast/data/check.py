@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tunecast.data.dependence import UNRELATED, dependence, is_unrelated
 from tunecast.data.encode import IGNORED, EncodedExample, encode_whole, encoding_warnings, fit
 from tunecast.data.examples import Dataset, Example, prompt_text, trained_text
 from tunecast.data.facts import words
@@ -121,6 +122,8 @@ def check(
         found = _with_tokenizer(dataset, tokenizer, max_length, architecture)
     duplicates = _duplicates(dataset.train)
     warnings = [*dataset.warnings, *found.warnings]
+    if is_unrelated(dependence(dataset.train)):
+        warnings.append(UNRELATED)
     if duplicates:
         warnings.append(
             f"{len(duplicates)} of {len(dataset.train)} training examples repeat an earlier one "

@@ -17,13 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunecast.data.characters import count_characters
+from tunecast.data.dependence import dependence
 from tunecast.data.examples import Dataset, Example, prompt_key, prompt_text, trained_text
 from tunecast.data.splitting import shared_prompts
 from tunecast.data.tokens import token_ids
 
 __all__ = ["EDGES", "FACTS_VERSION", "collect", "histogram", "words"]
 
-FACTS_VERSION = 1
+FACTS_VERSION = 2
 
 EDGES = (0, 1, 2, 3, *(step << power for power in range(1, 20) for step in (2, 3)))
 """Lower edges of the histograms' bins: 0, 1, 2, 3, 4, 6, 8, 12, 16, ...; the last bin is open."""
@@ -66,6 +67,7 @@ def collect(dataset: Dataset, tokenizer: Any = None) -> dict[str, Any]:
         "prompt": _side([prompts[i] for i in chosen], tokenizer),
         "completion": _side([completions[i] for i in chosen], tokenizer),
     }
+    related = dependence(examples)
     return {
         "version": FACTS_VERSION,
         "histogram_edges": list(EDGES),
@@ -86,6 +88,7 @@ def collect(dataset: Dataset, tokenizer: Any = None) -> dict[str, Any]:
             for name, held_out in dataset.splits()
             if name != "train"
         },
+        **({} if related is None else {"dependence": related}),
     }
 
 

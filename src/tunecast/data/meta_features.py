@@ -8,9 +8,12 @@ from typing import Any
 
 from tunecast.data.characters import SCRIPTS
 
-__all__ = ["META_FEATURES_VERSION", "derive"]
+__all__ = ["DEPENDENCE", "META_FEATURES_VERSION", "derive"]
 
-META_FEATURES_VERSION = 1
+DEPENDENCE = "prompt_completion_dependence"
+"""Name of what :func:`tunecast.data.dependence.dependence` found; absent where nothing could be said."""
+
+META_FEATURES_VERSION = 2
 
 Facts = Mapping[str, Any]
 
@@ -29,6 +32,8 @@ def derive(facts: Facts) -> dict[str, float]:
     features.update(_conversation(facts))
     prompt, completion = (facts[side]["tokens"]["total"] for side in ("prompt", "completion"))
     features["completion_tokens_share"] = _ratio(completion, prompt + completion)
+    if (deviations := facts.get("dependence")) is not None:
+        features[DEPENDENCE] = deviations
     return features
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tunecast import data, models
+from tunecast.data.dependence import UNRELATED, is_unrelated
+from tunecast.data.meta_features import DEPENDENCE
 from tunecast.errors import ConfigurationError, DataError
 from tunecast.models.machine import find_device
 from tunecast.models.processor import available_cores
@@ -113,7 +115,10 @@ def prepare_task(settings: SessionSettings, progress: Progress) -> PreparedTask:
         f"{facts.name}: {facts.parameters / 1e6:.1f}M parameters"
     )
     task = Task(dataset.name, facts.name, settings.objective)
-    return PreparedTask(bench, task, describe_dataset(dataset, tokenizer), tuple(warnings))
+    described = describe_dataset(dataset, tokenizer)
+    if is_unrelated(described.meta_features.get(DEPENDENCE)):
+        warnings.append(UNRELATED)
+    return PreparedTask(bench, task, described, tuple(warnings))
 
 
 def choose_device(wanted: str) -> str:

@@ -29,6 +29,7 @@ _SPLITS = ("train", "validation", "test")
 _DATASET_FACTS = {
     *("version", "histogram_edges", "examples", "sampled_examples", "empty_rows", "tokenizer_vocabulary"),
     *("sizes", "prompt", "completion", "copied", "completions", "prompts", "conversation", "shared_prompts"),
+    "dependence",
 }
 # Where an imported run came from and what is not known of it; what the counts of tokens count.
 _EXTRA_WORDS = {"source", "unknown", "inferred"}

@@ -1,4 +1,5 @@
-"""How unlike a dataset is to those that were learned from."""
+"""Whether a dataset is made of something that nothing was learned from: another script, another encoding, or
+completions that have nothing to do with their prompts."""
 
 from __future__ import annotations
 
@@ -8,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tunecast.data.dependence import is_unrelated
+from tunecast.data.meta_features import DEPENDENCE
 from tunecast.records import DatasetFacts
 from tunecast.surrogates.families.base import Arrays
 from tunecast.surrogates.kin import kin
@@ -17,29 +20,38 @@ if TYPE_CHECKING:
 
 __all__ = ["Novelty"]
 
+SUBSTANCE = (
+    "tokens_per_word",
+    "characters_per_word",
+    "type_token_ratio",
+    "cyrillic_share",
+    "east_asian_share",
+    "right_to_left_share",
+    "other_script_share",
+)
+"""Meta-features of either side that tell what text is made of, whatever it is about and however long."""
 LEAST_SCALE = 0.02
 """Least standard deviation of a meta-feature: one that never varied should not decide alone."""
 FIRED_AT_MOST = 0.05
 """Share of the known datasets that would count as new if they and their kin were left out."""
-CUT = 6.0
 
 
 @dataclass(frozen=True)
 class Novelty:
-    """Distances between datasets in their meta-features.
+    """What the text of known datasets is like.
 
     Args:
         names: The meta-features that are compared.
-        centre: Their means over known datasets, shape (meta-features,).
-        scale: Their standard deviations, shape (meta-features,).
-        known: The known datasets, scaled, shape (datasets, meta-features).
-        limit: The distance to the nearest from which on a dataset counts as new.
+        low: Their least values over known datasets, shape (meta-features,).
+        high: Their largest, same shape.
+        scale: Their standard deviations, same shape.
+        limit: The distance from which on a dataset counts as new.
     """
 
     names: tuple[str, ...]
-    centre: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
     scale: NDArray[np.float64]
-    known: NDArray[np.float64]
     limit: float
 
     @classmethod
@@ -49,36 +61,42 @@ class Novelty:
         Args:
             datasets: Known datasets, at least one, each once.
         """
-        names = tuple(sorted(set.intersection(*(set(one.meta_features) for one in datasets))))
-        rows = np.array([[one.meta_features[name] for name in names] for one in datasets])
-        centre, scale = rows.mean(axis=0), np.maximum(rows.std(axis=0), LEAST_SCALE)
-        known = np.clip((rows - centre) / scale, -CUT, CUT)
-        between = np.sqrt(((known[:, None, :] - known[None, :, :]) ** 2).mean(axis=2))
-        # Of datasets that belong together one is no witness of how near an unseen one is to the others.
+        wanted = [f"{side}_{name}" for side in ("prompt", "completion") for name in SUBSTANCE]
+        names = tuple(name for name in wanted if all(name in one.meta_features for one in datasets))
+        # Of datasets that belong together one is no witness of how usual an unseen one is.
         families = kin([one.name for one in datasets])
-        between[families[:, None] == families] = np.inf
-        nearest = between.min(axis=1)
-        finite = nearest[np.isfinite(nearest)]
-        limit = float(np.quantile(finite, 1 - FIRED_AT_MOST)) if len(finite) else float("inf")
-        return cls(names, centre, scale, known, limit)
+        distances = [
+            cls._within(names, others, np.inf).distance(one.meta_features)
+            for one, family in zip(datasets, families, strict=True)
+            if (others := [other for other, of in zip(datasets, families, strict=True) if of != family])
+        ]
+        limit = float(np.quantile(distances, 1 - FIRED_AT_MOST)) if distances else np.inf
+        return cls._within(names, datasets, limit)
+
+    @classmethod
+    def _within(cls, names: tuple[str, ...], datasets: Sequence[DatasetFacts], limit: float) -> Novelty:
+        rows = np.array([[one.meta_features[name] for name in names] for one in datasets], dtype=np.float64)
+        rows = rows.reshape(len(datasets), len(names))
+        scale = np.maximum(rows.std(axis=0), LEAST_SCALE)
+        return cls(names, rows.min(axis=0), rows.max(axis=0), scale, limit)
 
     def distance(self, meta_features: Mapping[str, float]) -> float:
-        """Root mean square difference, in standard deviations, to the nearest known dataset."""
+        """How far outside of what is known a dataset's text lies, in standard deviations of the meta-feature
+        that is farthest out; 0 inside."""
         row = np.array([meta_features.get(name, 0.0) for name in self.names])
-        scaled = np.clip((row - self.centre) / self.scale, -CUT, CUT)
-        return float(np.sqrt(((self.known - scaled) ** 2).mean(axis=1)).min())
+        outside = np.maximum(self.low - row, row - self.high) / self.scale
+        return float(np.max(outside, initial=0.0))
 
     def is_new(self, meta_features: Mapping[str, float]) -> bool:
         """Whether nothing like it was learned from."""
-        return self.distance(meta_features) > self.limit
+        return self.distance(meta_features) > self.limit or is_unrelated(meta_features.get(DEPENDENCE))
 
     def arrays(self) -> Arrays:
         """The numbers."""
-        limit = np.array([self.limit])
-        return {"centre": self.centre, "scale": self.scale, "known": self.known, "limit": limit}
+        return {"low": self.low, "high": self.high, "scale": self.scale, "limit": np.array([self.limit])}
 
     @classmethod
     def from_arrays(cls, arrays: Arrays, names: Sequence[str]) -> Novelty:
         """Put together what :meth:`arrays` took apart."""
         found = {name: np.asarray(values, float) for name, values in arrays.items()}
-        return cls(tuple(names), found["centre"], found["scale"], found["known"], float(found["limit"][0]))
+        return cls(tuple(names), found["low"], found["high"], found["scale"], float(found["limit"][0]))

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Prediction", "Prior", "Provenance", "load_prior", "read_prior", "shipped_prior"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SHIPPED = "prior.safetensors"
 
 
