@@ -135,6 +135,16 @@ def test_measuring_needs_weights_and_a_time(seventy_billion: Path, tiny_llama: P
         tunecast.recommend(ask(tiny_llama, toy_data), measure="5-trials")
 
 
+def test_a_budget_for_a_step_of_some_pipelines_recommends_these(tiny_llama: Path, toy_data: Path) -> None:
+    considered = tunecast.recommend(ask(tiny_llama, toy_data)).considered
+    steps = sorted(prospect.hours * 3600 / prospect.total_steps for prospect in considered)
+    assert steps[-1] > 1.5 * steps[0]
+    short = tunecast.recommend(ask(tiny_llama, toy_data, budget=f"{steps[0] * 1.1:.6f}s"))
+    assert 0 < len(short.considered) < len(considered)
+    assert all(prospect.total_steps > 0 and prospect.hours > 0 for prospect in short.considered)
+    assert all(prospect.reasons for prospect in short.recommendations)
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [

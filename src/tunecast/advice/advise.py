@@ -89,9 +89,12 @@ def advise(
     device = situation.target.machine.device
     pipelines = grid(situation.facts, device, question.restrictions)
     everything = advisor.prospects(pipelines)
-    fitting = [prospect for prospect in everything if prospect.fits]
-    if not fitting:
+    in_memory = [prospect for prospect in everything if prospect.fits]
+    if not in_memory:
         raise _nothing_fits(situation, advisor.costs, everything)
+    fitting = [prospect for prospect in in_memory if prospect.total_steps]
+    if not fitting:
+        raise _too_short(advisor.costs.of(prospect.pipeline) for prospect in in_memory)
     long_enough = [prospect for prospect in fitting if prospect.total_steps >= LEAST_STEPS] or fitting
     best = _varied(long_enough, question.top)
     zero_shot = advisor.zero_shot
@@ -114,7 +117,7 @@ def advise(
         zero_shot_loss=zero_shot,
         worth_it=_probability_of_gain(best[0], zero_shot),
         neighbours=neighbours,
-        warnings=(*situation.warnings, *_warnings(everything, fitting, best[0], advisor)),
+        warnings=(*situation.warnings, *_warnings(everything, in_memory, best[0], advisor)),
     )
 
 
@@ -165,10 +168,7 @@ class Advisor:
         costs = [self.costs.of(pipeline) for pipeline in pipelines]
         plans = [self._plan(pipeline, cost) for pipeline, cost in zip(pipelines, costs, strict=True)]
         if plans and all(plan.total_steps < 1 for plan in plans):
-            cheapest = min(cost.step_seconds for cost in costs)
-            raise BudgetError(
-                f"--budget: a single optimiser step takes about {cheapest:.1f} s.", "Give more."
-            )
+            raise _too_short(costs)
         qualities = self._prior.predict(self._view, plans)
         untouched = self.zero_shot.value
         return [
@@ -239,10 +239,10 @@ def _probability_of_gain(best: Prospect, zero_shot: ZeroShotLoss) -> float:
 
 
 def _warnings(
-    everything: Sequence[Prospect], fitting: Sequence[Prospect], best: Prospect, advisor: Advisor
+    everything: Sequence[Prospect], in_memory: Sequence[Prospect], best: Prospect, advisor: Advisor
 ) -> list[str]:
     warnings = []
-    gone = sorted({p.pipeline.method for p in everything} - {p.pipeline.method for p in fitting})
+    gone = sorted({p.pipeline.method for p in everything} - {p.pipeline.method for p in in_memory})
     if gone:
         warnings.append(f"{' and '.join(gone)} would not fit the memory, even one example at a time.")
     if advisor.zero_shot.source == "predicted":
@@ -252,6 +252,11 @@ def _warnings(
             f"The best pipeline has {best.total_steps} optimiser steps only: too few to learn much."
         )
     return warnings
+
+
+def _too_short(costs: Iterable[Cost]) -> BudgetError:
+    cheapest = min(cost.step_seconds for cost in costs)
+    return BudgetError(f"--budget: a single optimiser step takes about {cheapest:.1f} s.", "Give more.")
 
 
 def _nothing_fits(situation: Situation, costs: Costs, everything: Sequence[Prospect]) -> ConfigurationError:
