@@ -80,14 +80,13 @@ def test_numpy_says_what_gpytorch_says(name: str, examples: Examples) -> None:
     model, encoder = process._built(inputs, target, name == "deep-kernel")
     ours = process.ProcessModel(process._taken_apart(scaling, model, encoder))
     model.eval()
-    rows = inputs[:7] + 0.1
+    columns = torch.tensor(scaling.stretch != 0)
+    rows = (inputs[:7] + 0.1 * columns).clip(-5, 5)
     with torch.no_grad(), gpytorch.settings.fast_pred_var(False):
         theirs = model.likelihood(model(rows))
     plain = rows.numpy() / np.where(scaling.stretch == 0, 1, scaling.stretch) + scaling.mean
     inside = np.where(scaling.stretch == 0, scaling.mean, plain)
     mean, variance = ours.predict(inside)
-    columns = scaling.stretch != 0
-    assert np.allclose(scaling(inside)[:, columns], rows.numpy()[:, columns].clip(-5, 5), atol=1e-5)
-    if columns.all():
-        assert mean == pytest.approx(theirs.mean.numpy(), abs=1e-3)
-        assert variance == pytest.approx(theirs.variance.numpy(), rel=1e-2)
+    assert np.allclose(scaling(inside), rows.numpy(), atol=1e-4)
+    assert mean == pytest.approx(theirs.mean.numpy(), abs=1e-3)
+    assert variance == pytest.approx(theirs.variance.numpy(), rel=1e-2)

@@ -24,6 +24,8 @@ SHARE_WIDTH = 0.5
 RATE_WIDTH = 0.7
 OTHER_METHOD = 0.05
 """Weight of a run of another method beside one of the same."""
+ROWS_AT_ONCE = 256
+"""Predicted at a time: each row is compared with every example, which takes memory in proportion."""
 
 
 class NearestTaskMean(Regressor):
@@ -45,6 +47,13 @@ class NearestTaskMean(Regressor):
 
     def predict(self, features: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Weighted mean and variance, drawn towards those of all examples where little is near."""
+        parts = [
+            self._predict(features[at : at + ROWS_AT_ONCE]) for at in range(0, len(features), ROWS_AT_ONCE)
+        ]
+        means, variances = zip(*parts, strict=True)
+        return np.concatenate(means), np.concatenate(variances)
+
+    def _predict(self, features: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         near = self._neighbours(features)
         log_weight = -0.5 * (
             ((features[:, None, SHARE] - self._examples[None, :, SHARE]) / SHARE_WIDTH) ** 2
