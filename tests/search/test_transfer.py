@@ -19,11 +19,13 @@ from planted_runs import (
     planted_run,
     planted_runs,
 )
+from tunecast.methods.rates import adapter_rate
 from tunecast.records import Outcome, Pipeline, Run
 from tunecast.search import Context, History, Remaining, Strategy, TrialView, asha
 from tunecast.search.ranking import ranked
 from tunecast.search.transfer import Seer, transfer
 from tunecast.surrogates import Prior
+from tunecast.surrogates.examples import WORST
 from tunecast.surrogates.train import train
 
 MODEL = planted_model()
@@ -109,6 +111,43 @@ def test_a_point_better_than_foretold_draws_the_search_on(prior: Prior) -> None:
     seen = seer.outlook(History(tuple(started)))
     worse = seer.outlook(History(tuple(view(run, 2 * (n == 3)) for n, run in enumerate(runs))))
     assert seen.mean[3] < min(blank.mean[3], worse.mean[3])
+
+
+@pytest.mark.parametrize("points", [0, 2])
+@pytest.mark.parametrize("refits", [False, True])
+def test_a_trial_that_diverged_ended_as_surrogates_are_taught_and_moves_no_other(
+    prior: Prior, points: int, refits: bool
+) -> None:
+    runs = candidates(8)
+    others = [view(run, 2 * (place < 3)) for place, run in enumerate(runs)]
+    gone = view(runs[3], points, outcome=Outcome.DIVERGED, next_share=None)
+    without, with_it = (
+        Seer(context(), prior, refits=refits).outlook(History(tuple(trials)))
+        for trials in (others, [*others[:3], gone, *others[4:]])
+    )
+    assert with_it.mean[3] == WORST
+    assert with_it.mean[4:] == pytest.approx(without.mean[4:])
+
+
+def test_a_prior_that_foretold_a_divergence_is_not_doubted_for_it(prior: Prior) -> None:
+    """Its last point before it broke down may be a good one."""
+    high, low = 60 * adapter_rate(MODEL), adapter_rate(MODEL)
+    pipelines = [_lora(rate) for rate in (high, 1.1 * high, 1.2 * high, low, 1.1 * low, 0.9 * low)]
+    runs = [planted_run(DATASET, MODEL, pipeline, 88_000 + n) for n, pipeline in enumerate(pipelines)]
+    lucky = [_flattered(run) for run in runs[:3]]
+    trials = [view(run, 1, outcome=Outcome.DIVERGED, next_share=None) for run in lucky]
+    trials += [view(run, 3) for run in runs[3:]]
+    assert Seer(context(), prior).outlook(History(tuple(trials))).is_trusted
+
+
+def _lora(rate: float) -> Pipeline:
+    return Pipeline("lora", {"learning_rate": rate, "lora_r": 8, "lora_alpha": 16})
+
+
+def _flattered(run: Run) -> Run:
+    first = run.curve[0]
+    point = replace(first, validation=replace(first.validation, loss=0.2 * first.validation.loss))
+    return replace(run, curve=(point, *run.curve[1:]))
 
 
 def test_a_completed_trial_is_known(prior: Prior) -> None:

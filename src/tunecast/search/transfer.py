@@ -27,6 +27,7 @@ from tunecast.search.offsets import Misses, condition, refit
 from tunecast.search.simple import asha
 from tunecast.search.trust import is_trusted
 from tunecast.surrogates import Prediction, Prior, Setting, load_prior
+from tunecast.surrogates.examples import WORST
 from tunecast.surrogates.features import curve_row, joined, log_loss, pipeline_row
 
 if TYPE_CHECKING:
@@ -102,9 +103,10 @@ class Seer:
         pipelines = np.array([self._row(index, trial.pipeline) for index, trial in enumerate(trials)])
         blank = np.array([curve_row((), self.setting.zero_shot_loss)]).repeat(len(trials), axis=0)
         before = self._prior.predict_rows(joined(self.setting, pipelines, blank))
-        begun = np.array([i for i, trial in enumerate(trials) if trial.curve], dtype=np.int64)
+        begun = np.array([i for i, trial in enumerate(trials) if _tells(trial)], dtype=np.int64)
         after = self._after(trials, begun, pipelines)
-        mean, variance = self._moved(pipelines, before, after, begun)
+        went_on = np.array([trials[index].outcome is not Outcome.DIVERGED for index in begun], dtype=bool)
+        mean, variance = self._moved(pipelines, before, after, begun, went_on)
         for place, index in enumerate(begun):
             mean[index], variance[index] = after.end[place], after.variance[place]
             if trials[index].outcome is Outcome.COMPLETED:
@@ -122,12 +124,14 @@ class Seer:
         return known[1]
 
     def _relative(self, trial: TrialView) -> float:
+        if trial.outcome is Outcome.DIVERGED:
+            return WORST  # as surrogates were taught, whatever its last point was
         return log_loss(trial.curve[-1].validation.loss) - log_loss(self.setting.zero_shot_loss)
 
     def _after(
         self, trials: Sequence[TrialView], begun: NDArray[np.int64], pipelines: NDArray[np.float64]
     ) -> Prediction:
-        """What is foretold of trials that have points, given them."""
+        """What is foretold of trials that have points or have diverged, given that."""
         if not len(begun):
             return NOTHING
         start = self.setting.zero_shot_loss
@@ -151,17 +155,22 @@ class Seer:
         before: Prediction,
         after: Prediction,
         begun: NDArray[np.int64],
+        went_on: NDArray[np.bool_],
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Predictions without a curve, moved by how far the prior was off where there is one."""
+        """Predictions without a curve, moved by how far the prior was off where there is one.
+
+        A trial that diverged says nothing of the level of those that do not.
+        """
         own = before.variance - before.shared
         scale = pipelines.std(axis=0)
         features = (pipelines - pipelines.mean(axis=0)) / np.where(scale > 1e-9, scale, 1.0)
+        known = begun[went_on]
         misses = Misses(
-            after.end - before.end[begun],
-            after.variance,
-            before.shared[begun],
-            own[begun],
-            features[begun],
+            after.end[went_on] - before.end[known],
+            after.variance[went_on],
+            before.shared[known],
+            own[known],
+            features[known],
         )
         if self._refits:
             miss, variance = refit(misses, before.shared, own, features)
@@ -195,7 +204,7 @@ class Seer:
         judged = [
             place
             for place, index in enumerate(begun)
-            if trials[index].curve[-1].share >= JUDGED_SHARE or trials[index].outcome.is_failure
+            if trials[index].outcome.is_failure or trials[index].curve[-1].share >= JUDGED_SHARE
         ]
         those = begun[judged]
         own = before.variance[those] - before.shared[those] + after.variance[judged]
@@ -312,6 +321,11 @@ def _without_prior(history: History, remaining: Remaining, fallback: Strategy) -
         return index
     new = [i for i, trial in enumerate(history.trials) if trial.is_open and not trial.is_started]
     return min(new, key=lambda place: history.trials[place].pipeline.id)
+
+
+def _tells(trial: TrialView) -> bool:
+    """Whether a trial says anything of how pipelines end."""
+    return bool(trial.curve) or trial.outcome is Outcome.DIVERGED
 
 
 def _measured_seconds_per_token(trial: TrialView) -> float:

@@ -18,10 +18,9 @@ __all__ = ["evidence_against", "is_trusted"]
 
 LEAST_TRIALS = 4
 """Trials with points below which no order speaks for or against the prior."""
-ODDS = math.log(1.5)
-"""Logarithm of the odds against the prior from which on it is left aside: on tasks left out it then was for
-0 to 9% of them, and for half of those whose curves had been dealt out anew, by eight trials."""
-SUSPICION = math.log(1.3)
+ODDS = math.log(3.0)
+"""Logarithm of the odds against the prior from which on it is left aside: what Jeffreys calls substantial."""
+SUSPICION = math.log(1.5)
 """Where the dataset is unlike all known ones, the odds begin here."""
 LEAST_CORRELATION, MOST_CORRELATION = 0.1, 0.8
 """Bounds of the correlation that a prior which is right is expected to show."""
