@@ -14,6 +14,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,27 +24,38 @@ import numpy as np
 STRATEGIES = ("advised", "transfer", "asha", "random", "fixed-best", "fixed-expert")
 
 
-def session(
-    model: str, data: Path, strategy: str, seed: int, budget: str, metric: str, test_rows: int
-) -> dict[str, Any]:
-    """Test loss and metric of what one session delivers."""
-    with tempfile.TemporaryDirectory() as folder:
-        short, output = _shortened(data, Path(folder), test_rows), f"{folder}/out"
-        asked = ["--model", model, "--data", short, "--strategy", strategy, "--seed", str(seed)]
-        asked += ["--budget", budget, "--no-forecast", "--output-dir", output, "--threads", "1"]
-        result = _tunecast("tune", *asked)
-        score = {"metric": None}
-        if metric:
-            asked = ["--model", f"{output}/best", "--data", short, "--objective", metric]
-            score = _tunecast("evaluate", *asked)["score"]
-    chosen = result["incumbent"]["pipeline"]
-    return {
-        "loss": result["test"][result["winner"]]["loss"],
-        "metric": score["metric"],
-        "zero_shot": result["test"]["zero_shot"]["loss"],
-        "method": chosen["method"],
-        "learning_rate": chosen.get("learning_rate"),
-    }
+@dataclass(frozen=True)
+class Setting:
+    """What all sessions of a table share."""
+
+    model: str
+    budget: str
+    test_rows: int
+
+    def key(self, task: str, metric: str, strategy: str, seed: int) -> str:
+        """By what a result is kept, so that other settings are measured anew."""
+        shared = f"{Path(self.model).name} {self.budget} {self.test_rows}"
+        return f"{shared} {Path(task).name} {metric or 'loss'} {strategy} {seed}"
+
+    def session(self, task: str, metric: str, strategy: str, seed: int) -> dict[str, Any]:
+        """Test loss and metric of what one session delivers."""
+        with tempfile.TemporaryDirectory() as folder:
+            data, output = _shortened(Path(task), Path(folder), self.test_rows), f"{folder}/out"
+            asked = ["--model", self.model, "--data", data, "--strategy", strategy, "--seed", str(seed)]
+            asked += ["--budget", self.budget, "--no-forecast", "--output-dir", output, "--threads", "1"]
+            result = _tunecast("tune", *asked)
+            score = {"metric": None}
+            if metric:
+                asked = ["--model", f"{output}/best", "--data", data, "--objective", metric]
+                score = _tunecast("evaluate", *asked)["score"]
+        chosen = result["incumbent"]["pipeline"]
+        return {
+            "loss": result["test"][result["winner"]]["loss"],
+            "metric": score["metric"],
+            "zero_shot": result["test"]["zero_shot"]["loss"],
+            "winner": result["winner"],
+            "incumbent": f"{chosen['method']} {chosen.get('learning_rate')}",
+        }
 
 
 def _shortened(data: Path, folder: Path, test_rows: int) -> str:
@@ -64,32 +77,37 @@ def _tunecast(*arguments: str) -> dict[str, Any]:
     return dict(json.loads(done.stdout))
 
 
-def table(results: dict[str, Any], tasks: Sequence[str], strategies: Sequence[str], seeds: int) -> str:
-    """Mean test loss (and metric) by task and strategy, and how often each strategy is the best of a seed."""
+def table(found: dict[tuple[str, str, int], dict[str, Any]], strategies: Sequence[str]) -> str:
+    """Mean test loss (and metric) by task and strategy, and how often each strategy is the best of a seed.
+
+    Args:
+        found: Results by task, strategy and seed.
+        strategies: Columns.
+    """
+    tasks = list(dict.fromkeys(task for task, _, _ in found))
+    seeds = sorted({seed for _, _, seed in found})
     lines = [f"| task | zero-shot | {' | '.join(strategies)} |", "|---" * (2 + len(strategies)) + "|"]
-    best = dict.fromkeys(strategies, 0)
-    ranks: dict[str, list[float]] = {name: [] for name in strategies}
-    for task in tasks:
-        found = [[results[_key(task, name, seed)] for name in strategies] for seed in range(seeds)]
-        losses = np.array([[one["loss"] for one in row] for row in found])
-        for row in losses:
-            best[strategies[int(row.argmin())]] += 1
-            for name, place in zip(strategies, row.argsort().argsort(), strict=True):
-                ranks[name].append(1.0 + float(place))
-        cells = []
-        for place in range(len(strategies)):
-            metrics = [row[place]["metric"] for row in found]
-            text = f"{losses[:, place].mean():.4f}"
-            cells.append(text if None in metrics else f"{text} ({np.mean(metrics):.3f})")
-        zero = np.mean([row[0]["zero_shot"] for row in found])
+    losses = np.array(
+        [[[found[task, name, seed]["loss"] for name in strategies] for seed in seeds] for task in tasks]
+    )
+    for task, of_task in zip(tasks, losses, strict=True):
+        cells = [
+            _cell(float(mean), [found[task, name, seed]["metric"] for seed in seeds])
+            for name, mean in zip(strategies, of_task.mean(axis=0), strict=True)
+        ]
+        zero = np.mean([found[task, strategies[0], seed]["zero_shot"] for seed in seeds])
         lines.append(f"| {Path(task).name} | {zero:.4f} | {' | '.join(cells)} |")
-    lines.append(f"| best of a seed |  | {' | '.join(str(best[name]) for name in strategies)} |")
-    lines.append(f"| mean rank |  | {' | '.join(f'{np.mean(ranks[name]):.2f}' for name in strategies)} |")
+    rows = losses.reshape(-1, len(strategies))
+    best = np.bincount(rows.argmin(axis=1), minlength=len(strategies))
+    ranks = 1.0 + rows.argsort(axis=1).argsort(axis=1).mean(axis=0)
+    lines.append(f"| best of a seed |  | {' | '.join(map(str, best))} |")
+    lines.append(f"| mean rank |  | {' | '.join(f'{rank:.2f}' for rank in ranks)} |")
     return "\n".join(lines)
 
 
-def _key(task: str, strategy: str, seed: int) -> str:
-    return f"{Path(task).name} {strategy} {seed}"
+def _cell(loss: float, metrics: Sequence[float | None]) -> str:
+    measured = [metric for metric in metrics if metric is not None]
+    return f"{loss:.4f} ({np.mean(measured):.3f})" if len(measured) == len(metrics) else f"{loss:.4f}"
 
 
 def main() -> None:
@@ -104,28 +122,21 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--test-rows", type=int, default=100, help="the first test rows, which are scored")
     parser.add_argument("--results", type=Path, default=Path("real-sessions.json"))
-    arguments = parser.parse_args()
-    strategies = arguments.strategies.split(",")
-    results = json.loads(arguments.results.read_text()) if arguments.results.exists() else {}
-    metrics = {task: metric for task, _, metric in (given.partition("=") for given in arguments.data)}
-    for seed in range(arguments.seeds):
-        for task in metrics:
-            for name in strategies:
-                if (key := _key(task, name, seed)) not in results:
-                    found = session(
-                        arguments.model,
-                        Path(task),
-                        name,
-                        seed,
-                        arguments.budget,
-                        metrics[task],
-                        arguments.test_rows,
-                    )
-                    results[key] = found
-                    arguments.results.write_text(json.dumps(results, indent=1))
-                    print(key, found, file=sys.stderr, flush=True)
-    print(f"{arguments.model}, {arguments.budget}, {arguments.seeds} seeds: mean test loss\n")
-    print(table(results, [*metrics], strategies, arguments.seeds))
+    chosen = parser.parse_args()
+    strategies = chosen.strategies.split(",")
+    setting = Setting(chosen.model, chosen.budget, chosen.test_rows)
+    kept = json.loads(chosen.results.read_text()) if chosen.results.exists() else {}
+    metrics = {task: metric for task, _, metric in (given.partition("=") for given in chosen.data)}
+    found = {}
+    for seed, (task, metric), name in product(range(chosen.seeds), metrics.items(), strategies):
+        key = setting.key(task, metric, name, seed)
+        if key not in kept:
+            kept[key] = setting.session(task, metric, name, seed)
+            chosen.results.write_text(json.dumps(kept, indent=1))
+            print(key, kept[key], file=sys.stderr, flush=True)
+        found[task, name, seed] = kept[key]
+    print(f"{chosen.model}, {chosen.budget}, {chosen.seeds} seeds: mean test loss\n")
+    print(table(found, strategies))
 
 
 if __name__ == "__main__":
