@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -29,11 +29,11 @@ from tunecast.search import Context, Strategy
 from tunecast.search.acquisition import ProbabilityOfImprovement
 from tunecast.search.transfer import transfer
 from tunecast.store import open_for_reading
-from tunecast.surrogates import Prior, load_prior
+from tunecast.surrogates import Prediction, Prior, load_prior
 from tunecast.surrogates.examples import Examples, examples_of
 from tunecast.surrogates.families import FAMILIES, Family, Regressor
 from tunecast.surrogates.families.base import Arrays
-from tunecast.surrogates.features import CURVE, DATASET, columns
+from tunecast.surrogates.features import CURVE, DATASET, columns, curve_row
 from tunecast.surrogates.kin import kin
 from tunecast.surrogates.train import FEWEST_KIN, train
 from tunecast.surrogates.validation import choose, log_density
@@ -52,7 +52,6 @@ HIDDEN: Mapping[str, tuple[str, ...]] = {
         "log_pretraining_ratio",
     ),
     "without zero-shot loss": ("log_zero_shot",),
-    "without partial curve": CURVE,
 }
 """What a surrogate is not told, by the name of the ablation."""
 FEWER_TASKS = (4, 8, 16)
@@ -84,6 +83,16 @@ class Blind(Regressor):
     def from_arrays(cls, arrays: Arrays) -> Regressor:
         """Nothing here is ever read from a file."""
         raise NotImplementedError
+
+
+class WithoutCurves(Prior):
+    """A prior that foretells every trial as if it had not begun."""
+
+    def predict_rows(self, features: NDArray[np.float64]) -> Prediction:
+        """As before the first point."""
+        blank = features.copy()
+        blank[:, columns(CURVE)] = curve_row((), 1.0)
+        return super().predict_rows(blank)
 
 
 class Blinded(Family):
@@ -129,6 +138,11 @@ def variants(family: str) -> dict[str, Callable[[Context], Strategy]]:
         prior = replace(prior_of(context.runs, family), cost=None)
         return transfer(context, prior=prior, acquisition=ProbabilityOfImprovement(cost_exponent=0.0))
 
+    def without_curves(context: Context) -> Strategy:
+        prior = prior_of(context.runs, family)
+        parts = {part.name: getattr(prior, part.name) for part in fields(prior)}
+        return transfer(context, prior=WithoutCurves(**parts))
+
     def refitted(context: Context) -> Strategy:
         return transfer(context, prior=prior_of(context.runs, family), refits=True)
 
@@ -140,6 +154,7 @@ def variants(family: str) -> dict[str, Callable[[Context], Strategy]]:
     return {
         WHOLE: of(family),
         **{name: of(name) for name in HIDDEN},
+        "without partial curve": without_curves,
         "without seconds": without_seconds,
         "with refit (quick-tune)": refitted,
         **{f"from {tasks} tasks": of_fewer(tasks) for tasks in FEWER_TASKS},

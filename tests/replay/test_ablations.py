@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 
-from planted_runs import planted_model, planted_runs
+from planted_runs import ZERO_SHOT_LOSS, planted_model, planted_runs
 from replay.made_up import many_tasks
 from tunecast.records import Run
 from tunecast.replay.cases import cases_of
 from tunecast.replay.comparing import compare_strategies
 from tunecast.replay.folds import Fold
 from tunecast.search import Context
+from tunecast.surrogates import Setting, Subject
 from tunecast.surrogates.examples import examples_of
 from tunecast.surrogates.families import FAMILIES
-from tunecast.surrogates.features import CURVE, columns
+from tunecast.surrogates.features import columns
+from tunecast.surrogates.train import train
 
 
 @pytest.fixture
@@ -50,6 +53,19 @@ def test_a_blinded_surrogate_does_not_see_what_is_hidden(benchmark: ModuleType, 
         assert not np.array_equal(sighted.predict(moved)[0], sighted.predict(examples.features)[0])
 
 
+def test_a_prior_without_curves_foretells_as_before_the_first_point(
+    benchmark: ModuleType, runs: list[Run]
+) -> None:
+    prior = train(runs, families=("ridge",))
+    blind = benchmark.WithoutCurves(**{part.name: getattr(prior, part.name) for part in fields(prior)})
+    run = next(run for run in runs if len(run.curve) == 4)
+    setting = Setting(run.dataset, run.model, run.full_length_tokens, run.unique_examples, ZERO_SHOT_LOSS)
+    before, after = (Subject(run.pipeline, run.curve[:count]) for count in (0, 2))
+    assert blind.predict(setting, [after]).end == blind.predict(setting, [before]).end
+    assert blind.predict(setting, [before]).end == prior.predict(setting, [before]).end
+    assert prior.predict(setting, [after]).end != prior.predict(setting, [before]).end
+
+
 def test_fewer_tasks_are_of_as_many_families_as_there_are(benchmark: ModuleType, runs: list[Run]) -> None:
     first = next(run for run in runs if run.curve)
     tasks = {run.task.dataset for run in runs}
@@ -66,9 +82,9 @@ def test_fewer_tasks_are_of_as_many_families_as_there_are(benchmark: ModuleType,
 def test_every_variant_is_replayed_and_what_is_hidden_costs(
     benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runs = many_tasks(12, shift=0.1)
-    hidden = ("log_rate", "log_effective_rate", "log_travel", *CURVE)
-    monkeypatch.setattr(benchmark, "HIDDEN", {"without rate and curve": hidden})
+    runs = many_tasks(12, shift=0.6)  # so that rates are known from curves alone
+    hidden = ("log_rate", "log_effective_rate", "log_travel")
+    monkeypatch.setattr(benchmark, "HIDDEN", {"without rate": hidden})
     monkeypatch.setattr(benchmark, "FEWER_TASKS", (4,))
     own = benchmark.variants("forest")
     cases = cases_of(runs)[0][:2]
@@ -76,7 +92,7 @@ def test_every_variant_is_replayed_and_what_is_hidden_costs(
         cases, runs, [*own], seeds=2, budgets=(1.0, 4.0), fold=Fold.FAMILY, thinking_seconds=0.0, own=own
     )
     mean = dict(zip(found.strategies, found.by_task()[:, :, 1].mean(axis=1), strict=True))
-    assert mean["whole"] < mean["without rate and curve"]
+    assert mean["whole"] < mean["without partial curve"]
     shown = benchmark.regrets(found)
     assert all(f"| {name} |" in shown for name in own)
 
