@@ -24,13 +24,14 @@ import numpy as np
 from tunecast.records import Run
 from tunecast.replay.cases import Case, Clock, cases_of, on_clock
 from tunecast.replay.comparing import compare_strategies, draw
-from tunecast.replay.folds import Fold, context_of, families
+from tunecast.replay.folds import Fold, context_of
 from tunecast.replay.machine import replay
 from tunecast.replay.priors import kept_prior
 from tunecast.search import History, Remaining
 from tunecast.search.transfer import Seer, transfer
 from tunecast.store import open_for_reading
 from tunecast.surrogates import load_prior
+from tunecast.surrogates.kin import families
 
 Row = dict[str, str]
 PREFIX = "alien_"

@@ -15,11 +15,12 @@ from tunecast.records import Run
 from tunecast.replay.advice import recorded_order
 from tunecast.replay.cases import Case, cases_of
 from tunecast.replay.comparing import Comparison, compare_strategies, default_strategies, draw
-from tunecast.replay.folds import Fold, context_of, families
+from tunecast.replay.folds import Fold, context_of
 from tunecast.replay.page import render, write_page
 from tunecast.replay.verdicts import Verdict
 from tunecast.replay.wording import catch_sentences, notes, regret_rows, simple_sentences
 from tunecast.search import Context, Strategy, asha
+from tunecast.surrogates.kin import families
 
 STRATEGIES = ("random", "asha", "fixed-best", "portfolio", "nearest-task", "fixed-expert")
 

@@ -6,7 +6,8 @@ import pytest
 
 from replay.made_up import task_runs
 from tunecast.replay.cases import cases_of
-from tunecast.replay.folds import Fold, context_of, families
+from tunecast.replay.folds import Fold, context_of
+from tunecast.surrogates.kin import families
 
 
 def test_families_by_first_or_last_word() -> None:

