@@ -37,10 +37,13 @@ def test_tokens_that_the_rest_of_the_seconds_affords() -> None:
 
 
 def test_remaining_tells_each_budget_in_its_unit() -> None:
-    seconds = Allowance(Budget.parse("100s"), 0.0).remaining(Used(seconds=25.0))
-    trials = Allowance(Budget.parse("8-trials"), 0.0).remaining(Used(trials=2))
+    seconds = Allowance(Budget.parse("100s"), 0.0).remaining(Used(seconds=25.0), 500)
+    trials = Allowance(Budget.parse("8-trials"), 0.0).remaining(Used(trials=2), 500)
+    tokens = Allowance(Budget.parse("2k-tokens"), 0.0).remaining(Used(tokens=500), 500)
     assert (seconds.fraction, seconds.seconds, seconds.new_trials) == (0.75, 75.0, None)
     assert (trials.fraction, trials.seconds, trials.new_trials) == (0.75, None, 6)
+    assert (tokens.fraction, tokens.seconds, tokens.full_lengths) == (0.75, None, 3.0)
+    assert seconds.full_lengths is trials.full_lengths is None
 
 
 def test_a_step_fits_only_with_what_is_reserved(prepared: PreparedTask) -> None:
@@ -67,7 +70,7 @@ def test_what_is_held_back_is_nobodys_until_it_is_given_back(prepared: PreparedT
 def test_strategies_are_not_told_of_what_is_held_back() -> None:
     allowance = Allowance(Budget.parse("20-trials"), 0.0)
     allowance.hold_back(2.0)
-    remaining = allowance.remaining(Used(trials=9))
+    remaining = allowance.remaining(Used(trials=9), 500)
     assert (remaining.fraction, remaining.new_trials) == (0.5, 9)
 
 

@@ -69,11 +69,13 @@ class Remaining:
         fraction: Part of the budget that is left, 0 to 1.
         seconds: Seconds left, None where the budget is not in seconds.
         new_trials: Trials that may still be started, None for any number.
+        full_lengths: Tokens left, in full lengths of a trial; None where the budget is not in tokens.
     """
 
     fraction: float
     seconds: float | None = None
     new_trials: int | None = None
+    full_lengths: float | None = None
 
 
 Strategy = Callable[[History, Remaining], int | None]

@@ -73,6 +73,8 @@ def _remembering(order: Order, *, only_listed: bool = False) -> Callable[[Histor
 
 def _can_end(trial: TrialView, remaining: Remaining) -> bool:
     """Whether a new trial is expected to reach its end with what is left."""
+    if remaining.full_lengths is not None:
+        return remaining.full_lengths >= 1.0
     if remaining.seconds is None or trial.expected_seconds is None or not trial.next_share:
         return True
     return trial.expected_seconds / trial.next_share <= remaining.seconds

@@ -56,13 +56,19 @@ class Allowance:
             else (self.budget.amount - self.elapsed()) * tokens_per_second
         )
 
-    def remaining(self, used: Used) -> Remaining:
-        """What strategies are told of the budget."""
-        seconds = self._free.seconds
+    def remaining(self, used: Used, full_length_tokens: int) -> Remaining:
+        """What strategies are told of the budget.
+
+        Args:
+            used: What is spent.
+            full_length_tokens: Horizon of every trial.
+        """
+        seconds, tokens = self._free.seconds, self._free.kind == "tokens"
         return Remaining(
             fraction=self._free.fraction_left(used),
             seconds=None if seconds is None else max(0.0, seconds - used.seconds),
             new_trials=int(self._free.amount) - used.trials if self._free.kind == "trials" else None,
+            full_lengths=max(0.0, self._free.amount - used.tokens) / full_length_tokens if tokens else None,
         )
 
     def fits(self, trial: Trial, reserved: Trial | None, used: Used, pace: Pace) -> bool:

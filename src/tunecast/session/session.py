@@ -233,6 +233,7 @@ class Session:
             evaluation_seconds=evaluation_seconds,
             machine=self._surroundings.machine,
             value_minutes=self._settings.value,
+            prior=self._settings.prior,
             runs=self._known,
         )
 
@@ -361,7 +362,7 @@ class Session:
         passed_over: set[int] = set()
         while len(passed_over) < MOST_PASSED_OVER:
             history = self._trials.history(self._pace, passed_over)
-            index = self._strategy(history, self._allowance.remaining(self._used()))
+            index = self._strategy(history, self._allowance.remaining(self._used(), self._full_length))
             if index is None or self._fits_search(index):
                 return index
             passed_over.add(index)

@@ -55,6 +55,8 @@ class SessionSettings:
         forecast: Whether up to a tenth of the budget goes to what more data would bring.
         value: Minutes that 1% of the loss is worth: a search that knows other tasks ends when it expects
             less. None searches until the budget is spent.
+        prior: File that ``tunecast learn`` wrote, for strategies that rest on surrogates; empty for the one
+            that comes with the package.
     """
 
     model: str
@@ -83,6 +85,7 @@ class SessionSettings:
     trust_remote_code: bool = False
     forecast: bool = True
     value: float | None = None
+    prior: str = ""
 
     def __post_init__(self) -> None:
         for name in FINITE:
