@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,9 +20,20 @@ from planted_runs import (
     planted_run,
     planted_runs,
 )
+from tunecast.data.meta_features import DEPENDENCE
+from tunecast.errors import ConfigurationError, StoreError
 from tunecast.methods.rates import adapter_rate
 from tunecast.records import Outcome, Pipeline, Run
-from tunecast.search import Context, History, Remaining, Strategy, TrialView, asha
+from tunecast.search import (
+    Context,
+    History,
+    Remaining,
+    Strategy,
+    TrialView,
+    asha,
+    check_strategy,
+    get_strategy,
+)
 from tunecast.search.ranking import ranked
 from tunecast.search.transfer import Seer, transfer
 from tunecast.surrogates import Prior
@@ -207,6 +219,18 @@ def test_a_trial_that_can_still_end_goes_before_one_that_cannot(prior: Prior) ->
     assert transfer(context(), prior=prior)(history, Remaining(0.1, seconds=left)) == 0
 
 
+def test_so_it_does_where_tokens_are_counted(prior: Prior) -> None:
+    runs = candidates(6)
+    history = History((view(runs[0], 3), *(view(run, 0) for run in runs[1:])))
+    strategy = transfer(context(), prior=prior)
+    left = 1.1 * (1.0 - history.trials[0].curve[-1].share)
+    assert strategy(history, Remaining(0.1, full_lengths=left)) == 0
+    ahead = [view(runs[0], 2), view(runs[1], 2), *(view(run, 0) for run in runs[2:])]
+    best = int(np.argmin(Seer(context(), prior).outlook(History(tuple(ahead))).mean[:2]))
+    left = 1.2 * (1.0 - ahead[best].curve[-1].share)
+    assert strategy(History(tuple(ahead)), Remaining(0.1, full_lengths=left)) == best
+
+
 def test_where_time_is_left_for_one_trial_it_is_the_best_that_goes_on(prior: Prior) -> None:
     runs = candidates(12)
     history = History((view(runs[0], 2), view(runs[1], 2), *(view(run, 0) for run in runs[2:])))
@@ -311,3 +335,31 @@ def test_ranking_keeps_good_ones_different_ones_and_some_as_drawn(prior: Prior) 
 def test_ranking_few_or_none(prior: Prior) -> None:
     assert ranked(context(), [], 10, prior=prior) == []
     assert len(ranked(context(), drawn(3), 10, prior=prior)) == 3
+
+
+def test_a_prior_of_the_users_own_is_taken_from_its_file(prior: Prior, tmp_path: Path) -> None:
+    path = tmp_path / "own prior"
+    prior.save(path)
+    runs = candidates(20)
+    history = History(tuple(view(run, 0) for run in runs))
+    own = get_strategy("transfer", context(prior=str(path)))(history, Remaining(0.5))
+    assert own == transfer(context(), prior=prior)(history, Remaining(0.5))
+    drawn = [run.pipeline for run in runs]
+    assert ranked(context(prior=str(path)), drawn, 8) == ranked(context(), drawn, 8, prior=prior)
+    with pytest.raises(StoreError, match="nowhere cannot be read"):
+        check_strategy("transfer", str(tmp_path / "nowhere"))
+    with pytest.raises(ConfigurationError, match="--prior: the strategy asha takes none"):
+        check_strategy("asha", str(path))
+
+
+def test_where_nothing_alike_was_learned_from_every_other_new_trial_is_left_to_chance(prior: Prior) -> None:
+    runs = candidates(40)
+    foreign = replace(DATASET, meta_features={**DATASET.meta_features, DEPENDENCE: 0.1})
+    assert Seer(context(dataset=foreign), prior).is_new
+    _, usual = play(transfer(context(), prior=prior), runs, 40)
+    _, doubting = play(transfer(context(dataset=foreign), prior=prior), runs, 40)
+    by_id = sorted(range(len(runs)), key=lambda place: runs[place].pipeline.id)
+    for choices, hedged in ((usual, False), (doubting, True)):
+        new = [place for place in dict.fromkeys(choices) if place]
+        by_chance = [by_id[0], by_id[1]]
+        assert (set(by_chance) <= set(new)) is hedged

@@ -4,32 +4,27 @@ from __future__ import annotations
 
 import numpy as np
 
-from sample_runs import sample_dataset
 from tunecast.data.meta_features import DEPENDENCE
-from tunecast.records import DatasetFacts
 from tunecast.surrogates.novelty import Novelty
 
 
-def datasets(count: int, seed: int = 0, **changed: float) -> list[DatasetFacts]:
+def datasets(count: int, seed: int = 0, **changed: float) -> dict[str, dict[str, float]]:
     """Datasets of ordinary words, on any subject."""
     draw = np.random.default_rng(seed)
-    return [
-        sample_dataset(
-            f"d{n}",
-            meta_features={
-                "prompt_characters_per_word": 4.5 + 0.5 * float(draw.normal()),
-                "completion_tokens_per_word": 1.5 + 0.2 * float(draw.normal()),
-                "completion_cyrillic_share": 0.0,
-                "label_entropy_nats": float(draw.uniform(0, 9)),
-                **changed,
-            },
-        )
+    return {
+        f"d{n}": {
+            "prompt_characters_per_word": 4.5 + 0.5 * float(draw.normal()),
+            "completion_tokens_per_word": 1.5 + 0.2 * float(draw.normal()),
+            "completion_cyrillic_share": 0.0,
+            "label_entropy_nats": float(draw.uniform(0, 9)),
+            **changed,
+        }
         for n in range(count)
-    ]
+    }
 
 
-def share_new(known: Novelty, some: list[DatasetFacts]) -> float:
-    return float(np.mean([known.is_new(one.meta_features) for one in some]))
+def share_new(known: Novelty, some: dict[str, dict[str, float]]) -> float:
+    return float(np.mean([known.is_new(one) for one in some.values()]))
 
 
 def test_other_letters_or_longer_words_are_new_and_other_subjects_are_not() -> None:
@@ -51,18 +46,21 @@ def test_completions_that_have_nothing_to_do_with_their_prompts_are_new() -> Non
 
 def test_a_known_dataset_is_not_new() -> None:
     known = datasets(5)
-    assert Novelty.of(known).distance(known[2].meta_features) == 0.0
+    assert Novelty.of(known).distance(known["d2"]) == 0.0
 
 
 def test_one_known_dataset_or_none_of_the_features_tells_nothing() -> None:
-    assert not Novelty.of(datasets(1)).is_new(datasets(1, seed=3)[0].meta_features)
-    bare = [sample_dataset(f"b{n}", meta_features={"log_examples": float(n)}) for n in range(4)]
-    assert not Novelty.of(bare).is_new(datasets(1)[0].meta_features)
+    assert not Novelty.of(datasets(1)).is_new(datasets(1, seed=3)["d0"])
+    bare = {f"b{n}": {"log_examples": float(n)} for n in range(4)}
+    for known in (bare, {}):
+        assert not Novelty.of(known).is_new(datasets(1)["d0"])
+        assert Novelty.of(known).farthest(datasets(1)["d0"]) == ""
 
 
 def test_put_together_again() -> None:
     known = Novelty.of(datasets(6))
     again = Novelty.from_arrays(known.arrays(), known.names)
-    unknown = datasets(1, seed=9, prompt_characters_per_word=9.0)[0].meta_features
+    unknown = datasets(1, seed=9, prompt_characters_per_word=9.0)["d0"]
     assert again.distance(unknown) == known.distance(unknown) > 0
     assert again.limit == known.limit
+    assert again.farthest(unknown) == "prompt_characters_per_word"

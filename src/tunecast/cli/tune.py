@@ -72,6 +72,11 @@ def command(
         help="Minutes that 1% of loss is worth; transfer and quick-tune end when they expect less. "
         "(default: the whole budget)",
     ),
+    prior: str = typer.Option(
+        None,
+        "--prior",
+        help="File of tunecast learn, for transfer and quick-tune. (default: the shipped one)",
+    ),
     config: Annotated[
         Path | None, typer.Option("--config", help="YAML file of these options; flags override it.")
     ] = None,

@@ -85,12 +85,16 @@ def first_name(strategy: str) -> str:
     return GIVEN if strategy == GIVEN else "expert"
 
 
-def check_strategy(name: str) -> None:
+def check_strategy(name: str, prior: str = "") -> None:
     """Refuse a name that no strategy has, and one whose prior or library is not there.
 
+    Args:
+        name: Its name on the command line.
+        prior: File of the prior; empty for the one that comes with the package.
+
     Raises:
-        ConfigurationError: There is none of that name, or its library is not installed.
-        StoreError: It needs a prior, and there is none.
+        ConfigurationError: There is none of that name, its library is not installed, or it takes no prior.
+        StoreError: It needs a prior, and there is none, or the file is none.
     """
     if name != GIVEN and name not in STRATEGIES:
         near = get_close_matches(name, STRATEGIES, n=1)
@@ -99,9 +103,13 @@ def check_strategy(name: str) -> None:
             f"--strategy: there is no strategy {name!r}.", f"{guess}Known ones: {', '.join(STRATEGIES)}."
         )
     if name in SURROGATE_BASED:
-        from tunecast.surrogates import load_prior
+        from tunecast.surrogates import prior_at
 
-        load_prior()
+        prior_at(prior)
+    elif prior:
+        raise ConfigurationError(
+            f"--prior: the strategy {name} takes none.", f"Use one of: {', '.join(SURROGATE_BASED)}."
+        )
     if name in LIBRARY_BASED:
         from tunecast.search.rivals import check_library
 
@@ -119,7 +127,7 @@ def get_strategy(name: str, context: Context | None = None) -> Strategy:
         ConfigurationError: There is none of that name, or it lacks its library or what it has to know.
         StoreError: It needs a prior, and there is none.
     """
-    check_strategy(name)
+    check_strategy(name, context.prior if context else "")
     return fixed(0) if name == GIVEN else STRATEGIES[name](context)
 
 

@@ -23,6 +23,7 @@ class Context:
         machine: What computes, None where it is not known.
         runs: Recorded runs of other tasks, failures included; in a replay, those of the training folds only.
         value_minutes: Minutes that 1% of the loss is worth; None never stops before the budget ends.
+        prior: File of the prior; empty for the one that comes with the package.
     """
 
     dataset: DatasetFacts
@@ -34,3 +35,4 @@ class Context:
     machine: Machine | None = None
     runs: tuple[Run, ...] = ()
     value_minutes: float | None = None
+    prior: str = ""

@@ -10,7 +10,7 @@ import numpy as np
 from tunecast.records import Pipeline
 from tunecast.search.context import Context
 from tunecast.search.transfer import setting_of
-from tunecast.surrogates import Prior, load_prior
+from tunecast.surrogates import Prior, prior_at
 from tunecast.surrogates.features import curve_row, joined, pipeline_row
 
 if TYPE_CHECKING:
@@ -37,12 +37,12 @@ def ranked(
         context: The task.
         pipelines: A random draw.
         count: How many are wanted.
-        prior: The trained surrogates; None for those that come with the package.
+        prior: The trained surrogates; None for those that the context names.
 
     Raises:
-        StoreError: The package has no prior, or it is damaged.
+        StoreError: There is no such prior, or it is damaged.
     """
-    prior = prior or load_prior()
+    prior = prior or prior_at(context.prior)
     if not pipelines:
         return []
     setting = setting_of(context, prior.provenance.zero_shot_loss)

@@ -26,7 +26,7 @@ from tunecast.search.history import History, Remaining, Strategy, TrialView
 from tunecast.search.offsets import Misses, condition, refit
 from tunecast.search.simple import asha
 from tunecast.search.trust import is_trusted
-from tunecast.surrogates import Prediction, Prior, Setting, load_prior
+from tunecast.surrogates import Prediction, Prior, Setting, prior_at
 from tunecast.surrogates.examples import WORST
 from tunecast.surrogates.features import curve_row, joined, log_loss, pipeline_row
 
@@ -44,6 +44,7 @@ WORTH_PROMOTING = math.log(0.002)
 COMMIT = 1.5
 """Time for less than this many ends is time for one: a probe would take it from the trial under way."""
 LEAST_SECONDS = 1e-3
+LEAST_SHARE = 1e-6
 NOTHING = Prediction(np.zeros(0), np.zeros(0), np.zeros(0), None, np.zeros(0))
 
 
@@ -91,7 +92,7 @@ class Seer:
         self._prior = prior
         self._refits = refits
         self.setting = setting_of(context, prior.provenance.zero_shot_loss)
-        self._is_new = prior.novelty.is_new(context.dataset.meta_features)
+        self.is_new = prior.novelty.is_new(context.dataset.meta_features)
         device = context.machine.device.partition(":")[0] if context.machine else None
         self._knows_seconds = prior.cost is not None and device in (None, prior.cost.device)
         self._evaluation = context.evaluation_seconds or 0.0
@@ -208,7 +209,7 @@ class Seer:
         ]
         those = begun[judged]
         own = before.variance[those] - before.shared[those] + after.variance[judged]
-        return is_trusted(before.end[those], np.sqrt(own), after.end[judged], is_new=self._is_new)
+        return is_trusted(before.end[those], np.sqrt(own), after.end[judged], is_new=self.is_new)
 
 
 def transfer(
@@ -226,20 +227,20 @@ def transfer(
     Args:
         context: The task.
         refits: Whether the surrogate is refitted to the running search.
-        prior: The trained surrogates; None for those that come with the package.
+        prior: The trained surrogates; None for those that the context names.
         acquisition: Scores candidates; None for the probability of improvement as above.
 
     Raises:
-        StoreError: The package has no prior, or it is damaged.
+        StoreError: There is no such prior, or it is damaged.
     """
-    seer = Seer(context, prior or load_prior(), refits=refits)
+    seer = Seer(context, prior or prior_at(context.prior), refits=refits)
     score = acquisition or ProbabilityOfImprovement()
     fallback = asha()
 
     def choose(history: History, remaining: Remaining) -> int | None:
         outlook = seer.outlook(history)
         if not outlook.is_trusted:
-            return _without_prior(history, remaining, fallback)
+            return _as_drawn(history, fallback(history, remaining))
         chosen = _eligible(history, remaining, outlook)
         if not len(chosen):
             return None
@@ -251,7 +252,7 @@ def transfer(
         gain = float(log_expected_improvement(outlook.mean[[best]], outlook.deviation[[best]], incumbent)[0])
         if _is_enough(history, remaining, context, gain, float(outlook.end_seconds[best])):
             return None
-        return best
+        return _as_drawn(history, best) if seer.is_new and _is_turn_of_chance(history) else best
 
     return choose
 
@@ -259,7 +260,7 @@ def transfer(
 def _eligible(history: History, remaining: Remaining, outlook: Outlook) -> NDArray[np.int64]:
     """Candidates that can be advanced; where some can still reach their end, only those.
 
-    As long as none has, and time is left for hardly more than one, the best one goes on.
+    As long as none has, and hardly more is left than one takes, the best one goes on.
     """
     none_new = remaining.new_trials is not None and remaining.new_trials <= 0
     found = np.array(
@@ -270,9 +271,10 @@ def _eligible(history: History, remaining: Remaining, outlook: Outlook) -> NDArr
         ],
         dtype=np.int64,
     )
-    if remaining.seconds is None or not len(found):
+    needed = _needed_to_end(history, remaining, outlook)
+    if needed is None or not len(found):
         return found
-    affordable = found[outlook.end_seconds[found] <= remaining.seconds]
+    affordable = found[needed[found] <= 1.0]
     if not len(affordable):
         return found
     if any(trial.outcome is Outcome.COMPLETED for trial in history.trials):
@@ -280,7 +282,17 @@ def _eligible(history: History, remaining: Remaining, outlook: Outlook) -> NDArr
     begun = affordable[[history.trials[index].is_started for index in affordable]]
     pool = begun if len(begun) else affordable
     best = pool[np.argmin(outlook.mean[pool])]
-    return np.array([best]) if remaining.seconds < COMMIT * outlook.end_seconds[best] else affordable
+    return np.array([best]) if COMMIT * needed[best] > 1.0 else affordable
+
+
+def _needed_to_end(history: History, remaining: Remaining, outlook: Outlook) -> NDArray[np.float64] | None:
+    """What each candidate takes to its end over what is left, shape (trials,); None where trials count."""
+    if remaining.seconds is not None:
+        return outlook.end_seconds / max(remaining.seconds, LEAST_SECONDS)
+    if remaining.full_lengths is None:
+        return None
+    done = np.array([trial.curve[-1].share if trial.curve else 0.0 for trial in history.trials])
+    return (1.0 - done) / max(remaining.full_lengths, LEAST_SHARE)
 
 
 def _incumbent(history: History, outlook: Outlook) -> float:
@@ -314,9 +326,13 @@ def _is_enough(
     return 100 * math.exp(min(log_gain, 0.0)) * context.value_minutes * 60 < seconds
 
 
-def _without_prior(history: History, remaining: Remaining, fallback: Strategy) -> int | None:
-    """Successive halving; a new candidate is drawn by its id, not by the prior's order."""
-    index = fallback(history, remaining)
+def _is_turn_of_chance(history: History) -> bool:
+    """Whether a new trial is not the prior's to choose: every other, where nothing alike was learned from."""
+    return sum(trial.is_started for trial in history.trials[1:]) % 2 == 1
+
+
+def _as_drawn(history: History, index: int | None) -> int | None:
+    """Instead of a new candidate the one whose id comes first, which has nothing to do with the prior."""
     if index is None or history.trials[index].is_started:
         return index
     new = [i for i, trial in enumerate(history.trials) if trial.is_open and not trial.is_started]

@@ -11,7 +11,6 @@ import numpy as np
 
 from tunecast.data.dependence import is_unrelated
 from tunecast.data.meta_features import DEPENDENCE
-from tunecast.records import DatasetFacts
 from tunecast.surrogates.families.base import Arrays
 from tunecast.surrogates.kin import kin
 
@@ -55,18 +54,19 @@ class Novelty:
     limit: float
 
     @classmethod
-    def of(cls, datasets: Sequence[DatasetFacts]) -> Novelty:
+    def of(cls, known: Mapping[str, Mapping[str, float]]) -> Novelty:
         """Learn what is usual.
 
         Args:
-            datasets: Known datasets, at least one, each once.
+            known: Meta-features of known datasets by their names.
         """
+        datasets = list(known.values())
         wanted = [f"{side}_{name}" for side in ("prompt", "completion") for name in SUBSTANCE]
-        names = tuple(name for name in wanted if all(name in one.meta_features for one in datasets))
+        names = tuple(name for name in wanted if datasets and all(name in one for one in datasets))
         # Of datasets that belong together one is no witness of how usual an unseen one is.
-        families = kin([one.name for one in datasets])
+        families = kin(list(known))
         distances = [
-            cls._within(names, others, np.inf).distance(one.meta_features)
+            cls._within(names, others, np.inf).distance(one)
             for one, family in zip(datasets, families, strict=True)
             if (others := [other for other, of in zip(datasets, families, strict=True) if of != family])
         ]
@@ -74,18 +74,28 @@ class Novelty:
         return cls._within(names, datasets, limit)
 
     @classmethod
-    def _within(cls, names: tuple[str, ...], datasets: Sequence[DatasetFacts], limit: float) -> Novelty:
-        rows = np.array([[one.meta_features[name] for name in names] for one in datasets], dtype=np.float64)
-        rows = rows.reshape(len(datasets), len(names))
+    def _within(
+        cls, names: tuple[str, ...], datasets: Sequence[Mapping[str, float]], limit: float
+    ) -> Novelty:
+        if not names:
+            return cls((), np.zeros(0), np.zeros(0), np.zeros(0), limit)
+        rows = np.array([[one[name] for name in names] for one in datasets], dtype=np.float64)
         scale = np.maximum(rows.std(axis=0), LEAST_SCALE)
         return cls(names, rows.min(axis=0), rows.max(axis=0), scale, limit)
 
     def distance(self, meta_features: Mapping[str, float]) -> float:
         """How far outside of what is known a dataset's text lies, in standard deviations of the meta-feature
         that is farthest out; 0 inside."""
+        return float(np.max(self._outside(meta_features), initial=0.0))
+
+    def farthest(self, meta_features: Mapping[str, float]) -> str:
+        """The meta-feature that makes a dataset's text unlike all known; empty where it is like them."""
+        outside = self._outside(meta_features)
+        return self.names[int(np.argmax(outside))] if np.max(outside, initial=0.0) > self.limit else ""
+
+    def _outside(self, meta_features: Mapping[str, float]) -> NDArray[np.float64]:
         row = np.array([meta_features.get(name, 0.0) for name in self.names])
-        outside = np.maximum(self.low - row, row - self.high) / self.scale
-        return float(np.max(outside, initial=0.0))
+        return np.asarray(np.maximum(self.low - row, row - self.high) / self.scale)
 
     def is_new(self, meta_features: Mapping[str, float]) -> bool:
         """Whether nothing like it was learned from."""

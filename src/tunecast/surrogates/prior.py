@@ -34,7 +34,7 @@ from tunecast.surrogates.novelty import Novelty
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Prediction", "Prior", "Provenance", "load_prior", "read_prior", "shipped_prior"]
+__all__ = ["Prediction", "Prior", "Provenance", "load_prior", "prior_at", "read_prior", "shipped_prior"]
 
 SCHEMA_VERSION = 2
 SHIPPED = "prior.safetensors"
@@ -181,9 +181,19 @@ def load_prior() -> Prior:
     path = shipped_prior()
     if path is None:
         raise StoreError(
-            "This Tunecast is shipped without a prior.", "Train one: tunecast learn --store URL."
+            "This Tunecast is shipped without a prior.",
+            "Train one (tunecast learn --store URL --output PRIOR) and name it: --prior PRIOR.",
         )
     return read_prior(path)
+
+
+def prior_at(file: str) -> Prior:
+    """The prior in a file; the one that comes with the package where the name is empty.
+
+    Raises:
+        StoreError: There is none, or it is damaged.
+    """
+    return read_prior(Path(file).expanduser()) if file else load_prior()
 
 
 def read_prior(path: Path) -> Prior:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from tunecast.errors import ConfigurationError, StoreError
-from tunecast.records import DatasetFacts, Run, stable_hash
+from tunecast.records import Run, stable_hash
 from tunecast.surrogates.cost import fit_cost, fit_failure
 from tunecast.surrogates.examples import Examples, examples_of, zero_shot_losses
 from tunecast.surrogates.families import FAMILIES
@@ -46,7 +46,7 @@ def train(runs: Sequence[Run], *, seed: int = 0, families: Sequence[str] = tuple
         family=chosen.family,
         performance=FAMILIES[chosen.family].fit(examples, seed),
         calibration=chosen.calibration,
-        novelty=Novelty.of(_datasets(learned)),
+        novelty=Novelty.of({run.task.dataset: run.dataset.meta_features for run in learned}),
         cost=fit_cost(learned),
         failure=fit_failure(learned),
         provenance=Provenance(
@@ -165,11 +165,6 @@ def learn(
     size = output.stat().st_size / 1e6
     show(f"Wrote {output} ({size:.2f} MB, {time.monotonic() - started:.0f} s).")
     return prior
-
-
-def _datasets(runs: Sequence[Run]) -> list[DatasetFacts]:
-    """Facts of the datasets of runs, each once."""
-    return list({run.task.dataset: run.dataset for run in runs}.values())
 
 
 def missing_libraries() -> list[str]:
