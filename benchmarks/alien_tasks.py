@@ -2,10 +2,11 @@
 
     python benchmarks/alien_tasks.py make --tasks FOLDER --output ALIENS
     tunecast collect --plan benchmarks/alien_tasks.yaml --root aliens=ALIENS --root models=MODELS --store URL
-    python benchmarks/alien_tasks.py judge --store URL
+    python benchmarks/alien_tasks.py judge --store URL --aliens ALIENS
 
-``judge`` prints on how many made-up tasks the guard left the prior aside, on how many real tasks that were
-left out of it, and the mean regrets of ``advised`` and ``transfer`` beside that of ``asha``.
+``judge`` prints how many made-up tasks, and how many real tasks that were left out of the prior, count as
+new, on how many the guard leaves the prior aside, and the mean regrets of ``advised`` and ``transfer`` beside
+that of ``asha``.
 """
 
 from __future__ import annotations
@@ -17,16 +18,20 @@ import json
 import random
 import string
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from tunecast import data
+from tunecast.data.dependence import dependence
+from tunecast.data.meta_features import DEPENDENCE
 from tunecast.records import Run
 from tunecast.replay.cases import Case, Clock, cases_of, on_clock
 from tunecast.replay.comparing import compare_strategies, draw
 from tunecast.replay.folds import Fold, context_of
 from tunecast.replay.machine import replay
-from tunecast.replay.priors import kept_prior
+from tunecast.replay.priors import PriorOf, kept_prior
 from tunecast.search import History, Remaining
 from tunecast.search.transfer import Seer, transfer
 from tunecast.store import open_for_reading
@@ -112,16 +117,29 @@ def make(tasks: Path, output: Path, seed: int = 0) -> None:
             (folder / file.name).write_text(text, encoding="utf-8")
 
 
-def fired(case: Case, runs: Sequence[Run], *, leave_out: bool) -> float:
-    """On what part of the seeds the guard left the prior aside within the budget.
+@dataclass(frozen=True)
+class Doubts:
+    """What the guard makes of a task.
+
+    Args:
+        is_new: Whether it is unlike all that was learned from.
+        left_aside: On what part of the seeds the prior was left aside within the budget.
+    """
+
+    is_new: bool
+    left_aside: float
+
+
+def doubts(case: Case, runs: Sequence[Run], prior_of: PriorOf) -> Doubts:
+    """Replay ``transfer`` on a task.
 
     Args:
         case: The task.
         runs: All recorded runs.
-        leave_out: Whether a prior is trained without the task; else that of the package is taken.
+        prior_of: Gives the prior from the runs on other tasks.
     """
-    context = context_of(case, runs, Fold.TASK, families(run.task.dataset for run in runs))
-    prior = kept_prior(context.runs) if leave_out else load_prior()
+    context = context_of(case, runs, Fold.TASK, families(run.task.dataset for run in (*runs, case.zero_shot)))
+    prior = prior_of(context.runs)
     seer, strategy = Seer(context, prior), transfer(context, prior=prior)
     left_aside = []
     for seed in range(SEEDS):
@@ -133,29 +151,51 @@ def fired(case: Case, runs: Sequence[Run], *, leave_out: bool) -> float:
 
         replay(case, draw(case, seed), watched, BUDGET * case.expert_seconds)
         left_aside.append(any(seen))
-    return float(np.mean(left_aside))
+    return Doubts(seer.is_new, float(np.mean(left_aside)))
 
 
-def judge(store: str) -> None:
+def described_anew(case: Case, folder: Path) -> Case:
+    """A case with what is known by now of its dataset, whenever its runs were made."""
+    found = dependence(data.read(str(folder)).train)
+    if found is None:
+        return case
+    features = {**case.dataset.meta_features, DEPENDENCE: found}
+    return replace(case, dataset=replace(case.dataset, meta_features=features))
+
+
+def judge(store: str, aliens: Path) -> None:
     """Print the rates of the guard, and regrets on made-up tasks."""
     with open_for_reading(store) as opened:
         runs = on_clock(opened.runs(), Clock.CPU)
     cases = cases_of(runs)[0]
-    strange = [case for case in cases if case.task.startswith(PREFIX)]
+    strange = [
+        described_anew(case, aliens / case.task)
+        for case in cases
+        if case.task.startswith(PREFIX) and (aliens / case.task).is_dir()
+    ]
+    lengths = {(case.model.name, case.full_length_tokens) for case in strange}
     real = [
         case
         for case in cases
-        if not case.task.startswith(PREFIX)
-        and any(case.model.name == one.model.name for one in strange)
-        and any(case.full_length_tokens == one.full_length_tokens for one in strange)
+        if not case.task.startswith(PREFIX) and (case.model.name, case.full_length_tokens) in lengths
     ]
     known = [run for run in runs if not run.task.dataset.startswith(PREFIX)]
-    for words, group, leave_out in (("made up", strange, False), ("real, left out", real, True)):
-        rates = {case.task: fired(case, known, leave_out=leave_out) for case in group}
-        most = sum(rate > 0.5 for rate in rates.values())
-        mean = np.mean(list(rates.values()))
-        print(f"{words}: left aside on {most} of {len(rates)} tasks, {mean:.0%} of replays")
-        print("  " + ", ".join(f"{task} {rate:.0%}" for task, rate in rates.items()))
+    for words, group, prior_of in (
+        ("made up", strange, lambda _: load_prior()),
+        ("real, left out", real, kept_prior),
+    ):
+        rates = {case.task: doubts(case, known, prior_of) for case in group}
+        new = sum(rate.is_new for rate in rates.values())
+        aside = sum(rate.left_aside > 0.5 for rate in rates.values())
+        mean = np.mean([rate.left_aside for rate in rates.values()])
+        print(
+            f"{words}: {new} of {len(rates)} tasks count as new; prior left aside on {aside} tasks, "
+            f"in {mean:.0%} of replays"
+        )
+        print(
+            "  " + ", ".join(f"{t} {'new ' * r.is_new}{r.left_aside:.0%}" for t, r in rates.items()),
+            flush=True,
+        )
     found = compare_strategies(
         strange,
         known,
@@ -180,11 +220,12 @@ def main() -> None:
     making.add_argument("--output", type=Path, required=True)
     judging = commands.add_parser("judge")
     judging.add_argument("--store", required=True)
+    judging.add_argument("--aliens", type=Path, required=True, help="the folder that make wrote")
     arguments = parser.parse_args()
     if arguments.command == "make":
         make(arguments.tasks, arguments.output)
     else:
-        judge(arguments.store)
+        judge(arguments.store, arguments.aliens)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,9 @@ class ByRate:
     def zero_shot(self, task: TaskView) -> Quality:
         return Quality(1.0, 0.5, 2.0)
 
+    def unlike(self, task: TaskView) -> str:
+        return ""
+
     def neighbours(self, task: TaskView, count: int = 3) -> tuple[Neighbour, ...]:
         return ()
 

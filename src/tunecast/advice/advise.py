@@ -117,7 +117,11 @@ def advise(
         zero_shot_loss=zero_shot,
         worth_it=_probability_of_gain(best[0], zero_shot),
         neighbours=neighbours,
-        warnings=(*situation.warnings, *_warnings(everything, in_memory, best[0], advisor)),
+        warnings=(
+            *situation.warnings,
+            *_unlike(prior.unlike(situation.view)),
+            *_warnings(everything, in_memory, best[0], advisor),
+        ),
     )
 
 
@@ -236,6 +240,13 @@ def _probability_of_gain(best: Prospect, zero_shot: ZeroShotLoss) -> float:
     variance = trained**2 + untouched**2 - 2 * SHARED_ERROR * trained * untouched
     gain = math.log(zero_shot.value / best.predicted_loss)
     return NormalDist().cdf(gain / math.sqrt(variance)) if variance > 0 else float(gain > 0)
+
+
+def _unlike(meta_feature: str) -> list[str]:
+    if not meta_feature:
+        return []
+    name = meta_feature.replace("_", " ")
+    return [f"The text is unlike that of all known datasets ({name}): what is predicted rests on little."]
 
 
 def _warnings(

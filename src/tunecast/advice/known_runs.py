@@ -23,6 +23,7 @@ from tunecast.advice.rules import rate_surplus
 from tunecast.advice.view import Neighbour, Plan, Quality, TaskView
 from tunecast.records import ZERO_SHOT, ModelFacts, Outcome
 from tunecast.store.endings import Ending
+from tunecast.surrogates.novelty import Novelty
 
 __all__ = ["TASK_FEATURES", "KnownRuns"]
 
@@ -116,6 +117,15 @@ class KnownRuns:
         """Loss of the untouched model, from known models on known tasks."""
         mean, deviation = self._zero_shot_log(task)
         return _quality(mean, deviation, task.bytes_per_label_token)
+
+    def unlike(self, task: TaskView) -> str:
+        """What makes a task's text unlike all known; see :class:`~tunecast.surrogates.novelty.Novelty`."""
+        # A task may have been described without the base model's tokenizer.
+        known = {
+            one.dataset: {name: value for name, value in one.meta_features.items() if "tokens" not in name}
+            for one in self._endings
+        }
+        return Novelty.of(known).farthest(task.meta_features)
 
     def neighbours(self, task: TaskView, count: int = 3) -> tuple[Neighbour, ...]:
         """The nearest known datasets."""
