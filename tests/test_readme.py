@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tunecast.surrogates import shipped_prior
+
 README = Path(__file__).parents[1] / "README.md"
 FLAG_ROWS = re.compile(r"^\| [^|]+ \| `(--[^|]+)` ", re.MULTILINE)
 
@@ -31,6 +33,9 @@ def stage(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path, toy_data: 
     folder = tmp_path_factory.mktemp("readme")
     (folder / "smollm2-tiny").symlink_to(tiny_llama)
     (folder / "train.jsonl").symlink_to(toy_data)
+    prior = shipped_prior()
+    assert prior
+    (folder / "prior.safetensors").write_bytes(prior.read_bytes())
     with (folder / "losses.csv").open("w", newline="") as stream:
         rows = csv.writer(stream)
         rows.writerow(["data_size", "loss"])
