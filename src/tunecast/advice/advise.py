@@ -175,8 +175,8 @@ class Advisor:
 
         Args:
             pipelines: The pipelines.
-            rates: Between which learning rates another than a pipeline's own may be taken, where more is expected
-                of it; None leaves all as they are.
+            rates: Between which learning rates another than a pipeline's own may be taken where more is
+                expected of it; None leaves all as they are.
 
         Raises:
             BudgetError: The budget does not suffice for a single step of any.
