@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from replay.made_up import START, many_tasks, pipelines, task_runs
+from replay.made_up import BEST_RATE, START, many_tasks, pipelines, task_runs
 from tunecast.errors import ConfigurationError
+from tunecast.methods.space import EXPERT
 from tunecast.records import Run
 from tunecast.replay.advice import recorded_order
 from tunecast.replay.cases import Case, cases_of
@@ -70,6 +72,16 @@ def test_what_is_known_of_like_tasks_helps(comparison: Comparison) -> None:
     at_two = dict(zip(STRATEGIES, comparison.by_task().mean(axis=1)[:, 1], strict=True))
     for informed in ("fixed-best", "portfolio", "nearest-task"):
         assert at_two[informed] < 0.5 * at_two["random"]
+
+
+def test_the_expert_is_tried_where_it_is_known_to_be_best() -> None:
+    shift = math.log10(EXPERT.number("learning_rate") / BEST_RATE["lora"])
+    known = [r for n in range(5) for r in task_runs(f"f{n}_t{n}", shift=shift, noise=0.0)]
+    names = ("portfolio", "nearest-task", "fixed-best")
+    found = compare_strategies(
+        cases_of(known)[0], known, names, seeds=3, budgets=(1.0,), thinking_seconds=0.0
+    )
+    assert np.all(found.regrets == 0)
 
 
 def test_the_fixed_expert_takes_exactly_one_budget(comparison: Comparison) -> None:
