@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
 
 from tunecast.errors import ConfigurationError, StoreError
 from tunecast.progress import Progress, Silent
-from tunecast.replay.cases import Clock, cases_of, on_clock
+from tunecast.replay.cases import Case, Clock, cases_of, on_clock
 from tunecast.replay.comparing import BUDGETS, compare_strategies, default_strategies, why_no_surrogates
 from tunecast.replay.folds import Fold
 from tunecast.replay.rivals import usual_rivals
-from tunecast.replay.verdicts import Verdict
+from tunecast.replay.verdicts import LEAST_CANDIDATES, LEAST_TASKS, Verdict
 from tunecast.search import SURROGATE_BASED
 from tunecast.store import open_for_reading
 
@@ -111,6 +112,14 @@ def compare(settings: CompareSettings, progress: Progress | None = None) -> tupl
             f"The store has no task to replay on: none of {len(reasons)} is recorded well enough{example}.",
             "Collect some: tunecast collect --plan plans/replay.yaml",
         )
+    cases, small = _large_enough(cases)
+    if small:
+        progress.log(
+            f"Left out: {len(small)} of fewer than {LEAST_CANDIDATES} recorded pipelines, which allow no "
+            f"claims: {'; '.join(case.name for case in small)}."
+        )
+        # What could have been replayed is named before what could not.
+        reasons = [*map(_too_small, small), *reasons]
     names = settings.strategies or default_strategies(runs)
     if not settings.strategies and (reason := why_no_surrogates(runs)):
         progress.log(f"Left out: {', '.join(SURROGATE_BASED)}, since {reason}.")
@@ -126,6 +135,22 @@ def compare(settings: CompareSettings, progress: Progress | None = None) -> tupl
         progress=progress,
     )
     return Verdict(comparison), reasons
+
+
+def _large_enough(cases: Sequence[Case]) -> tuple[list[Case], list[Case]]:
+    """The cases that allow claims, and those that do not and would silence all others.
+
+    Where too few tasks remain without the small ones, nothing may be claimed either way, and none is left
+    out.
+    """
+    large = [case for case in cases if len(case.candidates) >= LEAST_CANDIDATES]
+    if len({case.task for case in large}) < LEAST_TASKS:
+        return list(cases), []
+    return large, [case for case in cases if len(case.candidates) < LEAST_CANDIDATES]
+
+
+def _too_small(case: Case) -> str:
+    return f"{case.name}: {len(case.candidates)} recorded pipelines, claims need {LEAST_CANDIDATES}."
 
 
 def _budgets(text: str) -> tuple[float, ...]:
