@@ -149,6 +149,18 @@ def test_a_clear_winner_is_claimed(comparison: Comparison) -> None:
     assert all(not wins for wins in verdict.simple_wins.values())
 
 
+def test_a_clear_winner_on_too_few_families_is_not_claimed(comparison: Comparison) -> None:
+    regrets = comparison.regrets.copy()
+    regrets[1] = 0.5 * regrets.min(axis=0) - 0.01
+    for count, claims in ((1, 0), (5, 0), (6, 5)):
+        found = "1 family" if count == 1 else f"{count} families"
+        family_of = {task: f"family{n % count}" for n, task in enumerate(comparison.tasks)}
+        verdict = Verdict(replace(comparison, regrets=regrets, family_of=family_of))
+        assert len(verdict.claims) == claims
+        too_few = f"Too few runs: {found} of tasks of at least 6. With 16 tasks"
+        assert [sentence[: len(too_few)] for sentence in verdict.shortcomings] == [too_few] * (claims == 0)
+
+
 def test_wins_of_simple_strategies_are_named(comparison: Comparison) -> None:
     regrets = comparison.regrets + 0.1
     regrets[STRATEGIES.index("portfolio"), 0, :, 2] = 0.0
