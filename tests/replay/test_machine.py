@@ -34,6 +34,18 @@ def test_training_one_candidate_takes_its_seconds_and_gives_its_test_loss(case: 
     assert last.seconds == pytest.approx(some[2].seconds)
 
 
+def test_where_no_candidate_is_better_the_base_model_has_no_regret(case: Case) -> None:
+    failed = [c for c in case.candidates if c.run.outcome is Outcome.DIVERGED]
+    assert replay(case, failed, random_search(), 1e4).regret == 0.0
+    (some, *_) = completed(case)
+    assert some.run.test is not None
+    test = replace(some.run.test, loss=2 * case.start_loss)
+    worse = replace(some, run=replace(some.run, test=test))
+    done = replay(case, [worse], random_search(), 1e4)
+    # Its validation loss is better, and so it is what the search ends with.
+    assert [i.regret for i in done.improvements] == [0.0, pytest.approx(case.start_loss / case.scale)]
+
+
 def test_exactly_the_budget_of_a_trial_suffices_and_less_does_not(case: Case) -> None:
     some = completed(case)[:3]
     assert len(replay(case, some, fixed(1), some[0].seconds).improvements) == 2

@@ -145,7 +145,8 @@ class _Replay:
         self.trials = [_Trial(candidate) for candidate in self.candidates]
         self.pace = Pace(self.case.seconds_per_token, self.case.evaluation_seconds)
         self.rates: dict[str, tuple[float, float]] = {}
-        self.best_test = min(candidate.test_loss for candidate in self.candidates)
+        # Of the candidates that were drawn none may be better than the base model, which is had for nothing.
+        self.best_test = min(self.case.start_loss, *(candidate.test_loss for candidate in self.candidates))
         self.best_validation = _zero_shot_validation(self.case)
         self.improvements = [Improvement(0.0, self._regret(self.case.start_loss))]
         self.idle = list(range(self.workers))
