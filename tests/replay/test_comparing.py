@@ -170,6 +170,15 @@ def test_wins_of_simple_strategies_are_named(comparison: Comparison) -> None:
     assert any(task in sentence and "portfolio" in sentence for sentence in simple_sentences(verdict))
 
 
+def test_simple_strategies_alone_win_against_nobody(cases: list[Case], runs: list[Run]) -> None:
+    names = ("portfolio", "fixed-expert")
+    verdict = Verdict(
+        compare_strategies(cases[:2], runs, names, seeds=1, budgets=(1.0, 2.0), thinking_seconds=0.0)
+    )
+    assert verdict.simple_wins == {1.0: {}, 2.0: {}}
+    assert not any("wins" in sentence for sentence in simple_sentences(verdict))
+
+
 @pytest.mark.parametrize("few", ["tasks", "candidates"])
 def test_too_few_runs_claim_nothing_and_say_the_power(few: str, cases: list[Case], runs: list[Run]) -> None:
     if few == "candidates":

@@ -178,13 +178,12 @@ class Verdict:
         names = self.comparison.strategies
         simple = [index for index, name in enumerate(names) if name in SIMPLE]
         others = [index for index, name in enumerate(names) if name not in SIMPLE]
-        wins: dict[float, dict[str, list[str]]] = {}
+        wins: dict[float, dict[str, list[str]]] = {budget: {} for budget in self.comparison.budgets}
+        if not simple or not others:
+            return wins
         for budget in self.comparison.budgets:
             values = self._at(budget)
-            wins[budget] = {}
             for place, task in enumerate(self.comparison.tasks):
-                if not simple:
-                    continue
                 best = min(simple, key=lambda index: values[index, place])
                 if all(values[best, place] < values[other, place] - TIE for other in others):
                     wins[budget].setdefault(names[best], []).append(task)
