@@ -16,7 +16,13 @@ from tunecast.methods.space import EXPERT
 from tunecast.records import Run
 from tunecast.replay.advice import recorded_order
 from tunecast.replay.cases import Case, cases_of
-from tunecast.replay.comparing import Comparison, compare_strategies, default_strategies, draw
+from tunecast.replay.comparing import (
+    Comparison,
+    compare_strategies,
+    default_strategies,
+    draw,
+    why_no_surrogates,
+)
 from tunecast.replay.folds import Fold, context_of, families
 from tunecast.replay.page import render, write_page
 from tunecast.replay.verdicts import Verdict
@@ -277,8 +283,26 @@ def test_advice_is_replayed_without_what_it_must_not_know(cases: list[Case], run
 
 def test_all_but_rivals_are_compared_by_default(runs: list[Run], cases: list[Case]) -> None:
     simple = {"random", "asha", "advised", "fixed-best", "portfolio", "nearest-task"}
-    assert set(default_strategies(runs)) == simple | {"transfer", "quick-tune"}
+    assert set(default_strategies(cases, runs)) == simple | {"transfer", "quick-tune"}
     few = [run for run in runs if run.task.dataset in {case.task for case in cases[:2]}]
-    assert set(default_strategies(few)) == simple
+    assert set(default_strategies(cases[:2], few)) == simple
     with pytest.raises(ConfigurationError, match="families of tasks, and 3 must remain"):
         compare_strategies(cases[:2], few, ("transfer",), seeds=1, thinking_seconds=0.0)
+
+
+@pytest.mark.parametrize(("fold", "first"), [(Fold.MODEL, "a_0"), (Fold.FAMILY, "b_0"), (Fold.TASK, "a_0")])
+def test_surrogates_need_enough_families_in_what_every_fold_leaves(fold: Fold, first: str) -> None:
+    tasks = {
+        Fold.MODEL: ("a_0", "b_0", "c_1", "d_2", "e_3"),
+        Fold.FAMILY: ("a_9", "b_0", "c_0", "d_0", "e_8"),  # three of five are of one family
+        Fold.TASK: ("a_0", "b_1", "c_2", "d_slots", "e_match"),  # two are never learned from
+    }[fold]
+    runs = [run for task in tasks for run in task_runs(task)]
+    cases, _ = cases_of(runs)
+    assert why_no_surrogates(cases, runs, fold).startswith(f"what may be learned for {first} on nano")
+    assert not set(default_strategies(cases, runs, fold)) & {"transfer", "quick-tune"}
+    never = {"prior_of": lambda known: pytest.fail("a prior was trained"), "fold": fold, "seeds": 1}
+    with pytest.raises(ConfigurationError, match=r"--strategies: transfer cannot be replayed: what may"):
+        compare_strategies(cases, runs, ("random", "transfer"), **never)  # type: ignore[arg-type]
+    elsewhere = [run for task in ("f_4", "g_5", "h_6") for run in task_runs(task, model="mini")]
+    assert why_no_surrogates(cases, [*runs, *elsewhere], fold) == ""

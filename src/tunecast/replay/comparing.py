@@ -33,8 +33,9 @@ from tunecast.search import (
 from tunecast.search.listed import reordered
 from tunecast.search.rivals import Maker
 from tunecast.search.transfer import transfer
+from tunecast.surrogates.examples import examples_of
 from tunecast.surrogates.kin import kin
-from tunecast.surrogates.train import FEWEST_KIN, missing_libraries
+from tunecast.surrogates.train import FEWEST_KIN, HELD_BACK, missing_libraries
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -131,23 +132,39 @@ class Comparison:
         return np.stack([values[:, places].mean(axis=1) for places in own], axis=1)
 
 
-def default_strategies(runs: Sequence[Run]) -> tuple[str, ...]:
+def default_strategies(cases: Sequence[Case], runs: Sequence[Run], fold: Fold = Fold.TASK) -> tuple[str, ...]:
     """What is compared unless something else is asked for: surrogates only where they can be trained.
 
     Args:
+        cases: Where to replay.
         runs: All recorded runs.
+        fold: What is left out of what strategies learn from.
     """
-    surrogates = () if why_no_surrogates(runs) else SURROGATE_BASED
+    surrogates = () if why_no_surrogates(cases, runs, fold) else SURROGATE_BASED
     return ("random", "asha", ADVISED, *RUN_BASED, *surrogates)
 
 
-def why_no_surrogates(runs: Sequence[Run]) -> str:
-    """Why surrogates cannot be trained anew without one task or its family; empty where they can."""
+def why_no_surrogates(cases: Sequence[Case], runs: Sequence[Run], fold: Fold = Fold.TASK) -> str:
+    """Why surrogates cannot be trained anew on what each case's fold leaves; empty where they can.
+
+    Args:
+        cases: Where to replay.
+        runs: All recorded runs.
+        fold: What is left out of what strategies learn from.
+    """
     if missing := missing_libraries():
         return f"training surrogates needs {' and '.join(missing)} (pip install 'tunecast[learn]')"
-    found = len(set(kin(sorted({run.task.dataset for run in runs}))))
-    if found <= FEWEST_KIN:
-        return f"the runs are of {found} families of tasks, and {FEWEST_KIN} must remain without one"
+    all_families = _families(cases, runs)
+    # A fold leaves out the runs of a task on a model whole, so that the others teach as much without them.
+    teaching = set(examples_of([run for run in runs if not run.task.dataset.endswith(HELD_BACK)]).runs)
+    for case in cases:
+        known = context_of(case, runs, fold, all_families).runs
+        found = len(set(kin(sorted({run.task.dataset for run in known if run.id in teaching}))))
+        if found < FEWEST_KIN:
+            return (
+                f"what may be learned for {case.name} is of {found} families of tasks, and {FEWEST_KIN} must "
+                "remain"
+            )
     return ""
 
 
@@ -189,11 +206,16 @@ def compare_strategies(
         ConfigurationError: A strategy is unknown, or cannot be replayed on these runs.
     """
     progress = progress or Silent()
-    all_families = families([*(run.task.dataset for run in runs), *(case.task for case in cases)])
+    all_families = _families(cases, runs)
     own = own or {}
     for name in strategies:
         if name not in own:
-            _check(name, cases, runs)
+            _check(name, cases)
+    surrogates = [name for name in strategies if name in SURROGATE_BASED and name not in own]
+    if surrogates and (reason := why_no_surrogates(cases, runs, fold)):
+        raise ConfigurationError(
+            f"--strategies: {' and '.join(surrogates)} cannot be replayed: {reason}.", "Leave it out."
+        )
     regrets = np.empty((len(strategies), len(cases), seeds, len(budgets)))
     grid = np.geomspace(1 / 8, budgets[-1] + SLACK, ANYTIME_POINTS)
     anytime = np.zeros((len(strategies), len(cases), len(grid)))
@@ -294,9 +316,11 @@ def _fixed_place(name: str, candidates: Sequence[Candidate]) -> int | None:
     return next((index for index, candidate in enumerate(candidates) if candidate.is_like(target)), None)
 
 
-def _check(name: str, cases: Sequence[Case], runs: Sequence[Run]) -> None:
-    if name in SURROGATE_BASED and (reason := why_no_surrogates(runs)):
-        raise ConfigurationError(f"--strategies: {name} cannot be replayed: {reason}.", "Leave it out.")
+def _families(cases: Sequence[Case], runs: Sequence[Run]) -> dict[str, str]:
+    return families([*(run.task.dataset for run in runs), *(case.task for case in cases)])
+
+
+def _check(name: str, cases: Sequence[Case]) -> None:
     if name in RIVALS:
         check_rival(name, [candidate.pipeline for candidate in cases[0].candidates])
     elif name in EXPERT_STRATEGIES:

@@ -120,8 +120,9 @@ def compare(settings: CompareSettings, progress: Progress | None = None) -> tupl
         )
         # What could have been replayed is named before what could not.
         reasons = [*map(_too_small, small), *reasons]
-    names = settings.strategies or default_strategies(runs)
-    if not settings.strategies and (reason := why_no_surrogates(runs)):
+    names = settings.strategies or default_strategies(cases, runs, settings.fold)
+    if not settings.strategies and not set(SURROGATE_BASED) <= set(names):
+        reason = why_no_surrogates(cases, runs, settings.fold)
         progress.log(f"Left out: {', '.join(SURROGATE_BASED)}, since {reason}.")
     comparison = compare_strategies(
         cases,
