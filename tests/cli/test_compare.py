@@ -7,8 +7,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from replay.made_up import many_tasks, task_runs
+from sessions import call_main
 from tunecast.cli import app
-from tunecast.errors import ConfigurationError, StoreError, UserError
+from tunecast.errors import ConfigurationError, OutputError, StoreError, UserError
 from tunecast.store import Store, export_parquet
 
 
@@ -46,6 +47,30 @@ def test_terminal_and_page(store: Path, tmp_path: Path) -> None:
         assert word in result.stdout, result.stdout
     assert "asha" not in result.stdout
     assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_a_page_that_cannot_be_written_is_refused_before_the_work(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("where a folder is wanted")
+    monkeypatch.setattr("tunecast.replay.stored.compare", lambda *_: pytest.fail("the work began"))
+    for page in (tmp_path / "file" / "page.html", tmp_path):
+        code, out, err = call_main(capsys, "compare", "--store", str(store), "--output", str(page))
+        assert (code, out) == (2, "")
+        assert f"--output {page} cannot be written" in " ".join(err.split())
+
+
+def test_a_page_that_fails_in_the_end_leaves_the_comparison_on_the_screen(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OutputError("The disk is full.")
+
+    monkeypatch.setattr("tunecast.replay.page.write_page", full)
+    options = ("--strategies", "random", "--seeds", 1, "--budgets", 1, "--output", tmp_path / "page.html")
+    result = run("--store", store, *options)
+    assert isinstance(result.exception, OutputError)
+    assert "1 strategies on 4 tasks" in result.stdout
 
 
 def test_a_parquet_export_is_read_too(store: Path, tmp_path: Path) -> None:
