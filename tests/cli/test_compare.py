@@ -85,7 +85,7 @@ def test_a_parquet_export_is_read_too(store: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "kind", "message"),
     [
-        (["--strategies", "ashaa"], ConfigurationError, "ashaa"),
+        (["--strategies", "given"], ConfigurationError, "--strategies: given cannot be replayed"),
         (["--strategies", "fixed-3e-4"], ConfigurationError, "no recorded run of its pipeline"),
         (["--budgets", "1,none"], ConfigurationError, "--budgets"),
         (["--budgets", "0"], ConfigurationError, "--budgets"),
@@ -94,7 +94,7 @@ def test_a_parquet_export_is_read_too(store: Path, tmp_path: Path) -> None:
         (["--folds", "week"], ConfigurationError, "task, family, model"),
         (["--clock", "sun"], ConfigurationError, "wall, cpu"),
         (["--thinking-seconds", "-1"], ConfigurationError, "--thinking-seconds"),
-        (["--model", "unheard-of"], StoreError, "no task to replay on"),
+        (["--model", "unheard-of"], ConfigurationError, "'unheard-of'.\nThere are some of nano."),
     ],
 )
 def test_mistakes_are_one_message(
@@ -103,6 +103,15 @@ def test_mistakes_are_one_message(
     result = run("--store", store, *options)
     assert isinstance(result.exception, kind)
     assert message in str(result.exception)
+
+
+def test_a_strategy_that_is_not_there_is_refused_before_the_store_is_read(tmp_path: Path) -> None:
+    error = run("--store", tmp_path / "none.sqlite", "--strategies", "random,dehb-pakage").exception
+    assert isinstance(error, ConfigurationError)
+    assert error.what == "--strategies: there is no strategy 'dehb-pakage'."
+    assert error.hint.startswith("Did you mean dehb-package? Known ones: ")
+    for name in ("advised", "tpe", "optuna-tpe-index", "quicktunetool"):
+        assert f" {name}" in error.hint
 
 
 def test_a_store_that_is_not_there(tmp_path: Path) -> None:

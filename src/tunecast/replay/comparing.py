@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,8 +22,10 @@ from tunecast.replay.priors import PriorOf, kept_prior
 from tunecast.replay.rivals import RIVALS, MetaTraining, Rival, check_rival, rival_maker
 from tunecast.search import (
     ADVISED,
+    LIBRARY_BASED,
     ONLY_TRIALS,
     RUN_BASED,
+    STRATEGIES,
     SURROGATE_BASED,
     Context,
     Strategy,
@@ -31,7 +34,7 @@ from tunecast.search import (
     get_strategy,
 )
 from tunecast.search.listed import reordered
-from tunecast.search.rivals import Maker
+from tunecast.search.rivals import Maker, check_library
 from tunecast.search.transfer import transfer
 from tunecast.surrogates.examples import examples_of
 from tunecast.surrogates.kin import kin
@@ -44,6 +47,7 @@ __all__ = [
     "BUDGETS",
     "Comparison",
     "Usage",
+    "check_name",
     "compare_strategies",
     "default_strategies",
     "draw",
@@ -320,9 +324,30 @@ def _families(cases: Sequence[Case], runs: Sequence[Run]) -> dict[str, str]:
     return families([*(run.task.dataset for run in runs), *(case.task for case in cases)])
 
 
+def check_name(name: str) -> None:
+    """Refuse a name that no strategy has which could be replayed.
+
+    Raises:
+        ConfigurationError: There is none of that name.
+    """
+    known = (*STRATEGIES, *RIVALS)
+    if name in known:
+        return
+    if name in ONLY_TRIALS:
+        raise ConfigurationError(f"--strategies: {name} cannot be replayed.", "Use fixed-best.")
+    near = get_close_matches(name, known, n=1)
+    guess = f"Did you mean {near[0]}? " if near else ""
+    raise ConfigurationError(
+        f"--strategies: there is no strategy {name!r}.", f"{guess}Known ones: {', '.join(known)}."
+    )
+
+
 def _check(name: str, cases: Sequence[Case]) -> None:
+    check_name(name)
     if name in RIVALS:
         check_rival(name, [candidate.pipeline for candidate in cases[0].candidates])
+    elif name in LIBRARY_BASED:
+        check_library(name, LIBRARY_BASED[name], flag="--strategies")
     elif name in EXPERT_STRATEGIES:
         lacking = [case.name for case in cases if _fixed_place(name, case.candidates) is None]
         if lacking:
@@ -330,10 +355,6 @@ def _check(name: str, cases: Sequence[Case]) -> None:
                 f"--strategies: {name} has no recorded run of its pipeline for {lacking[0]}.",
                 "Leave it out, or use fixed-best.",
             )
-    elif name not in (*RUN_BASED, *SURROGATE_BASED):
-        if name in ONLY_TRIALS:
-            raise ConfigurationError(f"--strategies: {name} cannot be replayed.", "Use fixed-best.")
-        get_strategy(name)
 
 
 def _count(used: Usage, done: Replayed, strategy: Strategy) -> None:

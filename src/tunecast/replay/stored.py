@@ -11,7 +11,13 @@ from typing import TypeVar
 from tunecast.errors import ConfigurationError, StoreError
 from tunecast.progress import Progress, Silent
 from tunecast.replay.cases import Case, Clock, cases_of, on_clock
-from tunecast.replay.comparing import BUDGETS, compare_strategies, default_strategies, why_no_surrogates
+from tunecast.replay.comparing import (
+    BUDGETS,
+    check_name,
+    compare_strategies,
+    default_strategies,
+    why_no_surrogates,
+)
 from tunecast.replay.folds import Fold
 from tunecast.replay.rivals import usual_rivals
 from tunecast.replay.verdicts import LEAST_CANDIDATES, LEAST_TASKS, Verdict
@@ -72,6 +78,8 @@ class CompareSettings:
             ConfigurationError: An option is wrong.
         """
         names = tuple(filter(None, (name.strip() for name in (strategies or "").split(","))))
+        for name in names:
+            check_name(name)
         for flag, number in (("--seeds", seeds), ("--workers", workers)):
             if number < 1:
                 raise ConfigurationError(f"{flag} must be at least 1, not {number}.")
@@ -95,7 +103,7 @@ def compare(settings: CompareSettings, progress: Progress | None = None) -> tupl
 
     Raises:
         StoreError: The store cannot be read, or has no task with enough recorded pipelines.
-        ConfigurationError: A strategy is unknown or cannot be replayed.
+        ConfigurationError: A strategy cannot be replayed, or the store has no tasks on the base model.
     """
     progress = progress or Silent()
     progress.start("Reading runs")
@@ -104,6 +112,7 @@ def compare(settings: CompareSettings, progress: Progress | None = None) -> tupl
     progress.finish(f"{len(runs):,} runs")
     cases, reasons = cases_of(runs)
     if settings.model is not None:
+        _check_model(settings.model, cases)
         cases = [case for case in cases if case.model.name == settings.model]
         reasons = [reason for reason in reasons if f" on {settings.model} at " in reason]
     if not cases:
@@ -136,6 +145,15 @@ def compare(settings: CompareSettings, progress: Progress | None = None) -> tupl
         progress=progress,
     )
     return Verdict(comparison), reasons
+
+
+def _check_model(name: str, cases: Sequence[Case]) -> None:
+    there = sorted({case.model.name for case in cases})
+    if there and name not in there:
+        raise ConfigurationError(
+            f"--model: the store has no task to replay on of the base model {name!r}.",
+            f"There are some of {', '.join(there)}.",
+        )
 
 
 def _large_enough(cases: Sequence[Case]) -> tuple[list[Case], list[Case]]:
