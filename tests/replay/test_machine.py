@@ -129,6 +129,33 @@ def test_the_leader_is_brought_to_its_end(case: Case) -> None:
     assert len(done.improvements) == 2
 
 
+def test_the_experts_points_are_the_yardstick_once_it_has_some(case: Case) -> None:
+    expert, *others = completed(case)
+    assert expert is case.expert
+    better = next(
+        one
+        for one in others
+        if one.legs[0].share == expert.legs[0].share and one.validation_loss < expert.validation_loss
+    )
+    # After a quarter it is worse than the expert is at its end, but better than the expert was there.
+    at_end, there = expert.validation_loss, expert.run.curve[0].validation.loss
+    point = better.run.curve[0]
+    high = replace(point, validation=replace(point.validation, loss=0.5 * (at_end + there)))
+    promising = replace(better, legs=(replace(better.legs[0], point=high), *better.legs[1:]))
+    seen: list[History] = []
+
+    def one_step_after_the_expert(history: History, remaining: Remaining) -> int | None:
+        seen.append(history)
+        _, first, second = history.trials
+        return 1 if first.is_open else 2 if not second.is_started else None
+
+    done = replay(case, [expert, promising], one_step_after_the_expert, 1e4)
+    assert done.steps == len(expert.legs) + len(promising.legs)
+    assert seen[0].expert.curve == ()
+    assert seen[-1].expert.curve == expert.run.curve
+    assert not any(history.trials[0].is_open or history.trials[0].is_started for history in seen)
+
+
 def test_no_other_code_than_a_sessions_strategies_is_run_and_a_wrong_choice_is_an_error(case: Case) -> None:
     with pytest.raises(RuntimeError, match="cannot be advanced"):
         replay(case, case.candidates, lambda history, remaining: 0, 10.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from tunecast.records import Pipeline
 from tunecast.search.history import History, Remaining, Strategy, TrialView
@@ -53,7 +54,8 @@ def reordered(strategy: Strategy, order: Order) -> Strategy:
 
     def choose(history: History, remaining: Remaining) -> int | None:
         places = (0, *(place for place in behind_expert(history.trials) if place))
-        chosen = strategy(History(tuple(history.trials[place] for place in places)), remaining)
+        seen = replace(history, trials=tuple(history.trials[place] for place in places))
+        chosen = strategy(seen, remaining)
         return None if chosen is None else places[chosen]
 
     return choose
