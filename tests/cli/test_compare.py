@@ -7,8 +7,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from replay.made_up import many_tasks, task_runs
+from sessions import call_main
 from tunecast.cli import app
-from tunecast.errors import ConfigurationError, StoreError, UserError
+from tunecast.errors import ConfigurationError, OutputError, StoreError, UserError
 from tunecast.store import Store, export_parquet
 
 
@@ -48,6 +49,30 @@ def test_terminal_and_page(store: Path, tmp_path: Path) -> None:
     assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
 
 
+def test_a_page_that_cannot_be_written_is_refused_before_the_work(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("where a folder is wanted")
+    monkeypatch.setattr("tunecast.replay.stored.compare", lambda *_: pytest.fail("the work began"))
+    for page in (tmp_path / "file" / "page.html", tmp_path):
+        code, out, err = call_main(capsys, "compare", "--store", str(store), "--output", str(page))
+        assert (code, out) == (2, "")
+        assert f"--output {page} cannot be written" in " ".join(err.split())
+
+
+def test_a_page_that_fails_in_the_end_leaves_the_comparison_on_the_screen(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OutputError("The disk is full.")
+
+    monkeypatch.setattr("tunecast.replay.page.write_page", full)
+    options = ("--strategies", "random", "--seeds", 1, "--budgets", 1, "--output", tmp_path / "page.html")
+    result = run("--store", store, *options)
+    assert isinstance(result.exception, OutputError)
+    assert "1 strategies on 4 tasks" in result.stdout
+
+
 def test_a_parquet_export_is_read_too(store: Path, tmp_path: Path) -> None:
     exported = tmp_path / "runs.parquet"
     with Store.open(store) as opened:
@@ -60,7 +85,7 @@ def test_a_parquet_export_is_read_too(store: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "kind", "message"),
     [
-        (["--strategies", "ashaa"], ConfigurationError, "ashaa"),
+        (["--strategies", "given"], ConfigurationError, "--strategies: given cannot be replayed"),
         (["--strategies", "fixed-3e-4"], ConfigurationError, "no recorded run of its pipeline"),
         (["--budgets", "1,none"], ConfigurationError, "--budgets"),
         (["--budgets", "0"], ConfigurationError, "--budgets"),
@@ -69,7 +94,7 @@ def test_a_parquet_export_is_read_too(store: Path, tmp_path: Path) -> None:
         (["--folds", "week"], ConfigurationError, "task, family, model"),
         (["--clock", "sun"], ConfigurationError, "wall, cpu"),
         (["--thinking-seconds", "-1"], ConfigurationError, "--thinking-seconds"),
-        (["--model", "unheard-of"], StoreError, "no task to replay on"),
+        (["--model", "unheard-of"], ConfigurationError, "'unheard-of'.\nThere are some of nano."),
     ],
 )
 def test_mistakes_are_one_message(
@@ -78,6 +103,15 @@ def test_mistakes_are_one_message(
     result = run("--store", store, *options)
     assert isinstance(result.exception, kind)
     assert message in str(result.exception)
+
+
+def test_a_strategy_that_is_not_there_is_refused_before_the_store_is_read(tmp_path: Path) -> None:
+    error = run("--store", tmp_path / "none.sqlite", "--strategies", "random,dehb-pakage").exception
+    assert isinstance(error, ConfigurationError)
+    assert error.what == "--strategies: there is no strategy 'dehb-pakage'."
+    assert error.hint.startswith("Did you mean dehb-package? Known ones: ")
+    for name in ("advised", "tpe", "optuna-tpe-index", "quicktunetool"):
+        assert f" {name}" in error.hint
 
 
 def test_a_store_that_is_not_there(tmp_path: Path) -> None:

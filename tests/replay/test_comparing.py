@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from replay.made_up import START, many_tasks, pipelines, task_runs
+from replay.made_up import BEST_RATE, START, many_tasks, pipelines, task_runs
 from tunecast.errors import ConfigurationError
+from tunecast.methods.space import EXPERT
 from tunecast.records import Run
 from tunecast.replay.advice import recorded_order
 from tunecast.replay.cases import Case, cases_of
-from tunecast.replay.comparing import Comparison, compare_strategies, default_strategies, draw
+from tunecast.replay.comparing import (
+    Comparison,
+    compare_strategies,
+    default_strategies,
+    draw,
+    why_no_surrogates,
+)
 from tunecast.replay.folds import Fold, context_of
 from tunecast.replay.page import render, write_page
 from tunecast.replay.verdicts import Verdict
@@ -71,6 +79,16 @@ def test_what_is_known_of_like_tasks_helps(comparison: Comparison) -> None:
     at_two = dict(zip(STRATEGIES, comparison.by_task().mean(axis=1)[:, 1], strict=True))
     for informed in ("fixed-best", "portfolio", "nearest-task"):
         assert at_two[informed] < 0.5 * at_two["random"]
+
+
+def test_the_expert_is_tried_where_it_is_known_to_be_best() -> None:
+    shift = math.log10(EXPERT.number("learning_rate") / BEST_RATE["lora"])
+    known = [r for n in range(5) for r in task_runs(f"f{n}_t{n}", shift=shift, noise=0.0)]
+    names = ("portfolio", "nearest-task", "fixed-best")
+    found = compare_strategies(
+        cases_of(known)[0], known, names, seeds=3, budgets=(1.0,), thinking_seconds=0.0
+    )
+    assert np.all(found.regrets == 0)
 
 
 def test_the_fixed_expert_takes_exactly_one_budget(comparison: Comparison) -> None:
@@ -138,6 +156,18 @@ def test_a_clear_winner_is_claimed(comparison: Comparison) -> None:
     assert all(not wins for wins in verdict.simple_wins.values())
 
 
+def test_a_clear_winner_on_too_few_families_is_not_claimed(comparison: Comparison) -> None:
+    regrets = comparison.regrets.copy()
+    regrets[1] = 0.5 * regrets.min(axis=0) - 0.01
+    for count, claims in ((1, 0), (5, 0), (6, 5)):
+        found = "1 family" if count == 1 else f"{count} families"
+        family_of = {task: f"family{n % count}" for n, task in enumerate(comparison.tasks)}
+        verdict = Verdict(replace(comparison, regrets=regrets, family_of=family_of))
+        assert len(verdict.claims) == claims
+        too_few = f"Too few runs: {found} of tasks of at least 6. With 16 tasks"
+        assert [sentence[: len(too_few)] for sentence in verdict.shortcomings] == [too_few] * (claims == 0)
+
+
 def test_wins_of_simple_strategies_are_named(comparison: Comparison) -> None:
     regrets = comparison.regrets + 0.1
     regrets[STRATEGIES.index("portfolio"), 0, :, 2] = 0.0
@@ -145,6 +175,15 @@ def test_wins_of_simple_strategies_are_named(comparison: Comparison) -> None:
     task = comparison.cases[0].task
     assert task in verdict.simple_wins[4.0]["portfolio"]
     assert any(task in sentence and "portfolio" in sentence for sentence in simple_sentences(verdict))
+
+
+def test_simple_strategies_alone_win_against_nobody(cases: list[Case], runs: list[Run]) -> None:
+    names = ("portfolio", "fixed-expert")
+    verdict = Verdict(
+        compare_strategies(cases[:2], runs, names, seeds=1, budgets=(1.0, 2.0), thinking_seconds=0.0)
+    )
+    assert verdict.simple_wins == {1.0: {}, 2.0: {}}
+    assert not any("wins" in sentence for sentence in simple_sentences(verdict))
 
 
 @pytest.mark.parametrize("few", ["tasks", "candidates"])
@@ -245,8 +284,26 @@ def test_advice_is_replayed_without_what_it_must_not_know(cases: list[Case], run
 
 def test_all_but_rivals_are_compared_by_default(runs: list[Run], cases: list[Case]) -> None:
     simple = {"random", "asha", "advised", "fixed-best", "portfolio", "nearest-task"}
-    assert set(default_strategies(runs)) == simple | {"transfer", "quick-tune"}
+    assert set(default_strategies(cases, runs)) == simple | {"transfer", "quick-tune"}
     few = [run for run in runs if run.task.dataset in {case.task for case in cases[:2]}]
-    assert set(default_strategies(few)) == simple
+    assert set(default_strategies(cases[:2], few)) == simple
     with pytest.raises(ConfigurationError, match="families of tasks, and 3 must remain"):
         compare_strategies(cases[:2], few, ("transfer",), seeds=1, thinking_seconds=0.0)
+
+
+@pytest.mark.parametrize(("fold", "first"), [(Fold.MODEL, "a_0"), (Fold.FAMILY, "a_9"), (Fold.TASK, "a_0")])
+def test_surrogates_need_enough_families_in_what_every_fold_leaves(fold: Fold, first: str) -> None:
+    tasks = {
+        Fold.MODEL: ("a_0", "b_0", "c_1", "d_2", "e_3"),
+        Fold.FAMILY: ("a_9", "b_0", "c_0", "d_0", "e_8"),  # three of five are of one family
+        Fold.TASK: ("a_0", "b_1", "c_2"),
+    }[fold]
+    runs = [run for task in tasks for run in task_runs(task)]
+    cases, _ = cases_of(runs)
+    assert why_no_surrogates(cases, runs, fold).startswith(f"what may be learned for {first} on nano")
+    assert not set(default_strategies(cases, runs, fold)) & {"transfer", "quick-tune"}
+    never = {"prior_of": lambda known: pytest.fail("a prior was trained"), "fold": fold, "seeds": 1}
+    with pytest.raises(ConfigurationError, match=r"--strategies: transfer cannot be replayed: what may"):
+        compare_strategies(cases, runs, ("random", "transfer"), **never)  # type: ignore[arg-type]
+    elsewhere = [run for task in ("f_4", "g_5", "h_6") for run in task_runs(task, model="mini")]
+    assert why_no_surrogates(cases, [*runs, *elsewhere], fold) == ""

@@ -34,6 +34,18 @@ def test_training_one_candidate_takes_its_seconds_and_gives_its_test_loss(case: 
     assert last.seconds == pytest.approx(some[2].seconds)
 
 
+def test_where_no_candidate_is_better_the_base_model_has_no_regret(case: Case) -> None:
+    failed = [c for c in case.candidates if c.run.outcome is Outcome.DIVERGED]
+    assert replay(case, failed, random_search(), 1e4).regret == 0.0
+    (some, *_) = completed(case)
+    assert some.run.test is not None
+    test = replace(some.run.test, loss=2 * case.start_loss)
+    worse = replace(some, run=replace(some.run, test=test))
+    done = replay(case, [worse], random_search(), 1e4)
+    # Its validation loss is better, and so it is what the search ends with.
+    assert [i.regret for i in done.improvements] == [0.0, pytest.approx(case.start_loss / case.scale)]
+
+
 def test_exactly_the_budget_of_a_trial_suffices_and_less_does_not(case: Case) -> None:
     some = completed(case)[:3]
     assert len(replay(case, some, fixed(1), some[0].seconds).improvements) == 2
@@ -115,6 +127,33 @@ def test_the_leader_is_brought_to_its_end(case: Case) -> None:
 
     done = replay(case, some, one_step_each, 80.0)
     assert len(done.improvements) == 2
+
+
+def test_the_experts_points_are_the_yardstick_once_it_has_some(case: Case) -> None:
+    expert, *others = completed(case)
+    assert expert is case.expert
+    better = next(
+        one
+        for one in others
+        if one.legs[0].share == expert.legs[0].share and one.validation_loss < expert.validation_loss
+    )
+    # After a quarter it is worse than the expert is at its end, but better than the expert was there.
+    at_end, there = expert.validation_loss, expert.run.curve[0].validation.loss
+    point = better.run.curve[0]
+    high = replace(point, validation=replace(point.validation, loss=0.5 * (at_end + there)))
+    promising = replace(better, legs=(replace(better.legs[0], point=high), *better.legs[1:]))
+    seen: list[History] = []
+
+    def one_step_after_the_expert(history: History, remaining: Remaining) -> int | None:
+        seen.append(history)
+        _, first, second = history.trials
+        return 1 if first.is_open else 2 if not second.is_started else None
+
+    done = replay(case, [expert, promising], one_step_after_the_expert, 1e4)
+    assert done.steps == len(expert.legs) + len(promising.legs)
+    assert seen[0].expert.curve == ()
+    assert seen[-1].expert.curve == expert.run.curve
+    assert not any(history.trials[0].is_open or history.trials[0].is_started for history in seen)
 
 
 def test_no_other_code_than_a_sessions_strategies_is_run_and_a_wrong_choice_is_an_error(case: Case) -> None:

@@ -12,11 +12,12 @@ import pytest
 from planted_runs import planted_runs
 from replay.made_up import many_tasks
 from tunecast.records import Outcome, Run
-from tunecast.replay.cases import cases_of
+from tunecast.replay.cases import Clock, cases_of, on_clock
 from tunecast.replay.comparing import compare_strategies
-from tunecast.replay.folds import Fold, families
+from tunecast.replay.folds import Fold
 from tunecast.replay.priors import kept_prior
 from tunecast.surrogates import Prior
+from tunecast.surrogates.kin import families
 from tunecast.surrogates.train import train
 
 
@@ -51,6 +52,14 @@ def test_a_run_that_went_on_makes_another_prior(runs: list[Run], cache: Path) ->
     paused = [replace(runs[-1], outcome=Outcome.PAUSED, curve=runs[-1].curve[:1])]
     kept_prior([*runs[:-1], *paused])
     kept_prior(runs)
+    assert len(list(cache.iterdir())) == 2
+
+
+def test_another_clock_makes_another_prior(runs: list[Run], cache: Path) -> None:
+    other = [replace(p, training=replace(p.training, cpu=2 * p.training.cpu + 1.0)) for p in runs[0].curve]
+    timed = [replace(runs[0], curve=tuple(other)), *runs[1:]]
+    for clock in Clock:
+        kept_prior(on_clock(timed, clock))
     assert len(list(cache.iterdir())) == 2
 
 

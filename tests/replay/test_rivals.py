@@ -75,6 +75,31 @@ def test_only_open_trials_are_chosen_and_all_kinds_of_ends_are_told(name: str) -
     assert strategy.version.split()[0] == PACKAGES[name.removesuffix("-index")]
 
 
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_method_of_which_all_were_tried_is_no_failure_to_dehb(
+    workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = {"lora": np.geomspace(2e-3, 5e-2, 12), "ia3": (0.02, 0.04)}
+    choices = [
+        Pipeline(method, {"learning_rate": float(f"{rate:.4g}"), "per_device_train_batch_size": 4})
+        for method, own in rates.items()
+        for rate in own
+    ]
+    case = cases_of(task_runs("a", choices=choices))[0][0]
+    assert all(candidate.run.outcome is Outcome.COMPLETED for candidate in case.candidates)
+    strategy = rival("dehb-package", [candidate.pipeline for candidate in case.candidates])
+    told: list[float] = []
+    tell = strategy._dehb.tell  # type: ignore[attr-defined]
+
+    def watched(job: object, result: dict[str, float]) -> None:
+        told.append(result["fitness"])
+        tell(job, result)
+
+    monkeypatch.setattr(strategy._dehb, "tell", watched)  # type: ignore[attr-defined]
+    replay(case, case.candidates, strategy, 1e4, workers=workers)
+    assert set(told) <= {point.validation.loss for c in case.candidates for point in c.run.curve}
+
+
 @rivals
 def test_the_same_seed_repeats_itself_and_workers_are_no_hindrance(name: str) -> None:
     case = cases_of(task_runs("a"))[0][0]

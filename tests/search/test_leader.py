@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -44,3 +45,11 @@ def test_leader() -> None:
     assert leader(history([EXPERT, EXPERT])) == 0
     assert leader(history([Trial(), Trial((3.0,)), Trial((2.0,), Outcome.FAILED)])) == 1
     assert leader(history([Trial((9.0,), Outcome.DIVERGED), Trial()])) is None
+
+
+def test_an_expert_that_is_a_candidate_further_behind_is_the_yardstick_and_no_second_trial() -> None:
+    seen = history([Trial(), Trial((3.6,)), EXPERT])
+    assert leader(seen) == 2
+    curve = seen.trials[2].curve
+    assert leader(replace(seen, expert_curve=curve)) == 1
+    assert leader(replace(history([Trial(), Trial(), EXPERT]), expert_curve=curve)) == 2

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from trial_tables import Trial, history
 from tunecast.records import Pipeline
-from tunecast.search import Remaining, fixed, random_search
-from tunecast.search.listed import reordered
+from tunecast.search import History, Remaining, fixed, random_search
+from tunecast.search.listed import in_order, reordered
 
 
 def backwards(pipelines: Sequence[Pipeline]) -> list[int]:
@@ -31,3 +32,17 @@ def test_candidates_that_the_order_leaves_out_follow() -> None:
     trials = history([Trial(), Trial(), Trial(), Trial()])
     strategy = reordered(fixed(2), lambda pipelines: [2])
     assert strategy(trials, Remaining(1.0)) == 1
+
+
+def test_an_expert_for_reference_alone_has_no_place_in_an_order() -> None:
+    expert, *others = history([Trial(), Trial(), Trial()]).trials
+    lengths: list[int] = []
+
+    def noting(pipelines: Sequence[Pipeline]) -> list[int]:
+        lengths.append(len(pipelines))
+        return [0]
+
+    strategy = in_order(noting, only_listed=True)
+    assert strategy(History((expert, *others)), Remaining(1.0)) == 0
+    assert strategy(History((replace(expert, next_share=None), *others)), Remaining(1.0)) == 1
+    assert lengths == [3, 2]

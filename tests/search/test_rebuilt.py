@@ -37,7 +37,7 @@ class Scripted(Rival):
     def _tell(self, token: Any, loss: float | None, share: float) -> None:
         self.told.append((token, loss))
 
-    def _drop(self, token: Any) -> None:
+    def _drop(self, token: Any, loss: float | None) -> None:
         pass
 
 

@@ -55,21 +55,24 @@ def command(
 ) -> None:
     """Replay strategies on recorded runs under a simulated clock, and say who is first where."""
     from tunecast.cli.progress import RichProgress
-    from tunecast.replay.page import write_page
+    from tunecast.replay.page import check_page, write_page
     from tunecast.replay.stored import CompareSettings, compare
 
     settings = CompareSettings.parse(
         store=store, strategies=strategies, rivals=rivals, seeds=seeds, budgets=budgets, folds=folds,
         model=model, clock=clock, workers=workers, thinking_seconds=thinking_seconds,
     )  # fmt: skip
+    if output is not None:
+        check_page(output)
     with RichProgress() as progress:
         verdict, reasons = compare(settings, progress)
-    if output is not None:
-        write_page(verdict, output)
     if as_json:
         typer.echo(json.dumps(verdict.as_json() | {"left_out": reasons}, indent=2))
     else:
         _print(verdict, reasons)
+    # The page comes last: where it cannot be written after all, the comparison is on the screen.
+    if output is not None:
+        write_page(verdict, output)
 
 
 def _print(verdict: Verdict, reasons: list[str]) -> None:

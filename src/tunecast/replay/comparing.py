@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,8 +22,10 @@ from tunecast.replay.priors import PriorOf, kept_prior
 from tunecast.replay.rivals import RIVALS, MetaTraining, Rival, check_rival, rival_maker
 from tunecast.search import (
     ADVISED,
+    LIBRARY_BASED,
     ONLY_TRIALS,
     RUN_BASED,
+    STRATEGIES,
     SURROGATE_BASED,
     Context,
     Strategy,
@@ -31,8 +34,9 @@ from tunecast.search import (
     get_strategy,
 )
 from tunecast.search.listed import reordered
-from tunecast.search.rivals import Maker
+from tunecast.search.rivals import Maker, check_library
 from tunecast.search.transfer import transfer
+from tunecast.surrogates.examples import examples_of
 from tunecast.surrogates.kin import families, kin
 from tunecast.surrogates.train import FEWEST_KIN, missing_libraries
 
@@ -43,6 +47,7 @@ __all__ = [
     "BUDGETS",
     "Comparison",
     "Usage",
+    "check_name",
     "compare_strategies",
     "default_strategies",
     "draw",
@@ -131,23 +136,39 @@ class Comparison:
         return np.stack([values[:, places].mean(axis=1) for places in own], axis=1)
 
 
-def default_strategies(runs: Sequence[Run]) -> tuple[str, ...]:
+def default_strategies(cases: Sequence[Case], runs: Sequence[Run], fold: Fold = Fold.TASK) -> tuple[str, ...]:
     """What is compared unless something else is asked for: surrogates only where they can be trained.
 
     Args:
+        cases: Where to replay.
         runs: All recorded runs.
+        fold: What is left out of what strategies learn from.
     """
-    surrogates = () if why_no_surrogates(runs) else SURROGATE_BASED
+    surrogates = () if why_no_surrogates(cases, runs, fold) else SURROGATE_BASED
     return ("random", "asha", ADVISED, *RUN_BASED, *surrogates)
 
 
-def why_no_surrogates(runs: Sequence[Run]) -> str:
-    """Why surrogates cannot be trained anew without one task or its family; empty where they can."""
+def why_no_surrogates(cases: Sequence[Case], runs: Sequence[Run], fold: Fold = Fold.TASK) -> str:
+    """Why surrogates cannot be trained anew on what each case's fold leaves; empty where they can.
+
+    Args:
+        cases: Where to replay.
+        runs: All recorded runs.
+        fold: What is left out of what strategies learn from.
+    """
     if missing := missing_libraries():
         return f"training surrogates needs {' and '.join(missing)} (pip install 'tunecast[learn]')"
-    found = len(set(kin(sorted({run.task.dataset for run in runs}))))
-    if found <= FEWEST_KIN:
-        return f"the runs are of {found} families of tasks, and {FEWEST_KIN} must remain without one"
+    all_families = _families(cases, runs)
+    # A fold leaves out the runs of a task on a model whole, so that the others teach as much without them.
+    teaching = set(examples_of(runs).runs)
+    for case in cases:
+        known = context_of(case, runs, fold, all_families).runs
+        found = len(set(kin(sorted({run.task.dataset for run in known if run.id in teaching}))))
+        if found < FEWEST_KIN:
+            return (
+                f"what may be learned for {case.name} is of {found} families of tasks, and {FEWEST_KIN} must "
+                "remain"
+            )
     return ""
 
 
@@ -189,11 +210,16 @@ def compare_strategies(
         ConfigurationError: A strategy is unknown, or cannot be replayed on these runs.
     """
     progress = progress or Silent()
-    all_families = families([*(run.task.dataset for run in runs), *(case.task for case in cases)])
+    all_families = _families(cases, runs)
     own = own or {}
     for name in strategies:
         if name not in own:
-            _check(name, cases, runs)
+            _check(name, cases)
+    surrogates = [name for name in strategies if name in SURROGATE_BASED and name not in own]
+    if surrogates and (reason := why_no_surrogates(cases, runs, fold)):
+        raise ConfigurationError(
+            f"--strategies: {' and '.join(surrogates)} cannot be replayed: {reason}.", "Leave it out."
+        )
     regrets = np.empty((len(strategies), len(cases), seeds, len(budgets)))
     grid = np.geomspace(1 / 8, budgets[-1] + SLACK, ANYTIME_POINTS)
     anytime = np.zeros((len(strategies), len(cases), len(grid)))
@@ -294,11 +320,34 @@ def _fixed_place(name: str, candidates: Sequence[Candidate]) -> int | None:
     return next((index for index, candidate in enumerate(candidates) if candidate.is_like(target)), None)
 
 
-def _check(name: str, cases: Sequence[Case], runs: Sequence[Run]) -> None:
-    if name in SURROGATE_BASED and (reason := why_no_surrogates(runs)):
-        raise ConfigurationError(f"--strategies: {name} cannot be replayed: {reason}.", "Leave it out.")
+def _families(cases: Sequence[Case], runs: Sequence[Run]) -> dict[str, str]:
+    return families([*(run.task.dataset for run in runs), *(case.task for case in cases)])
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that no strategy has which could be replayed.
+
+    Raises:
+        ConfigurationError: There is none of that name.
+    """
+    known = (*STRATEGIES, *RIVALS)
+    if name in known:
+        return
+    if name in ONLY_TRIALS:
+        raise ConfigurationError(f"--strategies: {name} cannot be replayed.", "Use fixed-best.")
+    near = get_close_matches(name, known, n=1)
+    guess = f"Did you mean {near[0]}? " if near else ""
+    raise ConfigurationError(
+        f"--strategies: there is no strategy {name!r}.", f"{guess}Known ones: {', '.join(known)}."
+    )
+
+
+def _check(name: str, cases: Sequence[Case]) -> None:
+    check_name(name)
     if name in RIVALS:
         check_rival(name, [candidate.pipeline for candidate in cases[0].candidates])
+    elif name in LIBRARY_BASED:
+        check_library(name, LIBRARY_BASED[name], flag="--strategies")
     elif name in EXPERT_STRATEGIES:
         lacking = [case.name for case in cases if _fixed_place(name, case.candidates) is None]
         if lacking:
@@ -306,10 +355,6 @@ def _check(name: str, cases: Sequence[Case], runs: Sequence[Run]) -> None:
                 f"--strategies: {name} has no recorded run of its pipeline for {lacking[0]}.",
                 "Leave it out, or use fixed-best.",
             )
-    elif name not in (*RUN_BASED, *SURROGATE_BASED):
-        if name in ONLY_TRIALS:
-            raise ConfigurationError(f"--strategies: {name} cannot be replayed.", "Use fixed-best.")
-        get_strategy(name)
 
 
 def _count(used: Usage, done: Replayed, strategy: Strategy) -> None:

@@ -74,7 +74,8 @@ def replay(
     """Let a strategy spend a budget on a case.
 
     The history that it sees begins, as in a session, with the expert pipeline, which here cannot be advanced:
-    it has to be chosen like any other candidate, in its place behind.
+    it has to be chosen like any other candidate, in its place behind. Once it has points there, they are the
+    yardstick for the others, as in a session.
 
     The incumbent is the trial at its full length with the lowest validation loss, or the base model as long
     as none is below it: only their test losses are recorded.
@@ -145,11 +146,13 @@ class _Replay:
         self.trials = [_Trial(candidate) for candidate in self.candidates]
         self.pace = Pace(self.case.seconds_per_token, self.case.evaluation_seconds)
         self.rates: dict[str, tuple[float, float]] = {}
-        self.best_test = min(candidate.test_loss for candidate in self.candidates)
+        # Of the candidates that were drawn none may be better than the base model, which is had for nothing.
+        self.best_test = min(self.case.start_loss, *(candidate.test_loss for candidate in self.candidates))
         self.best_validation = _zero_shot_validation(self.case)
         self.improvements = [Improvement(0.0, self._regret(self.case.start_loss))]
         self.idle = list(range(self.workers))
         self.held: dict[int, int] = {}
+        self.expert = next((trial for trial in self.trials if trial.candidate is self.case.expert), None)
         self.reference = TrialView(EXPERT if self.case.expert is None else self.case.expert.pipeline)
 
     def run(self) -> Replayed:
@@ -257,7 +260,7 @@ class _Replay:
         views = [trial.view(self._expected(trial)) for trial in self.trials]
         for index in passed_over:
             views[index] = replace(views[index], next_share=None)
-        return History((self.reference, *views))
+        return History((self.reference, *views), self.expert.curve if self.expert else ())
 
     def _expected(self, trial: _Trial) -> float:
         method = trial.candidate.pipeline.method

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import tempfile
 from pathlib import Path
 
 from tunecast.atomic import written_whole
@@ -9,7 +12,7 @@ from tunecast.errors import OutputError
 from tunecast.replay.verdicts import Verdict
 from tunecast.replay.wording import catch_sentences, header, notes, regret_rows, rival_rows, simple_sentences
 
-__all__ = ["write_page"]
+__all__ = ["check_page", "write_page"]
 
 TEMPLATE = """<!doctype html>
 <html lang="en">
@@ -62,6 +65,27 @@ td:first-child, th:first-child { text-align: left; } tr { border-bottom: 1px sol
 <td>{{ "%.1f"|format(case.expert_seconds) }}</td></tr>{% endfor %}</table></div>
 </body></html>
 """
+
+
+def check_page(path: Path) -> None:
+    """Refuse a file that could not be written, before the work whose outcome it is for.
+
+    Args:
+        path: The file; folders on the way to it are made.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"--output {path} cannot be written: {error.strerror}.", "Name a file in another folder."
+        ) from error
 
 
 def write_page(verdict: Verdict, path: Path) -> None:

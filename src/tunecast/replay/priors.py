@@ -48,9 +48,14 @@ def kept_prior(runs: Sequence[Run]) -> Prior:
 
 
 def _key(runs: Sequence[Run]) -> str:
-    # A run that was paused goes on under the same id.
-    stands = sorted([run.id, run.outcome.value, len(run.curve), run.exclusive] for run in runs)
+    # A run that was paused goes on under the same id, and on another clock it has other seconds.
+    stands = sorted([run.id, run.outcome.value, len(run.curve), run.exclusive, _seconds(run)] for run in runs)
     return stable_hash([_code(), stands], 32)
+
+
+def _seconds(run: Run) -> str:
+    parts = [seconds for point in run.curve for seconds in (point.training, point.evaluation)]
+    return stable_hash([[seconds.wall, seconds.cpu] for seconds in parts], 16)
 
 
 @cache

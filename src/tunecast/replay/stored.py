@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
 
 from tunecast.errors import ConfigurationError, StoreError
 from tunecast.progress import Progress, Silent
-from tunecast.replay.cases import Clock, cases_of, on_clock
-from tunecast.replay.comparing import BUDGETS, compare_strategies, default_strategies, why_no_surrogates
+from tunecast.replay.cases import Case, Clock, cases_of, on_clock
+from tunecast.replay.comparing import (
+    BUDGETS,
+    check_name,
+    compare_strategies,
+    default_strategies,
+    why_no_surrogates,
+)
 from tunecast.replay.folds import Fold
 from tunecast.replay.rivals import usual_rivals
-from tunecast.replay.verdicts import Verdict
+from tunecast.replay.verdicts import LEAST_CANDIDATES, LEAST_TASKS, Verdict
 from tunecast.search import SURROGATE_BASED
 from tunecast.store import open_for_reading
 
@@ -71,6 +78,8 @@ class CompareSettings:
             ConfigurationError: An option is wrong.
         """
         names = tuple(filter(None, (name.strip() for name in (strategies or "").split(","))))
+        for name in names:
+            check_name(name)
         for flag, number in (("--seeds", seeds), ("--workers", workers)):
             if number < 1:
                 raise ConfigurationError(f"{flag} must be at least 1, not {number}.")
@@ -94,7 +103,7 @@ def compare(settings: CompareSettings, progress: Progress | None = None) -> tupl
 
     Raises:
         StoreError: The store cannot be read, or has no task with enough recorded pipelines.
-        ConfigurationError: A strategy is unknown or cannot be replayed.
+        ConfigurationError: A strategy cannot be replayed, or the store has no tasks on the base model.
     """
     progress = progress or Silent()
     progress.start("Reading runs")
@@ -103,6 +112,7 @@ def compare(settings: CompareSettings, progress: Progress | None = None) -> tupl
     progress.finish(f"{len(runs):,} runs")
     cases, reasons = cases_of(runs)
     if settings.model is not None:
+        _check_model(settings.model, cases)
         cases = [case for case in cases if case.model.name == settings.model]
         reasons = [reason for reason in reasons if f" on {settings.model} at " in reason]
     if not cases:
@@ -111,8 +121,17 @@ def compare(settings: CompareSettings, progress: Progress | None = None) -> tupl
             f"The store has no task to replay on: none of {len(reasons)} is recorded well enough{example}.",
             "Collect some: tunecast collect --plan plans/replay.yaml",
         )
-    names = settings.strategies or default_strategies(runs)
-    if not settings.strategies and (reason := why_no_surrogates(runs)):
+    cases, small = _large_enough(cases)
+    if small:
+        progress.log(
+            f"Left out: {len(small)} of fewer than {LEAST_CANDIDATES} recorded pipelines, which allow no "
+            f"claims: {'; '.join(case.name for case in small)}."
+        )
+        # What could have been replayed is named before what could not.
+        reasons = [*map(_too_small, small), *reasons]
+    names = settings.strategies or default_strategies(cases, runs, settings.fold)
+    if not settings.strategies and not set(SURROGATE_BASED) <= set(names):
+        reason = why_no_surrogates(cases, runs, settings.fold)
         progress.log(f"Left out: {', '.join(SURROGATE_BASED)}, since {reason}.")
     comparison = compare_strategies(
         cases,
@@ -126,6 +145,31 @@ def compare(settings: CompareSettings, progress: Progress | None = None) -> tupl
         progress=progress,
     )
     return Verdict(comparison), reasons
+
+
+def _check_model(name: str, cases: Sequence[Case]) -> None:
+    there = sorted({case.model.name for case in cases})
+    if there and name not in there:
+        raise ConfigurationError(
+            f"--model: the store has no task to replay on of the base model {name!r}.",
+            f"There are some of {', '.join(there)}.",
+        )
+
+
+def _large_enough(cases: Sequence[Case]) -> tuple[list[Case], list[Case]]:
+    """The cases that allow claims, and those that do not and would silence all others.
+
+    Where too few tasks remain without the small ones, nothing may be claimed either way, and none is left
+    out.
+    """
+    large = [case for case in cases if len(case.candidates) >= LEAST_CANDIDATES]
+    if len({case.task for case in large}) < LEAST_TASKS:
+        return list(cases), []
+    return large, [case for case in cases if len(case.candidates) < LEAST_CANDIDATES]
+
+
+def _too_small(case: Case) -> str:
+    return f"{case.name}: {len(case.candidates)} recorded pipelines, claims need {LEAST_CANDIDATES}."
 
 
 def _budgets(text: str) -> tuple[float, ...]:

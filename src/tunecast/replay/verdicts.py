@@ -22,12 +22,23 @@ from tunecast.replay.statistics import (
     power,
 )
 
-__all__ = ["LEAST_CANDIDATES", "LEAST_TASKS", "SIMPLE", "Catch", "Claim", "Verdict", "left_out"]
+__all__ = [
+    "LEAST_CANDIDATES",
+    "LEAST_FAMILIES",
+    "LEAST_TASKS",
+    "SIMPLE",
+    "Catch",
+    "Claim",
+    "Verdict",
+    "left_out",
+]
 
 SIMPLE = ("fixed-best", "fixed-expert", "fixed-3e-4", "nearest-task", "portfolio")
 """Strategies that any other has to beat: each of their wins is named."""
 LEAST_CANDIDATES = 40
 LEAST_TASKS = 16
+LEAST_FAMILIES = 6
+"""Families of tasks, which the bootstrap draws: of one alone every interval has a width of zero."""
 EFFECT = 0.5
 
 
@@ -136,6 +147,10 @@ class Verdict:
         missing = []
         if tasks < LEAST_TASKS:
             missing.append(f"{tasks} tasks of at least {LEAST_TASKS}")
+        families = len({comparison.family_of[task] for task in comparison.tasks})
+        if families < LEAST_FAMILIES:
+            found_families = "1 family" if families == 1 else f"{families} families"
+            missing.append(f"{found_families} of tasks of at least {LEAST_FAMILIES}")
         if smallest < LEAST_CANDIDATES:
             small = min(comparison.cases, key=lambda case: len(case.candidates))
             missing.append(f"{smallest} recorded pipelines of at least {LEAST_CANDIDATES} ({small.name})")
@@ -163,13 +178,12 @@ class Verdict:
         names = self.comparison.strategies
         simple = [index for index, name in enumerate(names) if name in SIMPLE]
         others = [index for index, name in enumerate(names) if name not in SIMPLE]
-        wins: dict[float, dict[str, list[str]]] = {}
+        wins: dict[float, dict[str, list[str]]] = {budget: {} for budget in self.comparison.budgets}
+        if not simple or not others:
+            return wins
         for budget in self.comparison.budgets:
             values = self._at(budget)
-            wins[budget] = {}
             for place, task in enumerate(self.comparison.tasks):
-                if not simple:
-                    continue
                 best = min(simple, key=lambda index: values[index, place])
                 if all(values[best, place] < values[other, place] - TIE for other in others):
                     wins[budget].setdefault(names[best], []).append(task)

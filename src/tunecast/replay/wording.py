@@ -86,8 +86,9 @@ def notes(verdict: Verdict) -> list[str]:
     unrecorded = [case.name for case in comparison.cases if case.expert is None]
     lines = [
         "Regret is normalised on the test split: 0 for the best recorded pipeline of a seed's candidates, 1 "
-        "for the base model. The incumbent is chosen by validation loss among trials that reached full "
-        "length.",
+        "for what lies as far behind it as the base model lies behind the best of all recorded pipelines. "
+        "The base model itself has 1 where a seed drew that best one, else less. The incumbent is chosen by "
+        "validation loss among trials that reached full length.",
         f"A budget is the recorded time of so many expert trials at full length and {SLACK:g} of one on top, "
         "since seconds scatter from run to run; it is never exceeded.",
         f"Charged for each answer of a strategy: {charged}.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tunecast.records import Outcome, Pipeline, Point
 
@@ -56,9 +56,22 @@ class TrialView:
 
 @dataclass(frozen=True)
 class History:
-    """All candidates in a fixed order; the first is the expert pipeline, started or not."""
+    """All candidates in a fixed order; the first is the expert pipeline, started or not.
+
+    Args:
+        trials: The candidates.
+        expert_curve: The expert pipeline's points where its first place cannot be advanced and it is trained
+            as a candidate further behind, as in a replay: there it counts as a trial, here as the yardstick.
+    """
 
     trials: tuple[TrialView, ...]
+    expert_curve: tuple[Point, ...] = ()
+
+    @property
+    def expert(self) -> TrialView:
+        """The expert pipeline with all its points, which other trials are compared with."""
+        first = self.trials[0]
+        return replace(first, curve=self.expert_curve) if self.expert_curve else first
 
 
 @dataclass(frozen=True)

@@ -43,5 +43,5 @@ def leader(history: History) -> int | None:
     ]
     if not started:
         return None
-    reference = history.trials[0]
+    reference = history.expert
     return min(started, key=lambda index: predicted_end(history.trials[index], reference))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from tunecast.records import Pipeline
 from tunecast.search.history import History, Remaining, Strategy, TrialView
@@ -16,7 +17,9 @@ Order = Callable[[Sequence[Pipeline]], Sequence[int]]
 def in_order(order: Order, *, only_listed: bool = False) -> Strategy:
     """Train candidates to their end in an order that depends on nothing but which candidates there are.
 
-    Candidates that are not expected to reach their end with what is left are put off.
+    Candidates that are not expected to reach their end with what is left are put off. The first place counts
+    only where it can be opened or was started: in a replay the expert stands there for reference alone, and
+    is a candidate further behind.
 
     Args:
         order: Gives it.
@@ -26,7 +29,8 @@ def in_order(order: Order, *, only_listed: bool = False) -> Strategy:
 
     def choose(history: History, remaining: Remaining) -> int | None:
         trials = history.trials
-        places = ordered(history)
+        skipped = 0 if trials[0].is_open or trials[0].is_started else 1
+        places = [skipped + place for place in ordered(trials[skipped:])]
         waiting = next((i for i in places if trials[i].is_open and trials[i].is_started), None)
         if waiting is not None:
             return waiting
@@ -49,19 +53,22 @@ def reordered(strategy: Strategy, order: Order) -> Strategy:
     behind_expert = _remembering(lambda pipelines: [1 + place for place in order(pipelines[1:])])
 
     def choose(history: History, remaining: Remaining) -> int | None:
-        places = (0, *(place for place in behind_expert(history) if place))
-        chosen = strategy(History(tuple(history.trials[place] for place in places)), remaining)
+        places = (0, *(place for place in behind_expert(history.trials) if place))
+        seen = replace(history, trials=tuple(history.trials[place] for place in places))
+        chosen = strategy(seen, remaining)
         return None if chosen is None else places[chosen]
 
     return choose
 
 
-def _remembering(order: Order, *, only_listed: bool = False) -> Callable[[History], tuple[int, ...]]:
-    """The order of a history's candidates, worked out once: the same candidates have the same order."""
+def _remembering(
+    order: Order, *, only_listed: bool = False
+) -> Callable[[Sequence[TrialView]], tuple[int, ...]]:
+    """The order of candidates, worked out once: the same candidates have the same order."""
     last: list[tuple[list[Pipeline], tuple[int, ...]]] = []
 
-    def ordered(history: History) -> tuple[int, ...]:
-        pipelines = [trial.pipeline for trial in history.trials]
+    def ordered(trials: Sequence[TrialView]) -> tuple[int, ...]:
+        pipelines = [trial.pipeline for trial in trials]
         if not last or last[0][0] != pipelines:
             listed = tuple(dict.fromkeys(order(pipelines)))
             rest = () if only_listed else tuple(i for i in range(len(pipelines)) if i not in set(listed))

@@ -71,9 +71,9 @@ def advised(reduction_factor: int = 2) -> Strategy:
     halve = asha(reduction_factor)
 
     def choose(history: History, remaining: Remaining) -> int | None:
-        expert, first = (*history.trials, None, None)[:2]
-        if expert and first and first.is_open and (first.is_started or _may_start(remaining)):
-            rivals = [expert] if expert.curve else history.trials[2:]
+        first = history.trials[1] if len(history.trials) > 1 else None
+        if first and first.is_open and (first.is_started or _may_start(remaining)):
+            rivals = [history.expert] if history.expert.curve else history.trials[2:]
             if not _is_behind(first, rivals):
                 return 1
         return halve(history, remaining)

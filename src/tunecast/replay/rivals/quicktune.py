@@ -151,7 +151,7 @@ class QuickTune(Rival):
         score = None if loss is None else _score(loss, self._zero_shot)
         self._process.call("tell", search=self._search, index=index, first=first, last=last, score=score)
 
-    def _drop(self, token: Any) -> None:
+    def _drop(self, token: Any, loss: float | None) -> None:
         self._process.call("drop", search=self._search, index=token[0])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,8 +54,9 @@ class Rival(ABC):
 
     Where the library proposes pipelines, each is stood for by the most similar candidate of its method that
     stood for no proposal as far as this one is to be trained, and the library is told that candidate's losses
-    for what it proposed. A proposal of a method of which no such candidate is left is dropped. Where it
-    chooses candidates by index, a candidate that has already got so far is told again at no cost.
+    for what it proposed. A proposal of a method of which no such candidate is left is dropped; a library that
+    cannot drop one is told what the most similar candidate had there. Where it chooses candidates by index, a
+    candidate that has already got so far is told again at no cost.
 
     Args:
         pipelines: The candidates; in the history they follow its first place.
@@ -88,7 +90,7 @@ class Rival(ABC):
                 return None
             place = self._placed(proposal, trials)
             if place is None or any(other.place == place for other in self._jobs):
-                self._drop(proposal.token)
+                self._drop(proposal.token, self._of_the_most_alike(proposal, trials))
                 continue
             job = _Job(proposal, place)
             if self._is_over(job, trials[place]):
@@ -109,8 +111,14 @@ class Rival(ABC):
         """
 
     @abstractmethod
-    def _drop(self, token: Any) -> None:
-        """Tell the library that nothing came of a proposal, for no fault of its own."""
+    def _drop(self, token: Any, loss: float | None) -> None:
+        """Tell the library that nothing came of a proposal, for no fault of its own.
+
+        Args:
+            token: The proposal's.
+            loss: What the candidate most like it had at that fidelity, infinite for a failure; None where
+                none of its method got there.
+        """
 
     def _go_on(self, token: Any, point: Point) -> bool:
         """Tell the library of a point on the way; False where it wants no more of it."""
@@ -133,6 +141,20 @@ class Rival(ABC):
             return True
         return False
 
+    def _of_the_most_alike(self, proposal: Proposal, trials: Sequence[TrialView]) -> float | None:
+        """Loss, at a proposal's fidelity, of the candidate most like it among those that got there."""
+        measured = {
+            index: loss
+            for index in range(len(self._pipelines))
+            if (loss := _loss_at(trials[1 + index], proposal.share)) is not None
+        }
+        if proposal.index is not None:
+            return measured.get(proposal.index)
+        assert proposal.pipeline is not None
+        places = list(measured)
+        found = nearest([self._pipelines[index] for index in places], proposal.pipeline)
+        return None if found is None else measured[places[found[0]]]
+
     def _placed(self, proposal: Proposal, trials: Sequence[TrialView]) -> int | None:
         """The place in the history of the candidate that stands for a proposal."""
         if proposal.index is not None:
@@ -149,3 +171,12 @@ class Rival(ABC):
         self._taken[free[found[0]]] = proposal.share
         self.distances.append(found[1])
         return 1 + free[found[0]]
+
+
+def _loss_at(trial: TrialView, share: float) -> float | None:
+    """Loss where a trial first was at a fidelity, infinite if it failed on the way, None if it never was."""
+    for point in trial.curve:
+        if point.share >= share * (1 - ROUNDING):
+            loss = point.validation.loss
+            return loss if math.isfinite(loss) else math.inf
+    return math.inf if trial.outcome.is_failure else None

@@ -37,6 +37,7 @@ class DehbPackage(Rival):
     def __init__(self, pipelines: Sequence[Pipeline], seed: int, *, by_index: bool) -> None:
         super().__init__(pipelines, by_index=by_index)
         self._space = CandidateSpace(pipelines)
+        self._worst_measured: float | None = None
         self._folder = tempfile.TemporaryDirectory(prefix="tunecast-dehb-")
         self._dehb = DEHB(
             f=None,
@@ -60,8 +61,18 @@ class DehbPackage(Rival):
         return Proposal(job, self._space.from_vector(vector), share=share)
 
     def _tell(self, token: Any, loss: float | None, share: float) -> None:
-        fitness = loss if loss is not None and math.isfinite(loss) else WORST
-        self._dehb.tell(token, {"fitness": fitness, "cost": float(token["fidelity"])})
+        fitness = WORST
+        if loss is not None and math.isfinite(loss):
+            fitness = loss
+            self._worst_measured = max(loss, self._worst_measured or loss)
+        self._end(token, fitness)
 
-    def _drop(self, token: Any) -> None:
-        self._tell(token, None, 0.0)  # the package knows no other way to end a job
+    def _drop(self, token: Any, loss: float | None) -> None:
+        # The package knows no other way to end a job than by its fitness. That of a failure would teach it
+        # that a method of which every candidate was tried, maybe for being the best, is a catastrophe.
+        if loss is None:
+            loss = self._worst_measured
+        self._end(token, loss if loss is not None and math.isfinite(loss) else WORST)
+
+    def _end(self, token: Any, fitness: float) -> None:
+        self._dehb.tell(token, {"fitness": fitness, "cost": float(token["fidelity"])})

@@ -60,7 +60,7 @@ class OptunaTpe(Rival):
             loss = math.inf
         self._study.tell(token, loss)
 
-    def _drop(self, token: Any) -> None:
+    def _drop(self, token: Any, loss: float | None) -> None:
         self._study.tell(token, state=optuna.trial.TrialState.FAIL)
 
     def _go_on(self, token: Any, point: Point) -> bool:
