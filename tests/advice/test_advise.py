@@ -9,11 +9,7 @@ from pathlib import Path
 import pytest
 
 import tunecast
-from tunecast.advice.advise import advise
-from tunecast.advice.known_runs import KnownRuns
-from tunecast.advice.rules import rate_surplus
-from tunecast.advice.situation import Question, look
-from tunecast.advice.view import Plan, Quality, TaskView
+from tunecast.advice.situation import Question
 from tunecast.errors import BudgetError, ConfigurationError, ModelError
 from tunecast.models.accelerators import as_machine, find_accelerator
 from tunecast.records import Pipeline
@@ -89,9 +85,8 @@ def test_four_bits_are_advised_only_where_they_can_be_trained(
 
 
 def test_what_is_fixed_stays_and_the_rate_follows(tiny_llama: Path, toy_data: Path) -> None:
-    question = ask(tiny_llama, toy_data, methods=("lora",))
-    fixed = replace(question, fixed={"lora_alpha": 64})
-    found, usual = (advise(asked, look(asked), KnownRuns([])) for asked in (fixed, question))
+    found = tunecast.recommend(ask(tiny_llama, toy_data, methods=("lora",), fixed={"lora_alpha": 64}))
+    usual = tunecast.recommend(ask(tiny_llama, toy_data, methods=("lora",)))
     rates = {
         one.pipeline["per_device_train_batch_size"]: one.pipeline.number("learning_rate")
         for one in usual.considered
@@ -138,47 +133,6 @@ def test_measuring_needs_weights_and_a_time(seventy_billion: Path, tiny_llama: P
         tunecast.recommend(ask(seventy_billion, toy_data), measure="5s")
     with pytest.raises(ConfigurationError, match="this is no time"):
         tunecast.recommend(ask(tiny_llama, toy_data), measure="5-trials")
-
-
-class Hopeful(KnownRuns):
-    """Expects ever more of higher rates."""
-
-    def predict(self, task: TaskView, plans: list[Plan]) -> list[Quality]:
-        losses = [2.0 * plan.pipeline.number("learning_rate") ** -0.1 for plan in plans]
-        return [Quality(loss, 0.9 * loss, 1.1 * loss) for loss in losses]
-
-
-@pytest.mark.parametrize(
-    ("restricted", "factor"),
-    [
-        ({}, 4.0),
-        ({"ranges": {"learning_rate": (0.0, 1e-2)}}, None),
-        ({"fixed": {"learning_rate": 2e-4}}, None),
-    ],
-    ids=["free", "range", "fixed"],
-)
-def test_runs_may_speak_for_other_rates_than_the_rules(
-    tiny_llama: Path, toy_data: Path, restricted: dict[str, object], factor: float | None
-) -> None:
-    question = ask(tiny_llama, toy_data, methods=("lora",), **restricted)
-    situation = look(question)
-    ruled = advise(question, situation, KnownRuns([])).recommendations[0]
-    best = advise(question, situation, Hopeful([])).recommendations[0]
-    rates = [one.pipeline.number("learning_rate") for one in (ruled, best)]
-    if factor:
-        assert rates[1] == pytest.approx(factor * rates[0], rel=0.05)
-        assert "times what suits width" in best.reasons[0]
-        assert "times" not in ruled.reasons[0]
-    else:
-        assert rates[1] <= 1e-2
-        assert rates[1] == 2e-4 or "ranges" in restricted
-
-
-def test_the_literature_alone_speaks_for_the_rules(tiny_llama: Path, toy_data: Path) -> None:
-    question = ask(tiny_llama, toy_data)
-    situation = look(question)
-    for one in advise(question, situation, KnownRuns([])).considered:
-        assert abs(rate_surplus(situation.facts, one.pipeline)) < 0.1
 
 
 def test_a_budget_for_a_step_of_some_pipelines_recommends_these(tiny_llama: Path, toy_data: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from statistics import NormalDist
 
 from tunecast.advice.answer import Prospect, Recommendation, ZeroShotLoss
@@ -16,7 +15,6 @@ from tunecast.advice.reasons import overrides, reasons
 from tunecast.advice.situation import Question, Situation
 from tunecast.advice.view import Plan, Prior, Quality
 from tunecast.errors import BudgetError, ConfigurationError
-from tunecast.methods import Restrictions
 from tunecast.records import Pipeline
 
 __all__ = ["Advisor", "Horizon", "advise", "default_prior"]
@@ -24,10 +22,6 @@ __all__ = ["Advisor", "Horizon", "advise", "default_prior"]
 EVALUATION_SHARE = 0.15
 """Evaluations take at most this part of a trial (see :mod:`tunecast.session.shared`)."""
 LEAST_STEPS = 16
-RATE_FACTORS = (0.25, 0.5, 2.0, 4.0)
-"""Multiples of a rule's learning rate that recorded runs may speak for."""
-LEAST_GAIN = 0.02
-"""Part by which a loss must be expected to be lower at another rate than the rule's."""
 SHARED_ERROR = 0.5
 """Correlation that is assumed between the errors of the zero-shot loss and of the loss after training."""
 
@@ -94,7 +88,7 @@ def advise(
     advisor = Advisor(situation, prior, Horizon.of(question), question.price, measured)
     device = situation.target.machine.device
     pipelines = grid(situation.facts, device, question.restrictions)
-    everything = advisor.prospects(pipelines, _rates_allowed(question.restrictions))
+    everything = advisor.prospects(pipelines)
     in_memory = [prospect for prospect in everything if prospect.fits]
     if not in_memory:
         raise _nothing_fits(situation, advisor.costs, everything)
@@ -168,15 +162,8 @@ class Advisor:
         predicted = self._prior.zero_shot(self._view)
         return ZeroShotLoss(predicted.loss, "predicted", predicted.low, predicted.high)
 
-    def prospects(
-        self, pipelines: Sequence[Pipeline], rates: tuple[float, float] | None = None
-    ) -> list[Prospect]:
+    def prospects(self, pipelines: Sequence[Pipeline]) -> list[Prospect]:
         """What pipelines bring and take, in their order.
-
-        Args:
-            pipelines: The pipelines.
-            rates: Between which learning rates another than a pipeline's own may be taken where more is
-                expected of it; None leaves all as they are.
 
         Raises:
             BudgetError: The budget does not suffice for a single step of any.
@@ -186,8 +173,6 @@ class Advisor:
         plans = [self._plan(pipeline, cost) for pipeline, cost in zip(pipelines, costs, strict=True)]
         if plans and all(plan.total_steps < 1 for plan in plans):
             raise _too_short(costs)
-        if rates is not None:
-            plans = self._at_best_rates(plans, rates)
         qualities = self._prior.predict(self._view, plans)
         untouched = self.zero_shot.value
         return [
@@ -205,21 +190,6 @@ class Advisor:
         if self._horizon.seconds is not None:
             steps = min(steps, int(self._horizon.seconds / _with_evaluation(cost.step_seconds)))
         return Plan(pipeline, min(round(tokens), round(steps * batch * lengths.mean)), steps)
-
-    def _at_best_rates(self, plans: list[Plan], rates: tuple[float, float]) -> list[Plan]:
-        """Plans at multiples of their learning rates at which recorded runs expect clearly more.
-
-        Rules suit models that know the language. Of poor ones runs say that some tasks want several times the
-        rate, others less; how much that counts falls with the model's ability, by the regression's features.
-        """
-        tried = [_at_other_rates(plan, rates) for plan in plans]
-        losses = iter(quality.loss for quality in self._prior.predict(self._view, list(chain(*tried))))
-        found = []
-        for own, *others in tried:
-            expected = [next(losses) for _ in (own, *others)]
-            best = min(range(len(expected)), key=expected.__getitem__)
-            found.append((own, *others)[best] if expected[best] < (1 - LEAST_GAIN) * expected[0] else own)
-        return found
 
     def _prospect(self, plan: Plan, cost: Cost, quality: Quality, untouched: float) -> Prospect:
         hours = _with_evaluation(plan.total_steps * cost.step_seconds) / 3600
@@ -239,23 +209,6 @@ class Advisor:
             micro_batch=cost.micro_batch,
             fits=cost.fits,
         )
-
-
-def _rates_allowed(restrictions: Restrictions) -> tuple[float, float] | None:
-    """The learning rates to choose from; None where the user fixed one."""
-    if "learning_rate" in restrictions.fixed:
-        return None
-    return restrictions.ranges.get("learning_rate", (0.0, math.inf))
-
-
-def _at_other_rates(plan: Plan, rates: tuple[float, float]) -> list[Plan]:
-    """A plan, and the same at multiples of its learning rate within what is allowed."""
-    pipeline, (low, high) = plan.pipeline, rates
-    multiples = [float(f"{pipeline.number('learning_rate') * factor:.2g}") for factor in RATE_FACTORS]
-    others = [
-        {**pipeline.hyperparameters, "learning_rate": rate} for rate in multiples if low <= rate <= high
-    ]
-    return [plan, *(replace(plan, pipeline=Pipeline(pipeline.method, values)) for values in others)]
 
 
 def _with_evaluation(seconds: float) -> float:

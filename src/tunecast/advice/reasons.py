@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from tunecast.advice.answer import Prospect
-from tunecast.advice.rules import FULL_SHARE, LIKE_FULL, OWN_RATES, RULE_ALPHA, WIDE, WIDE_RATE, rate_surplus
+from tunecast.advice.rules import FULL_SHARE, LIKE_FULL, OWN_RATES, RULE_ALPHA, WIDE, WIDE_RATE
 from tunecast.advice.situation import Situation
 from tunecast.advice.view import Neighbour
 
@@ -14,8 +14,6 @@ __all__ = ["overrides", "reasons", "worth_text"]
 
 CERTAIN = 0.995
 """Probabilities from here on would be printed as 100%, which no prediction deserves."""
-ROUNDING = 1.2
-"""Factor by which rounding may move a rate."""
 FAR = 1.0
 """Distance at which a known task says little: datasets differ by about 1.3 on average."""
 
@@ -71,9 +69,6 @@ def _rate(prospect: Prospect, situation: Situation) -> str:
         rule = f"{FULL_SHARE:g} of LoRA's, which is {usual}"
     else:
         rule = f"{usual}, at alpha {RULE_ALPHA:g} alike for all ranks"
-    factor = math.exp(rate_surplus(situation.facts, pipeline))
-    if factor > ROUNDING or factor < 1 / ROUNDING:
-        rule = f"about {factor:.2g} times {rule}, which recorded runs (or a given range) ask for"
     return f"Learning rate {pipeline.number('learning_rate'):g}: {rule}."
 
 
