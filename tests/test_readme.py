@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from sessions import call_main
 from tunecast.surrogates import shipped_prior
 
 README = Path(__file__).parents[1] / "README.md"
@@ -43,13 +44,16 @@ def stage(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path, toy_data: 
     return folder
 
 
+def words_of(command: str) -> list[str]:
+    """The words of a command of the README behind its name, with its stand-ins."""
+    replaced = {"smollm2": "./smollm2-tiny", "stdlib": "train.jsonl", "5m": "3-trials"}
+    return [replaced.get(word, word) for word in shlex.split(command.split("  #")[0])[1:]]
+
+
 def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a command of the README with its stand-ins."""
-    words = shlex.split(command.split("  #")[0])
-    replaced = {"smollm2": "./smollm2-tiny", "stdlib": "train.jsonl", "5m": "3-trials"}
-    words = [replaced.get(word, word) for word in words]
     return subprocess.run(
-        [sys.executable, "-m", "tunecast", *words[1:]],
+        [sys.executable, "-m", "tunecast", *words_of(command)],
         cwd=folder,
         # What --calibrate measures beside other tests must not be what later advice on this machine rests on.
         env={**os.environ, "TUNECAST_CACHE": str(folder / "cache")},
@@ -70,13 +74,16 @@ def test_every_command_of_the_readme_runs(stage: Path) -> None:
         assert "Traceback" not in done.stderr, command
 
 
-def test_every_flag_of_the_readme_is_taken(stage: Path) -> None:
+def test_every_flag_of_the_readme_is_taken(
+    stage: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(stage)
     rows = FLAG_ROWS.findall(README.read_text(encoding="utf-8"))
     assert rows
     tune = "tunecast tune --model smollm2 --data stdlib --budget 5m --output-dir flags --dry-run "
     for flags in rows:
-        done = run(tune + flags, stage)
-        assert done.returncode == 0, f"{flags}\n{done.stderr}"
+        code, _, stderr = call_main(capsys, *words_of(tune + flags))
+        assert code == 0, f"{flags}\n{stderr}"
 
 
 def test_make_targets_of_the_readme_exist() -> None:
