@@ -57,6 +57,10 @@ def test_one_known_dataset_or_none_of_the_features_tells_nothing() -> None:
         assert Novelty.of(known).farthest(datasets(1)["d0"]) == ""
 
 
+def test_what_nobody_measured_makes_nothing_new() -> None:
+    assert not Novelty.of(datasets(10)).is_new({})
+
+
 def test_put_together_again() -> None:
     known = Novelty.of(datasets(6))
     again = Novelty.from_arrays(known.arrays(), known.names)

@@ -94,7 +94,8 @@ class Novelty:
         return self.names[int(np.argmax(outside))] if np.max(outside, initial=0.0) > self.limit else ""
 
     def _outside(self, meta_features: Mapping[str, float]) -> NDArray[np.float64]:
-        row = np.array([meta_features.get(name, 0.0) for name in self.names])
+        # What nobody measured is no reason to call a dataset new.
+        row = np.array([meta_features.get(name, low) for name, low in zip(self.names, self.low, strict=True)])
         return np.asarray(np.maximum(self.low - row, row - self.high) / self.scale)
 
     def is_new(self, meta_features: Mapping[str, float]) -> bool:
