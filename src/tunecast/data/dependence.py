@@ -32,8 +32,8 @@ LETTERS = 4
 COLUMNS = 4096
 PERMUTATIONS = 100
 LEAST_DEVIATIONS = 3.0
-"""Below this, prompts and completions count as unrelated. Of 35 datasets the 18 with enough kinds of completions
-had 10.9 and more; three of them had less than 1 once their completions were dealt out anew."""
+"""Below this, prompts and completions count as unrelated. Of 35 datasets the 18 with enough kinds of
+completions had 10.9 and more; three of them had less than 1 once their completions were dealt out anew."""
 UNRELATED = (
     "The completions look unrelated to their prompts, as if they belonged to other rows: where prompts are "
     "alike, completions are no more alike than by chance. Check that no column was shifted or sorted."
