@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from tunecast.advice.rules import WIDE_RATE, rate_surplus, rule_rate
+from tunecast.advice.rules import rate_surplus, rule_rate
 from tunecast.methods import EXPERT
+from tunecast.methods.rates import WIDE_RATE
 from tunecast.models.outline import outline
 from tunecast.records import ModelFacts, Pipeline
 
@@ -41,6 +42,12 @@ def test_full_finetuning_takes_a_tenth_and_batches_change_nothing() -> None:
     full = Pipeline("full", {"per_device_train_batch_size": 16})
     assert rule_rate(facts, full) == pytest.approx(rule_rate(facts, lora()) / 10)
     assert rule_rate(facts, lora(per_device_train_batch_size=32)) == rule_rate(facts, lora())
+
+
+def test_other_methods_take_their_usual_rate() -> None:
+    facts = model(512)
+    assert rule_rate(facts, Pipeline("prompt_tuning", {})) == 1e-2
+    assert rule_rate(facts, Pipeline("top_layers", {})) == pytest.approx(rule_rate(facts, lora()) / 5)
 
 
 def test_surplus_is_zero_at_the_rule() -> None:

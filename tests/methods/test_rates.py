@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from sample_runs import sample_model
-from tunecast.methods.rates import adapter_rate, around
+from tunecast.methods import central_rate, get_method, method_names
+from tunecast.methods.rates import WIDE_RATE, adapter_rate, around
 
 
 @pytest.mark.parametrize(("width", "best"), [(128, 1e-2), (576, 2e-3), (4096, 2.6e-4)])
@@ -20,3 +21,23 @@ def test_meets_the_best_rates_that_were_measured(width: int, best: float) -> Non
 def test_interval_reads_well_and_is_symmetric() -> None:
     assert around(3e-4, 10) == (3e-5, 3e-3)
     assert around(1.23456) == (0.154, 9.88)
+
+
+@pytest.mark.parametrize("width", [128, 576, 4096])
+@pytest.mark.parametrize("method", method_names())
+def test_methods_are_searched_around_their_usual_rate(method: str, width: int) -> None:
+    config = {"bos_token_id": 1, "eos_token_id": 2}
+    model = replace(sample_model(), width=width, feed_forward_width=4 * width, heads=4, key_value_heads=4)
+    model = replace(model, config={**model.config, **config})
+    (searched,) = (p for p in get_method(method).hyperparameters(model) if p.name == "learning_rate")
+    assert searched.default_value == pytest.approx(central_rate(method, model), rel=5e-3)
+    assert searched.lower < central_rate(method, model) < searched.upper
+
+
+def test_a_constant_holds_for_wide_models_and_a_power_of_the_width_below() -> None:
+    narrow, wide, wider = (adapter_rate(replace(sample_model(), width=w)) for w in (576, 2048, 8192))
+    assert narrow > wide == wider == WIDE_RATE
+
+
+def test_recorded_runs_of_an_unknown_method_are_seen_around_the_rate_of_lora() -> None:
+    assert central_rate("brought-by-nobody", sample_model()) == adapter_rate(sample_model())

@@ -6,9 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 
 from tunecast.advice.answer import Prospect
-from tunecast.advice.rules import FULL_SHARE, LIKE_FULL, OWN_RATES, RULE_ALPHA, WIDE, WIDE_RATE
+from tunecast.advice.rules import RULE_ALPHA
 from tunecast.advice.situation import Situation
 from tunecast.advice.view import Neighbour
+from tunecast.methods import get_method
+from tunecast.methods.rates import WIDE, WIDE_RATE
 
 __all__ = ["overrides", "reasons", "worth_text"]
 
@@ -63,10 +65,11 @@ def _rate(prospect: Prospect, situation: Situation) -> str:
     pipeline = prospect.pipeline
     width = situation.facts.width
     usual = f"the {WIDE_RATE:g} of all wide models" if width >= WIDE else f"what suits width {width}"
-    if pipeline.method in OWN_RATES:
-        rule = "the middle of the range that the method's paper searched"
-    elif pipeline.method in LIKE_FULL:
-        rule = f"{FULL_SHARE:g} of LoRA's, which is {usual}"
+    method = get_method(pipeline.method)
+    if method.fixed_rate:
+        rule = "what is usual for the method on all models"
+    elif method.rate_multiple != 1.0:
+        rule = f"{method.rate_multiple:g} times LoRA's, which is {usual}"
     else:
         rule = f"{usual}, at alpha {RULE_ALPHA:g} alike for all ranks"
     return f"Learning rate {pipeline.number('learning_rate'):g}: {rule}."

@@ -14,7 +14,7 @@ from tunecast.methods.mezo import Mezo
 from tunecast.methods.orthogonal import BOFT, OFT
 from tunecast.methods.prompts import PrefixTuning, PromptTuning, PTuning
 from tunecast.methods.qlora import QLora
-from tunecast.methods.registry import get_method, method_names, register
+from tunecast.methods.registry import central_rate, get_method, method_names, register
 from tunecast.methods.semantic_freezing import SemanticFreezing
 from tunecast.methods.space import (
     EXPERT,
@@ -55,6 +55,7 @@ __all__ = [
     "EXPERT",
     "Method",
     "Restrictions",
+    "central_rate",
     "check_names",
     "check_pipeline",
     "expert_pipeline",

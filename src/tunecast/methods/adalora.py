@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tunecast.methods.peft_method import PeftMethod
-from tunecast.methods.rates import adapter_rate, around
+from tunecast.methods.rates import around
 from tunecast.methods.targets import target_choice, target_modules
 from tunecast.records import ModelFacts, Pipeline
 
@@ -32,13 +32,14 @@ class AdaLora(PeftMethod):
 
     name: ClassVar[str] = "adalora"
     weight: ClassVar[float] = 0.25
+    rate_multiple: ClassVar[float] = 8.0
 
     def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
         """Ranks, scale, the shares of the schedule, the weight of the penalty and the targets."""
         from ConfigSpace import Categorical, Float
 
         return (
-            Float("learning_rate", around(8 * adapter_rate(model)), log=True),
+            Float("learning_rate", around(self.central_rate(model)), log=True),
             Categorical("target_r", (4, 8, 16, 32), default=8, ordered=True),
             Categorical("init_r_factor", (1.5, 2.0), default=1.5, ordered=True),
             Categorical("adalora_scale", (1.0, 2.0, 4.0), default=2.0, ordered=True),

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tunecast.methods.peft_method import PeftMethod
-from tunecast.methods.rates import adapter_rate, around
+from tunecast.methods.rates import around
 from tunecast.methods.weights import empty_model
 from tunecast.records import ModelFacts, Pipeline
 
@@ -40,7 +40,7 @@ class Apet(PeftMethod):
         from ConfigSpace import Categorical, Float
 
         return (
-            Float("learning_rate", around(adapter_rate(model)), log=True),
+            Float("learning_rate", around(self.central_rate(model)), log=True),
             Categorical("budget_r", (1, 2, 4, 8, 16), default=8, ordered=True),
             Categorical("placement", tuple(range(8)), default=0),
         )

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from tunecast.methods.rates import adapter_rate
 from tunecast.records import Hyperparameters, ModelFacts, Pipeline
 
 if TYPE_CHECKING:
@@ -43,6 +44,12 @@ class Method(ABC):
     ignores: ClassVar[frozenset[str]] = frozenset()
     """Shared hyperparameters that have no effect under this method, and are not searched."""
 
+    rate_multiple: ClassVar[float] = 1.0
+    """The method's usual learning rate as a multiple of LoRA's on the same model."""
+
+    fixed_rate: ClassVar[float | None] = None
+    """The method's usual learning rate where it is alike for all models; else None."""
+
     weight: ClassVar[float] = 1.0
     """How often the method is drawn, relative to the others that apply."""
 
@@ -53,6 +60,10 @@ class Method(ABC):
     @abstractmethod
     def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
         """The method's own hyperparameters and their ranges on ``model``, ``learning_rate`` among them."""
+
+    def central_rate(self, model: ModelFacts) -> float:
+        """The learning rate that suits the method with AdamW before anything is known of the task."""
+        return self.fixed_rate or self.rate_multiple * adapter_rate(model)
 
     def constraints(self, parameters: Mapping[str, Hyperparameter]) -> Sequence[Any]:
         """ConfigSpace conditions and forbidden clauses between hyperparameters.

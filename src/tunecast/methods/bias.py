@@ -19,6 +19,7 @@ class Bias(WeightsMethod):
 
     name: ClassVar[str] = "bias"
     weight: ClassVar[float] = 0.5
+    fixed_rate: ClassVar[float | None] = 1e-3
 
     def applies(self, model: ModelFacts) -> str | None:
         """Llama, T5 and their kin have no biases."""

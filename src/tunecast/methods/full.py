@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tunecast.methods.rates import adapter_rate, around
+from tunecast.methods.rates import around
 from tunecast.methods.weights import WeightsMethod
 from tunecast.records import ModelFacts, Pipeline
 
@@ -20,12 +20,13 @@ class Full(WeightsMethod):
 
     name: ClassVar[str] = "full"
     weight: ClassVar[float] = 2.5
+    rate_multiple: ClassVar[float] = 0.1
 
     def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
         """The learning rate, around a tenth of LoRA's."""
         from ConfigSpace import Float
 
-        return (Float("learning_rate", around(adapter_rate(model) / 10), log=True),)
+        return (Float("learning_rate", around(self.central_rate(model)), log=True),)
 
     def trained(self, model: Any, pipeline: Pipeline) -> Collection[str]:
         """All names."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tunecast.methods.peft_method import PeftMethod
-from tunecast.methods.rates import adapter_rate, around
+from tunecast.methods.rates import around
 from tunecast.methods.targets import target_choice, target_modules, why_not_linear
 from tunecast.records import ModelFacts, Pipeline
 
@@ -25,6 +25,7 @@ class LoHa(PeftMethod):
 
     name: ClassVar[str] = "loha"
     weight: ClassVar[float] = 0.1
+    rate_multiple: ClassVar[float] = 8.0
 
     def applies(self, model: ModelFacts) -> str | None:
         """Where layers are plain linear ones."""
@@ -35,7 +36,7 @@ class LoHa(PeftMethod):
         from ConfigSpace import Categorical, Float
 
         return (
-            Float("learning_rate", around(8 * adapter_rate(model)), log=True),
+            Float("learning_rate", around(self.central_rate(model)), log=True),
             Categorical("loha_r", (4, 8, 16, 32), default=8, ordered=True),
             Categorical("loha_scale", SCALES, default=1.0, ordered=True),
             target_choice(),
@@ -59,6 +60,7 @@ class LoKr(PeftMethod):
 
     name: ClassVar[str] = "lokr"
     weight: ClassVar[float] = 0.15
+    rate_multiple: ClassVar[float] = 8.0
 
     def applies(self, model: ModelFacts) -> str | None:
         """Where layers are plain linear ones."""
@@ -69,7 +71,7 @@ class LoKr(PeftMethod):
         from ConfigSpace import Categorical, Float
 
         return (
-            Float("learning_rate", around(8 * adapter_rate(model)), log=True),
+            Float("learning_rate", around(self.central_rate(model)), log=True),
             Categorical("lokr_r", (4, 8, 16, 32), default=8, ordered=True),
             Categorical("decompose_factor", (4, 8, 16), default=8, ordered=True),
             Categorical("lokr_scale", SCALES, default=1.0, ordered=True),

@@ -25,6 +25,7 @@ class IA3(PeftMethod):
 
     name: ClassVar[str] = "ia3"
     weight: ClassVar[float] = 0.4
+    fixed_rate: ClassVar[float | None] = 1e-2
 
     def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
         """Only the learning rate, far above LoRA's: at 1e-4 the scalings hardly move."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tunecast.methods.peft_method import PeftMethod
-from tunecast.methods.rates import adapter_rate, around
+from tunecast.methods.rates import around
 from tunecast.records import ModelFacts, Pipeline
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ class LayerNormTuning(PeftMethod):
 
     name: ClassVar[str] = "ln_tuning"
     weight: ClassVar[float] = 0.25
+    rate_multiple: ClassVar[float] = 4.0
 
     def applies(self, model: ModelFacts) -> str | None:
         """Where normalisation layers have weights."""
@@ -40,7 +41,7 @@ class LayerNormTuning(PeftMethod):
         from ConfigSpace import Constant, Float
 
         return (
-            Float("learning_rate", around(4 * adapter_rate(model)), log=True),
+            Float("learning_rate", around(self.central_rate(model)), log=True),
             Constant("weight_decay", 0.0),
         )
 

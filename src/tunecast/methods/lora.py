@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from tunecast.methods.base import is_constant
 from tunecast.methods.peft_method import PeftMethod
-from tunecast.methods.rates import adapter_rate, around
+from tunecast.methods.rates import around
 from tunecast.methods.targets import target_modules
 from tunecast.records import ModelFacts, Pipeline
 
@@ -45,7 +45,7 @@ class Lora(PeftMethod):
         from ConfigSpace import Categorical, Float
 
         return (
-            Float("learning_rate", around(adapter_rate(model)), log=True),
+            Float("learning_rate", around(self.central_rate(model)), log=True),
             Categorical("lora_r", RANKS, default=16, ordered=True),
             Categorical("lora_alpha", ALPHAS, default=32, ordered=True),
             Categorical("lora_dropout", (0.0, 0.05, 0.1), default=0.0, ordered=True),

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tunecast.methods.peft_method import PeftMethod
-from tunecast.methods.rates import adapter_rate, around
+from tunecast.methods.rates import around
 from tunecast.methods.targets import divisors, target_choice, target_modules, why_not_linear
 from tunecast.records import ModelFacts, Pipeline
 
@@ -30,6 +30,7 @@ class OFT(PeftMethod):
 
     name: ClassVar[str] = "oft"
     weight: ClassVar[float] = 0.25
+    fixed_rate: ClassVar[float | None] = 1e-4
 
     def applies(self, model: ModelFacts) -> str | None:
         """Where layers are plain linear ones that blocks divide."""
@@ -41,7 +42,7 @@ class OFT(PeftMethod):
 
         sizes = divisors(model, OFT_BLOCKS)
         return (
-            Float("learning_rate", (3e-5, 3e-3), default=1e-4, log=True),
+            Float("learning_rate", (3e-5, 3e-3), default=self.fixed_rate, log=True),
             Categorical("oft_block_size", sizes, default=32 if 32 in sizes else sizes[0], ordered=True),
             target_choice(),
         )
@@ -67,6 +68,7 @@ class BOFT(PeftMethod):
 
     name: ClassVar[str] = "boft"
     weight: ClassVar[float] = 0.1
+    rate_multiple: ClassVar[float] = 2.0
 
     def applies(self, model: ModelFacts) -> str | None:
         """Where layers are plain linear ones that blocks divide, and not too wide."""
@@ -83,7 +85,7 @@ class BOFT(PeftMethod):
 
         sizes = divisors(model, BOFT_BLOCKS)
         return (
-            Float("learning_rate", around(2 * adapter_rate(model)), log=True),
+            Float("learning_rate", around(self.central_rate(model)), log=True),
             Categorical("boft_block_size", sizes, default=sizes[0], ordered=True),
             target_choice("attention"),
         )

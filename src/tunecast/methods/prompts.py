@@ -42,7 +42,6 @@ class VirtualTokens(PeftMethod):
     """
 
     learning_rates: ClassVar[tuple[float, float]]
-    usual_rate: ClassVar[float]
 
     def applies(self, model: ModelFacts) -> str | None:
         """Where the context has room for the smallest number of virtual tokens."""
@@ -57,7 +56,7 @@ class VirtualTokens(PeftMethod):
         numbers = _numbers(model)
         usual = 20 if 20 in numbers else numbers[0]
         return (
-            Float("learning_rate", self.learning_rates, default=self.usual_rate, log=True),
+            Float("learning_rate", self.learning_rates, default=self.fixed_rate, log=True),
             Categorical("num_virtual_tokens", numbers, default=usual, ordered=True),
         )
 
@@ -99,7 +98,7 @@ class PromptTuning(VirtualTokens):
     name: ClassVar[str] = "prompt_tuning"
     weight: ClassVar[float] = 0.15
     learning_rates: ClassVar[tuple[float, float]] = (1e-3, 3e-1)
-    usual_rate: ClassVar[float] = 1e-2
+    fixed_rate: ClassVar[float | None] = 1e-2
 
     def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
         """Beside the common ones the start: embeddings of random words serve better than noise."""
@@ -129,7 +128,7 @@ class PTuning(VirtualTokens):
     name: ClassVar[str] = "p_tuning"
     weight: ClassVar[float] = 0.1
     learning_rates: ClassVar[tuple[float, float]] = (1e-4, 1e-2)
-    usual_rate: ClassVar[float] = 1e-3
+    fixed_rate: ClassVar[float | None] = 1e-3
 
     def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
         """Beside the common ones the width of the network."""
@@ -155,7 +154,7 @@ class PrefixTuning(VirtualTokens):
     name: ClassVar[str] = "prefix_tuning"
     weight: ClassVar[float] = 0.15
     learning_rates: ClassVar[tuple[float, float]] = (3e-3, 3e-1)
-    usual_rate: ClassVar[float] = 2e-2
+    fixed_rate: ClassVar[float | None] = 2e-2
 
     def applies(self, model: ModelFacts) -> str | None:
         """Where there are keys and values."""

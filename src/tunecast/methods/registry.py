@@ -8,8 +8,10 @@ from importlib.metadata import entry_points
 
 from tunecast.errors import ConfigurationError
 from tunecast.methods.base import Method
+from tunecast.methods.rates import adapter_rate
+from tunecast.records import ModelFacts
 
-__all__ = ["ENTRY_POINT_GROUP", "get_method", "method_names", "register"]
+__all__ = ["ENTRY_POINT_GROUP", "central_rate", "get_method", "method_names", "register"]
 
 ENTRY_POINT_GROUP = "tunecast.methods"
 
@@ -45,6 +47,14 @@ def get_method(name: str) -> Method:
             f"There is no finetuning method {name!r}.", f"{guess}Known methods: {known}."
         )
     return _METHODS[name]
+
+
+def central_rate(name: str, model: ModelFacts) -> float:
+    """The usual learning rate of the method called ``name`` on a model, LoRA's of a method that nobody knows.
+
+    Recorded runs may be of methods that another installation brought.
+    """
+    return get_method(name).central_rate(model) if name in method_names() else adapter_rate(model)
 
 
 def method_names() -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tunecast.methods.layers import decoder_layers, final_norm, layer_stack, upper_names
-from tunecast.methods.rates import adapter_rate, around
+from tunecast.methods.rates import around
 from tunecast.methods.weights import WeightsMethod
 from tunecast.records import Hyperparameters, ModelFacts, Pipeline
 
@@ -38,6 +38,7 @@ class SemanticFreezing(WeightsMethod):
 
     name: ClassVar[str] = "semantic_freezing"
     weight: ClassVar[float] = 0.25
+    rate_multiple: ClassVar[float] = 0.1
 
     def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
         """The largest number of trained layers, and the learning rate of full finetuning."""
@@ -45,7 +46,7 @@ class SemanticFreezing(WeightsMethod):
 
         counts = sorted({max(1, round(share * decoder_layers(model))) for share in SHARES})
         return (
-            Float("learning_rate", around(adapter_rate(model) / 10), log=True),
+            Float("learning_rate", around(self.central_rate(model)), log=True),
             Categorical("trained_layers", counts, default=counts[len(counts) // 2], ordered=True),
         )
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tunecast.methods.layers import decoder_layers, upper_names
-from tunecast.methods.rates import adapter_rate, around
+from tunecast.methods.rates import around
 from tunecast.methods.weights import WeightsMethod
 from tunecast.records import ModelFacts, Pipeline
 
@@ -25,6 +25,7 @@ class TopLayers(WeightsMethod):
 
     name: ClassVar[str] = "top_layers"
     weight: ClassVar[float] = 0.5
+    rate_multiple: ClassVar[float] = 0.2
 
     def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
         """The number of layers, in powers of two, and the learning rate of full finetuning."""
@@ -32,7 +33,7 @@ class TopLayers(WeightsMethod):
 
         counts = [2**power for power in range(decoder_layers(model).bit_length())]
         return (
-            Float("learning_rate", around(adapter_rate(model) / 5), log=True),
+            Float("learning_rate", around(self.central_rate(model)), log=True),
             Categorical("trained_layers", counts, default=counts[len(counts) // 2], ordered=True),
         )
 

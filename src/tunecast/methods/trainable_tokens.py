@@ -25,6 +25,7 @@ class TrainableTokens(PeftMethod):
 
     name: ClassVar[str] = "trainable_tokens"
     weight: ClassVar[float] = 0.05
+    fixed_rate: ClassVar[float | None] = 1e-3
 
     def applies(self, model: ModelFacts) -> str | None:
         """A decoder whose configuration names such tokens."""
@@ -38,7 +39,7 @@ class TrainableTokens(PeftMethod):
         """The learning rate alone: so few numbers can, and must, move far."""
         from ConfigSpace import Float
 
-        return (Float("learning_rate", (1e-4, 2e-1), default=1e-3, log=True),)
+        return (Float("learning_rate", (1e-4, 2e-1), default=self.fixed_rate, log=True),)
 
     def peft_config(self, pipeline: Pipeline, *, encoder_decoder: bool) -> Any:
         """The ``TrainableTokensConfig`` of a pipeline; :meth:`suit` adds which tokens."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tunecast.methods.peft_method import PeftMethod
-from tunecast.methods.rates import adapter_rate, around
+from tunecast.methods.rates import around
 from tunecast.methods.targets import target_choice, target_modules
 from tunecast.records import ModelFacts, Pipeline
 
@@ -24,13 +24,14 @@ class Vera(PeftMethod):
 
     name: ClassVar[str] = "vera"
     weight: ClassVar[float] = 0.25
+    rate_multiple: ClassVar[float] = 20.0
 
     def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
         """The learning rate, about ten times LoRA's, the width of the projections and where d starts."""
         from ConfigSpace import Categorical, Float
 
         return (
-            Float("learning_rate", around(20 * adapter_rate(model)), log=True),
+            Float("learning_rate", around(self.central_rate(model)), log=True),
             Categorical("vera_r", (128, 256, 512, 1024), default=256, ordered=True),
             Categorical("d_initial", (0.01, 0.1), default=0.1, ordered=True),
             target_choice(),

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tunecast.methods.rates import OPTIMIZER_RATES, adapter_rate
+from tunecast.methods import central_rate
+from tunecast.methods.rates import OPTIMIZER_RATES
 from tunecast.records import DatasetFacts, ModelFacts, Pipeline, Point
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ __all__ = [
     "pipeline_row",
 ]
 
-FEATURES_VERSION = 1
+FEATURES_VERSION = 2
 """Raised whenever a feature is added or changes its meaning."""
 LEAST_LOSS = 0.01
 """Nats per label token at which losses are floored before their logarithm is taken: a memorised task has
@@ -67,20 +68,6 @@ OF_WEIGHTS = ("full", "top_layers", "gmt", "semantic_freezing")
 LOW_RANK = ("lora", "adalora", "lokr", "apet", "qlora")
 RANKS = ("lora_r", "target_r", "lokr_r", "budget_r")
 """Hyperparameters that are an adapter's rank, by method."""
-FIXED_CENTRES = {
-    "ia3": 1e-2,
-    "vera": 5e-3,
-    "ln_tuning": 1e-3,
-    "bias": 1e-3,
-    "hadamard": 1e-3,
-    "oft": 3e-4,
-    "boft": 3e-4,
-    "prompt_tuning": 2e-2,
-    "prefix_tuning": 1e-3,
-    "p_tuning": 7e-3,
-    "trainable_tokens": 4e-3,
-}
-"""Middles of the ranges of methods whose learning rate does not follow the width."""
 OPTIMIZERS = ("adafactor", "sgd", "lion", "muon")
 """AdamW is the one without a feature."""
 SCHEDULES = ("linear", "constant")
@@ -269,7 +256,7 @@ def pipeline_row(pipeline: Pipeline, model: ModelFacts) -> list[float]:
     rank = _rank(values) if low_rank else 0.0
     scale = _scale(values, rank) if low_rank else 1.0
     rate = _number(values, RATE) or 1e-12
-    log_rate = math.log(rate / OPTIMIZER_RATES.get(optimizer, 1.0) / _centre(method, model))
+    log_rate = math.log(rate / OPTIMIZER_RATES.get(optimizer, 1.0) / central_rate(method, model))
     return [
         *_METHOD_FLAGS.get(method, _NO_METHOD),
         float(method in OF_WEIGHTS),
@@ -350,15 +337,6 @@ def _setting_row(setting: Setting, mean_tokens: float) -> list[float]:
         math.log(model.vocabulary),
         math.log(ratio or TYPICAL_PRETRAINING_RATIO),
     ]
-
-
-def _centre(method: str, model: ModelFacts) -> float:
-    """The learning rate at which the feature ``log_rate`` is 0."""
-    if method == "mezo":
-        return 4e-7 * (2048.0 / model.width) ** 2
-    if method in OF_WEIGHTS:
-        return adapter_rate(model) / 10
-    return FIXED_CENTRES.get(method) or adapter_rate(model)
 
 
 def _scale(values: Mapping[str, object], rank: float) -> float:
