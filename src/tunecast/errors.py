@@ -4,6 +4,10 @@ Every :class:`UserError` states what was wrong, where (file, row, column, flag) 
 command line prints it without a traceback and exits with code 2.
 """
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 __all__ = [
     "BudgetError",
     "ConfigurationError",
@@ -12,6 +16,7 @@ __all__ = [
     "OutputError",
     "StoreError",
     "UserError",
+    "mistakes_told",
 ]
 
 
@@ -51,3 +56,21 @@ class OutputError(UserError):
 
 class StoreError(UserError):
     """The store is unreachable, newer than this program, or holds something else."""
+
+
+@contextmanager
+def mistakes_told() -> Iterator[None]:
+    """Print a user's mistake on stderr, without a traceback, and exit.
+
+    Raises:
+        SystemExit: With code 2, in the place of a :class:`UserError`.
+    """
+    import typer
+
+    try:
+        yield
+    except UserError as error:
+        typer.secho(f"tunecast: {error.what}", err=True, fg="red")
+        if error.hint:
+            typer.echo(error.hint, err=True)
+        sys.exit(2)

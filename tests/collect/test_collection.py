@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import signal
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -183,6 +185,63 @@ def test_a_run_that_cannot_be_made_is_recorded(store: Store) -> None:
     error = store.get(a_cell(1).id).error
     assert error is not None
     assert (error.kind, error.text) == ("ValueError", "odd")
+
+
+@pytest.mark.parametrize(("memory", "outcome"), [(True, "out_of_memory"), (False, "failed")])
+def test_memory_that_runs_out_beside_training_is_an_outcome(store: Store, memory: bool, outcome: str) -> None:
+    broken = Broken("RuntimeError", "no room", False, memory=memory)
+    executor = ScriptedExecutor(Clock(), script={a_cell(1).id: [broken]})
+    assert collected(store, executor).outcomes == {"completed": 4, outcome: 1}
+
+
+def test_an_error_of_the_disk_is_not_recorded_as_the_runs(store: Store) -> None:
+    executor = ScriptedExecutor(Clock(), script={a_cell(1).id: [Broken("OSError", "disk full", True)]})
+    summary = collected(store, executor)
+    assert (summary.collected, summary.unusable) == (4, 1)
+    assert collected(store, ScriptedExecutor(Clock())).collected == 1
+
+
+def test_a_run_for_its_seconds_is_made_anew_until_the_machine_is_idle(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed = [[replace(cell, exclusive=True) for cell in chunk] for chunk in CHUNKS]
+    monkeypatch.setattr(sys.modules[__name__], "CHUNKS", timed)
+    busy = replace(sample_run(), id=a_cell(1).id, exclusive=False)
+    idle = {cell.id: [replace(busy, id=cell.id, exclusive=True)] for chunk in CHUNKS for cell in chunk}
+    collected(store, ScriptedExecutor(Clock(), script={**idle, busy.id: [busy]}))
+    again = ScriptedExecutor(Clock(), script={busy.id: [replace(busy, exclusive=True)]})
+    assert collected(store, again).collected == 1
+    assert store.get(busy.id).exclusive
+    assert collected(store, ScriptedExecutor(Clock())).collected == 0
+
+
+def test_a_pause_takes_the_mark_from_a_run_for_its_seconds(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = replace(a_cell(0), exclusive=True)
+    monkeypatch.setattr(sys.modules[__name__], "CHUNKS", [[cell]])
+    file = tmp_path / "PAUSE"
+    timed = replace(sample_run(), id=cell.id, exclusive=True)
+    executor = ScriptedExecutor(Clock(), script={cell.id: [timed]})
+    executor.hangs = True
+
+    def on_wait() -> None:
+        if executor.signals:  # the pause has begun: now it ends, and the run with it
+            file.unlink()
+            executor.hangs = False
+        else:
+            file.touch()
+
+    executor.on_wait = on_wait
+    collected(store, executor, Limits(pause_file=file))
+    assert not store.get(cell.id).exclusive
+
+
+def test_time_limits_hold_from_before_the_workers_start() -> None:
+    left = Limits(seconds=100).since(time.monotonic() - 30)
+    assert left.seconds == pytest.approx(70, abs=1)
+    assert Limits(seconds=1).since(time.monotonic() - 30).seconds == 0
+    assert Limits().since(0).seconds is None
 
 
 def test_the_pause_file_stops_the_workers(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,25 @@ def test_the_command_line_says_the_same(
     }
     main([str(part) for pair in flags.items() for part in pair])
     assert json.loads(capsys.readouterr().out)["processes"] == 1
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"), [("--plan", "/nowhere/plan.yaml"), ("--root", "tasks"), ("--processes", "1,x")]
+)
+def test_a_mistake_is_one_message(
+    settings: OfflineSettings, capsys: pytest.CaptureFixture[str], tmp_path: Path, flag: str, value: str
+) -> None:
+    given = {"--calibration": str(settings.calibration), "--plan": str(settings.plan), "--seconds": "9"}
+    given |= {"--output-dir": str(tmp_path / "never"), "--root": f"world={(settings.roots or {})['world']}"}
+    with pytest.raises(SystemExit) as ended:
+        main([part for pair in {**given, flag: value}.items() for part in pair])
+    assert ended.value.code == 2
+    assert value in capsys.readouterr().err
+    assert not (tmp_path / "never").exists()
+
+
+def test_a_second_calibration_says_the_same_without_a_run(settings: OfflineSettings) -> None:
+    settings = replace(settings, processes=(1,))
+    first, second = collect_offline(settings), collect_offline(settings)
+    assert second.token_parameters_per_second == first.token_parameters_per_second
+    assert second.exported == first.exported

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -96,22 +97,27 @@ def test_divergence_is_an_outcome(host: Host, cells: Cells) -> None:
     assert run.error is not None
 
 
-def test_a_busy_machine_is_not_exclusive(host: Host, cells: Cells, monkeypatch: pytest.MonkeyPatch) -> None:
-    cell = replace(chosen(cells, "full", 400), exclusive=True)
-    monkeypatch.setattr("tunecast.training.runner.load_average", lambda: 1.0)
+@pytest.mark.parametrize("method", ["full", "zero-shot"])
+def test_only_a_run_on_an_idle_machine_is_exclusive(
+    host: Host, cells: Cells, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    cell = replace(chosen(cells, method, 400), exclusive=True)
+    monkeypatch.setattr("tunecast.collect.station.OTHERS_ALLOWED", math.inf)
     assert host.make(cell).exclusive
-    monkeypatch.setattr("tunecast.training.runner.load_average", lambda: 3.0)
+    assert not host.make(replace(cell, exclusive=False)).exclusive
+    monkeypatch.setattr("tunecast.collect.station.OTHERS_ALLOWED", -1.0)
     assert not host.make(cell).exclusive
 
 
-def test_a_metric_that_fails_is_recorded(host: Host, cells: Cells) -> None:
+def test_a_metric_that_fails_costs_no_run(host: Host, cells: Cells) -> None:
     cell = chosen(cells, "full", 400)
     dataset = cell.dataset.model_copy(update={"metric": "nonsense"})
     run = host.make(replace(cell, dataset=dataset, measures_metric=True))
-    assert run.outcome is Outcome.FAILED
-    assert run.error is not None
-    assert run.error.kind == "ConfigurationError"
-    assert run.curve
+    assert run.outcome is Outcome.COMPLETED
+    assert run.test is not None
+    assert run.test.loss > 0
+    assert run.test.metric is None
+    assert run.extra["metric_error"] == "ConfigurationError"
 
 
 def test_a_blank_run_trains_nothing(host: Host, cells: Cells) -> None:

@@ -5,12 +5,11 @@ Nothing heavy is imported here or at the top of a command's file, so that ``tune
 
 from __future__ import annotations
 
-import sys
 
 import typer
 
 from tunecast import __version__
-from tunecast.errors import UserError
+from tunecast.errors import mistakes_told
 
 __all__ = ["app", "main"]
 
@@ -74,10 +73,5 @@ _register()
 
 def main() -> None:
     """Run the command line; a user's mistake is one message on stderr and exit code 2."""
-    try:
+    with mistakes_told():
         app()
-    except UserError as error:
-        typer.secho(f"tunecast: {error.what}", err=True, fg="red")
-        if error.hint:
-            typer.echo(error.hint, err=True)
-        sys.exit(2)

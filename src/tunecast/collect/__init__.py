@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def collect(
     from tunecast.session.prepare import choose_device
     from tunecast.store import Store
 
-    progress = progress or Silent()
+    progress, limits, began = progress or Silent(), limits or Limits(), time.monotonic()
     if not isinstance(plan, Plan):
         plan = read_plan(plan, roots)
     if plan.exclusive and workers > 1:
@@ -63,8 +64,7 @@ def collect(
         seed=plan.seed,
         scoring=plan.scoring,
     )
-    with Store.open(store) as opened:
-        chunks = expand(plan, device=chosen, progress=progress)
-        with LocalExecutor(station, workers) as executor:
-            executor.ready()
-            return Collection(plan.name, chunks, opened, executor, progress, limits or Limits()).run()
+    chunks = expand(plan, device=chosen, progress=progress)
+    with Store.open(store) as opened, LocalExecutor(station, workers) as executor:
+        executor.ready()
+        return Collection(plan.name, chunks, opened, executor, progress, limits.since(began)).run()

@@ -17,7 +17,7 @@ from tunecast.progress import Progress
 from tunecast.records import Outcome, Run, RunError
 from tunecast.session.executor import Crash, LocalExecutor
 from tunecast.session.requests import Broken
-from tunecast.store import Store
+from tunecast.store import RunSummary, Store
 
 __all__ = ["Collection", "CollectionSummary", "Limits"]
 
@@ -35,7 +35,7 @@ class CollectionSummary:
         before: Those of them that the store held already.
         collected: Runs made now.
         outcomes: How many of those by outcome.
-        unusable: Runs whose dataset or base model could not be used; they are not in the store.
+        unusable: Runs that are not in the store: their dataset or base model could not be used, or the disk.
         seconds: Wall time.
     """
 
@@ -67,6 +67,12 @@ class Limits:
     every_seconds: float = 0.0
     pause_file: Path | None = None
 
+    def since(self, began: float) -> Limits:
+        """The limits that are left of those that held from the moment ``began`` of the monotonic clock."""
+        if self.seconds is None:
+            return self
+        return replace(self, seconds=max(0.0, self.seconds - (time.monotonic() - began)))
+
 
 @dataclass
 class _Slot:
@@ -75,6 +81,7 @@ class _Slot:
     chunk: deque[Cell] = field(default_factory=deque)
     cell: Cell | None = None
     failure: tuple[Outcome, RunError] | None = None
+    paused: bool = False
 
 
 class Collection:
@@ -107,9 +114,11 @@ class Collection:
         self._limits = limits
         self._clock = clock
         self._planned = sum(map(len, chunks))
-        done = {run.id for run in store.summaries() if run.outcome != Outcome.PAUSED}
+        there = {run.id: run for run in store.summaries() if run.outcome != Outcome.PAUSED}
         self._chunks = deque(
-            deque(left) for chunk in chunks if (left := [cell for cell in chunk if cell.id not in done])
+            deque(left)
+            for chunk in chunks
+            if (left := [cell for cell in chunk if not _is_done(cell, there.get(cell.id))])
         )
         self._left = sum(map(len, self._chunks))
         self._slots: dict[int, _Slot] = {}
@@ -167,7 +176,7 @@ class Collection:
                 self._begin(number, slot, slot.chunk.popleft())
 
     def _begin(self, number: int, slot: _Slot, cell: Cell) -> None:
-        slot.cell, slot.failure = cell, None
+        slot.cell, slot.failure, slot.paused = cell, None, False
         self._begun += 1
         self._last_begun = self._clock()
         self._executor.submit(number, MakeRun(cell))
@@ -200,6 +209,9 @@ class Collection:
             if self._crashes[cell.id] <= CRASHES_FORGIVEN:
                 self._executor.submit(number, MakeRun(cell))
                 return
+        elif answer.system:  # a full disk says nothing of the run, which the next collection tries again
+            self._pass_by(slot, f"{cell.model} on {cell.dataset.path}: {answer.text}")
+            return
         slot.failure = _failure(answer)
         self._executor.submit(number, BlankRun(cell))
 
@@ -207,6 +219,10 @@ class Collection:
         if slot.failure is not None:
             outcome, error = slot.failure
             run = replace(run, outcome=outcome, error=error)
+        if slot.paused:  # its seconds on the wall's clock hold the pause
+            run = replace(run, exclusive=False)
+        if slot.cell is not None and slot.cell.exclusive and not run.exclusive:
+            self._progress.log("The machine was not idle; the next collection makes this run anew.")
         self._store.put(run)
         slot.cell = None
         self._outcomes[run.outcome] += 1
@@ -228,14 +244,22 @@ class Collection:
         if wanted == self._paused:
             return
         self._paused = wanted
+        for slot in self._slots.values():
+            slot.paused |= wanted
         self._executor.send_signal(signal.SIGSTOP if wanted else signal.SIGCONT)
         self._progress.log(f"Paused until {file} is removed." if wanted else "Going on.")
+
+
+def _is_done(cell: Cell, there: RunSummary | None) -> bool:
+    """Whether a cell's run needs not be made; one for its seconds is, until the machine was idle."""
+    return there is not None and (there.exclusive or not cell.exclusive)
 
 
 def _failure(answer: Crash | Broken) -> tuple[Outcome, RunError]:
     """What a run that could not be made is recorded as."""
     if isinstance(answer, Broken):
-        return Outcome.FAILED, RunError(answer.kind, answer.text)
+        outcome = Outcome.OUT_OF_MEMORY if answer.memory else Outcome.FAILED
+        return outcome, RunError(answer.kind, answer.text)
     # The kernel ends the largest process when memory runs out; nobody else kills twice.
     killed = answer.exit_code == -signal.SIGKILL
     return Outcome.OUT_OF_MEMORY if killed else Outcome.FAILED, RunError("WorkerCrash", answer.text)

@@ -10,6 +10,7 @@ from itertools import combinations
 
 import numpy as np
 
+from tunecast.errors import mistakes_told
 from tunecast.records import ZERO_SHOT, Outcome, Run
 
 __all__ = [
@@ -204,13 +205,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print the figures of a store, or of the shipped meta-dataset.
 
     Raises:
-        StoreError: There is no such store.
+        SystemExit: With code 2, after a message, where there is no such store.
     """
     from tunecast.store import open_for_reading
 
     parser = argparse.ArgumentParser("python -m tunecast.collect.figures", description=__doc__)
     parser.add_argument("--store", help="URL, SQLite file or Parquet export; default: what is shipped")
-    with open_for_reading(parser.parse_args(arguments).store) as store:
+    with mistakes_told(), open_for_reading(parser.parse_args(arguments).store) as store:
         print(markdown(list(store.runs())))
 
 

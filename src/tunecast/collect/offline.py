@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from tunecast.collect import CollectionSummary, Limits, collect, read_plan
+from tunecast.errors import mistakes_told
 from tunecast.progress import Progress, Silent
 from tunecast.store import Store, export_parquet
 
@@ -25,6 +26,8 @@ __all__ = ["OfflineSettings", "OfflineSummary", "collect_offline", "main"]
 
 SHARE_OF_TIME = 0.9
 """Part of the time after which no run is begun; the rest is for runs under way and for the export."""
+SEED_STRIDE = 1000
+"""Between the seeds of calibration runs with one number of processes and with the next."""
 SHARE_WITH_GRACE = 0.95
 """Part of the time after which runs under way are given up."""
 
@@ -81,6 +84,8 @@ def collect_offline(settings: OfflineSettings, progress: Progress | None = None)
     """
     started = time.monotonic()
     progress = progress or Silent()
+    for plan in (settings.calibration, settings.plan):
+        read_plan(plan, settings.roots)  # a mistake in either is told before anything is written
     settings.output_dir.mkdir(parents=True, exist_ok=True)
     rates: dict[int, float] = {}
     for processes in settings.processes:
@@ -117,21 +122,28 @@ def _rate(settings: OfflineSettings, processes: int, progress: Progress) -> floa
     """Trained tokens × parameters a second of so many processes, on the next runs of the calibration plan."""
     plan = read_plan(settings.calibration, settings.roots)
     name = f"{plan.name}-{processes}"
-    plan = replace(plan, name=name, exclusive=plan.exclusive and processes == 1)
+    # Each number of processes has runs of its own, lest one finds that another made them all.
+    plan = replace(
+        plan,
+        name=name,
+        exclusive=plan.exclusive and processes == 1,
+        seeds=tuple(seed + processes * SEED_STRIDE for seed in plan.seeds),
+    )
     seconds = settings.calibration_seconds / len(settings.processes)
-    done = collect(
+    collect(
         plan,
         _store(settings),
         workers=processes,
         threads=settings.threads,
         device=settings.device,
-        limits=Limits(seconds=seconds, grace_seconds=seconds),
+        limits=Limits(seconds=0.75 * seconds, grace_seconds=0.25 * seconds),
         progress=progress,
     )
     with Store.open(_store(settings)) as store:
-        runs = store.runs(session=name)
-        amount = sum(run.curve[-1].tokens_seen * run.model.parameters for run in runs if run.curve)
-    return amount / max(done.seconds, 1e-9)
+        runs = [run for run in store.runs(session=name) if run.curve]
+    # By the runs' own clocks, so that a second call, which makes fewer or none, says the same.
+    amount = sum(run.curve[-1].tokens_seen * run.model.parameters for run in runs)
+    return processes * amount / max(sum(run.curve[-1].elapsed_seconds for run in runs), 1e-9)
 
 
 class _Lines(Silent):
@@ -151,9 +163,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line and collect.
 
     Raises:
-        UserError: As :func:`collect_offline`.
+        SystemExit: With code 2, after a message, where a plan or what it names cannot be used.
     """
-    summary = collect_offline(_settings(arguments), _Lines())
+    with mistakes_told():
+        summary = collect_offline(_settings(arguments), _Lines())
     print(json.dumps(asdict(summary), indent=2))
 
 
@@ -164,10 +177,12 @@ def _settings(arguments: Sequence[str] | None) -> OfflineSettings:
     parser.add_argument("--output-dir", type=Path, required=True, help="where everything is written")
     parser.add_argument("--seconds", type=float, required=True, help="time for everything")
     parser.add_argument("--calibration-seconds", type=float, default=OfflineSettings.calibration_seconds)
-    parser.add_argument("--processes", default="1,4,8,16", help="numbers of worker processes to try")
+    parser.add_argument(
+        "--processes", type=_numbers, default="1,4,8,16", help="numbers of worker processes to try"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--threads", type=int, help="threads of each worker")
-    parser.add_argument("--root", action="append", default=[], help="NAME=FOLDER, repeatable")
+    parser.add_argument("--root", type=_pair, action="append", default=[], help="NAME=FOLDER, repeatable")
     given = parser.parse_args(arguments)
     return OfflineSettings(
         calibration=given.calibration,
@@ -175,11 +190,24 @@ def _settings(arguments: Sequence[str] | None) -> OfflineSettings:
         output_dir=given.output_dir,
         seconds=given.seconds,
         calibration_seconds=given.calibration_seconds,
-        processes=tuple(int(number) for number in given.processes.split(",")),
+        processes=given.processes,
         device=given.device,
         threads=given.threads,
-        roots=dict(text.split("=", 1) for text in given.root),
+        roots=dict(given.root),
     )
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    if not all(part.isdigit() and int(part) for part in text.split(",")):
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers such as 1,4,8")
+    return tuple(int(part) for part in text.split(","))
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, folder = text.partition("=")
+    if not (name and equals and folder):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=FOLDER")
+    return name, folder
 
 
 if __name__ == "__main__":

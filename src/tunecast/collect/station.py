@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from tunecast.collect.cells import Cell
 from tunecast.collect.planfile import Scoring
 from tunecast.models.machine import current_versions, measure_machine
+from tunecast.models.processor import OthersLoad
 from tunecast.progress import Silent
 from tunecast.records import ZERO_SHOT, Outcome, Point, Run, Score, Task
 from tunecast.session.prepare import Surroundings, prepare_task
@@ -24,8 +25,8 @@ from tunecast.training.runner import Measurement, Runner
 
 __all__ = ["BlankRun", "Host", "MakeRun", "Station"]
 
-LOAD_ALLOWED = 0.5
-"""Load average above a worker's own threads at which its machine no longer counts as idle."""
+OTHERS_ALLOWED = 0.25
+"""Cores that other processes may keep busy while a run is made, for its machine to count as idle."""
 
 
 @dataclass(frozen=True)
@@ -92,11 +93,13 @@ class Host:
         task = self._task(cell)
         _return_memory()
         run = task.blank(cell)
+        others = OthersLoad()
         run = task.zero_shot(run) if cell.pipeline == ZERO_SHOT else task.trained(run, cell)
+        run = replace(run, exclusive=run.exclusive and others.cores() <= OTHERS_ALLOWED)
         if run.outcome is not Outcome.COMPLETED:
             return run
         try:
-            return replace(run, test=task.test_score(cell, run.total_steps))
+            return task.tested(run, cell)
         except Exception as error:  # a run that cannot be scored is kept, with the reason
             outcome, record = describe_failure(error)
             return replace(run, outcome=outcome, error=record)
@@ -179,7 +182,8 @@ class _OpenTask:
 
     def trained(self, run: Run, cell: Cell) -> Run:
         """The run, advanced over the whole fidelity grid or as far as it goes."""
-        spec = self._spec(cell)
+        limit = explosion_nats(self._base_loss(), self._bench.facts.vocabulary)
+        spec = replace(self._spec(cell), explosion_nats=limit)
         started = time.perf_counter()
         points: list[Point] = []
         measured = Measurement(run.id, None, Outcome.PAUSED)
@@ -197,10 +201,20 @@ class _OpenTask:
             error=measured.error,
             validation=measured.validation,
             trainable_parameters=measured.trainable_parameters,
-            exclusive=run.exclusive and self._was_idle(points),
         )
 
-    def test_score(self, cell: Cell, step: int) -> Score:
+    def tested(self, run: Run, cell: Cell) -> Run:
+        """The run with the test score of its last weights; a metric that fails is left out, and said why."""
+        if not cell.measures_metric:
+            return replace(run, test=self._test_score(cell, run.total_steps, ""))
+        try:
+            return replace(run, test=self._test_score(cell, run.total_steps, cell.dataset.metric))
+        except Exception as error:  # the loss can be had without generating, which takes more memory
+            _, record = describe_failure(error)
+        test = self._test_score(cell, run.total_steps, "")
+        return replace(run, test=test, extra={**run.extra, "metric_error": record.kind})
+
+    def _test_score(self, cell: Cell, step: int, metric: str) -> Score:
         """The score of a step's weights on the test examples; generation is limited in tokens."""
         scoring, bench = self._station.scoring, self._prepared.bench
         limit = min(scoring.metric_examples, max(1, scoring.generated_tokens // bench.max_new_tokens))
@@ -208,14 +222,13 @@ class _OpenTask:
             None if cell.pipeline == ZERO_SHOT else self._spec(cell),
             step,
             "test",
-            metric=cell.dataset.metric if cell.measures_metric else "",
-            generate_limit=limit if cell.measures_metric else 0,
+            metric=metric,
+            generate_limit=limit if metric else 0,
             interval_seed=self._station.seed,
         ).score
 
     def _spec(self, cell: Cell) -> TrialSpec:
         """The trial; without a folder for checkpoints, since an interrupted run is begun anew."""
-        limit = explosion_nats(self._base_loss(), self._bench.facts.vocabulary)
         return TrialSpec(
             run=cell.id,
             pipeline=cell.pipeline,
@@ -224,7 +237,6 @@ class _OpenTask:
             unique_examples=cell.unique_examples,
             folder="",
             workers=self._station.workers,
-            explosion_nats=limit,
         )
 
     def _base_loss(self) -> float:
@@ -233,11 +245,6 @@ class _OpenTask:
         if key not in self._base_losses:
             self._base_losses[key] = self._runner.score(None, 0, "subset").score.loss
         return self._base_losses[key]
-
-    def _was_idle(self, points: list[Point]) -> bool:
-        """Whether nothing else kept the machine busy, so far as the load average tells."""
-        most = self._station.threads + LOAD_ALLOWED
-        return all(point.load_average is None or point.load_average <= most for point in points)
 
 
 def _die_with_parent() -> None:

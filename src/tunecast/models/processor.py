@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["available_cores", "processor_flags", "processor_name", "undisturbed_seconds"]
+__all__ = ["OthersLoad", "available_cores", "processor_flags", "processor_name", "undisturbed_seconds"]
 
 _INFO = Path("/proc/cpuinfo")
 
@@ -54,6 +54,40 @@ def undisturbed_seconds(
         work()
         fastest = min(fastest, time.perf_counter() - start)
     return min(fastest, (time.process_time() - busy) / repeats / threads)
+
+
+class OthersLoad:
+    """What other processes take of the machine's processors from the moment this is made.
+
+    Averaged over exactly that time and over all cores, unlike the system's load average: a run of seconds
+    beside a job that has just begun is told from one on an idle machine.
+    """
+
+    def __init__(self) -> None:
+        self._begin, self._all, self._own = time.perf_counter(), _busy_seconds(), time.process_time()
+
+    def cores(self) -> float:
+        """Cores that others kept busy on average until now, those of virtual machines beside this one too."""
+        own = time.process_time() - self._own
+        seconds = max(time.perf_counter() - self._begin, LEAST_SECONDS)
+        return max(0.0, _busy_seconds() - self._all - own) / seconds
+
+
+LEAST_SECONDS = 0.1
+"""Over a shorter time the system's clock of processor seconds, which ticks a hundred times a second, tells
+nothing."""
+
+
+def _busy_seconds() -> float:
+    """Seconds that all processors of the machine were busy since it started, summed."""
+    import psutil
+
+    times = psutil.cpu_times()._asdict()
+    # Linux counts guests among users too.
+    return float(sum(times.values()) - sum(times.get(name, 0.0) for name in NOT_BUSY))
+
+
+NOT_BUSY = ("idle", "iowait", "guest", "guest_nice")
 
 
 def _value(name: str) -> str:

@@ -23,6 +23,7 @@ class RunSummary:
         outcome: How the trial stands.
         full_length_tokens: Horizon of the learning-rate schedule.
         final_loss: Validation loss of the last point in nats per label token, None before the first.
+        exclusive: Whether nothing else ran on the machine.
     """
 
     id: str
@@ -32,6 +33,7 @@ class RunSummary:
     outcome: str
     full_length_tokens: int
     final_loss: float | None
+    exclusive: bool
 
 
 def load_summaries(
@@ -46,6 +48,6 @@ def load_summaries(
         .scalar_subquery()
     )
     columns = (runs.c.id, runs.c.dataset, runs.c.model, runs.c.method, runs.c.outcome)
-    statement = sa.select(*columns, runs.c.full_length_tokens, last).where(*conditions)
+    statement = sa.select(*columns, runs.c.full_length_tokens, last, runs.c.exclusive).where(*conditions)
     statement = statement.order_by(runs.c.created_at, runs.c.id).limit(limit)
     return [RunSummary(*row) for row in connection.execute(statement)]
