@@ -5,7 +5,6 @@ Nothing heavy is imported here or at the top of a command's file, so that ``tune
 
 from __future__ import annotations
 
-
 import typer
 
 from tunecast import __version__
