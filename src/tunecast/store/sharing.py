@@ -56,6 +56,7 @@ _NUMERIC = re.compile(r"-?[0-9.e+-]{1,32}")
 _CONFIG = CONFIG_NUMBERS | CONFIG_WORDS
 _HYPERPARAMETERS = HYPERPARAMETER_NUMBERS | HYPERPARAMETER_WORDS
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,79}")
+_HASHED_NAME = re.compile(r"[0-9a-f]{12}")
 
 
 def shareable(rows: RunRows, known: dict[str, Row]) -> RunRows:
@@ -130,8 +131,11 @@ _FACTS: dict[str, Callable[[Mapping[str, Any]], DatasetFacts | ModelFacts | Mach
 
 
 def shared_session(name: str) -> str:
-    """What an export calls a session, whose name may be a folder's or a person's."""
-    return stable_hash(name, 12)
+    """What an export calls a session, whose name may be a folder's or a person's.
+
+    A name that is such a hash stays: the sessions of an export keep their names when it is exported again.
+    """
+    return name if _HASHED_NAME.fullmatch(name) else stable_hash(name, 12)
 
 
 def shared_name(name: str) -> str:
