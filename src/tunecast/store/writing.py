@@ -115,7 +115,7 @@ def _update_known(connection: sa.Connection, bundles: list[RunRows], *, overwrit
 
 
 def _outranking(
-    connection: sa.Connection, others: list[RunRows], stored: Mapping[str, sa.Row[Any]]
+    connection: sa.Connection, others: list[RunRows], stored: Mapping[str, sa.Row[Any, Any, Any]]
 ) -> list[RunRows]:
     """Those executions that rank higher than the stored ones of their runs; equals do not."""
     counts = _count_points(connection, [bundle.run["id"] for bundle in others])
@@ -127,7 +127,7 @@ def _outranking(
     ]
 
 
-def _lock(connection: sa.Connection, ids: list[str]) -> dict[str, sa.Row[Any]]:
+def _lock(connection: sa.Connection, ids: list[str]) -> dict[str, sa.Row[Any, Any, Any]]:
     """Outcome and start of runs by id; until the transaction ends, no other writer changes them.
 
     SQLite needs no lock on rows: its writers take turns.
