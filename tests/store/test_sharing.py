@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,9 +17,18 @@ from sample_runs import (
     sample_run,
     sample_score,
 )
-from tunecast.records import Outcome, Run, RunError, Task, Versions
-from tunecast.store import Store, export_parquet, open_for_reading
-from tunecast.store.sharing import looks_like_path
+from tunecast.records import Outcome, Run, RunError, Task, Versions, stable_hash
+from tunecast.store import Store, export_parquet, import_runs, open_for_reading, shipped
+from tunecast.store.codec import loads
+from tunecast.store.parquet import read_export
+from tunecast.store.permitted import (
+    CONFIG_NUMBERS,
+    CONFIG_PARTS,
+    CONFIG_WORDS,
+    HYPERPARAMETER_NUMBERS,
+    HYPERPARAMETER_WORDS,
+)
+from tunecast.store.sharing import shared_name, shared_session
 
 SECRET = "zaphod"
 
@@ -46,6 +58,11 @@ def _secretive_run() -> Run:
         "rope_scaling": {"rope_type": "linear", "factor": 2.0, "cache_dir": SECRET},
         "architectures": ["LlamaForCausalLM", f"{home}/x"],
         "task_specific_params": {"a": {"prefix": SECRET}},
+        "user": SECRET,
+        "hostname": f"{SECRET}-box-3",
+        f"{SECRET}_size": 3,
+        "hidden_act": f"{SECRET}.corp.example.com",
+        "head_dim": SECRET,
     }
     return sample_run(
         1,
@@ -54,7 +71,16 @@ def _secretive_run() -> Run:
         dataset=dataset,
         model=sample_model(f"{home}/smollm2", config=config, weights_hash=f"{SECRET}!"),
         machine=sample_machine(device="cpu"),
-        pipeline=sample_pipeline(adapter=f"{home}/adapter", lora_target_modules="q_proj,v_proj"),
+        pipeline=sample_pipeline(
+            adapter=f"{home}/adapter",
+            target_modules="q_proj,v_proj",
+            note=f"{SECRET} ran this on gpu-box-3.corp.example.com",
+            optim=f"C:\\Users\\{SECRET}\\adapter",
+            init_lora_weights=f"{SECRET}.corp.example.com",
+            lora_dropout=SECRET,
+            user=SECRET,
+            **{f"{SECRET}_alpha": 3},
+        ),
         validation_hash=f"{home}",
         versions=Versions("0.1.0", f"3.11 ({SECRET} build)", "2.13.0+cpu", "5.23.0", "0.21.2"),
         outcome=Outcome.FAILED,
@@ -90,12 +116,12 @@ def test_what_can_be_learned_from_is_kept(shared: Run) -> None:
     run = _secretive_run()
     for name in ("id", "seed", "full_length_tokens", "unique_examples", "created_at", "machine", "outcome"):
         assert getattr(shared, name) == getattr(run, name)
-    assert shared.task == Task("colours.jsonl", "smollm2")
+    assert shared.task == Task(shared_name(run.task.dataset), shared_name(run.task.model))
+    assert (shared.dataset.name, shared.model.name) == (shared.task.dataset, shared.task.model)
     assert [point.validation for point in shared.curve] == [point.validation for point in run.curve]
     assert shared.curve[1].training == run.curve[1].training
     assert shared.error == RunError("OSError", "")
-    assert shared.pipeline["learning_rate"] == run.pipeline["learning_rate"]
-    assert shared.pipeline["lora_target_modules"] == "q_proj,v_proj"
+    assert shared.pipeline == sample_pipeline(target_modules="q_proj,v_proj")
     assert shared.test is not None
     assert (shared.test.metric, shared.test.metric_name) == (0.5, "")
     assert shared.versions.torch == "2.13.0+cpu"
@@ -115,7 +141,6 @@ def test_facts_are_kept_as_numbers(shared: Run) -> None:
     assert shared.model.config == {
         "hidden_size": 576,
         "model_type": "llama",
-        "auto_map": {},
         "rope_scaling": {"rope_type": "linear", "factor": 2.0},
         "architectures": ["LlamaForCausalLM"],
     }
@@ -143,14 +168,119 @@ def test_every_fact_that_tunecast_collects_of_a_dataset_is_shared(tmp_path: Path
         assert next(store.runs()).dataset == facts
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["/a/b", "~/b", "./b", "../b", "C:\\b", "a\\b", "a/b/c", "data/x.jsonl", "s3://bucket/x", "sqlite:///x"],
-)
-def test_paths(name: str) -> None:
-    assert looks_like_path(name)
+PLACES = ("/home/alice", "~alice", "~/b", "./b", "..", "C:\\Users\\alice", "C:b", "a/b/c", "data/acme_secret")
+SECRETS = (*PLACES, "s3://bucket/x", "acme/x.jsonl", "google/", "alice@box", "My patients", "a" * 81)
 
 
-@pytest.mark.parametrize("name", ["colours", "org/name", "org/name-1.5B", "colours.jsonl", "SmolLM2-135M"])
-def test_names(name: str) -> None:
-    assert not looks_like_path(name)
+@pytest.mark.parametrize("name", SECRETS)
+def test_names_that_may_be_somebodys_become_hashes(name: str) -> None:
+    assert shared_name(name) == stable_hash(name, 12)
+    assert shared_name(shared_name(name)) == shared_name(name)
+
+
+@pytest.mark.parametrize("name", ["", "colours", "SmolLM2-135M.Q4_1", "HuggingFaceTB/SmolLM2-135M"])
+def test_names_that_anybody_may_know_stay(name: str) -> None:
+    assert shared_name(name) == name
+
+
+TOLD = ("Alice ran this on gpu-box-3.corp.example.com", "The patient has (severe) asthma", "C:\\Users\\alice")
+
+
+@pytest.mark.parametrize("told", TOLD)
+@pytest.mark.parametrize("name", ["comments", "target_modules"])
+def test_what_a_table_tells_beside_numbers_stays_at_home(tmp_path: Path, told: str, name: str) -> None:
+    (tmp_path / "runs.csv").write_text(f"run,loss,learning_rate,note\na,1.5,0.001,{told}\n")
+    with Store.open(":memory:") as store:
+        import_runs(tmp_path / "runs.csv", store, mapping={name: "note"})
+        assert next(store.runs()).pipeline[name] == told
+        export_parquet(store, tmp_path / "x.parquet")
+    with open_for_reading(tmp_path / "x.parquet") as store:
+        assert next(store.runs()).pipeline.hyperparameters == {"learning_rate": 0.001}
+
+
+def test_sessions_keep_their_names_when_an_export_is_exported(tmp_path: Path) -> None:
+    with Store.open(":memory:") as store:
+        store.put_all([sample_run(n, session=f"plan-{n % 2}") for n in range(4)])
+        export_parquet(store, tmp_path / "first.parquet")
+    with Store.open(":memory:") as store:
+        store.put(sample_run(9, session="plan-1"))
+        import_runs(tmp_path / "first.parquet", store)
+        export_parquet(store, tmp_path / "second.parquet")
+    with open_for_reading(tmp_path / "second.parquet") as store:
+        sessions = [run.session for run in store.runs()]
+    even, odd = shared_session("plan-0"), shared_session("plan-1")
+    assert sessions == [even, odd, even, odd, odd]
+
+
+def test_every_hyperparameter_of_a_method_or_an_importer_is_permitted() -> None:
+    from tunecast.methods import get_method, method_names
+    from tunecast.methods.space import USUAL_MODEL, Restrictions, pipeline_space
+    from tunecast.store.importing import arguments, csv_runs
+
+    read = set(arguments.TRAINING_NAMES) | set(csv_runs._KNOWN_HYPERPARAMETERS)
+    read |= {ours for names in arguments._PEFT_NAMES.values() for ours in names.values()}
+    own = {
+        parameter.name
+        for name in method_names()
+        for parameter in get_method(name).hyperparameters(USUAL_MODEL)
+    }
+    space = pipeline_space(USUAL_MODEL, Restrictions(("lora", "full")))
+    common = {name.partition(":")[2].partition("@")[0] for name in space if ":" in name}
+    assert read | own | common <= HYPERPARAMETER_NUMBERS | HYPERPARAMETER_WORDS
+
+
+def test_every_part_of_a_configuration_that_tunecast_reads_is_permitted() -> None:
+    from tunecast.methods.trainable_tokens import MARKS
+    from tunecast.models.anatomy import DEPARTURES
+    from tunecast.store.importing.model_config import KNOWN_NAMES
+
+    read = {*KNOWN_NAMES, *MARKS, *(name for names in DEPARTURES.values() for name in names)}
+    read |= {"head_dim", "d_kv", "num_decoder_layers", "decoder_layers", "word_embed_proj_dim"}
+    assert read <= CONFIG_NUMBERS | CONFIG_WORDS
+
+
+def _shipped_rows(path: Path | None = None) -> list[dict[str, Any]]:
+    """The rows of the shipped file, or another export, without points."""
+    source = path or shipped()
+    assert source is not None
+    rows: list[dict[str, Any]] = read_export(source).drop_columns(["points"]).to_pylist()
+    return rows
+
+
+def test_what_is_shipped_loses_nothing_when_it_is_shared_again(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    source = shipped()
+    assert source is not None
+    path = tmp_path / "again.parquet"
+    with open_for_reading(source) as store:
+        export_parquet(store, path)
+    before, after = _shipped_rows(), _shipped_rows(path)
+    for column in before[0]:
+        assert [row[column] for row in after] == [row[column] for row in before], column
+    # The checksum covers the points too, in which not every number equals itself.
+    assert pq.read_metadata(path).metadata == pq.read_metadata(source).metadata
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All names and texts in a JSON value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from value
+        yield from (text for inner in value.values() for text in _texts(inner))
+    elif isinstance(value, list):
+        yield from (text for inner in value for text in _texts(inner))
+
+
+def test_what_is_shipped_holds_no_text_but_permitted_words() -> None:
+    words = re.compile(r"[A-Za-z0-9_.+,-]{0,80}")
+    for row in _shipped_rows():
+        parsed = {name: loads(text) for name, text in row.items() if str(text).startswith(("{", "["))}
+        values = parsed["hyperparameters"]
+        assert values.keys() <= HYPERPARAMETER_NUMBERS | HYPERPARAMETER_WORDS
+        assert {n for n, value in values.items() if isinstance(value, str)} <= HYPERPARAMETER_WORDS
+        config = parsed["model_facts"]["config"]
+        inner = {name for part in CONFIG_PARTS for name in config.get(part, ())}
+        assert config.keys() | inner <= CONFIG_NUMBERS | CONFIG_WORDS | CONFIG_PARTS
+        assert [text for text in _texts(row | parsed) if not words.fullmatch(text)] == []

@@ -13,9 +13,14 @@ from tunecast.errors import StoreError
 from tunecast.store import Store, export_parquet, open_for_reading, shipped, shipping
 
 
-def test_shipped_is_a_file_or_nothing() -> None:
-    path = shipped()
-    assert path is None or path.is_file()
+def test_a_package_without_the_file_ships_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shipping, "__file__", str(tmp_path / "shipping.py"))
+    assert shipped() is None
+    (tmp_path / "runs.parquet").mkdir()
+    assert shipped() is None
+    (tmp_path / "runs.parquet").rmdir()
+    (tmp_path / "runs.parquet").touch()
+    assert shipped() == tmp_path / "runs.parquet"
 
 
 def test_what_is_shipped_is_sound() -> None:

@@ -15,6 +15,7 @@ from sample_runs import (
     diverged_run,
     sample_curve,
     sample_dataset,
+    sample_machine,
     sample_model,
     sample_pipeline,
     sample_point,
@@ -22,7 +23,7 @@ from sample_runs import (
     sample_score,
 )
 from tunecast.errors import StoreError
-from tunecast.records import Outcome, Point, RunError, Score, Seconds, Task
+from tunecast.records import Outcome, Point, Run, RunError, Score, Seconds, Task
 from tunecast.store import Store
 
 
@@ -112,6 +113,79 @@ def test_a_stale_put_undoes_nothing(store: Store) -> None:
     assert store.get(failed.id) == failed
     store.put(replace(failed, outcome=Outcome.COMPLETED, error=None))
     assert store.get(failed.id).error is None
+
+
+def _elsewhere(run: Run, **changes: Any) -> Run:
+    """The same run as another machine executed it later: no value of its row or its points is the same."""
+    curve = tuple(replace(point, train_loss=9.0, checkpoint_hash="elsewhere") for point in run.curve)
+    given: dict[str, Any] = {
+        "created_at": run.created_at + 3600,
+        "machine": sample_machine(cores=64),
+        "session": "elsewhere",
+        "trainable_parameters": 5,
+        "exclusive": True,
+        "extra": {"elsewhere": True},
+        "curve": curve,
+        "validation": sample_score(7.0),
+        "test": None,
+    }
+    return replace(run, **(given | changes))
+
+
+FAILURE = {"error": RunError("OSError", "disk"), "validation": None, "test": None}
+
+
+def test_a_blank_failure_elsewhere_leaves_a_completed_run_as_it_is(store: Store) -> None:
+    run = sample_run(1)
+    store.put(run)
+    store.put(_elsewhere(run, outcome=Outcome.FAILED, curve=(), trainable_parameters=0, **FAILURE))
+    assert store.get(run.id) == run
+
+
+@pytest.mark.parametrize("worse", [Outcome.PAUSED, Outcome.FAILED, Outcome.OUT_OF_MEMORY, Outcome.DIVERGED])
+def test_a_better_execution_replaces_a_worse_one_whole(store: Store, worse: Outcome) -> None:
+    run = sample_run(1, outcome=worse, **FAILURE)
+    better = _elsewhere(run, outcome=Outcome.COMPLETED, error=None, curve=_elsewhere(run).curve[:3])
+    store.put(run)
+    store.put(better)
+    assert store.get(run.id) == better
+    store.put(run)
+    assert store.get(run.id) == better
+
+
+def test_one_that_was_measured_further_replaces_one_that_ended_alike(store: Store) -> None:
+    run = sample_run(1, outcome=Outcome.DIVERGED, curve=sample_curve()[:4])
+    further = _elsewhere(sample_run(1, outcome=Outcome.OUT_OF_MEMORY, curve=sample_curve()[2:]))
+    store.put(run)
+    store.put(_elsewhere(run))
+    assert store.get(run.id) == run
+    store.put(further)
+    assert store.get(run.id) == further
+    store.put(_elsewhere(sample_run(1), outcome=Outcome.FAILED, created_at=1.0))
+    assert store.get(run.id) == further
+
+
+def test_an_execution_grows_once_it_is_stored_whoever_else_writes(store: Store) -> None:
+    """As a session writes a trial: the whole run again after each point, on whatever day and machine."""
+    run = sample_run(1, outcome=Outcome.PAUSED, validation=None, test=None)
+    for count in range(1, len(run.curve) + 1):
+        store.put(replace(run, curve=run.curve[:count], extra={"count": count}))
+        store.put(_elsewhere(run, outcome=Outcome.PAUSED, curve=run.curve[:1]))
+        got = store.get(run.id)
+        assert (got.curve, got.extra, got.machine) == (run.curve[:count], {"count": count}, run.machine)
+    ended = replace(run, outcome=Outcome.COMPLETED, validation=sample_score(1.0), extra={"count": 0})
+    store.put(replace(ended, curve=run.curve[-1:]))
+    assert store.get(run.id) == ended
+
+
+def test_executions_in_one_transaction_are_ranked_like_others(store: Store) -> None:
+    run = sample_run(1, outcome=Outcome.FAILED, **FAILURE)
+    better = _elsewhere(run, outcome=Outcome.COMPLETED, error=None, curve=sample_curve()[:5])
+    grown = replace(better, curve=sample_curve(), extra={"grown": True})
+    store.put_all([sample_run(2), run, better, grown, run, sample_run(2)])
+    got = store.get(run.id)
+    assert got == replace(grown, curve=better.curve + sample_curve()[5:])
+    assert store.get(sample_run(2).id) == sample_run(2)
 
 
 def test_put_all(store: Store) -> None:

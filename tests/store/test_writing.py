@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sample_runs import sample_point, sample_run
+from sample_runs import sample_curve, sample_machine, sample_point, sample_run
+from tunecast.records import Run
 from tunecast.store import Store
 from tunecast.store.rows import point_row, run_rows
 from tunecast.store.writing import add_points, add_runs
@@ -91,3 +92,50 @@ def test_a_merge_completes_and_never_overwrites(store: Store) -> None:
     assert got.validation == run.validation
     assert store.merge([run_rows(sample_run(2)), run_rows(other)]) == (1, 7)
     assert store.merge([]) == (0, 0)
+
+
+def test_a_merge_keeps_executions_apart(store: Store) -> None:
+    failed = sample_run(1, outcome="failed", curve=sample_curve()[:3], validation=None, test=None)
+    better = sample_run(
+        1, created_at=5.0, machine=sample_machine(cores=64), curve=sample_curve(floor=1.0)[1:]
+    )
+    store.put(failed)
+    assert store.merge([run_rows(better), run_rows(failed)]) == (0, len(better.curve))
+    assert store.get(better.id) == better
+    assert store.merge([run_rows(failed), run_rows(better)]) == (0, 0)
+    assert store.get(better.id) == better
+
+
+def _execution(number: int) -> Run:
+    """One of several executions of one run; all its values tell which, and the last are the longest."""
+    return sample_run(
+        1,
+        created_at=float(number),
+        machine=sample_machine(cores=number + 1),
+        trainable_parameters=number,
+        curve=tuple(sample_point(step, checkpoint_hash=str(number)) for step in range(number % 4 + 1)),
+    )
+
+
+def _put_execution(url: str, number: int, start: Any) -> None:
+    with Store.open(url) as store:
+        start.wait()
+        for _ in range(3):
+            store.put(_execution(number))
+
+
+def test_writers_of_one_run_at_once_never_mix_executions(store_url: str) -> None:
+    spawn = multiprocessing.get_context("fork")
+    start = spawn.Event()
+    Store.open(store_url).close()
+    writers = [spawn.Process(target=_put_execution, args=(store_url, n, start)) for n in range(8)]
+    for process in writers:
+        process.start()
+    start.set()
+    for process in writers:
+        process.join(120)
+    assert [process.exitcode for process in writers] == [0] * len(writers)
+    with Store.open(store_url) as store:
+        got = store.get(sample_run(1).id)
+    assert got == _execution(got.trainable_parameters)
+    assert len(got.curve) == 4

@@ -113,7 +113,7 @@ def _encodings() -> dict[str, list[str]]:
 
 
 def import_parquet(path: str | Path, store: Store) -> ImportCounts:
-    """Merge the runs of a Parquet export into a store; what the store knows of a run stays.
+    """Merge the runs of a Parquet export into a store, as :meth:`~tunecast.store.Store.merge` does.
 
     Raises:
         StoreError: The file is no export of Tunecast, is damaged or newer than this program, or the store

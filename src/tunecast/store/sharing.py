@@ -1,7 +1,7 @@
 """What leaves the house: only what is on the lists below. No path, host, user name, error or dataset text.
 
 Everything is kept by permission, nothing by the lack of a prohibition: a field that a later version adds is
-not shared until it is listed here.
+not shared until it is listed here or in :mod:`~tunecast.store.permitted`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,18 @@ from dataclasses import fields
 from typing import Any
 
 from tunecast.records import DatasetFacts, Machine, ModelFacts, Score, Versions, stable_hash
+from tunecast.store.permitted import (
+    CONFIG_NUMBERS,
+    CONFIG_PARTS,
+    CONFIG_WORDS,
+    HYPERPARAMETER_NUMBERS,
+    HYPERPARAMETER_WORDS,
+    ORGANISATIONS,
+)
 from tunecast.store.rows import Row, RunRows, facts_row, record
 from tunecast.store.schema import points
 
-__all__ = ["looks_like_path", "shareable", "shared_session"]
+__all__ = ["shareable", "shared_name", "shared_session"]
 
 _NUMBERS = (
     *("seed", "full_length_tokens", "total_steps", "unique_examples", "max_length"),
@@ -39,22 +47,16 @@ _POINT_NUMBERS = tuple(
     column.name for column in points.columns if column.name not in ("run_id", "checkpoint_hash")
 )
 
-# Parts of a model's configuration that name places or hold text of a dataset.
-_CONFIG_DROPPED = re.compile(r"path|dir|file|url|token$|label|task_specific|prompt|template", re.IGNORECASE)
 # A word of a program: an identifier, a version, a hub id's part; not a sentence, not a path.
 _WORD = re.compile(r"[\w.+:-]{1,80}")
+# Words of a program joined by commas, or a version. No dots in words: names of hosts have them.
+_SHORT_WORD = re.compile(r"[A-Za-z0-9_,-]{1,80}|[0-9]+(\.[0-9a-z]{1,10}){1,4}(\+[0-9a-z]{1,20})?")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _NUMERIC = re.compile(r"-?[0-9.e+-]{1,32}")
-_SUFFIX = re.compile(
-    r"\.(jsonl?|csv|tsv|txt|md|parquet|arrow|gguf|safetensors|gz|zst|zip|ya?ml|sqlite|db)$", re.IGNORECASE
-)
-
-
-def looks_like_path(text: str) -> bool:
-    """Whether a name is rather a place on a disk than a hub id (``organisation/name``) or a plain name."""
-    if "\\" in text or text.startswith(("/", "~", ".")) or re.match(r"[A-Za-z]:|[a-z0-9+]+://", text):
-        return True
-    return text.count("/") > 1 or ("/" in text and _SUFFIX.search(text) is not None)
+_CONFIG = CONFIG_NUMBERS | CONFIG_WORDS
+_HYPERPARAMETERS = HYPERPARAMETER_NUMBERS | HYPERPARAMETER_WORDS
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,79}")
+_HASHED_NAME = re.compile(r"[0-9a-f]{12}")
 
 
 def shareable(rows: RunRows, known: dict[str, Row]) -> RunRows:
@@ -75,11 +77,11 @@ def shareable(rows: RunRows, known: dict[str, Row]) -> RunRows:
     run: Row = {name: old[name] for name in _NUMBERS}
     run |= {name: _word(old[name]) for name in _WORDS}
     run |= {name: _hash(old[name]) for name in _HASHES}
-    run |= {name: _name(old[name]) for name in ("dataset", "model")}
+    run |= {name: shared_name(old[name]) for name in ("dataset", "model")}
     run |= {name: row["hash"] for name, row in facts.items()}
     run |= {
         "session": shared_session(old["session"]),
-        "hyperparameters": _words(old["hyperparameters"]),
+        "hyperparameters": _hyperparameters(old["hyperparameters"]),
         "versions": {name: _word(old["versions"].get(name, "")) for name in _VERSIONS},
         "error_kind": None if old["error_kind"] is None else _word(old["error_kind"]) or "Error",
         "error_text": None,
@@ -92,7 +94,7 @@ def shareable(rows: RunRows, known: dict[str, Row]) -> RunRows:
 
 def _dataset(facts: Mapping[str, Any]) -> DatasetFacts:
     return DatasetFacts(
-        name=_name(facts["name"]),
+        name=shared_name(facts["name"]),
         format=_word(facts["format"]),
         fingerprint=_hash(facts["fingerprint"]),
         examples={split: count for split, count in facts["examples"].items() if split in _SPLITS},
@@ -111,7 +113,7 @@ def _model(facts: Mapping[str, Any]) -> ModelFacts:
     given = {field.name for field in fields(ModelFacts)} - {"name", "config", "weights_hash", *_MODEL_WORDS}
     kept: Row = {name: facts[name] for name in given if _is_number(facts.get(name, ""))}
     kept |= {name: _word(facts[name]) for name in _MODEL_WORDS}
-    kept |= {"name": _name(facts["name"]), "weights_hash": _hash(facts["weights_hash"])}
+    kept |= {"name": shared_name(facts["name"]), "weights_hash": _hash(facts["weights_hash"])}
     return record(ModelFacts, kept | {"config": _config(facts["config"])})
 
 
@@ -129,8 +131,22 @@ _FACTS: dict[str, Callable[[Mapping[str, Any]], DatasetFacts | ModelFacts | Mach
 
 
 def shared_session(name: str) -> str:
-    """What an export calls a session, whose name may be a folder's or a person's."""
-    return stable_hash(name, 12)
+    """What an export calls a session, whose name may be a folder's or a person's.
+
+    A name that is such a hash stays: the sessions of an export keep their names when it is exported again.
+    """
+    return name if _HASHED_NAME.fullmatch(name) else stable_hash(name, 12)
+
+
+def shared_name(name: str) -> str:
+    """What an export calls a dataset or a model.
+
+    A single word stays, and so does a hub id of an organisation that everybody knows. Anything else becomes a
+    hash: ``data/secret`` and ``/home/somebody`` look like hub ids and names, but are places.
+    """
+    organisation, slash, rest = name.rpartition("/")
+    is_public = not slash or organisation in ORGANISATIONS
+    return name if not name or (is_public and _PLAIN_NAME.fullmatch(rest)) else stable_hash(name, 12)
 
 
 def _score(score: Mapping[str, Any] | None) -> Row | None:
@@ -147,29 +163,32 @@ def _point(row: Row, run_id: str) -> Row:
 
 
 def _config(config: Mapping[str, Any]) -> Row:
-    """A model's configuration: its numbers and words, by names that are no places."""
+    """A model's configuration: what is listed of it."""
     kept: Row = {}
     for name, value in config.items():
-        if _CONFIG_DROPPED.search(name) or not _IDENTIFIER.fullmatch(name):
-            continue
         if isinstance(value, Mapping):
-            kept[name] = _config(value)
-        elif _is_number(value) or (isinstance(value, str) and _WORD.fullmatch(value)):
-            kept[name] = value
+            if name in CONFIG_PARTS:
+                kept[name] = _config(value)
         elif isinstance(value, (list, tuple)):
-            kept[name] = [v for v in value if _is_number(v) or (isinstance(v, str) and _WORD.fullmatch(v))]
+            if name in _CONFIG:
+                kept[name] = [inner for inner in value if _may_be(inner, text=name in CONFIG_WORDS)]
+        elif name in _CONFIG and _may_be(value, text=name in CONFIG_WORDS):
+            kept[name] = value
     return kept
 
 
-def _words(values: Mapping[str, Any]) -> Row:
-    """Hyperparameters: numbers and single words; a list of module names is one too."""
-    listed = re.compile(r"[\w.+:, |()*$\\-]{1,300}")
+def _hyperparameters(values: Mapping[str, Any]) -> Row:
+    """Those that are listed; a list of module names is one word."""
     return {
         name: value
         for name, value in values.items()
-        if _IDENTIFIER.fullmatch(name)
-        and (_is_number(value) or (isinstance(value, str) and listed.fullmatch(value)))
+        if name in _HYPERPARAMETERS and _may_be(value, text=name in HYPERPARAMETER_WORDS)
     }
+
+
+def _may_be(value: Any, *, text: bool) -> bool:
+    """Whether a value is a number, or a short word where text is permitted."""
+    return _is_number(value) or (text and isinstance(value, str) and bool(_SHORT_WORD.fullmatch(value)))
 
 
 def _numbers(value: Any) -> Any:
@@ -207,10 +226,3 @@ def _word(text: Any) -> str:
 def _hash(text: str) -> str:
     """A hash as it is; anything else hashed."""
     return text if not text or re.fullmatch(r"[0-9a-f]{8,64}", text) else stable_hash(text)
-
-
-def _name(text: str) -> str:
-    """The name of a dataset or a model: its last part where it is a path."""
-    if not looks_like_path(text):
-        return text
-    return re.split(r"[/\\]", text.rstrip("/\\"))[-1] or "unnamed"

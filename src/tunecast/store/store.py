@@ -97,6 +97,11 @@ class Store:
         An ended run does not become ``paused`` again, a completed one does not fail, scores are not
         forgotten; the rest is as in ``run``.
 
+        All this is within one execution of the run, which ``created_at`` tells. Another one, such as that of
+        a second machine, replaces the stored one as a whole if it ended better or, having ended alike, has
+        more points; else nothing changes. Completed is better than diverged or out of memory, these than
+        failed, and failed than paused.
+
         Raises:
             StoreError: The store cannot be written.
         """
@@ -111,9 +116,10 @@ class Store:
         self._add([run_rows(run) for run in many], overwrite=True)
 
     def merge(self, bundles: Iterable[RunRows]) -> tuple[int, int]:
-        """Take runs over from another store, in one transaction; what this store knows of a run stays.
+        """Take runs over from another store, in one transaction; what this store knows of an execution stays.
 
-        A known run gains points, scores, and an outcome where it was paused or the other one completed.
+        A known run gains points, scores, and an outcome where it was paused or the other one completed;
+        another execution of it replaces it or changes nothing, as in :meth:`put`.
 
         Returns:
             How many runs and how many points were new.

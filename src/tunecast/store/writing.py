@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -15,6 +16,13 @@ from tunecast.store.schema import FACTS, points, runs, sessions
 __all__ = ["add_points", "add_runs", "put_session"]
 
 _CHUNK = 500  # ids in one IN (...)
+_ENDS = {
+    Outcome.PAUSED: 0,
+    Outcome.FAILED: 1,
+    Outcome.OUT_OF_MEMORY: 2,
+    Outcome.DIVERGED: 2,
+    Outcome.COMPLETED: 3,
+}
 
 
 def _insert(connection: sa.Connection, table: sa.Table) -> Any:
@@ -43,41 +51,121 @@ def add_points(connection: sa.Connection, rows: Iterable[Row]) -> int:
 def add_runs(connection: sa.Connection, bundles: Iterable[RunRows], *, overwrite: bool) -> tuple[int, int]:
     """Write runs with their facts and points.
 
-    An ended run never becomes ``paused`` again and a completed one never failed; a score is never forgotten.
+    A stored run is what one execution of it gave; ``created_at`` says which. What is given of the same
+    execution is united with it: an ended run never becomes ``paused`` again and a completed one never failed;
+    a score is never forgotten. Another execution takes the place of the stored one, row and points together,
+    where it ranks higher (:func:`_rank`), and changes nothing otherwise.
 
     Args:
         connection: In a transaction.
         bundles: The runs.
-        overwrite: Whether what a known run has is replaced (its owner writes it) or only completed (two
-            stores are merged).
+        overwrite: Whether what is known of the same execution is replaced (its owner writes it) or only
+            completed (two stores are merged).
 
     Returns:
         How many runs and how many points were new.
     """
     # Always in the same order, so that two writers of the same rows cannot wait for each other.
     listed = sorted(bundles, key=lambda bundle: str(bundle.run["id"]))
-    if not listed:
-        return 0, 0
     for column, table in FACTS.items():
         facts = {bundle.facts[column]["hash"]: bundle.facts[column] for bundle in listed}
         _insert_missing(connection, table, [facts[key] for key in sorted(facts)])
-    ids = sorted({str(bundle.run["id"]) for bundle in listed})
-    fresh = len(ids) - _count_known(connection, ids)
-    connection.execute(_upsert(connection, overwrite=overwrite), [bundle.run for bundle in listed])
-    return fresh, add_points(connection, (row for bundle in listed for row in bundle.points))
+    new_runs = new_points = 0
+    for part in _rounds(listed):
+        fresh = _insert_missing(connection, runs, [bundle.run for bundle in part])
+        written = part if fresh == len(part) else _update_known(connection, part, overwrite=overwrite)
+        new_runs += fresh
+        new_points += add_points(connection, (row for bundle in written for row in bundle.points))
+    return new_runs, new_points
 
 
-def _count_known(connection: sa.Connection, ids: list[str]) -> int:
-    count = sa.select(sa.func.count()).select_from(runs)
-    parts = (ids[start : start + _CHUNK] for start in range(0, len(ids), _CHUNK))
-    return sum(connection.scalar(count.where(runs.c.id.in_(part))) or 0 for part in parts)
+def _rounds(bundles: Iterable[RunRows]) -> list[list[RunRows]]:
+    """The bundles in parts that hold no run twice; of those of one run, the first come first."""
+    rounds: list[list[RunRows]] = []
+    times: Counter[str] = Counter()
+    for bundle in bundles:
+        run_id = str(bundle.run["id"])
+        if times[run_id] == len(rounds):
+            rounds.append([])
+        rounds[times[run_id]].append(bundle)
+        times[run_id] += 1
+    return rounds
 
 
-def _upsert(connection: sa.Connection, *, overwrite: bool) -> Any:
+def _update_known(connection: sa.Connection, bundles: list[RunRows], *, overwrite: bool) -> list[RunRows]:
+    """Bring runs that are all there up to date, but for their points.
+
+    Returns:
+        Those whose points belong to what is stored now.
+    """
+    stored = _lock(connection, [bundle.run["id"] for bundle in bundles])
+
+    def is_same(bundle: RunRows) -> bool:
+        return bool(bundle.run["created_at"] == stored[bundle.run["id"]].created_at)
+
+    same = [bundle for bundle in bundles if is_same(bundle)]
+    others = [bundle for bundle in bundles if not is_same(bundle)]
+    better = _outranking(connection, others, stored)
+    for ids in _chunks([bundle.run["id"] for bundle in better]):
+        connection.execute(sa.delete(points).where(points.c.run_id.in_(ids)))
+    for statement, part in ((_replace(connection), better), (_unite(connection, overwrite=overwrite), same)):
+        if part:
+            connection.execute(statement, [bundle.run for bundle in part])
+    return better + same
+
+
+def _outranking(
+    connection: sa.Connection, others: list[RunRows], stored: Mapping[str, sa.Row[Any, Any, Any]]
+) -> list[RunRows]:
+    """Those executions that rank higher than the stored ones of their runs; equals do not."""
+    counts = _count_points(connection, [bundle.run["id"] for bundle in others])
+    return [
+        bundle
+        for bundle in others
+        if _rank(bundle.run["outcome"], len(bundle.points))
+        > _rank(stored[bundle.run["id"]].outcome, counts.get(bundle.run["id"], 0))
+    ]
+
+
+def _lock(connection: sa.Connection, ids: list[str]) -> dict[str, sa.Row[Any, Any, Any]]:
+    """Outcome and start of runs by id; until the transaction ends, no other writer changes them.
+
+    SQLite needs no lock on rows: its writers take turns.
+    """
+    chosen = sa.select(runs.c.id, runs.c.created_at, runs.c.outcome).order_by(runs.c.id).with_for_update()
+    parts = (connection.execute(chosen.where(runs.c.id.in_(part))) for part in _chunks(ids))
+    return {row.id: row for part in parts for row in part}
+
+
+def _count_points(connection: sa.Connection, ids: list[str]) -> dict[str, int]:
+    """How many points runs have, by id; those without any are left out."""
+    count = sa.select(points.c.run_id, sa.func.count()).group_by(points.c.run_id)
+    parts = (connection.execute(count.where(points.c.run_id.in_(part))) for part in _chunks(ids))
+    return {run_id: number for part in parts for run_id, number in part}
+
+
+def _chunks(ids: list[str]) -> list[list[str]]:
+    return [ids[start : start + _CHUNK] for start in range(0, len(ids), _CHUNK)]
+
+
+def _rank(outcome: str, point_count: int) -> tuple[int, int]:
+    """How much an execution of a run tells: first how it ended, then how far it was measured."""
+    return _ENDS[Outcome(outcome)], point_count
+
+
+def _replace(connection: sa.Connection) -> Any:
+    """Puts the whole row of another execution in the place of the stored one."""
+    statement = _insert(connection, runs)
+    changes = {column.name: statement.excluded[column.name] for column in runs.columns}
+    return statement.on_conflict_do_update(index_elements=[runs.c.id], set_=changes)
+
+
+def _unite(connection: sa.Connection, *, overwrite: bool) -> Any:
+    """Brings a row up to date with what is given of the same execution."""
     statement = _insert(connection, runs)
     new, old = statement.excluded, runs.c
-    higher = _rank(new.outcome) > _rank(old.outcome)
-    better = sa.or_(higher, _rank(new.outcome) == _rank(old.outcome)) if overwrite else higher
+    higher = _ending(new.outcome) > _ending(old.outcome)
+    better = sa.or_(higher, _ending(new.outcome) == _ending(old.outcome)) if overwrite else higher
     changes: dict[str, Any] = {
         name: sa.case((better, new[name]), else_=old[name])
         for name in ("outcome", "error_kind", "error_text")
@@ -91,7 +179,8 @@ def _upsert(connection: sa.Connection, *, overwrite: bool) -> Any:
     return statement.on_conflict_do_update(index_elements=[runs.c.id], set_=changes)
 
 
-def _rank(outcome: Any) -> sa.Case[int]:
+def _ending(outcome: Any) -> sa.Case[int]:
+    """How far one execution is; it fails in one way only, so that its failures need no order."""
     return sa.case((outcome == Outcome.PAUSED.value, 0), (outcome == Outcome.COMPLETED.value, 2), else_=1)
 
 
