@@ -209,7 +209,9 @@ def test_a_run_for_its_seconds_is_made_anew_until_the_machine_is_idle(
     busy = replace(sample_run(), id=a_cell(1).id, exclusive=False)
     idle = {cell.id: [replace(busy, id=cell.id, exclusive=True)] for chunk in CHUNKS for cell in chunk}
     collected(store, ScriptedExecutor(Clock(), script={**idle, busy.id: [busy]}))
-    again = ScriptedExecutor(Clock(), script={busy.id: [replace(busy, exclusive=True)]})
+    again = ScriptedExecutor(
+        Clock(), script={busy.id: [replace(busy, exclusive=True, created_at=busy.created_at + 60)]}
+    )
     assert collected(store, again).collected == 1
     assert store.get(busy.id).exclusive
     assert collected(store, ScriptedExecutor(Clock())).collected == 0

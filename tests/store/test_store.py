@@ -155,9 +155,10 @@ def test_a_better_execution_replaces_a_worse_one_whole(store: Store, worse: Outc
 
 def test_one_that_was_measured_further_replaces_one_that_ended_alike(store: Store) -> None:
     run = sample_run(1, outcome=Outcome.DIVERGED, curve=sample_curve()[:4])
-    further = _elsewhere(sample_run(1, outcome=Outcome.OUT_OF_MEMORY, curve=sample_curve()[2:]))
+    ended = sample_run(1, outcome=Outcome.OUT_OF_MEMORY, curve=sample_curve()[2:])
+    further = _elsewhere(ended, exclusive=False)
     store.put(run)
-    store.put(_elsewhere(run))
+    store.put(_elsewhere(run, exclusive=False))
     assert store.get(run.id) == run
     store.put(further)
     assert store.get(run.id) == further
@@ -165,12 +166,22 @@ def test_one_that_was_measured_further_replaces_one_that_ended_alike(store: Stor
     assert store.get(run.id) == further
 
 
+def test_one_that_was_alone_on_its_machine_replaces_one_that_ended_alike(store: Store) -> None:
+    run = sample_run(1)
+    alone = _elsewhere(run, curve=_elsewhere(run).curve[2:])
+    store.put(run)
+    store.put(alone)
+    assert store.get(run.id) == alone
+    store.put(run)
+    assert store.get(run.id) == alone
+
+
 def test_an_execution_grows_once_it_is_stored_whoever_else_writes(store: Store) -> None:
     """As a session writes a trial: the whole run again after each point, on whatever day and machine."""
     run = sample_run(1, outcome=Outcome.PAUSED, validation=None, test=None)
     for count in range(1, len(run.curve) + 1):
         store.put(replace(run, curve=run.curve[:count], extra={"count": count}))
-        store.put(_elsewhere(run, outcome=Outcome.PAUSED, curve=run.curve[:1]))
+        store.put(_elsewhere(run, exclusive=False, outcome=Outcome.PAUSED, curve=run.curve[:1]))
         got = store.get(run.id)
         assert (got.curve, got.extra, got.machine) == (run.curve[:count], {"count": count}, run.machine)
     ended = replace(run, outcome=Outcome.COMPLETED, validation=sample_score(1.0), extra={"count": 0})

@@ -98,9 +98,9 @@ class Store:
         forgotten; the rest is as in ``run``.
 
         All this is within one execution of the run, which ``created_at`` tells. Another one, such as that of
-        a second machine, replaces the stored one as a whole if it ended better or, having ended alike, has
-        more points; else nothing changes. Completed is better than diverged or out of memory, these than
-        failed, and failed than paused.
+        a second machine, replaces the stored one as a whole if it ended better or, having ended alike, was
+        alone on its machine or else has more points; else nothing changes. Completed is better than diverged
+        or out of memory, these than failed, and failed than paused.
 
         Raises:
             StoreError: The store cannot be written.

@@ -115,24 +115,25 @@ def _update_known(connection: sa.Connection, bundles: list[RunRows], *, overwrit
 
 
 def _outranking(
-    connection: sa.Connection, others: list[RunRows], stored: Mapping[str, sa.Row[Any, Any, Any]]
+    connection: sa.Connection, others: list[RunRows], stored: Mapping[str, sa.Row[Any, Any, Any, Any]]
 ) -> list[RunRows]:
     """Those executions that rank higher than the stored ones of their runs; equals do not."""
     counts = _count_points(connection, [bundle.run["id"] for bundle in others])
     return [
         bundle
         for bundle in others
-        if _rank(bundle.run["outcome"], len(bundle.points))
-        > _rank(stored[bundle.run["id"]].outcome, counts.get(bundle.run["id"], 0))
+        if _rank(bundle.run["outcome"], bundle.run["exclusive"], len(bundle.points))
+        > _rank(*stored[bundle.run["id"]][2:], counts.get(bundle.run["id"], 0))
     ]
 
 
-def _lock(connection: sa.Connection, ids: list[str]) -> dict[str, sa.Row[Any, Any, Any]]:
-    """Outcome and start of runs by id; until the transaction ends, no other writer changes them.
+def _lock(connection: sa.Connection, ids: list[str]) -> dict[str, sa.Row[Any, Any, Any, Any]]:
+    """Id, start, outcome and ``exclusive`` of runs by id; no other writer changes them in this transaction.
 
     SQLite needs no lock on rows: its writers take turns.
     """
-    chosen = sa.select(runs.c.id, runs.c.created_at, runs.c.outcome).order_by(runs.c.id).with_for_update()
+    wanted = (runs.c.id, runs.c.created_at, runs.c.outcome, runs.c.exclusive)
+    chosen = sa.select(*wanted).order_by(runs.c.id).with_for_update()
     parts = (connection.execute(chosen.where(runs.c.id.in_(part))) for part in _chunks(ids))
     return {row.id: row for part in parts for row in part}
 
@@ -148,9 +149,9 @@ def _chunks(ids: list[str]) -> list[list[str]]:
     return [ids[start : start + _CHUNK] for start in range(0, len(ids), _CHUNK)]
 
 
-def _rank(outcome: str, point_count: int) -> tuple[int, int]:
-    """How much an execution of a run tells: first how it ended, then how far it was measured."""
-    return _ENDS[Outcome(outcome)], point_count
+def _rank(outcome: str, exclusive: bool, point_count: int) -> tuple[int, bool, int]:
+    """How much an execution of a run tells: how it ended, whether of its seconds too, how far it went."""
+    return _ENDS[Outcome(outcome)], exclusive, point_count
 
 
 def _replace(connection: sa.Connection) -> Any:
