@@ -17,7 +17,7 @@ from sample_runs import (
     sample_run,
     sample_score,
 )
-from tunecast.records import Outcome, Run, RunError, Task, Versions, stable_hash
+from tunecast.records import FORECAST_ONLY, Outcome, Run, RunError, Task, Versions, stable_hash
 from tunecast.store import Store, export_parquet, import_runs, open_for_reading, shipped
 from tunecast.store.codec import loads
 from tunecast.store.parquet import read_export
@@ -87,6 +87,7 @@ def _secretive_run() -> Run:
         error=RunError("OSError", f"No such file: {home}"),
         test=sample_score(1.5, metric=0.5, metric_name=f"my {SECRET} metric"),
         extra={
+            **FORECAST_ONLY,
             "source": "csv",
             "unknown": ["seconds", f"of {SECRET}"],
             "host": SECRET,
@@ -126,7 +127,8 @@ def test_what_can_be_learned_from_is_kept(shared: Run) -> None:
     assert (shared.test.metric, shared.test.metric_name) == (0.5, "")
     assert shared.versions.torch == "2.13.0+cpu"
     kept = {"retries": 2, "nested": {"n": [1]}, "source": "csv", "unknown": ["seconds"]}
-    assert shared.extra == kept
+    assert shared.extra == kept | FORECAST_ONLY
+    assert not shared.is_candidate
 
 
 def test_facts_are_kept_as_numbers(shared: Run) -> None:

@@ -40,7 +40,7 @@ _DATASET_FACTS = {
     "dependence",
 }
 # Where an imported run came from and what is not known of it; what the counts of tokens count.
-_EXTRA_WORDS = {"source", "unknown", "inferred"}
+_EXTRA_WORDS = {"source", "unknown", "inferred", "purpose", "metric_error"}
 _FACT_WORDS = {"token_unit"}
 _MODEL_WORDS = ("family", "architecture")
 _POINT_NUMBERS = tuple(
