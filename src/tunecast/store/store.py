@@ -18,7 +18,7 @@ from tunecast.records import Outcome, Point, Run, RunError, Score
 from tunecast.store import writing
 from tunecast.store.connecting import WRITING, in_memory, is_busy, make_engine, parse_url, translated
 from tunecast.store.curves import Curves, load_curves
-from tunecast.store.migrating import migrate
+from tunecast.store.migrating import MADE_BY, migrate
 from tunecast.store.reading import Facts, Filters, conditions, load_bundles, load_runs, page_of_ids
 from tunecast.store.rows import RunRows, error_row, point_row, run_rows, score_json
 from tunecast.store.schema import runs, sessions
@@ -53,9 +53,12 @@ class Store:
     def open(cls, url_or_path: str | Path, *, create: bool = True) -> Store:
         """Open a store, and create or upgrade its tables where needed.
 
+        What is refused is left as it was.
+
         Args:
             url_or_path: The path of a SQLite file, ``:memory:``, or a SQLAlchemy URL of SQLite or PostgreSQL.
-            create: Whether a SQLite file that does not exist is made.
+            create: Whether a SQLite file that does not exist is made, and an empty file or database becomes
+                a store.
 
         Raises:
             StoreError: The store cannot be reached, is newer than this program, or is no Tunecast store.
@@ -67,7 +70,7 @@ class Store:
         shown = str(url.database) if url.get_backend_name() == "sqlite" else url.render_as_string()
         try:
             with translated(url):
-                store._retried(lambda: migrate(store._engine, shown))
+                store._retried(lambda: migrate(store._engine, shown, create=create))
         except BaseException:  # whatever it was, nobody gets this store, so nobody else closes it
             store.close()
             raise
@@ -312,7 +315,7 @@ def _check_file(path: Path, *, create: bool) -> None:
             f"The folder {path.parent} of the store {path.name} does not exist.", "Create it first."
         )
     if not create and not path.exists():
-        raise StoreError(f"There is no store {path}.", "Check --store; a store is made by tune and collect.")
+        raise StoreError(f"There is no store {path}.", MADE_BY)
 
 
 def _require(connection: sa.Connection, run_id: str) -> None:
