@@ -96,7 +96,7 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
 def write_ahead(engine: sa.Engine) -> None:
     """Give a SQLite file the journal with which readers and a writer do not wait for each other.
 
-    This changes the file, once: only for one that is a store or becomes one. Other databases stay as they are.
+    This changes the file, once: it is for one that is a store or becomes one, and for no other.
     """
     if engine.dialect.name == "sqlite":
         with engine.connect().execution_options(**{_UNBEGUN: True}) as connection:
