@@ -20,7 +20,7 @@ from tunecast.store.connecting import WRITING, in_memory, is_busy, make_engine, 
 from tunecast.store.curves import Curves, load_curves
 from tunecast.store.migrating import MADE_BY, migrate
 from tunecast.store.reading import Facts, Filters, conditions, load_bundles, load_runs, page_of_ids
-from tunecast.store.rows import RunRows, error_row, point_row, run_rows, score_json
+from tunecast.store.rows import RunRows, clean, error_row, point_row, run_rows, score_json
 from tunecast.store.schema import runs, sessions
 from tunecast.store.summaries import RunSummary, load_summaries
 
@@ -171,7 +171,7 @@ class Store:
         def write(connection: sa.Connection) -> None:
             _require(connection, run_id)
             if changes:
-                connection.execute(sa.update(runs).where(runs.c.id == run_id).values(**changes))
+                connection.execute(sa.update(runs).where(runs.c.id == clean(run_id)).values(**changes))
 
         self._write(write)
 
@@ -182,7 +182,7 @@ class Store:
             StoreError: There is none, or the store cannot be read.
         """
         with self._reading() as connection:
-            found = load_runs(connection, [run_id], self._facts)
+            found = load_runs(connection, [clean(run_id)], self._facts)
         if not found:
             raise _no_run(run_id)
         return found[0]
@@ -319,7 +319,7 @@ def _check_file(path: Path, *, create: bool) -> None:
 
 
 def _require(connection: sa.Connection, run_id: str) -> None:
-    if connection.scalar(sa.select(runs.c.id).where(runs.c.id == run_id)) is None:
+    if connection.scalar(sa.select(runs.c.id).where(runs.c.id == clean(run_id))) is None:
         raise _no_run(run_id)
 
 
