@@ -20,6 +20,7 @@ from tunecast.store.connecting import WRITING, in_memory, is_busy, make_engine, 
 from tunecast.store.curves import Curves, load_curves
 from tunecast.store.migrating import MADE_BY, migrate
 from tunecast.store.reading import Facts, Filters, conditions, load_bundles, load_runs, page_of_ids
+from tunecast.store.revising import revise_runs
 from tunecast.store.rows import RunRows, clean, error_row, point_row, run_rows, score_json
 from tunecast.store.schema import runs, sessions
 from tunecast.store.summaries import RunSummary, load_summaries
@@ -125,6 +126,22 @@ class Store:
             StoreError: The store cannot be written; then nothing was.
         """
         return self._add(list(bundles), overwrite=False)
+
+    def revise(self, bundles: Iterable[RunRows]) -> tuple[int, int]:
+        """Take the records of another program over, in one transaction; each run once.
+
+        A known run whose record goes further now is written anew, but for its points: those that are there
+        stay, with the share that they have of the run's new length. A record that goes less far adds what
+        points it has.
+
+        Returns:
+            How many runs and how many points were new.
+
+        Raises:
+            StoreError: The store cannot be written; then nothing was.
+        """
+        listed = list(bundles)
+        return self._write(lambda connection: revise_runs(connection, listed))
 
     def _add(self, bundles: list[RunRows], *, overwrite: bool) -> tuple[int, int]:
         return self._write(lambda connection: writing.add_runs(connection, bundles, overwrite=overwrite))
