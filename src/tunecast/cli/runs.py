@@ -110,7 +110,7 @@ def import_command(
     method: Annotated[str, typer.Option("--method", help="The method, where none is told.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Import runs, and say what could not be understood; importing again adds only what is new."""
+    """Import runs, and say what could not be understood; importing again adds what is new since."""
     from tunecast.store import Assumed, Store, find_runs
 
     assumed = Assumed(task, model, method)

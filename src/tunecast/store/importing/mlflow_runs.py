@@ -31,6 +31,7 @@ class _Logged:
     """One run as MLflow holds it; a metric's values are (timestamp, step, value), in order of time."""
 
     id: str
+    where: str
     state: str
     started: float | None
     params: Mapping[str, str]
@@ -69,6 +70,7 @@ def read_mlflow_database(engine: sa.Engine) -> Recorded:
     logged = [
         _Logged(
             run_id,
+            f"{engine.url.render_as_string()}, run {run_id}",
             status,
             _started(started, f"MLflow run {run_id}", problems),
             params.get(run_id, {}),
@@ -119,7 +121,8 @@ def _read_run(path: Path, problems: list[Problem]) -> _Logged | None:
     status = str(meta.get("status"))
     measured = {name: values for name, values in metrics.items() if values}
     started = _started(meta.get("start_time"), str(path), problems)
-    return _Logged(str(run_id), _STATES.get(status, status), started, params, measured)
+    state = _STATES.get(status, status)
+    return _Logged(str(run_id), str(path.parent), state, started, params, measured)
 
 
 def _files(folder: Path) -> list[Path]:
@@ -134,17 +137,17 @@ def _named(folder: Path) -> Iterator[tuple[str, Path]]:
 def _values(file: Path, problems: list[Problem]) -> list[tuple[int, int, float]]:
     """The values of a metric's file; lines that a full disk or a kill tore are reported and left out."""
     lines = file.read_text(encoding="utf-8", errors="replace").split("\n")
-    rows = {number: line.split() for number, line in enumerate(lines, start=1) if line.strip()}
+    rows = {count: line.split() for count, line in enumerate(lines, start=1) if line.strip()}
     # Old versions wrote no step. Where others of the file have one, a line without has lost it.
     width = max((len(row) for row in rows.values()), default=0)
     found: list[tuple[int, int, float]] = []
-    for number, row in rows.items():
+    for count, row in rows.items():
         try:
             if len(row) < max(2, min(width, 3)):
                 raise ValueError("is not TIMESTAMP VALUE STEP")
             found.append((int(row[0]), int(row[2]) if len(row) > 2 else 0, float(row[1])))
         except ValueError as error:
-            problems.append(Problem(f"{file}, line {number}", f"cannot be read: {error}"))
+            problems.append(Problem(f"{file}, line {count}", f"cannot be read: {error}"))
     return found
 
 
@@ -182,6 +185,7 @@ def _foreign_run(run: _Logged) -> ForeignRun:
     return ForeignRun(
         source="mlflow",
         key=run.id,
+        where=run.where,
         task=_first(run.params, _TASK_NAMES),
         model=_first(run.params, _MODEL_NAMES),
         method="lora" if "lora_r" in tuned else "",
