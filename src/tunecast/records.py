@@ -59,7 +59,8 @@ def stable_hash(value: Any, digits: int = 16) -> str:
         digits: Number of hexadecimal digits to return, at most 64.
     """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:digits]
+    # Names of undecodable files hold lone surrogates; all other texts have the same bytes either way.
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:digits]
 
 
 class Outcome(StrEnum):

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from sample_runs import diverged_run, sample_dataset, sample_pipeline, sample_run
 from tunecast.cli.runs import app
 from tunecast.errors import UserError
+from tunecast.records import Task
 from tunecast.store import Store, shipping
 
 TABLE = "run,dataset,step,loss,learning_rate,colour\na,colours,1,2.5,1e-3,red\nb,colours,1,low,1e-3,red\n"
@@ -102,6 +103,18 @@ def test_a_long_list_shows_its_end(tmp_path: Path) -> None:
     assert len(lines) == 52
 
 
+def test_a_limit_keeps_the_newest_too(tmp_path: Path) -> None:
+    path = tmp_path / "runs.sqlite"
+    with Store.open(path) as opened:
+        opened.put_all([sample_run(number, curve=()) for number in range(60)])
+    newest = [sample_run(number).id for number in (58, 59)]
+    lines = _run("list", "--store", path, "--limit", 2).splitlines()
+    assert [line.split()[0] for line in lines[1:-1]] == newest
+    assert lines[-1] == "60 runs; the last 2 are shown"
+    assert [run["id"] for run in _json("list", "--store", path, "--limit", 2)["runs"]] == newest
+    assert len(_run("list", "--store", path, "--limit", 55).splitlines()) == 57
+
+
 def test_without_a_store_the_shipped_runs_are_listed(
     store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,6 +138,33 @@ def test_show(store: str) -> None:
         assert expected in text
     for fact in ("fingerprint", "134515008", "flops_per_second"):
         assert fact in text
+
+
+def test_texts_are_shown_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "runs.sqlite"
+    texts = (".*[qv]_proj$", "[/x]", "[bold]corpus :smile:")
+    run = sample_run(
+        1,
+        pipeline=sample_pipeline(target_modules=texts[0]),
+        task=Task(texts[2], texts[1]),
+        dataset=sample_dataset(texts[2]),
+    )
+    with Store.open(path) as opened:
+        opened.put(run)
+    shown, listed = _run("show", run.id, "--store", path), _run("list", "--store", path)
+    assert all(text in shown for text in texts)
+    assert all(text in listed for text in texts[1:])
+
+
+def test_undecodable_names_are_shown(tmp_path: Path) -> None:
+    path = tmp_path / "runs.sqlite"
+    name = "d\udcff"
+    run = sample_run(1, pipeline=sample_pipeline(data=name), dataset=sample_dataset(name))
+    with Store.open(path) as opened:
+        opened.put(run)
+    assert _json("list", "--store", path, "--task", name)["runs"][0]["task"] == "d?"
+    assert "d\udcff" not in _run("show", run.id, "--store", path)
+    assert _json("show", run.id, "--store", path)["dataset"]["name"] == "d?"
 
 
 def test_show_json_is_the_whole_record(store: str) -> None:

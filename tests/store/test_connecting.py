@@ -7,10 +7,12 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
+from sample_runs import sample_run
 from tunecast.errors import StoreError
 from tunecast.store import Store
-from tunecast.store.connecting import in_memory, parse_url
+from tunecast.store.connecting import in_memory, make_engine, parse_url
 
 
 @pytest.mark.parametrize(
@@ -78,6 +80,59 @@ def test_a_writer_holds_the_lock_from_the_start(tmp_path: Path) -> None:
 
     with Store.open(path) as store:
         store._write(probe)
+
+
+def _foreign(path: Path) -> None:
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE photos (id TEXT)")
+    connection.commit()
+    connection.close()
+
+
+@pytest.mark.parametrize("create", [False, True])
+def test_the_file_of_another_program_keeps_every_byte(tmp_path: Path, create: bool) -> None:
+    path = tmp_path / "foreign.db"
+    _foreign(path)
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match="it holds other tables"):
+        Store.open(path, create=create)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_empty_file_does_not_become_a_store_by_being_read(tmp_path: Path) -> None:
+    path = tmp_path / "empty.sqlite"
+    path.touch()
+    with pytest.raises(StoreError, match="it is empty") as caught:
+        Store.open(path, create=False)
+    assert "a store is made by tune" in caught.value.hint
+    assert path.read_bytes() == b""
+    assert list(tmp_path.iterdir()) == [path]
+    Store.open(path).close()  # where one may be made, an empty file is as good as none
+    Store.open(path, create=False).close()
+
+
+def test_an_empty_database_does_not_become_a_store_by_being_read(store_url: str) -> None:
+    if "://" not in store_url:
+        sqlite3.connect(store_url).close()  # makes the file
+    with pytest.raises(StoreError, match="it is empty"):
+        Store.open(store_url, create=False)
+    engine = make_engine(parse_url(store_url))
+    assert sa.inspect(engine).get_table_names() == []
+    engine.dispose()
+
+
+def test_a_store_that_is_only_read_keeps_every_byte(tmp_path: Path) -> None:
+    path = tmp_path / "runs.sqlite"
+    with Store.open(path) as store:
+        store.put(sample_run(1))
+    copied = sqlite3.connect(path)
+    copied.execute("PRAGMA journal_mode=DELETE")  # as in a copy by VACUUM INTO
+    copied.close()
+    before = path.read_bytes()
+    with Store.open(path, create=False) as store:
+        assert [run.id for run in store.runs()] == [sample_run(1).id]
+    assert path.read_bytes() == before
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

@@ -383,6 +383,28 @@ def test_a_number_that_no_database_takes_is_refused(store: Store) -> None:
     assert store.summaries() == []
 
 
+def test_undecodable_names_are_cleaned_in_every_text(store: Store) -> None:
+    odd = "d\udcff"
+    run = sample_run(
+        1,
+        session=odd,
+        task=Task(odd, odd, odd),
+        pipeline=sample_pipeline(odd, data=odd),
+        machine=sample_machine(device=odd),
+        validation_hash=odd,
+        dtype=odd,
+        curve=(sample_point(2, validation=sample_score(2.0, metric_name=odd), checkpoint_hash=odd),),
+    )
+    store.put(run)
+    got = store.get(run.id)
+    assert (got.session, got.validation_hash, got.dtype) == ("d?", "d?", "d?")
+    assert (got.task, got.pipeline.method) == (Task("d?", "d?", "d?"), "d?")
+    assert (got.curve[0].checkpoint_hash, got.curve[0].validation.metric_name) == ("d?", "d?")
+    assert [found.id for found in store.runs(task=odd, session=odd)] == [run.id]
+    with pytest.raises(StoreError, match="no run"):
+        store.get(odd)
+
+
 def test_the_public_surface_is_what_is_promised() -> None:
     import tunecast.store
 

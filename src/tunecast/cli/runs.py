@@ -47,26 +47,26 @@ def list_command(
     method: Method = None,
     outcome: Ended = None,
     session: Session = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many, the newest.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List runs in the order of their start."""
+    """List the newest runs, in the order of their start."""
     from tunecast.store import open_for_reading
 
     with open_for_reading(store) as opened:
-        found = opened.summaries(
-            task=task, model=model, method=method, outcome=outcome, session=session, limit=limit
-        )
+        found = opened.summaries(task=task, model=model, method=method, outcome=outcome, session=session)
     if as_json:
-        _print_json({"runs": [asdict(summary) for summary in found]})
+        newest = found if limit is None else found[-limit:]
+        _print_json({"runs": [asdict(summary) for summary in newest]})
         return
-    shown = found if limit else found[-_SHOWN:]
+    shown = found[-(limit or _SHOWN) :]
     table = _table("id", "task", "model", "method", "outcome", "full length", "final loss")
     for run in shown:
         loss, tokens = _loss(run.final_loss), f"{run.full_length_tokens:,}"
         table.add_row(run.id, run.task, run.model, run.method, run.outcome, tokens, loss)
     _console().print(table)
-    left = "" if len(shown) == len(found) else f"; the last {len(shown)} are shown, all with --json"
+    left = "" if len(shown) == len(found) else f"; the last {len(shown)} are shown"
+    left += ", all with --json" if left and not limit else ""
     typer.echo(f"{len(found)} {_plural(len(found), 'run')}{left}")
 
 
@@ -110,7 +110,7 @@ def import_command(
     method: Annotated[str, typer.Option("--method", help="The method, where none is told.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Import runs, and say what could not be understood; importing again adds only what is new."""
+    """Import runs, and say what could not be understood; importing again adds what is new since."""
     from tunecast.store import Assumed, Store, find_runs
 
     assumed = Assumed(task, model, method)
@@ -178,7 +178,7 @@ def _print_report(report: ImportReport) -> None:
     if report.problems:
         typer.echo("Not understood:")
     for problem in report.problems:
-        typer.echo(f"  {problem.where}: {problem.reason}")
+        typer.echo(_printable(f"  {problem.where}: {problem.reason}"))
 
 
 def _overview(run: Run) -> Table:
@@ -197,7 +197,7 @@ def _overview(run: Run) -> Table:
         "test loss": _loss(run.test.loss if run.test else None),
     }
     for name, value in rows.items():
-        table.add_row(name, str(value))
+        table.add_row(name, _printable(str(value)))
     return table
 
 
@@ -222,7 +222,7 @@ def _curve(run: Run) -> Table:
 def _facts(title: str, record: Any) -> Table:
     table = _table(title, "")
     for field in fields(record):
-        text = json.dumps(getattr(record, field.name), ensure_ascii=False, default=dict)
+        text = _printable(json.dumps(getattr(record, field.name), ensure_ascii=False, default=dict))
         table.add_row(field.name, text if len(text) <= _LONGEST_FACT else f"{text[:_LONGEST_FACT]}…")
     return table
 
@@ -237,17 +237,22 @@ def _table(*columns: str) -> Table:
 
 
 def _console() -> Console:
-    """The terminal; where output goes to a file or a pipe, wide enough that no id is broken."""
+    """The terminal; where output goes to a file or a pipe, wide enough that no id is broken.
+
+    Texts are shown as they are: a name or a pattern with brackets or colons is no markup and no emoji.
+    """
     from rich.console import Console
 
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=200)
+    console = Console(markup=False, emoji=False, highlight=False)
+    if console.is_terminal:
+        return console
+    return Console(markup=False, emoji=False, highlight=False, width=200)
 
 
 def _print_json(value: Any) -> None:
     from tunecast.store.codec import for_others
 
-    typer.echo(json.dumps(for_others(value), ensure_ascii=False, allow_nan=False))
+    typer.echo(_printable(json.dumps(for_others(value), ensure_ascii=False, allow_nan=False)))
 
 
 def _loss(value: float | None) -> str:
@@ -257,6 +262,13 @@ def _loss(value: float | None) -> str:
 def _number(value: float, form: str) -> str:
     """A number, or nothing where it is not known."""
     return "" if math.isnan(value) else format(value, form)
+
+
+def _printable(text: str) -> str:
+    """The text without what no terminal's encoding takes, such as the bytes of an undecodable path."""
+    from tunecast.store.rows import clean
+
+    return clean(text)
 
 
 def _plural(count: int, noun: str) -> str:

@@ -14,10 +14,12 @@ from sqlalchemy.pool import QueuePool, StaticPool
 from tunecast.errors import StoreError
 from tunecast.store.codec import dumps, loads
 
-__all__ = ["WRITING", "in_memory", "is_busy", "make_engine", "parse_url", "translated"]
+__all__ = ["WRITING", "in_memory", "is_busy", "make_engine", "parse_url", "translated", "write_ahead"]
 
 WRITING = "tunecast_writing"
 """Execution option of a connection that will write: it takes SQLite's write lock from the start."""
+
+_UNBEGUN = "tunecast_unbegun"  # execution option of a connection that begins no transaction
 
 BUSY_SECONDS = 60.0
 """How long one statement waits for another writer of the same SQLite file."""
@@ -86,11 +88,24 @@ def make_engine(url: sa.URL) -> sa.Engine:
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     # Python's own transaction handling begins too late for a reader that will write; `_begin_sqlite` does it.
     connection.isolation_level = None
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    # Not the journal mode, which is kept in the file: nothing is known yet of whose file it is.
+    for pragma in ("synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}").fetchall()
 
 
+def write_ahead(engine: sa.Engine) -> None:
+    """Give a SQLite file the journal with which readers and a writer do not wait for each other.
+
+    This changes the file, once: it is for one that is a store or becomes one, and for no other.
+    """
+    if engine.dialect.name == "sqlite":
+        with engine.connect().execution_options(**{_UNBEGUN: True}) as connection:
+            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+
+
 def _begin_sqlite(connection: sa.Connection) -> None:
+    if connection.get_execution_options().get(_UNBEGUN, False):
+        return
     # A deferred transaction that turns into a writing one cannot wait for its turn (SQLITE_BUSY_SNAPSHOT).
     writing = connection.get_execution_options().get(WRITING, False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")

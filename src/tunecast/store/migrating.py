@@ -7,28 +7,41 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from tunecast.errors import StoreError
-from tunecast.store.connecting import WRITING
+from tunecast.store.connecting import WRITING, write_ahead
 from tunecast.store.schema import HEAD, VERSION_TABLE
 
-__all__ = ["migrate"]
+__all__ = ["MADE_BY", "migrate"]
+
+MADE_BY = "Check --store; a store is made by tune, collect and runs import."
+"""What to do where a store should be and is none."""
 
 SCRIPTS = Path(__file__).parent / "migrations"
 _LOCK = 0x74756E65  # any constant: every Tunecast that migrates takes the same advisory lock
 
 
-def migrate(engine: sa.Engine, shown: str) -> None:
+def migrate(engine: sa.Engine, shown: str, *, create: bool = True) -> None:
     """Create the tables, or upgrade them to :data:`~tunecast.store.schema.HEAD`.
+
+    A database that is refused is left byte for byte as it was, and so is a store of this version that is only
+    read (``create`` is False).
 
     Args:
         engine: The database; connected to here for the first time.
         shown: What to call it in messages.
+        create: Whether an empty database becomes a store.
 
     Raises:
-        StoreError: The database holds something else, or was written by a newer version.
+        StoreError: The database holds something else, was written by a newer version, or is empty and none
+            is to be made.
     """
     with engine.connect() as connection:
-        if _version(connection, shown) == HEAD:
-            return
+        version = _version(connection, shown)
+    if version is None and not create:
+        raise StoreError(f"{shown} is not a Tunecast store: it is empty.", MADE_BY)
+    if create:
+        write_ahead(engine)
+    if version == HEAD:
+        return
     with engine.connect().execution_options(**{WRITING: True}) as connection, connection.begin():
         if engine.dialect.name == "postgresql":
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))

@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 import sqlalchemy as sa
 
 from tunecast.records import DatasetFacts, Machine, ModelFacts, Outcome, Run
-from tunecast.store.rows import Row, RunRows, record, run_from_rows
+from tunecast.store.rows import Row, RunRows, clean, record, run_from_rows
 from tunecast.store.schema import FACTS, points, runs
 
 __all__ = ["Facts", "Filters", "conditions", "load_bundles", "load_runs", "page_of_ids"]
@@ -35,7 +35,7 @@ class Filters(TypedDict, total=False):
 
 
 def conditions(chosen: Filters) -> list[sa.ColumnElement[bool]]:
-    """The same as conditions on the table of runs."""
+    """The same as conditions on the table of runs; texts are compared as they are stored, cleaned."""
     columns = {
         "task": runs.c.dataset,
         "model": runs.c.model,
@@ -43,7 +43,7 @@ def conditions(chosen: Filters) -> list[sa.ColumnElement[bool]]:
         "outcome": runs.c.outcome,
         "session": runs.c.session,
     }
-    return [columns[name] == str(value) for name, value in chosen.items() if value is not None]
+    return [columns[name] == clean(str(value)) for name, value in chosen.items() if value is not None]
 
 
 class Facts:

@@ -90,6 +90,11 @@ def clean(text: str) -> str:
     return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
 
 
+def _cleaned(row: Row) -> Row:
+    """The row with every text column clean; names may come from undecodable paths. JSON escapes its own."""
+    return {name: clean(value) if isinstance(value, str) else value for name, value in row.items()}
+
+
 def point_row(run_id: str, point: Point) -> Row:
     """The row of one point."""
     row: Row = {"run_id": run_id}
@@ -98,7 +103,7 @@ def point_row(run_id: str, point: Point) -> Row:
             row |= {f"{name}_{inner}": number for inner, number in facts_of(value).items()}
         else:
             row[name] = value
-    return row
+    return _cleaned(row)
 
 
 def _point(row: Mapping[str, Any]) -> Point:
@@ -116,7 +121,7 @@ def facts_row(value: DatasetFacts | ModelFacts | Machine) -> Row:
     # Hashed as the strict JSON that is stored, so that NaN hashes the same on every machine.
     row: Row = {"hash": stable_hash(dumps(facts, sort_keys=True)), "facts": facts}
     if isinstance(value, Machine):
-        return row | {"device": value.device}
+        return row | {"device": clean(value.device)}
     row["name"] = clean(value.name)
     return row | {"parameters": value.parameters} if isinstance(value, ModelFacts) else row
 
@@ -135,7 +140,7 @@ def run_rows(run: Run) -> RunRows:
     row |= {"versions": facts_of(run.versions), "outcome": Outcome(run.outcome).value}
     row |= error_row(run.error)
     row |= {"validation": score_json(run.validation), "test": score_json(run.test)}
-    return RunRows(row, facts, tuple(point_row(run.id, point) for point in run.curve))
+    return RunRows(_cleaned(row), facts, tuple(point_row(run.id, point) for point in run.curve))
 
 
 def error_row(error: RunError | None) -> Row:

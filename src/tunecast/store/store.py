@@ -18,9 +18,10 @@ from tunecast.records import Outcome, Point, Run, RunError, Score
 from tunecast.store import writing
 from tunecast.store.connecting import WRITING, in_memory, is_busy, make_engine, parse_url, translated
 from tunecast.store.curves import Curves, load_curves
-from tunecast.store.migrating import migrate
+from tunecast.store.migrating import MADE_BY, migrate
 from tunecast.store.reading import Facts, Filters, conditions, load_bundles, load_runs, page_of_ids
-from tunecast.store.rows import RunRows, error_row, point_row, run_rows, score_json
+from tunecast.store.revising import revise_runs
+from tunecast.store.rows import RunRows, clean, error_row, point_row, run_rows, score_json
 from tunecast.store.schema import runs, sessions
 from tunecast.store.summaries import RunSummary, load_summaries
 
@@ -53,9 +54,12 @@ class Store:
     def open(cls, url_or_path: str | Path, *, create: bool = True) -> Store:
         """Open a store, and create or upgrade its tables where needed.
 
+        What is refused is left as it was.
+
         Args:
             url_or_path: The path of a SQLite file, ``:memory:``, or a SQLAlchemy URL of SQLite or PostgreSQL.
-            create: Whether a SQLite file that does not exist is made.
+            create: Whether a SQLite file that does not exist is made, and an empty file or database becomes
+                a store.
 
         Raises:
             StoreError: The store cannot be reached, is newer than this program, or is no Tunecast store.
@@ -67,7 +71,7 @@ class Store:
         shown = str(url.database) if url.get_backend_name() == "sqlite" else url.render_as_string()
         try:
             with translated(url):
-                store._retried(lambda: migrate(store._engine, shown))
+                store._retried(lambda: migrate(store._engine, shown, create=create))
         except BaseException:  # whatever it was, nobody gets this store, so nobody else closes it
             store.close()
             raise
@@ -129,6 +133,22 @@ class Store:
         """
         return self._add(list(bundles), overwrite=False)
 
+    def revise(self, bundles: Iterable[RunRows]) -> tuple[int, int]:
+        """Take the records of another program over, in one transaction; each run once.
+
+        A known run whose record goes further now is written anew, but for its points: those that are there
+        stay, with the share that they have of the run's new length. A record that goes less far adds what
+        points it has.
+
+        Returns:
+            How many runs and how many points were new.
+
+        Raises:
+            StoreError: The store cannot be written; then nothing was.
+        """
+        listed = list(bundles)
+        return self._write(lambda connection: revise_runs(connection, listed))
+
     def _add(self, bundles: list[RunRows], *, overwrite: bool) -> tuple[int, int]:
         return self._write(lambda connection: writing.add_runs(connection, bundles, overwrite=overwrite))
 
@@ -174,7 +194,7 @@ class Store:
         def write(connection: sa.Connection) -> None:
             _require(connection, run_id)
             if changes:
-                connection.execute(sa.update(runs).where(runs.c.id == run_id).values(**changes))
+                connection.execute(sa.update(runs).where(runs.c.id == clean(run_id)).values(**changes))
 
         self._write(write)
 
@@ -185,7 +205,7 @@ class Store:
             StoreError: There is none, or the store cannot be read.
         """
         with self._reading() as connection:
-            found = load_runs(connection, [run_id], self._facts)
+            found = load_runs(connection, [clean(run_id)], self._facts)
         if not found:
             raise _no_run(run_id)
         return found[0]
@@ -318,11 +338,11 @@ def _check_file(path: Path, *, create: bool) -> None:
             f"The folder {path.parent} of the store {path.name} does not exist.", "Create it first."
         )
     if not create and not path.exists():
-        raise StoreError(f"There is no store {path}.", "Check --store; a store is made by tune and collect.")
+        raise StoreError(f"There is no store {path}.", MADE_BY)
 
 
 def _require(connection: sa.Connection, run_id: str) -> None:
-    if connection.scalar(sa.select(runs.c.id).where(runs.c.id == run_id)) is None:
+    if connection.scalar(sa.select(runs.c.id).where(runs.c.id == clean(run_id))) is None:
         raise _no_run(run_id)
 
 

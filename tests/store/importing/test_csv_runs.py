@@ -9,7 +9,7 @@ import pytest
 
 from tunecast.errors import ConfigurationError, StoreError
 from tunecast.records import Run
-from tunecast.store import ImportReport, Store, import_runs
+from tunecast.store import Assumed, ImportReport, Store, import_runs
 
 CURVES = """run,dataset,base_model,method,learning_rate,lora_r,step,max_steps,loss,train_loss,seed
 a,colours,smollm2,lora,1e-3,16,10,20,2.5,2.75,1
@@ -82,6 +82,43 @@ def test_importing_again_adds_only_what_is_new(tmp_path: Path) -> None:
         path.write_text(CURVES + "b,colours,smollm2,full,1e-4,,21,20,3.0,9.0,2\n")
         counts = import_runs(path, store).counts
     assert (counts.runs, counts.new_runs, counts.new_points) == (2, 0, 1)
+
+
+def test_a_table_that_went_on_gives_its_runs_their_new_length(tmp_path: Path) -> None:
+    path = tmp_path / "runs.csv"
+    lines = [f"a,{step},{3 - step / 100}\n" for step in (50, 100, 150, 200)]
+    with Store.open(":memory:") as store:
+        for count in (2, 4, 2):  # the shorter table, imported last, takes nothing back
+            path.write_text("run,step,loss\n" + "".join(lines[:count]))
+            import_runs(path, store, assumed=Assumed(task="colours") if count == 2 else None)
+            run = next(store.runs())
+            shares = [(point.step, point.share) for point in run.curve]
+            if count == 4:
+                assert shares == [(50, 0.25), (100, 0.5), (150, 0.75), (200, 1.0)]
+        assert shares == [(50, 0.25), (100, 0.5), (150, 0.75), (200, 1.0)]
+        assert (run.total_steps, len(store.summaries())) == (200, 1)
+        assert (run.task.dataset, run.dataset.name) == ("colours", "colours")
+        assert "task" not in run.extra["unknown"]
+
+
+def test_a_later_part_of_a_table_keeps_the_points_of_the_earlier(tmp_path: Path) -> None:
+    path = tmp_path / "runs.csv"
+    with Store.open(":memory:") as store:
+        for rows in ("a,100,2.5\n", "a,200,2.25\n", "a,150,2.375\n"):
+            path.write_text("run,step,loss\n" + rows)
+            import_runs(path, store)
+        curve = next(store.runs()).curve
+    assert [(point.step, point.share) for point in curve] == [(100, 0.5), (150, 0.75), (200, 1.0)]
+
+
+def test_a_run_that_was_not_at_its_end_is_paused_again(tmp_path: Path) -> None:
+    path = tmp_path / "runs.csv"
+    with Store.open(":memory:") as store:
+        for text in ("run,step,loss\na,100,2.5\n", "run,step,max_steps,loss\na,100,400,2.5\n"):
+            path.write_text(text)
+            import_runs(path, store)
+        run = next(store.runs())
+    assert (run.outcome, run.total_steps, run.curve[0].share) == ("paused", 400, 0.25)
 
 
 def test_a_table_without_losses_is_refused(tmp_path: Path) -> None:

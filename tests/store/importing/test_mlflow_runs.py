@@ -127,3 +127,61 @@ def test_a_broken_run_is_reported_and_the_rest_imported(tmp_path: Path) -> None:
     report, runs = _import(tmp_path)
     assert len(runs) == 1
     assert any("bad" in problem.where and "cannot be read" in problem.reason for problem in report.problems)
+
+
+def _file_run(folder: Path, name: str, losses: str, start: str = "1700000000000", status: int = 3) -> None:
+    run = folder / "0" / name
+    (run / "metrics").mkdir(parents=True, exist_ok=True)
+    (run / "meta.yaml").write_text(
+        f"run_id: {name}\nlifecycle_stage: active\nstatus: {status}\nstart_time: {start}\n"
+    )
+    (run / "metrics" / "eval_loss").write_text(losses)
+
+
+def test_a_torn_line_is_reported_and_the_rest_imported(tmp_path: Path) -> None:
+    _file_run(tmp_path, "whole", "1 2.5 1\n2 2.25 2\n")
+    _file_run(tmp_path, "torn", "1 2.5 1\n1700000000\n3 2.25\n4 2.0 4\n")
+    report, runs = _import(tmp_path)
+    assert sorted([point.step for point in run.curve] for run in runs) == [[1, 2], [1, 4]]
+    told = {problem.where: problem.reason for problem in report.problems if ", line" in problem.where}
+    file = tmp_path / "0" / "torn" / "metrics" / "eval_loss"
+    assert list(told) == [f"{file}, line 2", f"{file}, line 3"]
+    assert all("cannot be read" in reason for reason in told.values())
+
+
+@pytest.mark.parametrize("start", ["soon", "[1, 2]"])
+def test_a_start_that_is_no_time_is_reported(tmp_path: Path, start: str) -> None:
+    _file_run(tmp_path, "odd", "1 2.5 1\n", start)
+    _file_run(tmp_path, "whole", "1 2.5 1\n")
+    report, runs = _import(tmp_path)
+    assert sorted(run.created_at for run in runs) == [0.0, 1.7e9]
+    assert any("0/odd" in p.where and "is not a number" in p.reason for p in report.problems)
+
+
+def test_files_of_old_versions_have_no_steps(tmp_path: Path) -> None:
+    _file_run(tmp_path, "old", "1 2.5\n")
+    report, runs = _import(tmp_path)
+    assert [point.validation.loss for point in runs[0].curve] == [2.5]
+    assert not any("cannot be read" in problem.reason for problem in report.problems)
+
+
+def test_a_run_that_was_running_is_brought_up_to_date(tmp_path: Path) -> None:
+    with Store.open(":memory:") as store:
+        _file_run(tmp_path, "one", "1 2.5 10\n2 2.25 20\n", status=1)
+        import_runs(tmp_path, store)
+        first = next(store.runs())
+        assert (first.total_steps, first.outcome, math.isnan(first.curve[0].share)) == (0, "paused", True)
+        _file_run(tmp_path, "one", "1 2.5 10\n2 2.25 20\n")
+        assert import_runs(tmp_path, store).counts.new_points == 0
+        run = store.get(first.id)
+        assert (run.total_steps, run.outcome) == (20, "completed")
+        assert [point.share for point in run.curve] == [0.5, 1.0]
+        assert "total_steps" not in run.extra["unknown"]
+
+
+def test_a_run_that_lies_there_twice_is_reported(tmp_path: Path) -> None:
+    _file_run(tmp_path / "copy", "one", "1 2.5 10\n")
+    _file_run(tmp_path / "live", "one", "1 2.5 10\n2 2.25 20\n")
+    report, runs = _import(tmp_path)
+    assert [len(run.curve) for run in runs] == [2]
+    assert [p.where for p in report.problems if "same run" in p.reason] == [str(tmp_path / "copy/0/one")]

@@ -28,11 +28,9 @@ from tunecast.records import (
     stable_hash,
 )
 from tunecast.store.importing.model_config import model_facts
+from tunecast.store.revising import UNKNOWN
 
 __all__ = ["UNKNOWN", "Assumed", "Evaluation", "ForeignRun", "Problem", "Recorded"]
-
-UNKNOWN = "unknown"
-"""Name of a task, a model or a method that was not recorded."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +70,7 @@ class ForeignRun:
     Args:
         source: ``trainer``, ``mlflow`` or ``csv``.
         key: What tells this run from others of its source, wherever the files lie: it decides the id.
+        where: The place that it was read from; empty where that tells no more than the source as a whole.
         hyperparameters: By the names of transformers and peft.
         config: The base model's own configuration.
         test_loss: Loss on held-out data after training.
@@ -81,6 +80,7 @@ class ForeignRun:
 
     source: str
     key: str
+    where: str = ""
     task: str = ""
     model: str = ""
     method: str = ""

@@ -31,6 +31,7 @@ class _Logged:
     """One run as MLflow holds it; a metric's values are (timestamp, step, value), in order of time."""
 
     id: str
+    where: str
     state: str
     started: float | None
     params: Mapping[str, str]
@@ -65,11 +66,19 @@ def read_mlflow_database(engine: sa.Engine) -> Recorded:
         for run_id, key, value in connection.execute(sa.text("SELECT run_uuid, key, value FROM params")):
             params.setdefault(run_id, {})[key] = value
         metrics = _metrics(connection)
-    logged = (
-        _Logged(run_id, status, _seconds(started), params.get(run_id, {}), metrics.get(run_id, {}))
+    problems: list[Problem] = []
+    logged = [
+        _Logged(
+            run_id,
+            f"{engine.url.render_as_string()}, run {run_id}",
+            status,
+            _started(started, f"MLflow run {run_id}", problems),
+            params.get(run_id, {}),
+            metrics.get(run_id, {}),
+        )
         for run_id, status, started in rows
-    )
-    return _recorded(logged)
+    ]
+    return _recorded(logged) + Recorded(problems=tuple(problems))
 
 
 def _metrics(connection: sa.Connection) -> dict[str, dict[str, list[tuple[int, int, float]]]]:
@@ -105,14 +114,15 @@ def _read_run(path: Path, problems: list[Problem]) -> _Logged | None:
         if run_id is None or meta.get("lifecycle_stage") == "deleted":
             return None
         params = {file.name: file.read_text(encoding="utf-8") for file in _files(path.parent / "params")}
-        metrics = {name: _values(file) for name, file in _named(path.parent / "metrics")}
+        metrics = {name: _values(file, problems) for name, file in _named(path.parent / "metrics")}
     except (OSError, ValueError, yaml.YAMLError) as error:
         problems.append(Problem(str(path.parent), f"cannot be read: {error}"))
         return None
     status = str(meta.get("status"))
-    return _Logged(
-        str(run_id), _STATES.get(status, status), _seconds(meta.get("start_time")), params, metrics
-    )
+    measured = {name: values for name, values in metrics.items() if values}
+    started = _started(meta.get("start_time"), str(path), problems)
+    state = _STATES.get(status, status)
+    return _Logged(str(run_id), str(path.parent), state, started, params, measured)
 
 
 def _files(folder: Path) -> list[Path]:
@@ -124,13 +134,30 @@ def _named(folder: Path) -> Iterator[tuple[str, Path]]:
     yield from ((file.relative_to(folder).as_posix(), file) for file in _files(folder))
 
 
-def _values(file: Path) -> list[tuple[int, int, float]]:
-    rows = (line.split() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
-    return [(int(row[0]), int(row[2]) if len(row) > 2 else 0, float(row[1])) for row in rows]
+def _values(file: Path, problems: list[Problem]) -> list[tuple[int, int, float]]:
+    """The values of a metric's file; lines that a full disk or a kill tore are reported and left out."""
+    lines = file.read_text(encoding="utf-8", errors="replace").split("\n")
+    rows = {count: line.split() for count, line in enumerate(lines, start=1) if line.strip()}
+    # Old versions wrote no step. Where others of the file have one, a line without has lost it.
+    width = max((len(row) for row in rows.values()), default=0)
+    found: list[tuple[int, int, float]] = []
+    for count, row in rows.items():
+        try:
+            if len(row) < max(2, min(width, 3)):
+                raise ValueError("is not TIMESTAMP VALUE STEP")
+            found.append((int(row[0]), int(row[2]) if len(row) > 2 else 0, float(row[1])))
+        except ValueError as error:
+            problems.append(Problem(f"{file}, line {count}", f"cannot be read: {error}"))
+    return found
 
 
-def _seconds(milliseconds: Any) -> float | None:
-    return None if milliseconds is None else float(milliseconds) / 1000
+def _started(milliseconds: Any, where: str, problems: list[Problem]) -> float | None:
+    """When a run began, in seconds; what is no time is reported and unknown."""
+    try:
+        return None if milliseconds is None else float(milliseconds) / 1000
+    except (TypeError, ValueError):
+        problems.append(Problem(where, f"its start time {milliseconds!r} is not a number"))
+        return None
 
 
 def _recorded(logged: Iterable[_Logged]) -> Recorded:
@@ -158,6 +185,7 @@ def _foreign_run(run: _Logged) -> ForeignRun:
     return ForeignRun(
         source="mlflow",
         key=run.id,
+        where=run.where,
         task=_first(run.params, _TASK_NAMES),
         model=_first(run.params, _MODEL_NAMES),
         method="lora" if "lora_r" in tuned else "",

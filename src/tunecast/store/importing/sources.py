@@ -14,6 +14,7 @@ from tunecast.records import Run
 from tunecast.store.connecting import make_engine, parse_url, translated
 from tunecast.store.importing.csv_runs import read_csv
 from tunecast.store.importing.foreign import UNKNOWN, Assumed, Problem, Recorded
+from tunecast.store.importing.identity import as_known, distinct
 from tunecast.store.importing.mlflow_runs import (
     is_mlflow_database,
     is_mlflow_folder,
@@ -51,7 +52,7 @@ def import_runs(
 ) -> ImportReport:
     """Import whatever runs a path or URL holds; what cannot be understood is reported, and the rest imported.
 
-    Importing again adds only what is new.
+    Importing again adds only what is new, and brings a run that has gone on up to date.
 
     Args:
         source: A Parquet export, a folder of Trainer output, an MLflow store (folder, SQLite file or URL), or
@@ -90,8 +91,10 @@ def find_runs(
     recorded = _read(source, path, mapping or {})
     if not recorded.runs and not recorded.problems:
         raise StoreError(f"{source} holds no runs that Tunecast can read.", _HINT)
-    many = [run.to_run(assumed or Assumed()) for run in recorded.runs]
-    problems = (*recorded.problems, *_nameless(source, many))
+    many, twice = distinct(
+        [(run.where or str(source), run.to_run(assumed or Assumed())) for run in recorded.runs]
+    )
+    problems = (*recorded.problems, *twice, *_nameless(source, many))
     return lambda store: ImportReport(_merge(many, store), problems)
 
 
@@ -164,8 +167,9 @@ def _engine(url_or_path: str) -> Iterator[sa.Engine]:
 
 def _merge(many: list[Run], store: Store) -> ImportCounts:
     new_runs = new_points = 0
-    for start in range(0, len(many), _BATCH):
-        added = store.merge(run_rows(run) for run in many[start : start + _BATCH])
+    known = list(as_known(many, store))
+    for start in range(0, len(known), _BATCH):
+        added = store.revise(run_rows(run) for run in known[start : start + _BATCH])
         new_runs += added[0]
         new_points += added[1]
     return ImportCounts(len(many), sum(len(run.curve) for run in many), new_runs, new_points)

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tunecast.records import Outcome, Scalar, stable_hash
 from tunecast.store.importing.arguments import number, peft_method, training_hyperparameters
 from tunecast.store.importing.foreign import ForeignRun, Problem, Recorded
+from tunecast.store.importing.identity import log_identity
 from tunecast.store.importing.log_history import evaluations_of
 from tunecast.store.importing.model_card import ModelCard, parse_card
 
@@ -55,7 +57,7 @@ def _read_run(folder: Path, paths: list[Path]) -> Recorded:
     places = [path.parent, folder]
     card = _card(places, problems)
     adapter = _first_json(places, _ADAPTER_FILE, problems)
-    run = _foreign_run(state, card, adapter, places, problems)
+    run = replace(_foreign_run(state, card, adapter, places, problems), where=str(folder))
     if not run.evaluations:
         problems.append(Problem(str(path), "no evaluation was logged: the run has no curve"))
     return Recorded((run,), tuple(problems))
@@ -88,9 +90,10 @@ def _foreign_run(
     tokens = int(number(state.get("num_input_tokens_seen")) or 0)
     versions = dict(card.versions or {})
     seed = number((card.arguments or {}).get("seed"))
+    identity = log_identity([state.get("max_steps"), tuned], history, card.arguments or {})
     return ForeignRun(
         source="trainer",
-        key=_key(state, history, tuned),
+        key=stable_hash(identity, 32),
         task=card.task,
         model=model,
         method=method,
@@ -104,13 +107,8 @@ def _foreign_run(
         parameters=None if adapter else weights,
         trainable_parameters=weights,
         versions=versions,
-        extra=extra | {"epochs": state.get("epoch"), "train_loss": _train_losses(history)},
+        extra=extra | identity | {"epochs": state.get("epoch"), "train_loss": _train_losses(history)},
     )
-
-
-def _key(state: Mapping[str, Any], history: list[dict[str, Any]], tuned: Mapping[str, Scalar]) -> str:
-    """The same for every checkpoint of a run, wherever it lies; the first entry's digits tell runs apart."""
-    return stable_hash([history[:1], state.get("max_steps"), dict(tuned)], 32)
 
 
 def _hyperparameters(

@@ -1,0 +1,116 @@
+"""Which of the runs that were read are one and the same, and which of them a store has already.
+
+A Trainer writes down no name of a run. Its log tells runs apart, and grows as the run goes on: of two records
+of one run, the log of one begins with the log of the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from tunecast.records import Run, stable_hash
+from tunecast.store.codec import dumps
+from tunecast.store.importing.foreign import Problem
+from tunecast.store.sharing import shared_session
+from tunecast.store.store import Store
+
+__all__ = ["as_known", "distinct", "log_identity"]
+
+# Of the extra of a run. Numbers, since words of it do not leave the house with an export.
+_LOG = "log_digests"
+_ARGUMENTS = "arguments_digest"
+_ENTRIES = 50  # enough for a warm-up, during which runs of different rates and schedules log the same
+
+
+def log_identity(
+    settled: Sequence[Any], entries: Sequence[Mapping[str, Any]], arguments: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What of a log tells its run from others, for the run's ``extra``; its hash is a key of the run.
+
+    Args:
+        settled: What stays the same from the first entry on.
+        entries: All that was logged so far; of a longer log, the first ones are looked at.
+        arguments: Of the training; empty where they are not at hand.
+    """
+    digests = [_digest(settled), *(_digest(entry) for entry in entries[:_ENTRIES])]
+    return {_LOG: digests, _ARGUMENTS: _digest(arguments) if arguments else 0}
+
+
+def _digest(value: Any) -> int:
+    return int(stable_hash(dumps(value, sort_keys=True), 8), 16)
+
+
+def distinct(found: Sequence[tuple[str, Run]]) -> tuple[list[Run], list[Problem]]:
+    """The runs without those that another one is too, as far as the records tell, and what was left out.
+
+    Args:
+        found: Runs, each with the place that it was read from.
+    """
+    kept: dict[int, Run] = {}
+    alike: dict[str, list[tuple[str, Run]]] = {}
+    problems: list[Problem] = []
+    for index in sorted(range(len(found)), key=lambda index: _length(found[index][1]), reverse=True):
+        where, run = found[index]
+        others = alike.setdefault(_beginning(run), [])
+        twin = next((place for place, other in others if _same(run, other)), None)
+        if twin is None:
+            kept[index] = run
+            others.append((where, run))
+        else:
+            reason = f"is the same run as {twin}, as far as their records tell, and is left out"
+            problems.append(Problem(where, f"{reason}; if it is another one, import it into another store"))
+    return [kept[index] for index in sorted(kept)], problems
+
+
+def _beginning(run: Run) -> str:
+    """What two records of the same run have in common for sure."""
+    log = run.extra.get(_LOG, ())
+    return str(list(log[:2])) if len(log) > 1 else run.id
+
+
+def _length(run: Run) -> tuple[int, int, bool]:
+    return (
+        max((point.step for point in run.curve), default=-1),
+        len(run.extra.get(_LOG, ())),
+        bool(run.extra.get(_ARGUMENTS)),
+    )
+
+
+def _same(one: Run, other: Run) -> bool:
+    """Whether two records are of one run; True also where nothing that was logged so far tells."""
+    if one.id == other.id:
+        return True
+    first, second = one.extra.get(_LOG, ()), other.extra.get(_LOG, ())
+    length = min(len(first), len(second))
+    if length < 2 or list(first[:length]) != list(second[:length]):  # 1: nothing was logged
+        return False
+    arguments = {value for run in (one, other) if (value := run.extra.get(_ARGUMENTS))}
+    return len(arguments) <= 1
+
+
+def as_known(many: Sequence[Run], store: Store) -> Iterator[Run]:
+    """The runs, each with the id under which the store has it, whether its log was shorter or longer then.
+
+    Raises:
+        StoreError: The store cannot be read.
+    """
+    alike: dict[str, list[Run]] = {}
+    for run in _stored({run.session for run in many if _LOG in run.extra}, store):
+        alike.setdefault(_beginning(run), []).append(run)
+    taken = {run.id for run in many}  # nobody takes the id of a run that is itself here
+    for run in many:
+        same = [other for other in alike.get(_beginning(run), []) if _same(run, other)]
+        free = [other.id for other in same if other.id not in taken]
+        if len(free) == 1 and run.id not in {other.id for other in same}:
+            taken.add(free[0])
+            yield replace(run, id=free[0])
+        else:
+            yield run
+
+
+def _stored(sessions: Iterable[str], store: Store) -> Iterator[Run]:
+    for session in sorted(sessions):
+        yield from store.runs(session=session)
+        yield from store.runs(session=shared_session(session))  # as an export for others calls it

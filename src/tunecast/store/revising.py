@@ -1,0 +1,108 @@
+"""Runs that another program goes on recording: what is stored of them follows their newest record."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import sqlalchemy as sa
+
+from tunecast.records import Outcome
+from tunecast.store.rows import Row, RunRows
+from tunecast.store.schema import points, runs
+from tunecast.store.writing import add_points, add_runs
+
+__all__ = ["UNKNOWN", "revise_runs"]
+
+UNKNOWN = "unknown"
+"""Name of a task, a model or a method that was not recorded."""
+
+# Columns that hold a name, with the facts that go with it.
+_NAMES = {"dataset": ("dataset_hash",), "model": ("model_hash",), "method": ()}
+_NAMES_IN_EXTRA = {"dataset": "task", "model": "model"}
+
+
+def revise_runs(connection: sa.Connection, bundles: Sequence[RunRows]) -> tuple[int, int]:
+    """Write each run as the record tells it that goes furthest: the given one or the stored one.
+
+    A stored point is never lost nor measured anew, but its share follows the length that the run has now.
+
+    Args:
+        connection: In a transaction.
+        bundles: The runs, each once; their shares are steps over the steps of the run.
+
+    Returns:
+        How many runs and how many points were new.
+    """
+    stored = _stored(connection, [str(bundle.run["id"]) for bundle in bundles])
+    further: list[RunRows] = []
+    lesser: list[RunRows] = []
+    for bundle in bundles:
+        known = stored.get(str(bundle.run["id"]))
+        if known is None:
+            further.append(bundle)
+        elif _reach(bundle.run, _last_step(bundle)) >= _reach(known, known["last_step"]):
+            further.append(_with_known_names(bundle, known))
+        else:
+            lesser.append(bundle)
+    new_runs, new_points = _rewrite(connection, further, stored)
+    new_points += add_points(connection, (row for bundle in lesser for row in bundle.points))
+    for run_id in stored:
+        _set_shares(connection, run_id)
+    return new_runs, new_points
+
+
+def _stored(connection: sa.Connection, ids: list[str]) -> dict[str, Row]:
+    """The rows of those runs that are there, each with its ``last_step``, -1 where it has no point."""
+    last = sa.select(sa.func.max(points.c.step)).where(points.c.run_id == runs.c.id).scalar_subquery()
+    statement = sa.select(runs, sa.func.coalesce(last, -1).label("last_step")).where(runs.c.id.in_(ids))
+    return {row["id"]: dict(row) for row in connection.execute(statement).mappings()}
+
+
+def _last_step(bundle: RunRows) -> int:
+    return max((int(point["step"]) for point in bundle.points), default=-1)
+
+
+def _reach(run: Mapping[str, Any], last_step: int) -> tuple[int, int, int, bool]:
+    """How far a record goes: in steps, then in what it knows, then in what it was told, then by its end."""
+    extra = run["extra"]
+    unknown, inferred = len(extra.get("unknown", ())), len(extra.get("inferred", ()))
+    return last_step, -unknown, -inferred, run["outcome"] != Outcome.PAUSED.value
+
+
+def _with_known_names(bundle: RunRows, known: Row) -> RunRows:
+    """The same with the names that the user gave when it was imported before, where it tells none itself."""
+    run = dict(bundle.run)
+    for name, others in _NAMES.items():
+        if run[name] == UNKNOWN != known[name]:
+            run |= {column: known[column] for column in (name, *others)}
+            left = [word for word in run["extra"].get("unknown", ()) if word != _NAMES_IN_EXTRA.get(name)]
+            run["extra"] = {**run["extra"], "unknown": left}
+    return replace(bundle, run=run)
+
+
+def _rewrite(connection: sa.Connection, bundles: list[RunRows], stored: Mapping[str, Row]) -> tuple[int, int]:
+    """Put whole rows in the place of the stored ones; stored points stay."""
+    same_start = [
+        replace(bundle, run={**bundle.run, "created_at": stored[bundle.run["id"]]["created_at"]})
+        if bundle.run["id"] in stored
+        else bundle
+        for bundle in bundles
+    ]
+    added = add_runs(connection, same_start, overwrite=True)
+    for bundle in bundles:
+        known = stored.get(bundle.run["id"])
+        if known is not None:
+            # What a run that goes on may take back, unlike one that is written by its own trainer.
+            values = {name: bundle.run[name] for name in ("outcome", "error_kind", "error_text")}
+            values["created_at"] = bundle.run["created_at"] or known["created_at"]
+            connection.execute(sa.update(runs).where(runs.c.id == bundle.run["id"]).values(**values))
+    return added
+
+
+def _set_shares(connection: sa.Connection, run_id: str) -> None:
+    total = connection.scalar(sa.select(runs.c.total_steps).where(runs.c.id == run_id))
+    share: Any = sa.cast(points.c.step, sa.Double) / total if total else math.nan
+    connection.execute(sa.update(points).where(points.c.run_id == run_id).values(share=share))
