@@ -65,6 +65,7 @@ def test_list_json_keeps_its_contract(store: str) -> None:
         "outcome": "completed",
         "full_length_tokens": 64_000,
         "final_loss": sample_run(1).final_loss,
+        "exclusive": False,
     }
     assert [run["final_loss"] for run in listed["runs"][2:]] == [None, None]
 
