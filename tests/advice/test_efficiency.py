@@ -90,13 +90,17 @@ def test_what_formulas_do_not_know_is_left_out(endings: Sequence[Ending]) -> Non
     assert ideal_ratio(replace(lora, pace=replace(lora.pace, seconds=0.0))) is None
 
 
-@pytest.mark.parametrize("held", ["micro", "mini", "SmolLM2"])
-def test_models_that_were_held_out_take_what_is_foretold(endings: Sequence[Ending], held: str) -> None:
+# Larger models reach more and several threads less, which nothing here knows yet: SmolLM2 is foretold worst.
+@pytest.mark.parametrize(
+    ("held", "most", "share"), [("micro", 0.28, 0.5), ("mini", 0.25, 0.5), ("SmolLM2", 0.31, 0.8)]
+)
+def test_models_that_were_held_out_take_what_is_foretold(
+    endings: Sequence[Ending], held: str, most: float, share: float
+) -> None:
     known = Efficiency([e for e in endings if not e.model.name.startswith(held)])
     errors, constant = [], []
     for _, ((device, key), ratio) in credible_ratios(e for e in endings if e.model.name.startswith(held)):
         errors.append(math.log(known.share(device, *key).value / ratio))
         constant.append(math.log(EFFICIENCY / ratio))
-    # Larger models reach more, and several threads less, which nothing here knows yet.
-    assert np.sqrt(np.mean(np.square(errors))) < 0.35
-    assert np.sqrt(np.mean(np.square(errors))) < 0.9 * np.sqrt(np.mean(np.square(constant)))
+    assert np.sqrt(np.mean(np.square(errors))) < most
+    assert np.sqrt(np.mean(np.square(errors))) < share * np.sqrt(np.mean(np.square(constant)))

@@ -25,6 +25,21 @@ def test_worth(probability: float, words: str) -> None:
     assert "100%" not in worth_text(probability)
 
 
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        ("full", "0.1 times LoRA's"),
+        ("ia3", "usual for the method"),
+        ("mezo", "times LoRA's"),
+        ("lora", "at alpha 32"),
+    ],
+)
+def test_a_learning_rate_has_its_reason(method: str, words: str, tiny_llama: Path, toy_data: Path) -> None:
+    best = tunecast.recommend(Question(str(tiny_llama), str(toy_data), methods=(method,))).recommendations[0]
+    assert words in best.reasons[0]
+    assert ("0.1 times" in best.reasons[0]) == (method == "full")
+
+
 def test_the_first_says_how_sure_its_time_is(
     tiny_llama: Path, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

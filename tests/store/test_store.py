@@ -292,6 +292,7 @@ def test_summaries(store: Store) -> None:
     first = sample_run(1)
     assert (summaries[0].id, summaries[0].task, summaries[0].method) == (first.id, "colours", "lora")
     assert [summary.id for summary in store.summaries(outcome="diverged", limit=1)] == [diverged_run(3).id]
+    assert store.summaries(limit=2)[0] == summaries[1]
 
 
 def test_session_documents(store: Store) -> None:

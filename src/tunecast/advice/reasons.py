@@ -10,7 +10,7 @@ from tunecast.advice.rules import RULE_ALPHA
 from tunecast.advice.situation import Situation
 from tunecast.advice.view import Neighbour
 from tunecast.methods import get_method
-from tunecast.methods.rates import WIDE, WIDE_RATE
+from tunecast.methods.rates import WIDE, WIDE_RATE, adapter_rate
 
 __all__ = ["overrides", "reasons", "worth_text"]
 
@@ -63,13 +63,14 @@ def worth_text(probability: float) -> str:
 
 def _rate(prospect: Prospect, situation: Situation) -> str:
     pipeline = prospect.pipeline
-    width = situation.facts.width
+    facts = situation.facts
+    width = facts.width
     usual = f"the {WIDE_RATE:g} of all wide models" if width >= WIDE else f"what suits width {width}"
     method = get_method(pipeline.method)
     if method.fixed_rate:
         rule = "what is usual for the method on all models"
-    elif method.rate_multiple != 1.0:
-        rule = f"{method.rate_multiple:g} times LoRA's, which is {usual}"
+    elif (multiple := method.central_rate(facts) / adapter_rate(facts)) != 1.0:
+        rule = f"{multiple:.2g} times LoRA's, which is {usual}"
     else:
         rule = f"{usual}, at alpha {RULE_ALPHA:g} alike for all ranks"
     return f"Learning rate {pipeline.number('learning_rate'):g}: {rule}."

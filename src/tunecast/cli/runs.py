@@ -54,10 +54,13 @@ def list_command(
     from tunecast.store import open_for_reading
 
     with open_for_reading(store) as opened:
-        found = opened.summaries(task=task, model=model, method=method, outcome=outcome, session=session)
+        # A table is followed by the number of all runs.
+        most = limit if as_json else None
+        found = opened.summaries(
+            task=task, model=model, method=method, outcome=outcome, session=session, limit=most
+        )
     if as_json:
-        newest = found if limit is None else found[-limit:]
-        _print_json({"runs": [asdict(summary) for summary in newest]})
+        _print_json({"runs": [asdict(summary) for summary in found]})
         return
     shown = found[-(limit or _SHOWN) :]
     table = _table("id", "task", "model", "method", "outcome", "full length", "final loss")

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from tunecast.collect import CollectionSummary, Limits, collect, read_plan
+from tunecast.collect import CollectionSummary, Limits, Plan, collect, read_plan
 from tunecast.errors import mistakes_told
 from tunecast.progress import Progress, Silent
 from tunecast.store import Store, export_parquet
@@ -84,12 +84,12 @@ def collect_offline(settings: OfflineSettings, progress: Progress | None = None)
     """
     started = time.monotonic()
     progress = progress or Silent()
-    for plan in (settings.calibration, settings.plan):
-        read_plan(plan, settings.roots)  # a mistake in either is told before anything is written
+    # Both first: a mistake in either is told before anything is written.
+    calibration, plan = (read_plan(file, settings.roots) for file in (settings.calibration, settings.plan))
     settings.output_dir.mkdir(parents=True, exist_ok=True)
     rates: dict[int, float] = {}
     for processes in settings.processes:
-        rates[processes] = _rate(settings, processes, progress)
+        rates[processes] = _rate(calibration, settings, processes, progress)
         progress.log(f"{processes} processes: {rates[processes]:.3g} tokens * parameters a second")
     best = max(rates, key=lambda processes: rates[processes])
     limits = Limits(
@@ -97,9 +97,8 @@ def collect_offline(settings: OfflineSettings, progress: Progress | None = None)
         grace_seconds=(SHARE_WITH_GRACE - SHARE_OF_TIME) * settings.seconds,
     )
     collection = collect(
-        settings.plan,
+        plan,
         _store(settings),
-        roots=settings.roots,
         workers=best,
         threads=settings.threads,
         device=settings.device,
@@ -118,9 +117,8 @@ def _store(settings: OfflineSettings) -> Path:
     return settings.output_dir / "runs.sqlite"
 
 
-def _rate(settings: OfflineSettings, processes: int, progress: Progress) -> float:
+def _rate(plan: Plan, settings: OfflineSettings, processes: int, progress: Progress) -> float:
     """Trained tokens × parameters a second of so many processes, on the next runs of the calibration plan."""
-    plan = read_plan(settings.calibration, settings.roots)
     name = f"{plan.name}-{processes}"
     # Each number of processes has runs of its own, lest one finds that another made them all.
     plan = replace(

@@ -223,7 +223,11 @@ class Store:
         return self._paged(load_runs, chosen, limit)
 
     def summaries(self, *, limit: int | None = None, **chosen: Unpack[Filters]) -> list[RunSummary]:
-        """Runs in one line each, in order of their start, without curves; arguments as in :meth:`runs`.
+        """Runs in one line each, in order of their start, without curves.
+
+        Args:
+            limit: At most so many, the newest.
+            **chosen: As in :meth:`runs`.
 
         Raises:
             StoreError: The store cannot be read.

@@ -39,7 +39,7 @@ class RunSummary:
 def load_summaries(
     connection: sa.Connection, conditions: list[sa.ColumnElement[bool]], limit: int | None
 ) -> list[RunSummary]:
-    """Summaries of the runs that meet the conditions, in order of their start."""
+    """Summaries of the runs that meet the conditions, the newest if limited, in order of their start."""
     last = (
         sa.select(points.c.validation_loss)
         .where(points.c.run_id == runs.c.id)
@@ -49,5 +49,5 @@ def load_summaries(
     )
     columns = (runs.c.id, runs.c.dataset, runs.c.model, runs.c.method, runs.c.outcome)
     statement = sa.select(*columns, runs.c.full_length_tokens, last, runs.c.exclusive).where(*conditions)
-    statement = statement.order_by(runs.c.created_at, runs.c.id).limit(limit)
-    return [RunSummary(*row) for row in connection.execute(statement)]
+    statement = statement.order_by(runs.c.created_at.desc(), runs.c.id.desc()).limit(limit)
+    return [RunSummary(*row) for row in connection.execute(statement)][::-1]
