@@ -60,6 +60,19 @@ def test_makes_a_complete_run(host: Host, cells: Cells, method: str) -> None:
     assert 0 < run.extra["test_tokens"] <= 300
 
 
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_what_is_scored_is_what_was_trained_once(host: Host, cells: Cells, method: str) -> None:
+    from torch.optim.optimizer import register_optimizer_step_post_hook
+
+    steps: list[object] = []
+    hook = register_optimizer_step_post_hook(lambda optimizer, args, kwargs: steps.append(optimizer))
+    try:
+        run = host.make(replace(chosen(cells, method), measures_metric=True))
+    finally:
+        hook.remove()
+    assert len(steps) == run.total_steps
+
+
 def test_zero_shot_is_a_run_of_one_point(host: Host, cells: Cells) -> None:
     run = host.make(chosen(cells, "zero-shot"))
     assert run.outcome is Outcome.COMPLETED

@@ -182,8 +182,7 @@ class _OpenTask:
 
     def trained(self, run: Run, cell: Cell) -> Run:
         """The run, advanced over the whole fidelity grid or as far as it goes."""
-        limit = explosion_nats(self._base_loss(), self._bench.facts.vocabulary)
-        spec = replace(self._spec(cell), explosion_nats=limit)
+        spec = self._limited_spec(cell)
         started = time.perf_counter()
         points: list[Point] = []
         measured = Measurement(run.id, None, Outcome.PAUSED)
@@ -219,7 +218,7 @@ class _OpenTask:
         scoring, bench = self._station.scoring, self._prepared.bench
         limit = min(scoring.metric_examples, max(1, scoring.generated_tokens // bench.max_new_tokens))
         return self._runner.score(
-            None if cell.pipeline == ZERO_SHOT else self._spec(cell),
+            None if cell.pipeline == ZERO_SHOT else self._limited_spec(cell),
             step,
             "test",
             metric=metric,
@@ -238,6 +237,11 @@ class _OpenTask:
             folder="",
             workers=self._station.workers,
         )
+
+    def _limited_spec(self, cell: Cell) -> TrialSpec:
+        """The trial as it is trained; one that differs in anything would be trained anew to be scored."""
+        limit = explosion_nats(self._base_loss(), self._bench.facts.vocabulary)
+        return replace(self._spec(cell), explosion_nats=limit)
 
     def _base_loss(self) -> float:
         """Zero-shot loss on the present validation subset, measured once."""
