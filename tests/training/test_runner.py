@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import resource
 import shutil
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -184,6 +186,19 @@ def test_a_trial_that_cannot_begin_leaves_nothing_behind(broken: Pipeline, task:
     assert workshop.curve(workshop.run_trial(own, trial)) == expected
     own.release()
     assert own.reloads == 1
+
+
+def test_a_base_that_is_given_up_goes_though_the_collector_was_to_spare_it(task: Bench) -> None:
+    own = task.open()
+    own._base.itself = [own._base]  # a model that refers to itself, as some do
+    base = weakref.ref(own._base)
+    gc.freeze()
+    try:
+        workshop.run_trial(own, workshop.spec(task, workshop.pipeline("pissa")), points=1)
+        own.release()
+        assert base() is None
+    finally:
+        gc.unfreeze()
 
 
 def test_a_worker_that_lost_its_base_model_leaves(tiny_llama: Path, tmp_path: Path) -> None:

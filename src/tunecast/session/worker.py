@@ -6,6 +6,7 @@ id, so that it depends neither on the parent's main module nor on its memory.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import threading
@@ -54,6 +55,8 @@ def _loaded(bench: Any, started: float) -> tuple[Any, Ready]:
     torch.set_num_threads(bench.threads)
     runner = bench.open()
     machine = measure_machine(bench.device, bench.threads)
+    # The libraries' half a million objects stay, and memory is looked through after every trial.
+    gc.freeze()
     return runner, Ready(machine, current_versions(), time.perf_counter() - started)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import statistics
 from dataclasses import dataclass, replace
@@ -204,6 +205,8 @@ class Runner:
             self._live = self._live_spec = None
             if not clean:
                 self._base = None
+        if self._base is None:
+            gc.unfreeze()  # a worker has the collector spare what it began with: the model that goes too
         self._compute.free_memory()
 
     def _load_base(self) -> Any:
