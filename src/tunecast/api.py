@@ -55,7 +55,7 @@ def tune(
     start_trace()
     progress = progress or Silent()
     Budget.parse(settings.budget)
-    check_strategy(settings.strategy, settings.prior)
+    check_strategy(settings.strategy, settings.prior, settings.value)
     check_names(settings.restrictions)
     _check_objective(settings.objective)
     folder = OutputFolder(Path(settings.output_dir))
@@ -251,7 +251,7 @@ def resolve(settings: SessionSettings, *, progress: Progress | None = None) -> d
     from tunecast.session.prepare import prepare_task
 
     Budget.parse(settings.budget)
-    check_strategy(settings.strategy, settings.prior)
+    check_strategy(settings.strategy, settings.prior, settings.value)
     check_names(settings.restrictions)
     _check_objective(settings.objective)
     prepared = prepare_task(settings, Silent())

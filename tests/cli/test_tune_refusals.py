@@ -153,6 +153,15 @@ def test_names_are_checked_before_anything_is_read(
     case.refused(part, extra=dry_run, **flags)
 
 
+def test_what_only_strategies_that_know_other_tasks_take(case: Case) -> None:
+    case.refused("--value", "transfer", "quick-tune", extra=("--value", "2"))
+    case.refused("--prior", "transfer", "quick-tune", extra=("--prior", "some.safetensors"))
+
+
+def test_two_pipelines_that_would_be_one(case: Case) -> None:
+    case.refused("fixed-3e-4", "fixed-expert", strategy="fixed-3e-4", extra=("--fix", "learning_rate=3e-4"))
+
+
 def test_fixed_rate_that_contradicts_the_strategy(case: Case) -> None:
     case.refused(
         "fixed-3e-4", "fixed-expert", strategy="fixed-3e-4", extra=("--range", "learning_rate=1e-5:1e-4")

@@ -92,6 +92,24 @@ def test_expected_seconds_start_from_the_experts_rate_and_are_learned_from_steps
     assert expected[1][0] == pytest.approx(expert.legs[1].seconds)  # a trial's own scoring is known by now
 
 
+def test_what_a_trial_is_expected_to_take_says_nothing_of_how_it_ends(case: Case) -> None:
+    seen: list[History] = []
+
+    def watching(history: History, remaining: Remaining) -> int | None:
+        seen.append(history)
+        return None
+
+    replay(case, case.candidates, watching, 60.0)
+    same = {(c.pipeline.method, c.legs[0].share): set() for c in case.candidates}  # type: ignore[var-annotated]
+    for candidate, trial in zip(case.candidates, seen[0].trials[1:], strict=True):
+        assert trial.expected_seconds is not None
+        assert trial.expected_end_seconds is not None
+        assert trial.expected_end_seconds >= trial.expected_seconds
+        same[candidate.pipeline.method, candidate.legs[0].share].add(trial.expected_end_seconds)
+    assert any(c.run.outcome is Outcome.DIVERGED for c in case.candidates)
+    assert all(len(found) == 1 for found in same.values())
+
+
 def test_failed_trials_cost_what_they_cost(case: Case) -> None:
     failed = [c for c in case.candidates if c.run.outcome is Outcome.DIVERGED][:2]
     some = [*failed, completed(case)[0]]

@@ -12,13 +12,12 @@ from scipy.stats import norm
 from tunecast.search.acquisition import (
     Acquisition,
     ExpectedImprovement,
-    LowerBound,
     ProbabilityOfImprovement,
     log_expected_improvement,
     log_probability_of_improvement,
 )
 
-ACQUISITIONS: list[Acquisition] = [ExpectedImprovement(), ProbabilityOfImprovement(), LowerBound()]
+ACQUISITIONS: list[Acquisition] = [ExpectedImprovement(), ProbabilityOfImprovement()]
 
 
 def integrated(mean: float, deviation: float, incumbent: float) -> float:

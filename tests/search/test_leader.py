@@ -47,6 +47,11 @@ def test_leader() -> None:
     assert leader(history([Trial((9.0,), Outcome.DIVERGED), Trial()])) is None
 
 
+def test_an_expert_that_diverged_is_no_yardstick() -> None:
+    diverged = Trial((4.0, 3.9, math.nan), Outcome.DIVERGED)
+    assert leader(history([diverged, Trial((3.5,)), Trial((3.6, 2.3)), Trial((3.7,))])) == 2
+
+
 def test_an_expert_that_is_a_candidate_further_behind_is_the_yardstick_and_no_second_trial() -> None:
     seen = history([Trial(), Trial((3.6,)), EXPERT])
     assert leader(seen) == 2

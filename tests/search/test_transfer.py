@@ -141,6 +141,16 @@ def test_a_trial_that_diverged_ended_as_surrogates_are_taught_and_moves_no_other
     assert with_it.mean[4:] == pytest.approx(without.mean[4:])
 
 
+def test_a_trial_that_broke_down_tells_what_it_told_before(prior: Prior) -> None:
+    runs = candidates(6)
+    paused = [view(runs[0], 1), *(view(run, 0) for run in runs[1:])]
+    broken = [replace(paused[0], outcome=Outcome.OUT_OF_MEMORY, next_share=None), *paused[1:]]
+    seer = Seer(context(), prior)
+    before, after = (seer.outlook(History(tuple(views))) for views in (paused, broken))
+    assert after.mean == pytest.approx(before.mean)
+    assert after.deviation == pytest.approx(before.deviation)
+
+
 def test_a_prior_that_foretold_a_divergence_is_not_doubted_for_it(prior: Prior) -> None:
     """Its last point before it broke down may be a good one."""
     high, low = 60 * adapter_rate(MODEL), adapter_rate(MODEL)

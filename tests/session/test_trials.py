@@ -195,6 +195,14 @@ def test_tokens_count_when_a_step_begins_and_when_it_fails(trials: Trials) -> No
     assert trials.history(Pace(0.001)).trials[0].next_share is None
 
 
+def test_a_loss_that_explodes_at_a_point_costs_what_led_there(trials: Trials) -> None:
+    advance(trials, 0, math.nan, Outcome.DIVERGED)
+    assert trials.used(3.0).tokens == trials[0].plan.tokens_at(trials[0].step)
+    advance(trials, 1, 4.0)
+    trials.fail(1, Outcome.DIVERGED, RunError("DivergedError", "step 9"), SURROUNDINGS, 3.0)
+    assert trials[1].tokens_spent > trials[1].plan.tokens_at(trials[1].step)
+
+
 def test_what_did_not_end_is_told(trials: Trials) -> None:
     advance(trials, 0, 4.0)
     assert trials.warnings("expert") == [
@@ -229,6 +237,9 @@ def test_strategies_see_the_trials(trials: Trials) -> None:
     assert (second.curve, second.is_open) == (trials[1].curve, True)
     assert second.next_share == pytest.approx(2 * second.curve[-1].share, rel=0.3)
     assert second.expected_seconds == pytest.approx(0.001 * trials[1].tokens_to_next)
+    _, second = trials.history(Pace(0.001, overhead_seconds=2.0)).trials
+    points = len(trials[1].plan.grid) - 1
+    assert second.expected_end_seconds == pytest.approx(0.001 * trials[1].tokens_to_end + 2.0 * points)
 
 
 def test_a_pace_is_taught_in_the_order_in_which_steps_were_made(

@@ -53,6 +53,14 @@ def test_reads_back_what_was_written(folder: CheckpointFolder) -> None:
     assert names(folder) == {"weights-8.safetensors", "state-8.safetensors"}
 
 
+def test_a_trial_that_does_not_go_on_leaves_its_weights_alone(folder: CheckpointFolder) -> None:
+    weights_hash = folder.write(WEIGHTS, None, position(8))
+    assert names(folder) == {"weights-8.safetensors"}
+    assert weights_hash == folder.write(WEIGHTS, STATE, position(7))
+    assert folder.has_weights(8)
+    assert folder.latest(8) == 7
+
+
 def test_hash_is_that_of_the_weights_file(folder: CheckpointFolder) -> None:
     weights_hash = folder.write(WEIGHTS, STATE, position(8))
     content = (folder.folder / "weights-8.safetensors").read_bytes()

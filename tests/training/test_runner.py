@@ -164,6 +164,21 @@ def test_speed_is_measured_and_nothing_is_kept(runner: Runner, task: Bench, tmp_
     assert runner.score(None, 0, "subset").score == task.open().score(None, 0, "subset").score
 
 
+def test_a_peak_counts_from_when_the_last_trial_is_off(task: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = task.open()
+    held: list[str] = []
+    monkeypatch.setattr(
+        "tunecast.training.runner.reset_peak",
+        lambda device: held.append(own._live_spec.run if own._live_spec else ""),
+    )
+    for name in ("full", "lora"):
+        trial = workshop.spec(task, workshop.pipeline(name), run=name)
+        first, second = task.plan(trial).grid[:2]
+        own.advance(trial, 0, first)
+        own.advance(trial, first, second)
+    assert held == ["", "full", "", "lora"]
+
+
 def test_reloads_only_a_base_that_is_not_clean(task: Bench) -> None:
     own = task.open()
     for variant, reloads in (("lora", 0), ("full", 0), ("pissa", 1), ("ia3", 1)):

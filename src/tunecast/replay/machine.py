@@ -20,9 +20,9 @@ from dataclasses import dataclass, field, replace
 from tunecast.methods.space import EXPERT
 from tunecast.records import Outcome, Point
 from tunecast.replay.cases import Candidate, Case, Leg
-from tunecast.search import History, Remaining, Strategy, TrialView, leader
+from tunecast.search import History, Remaining, Strategy, TrialView, leader, points_to_end
 from tunecast.session.pace import Pace
-from tunecast.session.rules import EARLY_SHARE, MOST_PASSED_OVER
+from tunecast.session.rules import MOST_PASSED_OVER, is_probe
 
 __all__ = ["Improvement", "Replayed", "replay"]
 
@@ -112,10 +112,14 @@ class _Trial:
         return self.candidate.legs[self.done] if self.done < len(self.candidate.legs) else None
 
     @property
+    def share(self) -> float:
+        return self.curve[-1].share if self.curve else 0.0
+
+    @property
     def seconds_to_end(self) -> float:
         return sum(leg.seconds for leg in self.candidate.legs[self.done :])
 
-    def view(self, expected_seconds: float | None) -> TrialView:
+    def view(self, expected_seconds: float, expected_end_seconds: float) -> TrialView:
         leg = self.next_leg
         return TrialView(
             self.candidate.pipeline,
@@ -124,6 +128,7 @@ class _Trial:
             self.outcome,
             self.running,
             expected_seconds,
+            expected_end_seconds,
         )
 
 
@@ -197,7 +202,7 @@ class _Replay:
         trial, left = self.trials[index], self.budget - self.now + ROUNDING_SECONDS
         leg = trial.next_leg
         assert leg is not None
-        if leg.share > EARLY_SHARE and trial.seconds_to_end > left:
+        if not is_probe(leg.share) and trial.seconds_to_end > left:
             return False
         ahead = leader(history)
         reserved = 0.0
@@ -257,19 +262,28 @@ class _Replay:
         return (test_loss - self.best_test) / self.case.scale
 
     def _history(self, passed_over: Collection[int] = ()) -> History:
-        views = [trial.view(self._expected(trial)) for trial in self.trials]
+        views = [trial.view(*self._expected(trial)) for trial in self.trials]
         for index in passed_over:
             views[index] = replace(views[index], next_share=None)
-        return History((self.reference, *views), self.expert.curve if self.expert else ())
+        return History((self.reference, *views), self._yardstick())
 
-    def _expected(self, trial: _Trial) -> float:
+    def _yardstick(self) -> tuple[Point, ...]:
+        """The expert's points, none if it diverged."""
+        usable = self.expert is not None and self.expert.outcome is not Outcome.DIVERGED
+        return self.expert.curve if self.expert is not None and usable else ()
+
+    def _expected(self, trial: _Trial) -> tuple[float, float]:
+        """Seconds to the next point and to the full length, whatever is recorded of the end."""
         method = trial.candidate.pipeline.method
         if method not in self.rates:  # a pace is linear in tokens
             overhead = self.pace.expected(method, 0)
             self.rates[method] = (self.pace.expected(method, 1) - overhead, overhead)
         rate, overhead = self.rates[method]
         leg = trial.next_leg
-        return overhead + rate * (leg.tokens if leg else 0)
+        if leg is None:
+            return 0.0, 0.0
+        tokens = (1.0 - trial.share) * self.case.full_length_tokens
+        return overhead + rate * leg.tokens, points_to_end(leg.share) * overhead + rate * tokens
 
 
 def _zero_shot_validation(case: Case) -> float:

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from tunecast.errors import ConfigurationError
 from tunecast.search.context import Context
 from tunecast.search.fixed_best import fixed_best
-from tunecast.search.history import History, Remaining, Strategy, TrialView, rung
+from tunecast.search.history import History, Remaining, Strategy, TrialView, points_to_end, rung
 from tunecast.search.leader import leader, predicted_end
 from tunecast.search.nearest import nearest_task
 from tunecast.search.portfolio import portfolio
@@ -36,6 +36,7 @@ __all__ = [
     "get_strategy",
     "leader",
     "nearest_task",
+    "points_to_end",
     "portfolio",
     "predicted_end",
     "random_search",
@@ -85,15 +86,17 @@ def first_name(strategy: str) -> str:
     return GIVEN if strategy == GIVEN else "expert"
 
 
-def check_strategy(name: str, prior: str = "") -> None:
+def check_strategy(name: str, prior: str = "", value: float | None = None) -> None:
     """Refuse a name that no strategy has, and one whose prior or library is not there.
 
     Args:
         name: Its name on the command line.
         prior: File of the prior; empty for the one that comes with the package.
+        value: Minutes that 1% of the loss is worth; None where nothing was said.
 
     Raises:
-        ConfigurationError: There is none of that name, its library is not installed, or it takes no prior.
+        ConfigurationError: There is none of that name, its library is not installed, or it takes no prior or
+            no value.
         StoreError: It needs a prior, and there is none, or the file is none.
     """
     if name != GIVEN and name not in STRATEGIES:
@@ -106,10 +109,12 @@ def check_strategy(name: str, prior: str = "") -> None:
         from tunecast.surrogates import prior_at
 
         prior_at(prior)
-    elif prior:
-        raise ConfigurationError(
-            f"--prior: the strategy {name} takes none.", f"Use one of: {', '.join(SURROGATE_BASED)}."
-        )
+    else:
+        given = [flag for flag, said in (("--prior", prior != ""), ("--value", value is not None)) if said]
+        if given:
+            raise ConfigurationError(
+                f"{given[0]}: the strategy {name} takes none.", f"Use one of: {', '.join(SURROGATE_BASED)}."
+            )
     if name in LIBRARY_BASED:
         from tunecast.search.rivals import check_library
 

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 __all__ = [
     "Acquisition",
     "ExpectedImprovement",
-    "LowerBound",
     "ProbabilityOfImprovement",
     "log_expected_improvement",
     "log_probability_of_improvement",
@@ -108,27 +107,6 @@ class ProbabilityOfImprovement(_Improvement):
         self, mean: NDArray[np.float64], deviation: NDArray[np.float64], threshold: float
     ) -> NDArray[np.float64]:
         return log_probability_of_improvement(mean, deviation, threshold)
-
-
-@dataclass(frozen=True)
-class LowerBound:
-    """How low the loss may plausibly come; the seconds do not count.
-
-    Args:
-        deviations: Standard deviations below the mean.
-    """
-
-    deviations: float = 1.0
-
-    def __call__(
-        self,
-        mean: NDArray[np.float64],
-        deviation: NDArray[np.float64],
-        incumbent: float,
-        seconds: NDArray[np.float64],
-    ) -> NDArray[np.float64]:
-        """See :class:`Acquisition`."""
-        return np.asarray(incumbent - mean + self.deviations * deviation)
 
 
 def log_expected_improvement(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from tunecast.records import Outcome, Pipeline, Point
 
-__all__ = ["History", "Remaining", "Strategy", "TrialView", "rung"]
+__all__ = ["History", "Remaining", "Strategy", "TrialView", "points_to_end", "rung"]
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class TrialView:
         outcome: How it stands; ``paused`` also before its start.
         running: Whether a worker advances it right now.
         expected_seconds: Predicted seconds of the step to its next point; None where nothing is known.
+        expected_end_seconds: Predicted seconds to its last point, the next one included; likewise.
     """
 
     pipeline: Pipeline
@@ -30,6 +31,7 @@ class TrialView:
     outcome: Outcome = Outcome.PAUSED
     running: bool = False
     expected_seconds: float | None = None
+    expected_end_seconds: float | None = None
 
     @property
     def is_started(self) -> bool:
@@ -98,3 +100,8 @@ Strategy = Callable[[History, Remaining], int | None]
 def rung(share: float) -> int:
     """The rung of the fidelity grid nearest to a share of the full length: 0 the whole, -1 a half, ..."""
     return round(math.log2(share))
+
+
+def points_to_end(next_share: float) -> int:
+    """Points of the fidelity grid from one that lies at ``next_share`` to the last, both included."""
+    return 1 + math.ceil(max(0.0, -math.log2(next_share)))

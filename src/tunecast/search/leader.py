@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from tunecast.records import Outcome
 from tunecast.search.history import History, TrialView, rung
 
 __all__ = ["leader", "predicted_end"]
@@ -14,6 +15,7 @@ def predicted_end(trial: TrialView, reference: TrialView) -> float:
 
     All trials of a session share one full length, so equal shares of it are comparable: the trial's advantage
     over the reference at an equal share, shrunk where that share is small, is carried to the reference's end.
+    One that diverged is no yardstick: then a trial's last loss stands for its end.
 
     Args:
         trial: A trial with at least one point.
@@ -26,7 +28,7 @@ def predicted_end(trial: TrialView, reference: TrialView) -> float:
         return math.inf
     last = trial.curve[-1]
     rival = reference.loss_at(rung(last.share))
-    if rival is None or not math.isfinite(rival) or not reference.curve:
+    if rival is None or not math.isfinite(rival) or reference.outcome is Outcome.DIVERGED:
         return last.validation.loss
     shrinkage = last.share**0.25
     advantage = last.validation.loss / max(rival, 1e-12)  # a memorised task reaches a loss of zero

@@ -82,6 +82,6 @@ def _can_end(trial: TrialView, remaining: Remaining) -> bool:
     """Whether a new trial is expected to reach its end with what is left."""
     if remaining.full_lengths is not None:
         return remaining.full_lengths >= 1.0
-    if remaining.seconds is None or trial.expected_seconds is None or not trial.next_share:
+    if remaining.seconds is None or trial.expected_end_seconds is None:
         return True
-    return trial.expected_seconds / trial.next_share <= remaining.seconds
+    return trial.expected_end_seconds <= remaining.seconds

@@ -11,7 +11,7 @@ from tunecast.search.known import MEASURED_SHARE, WORST, TaskTable, best_known
 from tunecast.search.likeness import stand_ins
 from tunecast.search.listed import in_order
 
-__all__ = ["portfolio", "portfolio_pipelines"]
+__all__ = ["portfolio"]
 
 MEMBERS = 16
 
@@ -32,16 +32,6 @@ def portfolio(context: Context) -> Strategy:
         return stand_ins(candidates, _greedy(tables, MEMBERS))
 
     return in_order(order)
-
-
-def portfolio_pipelines(context: Context, count: int = MEMBERS) -> list[Pipeline]:
-    """The portfolio's members themselves, whatever the candidates are.
-
-    Args:
-        context: Gives the known tasks.
-        count: At most so many.
-    """
-    return _greedy(best_known(context), count)
 
 
 def _greedy(

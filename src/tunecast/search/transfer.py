@@ -22,7 +22,7 @@ import numpy as np
 from tunecast.records import Outcome, Pipeline
 from tunecast.search.acquisition import Acquisition, ProbabilityOfImprovement, log_expected_improvement
 from tunecast.search.context import Context
-from tunecast.search.history import History, Remaining, Strategy, TrialView
+from tunecast.search.history import History, Remaining, Strategy, TrialView, points_to_end
 from tunecast.search.offsets import Misses, condition, refit
 from tunecast.search.simple import asha
 from tunecast.search.trust import is_trusted
@@ -37,6 +37,8 @@ __all__ = ["Outlook", "Seer", "setting_of", "transfer"]
 
 KNOWN_DEVIATION = 0.01
 """Standard deviation of the logarithm of a loss that was measured at full length: another seed's."""
+ENDINGS = (Outcome.COMPLETED, Outcome.DIVERGED)
+"""How a trial stands whose end says what its pipeline is worth."""
 JUDGED_SHARE = 0.1
 """Share of the schedule from which on a trial says whether the prior ordered it rightly."""
 WORTH_PROMOTING = math.log(0.002)
@@ -141,8 +143,8 @@ class Seer:
             rate = trials[index].pipeline.number("learning_rate")
             curves.append(curve_row(trials[index].curve, start, rate))
         found = self._prior.predict_rows(joined(self.setting, pipelines[begun], np.array(curves)))
-        # What has already come to its end, or failed on the way, is known.
-        ended = np.array([trials[index].outcome is not Outcome.PAUSED for index in begun])
+        # What has come to its end or diverged is known; one that broke down might have ended like others.
+        ended = np.array([trials[index].outcome in ENDINGS for index in begun])
         last = np.array([self._relative(trials[index]) for index in begun])
         return replace(
             found,
@@ -205,7 +207,7 @@ class Seer:
         judged = [
             place
             for place, index in enumerate(begun)
-            if trials[index].outcome.is_failure or trials[index].curve[-1].share >= JUDGED_SHARE
+            if trials[index].outcome is Outcome.DIVERGED or trials[index].curve[-1].share >= JUDGED_SHARE
         ]
         those = begun[judged]
         own = before.variance[those] - before.shared[those] + after.variance[judged]
@@ -377,7 +379,7 @@ def _seconds(
     evaluation = sum(evaluations) / len(evaluations) if evaluations else evaluation
     done = np.array([trial.curve[-1].share if trial.curve else 0.0 for trial in trials])
     following = np.array([1.0 if trial.next_share is None else trial.next_share for trial in trials])
-    points = 1.0 + np.ceil(np.maximum(0.0, -np.log2(np.maximum(following, 1e-3))))
+    points = np.array([points_to_end(share) for share in following])
     step = (following - done) * full_length_tokens * per_token + evaluation
     end = (1.0 - done) * full_length_tokens * per_token + points * evaluation
     return np.maximum(step, LEAST_SECONDS), np.maximum(end, LEAST_SECONDS)

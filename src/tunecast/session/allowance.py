@@ -118,5 +118,5 @@ class Allowance:
 
 def _to_end(trial: Trial, pace: Pace) -> float:
     """Upper bound of the seconds that a trial needs to its last point."""
-    points = sum(step > trial.step for step in trial.plan.grid)
+    points = trial.points_to_end
     return pace.upper(trial.spec.pipeline.method, trial.tokens_to_end, points, ends=points > 0)

@@ -111,4 +111,10 @@ def _at_3e4(settings: SessionSettings, expert: Pipeline) -> Pipeline:
             "--strategy fixed-3e-4 contradicts what --fix or --range say of learning_rate.",
             "Use --strategy fixed-expert for the expert pipeline within them.",
         )
-    return Pipeline(expert.method, {**expert.hyperparameters, "learning_rate": RATE_3E4})
+    pipeline = Pipeline(expert.method, {**expert.hyperparameters, "learning_rate": RATE_3E4})
+    if pipeline == expert:
+        raise ConfigurationError(
+            "--strategy fixed-3e-4: the expert pipeline has that learning rate here already.",
+            "Use --strategy fixed-expert.",
+        )
+    return pipeline

@@ -72,10 +72,17 @@ class Pace:
         other = seconds - training - measured.validation_seconds
         self.learn(method, point.tokens_seen - tokens_before + measured.retrained_tokens, training, other)
 
-    def expected(self, method: str, tokens: int, *, ends: bool = False) -> float:
-        """Expected seconds for a step of ``tokens`` training tokens; ``ends`` where it is a trial's last."""
-        scoring = self.validation_seconds if ends else 0.0
-        return tokens * self._rate(method)[0] + self._overhead() + scoring
+    def expected(self, method: str, tokens: float, points: int = 1, *, ends: bool = False) -> float:
+        """Expected seconds for so many more training tokens and points.
+
+        Args:
+            method: Name of the method.
+            tokens: Training tokens.
+            points: Points to be measured.
+            ends: Whether the last of them ends the trial.
+        """
+        scoring = points * self._overhead() + (self.validation_seconds if ends else 0.0)
+        return tokens * self._rate(method)[0] + scoring
 
     def upper(self, method: str, tokens: int, points: int = 1, *, ends: bool = False) -> float:
         """The 90% upper bound of the seconds for so many more training tokens and points.

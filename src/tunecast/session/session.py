@@ -24,7 +24,7 @@ from tunecast.session.opening import measure_full_length, score_base_model
 from tunecast.session.pace import Pace
 from tunecast.session.prepare import PreparedTask, Surroundings
 from tunecast.session.requests import Advance, Broken, Request, UseValidation
-from tunecast.session.rules import EARLY_SHARE, MOST_PASSED_OVER
+from tunecast.session.rules import MOST_PASSED_OVER, is_probe
 from tunecast.session.settings import SessionSettings
 from tunecast.session.shared import affordable_validation, explosion_nats
 from tunecast.session.status import session_status
@@ -380,7 +380,7 @@ class Session:
         """Whether the budget affords a step and still lets the leader, or a trial that is far on, end."""
         trial, used = self._trials[index], self._used()
         following = trial.next_step
-        far_on = following is not None and trial.plan.share_at(following) > EARLY_SHARE
+        far_on = following is not None and not is_probe(trial.plan.share_at(following))
         if far_on and not self._allowance.affords_end(trial, used, self._pace):
             return False
         ahead = leader(self._trials.history(self._pace))

@@ -72,6 +72,11 @@ class Trial:
         return next((step for step in self.plan.grid if step > self.step), None)
 
     @property
+    def points_to_end(self) -> int:
+        """Points that it has not reached yet."""
+        return sum(step > self.step for step in self.plan.grid)
+
+    @property
     def ends_next(self) -> bool:
         """Whether its next point is its last, where all validation examples are scored."""
         return self.next_step == self.plan.total_steps
@@ -102,10 +107,15 @@ class Trial:
 
     @property
     def tokens_spent(self) -> int:
-        """Training tokens that went into it; a step under way, or one that failed, counts whole."""
-        unmeasured = self.running or self.outcome.is_failure
+        """Training tokens that went into it; a step under way, or one that broke off, counts whole."""
+        unmeasured = self.running or (self.outcome.is_failure and not self._diverged_at_its_point)
         spent = self.plan.tokens_at(self.next_step if unmeasured and self.next_step else self.step)
         return spent + self.retrained_tokens + (self.tokens_to(self.step) if self.running else 0)
+
+    @property
+    def _diverged_at_its_point(self) -> bool:
+        """Whether it was the last point's loss that ended it, so that nothing came after."""
+        return bool(self.curve) and not self.curve[-1].validation.loss <= self.spec.explosion_nats
 
     @property
     def best_point(self) -> Point | None:
@@ -315,15 +325,15 @@ class Trials:
 
     def _view(self, trial: Trial, pace: Pace) -> TrialView:
         following = trial.next_step if not trial.outcome.is_failure else None
+        method = trial.spec.pipeline.method
         return TrialView(
             pipeline=trial.spec.pipeline,
             curve=trial.curve,
             next_share=trial.plan.share_at(following) if following else None,
             outcome=trial.outcome,
             running=trial.running,
-            expected_seconds=pace.expected(
-                trial.spec.pipeline.method, trial.tokens_to_next, ends=trial.ends_next
-            ),
+            expected_seconds=pace.expected(method, trial.tokens_to_next, ends=trial.ends_next),
+            expected_end_seconds=pace.expected(method, trial.tokens_to_end, trial.points_to_end, ends=True),
         )
 
     def _prune(self, trial: Trial) -> None:

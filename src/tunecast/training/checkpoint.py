@@ -1,7 +1,7 @@
 """A trial's checkpoints: safetensors on disk, fsynced under a new name before anybody relies on them.
 
 A checkpoint is two files: the weights that are trained, and what only a continuation needs (optimiser state
-and position). The best point keeps just the first.
+and position). The best point keeps just the first, and the last of a trial has no other.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,13 +49,13 @@ class CheckpointFolder:
         self.folder = folder
 
     def write(
-        self, weights: Mapping[str, Tensor], optimizer: Mapping[str, Tensor], position: Position
+        self, weights: Mapping[str, Tensor], optimizer: Mapping[str, Tensor] | None, position: Position
     ) -> str:
         """Write a checkpoint durably and return the hash of its weights.
 
         Args:
             weights: Trained tensors by name.
-            optimizer: Optimiser state by key.
+            optimizer: Optimiser state by key; None where the trial does not go on from here.
             position: Where the trial stands; its ``weights_hash`` is filled in here.
 
         Raises:
@@ -63,21 +63,17 @@ class CheckpointFolder:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         weights_path, state_path = self._weights(position.step), self._state(position.step)
-        weights_hash = _stage(weights_path, weights, {})
-        about = {
-            "step": position.step,
-            "micro_batch_size": position.micro_batch_size,
-            "label_tokens_seen": position.label_tokens_seen,
-            "weights_hash": weights_hash,
-            "scalars": dict(position.scalars),
-        }
+        _stage(weights_path, weights, {})
         try:
-            _stage(state_path, optimizer, {"position": json.dumps(about)})
+            weights_hash = _file_hash(_staged(weights_path))
+            if optimizer is not None:
+                about = asdict(replace(position, weights_hash=weights_hash))
+                _stage(state_path, optimizer, {"position": json.dumps(about)})
         except BaseException:  # an interrupt too must leave nothing half-written
             _staged(weights_path).unlink(missing_ok=True)
             raise
         # The weights come first: a state without its weights would not be found, but would take up the disk.
-        for path in (weights_path, state_path):
+        for path in (weights_path,) if optimizer is None else (weights_path, state_path):
             _staged(path).replace(path)
         sync(self.folder)
         return weights_hash
@@ -122,10 +118,11 @@ class CheckpointFolder:
         Raises:
             OSError: They cannot be read, which does not mean that they are damaged.
         """
-        from safetensors import SafetensorError
+        from safetensors import SafetensorError, safe_open
 
         try:
-            _, position = self.read_state(step)
+            with safe_open(self._state(step), framework="pt") as file:  # which checks its extent
+                position = _position(file)
             return _file_hash(self._weights(step)) == position.weights_hash
         except (FileNotFoundError, SafetensorError, ValueError, TypeError, KeyError):
             return False
@@ -155,8 +152,7 @@ class CheckpointFolder:
 
         with safe_open(self._state(step), framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
-            about: dict[str, Any] = json.loads(file.metadata()["position"])
-        return tensors, Position(**about)
+            return tensors, _position(file)
 
     def keep_only(self, *, continue_from: Iterable[int], weights_of: Iterable[int]) -> None:
         """Remove what is neither needed to continue nor the best so far.
@@ -191,6 +187,11 @@ class CheckpointFolder:
         return self.folder / f"state-{step}.safetensors"
 
 
+def _position(file: Any) -> Position:
+    """The position in an open state file."""
+    return Position(**json.loads(file.metadata()["position"]))
+
+
 def _opens(path: Path) -> bool:
     from safetensors import SafetensorError, safe_open
 
@@ -212,8 +213,8 @@ def _staged(path: Path) -> Path:
     return path.with_suffix(".safetensors.part")
 
 
-def _stage(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> str:
-    """Write under the temporary name and fsync; return the content's SHA-256, shortened.
+def _stage(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write under the temporary name and fsync.
 
     Raises:
         OSError: The disk is full or not writable; nothing is left.
@@ -224,16 +225,13 @@ def _stage(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) 
     temporary = _staged(path)
     try:
         save_file({key: tensor.detach().contiguous() for key, tensor in tensors.items()}, temporary, metadata)
-        with temporary.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()[:16]
-            os.fsync(stream.fileno())
+        sync(temporary)
     except SafetensorError as error:
         temporary.unlink(missing_ok=True)
         raise _as_os_error(error, path) from error
     except BaseException:  # an interrupt too must leave nothing half-written
         temporary.unlink(missing_ok=True)
         raise
-    return digest
 
 
 def _as_os_error(error: Exception, path: Path) -> OSError:

@@ -8,7 +8,7 @@ transformers and peft.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -121,13 +121,19 @@ class LiveTrial:
             self.model.eval()
         return Segment(nats / max(labels, 1), norms / max(to_step - first, 1), clock.read())
 
-    def save(self, folder: CheckpointFolder) -> str:
-        """Write a checkpoint of the present step; see :meth:`CheckpointFolder.write`."""
+    def save(self, folder: CheckpointFolder, *, goes_on: bool) -> str:
+        """Write a checkpoint of the present step; see :meth:`CheckpointFolder.write`.
+
+        Args:
+            folder: Where to.
+            goes_on: Whether the trial is to be continued from here; if not, its weights are enough.
+        """
+        if not goes_on:
+            return folder.write(self._trained, None, self._position({}))
         tensors, scalars = flatten_state(self._optimizer)
         own = self._method.state(self.model)
         tensors |= {f"{_METHOD_STATE}{key}": tensor for key, tensor in own.items()}
-        position = Position(self.step, self.micro_batch_size, self.label_tokens_seen, "", scalars)
-        return folder.write(self._trained, tensors, position)
+        return folder.write(self._trained, tensors, self._position(scalars))
 
     def load(self, folder: CheckpointFolder, step: int) -> None:
         """Continue from the checkpoint of ``step``."""
@@ -149,6 +155,9 @@ class LiveTrial:
         with torch.no_grad():
             for name, parameter in self._trained.items():
                 parameter.copy_(saved[name])
+
+    def _position(self, scalars: Mapping[str, float | None]) -> Position:
+        return Position(self.step, self.micro_batch_size, self.label_tokens_seen, "", scalars)
 
     def _step(self) -> tuple[float, int, float]:
         """One optimiser step; memory that runs out shrinks the micro-batch and the step is taken anew."""

@@ -96,6 +96,8 @@ class Runner:
         Raises:
             OSError: A checkpoint cannot be written or read, which is not the trial's fault.
         """
+        if self._live_spec != spec:
+            self.release()  # what the last trial held is no part of this one's peak
         reset_peak(self.bench.device)
         self._retrained = 0, 0.0
         try:
@@ -300,7 +302,9 @@ class Runner:
         whole = self._evaluator.evaluate(live.model, self.bench.validation).score() if at_end else None
         evaluation = clock.read()
         validation_seconds = evaluation.wall - scored.wall if at_end else 0.0
-        weights_hash = live.save(CheckpointFolder(Path(spec.folder))) if spec.folder else ""
+        diverged = not math.isfinite(score.loss) or score.loss > spec.explosion_nats
+        folder = CheckpointFolder(Path(spec.folder))
+        weights_hash = live.save(folder, goes_on=not (at_end or diverged)) if spec.folder else ""
         point = Point(
             step=live.step,
             tokens_seen=live.plan.tokens_at(live.step),
@@ -318,7 +322,7 @@ class Runner:
             workers=spec.workers,
             checkpoint_hash=weights_hash,
         )
-        if not math.isfinite(score.loss) or score.loss > spec.explosion_nats:
+        if diverged:
             error = RunError("DivergedError", f"validation loss {score.loss:.4g} at step {live.step}")
             return Measurement(spec.run, point, Outcome.DIVERGED, error, whole, validation_seconds)
         outcome = Outcome.COMPLETED if at_end else Outcome.PAUSED
