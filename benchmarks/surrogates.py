@@ -1,4 +1,4 @@
-"""How good surrogates are on tasks left out, by nested cross-validation, and how fast a prior scores.
+"""How good surrogates are on tasks and base models left out, by nested cross-validation, and how fast a prior is.
 
 python benchmarks/surrogates.py [--store URL] [--prior FILE] [--no-scores]
 """
@@ -15,7 +15,8 @@ from tunecast.records import Run
 from tunecast.store import open_for_reading
 from tunecast.surrogates import Prior, Setting, Subject, read_prior, shipped_prior
 from tunecast.surrogates.features import feature_matrix
-from tunecast.surrogates.train import report, train
+from tunecast.surrogates.train import learnable, report, table, train
+from tunecast.surrogates.validation import models_left_out
 
 CANDIDATES = 1000
 REPEATS = 20
@@ -33,7 +34,7 @@ def milliseconds(prior: Prior, run: Run, loss: float) -> tuple[float, float, flo
         prior.predict(setting, subjects)
         between = time.perf_counter()
         busy.append(time.process_time() - working)
-        prior.predict_rows(features)
+        prior.predict_rows(setting, features)
         alone.append(time.perf_counter() - between)
         whole.append(between - started)
     wall, processor, predicting = (1e3 * statistics.median(found) for found in (whole, busy, alone))
@@ -62,6 +63,8 @@ def main() -> None:
     prior = read_prior(path) if path else train(runs)
     if not chosen.no_scores:
         print(report(runs, prior, seed=0), "\n")
+        print(f"{prior.family}, with a base model left out, which then stands for the family:\n")
+        print(table(models_left_out(prior.family, learnable(runs))), "\n")
     run = next(run for run in runs if run.curve)
     whole, busy, alone = milliseconds(prior, run, prior.provenance.zero_shot_loss)
     print(

@@ -75,6 +75,16 @@ def test_only_open_trials_are_chosen_and_all_kinds_of_ends_are_told(name: str) -
     assert strategy.version.split()[0] == PACKAGES[name.removesuffix("-index")]
 
 
+@pytest.mark.parametrize("name", [name for name in LIBRARIES if name.startswith("optuna")])
+def test_when_all_were_tried_what_it_gave_up_goes_on_with_the_rest_of_the_budget(
+    name: str, valley: Case
+) -> None:
+    few = valley.candidates[60:72]
+    whole = sum(candidate.seconds for candidate in few)
+    strategy = rival(name, [candidate.pipeline for candidate in few])
+    assert replay(valley, few, strategy, 2 * whole).used_seconds == pytest.approx(whole)
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_method_of_which_all_were_tried_is_no_failure_to_dehb(
     workers: int, monkeypatch: pytest.MonkeyPatch

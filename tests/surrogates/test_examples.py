@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from planted_runs import SHARES, ZERO_SHOT_LOSS, planted_runs
-from tunecast.records import Outcome
+from tunecast.records import Outcome, Run
 from tunecast.surrogates.examples import WORST, examples_of, zero_shot_losses
 
 
@@ -54,3 +54,20 @@ def test_several_runs_tell_a_zero_shot_loss_nearly() -> None:
     assert zero_shot_losses(runs)[key] == ZERO_SHOT_LOSS
     assert zero_shot_losses(runs[1:])[key] == pytest.approx(ZERO_SHOT_LOSS, rel=0.15)
     assert zero_shot_losses(runs[1:3]) == {}
+
+
+def test_runs_that_moved_far_before_they_were_measured_tell_no_zero_shot_loss() -> None:
+    runs = planted_runs(tasks=1, runs=30)
+    key = runs[0].task.dataset, runs[0].task.model, ""
+    adapters = [run for run in runs[1:] if run.pipeline.method == "lora"]
+    by_rate = sorted(adapters, key=lambda run: run.pipeline.number("learning_rate"))
+    assert len(by_rate) >= 10
+
+    def spiked(run: Run) -> Run:
+        first = run.curve[0]
+        higher = replace(first.validation, loss=3 * ZERO_SHOT_LOSS)
+        return replace(run, curve=(replace(first, validation=higher), *run.curve[1:]))
+
+    found = zero_shot_losses([*by_rate[:5], *map(spiked, by_rate[5:])])
+    assert found[key] == pytest.approx(ZERO_SHOT_LOSS, rel=0.15)
+    assert zero_shot_losses(by_rate[-5:]) == {}

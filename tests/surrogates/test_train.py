@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from planted_runs import planted_dataset, planted_model, planted_runs
+from planted_runs import ZERO_SHOT_LOSS, planted_dataset, planted_model, planted_runs
 from sessions import call_main
 from tunecast.errors import StoreError
 from tunecast.methods.rates import adapter_rate
@@ -17,7 +17,9 @@ from tunecast.records import Pipeline, Run, Seconds
 from tunecast.store import Store
 from tunecast.surrogates import Setting, Subject, load_prior, read_prior
 from tunecast.surrogates.cost import fit_cost
+from tunecast.surrogates.examples import examples_of
 from tunecast.surrogates.train import train
+from tunecast.surrogates.validation import models_left_out
 
 
 def test_what_is_kept_for_comparisons_was_not_learned_from() -> None:
@@ -71,6 +73,64 @@ def test_seconds_and_failures_are_learned() -> None:
     full, adapter = found.log_seconds_per_token[:2]
     assert full - adapter == pytest.approx(math.log(2), abs=0.2)
     assert found.failure[2] > 5 * found.failure[1]
+
+
+def test_machines_that_were_shared_tell_how_methods_compare_and_exclusive_ones_how_fast_they_are() -> None:
+    def timed(run: Run, exclusive: bool) -> Run:
+        slower = 1.0 if exclusive else 1.5
+        points = [
+            replace(point, training=Seconds(slower * point.training.cpu, slower * point.training.cpu))
+            for point in run.curve
+        ]
+        return replace(run, curve=tuple(points), exclusive=exclusive)
+
+    drawn = planted_runs(runs=40)
+    runs = [timed(run, number % 5 == 0) for number, run in enumerate(drawn)]
+    known = [run for run in runs if not (run.exclusive and run.pipeline.method == "lora")]
+    setting = Setting(planted_dataset(1), planted_model(), 64_000, 400, 4.0)
+    common = {"learning_rate": adapter_rate(planted_model()), "per_device_train_batch_size": 8}
+    lora = common | {"lora_r": 8, "lora_alpha": 16}
+    subjects = [Subject(Pipeline("full", common)), Subject(Pipeline("lora", lora))]
+    mixed, alone = (
+        train(told, families=("ridge",)).predict(setting, subjects).log_seconds_per_token
+        for told in (known, [timed(run, True) for run in drawn])
+    )
+    assert mixed is not None
+    assert alone is not None
+    assert mixed == pytest.approx(alone, abs=0.1)
+
+
+def test_a_base_model_that_was_not_learned_from_is_foretold_with_a_wider_spread() -> None:
+    def falling(run: Run, times: float) -> Run:
+        points = [
+            replace(
+                point,
+                validation=replace(
+                    point.validation,
+                    loss=ZERO_SHOT_LOSS * (point.validation.loss / ZERO_SHOT_LOSS) ** times,
+                ),
+            )
+            for point in run.curve
+        ]
+        return replace(run, curve=tuple(points))
+
+    widths = {128: 0.4, 160: 1.0, 192: 0.5, 224: 1.1}
+    runs = [
+        falling(run, times)
+        for seed, (width, times) in enumerate(widths.items())
+        for run in planted_runs(model=planted_model(width), seed=seed)
+    ]
+    prior = train(runs, families=("forest",))
+    pipeline = Pipeline("lora", {"learning_rate": adapter_rate(planted_model(160)), "lora_r": 8})
+    known = Setting(planted_dataset(1), planted_model(160), 64_000, 400, ZERO_SHOT_LOSS)
+    other = replace(known, model=replace(known.model, name="another"))
+    here, abroad = (prior.predict(setting, [Subject(pipeline)]) for setting in (known, other))
+    assert abroad.end == here.end
+    assert abroad.variance > 1.5 * here.variance
+    judged = models_left_out("forest", examples_of(runs))
+    assert {row.family for row in judged} == {f"small-{width}" for width in widths}
+    unseen = [row for row in judged if row.stage == "no curve"]
+    assert np.mean([row.coverage for row in unseen]) > 0.75
 
 
 def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -48,7 +48,7 @@ def ranked(
     setting = setting_of(context, prior.provenance.zero_shot_loss)
     rows = np.array([pipeline_row(pipeline, context.model) for pipeline in pipelines])
     blank = np.array([curve_row((), setting.zero_shot_loss)]).repeat(len(rows), axis=0)
-    found = prior.predict_rows(joined(setting, rows, blank))
+    found = prior.predict_rows(setting, joined(setting, rows, blank))
     own = np.sqrt(np.maximum(found.variance - found.shared, 0.0))
     chosen = _diverse(found.end - HOPE * own, own, rows, round((1 - UNRANKED_SHARE) * count))
     rest = [place for place in range(len(pipelines)) if place not in set(chosen)]

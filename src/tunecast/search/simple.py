@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from tunecast.search.history import History, Remaining, Strategy, TrialView, rung
 
-__all__ = ["advised", "asha", "fixed", "random_search"]
+__all__ = ["advised", "asha", "best_waiting", "fixed", "random_search"]
 
 
 def fixed(index: int) -> Strategy:
@@ -51,7 +51,7 @@ def asha(reduction_factor: int = 2) -> Strategy:
             return index
         new = _next_new(history, remaining)
         if new is None and remaining.new_trials is None:
-            return _best_waiting(history)
+            return best_waiting(history)
         return new
 
     return choose
@@ -131,8 +131,8 @@ def _next_new(history: History, remaining: Remaining) -> int | None:
     return next((i for i, trial in enumerate(history.trials) if trial.is_open and not trial.is_started), None)
 
 
-def _best_waiting(history: History) -> int | None:
-    """The trial that is furthest, the best of these."""
+def best_waiting(history: History) -> int | None:
+    """The trial that is furthest of those that wait, the best of these; None where none does."""
     waiting = [
         (-trial.curve[-1].share, trial.curve[-1].validation.loss, index)
         for index, trial in enumerate(history.trials)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tunecast.records import Outcome, Pipeline
+from tunecast.records import Outcome, Pipeline, stable_hash
 from tunecast.search.acquisition import Acquisition, ProbabilityOfImprovement, log_expected_improvement
 from tunecast.search.context import Context
 from tunecast.search.history import History, Remaining, Strategy, TrialView, points_to_end
@@ -105,7 +105,7 @@ class Seer:
         trials = history.trials
         pipelines = np.array([self._row(index, trial.pipeline) for index, trial in enumerate(trials)])
         blank = np.array([curve_row((), self.setting.zero_shot_loss)]).repeat(len(trials), axis=0)
-        before = self._prior.predict_rows(joined(self.setting, pipelines, blank))
+        before = self._prior.predict_rows(self.setting, joined(self.setting, pipelines, blank))
         begun = np.array([i for i, trial in enumerate(trials) if _tells(trial)], dtype=np.int64)
         after = self._after(trials, begun, pipelines)
         went_on = np.array([trials[index].outcome is not Outcome.DIVERGED for index in begun], dtype=bool)
@@ -142,7 +142,8 @@ class Seer:
         for index in begun:
             rate = trials[index].pipeline.number("learning_rate")
             curves.append(curve_row(trials[index].curve, start, rate))
-        found = self._prior.predict_rows(joined(self.setting, pipelines[begun], np.array(curves)))
+        rows = joined(self.setting, pipelines[begun], np.array(curves))
+        found = self._prior.predict_rows(self.setting, rows)
         # What has come to its end or diverged is known; one that broke down might have ended like others.
         ended = np.array([trials[index].outcome in ENDINGS for index in begun])
         last = np.array([self._relative(trials[index]) for index in begun])
@@ -334,11 +335,16 @@ def _is_turn_of_chance(history: History) -> bool:
 
 
 def _as_drawn(history: History, index: int | None) -> int | None:
-    """Instead of a new candidate the one whose id comes first, which has nothing to do with the prior."""
+    """Instead of a new candidate one by chance, which has nothing to do with the prior.
+
+    The dice are hashes of pipelines together with all other candidates: the same at every call of a session,
+    and others in another session, though it may have many of the pipelines too.
+    """
     if index is None or history.trials[index].is_started:
         return index
+    everyone = stable_hash([trial.pipeline.id for trial in history.trials])
     new = [i for i, trial in enumerate(history.trials) if trial.is_open and not trial.is_started]
-    return min(new, key=lambda place: history.trials[place].pipeline.id)
+    return min(new, key=lambda place: stable_hash([everyone, history.trials[place].pipeline.id]))
 
 
 def _tells(trial: TrialView) -> bool:

@@ -38,15 +38,31 @@ class Calibration:
     inflation: NDArray[np.float64]
     shared: NDArray[np.float64]
 
+    def at_least(self, other: Calibration) -> Calibration:
+        """The wider of two corrections, stage by stage."""
+        wider = self.inflation >= other.inflation
+        return Calibration(
+            np.maximum(self.inflation, other.inflation), np.where(wider, self.shared, other.shared)
+        )
+
     @classmethod
-    def of(cls, examples: Examples, mean: NDArray[np.float64], variance: NDArray[np.float64]) -> Calibration:
-        """Corrections that make predictions for tasks that were left out right on average.
+    def of(
+        cls,
+        examples: Examples,
+        mean: NDArray[np.float64],
+        variance: NDArray[np.float64],
+        weight: NDArray[np.float64] | None = None,
+    ) -> Calibration:
+        """Corrections that make predictions for what was left out right on average.
 
         Args:
             examples: Rows.
-            mean: What was foretold of each by a surrogate that had not seen its task, shape (rows,).
+            mean: What was foretold of each by a surrogate that had not seen its task, or its base model,
+                shape (rows,).
             variance: The variance that it stated, shape (rows,).
+            weight: How much each row counts, shape (rows,); None for all alike.
         """
+        weight = np.ones(len(examples)) if weight is None else weight
         stages = stage(examples.share)
         inflation, shared = np.ones(len(EDGES) + 1), np.zeros(len(EDGES) + 1)
         for number in range(len(EDGES) + 1):
@@ -55,9 +71,14 @@ class Calibration:
             # A few far misses should not widen every interval: squares are cut at three deviations.
             cut = max(3.0, 3.0 * float(np.median(np.abs(z))) / 0.6745) if len(z) else 3.0
             square = np.minimum(z**2, cut**2)
-            inflation[number] = (square.sum() + PSEUDO_ROWS) / (len(z) + PSEUDO_ROWS)
+            counted = weight[chosen]
+            inflation[number] = (counted @ square + PSEUDO_ROWS) / (counted.sum() + PSEUDO_ROWS)
             shared[number] = _shared_part(z, examples.group[chosen])
         return cls(inflation, shared)
+
+    def arrays(self) -> dict[str, NDArray[np.float64]]:
+        """Both corrections by their names."""
+        return {"inflation": self.inflation, "shared": self.shared}
 
     def corrected(
         self, variance: NDArray[np.float64], share: NDArray[np.float64]

@@ -30,8 +30,9 @@ FAILURE_FEATURES = (
     *("schedule_constant", "warmup"),
 )
 PENALTY = 10.0
-ENOUGH_EXCLUSIVE = 60
-"""Runs that had the machine to themselves from which on the others are not looked at."""
+EXCLUSIVE_WEIGHT = 5.0
+"""What a run that had the machine to itself counts for against one that had not: its seconds are surer, but
+there are never so many that every method is among them."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,9 @@ class FailureModel:
 
 
 def fit_cost(runs: Sequence[Run]) -> CostModel | None:
-    """Learn seconds per token from runs, from exclusive ones where there are enough.
+    """Learn seconds per token from runs, as they would be with the machine to themselves.
+
+    All runs say how pipelines compare; by how much shared machines were slower is told apart.
 
     Args:
         runs: Runs of any kind; those of the commonest device are used.
@@ -109,8 +112,6 @@ def fit_cost(runs: Sequence[Run]) -> CostModel | None:
         None where fewer than ten runs tell their seconds.
     """
     timed = [(run, found) for run in runs if (found := _seconds_per_token(run)) is not None]
-    alone = [pair for pair in timed if pair[0].exclusive]
-    timed = alone if len(alone) >= ENOUGH_EXCLUSIVE else timed
     kinds = [run.machine.device.partition(":")[0] for run, _ in timed]
     device = max(sorted(set(kinds)), key=kinds.count, default="cpu")
     timed = [pair for pair, kind in zip(timed, kinds, strict=True) if kind == device]
@@ -119,14 +120,21 @@ def fit_cost(runs: Sequence[Run]) -> CostModel | None:
     features = _features([run for run, _ in timed])[:, columns(COST_FEATURES)]
     target = np.array([math.log(seconds) for _, seconds in timed])
     scaling = Scaling.of(features)
-    scaled = scaling(features)
+    shared = np.array([not run.exclusive for run, _ in timed], dtype=float)
+    if shared.all():
+        shared[:] = 0.0  # nothing to tell it from
+    scaled = np.concatenate([scaling(features), shared[:, None]], axis=1)
+    weight = np.array([EXCLUSIVE_WEIGHT if run.exclusive else 1.0 for run, _ in timed])
     names = sorted({run.task.dataset for run, _ in timed})
     fold = np.array([names.index(run.task.dataset) % 5 for run, _ in timed])
     missed = np.concatenate(
-        [target[fold == k] - _line(scaled[fold == k], _ridge(scaled, target, fold != k)) for k in set(fold)]
+        [
+            target[fold == k] - _line(scaled[fold == k], _ridge(scaled, target, weight * (fold != k)))
+            for k in sorted(set(fold))
+        ]
     )
     deviation = float(np.sqrt((missed**2).mean()))
-    return CostModel(scaling, _ridge(scaled, target, fold >= 0), deviation, device)
+    return CostModel(scaling, _ridge(scaled, target, weight)[:-1], deviation, device)
 
 
 def fit_failure(runs: Sequence[Run]) -> FailureModel | None:
@@ -161,11 +169,13 @@ def _features(runs: Sequence[Run]) -> NDArray[np.float64]:
 
 
 def _ridge(
-    scaled: NDArray[np.float64], target: NDArray[np.float64], kept: NDArray[np.bool_]
+    scaled: NDArray[np.float64], target: NDArray[np.float64], weight: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    design = np.concatenate([np.ones((len(scaled), 1)), scaled], axis=1)[kept]
+    """Weighted ridge regression; the first weight, that of the intercept, is not penalised."""
+    design = np.concatenate([np.ones((len(scaled), 1)), scaled], axis=1)
     penalties = np.diag([1e-6, *[PENALTY] * scaled.shape[1]])
-    return np.asarray(np.linalg.solve(design.T @ design + penalties, design.T @ target[kept]))
+    weighted = design.T * weight
+    return np.asarray(np.linalg.solve(weighted @ design + penalties, weighted @ target))
 
 
 def _line(scaled: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Prediction", "Prior", "Provenance", "load_prior", "prior_at", "read_prior", "shipped_prior"]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 SHIPPED = "prior.safetensors"
 
 
@@ -88,7 +88,8 @@ class Prior:
     Args:
         family: Name of the performance surrogate's family.
         performance: The performance surrogate.
-        calibration: Corrections of its spread.
+        calibration: Corrections of its spread, for base models that it learned from.
+        abroad: The same for others.
         novelty: Tells unknown datasets.
         cost: Seconds, None where no run told any.
         failure: Odds of divergence, None where no run diverged.
@@ -98,6 +99,7 @@ class Prior:
     family: str
     performance: Regressor
     calibration: Calibration
+    abroad: Calibration
     novelty: Novelty
     cost: CostModel | None
     failure: FailureModel | None
@@ -110,13 +112,14 @@ class Prior:
             setting: What the trials share.
             subjects: Trials, at least one.
         """
-        return self.predict_rows(feature_matrix(setting, subjects))
+        return self.predict_rows(setting, feature_matrix(setting, subjects))
 
-    def predict_rows(self, features: NDArray[np.float64]) -> Prediction:
+    def predict_rows(self, setting: Setting, features: NDArray[np.float64]) -> Prediction:
         """As :meth:`predict`, of a matrix that :func:`tunecast.surrogates.features.joined` returned."""
+        known = setting.model.name in self.provenance.models
         mean, variance = self.performance.predict(features)
         share = features[:, len(FEATURES) - len(CURVE) + CURVE.index("share")]
-        whole, shared = self.calibration.corrected(variance, share)
+        whole, shared = (self.calibration if known else self.abroad).corrected(variance, share)
         last = features[:, len(FEATURES) - len(CURVE) + CURVE.index("log_loss")]
         seconds = self.cost.log_seconds_per_token(features) if self.cost else None
         failure = self.failure.probability(features) if self.failure else np.zeros(len(features))
@@ -138,10 +141,8 @@ class Prior:
     def _taken_apart(self) -> tuple[dict[str, Any], dict[str, Any]]:
         parts: dict[str, Arrays] = {
             "performance": self.performance.arrays(),
-            "calibration": {
-                "inflation": self.calibration.inflation,
-                "shared": self.calibration.shared,
-            },
+            "calibration": self.calibration.arrays(),
+            "abroad": self.abroad.arrays(),
             "novelty": self.novelty.arrays(),
         }
         header: dict[str, Any] = {
@@ -229,11 +230,11 @@ def _put_together(tensors: Mapping[str, Any], header: Mapping[str, Any]) -> Prio
     provenance = dict(header["provenance"])
     for name in ("tasks", "models"):
         provenance[name] = tuple(provenance[name])
-    calibration = part("calibration")
     return Prior(
         family=header["family"],
         performance=FAMILIES[header["family"]].regressor.from_arrays(part("performance")),
-        calibration=Calibration(calibration["inflation"], calibration["shared"]),
+        calibration=Calibration(**part("calibration")),
+        abroad=Calibration(**part("abroad")),
         novelty=Novelty.from_arrays(part("novelty"), header["novelty"]),
         cost=CostModel.from_arrays(part("cost"), **header["cost"]) if "cost" in header else None,
         failure=FailureModel.from_arrays(part("failure")) if part("failure") else None,

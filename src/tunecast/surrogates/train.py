@@ -46,6 +46,7 @@ def train(runs: Sequence[Run], *, seed: int = 0, families: Sequence[str] = tuple
         family=chosen.family,
         performance=FAMILIES[chosen.family].fit(examples, seed),
         calibration=chosen.calibration,
+        abroad=chosen.abroad,
         novelty=Novelty.of({run.task.dataset: run.dataset.meta_features for run in learned}),
         cost=fit_cost(learned),
         failure=fit_failure(learned),

@@ -1,4 +1,4 @@
-"""Which family to take, and how good it is on tasks that it never saw.
+"""Which family to take, and how good it is on tasks, and on base models, that it never saw.
 
 Everything is decided inside the training folds: a family is chosen, and its spread corrected, by leaving out
 tasks among those that it may learn from; only then is it judged on the tasks of the outer fold.
@@ -20,9 +20,11 @@ from tunecast.surrogates.kin import kin
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["CHOSEN", "Scores", "Trusted", "choose", "left_out", "nested", "score"]
+__all__ = ["CHOSEN", "Scores", "Trusted", "choose", "left_out", "models_left_out", "nested", "score"]
 
 INNER_FOLDS = 4
+ROWS_OF_A_MODEL = 400
+"""A base model with more rows counts for this many where base models are left out."""
 OUTER_FOLDS = 8
 CHOSEN = "chosen inside"
 """The row of the nested table that uses in each fold the family that its inner folds chose."""
@@ -60,10 +62,18 @@ class Scores:
 
 @dataclass(frozen=True)
 class Trusted:
-    """A family that was chosen, and what corrects its spread."""
+    """A family that was chosen, and what corrects its spread.
+
+    Args:
+        family: Its name.
+        calibration: From tasks that were left out, for base models that it knows.
+        abroad: From base models that were left out, for others.
+        log_scores: Mean log score of every family.
+    """
 
     family: str
     calibration: Calibration
+    abroad: Calibration
     log_scores: Mapping[str, float]
 
 
@@ -102,7 +112,46 @@ def choose(examples: Examples, seed: int, families: Sequence[str] = tuple(FAMILI
     calibrations = _calibrations(examples, seed, families)
     scores = {name: found for name, (_, found) in calibrations.items()}
     best = max(scores, key=lambda name: scores[name])
-    return Trusted(best, calibrations[best][0], scores)
+    calibration = calibrations[best][0]
+    return Trusted(best, calibration, abroad(best, examples, seed, calibration), scores)
+
+
+def abroad(family: str, examples: Examples, seed: int, calibration: Calibration) -> Calibration:
+    """What corrects the spread for a base model that was not learned from.
+
+    Args:
+        family: Name of the family.
+        examples: Rows; of a single base model, nothing can be told of others.
+        seed: Seed of training.
+        calibration: For base models that were, which is the least.
+    """
+    if len(np.unique(examples.model)) < 2:
+        return calibration
+    mean, variance = left_out(family, examples, examples.model, seed)
+    rows = np.bincount(examples.model, minlength=len(examples.models))[examples.model]
+    weight = np.minimum(1.0, ROWS_OF_A_MODEL / rows)
+    return calibration.at_least(Calibration.of(examples, mean, variance, weight))
+
+
+def models_left_out(family: str, examples: Examples, seed: int = 0) -> list[Scores]:
+    """Judge a family on each base model that it never saw, its spread corrected by what was seen of others.
+
+    Args:
+        family: Name of the family.
+        examples: Rows of at least three base models.
+        seed: Seed of folds and training.
+
+    Returns:
+        Scores by base model and stage, each under the base model's name.
+    """
+    found = []
+    for number, name in enumerate(examples.models):
+        out = examples.model == number
+        inside, part = examples.where(~out), examples.where(out)
+        calibration = choose(inside, seed, (family,)).abroad
+        mean, variance = FAMILIES[family].fit(inside, seed).predict(part.features)
+        found += score(name, part, mean, calibration.corrected(variance, part.share)[0])
+    return found
 
 
 def _calibrations(

@@ -11,6 +11,7 @@ from typing import Any
 from tunecast.records import Outcome, Pipeline, Point
 from tunecast.search.history import History, Remaining, TrialView
 from tunecast.search.likeness import nearest
+from tunecast.search.simple import best_waiting
 
 __all__ = ["LEAST_SHARE", "Proposal", "Rival"]
 
@@ -98,7 +99,9 @@ class Rival(ABC):
             self._jobs.append(job)
             if trials[place].is_open:
                 return place
-        return next((i for i, trial in enumerate(trials) if trial.is_open and not trial.is_started), None)
+        new = next((i for i, trial in enumerate(trials) if trial.is_open and not trial.is_started), None)
+        # As successive halving does: what the library gave up is better than an unspent budget.
+        return best_waiting(history) if new is None else new
 
     @abstractmethod
     def _ask(self) -> Proposal | None:

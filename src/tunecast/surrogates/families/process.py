@@ -93,10 +93,12 @@ class DeepKernel(Process):
 
 
 def _balanced(examples: Examples, most: int, seed: int) -> NDArray[np.int64]:
-    """Rows in turn from every task, in random order within it, half of them without a curve."""
+    """Rows in turn from every group of trials that compete, in random order within it, half of them without
+    a curve: the base model with the most runs is not the only one to be learned from.
+    """
     draw = np.random.default_rng(seed)
     order = draw.permutation(len(examples))
-    kind = 2 * examples.task[order] + (examples.share[order] > 0)
+    kind = 2 * examples.group[order] + (examples.share[order] > 0)
     place = np.zeros(len(order), dtype=np.int64)
     for number in np.unique(kind):
         chosen = kind == number
