@@ -1,4 +1,4 @@
-"""How good surrogates are on tasks and base models left out, by nested cross-validation, and how fast they are.
+"""How good surrogates are on tasks and base models left out, by nested cross-validation, and how fast.
 
 python benchmarks/surrogates.py [--store URL] [--prior FILE] [--no-scores]
 """

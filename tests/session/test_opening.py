@@ -85,3 +85,21 @@ def test_too_small_a_budget_names_one_that_suffices(
         measured(prepared, settings, budget="100-tokens")
     needed = caught.value.hint.split("--budget ")[1].split(",")[0]
     assert measured(prepared, settings, budget=needed).tokens > 0
+
+
+@pytest.mark.parametrize(("device", "batch_size"), [("cpu", 4), ("cuda:0", 16)])
+def test_a_processor_is_timed_in_small_batches_and_an_accelerator_in_its_own(
+    device: str, batch_size: int, prepared: PreparedTask, settings: SessionSettings
+) -> None:
+    asked: list[Calibrate] = []
+
+    def ask(request: Any) -> float:
+        asked.append(request)
+        return SPEED
+
+    bench = replace(prepared.bench, device=device)
+    spec = TrialSpec("speed", EXPERT, 0, 1, len(bench.train), "")
+    budget = Budget.parse("8k-tokens")
+    measure_full_length(settings, bench, spec, Allowance(budget, 0.0), ask, Silent())
+    assert asked[0].spec.pipeline.number("per_device_train_batch_size") == batch_size
+    assert asked[0].spec.full_length_tokens > 1

@@ -71,7 +71,7 @@ def measure_full_length(
     wanted = max(1, int(settings.epochs * sum(lengths)))
     progress.start("Measuring the training speed")
     seconds = min(CALIBRATION_SECONDS, CALIBRATION_SHARE * (allowance.budget.seconds or 0.0))
-    speed = float(ask(Calibrate(_in_small_batches(spec, wanted), seconds)))
+    speed = float(ask(Calibrate(_for_speed(spec, wanted, bench.device), seconds)))
     progress.finish(f"{speed:,.0f} tokens/s")
     share = share_of_budget(settings.strategy, allowance.budget)
     full_length = int(min(wanted, share * allowance.affordable_tokens(speed)))
@@ -117,8 +117,14 @@ def share_of_budget(strategy: str, budget: Budget) -> float:
     return SHARE_WITH_PRIOR if strategy in (ADVISED, *SURROGATE_BASED) else SHARE_OF_BUDGET
 
 
-def _in_small_batches(spec: TrialSpec, full_length_tokens: int) -> TrialSpec:
-    """The expert pipeline in small batches: its speed at a fraction of a step's seconds."""
+def _for_speed(spec: TrialSpec, full_length_tokens: int, device: str) -> TrialSpec:
+    """The expert pipeline as its speed is measured.
+
+    On a CPU in small batches: the same speed at a fraction of a step's seconds. An accelerator would be kept
+    waiting by these, and its steps are short.
+    """
+    if device != "cpu":
+        return replace(spec, full_length_tokens=full_length_tokens)
     values = {**spec.pipeline.hyperparameters, "per_device_train_batch_size": SMALLEST_BATCH}
     pipeline = Pipeline(spec.pipeline.method, values)
     return replace(spec, pipeline=pipeline, full_length_tokens=full_length_tokens)
