@@ -91,6 +91,7 @@ class Host:
             UserError: The dataset or the base model cannot be used.
         """
         task = self._task(cell)
+        task.rest()
         _return_memory()
         run = task.blank(cell)
         others = OthersLoad()
@@ -143,6 +144,10 @@ class _OpenTask:
         task = Task(prepared.task.dataset, prepared.task.model, cell.dataset.metric)
         self._prepared = replace(prepared, bench=self._bench, task=task)
         self._runner = Runner(self._bench)
+
+    def rest(self) -> None:
+        """Take the last run's trial off."""
+        self._runner.release()
 
     def serves(self, cell: Cell) -> bool:
         """Whether this is the task of a cell."""
