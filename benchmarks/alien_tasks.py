@@ -6,7 +6,8 @@
 
 ``judge`` prints how many made-up tasks, and how many real tasks that were left out of the prior, count as
 new, on how many the guard leaves the prior aside, and the mean regrets of ``advised`` and ``transfer`` beside
-that of ``asha``.
+that of ``asha``. What a made-up task was made of is known to none of them: it is judged with the runs of
+other families of datasets, and with a prior that was trained on these and is kept.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -28,21 +30,24 @@ from tunecast.data.dependence import dependence
 from tunecast.data.meta_features import DEPENDENCE
 from tunecast.records import Run
 from tunecast.replay.cases import Case, Clock, cases_of, on_clock
-from tunecast.replay.comparing import compare_strategies, draw
+from tunecast.replay.comparing import BUDGETS, compare_strategies, draw
 from tunecast.replay.folds import Fold, context_of
 from tunecast.replay.machine import replay
 from tunecast.replay.priors import PriorOf, kept_prior
 from tunecast.search import History, Remaining
 from tunecast.search.transfer import Seer, transfer
 from tunecast.store import open_for_reading
-from tunecast.surrogates import load_prior
 from tunecast.surrogates.kin import families
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Row = dict[str, str]
 PREFIX = "alien_"
 CYRILLIC = str.maketrans(string.ascii_lowercase, "абцдефгхийклмнопярстувшызъ")
 BUDGET = 8.0
 SEEDS = 5
+STRATEGIES = ("advised", "transfer", "asha", "random")
 
 
 def _shuffled(rows: list[Row], draw: random.Random) -> list[Row]:
@@ -180,11 +185,11 @@ def judge(store: str, aliens: Path) -> None:
         if not case.task.startswith(PREFIX) and (case.model.name, case.full_length_tokens) in lengths
     ]
     known = [run for run in runs if not run.task.dataset.startswith(PREFIX)]
-    for words, group, prior_of in (
-        ("made up", strange, lambda _: load_prior()),
-        ("real, left out", real, kept_prior),
-    ):
-        rates = {case.task: doubts(case, known, prior_of) for case in group}
+    for words, group in (("made up", strange), ("real, left out", real)):
+        rates = {
+            case.task: doubts(case, unrelated(case.task, known) if group is strange else known, kept_prior)
+            for case in group
+        }
         new = sum(rate.is_new for rate in rates.values())
         aside = sum(rate.left_aside > 0.5 for rate in rates.values())
         mean = np.mean([rate.left_aside for rate in rates.values()])
@@ -196,17 +201,34 @@ def judge(store: str, aliens: Path) -> None:
             "  " + ", ".join(f"{t} {'new ' * r.is_new}{r.left_aside:.0%}" for t, r in rates.items()),
             flush=True,
         )
+    regrets = np.concatenate(
+        [_regrets(task, strange, known) for task in dict.fromkeys(case.task for case in strange)], axis=1
+    ).mean(axis=1)
+    print("\nmean normalised regret on made-up tasks, by budget in expert trials", BUDGETS)
+    for name, by_budget in zip(STRATEGIES, regrets, strict=True):
+        print(f"  {name:10} " + " ".join(f"{100 * regret:7.2f}" for regret in by_budget))
+
+
+def unrelated(task: str, runs: Sequence[Run]) -> list[Run]:
+    """Runs on real tasks, without the family of the one that a made-up task was made of.
+
+    Args:
+        task: Name of the made-up task.
+        runs: Runs on any tasks.
+    """
+    source, _ = ALIENS[task.removeprefix(PREFIX)]
+    real = [run for run in runs if not run.task.dataset.startswith(PREFIX)]
+    family_of = families([source, *(run.task.dataset for run in real)])
+    return [run for run in real if family_of[run.task.dataset] != family_of[source]]
+
+
+def _regrets(task: str, cases: Sequence[Case], known: Sequence[Run]) -> NDArray[np.float64]:
+    """Mean normalised regrets on a made-up task, shape (strategies, 1, budgets)."""
+    own = [case for case in cases if case.task == task]
     found = compare_strategies(
-        strange,
-        known,
-        ("advised", "transfer", "asha", "random"),
-        seeds=SEEDS,
-        prior_of=lambda _: load_prior(),
-        thinking_seconds=0.0,
+        own, unrelated(task, known), STRATEGIES, seeds=SEEDS, prior_of=kept_prior, thinking_seconds=0.0
     )
-    print("\nmean normalised regret on made-up tasks, by budget in expert trials", found.budgets)
-    for name, regrets in zip(found.strategies, found.by_task().mean(axis=1), strict=True):
-        print(f"  {name:10} " + " ".join(f"{100 * regret:7.2f}" for regret in regrets))
+    return found.by_task()
 
 
 def main() -> None:

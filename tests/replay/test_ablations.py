@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator
-from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
@@ -13,12 +13,12 @@ import pytest
 
 from planted_runs import ZERO_SHOT_LOSS, planted_model, planted_runs
 from replay.made_up import many_tasks
-from tunecast.records import Run
+from tunecast.records import Outcome, Run
 from tunecast.replay.cases import cases_of
 from tunecast.replay.comparing import compare_strategies
 from tunecast.replay.folds import Fold
-from tunecast.search import Context
-from tunecast.surrogates import Setting, Subject
+from tunecast.search import Context, History, Remaining, TrialView
+from tunecast.search.transfer import Seer
 from tunecast.surrogates.examples import examples_of
 from tunecast.surrogates.families import FAMILIES
 from tunecast.surrogates.features import columns
@@ -53,17 +53,58 @@ def test_a_blinded_surrogate_does_not_see_what_is_hidden(benchmark: ModuleType, 
         assert not np.array_equal(sighted.predict(moved)[0], sighted.predict(examples.features)[0])
 
 
-def test_a_prior_without_curves_foretells_as_before_the_first_point(
-    benchmark: ModuleType, runs: list[Run]
+def views(runs: list[Run], shown: dict[int, int]) -> History:
+    """The runs of one task as trials, of which some have that many points; of four they are at their end."""
+    first = next(run for run in runs if run.curve)
+    runs = [r for r in runs if r.dataset == first.dataset and r.is_candidate and len(r.curve) == 4]
+    trials = [TrialView(runs[0].pipeline)]
+    for place, run in enumerate(runs):
+        curve = run.curve[: shown.get(place, 0)]
+        outcome = Outcome.COMPLETED if len(curve) == 4 else Outcome.PAUSED
+        following = 1 / 8 if not curve else None if len(curve) == 4 else 2 * curve[-1].share
+        trials.append(TrialView(run.pipeline, curve, following, outcome))
+    return History(tuple(trials))
+
+
+def context_of(runs: list[Run]) -> Context:
+    first = next(run for run in runs if run.curve)
+    known = tuple(run for run in runs if run.dataset != first.dataset)
+    return Context(
+        first.dataset, first.model, first.full_length_tokens, zero_shot_loss=ZERO_SHOT_LOSS, runs=known
+    )
+
+
+def test_without_curves_a_trial_under_way_is_no_measurement(benchmark: ModuleType, runs: list[Run]) -> None:
+    context = context_of(runs)
+    prior = train(context.runs, families=("ridge",))
+    blind, sighted = benchmark.WithoutCurves(context, prior), Seer(context, prior)
+    ended, under_way = {0: 4, 1: 4}, {2: 2, 3: 1, 4: 3, 5: 2, 6: 1}
+    found = blind.outlook(views(runs, ended | under_way))
+    alone, told = (sighted.outlook(views(runs, shown)) for shown in (ended, ended | under_way))
+    assert np.array_equal(found.mean, alone.mean)
+    assert np.array_equal(found.deviation, alone.deviation)
+    assert not np.allclose(found.mean, sighted.outlook(views(runs, {})).mean)
+    assert not np.allclose(found.mean, told.mean)
+    # What is left of a trial takes what it takes, whatever is known of its end.
+    assert np.array_equal(found.step_seconds, told.step_seconds)
+    assert np.array_equal(found.end_seconds, told.end_seconds)
+
+
+def test_without_curves_trials_under_way_do_not_speak_for_the_prior(
+    benchmark: ModuleType, runs: list[Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prior = train(runs, families=("ridge",))
-    blind = benchmark.WithoutCurves(**{part.name: getattr(prior, part.name) for part in fields(prior)})
-    run = next(run for run in runs if len(run.curve) == 4)
-    setting = Setting(run.dataset, run.model, run.full_length_tokens, run.unique_examples, ZERO_SHOT_LOSS)
-    before, after = (Subject(run.pipeline, run.curve[:count]) for count in (0, 2))
-    assert blind.predict(setting, [after]).end == blind.predict(setting, [before]).end
-    assert blind.predict(setting, [before]).end == prior.predict(setting, [before]).end
-    assert prior.predict(setting, [after]).end != prior.predict(setting, [before]).end
+    judged: list[int] = []
+
+    def watched(foretold: np.ndarray, *_: object, **__: object) -> bool:
+        judged.append(len(foretold))
+        return True
+
+    monkeypatch.setattr(import_module("tunecast.search.transfer"), "is_trusted", watched)
+    context = context_of(runs)
+    strategy = benchmark.variants("ridge")["without partial curve"](context)
+    strategy(views(runs, {0: 4, 1: 4, 2: 2, 3: 2, 4: 3}), Remaining(0.5, 1000.0))
+    assert judged[-1] == 2
+    assert Seer is import_module("tunecast.search.transfer").Seer
 
 
 def test_fewer_tasks_are_of_as_many_families_as_there_are(benchmark: ModuleType, runs: list[Run]) -> None:
@@ -101,9 +142,26 @@ def test_what_carries_from_a_narrow_model_to_a_wide_one_is_told(
     benchmark: ModuleType, runs: list[Run]
 ) -> None:
     wide = planted_runs(tasks=6, runs=6, seed=1, model=planted_model(512))
-    lines = benchmark.carried([*runs, *wide], "small-512").splitlines()[2:]
-    found = {tuple(cell.strip() for cell in line.split("|")[1:3]): line.split("|") for line in lines}
-    assert set(found) == {(a, b) for a in ("other models", "its own runs", "both") for b in ("none", "some")}
+    found = rows_of(benchmark.carried([*runs, *wide], "small-512"))
+    learned = ("other models", "its own runs", "both")
+    trivial = ("no change from here on", "its task's mean end")
+    assert set(found) == {(a, b) for a in (*learned, *trivial) for b in ("no curve", "to 0.2", "to 0.7")}
     # The planted law is the same at every width, and there are few runs of the wide model.
-    assert float(found["other models", "none"][4]) > 0.6
-    assert float(found["both", "some"][4]) > 0.6
+    assert float(found["other models", "no curve"][1]) > 0.6
+    assert float(found["both", "to 0.7"][1]) > 0.6
+
+
+def rows_of(text: str) -> dict[tuple[str, str], list[str]]:
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()[2:]]
+    return {(row[0], row[1]): row[2:] for row in rows}
+
+
+def test_to_know_the_level_of_a_task_is_not_to_know_pipelines(benchmark: ModuleType, runs: list[Run]) -> None:
+    found = rows_of("\n\n" + "\n".join(benchmark._trivial(examples_of(runs))))
+    assert found["no change from here on", "no curve"][1] == "0.00"
+    assert float(found["no change from here on", "to 0.7"][1]) > 0.6
+    for stage in ("no curve", "to 0.2", "to 0.7"):
+        assert found["its task's mean end", stage] == ["", "0.00", "10", ""]
+    few = [run for task in {run.task for run in runs} for run in [r for r in runs if r.task == task][:4]]
+    found = rows_of("\n\n" + "\n".join(benchmark._trivial(examples_of(few))))
+    assert found["its task's mean end", "no curve"] == ["", "too few", "0", ""]

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
+
+from replay.made_up import pipelines, task_runs
+from tunecast.records import Run
+from tunecast.replay.cases import Case
+from tunecast.replay.comparing import Comparison, compare_strategies
+from tunecast.surrogates import Prior
+from tunecast.surrogates.train import train
 
 ROWS = [{"prompt": f"Which colour is number {n}?", "completion": f"colour {n}"} for n in range(20)]
 
@@ -37,3 +47,39 @@ def test_every_made_up_task_differs_from_its_source(benchmark: ModuleType, tmp_p
     benchmark.make(tmp_path, tmp_path / "again")
     for file in (tmp_path / "aliens").rglob("*.jsonl"):
         assert file.read_text() == (tmp_path / "again" / file.relative_to(tmp_path / "aliens")).read_text()
+
+
+def test_no_made_up_task_is_judged_by_what_knows_its_source(
+    benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = ("geo_sql", "atis_sql", "apple_one", "brick_two", "cloud_three", "delta_four")
+    alien = "alien_shuffled_queries"
+    runs = [run for name in (*real, alien) for run in task_runs(name, choices=pipelines(12))]
+    (tmp_path / alien).mkdir()
+    (tmp_path / alien / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    learned: list[set[str]] = []
+    replayed: list[tuple[set[str], set[str]]] = []
+
+    def watched_prior(known: Sequence[Run]) -> Prior:
+        learned.append({run.task.dataset for run in known})
+        return train(known, families=("nearest-task",))
+
+    def watched_compare(cases: Sequence[Case], known: Sequence[Run], *rest: Any, **more: Any) -> Comparison:
+        replayed.append(({case.task for case in cases}, {run.task.dataset for run in known}))
+        return compare_strategies(cases, known, *rest, **more)
+
+    monkeypatch.setattr(benchmark, "SEEDS", 1)
+    monkeypatch.setattr(benchmark, "kept_prior", watched_prior)
+    monkeypatch.setattr(benchmark, "compare_strategies", watched_compare)
+    monkeypatch.setattr(
+        benchmark, "open_for_reading", lambda store: nullcontext(SimpleNamespace(runs=lambda: runs))
+    )
+    benchmark.judge("a store", tmp_path)
+    others = set(real) - {"geo_sql", "atis_sql"}
+    assert replayed == [({alien}, others)]
+    # First and last come the priors of the made-up task, between them those of the real ones.
+    assert learned[0] == learned[-1] == others
+    assert [set(real) - {name} for name in sorted(real)] == learned[1:-1]
+    shown = capsys.readouterr().out
+    assert "of 1 tasks count as new" in shown
+    assert "of 6 tasks count as new" in shown

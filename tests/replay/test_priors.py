@@ -12,6 +12,7 @@ import pytest
 from planted_runs import planted_runs
 from replay.made_up import many_tasks
 from tunecast.records import Outcome, Run
+from tunecast.replay import priors
 from tunecast.replay.cases import Clock, cases_of, on_clock
 from tunecast.replay.comparing import compare_strategies
 from tunecast.replay.folds import Fold
@@ -61,6 +62,38 @@ def test_another_clock_makes_another_prior(runs: list[Run], cache: Path) -> None
     for clock in Clock:
         kept_prior(on_clock(timed, clock))
     assert len(list(cache.iterdir())) == 2
+
+
+def test_whatever_determines_a_prior_is_in_its_key(runs: list[Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    first = next(run for run in runs if len(run.curve) > 1)
+    end = first.curve[-1]
+    lower = replace(end, validation=replace(end.validation, loss=0.9 * end.validation.loss))
+    described = {**first.dataset.meta_features, "log_examples": 9.0}
+    others = [
+        replace(first, curve=(*first.curve[:-1], lower)),
+        replace(first, dataset=replace(first.dataset, meta_features=described)),
+        replace(first, model=replace(first.model, width=2 * first.model.width)),
+        replace(first, machine=replace(first.machine, threads=first.machine.threads + 1)),
+    ]
+    keys = [priors._key([other if run is first else run for run in runs]) for other in (first, *others)]
+    assert len(set(keys)) == len(keys)
+    monkeypatch.setattr(priors, "version", lambda name: "another" if name == "scikit-learn" else "0")
+    keys.append(priors._key(runs))
+    monkeypatch.setattr(priors, "version", lambda name: "another" if name == "gpytorch" else "0")
+    keys.append(priors._key(runs))
+    assert len(set(keys)) == len(keys)
+
+
+def test_the_code_that_seconds_are_told_by_is_in_the_key() -> None:
+    names = {"/".join(file.parts[-2:]) for file in priors._sources()}
+    assert {"tunecast/records.py", "methods/rates.py", "surrogates/cost.py", "families/forest.py"} <= names
+
+
+def test_a_library_that_is_missing_is_said_by_training_not_by_the_key(
+    runs: list[Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(priors, "LIBRARIES", ("no-such-library",))
+    assert len(priors._key(runs)) == 32
 
 
 def test_a_cache_that_takes_nothing_is_no_trouble(runs: list[Run], cache: Path) -> None:

@@ -8,6 +8,9 @@ from types import ModuleType
 
 import pytest
 
+import tunecast
+from tunecast.surrogates import load_prior
+
 
 @pytest.fixture
 def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
@@ -16,11 +19,12 @@ def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_another_setting_is_another_result(benchmark: ModuleType) -> None:
-    first = benchmark.Setting("models/a", "1k-tokens", 100)
+    first = benchmark.Setting("models/a", "1k-tokens", 100, "1 a")
     others = [
-        benchmark.Setting("models/b", "1k-tokens", 100),
-        benchmark.Setting("models/a", "2k-tokens", 100),
-        benchmark.Setting("models/a", "1k-tokens", 50),
+        benchmark.Setting("models/b", "1k-tokens", 100, "1 a"),
+        benchmark.Setting("models/a", "2k-tokens", 100, "1 a"),
+        benchmark.Setting("models/a", "1k-tokens", 50, "1 a"),
+        benchmark.Setting("models/a", "1k-tokens", 100, "1 b"),
     ]
     keys = [setting.key("t", "", "asha", 0) for setting in (first, *others)]
     keys += [first.key("u", "", "asha", 0), first.key("t", "bleu", "asha", 0), first.key("t", "", "asha", 1)]
@@ -47,3 +51,49 @@ def test_the_table_says_who_was_best(benchmark: ModuleType) -> None:
     assert lines[3] == "| b | 5.0000 | 1.0000 | 1.5000 |"
     assert lines[4] == "| best of a seed |  | 3 | 1 |"
     assert lines[5] == "| mean rank |  | 1.25 | 1.75 |"
+
+
+def test_those_that_tie_share_rank_and_first_place(benchmark: ModuleType) -> None:
+    losses = {"one": (2.0, 1.0), "two": (1.0, 1.0), "three": (1.0, 1.0)}
+    found = {
+        ("a", name, seed): {"loss": loss, "metric": None, "zero_shot": 5.0}
+        for name, of_seeds in losses.items()
+        for seed, loss in enumerate(of_seeds)
+    }
+    lines = benchmark.table(found, ["one", "two", "three"]).splitlines()
+    assert lines[3] == "| best of a seed |  | 0.333 | 0.833 | 0.833 |"
+    assert lines[4] == "| mean rank |  | 2.50 | 1.75 | 1.75 |"
+    turned = benchmark.table(found, ["three", "two", "one"]).splitlines()
+    assert turned[3] == "| best of a seed |  | 0.833 | 0.833 | 0.333 |"
+
+
+def test_what_validation_chose_stands_beside_what_was_delivered(
+    benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    told = {
+        "incumbent": {"pipeline": {"method": "lora", "learning_rate": 0.01}},
+        "test": {"zero_shot": {"loss": 5.0}, "expert": {"loss": 2.0}, "incumbent": {"loss": 2.5}},
+        "winner": "expert",
+        "score": {"metric": 0.5},
+    }
+    monkeypatch.setattr(benchmark, "_tunecast", lambda *arguments: told)
+    (tmp_path / "a").mkdir()
+    setting = benchmark.Setting("models/a", "1k-tokens", 100, "1 a")
+    found = {("a", "one", 0): setting.session(str(tmp_path / "a"), "token_f1", "one", 0)}
+    assert benchmark.table(found, ["one"]).splitlines()[2] == "| a | 5.0000 | 2.0000 (0.500) |"
+    chosen = benchmark.table(found, ["one"], benchmark.INCUMBENT).splitlines()
+    assert chosen[2] == "| a | 5.0000 | 2.5000 |"
+
+
+def test_a_result_says_by_what_code_and_prior_it_was_made(
+    benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    first = benchmark.made_by()
+    assert first == benchmark.made_by()
+    assert first.startswith(f"{tunecast.__version__} {load_prior().provenance.checksum[:12]} ")
+    other = tmp_path / "prior"
+    other.write_bytes(b"trained anew on the same runs")
+    monkeypatch.setattr(benchmark, "shipped_prior", lambda: other)
+    assert benchmark.made_by() != first
+    monkeypatch.setattr(benchmark, "shipped_prior", lambda: None)
+    assert "no prior" in benchmark.made_by()

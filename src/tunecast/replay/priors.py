@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Callable, Sequence
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from tunecast import surrogates
+from tunecast import methods, records, surrogates
 from tunecast.cache import cache_folder
+from tunecast.data import dependence
 from tunecast.errors import StoreError
-from tunecast.methods import rates
 from tunecast.records import Run, stable_hash
 from tunecast.surrogates import Prior, read_prior
 from tunecast.surrogates.train import train
@@ -19,10 +21,12 @@ __all__ = ["PriorOf", "kept_prior"]
 
 PriorOf = Callable[[Sequence[Run]], Prior]
 """Gives the prior that was trained on some runs and on no others."""
+LIBRARIES = ("numpy", "scipy", "scikit-learn", "gpytorch", "torch")
+"""What trains: of another version, it learns something else from the same runs."""
 
 
 def kept_prior(runs: Sequence[Run]) -> Prior:
-    """The prior of these runs: from the cache, where the same code was trained on the same runs before.
+    """The prior of these runs: from the cache, where the same code and libraries learned from them before.
 
     Which family of surrogates is taken, and how its spread is corrected, is decided inside these runs.
 
@@ -48,18 +52,27 @@ def kept_prior(runs: Sequence[Run]) -> Prior:
 
 
 def _key(runs: Sequence[Run]) -> str:
-    # A run that was paused goes on under the same id, and on another clock it has other seconds.
-    stands = sorted([run.id, run.outcome.value, len(run.curve), run.exclusive, _seconds(run)] for run in runs)
-    return stable_hash([_code(), stands], 32)
-
-
-def _seconds(run: Run) -> str:
-    parts = [seconds for point in run.curve for seconds in (point.training, point.evaluation)]
-    return stable_hash([[seconds.wall, seconds.cpu] for seconds in parts], 16)
+    """A hash of all that a prior is made of: its runs with every fact, and the code and libraries."""
+    # In full, since a run keeps its id when it goes on, is measured by another clock or is described anew.
+    stands = sorted(hashlib.sha256(repr(run).encode("utf-8", "surrogatepass")).hexdigest() for run in runs)
+    return stable_hash([_code(), [_version(name) for name in LIBRARIES], stands], 32)
 
 
 @cache
 def _code() -> str:
     """A hash of the code that surrogates are made by, which changes what they say of the same runs."""
-    files = [Path(rates.__file__), *sorted(Path(surrogates.__file__).parent.rglob("*.py"))]
-    return stable_hash([file.read_text(encoding="utf-8") for file in files], 32)
+    return stable_hash([file.read_text(encoding="utf-8") for file in _sources()], 32)
+
+
+def _sources() -> list[Path]:
+    """Files of the surrogates, and of what their features are computed with."""
+    packages = (Path(str(package.__file__)).parent for package in (methods, surrogates))
+    files = [file for package in packages for file in sorted(package.rglob("*.py"))]
+    return [*(Path(str(module.__file__)) for module in (records, dependence)), *files]
+
+
+def _version(library: str) -> str:
+    try:
+        return f"{library} {version(library)}"
+    except PackageNotFoundError:  # training will say so
+        return library
