@@ -148,6 +148,13 @@ def by_seconds(
     return tuned(tiny_llama, toy_data, folder, budget="6s", store=shared_store)
 
 
+def test_a_second_worker_does_not_wait_for_the_experts_end(by_tokens: Tuned) -> None:
+    expert, *others = by_tokens.trials
+    assert expert.outcome is Outcome.COMPLETED
+    begun = min(run.curve[0].elapsed_seconds for run in others if run.curve)
+    assert begun < expert.curve[-1].elapsed_seconds
+
+
 def test_the_expert_wins_where_it_is_all_there_is(expert_only: Tuned) -> None:
     assert expert_only.record.winner == "expert"
     assert [contender.name for contender in expert_only.record.contenders] == [

@@ -321,8 +321,10 @@ class Session:
         return outlook
 
     def _spend(self) -> None:
-        """Train the first pipeline, search, and bring the leading trial to its end."""
-        self._train(0, f"Training the {first_name(self._settings.strategy)} pipeline")
+        """Train the first pipeline, search, and bring the leading trial to its end.
+
+        With several workers one trains the first pipeline, and the others search meanwhile.
+        """
         self._search()
         while self._finish_leader():
             self._search()  # with what was reserved for the leader and is left
@@ -334,12 +336,11 @@ class Session:
             self._advance_all({0: index})
 
     def _search(self) -> None:
-        """Let the strategy spend what is not reserved for the leader's end."""
-        self._activity = f"Searching ({self._settings.strategy})"
+        """Bring the first trial to its end, and let the strategy spend what no end is reserved for."""
         slots: dict[int, int] = {}
         while True:
             for slot in self._executor.idle():
-                index = self._chosen()
+                index = self._next()
                 if index is None:
                     break
                 slots[slot] = index
@@ -356,6 +357,16 @@ class Session:
         before = self._trials[index].step
         self._train(index, "Finishing the leading trial")
         return self._trials[index].step > before
+
+    def _next(self) -> int | None:
+        """The first trial as long as it can go on; beside it, or after it, what the strategy chooses."""
+        running = self._trials[0].running
+        if self._is_open(0) and not running and self._fits(0):
+            self._activity = f"Training the {first_name(self._settings.strategy)} pipeline"
+            return 0
+        if not running:
+            self._activity = f"Searching ({self._settings.strategy})"
+        return self._chosen()
 
     def _chosen(self) -> int | None:
         """What the strategy wants to advance; where that does not fit, what it wants instead."""
@@ -377,13 +388,15 @@ class Session:
         return self._allowance.fits(self._trials[index], reserved, self._used(), self._pace)
 
     def _fits_search(self, index: int) -> bool:
-        """Whether the budget affords a step and still lets the leader, or a trial that is far on, end."""
+        """Whether the budget affords a step and still lets the first trial, or after it the leader, and one
+        that is far on, end.
+        """
         trial, used = self._trials[index], self._used()
         following = trial.next_step
         far_on = following is not None and not is_probe(trial.plan.share_at(following))
         if far_on and not self._allowance.affords_end(trial, used, self._pace):
             return False
-        ahead = leader(self._trials.history(self._pace))
+        ahead = 0 if self._trials[0].running else leader(self._trials.history(self._pace))
         reserved = self._trials[ahead] if ahead not in (None, index) and self._is_open(ahead) else None
         # A leader that cannot end any more is no reason to leave the rest of the budget unused.
         if reserved is not None and not self._allowance.affords_end(reserved, used, self._pace):

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["affordable_validation", "explosion_nats", "new_run", "zero_point"]
 
 EVALUATION_SHARE = 0.15
-"""All evaluations of a trial cost at most this part of it."""
+"""The points of a trial together cost at most this part of its training, and so does what its last one is
+scored on besides."""
 FORWARD_COST = 0.4
 """Seconds of evaluating a token relative to training on it."""
 POINTS_PER_TRIAL = 7
