@@ -10,6 +10,7 @@ import pytest
 
 from sample_runs import sample_run
 from tunecast.errors import StoreError
+from tunecast.records import Outcome
 from tunecast.store import Store, export_parquet, open_for_reading, shipped, shipping
 
 
@@ -28,6 +29,18 @@ def test_what_is_shipped_is_sound() -> None:
         pytest.skip("no meta-dataset is shipped yet")
     with open_for_reading() as store:
         assert store.summaries()
+
+
+def test_what_is_shipped_tells_seconds_and_metrics() -> None:
+    if shipped() is None:
+        pytest.skip("no meta-dataset is shipped yet")
+    with open_for_reading() as store:
+        runs = list(store.runs())
+    assert sum(run.exclusive for run in runs) >= 60
+    completed = [run for run in runs if run.outcome is Outcome.COMPLETED]
+    assert all(run.test is not None for run in completed)
+    assert 4 * sum(run.test is not None and run.test.metric is not None for run in completed) >= len(completed)
+    assert all(run.test.metric_examples <= 100 for run in completed if run.test is not None)
 
 
 def test_nothing_shipped_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
