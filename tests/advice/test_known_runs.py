@@ -83,7 +83,7 @@ def test_larger_models_than_the_known_are_within_their_intervals(endings: list[E
 
 
 def typical(endings: list[Ending]) -> Ending:
-    """A finetuning that ended well, on a dataset of which only small models were finetuned."""
+    """A finetuning of a small model that ended well."""
     return next(
         one
         for one in endings
@@ -92,8 +92,9 @@ def typical(endings: list[Ending]) -> Ending:
 
 
 def test_a_model_far_from_the_known_ones_is_less_certain(endings: list[Ending]) -> None:
-    prior = KnownRuns(endings)
     task = view(typical(endings))
+    # Of a dataset on which larger models were finetuned too, more is known.
+    prior = KnownRuns([one for one in endings if one.dataset != task.dataset or one.model.parameters < 1e8])
     modern = replace(task, model=replace(task.model, parameters=7_000_000_000, pretraining_tokens=None))
 
     def width(task: TaskView) -> float:

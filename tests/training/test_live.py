@@ -154,7 +154,7 @@ def test_an_explosion_is_a_divergence(task: Bench) -> None:
 def test_weights_can_be_put_back(task: Bench, tmp_path: Path) -> None:
     trial, folder = live_trial(task), CheckpointFolder(tmp_path)
     trial.advance(2)
-    trial.save(folder)
+    trial.save(folder, goes_on=True)
     saved = weights(trial)
     trial.advance(4)
     assert not torch.equal(weights(trial), saved)
