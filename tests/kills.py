@@ -102,7 +102,7 @@ def committed(folder: Path) -> list[Run]:
     file = folder / "runs.sqlite"
     if not file.is_file():
         return []
-    with Store.open(file, create=False) as store:
+    with Store.open(file) as store:  # a kill can come before the first table
         return list(store.runs())
 
 
