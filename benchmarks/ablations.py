@@ -14,9 +14,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from importlib import import_module
 from typing import TYPE_CHECKING, ClassVar
-from unittest.mock import patch
 
 import numpy as np
 
@@ -29,7 +27,8 @@ from tunecast.replay.folds import Fold
 from tunecast.replay.statistics import cluster_weights, interval
 from tunecast.search import Context, History, Strategy
 from tunecast.search.acquisition import ProbabilityOfImprovement
-from tunecast.search.transfer import ENDINGS, Outlook, Seer, transfer
+from tunecast.search.outlook import ENDINGS, Outlook, Seer
+from tunecast.search.transfer import guided_by, transfer
 from tunecast.store import open_for_reading
 from tunecast.surrogates import Prior, load_prior
 from tunecast.surrogates.examples import Examples, examples_of
@@ -146,12 +145,11 @@ def variants(family: str) -> dict[str, Callable[[Context], Strategy]]:
 
     def without_seconds(context: Context) -> Strategy:
         prior = replace(prior_of(context.runs, family), cost=None)
-        return transfer(context, prior=prior, acquisition=ProbabilityOfImprovement(cost_exponent=0.0))
+        return guided_by(Seer(context, prior), context, ProbabilityOfImprovement(cost_exponent=0.0))
 
     def without_curves(context: Context) -> Strategy:
         # The rules around what is foretold go on with the true history: which trials have begun, and how far.
-        with patch.object(import_module(transfer.__module__), "Seer", WithoutCurves):
-            return transfer(context, prior=prior_of(context.runs, family))
+        return guided_by(WithoutCurves(context, prior_of(context.runs, family)), context)
 
     def refitted(context: Context) -> Strategy:
         return transfer(context, prior=prior_of(context.runs, family), refits=True)

@@ -35,7 +35,8 @@ from tunecast.replay.folds import Fold, context_of
 from tunecast.replay.machine import replay
 from tunecast.replay.priors import PriorOf, kept_prior
 from tunecast.search import History, Remaining
-from tunecast.search.transfer import Seer, transfer
+from tunecast.search.outlook import Seer
+from tunecast.search.transfer import transfer
 from tunecast.store import open_for_reading
 from tunecast.surrogates.kin import families
 

@@ -18,7 +18,7 @@ from tunecast.replay.cases import cases_of
 from tunecast.replay.comparing import compare_strategies
 from tunecast.replay.folds import Fold
 from tunecast.search import Context, History, Remaining, TrialView
-from tunecast.search.transfer import Seer
+from tunecast.search.outlook import Seer
 from tunecast.surrogates.examples import examples_of
 from tunecast.surrogates.families import FAMILIES
 from tunecast.surrogates.features import columns
@@ -99,12 +99,11 @@ def test_without_curves_trials_under_way_do_not_speak_for_the_prior(
         judged.append(len(foretold))
         return True
 
-    monkeypatch.setattr(import_module("tunecast.search.transfer"), "is_trusted", watched)
+    monkeypatch.setattr(import_module("tunecast.search.outlook"), "is_trusted", watched)
     context = context_of(runs)
     strategy = benchmark.variants("ridge")["without partial curve"](context)
     strategy(views(runs, {0: 4, 1: 4, 2: 2, 3: 2, 4: 3}), Remaining(0.5, 1000.0))
     assert judged[-1] == 2
-    assert Seer is import_module("tunecast.search.transfer").Seer
 
 
 def test_fewer_tasks_are_of_as_many_families_as_there_are(benchmark: ModuleType, runs: list[Run]) -> None:

@@ -34,8 +34,9 @@ from tunecast.search import (
     check_strategy,
     get_strategy,
 )
+from tunecast.search.outlook import Seer
 from tunecast.search.ranking import ranked
-from tunecast.search.transfer import Seer, transfer
+from tunecast.search.transfer import transfer
 from tunecast.surrogates import Prior
 from tunecast.surrogates.examples import WORST
 from tunecast.surrogates.train import train

@@ -9,7 +9,7 @@ import numpy as np
 
 from tunecast.records import Pipeline
 from tunecast.search.context import Context
-from tunecast.search.transfer import setting_of
+from tunecast.search.outlook import setting_of
 from tunecast.surrogates import Prior, prior_at
 from tunecast.surrogates.features import curve_row, joined, pipeline_row
 

@@ -81,8 +81,7 @@ class Pace:
             points: Points to be measured.
             ends: Whether the last of them ends the trial.
         """
-        scoring = points * self._overhead() + (self.validation_seconds if ends else 0.0)
-        return tokens * self._rate(method)[0] + scoring
+        return tokens * self._rate(method)[0] + self._scoring(points, ends)
 
     def upper(self, method: str, tokens: int, points: int = 1, *, ends: bool = False) -> float:
         """The 90% upper bound of the seconds for so many more training tokens and points.
@@ -94,13 +93,14 @@ class Pace:
             ends: Whether the last of them ends the trial.
         """
         rate, spread = self._rate(method)
-        scoring = points * self._overhead() + (self.validation_seconds if ends else 0.0)
-        return tokens * rate * math.exp(UPPER_QUANTILE * spread) + SCORING_MARGIN * scoring
+        return tokens * rate * math.exp(UPPER_QUANTILE * spread) + SCORING_MARGIN * self._scoring(
+            points, ends
+        )
 
-    def _overhead(self) -> float:
-        """The mean of what surrounded the latest steps."""
+    def _scoring(self, points: int, ends: bool) -> float:
+        """Seconds of what surrounds training, by the latest steps."""
         latest = self._overheads[-8:] or [self._first_overhead]
-        return sum(latest) / len(latest)
+        return points * sum(latest) / len(latest) + (self.validation_seconds if ends else 0.0)
 
     def _rate(self, method: str) -> tuple[float, float]:
         """Seconds per token, and the standard deviation of its logarithm."""

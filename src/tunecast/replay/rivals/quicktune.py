@@ -22,8 +22,8 @@ from tunecast.errors import ConfigurationError
 from tunecast.records import Pipeline, Run
 from tunecast.search import Context
 from tunecast.search.history import rung
+from tunecast.search.outlook import setting_of
 from tunecast.search.rivals.base import LEAST_SHARE, Proposal, Rival
-from tunecast.search.transfer import setting_of
 from tunecast.surrogates.examples import zero_shot_losses
 from tunecast.surrogates.features import CURVE, FEATURES, Setting, Subject, feature_matrix
 
