@@ -93,9 +93,8 @@ class Pace:
             ends: Whether the last of them ends the trial.
         """
         rate, spread = self._rate(method)
-        return tokens * rate * math.exp(UPPER_QUANTILE * spread) + SCORING_MARGIN * self._scoring(
-            points, ends
-        )
+        training = tokens * rate * math.exp(UPPER_QUANTILE * spread)
+        return training + SCORING_MARGIN * self._scoring(points, ends)
 
     def _scoring(self, points: int, ends: bool) -> float:
         """Seconds of what surrounds training, by the latest steps."""
