@@ -17,7 +17,7 @@ from tunecast.store import Store, export_parquet
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("compare") / "runs.sqlite"
     with Store.open(path) as opened:
-        opened.put_all([*many_tasks(4), *task_runs("small")[:5]])
+        opened.put_all([*many_tasks(4), *task_runs("small")[:5], *task_runs("other", model="mini")[:5]])
     return path
 
 
@@ -35,7 +35,11 @@ def test_json(store: Path) -> None:
     assert found["warnings"][0].startswith("Too few runs: 4 tasks of at least 16")
     assert set(found["strategies"]) >= {"random", "asha", "fixed-best", "portfolio", "nearest-task"}
     assert set(found["strategies"]["asha"]["mean_rank"]) == {"2", "4"}
-    assert found["left_out"] == ["small on nano at 16,384 tokens: 4 recorded pipelines, 8 are needed."]
+    assert set(found["left_out"]) == {
+        "other on mini at 16,384 tokens: 4 recorded pipelines, 8 are needed.",
+        "small on nano at 16,384 tokens: 4 recorded pipelines, 8 are needed.",
+    }
+    assert all(figures["catches_best_other_at"] is None for figures in found["strategies"].values())
 
 
 def test_terminal_and_page(store: Path, tmp_path: Path) -> None:
@@ -43,10 +47,15 @@ def test_terminal_and_page(store: Path, tmp_path: Path) -> None:
     options = ("--strategies", "random, portfolio", "--folds", "family", "--clock", "cpu", "--workers", 2)
     result = run("--store", store, "--seeds", 1, *options, "--output", page)
     assert result.exit_code == 0, result.output
-    for word in ("random", "portfolio", "Too few runs", "all tasks of its family", "Left out: 1"):
+    for word in ("random", "portfolio", "Too few runs", "all tasks of its family", "Left out: 2"):
         assert word in result.stdout, result.stdout
     assert "asha" not in result.stdout
-    assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith("<!doctype html>")
+    assert '<p class="warning">Too few runs' in text
+    for unsaid in ("Nobody is first", "expert trials in "):
+        assert unsaid not in text
+        assert unsaid not in result.stdout
 
 
 def test_a_page_that_cannot_be_written_is_refused_before_the_work(
@@ -95,6 +104,7 @@ def test_a_parquet_export_is_read_too(store: Path, tmp_path: Path) -> None:
         (["--clock", "sun"], ConfigurationError, "wall, cpu"),
         (["--thinking-seconds", "-1"], ConfigurationError, "--thinking-seconds"),
         (["--model", "unheard-of"], ConfigurationError, "'unheard-of'.\nThere are some of nano."),
+        (["--model", "mini"], StoreError, "other on mini at 16,384 tokens: 4 recorded pipelines, 8 are"),
     ],
 )
 def test_mistakes_are_one_message(

@@ -213,7 +213,32 @@ def test_catching_the_best_other(comparison: Comparison) -> None:
     never = verdict.catch("asha")
     assert never is not None
     assert never.fraction is None
-    assert [s for s in catch_sentences(verdict) if s.startswith("random")]
+    said = catch_sentences(verdict)
+    assert len(said) == 2
+    share = f"{100 * catch.fraction:.1f}%"
+    assert said[0] == (
+        f"random reaches the best other regret of 16 expert trials in {share} of the time (95% interval "
+        f"{share} to {share})."
+    )
+    assert said[1].startswith("Never down to the best other regret of 16 expert trials: asha, fixed-best, ")
+
+
+def test_a_surrogate_refitted_is_no_rival_of_the_same_surrogate(comparison: Comparison) -> None:
+    names = ("transfer", "quick-tune", *comparison.strategies[2:])
+    anytime = np.ones_like(comparison.anytime)
+    anytime[:, :, -1] = 0.2
+    anytime[0, :, 30:], anytime[1, :, 20:] = 0.15, 0.1
+    usage = dict.fromkeys(names, comparison.usage["random"])
+    verdict = Verdict(replace(comparison, strategies=names, anytime=anytime, usage=usage))
+    catch = verdict.catch("transfer")
+    assert catch is not None
+    assert catch.fraction == comparison.grid[30] / comparison.grid[-1]
+    assert "expert trials (quick-tune, of the same surrogate, aside) in" in catch_sentences(verdict)[0]
+
+
+def test_what_fixed_best_knows_is_said_by_fold(comparison: Comparison) -> None:
+    for fold, words in ((Fold.TASK, "folds of that model"), (Fold.MODEL, "folds of other base models")):
+        assert any(words in note for note in notes(Verdict(replace(comparison, fold=fold))))
 
 
 def test_a_strategy_of_the_callers_own_is_built_once_for_every_case(
@@ -284,9 +309,12 @@ def test_advice_is_replayed_without_what_it_must_not_know(cases: list[Case], run
 
 def test_all_but_rivals_are_compared_by_default(runs: list[Run], cases: list[Case]) -> None:
     simple = {"random", "asha", "advised", "fixed-best", "portfolio", "nearest-task"}
-    assert set(default_strategies(cases, runs)) == simple | {"transfer", "quick-tune"}
+    expert = {"fixed-expert"}  # the same at 3e-4 is not recorded
+    assert set(default_strategies(cases, runs)) == simple | expert | {"transfer", "quick-tune"}
     few = [run for run in runs if run.task.dataset in {case.task for case in cases[:2]}]
-    assert set(default_strategies(cases[:2], few)) == simple
+    assert set(default_strategies(cases[:2], few)) == simple | expert
+    tiny = [replace(case, model=replace(case.model, parameters=2_000_000)) for case in cases[:2]]
+    assert set(default_strategies(tiny, few)) == simple
     with pytest.raises(ConfigurationError, match="families of tasks, and 3 must remain"):
         compare_strategies(cases[:2], few, ("transfer",), seeds=1, thinking_seconds=0.0)
 

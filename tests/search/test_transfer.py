@@ -34,9 +34,9 @@ from tunecast.search import (
     check_strategy,
     get_strategy,
 )
-from tunecast.search.outlook import Seer
+from tunecast.search.outlook import Outlook, Seer
 from tunecast.search.ranking import ranked
-from tunecast.search.transfer import transfer
+from tunecast.search.transfer import guided_by, transfer
 from tunecast.surrogates import Prior
 from tunecast.surrogates.examples import WORST
 from tunecast.surrogates.train import train
@@ -279,6 +279,33 @@ def test_stops_when_the_gain_is_not_worth_its_seconds(prior: Prior) -> None:
     _, worth_nothing = play(transfer(context(value_minutes=1e-9), prior=prior), runs, 200)
     assert len(worth_nothing) < len(worth_little) < len(whole)
     assert len(worth_nothing) >= 1
+
+
+def test_a_candidate_that_is_worth_its_seconds_keeps_the_search_going() -> None:
+    class Told:
+        """Three trials: the incumbent, one surely a little better, one that may be far better."""
+
+        is_new = False
+        failure = np.zeros(3)
+
+        def outlook(self, _: History) -> Outlook:
+            mean, deviation = np.array([0.0, -0.015, 0.0]), np.array([1e-3, 0.005, 0.3])
+            seconds = np.full(3, 200.0)
+            return Outlook(mean, deviation, seconds / 16, seconds, self.failure, True)
+
+    runs = candidates(3)
+    begun = History((view(runs[0], 3), view(runs[1], 0), view(runs[2], 0)))
+    told = Told()
+
+    def chosen(value_minutes: float | None) -> int | None:
+        strategy = guided_by(told, context(value_minutes=value_minutes))  # type: ignore[arg-type]
+        return strategy(begun, Remaining(0.5, 1000.0))
+
+    assert chosen(None) == 1
+    assert chosen(0.5) == 2, "1.5% is worth 45 s, what the other may gain more than 200 s"
+    assert chosen(1e-3) is None
+    told.failure = np.array([0.0, 0.0, 0.9])
+    assert chosen(0.5) is None, "it would hardly come to its end"
 
 
 def test_all_end_when_nothing_is_open(prior: Prior) -> None:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 LEAST_WIDTH = 100
+WIDTH_FOR_INTERVALS = 170
+"""Columns of a terminal on which five budgets have room for their 95% intervals."""
 
 Store = Annotated[
     str | None, typer.Option("--store", help="URL or file of a store. (default: the shipped meta-dataset)")
@@ -81,6 +83,7 @@ def _print(verdict: Verdict, reasons: list[str]) -> None:
 
     from tunecast.replay.wording import (
         catch_sentences,
+        claim_sentences,
         header,
         notes,
         regret_rows,
@@ -97,17 +100,14 @@ def _print(verdict: Verdict, reasons: list[str]) -> None:
     table.add_column("strategy", no_wrap=True)
     for budget in verdict.comparison.budgets:
         table.add_column(f"{budget:g}", justify="right", no_wrap=True)
-    for row in regret_rows(verdict):
+    for row in regret_rows(verdict, with_interval=console.width >= WIDTH_FOR_INTERVALS):
         table.add_row(*row)
     console.print(table)
     for name, library, asked, distance in rival_rows(verdict):
         typer.echo(f"{name}: {library}, asked {asked} times, mean distance of candidates {distance}")
-    claims = [claim.text for claim in verdict.claims]
-    nobody = "Nobody is first: no strategy's paired difference to all others excludes 0."
-    lines = [*verdict.shortcomings, *(claims or ([] if verdict.shortcomings else [nobody]))]
-    lines += [*simple_sentences(verdict), *catch_sentences(verdict), *notes(verdict)]
-    for line in lines:
-        typer.echo(line)
+    for sentences in (claim_sentences, simple_sentences, catch_sentences, notes):
+        for sentence in sentences(verdict):
+            typer.echo(sentence)
     if reasons:
         typer.echo(
             f"Left out: {len(reasons)} combinations of task, base model and full length, such as {reasons[0]}"

@@ -63,6 +63,8 @@ SUBSET = 0.7
 ANYTIME_POINTS = 60
 EXPERT_AT_3E4 = Pipeline(EXPERT.method, {**EXPERT.hyperparameters, "learning_rate": 3e-4})
 EXPERT_STRATEGIES = ("fixed-expert", "fixed-3e-4")
+LEAST_ORDINARY = 100_000_000
+"""Parameters from which on 2e-4 and 3e-4 are rates that someone would use: tiny models want far more."""
 
 
 @dataclass
@@ -137,7 +139,8 @@ class Comparison:
 
 
 def default_strategies(cases: Sequence[Case], runs: Sequence[Run], fold: Fold = Fold.TASK) -> tuple[str, ...]:
-    """What is compared unless something else is asked for: surrogates only where they can be trained.
+    """What is compared unless something else is asked for: surrogates only where they can be trained, and the
+    expert's fixed rates only on base models that they are meant for.
 
     Args:
         cases: Where to replay.
@@ -145,7 +148,13 @@ def default_strategies(cases: Sequence[Case], runs: Sequence[Run], fold: Fold = 
         fold: What is left out of what strategies learn from.
     """
     surrogates = () if why_no_surrogates(cases, runs, fold) else SURROGATE_BASED
-    return ("random", "asha", ADVISED, *RUN_BASED, *surrogates)
+    ordinary = all(case.model.parameters >= LEAST_ORDINARY for case in cases)
+    expert = [
+        name
+        for name in EXPERT_STRATEGIES
+        if ordinary and all(_fixed_place(name, case.candidates) is not None for case in cases)
+    ]
+    return ("random", "asha", ADVISED, *expert, *RUN_BASED, *surrogates)
 
 
 def why_no_surrogates(cases: Sequence[Case], runs: Sequence[Run], fold: Fold = Fold.TASK) -> str:

@@ -10,7 +10,15 @@ from pathlib import Path
 from tunecast.atomic import written_whole
 from tunecast.errors import OutputError
 from tunecast.replay.verdicts import Verdict
-from tunecast.replay.wording import catch_sentences, header, notes, regret_rows, rival_rows, simple_sentences
+from tunecast.replay.wording import (
+    catch_sentences,
+    claim_sentences,
+    header,
+    notes,
+    regret_rows,
+    rival_rows,
+    simple_sentences,
+)
 
 __all__ = ["check_page", "write_page"]
 
@@ -26,17 +34,15 @@ td:first-child, th:first-child { text-align: left; } tr { border-bottom: 1px sol
 <body>
 <h1>Strategies compared</h1>
 <p>{{ header }}</p>
-{% for sentence in warnings %}<p class="warning">{{ sentence }}</p>{% endfor %}
 <h2>What may be claimed</h2>
-{% if claims %}<ul>{% for claim in claims %}<li>{{ claim.text }}</li>{% endfor %}</ul>
-{% else %}<p>Nobody is first: no strategy's paired difference to all others excludes 0.</p>{% endif %}
+{% for sentence in claims %}<p{% if warned %} class="warning"{% endif %}>{{ sentence }}</p>{% endfor %}
 <h2>Normalised regret in percent, 95% interval, mean rank</h2>
 <div class="scroll"><table><tr><th>strategy</th>
 {% for budget in budgets %}<th>{{ budget }}</th>{% endfor %}</tr>
 {% for row in rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>{% endfor %}</table></div>
 <p>Columns are budgets in expert trials at full length.</p>
 <h2>Regret over time</h2>{{ anytime }}
-<ul>{% for sentence in catches %}<li>{{ sentence }}</li>{% endfor %}</ul>
+{% if catches %}<ul>{% for sentence in catches %}<li>{{ sentence }}</li>{% endfor %}</ul>{% endif %}
 <h2>Critical differences</h2>
 <p>A bar joins strategies of which no two differ at the 5% level (Wilcoxon's test, Holm's correction).</p>
 {% for figure in differences %}{{ figure }}{% endfor %}
@@ -123,8 +129,8 @@ def render(verdict: Verdict) -> str:
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(TEMPLATE)
     return template.render(
         header=header(verdict),
-        warnings=verdict.shortcomings,
-        claims=verdict.claims,
+        claims=claim_sentences(verdict),
+        warned=bool(verdict.shortcomings),
         budgets=[f"{budget:g}" for budget in budgets],
         rows=regret_rows(verdict, with_interval=True),
         anytime=Markup(anytime),

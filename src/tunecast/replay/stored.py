@@ -112,9 +112,14 @@ def compare(settings: CompareSettings, progress: Progress | None = None) -> tupl
     progress.finish(f"{len(runs):,} runs")
     cases, reasons = cases_of(runs)
     if settings.model is not None:
-        _check_model(settings.model, cases)
+        there = sorted({case.model.name for case in cases})
         cases = [case for case in cases if case.model.name == settings.model]
         reasons = [reason for reason in reasons if f" on {settings.model} at " in reason]
+        if there and not cases and not reasons:
+            raise ConfigurationError(
+                f"--model: the store has no runs of the base model {settings.model!r}.",
+                f"There are some of {', '.join(there)}.",
+            )
     if not cases:
         example = f" ({reasons[0].rstrip('.')})" if reasons else ""
         raise StoreError(
@@ -145,15 +150,6 @@ def compare(settings: CompareSettings, progress: Progress | None = None) -> tupl
         progress=progress,
     )
     return Verdict(comparison), reasons
-
-
-def _check_model(name: str, cases: Sequence[Case]) -> None:
-    there = sorted({case.model.name for case in cases})
-    if there and name not in there:
-        raise ConfigurationError(
-            f"--model: the store has no task to replay on of the base model {name!r}.",
-            f"There are some of {', '.join(there)}.",
-        )
 
 
 def _large_enough(cases: Sequence[Case]) -> tuple[list[Case], list[Case]]:

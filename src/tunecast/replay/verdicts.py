@@ -21,6 +21,7 @@ from tunecast.replay.statistics import (
     paired,
     power,
 )
+from tunecast.search import SURROGATE_BASED
 
 __all__ = [
     "LEAST_CANDIDATES",
@@ -72,7 +73,7 @@ class Catch:
     Args:
         strategy: The strategy.
         fraction: Part of the largest budget at which its mean regret is down to the lowest final one of all
-            others; None where it never is.
+            others; None where it never is. Strategies that share a surrogate are no others to each other.
         low: Lower end of the 95% interval.
         high: Upper end, infinite where more than one in forty resamples never get there.
     """
@@ -121,13 +122,15 @@ class Verdict:
         return np.stack([values.mean(axis=0), low, high])
 
     def catch(self, strategy: str) -> Catch | None:
-        """How early a strategy is as good as the best other one at the end; None where there is no other."""
+        """How early a strategy is as good as the best other one at the end; None where there is no other, or
+        where nothing may be claimed."""
         comparison = self.comparison
+        alike = SURROGATE_BASED if strategy in SURROGATE_BASED else (strategy,)
+        others = [place for place, name in enumerate(comparison.strategies) if name not in alike]
+        if not others or self.shortcomings:
+            return None
         values = comparison.anytime_by_task()
         own = comparison.strategies.index(strategy)
-        others = [place for place in range(len(values)) if place != own]
-        if not others:
-            return None
         shares = comparison.grid / comparison.grid[-1]
         everyone = np.full((1, values.shape[1]), 1 / values.shape[1])
         reached = [

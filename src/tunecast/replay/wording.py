@@ -7,9 +7,19 @@ from collections.abc import Sequence
 import numpy as np
 
 from tunecast.replay.comparing import SLACK
+from tunecast.replay.folds import Fold
 from tunecast.replay.verdicts import Verdict, left_out
+from tunecast.search import SURROGATE_BASED
 
-__all__ = ["catch_sentences", "header", "notes", "regret_rows", "rival_rows", "simple_sentences"]
+__all__ = [
+    "catch_sentences",
+    "claim_sentences",
+    "header",
+    "notes",
+    "regret_rows",
+    "rival_rows",
+    "simple_sentences",
+]
 
 
 def header(verdict: Verdict) -> str:
@@ -64,19 +74,37 @@ def simple_sentences(verdict: Verdict) -> list[str]:
     return sentences
 
 
+def claim_sentences(verdict: Verdict) -> list[str]:
+    """Who is first where, that nobody is, or why nothing is said of it."""
+    if verdict.shortcomings:
+        return verdict.shortcomings
+    nobody = "Nobody is first: no strategy's paired difference to all others excludes 0."
+    return [claim.text for claim in verdict.claims] or [nobody]
+
+
 def catch_sentences(verdict: Verdict) -> list[str]:
-    """How early each strategy is as good as the best other one is at the end."""
+    """How early each strategy is as good as the best other one is at the end, and which never are."""
+    catches = [catch for name in verdict.comparison.strategies if (catch := verdict.catch(name))]
+    last = f"{verdict.comparison.budgets[-1]:g} expert trials"
     sentences = []
-    last = verdict.comparison.budgets[-1]
-    for name in verdict.comparison.strategies:
-        catch = verdict.catch(name)
-        if catch is not None and catch.fraction is not None:
+    for catch in catches:
+        if catch.fraction is not None:
             high = f"{catch.high:.1%}" if np.isfinite(catch.high) else "never"
+            others = _besides(catch.strategy, verdict.comparison.strategies)
             sentences.append(
-                f"{name} reaches the best other regret of {last:g} expert trials in {catch.fraction:.1%} of "
-                f"the time (95% interval {catch.low:.1%} to {high})."
+                f"{catch.strategy} reaches the best other regret of {last}{others} in {catch.fraction:.1%} "
+                f"of the time (95% interval {catch.low:.1%} to {high})."
             )
+    behind = [catch.strategy for catch in catches if catch.fraction is None]
+    if behind:
+        sentences.append(f"Never down to the best other regret of {last}: {_listed(behind)}.")
     return sentences
+
+
+def _besides(strategy: str, strategies: Sequence[str]) -> str:
+    """Which other strategy is not counted, since it rests on the same surrogate."""
+    alike = [name for name in strategies if {name, strategy} <= {*SURROGATE_BASED} and name != strategy]
+    return f" ({_listed(alike)}, of the same surrogate, aside)" if alike else ""
 
 
 def notes(verdict: Verdict) -> list[str]:
@@ -94,10 +122,11 @@ def notes(verdict: Verdict) -> list[str]:
         f"Charged for each answer of a strategy: {charged}.",
     ]
     if "fixed-best" in comparison.strategies:
+        of_others = "the training folds of other base models, carried over by their width"
+        known = of_others if comparison.fold is Fold.MODEL else "the training folds of that model"
         lines.append(
             "fixed-best stands for fixed-expert and fixed-3e-4: for every method the one learning rate that "
-            "is best on average over the training folds of that model, since 2e-4 and 3e-4 are far too low "
-            "for tiny models."
+            f"is best on average over {known}, since 2e-4 and 3e-4 are far too low for tiny models."
         )
     if unrecorded:
         lines.append(f"Without the expert's run the median candidate is the unit: {_listed(unrecorded)}.")

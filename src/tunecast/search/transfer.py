@@ -73,13 +73,13 @@ def guided_by(seer: Seer, context: Context, acquisition: Acquisition | None = No
         if not len(chosen):
             return None
         incumbent = _incumbent(history, outlook)
+        chosen = chosen[_is_worth_it(history, remaining, context, outlook, incumbent)[chosen]]
+        if not len(chosen):
+            return None
         scores = score(
             outlook.mean[chosen], outlook.deviation[chosen], incumbent, outlook.step_seconds[chosen]
-        ) + np.log1p(-np.minimum(outlook.failure[chosen], 0.999))
-        best = int(chosen[int(np.argmax(scores))])
-        gain = float(log_expected_improvement(outlook.mean[[best]], outlook.deviation[[best]], incumbent)[0])
-        if _is_enough(history, remaining, context, gain, float(outlook.end_seconds[best])):
-            return None
+        )
+        best = int(chosen[int(np.argmax(scores + _log_success(outlook)[chosen]))])
         return _as_drawn(history, best) if seer.is_new and _is_turn_of_chance(history) else best
 
     return choose
@@ -133,25 +133,32 @@ def _incumbent(history: History, outlook: Outlook) -> float:
     return min(begun, default=float(outlook.mean[0]))
 
 
-def _is_enough(
-    history: History, remaining: Remaining, context: Context, log_gain: float, seconds: float
-) -> bool:
-    """Whether what can still be gained is not worth its seconds.
+def _is_worth_it(
+    history: History, remaining: Remaining, context: Context, outlook: Outlook, incumbent: float
+) -> NDArray[np.bool_]:
+    """Which candidates are expected to gain enough for what they take to their ends, shape (trials,).
 
     Args:
         history: The trials.
         remaining: What is left.
         context: Says what 1% of the loss is worth.
-        log_gain: Logarithm of the expected relative improvement by the best candidate.
-        seconds: What it takes to bring that to its end.
+        outlook: What is foretold.
+        incumbent: What is to be improved on.
     """
+    worth = np.ones(len(history.trials), dtype=bool)
     if not any(trial.curve for trial in history.trials):
-        return False
-    if remaining.new_trials is not None and remaining.new_trials <= 0 and log_gain < WORTH_PROMOTING:
-        return True
-    if context.value_minutes is None:
-        return False
-    return 100 * math.exp(min(log_gain, 0.0)) * context.value_minutes * 60 < seconds
+        return worth
+    gains = log_expected_improvement(outlook.mean, outlook.deviation, incumbent) + _log_success(outlook)
+    if remaining.new_trials is not None and remaining.new_trials <= 0:
+        worth &= gains >= WORTH_PROMOTING
+    if context.value_minutes is not None:
+        worth &= 100 * np.exp(np.minimum(gains, 0.0)) * context.value_minutes * 60 >= outlook.end_seconds
+    return worth
+
+
+def _log_success(outlook: Outlook) -> NDArray[np.float64]:
+    """Logarithm of the probability that a trial does not diverge, shape (trials,)."""
+    return np.log1p(-np.minimum(outlook.failure, 0.999))
 
 
 def _is_turn_of_chance(history: History) -> bool:
