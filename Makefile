@@ -4,7 +4,7 @@ SEED ?= 0
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: install demo test check bench soak clean collect meta-dataset prior
+.PHONY: install demo test check bench soak clean collect comparison meta-dataset prior
 
 # Collections: TUNECAST_MODELS and TUNECAST_TASKS say where the plans' models and datasets lie.
 PLAN ?= plans/ladder.yaml
@@ -53,6 +53,10 @@ meta-dataset: $(READY)
 # Rebuilds the prior from the runs that are shipped.
 prior: $(READY)
 	$(BIN)/tunecast learn --no-scores --output src/tunecast/surrogates/prior.safetensors
+
+# Measures docs/comparing.md anew: hours. What it wrote before is not measured again while it still holds.
+comparison: $(READY)
+	PATH="$(CURDIR)/$(BIN):$$PATH" benchmarks/comparison.sh runs/comparison
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache out

@@ -25,6 +25,8 @@ from tunecast.replay.cases import Case, Clock, cases_of, on_clock
 from tunecast.replay.comparing import Comparison, compare_strategies
 from tunecast.replay.folds import Fold
 from tunecast.replay.statistics import cluster_weights, interval
+from tunecast.replay.stored import large_enough
+from tunecast.replay.verdicts import Verdict
 from tunecast.search import Context, History, Strategy
 from tunecast.search.acquisition import ProbabilityOfImprovement
 from tunecast.search.outlook import ENDINGS, Outlook, Seer
@@ -242,7 +244,8 @@ def carried(runs: Sequence[Run], model: str, seed: int = 0) -> str:
         for number in np.unique(relatives[is_own]):
             asked, known = is_own & (relatives == number), examples.where(source & (relatives != number))
             foretold = FAMILIES[family].fit(known, seed).predict(examples.features[asked])
-            calibration = choose(known, seed, (family,)).calibration
+            trusted = choose(known, seed, (family,))
+            calibration = trusted.calibration if model in known.models else trusted.abroad
             mean[asked] = foretold[0]
             variance[asked] = calibration.corrected(foretold[1], examples.share[asked])[0]
         lines += _scored(words, examples.where(is_own), mean[is_own], variance[is_own])
@@ -295,12 +298,14 @@ def main() -> None:
     chosen = parser.parse_args()
     with open_for_reading(chosen.store) as store:
         runs = on_clock(store.runs(), Clock.CPU)
-    cases = [case for case in cases_of(runs)[0] if case.model.name == chosen.model]
+    cases, _ = large_enough([case for case in cases_of(runs)[0] if case.model.name == chosen.model])
     with RichProgress() as progress:
         found = replayed(cases, runs, chosen.seeds, progress)
     print(f"{chosen.model}: mean normalised regret in percent by budget in expert trials,")
     print(f"{len(found.tasks)} tasks, {found.seeds} seeds, 95% intervals over families of tasks\n")
     print(regrets(found))
+    for sentence in Verdict(found).shortcomings:
+        print(f"\n{sentence}")
     print(f"\nends of runs of {chosen.large}\n")
     print(carried(runs, chosen.large))
 

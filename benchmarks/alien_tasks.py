@@ -2,7 +2,7 @@
 
     python benchmarks/alien_tasks.py make --tasks FOLDER --output ALIENS
     tunecast collect --plan benchmarks/alien_tasks.yaml --root aliens=ALIENS --root models=MODELS --store URL
-    python benchmarks/alien_tasks.py judge --store URL --aliens ALIENS
+    python benchmarks/alien_tasks.py judge --store URL --aliens ALIENS --tasks FOLDER
 
 ``judge`` prints how many made-up tasks, and how many real tasks that were left out of the prior, count as
 new, on how many the guard leaves the prior aside, and the mean regrets of ``advised`` and ``transfer`` beside
@@ -169,8 +169,14 @@ def described_anew(case: Case, folder: Path) -> Case:
     return replace(case, dataset=replace(case.dataset, meta_features=features))
 
 
-def judge(store: str, aliens: Path) -> None:
-    """Print the rates of the guard, and regrets on made-up tasks."""
+def judge(store: str, aliens: Path, tasks: Path) -> None:
+    """Print the rates of the guard, and regrets on made-up tasks.
+
+    Args:
+        store: Where runs are recorded.
+        aliens: The folder of the made-up tasks.
+        tasks: The folder of the real ones, which are described anew too: the guard is to know as much.
+    """
     with open_for_reading(store) as opened:
         runs = on_clock(opened.runs(), Clock.CPU)
     cases = cases_of(runs)[0]
@@ -181,7 +187,7 @@ def judge(store: str, aliens: Path) -> None:
     ]
     lengths = {(case.model.name, case.full_length_tokens) for case in strange}
     real = [
-        case
+        described_anew(case, tasks / case.task)
         for case in cases
         if not case.task.startswith(PREFIX) and (case.model.name, case.full_length_tokens) in lengths
     ]
@@ -244,11 +250,12 @@ def main() -> None:
     judging = commands.add_parser("judge")
     judging.add_argument("--store", required=True)
     judging.add_argument("--aliens", type=Path, required=True, help="the folder that make wrote")
+    judging.add_argument("--tasks", type=Path, required=True, help="the folder that make read")
     arguments = parser.parse_args()
     if arguments.command == "make":
         make(arguments.tasks, arguments.output)
     else:
-        judge(arguments.store, arguments.aliens)
+        judge(arguments.store, arguments.aliens, arguments.tasks)
 
 
 if __name__ == "__main__":

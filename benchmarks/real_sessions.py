@@ -1,6 +1,7 @@
 """Strategies on tasks that nobody collected runs of: whole sessions of ``tunecast tune``, not replays.
 
     python benchmarks/real_sessions.py --model MODEL --data FOLDER=METRIC --data FOLDER --budget 130k-tokens
+    python benchmarks/real_sessions.py --model smollm2 --data stdlib --strategies advised,fixed-expert
 
 Every strategy gets the same budget, its own expert baseline included, and chooses by loss. A budget in tokens
 is the same on a busy machine as on an idle one. Results are kept in ``--results`` and not measured again with
@@ -44,26 +45,31 @@ class Setting:
     Args:
         model: Folder of the base model.
         budget: As on the command line.
-        test_rows: The first test rows, which are scored.
+        test_rows: The first test rows of a folder, which are scored.
+        threads: Threads of a session's worker.
         made_by: Code and prior, as :func:`made_by` has them.
     """
 
     model: str
     budget: str
     test_rows: int
+    threads: int
     made_by: str
 
     def key(self, task: str, metric: str, strategy: str, seed: int) -> str:
         """By what a result is kept, so that other settings, other code and other priors are measured anew."""
-        shared = f"{self.made_by} {Path(self.model).name} {self.budget} {self.test_rows}"
+        shared = f"{self.made_by} {Path(self.model).name} {self.budget} {self.test_rows} {self.threads}"
         return f"{shared} {Path(task).name} {metric or 'loss'} {strategy} {seed}"
 
     def session(self, task: str, metric: str, strategy: str, seed: int) -> dict[str, Any]:
         """Test loss and metric of what one session delivers."""
         with tempfile.TemporaryDirectory() as folder:
-            data, output = _shortened(Path(task), Path(folder), self.test_rows), f"{folder}/out"
+            data, output = task, f"{folder}/out"
+            if Path(task).is_dir():
+                data = _shortened(Path(task), Path(folder), self.test_rows)
             asked = ["--model", self.model, "--data", data, "--strategy", strategy, "--seed", str(seed)]
-            asked += ["--budget", self.budget, "--no-forecast", "--output-dir", output, "--threads", "1"]
+            asked += ["--budget", self.budget, "--threads", str(self.threads)]
+            asked += ["--no-forecast", "--output-dir", output]
             result = _tunecast("tune", *asked)
             score = {"metric": None}
             if metric:
@@ -158,15 +164,16 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", required=True)
-    parser.add_argument("--data", action="append", required=True, help="FOLDER, or FOLDER=METRIC")
+    parser.add_argument("--data", action="append", required=True, help="DATA, or DATA=METRIC")
     parser.add_argument("--budget", default="130k-tokens")
     parser.add_argument("--strategies", default=",".join(STRATEGIES))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--test-rows", type=int, default=100, help="the first test rows, which are scored")
+    parser.add_argument("--test-rows", type=int, default=100, help="test rows of a folder that are scored")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--results", type=Path, default=Path("real-sessions.json"))
     chosen = parser.parse_args()
     strategies = chosen.strategies.split(",")
-    setting = Setting(chosen.model, chosen.budget, chosen.test_rows, made_by())
+    setting = Setting(chosen.model, chosen.budget, chosen.test_rows, chosen.threads, made_by())
     kept = json.loads(chosen.results.read_text()) if chosen.results.exists() else {}
     metrics = {task: metric for task, _, metric in (given.partition("=") for given in chosen.data)}
     found = {}

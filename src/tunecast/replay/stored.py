@@ -24,7 +24,7 @@ from tunecast.replay.verdicts import LEAST_CANDIDATES, LEAST_TASKS, Verdict
 from tunecast.search import SURROGATE_BASED
 from tunecast.store import open_for_reading
 
-__all__ = ["CompareSettings", "compare"]
+__all__ = ["CompareSettings", "compare", "large_enough"]
 
 Named = TypeVar("Named", bound=StrEnum)
 
@@ -126,7 +126,7 @@ def compare(settings: CompareSettings, progress: Progress | None = None) -> tupl
             f"The store has no task to replay on: none of {len(reasons)} is recorded well enough{example}.",
             "Collect some: tunecast collect --plan plans/replay.yaml",
         )
-    cases, small = _large_enough(cases)
+    cases, small = large_enough(cases)
     if small:
         progress.log(
             f"Left out: {len(small)} of fewer than {LEAST_CANDIDATES} recorded pipelines, which allow no "
@@ -152,11 +152,14 @@ def compare(settings: CompareSettings, progress: Progress | None = None) -> tupl
     return Verdict(comparison), reasons
 
 
-def _large_enough(cases: Sequence[Case]) -> tuple[list[Case], list[Case]]:
+def large_enough(cases: Sequence[Case]) -> tuple[list[Case], list[Case]]:
     """The cases that allow claims, and those that do not and would silence all others.
 
     Where too few tasks remain without the small ones, nothing may be claimed either way, and none is left
     out.
+
+    Args:
+        cases: Where strategies could be replayed.
     """
     large = [case for case in cases if len(case.candidates) >= LEAST_CANDIDATES]
     if len({case.task for case in large}) < LEAST_TASKS:
