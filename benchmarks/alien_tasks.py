@@ -161,8 +161,8 @@ def doubts(case: Case, runs: Sequence[Run], prior_of: PriorOf) -> Doubts:
 
 
 def described_anew(case: Case, folder: Path) -> Case:
-    """A case with what is known by now of its dataset, whenever its runs were made."""
-    found = dependence(data.read(str(folder)).train)
+    """A case with what is known by now of its dataset, whenever its runs were made, if it is there."""
+    found = dependence(data.read(str(folder)).train) if folder.is_dir() else None
     if found is None:
         return case
     features = {**case.dataset.meta_features, DEPENDENCE: found}

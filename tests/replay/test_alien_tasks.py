@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from replay.made_up import pipelines, task_runs
+from tunecast.data.meta_features import DEPENDENCE
 from tunecast.records import Run
 from tunecast.replay.cases import Case
 from tunecast.replay.comparing import Comparison, compare_strategies
@@ -55,8 +56,16 @@ def test_no_made_up_task_is_judged_by_what_knows_its_source(
     real = ("geo_sql", "atis_sql", "apple_one", "brick_two", "cloud_three", "delta_four")
     alien = "alien_shuffled_queries"
     runs = [run for name in (*real, alien) for run in task_runs(name, choices=pipelines(12))]
-    (tmp_path / alien).mkdir()
-    (tmp_path / alien / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    for folder in (tmp_path / "aliens" / alien, *(tmp_path / "tasks" / name for name in real[:4])):
+        folder.mkdir(parents=True)
+        (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    described: set[str] = set()
+    doubts = benchmark.doubts
+
+    def watched_doubts(case: Case, *rest: Any) -> Any:
+        described.update([case.task] * (DEPENDENCE in case.dataset.meta_features))
+        return doubts(case, *rest)
+
     learned: list[set[str]] = []
     replayed: list[tuple[set[str], set[str]]] = []
 
@@ -69,12 +78,15 @@ def test_no_made_up_task_is_judged_by_what_knows_its_source(
         return compare_strategies(cases, known, *rest, **more)
 
     monkeypatch.setattr(benchmark, "SEEDS", 1)
+    monkeypatch.setattr(benchmark, "doubts", watched_doubts)
+    monkeypatch.setattr(benchmark, "dependence", lambda rows: 0.5)  # there are too few to measure it
     monkeypatch.setattr(benchmark, "kept_prior", watched_prior)
     monkeypatch.setattr(benchmark, "compare_strategies", watched_compare)
     monkeypatch.setattr(
         benchmark, "open_for_reading", lambda store: nullcontext(SimpleNamespace(runs=lambda: runs))
     )
-    benchmark.judge("a store", tmp_path)
+    benchmark.judge("a store", tmp_path / "aliens", tmp_path / "tasks")
+    assert described == {alien, *real[:4]}, "the guard is to know as much of the real ones"
     others = set(real) - {"geo_sql", "atis_sql"}
     assert replayed == [({alien}, others)]
     # First and last come the priors of the made-up task, between them those of the real ones.

@@ -19,17 +19,41 @@ def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_another_setting_is_another_result(benchmark: ModuleType) -> None:
-    first = benchmark.Setting("models/a", "1k-tokens", 100, "1 a")
+    first = benchmark.Setting("models/a", "1k-tokens", 100, 1, "1 a")
     others = [
-        benchmark.Setting("models/b", "1k-tokens", 100, "1 a"),
-        benchmark.Setting("models/a", "2k-tokens", 100, "1 a"),
-        benchmark.Setting("models/a", "1k-tokens", 50, "1 a"),
-        benchmark.Setting("models/a", "1k-tokens", 100, "1 b"),
+        benchmark.Setting("models/b", "1k-tokens", 100, 1, "1 a"),
+        benchmark.Setting("models/a", "2k-tokens", 100, 1, "1 a"),
+        benchmark.Setting("models/a", "1k-tokens", 50, 1, "1 a"),
+        benchmark.Setting("models/a", "1k-tokens", 100, 2, "1 a"),
+        benchmark.Setting("models/a", "1k-tokens", 100, 1, "1 b"),
     ]
     keys = [setting.key("t", "", "asha", 0) for setting in (first, *others)]
     keys += [first.key("u", "", "asha", 0), first.key("t", "bleu", "asha", 0), first.key("t", "", "asha", 1)]
     assert len(set(keys)) == len(keys)
     assert first.key("x/t", "", "asha", 0) == first.key("y/t", "", "asha", 0)
+
+
+def test_a_folder_is_shortened_and_what_is_none_is_passed_on(
+    benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "colours").mkdir()
+    for split in ("train", "test"):
+        (tmp_path / "colours" / f"{split}.jsonl").write_text("{}\n" * 5)
+    score = {"loss": 1.0}
+    ended = {"winner": "expert", "incumbent": {"pipeline": {"method": "lora"}}}
+    asked: list[tuple[str, int | None]] = []
+
+    def session(*arguments: str) -> dict[str, object]:
+        data = arguments[arguments.index("--data") + 1]
+        rows = [len((Path(data) / "test.jsonl").read_text().splitlines()) for _ in range(Path(data).is_dir())]
+        asked.append((Path(data).name, *(rows or [None])))
+        return {**ended, "test": dict.fromkeys(("expert", "incumbent", "zero_shot"), score)}
+
+    monkeypatch.setattr(benchmark, "_tunecast", session)
+    setting = benchmark.Setting("models/a", "1k-tokens", 2, 1, "1 a")
+    for data in ("stdlib", str(tmp_path / "colours")):
+        setting.session(data, "", "asha", 0)
+    assert asked == [("stdlib", None), ("colours", 2)]
 
 
 def test_the_table_says_who_was_best(benchmark: ModuleType) -> None:
@@ -78,7 +102,7 @@ def test_what_validation_chose_stands_beside_what_was_delivered(
     }
     monkeypatch.setattr(benchmark, "_tunecast", lambda *arguments: told)
     (tmp_path / "a").mkdir()
-    setting = benchmark.Setting("models/a", "1k-tokens", 100, "1 a")
+    setting = benchmark.Setting("models/a", "1k-tokens", 100, 1, "1 a")
     found = {("a", "one", 0): setting.session(str(tmp_path / "a"), "token_f1", "one", 0)}
     assert benchmark.table(found, ["one"]).splitlines()[2] == "| a | 5.0000 | 2.0000 (0.500) |"
     chosen = benchmark.table(found, ["one"], benchmark.INCUMBENT).splitlines()

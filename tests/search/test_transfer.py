@@ -39,6 +39,7 @@ from tunecast.search.ranking import ranked
 from tunecast.search.transfer import guided_by, transfer
 from tunecast.surrogates import Prior
 from tunecast.surrogates.examples import WORST
+from tunecast.surrogates.features import columns, pipeline_row
 from tunecast.surrogates.train import train
 
 MODEL = planted_model()
@@ -378,6 +379,30 @@ def test_ranking_keeps_good_ones_different_ones_and_some_as_drawn(prior: Prior) 
     places = [pipelines.index(pipeline) for pipeline in kept[30:]]
     assert places == sorted(places)
     assert places[-1] < 60
+
+
+def test_what_would_diverge_is_not_among_the_candidates_where_others_are(prior: Prior) -> None:
+    class Odds:
+        """Learning rates in the upper part of those that are asked about diverge."""
+
+        def __init__(self, part: float) -> None:
+            self.part = part
+
+        def probability(self, features: np.ndarray) -> np.ndarray:
+            rates = features[:, columns(("log_effective_rate",))[0]]
+            return np.where(rates > np.quantile(rates, 1 - self.part), 0.9, 0.1)
+
+    pipelines = drawn(200)
+
+    def diverging(part: float) -> set[str]:
+        rows = np.array([pipeline_row(pipeline, MODEL) for pipeline in pipelines])
+        odds = Odds(part).probability(rows)
+        return {pipeline.id for pipeline, chance in zip(pipelines, odds, strict=True) if chance > 0.5}
+
+    for part, most in ((0.5, 0), (0.9, 20)):
+        kept = ranked(context(), pipelines, 40, prior=replace(prior, failure=Odds(part)))
+        assert len({pipeline.id for pipeline in kept}) == 40
+        assert len(diverging(part) & {pipeline.id for pipeline in kept}) == most
 
 
 def test_ranking_few_or_none(prior: Prior) -> None:

@@ -20,6 +20,8 @@ __all__ = ["ranked"]
 
 UNRANKED_SHARE = 0.25
 """Part of the candidates that is kept as drawn, for tasks on which the prior proves to be wrong."""
+MOST_FAILURE = 0.5
+"""Probability of divergence above which a candidate is not tried."""
 HOPE = 0.5
 """Standard deviations by which a candidate may be better than expected when it is ranked."""
 ALIKE = 2.0
@@ -31,7 +33,8 @@ def ranked(
 ) -> list[Pipeline]:
     """Choose candidates for a session, best first, then some in the order in which they were drawn.
 
-    Each choice makes those that are like it less attractive, by how uncertain they are: it will tell of them.
+    Those that would rather diverge than not are cut where enough others are there. Each choice makes those
+    that are like it less attractive, by how uncertain they are: it will tell of them.
 
     Args:
         context: The task.
@@ -50,8 +53,12 @@ def ranked(
     blank = np.array([curve_row((), setting.zero_shot_loss)]).repeat(len(rows), axis=0)
     found = prior.predict_rows(setting, joined(setting, rows, blank))
     own = np.sqrt(np.maximum(found.variance - found.shared, 0.0))
-    chosen = _diverse(found.end - HOPE * own, own, rows, round((1 - UNRANKED_SHARE) * count))
-    rest = [place for place in range(len(pipelines)) if place not in set(chosen)]
+    feasible = np.flatnonzero(found.failure <= MOST_FAILURE)
+    if len(feasible) < min(count, len(pipelines)):
+        feasible = np.argsort(found.failure, kind="stable")[:count]
+    hoped = (found.end - HOPE * own)[feasible]
+    chosen = feasible[_diverse(hoped, own[feasible], rows[feasible], round((1 - UNRANKED_SHARE) * count))]
+    rest = [place for place in sorted(feasible) if place not in set(chosen)]
     return [pipelines[place] for place in (*chosen, *rest[: count - len(chosen)])]
 
 
