@@ -36,26 +36,49 @@ def revise_runs(connection: sa.Connection, bundles: Sequence[RunRows]) -> tuple[
     Returns:
         How many runs and how many points were new.
     """
-    stored = _stored(connection, [str(bundle.run["id"]) for bundle in bundles])
+    stored, new_runs, new_points = _add_new(connection, bundles)
     further: list[RunRows] = []
     lesser: list[RunRows] = []
     for bundle in bundles:
         known = stored.get(str(bundle.run["id"]))
         if known is None:
-            further.append(bundle)
-        elif _reach(bundle.run, _last_step(bundle)) >= _reach(known, known["last_step"]):
+            continue
+        if _reach(bundle.run, _last_step(bundle)) >= _reach(known, known["last_step"]):
             further.append(_with_known_names(bundle, known))
         else:
             lesser.append(bundle)
-    new_runs, new_points = _rewrite(connection, further, stored)
+    new_points += _rewrite(connection, further, stored)
     new_points += add_points(connection, (row for bundle in lesser for row in bundle.points))
     for run_id in stored:
         _set_shares(connection, run_id)
     return new_runs, new_points
 
 
+def _add_new(connection: sa.Connection, bundles: Sequence[RunRows]) -> tuple[dict[str, Row], int, int]:
+    """Add the runs that are not there; those that are stay locked and are as they will be revised.
+
+    Returns:
+        The rows of those that were there, and how many runs and how many points were new.
+    """
+    while True:
+        stored = _stored(connection, [str(bundle.run["id"]) for bundle in bundles])
+        new = [bundle for bundle in bundles if bundle.run["id"] not in stored]
+        with connection.begin_nested() as attempt:
+            new_runs, new_points = add_runs(connection, new, overwrite=True)
+            if new_runs == len({bundle.run["id"] for bundle in new}):
+                return stored, new_runs, new_points
+            # Another importer added some of them meanwhile: what it wrote must be seen before it is revised.
+            attempt.rollback()
+
+
 def _stored(connection: sa.Connection, ids: list[str]) -> dict[str, Row]:
-    """The rows of those runs that are there, each with its ``last_step``, -1 where it has no point."""
+    """The rows of those runs that are there, each with its ``last_step``, -1 where it has no point.
+
+    No other writer changes them until this transaction ends.
+    """
+    # A statement of its own: one that waited for a lock goes on with the points as they were before.
+    locked = sa.select(runs.c.id).where(runs.c.id.in_(ids)).order_by(runs.c.id).with_for_update()
+    connection.execute(locked).all()
     last = sa.select(sa.func.max(points.c.step)).where(points.c.run_id == runs.c.id).scalar_subquery()
     statement = sa.select(runs, sa.func.coalesce(last, -1).label("last_step")).where(runs.c.id.in_(ids))
     return {row["id"]: dict(row) for row in connection.execute(statement).mappings()}
@@ -83,23 +106,19 @@ def _with_known_names(bundle: RunRows, known: Row) -> RunRows:
     return replace(bundle, run=run)
 
 
-def _rewrite(connection: sa.Connection, bundles: list[RunRows], stored: Mapping[str, Row]) -> tuple[int, int]:
-    """Put whole rows in the place of the stored ones; stored points stay."""
+def _rewrite(connection: sa.Connection, bundles: list[RunRows], stored: Mapping[str, Row]) -> int:
+    """Put whole rows in the place of the stored ones; stored points stay. Returns how many points were new."""
     same_start = [
         replace(bundle, run={**bundle.run, "created_at": stored[bundle.run["id"]]["created_at"]})
-        if bundle.run["id"] in stored
-        else bundle
         for bundle in bundles
     ]
-    added = add_runs(connection, same_start, overwrite=True)
+    _, new_points = add_runs(connection, same_start, overwrite=True)
     for bundle in bundles:
-        known = stored.get(bundle.run["id"])
-        if known is not None:
-            # What a run that goes on may take back, unlike one that is written by its own trainer.
-            values = {name: bundle.run[name] for name in ("outcome", "error_kind", "error_text")}
-            values["created_at"] = bundle.run["created_at"] or known["created_at"]
-            connection.execute(sa.update(runs).where(runs.c.id == bundle.run["id"]).values(**values))
-    return added
+        # What a run that goes on may take back, unlike one that is written by its own trainer.
+        values = {name: bundle.run[name] for name in ("outcome", "error_kind", "error_text")}
+        values["created_at"] = bundle.run["created_at"] or stored[bundle.run["id"]]["created_at"]
+        connection.execute(sa.update(runs).where(runs.c.id == bundle.run["id"]).values(**values))
+    return new_points
 
 
 def _set_shares(connection: sa.Connection, run_id: str) -> None:
