@@ -8,7 +8,8 @@ import pytest
 from sample_runs import diverged_run, sample_curve, sample_dataset, sample_model, sample_pipeline, sample_run
 from tunecast.collect.figures import (
     best_rates,
-    between,
+    between_datasets,
+    between_models,
     counts,
     diverged_share,
     fidelity_correlations,
@@ -16,7 +17,7 @@ from tunecast.collect.figures import (
     markdown,
     rank_correlation,
 )
-from tunecast.records import Outcome, Run, Task, stable_hash
+from tunecast.records import Outcome, Pipeline, Run, Scalar, Task, stable_hash
 from tunecast.store import Store
 
 RATES = (1e-4, 4e-4, 1e-3, 4e-3)
@@ -62,11 +63,40 @@ def test_best_rates_are_those_of_the_lowest_loss(runs: list[Run]) -> None:
     assert best_rates(runs[:3]) == []
 
 
+def with_values(run: Run, **values: Scalar) -> Run:
+    """The run with other hyperparameters."""
+    pipeline = replace(run.pipeline, hyperparameters={**run.pipeline.hyperparameters, **values})
+    return replace(run, pipeline=pipeline)
+
+
+def test_a_group_of_one_rate_has_no_best_rate(runs: list[Run]) -> None:
+    fixed = [with_values(run, learning_rate=1e-3, lora_r=2**n) for n, run in enumerate(runs[:4])]
+    assert best_rates(fixed) == []
+    assert best_rates([*fixed, *runs[:3]]) == []
+
+
+def test_rates_are_those_of_adamw(runs: list[Run]) -> None:
+    factors = {"adamw": 1.0, "sgd": 100.0, "lion": 0.3, "adafactor": 1.0}
+    others = [
+        with_values(run, optim=name, learning_rate=RATES[place] * factor)
+        for place, (run, (name, factor)) in enumerate(zip(runs[:4], factors.items(), strict=True))
+    ]
+    assert best_rates(others) == best_rates(runs[:4])
+    assert diverged_share(others) == diverged_share(runs[:4])
+
+
+def test_imported_runs_without_a_rate_or_a_width_are_left_out(runs: list[Run]) -> None:
+    no_width = replace(runs[0], model=sample_model(width=0))
+    no_rate = replace(runs[0], pipeline=Pipeline("lora"))
+    assert diverged_share([no_width, no_rate, *runs]) == diverged_share(runs)
+    assert best_rates([no_width, no_rate, *runs]) == best_rates(runs)
+
+
 def test_diverged_share_by_half_decade(runs: list[Run]) -> None:
     bad = [replace(run, outcome=Outcome.DIVERGED) for run in runs[3:4]]
     rows = diverged_share([*runs[:3], *bad])
     assert [row[2:] for row in rows] == [("1", "0%"), ("1", "0%"), ("1", "0%"), ("1", "100%")]
-    assert rows[0][:2] == ("lora", "1.0e-04 to 3.2e-04")
+    assert rows[0][:2] == ("lora", "0.032 to 0.1")  # 1e-4 where 1.5e-3 is the width's rate
 
 
 def test_fidelity_correlations_of_curves_that_never_cross(runs: list[Run]) -> None:
@@ -76,10 +106,37 @@ def test_fidelity_correlations_of_curves_that_never_cross(runs: list[Run]) -> No
 
 
 def test_correlations_between_datasets_and_models(runs: list[Run]) -> None:
-    tasks = between(runs, lambda run: run.task.model, lambda run: run.task.dataset)
+    tasks = between_datasets(runs)
     assert tasks == [("colours", "shapes", "1", "1.00"), ("all", "", "1", "1.00")]
-    models = between(runs, lambda run: run.task.dataset, lambda run: run.task.model)
+    models = between_models(runs)
     assert models[0] == ("other", "smollm2", "1", "-1.00")
+
+
+def test_a_draw_is_the_same_at_another_rate_on_another_model_and_with_a_smaller_batch(
+    runs: list[Run],
+) -> None:
+    moved = [with_values(run, learning_rate=3 * run.pipeline.number("learning_rate")) for run in runs[8:]]
+    assert between_models(runs) == between_models([*runs[:8], *moved])
+    halved = [with_values(run, per_device_train_batch_size=2) for run in runs[4:8]]
+    assert between_datasets([*runs[:4], *halved]) == between_datasets(runs[:8])
+
+
+def test_draws_of_two_plans_that_share_numbers_are_not_compared(runs: list[Run]) -> None:
+    ranks = [with_values(run, lora_r=2) for run in runs]
+    assert between_models([*runs[:4], *ranks[8:]]) == [("all", "", "0", "-")]
+    assert between_datasets([*runs[:4], *ranks[4:8]]) == [("all", "", "0", "-")]
+    full = [replace(run, id=run.id[::-1], pipeline=sample_pipeline("full")) for run in runs[:4]]
+    assert between_models([*runs, *full]) == between_models(runs)
+    assert between_datasets([*runs, *full]) == between_datasets(runs)
+
+
+def test_draws_of_two_plans_that_differ_in_rates_or_examples_are_not_compared(runs: list[Run]) -> None:
+    faster = [with_values(run, learning_rate=0.5) for run in runs]
+    assert between_datasets([*runs[:4], *faster[4:8]]) == [("all", "", "0", "-")]
+    fewer = [replace(run, unique_examples=16) for run in runs]
+    assert between_models([*runs[:4], *fewer[8:]]) == [("all", "", "0", "-")]
+    # With either of the two runs of a draw, at two rates, the other model's would be a guess.
+    assert between_models([*runs[:4], *runs[8:], *faster[:1]]) == [("all", "", "0", "-")]
 
 
 def test_rank_correlation_needs_enough_that_differs() -> None:

@@ -11,11 +11,13 @@ from itertools import combinations
 import numpy as np
 
 from tunecast.errors import mistakes_told
+from tunecast.methods.rates import adapter_rate, optimizer_rate
 from tunecast.records import ZERO_SHOT, Outcome, Run
 
 __all__ = [
     "best_rates",
-    "between",
+    "between_datasets",
+    "between_models",
     "counts",
     "diverged_share",
     "fidelity_correlations",
@@ -25,10 +27,13 @@ __all__ = [
 ]
 
 LEAST_RUNS = 4
-"""A group of fewer runs has no rank correlation worth the name."""
+"""A group of fewer runs has no rank correlation worth the name, one of fewer rates no best rate."""
 SHARES = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
 SNAP = 1.3
 """A point belongs to a share of the fidelity grid that it is within this factor of."""
+ADJUSTED = frozenset({"learning_rate", "per_device_train_batch_size"})
+"""Hyperparameters that one draw may have otherwise elsewhere: rates follow the model's width, and where
+examples are long the batch is halved."""
 
 Row = tuple[str, ...]
 
@@ -50,18 +55,18 @@ def best_rates(runs: Sequence[Run]) -> list[Row]:
     """Learning rate of the best run by method, full length and width.
 
     The best of a group is that with the lowest last validation loss among the runs of one method on one
-    dataset, base model and full length. Rows of (method, full length, width, groups, median of the best,
-    quartiles).
+    dataset, base model and full length; a group of fewer than four rates says nothing of which is best. Rates
+    are AdamW's equivalents. Rows of (method, full length, width, groups, median of the best, quartiles).
     """
     groups: dict[Hashable, list[Run]] = defaultdict(list)
-    for run in _trained(runs):
+    for run in _rated(runs):
         groups[run.pipeline.method, run.full_length_tokens, run.task].append(run)
     best: dict[tuple[str, int, int], list[float]] = defaultdict(list)
     for group in groups.values():
-        if len(group) >= LEAST_RUNS:
+        if len({_adamw_rate(run) for run in group}) >= LEAST_RUNS:
             run = min(group, key=_final)
             key = (run.pipeline.method, run.full_length_tokens, run.model.width)
-            best[key].append(run.pipeline.number("learning_rate"))
+            best[key].append(_adamw_rate(run))
     rows: list[Row] = []
     for (method, length, width), rates in sorted(best.items()):
         low, middle, high = np.quantile(rates, [0.25, 0.5, 0.75], method="nearest")
@@ -71,13 +76,22 @@ def best_rates(runs: Sequence[Run]) -> list[Row]:
 
 
 def diverged_share(runs: Sequence[Run]) -> list[Row]:
-    """Share of diverged runs by method and half decade of the learning rate: (method, rate, runs, share)."""
+    """Share of diverged runs by method and half decade of the learning rate: (method, rate, runs, share).
+
+    Rates are AdamW's equivalents, as multiples of the rate that adapters of the model's width are expected to
+    want, so that neither optimisers nor widths are mixed.
+    """
     groups: dict[tuple[str, float], list[bool]] = defaultdict(list)
-    for run in _trained(runs):
-        half_decade = math.floor(2 * math.log10(run.pipeline.number("learning_rate"))) / 2
+    for run in _rated(runs):
+        half_decade = math.floor(2 * math.log10(_adamw_rate(run) / adapter_rate(run.model))) / 2
         groups[run.pipeline.method, half_decade].append(run.outcome is Outcome.DIVERGED)
     return [
-        (method, f"{10**low:.1e} to {10 ** (low + 0.5):.1e}", str(len(flags)), f"{np.mean(flags):.0%}")
+        (
+            method,
+            f"{_short(10**low)} to {_short(10 ** (low + 0.5))}",
+            str(len(flags)),
+            f"{np.mean(flags):.0%}",
+        )
         for (method, low), flags in sorted(groups.items())
     ]
 
@@ -101,33 +115,72 @@ def fidelity_correlations(runs: Sequence[Run]) -> list[Row]:
     return rows
 
 
-def between(
-    runs: Sequence[Run], inside: Callable[[Run], Hashable], across: Callable[[Run], str]
+def between_datasets(runs: Sequence[Run]) -> list[Row]:
+    """Rank correlation of the same draws between two datasets, for one base model.
+
+    Rows of (first, second, groups, mean), and the mean of all at the end.
+    """
+    # One base model has one range of rates: another rate is a draw of another plan.
+    return _between(
+        runs,
+        lambda run: run.task.model,
+        lambda run: run.task.dataset,
+        lambda run: run.pipeline.number("learning_rate"),
+    )
+
+
+def between_models(runs: Sequence[Run]) -> list[Row]:
+    """Rank correlation of the same draws between two base models, for one dataset.
+
+    Rows of (first, second, groups, mean), and the mean of all at the end.
+    """
+    # One dataset has one choice of subsets: another number of examples is a draw of another plan.
+    return _between(
+        runs, lambda run: run.task.dataset, lambda run: run.task.model, lambda run: run.unique_examples
+    )
+
+
+def _between(
+    runs: Sequence[Run],
+    inside: Callable[[Run], Hashable],
+    across: Callable[[Run], str],
+    besides: Callable[[Run], Hashable],
 ) -> list[Row]:
-    """Rank correlation of the same draws between two datasets, or two base models.
+    """Rank correlation of the same draws between what is compared.
 
     Args:
         runs: Runs; only those count whose draw is shared by what is compared.
         inside: What must be equal besides the draw.
         across: What is compared.
-
-    Returns:
-        Rows of (first, second, groups, mean), and the mean of all at the end.
+        besides: What of a run is equal too where the draw is the same.
     """
-    tables: dict[Hashable, dict[str, dict[Hashable, float]]] = defaultdict(lambda: defaultdict(dict))
+    tables: dict[Hashable, dict[str, dict[Hashable, list[float]]]] = defaultdict(
+        lambda: defaultdict(lambda: defaultdict(list))
+    )
     for run in _trained(runs):
-        number = run.extra.get("number", -1)
-        if number >= 0 and run.outcome in (Outcome.COMPLETED, Outcome.DIVERGED):
-            draw = (number, run.extra.get("shared"), run.full_length_tokens, run.seed)
-            tables[inside(run)][across(run)][draw] = _final(run)
+        if run.extra.get("number", -1) >= 0 and run.outcome in (Outcome.COMPLETED, Outcome.DIVERGED):
+            tables[inside(run)][across(run)][_draw(run), besides(run)].append(_final(run))
     found: dict[tuple[str, str], list[float | None]] = defaultdict(list)
     for table in tables.values():
-        for first, second in combinations(sorted(table, key=_natural), 2):
-            common = table[first].keys() & table[second].keys()
-            pairs = [(table[first][draw], table[second][draw]) for draw in common]
+        once = {name: _only(losses) for name, losses in table.items()}
+        for first, second in combinations(sorted(once, key=_natural), 2):
+            common = once[first].keys() & once[second].keys()
+            pairs = [(once[first][draw], once[second][draw]) for draw in common]
             found[first, second].append(rank_correlation(pairs))
     rows = [(*names, *_mean(values)) for names, values in found.items() if any(v is not None for v in values)]
     return [*rows, ("all", "", *_mean([v for values in found.values() for v in values]))]
+
+
+def _draw(run: Run) -> Hashable:
+    """What is the same wherever one draw was run; its number is not enough, since plans share numbers."""
+    settled = {name: value for name, value in run.pipeline.hyperparameters.items() if name not in ADJUSTED}
+    place = (run.extra["number"], run.extra.get("shared"), run.full_length_tokens, run.seed)
+    return (*place, run.pipeline.method, tuple(sorted(settled.items())))
+
+
+def _only(losses: dict[Hashable, list[float]]) -> dict[Hashable, float]:
+    """The losses of draws that were run once. Which of several runs is another's counterpart nobody knows."""
+    return {draw: values[0] for draw, values in losses.items() if len(values) == 1}
 
 
 def rank_correlation(pairs: Sequence[tuple[float, float]]) -> float | None:
@@ -153,19 +206,35 @@ def markdown(runs: Sequence[Run]) -> str:
     }
     parts = [f"{len(runs)} runs, {sum(len(run.curve) for run in runs)} points."]
     parts += [_table((name, *outcomes), counts(runs, key)) for name, key in keys.items()]
-    rates = ("method", "full length", "width", "groups", "best rate (median)", "quartiles")
+    rates = ("method", "full length", "width", "groups", "best rate as AdamW's (median)", "quartiles")
     parts.append(_table(rates, best_rates(runs)))
-    parts.append(_table(("method", "learning rate", "runs", "diverged"), diverged_share(runs)))
+    multiples = ("method", "rate as AdamW's, times the width's", "runs", "diverged")
+    parts.append(_table(multiples, diverged_share(runs)))
     parts.append(_table(("share", "groups", "correlation with the last"), fidelity_correlations(runs)))
-    tasks = between(runs, lambda run: run.task.model, lambda run: run.task.dataset)
-    parts.append(_table(("dataset", "dataset", "groups", "correlation"), _extremes(tasks)))
-    models = between(runs, lambda run: run.task.dataset, lambda run: run.task.model)
-    parts.append(_table(("model", "model", "groups", "correlation"), models))
+    parts.append(_table(("dataset", "dataset", "groups", "correlation"), _extremes(between_datasets(runs))))
+    parts.append(_table(("model", "model", "groups", "correlation"), between_models(runs)))
     return "\n\n".join(parts)
 
 
 def _trained(runs: Iterable[Run]) -> Iterator[Run]:
     return (run for run in runs if run.pipeline.method != ZERO_SHOT.method)
+
+
+def _rated(runs: Iterable[Run]) -> Iterator[Run]:
+    """Runs whose rate can be compared: of imported ones it may be unknown, as may the model's width."""
+    return (run for run in _trained(runs) if run.pipeline.number("learning_rate") > 0 and run.model.width > 0)
+
+
+def _adamw_rate(run: Run) -> float:
+    """The learning rate at which AdamW takes steps as large as the run's optimiser at its own."""
+    values = run.pipeline.hyperparameters
+    equivalent = run.pipeline.number("learning_rate") / optimizer_rate(str(values.get("optim", "")), 1.0)
+    return float(f"{equivalent:.4g}")
+
+
+def _short(value: float) -> str:
+    """Two digits, and no exponent for a hundred."""
+    return f"{float(f'{value:.2g}'):g}"
 
 
 def _final(run: Run) -> float:
