@@ -66,6 +66,15 @@ def test_mistakes_are_explained(plan: Path, flags: list[str], message: str) -> N
     assert message in result.exception.what
 
 
+def test_an_unreadable_dataset_leaves_the_others(plan: Path) -> None:
+    (plan.parent / "tasks" / "blues" / "train.jsonl").write_text("no rows\n", encoding="utf-8")
+    result = collect(plan, "--json", "--device", "cpu", "--max-runs", "1")
+    assert result.exit_code == 0, result.output
+    summary = json.loads(result.stdout)
+    assert (summary["planned"], summary["collected"], summary["unusable"]) == (8, 1, 4)
+    assert "blues" in result.stderr
+
+
 def test_exclusive_plans_have_one_worker(plan: Path) -> None:
     content = yaml.safe_load(plan.read_text(encoding="utf-8"))
     plan.write_text(yaml.safe_dump({**content, "exclusive": True}), encoding="utf-8")

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tunecast.collect.cells import Cell, expand
-from tunecast.collect.planfile import Plan, read_plan
+from tunecast.collect.planfile import DatasetChoice, ModelChoice, Plan, read_plan
+from tunecast.errors import DataError, ModelError
 from tunecast.progress import Silent
 
 MODELS = [
@@ -23,7 +24,7 @@ def plan(write_plan: Callable[..., Path], roots: dict[str, str]) -> Plan:
 
 
 def listed(plan: Plan) -> list[Cell]:
-    return [cell for chunk in expand(plan, device="cpu", progress=Silent()) for cell in chunk]
+    return expand(plan, device="cpu", progress=Silent()).cells
 
 
 def test_ids_are_unique_and_the_same_each_time(plan: Plan) -> None:
@@ -108,9 +109,43 @@ def test_every_prefix_is_balanced(plan: Plan) -> None:
 
 
 def test_a_chunk_is_one_model_and_one_dataset(plan: Plan) -> None:
-    for chunk in expand(plan, device="cpu", progress=Silent()):
+    for chunk in expand(plan, device="cpu", progress=Silent()).chunks:
         assert 1 <= len(chunk) <= plan.chunk
         assert len({(cell.model, cell.dataset) for cell in chunk}) == 1
+
+
+class Said(Silent):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def log(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def test_what_cannot_be_used_is_told_once_and_changes_no_other_run(plan: Plan, tmp_path: Path) -> None:
+    apples, houses, rivers = plan.datasets
+    narrow, wide = plan.models
+    expected = [c for c in listed(plan) if c.dataset != houses and c.model != narrow.path]
+    assert len(expected) == 2 * wide.runs_per_dataset
+    gone, empty = str(tmp_path / "gone"), str(tmp_path)
+    datasets = (apples, houses.model_copy(update={"path": gone}), rivers)
+    models = (narrow.model_copy(update={"path": empty}), wide)
+    said = Said()
+    expansion = expand(replace(plan, datasets=datasets, models=models), device="cpu", progress=said)
+    assert expansion.cells == expected
+    assert expansion.unusable == 3 * (23 + 13) - len(expected)
+    assert len(said.lines) == 2
+    assert gone in said.lines[0]
+    assert empty in said.lines[1]
+
+
+def test_a_plan_of_which_nothing_can_be_used_is_an_error(plan: Plan, tmp_path: Path) -> None:
+    gone = DatasetChoice(path=str(tmp_path / "gone"))
+    with pytest.raises(DataError, match="gone"):
+        listed(replace(plan, datasets=(gone,)))
+    empty = ModelChoice(path=str(tmp_path), runs_per_dataset=5)
+    with pytest.raises(ModelError):
+        listed(replace(plan, models=(empty,)))
 
 
 def test_a_grid_has_every_pipeline_at_every_amount(

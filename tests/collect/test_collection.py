@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sample_runs import sample_pipeline, sample_run
-from tunecast.collect.cells import Cell
+from tunecast.collect.cells import Cell, Expansion
 from tunecast.collect.collection import Collection, CollectionSummary, Limits
 from tunecast.collect.planfile import DatasetChoice
 from tunecast.collect.station import BlankRun
@@ -39,6 +39,7 @@ def a_cell(number: int) -> Cell:
 
 
 CHUNKS = [[a_cell(0), a_cell(1)], [a_cell(2), a_cell(3)], [a_cell(4)]]
+UNUSABLE = 0
 
 
 class Clock:
@@ -100,7 +101,7 @@ def made(cell: Cell, blank: bool) -> Any:
 def collected(store: Store, executor: ScriptedExecutor, limits: Limits | None = None) -> CollectionSummary:
     collection = Collection(
         "small",
-        CHUNKS,
+        Expansion(CHUNKS, UNUSABLE),
         store,
         executor,  # type: ignore[arg-type]
         Silent(),
@@ -131,6 +132,13 @@ def test_what_is_there_is_not_made_again(store: Store) -> None:
     assert (summary.before, summary.collected) == (3, 2)
     assert executor.asked == [a_cell(3).id, a_cell(4).id]
     assert collected(store, ScriptedExecutor(Clock())).collected == 0
+
+
+def test_what_the_plan_could_not_use_is_counted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "UNUSABLE", 7)
+    collected(store, ScriptedExecutor(Clock()), Limits(runs=3))
+    summary = collected(store, ScriptedExecutor(Clock()))
+    assert (summary.planned, summary.before, summary.collected, summary.unusable) == (12, 3, 2, 7)
 
 
 def test_no_run_is_begun_after_the_time_limit(store: Store) -> None:

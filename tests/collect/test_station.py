@@ -24,7 +24,7 @@ def plan(write_plan: Callable[..., Path], roots: dict[str, str]) -> Plan:
 
 @pytest.fixture
 def cells(plan: Plan) -> Cells:
-    return [cell for chunk in expand(plan, device="cpu", progress=Silent()) for cell in chunk]
+    return expand(plan, device="cpu", progress=Silent()).cells
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ def collect(
         progress: Told how far everything is.
 
     Raises:
-        UserError: The plan, its datasets or base models, the store or the device cannot be used.
+        UserError: The plan, all its datasets or all its base models, the store or the device cannot be used.
     """
     from tunecast.collect.cells import expand
     from tunecast.collect.station import Station
@@ -64,7 +64,7 @@ def collect(
         seed=plan.seed,
         scoring=plan.scoring,
     )
-    chunks = expand(plan, device=chosen, progress=progress)
+    expansion = expand(plan, device=chosen, progress=progress)
     with Store.open(store) as opened, LocalExecutor(station, workers) as executor:
         executor.ready()
-        return Collection(plan.name, chunks, opened, executor, progress, limits.since(began)).run()
+        return Collection(plan.name, expansion, opened, executor, progress, limits.since(began)).run()

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from math import prod
+from pathlib import PurePath
+from typing import TypeVar
 
 import numpy as np
 
 from tunecast import data, models
 from tunecast.collect.balance import interleave, visits
 from tunecast.collect.drawing import Drawing, Drawn
-from tunecast.collect.planfile import DatasetChoice, GridPipeline, Plan
+from tunecast.collect.planfile import DatasetChoice, GridPipeline, ModelChoice, Plan
 from tunecast.data.examples import prompt_text
+from tunecast.errors import UserError
 from tunecast.methods.rates import adapter_rate
 from tunecast.methods.space import EXPERT, Restrictions, expert_pipeline
 from tunecast.models.load import choose_dtype
 from tunecast.progress import Progress
 from tunecast.records import ZERO_SHOT, ModelFacts, Pipeline, stable_hash
 
-__all__ = ["Cell", "expand"]
+__all__ = ["Cell", "Expansion", "expand"]
+
+Choice = TypeVar("Choice", DatasetChoice, ModelChoice)
+Read = TypeVar("Read")
 
 SHARED = "shared"
 GOLDEN = 0.618034
@@ -61,8 +68,29 @@ class Cell:
     exclusive: bool
 
 
-def expand(plan: Plan, *, device: str, progress: Progress) -> list[list[Cell]]:
+@dataclass(frozen=True)
+class Expansion:
+    """A plan, expanded.
+
+    Args:
+        chunks: All runs that can be tried, in balanced order; each chunk is one base model and one dataset.
+        unusable: Planned runs beside them, whose dataset or base model cannot be used.
+    """
+
+    chunks: list[list[Cell]]
+    unusable: int
+
+    @property
+    def cells(self) -> list[Cell]:
+        """The runs, one after the other."""
+        return [cell for chunk in self.chunks for cell in chunk]
+
+
+def expand(plan: Plan, *, device: str, progress: Progress) -> Expansion:
     """All runs of a plan in balanced order, grouped into chunks of one base model and one dataset.
+
+    A dataset or base model that cannot be used is told of and left out; all other runs are what they are
+    with it.
 
     Args:
         plan: The plan.
@@ -70,30 +98,65 @@ def expand(plan: Plan, *, device: str, progress: Progress) -> list[list[Cell]]:
         progress: Told how far the reading of datasets and models is.
 
     Raises:
-        DataError: A dataset cannot be used.
-        ModelError: A base model cannot be used.
+        UserError: None of the datasets, or none of the base models, can be used.
     """
     progress.start("Reading the plan's datasets and models", len(plan.datasets) + len(plan.models))
-    sources = []
-    for dataset in plan.datasets:
-        content = data.read(dataset.path, seed=plan.seed)
-        sources.append(_source(dataset, content))
-        progress.advance(note=content.name)
-    series = []
-    for choice in plan.models:
+
+    def read_source(choice: DatasetChoice) -> _Source:
+        return _source(choice, data.read(choice.path, seed=plan.seed))
+
+    def read_series(choice: ModelChoice) -> _Series:
         facts = models.describe(models.resolve(choice.path))
         kind = _GridSeries if plan.grid else _Series
-        series.append(kind(plan, choice.path, facts, device, choice.runs_per_dataset, len(sources)))
-        progress.advance(note=facts.name)
+        return kind(plan, choice.path, facts, device, choice.runs_per_dataset, len(plan.datasets))
+
+    sources = _usable("dataset", plan.datasets, read_source, progress)
+    series = _usable("base model", plan.models, read_series, progress)
     progress.finish()
     seen: set[str] = set()
-    chunks = []
-    for visit in visits([one.runs for one in series], len(sources), plan.chunk):
-        cells = series[visit.model].cells(visit.dataset, sources[visit.dataset])
+    chunks, unusable = [], 0
+    # What cannot be used keeps its place: starts, draws and order of all others depend on it.
+    for visit in visits([_runs(plan, choice) for choice in plan.models], len(sources), plan.chunk):
+        one, source = series[visit.model], sources[visit.dataset]
+        if one is None or source is None:
+            unusable += len(visit.slots)
+            continue
+        cells = one.cells(visit.dataset, source)
         chosen = [cells[slot] for slot in visit.slots if cells[slot].id not in seen]
         seen.update(cell.id for cell in chosen)
         chunks.append(chosen)
-    return [chunk for chunk in chunks if chunk]
+    return Expansion([chunk for chunk in chunks if chunk], unusable)
+
+
+def _usable(
+    kind: str, choices: Sequence[Choice], read: Callable[[Choice], Read], progress: Progress
+) -> list[Read | None]:
+    """What was read of each choice, None for one that cannot be used, which is told.
+
+    Raises:
+        UserError: That of the first, where none can be used.
+    """
+    found: list[Read | None] = []
+    errors: list[UserError] = []
+    for choice in choices:
+        try:
+            found.append(read(choice))
+        except UserError as error:
+            progress.log(f"Left out: the {kind} {choice.path}: {error.what}")
+            errors.append(error)
+            found.append(None)
+        progress.advance(note=PurePath(choice.path).name)
+    if len(errors) == len(choices):
+        raise errors[0]
+    return found
+
+
+def _runs(plan: Plan, choice: ModelChoice) -> int:
+    """Planned runs of a base model on each dataset."""
+    if not plan.grid:
+        return choice.runs_per_dataset
+    factors = (plan.grid, plan.full_lengths, plan.unique_examples, plan.seeds)
+    return min(choice.runs_per_dataset, prod(map(len, factors)))
 
 
 @dataclass(frozen=True)
@@ -124,7 +187,6 @@ class _Series:
     def __init__(
         self, plan: Plan, path: str, facts: ModelFacts, device: str, runs: int, datasets: int
     ) -> None:
-        self.runs = runs
         self._plan = plan
         self._path = path
         self._facts = facts
@@ -247,7 +309,6 @@ class _GridSeries(_Series):
         ]
         # In a random order, so that an interrupted collection holds a fair sample of every factor.
         np.random.default_rng(plan.seed).shuffle(self._draws)
-        self.runs = min(runs, len(self._draws))
 
     def _cells(self, dataset: int, source: _Source) -> Iterator[Cell]:
         for number, draw in enumerate(self._draws):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tunecast.collect.cells import Cell
+from tunecast.collect.cells import Cell, Expansion
 from tunecast.collect.station import BlankRun, MakeRun
 from tunecast.progress import Progress
 from tunecast.records import Outcome, Run, RunError
@@ -31,7 +31,7 @@ class CollectionSummary:
 
     Args:
         plan: The plan's name.
-        planned: Runs of the plan.
+        planned: Runs of the plan, unusable ones included.
         before: Those of them that the store held already.
         collected: Runs made now.
         outcomes: How many of those by outcome.
@@ -85,11 +85,11 @@ class _Slot:
 
 
 class Collection:
-    """Collects chunks of cells into a store.
+    """Collects the cells of a plan into a store.
 
     Args:
         name: The plan's name.
-        chunks: All runs of the plan, in order.
+        expansion: All runs of the plan, in order.
         store: Where runs are committed, each as a whole.
         executor: The workers.
         progress: Told how far everything is.
@@ -100,7 +100,7 @@ class Collection:
     def __init__(
         self,
         name: str,
-        chunks: list[list[Cell]],
+        expansion: Expansion,
         store: Store,
         executor: LocalExecutor,
         progress: Progress,
@@ -113,18 +113,19 @@ class Collection:
         self._progress = progress
         self._limits = limits
         self._clock = clock
-        self._planned = sum(map(len, chunks))
         there = {run.id: run for run in store.summaries() if run.outcome != Outcome.PAUSED}
         self._chunks = deque(
             deque(left)
-            for chunk in chunks
+            for chunk in expansion.chunks
             if (left := [cell for cell in chunk if not _is_done(cell, there.get(cell.id))])
         )
         self._left = sum(map(len, self._chunks))
+        self._before = len(expansion.cells) - self._left
+        self._planned = len(expansion.cells) + expansion.unusable
         self._slots: dict[int, _Slot] = {}
         self._crashes: Counter[str] = Counter()
         self._outcomes: Counter[str] = Counter()
-        self._unusable = 0
+        self._unusable = expansion.unusable
         self._begun = 0
         self._last_begun = -float("inf")
         self._paused = False
@@ -132,9 +133,8 @@ class Collection:
     def run(self) -> CollectionSummary:
         """Collect until nothing is left or a limit is reached; runs that are under way are finished."""
         self._started = self._clock()
-        before = self._planned - self._left
         self._progress.start(
-            f"Collecting {self._name} ({before} of {self._planned} there)", self._left, "runs"
+            f"Collecting {self._name} ({self._before} of {self._planned} there)", self._left, "runs"
         )
         while True:
             self._obey_pause_file()
@@ -158,7 +158,7 @@ class Collection:
         return CollectionSummary(
             plan=self._name,
             planned=self._planned,
-            before=before,
+            before=self._before,
             collected=collected,
             outcomes=dict(self._outcomes),
             unusable=self._unusable,
