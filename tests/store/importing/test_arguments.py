@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 
-from tunecast.store.importing.arguments import peft_method, scalar, training_hyperparameters
+from tunecast.store.importing.arguments import number, peft_method, scalar, training_hyperparameters, whole
 
 
 @pytest.mark.parametrize(
@@ -57,3 +58,22 @@ def test_training_arguments(given: dict[str, Any], meant: dict[str, Any]) -> Non
 )
 def test_adapters(config: dict[str, Any], method: str, hyperparameters: dict[str, Any]) -> None:
     assert peft_method(config) == (method, hyperparameters)
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("7", 7),
+        (7.0, 7),
+        ("1e3", 1000),
+        (2**63 - 1, 2**63 - 1),
+        (str(2**63 - 1), 2**63 - 1),
+        *((odd, None) for odd in (2**63, 10**400, 1e30, -1, 2.5, "inf", "nan", "low", None, True, [])),
+    ],
+)
+def test_whole_numbers_are_those_that_a_store_takes(given: object, meant: int | None) -> None:
+    assert whole(given) == meant
+
+
+def test_a_number_beyond_all_floats_is_infinite() -> None:
+    assert (number(10**400), number(-(10**400))) == (math.inf, -math.inf)

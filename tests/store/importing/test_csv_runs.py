@@ -137,3 +137,34 @@ def test_text_of_another_encoding_is_refused(tmp_path: Path) -> None:
     path.write_bytes("loss,größe\n1,2\n".encode("latin-1"))
     with Store.open(":memory:") as store, pytest.raises(StoreError, match="cannot be read as CSV"):
         import_runs(path, store)
+
+
+def test_numbers_that_no_store_takes_cost_their_rows_only(tmp_path: Path) -> None:
+    text = f"run,step,seed,max_steps,loss\na,1,1,,2.5\na,1e30,1,,2\nb,1,{2**63},,2\nc,-1,1,,2\nd,2,-1,-1,2\n"
+    report, runs = _import(tmp_path, text)
+    assert [(run.extra["run"], run.seed, run.total_steps) for run in runs] == [("d", 0, 2), ("a", 1, 1)]
+    told = [problem.where.rsplit(" ", 1)[1] for problem in report.problems if "takes" in problem.reason]
+    assert told == ["3", "4", "5"]
+
+
+def test_another_run_of_the_same_name_is_left_out_and_told(tmp_path: Path) -> None:
+    path = tmp_path / "runs.csv"
+    with Store.open(":memory:") as store:
+        for text in ("a,1,2.5\na,2,2.25\nb,1,nan\n", "a,1,3.5\na,3,3.25\nb,1,nan\nb,2,4\n"):
+            path.write_text("run,step,loss\n" + text)
+            report = import_runs(path, store)
+        curves = {run.extra["run"]: [point.step for point in run.curve] for run in store.runs()}
+    assert curves == {"a": [1, 2], "b": [1, 2]}
+    told = [
+        (problem.where, problem.reason) for problem in report.problems if "another loss" in problem.reason
+    ]
+    assert len(told) == 1
+    assert told[0][0] == "run a"
+    assert "at step 1 in the store" in told[0][1]
+
+
+def test_rows_that_nothing_tells_apart_are_told(tmp_path: Path) -> None:
+    report, runs = _import(tmp_path, "run,step,loss\na,1,2.5\na,1,2.5\na,1,2.25\na,2,2\n")
+    assert [point.validation.loss for point in runs[0].curve] == [2.25, 2]
+    told = [problem.where.rsplit(" ", 1)[1] for problem in report.problems if "apart" in problem.reason]
+    assert told == ["4"]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
+import pytest
+
 from tunecast.store.importing.foreign import Evaluation
 from tunecast.store.importing.log_history import evaluations_of
 
@@ -28,3 +32,9 @@ def test_one_entry_may_hold_both() -> None:
         {"step": 2, "train_loss": 3.0, "val_loss": 3.25},
     ]
     assert [(e.train_loss, e.loss) for e in evaluations_of(history)] == [(4.0, 3.5), (3.0, 3.25)]
+
+
+@pytest.mark.parametrize("step", [math.inf, math.nan, 1e30, -1, 2.5])
+def test_a_step_that_is_none_is_an_error(step: float) -> None:
+    with pytest.raises(ValueError, match="was logged at step"):
+        list(evaluations_of([{"step": step, "eval_loss": 2.5}]))

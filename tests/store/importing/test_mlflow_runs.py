@@ -149,7 +149,7 @@ def test_a_torn_line_is_reported_and_the_rest_imported(tmp_path: Path) -> None:
     assert all("cannot be read" in reason for reason in told.values())
 
 
-@pytest.mark.parametrize("start", ["soon", "[1, 2]"])
+@pytest.mark.parametrize("start", ["soon", "[1, 2]", ".inf"])
 def test_a_start_that_is_no_time_is_reported(tmp_path: Path, start: str) -> None:
     _file_run(tmp_path, "odd", "1 2.5 1\n", start)
     _file_run(tmp_path, "whole", "1 2.5 1\n")
@@ -185,3 +185,27 @@ def test_a_run_that_lies_there_twice_is_reported(tmp_path: Path) -> None:
     report, runs = _import(tmp_path)
     assert [len(run.curve) for run in runs] == [2]
     assert [p.where for p in report.problems if "same run" in p.reason] == [str(tmp_path / "copy/0/one")]
+
+
+def test_odd_numbers_are_reported_and_unknown(tmp_path: Path) -> None:
+    for name, params in {
+        "whole": {"seed": "3", "max_steps": "-1"},
+        "odd": {"seed": "inf", "max_steps": "nan"},
+    }.items():
+        _file_run(tmp_path, name, "1 2.5 1\n")
+        (tmp_path / "0" / name / "params").mkdir()
+        for param, value in params.items():
+            (tmp_path / "0" / name / "params" / param).write_text(value)
+    report, runs = _import(tmp_path)
+    assert sorted((run.seed, run.total_steps) for run in runs) == [(0, 1), (3, 1)]
+    odd = [problem.reason.split(",")[0] for problem in report.problems if "0/odd" in problem.where]
+    assert sorted(odd) == ["max_steps is nan", "seed is inf"]
+    assert not any("0/whole" in problem.where for problem in report.problems)
+
+
+def test_a_run_with_a_step_that_no_store_takes_is_reported(tmp_path: Path) -> None:
+    _file_run(tmp_path, "whole", "1 2.5 1\n")
+    _file_run(tmp_path, "odd", f"1 2.5 {2**63}\n")
+    report, runs = _import(tmp_path)
+    assert len(runs) == 1
+    assert any("0/odd" in p.where and "was logged at step" in p.reason for p in report.problems)

@@ -58,3 +58,17 @@ def test_a_store_of_ones_own_is_told_the_way(target: Store, tmp_path: Path) -> N
 def test_a_mapping_is_for_tables(target: Store, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="--map is for CSV"):
         import_runs(tmp_path, target, mapping={"loss": "x"})
+
+
+def test_what_cannot_be_opened_is_told(
+    target: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "runs.db"
+    path.touch()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError("not yours")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(StoreError, match=r"runs\.db cannot be read: not yours"):
+        import_runs(path, target)

@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -147,3 +148,77 @@ def test_a_diverged_run(tmp_path: Path) -> None:
         run = next(store.runs())
     assert run.outcome == "diverged"
     assert math.isnan(run.curve[0].validation.loss)
+
+
+def _write_state(folder: Path, text: str = "", **changes: object) -> Path:
+    """A run of two steps, with whatever else its state says, or its text."""
+    folder.mkdir(parents=True)
+    history = [{"step": 2, "eval_loss": 2.5}]
+    state = {"log_history": history, "max_steps": 2, "global_step": 2} | changes
+    (folder / "trainer_state.json").write_text(text or json.dumps(state))
+    return folder
+
+
+def _told(folder: Path) -> tuple[list[str], dict[str, str]]:
+    """The outcomes of the runs of a folder, and reasons by the first part of where they are."""
+    with Store.open(":memory:") as store:
+        report = import_runs(folder, store)
+        reasons = {
+            Path(problem.where).relative_to(folder).parts[0]: problem.reason
+            for problem in report.problems
+            if "tell no" not in problem.reason
+        }
+        return sorted(run.outcome for run in store.runs()), reasons
+
+
+def test_a_checkpoint_without_its_step_is_none_of_the_furthest(tmp_path: Path) -> None:
+    _write_state(tmp_path / "run" / "checkpoint-1", global_step=None)
+    _write_state(tmp_path / "run" / "checkpoint-2")
+    assert _told(tmp_path) == (["completed"], {})
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 2**63, 10**400])
+def test_a_length_that_is_none_is_reported_and_unknown(tmp_path: Path, value: float) -> None:
+    _write_state(tmp_path / "run", max_steps=value)
+    outcomes, reasons = _told(tmp_path)
+    assert outcomes == ["paused"]
+    assert reasons["run"].startswith("max_steps is")
+
+
+@pytest.mark.parametrize("seed", ["inf", str(2**63)])
+def test_a_seed_that_is_none_is_reported_and_unknown(tmp_path: Path, seed: str) -> None:
+    card = f"## Training hyperparameters\n\n- learning_rate: 0.001\n- seed: {seed}\n"
+    (_write_state(tmp_path / "run") / "README.md").write_text(card)
+    outcomes, reasons = _told(tmp_path)
+    assert outcomes == ["completed"]
+    assert reasons["run"].startswith("seed is")
+
+
+def test_a_run_that_was_evaluated_at_no_step_is_reported_and_the_rest_imported(tmp_path: Path) -> None:
+    _write_state(tmp_path / "good")
+    _write_state(tmp_path / "odd", log_history=[{"step": math.inf, "eval_loss": 2.0}])
+    outcomes, reasons = _told(tmp_path)
+    assert outcomes == ["completed"]
+    assert "an evaluation was logged at step inf" in reasons["odd"]
+
+
+@pytest.mark.parametrize("header", ["[]", '{"w": 1}', '{"w": {"shape": null}}', '{"w": {"shape": ["x"]}}'])
+def test_weights_with_another_header_are_not_counted(tmp_path: Path, header: str) -> None:
+    folder = _write_state(tmp_path / "run")
+    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header.encode())
+    outcomes, reasons = _told(tmp_path)
+    assert outcomes == ["completed"]
+    assert "its header is damaged" in reasons["run"]
+
+
+def test_a_card_that_cannot_be_read_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (_write_state(tmp_path / "run") / "README.md").touch()
+    read = Path.read_text
+
+    def refuse(path: Path, *given: Any, **named: Any) -> str:
+        if path.name == "README.md":
+            raise PermissionError("not yours")
+        return read(path, *given, **named)
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    assert _told(tmp_path) == (["completed"], {"run": "cannot be read: not yours"})

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from tunecast.records import Scalar
 
-__all__ = ["TRAINING_NAMES", "number", "peft_method", "scalar", "training_hyperparameters"]
+__all__ = [
+    "TRAINING_NAMES",
+    "number",
+    "peft_method",
+    "same_number",
+    "scalar",
+    "training_hyperparameters",
+    "whole",
+]
 
 TRAINING_NAMES = (
     *("learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps"),
@@ -15,6 +24,8 @@ TRAINING_NAMES = (
     *("neftune_noise_alpha", "label_smoothing_factor"),
 )
 """Arguments of a Trainer that are hyperparameters of a pipeline. Epochs are not: they are the full length."""
+
+_END_OF_INTEGERS = 2**63  # of a column of a database
 
 # Hyperparameters of peft's configurations by method; what is not listed has no name in a pipeline.
 _PEFT_NAMES = {
@@ -38,8 +49,27 @@ def number(value: Any) -> float | None:
         return None
     try:
         return float(value)
+    except OverflowError:  # a whole number beyond all floats; as text it would be infinite too
+        return math.inf if value > 0 else -math.inf
     except (TypeError, ValueError):
         return None
+
+
+def same_number(one: float, other: float) -> bool:
+    """Whether two recorded numbers are equal; a NaN is equal to a NaN."""
+    return one == other or (math.isnan(one) and math.isnan(other))
+
+
+def whole(value: Any) -> int | None:
+    """A whole number from 0 that every database takes, also from its text; None for anything else."""
+    read = number(value)
+    if read is None or not math.isfinite(read) or not read.is_integer():
+        return None
+    try:  # what is whole already is exact, where a float has 53 bits
+        exact = int(value)
+    except ValueError:
+        exact = int(read)
+    return exact if 0 <= exact < _END_OF_INTEGERS else None
 
 
 def scalar(text: str) -> Scalar:

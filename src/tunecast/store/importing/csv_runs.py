@@ -7,14 +7,21 @@ column is a hyperparameter if it is mapped or known as one; the rest is reported
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tunecast.errors import ConfigurationError, StoreError
 from tunecast.records import Outcome, Scalar, stable_hash
-from tunecast.store.importing.arguments import TRAINING_NAMES, number, scalar, training_hyperparameters
+from tunecast.store.importing.arguments import (
+    TRAINING_NAMES,
+    number,
+    same_number,
+    scalar,
+    training_hyperparameters,
+    whole,
+)
 from tunecast.store.importing.foreign import Evaluation, ForeignRun, Problem, Recorded
 from tunecast.store.importing.log_history import LOSS_NAMES
 
@@ -48,6 +55,8 @@ _ALIASES = {
     "num_input_tokens_seen": "tokens_seen",
     "max_steps": "total_steps",
 }
+# A repeated step with another loss.
+_TWICE = "tells no run, seed or hyperparameter apart from an earlier line with another loss"
 
 
 @dataclass(frozen=True)
@@ -81,16 +90,29 @@ def read_csv(path: Path, mapping: Mapping[str, str]) -> Recorded:
     problems = [
         Problem(f"{path}, column {name}", "is not understood; map it with --map") for name in columns.unused
     ]
-    groups: dict[str, list[dict[str, str]]] = {}
-    for line, row in enumerate(rows, start=2):
-        reason = _fault(row, columns)
-        if reason:
-            problems.append(Problem(f"{path}, line {line}", reason))
-        else:
-            groups.setdefault(_key(row, columns), []).append(row)
+    groups, faults = _grouped(rows, columns)
+    problems += [Problem(f"{path}, line {line}", reason) for line, reason in faults]
     return Recorded(
         tuple(_foreign_run(key, group, columns) for key, group in groups.items()), tuple(problems)
     )
+
+
+def _grouped(
+    rows: Iterable[dict[str, str]], columns: _Columns
+) -> tuple[dict[str, list[dict[str, str]]], list[tuple[int, str]]]:
+    """The rows of each run by its key, and by their lines what cannot be understood or is doubtful."""
+    groups: dict[str, list[dict[str, str]]] = {}
+    faults: list[tuple[int, str]] = []
+    losses: dict[tuple[str, int], float] = {}
+    for line, row in enumerate(rows, start=2):
+        if reason := _fault(row, columns):
+            faults.append((line, reason))
+            continue
+        key, found = _key(row, columns), _evaluation(row, columns)
+        groups.setdefault(key, []).append(row)
+        if not same_number(losses.setdefault((key, found.step), found.loss), found.loss):
+            faults.append((line, f"{_TWICE} at step {found.step}; the later one counts"))
+    return groups, faults
 
 
 def _columns(path: Path, header: list[str], mapping: Mapping[str, str]) -> _Columns:
@@ -126,10 +148,15 @@ def _fault(row: Mapping[str, Any], columns: _Columns) -> str:
     """Why a row cannot be understood, empty if it can."""
     for name in (*_INTEGERS, *_FLOATS):
         value = _cell(row, columns, name)
-        if value and number(value) is None:
+        read = number(value)
+        if value and read is None:
             return f"{columns.fields[name]} is {value!r}, not a number"
-        if value and name in _INTEGERS and not float(value).is_integer():
+        if read is None or name not in _INTEGERS or whole(value) is not None:
+            continue
+        if not read.is_integer():
             return f"{columns.fields[name]} is {value!r}, not a whole number"
+        if read > 0 or name == "step":  # below 0 is what programs write for something that is not set
+            return f"{columns.fields[name]} is {value!r}, not a whole number that a store takes"
     return "" if _cell(row, columns, "loss") else "has no validation loss"
 
 
@@ -148,15 +175,15 @@ def _key(row: Mapping[str, Any], columns: _Columns) -> str:
 
 def _foreign_run(key: str, rows: list[dict[str, str]], columns: _Columns) -> ForeignRun:
     last = rows[-1]
-    whole: dict[str, Any] = {
+    integers: dict[str, Any] = {
         name: _integer(last, columns, name) for name in _INTEGERS if name not in ("step", "tokens_seen")
     }
     evaluations = tuple(_evaluation(row, columns) for row in rows)
     last_step = max(evaluation.step for evaluation in evaluations)
     extra: dict[str, Any] = {"run": name} if (name := _cell(last, columns, "run")) else {}
-    if whole["total_steps"] is None and last_step > 0:
+    if integers["total_steps"] is None and last_step > 0:
         # A table of finished runs: the last row is taken for the end of the schedule.
-        whole["total_steps"] = last_step
+        integers["total_steps"] = last_step
         extra["inferred"] = ["total_steps"]
     return ForeignRun(
         source="csv",
@@ -167,9 +194,9 @@ def _foreign_run(key: str, rows: list[dict[str, str]], columns: _Columns) -> For
         hyperparameters=_hyperparameters(last, columns),
         evaluations=evaluations,
         test_loss=number(_cell(last, columns, "test_loss")),
-        outcome=Outcome.PAUSED if last_step < (whole["total_steps"] or 0) else Outcome.COMPLETED,
+        outcome=Outcome.PAUSED if last_step < (integers["total_steps"] or 0) else Outcome.COMPLETED,
         extra=extra,
-        **whole,
+        **integers,
     )
 
 
@@ -183,8 +210,7 @@ def _hyperparameters(row: Mapping[str, str], columns: _Columns) -> dict[str, Sca
 
 
 def _integer(row: Mapping[str, Any], columns: _Columns, name: str) -> int | None:
-    value = number(_cell(row, columns, name))
-    return None if value is None else int(value)
+    return whole(_cell(row, columns, name))
 
 
 def _evaluation(row: Mapping[str, Any], columns: _Columns) -> Evaluation:

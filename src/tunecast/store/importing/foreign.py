@@ -8,7 +8,7 @@ named in ``extra["unknown"]``. What was inferred is in
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -27,10 +27,20 @@ from tunecast.records import (
     Versions,
     stable_hash,
 )
+from tunecast.store.importing.arguments import number, whole
 from tunecast.store.importing.model_config import model_facts
 from tunecast.store.revising import UNKNOWN
 
-__all__ = ["UNKNOWN", "Assumed", "Evaluation", "ForeignRun", "Problem", "Recorded"]
+__all__ = [
+    "UNKNOWN",
+    "Assumed",
+    "Evaluation",
+    "ForeignRun",
+    "Problem",
+    "Recorded",
+    "read_one",
+    "whole_or_told",
+]
 
 
 @dataclass(frozen=True)
@@ -201,6 +211,36 @@ class Recorded:
 
     def __add__(self, other: Recorded) -> Recorded:
         return replace(self, runs=self.runs + other.runs, problems=self.problems + other.problems)
+
+
+def read_one(where: str, read: Callable[[], Recorded]) -> Recorded:
+    """What ``read`` returns of one run; a record of no expected form is a problem of this run only.
+
+    Args:
+        where: The place of the run.
+        read: Reads it.
+    """
+    try:
+        return read()
+    except (TypeError, ValueError, AttributeError, OverflowError, OSError) as error:
+        return Recorded(problems=(Problem(where, f"cannot be understood, and is left out: {error}"),))
+
+
+def whole_or_told(value: Any, name: str, where: str, problems: list[Problem]) -> int | None:
+    """A whole number that a store takes; another number is a problem, and unknown.
+
+    Negative ones are not told: -1 is how programs say that something is not set.
+
+    Args:
+        value: What was recorded, None for nothing.
+        name: What it is.
+        where: The file or run.
+        problems: The list that is added to.
+    """
+    found, read = whole(value), number(value)
+    if found is None and read is not None and not read < 0:
+        problems.append(Problem(where, f"{name} is {read:g}, not a whole number that a store takes"))
+    return found
 
 
 def _score(loss: float) -> Score:

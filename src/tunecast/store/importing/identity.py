@@ -12,12 +12,14 @@ from typing import Any
 
 from tunecast.records import Run, stable_hash
 from tunecast.store.codec import dumps
+from tunecast.store.importing.arguments import same_number
 from tunecast.store.importing.foreign import Problem
 from tunecast.store.sharing import shared_session
 from tunecast.store.store import Store
 
-__all__ = ["as_known", "distinct", "log_identity"]
+__all__ = ["as_known", "distinct", "log_identity", "without_contradictions"]
 
+_TABLES = "import-csv"  # the session of runs from tables
 # Of the extra of a run. Numbers, since words of it do not leave the house with an export.
 _LOG = "log_digests"
 _ARGUMENTS = "arguments_digest"
@@ -108,6 +110,41 @@ def as_known(many: Sequence[Run], store: Store) -> Iterator[Run]:
             yield replace(run, id=free[0])
         else:
             yield run
+
+
+def without_contradictions(many: Sequence[Run], store: Store) -> tuple[list[Run], list[Problem]]:
+    """The runs of tables that say the same as the store where both speak, all others, and what was left out.
+
+    A table knows its runs by a name that somebody gave, such as a number that begins anew in the next one.
+
+    Raises:
+        StoreError: The store cannot be read.
+    """
+    stored = {run.id: run for run in _stored({run.session for run in many} & {_TABLES}, store)}
+    fitting: list[Run] = []
+    problems: list[Problem] = []
+    for run in many:
+        step = _contradiction(run, stored.get(run.id))
+        if step is None:
+            fitting.append(run)
+        else:
+            name = run.extra.get("run", "without a name")
+            reason = f"has another loss at step {step} in the store than here, and is left out"
+            problems.append(Problem(f"run {name}", f"{reason}; give different runs different names"))
+    return fitting, problems
+
+
+def _contradiction(run: Run, other: Run | None) -> int | None:
+    """The first step at which two records of a run tell different losses."""
+    there = {} if other is None else {point.step: point.validation.loss for point in other.curve}
+    return next(
+        (
+            point.step
+            for point in run.curve
+            if point.step in there and not same_number(point.validation.loss, there[point.step])
+        ),
+        None,
+    )
 
 
 def _stored(sessions: Iterable[str], store: Store) -> Iterator[Run]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from tunecast.store.importing.arguments import number
+from tunecast.store.importing.arguments import number, whole
 from tunecast.store.importing.foreign import Evaluation
 
 __all__ = ["LOSS_NAMES", "TRAIN_LOSS_NAMES", "evaluations_of"]
@@ -31,6 +31,9 @@ def evaluations_of(history: Iterable[Mapping[str, Any]]) -> Iterator[Evaluation]
     Args:
         history: Entries in order of time, each with ``step`` and any of ``eval_loss``, ``loss``,
             ``learning_rate``, ``grad_norm``, ``num_input_tokens_seen``, ``eval_runtime``.
+
+    Raises:
+        ValueError: An evaluation was logged at a step that is no whole number.
     """
     losses: list[float] = []
     norms: list[float] = []
@@ -42,13 +45,15 @@ def evaluations_of(history: Iterable[Mapping[str, Any]]) -> Iterator[Evaluation]
         if "train_runtime" not in entry or "loss" in entry:
             losses += _listed(first_number(entry, TRAIN_LOSS_NAMES))
             norms += _listed(number(entry.get("grad_norm")))
-        step, tokens = number(entry.get("step")), number(entry.get("num_input_tokens_seen"))
-        if loss is None or step is None:
+        if loss is None or number(entry.get("step")) is None:
             continue
+        step = whole(entry["step"])
+        if step is None:
+            raise ValueError(f"an evaluation was logged at step {number(entry['step']):g}")
         yield Evaluation(
-            step=int(step),
+            step=step,
             loss=loss,
-            tokens_seen=int(tokens) if tokens else None,
+            tokens_seen=whole(entry.get("num_input_tokens_seen")) or None,
             learning_rate=rate,
             train_loss=_mean(losses),
             gradient_norm=_mean(norms),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,8 @@ import sqlalchemy as sa
 import yaml
 
 from tunecast.records import Outcome, RunError
-from tunecast.store.importing.arguments import number, scalar, training_hyperparameters
-from tunecast.store.importing.foreign import ForeignRun, Problem, Recorded
+from tunecast.store.importing.arguments import number, scalar, training_hyperparameters, whole
+from tunecast.store.importing.foreign import ForeignRun, Problem, Recorded, read_one, whole_or_told
 from tunecast.store.importing.log_history import LOSS_NAMES, evaluations_of, first_number
 from tunecast.store.importing.model_config import KNOWN_NAMES
 
@@ -153,35 +155,38 @@ def _values(file: Path, problems: list[Problem]) -> list[tuple[int, int, float]]
 
 def _started(milliseconds: Any, where: str, problems: list[Problem]) -> float | None:
     """When a run began, in seconds; what is no time is reported and unknown."""
-    try:
-        return None if milliseconds is None else float(milliseconds) / 1000
-    except (TypeError, ValueError):
+    read = number(milliseconds)
+    if read is not None and math.isfinite(read):
+        return read / 1000
+    if milliseconds is not None:
         problems.append(Problem(where, f"its start time {milliseconds!r} is not a number"))
-        return None
+    return None
 
 
 def _recorded(logged: Iterable[_Logged]) -> Recorded:
-    runs: list[ForeignRun] = []
-    problems: list[Problem] = []
+    recorded = Recorded()
     for run in logged:
-        if not any(name in run.metrics for name in LOSS_NAMES):
-            names = ", ".join(sorted(run.metrics)[:5]) or "none"
-            problems.append(
-                Problem(f"MLflow run {run.id}", f"no validation loss was logged (metrics: {names})")
-            )
-            continue
-        runs.append(_foreign_run(run))
-    return Recorded(tuple(runs), tuple(problems))
+        recorded += read_one(run.where, partial(_recorded_one, run))
+    return recorded
 
 
-def _foreign_run(run: _Logged) -> ForeignRun:
+def _recorded_one(run: _Logged) -> Recorded:
+    if not any(name in run.metrics for name in LOSS_NAMES):
+        names = ", ".join(sorted(run.metrics)[:5]) or "none"
+        reason = f"no validation loss was logged (metrics: {names})"
+        return Recorded(problems=(Problem(f"MLflow run {run.id}", reason),))
+    problems: list[Problem] = []
+    found = _foreign_run(run, problems)
+    return Recorded((found,), tuple(problems))
+
+
+def _foreign_run(run: _Logged, problems: list[Problem]) -> ForeignRun:
     evaluations = tuple(evaluations_of(_history(run.metrics)))
     hyperparameters = training_hyperparameters(run.params)
     tuned = {name: scalar(run.params[name]) for name in _LORA_NAMES if name in run.params}
     config = {name: scalar(value) for name, value in run.params.items() if name in KNOWN_NAMES}
-    total, extra = _total_steps(run)
+    total, extra = _total_steps(run, problems)
     tests = {name: values[-1][2] for name, values in run.metrics.items() if name in _TEST_NAMES}
-    seed = number(run.params.get("seed"))
     return ForeignRun(
         source="mlflow",
         key=run.id,
@@ -190,7 +195,7 @@ def _foreign_run(run: _Logged) -> ForeignRun:
         model=_first(run.params, _MODEL_NAMES),
         method="lora" if "lora_r" in tuned else "",
         hyperparameters=hyperparameters | tuned,
-        seed=None if seed is None else int(seed),
+        seed=whole_or_told(run.params.get("seed"), "seed", run.where, problems),
         total_steps=total,
         evaluations=evaluations,
         outcome=_outcome(run.state),
@@ -204,12 +209,12 @@ def _foreign_run(run: _Logged) -> ForeignRun:
     )
 
 
-def _total_steps(run: _Logged) -> tuple[int | None, dict[str, Any]]:
+def _total_steps(run: _Logged, problems: list[Problem]) -> tuple[int | None, dict[str, Any]]:
     """Steps of the complete schedule, None if unknown, and whether they were inferred from the last step."""
-    told = int(number(run.params.get("max_steps")) or 0)
-    last = max((step for values in run.metrics.values() for _, step, _ in values), default=0)
-    if told > 0 or run.state != "FINISHED" or last <= 0:
-        return (told if told > 0 else None), {}
+    told = whole_or_told(run.params.get("max_steps"), "max_steps", run.where, problems)
+    last = whole(max((step for values in run.metrics.values() for _, step, _ in values), default=0))
+    if told or run.state != "FINISHED" or not last:
+        return told or None, {}
     return last, {"inferred": ["total_steps"]}
 
 

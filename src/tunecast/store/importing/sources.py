@@ -14,7 +14,7 @@ from tunecast.records import Run
 from tunecast.store.connecting import make_engine, parse_url, translated
 from tunecast.store.importing.csv_runs import read_csv
 from tunecast.store.importing.foreign import UNKNOWN, Assumed, Problem, Recorded
-from tunecast.store.importing.identity import as_known, distinct
+from tunecast.store.importing.identity import as_known, distinct, without_contradictions
 from tunecast.store.importing.mlflow_runs import (
     is_mlflow_database,
     is_mlflow_folder,
@@ -88,14 +88,22 @@ def find_runs(
     if path.suffix.lower() == ".parquet":
         table = read_export(path)
         return lambda store: ImportReport(merge_export(table, path, store), ())
-    recorded = _read(source, path, mapping or {})
+    try:
+        recorded = _read(source, path, mapping or {})
+    except OSError as error:
+        raise StoreError(f"{source} cannot be read: {error}") from error
     if not recorded.runs and not recorded.problems:
         raise StoreError(f"{source} holds no runs that Tunecast can read.", _HINT)
     many, twice = distinct(
         [(run.where or str(source), run.to_run(assumed or Assumed())) for run in recorded.runs]
     )
     problems = (*recorded.problems, *twice, *_nameless(source, many))
-    return lambda store: ImportReport(_merge(many, store), problems)
+
+    def merge(store: Store) -> ImportReport:
+        fitting, odd = without_contradictions(many, store)
+        return ImportReport(_merge(fitting, store), (*problems, *odd))
+
+    return merge
 
 
 def _nameless(source: str | Path, many: list[Run]) -> Iterator[Problem]:

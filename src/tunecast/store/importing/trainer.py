@@ -7,15 +7,17 @@ pickles, which can run anything when they are loaded.
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tunecast.records import Outcome, Scalar, stable_hash
-from tunecast.store.importing.arguments import number, peft_method, training_hyperparameters
-from tunecast.store.importing.foreign import ForeignRun, Problem, Recorded
+from tunecast.store.importing.arguments import number, peft_method, training_hyperparameters, whole
+from tunecast.store.importing.foreign import ForeignRun, Problem, Recorded, read_one, whole_or_told
 from tunecast.store.importing.identity import log_identity
 from tunecast.store.importing.log_history import evaluations_of
 from tunecast.store.importing.model_card import ModelCard, parse_card
@@ -34,7 +36,7 @@ def read_trainer_folder(folder: Path) -> Recorded:
         states.setdefault(_run_folder(path.parent), []).append(path)
     recorded = Recorded()
     for run_folder, paths in states.items():
-        recorded += _read_run(run_folder, paths)
+        recorded += read_one(str(run_folder), partial(_read_run, run_folder, paths))
     adapters = {_run_folder(path.parent) for path in folder.rglob(_ADAPTER_FILE)}
     reason = f"an adapter without {STATE_FILE}: there is no curve to import"
     return recorded + Recorded(
@@ -52,12 +54,15 @@ def _read_run(folder: Path, paths: list[Path]) -> Recorded:
     states = [(path, state) for path, state in states if _is_state(path, state, problems)]
     if not states:
         return Recorded(problems=tuple(problems))
-    path, state = max(states, key=lambda found: (found[1].get("global_step", 0), found[0].parent == folder))
+    path, state = max(
+        states, key=lambda found: (whole(found[1].get("global_step")) or 0, found[0].parent == folder)
+    )
     # The furthest checkpoint describes the run best; what it lacks may lie in the run's own folder.
     places = [path.parent, folder]
     card = _card(places, problems)
     adapter = _first_json(places, _ADAPTER_FILE, problems)
-    run = replace(_foreign_run(state, card, adapter, places, problems), where=str(folder))
+    run = _foreign_run(path, state, card, adapter, places, problems)
+    run = replace(run, where=str(folder))
     if not run.evaluations:
         problems.append(Problem(str(path), "no evaluation was logged: the run has no curve"))
     return Recorded((run,), tuple(problems))
@@ -71,6 +76,7 @@ def _is_state(path: Path, state: Mapping[str, Any], problems: list[Problem]) -> 
 
 
 def _foreign_run(
+    path: Path,
     state: Mapping[str, Any],
     card: ModelCard,
     adapter: Mapping[str, Any] | None,
@@ -79,17 +85,17 @@ def _foreign_run(
 ) -> ForeignRun:
     history = [entry for entry in state["log_history"] if isinstance(entry, dict)]
     config = _first_json(places, "config.json", problems) or {}
-    weights = _count_parameters(places, "adapter_model*.safetensors" if adapter else "model*.safetensors")
+    pattern = "adapter_model*.safetensors" if adapter else "model*.safetensors"
+    weights = _count_parameters(places, pattern, problems)
     method, tuned = peft_method(adapter) if adapter else ("full" if config else "", {})
     hyperparameters, extra = _hyperparameters(state, card, history)
     model = card.model or str(
         (adapter or {}).get("base_model_name_or_path") or config.get("_name_or_path") or ""
     )
-    total_steps = int(number(state.get("max_steps")) or 0) or None
+    total_steps = whole_or_told(state.get("max_steps"), "max_steps", str(path), problems) or None
     completed = total_steps is not None and (number(state.get("global_step")) or 0) >= total_steps
-    tokens = int(number(state.get("num_input_tokens_seen")) or 0)
+    tokens = whole(state.get("num_input_tokens_seen"))
     versions = dict(card.versions or {})
-    seed = number((card.arguments or {}).get("seed"))
     identity = log_identity([state.get("max_steps"), tuned], history, card.arguments or {})
     return ForeignRun(
         source="trainer",
@@ -98,7 +104,7 @@ def _foreign_run(
         model=model,
         method=method,
         hyperparameters=hyperparameters | tuned,
-        seed=None if seed is None else int(seed),
+        seed=whole_or_told((card.arguments or {}).get("seed"), "seed", str(path), problems),
         total_steps=total_steps,
         evaluations=tuple(evaluations_of(history)),
         full_length_tokens=tokens if completed and tokens else None,
@@ -133,13 +139,21 @@ def _train_losses(history: list[dict[str, Any]]) -> list[list[float]]:
 
 def _card(places: list[Path], problems: list[Problem]) -> ModelCard:
     cards = [place / "README.md" for place in reversed(places) if (place / "README.md").is_file()]
-    parsed = [parse_card(path.read_text(encoding="utf-8", errors="replace")) for path in cards]
+    parsed = [card for path in cards if (card := _read_card(path, problems)) is not None]
     found = next((card for card in parsed if card.arguments), None)
     pickled = next((p / "training_args.bin" for p in places if (p / "training_args.bin").is_file()), None)
     if found is None and pickled is not None:
         reason = "is a pickle, which is never loaded, and no README.md tells the arguments"
         problems.append(Problem(str(pickled), reason))
     return found or next(iter(parsed), ModelCard())
+
+
+def _read_card(path: Path, problems: list[Problem]) -> ModelCard | None:
+    try:
+        return parse_card(path.read_text(encoding="utf-8", errors="replace"))
+    except OSError as error:
+        problems.append(Problem(str(path), f"cannot be read: {error}"))
+        return None
 
 
 def _first_json(places: list[Path], name: str, problems: list[Problem]) -> Mapping[str, Any] | None:
@@ -152,7 +166,7 @@ def _first_json(places: list[Path], name: str, problems: list[Problem]) -> Mappi
 def _read_json(path: Path, problems: list[Problem]) -> Mapping[str, Any] | None:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         problems.append(Problem(str(path), f"cannot be read as JSON: {error}"))
         return None
     if isinstance(value, dict):
@@ -161,25 +175,25 @@ def _read_json(path: Path, problems: list[Problem]) -> Mapping[str, Any] | None:
     return None
 
 
-def _count_parameters(places: list[Path], pattern: str) -> int | None:
-    """Number of parameters in the first place that has such files, by their headers."""
+def _count_parameters(places: list[Path], pattern: str, problems: list[Problem]) -> int | None:
+    """Number of parameters in the first place that has such files and all of them whole, by their headers."""
     for place in places:
-        counts = [count for path in sorted(place.glob(pattern)) for count in _header_counts(path)]
-        if counts:
-            return sum(counts)
+        counts = [_header_count(path, problems) for path in sorted(place.glob(pattern))]
+        if any(counts) and None not in counts:  # a sum over some of the files looks like a smaller model
+            return sum(count or 0 for count in counts)
     return None
 
 
-def _header_counts(path: Path) -> Iterator[int]:
+def _header_count(path: Path, problems: list[Problem]) -> int | None:
+    """Number of parameters in a file; a damaged one has none and is told, since the curve is what matters."""
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(length)) if length < _HEADER_LIMIT else {}
-    except (OSError, ValueError):
-        return  # a damaged file has no count; the curve is what matters
-    for name, tensor in header.items():
-        if name != "__metadata__":
-            count = 1
-            for extent in tensor.get("shape", []):
-                count *= extent
-            yield count
+        tensors = [tensor for name, tensor in header.items() if name != "__metadata__"]
+        count = whole(sum(math.prod(tensor.get("shape", [])) for tensor in tensors))
+    except (OSError, ValueError, RecursionError, TypeError, AttributeError):
+        count = None
+    if count is None:
+        problems.append(Problem(str(path), "its header is damaged: its parameters are not counted"))
+    return count
