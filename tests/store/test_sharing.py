@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sample_runs import (
+    sample_curve,
     sample_dataset,
     sample_machine,
     sample_model,
@@ -88,6 +90,10 @@ def _secretive_run() -> Run:
         test=sample_score(1.5, metric=0.5, metric_name=f"my {SECRET} metric"),
         extra={
             **FORECAST_ONLY,
+            "number": 7,
+            "epochs": {SECRET: 2},
+            "train_loss": [[8, 2.5], SECRET],
+            f"{SECRET}_patients": 3,
             "source": "csv",
             "unknown": ["seconds", f"of {SECRET}"],
             "host": SECRET,
@@ -126,7 +132,7 @@ def test_what_can_be_learned_from_is_kept(shared: Run) -> None:
     assert shared.test is not None
     assert (shared.test.metric, shared.test.metric_name) == (0.5, "")
     assert shared.versions.torch == "2.13.0+cpu"
-    kept = {"retries": 2, "nested": {"n": [1]}, "source": "csv", "unknown": ["seconds"]}
+    kept = {"number": 7, "train_loss": [[8, 2.5]], "source": "csv", "unknown": ["seconds"]}
     assert shared.extra == kept | FORECAST_ONLY
     assert not shared.is_candidate
 
@@ -171,7 +177,9 @@ def test_every_fact_that_tunecast_collects_of_a_dataset_is_shared(tmp_path: Path
 
 
 PLACES = ("/home/alice", "~alice", "~/b", "./b", "..", "C:\\Users\\alice", "C:b", "a/b/c", "data/acme_secret")
-SECRETS = (*PLACES, "s3://bucket/x", "acme/x.jsonl", "google/", "alice@box", "My patients", "a" * 81)
+HOST = "gpu-box-3.corp.example.com"
+HOSTS = (HOST, "gpu.3.example.com", "alice.laptop", "box.local", "3.corp", "v2.corp")
+SECRETS = (*PLACES, *HOSTS, "s3://bucket/x", "acme/x.jsonl", "google/", "alice@box", "My patients", "a" * 81)
 
 
 @pytest.mark.parametrize("name", SECRETS)
@@ -180,9 +188,68 @@ def test_names_that_may_be_somebodys_become_hashes(name: str) -> None:
     assert shared_name(shared_name(name)) == shared_name(name)
 
 
-@pytest.mark.parametrize("name", ["", "colours", "SmolLM2-135M.Q4_1", "HuggingFaceTB/SmolLM2-135M"])
+KNOWN = ("", "colours", "colours.v2", "SmolLM2-135M.Q4_1", "phi-1.5", "Qwen2.5-0.5B-Instruct")
+
+
+@pytest.mark.parametrize("name", [*KNOWN, "HuggingFaceTB/SmolLM2-135M", "google/t5.x"])
 def test_names_that_anybody_may_know_stay(name: str) -> None:
     assert shared_name(name) == name
+
+
+def _shared_again(run: Run, tmp_path: Path) -> Run:
+    """The run as an export of it gives it back."""
+    path = tmp_path / "one.parquet"
+    with Store.open(":memory:") as store:
+        store.put(run)
+        export_parquet(store, path)
+    with open_for_reading(path) as store:
+        return next(store.runs())
+
+
+def test_a_host_is_no_word(tmp_path: Path) -> None:
+    score = sample_score(1.5, metric=0.5, metric_name=HOST)
+    run = sample_run(
+        1,
+        task=Task(HOST, HOST, HOST),
+        dataset=sample_dataset(HOST, format=HOST),
+        model=sample_model(HOST, family=HOST),
+        machine=sample_machine(device=HOST),
+        pipeline=sample_pipeline(HOST, optim=HOST),
+        versions=Versions(HOST, f"3.{HOST}", "3.corp.example.com", "5.23.0", HOST),
+        dtype=HOST,
+        curve=tuple(replace(point, validation=score) for point in sample_curve()),
+        outcome=Outcome.FAILED,
+        error=RunError(HOST, ""),
+        test=score,
+        extra={"source": HOST, "unknown": [HOST]},
+    )
+    shared = _shared_again(run, tmp_path)
+    assert "corp" not in repr(shared)
+    assert (shared.pipeline.method, shared.dtype, shared.versions.transformers) == ("", "", "5.23.0")
+    assert _shared_again(shared, tmp_path) == shared
+
+
+@pytest.mark.parametrize("version", ["2.13.0+cpu", "5.0.0.dev0", "3.14.0rc1", "3.12.1+", "2.9.0a0+git1a2b3c"])
+def test_versions_are_kept(tmp_path: Path, version: str) -> None:
+    versions = Versions("0.1.0.dev3+g1a2b3c.d20260101", version, version, version, version)
+    assert _shared_again(sample_run(1, versions=versions), tmp_path).versions == versions
+
+
+def test_words_of_programs_are_kept(tmp_path: Path) -> None:
+    score = sample_score(1.5, metric=0.5, metric_name="scoring:accuracy")
+    run = sample_run(1, machine=sample_machine(device="cuda:1"), test=score)
+    shared = _shared_again(run, tmp_path)
+    assert (shared.machine, shared.test) == (run.machine, score)
+
+
+def test_every_number_beside_the_fields_of_a_run_is_permitted(tmp_path: Path) -> None:
+    from tunecast.session.trials import RETRAINED
+    from tunecast.store.importing.identity import log_identity
+
+    extra = {"number": 3, "shared": True, "test_tokens": 12, RETRAINED: 5, "epochs": 1.5}
+    extra |= log_identity(["max_steps"], [{"step": 1, "loss": 2.5}], {"seed": 1})
+    run = sample_run(1, extra=extra | {"train_loss": [[1.0, 2.5]], "metric_error": "ValueError"})
+    assert _shared_again(run, tmp_path).extra == run.extra
 
 
 TOLD = ("Alice ran this on gpu-box-3.corp.example.com", "The patient has (severe) asthma", "C:\\Users\\alice")

@@ -140,7 +140,12 @@ def export_command(
     session: Session = None,
     as_json: Json = False,
 ) -> None:
-    """Write runs to a Parquet file that holds no paths, host or user names, error texts or dataset texts."""
+    """Write runs to a Parquet file without paths, error texts or dataset texts, made for sharing.
+
+    Names of datasets, models, methods and metrics that are a single word are kept as they are: rename a
+    dataset whose file or folder is called after a person or a host. Other names become hashes, but for the
+    hub ids of well-known organisations.
+    """
     from tunecast.store import export_parquet, open_for_reading
 
     if path.suffix != ".parquet":

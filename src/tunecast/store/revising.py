@@ -107,7 +107,7 @@ def _with_known_names(bundle: RunRows, known: Row) -> RunRows:
 
 
 def _rewrite(connection: sa.Connection, bundles: list[RunRows], stored: Mapping[str, Row]) -> int:
-    """Put whole rows in the place of the stored ones; stored points stay. Returns how many points were new."""
+    """Put whole rows in the place of the stored ones; stored points stay. Says how many points were new."""
     same_start = [
         replace(bundle, run={**bundle.run, "created_at": stored[bundle.run["id"]]["created_at"]})
         for bundle in bundles

@@ -1,7 +1,8 @@
 """What leaves the house: only what is on the lists below. No path, host, user name, error or dataset text.
 
 Everything is kept by permission, nothing by the lack of a prohibition: a field that a later version adds is
-not shared until it is listed here or in :mod:`~tunecast.store.permitted`.
+not shared until it is listed here or in :mod:`~tunecast.store.permitted`. Single words that name a dataset, a
+model, a method or a metric are kept whoever chose them: a folder called after a person is shared as such.
 """
 
 from __future__ import annotations
@@ -39,6 +40,11 @@ _DATASET_FACTS = {
     *("sizes", "prompt", "completion", "copied", "completions", "prompts", "conversation", "shared_prompts"),
     "dependence",
 }
+# The place of a run in its plan, and what a Trainer's record tells of it.
+_EXTRA_NUMBERS = {
+    *("number", "shared", "test_tokens", "retrained_tokens"),
+    *("epochs", "train_loss", "log_digests", "arguments_digest"),
+}
 # Where an imported run came from and what is not known of it; what the counts of tokens count.
 _EXTRA_WORDS = {"source", "unknown", "inferred", "purpose", "metric_error"}
 _FACT_WORDS = {"token_unit"}
@@ -47,15 +53,21 @@ _POINT_NUMBERS = tuple(
     column.name for column in points.columns if column.name not in ("run_id", "checkpoint_hash")
 )
 
-# A word of a program: an identifier, a version, a hub id's part; not a sentence, not a path.
-_WORD = re.compile(r"[\w.+:-]{1,80}")
-# Words of a program joined by commas, or a version. No dots in words: names of hosts have them.
-_SHORT_WORD = re.compile(r"[A-Za-z0-9_,-]{1,80}|[0-9]+(\.[0-9a-z]{1,10}){1,4}(\+[0-9a-z]{1,20})?")
+# A word of a program, such as a metric's module:function. No dots in words: names of hosts have them.
+_WORD = re.compile(r"[A-Za-z0-9_+-]{1,80}(:[A-Za-z0-9_]{1,40})?")
+# A version of Python or of a package: 2.13.0+cpu, 5.0.0.dev0, 3.14.0rc1, 0.1.0.dev3+g1a2b3c.d20260101.
+_VERSION = re.compile(
+    r"[0-9]{1,8}(\.([0-9][0-9a-z]{0,9}|(dev|post)[0-9]{1,9})){1,4}(\+([0-9a-z]{1,20}(\.[a-z]{0,4}[0-9]{1,9})?)?)?"
+)
+# Words of a program joined by commas, or a version.
+_SHORT_WORD = re.compile(rf"[A-Za-z0-9_,-]{{1,80}}|{_VERSION.pattern}")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _NUMERIC = re.compile(r"-?[0-9.e+-]{1,32}")
 _CONFIG = CONFIG_NUMBERS | CONFIG_WORDS
 _HYPERPARAMETERS = HYPERPARAMETER_NUMBERS | HYPERPARAMETER_WORDS
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,79}")
+_HUB_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,79}")
+# A dot stands only before a number or the kind of a quantisation: Qwen2.5-0.5B, phi-1.5, colours.v2, x.Q4_1.
+_PLAIN_NAME = re.compile(r"(?!.{81})[A-Za-z0-9_]([A-Za-z0-9_+-]|\.(?=[0-9]|v[0-9]|I?Q[0-9]|B?F[0-9]))*")
 _HASHED_NAME = re.compile(r"[0-9a-f]{12}")
 
 
@@ -82,12 +94,12 @@ def shareable(rows: RunRows, known: dict[str, Row]) -> RunRows:
     run |= {
         "session": shared_session(old["session"]),
         "hyperparameters": _hyperparameters(old["hyperparameters"]),
-        "versions": {name: _word(old["versions"].get(name, "")) for name in _VERSIONS},
+        "versions": {name: _version(old["versions"].get(name, "")) for name in _VERSIONS},
         "error_kind": None if old["error_kind"] is None else _word(old["error_kind"]) or "Error",
         "error_text": None,
         "validation": _score(old["validation"]),
         "test": _score(old["test"]),
-        "extra": _numbers(old["extra"]) | _chosen_words(old["extra"], _EXTRA_WORDS),
+        "extra": _chosen_numbers(old["extra"]) | _chosen_words(old["extra"], _EXTRA_WORDS),
     }
     return RunRows(run, facts, tuple(_point(point, run["id"]) for point in rows.points))
 
@@ -142,11 +154,13 @@ def shared_name(name: str) -> str:
     """What an export calls a dataset or a model.
 
     A single word stays, and so does a hub id of an organisation that everybody knows. Anything else becomes a
-    hash: ``data/secret`` and ``/home/somebody`` look like hub ids and names, but are places.
+    hash: ``data/secret`` and ``/home/somebody`` look like hub ids and names, but are places, and
+    ``box.example.com`` is a host.
     """
     organisation, slash, rest = name.rpartition("/")
+    allowed = _HUB_NAME if organisation in ORGANISATIONS else _PLAIN_NAME
     is_public = not slash or organisation in ORGANISATIONS
-    return name if not name or (is_public and _PLAIN_NAME.fullmatch(rest)) else stable_hash(name, 12)
+    return name if not name or (is_public and allowed.fullmatch(rest)) else stable_hash(name, 12)
 
 
 def _score(score: Mapping[str, Any] | None) -> Row | None:
@@ -201,6 +215,13 @@ def _numbers(value: Any) -> Any:
     return value if _is_number(value) else None
 
 
+def _chosen_numbers(extra: Mapping[str, Any]) -> Row:
+    """The listed numbers beside the fields of a run, and lists of them; nothing by other names."""
+    listed = {name: extra[name] for name in extra if name in _EXTRA_NUMBERS}
+    kept: Row = _numbers({name: value for name, value in listed.items() if not isinstance(value, Mapping)})
+    return kept
+
+
 def _chosen_words(values: Mapping[str, Any], names: set[str]) -> Row:
     """Those of the values that are single words, or lists of them, by names that may hold some."""
     kept: Row = {}
@@ -221,6 +242,10 @@ def _is_number(value: Any) -> bool:
 
 def _word(text: Any) -> str:
     return text if isinstance(text, str) and _WORD.fullmatch(text) else ""
+
+
+def _version(text: Any) -> str:
+    return text if isinstance(text, str) and _VERSION.fullmatch(text) else ""
 
 
 def _hash(text: str) -> str:
