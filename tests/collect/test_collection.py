@@ -179,6 +179,17 @@ def test_a_crash_is_tried_again_then_recorded(store: Store) -> None:
     assert failed.curve == ()
 
 
+def test_a_kill_among_several_workers_says_nothing_of_memory(store: Store) -> None:
+    killed, crashed = a_cell(0).id, a_cell(2).id
+    script = {killed: [Crash(-9), Crash(-9)], crashed: [Crash(3), Crash(3)]}
+    assert collected(store, ScriptedExecutor(Clock(), 2, script)).outcomes == {"completed": 3, "failed": 2}
+    again = ScriptedExecutor(Clock())
+    summary = collected(store, again)
+    assert (summary.before, summary.collected) == (4, 1)
+    assert again.asked == [killed]
+    assert store.get(killed).outcome is Outcome.COMPLETED
+
+
 def test_a_task_that_cannot_be_opened_is_passed_by(store: Store) -> None:
     executor = ScriptedExecutor(Clock(), script={a_cell(1).id: [Broken("DataError", "no rows", False)]})
     executor.unopened = {a_cell(1).id}
@@ -235,16 +246,38 @@ def test_a_pause_takes_the_mark_from_a_run_for_its_seconds(
     executor = ScriptedExecutor(Clock(), script={cell.id: [timed]})
     executor.hangs = True
 
+    def sleep(_: float) -> None:  # the pause has begun: now it ends, and the run with it
+        file.unlink()
+        executor.hangs = False
+
+    executor.on_wait = lambda: None if executor.signals else file.touch()
+    monkeypatch.setattr("tunecast.collect.collection.time.sleep", sleep)
+    collected(store, executor, Limits(pause_file=file))
+    assert not store.get(cell.id).exclusive
+
+
+def test_a_worker_that_dies_in_a_pause_is_replaced_after_it(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = replace(a_cell(0), exclusive=True)
+    monkeypatch.setattr(sys.modules[__name__], "CHUNKS", [[cell]])
+    file = tmp_path / "PAUSE"
+    timed = replace(sample_run(), id=cell.id, exclusive=True)
+    executor = ScriptedExecutor(Clock(), script={cell.id: [Crash(-9), timed]})
+    executor.hangs = True
+
     def on_wait() -> None:
-        if executor.signals:  # the pause has begun: now it ends, and the run with it
-            file.unlink()
-            executor.hangs = False
-        else:
+        assert executor.signals != [signal.SIGSTOP], "a new worker would start in the pause"
+        executor.hangs = not executor.signals
+        if executor.hangs:
             file.touch()
 
     executor.on_wait = on_wait
+    monkeypatch.setattr("tunecast.collect.collection.time.sleep", lambda _: file.unlink())
     collected(store, executor, Limits(pause_file=file))
-    assert not store.get(cell.id).exclusive
+    assert executor.signals == [signal.SIGSTOP, signal.SIGCONT]
+    assert executor.asked == [cell.id, cell.id]
+    assert store.get(cell.id).exclusive
 
 
 def test_time_limits_hold_from_before_the_workers_start() -> None:

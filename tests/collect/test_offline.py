@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from sample_runs import sample_run
+from tunecast.collect import CollectionSummary, Plan
 from tunecast.collect.offline import OfflineSettings, collect_offline, main
-from tunecast.store import open_for_reading
+from tunecast.errors import ModelError
+from tunecast.store import Store, open_for_reading
 
 # Two times the import of everything in each of several processes takes its time on a busy machine.
 pytestmark = pytest.mark.timeout(900)
@@ -84,6 +87,41 @@ def test_a_mistake_is_one_message(
     assert ended.value.code == 2
     assert value in capsys.readouterr().err
     assert not (tmp_path / "never").exists()
+
+
+def stand_in(failing: Callable[[Plan, int], bool]) -> Callable[..., CollectionSummary]:
+    """In place of ``collect``: one run for each call, at once, but for calls that fail."""
+
+    def collect(plan: Plan, store: Path, *, workers: int, **_: object) -> CollectionSummary:
+        with Store.open(store) as opened:
+            if failing(plan, workers):
+                raise ModelError("no room")
+            opened.put(replace(sample_run(), id=f"{plan.name}-{workers}", session=plan.name))
+        return CollectionSummary(plan.name, 1, 0, 1, {"completed": 1}, 0, 1.0)
+
+    return collect
+
+
+def test_too_many_processes_count_for_nothing(
+    settings: OfflineSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing = stand_in(lambda _, workers: workers == 2)
+    monkeypatch.setattr("tunecast.collect.offline.collect", failing)
+    summary = collect_offline(settings)
+    assert summary.token_parameters_per_second[1] > 0
+    assert summary.token_parameters_per_second[2] == 0
+    assert (summary.processes, summary.exported) == (1, 2)
+
+
+def test_what_was_made_is_exported_where_the_plan_fails(
+    settings: OfflineSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing = stand_in(lambda plan, _: plan.name == "small")
+    monkeypatch.setattr("tunecast.collect.offline.collect", failing)
+    with pytest.raises(ModelError, match="no room"):
+        collect_offline(settings)
+    with open_for_reading(settings.output_dir / "runs.parquet") as store:
+        assert len(store.summaries()) == 2
 
 
 def test_a_second_calibration_says_the_same_without_a_run(settings: OfflineSettings) -> None:

@@ -23,6 +23,8 @@ __all__ = ["Collection", "CollectionSummary", "Limits"]
 
 POLL_SECONDS = 1.0
 CRASHES_FORGIVEN = 1
+KILLED = "WorkerKilled"
+"""The error of a run whose worker was killed while others worked too, which says little of the run."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ class Collection:
         self._chunks = deque(
             deque(left)
             for chunk in expansion.chunks
-            if (left := [cell for cell in chunk if not _is_done(cell, there.get(cell.id))])
+            if (left := [cell for cell in chunk if not self._is_done(cell, there.get(cell.id))])
         )
         self._left = sum(map(len, self._chunks))
         self._before = len(expansion.cells) - self._left
@@ -129,6 +131,19 @@ class Collection:
         self._begun = 0
         self._last_begun = -float("inf")
         self._paused = False
+
+    def _is_done(self, cell: Cell, there: RunSummary | None) -> bool:
+        """Whether a cell's run needs not be made.
+
+        One for its seconds is made until the machine was idle, one whose worker was killed among several
+        until it is known what comes of it.
+        """
+        if there is None or (cell.exclusive and not there.exclusive):
+            return False
+        if there.outcome != Outcome.FAILED:
+            return True
+        error = self._store.get(cell.id).error
+        return error is None or error.kind != KILLED
 
     def run(self) -> CollectionSummary:
         """Collect until nothing is left or a limit is reached; runs that are under way are finished."""
@@ -151,6 +166,10 @@ class Collection:
             ):
                 self._executor.send_signal(signal.SIGKILL)
                 break
+            if self._paused:
+                # A worker that dies in a pause is found after it: a new one would start at once, not stopped.
+                time.sleep(POLL_SECONDS)
+                continue
             for slot, answer in self._executor.wait(timeout=POLL_SECONDS):
                 self._take(self._slots[slot], slot, answer)
         collected = sum(self._outcomes.values())
@@ -207,12 +226,14 @@ class Collection:
             self._crashes[cell.id] += 1
             self._progress.log(f"{answer.text}; a new one is started.")
             if self._crashes[cell.id] <= CRASHES_FORGIVEN:
+                slot.paused = False  # what the pause was in is lost
                 self._executor.submit(number, MakeRun(cell))
                 return
         elif answer.system:  # a full disk says nothing of the run, which the next collection tries again
             self._pass_by(slot, f"{cell.model} on {cell.dataset.path}: {answer.text}")
             return
-        slot.failure = _failure(answer)
+        # A slot without a run so far holds next to no memory.
+        slot.failure = _failure(answer, alone=len(self._slots) == 1)
         self._executor.submit(number, BlankRun(cell))
 
     def _commit(self, slot: _Slot, run: Run) -> None:
@@ -250,16 +271,13 @@ class Collection:
         self._progress.log(f"Paused until {file} is removed." if wanted else "Going on.")
 
 
-def _is_done(cell: Cell, there: RunSummary | None) -> bool:
-    """Whether a cell's run needs not be made; one for its seconds is, until the machine was idle."""
-    return there is not None and (there.exclusive or not cell.exclusive)
-
-
-def _failure(answer: Crash | Broken) -> tuple[Outcome, RunError]:
-    """What a run that could not be made is recorded as."""
+def _failure(answer: Crash | Broken, *, alone: bool) -> tuple[Outcome, RunError]:
+    """What a run that could not be made is recorded as; ``alone`` if no other worker held memory."""
     if isinstance(answer, Broken):
         outcome = Outcome.OUT_OF_MEMORY if answer.memory else Outcome.FAILED
         return outcome, RunError(answer.kind, answer.text)
-    # The kernel ends the largest process when memory runs out; nobody else kills twice.
-    killed = answer.exit_code == -signal.SIGKILL
-    return Outcome.OUT_OF_MEMORY if killed else Outcome.FAILED, RunError("WorkerCrash", answer.text)
+    if answer.exit_code != -signal.SIGKILL:
+        return Outcome.FAILED, RunError("WorkerCrash", answer.text)
+    # The kernel ends the largest process when memory runs out, be it another's run that took the most; of one
+    # worker alone nobody else kills twice.
+    return Outcome.OUT_OF_MEMORY if alone else Outcome.FAILED, RunError(KILLED, answer.text)

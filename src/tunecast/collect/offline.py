@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from tunecast.collect import CollectionSummary, Limits, Plan, collect, read_plan
-from tunecast.errors import mistakes_told
+from tunecast.errors import UserError, mistakes_told
 from tunecast.progress import Progress, Silent
 from tunecast.store import Store, export_parquet
 
@@ -77,7 +77,7 @@ class OfflineSummary:
 
 
 def collect_offline(settings: OfflineSettings, progress: Progress | None = None) -> OfflineSummary:
-    """Calibrate, collect, export.
+    """Calibrate, collect, export; whatever is in the store is exported even where something before fails.
 
     Raises:
         UserError: A plan, its datasets or base models, or the device cannot be used.
@@ -87,26 +87,27 @@ def collect_offline(settings: OfflineSettings, progress: Progress | None = None)
     # Both first: a mistake in either is told before anything is written.
     calibration, plan = (read_plan(file, settings.roots) for file in (settings.calibration, settings.plan))
     settings.output_dir.mkdir(parents=True, exist_ok=True)
-    rates: dict[int, float] = {}
-    for processes in settings.processes:
-        rates[processes] = _rate(calibration, settings, processes, progress)
-        progress.log(f"{processes} processes: {rates[processes]:.3g} tokens * parameters a second")
-    best = max(rates, key=lambda processes: rates[processes])
-    limits = Limits(
-        seconds=max(0.0, SHARE_OF_TIME * settings.seconds - (time.monotonic() - started)),
-        grace_seconds=(SHARE_WITH_GRACE - SHARE_OF_TIME) * settings.seconds,
-    )
-    collection = collect(
-        plan,
-        _store(settings),
-        workers=best,
-        threads=settings.threads,
-        device=settings.device,
-        limits=limits,
-        progress=progress,
-    )
-    with Store.open(_store(settings)) as store:
-        exported = export_parquet(store, settings.output_dir / "runs.parquet")
+    exported = 0
+    try:
+        rates = _rates(calibration, settings, progress)
+        best = max(rates, key=lambda processes: rates[processes])
+        limits = Limits(
+            seconds=max(0.0, SHARE_OF_TIME * settings.seconds - (time.monotonic() - started)),
+            grace_seconds=(SHARE_WITH_GRACE - SHARE_OF_TIME) * settings.seconds,
+        )
+        collection = collect(
+            plan,
+            _store(settings),
+            workers=best,
+            threads=settings.threads,
+            device=settings.device,
+            limits=limits,
+            progress=progress,
+        )
+    finally:
+        if _store(settings).exists():  # not where a failure came before any run could be made
+            with Store.open(_store(settings)) as store:
+                exported = export_parquet(store, settings.output_dir / "runs.parquet")
     summary = OfflineSummary(rates, best, collection, exported)
     text = json.dumps(asdict(summary), indent=2)
     (settings.output_dir / "summary.json").write_text(text + "\n", encoding="utf-8")
@@ -115,6 +116,26 @@ def collect_offline(settings: OfflineSettings, progress: Progress | None = None)
 
 def _store(settings: OfflineSettings) -> Path:
     return settings.output_dir / "runs.sqlite"
+
+
+def _rates(plan: Plan, settings: OfflineSettings, progress: Progress) -> dict[int, float]:
+    """By number of processes, their rate; 0 for several that fail, say for want of memory.
+
+    Raises:
+        UserError: Not even one process can be calibrated.
+    """
+    rates: dict[int, float] = {}
+    for processes in settings.processes:
+        try:
+            rates[processes] = _rate(plan, settings, processes, progress)
+        except UserError as error:
+            if processes == 1:
+                raise
+            rates[processes] = 0.0
+            progress.log(f"{processes} processes cannot be used: {error.what}")
+            continue
+        progress.log(f"{processes} processes: {rates[processes]:.3g} tokens * parameters a second")
+    return rates
 
 
 def _rate(plan: Plan, settings: OfflineSettings, processes: int, progress: Progress) -> float:
