@@ -9,6 +9,7 @@ READY := .venv/.ready
 # Collections: TUNECAST_MODELS and TUNECAST_TASKS say where the plans' models and datasets lie.
 PLAN ?= plans/ladder.yaml
 COLLECTED ?= runs/collected.sqlite
+SHIPPED := src/tunecast/store/runs.parquet
 COLLECT_FLAGS ?=
 
 install: $(READY)
@@ -41,14 +42,20 @@ bench: $(READY)
 	$(BIN)/python benchmarks/trial_throughput.py
 
 # Resumes where an earlier call was interrupted.
-collect: $(READY)
-	mkdir -p $(dir $(COLLECTED))
+collect: $(READY) $(COLLECTED)
 	$(BIN)/tunecast collect --plan $(PLAN) --store $(COLLECTED) $(COLLECT_FLAGS)
 
+# A collection goes on from the runs that are shipped: what they hold is not made again, and none of it is lost.
+$(COLLECTED): | $(READY)
+	mkdir -p $(dir $(COLLECTED))
+	$(BIN)/tunecast runs import $(SHIPPED) --store $(COLLECTED)
+
 # Rebuilds the runs that are shipped with the package, and what they say.
-meta-dataset: $(READY)
-	$(BIN)/tunecast runs export src/tunecast/store/runs.parquet --store $(COLLECTED)
-	$(BIN)/python -m tunecast.collect.figures > docs/meta-dataset-figures.md
+meta-dataset: $(READY) $(COLLECTED)
+	$(BIN)/tunecast runs import $(SHIPPED) --store $(COLLECTED)
+	$(BIN)/tunecast runs export $(SHIPPED) --store $(COLLECTED)
+	$(BIN)/python -m tunecast.collect.figures > $(COLLECTED).figures.md
+	mv $(COLLECTED).figures.md docs/meta-dataset-figures.md
 
 # Rebuilds the prior from the runs that are shipped.
 prior: $(READY)

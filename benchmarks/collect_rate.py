@@ -1,9 +1,10 @@
 """Runs per hour of a collection, against a shell loop of one process per run.
 
-Both make the same runs with one thread: the loop starts a Python process for each, which reads the data,
-loads the model, trains, scores and writes to a store, as a script in a ``for`` loop would.
+Both make the very same runs with one thread: the loop starts a Python process for each, which reads the
+data, loads the model, trains, scores and writes to a store, as a script in a ``for`` loop would. It is spared
+what such a script would not do: drawing the runs, and measuring the machine.
 
-    python benchmarks/collect_rate.py --model MODEL --data DATA [--runs 6] [--tokens 2000,16384]
+    python benchmarks/collect_rate.py --model MODEL --data DATA [--runs 12] [--tokens 2000,16384]
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import pickle
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import yaml
 
@@ -53,13 +56,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True)
     parser.add_argument("--data", required=True)
-    parser.add_argument("--runs", type=int, default=6, help="runs of each side at each full length")
+    parser.add_argument("--runs", type=int, default=12, help="runs of each side at each full length")
     parser.add_argument("--tokens", default="2000,16384", help="full lengths")
     parser.add_argument("--single", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.single:
-        plan, store, number = given.single.split(",")
-        make_single(plan, store, int(number), given.model, given.data)
+        folder, number = given.single.split(",")
+        make_single(Path(folder), int(number))
         return
     with tempfile.TemporaryDirectory() as folder:
         for tokens in map(int, given.tokens.split(",")):
@@ -68,7 +71,10 @@ def main() -> None:
 
 
 def measure(model: str, data: str, tokens: int, runs: int, folder: Path) -> Measured:
-    plan = folder / f"{tokens}.yaml"
+    """Both sides, in a folder of their own."""
+    folder = folder / str(tokens)
+    folder.mkdir()
+    plan = folder / "plan.yaml"
     content = {
         "name": f"rate-{tokens}",
         "models": [{"path": model, "runs_per_dataset": runs}],
@@ -81,11 +87,28 @@ def measure(model: str, data: str, tokens: int, runs: int, folder: Path) -> Meas
     }
     plan.write_text(yaml.safe_dump(content), encoding="utf-8")
     command = ["from tunecast.cli import main; main()", "collect", "--plan", str(plan), "--threads", "1"]
-    store = folder / f"collected-{tokens}.sqlite"
-    collected = spent([[sys.executable, "-c", *command, "--store", str(store)]])
-    looped = folder / f"looped-{tokens}.sqlite"
-    own = [sys.executable, __file__, "--model", model, "--data", data, "--single"]
-    return Measured(tokens, runs, collected, spent([[*own, f"{plan},{looped},{n}"] for n in range(runs)]))
+    collected = spent([[sys.executable, "-c", *command, "--store", str(folder / "collected.sqlite")]])
+    prepare_loop(plan, folder)
+    single = [sys.executable, __file__, "--model", model, "--data", data, "--single"]
+    looped = spent([[*single, f"{folder},{number}"] for number in range(runs)])
+    check_same(folder)
+    return Measured(tokens, runs, collected, looped)
+
+
+def prepare_loop(plan_path: Path, folder: Path) -> None:
+    """Write down the runs that the collection drew, and what it measured of the machine."""
+    from tunecast.collect.cells import expand
+    from tunecast.collect.planfile import read_plan
+    from tunecast.collect.station import Station
+    from tunecast.progress import Silent
+    from tunecast.store import Store
+
+    plan = read_plan(plan_path)
+    with Store.open(folder / "collected.sqlite") as store:
+        machine = next(store.runs()).machine
+    station = Station("cpu", 1, 1, "loop", plan.seed, plan.scoring)
+    cells = expand(plan, device="cpu", progress=Silent()).cells
+    (folder / "loop.pickle").write_bytes(pickle.dumps((station, machine, cells)))
 
 
 def spent(commands: list[list[str]]) -> Spent:
@@ -98,36 +121,32 @@ def spent(commands: list[list[str]]) -> Spent:
     return Spent(time.perf_counter() - begin, cpu)
 
 
-def make_single(plan_path: str, store_path: str, number: int, model: str, data: str) -> None:
-    """One run in this process, of a pipeline that is drawn as the collection draws it."""
+def make_single(folder: Path, number: int) -> None:
+    """One of the runs, in this process."""
     import torch
 
-    from tunecast import models
-    from tunecast.collect.cells import Cell
-    from tunecast.collect.drawing import Drawing
-    from tunecast.collect.planfile import DatasetChoice, read_plan
-    from tunecast.collect.station import Station
+    from tunecast.collect import station
     from tunecast.store import Store
 
     torch.set_num_threads(1)
-    plan = read_plan(plan_path)
-    draw = Drawing(plan, models.describe(models.resolve(model))).draw("shared", number)
-    cell = Cell(
-        id=f"{number:016x}",
-        model=model,
-        dataset=DatasetChoice(path=data),
-        pipeline=draw.pipeline,
-        seed=draw.seed,
-        full_length_tokens=draw.full_length_tokens,
-        unique_examples=10**9,
-        number=number,
-        shared=True,
-        measures_metric=False,
-        exclusive=False,
-    )
-    run = Station("cpu", 1, 1, plan.name, plan.seed, plan.scoring).open().make(cell)
-    with Store.open(store_path) as store:
-        store.put(replace(run, session="loop"))
+    worker, machine, cells = pickle.loads((folder / "loop.pickle").read_bytes())
+    with mock.patch.object(station, "measure_machine", return_value=machine):
+        run = worker.open().make(cells[number])
+    with Store.open(folder / "looped.sqlite") as store:
+        store.put(run)
+
+
+def check_same(folder: Path) -> None:
+    """Both sides made the same curves, or their seconds mean nothing."""
+    from tunecast.store import Store
+
+    curves = []
+    for name in ("collected", "looped"):
+        with Store.open(folder / f"{name}.sqlite") as store:
+            runs = store.runs()
+            curves.append({run.id: [str(point.validation.loss) for point in run.curve] for run in runs})
+    if curves[0] != curves[1]:
+        raise SystemExit("the two sides made different runs")
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
 #
 #   plans/collect_offline.sh WHEELS OUTPUT SECONDS [options of python -m tunecast.collect.offline]
 #
-# WHEELS is a folder of what the machine's own Python lacks (fill it elsewhere with `pip download --no-deps -d WHEELS ...`);
-# an empty name skips the installation. OUTPUT receives runs.sqlite, runs.parquet and summary.json.
+# WHEELS is a folder of what the machine's own Python lacks beside torch and transformers (wheels.txt); an empty name skips
+# the installation. OUTPUT receives runs.sqlite, runs.parquet and summary.json.
 set -eu
 wheels=$1 output=$2 seconds=$3
 shift 3

@@ -35,6 +35,13 @@ def test_datasets_may_be_listed(write_plan: Callable[..., Path], roots: dict[str
     assert {d.metric for d in plan.datasets} == {"loss"}
 
 
+def test_a_metric_that_is_none_is_told_before_anything_is_made(write_plan: Callable[..., Path]) -> None:
+    path = write_plan(datasets=[{"path": "stdlib", "metric": "rouge"}])
+    with pytest.raises(ConfigurationError, match="metric 'rouge' of stdlib cannot be used") as caught:
+        read_plan(path)
+    assert "Did you mean rougeL?" in caught.value.hint
+
+
 def test_a_root_may_come_from_the_environment(
     write_plan: Callable[..., Path], roots: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

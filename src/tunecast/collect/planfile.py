@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -164,7 +164,8 @@ def read_plan(path: str | Path, roots: Mapping[str, str] | None = None) -> Plan:
             for the rest.
 
     Raises:
-        ConfigurationError: The file is missing or no plan (every problem is named), or a folder is not known.
+        ConfigurationError: The file is missing or no plan (every problem is named), a folder is not known, or
+            there is no such metric.
     """
     content = _parsed(Path(path))
     places = _Places(dict(roots or {}), str(path))
@@ -172,6 +173,7 @@ def read_plan(path: str | Path, roots: Mapping[str, str] | None = None) -> Plan:
     datasets = _in_folder(listed, places) if isinstance(listed, _Folder) else _each(listed, places)
     if not datasets:
         raise ConfigurationError(f"--plan {path}: no dataset is left.", "Check datasets.folder and exclude.")
+    _check_metrics(datasets, str(path))
     return Plan(
         name=content.name,
         seed=content.seed,
@@ -244,6 +246,20 @@ def _in_folder(listed: _Folder, places: _Places) -> tuple[DatasetChoice, ...]:
     if listed.only:
         kept = [name for name in kept if name in listed.only]
     return tuple(DatasetChoice(path=str(folder / name), metric=metrics.get(name, "loss")) for name in kept)
+
+
+def _check_metrics(datasets: Iterable[DatasetChoice], plan: str) -> None:
+    """Before anything is made: a run whose metric is unknown would be kept without one."""
+    from tunecast.training.metrics import get_metric
+
+    for metric, dataset in {dataset.metric: dataset.path for dataset in datasets}.items():
+        if metric == "loss":
+            continue
+        try:
+            get_metric(metric)
+        except ConfigurationError as error:
+            reason = f"metric {metric!r} of {dataset} cannot be used"
+            raise ConfigurationError(f"--plan {plan}: {reason}.", error.hint) from error
 
 
 def _metrics(index: Path) -> dict[str, str]:
