@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# All tables of docs/comparing.md, from the runs and the prior that are shipped: comparison.sh FOLDER
+# All figures of docs/comparing.md, from the runs and the prior that are shipped: comparison.sh FOLDER
 #
 # TUNECAST_TASKS is the folder of the datasets and TUNECAST_MODELS that of the small base models. With
 # TUNECAST_QUICKTUNE_PYTHON (benchmarks/quicktunetool/install.sh) Quick-Tune-Tool is compared with too.
@@ -17,11 +17,12 @@ part() {  # NAME COMMAND...: its output goes to a file that is whole or not ther
     mv "$into/$1.unfinished" "$into/$1"
 }
 
+part runs.txt python "$here/comparison_page.py" --runs
 for fold in task family model; do
     part "$fold.json" tunecast compare --model nano-16m --clock cpu --rivals --folds $fold \
         --output "$into/$fold.html" --json
 done
-part smollm2.txt tunecast compare --model SmolLM2-135M-Instruct.Q4_1 --clock cpu
+part smollm2.json tunecast compare --model SmolLM2-135M-Instruct.Q4_1 --clock cpu --json
 part surrogates.txt python "$here/surrogates.py"
 part ablations.txt python "$here/ablations.py"
 if [ -n "${TUNECAST_QUICKTUNE_PYTHON:-}" ]; then
@@ -36,9 +37,11 @@ tunecast collect --plan "$here/alien_tasks.yaml" --store "$aliens" --threads 1 \
 part aliens.txt python "$here/alien_tasks.py" judge --store "$aliens" --aliens "$into/aliens" --tasks "$TUNECAST_TASKS"
 
 held_out=(e2e_nlg=bleu privacy_question_category=token_f1 restaurant_slots=token_f1 abt_buy_match=exact_match)
-sessions() {  # MODEL BUDGET
-    python "$here/real_sessions.py" --model "$1" --budget "$2" --results "$into/sessions.json" \
+sessions() {  # MODEL BUDGET SEEDS
+    python "$here/real_sessions.py" --model "$1" --budget "$2" --seeds "$3" --results "$into/sessions.json" \
         "${held_out[@]/#/--data=$TUNECAST_TASKS/}"
 }
-part sessions-nano.txt sessions "$TUNECAST_MODELS/nano-16m" 130k-tokens
-part sessions-smollm2.txt sessions smollm2 74k-tokens
+part sessions-nano.txt sessions "$TUNECAST_MODELS/nano-16m" 130k-tokens 3
+part sessions-smollm2.txt sessions smollm2 74k-tokens 1
+python "$here/comparison_page.py" "$into" >"$into/page.md"
+mv "$into/page.md" "$here/../docs/comparing-figures.md"

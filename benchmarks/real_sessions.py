@@ -83,6 +83,7 @@ class Setting:
             "zero_shot": result["test"]["zero_shot"]["loss"],
             "winner": result["winner"],
             "incumbent": f"{chosen['method']} {chosen.get('learning_rate')}",
+            "seconds": result["budget"]["used_seconds"],
         }
 
 
@@ -191,6 +192,8 @@ def main() -> None:
     print(table(found, strategies))
     print("\nmean test loss of the incumbent, which validation chose\n")
     print(table(found, strategies, INCUMBENT))
+    used = {name: np.mean([found[key]["seconds"] for key in found if key[1] == name]) for name in strategies}
+    print(f"\nmean wall seconds: {', '.join(f'{name} {seconds:.0f}' for name, seconds in used.items())}")
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def test_a_folder_is_shortened_and_what_is_none_is_passed_on(
     for split in ("train", "test"):
         (tmp_path / "colours" / f"{split}.jsonl").write_text("{}\n" * 5)
     score = {"loss": 1.0}
-    ended = {"winner": "expert", "incumbent": {"pipeline": {"method": "lora"}}}
+    ended = {"winner": "expert", "incumbent": {"pipeline": {"method": "lora"}}, "budget": {"used_seconds": 9}}
     asked: list[tuple[str, int | None]] = []
 
     def session(*arguments: str) -> dict[str, object]:

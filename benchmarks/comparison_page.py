@@ -1,0 +1,160 @@
+"""The figures of docs/comparing.md as a page, from what ``comparison.sh`` measured.
+
+    python benchmarks/comparison_page.py FOLDER > docs/comparing-figures.md
+    python benchmarks/comparison_page.py --runs    # what all of it is learned from
+
+Parts that the folder lacks are left out of the page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tunecast.store import open_for_reading
+
+REFERENCES = ("transfer", "advised")
+"""Strategies that all others are compared with in pairs."""
+COMPARISONS = {
+    "task.json": "Without the task at hand",
+    "family.json": "Without the family of the task at hand",
+    "model.json": "Without the base model at hand",
+    "smollm2.json": "On SmolLM2, without the task at hand",
+}
+TEXTS = {
+    "surrogates.txt": "Surrogates: `benchmarks/surrogates.py`",
+    "ablations.txt": "Ablations: `benchmarks/ablations.py`",
+    "scoring.txt": "Scoring candidates: `benchmarks/scoring_speed.py`",
+    "aliens.txt": "Made-up tasks: `benchmarks/alien_tasks.py`",
+    "sessions-nano.txt": "Whole sessions on `nano-16m`: `benchmarks/real_sessions.py`",
+    "sessions-smollm2.txt": "Whole sessions on SmolLM2: `benchmarks/real_sessions.py`",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", help="where comparison.sh put its results")
+    parser.add_argument("--runs", action="store_true", help="count the shipped runs instead")
+    given = parser.parse_args()
+    if given.runs == (given.folder is not None):
+        parser.error("say either FOLDER or --runs")
+    print(shipped_runs() if given.runs else "\n\n".join(page(given.folder)))
+
+
+def shipped_runs() -> str:
+    """How many runs are shipped, by base model."""
+    with open_for_reading(None) as store:
+        counts = Counter(run.model for run in store.summaries())
+    listed = ", ".join(f"{count:,} of {model}" for model, count in counts.most_common())
+    return f"Learned from the {counts.total():,} runs that were shipped then: {listed}."
+
+
+def page(folder: Path) -> Iterator[str]:
+    """Paragraphs of the page."""
+    yield "# Figures of the comparison"
+    yield "Made by `make comparison`; what they mean is said in [comparing.md](comparing.md)."
+    if (folder / "runs.txt").is_file():
+        yield (folder / "runs.txt").read_text(encoding="utf-8").strip()
+    for name, title in COMPARISONS.items():
+        if (folder / name).is_file():
+            yield f"## {title}"
+            yield from comparison(json.loads((folder / name).read_text(encoding="utf-8")))
+    for name, title in TEXTS.items():
+        if (folder / name).is_file():
+            yield f"## {title}"
+            yield f"```\n{(folder / name).read_text(encoding='utf-8').strip()}\n```"
+
+
+def comparison(found: dict[str, Any]) -> Iterator[str]:
+    """Tables and sentences of one comparison, from the JSON of ``tunecast compare``."""
+    strategies: dict[str, Any] = found["strategies"]
+    budgets = list(next(iter(strategies.values()))["mean_rank"])
+    replays = [(case["model"], case["full_length_tokens"]) for case in found["cases"]]
+    models = ", ".join(f"{model} at {length:,} tokens" for model, length in dict.fromkeys(replays))
+    families = len(set(found["families"].values()))
+    yield (
+        f"{found['tasks']} tasks of {families} families ({len(found['cases'])} replays: {models}), "
+        f"{found['seeds']} seeds."
+    )
+    yield from (f"**{warning}**" for warning in found["warnings"])
+    yield (
+        "Mean normalised regret on the test split in percent, its 95% interval over families of tasks, and "
+        "mean rank, by budget in expert trials:"
+    )
+    ordered = sorted(strategies, key=lambda name: strategies[name]["normalised_regret"][budgets[-1]])
+    yield _table(
+        ["strategy", *budgets],
+        ([f"`{name}`", *(_regret(strategies[name], budget) for budget in budgets)] for name in ordered),
+    )
+    for reference in REFERENCES:
+        if reference in strategies and len(strategies) > 1:
+            yield (
+                f"Paired differences of regret in percent, with 95% intervals; below zero `{reference}` is "
+                "better, in bold where the interval excludes zero:"
+            )
+            others = [name for name in ordered if name != reference]
+            yield _table(
+                [f"`{reference}` minus", *budgets],
+                (
+                    [f"`{name}`", *(_difference(found["pairs"][b], reference, name) for b in budgets)]
+                    for name in others
+                ),
+            )
+    yield "\n".join(f"- {sentence}" for sentence in _sentences(found, budgets[-1]))
+
+
+def _sentences(found: dict[str, Any], last: str) -> Iterator[str]:
+    """What is claimed, what simple strategies win, and how early the best other one is caught up with."""
+    if not found["warnings"]:
+        yield from (claim["text"] for claim in found["claims"])
+        if not found["claims"]:
+            yield "Nobody is first at any budget."
+    for name, told in found["strategies"].items():
+        catch = told["catches_best_other_at"]
+        if catch and catch["fraction"] is not None:
+            high = "never" if catch["high"] is None else f"{catch['high']:.1%}"
+            yield (
+                f"`{name}` has the best other strategy's regret of {last} expert trials after "
+                f"{catch['fraction']:.1%} of their time (95% interval {catch['low']:.1%} to {high})."
+            )
+    for budget, name in found["led_by_simple"].items():
+        yield f"At {budget} `{name}`, which needs no surrogate, has the lowest mean regret."
+    for budget, wins in found["simple_wins"].items():
+        for name, tasks in sorted(wins.items()):
+            yield f"At {budget} `{name}` wins on {', '.join(tasks)}."
+    rivals = [
+        f"`{name}` {told['version']} (asked {told['library_asks']:,} times"
+        + ("" if told["mean_distance"] is None else f", mean distance {told['mean_distance']:.2f}")
+        + ")"
+        for name, told in found["strategies"].items()
+        if "version" in told
+    ]
+    if rivals:
+        yield f"Libraries: {', '.join(rivals)}."
+
+
+def _regret(told: dict[str, Any], budget: str) -> str:
+    mean, low, high = (100 * told[name][budget] for name in ("normalised_regret", "low", "high"))
+    return f"{mean:.2f} [{low:.2f}, {high:.2f}] ({told['mean_rank'][budget]:.1f})"
+
+
+def _difference(pairs: Sequence[dict[str, Any]], reference: str, other: str) -> str:
+    """The regret of the reference minus the other's; a pair tells that of its second minus its first."""
+    pair = next(pair for pair in pairs if {pair["first"], pair["second"]} == {reference, other})
+    sign = -100.0 if pair["first"] == reference else 100.0
+    low, high = sorted(sign * pair[name] for name in ("low", "high"))
+    text = f"{sign * pair['difference']:+.2f} [{low:+.2f}, {high:+.2f}]"
+    return f"**{text}**" if low > 0 or high < 0 else text
+
+
+def _table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [names, ["---", *["---:"] * (len(names) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+if __name__ == "__main__":
+    main()

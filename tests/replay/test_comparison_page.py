@@ -1,0 +1,77 @@
+"""The page of figures says what a comparison found."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from replay.made_up import many_tasks
+from tunecast.replay.cases import cases_of
+from tunecast.replay.comparing import compare_strategies
+from tunecast.replay.verdicts import Verdict
+
+STRATEGIES = ("random", "asha", "fixed-best", "advised")
+
+
+@pytest.fixture
+def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    return importlib.import_module("comparison_page")
+
+
+@pytest.fixture(scope="module")
+def verdict() -> Verdict:
+    runs = many_tasks(16, shift=0.1)
+    return Verdict(compare_strategies(cases_of(runs)[0], runs, STRATEGIES, seeds=2, thinking_seconds=0.0))
+
+
+@pytest.fixture(scope="module")
+def found(verdict: Verdict) -> dict[str, Any]:
+    return json.loads(json.dumps(verdict.as_json()))
+
+
+def test_regrets_and_ranks(benchmark: ModuleType, found: dict[str, Any], verdict: Verdict) -> None:
+    text = "\n".join(benchmark.comparison(found))
+    for name in STRATEGIES:
+        row = next(line for line in text.splitlines() if line.startswith(f"| `{name}` |"))
+        cells = [float(cell.split()[0]) for cell in row.strip("| ").split("|")[1:]]
+        means = [100 * verdict.regret(name, budget)[0] for budget in verdict.comparison.budgets]
+        assert cells == pytest.approx(means, abs=0.005)
+
+
+def test_differences_have_the_sign_that_is_said(benchmark: ModuleType, found: dict[str, Any]) -> None:
+    text = "\n".join(benchmark.comparison(found))
+    _, after = text.split("| `advised` minus |")
+    row = next(line for line in after.splitlines() if line.startswith("| `random` |"))
+    cells = [cell.strip(" *") for cell in row.strip("| ").split("|")[1:]]
+    regret = {name: told["normalised_regret"] for name, told in found["strategies"].items()}
+    for cell, budget in zip(cells, regret["random"], strict=True):
+        mean, low, high = map(float, re.findall(r"[+-][0-9.]+", cell))
+        assert mean == pytest.approx(100 * (regret["advised"][budget] - regret["random"][budget]), abs=0.006)
+        assert low <= mean <= high
+
+
+def test_what_was_not_measured_is_not_on_the_page(
+    benchmark: ModuleType, found: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "family.json").write_text(json.dumps(found))
+    (tmp_path / "ablations.txt").write_text("a table\n")
+    text = "\n\n".join(benchmark.page(tmp_path))
+    assert re.findall("^## (.*)$", text, re.MULTILINE) == [
+        "Without the family of the task at hand",
+        "Ablations: `benchmarks/ablations.py`",
+    ]
+    assert "```\na table\n```" in text
+
+
+def test_the_shipped_runs_are_counted(benchmark: ModuleType) -> None:
+    total, *models = (
+        int(n.replace(",", "")) for n in re.findall(r"([\d,]+) (?:of|runs)", benchmark.shipped_runs())
+    )
+    assert total == sum(models) > 0
