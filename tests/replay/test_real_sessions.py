@@ -98,6 +98,7 @@ def test_what_validation_chose_stands_beside_what_was_delivered(
         "incumbent": {"pipeline": {"method": "lora", "learning_rate": 0.01}},
         "test": {"zero_shot": {"loss": 5.0}, "expert": {"loss": 2.0}, "incumbent": {"loss": 2.5}},
         "winner": "expert",
+        "budget": {"used_seconds": 9},
         "score": {"metric": 0.5},
     }
     monkeypatch.setattr(benchmark, "_tunecast", lambda *arguments: told)
