@@ -42,26 +42,25 @@ bench: $(READY)
 	$(BIN)/python benchmarks/trial_throughput.py
 
 # Resumes where an earlier call was interrupted.
-collect: $(READY) $(COLLECTED)
+# It goes on from the runs that are shipped: what they hold is not made again.
+collect: $(READY)
+	mkdir -p runs
+	$(BIN)/tunecast runs import $(SHIPPED) --store $(COLLECTED)
 	$(BIN)/tunecast collect --plan $(PLAN) --store $(COLLECTED) $(COLLECT_FLAGS)
 
-# A collection goes on from the runs that are shipped: what they hold is not made again, and none of it is lost.
-$(COLLECTED): | $(READY)
-	mkdir -p $(dir $(COLLECTED))
-	$(BIN)/tunecast runs import $(SHIPPED) --store $(COLLECTED)
-
-# Rebuilds the runs that are shipped with the package, and what they say.
-meta-dataset: $(READY) $(COLLECTED)
+# Rebuilds the runs that are shipped with the package, and what they say; none of those that are there is lost.
+meta-dataset: $(READY)
 	$(BIN)/tunecast runs import $(SHIPPED) --store $(COLLECTED)
 	$(BIN)/tunecast runs export $(SHIPPED) --store $(COLLECTED)
-	$(BIN)/python -m tunecast.collect.figures > $(COLLECTED).figures.md
-	mv $(COLLECTED).figures.md docs/meta-dataset-figures.md
+	$(BIN)/python -m tunecast.collect.figures > runs/figures.md
+	mv runs/figures.md docs/meta-dataset-figures.md
 
 # Rebuilds the prior from the runs that are shipped.
 prior: $(READY)
 	$(BIN)/tunecast learn --no-scores --output src/tunecast/surrogates/prior.safetensors
 
-# Measures docs/comparing.md anew: hours. What it wrote before is not measured again while it still holds.
+# Measures the figures of docs/comparing.md anew: hours. What it measured with the runs and the prior that are
+# shipped now is not measured again: delete runs/comparison after a change of the code.
 comparison: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" benchmarks/comparison.sh runs/comparison
 

@@ -10,6 +10,13 @@ into=$1
 mkdir -p "$into"
 export HF_HUB_OFFLINE=1
 
+# What other runs or another prior gave would stand beside what these give.
+shipped=$(cd "$here/../src/tunecast" && cat store/runs.parquet surrogates/prior.safetensors | sha256sum)
+if [ "$(cat "$into/shipped" 2>/dev/null)" != "$shipped" ]; then
+    rm -f "$into"/*.txt "$into"/{task,family,model,smollm2}.json
+    echo "$shipped" >"$into/shipped"
+fi
+
 part() {  # NAME COMMAND...: its output goes to a file that is whole or not there
     if [ -e "$into/$1" ]; then echo "$1 is there already: delete $into/$1 to measure it anew"; return; fi
     echo "$1"
@@ -31,7 +38,7 @@ fi
 
 aliens=$into/aliens.sqlite
 [ -d "$into/aliens" ] || python "$here/alien_tasks.py" make --tasks "$TUNECAST_TASKS" --output "$into/aliens"
-[ -e "$aliens" ] || tunecast runs import "$here/../src/tunecast/store/runs.parquet" --store "$aliens"
+tunecast runs import "$here/../src/tunecast/store/runs.parquet" --store "$aliens"
 tunecast collect --plan "$here/alien_tasks.yaml" --store "$aliens" --threads 1 \
     --root aliens="$into/aliens" --root models="$TUNECAST_MODELS"
 part aliens.txt python "$here/alien_tasks.py" judge --store "$aliens" --aliens "$into/aliens" --tasks "$TUNECAST_TASKS"

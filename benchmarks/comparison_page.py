@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from tunecast.search import SURROGATE_BASED
 from tunecast.store import open_for_reading
 
 REFERENCES = ("transfer", "advised")
@@ -118,9 +119,11 @@ def _sentences(found: dict[str, Any], last: str) -> Iterator[str]:
         if catch and catch["fraction"] is not None:
             high = "never" if catch["high"] is None else f"{catch['high']:.1%}"
             yield (
-                f"`{name}` has the best other strategy's regret of {last} expert trials after "
-                f"{catch['fraction']:.1%} of their time (95% interval {catch['low']:.1%} to {high})."
+                f"`{name}` has the best other strategy's regret of {last} expert trials{_aside(found, name)} "
+                f"after {catch['fraction']:.1%} of their time (95% interval {catch['low']:.1%} to {high})."
             )
+        elif catch:
+            yield f"`{name}` is never down to the best other regret of {last} trials{_aside(found, name)}."
     for budget, name in found["led_by_simple"].items():
         yield f"At {budget} `{name}`, which needs no surrogate, has the lowest mean regret."
     for budget, wins in found["simple_wins"].items():
@@ -135,6 +138,12 @@ def _sentences(found: dict[str, Any], last: str) -> Iterator[str]:
     ]
     if rivals:
         yield f"Libraries: {', '.join(rivals)}."
+
+
+def _aside(found: dict[str, Any], name: str) -> str:
+    """Which strategies are no others to one, since they rest on the same surrogate."""
+    same = [other for other in found["strategies"] if {other, name} <= {*SURROGATE_BASED} and other != name]
+    return f" (`{'`, `'.join(same)}`, of the same surrogate, aside)" if same else ""
 
 
 def _regret(told: dict[str, Any], budget: str) -> str:

@@ -6,8 +6,10 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
 from sample_runs import sample_pipeline, sample_run
@@ -188,6 +190,26 @@ def test_a_kill_among_several_workers_says_nothing_of_memory(store: Store) -> No
     assert (summary.before, summary.collected) == (4, 1)
     assert again.asked == [killed]
     assert store.get(killed).outcome is Outcome.COMPLETED
+
+
+def test_a_kill_that_is_followed_by_another_failure_is_known(store: Store) -> None:
+    killed = a_cell(0).id
+    collected(store, ScriptedExecutor(Clock(), 2, {killed: [Crash(-9), Crash(-9)]}))
+    collected(store, ScriptedExecutor(Clock(), script={killed: [Crash(3), Crash(3)]}))
+    error = store.get(killed).error
+    assert error is not None
+    assert error.kind == "WorkerCrash"
+    assert collected(store, ScriptedExecutor(Clock())).collected == 0
+
+
+@pytest.mark.parametrize(("others", "outcome"), [(20.0, "out_of_memory"), (80.0, "failed")])
+def test_a_kill_on_a_full_machine_says_nothing_of_memory(
+    store: Store, monkeypatch: pytest.MonkeyPatch, others: float, outcome: str
+) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(percent=others))
+    killed = a_cell(0).id
+    collected(store, ScriptedExecutor(Clock(), script={killed: [Crash(-9), Crash(-9)]}))
+    assert store.get(killed).outcome == outcome
 
 
 def test_a_task_that_cannot_be_opened_is_passed_by(store: Store) -> None:

@@ -130,7 +130,8 @@ def test_what_can_be_learned_from_is_kept(shared: Run) -> None:
     assert shared.error == RunError("OSError", "")
     assert shared.pipeline == sample_pipeline(target_modules="q_proj,v_proj")
     assert shared.test is not None
-    assert (shared.test.metric, shared.test.metric_name) == (0.5, "")
+    assert shared.test.metric == 0.5
+    assert re.fullmatch("[0-9a-f]{12}", shared.test.metric_name)
     assert shared.versions.torch == "2.13.0+cpu"
     kept = {"number": 7, "train_loss": [[8, 2.5]], "source": "csv", "unknown": ["seconds"]}
     assert shared.extra == kept | FORECAST_ONLY
@@ -178,7 +179,16 @@ def test_every_fact_that_tunecast_collects_of_a_dataset_is_shared(tmp_path: Path
 
 PLACES = ("/home/alice", "~alice", "~/b", "./b", "..", "C:\\Users\\alice", "C:b", "a/b/c", "data/acme_secret")
 HOST = "gpu-box-3.corp.example.com"
-HOSTS = (HOST, "gpu.3.example.com", "alice.laptop", "box.local", "3.corp", "v2.corp")
+HOSTS = (
+    HOST,
+    "192.168.1.20",
+    "10.0.0.7",
+    "gpu.3.example.com",
+    "alice.laptop",
+    "box.local",
+    "3.corp",
+    "v2.corp",
+)
 SECRETS = (*PLACES, *HOSTS, "s3://bucket/x", "acme/x.jsonl", "google/", "alice@box", "My patients", "a" * 81)
 
 
@@ -229,7 +239,10 @@ def test_a_host_is_no_word(tmp_path: Path) -> None:
     assert _shared_again(shared, tmp_path) == shared
 
 
-@pytest.mark.parametrize("version", ["2.13.0+cpu", "5.0.0.dev0", "3.14.0rc1", "3.12.1+", "2.9.0a0+git1a2b3c"])
+@pytest.mark.parametrize(
+    "version",
+    ["2.13.0+cpu", "5.0.0.dev0", "3.14.0rc1", "3.12.1+", "2.9.0a0+git1a2b3c", "2.6.0a0+ecf3bae40a.nv25.01"],
+)
 def test_versions_are_kept(tmp_path: Path, version: str) -> None:
     versions = Versions("0.1.0.dev3+g1a2b3c.d20260101", version, version, version, version)
     assert _shared_again(sample_run(1, versions=versions), tmp_path).versions == versions

@@ -23,8 +23,10 @@ __all__ = ["Collection", "CollectionSummary", "Limits"]
 
 POLL_SECONDS = 1.0
 CRASHES_FORGIVEN = 1
+MOST_MEMORY_OF_OTHERS = 50.0
+"""Percent of the main memory beyond which a killed worker may have lacked what others held."""
 KILLED = "WorkerKilled"
-"""The error of a run whose worker was killed while others worked too, which says little of the run."""
+"""The error of a run whose worker was killed beside others, which says little of the run."""
 
 
 @dataclass(frozen=True)
@@ -232,8 +234,7 @@ class Collection:
         elif answer.system:  # a full disk says nothing of the run, which the next collection tries again
             self._pass_by(slot, f"{cell.model} on {cell.dataset.path}: {answer.text}")
             return
-        # A slot without a run so far holds next to no memory.
-        slot.failure = _failure(answer, alone=len(self._slots) == 1)
+        slot.failure = _failure(answer, alone=len(self._slots) == 1 and _memory_is_free())
         self._executor.submit(number, BlankRun(cell))
 
     def _commit(self, slot: _Slot, run: Run) -> None:
@@ -245,6 +246,8 @@ class Collection:
         if slot.cell is not None and slot.cell.exclusive and not run.exclusive:
             self._progress.log("The machine was not idle; the next collection makes this run anew.")
         self._store.put(run)
+        if run.outcome is Outcome.FAILED:  # a failure may follow another, of which the store keeps the first
+            self._store.finish(run.id, run.outcome, run.error)
         slot.cell = None
         self._outcomes[run.outcome] += 1
         loss = "" if run.final_loss is None else f" {run.final_loss:.3f}"
@@ -271,8 +274,15 @@ class Collection:
         self._progress.log(f"Paused until {file} is removed." if wanted else "Going on.")
 
 
+def _memory_is_free() -> bool:
+    """Whether, without the worker that was killed, hardly anyone holds memory on this machine."""
+    import psutil
+
+    return float(psutil.virtual_memory().percent) < MOST_MEMORY_OF_OTHERS
+
+
 def _failure(answer: Crash | Broken, *, alone: bool) -> tuple[Outcome, RunError]:
-    """What a run that could not be made is recorded as; ``alone`` if no other worker held memory."""
+    """What a run that could not be made is recorded as; ``alone`` if nobody else held memory."""
     if isinstance(answer, Broken):
         outcome = Outcome.OUT_OF_MEMORY if answer.memory else Outcome.FAILED
         return outcome, RunError(answer.kind, answer.text)

@@ -289,12 +289,22 @@ def _dequantise_option() -> dict[str, Any]:
 @contextlib.contextmanager
 def _explained(model: ResolvedModel, part: str) -> Iterator[None]:
     """Turn what the hub, the disk or transformers raise into one message."""
+    from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
 
+    # ImportError: some tokenizers need a package of their own. RuntimeError: shapes that do not fit.
+    expected = (
+        OSError,
+        ValueError,
+        KeyError,
+        ImportError,
+        SafetensorError,
+        RuntimeError,
+        StrictDataclassError,
+    )
     try:
         yield
-    # ImportError: some tokenizers need a package of their own. RuntimeError: shapes that do not fit.
-    except (OSError, ValueError, KeyError, ImportError, SafetensorError, RuntimeError) as error:
+    except expected as error:
         if isinstance(error, RuntimeError) and "mismatch" not in str(error):
             raise  # such as memory that ran out
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -112,7 +112,7 @@ def compare(settings: CompareSettings, progress: Progress | None = None) -> tupl
     progress.finish(f"{len(runs):,} runs")
     cases, reasons = cases_of(runs)
     if settings.model is not None:
-        there = sorted({case.model.name for case in cases})
+        there = sorted({run.task.model for run in runs})
         cases = [case for case in cases if case.model.name == settings.model]
         reasons = [reason for reason in reasons if f" on {settings.model} at " in reason]
         if there and not cases and not reasons:

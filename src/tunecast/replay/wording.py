@@ -124,9 +124,12 @@ def notes(verdict: Verdict) -> list[str]:
     if "fixed-best" in comparison.strategies:
         of_others = "the training folds of other base models, carried over by their width"
         known = of_others if comparison.fold is Fold.MODEL else "the training folds of that model"
+        rates = f"for every method the one learning rate that is best on average over {known}"
         lines.append(
-            "fixed-best stands for fixed-expert and fixed-3e-4: for every method the one learning rate that "
-            f"is best on average over {known}, since 2e-4 and 3e-4 are far too low for tiny models."
+            f"fixed-best has {rates}."
+            if {"fixed-expert", "fixed-3e-4"} & {*comparison.strategies}
+            else f"fixed-best stands for fixed-expert and fixed-3e-4: {rates}, since 2e-4 and 3e-4 are far "
+            "too low for tiny models."
         )
     if unrecorded:
         lines.append(f"Without the expert's run the median candidate is the unit: {_listed(unrecorded)}.")

@@ -57,7 +57,7 @@ _POINT_NUMBERS = tuple(
 _WORD = re.compile(r"[A-Za-z0-9_+-]{1,80}(:[A-Za-z0-9_]{1,40})?")
 # A version of Python or of a package: 2.13.0+cpu, 5.0.0.dev0, 3.14.0rc1, 0.1.0.dev3+g1a2b3c.d20260101.
 _VERSION = re.compile(
-    r"[0-9]{1,8}(\.([0-9][0-9a-z]{0,9}|(dev|post)[0-9]{1,9})){1,4}(\+([0-9a-z]{1,20}(\.[a-z]{0,4}[0-9]{1,9})?)?)?"
+    r"[0-9]{1,8}(\.([0-9][0-9a-z]{0,9}|(dev|post)[0-9]{1,9})){1,4}(\+([0-9a-z]{1,20}(\.[a-z]{0,4}[0-9]{1,9}){0,2})?)?"
 )
 # Words of a program joined by commas, or a version.
 _SHORT_WORD = re.compile(rf"[A-Za-z0-9_,-]{{1,80}}|{_VERSION.pattern}")
@@ -66,8 +66,11 @@ _NUMERIC = re.compile(r"-?[0-9.e+-]{1,32}")
 _CONFIG = CONFIG_NUMBERS | CONFIG_WORDS
 _HYPERPARAMETERS = HYPERPARAMETER_NUMBERS | HYPERPARAMETER_WORDS
 _HUB_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,79}")
-# A dot stands only before a number or the kind of a quantisation: Qwen2.5-0.5B, phi-1.5, colours.v2, x.Q4_1.
-_PLAIN_NAME = re.compile(r"(?!.{81})[A-Za-z0-9_]([A-Za-z0-9_+-]|\.(?=[0-9]|v[0-9]|I?Q[0-9]|B?F[0-9]))*")
+# A dot stands only before a number or the kind of a quantisation: Qwen2.5-0.5B, phi-1.5, colours.v2, x.Q4_1;
+# but not where there are digits and dots only, as in the address of a host.
+_PLAIN_NAME = re.compile(
+    r"(?!.{81})(?![0-9.]*\.[0-9.]*$)[A-Za-z0-9_]([A-Za-z0-9_+-]|\.(?=[0-9]|v[0-9]|I?Q[0-9]|B?F[0-9]))*"
+)
 _HASHED_NAME = re.compile(r"[0-9a-f]{12}")
 
 
@@ -167,12 +170,12 @@ def _score(score: Mapping[str, Any] | None) -> Row | None:
     if score is None:
         return None
     kept = {field.name: score.get(field.name) for field in fields(Score)}
-    return kept | {"metric_name": _word(score.get("metric_name", ""))}
+    return kept | {"metric_name": _metric(score.get("metric_name", ""))}
 
 
 def _point(row: Row, run_id: str) -> Row:
     kept = {name: row[name] for name in _POINT_NUMBERS}
-    kept["validation_metric_name"] = _word(row["validation_metric_name"])
+    kept["validation_metric_name"] = _metric(row["validation_metric_name"])
     return kept | {"run_id": run_id, "checkpoint_hash": ""}
 
 
@@ -242,6 +245,11 @@ def _is_number(value: Any) -> bool:
 
 def _word(text: Any) -> str:
     return text if isinstance(text, str) and _WORD.fullmatch(text) else ""
+
+
+def _metric(name: Any) -> str:
+    """A metric's name, or a hash that tells it from others."""
+    return name if not name or _word(name) else stable_hash(str(name), 12)
 
 
 def _version(text: Any) -> str:

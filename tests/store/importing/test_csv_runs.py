@@ -164,7 +164,18 @@ def test_another_run_of_the_same_name_is_left_out_and_told(tmp_path: Path) -> No
 
 
 def test_rows_that_nothing_tells_apart_are_told(tmp_path: Path) -> None:
-    report, runs = _import(tmp_path, "run,step,loss\na,1,2.5\na,1,2.5\na,1,2.25\na,2,2\n")
-    assert [point.validation.loss for point in runs[0].curve] == [2.25, 2]
+    report, runs = _import(tmp_path, "run,step,loss\na,1,2.5\na,1,2.5\na,1,2.25\na,1,2.5\na,2,2\n")
+    assert [point.validation.loss for point in runs[0].curve] == [2.5, 2]
     told = [problem.where.rsplit(" ", 1)[1] for problem in report.problems if "apart" in problem.reason]
-    assert told == ["4"]
+    assert told == ["4", "5"]
+
+
+def test_another_run_of_the_same_name_and_another_length_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "runs.csv"
+    with Store.open(":memory:") as store:
+        for rows in ("1,20,10,3.0\n1,20,20,2.5\n", "1,40,15,9.0\n1,40,40,8.0\n"):
+            path.write_text("run,max_steps,step,loss\n" + rows)
+            report = import_runs(path, store)
+        run = next(store.runs())
+    assert ([point.step for point in run.curve], run.total_steps) == ([10, 20], 20)
+    assert any("another number of steps in the store" in problem.reason for problem in report.problems)

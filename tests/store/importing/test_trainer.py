@@ -202,6 +202,18 @@ def test_a_run_that_was_evaluated_at_no_step_is_reported_and_the_rest_imported(t
     assert "an evaluation was logged at step inf" in reasons["odd"]
 
 
+def test_weights_that_were_not_fetched_are_not_counted(tmp_path: Path) -> None:
+    folder = _write_state(tmp_path / "run")
+    header = json.dumps({"w": {"shape": [10, 10]}}).encode()
+    (folder / "model-1.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+    (folder / "model-2.safetensors").write_text(pointer)
+    with Store.open(":memory:") as store:
+        report = import_runs(tmp_path, store)
+        assert next(store.runs()).model.parameters == 0
+    assert any("model-2" in problem.where and "damaged" in problem.reason for problem in report.problems)
+
+
 @pytest.mark.parametrize("header", ["[]", '{"w": 1}', '{"w": {"shape": null}}', '{"w": {"shape": ["x"]}}'])
 def test_weights_with_another_header_are_not_counted(tmp_path: Path, header: str) -> None:
     folder = _write_state(tmp_path / "run")

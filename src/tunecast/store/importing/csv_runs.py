@@ -110,7 +110,9 @@ def _grouped(
             continue
         key, found = _key(row, columns), _evaluation(row, columns)
         groups.setdefault(key, []).append(row)
-        if not same_number(losses.setdefault((key, found.step), found.loss), found.loss):
+        before = losses.get((key, found.step), found.loss)
+        losses[key, found.step] = found.loss
+        if not same_number(before, found.loss):
             faults.append((line, f"{_TWICE} at step {found.step}; the later one counts"))
     return groups, faults
 

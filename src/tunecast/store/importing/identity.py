@@ -124,27 +124,29 @@ def without_contradictions(many: Sequence[Run], store: Store) -> tuple[list[Run]
     fitting: list[Run] = []
     problems: list[Problem] = []
     for run in many:
-        step = _contradiction(run, stored.get(run.id))
-        if step is None:
+        reason = _contradiction(run, stored[run.id]) if run.id in stored else ""
+        if not reason:
             fitting.append(run)
         else:
             name = run.extra.get("run", "without a name")
-            reason = f"has another loss at step {step} in the store than here, and is left out"
-            problems.append(Problem(f"run {name}", f"{reason}; give different runs different names"))
+            left_out = "and is left out; give different runs different names"
+            problems.append(Problem(f"run {name}", f"has {reason} in the store than here, {left_out}"))
     return fitting, problems
 
 
-def _contradiction(run: Run, other: Run | None) -> int | None:
-    """The first step at which two records of a run tell different losses."""
-    there = {} if other is None else {point.step: point.validation.loss for point in other.curve}
-    return next(
-        (
-            point.step
-            for point in run.curve
-            if point.step in there and not same_number(point.validation.loss, there[point.step])
-        ),
-        None,
-    )
+def _contradiction(run: Run, other: Run) -> str:
+    """What tells that two records are not of one run, empty for nothing."""
+    there = {point.step: point.validation.loss for point in other.curve}
+    for point in run.curve:
+        if point.step in there and not same_number(point.validation.loss, there[point.step]):
+            return f"another loss at step {point.step}"
+    lengths = {r.total_steps for r in (run, other) if "total_steps" not in _not_told(r)}
+    return "another number of steps" if len(lengths) > 1 else ""
+
+
+def _not_told(run: Run) -> list[str]:
+    """What the record of a run leaves open."""
+    return [*run.extra.get("inferred", ()), *run.extra.get("unknown", ())]
 
 
 def _stored(sessions: Iterable[str], store: Store) -> Iterator[Run]:

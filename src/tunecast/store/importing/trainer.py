@@ -189,7 +189,7 @@ def _header_count(path: Path, problems: list[Problem]) -> int | None:
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length)) if length < _HEADER_LIMIT else {}
+            header = json.loads(file.read(min(length, _HEADER_LIMIT)))
         tensors = [tensor for name, tensor in header.items() if name != "__metadata__"]
         count = whole(sum(math.prod(tensor.get("shape", [])) for tensor in tensors))
     except (OSError, ValueError, RecursionError, TypeError, AttributeError):
