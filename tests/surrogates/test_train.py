@@ -18,6 +18,7 @@ from tunecast.store import Store
 from tunecast.surrogates import Setting, Subject, load_prior, read_prior
 from tunecast.surrogates.cost import fit_cost
 from tunecast.surrogates.examples import examples_of
+from tunecast.surrogates.features import feature_matrix
 from tunecast.surrogates.train import train
 from tunecast.surrogates.validation import models_left_out
 
@@ -73,6 +74,21 @@ def test_seconds_and_failures_are_learned() -> None:
     full, adapter = found.log_seconds_per_token[:2]
     assert full - adapter == pytest.approx(math.log(2), abs=0.2)
     assert found.failure[2] > 5 * found.failure[1]
+
+
+def test_seconds_follow_their_arithmetic_beyond_the_models_that_were_seen() -> None:
+    seen = planted_model()
+    larger = replace(seen, parameters=100 * seen.parameters)
+    cost = fit_cost(planted_runs(runs=40))
+    assert cost is not None
+    pipeline = Pipeline("full", {"learning_rate": 1e-3, "per_device_train_batch_size": 8})
+    small, large = (
+        cost.log_seconds_per_token(
+            feature_matrix(Setting(planted_dataset(1), model, 64_000, 400, 4.0), [Subject(pipeline)])
+        )[0]
+        for model in (seen, larger)
+    )
+    assert math.exp(large - small) == pytest.approx(100, rel=0.3)
 
 
 def test_machines_that_were_shared_tell_how_methods_compare_and_exclusive_ones_how_fast_they_are() -> None:

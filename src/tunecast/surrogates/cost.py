@@ -23,7 +23,7 @@ COST_FEATURES = (
     *("trains_weights", "low_rank", "log_rank", "attention_only", "dora", "dropout", "log_batch"),
     *("log_tokens_per_update", "log_parameters", "log_width"),
 )
-"""What the seconds of a step depend on."""
+"""What the seconds of a step depend on, beside their arithmetic."""
 FAILURE_FEATURES = (
     *("log_effective_rate", "trains_weights", "low_rank", "log_travel", "log_parameters"),
     *(name for name in PIPELINE if name.startswith("optimizer_")),
@@ -37,7 +37,11 @@ there are never so many that every method is among them."""
 
 @dataclass(frozen=True)
 class CostModel:
-    """The logarithm of seconds per training token as a line in features, for one kind of device.
+    """Seconds per training token, for one kind of device: by how much they exceed their arithmetic.
+
+    The logarithm is that of the operations of a pass forward and backward over one token, plus a line in
+    features. Which machine it was made no difference that helped: rates that were measured while others
+    used it scatter more than machines of one kind differ, and a session goes by its own pace anyway.
 
     Args:
         scaling: Of the features.
@@ -58,7 +62,7 @@ class CostModel:
             features: Shape (rows, features), as of the whole matrix.
         """
         scaled = self.scaling(features[:, columns(COST_FEATURES)])
-        return np.asarray(self.weights[0] + scaled @ self.weights[1:])
+        return _log_operations(features) + _line(scaled, self.weights)
 
     def arrays(self) -> Arrays:
         """Scaling and weights."""
@@ -117,8 +121,9 @@ def fit_cost(runs: Sequence[Run]) -> CostModel | None:
     timed = [pair for pair, kind in zip(timed, kinds, strict=True) if kind == device]
     if len(timed) < 10:
         return None
-    features = _features([run for run, _ in timed])[:, columns(COST_FEATURES)]
-    target = np.array([math.log(seconds) for _, seconds in timed])
+    whole = _features([run for run, _ in timed])
+    features = whole[:, columns(COST_FEATURES)]
+    target = np.array([math.log(seconds) for _, seconds in timed]) - _log_operations(whole)
     scaling = Scaling.of(features)
     shared = np.array([not run.exclusive for run, _ in timed], dtype=float)
     if shared.all():
@@ -150,6 +155,16 @@ def fit_failure(runs: Sequence[Run]) -> FailureModel | None:
     features = _features(ended)[:, columns(FAILURE_FEATURES)]
     scaling = Scaling.of(features)
     return FailureModel(scaling, _logistic(scaling(features), diverged))
+
+
+def _log_operations(features: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Logarithm of the operations of training on one token, shape (rows,), of the whole feature matrix.
+
+    Two for each parameter on the way forward, two for its activations on the way back, and two for its
+    gradient where it is trained (Kaplan et al. 2020, arXiv:2001.08361, §2.1, for full finetuning).
+    """
+    log_parameters, log_share = features[:, columns(("log_parameters", "log_trainable_share"))].T
+    return np.asarray(log_parameters + np.log(4.0 + 2.0 * np.minimum(1.0, np.exp(log_share))))
 
 
 def _seconds_per_token(run: Run) -> float | None:

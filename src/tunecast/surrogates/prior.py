@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Prediction", "Prior", "Provenance", "load_prior", "prior_at", "read_prior", "shipped_prior"]
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 SHIPPED = "prior.safetensors"
 
 
