@@ -202,6 +202,15 @@ def test_a_kill_that_is_followed_by_another_failure_is_known(store: Store) -> No
     assert collected(store, ScriptedExecutor(Clock())).collected == 0
 
 
+def test_a_failure_takes_nothing_from_a_run_that_another_host_completed(store: Store) -> None:
+    failing = a_cell(0).id
+    executor = ScriptedExecutor(Clock(), script={failing: [Crash(3), Crash(3)]})
+    elsewhere = replace(sample_run(outcome=Outcome.COMPLETED), id=failing, created_at=1.0)
+    executor.on_wait = lambda: store.put(elsewhere)
+    collected(store, executor)
+    assert store.get(failing).outcome is Outcome.COMPLETED
+
+
 @pytest.mark.parametrize(("others", "outcome"), [(20.0, "out_of_memory"), (80.0, "failed")])
 def test_a_kill_on_a_full_machine_says_nothing_of_memory(
     store: Store, monkeypatch: pytest.MonkeyPatch, others: float, outcome: str

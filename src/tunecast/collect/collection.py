@@ -246,7 +246,8 @@ class Collection:
         if slot.cell is not None and slot.cell.exclusive and not run.exclusive:
             self._progress.log("The machine was not idle; the next collection makes this run anew.")
         self._store.put(run)
-        if run.outcome is Outcome.FAILED:  # a failure may follow another, of which the store keeps the first
+        if run.outcome is Outcome.FAILED and self._store.get(run.id).outcome is Outcome.FAILED:
+            # The store keeps the first of two failures, which may have been a kill.
             self._store.finish(run.id, run.outcome, run.error)
         slot.cell = None
         self._outcomes[run.outcome] += 1
