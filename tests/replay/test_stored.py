@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from replay.made_up import many_tasks, pipelines, task_runs
+from tunecast.errors import ConfigurationError
 from tunecast.records import Run
 from tunecast.replay.stored import CompareSettings, compare
 from tunecast.replay.verdicts import Verdict
@@ -33,3 +34,8 @@ def test_small_cases_are_left_out_by_name_where_enough_tasks_remain(tasks: int, 
         assert "12 recorded pipelines of at least 40 (small on nano" in sentence
         assert reasons == []
         assert len(verdict.comparison.tasks) == 16
+
+
+def test_an_unknown_base_model_is_told_where_nothing_can_be_replayed_too(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"'unheard-of'.\nThere are some of nano\."):
+        compared(tmp_path, task_runs("small", choices=pipelines(4)), model="unheard-of")

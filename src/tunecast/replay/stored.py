@@ -112,10 +112,11 @@ def compare(settings: CompareSettings, progress: Progress | None = None) -> tupl
     progress.finish(f"{len(runs):,} runs")
     cases, reasons = cases_of(runs)
     if settings.model is not None:
-        there = sorted({run.task.model for run in runs})
+        recorded = {run.task.model for run in runs}
+        there = sorted({case.model.name for case in cases} or recorded)
         cases = [case for case in cases if case.model.name == settings.model]
         reasons = [reason for reason in reasons if f" on {settings.model} at " in reason]
-        if there and not cases and not reasons:
+        if recorded and settings.model not in recorded:
             raise ConfigurationError(
                 f"--model: the store has no runs of the base model {settings.model!r}.",
                 f"There are some of {', '.join(there)}.",
