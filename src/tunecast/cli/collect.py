@@ -73,9 +73,7 @@ def _text(summary: CollectionSummary) -> str:
         f"{summary.plan}: {summary.collected} runs made ({outcomes or 'none'}); {there} of {summary.planned}."
     ]
     if summary.unusable:
-        lines.append(
-            f"{summary.unusable} runs were passed by, since their task cannot be opened (see above)."
-        )
+        lines.append(f"{summary.unusable} runs were passed by (see above for why).")
     if there + summary.unusable < summary.planned:
         lines.append("Go on with the same command.")
     return "\n".join(lines)

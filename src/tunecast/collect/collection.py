@@ -13,6 +13,7 @@ from typing import Any
 
 from tunecast.collect.cells import Cell, Expansion
 from tunecast.collect.station import BlankRun, MakeRun
+from tunecast.models.main_memory import used_share_of_memory
 from tunecast.progress import Progress
 from tunecast.records import Outcome, Run, RunError
 from tunecast.session.executor import Crash, LocalExecutor
@@ -23,10 +24,8 @@ __all__ = ["Collection", "CollectionSummary", "Limits"]
 
 POLL_SECONDS = 1.0
 CRASHES_FORGIVEN = 1
-MOST_MEMORY_OF_OTHERS = 50.0
-"""Percent of the main memory beyond which a killed worker may have lacked what others held."""
-KILLED = "WorkerKilled"
-"""The error of a run whose worker was killed beside others, which says little of the run."""
+MOST_MEMORY_OF_OTHERS = 0.5
+"""Share of the main memory beyond which a killed worker may have lacked what others held."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,8 @@ class CollectionSummary:
         before: Those of them that the store held already.
         collected: Runs made now.
         outcomes: How many of those by outcome.
-        unusable: Runs that are not in the store: their dataset or base model could not be used, or the disk.
+        unusable: Runs that are not in the store: their dataset, base model or the disk could not be used,
+            or memory ran out that others held too.
         seconds: Wall time.
     """
 
@@ -121,7 +121,7 @@ class Collection:
         self._chunks = deque(
             deque(left)
             for chunk in expansion.chunks
-            if (left := [cell for cell in chunk if not self._is_done(cell, there.get(cell.id))])
+            if (left := [cell for cell in chunk if not _is_done(cell, there.get(cell.id))])
         )
         self._left = sum(map(len, self._chunks))
         self._before = len(expansion.cells) - self._left
@@ -133,19 +133,6 @@ class Collection:
         self._begun = 0
         self._last_begun = -float("inf")
         self._paused = False
-
-    def _is_done(self, cell: Cell, there: RunSummary | None) -> bool:
-        """Whether a cell's run needs not be made.
-
-        One for its seconds is made until the machine was idle, one whose worker was killed among several
-        until it is known what comes of it.
-        """
-        if there is None or (cell.exclusive and not there.exclusive):
-            return False
-        if there.outcome != Outcome.FAILED:
-            return True
-        error = self._store.get(cell.id).error
-        return error is None or error.kind != KILLED
 
     def run(self) -> CollectionSummary:
         """Collect until nothing is left or a limit is reached; runs that are under way are finished."""
@@ -231,11 +218,18 @@ class Collection:
                 slot.paused = False  # what the pause was in is lost
                 self._executor.submit(number, MakeRun(cell))
                 return
-        elif answer.system:  # a full disk says nothing of the run, which the next collection tries again
+        if self._says_nothing(answer):  # of the run, which the next collection tries again
             self._pass_by(slot, f"{cell.model} on {cell.dataset.path}: {answer.text}")
             return
-        slot.failure = _failure(answer, alone=len(self._slots) == 1 and _memory_is_free())
+        slot.failure = _failure(answer)
         self._executor.submit(number, BlankRun(cell))
+
+    def _says_nothing(self, answer: Crash | Broken) -> bool:
+        """Whether a failure is not the run's own: a full disk, or a lack of memory that others held too."""
+        if isinstance(answer, Broken):
+            return answer.system
+        alone = len(self._slots) == 1 and used_share_of_memory() < MOST_MEMORY_OF_OTHERS
+        return answer.exit_code == -signal.SIGKILL and not alone
 
     def _commit(self, slot: _Slot, run: Run) -> None:
         if slot.failure is not None:
@@ -246,9 +240,6 @@ class Collection:
         if slot.cell is not None and slot.cell.exclusive and not run.exclusive:
             self._progress.log("The machine was not idle; the next collection makes this run anew.")
         self._store.put(run)
-        if run.outcome is Outcome.FAILED and self._store.get(run.id).outcome is Outcome.FAILED:
-            # The store keeps the first of two failures, which may have been a kill.
-            self._store.finish(run.id, run.outcome, run.error)
         slot.cell = None
         self._outcomes[run.outcome] += 1
         loss = "" if run.final_loss is None else f" {run.final_loss:.3f}"
@@ -256,7 +247,7 @@ class Collection:
         self._progress.advance(note=f"{run.task.model} {run.task.dataset} {pipeline}")
 
     def _pass_by(self, slot: _Slot, reason: str) -> None:
-        """Leave a run out that has no record, since its task cannot be opened."""
+        """Leave a run out that has no record, for the next collection to try."""
         self._progress.log(f"Passed by: {reason}")
         slot.cell = None
         self._unusable += 1
@@ -275,20 +266,16 @@ class Collection:
         self._progress.log(f"Paused until {file} is removed." if wanted else "Going on.")
 
 
-def _memory_is_free() -> bool:
-    """Whether, without the worker that was killed, hardly anyone holds memory on this machine."""
-    import psutil
-
-    return float(psutil.virtual_memory().percent) < MOST_MEMORY_OF_OTHERS
+def _is_done(cell: Cell, there: RunSummary | None) -> bool:
+    """Whether a cell's run needs not be made; one for its seconds is, until the machine was idle."""
+    return there is not None and (there.exclusive or not cell.exclusive)
 
 
-def _failure(answer: Crash | Broken, *, alone: bool) -> tuple[Outcome, RunError]:
-    """What a run that could not be made is recorded as; ``alone`` if nobody else held memory."""
+def _failure(answer: Crash | Broken) -> tuple[Outcome, RunError]:
+    """What a run that could not be made is recorded as."""
     if isinstance(answer, Broken):
         outcome = Outcome.OUT_OF_MEMORY if answer.memory else Outcome.FAILED
         return outcome, RunError(answer.kind, answer.text)
-    if answer.exit_code != -signal.SIGKILL:
-        return Outcome.FAILED, RunError("WorkerCrash", answer.text)
-    # The kernel ends the largest process when memory runs out, be it another's run that took the most; of one
-    # worker alone nobody else kills twice.
-    return Outcome.OUT_OF_MEMORY if alone else Outcome.FAILED, RunError(KILLED, answer.text)
+    # The kernel ends the largest process when memory runs out; nobody else kills twice.
+    killed = answer.exit_code == -signal.SIGKILL
+    return Outcome.OUT_OF_MEMORY if killed else Outcome.FAILED, RunError("WorkerCrash", answer.text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["main_memory_bytes"]
+__all__ = ["main_memory_bytes", "used_share_of_memory"]
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _OWN_CGROUPS = Path("/proc/self/cgroup")
@@ -16,6 +16,13 @@ def main_memory_bytes() -> int:
     import psutil
 
     return min([int(psutil.virtual_memory().total), *_cgroup_limits(_OWN_CGROUPS, _CGROUPS)])
+
+
+def used_share_of_memory() -> float:
+    """Share of the machine's main memory that its processes hold now, 0 to 1."""
+    import psutil
+
+    return float(psutil.virtual_memory().percent) / 100
 
 
 def _cgroup_limits(own: Path, mounted: Path) -> Iterator[int]:
