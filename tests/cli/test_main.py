@@ -19,6 +19,8 @@ HEAVY = ("torch", "transformers", "peft", "datasets", "numpy", "scipy", "sqlalch
 HEAVY += ("ConfigSpace", "yaml", "rich.live", "rich.progress")
 LISTING = "import json, sys\nfrom tunecast.cli import main\ntry: main()\nexcept SystemExit as ended: pass\n"
 LISTING += "print('\\n' + json.dumps(sorted(sys.modules)))"
+LEAVING = "import atexit, gc\nfrom tunecast.cli import main\n"
+LEAVING += "atexit.register(lambda: print(len(gc.get_objects()), gc.get_freeze_count()))\nmain()"
 
 
 def commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command]]:
@@ -40,6 +42,14 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
         [sys.executable, "-c", LISTING, *arguments], capture_output=True, text=True, check=True
     )
     assert not set(json.loads(done.stdout.splitlines()[-1])) & set(HEAVY)
+
+
+def test_nothing_is_looked_through_for_garbage_at_the_end() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LEAVING, "--version"], capture_output=True, text=True, check=True
+    )
+    watched, kept = map(int, done.stdout.splitlines()[-1].split())
+    assert kept > 10_000 > watched
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -5,6 +5,7 @@ Nothing heavy is imported here or at the top of a command's file, so that ``tune
 
 from __future__ import annotations
 
+import atexit
 import gc
 
 import typer
@@ -79,5 +80,7 @@ _register()
 def main() -> None:
     """Run the command line; a user's mistake is one message on stderr and exit code 2."""
     gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
+    # All of it goes with the process: to look through torch's objects for garbage at the end takes a second.
+    atexit.register(gc.freeze)
     with mistakes_told():
         app()
