@@ -58,6 +58,8 @@ def test_every_flag_has_a_help_text(name: str) -> None:
     assert command.help, f"tunecast {name} has no description"
     silent = [parameter.name for parameter in command.params if not getattr(parameter, "help", None)]
     assert silent == []
+    swallowed = [parameter.name for parameter in command.params if "[" in getattr(parameter, "help", "")]
+    assert swallowed == [], "rich takes brackets for markup and prints nothing of them"
 
 
 def test_the_main_job_is_there() -> None:

@@ -25,7 +25,7 @@ Source = Annotated[
 ]
 Model = Annotated[
     str | None,
-    typer.Option("--model", help="The base model whose tokenizer counts [default: smollm2 if installed]."),
+    typer.Option("--model", help="The base model whose tokenizer counts. (default: smollm2 if installed)"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 PromptColumn = Annotated[str | None, typer.Option("--prompt-column", help="Column of the prompt.")]
@@ -34,7 +34,7 @@ CompletionColumn = Annotated[
 ]
 MaxLength = Annotated[
     int | None,
-    typer.Option("--max-length", min=2, help="Longest sequence in tokens [default: from the data, as tune]."),
+    typer.Option("--max-length", min=2, help="Longest sequence in tokens. (default: from the data, as tune)"),
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the split, as of tune.")]
 

@@ -27,7 +27,7 @@ def memory_command(
         str, typer.Option("--model", help="Folder (config.json is enough), GGUF file, hub id or smollm2.")
     ],
     method: Annotated[
-        str | None, typer.Option("--method", help="A finetuning method [default: lora].")
+        str | None, typer.Option("--method", help="A finetuning method. (default: lora)")
     ] = None,
     peft_config: Annotated[
         Path | None, typer.Option("--peft-config", help="An adapter_config.json of any peft method instead.")
@@ -42,7 +42,7 @@ def memory_command(
         int, typer.Option("--max-new-tokens", min=0, help="Tokens generated per prompt in evaluation.")
     ] = 0,
     gpu: Annotated[
-        str | None, typer.Option("--gpu", help="An accelerator such as H100 [default: this machine].")
+        str | None, typer.Option("--gpu", help="An accelerator such as H100. (default: this machine)")
     ] = None,
     precision: Annotated[
         str | None, typer.Option("--precision", help="float32, bfloat16, float16, 8-bit or 4-bit.")

@@ -29,7 +29,7 @@ _LONGEST_FACT = 200  # characters of one fact's JSON
 
 Source = Annotated[
     str | None,
-    typer.Option("--store", help="A store (file or URL) or a Parquet export [default: the shipped runs]."),
+    typer.Option("--store", help="A store (file or URL) or a Parquet export. (default: the shipped runs)"),
 ]
 Task = Annotated[str | None, typer.Option("--task", help="Only runs on the dataset of this name.")]
 Model = Annotated[str | None, typer.Option("--model", help="Only runs of the base model of this name.")]
