@@ -21,7 +21,9 @@ Plan = Annotated[Path, typer.Option("--plan", help="YAML file of datasets, base 
 Root = Annotated[
     list[str] | None, typer.Option("--root", help="Where {NAME} of the plan lies: NAME=FOLDER. Repeatable.")
 ]
-Threads = Annotated[int | None, typer.Option(min=1, help="Threads of each worker. [cores / workers]")]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="Threads of each worker. (default: cores / workers)")
+]
 TimeLimit = Annotated[str | None, typer.Option(help="Begin no run after 90s, 30m or 2h.")]
 MaxRuns = Annotated[int | None, typer.Option(min=1, help="Make at most so many runs now.")]
 Every = Annotated[str | None, typer.Option(help="Begin a run at most every 90s or 20m.")]
