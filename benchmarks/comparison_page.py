@@ -15,7 +15,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tunecast.search import SURROGATE_BASED
 from tunecast.store import open_for_reading
 
 REFERENCES = ("transfer", "advised")
@@ -76,12 +75,7 @@ def comparison(found: dict[str, Any]) -> Iterator[str]:
     budgets = list(next(iter(strategies.values()))["mean_rank"])
     replays = [(case["model"], case["full_length_tokens"]) for case in found["cases"]]
     models = ", ".join(f"{model} at {length:,} tokens" for model, length in dict.fromkeys(replays))
-    families = len(set(found["families"].values()))
-    yield (
-        f"{found['tasks']} tasks of {families} families ({len(found['cases'])} replays: {models}), "
-        f"{found['seeds']} seeds."
-    )
-    yield from (f"**{warning}**" for warning in found["warnings"])
+    yield f"{found['header']} Replayed: {models}."
     yield (
         "Mean normalised regret on the test split in percent, its 95% interval over families of tasks, and "
         "mean rank, by budget in expert trials:"
@@ -105,45 +99,16 @@ def comparison(found: dict[str, Any]) -> Iterator[str]:
                     for name in others
                 ),
             )
-    yield "\n".join(f"- {sentence}" for sentence in _sentences(found, budgets[-1]))
+    yield "\n".join(f"- {sentence}" for sentence in (*_libraries(found), *found["sentences"]))
 
 
-def _sentences(found: dict[str, Any], last: str) -> Iterator[str]:
-    """What is claimed, what simple strategies win, and how early the best other one is caught up with."""
-    if not found["warnings"]:
-        yield from (claim["text"] for claim in found["claims"])
-        if not found["claims"]:
-            yield "Nobody is first at any budget."
+def _libraries(found: dict[str, Any]) -> Iterator[str]:
+    """What rivals are, and how often each was asked."""
     for name, told in found["strategies"].items():
-        catch = told["catches_best_other_at"]
-        if catch and catch["fraction"] is not None:
-            high = "never" if catch["high"] is None else f"{catch['high']:.1%}"
-            yield (
-                f"`{name}` has the best other strategy's regret of {last} expert trials{_aside(found, name)} "
-                f"after {catch['fraction']:.1%} of their time (95% interval {catch['low']:.1%} to {high})."
-            )
-        elif catch:
-            yield f"`{name}` is never down to the best other regret of {last} trials{_aside(found, name)}."
-    for budget, name in found["led_by_simple"].items():
-        yield f"At {budget} `{name}`, which needs no surrogate, has the lowest mean regret."
-    for budget, wins in found["simple_wins"].items():
-        for name, tasks in sorted(wins.items()):
-            yield f"At {budget} `{name}` wins on {', '.join(tasks)}."
-    rivals = [
-        f"`{name}` {told['version']} (asked {told['library_asks']:,} times"
-        + ("" if told["mean_distance"] is None else f", mean distance {told['mean_distance']:.2f}")
-        + ")"
-        for name, told in found["strategies"].items()
-        if "version" in told
-    ]
-    if rivals:
-        yield f"Libraries: {', '.join(rivals)}."
-
-
-def _aside(found: dict[str, Any], name: str) -> str:
-    """Which strategies are no others to one, since they rest on the same surrogate."""
-    same = [other for other in found["strategies"] if {other, name} <= {*SURROGATE_BASED} and other != name]
-    return f" (`{'`, `'.join(same)}`, of the same surrogate, aside)" if same else ""
+        if "version" in told:
+            distance = told["mean_distance"]
+            apart = "" if distance is None else f", mean distance of candidates {distance:.2f}"
+            yield f"`{name}`: {told['version']}, asked {told['library_asks']:,} times{apart}."
 
 
 def _regret(told: dict[str, Any], budget: str) -> str:

@@ -33,6 +33,8 @@ def test_json(store: Path) -> None:
     assert found["seeds"] == 2
     assert found["claims"] == []
     assert found["warnings"][0].startswith("Too few runs: 4 tasks of at least 16")
+    assert found["warnings"][0] in found["sentences"]
+    assert " on 4 tasks of " in found["header"]
     assert set(found["strategies"]) >= {"random", "asha", "fixed-best", "portfolio", "nearest-task"}
     assert set(found["strategies"]["asha"]["mean_rank"]) == {"2", "4"}
     assert set(found["left_out"]) == {

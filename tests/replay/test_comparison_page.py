@@ -15,6 +15,7 @@ from replay.made_up import many_tasks
 from tunecast.replay.cases import cases_of
 from tunecast.replay.comparing import compare_strategies
 from tunecast.replay.verdicts import Verdict
+from tunecast.replay.wording import header, sentences
 
 STRATEGIES = ("random", "asha", "fixed-best", "advised")
 
@@ -33,7 +34,8 @@ def verdict() -> Verdict:
 
 @pytest.fixture(scope="module")
 def found(verdict: Verdict) -> dict[str, Any]:
-    return json.loads(json.dumps(verdict.as_json()))
+    said = {"header": header(verdict), "sentences": sentences(verdict)}
+    return json.loads(json.dumps(verdict.as_json() | said))
 
 
 def test_regrets_and_ranks(benchmark: ModuleType, found: dict[str, Any], verdict: Verdict) -> None:
@@ -55,6 +57,13 @@ def test_differences_have_the_sign_that_is_said(benchmark: ModuleType, found: di
         mean, low, high = map(float, re.findall(r"[+-][0-9.]+", cell))
         assert mean == pytest.approx(100 * (regret["advised"][budget] - regret["random"][budget]), abs=0.006)
         assert low <= mean <= high
+
+
+def test_what_the_comparison_says_is_on_the_page(benchmark: ModuleType, found: dict[str, Any]) -> None:
+    text = "\n".join(benchmark.comparison(found))
+    assert found["header"] in text
+    for sentence in found["sentences"]:
+        assert f"- {sentence}\n" in f"{text}\n"
 
 
 def test_what_was_not_measured_is_not_on_the_page(

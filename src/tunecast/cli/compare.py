@@ -59,6 +59,7 @@ def command(
     from tunecast.cli.progress import RichProgress
     from tunecast.replay.page import check_page, write_page
     from tunecast.replay.stored import CompareSettings, compare
+    from tunecast.replay.wording import header, sentences
 
     settings = CompareSettings.parse(
         store=store, strategies=strategies, rivals=rivals, seeds=seeds, budgets=budgets, folds=folds,
@@ -69,7 +70,8 @@ def command(
     with RichProgress() as progress:
         verdict, reasons = compare(settings, progress)
     if as_json:
-        typer.echo(json.dumps(verdict.as_json() | {"left_out": reasons}, indent=2))
+        said = {"header": header(verdict), "sentences": sentences(verdict), "left_out": reasons}
+        typer.echo(json.dumps(verdict.as_json() | said, indent=2))
     else:
         _print(verdict, reasons)
     # The page comes last: where it cannot be written after all, the comparison is on the screen.
@@ -81,15 +83,7 @@ def _print(verdict: Verdict, reasons: list[str]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from tunecast.replay.wording import (
-        catch_sentences,
-        claim_sentences,
-        header,
-        notes,
-        regret_rows,
-        rival_rows,
-        simple_sentences,
-    )
+    from tunecast.replay.wording import header, regret_rows, rival_rows, sentences
 
     console = Console()
     console.width = max(console.width, LEAST_WIDTH)
@@ -105,9 +99,8 @@ def _print(verdict: Verdict, reasons: list[str]) -> None:
     console.print(table)
     for name, library, asked, distance in rival_rows(verdict):
         typer.echo(f"{name}: {library}, asked {asked} times, mean distance of candidates {distance}")
-    for sentences in (claim_sentences, simple_sentences, catch_sentences, notes):
-        for sentence in sentences(verdict):
-            typer.echo(sentence)
+    for sentence in sentences(verdict):
+        typer.echo(sentence)
     if reasons:
         typer.echo(
             f"Left out: {len(reasons)} combinations of task, base model and full length, such as {reasons[0]}"

@@ -18,6 +18,7 @@ __all__ = [
     "notes",
     "regret_rows",
     "rival_rows",
+    "sentences",
     "simple_sentences",
 ]
 
@@ -34,6 +35,15 @@ def header(verdict: Verdict) -> str:
         f"{len(comparison.strategies)} strategies on {tasks} tasks of {families} families ({cases} replays), "
         f"{comparison.seeds} seeds; left out of what they learned from: {left_out(comparison.fold)}."
     )
+
+
+def sentences(verdict: Verdict) -> list[str]:
+    """Who is first where, where simple strategies win, how early the best other is reached, and notes."""
+    return [
+        sentence
+        for part in (claim_sentences, simple_sentences, catch_sentences, notes)
+        for sentence in part(verdict)
+    ]
 
 
 def regret_rows(verdict: Verdict, *, with_interval: bool = False) -> list[list[str]]:
