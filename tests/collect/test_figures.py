@@ -105,6 +105,25 @@ def test_fidelity_correlations_of_curves_that_never_cross(runs: list[Run]) -> No
     assert rows["1/64"] == ("0", "-")
 
 
+def test_runs_on_more_examples_are_not_compared_with_those_on_fewer(runs: list[Run]) -> None:
+    """Those on few examples end higher than all others, and their best rate is another."""
+    few = [
+        replace(
+            a_run(place, worst=True), id=f"{place:016x}", unique_examples=16, curve=sample_curve(floor=4 - place)
+        )
+        for place in range(4)
+    ]
+    ((method, *_, groups, _, quartiles),) = best_rates([*runs[:4], *few])
+    assert (method, groups, quartiles) == ("lora", "2", "4.0e-04 to 4.0e-03")
+    assert dict((row[0], row[1]) for row in fidelity_correlations([*runs[:4], *few]))["1/2"] == "2"
+
+
+def test_the_metric_that_is_measured_besides_makes_no_other_group(runs: list[Run]) -> None:
+    other = [replace(run, task=replace(run.task, metric="token_f1")) for run in runs[:2]]
+    assert best_rates([*other, *runs[2:]]) == best_rates(runs)
+    assert fidelity_correlations([*other, *runs[2:]]) == fidelity_correlations(runs)
+
+
 def test_correlations_between_datasets_and_models(runs: list[Run]) -> None:
     tasks = between_datasets(runs)
     assert tasks == [("colours", "shapes", "1", "1.00"), ("all", "", "1", "1.00")]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -60,6 +61,16 @@ def test_every_problem_is_named_at_once(write_plan: Callable[..., Path]) -> None
         assert part in caught.value.what
 
 
+def test_names_that_match_nothing_are_told(write_plan: Callable[..., Path], roots: dict[str, str]) -> None:
+    rates = {"methods": {"lora": 1}, "learning_rates": {"lorra": [0.1, 10]}}
+    with pytest.raises(ConfigurationError, match="learning_rates has lorra, which methods has not"):
+        read_plan(write_plan(pipelines=rates), roots)
+    with pytest.raises(ConfigurationError, match="name: String should match"):
+        read_plan(write_plan(name="../x y"), roots)
+    with pytest.raises(ConfigurationError, match=r"datasets\.only names pears, and .* has no such folder"):
+        read_plan(write_plan(datasets={"folder": "{world}/tasks", "only": ["apples", "pears"]}), roots)
+
+
 @pytest.mark.parametrize("content", ["[", "just words", ""])
 def test_what_is_no_plan_is_said_to_be_none(tmp_path: Path, content: str) -> None:
     path = tmp_path / "plan.yaml"
@@ -68,6 +79,8 @@ def test_what_is_no_plan_is_said_to_be_none(tmp_path: Path, content: str) -> Non
         read_plan(path)
     with pytest.raises(ConfigurationError, match="there is no file"):
         read_plan(tmp_path / "other.yaml")
+    with pytest.raises(ConfigurationError, match="there is no file"):
+        read_plan(path / "x")
 
 
 def test_nothing_left_is_an_error(write_plan: Callable[..., Path], roots: dict[str, str]) -> None:
@@ -78,15 +91,16 @@ def test_nothing_left_is_an_error(write_plan: Callable[..., Path], roots: dict[s
 
 @pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
 def test_shipped_plans_never_collect_from_what_is_kept_back(path: Path, tmp_path: Path) -> None:
-    for name in (*KEPT_BACK, *ALLOWED):
+    only = set(re.findall(r"\w+", "".join(re.findall(r"only: \[(.*?)\]", path.read_text(), re.DOTALL))))
+    assert only.isdisjoint(KEPT_BACK)
+    for name in {*KEPT_BACK, *ALLOWED, *only}:
         (tmp_path / name).mkdir()
     (tmp_path / "index.csv").write_text("task,metric\n", encoding="utf-8")
     plan = read_plan(path, {"tasks": str(tmp_path), "models": "models"})
     names = {Path(dataset.path).name for dataset in plan.datasets}
     assert names
-    assert names <= set(ALLOWED)
+    assert names == (only or set(ALLOWED))
     if not (plan.exclusive or plan.grid):
-        assert names == set(ALLOWED)
         assert 0.5 <= plan.shared <= 0.7
         assert set(plan.always) == {"zero-shot", "expert", "expert-3e-4"}
         assert plan.scoring.metric_share >= 0.25

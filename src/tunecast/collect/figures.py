@@ -54,13 +54,13 @@ def counts(runs: Sequence[Run], key: Callable[[Run], Hashable]) -> list[Row]:
 def best_rates(runs: Sequence[Run]) -> list[Row]:
     """Learning rate of the best run by method, full length and width.
 
-    The best of a group is that with the lowest last validation loss among the runs of one method on one
-    dataset, base model and full length; a group of fewer than four rates says nothing of which is best. Rates
-    are AdamW's equivalents. Rows of (method, full length, width, groups, median of the best, quartiles).
+    The best of a group is that with the lowest last validation loss among the runs of one method in one
+    setting; a group of fewer than four rates says nothing of which is best. Rates are AdamW's equivalents.
+    Rows of (method, full length, width, groups, median of the best, quartiles).
     """
     groups: dict[Hashable, list[Run]] = defaultdict(list)
     for run in _rated(runs):
-        groups[run.pipeline.method, run.full_length_tokens, run.task].append(run)
+        groups[run.pipeline.method, _setting(run)].append(run)
     best: dict[tuple[str, int, int], list[float]] = defaultdict(list)
     for group in groups.values():
         if len({_adamw_rate(run) for run in group}) >= LEAST_RUNS:
@@ -99,12 +99,12 @@ def diverged_share(runs: Sequence[Run]) -> list[Row]:
 def fidelity_correlations(runs: Sequence[Run]) -> list[Row]:
     """Rank correlation of the loss at each share of the full length with the last: (share, groups, mean).
 
-    Groups are runs of one dataset, base model and full length: what a session compares.
+    Groups are the runs of one setting: what a session compares.
     """
     groups: dict[Hashable, list[Run]] = defaultdict(list)
     for run in _trained(runs):
         if run.outcome is Outcome.COMPLETED:
-            groups[run.task, run.full_length_tokens].append(run)
+            groups[_setting(run)].append(run)
     rows: list[Row] = []
     for share in SHARES:
         found = []
@@ -223,6 +223,11 @@ def _trained(runs: Iterable[Run]) -> Iterator[Run]:
 def _rated(runs: Iterable[Run]) -> Iterator[Run]:
     """Runs whose rate can be compared: of imported ones it may be unknown, as may the model's width."""
     return (run for run in _trained(runs) if run.pipeline.number("learning_rate") > 0 and run.model.width > 0)
+
+
+def _setting(run: Run) -> Hashable:
+    """Dataset, base model, full length and number of examples: where losses differ by the pipeline alone."""
+    return run.task.dataset, run.task.model, run.full_length_tokens, run.unique_examples
 
 
 def _adamw_rate(run: Run) -> float:

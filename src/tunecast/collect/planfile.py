@@ -93,11 +93,13 @@ class _Pipelines(_Part):
     def _either(self) -> _Pipelines:
         if bool(self.methods) == bool(self.grid):
             raise ValueError("say either methods to draw from or a grid")
+        if unknown := sorted(self.learning_rates.keys() - self.methods.keys()):
+            raise ValueError(f"learning_rates has {', '.join(unknown)}, which methods has not")
         return self
 
 
 class _File(_Part):
-    name: Annotated[str, Field(pattern=r"[\w-]+")]
+    name: Annotated[str, Field(pattern=r"^[\w-]+$")]
     seed: int = 0
     models: Annotated[tuple[ModelChoice, ...], Field(min_length=1)]
     datasets: _Folder | tuple[DatasetChoice, ...]
@@ -199,8 +201,10 @@ def _parsed(path: Path) -> _File:
 
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, IsADirectoryError):
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         raise ConfigurationError(f"--plan: there is no file {path}.") from None
+    except OSError as error:
+        raise ConfigurationError(f"--plan {path} cannot be read: {error.strerror}.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"--plan {path} is not YAML: {error}") from None
     try:
@@ -244,6 +248,9 @@ def _in_folder(listed: _Folder, places: _Places) -> tuple[DatasetChoice, ...]:
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
     kept = [name for name in names if not any(fnmatch(name, pattern) for pattern in listed.exclude)]
     if listed.only:
+        if missing := sorted({*listed.only} - {*names}):
+            reason = f"datasets.only names {', '.join(missing)}, and {folder} has no such folder"
+            raise ConfigurationError(f"--plan {places.plan}: {reason}.")
         kept = [name for name in kept if name in listed.only]
     return tuple(DatasetChoice(path=str(folder / name), metric=metrics.get(name, "loss")) for name in kept)
 

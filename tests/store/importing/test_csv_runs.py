@@ -170,6 +170,12 @@ def test_rows_that_nothing_tells_apart_are_told(tmp_path: Path) -> None:
     assert told == ["4", "5"]
 
 
+def test_an_evaluation_before_training_is_of_step_0(tmp_path: Path) -> None:
+    _, (run,) = _import(tmp_path, "run,step,max_steps,loss\nx,0,100,4.1\nx,25,100,3.0\nx,50,100,2.5\n")
+    assert [(point.step, point.validation.loss) for point in run.curve] == [(0, 4.1), (25, 3.0), (50, 2.5)]
+    assert (run.outcome, run.final_loss) == ("paused", 2.5)
+
+
 def test_another_run_of_the_same_name_and_another_length_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / "runs.csv"
     with Store.open(":memory:") as store:

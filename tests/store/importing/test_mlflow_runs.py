@@ -165,6 +165,15 @@ def test_files_of_old_versions_have_no_steps(tmp_path: Path) -> None:
     assert not any("cannot be read" in problem.reason for problem in report.problems)
 
 
+def test_losses_that_were_logged_without_a_step_are_told(tmp_path: Path) -> None:
+    _file_run(tmp_path, "stepless", "1 4.0 0\n2 3.0 0\n3 3.0 0\n4 2.5 0\n")
+    _file_run(tmp_path, "again", "1 2.5 1\n2 2.25 2\n3 2.25 2\n")
+    report, runs = _import(tmp_path)
+    assert sorted([p.validation.loss for p in run.curve] for run in runs) == [[2.5], [2.5, 2.25]]
+    told = {p.where: p.reason for p in report.problems if "different" in p.reason}
+    assert told == {"MLflow run stepless": "3 different losses were logged at step 0; the last counts"}
+
+
 def test_a_run_that_was_running_is_brought_up_to_date(tmp_path: Path) -> None:
     with Store.open(":memory:") as store:
         _file_run(tmp_path, "one", "1 2.5 10\n2 2.25 20\n", status=1)

@@ -37,6 +37,21 @@ def test_nothing_that_can_be_imported(target: Store, tmp_path: Path) -> None:
         import_runs(f"sqlite:///{tmp_path}/absent.db", target)
 
 
+def test_a_server_is_told_from_a_database(target: Store) -> None:
+    with pytest.raises(StoreError, match="is a server") as caught:
+        import_runs("http://localhost:5000", target)
+    assert "the database or the folder" in caught.value.hint
+
+
+def test_a_folder_may_be_given_as_a_url(target: Store, tmp_path: Path) -> None:
+    folder = tmp_path / "my runs"
+    run = folder / "0" / "one"
+    (run / "metrics").mkdir(parents=True)
+    (run / "meta.yaml").write_text("run_id: one\nlifecycle_stage: active\nstatus: 3\n")
+    (run / "metrics" / "eval_loss").write_text("1 2.5 1\n")
+    assert import_runs(folder.as_uri(), target).counts.new_runs == 1
+
+
 def test_a_database_of_something_else_is_left_as_it_was(target: Store, tmp_path: Path) -> None:
     path = tmp_path / "other.db"
     connection = sqlite3.connect(path)

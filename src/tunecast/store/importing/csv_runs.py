@@ -217,9 +217,9 @@ def _integer(row: Mapping[str, Any], columns: _Columns, name: str) -> int | None
 
 def _evaluation(row: Mapping[str, Any], columns: _Columns) -> Evaluation:
     floats = {name: number(_cell(row, columns, name)) for name in _FLOATS}
-    loss = floats["loss"]
+    loss, step = floats["loss"], _integer(row, columns, "step")
     return Evaluation(
-        step=_integer(row, columns, "step") or _integer(row, columns, "total_steps") or 0,
+        step=(_integer(row, columns, "total_steps") or 0) if step is None else step,
         loss=float("nan") if loss is None else loss,
         tokens_seen=_integer(row, columns, "tokens_seen"),
         train_loss=floats["train_loss"],

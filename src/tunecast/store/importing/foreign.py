@@ -8,7 +8,7 @@ named in ``extra["unknown"]``. What was inferred is in
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -27,7 +27,7 @@ from tunecast.records import (
     Versions,
     stable_hash,
 )
-from tunecast.store.importing.arguments import number, whole
+from tunecast.store.importing.arguments import number, same_number, whole
 from tunecast.store.importing.model_config import model_facts
 from tunecast.store.revising import UNKNOWN
 
@@ -39,6 +39,7 @@ __all__ = [
     "Problem",
     "Recorded",
     "read_one",
+    "repeated_steps",
     "whole_or_told",
 ]
 
@@ -224,6 +225,22 @@ def read_one(where: str, read: Callable[[], Recorded]) -> Recorded:
         return read()
     except (TypeError, ValueError, AttributeError, OverflowError, OSError) as error:
         return Recorded(problems=(Problem(where, f"cannot be understood, and is left out: {error}"),))
+
+
+def repeated_steps(evaluations: Iterable[Evaluation]) -> Iterator[str]:
+    """Why evaluations are doubtful that give one step several losses: the last is taken for the step's.
+
+    Args:
+        evaluations: Those of one run, in order of time.
+    """
+    losses: dict[int, list[float]] = {}
+    for evaluation in evaluations:
+        found = losses.setdefault(evaluation.step, [])
+        if not any(same_number(evaluation.loss, loss) for loss in found):
+            found.append(evaluation.loss)
+    for step, found in losses.items():
+        if len(found) > 1:
+            yield f"{len(found)} different losses were logged at step {step}; the last counts"
 
 
 def whole_or_told(value: Any, name: str, where: str, problems: list[Problem]) -> int | None:

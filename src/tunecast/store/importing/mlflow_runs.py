@@ -15,7 +15,14 @@ import yaml
 
 from tunecast.records import Outcome, RunError
 from tunecast.store.importing.arguments import number, scalar, training_hyperparameters, whole
-from tunecast.store.importing.foreign import ForeignRun, Problem, Recorded, read_one, whole_or_told
+from tunecast.store.importing.foreign import (
+    ForeignRun,
+    Problem,
+    Recorded,
+    read_one,
+    repeated_steps,
+    whole_or_told,
+)
 from tunecast.store.importing.log_history import LOSS_NAMES, evaluations_of, first_number
 from tunecast.store.importing.model_config import KNOWN_NAMES
 
@@ -182,6 +189,7 @@ def _recorded_one(run: _Logged) -> Recorded:
 
 def _foreign_run(run: _Logged, problems: list[Problem]) -> ForeignRun:
     evaluations = tuple(evaluations_of(_history(run.metrics)))
+    problems += [Problem(f"MLflow run {run.id}", reason) for reason in repeated_steps(evaluations)]
     hyperparameters = training_hyperparameters(run.params)
     tuned = {name: scalar(run.params[name]) for name in _LORA_NAMES if name in run.params}
     config = {name: scalar(value) for name, value in run.params.items() if name in KNOWN_NAMES}

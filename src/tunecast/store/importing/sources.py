@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.request import url2pathname
 
 import sqlalchemy as sa
 
@@ -82,6 +83,7 @@ def find_runs(
         StoreError: Nothing that could be imported is there.
         ConfigurationError: A mapped column does not exist, or there is no CSV file to map.
     """
+    source = _without_scheme(source)
     path = Path(source)
     if mapping and path.suffix.lower() != ".csv":
         raise ConfigurationError("--map is for CSV files.", "Leave it out for everything else.")
@@ -106,6 +108,12 @@ def find_runs(
     return merge
 
 
+def _without_scheme(source: str | Path) -> str | Path:
+    """A file's URL, as MLflow says where its file store is, as the path."""
+    scheme, found, rest = str(source).partition("://")
+    return url2pathname(rest.removeprefix("localhost")) if found and scheme == "file" else source
+
+
 def _nameless(source: str | Path, many: list[Run]) -> Iterator[Problem]:
     """What the records should say and the user may add."""
     names = {
@@ -120,6 +128,11 @@ def _nameless(source: str | Path, many: list[Run]) -> Iterator[Problem]:
 
 
 def _read(source: str | Path, path: Path, mapping: Mapping[str, str]) -> Recorded:
+    if str(source).startswith(("http://", "https://")):
+        raise StoreError(
+            f"{source} is a server, and runs are not fetched from one.",
+            "Give the database or the folder in which it keeps its runs.",
+        )
     if "://" in str(source):
         return _read_database(str(source))
     if not path.exists():
