@@ -109,7 +109,10 @@ def test_runs_on_more_examples_are_not_compared_with_those_on_fewer(runs: list[R
     """Those on few examples end higher than all others, and their best rate is another."""
     few = [
         replace(
-            a_run(place, worst=True), id=f"{place:016x}", unique_examples=16, curve=sample_curve(floor=4 - place)
+            a_run(place, worst=True),
+            id=f"{place:016x}",
+            unique_examples=16,
+            curve=sample_curve(floor=4 - place),
         )
         for place in range(4)
     ]
