@@ -106,7 +106,7 @@ def prepare_loop(plan_path: Path, folder: Path) -> None:
     plan = read_plan(plan_path)
     with Store.open(folder / "collected.sqlite") as store:
         machine = next(store.runs()).machine
-    station = Station("cpu", 1, 1, "loop", plan.seed, plan.scoring)
+    station = Station("cpu", 1, 1, "loop", plan.scoring)
     cells = expand(plan, device="cpu", progress=Silent()).cells
     (folder / "loop.pickle").write_bytes(pickle.dumps((station, machine, cells)))
 

@@ -46,7 +46,7 @@ def write_plan(small_world: Path, tmp_path: Path) -> PlanWriter:
             "full_length_tokens": {400: 1, 1600: 1},
             "unique_examples": [16, 32, "all"],
             "seeds": [0, 1],
-            "scoring": {"test_tokens": 300, "metric_share": 0.5, "generated_tokens": 16},
+            "scoring": {"test_tokens": 900, "metric_share": 0.5, "generated_tokens": 400},
             "least_steps": 1,
             "chunk": 2,
         }

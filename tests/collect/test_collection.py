@@ -136,6 +136,23 @@ def test_what_is_there_is_not_made_again(store: Store) -> None:
     assert collected(store, ScriptedExecutor(Clock())).collected == 0
 
 
+def test_two_collections_of_one_plan_share_it(store: Store) -> None:
+    """Both begin with the same run; from then on none is made twice that the other had made before."""
+    chunks = [[a_cell(number)] for number in range(20)]
+    cells = [cell for chunk in chunks for cell in chunk]
+    first, second = ScriptedExecutor(Clock()), ScriptedExecutor(Clock())
+    one, other = (
+        Collection("small", Expansion(chunks, 0), store, executor, Silent(), Limits(runs=10), executor.clock)  # type: ignore[arg-type]
+        for executor in (first, second)
+    )
+    assert one.run().collected == 10
+    other.run()
+    assert len(first.asked + second.asked) == 20
+    assert len({*first.asked} & {*second.asked}) == 1
+    missing = {cell.id for cell in cells} - {run.id for run in store.summaries()}
+    assert len(missing) == 1
+
+
 def test_what_the_plan_could_not_use_is_counted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules[__name__], "UNUSABLE", 7)
     collected(store, ScriptedExecutor(Clock()), Limits(runs=3))

@@ -108,17 +108,12 @@ def test_fidelity_correlations_of_curves_that_never_cross(runs: list[Run]) -> No
 def test_runs_on_more_examples_are_not_compared_with_those_on_fewer(runs: list[Run]) -> None:
     """Those on few examples end higher than all others, and their best rate is another."""
     few = [
-        replace(
-            a_run(place, worst=True),
-            id=f"{place:016x}",
-            unique_examples=16,
-            curve=sample_curve(floor=4 - place),
-        )
+        replace(a_run(place), id=f"{place:016x}", unique_examples=16, curve=sample_curve(floor=4.0 - place))
         for place in range(4)
     ]
     ((method, *_, groups, _, quartiles),) = best_rates([*runs[:4], *few])
     assert (method, groups, quartiles) == ("lora", "2", "4.0e-04 to 4.0e-03")
-    assert dict((row[0], row[1]) for row in fidelity_correlations([*runs[:4], *few]))["1/2"] == "2"
+    assert {row[0]: row[1] for row in fidelity_correlations([*runs[:4], *few])}["1/2"] == "2"
 
 
 def test_the_metric_that_is_measured_besides_makes_no_other_group(runs: list[Run]) -> None:

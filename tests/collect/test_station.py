@@ -9,7 +9,7 @@ import pytest
 
 from tunecast.collect.cells import Cell, expand
 from tunecast.collect.planfile import Plan, read_plan
-from tunecast.collect.station import BlankRun, Host, MakeRun, Station
+from tunecast.collect.station import LEAST_METRIC_EXAMPLES, BlankRun, Host, MakeRun, Station
 from tunecast.errors import DataError
 from tunecast.progress import Silent
 from tunecast.records import Outcome
@@ -29,7 +29,7 @@ def cells(plan: Plan) -> Cells:
 
 @pytest.fixture
 def host(plan: Plan) -> Host:
-    return Host(Station("cpu", 1, 1, plan.name, plan.seed, plan.scoring))
+    return Host(Station("cpu", 1, 1, plan.name, plan.scoring))
 
 
 def chosen(cells: Cells, method: str, length: int = 1600) -> Cell:
@@ -51,13 +51,13 @@ def test_makes_a_complete_run(host: Host, cells: Cells, method: str) -> None:
     assert run.test is not None
     assert run.test.loss_low is not None
     assert run.test.metric_name == run.task.metric == "exact_match"
-    assert run.test.metric_examples >= 1
+    assert run.test.metric_examples >= LEAST_METRIC_EXAMPLES
     assert run.extra == {
         "number": cell.number,
         "shared": cell.shared,
         "test_tokens": run.extra["test_tokens"],
     }
-    assert 0 < run.extra["test_tokens"] <= 300
+    assert 0 < run.extra["test_tokens"] <= 900
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
@@ -120,6 +120,35 @@ def test_only_a_run_on_an_idle_machine_is_exclusive(
     assert not host.make(replace(cell, exclusive=False)).exclusive
     monkeypatch.setattr("tunecast.collect.station.OTHERS_ALLOWED", -1.0)
     assert not host.make(cell).exclusive
+
+
+def test_a_metric_of_a_few_answers_is_not_measured(host: Host, cells: Cells, plan: Plan) -> None:
+    cell = replace(chosen(cells, "full", 400), measures_metric=True)
+    assert host.make(cell).test.metric is not None  # type: ignore[union-attr]
+    scarce = plan.scoring.model_copy(update={"metric_examples": LEAST_METRIC_EXAMPLES - 1})
+    test = Host(Station("cpu", 1, 1, plan.name, scarce)).make(cell).test
+    assert test is not None
+    assert test.loss > 0
+    assert (test.metric, test.metric_examples) == (None, 0)
+
+
+def test_runs_of_plans_with_other_seeds_are_scored_on_the_same(
+    write_plan: Callable[..., Path], roots: dict[str, str]
+) -> None:
+    """A folder without splits is split by a seed, and of many examples a seeded choice is scored."""
+    pooled = {"path": "{world}/tasks/apples/train.jsonl"}
+    found = []
+    for seed in (0, 1):
+        plan = read_plan(write_plan(seed=seed, datasets=[pooled]), roots)
+        cells = expand(plan, device="cpu", progress=Silent()).cells
+        station = Host(Station("cpu", 1, 1, plan.name, plan.scoring))
+        drawn = next(cell for cell in cells if cell.number >= 0)
+        found.append((drawn, station.blank(drawn), station.make(cells[0])))
+    (one, first, base), (two, second, other_base) = found
+    assert one.pipeline != two.pipeline
+    assert first.dataset.fingerprint == second.dataset.fingerprint
+    assert first.validation_hash == second.validation_hash
+    assert base.test == other_base.test
 
 
 def test_a_metric_that_fails_costs_no_run(host: Host, cells: Cells) -> None:

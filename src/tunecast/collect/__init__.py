@@ -61,7 +61,6 @@ def collect(
         threads=threads or max(1, available_cores() // workers),
         workers=workers,
         collection=plan.name,
-        seed=plan.seed,
         scoring=plan.scoring,
     )
     expansion = expand(plan, device=chosen, progress=progress)

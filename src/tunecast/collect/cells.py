@@ -23,11 +23,13 @@ from tunecast.models.load import choose_dtype
 from tunecast.progress import Progress
 from tunecast.records import ZERO_SHOT, ModelFacts, Pipeline, stable_hash
 
-__all__ = ["Cell", "Expansion", "expand"]
+__all__ = ["DATA_SEED", "Cell", "Expansion", "expand"]
 
 Choice = TypeVar("Choice", DatasetChoice, ModelChoice)
 Read = TypeVar("Read")
 
+DATA_SEED = 0
+"""Seed of splits and of the examples that are scored: one for all plans, lest their runs differ by it."""
 SHARED = "shared"
 GOLDEN = 0.618034
 BATCH_SIZE = "per_device_train_batch_size"
@@ -103,7 +105,7 @@ def expand(plan: Plan, *, device: str, progress: Progress) -> Expansion:
     progress.start("Reading the plan's datasets and models", len(plan.datasets) + len(plan.models))
 
     def read_source(choice: DatasetChoice) -> _Source:
-        return _source(choice, data.read(choice.path, seed=plan.seed))
+        return _source(choice, data.read(choice.path, seed=DATA_SEED))
 
     def read_series(choice: ModelChoice) -> _Series:
         facts = models.describe(models.resolve(choice.path))

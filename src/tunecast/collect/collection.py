@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import random
 import signal
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -117,16 +118,11 @@ class Collection:
         self._progress = progress
         self._limits = limits
         self._clock = clock
-        there = {run.id: run for run in store.summaries() if run.outcome != Outcome.PAUSED}
-        self._chunks = deque(
-            deque(left)
-            for chunk in expansion.chunks
-            if (left := [cell for cell in chunk if not _is_done(cell, there.get(cell.id))])
-        )
-        self._left = sum(map(len, self._chunks))
-        self._before = len(expansion.cells) - self._left
-        self._planned = len(expansion.cells) + expansion.unusable
         self._slots: dict[int, _Slot] = {}
+        self._made = self._look_up()
+        self._chunks = self._not_made(expansion.chunks)
+        self._before = len(expansion.cells) - self._queued()
+        self._planned = len(expansion.cells) + expansion.unusable
         self._crashes: Counter[str] = Counter()
         self._outcomes: Counter[str] = Counter()
         self._unusable = expansion.unusable
@@ -138,7 +134,7 @@ class Collection:
         """Collect until nothing is left or a limit is reached; runs that are under way are finished."""
         self._started = self._clock()
         self._progress.start(
-            f"Collecting {self._name} ({self._before} of {self._planned} there)", self._left, "runs"
+            f"Collecting {self._name} ({self._before} of {self._planned} there)", self._queued(), "runs"
         )
         while True:
             self._obey_pause_file()
@@ -198,6 +194,32 @@ class Collection:
             return True
         return not self._chunks and not any(slot.chunk for slot in self._slots.values())
 
+    def _look_up(self) -> dict[str, RunSummary]:
+        """What the store holds, by id; paused runs are no collection's."""
+        return {run.id: run for run in self._store.summaries() if run.outcome != Outcome.PAUSED}
+
+    def _not_made(self, chunks: Iterable[Iterable[Cell]]) -> deque[deque[Cell]]:
+        """Chunks without what is there."""
+        made = self._made
+        left = ([cell for cell in chunk if not _is_done(cell, made.get(cell.id))] for chunk in chunks)
+        return deque(deque(chunk) for chunk in left if chunk)
+
+    def _queued(self) -> int:
+        """Runs that are not begun."""
+        return sum(map(len, (*self._chunks, *(slot.chunk for slot in self._slots.values()))))
+
+    def _give_way(self) -> None:
+        """Go on elsewhere in the plan, without what another collection into the same store has made."""
+        queued, self._made = self._queued(), self._look_up()
+        self._chunks = self._not_made([*(slot.chunk for slot in self._slots.values()), *self._chunks])
+        for slot in self._slots.values():
+            slot.chunk = deque()
+        # Everyone at a place of their own: those that began together would meet at every run.
+        self._chunks.rotate(random.SystemRandom().randrange(len(self._chunks) + 1))
+        by_others = queued - self._queued()
+        self._progress.log(f"Another collection makes these runs too; {by_others} more of them are there.")
+        self._progress.advance(by_others)
+
     def _take(self, slot: _Slot, number: int, answer: Any) -> None:
         if isinstance(answer, (Crash, Broken)):
             self._handle_failure(slot, number, answer)
@@ -239,8 +261,11 @@ class Collection:
             run = replace(run, exclusive=False)
         if slot.cell is not None and slot.cell.exclusive and not run.exclusive:
             self._progress.log("The machine was not idle; the next collection makes this run anew.")
+        made_by_others = run.id not in self._made and run.id in self._store
         self._store.put(run)
         slot.cell = None
+        if made_by_others:
+            self._give_way()
         self._outcomes[run.outcome] += 1
         loss = "" if run.final_loss is None else f" {run.final_loss:.3f}"
         pipeline = f"{run.pipeline.method} {run.outcome}{loss}"

@@ -50,7 +50,8 @@ class Scoring(_Part):
         test_tokens: Tokens of the fixed, seeded choice of test examples that every run is scored on.
         metric_share: Part of the runs whose metric is measured too; that of zero-shot and expert always is.
         metric_examples: Most examples to generate for.
-        generated_tokens: Most tokens to generate for one metric; long completions get fewer examples.
+        generated_tokens: Most tokens to generate for one metric; long completions get fewer examples, and
+            where fewer than 16 are left the metric is not measured.
     """
 
     test_tokens: Count = 16_384

@@ -10,7 +10,7 @@ import sys
 import time
 from dataclasses import dataclass, replace
 
-from tunecast.collect.cells import Cell
+from tunecast.collect.cells import DATA_SEED, Cell
 from tunecast.collect.planfile import Scoring
 from tunecast.models.machine import current_versions, measure_machine
 from tunecast.models.processor import OthersLoad
@@ -25,6 +25,8 @@ from tunecast.training.runner import Measurement, Runner
 
 __all__ = ["BlankRun", "Host", "MakeRun", "Station"]
 
+LEAST_METRIC_EXAMPLES = 16
+"""A metric of fewer generated answers says next to nothing: where answers are long, none is measured."""
 OTHERS_ALLOWED = 0.25
 """Cores that other processes may keep busy while a run is made, for its machine to count as idle."""
 
@@ -38,7 +40,6 @@ class Station:
         threads: Threads of this worker.
         workers: Workers on the same device, for the record.
         collection: Name of the collection; its runs carry it as their session.
-        seed: Seed of splits and subsets.
         scoring: How runs are scored on the test split.
     """
 
@@ -46,7 +47,6 @@ class Station:
     threads: int
     workers: int
     collection: str
-    seed: int
     scoring: Scoring
 
     def open(self) -> Host:
@@ -134,12 +134,12 @@ class _OpenTask:
         self._names = (cell.model, cell.dataset)
         self._base_losses: dict[str, float] = {}
         settings = SessionSettings(
-            model=cell.model, data=cell.dataset.path, seed=station.seed, device=station.device
+            model=cell.model, data=cell.dataset.path, seed=DATA_SEED, device=station.device
         )
         prepared = prepare_task(settings, Silent())
         bench = prepared.bench
         limit = station.scoring.test_tokens
-        test = validation_subset(bench.test, token_limit=limit, minimum=1, seed=station.seed)
+        test = validation_subset(bench.test, token_limit=limit, minimum=1, seed=DATA_SEED)
         self._bench = replace(bench, threads=station.threads, test=test)
         task = Task(prepared.task.dataset, prepared.task.model, cell.dataset.metric)
         self._prepared = replace(prepared, bench=self._bench, task=task)
@@ -155,7 +155,7 @@ class _OpenTask:
 
     def use_validation(self, full_length_tokens: int) -> None:
         """Choose the validation examples that a full length affords."""
-        subset, whole = affordable_validation(self._bench, full_length_tokens, self._station.seed)
+        subset, whole = affordable_validation(self._bench, full_length_tokens, DATA_SEED)
         bench = replace(self._bench, subset=subset, validation=whole)
         self._prepared = replace(self._prepared, bench=bench)
         self._runner.bench = bench
@@ -209,7 +209,7 @@ class _OpenTask:
 
     def tested(self, run: Run, cell: Cell) -> Run:
         """The run with the test score of its last weights; a metric that fails is left out, and said why."""
-        if not cell.measures_metric:
+        if not (cell.measures_metric and self._metric_examples() >= LEAST_METRIC_EXAMPLES):
             return replace(run, test=self._test_score(cell, run.total_steps, ""))
         try:
             return replace(run, test=self._test_score(cell, run.total_steps, cell.dataset.metric))
@@ -218,17 +218,21 @@ class _OpenTask:
         test = self._test_score(cell, run.total_steps, "")
         return replace(run, test=test, extra={**run.extra, "metric_error": record.kind})
 
+    def _metric_examples(self) -> int:
+        """Answers that may be generated for one metric."""
+        scoring = self._station.scoring
+        affordable = scoring.generated_tokens // self._bench.max_new_tokens
+        return min(scoring.metric_examples, affordable, len(self._bench.test))
+
     def _test_score(self, cell: Cell, step: int, metric: str) -> Score:
         """The score of a step's weights on the test examples; generation is limited in tokens."""
-        scoring, bench = self._station.scoring, self._prepared.bench
-        limit = min(scoring.metric_examples, max(1, scoring.generated_tokens // bench.max_new_tokens))
         return self._runner.score(
             None if cell.pipeline == ZERO_SHOT else self._limited_spec(cell),
             step,
             "test",
             metric=metric,
-            generate_limit=limit if metric else 0,
-            interval_seed=self._station.seed,
+            generate_limit=self._metric_examples() if metric else 0,
+            interval_seed=DATA_SEED,
         ).score
 
     def _spec(self, cell: Cell) -> TrialSpec:

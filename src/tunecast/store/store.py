@@ -198,6 +198,15 @@ class Store:
 
         self._write(write)
 
+    def __contains__(self, run_id: str) -> bool:
+        """Whether there is a run of this id.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        with self._reading() as connection:
+            return connection.execute(sa.select(runs.c.id).where(runs.c.id == run_id)).first() is not None
+
     def get(self, run_id: str) -> Run:
         """The run of that id.
 
