@@ -50,6 +50,7 @@ collect: $(READY)
 
 # Rebuilds the runs that are shipped with the package, and what they say; none of those that are there is lost.
 meta-dataset: $(READY)
+	mkdir -p runs
 	$(BIN)/tunecast runs import $(SHIPPED) --store $(COLLECTED)
 	$(BIN)/tunecast runs export $(SHIPPED) --store $(COLLECTED)
 	$(BIN)/python -m tunecast.collect.figures > runs/figures.md

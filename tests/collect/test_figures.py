@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,13 +13,14 @@ from tunecast.collect.figures import (
     between_models,
     counts,
     diverged_share,
+    evaluation_share,
     fidelity_correlations,
     main,
     markdown,
     rank_correlation,
 )
-from tunecast.records import Outcome, Pipeline, Run, Scalar, Task, stable_hash
-from tunecast.store import Store
+from tunecast.records import Outcome, Pipeline, Run, Scalar, Seconds, Task, stable_hash
+from tunecast.store import Store, open_for_reading
 
 RATES = (1e-4, 4e-4, 1e-3, 4e-3)
 
@@ -154,6 +156,21 @@ def test_draws_of_two_plans_that_differ_in_rates_or_examples_are_not_compared(ru
     assert between_models([*runs[:4], *fewer[8:]]) == [("all", "", "0", "-")]
     # With either of the two runs of a draw, at two rates, the other model's would be a guess.
     assert between_models([*runs[:4], *runs[8:], *faster[:1]]) == [("all", "", "0", "-")]
+
+
+def test_evaluation_is_told_relative_to_training(runs: list[Run]) -> None:
+    point = replace(runs[0].curve[0], training=Seconds(9.0, 4.0), evaluation=Seconds(9.0, 1.0))
+    timed = replace(runs[0], curve=(point, point))
+    untimed = replace(timed, curve=(replace(point, training=Seconds(9.0, math.nan)),))
+    broken = replace(timed, outcome=Outcome.DIVERGED)
+    assert evaluation_share([timed, untimed, broken]) == [0.25]
+    assert "median of 25% of training's processor seconds in 1 completed runs" in markdown([timed])
+
+
+def test_what_is_shipped_says_what_the_docs_show() -> None:
+    page = Path(__file__).parents[2] / "docs" / "meta-dataset-figures.md"
+    with open_for_reading() as store:
+        assert page.read_text(encoding="utf-8") == markdown(list(store.runs())) + "\n"
 
 
 def test_rank_correlation_needs_enough_that_differs() -> None:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +14,10 @@ from sample_runs import sample_run
 from tunecast.collect import CollectionSummary, Plan
 from tunecast.collect.offline import OfflineSettings, collect_offline, main
 from tunecast.errors import ModelError
+from tunecast.progress import Silent
 from tunecast.store import Store, open_for_reading
+
+SCRIPT = Path(__file__).parents[2] / "plans" / "collect_offline.sh"
 
 # Two times the import of everything in each of several processes takes its time on a busy machine.
 pytestmark = pytest.mark.timeout(900)
@@ -55,23 +61,41 @@ def test_calibrates_collects_and_exports(settings: OfflineSettings) -> None:
     assert len({run.session for run in runs}) == 3
 
 
-def test_the_command_line_says_the_same(
-    settings: OfflineSettings, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_script_does_the_same(settings: OfflineSettings, tmp_path: Path) -> None:
     assert settings.roots is not None
     flags = {
         "--calibration": settings.calibration,
         "--plan": settings.plan,
-        "--output-dir": settings.output_dir,
         "--device": "cpu",
-        "--seconds": 2000,
         "--calibration-seconds": 600,
         "--processes": 1,
         "--threads": 1,
         "--root": f"world={settings.roots['world']}",
     }
-    main([str(part) for pair in flags.items() for part in pair])
-    assert json.loads(capsys.readouterr().out)["processes"] == 1
+    (tmp_path / "project").symlink_to(SCRIPT.parents[1])  # a name with a blank, and no wheels to install
+    given = [str(tmp_path / "project" / "plans" / SCRIPT.name), "", str(tmp_path / "the output"), "2000"]
+    done = subprocess.run(
+        ["sh", *given, *(str(part) for pair in flags.items() for part in pair)],
+        env={**os.environ, "PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["processes"] == 1
+    with open_for_reading(tmp_path / "the output" / "runs.parquet") as store:
+        assert len(store.summaries()) == summary["exported"] > 0
+
+
+def test_a_calibration_without_a_finished_run_is_told(
+    settings: OfflineSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(Silent, "log", lambda _, text: told.append(text))
+    settings = replace(settings, calibration_seconds=0.0, seconds=0.0, processes=(1,))
+    assert collect_offline(settings).token_parameters_per_second == {1: 0.0}
+    assert told[-1] == "No run of the calibration came to its end in its time; one process collects."
 
 
 @pytest.mark.parametrize(

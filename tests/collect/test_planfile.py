@@ -113,6 +113,7 @@ def test_shipped_plans_are_there() -> None:
         "ladder",
         "replay-smollm2",
         "replay",
+        "smollm2-gpu",
         "smollm2",
         "study-smollm2",
         "study",

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
+import yaml
 
 from sample_runs import sample_run
+from tunecast.collect.station import LEAST_METRIC_EXAMPLES
 from tunecast.errors import StoreError
 from tunecast.records import Outcome
 from tunecast.store import Store, export_parquet, open_for_reading, shipped, shipping
+from tunecast.store.sharing import shared_session
 
 
 def test_a_package_without_the_file_ships_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,6 +46,19 @@ def test_what_is_shipped_tells_seconds_and_metrics() -> None:
     measured = [run.test for run in completed if run.test is not None and run.test.metric is not None]
     assert 4 * len(measured) >= len(completed)
     assert all(test.metric_examples <= 100 for test in measured)
+    telling = [test for test in measured if test.metric_examples >= LEAST_METRIC_EXAMPLES]
+    assert 4 * len(telling) >= len(completed)
+
+
+def test_what_is_shipped_is_of_the_plans_and_of_nothing_that_is_kept_back() -> None:
+    plans = Path(__file__).parents[2] / "plans"
+    names = [yaml.safe_load(path.read_text(encoding="utf-8"))["name"] for path in plans.glob("*.yaml")]
+    kept_back = ("*_slots", "*_match", "privacy_question_category", "e2e_nlg")
+    with open_for_reading() as store:
+        runs = list(store.runs())
+    assert {run.session for run in runs} <= set(map(shared_session, names))
+    datasets = {run.task.dataset for run in runs}
+    assert not [name for name in datasets if any(fnmatch(name, pattern) for pattern in kept_back)]
 
 
 def test_nothing_shipped_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

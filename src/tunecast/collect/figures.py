@@ -20,6 +20,7 @@ __all__ = [
     "between_models",
     "counts",
     "diverged_share",
+    "evaluation_share",
     "fidelity_correlations",
     "main",
     "markdown",
@@ -183,6 +184,17 @@ def _only(losses: dict[Hashable, list[float]]) -> dict[Hashable, float]:
     return {draw: values[0] for draw, values in losses.items() if len(values) == 1}
 
 
+def evaluation_share(runs: Iterable[Run]) -> list[float]:
+    """Processor seconds of evaluation over those of training, of every completed run that tells both."""
+    shares = []
+    for run in _trained(runs):
+        training = sum(point.training.cpu for point in run.curve)
+        evaluation = sum(point.evaluation.cpu for point in run.curve)
+        if run.outcome is Outcome.COMPLETED and training > 0 and math.isfinite(evaluation):
+            shares.append(evaluation / training)
+    return shares
+
+
 def rank_correlation(pairs: Sequence[tuple[float, float]]) -> float | None:
     """Spearman's rank correlation; None for fewer than four pairs, or where one side never changes."""
     from scipy.stats import rankdata
@@ -205,6 +217,11 @@ def markdown(runs: Sequence[Run]) -> str:
         "full length": lambda run: run.full_length_tokens,
     }
     parts = [f"{len(runs)} runs, {sum(len(run.curve) for run in runs)} points."]
+    if shares := evaluation_share(runs):
+        parts.append(
+            f"Evaluation took a median of {np.median(shares):.0%} of training's processor seconds in "
+            f"{len(shares)} completed runs, and over 15% in {np.mean(np.array(shares) > 0.15):.0%} of them."
+        )
     parts += [_table((name, *outcomes), counts(runs, key)) for name, key in keys.items()]
     rates = ("method", "full length", "width", "groups", "best rate as AdamW's (median)", "quartiles")
     parts.append(_table(rates, best_rates(runs)))

@@ -90,6 +90,8 @@ def collect_offline(settings: OfflineSettings, progress: Progress | None = None)
     exported = 0
     try:
         rates = _rates(calibration, settings, progress)
+        if not any(rates.values()):
+            progress.log("No run of the calibration came to its end in its time; one process collects.")
         best = max(rates, key=lambda processes: rates[processes])
         limits = Limits(
             seconds=max(0.0, SHARE_OF_TIME * settings.seconds - (time.monotonic() - started)),
