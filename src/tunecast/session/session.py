@@ -11,7 +11,7 @@ from typing import Any
 from tunecast.errors import ModelError
 from tunecast.progress import Progress
 from tunecast.records import ZERO_SHOT, DataForecast, Outcome, Pipeline, Run, RunError, SessionRecord
-from tunecast.search import GIVEN, ONLY_TRIALS, Context, Strategy, first_name, get_strategy, leader
+from tunecast.search import GIVEN, ONLY_TRIALS, Context, Remaining, Strategy, first_name, get_strategy, leader
 from tunecast.session.allowance import Allowance
 from tunecast.session.budget import Budget, Used
 from tunecast.session.candidates import long_enough, within_context, worthwhile
@@ -24,11 +24,11 @@ from tunecast.session.opening import measure_full_length, score_base_model
 from tunecast.session.pace import Pace
 from tunecast.session.prepare import PreparedTask, Surroundings
 from tunecast.session.requests import Advance, Broken, Request, UseValidation
-from tunecast.session.rules import MOST_PASSED_OVER, is_probe
+from tunecast.session.rules import choose
 from tunecast.session.settings import SessionSettings
 from tunecast.session.shared import affordable_validation, explosion_nats
 from tunecast.session.status import session_status
-from tunecast.session.trials import Trial, Trials
+from tunecast.session.trials import Trials
 from tunecast.store import Store
 from tunecast.training.bench import TrialSpec
 from tunecast.training.runner import Measurement
@@ -332,7 +332,7 @@ class Session:
     def _train(self, index: int, activity: str) -> None:
         """Bring one trial to its end, as far as the budget reaches."""
         self._activity = activity
-        while self._is_open(index) and self._fits(index):
+        while self._trials[index].goes_on and self.fits(index):
             self._advance_all({0: index})
 
     def _search(self) -> None:
@@ -360,48 +360,26 @@ class Session:
 
     def _next(self) -> int | None:
         """The first trial as long as it can go on; beside it, or after it, what the strategy chooses."""
-        running = self._trials[0].running
-        if self._is_open(0) and not running and self._fits(0):
+        first = self._trials[0]
+        if first.goes_on and not first.running and self.fits(0):
             self._activity = f"Training the {first_name(self._settings.strategy)} pipeline"
             return 0
-        if not running:
+        if not first.running:
             self._activity = f"Searching ({self._settings.strategy})"
-        return self._chosen()
+        return choose(self._strategy, self._trials.history(self._pace), self)
 
-    def _chosen(self) -> int | None:
-        """What the strategy wants to advance; where that does not fit, what it wants instead."""
-        passed_over: set[int] = set()
-        while len(passed_over) < MOST_PASSED_OVER:
-            history = self._trials.history(self._pace, passed_over)
-            index = self._strategy(history, self._allowance.remaining(self._used(), self._full_length))
-            if index is None or self._fits_search(index):
-                return index
-            passed_over.add(index)
-        return None
+    def remaining(self) -> Remaining:
+        """What the strategy is told of the budget."""
+        return self._allowance.remaining(self._used(), self._full_length)
 
-    def _is_open(self, index: int) -> bool:
-        trial = self._trials[index]
-        return trial.outcome is Outcome.PAUSED and trial.next_step is not None
-
-    def _fits(self, index: int, reserved: Trial | None = None) -> bool:
+    def fits(self, index: int, reserved: int | None = None) -> bool:
         """Whether the budget affords a trial's next step, and the end of a reserved one after it."""
-        return self._allowance.fits(self._trials[index], reserved, self._used(), self._pace)
+        kept = None if reserved is None else self._trials[reserved]
+        return self._allowance.fits(self._trials[index], kept, self._used(), self._pace)
 
-    def _fits_search(self, index: int) -> bool:
-        """Whether the budget affords a step and still lets the first trial, or after it the leader, and one
-        that is far on, end.
-        """
-        trial, used = self._trials[index], self._used()
-        following = trial.next_step
-        far_on = following is not None and not is_probe(trial.plan.share_at(following))
-        if far_on and not self._allowance.affords_end(trial, used, self._pace):
-            return False
-        ahead = 0 if self._trials[0].running else leader(self._trials.history(self._pace))
-        reserved = self._trials[ahead] if ahead not in (None, index) and self._is_open(ahead) else None
-        # A leader that cannot end any more is no reason to leave the rest of the budget unused.
-        if reserved is not None and not self._allowance.affords_end(reserved, used, self._pace):
-            reserved = None
-        return self._fits(index, reserved)
+    def affords_end(self, index: int) -> bool:
+        """Whether the budget affords to bring a trial to its full length."""
+        return self._allowance.affords_end(self._trials[index], self._used(), self._pace)
 
     def _used(self) -> Used:
         used = self._trials.used(self._allowance.elapsed())
