@@ -1,4 +1,5 @@
-"""What a session asks of a worker; each request knows which call of the runner answers it."""
+"""What is asked of a worker, and what comes back; a session's requests know which call of the runner answers
+them."""
 
 from __future__ import annotations
 
@@ -6,10 +7,12 @@ import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tunecast import errors
-from tunecast.records import Machine, Versions
+from tunecast.records import Machine, Outcome, RunError, Versions
+from tunecast.session.folder import disk_error
 from tunecast.training.bench import TrialSpec
 
 if TYPE_CHECKING:
@@ -47,8 +50,8 @@ def receive(connection: Connection) -> Any:
 class Request(Protocol):
     """Something for a worker to do."""
 
-    def perform(self, runner: Runner) -> Any:
-        """Do it and return the answer."""
+    def perform(self, opened: Any, /) -> Any:
+        """Do it with what the workplace's ``open`` returned, and return the answer."""
 
 
 Ask = Callable[[Request], Any]
@@ -82,8 +85,19 @@ class Broken:
     hint: str = ""
     memory: bool = False
 
-    def error(self) -> Exception:
-        """The error to raise in the session's process: the user's where it is one to mend, else ours."""
+    @property
+    def failure(self) -> tuple[Outcome, RunError]:
+        """What a run is recorded as that could not be made for it."""
+        return Outcome.OUT_OF_MEMORY if self.memory else Outcome.FAILED, RunError(self.kind, self.text)
+
+    def error(self, folder: Path | None = None) -> Exception:
+        """The error to raise in the session's process: the user's where it is one to mend, else ours.
+
+        Args:
+            folder: Where the worker writes, if it does: what the disk or the system refused it is told of.
+        """
+        if self.system and folder is not None:
+            return disk_error(folder, self.text)
         if self.memory:
             return errors.ModelError(
                 f"Memory ran out outside of any trial: {self.text}",

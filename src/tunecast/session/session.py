@@ -10,14 +10,14 @@ from typing import Any
 
 from tunecast.errors import ModelError
 from tunecast.progress import Progress
-from tunecast.records import ZERO_SHOT, DataForecast, Outcome, Pipeline, Run, RunError, SessionRecord
+from tunecast.records import ZERO_SHOT, DataForecast, Pipeline, Run, SessionRecord
 from tunecast.search import GIVEN, ONLY_TRIALS, Context, Remaining, Strategy, first_name, get_strategy, leader
 from tunecast.session.allowance import Allowance
 from tunecast.session.budget import Budget, Used
 from tunecast.session.candidates import long_enough, within_context, worthwhile
 from tunecast.session.compare import FINALISTS, compare
-from tunecast.session.executor import Crash, LocalExecutor
-from tunecast.session.folder import OutputFolder, disk_error
+from tunecast.session.executor import CRASHES_FORGIVEN, Crash, LocalExecutor
+from tunecast.session.folder import OutputFolder
 from tunecast.session.forecast import Part, Survey, Surveyor, end_loss, leading_trial
 from tunecast.session.knowledge import runs_known
 from tunecast.session.opening import measure_full_length, score_base_model
@@ -34,8 +34,6 @@ from tunecast.training.bench import TrialSpec
 from tunecast.training.runner import Measurement
 
 __all__ = ["Session"]
-
-CRASHES_FORGIVEN = 1
 
 
 class Session:
@@ -144,7 +142,7 @@ class Session:
             if not isinstance(answer, Crash):
                 break
         if isinstance(answer, Broken):
-            self._raise_broken(answer)
+            raise answer.error(self._folder.path)
         return answer
 
     @property
@@ -308,7 +306,7 @@ class Session:
         answer = self._answer(Advance(trial.spec, 0, trial.plan.total_steps))
         elapsed = self._allowance.elapsed()
         if isinstance(answer, Crash):
-            part.fail(0, *_why(answer), self._surroundings, elapsed)
+            part.fail(0, *answer.failure, self._surroundings, elapsed)
         else:
             part.record(0, answer, self._surroundings, elapsed)
         self._save_state()
@@ -406,8 +404,8 @@ class Session:
         for slot, answer in self._executor.wait(timeout=1.0):
             index = slots.pop(slot)
             if isinstance(answer, Broken):
-                self._raise_broken(answer)
-            elif isinstance(answer, Crash):
+                raise answer.error(self._folder.path)
+            if isinstance(answer, Crash):
                 self._handle_crash(index, answer)
             else:
                 self._commit(slot, index, answer)
@@ -435,20 +433,8 @@ class Session:
         self._progress.log(f"{crash.text}; a new one is started.")
         if self._crashes[key] <= CRASHES_FORGIVEN:
             return
-        self._trials.fail(index, *_why(crash), self._surroundings, self._allowance.elapsed())
-
-    def _raise_broken(self, broken: Broken) -> None:
-        if broken.system:
-            raise disk_error(self._folder.path, broken.text)
-        raise broken.error()
+        self._trials.fail(index, *crash.failure, self._surroundings, self._allowance.elapsed())
 
     def _show(self) -> None:
         status = session_status(self._trials.started, self._budget, self._used(), self._activity)
         self._progress.show(status)
-
-
-def _why(crash: Crash) -> tuple[Outcome, RunError]:
-    """What becomes of a trial whose worker died twice at the same step."""
-    # The kernel ends the largest process when memory runs out; nobody else kills twice.
-    outcome = Outcome.OUT_OF_MEMORY if crash.exit_code == -9 else Outcome.FAILED
-    return outcome, RunError("WorkerCrash", crash.text)
