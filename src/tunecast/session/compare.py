@@ -22,7 +22,7 @@ from tunecast.training.bench import TrialSpec
 from tunecast.training.checkpoint import sync
 from tunecast.training.runner import Scored
 
-__all__ = ["FINALISTS", "compare"]
+__all__ = ["FINALISTS", "Account", "compare"]
 
 FINALISTS = 3
 METRIC_EXAMPLES = 100
@@ -63,6 +63,23 @@ class Judge:
         return self._sign * score.metric, loss
 
 
+@dataclass(frozen=True)
+class Account:
+    """What a session spent, for its record.
+
+    Args:
+        session: Identifier of the session.
+        budget: What was granted.
+        used_seconds: Seconds of it that are gone.
+        full_length_tokens: Horizon of every trial.
+    """
+
+    session: str
+    budget: Budget
+    used_seconds: float
+    full_length_tokens: int
+
+
 def compare(
     settings: SessionSettings,
     prepared: PreparedTask,
@@ -72,11 +89,7 @@ def compare(
     zero_shot: Run,
     ask: Ask,
     progress: Progress,
-    *,
-    session: str,
-    used_seconds: float,
-    full_length_tokens: int,
-    budget: Budget,
+    account: Account,
 ) -> SessionRecord:
     """Choose, score and deliver; all of it outside the budget.
 
@@ -104,15 +117,15 @@ def compare(
     _deliver(winner, prepared, folder, settings.seed, ask)
     progress.finish(str(folder.path / "best"))
     return SessionRecord(
-        id=session,
+        id=account.session,
         task=prepared.task,
         objective=settings.objective,
         strategy=settings.strategy,
         seed=settings.seed,
-        budget=budget.text,
-        granted_seconds=budget.seconds,
-        used_seconds=used_seconds,
-        full_length_tokens=full_length_tokens,
+        budget=account.budget.text,
+        granted_seconds=account.budget.seconds,
+        used_seconds=account.used_seconds,
+        full_length_tokens=account.full_length_tokens,
         contenders=tuple(
             Contender(c.name, c.run.id, c.run.pipeline, c.step, scored[c.name].score) for c in contenders
         ),
