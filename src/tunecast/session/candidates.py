@@ -15,7 +15,7 @@ from tunecast.session.settings import SessionSettings
 if TYPE_CHECKING:
     from tunecast.training.bench import Bench
 
-__all__ = ["candidate_pipelines", "suitable"]
+__all__ = ["candidate_pipelines", "long_enough", "suitable", "within_context", "worthwhile"]
 
 CANDIDATES = 256
 DRAWN_FOR_RANKING = 1000
