@@ -13,7 +13,6 @@ from tunecast.methods import get_method
 from tunecast.models.load import load_model, load_tokenizer, quiet
 from tunecast.models.machine import load_average, peak_bytes, reset_peak, seconds_clock
 from tunecast.records import Outcome, Pipeline, Point, RunError, SampleOutput, Score, Seconds
-from tunecast.training.bench import Bench, TrialSpec
 from tunecast.training.checkpoint import CheckpointFolder
 from tunecast.training.clean import fingerprint
 from tunecast.training.compute import Compute
@@ -23,6 +22,7 @@ from tunecast.training.live import LiveTrial, Segment
 
 if TYPE_CHECKING:
     from tunecast.data import EncodedExample, Example
+    from tunecast.training.bench import Bench, TrialSpec
 
 __all__ = ["Measurement", "Runner", "Scored"]
 
