@@ -44,6 +44,8 @@ class Hand:
         self.losses = losses
         self.script: list[Any] = []
         self.asked: list[int] = []
+        self.hashes: list[str] = []
+        self.retrained = 0
         self.busy: dict[int, Advance] = {}
         self.workers = workers
         self.side_by_side: set[frozenset[int]] = set()
@@ -65,12 +67,14 @@ class Hand:
         place, step = self.places[request.spec.run], request.to_step
         plan = self.trials[place].plan
         at = {"share": plan.share_at(step), "tokens_seen": plan.tokens_at(step)}
+        self.hashes.append(request.weights_hash)
         folder = Path(request.spec.folder)
         folder.mkdir(parents=True, exist_ok=True)
         for kind in ("weights", "state"):
             (folder / f"{kind}-{step}.safetensors").write_bytes(b"x" * 1000)
         outcome = Outcome.COMPLETED if step == plan.total_steps else Outcome.PAUSED
-        return Measurement(request.spec.run, sample_point(step, self.losses[place], **at), outcome)
+        point = sample_point(step, self.losses[place], **at)
+        return Measurement(request.spec.run, point, outcome, retrained_tokens=self.retrained)
 
 
 class Told(Silent):
@@ -213,6 +217,25 @@ def test_checkpoints_beyond_the_limit_go_but_for_those_in_the_running(begin: Beg
     search.spend()
     dropped = search.trials[3].spec.run
     assert told.lines == [f"Dropped the checkpoint of trial {dropped}: --keep-gb 1e-06."]
+
+
+def test_a_step_goes_on_from_the_committed_points_weights(begin: Begin) -> None:
+    search, hand = begin(1.0, random_search())
+    search.spend()
+    steps = [point.checkpoint_hash for point in search.trials[0].curve]
+    assert hand.hashes == ["", *steps[:-1]]
+    assert all(steps)
+
+
+def test_what_is_trained_once_more_is_told(begin: Begin) -> None:
+    told = Told()
+    search, hand = begin(1.0, random_search(), progress=told)
+    hand.retrained = 1234
+    search.spend()
+    run = search.trials[0].spec.run
+    assert told.lines[0] == (
+        f"The checkpoint of trial {run} was gone or damaged: 1,234 tokens were trained once more."
+    )
 
 
 def test_a_strategys_wrong_choice_is_an_error(begin: Begin) -> None:

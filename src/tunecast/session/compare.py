@@ -43,6 +43,10 @@ class _Finalist:
     def spec(self) -> TrialSpec | None:
         return self.trial.spec if self.trial else None
 
+    @property
+    def weights_hash(self) -> str:
+        return next(point.checkpoint_hash for point in self.run.curve if point.step == self.step)
+
 
 class Judge:
     """Compares scores by the session's objective; of equal metrics the lower loss is better."""
@@ -161,7 +165,12 @@ def _choose_incumbent(
     for finalist in finalists:
         limit = METRIC_EXAMPLES if judge.metric else 0
         request = ScoreModel(
-            finalist.spec, finalist.step, "validation", metric=judge.metric, generate_limit=limit
+            finalist.spec,
+            finalist.step,
+            "validation",
+            finalist.weights_hash,
+            metric=judge.metric,
+            generate_limit=limit,
         )
         scores.append(ask(request).score)
         progress.advance()
@@ -199,6 +208,7 @@ def _score_all(
                     contender.spec,
                     contender.step,
                     "test",
+                    contender.weights_hash,
                     metric=judge.metric,
                     generate_limit=limit,
                     interval_seed=seed,
@@ -225,7 +235,7 @@ def _deliver(winner: _Finalist, prepared: PreparedTask, folder: OutputFolder, se
     if winner.spec is None:
         ask(SaveBase(str(temporary)))
     else:
-        ask(Save(winner.spec, winner.step, str(temporary), _base_location(prepared)))
+        ask(Save(winner.spec, winner.step, str(temporary), _base_location(prepared), winner.weights_hash))
         if prepared.bench.model.converted and (temporary / "adapter_config.json").is_file():
             shutil.copytree(prepared.bench.model.location, temporary / "base")
     (temporary / "pipeline.json").write_text(

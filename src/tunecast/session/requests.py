@@ -114,10 +114,11 @@ class Advance:
     spec: TrialSpec
     from_step: int
     to_step: int
+    weights_hash: str = ""
 
     def perform(self, runner: Runner) -> Measurement:
         """Train and measure."""
-        return runner.advance(self.spec, self.from_step, self.to_step)
+        return runner.advance(self.spec, self.from_step, self.to_step, weights_hash=self.weights_hash)
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,7 @@ class ScoreModel:
     spec: TrialSpec | None
     step: int
     split: str
+    weights_hash: str = ""
     metric: str = ""
     generate_limit: int = 0
     interval_seed: int | None = None
@@ -161,6 +163,7 @@ class ScoreModel:
             self.spec,
             self.step,
             self.split,
+            weights_hash=self.weights_hash,
             metric=self.metric,
             generate_limit=self.generate_limit,
             interval_seed=self.interval_seed,
@@ -175,10 +178,11 @@ class Save:
     step: int
     folder: str
     base_location: str
+    weights_hash: str = ""
 
     def perform(self, runner: Runner) -> None:
         """Write it."""
-        runner.save(self.spec, self.step, self.folder, self.base_location)
+        runner.save(self.spec, self.step, self.folder, self.base_location, weights_hash=self.weights_hash)
 
 
 @dataclass(frozen=True)

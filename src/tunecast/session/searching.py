@@ -150,7 +150,7 @@ class Search:
         trial.running = True
         self._under_way[slot] = _Step(index, time.monotonic())
         self._show()
-        self._executor.submit(slot, Advance(trial.spec, trial.step, following))
+        self._executor.submit(slot, Advance(trial.spec, trial.step, following, trial.weights_hash))
 
     def _collect(self) -> None:
         """Commit what has come back; a crashed step is tried once more."""
@@ -171,6 +171,9 @@ class Search:
         seconds = time.monotonic() - step.began
         self.pace.learn_from(trial.spec.pipeline.method, before, measured, seconds)
         self._save()
+        if measured.retrained_tokens:
+            again = f"{measured.retrained_tokens:,} tokens were trained once more"
+            self._progress.log(f"The checkpoint of trial {measured.run} was gone or damaged: {again}.")
         self._limit_disk()
 
     def _limit_disk(self) -> None:

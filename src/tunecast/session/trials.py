@@ -65,6 +65,11 @@ class Trial:
         return self.curve[-1].step if self.curve else 0
 
     @property
+    def weights_hash(self) -> str:
+        """Hash of the weights at its last committed point, empty where there is none."""
+        return self.curve[-1].checkpoint_hash if self.curve else ""
+
+    @property
     def next_step(self) -> int | None:
         """The step of its next point, None at the end."""
         if not self.is_feasible:
