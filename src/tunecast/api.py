@@ -302,8 +302,9 @@ def _tune_in(
     from tunecast.advice.session import advice_for
     from tunecast.session.executor import LocalExecutor
     from tunecast.session.feasible import limit_bytes
+    from tunecast.session.knowledge import runs_known
     from tunecast.session.prepare import prepare_task
-    from tunecast.session.session import Session
+    from tunecast.session.session import Session, wait_for_model
     from tunecast.store import Store
 
     prepared = prepare_task(settings, progress)
@@ -332,6 +333,8 @@ def _tune_in(
         Store.open(settings.store or folder.path / STORE_FILE) as store,
         LocalExecutor(prepared.bench, settings.workers, [folder.lock_descriptor]) as executor,
     ):
+        surroundings = wait_for_model(executor, progress)
+        known = runs_known(settings.strategy, store, str(state["id"]), progress)
         session = Session(
             settings,
             prepared,
@@ -340,8 +343,9 @@ def _tune_in(
             executor,
             progress,
             state,
-            feasible.pipelines,
-            feasible.expert_fits,
+            feasible,
+            surroundings,
+            known,
         )
         record = session.run()
         _write_results(folder, store, record, settings)

@@ -287,7 +287,8 @@ class Point:
         load_average: One-minute load average of the machine, None where there is none.
         workers: Workers on the same device at the time.
         elapsed_seconds: Seconds of the session's budget that were used when the point was committed.
-        checkpoint_hash: Hash of the checkpoint that belongs to this point, empty when none was kept.
+        checkpoint_hash: Hash of the weights file that belongs to this point, empty when none was kept: what
+            is continued, scored or delivered is held to it.
     """
 
     step: int

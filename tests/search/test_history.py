@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -43,6 +44,21 @@ def test_state_of_a_trial() -> None:
         False,
         False,
     ]
+
+
+def test_a_running_trial_goes_on_without_being_open() -> None:
+    running, failed = history([Trial((2.0,), running=True), Trial((2.0,), Outcome.DIVERGED)]).trials
+    assert (running.goes_on, running.is_open) == (True, False)
+    assert not failed.goes_on
+
+
+def test_trials_that_are_left_out_look_closed() -> None:
+    whole = replace(history([Trial((3.0,)), Trial((2.0,))]), expert_curve=(sample_point(),))
+    fewer = whole.without({1})
+    assert [trial.is_open for trial in fewer.trials] == [True, False]
+    assert fewer.trials[1].curve == whole.trials[1].curve
+    assert fewer.expert_curve == whole.expert_curve
+    assert whole.trials[1].is_open
 
 
 def test_loss_at_a_rung() -> None:

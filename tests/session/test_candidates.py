@@ -8,7 +8,13 @@ from tunecast.errors import ConfigurationError
 from tunecast.methods.space import EXPERT
 from tunecast.records import Pipeline
 from tunecast.search import SURROGATE_BASED, Context
-from tunecast.session.candidates import candidate_pipelines, long_enough, within_context, worthwhile
+from tunecast.session.candidates import (
+    candidate_pipelines,
+    long_enough,
+    suitable,
+    within_context,
+    worthwhile,
+)
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.settings import SessionSettings
 
@@ -93,6 +99,20 @@ def test_virtual_tokens_need_room_beside_the_longest_example() -> None:
     assert within_context(pipelines, context=128, longest=112) == [EXPERT, *prompts[:2]]
     assert within_context(pipelines, context=128, longest=128) == [EXPERT]
     assert within_context(pipelines, context=None, longest=4096) == pipelines
+
+
+@pytest.mark.parametrize(("strategy", "pinned"), [("asha", 1), ("fixed-3e-4", 2)])
+def test_what_a_strategy_is_pinned_to_stays_whatever_suits(
+    strategy: str, pinned: int, prepared: PreparedTask
+) -> None:
+    large = [Pipeline("full", {"per_device_train_batch_size": 64, "n": n}) for n in range(2)]
+    small = [Pipeline("full", {"per_device_train_batch_size": 4, "n": n}) for n in range(20)]
+    wordy = Pipeline("prompt_tuning", {"per_device_train_batch_size": 4, "num_virtual_tokens": 10**6})
+    bench = prepared.bench
+    sixteen_steps = 16 * 4 * bench.train_tokens // len(bench.train) + 16
+    context = Context(prepared.dataset, bench.facts, sixteen_steps, 40, 5.0)
+    kept = suitable([*large, *small, wordy], strategy, bench, context)
+    assert kept == [*large[:pinned], *small]
 
 
 @pytest.mark.parametrize("strategy", sorted(SURROGATE_BASED))

@@ -12,6 +12,7 @@ import pytest
 
 import workplaces
 from tunecast.errors import ModelError
+from tunecast.records import Outcome, RunError
 from tunecast.session import executor as executor_module
 from tunecast.session.executor import Crash, LocalExecutor, own_accelerator
 from tunecast.session.requests import Broken
@@ -91,6 +92,12 @@ def test_a_worker_that_died_while_idle_is_found(executor: LocalExecutor) -> None
     psutil.Process(pid).kill()
     assert executor.call(Do(workplaces.process)) == Crash(-9)
     assert executor.call(Do(workplaces.process))[0] != pid
+
+
+@pytest.mark.parametrize(("exit_code", "outcome"), [(-9, Outcome.OUT_OF_MEMORY), (3, Outcome.FAILED)])
+def test_what_a_run_becomes_whose_worker_died(exit_code: int, outcome: Outcome) -> None:
+    crash = Crash(exit_code)
+    assert crash.failure == (outcome, RunError("WorkerCrash", crash.text))
 
 
 @pytest.mark.parametrize("while_telling", [False, True])

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from tunecast.errors import ConfigurationError, OutputError
 from tunecast.methods.space import EXPERT
-from tunecast.records import Outcome
+from tunecast.records import Outcome, RunError
 from tunecast.session.prepare import PreparedTask
-from tunecast.session.requests import Advance, Calibrate, Save, SaveBase, ScoreModel, UseValidation
+from tunecast.session.requests import Advance, Broken, Calibrate, Save, SaveBase, ScoreModel, UseValidation
 from tunecast.training.bench import TrialSpec
 from tunecast.training.runner import Runner
 
@@ -28,6 +29,22 @@ def spec(tmp_path: Path) -> TrialSpec:
 def test_requests_travel(spec: TrialSpec) -> None:
     for request in (Advance(spec, 0, 4), Calibrate(spec, 0.1), Save(spec, 4, "there", "base")):
         assert pickle.loads(pickle.dumps(request)) == request
+
+
+@pytest.mark.parametrize(("memory", "outcome"), [(True, Outcome.OUT_OF_MEMORY), (False, Outcome.FAILED)])
+def test_what_a_run_becomes_that_cannot_be_made(memory: bool, outcome: Outcome) -> None:
+    broken = Broken("ValueError", "odd", system=False, memory=memory)
+    assert broken.failure == (outcome, RunError("ValueError", "odd"))
+
+
+def test_what_the_disk_refuses_is_told_of_the_folder(tmp_path: Path) -> None:
+    full = Broken("OSError", "disk full", system=True)
+    assert isinstance(full.error(), RuntimeError)
+    told = full.error(tmp_path)
+    assert isinstance(told, OutputError)
+    assert str(tmp_path) in told.what
+    odd = Broken("ConfigurationError", "no pen", system=False, hint="Buy one.")
+    assert isinstance(odd.error(tmp_path), ConfigurationError)
 
 
 def test_requests_are_performed(

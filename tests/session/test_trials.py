@@ -275,12 +275,6 @@ def test_a_new_record_holds_the_raw_facts(trials: Trials, prepared: PreparedTask
     assert run.total_steps == trials[0].plan.total_steps
 
 
-def test_a_trial_that_is_passed_over_looks_closed(trials: Trials) -> None:
-    history = trials.history(Pace(1e-3), passed_over={1})
-    assert history.trials[0].is_open
-    assert not history.trials[1].is_open
-
-
 def test_trials_of_equal_batches_share_their_plan(trials: Trials) -> None:
     assert trials[0].plan is trials[1].plan
 

@@ -109,6 +109,24 @@ def test_weights_alone_are_trusted_when_they_open(folder: CheckpointFolder) -> N
     assert not folder.has_weights(4)
 
 
+@pytest.mark.parametrize("kind", ["end", "header", "cut"])
+def test_weights_alone_are_known_by_their_hash(kind: str, folder: CheckpointFolder) -> None:
+    weights_hash = folder.write(WEIGHTS, None, position(4))
+    assert folder.has_weights(4, weights_hash)
+    damaged(folder.folder / "weights-4.safetensors", kind)
+    assert not folder.has_weights(4, weights_hash)
+
+
+def test_another_trials_checkpoint_is_not_taken_for_its_own(folder: CheckpointFolder) -> None:
+    own = folder.write(WEIGHTS, STATE, position(4))
+    other = CheckpointFolder(folder.folder.parent / "two")
+    other.write({**WEIGHTS, "a": WEIGHTS["a"] + 1}, STATE, position(4))
+    assert other.is_whole(4)
+    assert not other.is_whole(4, own)
+    assert not other.has_weights(4, own)
+    assert folder.is_whole(4, own)
+
+
 def test_keeps_only_what_is_needed(folder: CheckpointFolder) -> None:
     for step in (4, 8, 16):
         folder.write(WEIGHTS, STATE, position(step))

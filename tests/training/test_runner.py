@@ -94,6 +94,50 @@ def test_a_damaged_checkpoint_is_trained_anew(
     assert workshop.curve(workshop.run_trial(own, trial, after=at)) == before[-1:]
 
 
+def test_a_checkpoint_that_is_not_the_committed_points_is_trained_anew(
+    runner: Runner, task: Bench, tmp_path: Path
+) -> None:
+    trial, other = (
+        workshop.spec(task, workshop.pipeline(learning_rate=rate), tmp_path / f"{rate}", epochs=2)
+        for rate in (5e-3, 1e-3)
+    )
+    measured = workshop.run_trial(runner, trial)
+    workshop.run_trial(runner, other)
+    before = measured[-2].point
+    assert before is not None
+    at, last, known = before.step, task.plan(trial).total_steps, before.checkpoint_hash
+    for kind in ("weights", "state"):
+        name = f"{kind}-{at}.safetensors"
+        shutil.copy(Path(other.folder) / name, Path(trial.folder) / name)
+    own = task.open()
+    assert own.score(trial, at, "subset").score != before.validation, "whole, but another trial's"
+    assert own.score(trial, at, "subset", weights_hash=known).score == before.validation
+    again = task.open().advance(trial, at, last, weights_hash=known)
+    assert again.retrained_tokens > 0
+    assert workshop.curve([again]) == workshop.curve(measured[-1:])
+
+
+def test_damaged_weights_are_neither_scored_nor_delivered(task: Bench, tmp_path: Path) -> None:
+    trial = workshop.spec(task, workshop.pipeline(), tmp_path / "trial")
+    folders = [tmp_path / name for name in ("whole", "damaged")]
+    for folder in folders:
+        folder.mkdir()
+    own = task.open()
+    last = workshop.run_trial(own, trial)[-1]
+    assert last.point is not None
+    step, known = last.point.step, last.point.checkpoint_hash
+    own.save(trial, step, str(folders[0]), "base", weights_hash=known)
+    weights = Path(trial.folder) / f"weights-{step}.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-2] ^= 0x40  # a number in the last tensor becomes another one
+    weights.write_bytes(content)
+    assert own.score(trial, step, "validation").score != last.validation
+    assert own.score(trial, step, "validation", weights_hash=known).score == last.validation
+    own.save(trial, step, str(folders[1]), "base", weights_hash=known)
+    whole, damaged = (load_file(folder / "adapter_model.safetensors") for folder in folders)
+    assert all(torch.equal(tensor, damaged[name]) for name, tensor in whole.items())
+
+
 def test_scores_base_and_checkpoints(runner: Runner, task: Bench, tmp_path: Path) -> None:
     trial = workshop.spec(task, workshop.pipeline(), tmp_path)
     points = [one.point for one in workshop.run_trial(runner, trial)]

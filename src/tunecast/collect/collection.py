@@ -17,14 +17,13 @@ from tunecast.collect.station import BlankRun, MakeRun
 from tunecast.models.main_memory import used_share_of_memory
 from tunecast.progress import Progress
 from tunecast.records import Outcome, Run, RunError
-from tunecast.session.executor import Crash, LocalExecutor
+from tunecast.session.executor import CRASHES_FORGIVEN, Crash, LocalExecutor
 from tunecast.session.requests import Broken
 from tunecast.store import RunSummary, Store
 
 __all__ = ["Collection", "CollectionSummary", "Limits"]
 
 POLL_SECONDS = 1.0
-CRASHES_FORGIVEN = 1
 MOST_MEMORY_OF_OTHERS = 0.5
 """Share of the main memory beyond which a killed worker may have lacked what others held."""
 
@@ -243,7 +242,7 @@ class Collection:
         if self._says_nothing(answer):  # of the run, which the next collection tries again
             self._pass_by(slot, f"{cell.model} on {cell.dataset.path}: {answer.text}")
             return
-        slot.failure = _failure(answer)
+        slot.failure = answer.failure
         self._executor.submit(number, BlankRun(cell))
 
     def _says_nothing(self, answer: Crash | Broken) -> bool:
@@ -294,13 +293,3 @@ class Collection:
 def _is_done(cell: Cell, there: RunSummary | None) -> bool:
     """Whether a cell's run needs not be made; one for its seconds is, until the machine was idle."""
     return there is not None and (there.exclusive or not cell.exclusive)
-
-
-def _failure(answer: Crash | Broken) -> tuple[Outcome, RunError]:
-    """What a run that could not be made is recorded as."""
-    if isinstance(answer, Broken):
-        outcome = Outcome.OUT_OF_MEMORY if answer.memory else Outcome.FAILED
-        return outcome, RunError(answer.kind, answer.text)
-    # The kernel ends the largest process when memory runs out; nobody else kills twice.
-    killed = answer.exit_code == -signal.SIGKILL
-    return Outcome.OUT_OF_MEMORY if killed else Outcome.FAILED, RunError("WorkerCrash", answer.text)

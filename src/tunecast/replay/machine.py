@@ -4,9 +4,9 @@ Nothing is foretold or interpolated: a step of a trial takes the seconds that we
 the point that was recorded at its end. A strategy sees what it sees in a session, through the same code
 (:mod:`tunecast.search`), ``expected_seconds`` included: they come from the session's own
 :class:`~tunecast.session.pace.Pace`, which starts from the expert's recorded rate and learns from the steps
-of this replay alone. Around it stand the session's rules: the leader's end is kept free, a trial that is far
-on is advanced only if it can end, the leader is finished when the search is over. Where a session goes by
-upper bounds of seconds that nobody knows yet, the simulated machine knows them.
+of this replay alone. What it chooses is held to the session's own rules (:mod:`tunecast.session.rules`), and
+the leader is finished, as there, when the search is over. Where a session goes by upper bounds of seconds
+that nobody knows yet, the simulated machine knows them.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from __future__ import annotations
 import heapq
 import math
 import time
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from tunecast.methods.space import EXPERT
 from tunecast.records import Outcome, Point
 from tunecast.replay.cases import Candidate, Case, Leg
 from tunecast.search import History, Remaining, Strategy, TrialView, leader, points_to_end
 from tunecast.session.pace import Pace
-from tunecast.session.rules import MOST_PASSED_OVER, is_probe
+from tunecast.session.rules import choose
 
 __all__ = ["Improvement", "Replayed", "replay"]
 
@@ -169,77 +169,75 @@ class _Replay:
     def _search(self) -> None:
         while True:
             while self.idle:
-                index = self._chosen()
-                if index is None:
+                place = choose(self._ask, self._history(), self)
+                if place is None:
                     break
-                self._start(index)
+                self._start(place)
             if not self.under_way:
                 return
             self._end_step()
 
-    def _chosen(self) -> int | None:
-        """What the strategy wants to advance; where that does not fit, what it wants instead."""
-        passed_over: set[int] = set()
-        while len(passed_over) < MOST_PASSED_OVER:
-            history = self._history(passed_over)
-            left = max(0.0, self.budget - self.now)
-            before = time.perf_counter()
-            place = self.strategy(history, Remaining(left / self.budget, left))
-            self.thought += time.perf_counter() - before
-            self.asks += 1
-            self.now += self.thinking
-            if place is None:
-                return None
-            if not history.trials[place].is_open:
-                raise RuntimeError(f"the strategy chose trial {place}, which cannot be advanced")
-            if self._fits(place - 1, history):
-                return place - 1
-            passed_over.add(place - 1)
-        return None
+    def _ask(self, history: History, remaining: Remaining) -> int | None:
+        """The strategy's answer, which is timed and charged for."""
+        before = time.perf_counter()
+        place = self.strategy(history, remaining)
+        self.thought += time.perf_counter() - before
+        self.asks += 1
+        self.now += self.thinking
+        return place
 
-    def _fits(self, index: int, history: History) -> bool:
-        """Whether the budget affords a step and still lets the leader, or a trial that is far on, end."""
-        trial, left = self.trials[index], self.budget - self.now + ROUNDING_SECONDS
-        leg = trial.next_leg
+    def remaining(self) -> Remaining:
+        """What the strategy is told of the budget."""
+        left = max(0.0, self.budget - self.now)
+        return Remaining(left / self.budget, left)
+
+    def fits(self, place: int, reserved: int | None = None) -> bool:
+        """Whether a trial's next step, and the end of a reserved one after it, are over within the budget."""
+        leg = self._at(place).next_leg
         assert leg is not None
-        if not is_probe(leg.share) and trial.seconds_to_end > left:
-            return False
-        ahead = leader(history)
-        reserved = 0.0
-        if ahead is not None and ahead - 1 != index:
-            to_end = self.trials[ahead - 1].seconds_to_end
-            # A leader that cannot end any more is no reason to leave the rest of the budget unused.
-            reserved = to_end if to_end <= left else 0.0
-        return leg.seconds + reserved <= left
+        to_end = 0.0 if reserved is None else self._at(reserved).seconds_to_end
+        return leg.seconds + to_end <= self._left
+
+    def affords_end(self, place: int) -> bool:
+        """Whether a trial's last step is over within the budget."""
+        return self._at(place).seconds_to_end <= self._left
+
+    @property
+    def _left(self) -> float:
+        return self.budget - self.now + ROUNDING_SECONDS
+
+    def _at(self, place: int) -> _Trial:
+        """The trial at a place of the history, whose first is none."""
+        return self.trials[place - 1]
 
     def _finish_leader(self) -> bool:
         """Bring the trial that would end best towards its end; False where there was nothing to do."""
         ahead = leader(self._history())
         if ahead is None:
             return False
-        trial, advanced = self.trials[ahead - 1], False
-        while (leg := trial.next_leg) and leg.seconds <= self.budget - self.now + ROUNDING_SECONDS:
-            self._start(ahead - 1)
+        trial, advanced = self._at(ahead), False
+        while trial.next_leg and self.fits(ahead):
+            self._start(ahead)
             self._end_step()
             advanced = True
         return advanced
 
-    def _start(self, index: int) -> None:
-        trial, worker = self.trials[index], self.idle.pop(0)
+    def _start(self, place: int) -> None:
+        trial, worker = self._at(place), self.idle.pop(0)
         leg = trial.next_leg
         assert leg is not None
-        switching = 0.0 if self.held.get(worker) == index else self.switching
-        self.held[worker] = index
+        switching = 0.0 if self.held.get(worker) == place else self.switching
+        self.held[worker] = place
         trial.running = True
-        heapq.heappush(self.under_way, (self.now + switching + leg.seconds, self.steps, worker, index))
+        heapq.heappush(self.under_way, (self.now + switching + leg.seconds, self.steps, worker, place))
         self.steps += 1
 
     def _end_step(self) -> None:
         """Go on to the next event: the end of a step."""
-        ended, _, worker, index = heapq.heappop(self.under_way)
+        ended, _, worker, place = heapq.heappop(self.under_way)
         self.now = max(self.now, ended)
         self.idle.append(worker)
-        trial = self.trials[index]
+        trial = self._at(place)
         leg = trial.next_leg
         assert leg is not None
         trial.running = False
@@ -261,10 +259,8 @@ class _Replay:
     def _regret(self, test_loss: float) -> float:
         return (test_loss - self.best_test) / self.case.scale
 
-    def _history(self, passed_over: Collection[int] = ()) -> History:
-        views = [trial.view(*self._expected(trial)) for trial in self.trials]
-        for index in passed_over:
-            views[index] = replace(views[index], next_share=None)
+    def _history(self) -> History:
+        views = (trial.view(*self._expected(trial)) for trial in self.trials)
         return History((self.reference, *views), self._yardstick())
 
     def _yardstick(self) -> tuple[Point, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 from tunecast.records import Outcome, Pipeline, Point
@@ -39,9 +39,14 @@ class TrialView:
         return bool(self.curve) or self.running or self.outcome is not Outcome.PAUSED
 
     @property
+    def goes_on(self) -> bool:
+        """Whether it has a further point, be it that a worker is on the way there."""
+        return self.outcome is Outcome.PAUSED and self.next_share is not None
+
+    @property
     def is_open(self) -> bool:
         """Whether it can be advanced now."""
-        return self.outcome is Outcome.PAUSED and not self.running and self.next_share is not None
+        return self.goes_on and not self.running
 
     def loss_at(self, nominal: int) -> float | None:
         """Validation loss at a rung of the fidelity grid, infinite if it is no number, None if absent.
@@ -74,6 +79,13 @@ class History:
         """The expert pipeline with all its points, which other trials are compared with."""
         first = self.trials[0]
         return replace(first, curve=self.expert_curve) if self.expert_curve else first
+
+    def without(self, places: Collection[int]) -> History:
+        """The same, but trials at these places look as if they had no further point."""
+        trials = list(self.trials)
+        for place in places:
+            trials[place] = replace(trials[place], next_share=None)
+        return replace(self, trials=tuple(trials))
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from tunecast.errors import ConfigurationError
 from tunecast.methods import pipeline_space, sample_pipelines
 from tunecast.methods.space import expert_pipeline
 from tunecast.records import ModelFacts, Pipeline
-from tunecast.search import SURROGATE_BASED, Context
+from tunecast.search import ONLY_TRIALS, SURROGATE_BASED, Context
 from tunecast.session.settings import SessionSettings
 
-__all__ = ["candidate_pipelines", "long_enough", "within_context", "worthwhile"]
+if TYPE_CHECKING:
+    from tunecast.training.bench import Bench
+
+__all__ = ["candidate_pipelines", "long_enough", "suitable", "within_context", "worthwhile"]
 
 CANDIDATES = 256
 DRAWN_FOR_RANKING = 1000
@@ -44,6 +48,33 @@ def candidate_pipelines(
     space = pipeline_space(model, settings.restrictions, seed=settings.seed)
     count = DRAWN_FOR_RANKING if settings.strategy in SURROGATE_BASED else CANDIDATES
     return first + [pipeline for pipeline in sample_pipelines(space, count) if pipeline not in first]
+
+
+def suitable(pipelines: Sequence[Pipeline], strategy: str, bench: Bench, context: Context) -> list[Pipeline]:
+    """What a strategy is pinned to, and the candidates that suit the full length and the base model, and that
+    it ranks highest where it knows other tasks.
+
+    Args:
+        pipelines: Candidates in order; the first is the expert pipeline.
+        strategy: Name of the strategy.
+        bench: The task.
+        context: What the strategy is told of it.
+
+    Raises:
+        StoreError: The strategy needs a prior, and there is none.
+    """
+    pinned = ONLY_TRIALS.get(strategy, 1)
+    examples = (*bench.train, *bench.validation, *bench.test)
+    suiting = long_enough(
+        within_context(
+            pipelines[pinned:],
+            context=bench.facts.context,
+            longest=max(example.tokens for example in examples),
+        ),
+        full_length_tokens=context.full_length_tokens,
+        mean_tokens=bench.train_tokens / len(bench.train),
+    )
+    return [*pipelines[:pinned], *worthwhile(strategy, context, suiting)]
 
 
 def worthwhile(strategy: str, context: Context, pipelines: Sequence[Pipeline]) -> list[Pipeline]:

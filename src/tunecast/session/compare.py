@@ -22,7 +22,7 @@ from tunecast.training.bench import TrialSpec
 from tunecast.training.checkpoint import sync
 from tunecast.training.runner import Scored
 
-__all__ = ["FINALISTS", "compare"]
+__all__ = ["FINALISTS", "Account", "compare"]
 
 FINALISTS = 3
 METRIC_EXAMPLES = 100
@@ -42,6 +42,10 @@ class _Finalist:
     @property
     def spec(self) -> TrialSpec | None:
         return self.trial.spec if self.trial else None
+
+    @property
+    def weights_hash(self) -> str:
+        return next(point.checkpoint_hash for point in self.run.curve if point.step == self.step)
 
 
 class Judge:
@@ -63,6 +67,23 @@ class Judge:
         return self._sign * score.metric, loss
 
 
+@dataclass(frozen=True)
+class Account:
+    """What a session spent, for its record.
+
+    Args:
+        session: Identifier of the session.
+        budget: What was granted.
+        used_seconds: Seconds of it that are gone.
+        full_length_tokens: Horizon of every trial.
+    """
+
+    session: str
+    budget: Budget
+    used_seconds: float
+    full_length_tokens: int
+
+
 def compare(
     settings: SessionSettings,
     prepared: PreparedTask,
@@ -72,11 +93,7 @@ def compare(
     zero_shot: Run,
     ask: Ask,
     progress: Progress,
-    *,
-    session: str,
-    used_seconds: float,
-    full_length_tokens: int,
-    budget: Budget,
+    account: Account,
 ) -> SessionRecord:
     """Choose, score and deliver; all of it outside the budget.
 
@@ -104,15 +121,15 @@ def compare(
     _deliver(winner, prepared, folder, settings.seed, ask)
     progress.finish(str(folder.path / "best"))
     return SessionRecord(
-        id=session,
+        id=account.session,
         task=prepared.task,
         objective=settings.objective,
         strategy=settings.strategy,
         seed=settings.seed,
-        budget=budget.text,
-        granted_seconds=budget.seconds,
-        used_seconds=used_seconds,
-        full_length_tokens=full_length_tokens,
+        budget=account.budget.text,
+        granted_seconds=account.budget.seconds,
+        used_seconds=account.used_seconds,
+        full_length_tokens=account.full_length_tokens,
         contenders=tuple(
             Contender(c.name, c.run.id, c.run.pipeline, c.step, scored[c.name].score) for c in contenders
         ),
@@ -148,7 +165,12 @@ def _choose_incumbent(
     for finalist in finalists:
         limit = METRIC_EXAMPLES if judge.metric else 0
         request = ScoreModel(
-            finalist.spec, finalist.step, "validation", metric=judge.metric, generate_limit=limit
+            finalist.spec,
+            finalist.step,
+            "validation",
+            finalist.weights_hash,
+            metric=judge.metric,
+            generate_limit=limit,
         )
         scores.append(ask(request).score)
         progress.advance()
@@ -186,6 +208,7 @@ def _score_all(
                     contender.spec,
                     contender.step,
                     "test",
+                    contender.weights_hash,
                     metric=judge.metric,
                     generate_limit=limit,
                     interval_seed=seed,
@@ -212,7 +235,7 @@ def _deliver(winner: _Finalist, prepared: PreparedTask, folder: OutputFolder, se
     if winner.spec is None:
         ask(SaveBase(str(temporary)))
     else:
-        ask(Save(winner.spec, winner.step, str(temporary), _base_location(prepared)))
+        ask(Save(winner.spec, winner.step, str(temporary), _base_location(prepared), winner.weights_hash))
         if prepared.bench.model.converted and (temporary / "adapter_config.json").is_file():
             shutil.copytree(prepared.bench.model.location, temporary / "base")
     (temporary / "pipeline.json").write_text(

@@ -16,20 +16,16 @@ from typing import Any, Protocol
 
 from tunecast.errors import ModelError
 from tunecast.models.machine import accelerator_count
-from tunecast.session.requests import Broken, Ready, receive
+from tunecast.records import Outcome, RunError
+from tunecast.session.requests import Broken, Ready, Request, receive
 
-__all__ = ["Crash", "Job", "LocalExecutor", "Workplace"]
+__all__ = ["CRASHES_FORGIVEN", "Crash", "LocalExecutor", "Workplace"]
 
+CRASHES_FORGIVEN = 1
+"""How often a request whose worker died is tried again."""
 STARTS = 3
 """How often a worker is started before it counts as one that cannot be."""
 STANDARD_ERROR = 2
-
-
-class Job(Protocol):
-    """Something for a worker to do."""
-
-    def perform(self, opened: Any, /) -> Any:
-        """Do it with what the workplace's ``open`` returned."""
 
 
 class Workplace(Protocol):
@@ -71,6 +67,13 @@ class Crash:
             return f"the worker was killed by {signal.Signals(-self.exit_code).name}"
         return f"the worker ended with exit code {self.exit_code}"
 
+    @property
+    def failure(self) -> tuple[Outcome, RunError]:
+        """What a run is recorded as whose workers died on the same request once too often."""
+        # The kernel ends the largest process when memory runs out; nobody else kills twice.
+        killed = self.exit_code == -signal.SIGKILL
+        return Outcome.OUT_OF_MEMORY if killed else Outcome.FAILED, RunError("WorkerCrash", self.text)
+
 
 def own_accelerator(device: str, slot: int) -> dict[str, str]:
     """The environment that gives a slot an accelerator of its own, in turn, where ``cuda`` names several."""
@@ -85,16 +88,16 @@ class LocalExecutor:
     """Worker processes on this machine, one per slot.
 
     Args:
-        bench: What every worker opens.
+        workplace: What every worker opens.
         workers: Number of slots.
         inherited: File descriptors that workers hold open as long as they live, such as the lock of the
             output folder.
     """
 
-    def __init__(self, bench: Workplace, workers: int, inherited: Sequence[int] = ()) -> None:
-        self._bench = bench
+    def __init__(self, workplace: Workplace, workers: int, inherited: Sequence[int] = ()) -> None:
+        self._workplace = workplace
         self._inherited = tuple(inherited)
-        self._setup: list[Job] = []
+        self._setup: list[Request] = []
         self._workers = [self._start(slot) for slot in range(workers)]
         self._busy: set[int] = set()
 
@@ -117,7 +120,7 @@ class LocalExecutor:
         """Slots that wait for a request."""
         return [slot for slot in range(len(self._workers)) if slot not in self._busy]
 
-    def submit(self, slot: int, request: Job) -> None:
+    def submit(self, slot: int, request: Request) -> None:
         """Give an idle slot something to do."""
         self._busy.add(slot)
         # A worker that has just died is found by wait(), like one that dies later.
@@ -142,7 +145,7 @@ class LocalExecutor:
                 answers.append((slot, self._restart(slot)))
         return answers
 
-    def call(self, request: Job, slot: int = 0) -> Any:
+    def call(self, request: Request, slot: int = 0) -> Any:
         """Submit to an idle slot and wait for its answer."""
         self.submit(slot, request)
         while True:
@@ -150,7 +153,7 @@ class LocalExecutor:
                 if answered == slot:
                     return answer
 
-    def setup(self, request: Job) -> None:
+    def setup(self, request: Request) -> None:
         """Perform a request on every worker, and on every later one before anything else."""
         self._setup.append(request)
         for slot in range(len(self._workers)):
@@ -170,7 +173,8 @@ class LocalExecutor:
             worker.ended(deadline)
 
     def _start(self, slot: int) -> _Worker:
-        return _Worker(self._bench, self._inherited, own_accelerator(self._bench.device, slot))
+        own = own_accelerator(self._workplace.device, slot)
+        return _Worker(self._workplace, self._inherited, own)
 
     def _restart(self, slot: int) -> Crash:
         crash = Crash(self._workers[slot].stop())
@@ -200,14 +204,14 @@ class LocalExecutor:
 class _Worker:
     """One child process and the connection to it."""
 
-    def __init__(self, bench: Workplace, inherited: tuple[int, ...], accelerator: dict[str, str]) -> None:
+    def __init__(self, workplace: Workplace, inherited: tuple[int, ...], accelerator: dict[str, str]) -> None:
         ours, theirs = socket.socketpair()
         environment = {
             "GOMP_SPINCOUNT": SPINS,
             "CUBLAS_WORKSPACE_CONFIG": CUBLAS_WORKSPACE,
             **os.environ,
             **accelerator,
-            "OMP_NUM_THREADS": str(bench.threads),
+            "OMP_NUM_THREADS": str(workplace.threads),
             "TOKENIZERS_PARALLELISM": "false",
         }
         self._process = subprocess.Popen(
@@ -222,7 +226,7 @@ class _Worker:
         self.connection: Connection = Connection(ours.detach())
         # A worker that dies at once is found by ready(), like one that dies while it loads.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self.connection.send(bench)
+            self.connection.send(workplace)
         self._ready: Ready | None = None
 
     def ready(self) -> Ready:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,12 +15,13 @@ from tunecast.errors import ConfigurationError, DataError
 from tunecast.models.machine import find_device
 from tunecast.models.processor import available_cores
 from tunecast.progress import Progress
-from tunecast.records import DatasetFacts, Machine, Task, Versions
+from tunecast.records import DatasetFacts, Machine, ModelFacts, Task, Versions
 from tunecast.session.settings import SessionSettings
 from tunecast.training.bench import Bench
 
 if TYPE_CHECKING:
-    from tunecast.data import EncodedExample
+    from tunecast.data import Dataset, EncodedExample
+    from tunecast.models.load import ResolvedModel
 
 __all__ = ["PreparedTask", "Surroundings", "prepare_task"]
 
@@ -72,6 +73,30 @@ def prepare_task(settings: SessionSettings, progress: Progress) -> PreparedTask:
         completion_column=settings.completion_column,
         seed=settings.seed,
     )
+    max_length = _max_length(settings, dataset, tokenizer, facts)
+    encoded = _encoded(settings.data, dataset, tokenizer, max_length, facts)
+    bench = _bench(settings, resolved, facts, dataset, encoded, max_length)
+    progress.finish(
+        f"{dataset.name}: {len(dataset.train)} train, {len(dataset.validation)} validation, "
+        f"{len(dataset.test)} test examples ({dataset.format}); "
+        f"{facts.name}: {facts.parameters / 1e6:.1f}M parameters"
+    )
+    task = Task(dataset.name, facts.name, settings.objective)
+    described = describe_dataset(dataset, tokenizer)
+    warnings = list(dataset.warnings)
+    for name, examples in dataset.splits():
+        warnings += [f"{name}: {text}" for text in data.encoding_warnings(examples, encoded[name])]
+    if is_unrelated(described.meta_features.get(DEPENDENCE)):
+        warnings.append(UNRELATED)
+    return PreparedTask(bench, task, described, tuple(warnings))
+
+
+def _max_length(settings: SessionSettings, dataset: Dataset, tokenizer: Any, facts: ModelFacts) -> int:
+    """The longest sequence in tokens, as the user said or as the data needs.
+
+    Raises:
+        ConfigurationError: The base model's context is shorter.
+    """
     max_length = settings.max_length or data.fitting_length(
         dataset, tokenizer, context=facts.context, architecture=facts.architecture
     )
@@ -80,28 +105,52 @@ def prepare_task(settings: SessionSettings, progress: Progress) -> PreparedTask:
             f"--max-length {max_length} is longer than the context of {facts.name} ({facts.context} tokens).",
             f"Give at most {facts.context}.",
         )
+    return max_length
+
+
+def _encoded(
+    source: str, dataset: Dataset, tokenizer: Any, max_length: int, facts: ModelFacts
+) -> dict[str, tuple[EncodedExample, ...]]:
+    """The encoded examples of every split.
+
+    Raises:
+        DataError: A split is empty.
+    """
     encoded = {
-        name: data.encode(examples, tokenizer, max_length=max_length, architecture=facts.architecture)
+        name: tuple(data.encode(examples, tokenizer, max_length=max_length, architecture=facts.architecture))
         for name, examples in dataset.splits()
     }
-    warnings = list(dataset.warnings)
-    for name, examples in dataset.splits():
-        warnings += [f"{name}: {text}" for text in data.encoding_warnings(examples, encoded[name])]
     for name, kept in encoded.items():
         if not kept:
-            raise DataError(f"{settings.data}: the {name} split is empty.", "Give more rows.")
+            raise DataError(f"{source}: the {name} split is empty.", "Give more rows.")
+    return encoded
+
+
+def _bench(
+    settings: SessionSettings,
+    model: ResolvedModel,
+    facts: ModelFacts,
+    dataset: Dataset,
+    encoded: Mapping[str, tuple[EncodedExample, ...]],
+    max_length: int,
+) -> Bench:
+    """What workers need; the examples that points are scored on are chosen with the full length.
+
+    Raises:
+        ConfigurationError: The device is not there.
+    """
     device = choose_device(settings.device)
     dtype = models.choose_dtype(device, facts.width) if settings.dtype == "auto" else settings.dtype
-    bench = Bench(
-        model=resolved,
+    return Bench(
+        model=model,
         facts=facts,
         device=device,
         dtype=dtype,
         threads=settings.threads or max(1, available_cores() // settings.workers),
-        train=tuple(encoded["train"]),
+        train=encoded["train"],
         subset=(),
-        validation=tuple(encoded["validation"]),
-        test=tuple(encoded["test"]),
+        validation=encoded["validation"],
+        test=encoded["test"],
         test_examples=data.spread(dataset.test, settings.seed),
         validation_examples=data.spread(dataset.validation, settings.seed),
         max_length=max_length,
@@ -109,16 +158,6 @@ def prepare_task(settings: SessionSettings, progress: Progress) -> PreparedTask:
         deterministic=settings.deterministic,
         trust_remote_code=settings.trust_remote_code,
     )
-    progress.finish(
-        f"{dataset.name}: {len(dataset.train)} train, {len(dataset.validation)} validation, "
-        f"{len(dataset.test)} test examples ({dataset.format}); "
-        f"{facts.name}: {facts.parameters / 1e6:.1f}M parameters"
-    )
-    task = Task(dataset.name, facts.name, settings.objective)
-    described = describe_dataset(dataset, tokenizer)
-    if is_unrelated(described.meta_features.get(DEPENDENCE)):
-        warnings.append(UNRELATED)
-    return PreparedTask(bench, task, described, tuple(warnings))
 
 
 def choose_device(wanted: str) -> str:

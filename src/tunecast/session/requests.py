@@ -1,4 +1,5 @@
-"""What a session asks of a worker; each request knows which call of the runner answers it."""
+"""What is asked of a worker, and what comes back; a session's requests know which call of the runner answers
+them."""
 
 from __future__ import annotations
 
@@ -6,10 +7,12 @@ import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tunecast import errors
-from tunecast.records import Machine, Versions
+from tunecast.records import Machine, Outcome, RunError, Versions
+from tunecast.session.folder import disk_error
 from tunecast.training.bench import TrialSpec
 
 if TYPE_CHECKING:
@@ -47,8 +50,8 @@ def receive(connection: Connection) -> Any:
 class Request(Protocol):
     """Something for a worker to do."""
 
-    def perform(self, runner: Runner) -> Any:
-        """Do it and return the answer."""
+    def perform(self, opened: Any, /) -> Any:
+        """Do it with what the workplace's ``open`` returned, and return the answer."""
 
 
 Ask = Callable[[Request], Any]
@@ -82,8 +85,19 @@ class Broken:
     hint: str = ""
     memory: bool = False
 
-    def error(self) -> Exception:
-        """The error to raise in the session's process: the user's where it is one to mend, else ours."""
+    @property
+    def failure(self) -> tuple[Outcome, RunError]:
+        """What a run is recorded as that could not be made for it."""
+        return Outcome.OUT_OF_MEMORY if self.memory else Outcome.FAILED, RunError(self.kind, self.text)
+
+    def error(self, folder: Path | None = None) -> Exception:
+        """The error to raise in the session's process: the user's where it is one to mend, else ours.
+
+        Args:
+            folder: Where the worker writes, if it does: what the disk or the system refused it is told of.
+        """
+        if self.system and folder is not None:
+            return disk_error(folder, self.text)
         if self.memory:
             return errors.ModelError(
                 f"Memory ran out outside of any trial: {self.text}",
@@ -100,10 +114,11 @@ class Advance:
     spec: TrialSpec
     from_step: int
     to_step: int
+    weights_hash: str = ""
 
     def perform(self, runner: Runner) -> Measurement:
         """Train and measure."""
-        return runner.advance(self.spec, self.from_step, self.to_step)
+        return runner.advance(self.spec, self.from_step, self.to_step, weights_hash=self.weights_hash)
 
 
 @dataclass(frozen=True)
@@ -137,6 +152,7 @@ class ScoreModel:
     spec: TrialSpec | None
     step: int
     split: str
+    weights_hash: str = ""
     metric: str = ""
     generate_limit: int = 0
     interval_seed: int | None = None
@@ -147,6 +163,7 @@ class ScoreModel:
             self.spec,
             self.step,
             self.split,
+            weights_hash=self.weights_hash,
             metric=self.metric,
             generate_limit=self.generate_limit,
             interval_seed=self.interval_seed,
@@ -161,10 +178,11 @@ class Save:
     step: int
     folder: str
     base_location: str
+    weights_hash: str = ""
 
     def perform(self, runner: Runner) -> None:
         """Write it."""
-        runner.save(self.spec, self.step, self.folder, self.base_location)
+        runner.save(self.spec, self.step, self.folder, self.base_location, weights_hash=self.weights_hash)
 
 
 @dataclass(frozen=True)

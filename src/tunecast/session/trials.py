@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -65,11 +65,21 @@ class Trial:
         return self.curve[-1].step if self.curve else 0
 
     @property
+    def weights_hash(self) -> str:
+        """Hash of the weights at its last committed point, empty where there is none."""
+        return self.curve[-1].checkpoint_hash if self.curve else ""
+
+    @property
     def next_step(self) -> int | None:
         """The step of its next point, None at the end."""
         if not self.is_feasible:
             return None
         return next((step for step in self.plan.grid if step > self.step), None)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it has a further point, be it that a worker is on the way there."""
+        return self.outcome is Outcome.PAUSED and self.next_step is not None
 
     @property
     def points_to_end(self) -> int:
@@ -239,12 +249,9 @@ class Trials:
         for _, taught in sorted(steps, key=lambda step: step[0]):
             pace.learn(*taught)
 
-    def history(self, pace: Pace, passed_over: Collection[int] = ()) -> History:
-        """What strategies see; a trial that is passed over looks as if it had no further point."""
-        views = [self._view(trial, pace) for trial in self._all]
-        for index in passed_over:
-            views[index] = replace(views[index], next_share=None)
-        return History(tuple(views))
+    def history(self, pace: Pace) -> History:
+        """What strategies see."""
+        return History(tuple(self._view(trial, pace) for trial in self._all))
 
     def used(self, seconds: float) -> Used:
         """What the trials have spent."""

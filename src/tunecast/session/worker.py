@@ -32,22 +32,22 @@ def main(descriptor: int, parent: int) -> None:
     warnings.simplefilter("ignore", FutureWarning)
     connection: Connection = Connection(descriptor)
     try:
-        bench = receive(connection)
+        workplace = receive(connection)
         started = time.perf_counter()
         answer: Any
         try:
-            runner, answer = _loaded(bench, started)
+            opened, answer = _loaded(workplace, started)
         except Exception as error:  # the session is told whatever keeps the model from loading
             connection.send(_broken(error))
             return
         connection.send(answer)
         while (request := receive(connection)) is not None:
-            connection.send(_answer(runner, request))
+            connection.send(_answer(opened, request))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the session is gone
 
 
-def _loaded(bench: Any, started: float) -> tuple[Any, Ready]:
+def _loaded(workplace: Any, started: float) -> tuple[Any, Ready]:
     # What comes now stays, half a million objects of libraries. To look for garbage among them takes a fifth
     # of the time in which they load, and is done again after every trial.
     gc.disable()
@@ -55,17 +55,17 @@ def _loaded(bench: Any, started: float) -> tuple[Any, Ready]:
 
     from tunecast.models.machine import current_versions, measure_machine
 
-    torch.set_num_threads(bench.threads)
-    runner = bench.open()
-    machine = measure_machine(bench.device, bench.threads)
+    torch.set_num_threads(workplace.threads)
+    opened = workplace.open()
+    machine = measure_machine(workplace.device, workplace.threads)
     gc.freeze()
     gc.enable()
-    return runner, Ready(machine, current_versions(), time.perf_counter() - started)
+    return opened, Ready(machine, current_versions(), time.perf_counter() - started)
 
 
-def _answer(runner: Any, request: Request) -> Any:
+def _answer(opened: Any, request: Request) -> Any:
     try:
-        return request.perform(runner)
+        return request.perform(opened)
     except Exception as error:  # the session decides what a broken request means
         return _broken(error)
 

@@ -106,14 +106,29 @@ class CheckpointFolder:
         usable = [step for step in steps if step <= at_most and self._weights(step).is_file()]
         return max(usable, default=0)
 
-    def has_weights(self, step: int) -> bool:
-        """Whether the weights of ``step`` are kept, and are what was written as far as can be told."""
+    def has_weights(self, step: int, weights_hash: str = "") -> bool:
+        """Whether the weights of ``step`` are kept, and are what was written as far as can be told.
+
+        Args:
+            step: Which ones.
+            weights_hash: What :meth:`write` returned for them; empty where nobody knows.
+
+        Raises:
+            OSError: They cannot be read, which does not mean that they are damaged.
+        """
         if not self._weights(step).is_file():
             return False
+        if weights_hash:
+            return _file_hash(self._weights(step)) == weights_hash
         return self.is_whole(step) if self._state(step).is_file() else _opens(self._weights(step))
 
-    def is_whole(self, step: int) -> bool:
+    def is_whole(self, step: int, weights_hash: str = "") -> bool:
         """Whether the state of ``step`` can be read and its weights are those that were written with it.
+
+        Args:
+            step: Which one.
+            weights_hash: What :meth:`write` returned for it, so that another trial's is told apart; empty
+                where nobody knows.
 
         Raises:
             OSError: They cannot be read, which does not mean that they are damaged.
@@ -123,7 +138,8 @@ class CheckpointFolder:
         try:
             with safe_open(self._state(step), framework="pt") as file:  # which checks its extent
                 position = _position(file)
-            return _file_hash(self._weights(step)) == position.weights_hash
+            known = {position.weights_hash, weights_hash or position.weights_hash}
+            return known == {_file_hash(self._weights(step))}
         except (FileNotFoundError, SafetensorError, ValueError, TypeError, KeyError):
             return False
 

@@ -13,7 +13,6 @@ from tunecast.methods import get_method
 from tunecast.models.load import load_model, load_tokenizer, quiet
 from tunecast.models.machine import load_average, peak_bytes, reset_peak, seconds_clock
 from tunecast.records import Outcome, Pipeline, Point, RunError, SampleOutput, Score, Seconds
-from tunecast.training.bench import Bench, TrialSpec
 from tunecast.training.checkpoint import CheckpointFolder
 from tunecast.training.clean import fingerprint
 from tunecast.training.compute import Compute
@@ -23,6 +22,7 @@ from tunecast.training.live import LiveTrial, Segment
 
 if TYPE_CHECKING:
     from tunecast.data import EncodedExample, Example
+    from tunecast.training.bench import Bench, TrialSpec
 
 __all__ = ["Measurement", "Runner", "Scored"]
 
@@ -82,13 +82,17 @@ class Runner:
         self._base = self._load_base()
         self._clean = fingerprint(self._base)
 
-    def advance(self, spec: TrialSpec, from_step: int, to_step: int) -> Measurement:
+    def advance(
+        self, spec: TrialSpec, from_step: int, to_step: int, *, weights_hash: str = ""
+    ) -> Measurement:
         """Advance a trial to a step of its grid and measure it there.
 
         Args:
             spec: The trial.
             from_step: The step of its last committed point; 0 for a new trial.
             to_step: Where to measure next.
+            weights_hash: The last committed point's ``checkpoint_hash``: a checkpoint of another hash is not
+                continued, but trained anew; empty where nobody knows.
 
         Returns:
             The point, or the outcome with which the trial ended; failures of the trial are never raised.
@@ -101,7 +105,9 @@ class Runner:
         reset_peak(self.bench.device)
         self._retrained = 0, 0.0
         try:
-            measured = self._advanced(spec, from_step, to_step)
+            live = self._made_live(spec, from_step, weights_hash)
+            segment = live.advance(to_step)
+            measured = self._measure(live, spec, segment)
         except Exception as error:  # whatever breaks a trial is its outcome; the worker goes on
             outcome, record = describe_failure(error)
             if isinstance(error, OSError) and outcome is not Outcome.OUT_OF_MEMORY:
@@ -124,6 +130,7 @@ class Runner:
         step: int,
         split: str,
         *,
+        weights_hash: str = "",
         metric: str = "",
         generate_limit: int = 0,
         interval_seed: int | None = None,
@@ -134,11 +141,12 @@ class Runner:
             spec: The trial; None for the base model.
             step: The step whose weights are scored.
             split: ``subset``, ``validation`` or ``test``.
+            weights_hash: The ``checkpoint_hash`` of the trial's point there, as for :meth:`advance`.
             metric: Metric to measure by generation; empty for none.
             generate_limit: Number of examples to generate for, 0 for none.
             interval_seed: Seed of bootstrap intervals; None omits them.
         """
-        model = self._base_model() if spec is None else self._with_weights(spec, step)
+        model = self._base_model() if spec is None else self._with_weights(spec, step, weights_hash)
         clock = seconds_clock(self.bench.device)
         score = self._evaluator.evaluate(model, self._split(split)).score(interval_seed=interval_seed)
         evaluation = clock.read()
@@ -147,9 +155,19 @@ class Runner:
             score = _with_metric(score, metric, outputs, interval_seed)
         return Scored(score, evaluation, outputs)
 
-    def save(self, spec: TrialSpec, step: int, folder: str, base_location: str) -> None:
-        """Write a trial's checkpoint as a model that transformers and peft load, with its tokenizer."""
-        model = self._with_weights(spec, step)
+    def save(
+        self, spec: TrialSpec, step: int, folder: str, base_location: str, *, weights_hash: str = ""
+    ) -> None:
+        """Write a trial's checkpoint as a model that transformers and peft load, with its tokenizer.
+
+        Args:
+            spec: The trial.
+            step: The step whose weights are written.
+            folder: Where to.
+            base_location: Where the written model is to find its base.
+            weights_hash: The ``checkpoint_hash`` of the trial's point there, as for :meth:`advance`.
+        """
+        model = self._with_weights(spec, step, weights_hash)
         with quiet():
             get_method(spec.pipeline.method).save(model, Path(folder), base_location)
         self._tokenizer.save_pretrained(folder)
@@ -230,19 +248,16 @@ class Runner:
         self.release()
         return self._base
 
-    def _advanced(self, spec: TrialSpec, from_step: int, to_step: int) -> Measurement:
-        live = self._made_live(spec, from_step)
-        segment = live.advance(to_step)
-        return self._measure(live, spec, segment)
-
-    def _made_live(self, spec: TrialSpec, from_step: int) -> LiveTrial:
+    def _made_live(self, spec: TrialSpec, from_step: int, weights_hash: str = "") -> LiveTrial:
         """The trial at ``from_step``: as it is, from its checkpoint, or trained anew from an earlier one."""
         if self._live is not None and self._live_spec == spec and self._live.step == from_step:
             return self._live
         live = self._attached(spec)
         if from_step and spec.folder:
             folder = CheckpointFolder(Path(spec.folder))
-            while (start := folder.latest(from_step)) and not folder.is_whole(start):
+            while start := folder.latest(from_step):
+                if folder.is_whole(start, weights_hash if start == from_step else ""):
+                    break
                 folder.discard(start)
             if start:
                 live.load(folder, start)
@@ -284,15 +299,17 @@ class Runner:
                 folder.write_choice(chosen)
         return replace(spec.pipeline, hyperparameters={**spec.pipeline.hyperparameters, **chosen})
 
-    def _with_weights(self, spec: TrialSpec, step: int) -> Any:
-        """A trial's model with the weights of ``step``, trained anew up to there where they were not kept."""
+    def _with_weights(self, spec: TrialSpec, step: int, weights_hash: str) -> Any:
+        """A trial's model with the weights of ``step``, trained anew up to there where they were not kept, or
+        are not what was written.
+        """
         folder = CheckpointFolder(Path(spec.folder))
-        if spec.folder and folder.has_weights(step):
+        if spec.folder and folder.has_weights(step, weights_hash):
             live = self._attached(spec)
             live.load_weights(folder, step)
             live.step = -1  # its optimiser is not at this step: it must not be continued
             return live.model
-        return self._made_live(spec, step).model
+        return self._made_live(spec, step, weights_hash).model
 
     def _measure(self, live: LiveTrial, spec: TrialSpec, segment: Segment) -> Measurement:
         clock = seconds_clock(self.bench.device)
