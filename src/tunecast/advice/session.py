@@ -121,7 +121,7 @@ def _view(settings: SessionSettings, prepared: PreparedTask, lengths: TokenLengt
         dataset=prepared.task.dataset,
         meta_features=prepared.dataset.meta_features,
         model=prepared.bench.facts,
-        unique_examples=settings.unique_examples or len(prepared.bench.train),
+        unique_examples=prepared.unique_examples(settings.unique_examples),
         bytes_per_label_token=lengths.bytes_per_label_token,
     )
 

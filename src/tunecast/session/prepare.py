@@ -43,6 +43,11 @@ class PreparedTask:
     dataset: DatasetFacts
     warnings: tuple[str, ...]
 
+    def unique_examples(self, wanted: int | None) -> int:
+        """Training examples that are used: as many as wanted, at most what there is; None wants all."""
+        available = len(self.bench.train)
+        return available if wanted is None else min(wanted, available)
+
 
 @dataclass(frozen=True)
 class Surroundings:

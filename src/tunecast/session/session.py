@@ -67,6 +67,7 @@ class Session:
     ) -> None:
         self._settings = settings
         self._prepared = prepared
+        self._unique_examples = prepared.unique_examples(settings.unique_examples)
         self._folder = folder
         self._store = store
         self._executor = executor
@@ -167,7 +168,7 @@ class Session:
         if "full_length_tokens" not in self._state:
             bench = self._prepared.bench
             pipeline = self._candidates[0 if self._expert_fits else 1]
-            spec = TrialSpec("speed", pipeline, self._settings.seed, 1, self._unique_examples(), "")
+            spec = TrialSpec("speed", pipeline, self._settings.seed, 1, self._unique_examples, "")
             found = measure_full_length(
                 self._settings, bench, spec, self._allowance, self.ask, self._progress
             )
@@ -215,7 +216,7 @@ class Session:
             self._store,
             seed=self._settings.seed,
             full_length_tokens=self._full_length,
-            unique_examples=self._unique_examples(),
+            unique_examples=self._unique_examples,
             workers=self._settings.workers,
             explosion_nats=limit,
         )
@@ -228,7 +229,7 @@ class Session:
             dataset=self._prepared.dataset,
             model=self._prepared.bench.facts,
             full_length_tokens=self._full_length,
-            unique_examples=self._unique_examples(),
+            unique_examples=self._unique_examples,
             zero_shot_loss=zero_shot_loss,
             evaluation_seconds=evaluation_seconds,
             machine=self._surroundings.machine,
@@ -251,10 +252,6 @@ class Session:
             mean_tokens=bench.train_tokens / len(bench.train),
         )
         return [*self._candidates[:pinned], *worthwhile(self._settings.strategy, context, suiting)]
-
-    def _unique_examples(self) -> int:
-        available = len(self._prepared.bench.train)
-        return min(self._settings.unique_examples or available, available)
 
     def _look_ahead(self) -> None:
         """Spend all but what a forecast needs, then measure for it; where nothing can be, spend the rest."""
