@@ -109,7 +109,7 @@ def advise(
     )
     return Recommendation(
         model=situation.facts.name,
-        dataset=situation.dataset.name,
+        dataset=situation.view.dataset,
         target=situation.target.name,
         max_length=situation.lengths.max_length,
         recommendations=explained,

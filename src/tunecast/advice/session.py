@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tunecast import data
 from tunecast.advice.advise import advise, default_prior
 from tunecast.advice.answer import Recommendation
 from tunecast.advice.order import foretold_losses, order_of_advice
@@ -103,11 +102,9 @@ def situation_of(settings: SessionSettings, prepared: PreparedTask, worker_bytes
     lengths = _lengths(prepared)
     view = _view(settings, prepared, lengths)
     lengths = replace(lengths, examples=view.unique_examples)
-    dataset = data.Dataset(prepared.task.dataset, settings.data, prepared.dataset.format, (), (), ())
     return Situation(
         resolved=bench.model,
         facts=bench.facts,
-        dataset=dataset,
         lengths=lengths,
         target=_target(prepared, worker_bytes),
         view=view,

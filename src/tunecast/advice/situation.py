@@ -84,7 +84,6 @@ class Situation:
     Args:
         resolved: Where the model lies.
         facts: Facts of the model.
-        dataset: The dataset.
         lengths: Lengths of its examples.
         target: Where it would run.
         view: What a prior is asked about.
@@ -94,7 +93,6 @@ class Situation:
 
     resolved: ResolvedModel
     facts: ModelFacts
-    dataset: data.Dataset
     lengths: TokenLengths
     target: Target
     view: TaskView
@@ -143,7 +141,7 @@ def look(question: Question) -> Situation:
         bytes_per_label_token=lengths.bytes_per_label_token,
     )
     warnings = (*target.warnings, *dataset.warnings, *_length_warnings(lengths, facts))
-    return Situation(resolved, facts, dataset, lengths, target, view, warnings, question.trust_remote_code)
+    return Situation(resolved, facts, lengths, target, view, warnings, question.trust_remote_code)
 
 
 def _facts(resolved: ResolvedModel, trust_remote_code: bool) -> ModelFacts:
