@@ -12,7 +12,7 @@ from tunecast.advice.view import TaskView
 from tunecast.data.token_lengths import TokenLengths, measure_lengths
 from tunecast.errors import ConfigurationError
 from tunecast.methods import Restrictions
-from tunecast.models import ResolvedModel, describe, load_config, resolve
+from tunecast.models import ResolvedModel, check_length, describe, load_config, resolve
 from tunecast.models.describe import with_folder
 from tunecast.models.here import Target, target_of
 from tunecast.models.outline import outline, read_config
@@ -119,12 +119,7 @@ def look(question: Question) -> Situation:
     target = target_of(question.gpu, question.memory_gb)
     resolved = resolve(question.model)
     facts = _facts(resolved, question.trust_remote_code)
-    if facts.context and question.max_length and question.max_length > facts.context:
-        raise ConfigurationError(
-            f"--max-length {question.max_length} is longer than the context of {facts.name} "
-            f"({facts.context} tokens).",
-            f"Give at most {facts.context}.",
-        )
+    check_length(question.max_length, facts)
     dataset = data.read(
         question.data,
         prompt_column=question.prompt_column,

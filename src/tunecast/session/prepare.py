@@ -63,13 +63,14 @@ def prepare_task(settings: SessionSettings, progress: Progress) -> PreparedTask:
     Raises:
         DataError: The dataset cannot be used.
         ModelError: The base model cannot be used.
-        ConfigurationError: The device is not there.
+        ConfigurationError: The device is not there, or the longest sequence exceeds the context.
     """
     from tunecast.data.describe import describe as describe_dataset
 
     progress.start("Reading data and model")
     resolved = models.resolve(settings.model)
     facts = models.describe(resolved, trust_remote_code=settings.trust_remote_code)
+    models.check_length(settings.max_length, facts)
     tokenizer = models.load_tokenizer(resolved, trust_remote_code=settings.trust_remote_code)
     dataset = data.read(
         settings.data,
@@ -80,11 +81,6 @@ def prepare_task(settings: SessionSettings, progress: Progress) -> PreparedTask:
     max_length = settings.max_length or data.fitting_length(
         dataset, tokenizer, context=facts.context, architecture=facts.architecture
     )
-    if facts.context and max_length > facts.context:
-        raise ConfigurationError(
-            f"--max-length {max_length} is longer than the context of {facts.name} ({facts.context} tokens).",
-            f"Give at most {facts.context}.",
-        )
     encoded = {
         name: data.encode(examples, tokenizer, max_length=max_length, architecture=facts.architecture)
         for name, examples in dataset.splits()
