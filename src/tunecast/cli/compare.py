@@ -56,8 +56,9 @@ def command(
     as_json: AsJson = False,
 ) -> None:
     """Replay strategies on recorded runs under a simulated clock, and say who is first where."""
+    from tunecast.atomic import check_writable
     from tunecast.cli.progress import RichProgress
-    from tunecast.replay.page import check_page, write_page
+    from tunecast.replay.page import write_comparison
     from tunecast.replay.stored import CompareSettings, compare
     from tunecast.replay.wording import header, sentences
 
@@ -66,7 +67,7 @@ def command(
         model=model, clock=clock, workers=workers, thinking_seconds=thinking_seconds,
     )  # fmt: skip
     if output is not None:
-        check_page(output)
+        check_writable(output, "--output")
     with RichProgress() as progress:
         verdict, reasons = compare(settings, progress)
     if as_json:
@@ -76,7 +77,7 @@ def command(
         _print(verdict, reasons)
     # The page comes last: where it cannot be written after all, the comparison is on the screen.
     if output is not None:
-        write_page(verdict, output)
+        write_comparison(verdict, output)
 
 
 def _print(verdict: Verdict, reasons: list[str]) -> None:

@@ -59,6 +59,7 @@ def command(
     options.keep_numpy_single_threaded()
     from tunecast.advice.situation import Question
     from tunecast.api import recommend
+    from tunecast.atomic import check_writable
 
     question = Question(
         model=model,
@@ -77,6 +78,8 @@ def command(
         completion_column=completion_column,
         trust_remote_code=bool(trust_remote_code),
     )
+    if plot is not None:
+        check_writable(plot, "--plot")
     if measure or calibrate:
         from tunecast.cli.progress import RichProgress
 
@@ -84,12 +87,12 @@ def command(
             found = recommend(question, measure=measure, calibrate=calibrate, progress=progress)
     else:
         found = recommend(question)
+    typer.echo(json.dumps(found.as_json(), indent=2)) if as_json else _print(found)
+    # The chart comes last: where it cannot be written after all, the answer is on the screen.
     if plot is not None:
         from tunecast.report.prospects import write_prospects
 
         write_prospects(found, plot)
-    typer.echo(json.dumps(found.as_json(), indent=2)) if as_json else _print(found)
-    if plot is not None:
         typer.echo(f"Chart: {plot}", err=True)
 
 

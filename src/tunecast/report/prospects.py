@@ -7,7 +7,7 @@ from pathlib import Path
 import plotly.graph_objects as go
 
 from tunecast.advice.answer import Prospect, Recommendation
-from tunecast.errors import OutputError
+from tunecast.atomic import write_page
 from tunecast.report.figures import SYMBOLS
 from tunecast.report.numbers import duration, rate
 from tunecast.report.tradeoffs import pareto_front
@@ -22,13 +22,7 @@ def write_prospects(recommendation: Recommendation, path: Path) -> None:
         OutputError: The file cannot be written.
     """
     figure = prospects_figure(recommendation)
-    text = figure.to_html(full_html=True, include_plotlyjs=True)
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise OutputError(
-            f"--plot {path} cannot be written: {error.strerror}.", "Name a file in a folder that exists."
-        ) from error
+    write_page(path, figure.to_html(full_html=True, include_plotlyjs=True), "--plot")
 
 
 def prospects_figure(recommendation: Recommendation) -> go.Figure:
