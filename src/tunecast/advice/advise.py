@@ -16,11 +16,10 @@ from tunecast.advice.situation import Question, Situation
 from tunecast.advice.view import Plan, Prior, Quality
 from tunecast.errors import BudgetError, ConfigurationError
 from tunecast.records import Pipeline
+from tunecast.session.shared import seconds_with_evaluation
 
 __all__ = ["Advisor", "Horizon", "advise", "default_prior"]
 
-EVALUATION_SHARE = 0.15
-"""Evaluations take at most this part of a trial (see :mod:`tunecast.session.shared`)."""
 LEAST_STEPS = 16
 SHARED_ERROR = 0.5
 """Correlation that is assumed between the errors of the zero-shot loss and of the loss after training."""
@@ -188,11 +187,11 @@ class Advisor:
             tokens = min(tokens, self._horizon.tokens)
         steps = math.ceil(tokens / (batch * lengths.mean))
         if self._horizon.seconds is not None:
-            steps = min(steps, int(self._horizon.seconds / _with_evaluation(cost.step_seconds)))
+            steps = min(steps, int(self._horizon.seconds / seconds_with_evaluation(cost.step_seconds)))
         return Plan(pipeline, min(round(tokens), round(steps * batch * lengths.mean)), steps)
 
     def _prospect(self, plan: Plan, cost: Cost, quality: Quality, untouched: float) -> Prospect:
-        hours = _with_evaluation(plan.total_steps * cost.step_seconds) / 3600
+        hours = seconds_with_evaluation(plan.total_steps * cost.step_seconds) / 3600
         return Prospect(
             pipeline=plan.pipeline,
             predicted_loss=quality.loss,
@@ -209,10 +208,6 @@ class Advisor:
             micro_batch=cost.micro_batch,
             fits=cost.fits,
         )
-
-
-def _with_evaluation(seconds: float) -> float:
-    return seconds / (1 - EVALUATION_SHARE)
 
 
 def _varied(prospects: Iterable[Prospect], count: int) -> list[Prospect]:
