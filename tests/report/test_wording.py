@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
-from report.sample_session import full_session, make_record, make_runs
-from tunecast.records import Contender, Score, SessionRecord
-from tunecast.report.wording import describe_pipeline, learning_rate, verdict
+from report.sample_session import EXPERT, full_session, make_record, make_runs
+from tunecast.records import ZERO_SHOT, Contender, Pipeline, Score, SessionRecord
+from tunecast.report.wording import describe_pipeline, learning_rate, pipeline_line, verdict
 
 
 def with_test(record: SessionRecord, name: str, **changes: object) -> SessionRecord:
@@ -96,6 +96,12 @@ def test_nothing_to_deliver() -> None:
     record, runs = full_session()
     words = verdict(dataclasses.replace(record, contenders=(), winner=""), runs)
     assert words.headline == "No model could be delivered"
+
+
+def test_what_tells_pipelines_apart_in_a_short_line() -> None:
+    assert pipeline_line(EXPERT) == "lora, rate 2e-4, batch 16, r=16, alpha=32"
+    assert pipeline_line(Pipeline("ia3", {"learning_rate": 1e-2})) == "ia3, rate 1e-2, batch ?"
+    assert pipeline_line(ZERO_SHOT) == "no training"
 
 
 def test_pipeline_in_one_line() -> None:

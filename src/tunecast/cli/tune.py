@@ -144,7 +144,9 @@ def print_record(record: SessionRecord) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from tunecast.report.numbers import interval
     from tunecast.report.outlook import outlook_sentences
+    from tunecast.report.wording import pipeline_line
 
     title = f"{record.task.dataset} on {record.task.model}: test scores"
     table = Table(title=Text(title, style="table.title"))
@@ -162,11 +164,11 @@ def print_record(record: SessionRecord) -> None:
         row = [
             contender.name.replace("_", "-"),
             f"{score.loss:.4f}",
-            _interval(score.loss_low, score.loss_high),
+            interval(score.loss_low, score.loss_high, 4),
         ]
         if metric:
-            row += [f"{score.metric:.4f}", _interval(score.metric_low, score.metric_high)]
-        row.append(_pipeline_text(contender.pipeline.method, contender.pipeline.hyperparameters))
+            row += [f"{score.metric:.4f}", interval(score.metric_low, score.metric_high, 4)]
+        row.append(pipeline_line(contender.pipeline))
         table.add_row(*row, style="bold green" if contender.name == record.winner else None)
     console = Console()
     console.print(table)
@@ -179,19 +181,6 @@ def print_record(record: SessionRecord) -> None:
     if record.forecast:
         for line in outlook_sentences(record.forecast):
             console.print(line, markup=False, soft_wrap=True)
-
-
-def _interval(low: float | None, high: float | None) -> str:
-    return "" if low is None or high is None else f"{low:.4f} to {high:.4f}"
-
-
-def _pipeline_text(method: str, values: Any) -> str:
-    if "learning_rate" not in values:
-        return "no training"
-    text = (
-        f"{method}, learning rate {values['learning_rate']:g}, batch {values['per_device_train_batch_size']}"
-    )
-    return text + (f", r={values['lora_r']}, alpha={values['lora_alpha']}" if "lora_r" in values else "")
 
 
 def _merged(flags: dict[str, Any], config: Path | None) -> dict[str, Any]:

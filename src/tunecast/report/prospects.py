@@ -9,8 +9,9 @@ import plotly.graph_objects as go
 from tunecast.advice.answer import Prospect, Recommendation
 from tunecast.atomic import write_page
 from tunecast.report.figures import SYMBOLS
-from tunecast.report.numbers import duration, rate
+from tunecast.report.numbers import duration, with_interval
 from tunecast.report.tradeoffs import pareto_front
+from tunecast.report.wording import pipeline_line
 
 __all__ = ["prospects_figure", "write_prospects"]
 
@@ -67,11 +68,6 @@ def _of_method(method: str, prospects: list[Prospect], symbol: str) -> go.Scatte
 
 
 def _text(prospect: Prospect) -> str:
-    pipeline = prospect.pipeline
-    rank = f", r={pipeline['lora_r']}" if "lora_r" in pipeline.hyperparameters else ""
-    return (
-        f"{pipeline.method}{rank}, learning rate {rate(pipeline.number('learning_rate'))}, batch "
-        f"{pipeline.number('per_device_train_batch_size'):.0f}<br>loss {prospect.predicted_loss:.3f} "
-        f"({prospect.low:.3f} to {prospect.high:.3f})<br>{duration(prospect.seconds)}, "
-        f"{prospect.memory_gb:.1f} GB"
-    )
+    loss = with_interval(prospect.predicted_loss, prospect.low, prospect.high)
+    taken = f"{duration(prospect.seconds)}, {prospect.memory_gb:.1f} GB"
+    return f"{pipeline_line(prospect.pipeline)}<br>loss {loss}<br>{taken}"

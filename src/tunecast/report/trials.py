@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from tunecast.records import Point, Run, SessionRecord
+from tunecast.records import ZERO_SHOT, Point, Run, SessionRecord
 from tunecast.report.numbers import decimal, finite, rate
-from tunecast.report.wording import find_contender, learning_rate, value_text
+from tunecast.report.wording import learning_rate, value_text
 
 __all__ = ["DOTS_DRAWN", "TrialView", "chosen_to_draw", "grouped", "view_trials", "zero_shot_loss"]
 
@@ -66,14 +66,14 @@ class TrialView:
 
 def view_trials(record: SessionRecord, runs: Sequence[Run]) -> list[TrialView]:
     """Every run but zero-shot's and those of a forecast, in the order given."""
-    incumbent = find_contender(record, "incumbent")
+    incumbent = record.find_contender("incumbent")
     wanted = incumbent.run if incumbent else ""
     return [_view(run, run.id == wanted) for run in runs if run.is_candidate]
 
 
 def zero_shot_loss(runs: Sequence[Run]) -> float | None:
     """Validation loss before any training, None where the session has no such run."""
-    found = next((run for run in runs if run.pipeline.method == "zero-shot"), None)
+    found = next((run for run in runs if run.pipeline.method == ZERO_SHOT.method), None)
     return finite(found.final_loss) if found else None
 
 
