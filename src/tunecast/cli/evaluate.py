@@ -33,7 +33,7 @@ def command(
     device: options.Device = None,
     dtype: options.Dtype = None,
     trust_remote_code: options.TrustRemoteCode = None,
-    as_json: bool = typer.Option(False, "--json", help="Print the result as JSON on stdout."),
+    as_json: options.AsJson = False,
 ) -> None:
     """Score a model on a dataset; nothing is trained."""
     values = dict(locals())

@@ -59,7 +59,7 @@ def memory_command(
         str, typer.Option("--sharding", help="none, zero1, zero2, zero3 or fsdp, over --devices.")
     ] = "none",
     devices: Annotated[int, typer.Option("--devices", min=1, help="Devices that share.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Predict the memory of a finetuning, part by part, without loading weights."""
     from tunecast.methods import Restrictions, check_names, expert_pipeline

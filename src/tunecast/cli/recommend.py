@@ -33,8 +33,9 @@ def command(
     price: Annotated[float | None, typer.Option("--price", help="Money for an hour of the machine.")] = None,
     top: Annotated[int, typer.Option("--top", help="Pipelines to recommend.")] = 5,
     methods: Annotated[
-        str, typer.Option("--methods", help="Allowed methods, such as lora,ia3. (default: those known best)")
-    ] = "",
+        str | None,
+        typer.Option("--methods", help="Allowed methods, such as lora,ia3. (default: those known best)"),
+    ] = None,
     fix: Annotated[
         list[str] | None, typer.Option("--fix", help="Fix a hyperparameter: lora_r=16. Repeatable.")
     ] = None,
@@ -53,7 +54,7 @@ def command(
     prompt_column: options.PromptColumn = None,
     completion_column: options.CompletionColumn = None,
     trust_remote_code: options.TrustRemoteCode = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Predict quality, hours, memory and money of finetunings, and say which to run."""
     options.keep_numpy_single_threaded()
@@ -69,7 +70,7 @@ def command(
         budget=budget,
         price=price,
         top=top,
-        methods=tuple(part.strip() for part in methods.split(",") if part.strip()),
+        methods=options.names("--methods", methods, "lora,ia3"),
         fixed=options.fixed_values(fix or []),
         epochs=epochs,
         max_length=max_length,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tunecast.atomic import check_writable
+from tunecast.cli import options
 from tunecast.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -39,13 +40,12 @@ TablePath = Annotated[
 StoreUrl = Annotated[
     str | None, typer.Option("--store", help="A store of runs; its completed runs are used.")
 ]
-By = Annotated[str, typer.Option("--by", help="Columns that name the curves, separated by commas.")]
+By = Annotated[str | None, typer.Option("--by", help="Columns that name the curves, separated by commas.")]
 Law = Annotated[LawName, typer.Option("--law", help="The law; auto chooses by held-out extrapolation.")]
 MaxObserved = Annotated[
     float | None, typer.Option("--max-observed", help="Use nothing measured above this data size.")
 ]
 Plot = Annotated[Path | None, typer.Option("--plot", help="Also write the curves to this HTML file.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the posterior.")]
 
 
@@ -53,12 +53,12 @@ Seed = Annotated[int, typer.Option("--seed", help="Seed of the posterior.")]
 def fit_command(
     table: TablePath = None,
     store: StoreUrl = None,
-    by: By = "",
+    by: By = None,
     law: Law = LawName.AUTO,
     max_observed: MaxObserved = None,
     plot: Plot = None,
     seed: Seed = 0,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Fit a law to every curve and print its constants and errors."""
     from tunecast.scaling import fit
@@ -81,7 +81,7 @@ def forecast_command(
     ],
     table: TablePath = None,
     store: StoreUrl = None,
-    by: By = "",
+    by: By = None,
     law: Law = LawName.AUTO,
     max_observed: MaxObserved = None,
     plot: Plot = None,
@@ -89,7 +89,7 @@ def forecast_command(
         bool, typer.Option("--strict", help="Exit 2 when a forecast is not supported.")
     ] = False,
     seed: Seed = 0,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Forecast the loss of every curve at other data sizes, with 90% intervals."""
     from tunecast.scaling import forecast
@@ -125,7 +125,7 @@ def select_command(
     max_observed: MaxObserved = None,
     plot: Plot = None,
     seed: Seed = 0,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Rank the models (or methods) of a table by their predicted loss, best first."""
     from tunecast.scaling import select
@@ -158,7 +158,7 @@ def crossover_command(
     max_observed: MaxObserved = None,
     plot: Plot = None,
     seed: Seed = 0,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Find the data sizes at which one method overtakes another."""
     from tunecast.scaling import crossover
@@ -177,10 +177,10 @@ def crossover_command(
     _plot(plot, data, law, seed, crossings=[root.data_size for entry in crossings for root in entry.roots])
 
 
-def _read(table: Path | None, store: str | None, by: str, max_observed: float | None) -> Table:
+def _read(table: Path | None, store: str | None, by: str | None, max_observed: float | None) -> Table:
     from tunecast.scaling import read_store, read_table
 
-    columns = [column.strip() for column in by.split(",") if column.strip()]
+    columns = options.names("--by", by or None, "model,method")
     if max_observed is not None and not max_observed > 0:
         raise ConfigurationError(f"--max-observed must be above 0, not {max_observed:g}.")
     if (table is None) == (store is None):

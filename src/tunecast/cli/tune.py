@@ -82,7 +82,7 @@ def command(
     ] = None,
     resume: bool = typer.Option(False, "--resume", help="Go on with the session in the output folder."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Print the resolved configuration and stop."),
-    as_json: bool = typer.Option(False, "--json", help="Print the result as JSON on stdout."),
+    as_json: options.AsJson = False,
 ) -> None:
     """Try finetuning pipelines within a budget and hand over the best model."""
     flags = {name: value for name, value in locals().items() if value is not None}
@@ -209,9 +209,7 @@ def _settings(values: dict[str, Any], resume: bool) -> SessionSettings:
             "Say for example: tunecast tune --model smollm2 --data train.jsonl --budget 30m",
         )
     if isinstance(methods := values.get("methods"), str):
-        values["methods"] = tuple(part.strip() for part in methods.split(",") if part.strip())
-        if not values["methods"]:
-            raise ConfigurationError(f"--methods {methods!r} names none.", "Write it as --methods lora,ia3.")
+        values["methods"] = options.names("--methods", methods, "lora,ia3")
     return options.settings_from(values)
 
 
@@ -270,11 +268,9 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _range(text: str) -> tuple[str, tuple[float, float]]:
-    name, _, pair = text.partition("=")
-    low, _, high = pair.partition(":")
-    ends = options.number(low), options.number(high)
-    if not name or ends[0] is None or ends[1] is None:
-        raise ConfigurationError(
-            f"--range {text!r} is not NAME=LOW:HIGH.", "Write it as --range learning_rate=1e-5:1e-3."
-        )
-    return name, (float(ends[0]), float(ends[1]))
+    example, form = "learning_rate=1e-5:1e-3", "NAME=LOW:HIGH"
+    name, ends = options.pair("--range", text, example, form)
+    low, high = map(options.number, (ends.partition(":")[0], ends.partition(":")[2]))
+    if low is None or high is None:
+        raise ConfigurationError(f"--range {text!r} is not {form}.", f"Write it as --range {example}.")
+    return name, (float(low), float(high))
