@@ -13,7 +13,7 @@ from tunecast.advice.costs import Cost, Costs
 from tunecast.advice.known_runs import HALF, KnownRuns
 from tunecast.advice.reasons import overrides, reasons
 from tunecast.advice.situation import Question, Situation
-from tunecast.advice.view import Plan, Prior, Quality
+from tunecast.advice.view import Plan, Quality, QualityModel
 from tunecast.errors import BudgetError, ConfigurationError
 from tunecast.records import Pipeline
 from tunecast.session.shared import seconds_with_evaluation
@@ -60,7 +60,7 @@ class Horizon:
         return cls(question.epochs, budget.seconds, tokens)
 
 
-def default_prior() -> Prior:
+def default_prior() -> QualityModel:
     """What is known without asking anybody: the runs that are shipped, and the literature."""
     from tunecast.store.endings import read_endings
     from tunecast.store.shipping import shipped
@@ -70,7 +70,7 @@ def default_prior() -> Prior:
 
 
 def advise(
-    question: Question, situation: Situation, prior: Prior, measured: ZeroShotLoss | None = None
+    question: Question, situation: Situation, prior: QualityModel, measured: ZeroShotLoss | None = None
 ) -> Recommendation:
     """Recommend pipelines for a situation.
 
@@ -138,7 +138,7 @@ class Advisor:
     def __init__(
         self,
         situation: Situation,
-        prior: Prior,
+        prior: QualityModel,
         horizon: Horizon,
         price: float | None = None,
         measured: ZeroShotLoss | None = None,

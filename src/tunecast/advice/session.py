@@ -8,7 +8,7 @@ from tunecast.advice.advise import advise, default_prior
 from tunecast.advice.answer import Recommendation
 from tunecast.advice.order import foretold_losses, order_of_advice
 from tunecast.advice.situation import Question, Situation
-from tunecast.advice.view import Prior, TaskView
+from tunecast.advice.view import QualityModel, TaskView
 from tunecast.data.token_lengths import TokenLengths
 from tunecast.errors import UserError
 from tunecast.models.here import Target, processor_target, target_of
@@ -66,7 +66,7 @@ def advice_for(
 
 
 def advised_candidates(
-    settings: SessionSettings, prepared: PreparedTask, advice: Recommendation, prior: Prior
+    settings: SessionSettings, prepared: PreparedTask, advice: Recommendation, prior: QualityModel
 ) -> list[Pipeline]:
     """The candidates that a session that follows advice begins with: what is recommended, then what is drawn
     for it, in the order of advice.

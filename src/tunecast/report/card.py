@@ -72,7 +72,7 @@ def _summary(record: SessionRecord, run: Run, given: Delivery) -> str:
         f"{kind} for {_plain(given.base_model)}, made by Tunecast. **{chosen}** on the validation "
         f"split chose among the checkpoints that led by loss, at most three; on the test split, which no "
         f"trial saw, the best was then compared with {rivals}.\n\n"
-        f"**{_plain(words.headline)}.**\n\n{outcome}"
+        f"**{_plain(words.text)}.**\n\n{outcome}"
     )
 
 

@@ -23,7 +23,7 @@ from tunecast.report.tables import (
     pretty_json,
     version_facts,
 )
-from tunecast.report.trials import DOTS_DRAWN, TrialView, view_trials, zero_shot_loss
+from tunecast.report.trials import DOTS_DRAWN, DrawnTrial, view_trials, zero_shot_loss
 from tunecast.report.wording import verdict
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _values(record: SessionRecord, runs: Sequence[Run]) -> dict[str, Any]:
     }
 
 
-def _plots(record: SessionRecord, runs: Sequence[Run], trials: Sequence[TrialView]) -> dict[str, list[Plot]]:
+def _plots(record: SessionRecord, runs: Sequence[Run], trials: Sequence[DrawnTrial]) -> dict[str, list[Plot]]:
     """The plots of every section; a section without data is empty."""
     from tunecast.report.choices import hyperparameter_plots
     from tunecast.report.curves import curves_plot, incumbent_plot

@@ -9,7 +9,7 @@ from typing import Any
 
 from tunecast.records import ZERO_SHOT, Contender, Machine, Run, SessionRecord
 from tunecast.report.numbers import MISSING, compact, decimal, finite, interval, rate, storage
-from tunecast.report.trials import TrialView
+from tunecast.report.trials import DrawnTrial
 from tunecast.report.wording import CONTENDER_NAMES, describe_pipeline
 
 __all__ = [
@@ -107,7 +107,7 @@ def _two_lines(value: float | None, low: float | None, high: float | None) -> st
     return f"{decimal(value)}\n{interval(low, high)}".strip()
 
 
-def failures_table(trials: Sequence[TrialView]) -> Table | None:
+def failures_table(trials: Sequence[DrawnTrial]) -> Table | None:
     """Every failed trial with its outcome and the class of the error; None when none failed."""
     failed = [trial for trial in trials if trial.failed]
     if not failed:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CONTENDER_NAMES",
-    "Verdict",
+    "Headline",
     "describe_pipeline",
     "learning_rate",
     "pipeline_line",
@@ -30,18 +30,16 @@ CONTENDER_NAMES = {"zero_shot": "zero-shot", "expert": "expert pipeline", "incum
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Headline:
     """Who won, in words.
 
     Args:
-        headline: One short sentence.
+        text: One short sentence.
         sentences: By how much, how certain that is, and what it cost.
-        certain: Whether the winner's interval is clear of every other contender's.
     """
 
-    headline: str
+    text: str
     sentences: tuple[str, ...]
-    certain: bool
 
 
 def learning_rate(pipeline: Pipeline) -> float | None:
@@ -77,19 +75,17 @@ def describe_pipeline(pipeline: Pipeline, separator: str = ", ") -> str:
     return separator.join([pipeline.method, *parts])
 
 
-def verdict(record: SessionRecord, runs: Sequence[Run]) -> Verdict:
+def verdict(record: SessionRecord, runs: Sequence[Run]) -> Headline:
     """Put the outcome of a session in words."""
     winner = record.find_contender(record.winner)
     cost = _cost(record, runs)
     if winner is None or finite(winner.test.loss) is None:
-        return Verdict(
-            "No model could be delivered", ("No contender has a test score to compare.", cost), False
-        )
+        return Headline("No model could be delivered", ("No contender has a test score to compare.", cost))
     others = [one for one in record.contenders if one.name != winner.name and one.run != winner.run]
     judge = _Judge(record.objective)
     compared = [judge.compare(winner, other) for other in others]
     doubts = judge.doubts(winner, others)
-    return Verdict(_headline(record, winner), (judge.state(winner), *compared, *doubts, cost), not doubts)
+    return Headline(_headline(record, winner), (judge.state(winner), *compared, *doubts, cost))
 
 
 def _with_article(contender: Contender) -> str:
