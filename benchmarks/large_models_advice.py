@@ -29,7 +29,7 @@ from pathlib import Path
 
 from tunecast.advice.advise import default_prior
 from tunecast.advice.known_runs import KnownRuns
-from tunecast.advice.view import Plan, Prior, TaskView
+from tunecast.advice.view import Plan, QualityModel, TaskView
 from tunecast.methods import EXPERT
 from tunecast.models.outline import outline
 from tunecast.records import ModelFacts, Pipeline
@@ -103,7 +103,7 @@ def facts(name: str) -> ModelFacts:
     return replace(made, parameters=round(float(billions[1]) * 1e9))
 
 
-def prior_rule(prior: Prior) -> Rule:
+def prior_rule(prior: QualityModel) -> Rule:
     """The measured pair of least predicted loss."""
 
     def choose(name: str, pairs: Sequence[Pair]) -> Pair:

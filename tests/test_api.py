@@ -6,7 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -233,22 +233,9 @@ def test_every_delivery_scores_the_same_in_a_fresh_process(
     assert json.loads(fresh.stdout) == pytest.approx(delivered, abs=1e-3)
 
 
-def test_record_is_read_back_as_written(expert_only: Tuned) -> None:
-    record = expert_only.record
-    assert api.read_record(json.loads(json.dumps(asdict(record)))) == record
-    with pytest.raises(OutputError, match="cannot read"):
-        api.read_record({"id": "of another version"})
-
-
 def test_without_a_forecast_nothing_is_said(hopeless: Tuned) -> None:
     assert hopeless.record.forecast is None
     assert "What more data" not in (Path(hopeless.record.output_dir) / "report.html").read_text()
-
-
-def test_a_record_of_an_earlier_version_has_no_forecast(expert_only: Tuned) -> None:
-    older = asdict(expert_only.record)
-    assert older.pop("forecast")["reason"]
-    assert api.read_record(json.loads(json.dumps(older))).forecast is None
 
 
 def begun(folder: Path, settings: SessionSettings) -> None:
@@ -256,23 +243,6 @@ def begun(folder: Path, settings: SessionSettings) -> None:
     folder.mkdir()
     state = {"id": "0", "configuration": settings.as_json(), "dataset_fingerprint": "of other rows"}
     (folder / "session.json").write_text(json.dumps(state))
-
-
-@pytest.mark.parametrize(
-    ("changed", "flag"),
-    [
-        ({"store": "sqlite:///elsewhere.sqlite"}, "--store"),
-        ({"fixed": {"lora_r": 8}}, r"--fix\."),
-        ({"ranges": {"learning_rate": (1e-5, 1e-4)}}, r"--range\."),
-        ({"threads": 2}, "--threads"),
-        ({"threads": None, "workers": 2}, "--workers"),
-    ],
-)
-def test_a_session_goes_on_as_it_began(tmp_path: Path, changed: dict[str, Any], flag: str) -> None:
-    settings = SessionSettings("model", "data", output_dir=str(tmp_path / "out"), threads=1)
-    begun(tmp_path / "out", settings)
-    with pytest.raises(ConfigurationError, match=flag):
-        api.tune(replace(settings, **changed), resume=True)
 
 
 def test_a_session_of_an_earlier_version_goes_on_with_the_defaults(

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tunecast.atomic import written_whole
+from tunecast.atomic import check_writable, write_page, written_whole
+from tunecast.errors import OutputError
 
 
 @pytest.mark.parametrize("durable", [False, True])
@@ -32,3 +33,22 @@ def test_the_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path: Path)
 def test_what_went_wrong_is_told_though_tidying_fails_too(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError), written_whole(tmp_path / "file", durable=True) as file:
         file.mkdir()
+
+
+def test_a_page_is_written_into_folders_that_are_made(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "down" / "page.html"
+    check_writable(path, "--plot")
+    write_page(path, "first", "--plot")
+    write_page(path, "second", "--plot")
+    assert path.read_text() == "second"
+    assert [one.name for one in path.parent.iterdir()] == ["page.html"]
+
+
+def test_what_cannot_become_a_page_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("where a folder is wanted")
+    for path in (tmp_path, tmp_path / "file" / "page.html", Path("/dev/null")):
+        with pytest.raises(OutputError, match=f"--plot {path} cannot be written"):
+            check_writable(path, "--plot")
+        with pytest.raises(OutputError, match=f"--plot {path} cannot be written"):
+            write_page(path, "text", "--plot")
+    assert Path("/dev/null").is_char_device()

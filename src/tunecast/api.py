@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import errno
 import shutil
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunecast.errors import ConfigurationError, OutputError, UserError
+from tunecast.errors import ConfigurationError, UserError
 from tunecast.progress import Progress, Silent
-from tunecast.records import Evaluation, Machine, Pipeline, SessionRecord, stable_hash
+from tunecast.records import Evaluation, Machine, Pipeline, SessionRecord
 from tunecast.session.budget import Budget
 from tunecast.session.folder import STORE_FILE, OutputFolder, disk_error
 from tunecast.session.settings import SessionSettings
+from tunecast.session.state import earlier_state, read_record, state_of
 from tunecast.session.trace import start_trace
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["evaluate", "export", "predict", "recommend", "resolve", "train", "tune"]
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-FLAGS = {"fixed": "fix", "ranges": "range", "forecast": "no-forecast"}
-"""Flags of settings that are not called like them."""
 TRIAL_EXAMPLES = 8
 """References on which a function of the user's is tried; a correlation needs more than one."""
 
@@ -49,15 +47,9 @@ def tune(
     Raises:
         UserError: Something that the user can fix: see :mod:`tunecast.errors`.
     """
-    from tunecast.methods import check_names
-    from tunecast.search import check_strategy
-
     start_trace()
     progress = progress or Silent()
-    Budget.parse(settings.budget)
-    check_strategy(settings.strategy, settings.prior, settings.value)
-    check_names(settings.restrictions)
-    _check_objective(settings.objective)
+    _check(settings)
     folder = OutputFolder(Path(settings.output_dir))
     try:
         return _tune_in(folder, settings, resume, progress)
@@ -245,15 +237,11 @@ def resolve(settings: SessionSettings, *, progress: Progress | None = None) -> d
         UserError: As :func:`tune`.
     """
     from tunecast.advice.session import advice_for
-    from tunecast.methods import check_names, pipeline_space
-    from tunecast.search import check_strategy
+    from tunecast.methods import pipeline_space
     from tunecast.session.feasible import limit_bytes
     from tunecast.session.prepare import prepare_task
 
-    Budget.parse(settings.budget)
-    check_strategy(settings.strategy, settings.prior, settings.value)
-    check_names(settings.restrictions)
-    _check_objective(settings.objective)
+    _check(settings)
     prepared = prepare_task(settings, Silent())
     _try_objective(settings.objective, prepared)
     bench = prepared.bench
@@ -288,20 +276,11 @@ def resolve(settings: SessionSettings, *, progress: Progress | None = None) -> d
 def _tune_in(
     folder: OutputFolder, settings: SessionSettings, resume: bool, progress: Progress
 ) -> SessionRecord:
-    state = folder.read_session()
-    if state is not None and not resume:
-        raise OutputError(
-            f"--output-dir {folder.path} already holds a session.",
-            "Go on with it by --resume, or choose another folder.",
-        )
-    if state is not None:
-        _check_same(state["configuration"], settings)
-        if "record" in state:
-            progress.log(f"The session in {folder.path} is complete.")
-            return read_record(state["record"])
-    from tunecast.advice.session import advice_for
+    earlier = earlier_state(folder, settings, resume)
+    if earlier is not None and "record" in earlier:
+        progress.log(f"The session in {folder.path} is complete.")
+        return read_record(earlier["record"])
     from tunecast.session.executor import LocalExecutor
-    from tunecast.session.feasible import limit_bytes
     from tunecast.session.knowledge import runs_known
     from tunecast.session.prepare import prepare_task
     from tunecast.session.session import Session, wait_for_model
@@ -311,21 +290,8 @@ def _tune_in(
     _try_objective(settings.objective, prepared)
     for warning in prepared.warnings:
         progress.log(f"Note: {warning}")
-    if state is None:
-        state = _new_state(settings, prepared.dataset.fingerprint)
-    elif state["dataset_fingerprint"] != prepared.dataset.fingerprint:
-        raise ConfigurationError(
-            f"--resume: {settings.data} is not what the session began with.",
-            "Restore the data, or choose another --output-dir.",
-        )
-    # A session that goes on with other memory, or with advice that knows more, keeps its candidates.
-    is_new = "worker_bytes" not in state
-    if is_new:
-        state["worker_bytes"] = limit_bytes(settings, prepared.bench.device)
-        predicted, chosen = advice_for(settings, prepared, state["worker_bytes"])
-        state["advised"] = [asdict(pipeline) for pipeline in chosen]
-        _show(predicted, progress)
-    advised = [Pipeline(**values) for values in state.get("advised", ())]
+    state = state_of(settings, prepared.dataset.fingerprint, earlier)
+    advised = _advised(state, settings, prepared, progress)
     settings = _with_strategy(settings, advised, progress)
     feasible = _feasible(settings, prepared, state["worker_bytes"], progress, advised)
     prepared = replace(prepared, warnings=(*prepared.warnings, *feasible.warnings))
@@ -350,6 +316,23 @@ def _tune_in(
         record = session.run()
         _write_results(folder, store, record, settings)
     return record
+
+
+def _advised(
+    state: dict[str, Any], settings: SessionSettings, prepared: PreparedTask, progress: Progress
+) -> list[Pipeline]:
+    """The candidates that a session begins with by advice, which is asked and shown once and kept in its
+    state: one that goes on with other memory, or with advice that knows more, keeps its candidates.
+    """
+    if "worker_bytes" not in state:
+        from tunecast.advice.session import advice_for
+        from tunecast.session.feasible import limit_bytes
+
+        state["worker_bytes"] = limit_bytes(settings, prepared.bench.device)
+        predicted, chosen = advice_for(settings, prepared, state["worker_bytes"])
+        state["advised"] = [asdict(pipeline) for pipeline in chosen]
+        _show(predicted, progress)
+    return [Pipeline(**values) for values in state.get("advised", ())]
 
 
 def _feasible(
@@ -405,17 +388,6 @@ def _show(predicted: Recommendation | UserError, progress: Progress) -> None:
     progress.log(worth_text(predicted.worth_it))
 
 
-def _new_state(settings: SessionSettings, dataset_fingerprint: str) -> dict[str, Any]:
-    """What ``session.json`` holds from the moment when a session begins to measure."""
-    started = time.time()
-    return {
-        "id": stable_hash([settings.as_json(), dataset_fingerprint, started]),
-        "configuration": settings.as_json(),
-        "dataset_fingerprint": dataset_fingerprint,
-        "started_at": started,
-    }
-
-
 def _write_results(
     folder: OutputFolder, store: Any, record: SessionRecord, settings: SessionSettings
 ) -> None:
@@ -433,21 +405,19 @@ def _write_results(
     folder.write_session({**state, "record": asdict(record)})
 
 
-def read_record(content: Mapping[str, Any]) -> SessionRecord:
-    """A session's record from its JSON.
+def _check(settings: SessionSettings) -> None:
+    """Refuse what can be told from the settings alone, before anything is read or locked.
 
     Raises:
-        OutputError: The JSON is of another version.
+        UserError: The budget is none, or there is no strategy, method, hyperparameter or metric of a name.
     """
-    from pydantic import TypeAdapter, ValidationError
+    from tunecast.methods import check_names
+    from tunecast.search import check_strategy
 
-    try:
-        return TypeAdapter(SessionRecord).validate_python(content)
-    except ValidationError as error:
-        raise OutputError(
-            f"session.json holds a record that this version cannot read ({error.error_count()} fields).",
-            "Choose another --output-dir.",
-        ) from error
+    Budget.parse(settings.budget)
+    check_strategy(settings.strategy, settings.prior, settings.value)
+    check_names(settings.restrictions)
+    _check_objective(settings.objective)
 
 
 def _check_objective(objective: str) -> None:
@@ -475,22 +445,3 @@ def _first_reason(error: shutil.Error) -> str:
     """Why the first file could not be copied; the error holds (source, target, reason) of each."""
     first = error.args[0][0] if isinstance(error.args[0], list) and error.args[0] else error
     return str(first[2] if isinstance(first, tuple) else first)
-
-
-def _check_same(before: Mapping[str, Any], settings: SessionSettings) -> None:
-    """A session goes on only with the configuration it began with."""
-    now = settings.as_json()
-    # What is computed may not change, nor the store, without which the points that are in it would be lost.
-    free = {"output_dir", "keep_gb"}
-    # The threads decide the last bits of every result, and follow from the workers unless they are given.
-    if settings.threads is not None:
-        free.add("workers")
-    # A session of an earlier version began with what are now the defaults of the settings it did not know.
-    began = SessionSettings(model="", data="").as_json() | dict(before)
-    changed = [name for name in now if name not in free and now[name] != began[name]]
-    if changed:
-        flags = ", ".join(f"--{FLAGS.get(name, name.replace('_', '-'))}" for name in changed)
-        raise ConfigurationError(
-            f"--resume: the session began with other values of {flags}.",
-            "Give the same values as before, or choose another --output-dir.",
-        )

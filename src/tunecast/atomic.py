@@ -1,14 +1,21 @@
-"""Files that are replaced in one step: whoever reads one finds all of it, old or new."""
+"""Files that are replaced in one step: whoever reads one finds all of it, old or new.
+
+The pages that a user asks a command for are written so too, and checked before the work that fills them.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["written_whole"]
+from tunecast.errors import OutputError
+
+__all__ = ["check_writable", "write_page", "written_whole"]
 
 
 @contextlib.contextmanager
@@ -35,3 +42,48 @@ def written_whole(path: Path, *, durable: bool = False) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):  # what went wrong before is what has to be told
             unfinished.unlink(missing_ok=True)
+
+
+def check_writable(path: Path, flag: str) -> None:
+    """Refuse a file that could not be written, before the work whose outcome it is for.
+
+    Args:
+        path: The file; folders on the way to it are made.
+        flag: The option that names it, such as ``--plot``.
+
+    Raises:
+        OutputError: It cannot be written, or is a folder or a device.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file():
+            raise OSError(errno.EINVAL, "it is a folder or a device")
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise _refused(path, flag, error) from error
+
+
+def write_page(path: Path, text: str, flag: str) -> None:
+    """Write a page that a user asked for; an older one is replaced in one step.
+
+    Args:
+        path: The file; folders on the way to it are made.
+        text: All of it.
+        flag: The option that names it, such as ``--plot``.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    check_writable(path, flag)
+    try:
+        with written_whole(path) as unfinished:
+            unfinished.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise _refused(path, flag, error) from error
+
+
+def _refused(path: Path, flag: str, error: OSError) -> OutputError:
+    return OutputError(
+        f"{flag} {path} cannot be written: {error.strerror}.", "Name a file in another folder."
+    )

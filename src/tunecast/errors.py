@@ -47,7 +47,7 @@ class ConfigurationError(UserError):
 
 
 class BudgetError(UserError):
-    """The budget does not suffice for a single step."""
+    """The budget cannot be read, or is too small."""
 
 
 class OutputError(UserError):

@@ -545,7 +545,11 @@ class SessionRecord:
         Raises:
             KeyError: There is none of that name.
         """
-        for contender in self.contenders:
-            if contender.name == name:
-                return contender
-        raise KeyError(name)
+        found = self.find_contender(name)
+        if found is None:
+            raise KeyError(name)
+        return found
+
+    def find_contender(self, name: str) -> Contender | None:
+        """The contender called ``name``, None where the session never scored it."""
+        return next((one for one in self.contenders if one.name == name), None)

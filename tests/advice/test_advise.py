@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 import tunecast
-from tunecast.advice.situation import Question
+from tunecast.advice.advise import Advisor, Horizon, default_prior
+from tunecast.advice.situation import Question, look
 from tunecast.errors import BudgetError, ConfigurationError, ModelError
 from tunecast.models.accelerators import as_machine, find_accelerator
 from tunecast.records import Pipeline
+from tunecast.session.shared import seconds_with_evaluation
 
 LARGE = {"hidden_size": 8192, "intermediate_size": 28_672, "num_hidden_layers": 80, "head_dim": 128}
 LARGE |= {"num_attention_heads": 64, "num_key_value_heads": 8, "vocab_size": 128_256}
@@ -104,6 +106,15 @@ def test_a_budget_limits_the_hours(tiny_llama: Path, toy_data: Path) -> None:
     assert short.recommendations[0].predicted_loss > long.recommendations[0].predicted_loss
     tokens = tunecast.recommend(ask(tiny_llama, toy_data, budget="2k-tokens"))
     assert all(one.full_length_tokens <= 2000 for one in tokens.considered)
+
+
+def test_hours_are_those_of_a_trial_with_its_evaluations(tiny_llama: Path, toy_data: Path) -> None:
+    question = ask(tiny_llama, toy_data)
+    situation = look(question)
+    advisor = Advisor(situation, default_prior(), Horizon())
+    (one,) = advisor.prospects([Pipeline("lora", {"learning_rate": 1e-3, "lora_r": 16, "lora_alpha": 32})])
+    training = one.total_steps * advisor.costs.of(one.pipeline).step_seconds
+    assert one.seconds == pytest.approx(seconds_with_evaluation(training))
 
 
 def test_predict_scores_what_the_caller_brings(tiny_llama: Path, toy_data: Path) -> None:

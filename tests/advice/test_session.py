@@ -81,6 +81,17 @@ def test_a_session_begins_with_what_is_best_at_equal_tokens(tiny_llama: Path, to
     assert advice_for(replace(settings, strategy="asha"), prepared, 10**10)[1] == []
 
 
+@pytest.mark.parametrize(("wanted", "used"), [(None, 128), (40, 40), (100_000, 128)])
+def test_advice_takes_no_more_examples_than_there_are(
+    tiny_llama: Path, toy_data: Path, wanted: int | None, used: int
+) -> None:
+    settings = SessionSettings(str(tiny_llama), str(toy_data), unique_examples=wanted)
+    prepared = prepare_task(settings, Silent())
+    known = situation_of(settings, prepared, 10**10)
+    assert prepared.unique_examples(wanted) == known.view.unique_examples == known.lengths.examples == used
+    assert known.lengths.train_tokens == pytest.approx(used * known.lengths.mean, abs=1)
+
+
 def test_lengths_are_those_that_advice_measures(tiny_llama: Path, toy_data: Path) -> None:
     settings = SessionSettings(str(tiny_llama), str(toy_data))
     prepared = prepare_task(settings, Silent())

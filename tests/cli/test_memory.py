@@ -65,6 +65,15 @@ def test_screen_lists_parts_and_the_verdict(config_only: str) -> None:
     assert "Fits T4 (15.8 GB)." in shown
 
 
+def test_an_accelerator_without_native_bfloat16_holds_float32(config_only: str) -> None:
+    """As a session computes there, and as advice expects it to."""
+    assumed, float32, float16 = (
+        json.loads(run("--model", config_only, *BASE, "--gpu", "T4", *more, "--json"))["parts"]["weights"]
+        for more in ((), ("--precision", "float32"), ("--precision", "float16"))
+    )
+    assert assumed == float32 > float16
+
+
 def test_what_does_not_fit_comes_with_advice(config_only: str) -> None:
     huge = json.loads(Path(config_only, "config.json").read_text())
     huge |= {"hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": 80}
@@ -86,7 +95,7 @@ def test_what_does_not_fit_comes_with_advice(config_only: str) -> None:
         (["--fix", "lora_r=[1,2]"], "not a list"),
         (["--fix", "lora_q=4"], "no hyperparameter 'lora_q' for lora"),
         (["--fix", "learning_rate=high"], "not a value of learning_rate"),
-        (["--max-length", "4096"], "reads at most 128 tokens"),
+        (["--max-length", "4096"], "longer than the context of .* .128 tokens"),
         (["--peft-config", "nowhere.json"], "cannot be read"),
         (["--peft-config", "x.json", "--method", "lora"], "exclude each other"),
         (["--precision", "int3"], "is unknown"),

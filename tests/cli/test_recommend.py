@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tunecast.cli import app
+from tunecast.errors import OutputError
 
 
 def run(*arguments: str) -> str:
@@ -57,6 +58,26 @@ def test_chart_is_one_file(asked: list[str], tmp_path: Path) -> None:
     text = file.read_text(encoding="utf-8")
     assert "Pareto front" in text
     assert "untouched model" in text
+
+
+def test_a_chart_that_cannot_be_written_is_refused_before_the_work(
+    asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tunecast.api.recommend", lambda *_, **__: pytest.fail("the work began"))
+    with pytest.raises(OutputError, match=r"--plot .* cannot be written"):
+        run(*asked, "--plot", str(tmp_path))
+
+
+def test_a_chart_that_fails_in_the_end_leaves_the_answer_on_the_screen(
+    asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OutputError("The disk is full.")
+
+    monkeypatch.setattr("tunecast.report.prospects.write_prospects", full)
+    result = CliRunner().invoke(app, ["recommend", *asked, "--json", "--plot", str(tmp_path / "chart.html")])
+    assert isinstance(result.exception, OutputError)
+    assert json.loads(result.stdout)["recommendations"]
 
 
 def test_a_recommended_pipeline_can_be_trained(asked: list[str], tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 from sample_runs import sample_pipeline, sample_run, sample_score
 from scaling.planted import methods_table, models_table, write_long
 from tunecast.cli import app
-from tunecast.errors import ConfigurationError, DataError
+from tunecast.errors import ConfigurationError, DataError, OutputError
 from tunecast.records import Outcome, Pipeline, Run
 from tunecast.scaling.stored import rows_of
 
@@ -112,6 +112,23 @@ def test_plot_is_self_contained(models_csv: Path, tmp_path: Path) -> None:
     text = page.read_text()
     assert "Lines of equal loss" in text
     assert "<script src=" not in text
+
+
+@pytest.mark.parametrize(
+    "what", [("fit",), ("forecast", "--data-size", 9e5), ("select", "--data-size", 9e5), ("crossover",)]
+)
+def test_a_plot_is_refused_before_the_work_and_fails_after_the_answer(
+    what: tuple[object, ...], methods_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OutputError("The disk is full.")
+
+    monkeypatch.setattr("tunecast.scaling.plotting.write_plot", full)
+    asked = (*what, "--table", methods_csv, "--by", "method", "--law", "power", "--plot")
+    early, late = run(*asked, tmp_path), run(*asked, tmp_path / "curves.html")
+    assert isinstance(early.exception, OutputError)
+    assert isinstance(late.exception, OutputError)
+    assert (early.stdout, "full" in late.stdout) == ("", True)
 
 
 @pytest.mark.parametrize(

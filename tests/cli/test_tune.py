@@ -88,7 +88,7 @@ def test_paths_are_printed_as_they_are(
 ) -> None:
     from dataclasses import replace
 
-    from tunecast.api import read_record
+    from tunecast.session.state import read_record
 
     session = json.loads((finished_session.folder / "session.json").read_text())
     folder = "/somewhere/[bold]" + "long/" * 40
@@ -139,7 +139,7 @@ def test_flags_override_the_file(
 def test_what_cannot_be_scored_is_null(finished_session: Finished) -> None:
     from dataclasses import replace
 
-    from tunecast.api import read_record
+    from tunecast.session.state import read_record
 
     session = json.loads((finished_session.folder / "session.json").read_text())
     record = read_record(session["record"])

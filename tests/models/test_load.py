@@ -153,6 +153,15 @@ def test_compute_type_suits_the_hardware() -> None:
     assert models.choose_dtype("cpu", 2048) in ("float32", "bfloat16")
 
 
+def test_emulated_bfloat16_is_not_native(monkeypatch: pytest.MonkeyPatch) -> None:
+    for native, expected in ((False, "float32"), (True, "bfloat16")):
+        monkeypatch.setattr(
+            "torch.cuda.is_bf16_supported",
+            lambda including_emulation=True, native=native: including_emulation or native,
+        )
+        assert models.choose_dtype("cuda", 2048) == expected
+
+
 def test_a_broken_gguf_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUNECAST_CACHE", str(tmp_path / "cache"))
     (tmp_path / "bad.gguf").write_bytes(b"nothing of the kind" * 10)

@@ -24,7 +24,7 @@ from tunecast.replay.comparing import (
     why_no_surrogates,
 )
 from tunecast.replay.folds import Fold, context_of
-from tunecast.replay.page import render, write_page
+from tunecast.replay.page import render, write_comparison
 from tunecast.replay.verdicts import Verdict
 from tunecast.replay.wording import catch_sentences, notes, regret_rows, simple_sentences
 from tunecast.search import Context, Strategy, asha
@@ -274,7 +274,7 @@ def test_what_cannot_be_replayed_is_one_error(name: str, cases: list[Case], runs
 
 def test_the_page_needs_no_network_and_escapes_names(verdict: Verdict, tmp_path: Path) -> None:
     path = tmp_path / "deep" / "page.html"
-    write_page(verdict, path)
+    write_comparison(verdict, path)
     text = path.read_text(encoding="utf-8")
     outside = text.split("<script")[0]
     assert "http://" not in outside

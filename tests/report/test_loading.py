@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from report.sample_session import EXPERT, make_runs
+from report.sample_session import make_runs
 from tunecast.methods import get_method, method_names
 from tunecast.records import ZERO_SHOT, Pipeline, Run
 from tunecast.report.loading import delivery
@@ -17,21 +17,21 @@ def run() -> Run:
 
 
 def test_adapter_of_a_hub_model(run: Run) -> None:
-    given = delivery(EXPERT, run, "org/model-1B")
+    given = delivery(run, "org/model-1B")
     assert (given.adapter, given.bundled_base, given.library) == (True, False, "peft")
     assert "base = AutoModelForCausalLM.from_pretrained('org/model-1B')" in given.code("best")
 
 
 @pytest.mark.parametrize("base", ["smollm2", "/models/x.Q4_K_M.GGUF"])
 def test_gguf_base_lies_beside_the_adapter(run: Run, base: str) -> None:
-    given = delivery(EXPERT, run, base)
+    given = delivery(run, base)
     assert given.bundled_base
     assert 'from_pretrained(folder + "/base")' in given.code("best")
 
 
 @pytest.mark.parametrize("pipeline", [Pipeline("full", {"learning_rate": 1e-5}), ZERO_SHOT])
 def test_whole_model_needs_no_peft(run: Run, pipeline: Pipeline) -> None:
-    given = delivery(pipeline, run, "smollm2")
+    given = delivery(dataclasses.replace(run, pipeline=pipeline), "smollm2")
     assert given.library == "transformers"
     assert "peft" not in given.code("best")
     assert "model = AutoModelForCausalLM.from_pretrained(folder)" in given.code("best")
@@ -39,7 +39,8 @@ def test_whole_model_needs_no_peft(run: Run, pipeline: Pipeline) -> None:
 
 @pytest.mark.parametrize("method", method_names())
 def test_every_method_is_loaded_as_what_it_delivers(run: Run, method: str) -> None:
-    given = delivery(Pipeline(method, {"learning_rate": 1e-3}), run, "smollm2")
+    pipeline = Pipeline(method, {"learning_rate": 1e-3})
+    given = delivery(dataclasses.replace(run, pipeline=pipeline), "smollm2")
     whole = get_method(method).delivers == "model"
     assert (given.adapter, given.bundled_base) == (not whole, not whole)
     assert ("PeftModel" in given.code("best")) is not whole
@@ -47,27 +48,27 @@ def test_every_method_is_loaded_as_what_it_delivers(run: Run, method: str) -> No
 
 def test_encoder_decoder(run: Run) -> None:
     model = dataclasses.replace(run.model, architecture="encoder-decoder")
-    code = delivery(EXPERT, dataclasses.replace(run, model=model), "google/t5").code("best")
+    code = delivery(dataclasses.replace(run, model=model), "google/t5").code("best")
     assert "AutoModelForSeq2SeqLM" in code
     assert "shape[1]" not in code
 
 
 def test_files_go_before_names(run: Run, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").touch()
-    assert not delivery(EXPERT, run, "org/model", tmp_path).adapter
+    assert not delivery(run, "org/model", tmp_path).adapter
     (tmp_path / "adapter_config.json").touch()
     (tmp_path / "base").mkdir()
-    assert delivery(EXPERT, run, "org/model", tmp_path).bundled_base
+    assert delivery(run, "org/model", tmp_path).bundled_base
 
 
 def test_paths_of_the_user_stay_private(run: Run) -> None:
-    assert delivery(EXPERT, run, "/home/someone/secret/model").base_model == "smollm2"
-    assert delivery(EXPERT, run, "smollm2").base_model == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert delivery(run, "/home/someone/secret/model").base_model == "smollm2"
+    assert delivery(run, "smollm2").base_model == "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
 def test_code_is_valid_python(run: Run) -> None:
     for base in ("org/model", "smollm2"):
-        compile(delivery(EXPERT, run, base).code("it's"), "card", "exec")
+        compile(delivery(run, base).code("it's"), "card", "exec")
 
 
 @pytest.mark.parametrize("adapter", [True, False], ids=["adapter", "whole model"])
@@ -85,7 +86,7 @@ def test_code_loads_a_real_model_and_answers(
         get_peft_model(base, config).save_pretrained(tmp_path)
     else:
         base.save_pretrained(tmp_path)
-    given = delivery(EXPERT, run, "smollm2", tmp_path)
+    given = delivery(run, "smollm2", tmp_path)
     assert given.adapter == adapter
     exec(given.code(str(tmp_path)).replace("max_new_tokens=128", "max_new_tokens=2"), {})
     assert capsys.readouterr().out.endswith("\n")

@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
-from report.sample_session import full_session, make_record, make_runs
-from tunecast.records import Contender, Score, SessionRecord
-from tunecast.report.wording import describe_pipeline, learning_rate, verdict
+from report.sample_session import EXPERT, full_session, make_record, make_runs
+from tunecast.records import ZERO_SHOT, Contender, Pipeline, Score, SessionRecord
+from tunecast.report.wording import describe_pipeline, learning_rate, pipeline_line, verdict
 
 
 def with_test(record: SessionRecord, name: str, **changes: object) -> SessionRecord:
@@ -24,8 +24,8 @@ def with_test(record: SessionRecord, name: str, **changes: object) -> SessionRec
 def test_clear_winner_is_said_with_its_margin_and_cost() -> None:
     record, runs = full_session()
     words = verdict(record, runs)
-    assert words.headline.startswith("The search won: lora at learning rate ")
-    assert words.certain
+    assert words.text.startswith("The search won: lora at learning rate ")
+    assert "certain" not in str(words)
     text = " ".join(words.sentences)
     assert "Against zero-shot: 1.455 lower (35%)" in text
     assert "Against the expert pipeline: 0.231 lower (8%)" in text
@@ -39,14 +39,12 @@ def test_overlapping_intervals_are_called_uncertain() -> None:
     record, runs = full_session()
     record = with_test(record, "expert", loss=2.75, loss_low=2.70, loss_high=2.80)
     words = verdict(record, runs)
-    assert not words.certain
     assert "intervals of winner and the expert pipeline overlap: this difference is not certain" in str(words)
 
 
 def test_missing_intervals_are_called_unknown() -> None:
     record, runs = full_session()
     words = verdict(with_test(record, "expert", loss_low=None), runs)
-    assert not words.certain
     assert "Without intervals nobody knows how certain the difference to the expert pipeline is" in str(words)
 
 
@@ -60,16 +58,16 @@ def test_missing_intervals_are_called_unknown() -> None:
 def test_other_winners_are_said_plainly(winner: str, headline: str) -> None:
     record, runs = full_session()
     words = verdict(dataclasses.replace(record, winner=winner), runs)
-    assert words.headline == headline
+    assert words.text == headline
 
 
 @pytest.mark.parametrize("strategy", ["fixed-expert", "fixed-3e-4"])
 def test_without_a_search_none_is_spoken_of(strategy: str) -> None:
     record, runs = full_session()
     words = verdict(dataclasses.replace(record, winner="expert", strategy=strategy), runs)
-    assert words.headline == "The expert pipeline won"
+    assert words.text == "The expert pipeline won"
     other = verdict(dataclasses.replace(record, strategy=strategy), runs)
-    assert other.headline.startswith("Training helped: lora at learning rate ")
+    assert other.text.startswith("Training helped: lora at learning rate ")
 
 
 def test_winner_that_is_worse_by_loss_is_not_called_lower() -> None:
@@ -81,7 +79,7 @@ def test_winner_that_is_worse_by_loss_is_not_called_lower() -> None:
 def test_incumbent_that_is_the_expert_pipeline_wins_as_the_expert() -> None:
     runs = make_runs(1)
     words = verdict(make_record(runs), runs)
-    assert words.headline == "The expert pipeline won: the search found nothing better"
+    assert words.text == "The expert pipeline won: the search found nothing better"
     assert "Against the expert" not in str(words)
 
 
@@ -95,7 +93,13 @@ def test_metric_decides_where_it_is_the_objective() -> None:
 def test_nothing_to_deliver() -> None:
     record, runs = full_session()
     words = verdict(dataclasses.replace(record, contenders=(), winner=""), runs)
-    assert words.headline == "No model could be delivered"
+    assert words.text == "No model could be delivered"
+
+
+def test_what_tells_pipelines_apart_in_a_short_line() -> None:
+    assert pipeline_line(EXPERT) == "lora, rate 2e-4, batch 16, r=16, alpha=32"
+    assert pipeline_line(Pipeline("ia3", {"learning_rate": 1e-2})) == "ia3, rate 1e-2, batch ?"
+    assert pipeline_line(ZERO_SHOT) == "no training"
 
 
 def test_pipeline_in_one_line() -> None:

@@ -13,14 +13,13 @@ from tunecast.advice.costs import Cost, Costs
 from tunecast.advice.known_runs import HALF, KnownRuns
 from tunecast.advice.reasons import overrides, reasons
 from tunecast.advice.situation import Question, Situation
-from tunecast.advice.view import Plan, Prior, Quality
+from tunecast.advice.view import Plan, Quality, QualityModel
 from tunecast.errors import BudgetError, ConfigurationError
 from tunecast.records import Pipeline
+from tunecast.session.shared import seconds_with_evaluation
 
 __all__ = ["Advisor", "Horizon", "advise", "default_prior"]
 
-EVALUATION_SHARE = 0.15
-"""Evaluations take at most this part of a trial (see :mod:`tunecast.session.shared`)."""
 LEAST_STEPS = 16
 SHARED_ERROR = 0.5
 """Correlation that is assumed between the errors of the zero-shot loss and of the loss after training."""
@@ -61,7 +60,7 @@ class Horizon:
         return cls(question.epochs, budget.seconds, tokens)
 
 
-def default_prior() -> Prior:
+def default_prior() -> QualityModel:
     """What is known without asking anybody: the runs that are shipped, and the literature."""
     from tunecast.store.endings import read_endings
     from tunecast.store.shipping import shipped
@@ -71,7 +70,7 @@ def default_prior() -> Prior:
 
 
 def advise(
-    question: Question, situation: Situation, prior: Prior, measured: ZeroShotLoss | None = None
+    question: Question, situation: Situation, prior: QualityModel, measured: ZeroShotLoss | None = None
 ) -> Recommendation:
     """Recommend pipelines for a situation.
 
@@ -109,7 +108,7 @@ def advise(
     )
     return Recommendation(
         model=situation.facts.name,
-        dataset=situation.dataset.name,
+        dataset=situation.view.dataset,
         target=situation.target.name,
         max_length=situation.lengths.max_length,
         recommendations=explained,
@@ -139,7 +138,7 @@ class Advisor:
     def __init__(
         self,
         situation: Situation,
-        prior: Prior,
+        prior: QualityModel,
         horizon: Horizon,
         price: float | None = None,
         measured: ZeroShotLoss | None = None,
@@ -188,11 +187,11 @@ class Advisor:
             tokens = min(tokens, self._horizon.tokens)
         steps = math.ceil(tokens / (batch * lengths.mean))
         if self._horizon.seconds is not None:
-            steps = min(steps, int(self._horizon.seconds / _with_evaluation(cost.step_seconds)))
+            steps = min(steps, int(self._horizon.seconds / seconds_with_evaluation(cost.step_seconds)))
         return Plan(pipeline, min(round(tokens), round(steps * batch * lengths.mean)), steps)
 
     def _prospect(self, plan: Plan, cost: Cost, quality: Quality, untouched: float) -> Prospect:
-        hours = _with_evaluation(plan.total_steps * cost.step_seconds) / 3600
+        hours = seconds_with_evaluation(plan.total_steps * cost.step_seconds) / 3600
         return Prospect(
             pipeline=plan.pipeline,
             predicted_loss=quality.loss,
@@ -209,10 +208,6 @@ class Advisor:
             micro_batch=cost.micro_batch,
             fits=cost.fits,
         )
-
-
-def _with_evaluation(seconds: float) -> float:
-    return seconds / (1 - EVALUATION_SHARE)
 
 
 def _varied(prospects: Iterable[Prospect], count: int) -> list[Prospect]:

@@ -41,7 +41,6 @@ class Cost:
         bytes: Peak on the device at the longest example.
         micro_batch: Examples of one forward pass: the largest half, quarter, ... of the batch that fits.
         fits: Whether even one example at a time fits.
-        is_exact: Whether the arithmetic knows the method; else a LoRA stands for it.
     """
 
     step_seconds: float
@@ -49,7 +48,6 @@ class Cost:
     bytes: int
     micro_batch: int
     fits: bool
-    is_exact: bool = True
 
 
 class Costs:
@@ -142,7 +140,6 @@ class Costs:
     def _by_dry_run(self, pipeline: Pipeline, batch: int) -> Cost:
         from dataclasses import replace
 
-        from tunecast.methods.memory import is_predictable
         from tunecast.models.memory import estimate_memory
         from tunecast.models.seconds import estimate_seconds
 
@@ -161,8 +158,7 @@ class Costs:
         step = estimate_seconds(self._config, typical, self._target.machine, efficiency=share.value)
         passes = -(-batch // micro)
         seconds = passes * (step.step - step.optimizer_step) + step.optimizer_step
-        fits, is_exact = bool(estimate.fits), is_predictable(pipeline)
-        return Cost(seconds, share.deviation, estimate.total_bytes, micro, fits, is_exact)
+        return Cost(seconds, share.deviation, estimate.total_bytes, micro, bool(estimate.fits))
 
     def _share(self, kind: str) -> Share:
         """What share of the ideal is expected: as calibrated on this machine, else as on known ones."""

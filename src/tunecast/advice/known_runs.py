@@ -101,7 +101,7 @@ class KnownRuns:
         return Efficiency(self._endings)
 
     def predict(self, task: TaskView, plans: list[Plan]) -> list[Quality]:
-        """Loss at the end of each plan; see :class:`~tunecast.advice.view.Prior`."""
+        """Loss at the end of each plan; see :class:`~tunecast.advice.view.QualityModel`."""
         if not plans:
             return []
         tuned, _ = self._posteriors(task)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from tunecast.advice.view import Plan, Prior, TaskView
+from tunecast.advice.view import Plan, QualityModel, TaskView
 from tunecast.records import Pipeline
 
 __all__ = ["foretold_losses", "order_of_advice"]
@@ -15,7 +15,7 @@ UNRANKED = 4
 
 
 def order_of_advice(
-    prior: Prior,
+    prior: QualityModel,
     task: TaskView,
     pipelines: Sequence[Pipeline],
     *,
@@ -44,7 +44,7 @@ def order_of_advice(
 
 
 def foretold_losses(
-    prior: Prior,
+    prior: QualityModel,
     task: TaskView,
     pipelines: Sequence[Pipeline],
     *,

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tunecast import data
 from tunecast.advice.advise import advise, default_prior
 from tunecast.advice.answer import Recommendation
 from tunecast.advice.order import foretold_losses, order_of_advice
 from tunecast.advice.situation import Question, Situation
-from tunecast.advice.view import Prior, TaskView
+from tunecast.advice.view import QualityModel, TaskView
 from tunecast.data.token_lengths import TokenLengths
 from tunecast.errors import UserError
 from tunecast.models.here import Target, processor_target, target_of
@@ -67,7 +66,7 @@ def advice_for(
 
 
 def advised_candidates(
-    settings: SessionSettings, prepared: PreparedTask, advice: Recommendation, prior: Prior
+    settings: SessionSettings, prepared: PreparedTask, advice: Recommendation, prior: QualityModel
 ) -> list[Pipeline]:
     """The candidates that a session that follows advice begins with: what is recommended, then what is drawn
     for it, in the order of advice.
@@ -103,11 +102,9 @@ def situation_of(settings: SessionSettings, prepared: PreparedTask, worker_bytes
     lengths = _lengths(prepared)
     view = _view(settings, prepared, lengths)
     lengths = replace(lengths, examples=view.unique_examples)
-    dataset = data.Dataset(prepared.task.dataset, settings.data, prepared.dataset.format, (), (), ())
     return Situation(
         resolved=bench.model,
         facts=bench.facts,
-        dataset=dataset,
         lengths=lengths,
         target=_target(prepared, worker_bytes),
         view=view,
@@ -121,7 +118,7 @@ def _view(settings: SessionSettings, prepared: PreparedTask, lengths: TokenLengt
         dataset=prepared.task.dataset,
         meta_features=prepared.dataset.meta_features,
         model=prepared.bench.facts,
-        unique_examples=settings.unique_examples or len(prepared.bench.train),
+        unique_examples=prepared.unique_examples(settings.unique_examples),
         bytes_per_label_token=lengths.bytes_per_label_token,
     )
 

@@ -12,7 +12,7 @@ from tunecast.advice.view import TaskView
 from tunecast.data.token_lengths import TokenLengths, measure_lengths
 from tunecast.errors import ConfigurationError
 from tunecast.methods import Restrictions
-from tunecast.models import ResolvedModel, describe, load_config, resolve
+from tunecast.models import ResolvedModel, check_length, describe, load_config, resolve
 from tunecast.models.describe import with_folder
 from tunecast.models.here import Target, target_of
 from tunecast.models.outline import outline, read_config
@@ -84,7 +84,6 @@ class Situation:
     Args:
         resolved: Where the model lies.
         facts: Facts of the model.
-        dataset: The dataset.
         lengths: Lengths of its examples.
         target: Where it would run.
         view: What a prior is asked about.
@@ -94,7 +93,6 @@ class Situation:
 
     resolved: ResolvedModel
     facts: ModelFacts
-    dataset: data.Dataset
     lengths: TokenLengths
     target: Target
     view: TaskView
@@ -121,12 +119,7 @@ def look(question: Question) -> Situation:
     target = target_of(question.gpu, question.memory_gb)
     resolved = resolve(question.model)
     facts = _facts(resolved, question.trust_remote_code)
-    if facts.context and question.max_length and question.max_length > facts.context:
-        raise ConfigurationError(
-            f"--max-length {question.max_length} is longer than the context of {facts.name} "
-            f"({facts.context} tokens).",
-            f"Give at most {facts.context}.",
-        )
+    check_length(question.max_length, facts)
     dataset = data.read(
         question.data,
         prompt_column=question.prompt_column,
@@ -143,7 +136,7 @@ def look(question: Question) -> Situation:
         bytes_per_label_token=lengths.bytes_per_label_token,
     )
     warnings = (*target.warnings, *dataset.warnings, *_length_warnings(lengths, facts))
-    return Situation(resolved, facts, dataset, lengths, target, view, warnings, question.trust_remote_code)
+    return Situation(resolved, facts, lengths, target, view, warnings, question.trust_remote_code)
 
 
 def _facts(resolved: ResolvedModel, trust_remote_code: bool) -> ModelFacts:

@@ -9,7 +9,7 @@ from typing import Protocol
 from tunecast.advice.efficiency import Efficiency
 from tunecast.records import ModelFacts, Pipeline
 
-__all__ = ["Neighbour", "Plan", "Prior", "Quality", "TaskView"]
+__all__ = ["Neighbour", "Plan", "Quality", "QualityModel", "TaskView"]
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Neighbour:
     alike: tuple[str, ...]
 
 
-class Prior(Protocol):
+class QualityModel(Protocol):
     """Predicts before running; any surrogate that does may stand here."""
 
     @property

@@ -1,4 +1,4 @@
-"""The command line: one file per command, each of which parses, calls the API and prints.
+"""The command line: one file per command, each of which parses, calls the package below it and prints.
 
 Nothing heavy is imported here or at the top of a command's file, so that ``tunecast --help`` is instant.
 """

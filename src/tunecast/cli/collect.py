@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tunecast.cli import options
 from tunecast.errors import BudgetError, ConfigurationError
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def command(
     max_runs: MaxRuns = None,
     every: Every = None,
     pause_file: PauseFile = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Collect finetuning runs by a plan; what the store holds already is not made again."""
     from tunecast.cli.progress import RichProgress
@@ -53,7 +54,7 @@ def command(
         every_seconds=_seconds("--every", every) or 0.0,
         pause_file=pause_file,
     )
-    roots = dict(map(_root, root or []))
+    roots = dict(options.pair("--root", text, "tasks=data/tasks", "NAME=FOLDER") for text in root or [])
     with RichProgress() as progress:
         summary = collect(
             plan,
@@ -94,12 +95,3 @@ def _seconds(flag: str, text: str | None) -> float | None:
     if seconds is None:
         raise ConfigurationError(f"{flag} {text!r} is not a duration.", "Write it as 90s, 30m or 2h.")
     return seconds
-
-
-def _root(text: str) -> tuple[str, str]:
-    name, separator, folder = text.partition("=")
-    if not separator or not name or not folder:
-        raise ConfigurationError(
-            f"--root {text!r} is not NAME=FOLDER.", "Write it as --root tasks=data/tasks."
-        )
-    return name, folder

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tunecast.cli import options
+
 if TYPE_CHECKING:
     from tunecast.replay.verdicts import Verdict
 
@@ -38,7 +40,6 @@ Thinking = Annotated[
     typer.Option("--thinking-seconds", help="Charged for each answer of a strategy. (default: as measured)"),
 ]
 Output = Annotated[Path | None, typer.Option("--output", help="Also write a page to this HTML file.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def command(
@@ -53,20 +54,22 @@ def command(
     workers: Workers = 1,
     thinking_seconds: Thinking = None,
     output: Output = None,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Replay strategies on recorded runs under a simulated clock, and say who is first where."""
+    from tunecast.atomic import check_writable
     from tunecast.cli.progress import RichProgress
-    from tunecast.replay.page import check_page, write_page
+    from tunecast.replay.page import write_comparison
     from tunecast.replay.stored import CompareSettings, compare
     from tunecast.replay.wording import header, sentences
 
+    names = options.names("--strategies", strategies, "random,advised")
     settings = CompareSettings.parse(
-        store=store, strategies=strategies, rivals=rivals, seeds=seeds, budgets=budgets, folds=folds,
+        store=store, strategies=names, rivals=rivals, seeds=seeds, budgets=budgets, folds=folds,
         model=model, clock=clock, workers=workers, thinking_seconds=thinking_seconds,
     )  # fmt: skip
     if output is not None:
-        check_page(output)
+        check_writable(output, "--output")
     with RichProgress() as progress:
         verdict, reasons = compare(settings, progress)
     if as_json:
@@ -76,7 +79,7 @@ def command(
         _print(verdict, reasons)
     # The page comes last: where it cannot be written after all, the comparison is on the screen.
     if output is not None:
-        write_page(verdict, output)
+        write_comparison(verdict, output)
 
 
 def _print(verdict: Verdict, reasons: list[str]) -> None:

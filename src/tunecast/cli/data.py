@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tunecast.cli import options
 from tunecast.records import Architecture
 
 if TYPE_CHECKING:
@@ -27,11 +28,6 @@ Model = Annotated[
     str | None,
     typer.Option("--model", help="The base model whose tokenizer counts. (default: smollm2 if installed)"),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-PromptColumn = Annotated[str | None, typer.Option("--prompt-column", help="Column of the prompt.")]
-CompletionColumn = Annotated[
-    str | None, typer.Option("--completion-column", help="Column of the completion.")
-]
 MaxLength = Annotated[
     int | None,
     typer.Option("--max-length", min=2, help="Longest sequence in tokens. (default: from the data, as tune)"),
@@ -44,10 +40,10 @@ def check_command(
     source: Source,
     model: Model = None,
     max_length: MaxLength = None,
-    prompt_column: PromptColumn = None,
-    completion_column: CompletionColumn = None,
+    prompt_column: options.PromptColumn = None,
+    completion_column: options.CompletionColumn = None,
     seed: Seed = 0,
-    as_json: Json = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Show the format found, lengths, duplicates and one example with its trained tokens marked."""
     from tunecast.data import check, fitting_length, read
@@ -75,9 +71,9 @@ def check_command(
 def describe_command(
     source: Source,
     model: Model = None,
-    prompt_column: PromptColumn = None,
-    completion_column: CompletionColumn = None,
-    as_json: Json = False,
+    prompt_column: options.PromptColumn = None,
+    completion_column: options.CompletionColumn = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Print the facts and meta-features of a dataset; none of its text is among them."""
     from tunecast.data import describe, read

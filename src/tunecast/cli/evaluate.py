@@ -33,7 +33,7 @@ def command(
     device: options.Device = None,
     dtype: options.Dtype = None,
     trust_remote_code: options.TrustRemoteCode = None,
-    as_json: bool = typer.Option(False, "--json", help="Print the result as JSON on stdout."),
+    as_json: options.AsJson = False,
 ) -> None:
     """Score a model on a dataset; nothing is trained."""
     values = dict(locals())
@@ -69,4 +69,7 @@ def _print(evaluation: Evaluation) -> None:
 
 
 def _interval(low: float | None, high: float | None) -> str:
-    return "" if low is None or high is None else f" (95% interval {low:.4f} to {high:.4f})"
+    from tunecast.report.numbers import interval
+
+    ends = interval(low, high, 4)
+    return f" (95% interval {ends})" if ends else ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +14,6 @@ from tunecast.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from tunecast.models.memory import MemoryEstimate, MemoryRequest
-    from tunecast.records import ModelFacts
 
 __all__ = ["memory_command"]
 
@@ -61,12 +59,13 @@ def memory_command(
         str, typer.Option("--sharding", help="none, zero1, zero2, zero3 or fsdp, over --devices.")
     ] = "none",
     devices: Annotated[int, typer.Option("--devices", min=1, help="Devices that share.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Predict the memory of a finetuning, part by part, without loading weights."""
     from tunecast.methods import Restrictions, check_names, expert_pipeline
     from tunecast.methods.memory import adapter_of, optimizer_of
-    from tunecast.models import describe_config, load_config, resolve
+    from tunecast.models import check_length, describe_config, load_config, resolve
+    from tunecast.models.here import target_of
     from tunecast.models.memory import MemoryRequest, estimate_memory, what_would_fit
 
     if method is not None and peft_config is not None:
@@ -76,14 +75,15 @@ def memory_command(
     resolved = resolve(model)
     config = load_config(resolved)
     facts = describe_config(config, resolved.name)
+    check_length(max_length, facts)
     pipeline = expert_pipeline(facts, restrictions)
-    target = _target(gpu, facts)
+    target = target_of(gpu, None)
     asked: dict[str, Any] = {
         "adapter": _read_adapter(peft_config) if peft_config else adapter_of(pipeline, facts),
-        "precision": precision or target.precision,
+        "precision": precision or target.dtype(facts.width),
         "optimizer": optimizer or optimizer_of(pipeline),
         "batch_size": batch_size or int(pipeline.number("per_device_train_batch_size", 8)),
-        "max_length": _checked_length(max_length, facts),
+        "max_length": max_length or min(DEFAULT_MAX_LENGTH, facts.context or DEFAULT_MAX_LENGTH),
         "eval_batch_size": eval_batch_size,
         "max_new_tokens": max_new_tokens,
         "gradient_checkpointing": gradient_checkpointing,
@@ -91,8 +91,8 @@ def memory_command(
         "convention": convention,
         "sharding": sharding,
         "devices": devices,
-        "device": target.device,
-        "device_memory_bytes": target.memory_bytes,
+        "device": target.machine.device,
+        "device_memory_bytes": target.machine.device_memory_bytes,
     }
     request = MemoryRequest(**asked)
     estimate = estimate_memory(config, request)
@@ -101,32 +101,6 @@ def memory_command(
         return
     advice = what_would_fit(config, request) if not estimate.fits else []
     _print(estimate, request, target.name, advice)
-
-
-@dataclass(frozen=True)
-class _Target:
-    name: str
-    device: str
-    memory_bytes: int
-    precision: str
-
-
-def _target(gpu: str | None, facts: ModelFacts) -> _Target:
-    """The accelerator asked for, or this machine's own device."""
-    if gpu is not None:
-        from tunecast.models.accelerators import find_accelerator
-
-        accelerator = find_accelerator(gpu)
-        precision = "bfloat16" if accelerator.bfloat16 else "float16"
-        return _Target(accelerator.name, "cuda", accelerator.memory_bytes, precision)
-    import torch
-
-    from tunecast.models import choose_dtype
-    from tunecast.models.machine import device_bytes
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    name = torch.cuda.get_device_name() if device == "cuda" else "this machine's main memory"
-    return _Target(name, device, device_bytes(device), choose_dtype(device, facts.width))
 
 
 def _read_adapter(file: Path) -> Mapping[str, Any]:
@@ -141,18 +115,6 @@ def _read_adapter(file: Path) -> Mapping[str, Any]:
             f"--peft-config: {file} names no peft_type.", "Give an adapter_config.json as peft saves it."
         )
     return adapter
-
-
-def _checked_length(asked: int | None, facts: ModelFacts) -> int:
-    limit = facts.context
-    if asked is None:
-        return min(DEFAULT_MAX_LENGTH, limit or DEFAULT_MAX_LENGTH)
-    if limit is not None and asked > limit:
-        raise ConfigurationError(
-            f"--max-length: {facts.name} reads at most {limit} tokens, not {asked}.",
-            f"Use --max-length {limit} or less; longer examples are cut.",
-        )
-    return asked
 
 
 def _as_json(estimate: MemoryEstimate) -> dict[str, Any]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tunecast.session.settings import SessionSettings
 
 __all__ = [
+    "AsJson",
     "CompletionColumn",
     "Deterministic",
     "Device",
@@ -29,12 +30,15 @@ __all__ = [
     "UniqueExamples",
     "fixed_values",
     "keep_numpy_single_threaded",
+    "names",
     "number",
     "one_value",
+    "pair",
     "settings_from",
     "yaml_problem",
 ]
 
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 MaxLength = Annotated[
     int | None,
     typer.Option("--max-length", help="Longest sequence in tokens. (default: from the data)"),
@@ -96,13 +100,46 @@ def fixed_values(texts: Sequence[str]) -> dict[str, Any]:
     return dict(map(_fixed, texts))
 
 
+def pair(flag: str, text: str, example: str, form: str = "NAME=VALUE") -> tuple[str, str]:
+    """Both sides of what an option such as ``--fix lora_r=16`` was given.
+
+    Args:
+        flag: The option.
+        text: What it was given.
+        example: What it may be given, for the message.
+        form: The same in capitals.
+
+    Raises:
+        ConfigurationError: There is no ``=`` in it, or nothing on one side.
+    """
+    name, _, value = text.partition("=")
+    if not name or not value:
+        raise ConfigurationError(f"{flag} {text!r} is not {form}.", f"Write it as {flag} {example}.")
+    return name, value
+
+
+def names(flag: str, text: str | None, example: str) -> tuple[str, ...]:
+    """The names in a list such as ``lora,ia3``.
+
+    Args:
+        flag: The option.
+        text: What it was given; None where it was not.
+        example: What it may be given, for the message.
+
+    Raises:
+        ConfigurationError: It was given, and names none.
+    """
+    found = tuple(filter(None, (part.strip() for part in (text or "").split(","))))
+    if text is not None and not found:
+        raise ConfigurationError(f"{flag} {text!r} names none.", f"Write it as {flag} {example}.")
+    return found
+
+
 def _fixed(text: str) -> tuple[str, Any]:
     """``lora_r=16`` as a name and a value of the type that it reads as."""
     import yaml
 
-    name, separator, value = text.partition("=")
-    if not separator or not name or not value:
-        raise ConfigurationError(f"--fix {text!r} is not NAME=VALUE.", "Write it as --fix lora_r=16.")
+    name, value = pair("--fix", text, "lora_r=16")
     try:
         read = found if (found := number(value)) is not None else yaml.safe_load(value)
     except (yaml.YAMLError, ValueError) as error:

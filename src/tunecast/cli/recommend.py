@@ -33,8 +33,9 @@ def command(
     price: Annotated[float | None, typer.Option("--price", help="Money for an hour of the machine.")] = None,
     top: Annotated[int, typer.Option("--top", help="Pipelines to recommend.")] = 5,
     methods: Annotated[
-        str, typer.Option("--methods", help="Allowed methods, such as lora,ia3. (default: those known best)")
-    ] = "",
+        str | None,
+        typer.Option("--methods", help="Allowed methods, such as lora,ia3. (default: those known best)"),
+    ] = None,
     fix: Annotated[
         list[str] | None, typer.Option("--fix", help="Fix a hyperparameter: lora_r=16. Repeatable.")
     ] = None,
@@ -53,12 +54,13 @@ def command(
     prompt_column: options.PromptColumn = None,
     completion_column: options.CompletionColumn = None,
     trust_remote_code: options.TrustRemoteCode = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Predict quality, hours, memory and money of finetunings, and say which to run."""
     options.keep_numpy_single_threaded()
     from tunecast.advice.situation import Question
     from tunecast.api import recommend
+    from tunecast.atomic import check_writable
 
     question = Question(
         model=model,
@@ -68,7 +70,7 @@ def command(
         budget=budget,
         price=price,
         top=top,
-        methods=tuple(part.strip() for part in methods.split(",") if part.strip()),
+        methods=options.names("--methods", methods, "lora,ia3"),
         fixed=options.fixed_values(fix or []),
         epochs=epochs,
         max_length=max_length,
@@ -77,6 +79,8 @@ def command(
         completion_column=completion_column,
         trust_remote_code=bool(trust_remote_code),
     )
+    if plot is not None:
+        check_writable(plot, "--plot")
     if measure or calibrate:
         from tunecast.cli.progress import RichProgress
 
@@ -84,12 +88,12 @@ def command(
             found = recommend(question, measure=measure, calibrate=calibrate, progress=progress)
     else:
         found = recommend(question)
+    typer.echo(json.dumps(found.as_json(), indent=2)) if as_json else _print(found)
+    # The chart comes last: where it cannot be written after all, the answer is on the screen.
     if plot is not None:
         from tunecast.report.prospects import write_prospects
 
         write_prospects(found, plot)
-    typer.echo(json.dumps(found.as_json(), indent=2)) if as_json else _print(found)
-    if plot is not None:
         typer.echo(f"Chart: {plot}", err=True)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tunecast.cli import options
 from tunecast.errors import ConfigurationError
 from tunecast.records import Outcome
 
@@ -36,7 +37,6 @@ Model = Annotated[str | None, typer.Option("--model", help="Only runs of the bas
 Method = Annotated[str | None, typer.Option("--method", help="Only runs of this method.")]
 Ended = Annotated[Outcome | None, typer.Option("--outcome", help="Only runs that stand like this.")]
 Session = Annotated[str | None, typer.Option("--session", help="Only runs of this session.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 @app.command("list")
@@ -48,7 +48,7 @@ def list_command(
     outcome: Ended = None,
     session: Session = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many, the newest.")] = None,
-    as_json: Json = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """List the newest runs, in the order of their start."""
     from tunecast.store import open_for_reading
@@ -77,7 +77,7 @@ def list_command(
 def show_command(
     run_id: Annotated[str, typer.Argument(metavar="ID", help="The run's id, as `runs list` prints it.")],
     store: Source = None,
-    as_json: Json = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Show one run: its pipeline, its curve, and the facts of dataset, model and machine."""
     from tunecast.store import open_for_reading
@@ -111,13 +111,14 @@ def import_command(
     task: Annotated[str, typer.Option("--task", help="The dataset's name, where none is told.")] = "",
     model: Annotated[str, typer.Option("--model", help="The model's name, where none is told.")] = "",
     method: Annotated[str, typer.Option("--method", help="The method, where none is told.")] = "",
-    as_json: Json = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Import runs, and say what could not be understood; importing again adds what is new since."""
     from tunecast.store import Assumed, Store, find_runs
 
     assumed = Assumed(task, model, method)
-    found = find_runs(path, assumed=assumed, mapping=_parse_mapping(mapping or []))
+    columns = dict(options.pair("--map", text, "loss=val_nll", "OURS=COLUMN") for text in mapping or [])
+    found = find_runs(path, assumed=assumed, mapping=columns)
     with Store.open(store) as opened:
         report = found(opened)
     if as_json:
@@ -138,7 +139,7 @@ def export_command(
     method: Method = None,
     outcome: Ended = None,
     session: Session = None,
-    as_json: Json = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Write runs to a Parquet file without paths, error texts or dataset texts, made for sharing.
 
@@ -165,16 +166,6 @@ def export_command(
         _print_json({"runs": count, "path": str(path), "shareable": not full})
     else:
         typer.echo(f"Wrote {count} {_plural(count, 'run')} to {path}")
-
-
-def _parse_mapping(given: list[str]) -> dict[str, str]:
-    mapping: dict[str, str] = {}
-    for text in given:
-        ours, separator, theirs = text.partition("=")
-        if not (ours and separator and theirs):
-            raise ConfigurationError(f"--map {text!r} is not OURS=COLUMN.", "For example: --map loss=val_nll")
-        mapping[ours] = theirs
-    return mapping
 
 
 def _print_report(report: ImportReport) -> None:

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tunecast.atomic import check_writable
+from tunecast.cli import options
 from tunecast.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from tunecast.scaling import Table
+    from tunecast.scaling import Fit, Table
 
 __all__ = ["app"]
 
@@ -38,13 +40,12 @@ TablePath = Annotated[
 StoreUrl = Annotated[
     str | None, typer.Option("--store", help="A store of runs; its completed runs are used.")
 ]
-By = Annotated[str, typer.Option("--by", help="Columns that name the curves, separated by commas.")]
+By = Annotated[str | None, typer.Option("--by", help="Columns that name the curves, separated by commas.")]
 Law = Annotated[LawName, typer.Option("--law", help="The law; auto chooses by held-out extrapolation.")]
 MaxObserved = Annotated[
     float | None, typer.Option("--max-observed", help="Use nothing measured above this data size.")
 ]
 Plot = Annotated[Path | None, typer.Option("--plot", help="Also write the curves to this HTML file.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the posterior.")]
 
 
@@ -52,27 +53,25 @@ Seed = Annotated[int, typer.Option("--seed", help="Seed of the posterior.")]
 def fit_command(
     table: TablePath = None,
     store: StoreUrl = None,
-    by: By = "",
+    by: By = None,
     law: Law = LawName.AUTO,
     max_observed: MaxObserved = None,
     plot: Plot = None,
     seed: Seed = 0,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Fit a law to every curve and print its constants and errors."""
     from tunecast.scaling import fit
 
+    _check(plot)
     data = _read(table, store, by, max_observed)
     fits = fit(data, law.value, seed=seed)
-    _plot(plot, data, law, seed)
     if as_json:
         _print_json({"fits": [asdict(entry) for entry in fits]})
-        return
-    for entry in fits:
-        constants = "  ".join(f"{name} {value:.4g}" for name, value in entry.parameters.items())
-        left_out = entry.rmsd_log_leave_one_out
-        errors = f"rmsd {entry.rmsd_log:.4f}, left out {'n/a' if left_out is None else f'{left_out:.4f}'}"
-        typer.echo(f"{_name(entry.group)}: {entry.law}  {constants}  ({errors}, {entry.points} points)")
+    else:
+        for entry in fits:
+            typer.echo(_fit_line(entry))
+    _plot(plot, data, law, seed)
 
 
 @app.command("forecast")
@@ -82,7 +81,7 @@ def forecast_command(
     ],
     table: TablePath = None,
     store: StoreUrl = None,
-    by: By = "",
+    by: By = None,
     law: Law = LawName.AUTO,
     max_observed: MaxObserved = None,
     plot: Plot = None,
@@ -90,15 +89,15 @@ def forecast_command(
         bool, typer.Option("--strict", help="Exit 2 when a forecast is not supported.")
     ] = False,
     seed: Seed = 0,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Forecast the loss of every curve at other data sizes, with 90% intervals."""
     from tunecast.scaling import forecast
 
     sizes = _sizes(data_size)
+    _check(plot)
     data = _read(table, store, by, max_observed)
     outlook = forecast(data, sizes, law=law.value, seed=seed)
-    _plot(plot, data, law, seed, max(sizes))
     if as_json:
         _print_json(asdict(outlook))
     else:
@@ -111,6 +110,7 @@ def forecast_command(
                 f"Measure next: {_name(run.group)} at {run.data_size:,.0f} examples; expected to narrow "
                 f"the interval at {run.target_size:,.0f} by {run.narrows_by:.0%}."
             )
+    _plot(plot, data, law, seed, max(sizes))
     if strict and not all(entry.supported for entry in outlook.forecasts):
         raise typer.Exit(2)
 
@@ -125,7 +125,7 @@ def select_command(
     max_observed: MaxObserved = None,
     plot: Plot = None,
     seed: Seed = 0,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Rank the models (or methods) of a table by their predicted loss, best first."""
     from tunecast.scaling import select
@@ -133,17 +133,17 @@ def select_command(
     sizes = _sizes(data_size)
     if len(sizes) != 1:
         raise ConfigurationError("--data-size takes one number here.")
+    _check(plot)
     data = _read(table, store, by, max_observed)
     ranking = select(data, sizes[0], law=law.value, seed=seed)
-    _plot(plot, data, law, seed, sizes[0])
     if as_json:
         entries = [{**e.group, "loss": e.loss, "low": e.low, "high": e.high} for e in ranking]
         _print_json({"ranking": entries})
-        return
-    for place, entry in enumerate(ranking, start=1):
-        typer.echo(
-            f"{place:3d}. {_name(entry.group)}: {entry.loss:.4f} ({entry.low:.4f} to {entry.high:.4f})"
-        )
+    else:
+        for place, entry in enumerate(ranking, start=1):
+            interval = f"({entry.low:.4f} to {entry.high:.4f})"
+            typer.echo(f"{place:3d}. {_name(entry.group)}: {entry.loss:.4f} {interval}")
+    _plot(plot, data, law, seed, sizes[0])
 
 
 @app.command("crossover")
@@ -158,27 +158,29 @@ def crossover_command(
     max_observed: MaxObserved = None,
     plot: Plot = None,
     seed: Seed = 0,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Find the data sizes at which one method overtakes another."""
     from tunecast.scaling import crossover
 
+    _check(plot)
     data = _read(table, store, by, max_observed)
     crossings = crossover(data, model_parameters, law=law.value, seed=seed)
-    _plot(plot, data, law, seed, crossings=[root.data_size for entry in crossings for root in entry.roots])
     if as_json:
         _print_json({"crossovers": [asdict(entry) for entry in crossings]})
-        return
-    for entry in crossings:
-        typer.echo(f"{_name(entry.first)} against {_name(entry.second)}: {entry.reason}")
-        for root in entry.roots:
-            typer.echo(f"  {root.data_size:,.0f} examples (90% interval {root.low:,.0f} to {root.high:,.0f})")
+    else:
+        for entry in crossings:
+            typer.echo(f"{_name(entry.first)} against {_name(entry.second)}: {entry.reason}")
+            for root in entry.roots:
+                interval = f"(90% interval {root.low:,.0f} to {root.high:,.0f})"
+                typer.echo(f"  {root.data_size:,.0f} examples {interval}")
+    _plot(plot, data, law, seed, crossings=[root.data_size for entry in crossings for root in entry.roots])
 
 
-def _read(table: Path | None, store: str | None, by: str, max_observed: float | None) -> Table:
+def _read(table: Path | None, store: str | None, by: str | None, max_observed: float | None) -> Table:
     from tunecast.scaling import read_store, read_table
 
-    columns = [column.strip() for column in by.split(",") if column.strip()]
+    columns = options.names("--by", by or None, "model,method")
     if max_observed is not None and not max_observed > 0:
         raise ConfigurationError(f"--max-observed must be above 0, not {max_observed:g}.")
     if (table is None) == (store is None):
@@ -200,6 +202,11 @@ def _sizes(text: str) -> list[float]:
     return sizes
 
 
+def _check(plot: Path | None) -> None:
+    if plot is not None:
+        check_writable(plot, "--plot")
+
+
 def _plot(
     path: Path | None,
     data: Table,
@@ -208,11 +215,19 @@ def _plot(
     largest: float | None = None,
     crossings: Sequence[float] = (),
 ) -> None:
+    """Write the figures, after the answer is on the screen: they may still fail."""
     if path is None:
         return
     from tunecast.scaling.plotting import write_plot
 
     write_plot(path, data, law.value, largest, crossings, seed)
+
+
+def _fit_line(entry: Fit) -> str:
+    constants = "  ".join(f"{name} {value:.4g}" for name, value in entry.parameters.items())
+    left_out = entry.rmsd_log_leave_one_out
+    errors = f"rmsd {entry.rmsd_log:.4f}, left out {'n/a' if left_out is None else f'{left_out:.4f}'}"
+    return f"{_name(entry.group)}: {entry.law}  {constants}  ({errors}, {entry.points} points)"
 
 
 def _name(group: Mapping[str, str | float]) -> str:

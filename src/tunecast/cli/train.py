@@ -36,7 +36,7 @@ def command(
     deterministic: options.Deterministic = None,
     trust_remote_code: options.TrustRemoteCode = None,
     resume: bool = typer.Option(False, "--resume", help="Go on with the training in the output folder."),
-    as_json: bool = typer.Option(False, "--json", help="Print the result as JSON on stdout."),
+    as_json: options.AsJson = False,
 ) -> None:
     """Train one pipeline, keep its best checkpoint, and compare it with the untouched model."""
     values = dict(locals())

@@ -82,7 +82,7 @@ def command(
     ] = None,
     resume: bool = typer.Option(False, "--resume", help="Go on with the session in the output folder."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Print the resolved configuration and stop."),
-    as_json: bool = typer.Option(False, "--json", help="Print the result as JSON on stdout."),
+    as_json: options.AsJson = False,
 ) -> None:
     """Try finetuning pipelines within a budget and hand over the best model."""
     flags = {name: value for name, value in locals().items() if value is not None}
@@ -144,7 +144,9 @@ def print_record(record: SessionRecord) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from tunecast.report.numbers import interval
     from tunecast.report.outlook import outlook_sentences
+    from tunecast.report.wording import pipeline_line
 
     title = f"{record.task.dataset} on {record.task.model}: test scores"
     table = Table(title=Text(title, style="table.title"))
@@ -162,11 +164,11 @@ def print_record(record: SessionRecord) -> None:
         row = [
             contender.name.replace("_", "-"),
             f"{score.loss:.4f}",
-            _interval(score.loss_low, score.loss_high),
+            interval(score.loss_low, score.loss_high, 4),
         ]
         if metric:
-            row += [f"{score.metric:.4f}", _interval(score.metric_low, score.metric_high)]
-        row.append(_pipeline_text(contender.pipeline.method, contender.pipeline.hyperparameters))
+            row += [f"{score.metric:.4f}", interval(score.metric_low, score.metric_high, 4)]
+        row.append(pipeline_line(contender.pipeline))
         table.add_row(*row, style="bold green" if contender.name == record.winner else None)
     console = Console()
     console.print(table)
@@ -179,19 +181,6 @@ def print_record(record: SessionRecord) -> None:
     if record.forecast:
         for line in outlook_sentences(record.forecast):
             console.print(line, markup=False, soft_wrap=True)
-
-
-def _interval(low: float | None, high: float | None) -> str:
-    return "" if low is None or high is None else f"{low:.4f} to {high:.4f}"
-
-
-def _pipeline_text(method: str, values: Any) -> str:
-    if "learning_rate" not in values:
-        return "no training"
-    text = (
-        f"{method}, learning rate {values['learning_rate']:g}, batch {values['per_device_train_batch_size']}"
-    )
-    return text + (f", r={values['lora_r']}, alpha={values['lora_alpha']}" if "lora_r" in values else "")
 
 
 def _merged(flags: dict[str, Any], config: Path | None) -> dict[str, Any]:
@@ -220,9 +209,7 @@ def _settings(values: dict[str, Any], resume: bool) -> SessionSettings:
             "Say for example: tunecast tune --model smollm2 --data train.jsonl --budget 30m",
         )
     if isinstance(methods := values.get("methods"), str):
-        values["methods"] = tuple(part.strip() for part in methods.split(",") if part.strip())
-        if not values["methods"]:
-            raise ConfigurationError(f"--methods {methods!r} names none.", "Write it as --methods lora,ia3.")
+        values["methods"] = options.names("--methods", methods, "lora,ia3")
     return options.settings_from(values)
 
 
@@ -281,11 +268,9 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _range(text: str) -> tuple[str, tuple[float, float]]:
-    name, _, pair = text.partition("=")
-    low, _, high = pair.partition(":")
-    ends = options.number(low), options.number(high)
-    if not name or ends[0] is None or ends[1] is None:
-        raise ConfigurationError(
-            f"--range {text!r} is not NAME=LOW:HIGH.", "Write it as --range learning_rate=1e-5:1e-3."
-        )
-    return name, (float(ends[0]), float(ends[1]))
+    example, form = "learning_rate=1e-5:1e-3", "NAME=LOW:HIGH"
+    name, ends = options.pair("--range", text, example, form)
+    low, high = map(options.number, (ends.partition(":")[0], ends.partition(":")[2]))
+    if low is None or high is None:
+        raise ConfigurationError(f"--range {text!r} is not {form}.", f"Write it as --range {example}.")
+    return name, (float(low), float(high))

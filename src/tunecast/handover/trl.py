@@ -33,7 +33,7 @@ HYPERPARAMETERS = {hyperparameters}
 def main() -> None:
     output = sys.argv[1] if len(sys.argv) > 1 else str(HERE / "result")
     cuda = torch.cuda.is_available()
-    bf16 = cuda and torch.cuda.is_bf16_supported()
+    bf16 = cuda and torch.cuda.is_bf16_supported(including_emulation=False)
     has_adapter = (HERE / "adapter" / "adapter_config.json").is_file()
     # What is trained is float32: in bfloat16 small updates vanish. Frozen weights may be bfloat16.
     dtype = torch.bfloat16 if bf16 and has_adapter else torch.float32

@@ -1,6 +1,6 @@
 """Base models: find, load and describe them; their memory and their speed on a machine."""
 
-from tunecast.models.describe import describe, describe_config
+from tunecast.models.describe import check_length, describe, describe_config
 from tunecast.models.load import (
     ResolvedModel,
     choose_dtype,
@@ -12,6 +12,7 @@ from tunecast.models.load import (
 
 __all__ = [
     "ResolvedModel",
+    "check_length",
     "choose_dtype",
     "describe",
     "describe_config",

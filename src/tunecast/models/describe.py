@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tunecast.errors import ModelError
+from tunecast.errors import ConfigurationError, ModelError
 from tunecast.models.load import ResolvedModel, load_config
 from tunecast.records import Architecture, ModelFacts
 
-__all__ = ["describe", "describe_config", "has_chat_template", "with_folder"]
+__all__ = ["check_length", "describe", "describe_config", "has_chat_template", "with_folder"]
 
 
 def describe(model: ResolvedModel, *, trust_remote_code: bool = False) -> ModelFacts:
@@ -24,6 +24,23 @@ def describe(model: ResolvedModel, *, trust_remote_code: bool = False) -> ModelF
     config = load_config(model, trust_remote_code=trust_remote_code)
     facts = describe_config(config, model.name)
     return with_folder(facts, Path(model.location)) if model.is_local else facts
+
+
+def check_length(asked: int | None, facts: ModelFacts) -> None:
+    """Refuse a longest sequence that a model cannot read.
+
+    Args:
+        asked: Tokens as given by ``--max-length``; None leaves the choice to others.
+        facts: Facts of the model.
+
+    Raises:
+        ConfigurationError: It exceeds the model's context.
+    """
+    if facts.context and asked and asked > facts.context:
+        raise ConfigurationError(
+            f"--max-length {asked} is longer than the context of {facts.name} ({facts.context} tokens).",
+            f"Give at most {facts.context}; longer examples are cut.",
+        )
 
 
 def with_folder(facts: ModelFacts, folder: Path) -> ModelFacts:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import tempfile
 from pathlib import Path
 
-from tunecast.atomic import written_whole
-from tunecast.errors import OutputError
+from tunecast.atomic import write_page
 from tunecast.replay.verdicts import Verdict
 from tunecast.replay.wording import (
     catch_sentences,
@@ -20,7 +16,7 @@ from tunecast.replay.wording import (
     simple_sentences,
 )
 
-__all__ = ["check_page", "write_page"]
+__all__ = ["write_comparison"]
 
 TEMPLATE = """<!doctype html>
 <html lang="en">
@@ -73,28 +69,7 @@ td:first-child, th:first-child { text-align: left; } tr { border-bottom: 1px sol
 """
 
 
-def check_page(path: Path) -> None:
-    """Refuse a file that could not be written, before the work whose outcome it is for.
-
-    Args:
-        path: The file; folders on the way to it are made.
-
-    Raises:
-        OutputError: It cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise OutputError(
-            f"--output {path} cannot be written: {error.strerror}.", "Name a file in another folder."
-        ) from error
-
-
-def write_page(verdict: Verdict, path: Path) -> None:
+def write_comparison(verdict: Verdict, path: Path) -> None:
     """Write a comparison as one self-contained HTML file; an older one is replaced.
 
     Args:
@@ -104,12 +79,7 @@ def write_page(verdict: Verdict, path: Path) -> None:
     Raises:
         OutputError: The file cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(path) as unfinished:
-            unfinished.write_text(render(verdict), encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"The comparison cannot be written to {path}: {error.strerror}.") from error
+    write_page(path, render(verdict), "--output")
 
 
 def render(verdict: Verdict) -> str:

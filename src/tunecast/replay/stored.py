@@ -62,7 +62,7 @@ class CompareSettings:
         cls,
         *,
         store: str | None,
-        strategies: str | None,
+        strategies: tuple[str, ...],
         rivals: bool,
         seeds: int,
         budgets: str,
@@ -77,8 +77,7 @@ class CompareSettings:
         Raises:
             ConfigurationError: An option is wrong.
         """
-        names = tuple(filter(None, (name.strip() for name in (strategies or "").split(","))))
-        for name in names:
+        for name in strategies:
             check_name(name)
         for flag, number in (("--seeds", seeds), ("--workers", workers)):
             if number < 1:
@@ -86,7 +85,7 @@ class CompareSettings:
         if thinking_seconds is not None and not 0 <= thinking_seconds < math.inf:
             raise ConfigurationError(f"--thinking-seconds must be 0 or more, not {thinking_seconds}.")
         return cls(
-            store, names, usual_rivals() if rivals else (), seeds, _budgets(budgets),
+            store, strategies, usual_rivals() if rivals else (), seeds, _budgets(budgets),
             _named(Fold, "--folds", folds), model, _named(Clock, "--clock", clock), workers, thinking_seconds,
         )  # fmt: skip
 

@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tunecast.records import Contender, Run, SessionRecord
+from tunecast.records import ZERO_SHOT, Run, SessionRecord
 from tunecast.report.loading import Delivery, delivery
-from tunecast.report.numbers import MISSING, compact, decimal, duration, finite, with_interval
-from tunecast.report.tables import data_facts, hardware_facts, version_facts
-from tunecast.report.wording import CONTENDER_NAMES, find_contender, value_text, verdict
+from tunecast.report.numbers import MISSING, decimal, duration, finite, with_interval
+from tunecast.report.tables import data_facts, hardware_facts, score_cells, tokens_trained_on, version_facts
+from tunecast.report.wording import value_text, verdict
 from tunecast.search import GIVEN
 
 __all__ = ["model_card"]
@@ -24,7 +24,7 @@ def model_card(record: SessionRecord, run: Run, *, base_model: str) -> str:
         run: The run of the delivered model.
         base_model: The base model as the user named it: hub id, folder, GGUF file, or alias.
     """
-    given = delivery(run.pipeline, run, base_model)
+    given = delivery(run, base_model)
     sections = [
         _front_matter(record, run, given),
         f"# {_plain(given.base_model)} finetuned on {_plain(record.task.dataset)}",
@@ -51,7 +51,7 @@ def _front_matter(record: SessionRecord, run: Run, given: Delivery) -> str:
     }
     if given.adapter:
         values["base_model_relation"] = "adapter"
-    elif run.pipeline.method != "zero-shot":
+    elif run.pipeline.method != ZERO_SHOT.method:
         values["base_model_relation"] = "finetune"
     metrics = [record.objective] if record.objective != "loss" else []
     if metrics:
@@ -61,7 +61,7 @@ def _front_matter(record: SessionRecord, run: Run, given: Delivery) -> str:
 
 def _summary(record: SessionRecord, run: Run, given: Delivery) -> str:
     kind = "An adapter" if given.adapter else "A whole model"
-    if run.pipeline.method == "zero-shot":
+    if run.pipeline.method == ZERO_SHOT.method:
         kind = "The untouched base model"
     words = verdict(record, [run])
     chosen = "The loss" if record.objective == "loss" else record.objective
@@ -72,36 +72,21 @@ def _summary(record: SessionRecord, run: Run, given: Delivery) -> str:
         f"{kind} for {_plain(given.base_model)}, made by Tunecast. **{chosen}** on the validation "
         f"split chose among the checkpoints that led by loss, at most three; on the test split, which no "
         f"trial saw, the best was then compared with {rivals}.\n\n"
-        f"**{_plain(words.headline)}.**\n\n{outcome}"
+        f"**{_plain(words.text)}.**\n\n{outcome}"
     )
 
 
 def _scores(record: SessionRecord) -> str:
     if not record.contenders:
         return ""
-    metric = next((one.test.metric_name for one in record.contenders if one.test.metric is not None), "")
-    header = [
-        "",
-        "test loss (95%)",
-        *([f"{metric} (95%)"] if metric else []),
-        "nats per completion",
-        "bits per byte",
-    ]
-    rows = [_score_row(one, record.winner, bool(metric)) for one in record.contenders]
+    header, rows = score_cells(record, with_interval)
+    for contender, row in zip(record.contenders, rows, strict=True):
+        if contender.name == record.winner:
+            row[0] = f"**{row[0]}** (this model)"
     examples = record.contenders[0].test.examples
     return f"## Scores\n\nOn {examples:,} test examples; brackets hold 95% bootstrap intervals.\n\n" + _table(
         header, rows
     )
-
-
-def _score_row(contender: Contender, winner: str, metric: bool) -> list[str]:
-    score = contender.test
-    name = CONTENDER_NAMES.get(contender.name, contender.name)
-    cells = [f"**{name}** (this model)" if contender.name == winner else name]
-    cells.append(with_interval(score.loss, score.loss_low, score.loss_high))
-    if metric:
-        cells.append(with_interval(score.metric, score.metric_low, score.metric_high))
-    return [*cells, decimal(score.nats_per_completion, 2), decimal(score.bits_per_byte)]
 
 
 def _loading(given: Delivery) -> str:
@@ -129,7 +114,7 @@ def _training(record: SessionRecord, run: Run) -> str:
     seconds = sum(point.training.wall for point in run.curve)
     best = run.best_point
     pairs = {
-        "tokens seen by the checkpoint": compact(_checkpoint_tokens(record, run)),
+        "tokens seen by the checkpoint": tokens_trained_on(record.find_contender(record.winner), run),
         "full length of the schedule": f"{run.full_length_tokens:,} tokens, {run.total_steps:,} steps",
         "training time of this run": duration(seconds),
         "budget of the session": f"{record.budget}, {duration(record.used_seconds)} used",
@@ -141,12 +126,6 @@ def _training(record: SessionRecord, run: Run) -> str:
         "run": run.id,
     }
     return "## Training\n\n" + _facts(pairs | hardware_facts(run.machine) | version_facts(record))
-
-
-def _checkpoint_tokens(record: SessionRecord, run: Run) -> int | None:
-    winner = find_contender(record, record.winner)
-    step = winner.step if winner else None
-    return next((point.tokens_seen for point in run.curve if point.step == step), None)
 
 
 def _limits(record: SessionRecord, given: Delivery) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from tunecast.records import Scalar
 from tunecast.report.figures import Plot, Style, log_axis, loss_range, method_styles, new_figure, scatter
 from tunecast.report.numbers import compact, rate
-from tunecast.report.trials import DOTS_DRAWN, TrialView, chosen_to_draw, grouped
+from tunecast.report.trials import DOTS_DRAWN, DrawnTrial, chosen_to_draw, grouped
 from tunecast.report.wording import value_text
 
 __all__ = ["hyperparameter_plots"]
@@ -19,7 +19,7 @@ ORDINAL_VALUES = 8
 """A hyperparameter with at most this many values (fractions: each used often) is drawn as equal steps."""
 
 
-def hyperparameter_plots(trials: Sequence[TrialView]) -> list[Plot]:
+def hyperparameter_plots(trials: Sequence[DrawnTrial]) -> list[Plot]:
     """Panels for the hyperparameters that varied, learning rate first and largest."""
     usable = [trial for trial in trials if trial.best_loss is not None]
     drawn = chosen_to_draw(usable, DOTS_DRAWN)
@@ -32,7 +32,7 @@ def hyperparameter_plots(trials: Sequence[TrialView]) -> list[Plot]:
     return [_panel(name, drawn, method_styles(trials), limits) for name in varied[:PANELS]]
 
 
-def _varied(trials: Sequence[TrialView]) -> list[str]:
+def _varied(trials: Sequence[DrawnTrial]) -> list[str]:
     """Names with at least two values, those that most trials have first."""
     values: dict[str, set[str]] = {}
     uses: dict[str, int] = {}
@@ -44,7 +44,7 @@ def _varied(trials: Sequence[TrialView]) -> list[str]:
 
 
 def _panel(
-    name: str, trials: Sequence[TrialView], styles: dict[str, Style], limits: tuple[float, float] | None
+    name: str, trials: Sequence[DrawnTrial], styles: dict[str, Style], limits: tuple[float, float] | None
 ) -> Plot:
     first = name == "learning_rate"
     having = [trial for trial in trials if name in trial.run.pipeline.hyperparameters]

@@ -21,7 +21,7 @@ from tunecast.report.figures import (
     token_axis,
 )
 from tunecast.report.numbers import compact, duration, finite
-from tunecast.report.trials import TrialView, chosen_to_draw, grouped
+from tunecast.report.trials import DrawnTrial, chosen_to_draw, grouped
 
 __all__ = ["LOSS_TITLE", "curves_plot", "incumbent_plot"]
 
@@ -31,7 +31,7 @@ CROWD = 60
 LOSS_TITLE = "validation loss (nats per token)"
 
 
-def curves_plot(record: SessionRecord, trials: Sequence[TrialView], zero_shot: float | None) -> Plot | None:
+def curves_plot(record: SessionRecord, trials: Sequence[DrawnTrial], zero_shot: float | None) -> Plot | None:
     """Validation loss against tokens seen, one line a trial; None when no trial was ever measured."""
     measured = [trial for trial in trials if trial.points]
     if not measured:
@@ -60,7 +60,10 @@ def curves_plot(record: SessionRecord, trials: Sequence[TrialView], zero_shot: f
 
 
 def _curves_caption(
-    trials: Sequence[TrialView], measured: Sequence[TrialView], drawn: Sequence[TrialView], full_length: int
+    trials: Sequence[DrawnTrial],
+    measured: Sequence[DrawnTrial],
+    drawn: Sequence[DrawnTrial],
+    full_length: int,
 ) -> str:
     parts = [
         f"Every line is one trial under the same full length of {compact(full_length)} tokens; "
@@ -78,7 +81,7 @@ def _curves_caption(
     return " ".join(parts)
 
 
-def _joined_curves(method: str, trials: Sequence[TrialView], style: Style, *, crowded: bool) -> go.Scatter:
+def _joined_curves(method: str, trials: Sequence[DrawnTrial], style: Style, *, crowded: bool) -> go.Scatter:
     """All curves of a method as one trace with gaps, which browsers draw far faster than one trace each."""
     x: list[float | None] = []
     y: list[float | None] = []
@@ -104,7 +107,7 @@ def _joined_curves(method: str, trials: Sequence[TrialView], style: Style, *, cr
     )
 
 
-def _incumbent_curve(trial: TrialView, style: Style) -> go.Scatter:
+def _incumbent_curve(trial: DrawnTrial, style: Style) -> go.Scatter:
     return go.Scatter(
         x=[point.tokens_seen for point in trial.points],
         y=[point.validation.loss for point in trial.points],
@@ -122,7 +125,7 @@ def _incumbent_curve(trial: TrialView, style: Style) -> go.Scatter:
     )
 
 
-def _failures(trials: Sequence[TrialView], top: float) -> go.Scatter:
+def _failures(trials: Sequence[DrawnTrial], top: float) -> go.Scatter:
     last = [trial.points[-1] for trial in trials]
     return go.Scatter(
         x=[point.tokens_seen for point in last],
@@ -146,7 +149,7 @@ def _horizontal(figure: go.Figure, loss: float, text: str) -> None:
 
 
 def incumbent_plot(
-    record: SessionRecord, trials: Sequence[TrialView], zero_shot: float | None
+    record: SessionRecord, trials: Sequence[DrawnTrial], zero_shot: float | None
 ) -> Plot | None:
     """Best validation loss so far against the budget used; None when no time was recorded."""
     steps = list(_improvements(trials))
@@ -183,7 +186,7 @@ def incumbent_plot(
 
 
 def _improvement_markers(
-    method: str, steps: Sequence[tuple[Point, TrialView]], style: Style, scale: float
+    method: str, steps: Sequence[tuple[Point, DrawnTrial]], style: Style, scale: float
 ) -> go.Scatter:
     return go.Scatter(
         x=[point.elapsed_seconds / scale for point, _ in steps],
@@ -196,7 +199,7 @@ def _improvement_markers(
     )
 
 
-def _improvements(trials: Sequence[TrialView]) -> Iterator[tuple[Point, TrialView]]:
+def _improvements(trials: Sequence[DrawnTrial]) -> Iterator[tuple[Point, DrawnTrial]]:
     """The points, in order of the clock, that beat all before them."""
     best = math.inf
     every = [(point, trial) for trial in trials for point in trial.points]

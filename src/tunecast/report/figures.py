@@ -14,7 +14,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from tunecast.report.numbers import compact, decimal
-from tunecast.report.trials import TrialView
+from tunecast.report.trials import DrawnTrial
 
 __all__ = [
     "ACCENT",
@@ -85,7 +85,7 @@ class Style:
 FAILED = Style(BAD, "x")
 
 
-def method_styles(trials: Sequence[TrialView]) -> dict[str, Style]:
+def method_styles(trials: Sequence[DrawnTrial]) -> dict[str, Style]:
     """A colour and a marker for every method, in alphabetical order of the methods."""
     symbols = list(SYMBOLS)
     names = sorted({trial.method for trial in trials})
@@ -188,7 +188,7 @@ def log_axis(values: Sequence[float], label: Callable[[float], str]) -> dict[str
 
 
 def scatter(
-    trials: Sequence[TrialView],
+    trials: Sequence[DrawnTrial],
     x: Sequence[float],
     text: Sequence[str],
     sizes: Sequence[float],

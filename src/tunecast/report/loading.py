@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunecast.methods import get_method
-from tunecast.records import ZERO_SHOT, Pipeline, Run
+from tunecast.records import ZERO_SHOT, Run
 
 __all__ = ["Delivery", "delivery"]
 
-# Aliases of the command line and the repositories they stand for. Both come as GGUF files.
 ALIASES = {"smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct"}
+"""Names of the command line for base models that come as GGUF files, and the repositories they stand for."""
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -68,17 +68,17 @@ class Delivery:
         ]
 
 
-def delivery(pipeline: Pipeline, run: Run, base_model: str, folder: Path | None = None) -> Delivery:
-    """Tell what was delivered for ``pipeline``.
+def delivery(run: Run, base_model: str, folder: Path | None = None) -> Delivery:
+    """Tell what was delivered.
 
     Args:
-        pipeline: The pipeline that won.
-        run: Its run, for the base model's architecture and name.
+        run: The run that won.
         base_model: The base model as the user named it: hub id, folder, GGUF file, or alias.
         folder: ``best/`` where it is already written; what lies in it goes before what the names suggest.
     """
     encoder_decoder = run.model.architecture == "encoder-decoder"
-    adapter = pipeline.method != ZERO_SHOT.method and get_method(pipeline.method).delivers == "adapter"
+    method = run.pipeline.method
+    adapter = method != ZERO_SHOT.method and get_method(method).delivers == "adapter"
     bundled = adapter and (base_model.lower().endswith(".gguf") or base_model in ALIASES)
     if folder is not None and folder.is_dir() and any(folder.glob("*.safetensors")):
         adapter = (folder / "adapter_config.json").exists()

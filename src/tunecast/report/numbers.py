@@ -42,10 +42,10 @@ def interval(low: float | None, high: float | None, digits: int = 3) -> str:
     return "" if low is None or high is None else f"{low:.{digits}f} to {high:.{digits}f}"
 
 
-def with_interval(value: float | None, low: float | None, high: float | None, digits: int = 3) -> str:
+def with_interval(value: float | None, low: float | None, high: float | None) -> str:
     """A value, followed by its interval in brackets where there is one."""
-    ends = interval(low, high, digits)
-    return f"{decimal(value, digits)} ({ends})" if ends else decimal(value, digits)
+    ends = interval(low, high)
+    return f"{decimal(value)} ({ends})" if ends else decimal(value)
 
 
 def rate(value: float | None) -> str:

@@ -23,8 +23,8 @@ from tunecast.report.tables import (
     pretty_json,
     version_facts,
 )
-from tunecast.report.trials import DOTS_DRAWN, TrialView, view_trials, zero_shot_loss
-from tunecast.report.wording import find_contender, verdict
+from tunecast.report.trials import DOTS_DRAWN, DrawnTrial, view_trials, zero_shot_loss
+from tunecast.report.wording import verdict
 
 if TYPE_CHECKING:
     from tunecast.report.figures import Plot, Style
@@ -98,7 +98,7 @@ def _values(record: SessionRecord, runs: Sequence[Run]) -> dict[str, Any]:
     }
 
 
-def _plots(record: SessionRecord, runs: Sequence[Run], trials: Sequence[TrialView]) -> dict[str, list[Plot]]:
+def _plots(record: SessionRecord, runs: Sequence[Run], trials: Sequence[DrawnTrial]) -> dict[str, list[Plot]]:
     """The plots of every section; a section without data is empty."""
     from tunecast.report.choices import hyperparameter_plots
     from tunecast.report.curves import curves_plot, incumbent_plot
@@ -139,13 +139,13 @@ def _figure_json(plot: Plot) -> str:
 
 
 def _loading_code(record: SessionRecord, runs: Sequence[Run]) -> str:
-    winner = find_contender(record, record.winner)
+    winner = record.find_contender(record.winner)
     run = next((one for one in runs if winner and one.id == winner.run), None)
     if winner is None or run is None:
         return ""
     best = Path(record.output_dir) / "best"
     base_model = str(record.configuration.get("model", record.task.model))
-    return delivery(winner.pipeline, run, base_model, best).code("best")
+    return delivery(run, base_model, best).code("best")
 
 
 def _without_paths(configuration: Mapping[str, Any]) -> dict[str, Any]:

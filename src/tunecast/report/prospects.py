@@ -7,10 +7,11 @@ from pathlib import Path
 import plotly.graph_objects as go
 
 from tunecast.advice.answer import Prospect, Recommendation
-from tunecast.errors import OutputError
+from tunecast.atomic import write_page
 from tunecast.report.figures import SYMBOLS
-from tunecast.report.numbers import duration, rate
+from tunecast.report.numbers import duration, with_interval
 from tunecast.report.tradeoffs import pareto_front
+from tunecast.report.wording import pipeline_line
 
 __all__ = ["prospects_figure", "write_prospects"]
 
@@ -22,13 +23,7 @@ def write_prospects(recommendation: Recommendation, path: Path) -> None:
         OutputError: The file cannot be written.
     """
     figure = prospects_figure(recommendation)
-    text = figure.to_html(full_html=True, include_plotlyjs=True)
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise OutputError(
-            f"--plot {path} cannot be written: {error.strerror}.", "Name a file in a folder that exists."
-        ) from error
+    write_page(path, figure.to_html(full_html=True, include_plotlyjs=True), "--plot")
 
 
 def prospects_figure(recommendation: Recommendation) -> go.Figure:
@@ -73,11 +68,6 @@ def _of_method(method: str, prospects: list[Prospect], symbol: str) -> go.Scatte
 
 
 def _text(prospect: Prospect) -> str:
-    pipeline = prospect.pipeline
-    rank = f", r={pipeline['lora_r']}" if "lora_r" in pipeline.hyperparameters else ""
-    return (
-        f"{pipeline.method}{rank}, learning rate {rate(pipeline.number('learning_rate'))}, batch "
-        f"{pipeline.number('per_device_train_batch_size'):.0f}<br>loss {prospect.predicted_loss:.3f} "
-        f"({prospect.low:.3f} to {prospect.high:.3f})<br>{duration(prospect.seconds)}, "
-        f"{prospect.memory_gb:.1f} GB"
-    )
+    loss = with_interval(prospect.predicted_loss, prospect.low, prospect.high)
+    taken = f"{duration(prospect.seconds)}, {prospect.memory_gb:.1f} GB"
+    return f"{pipeline_line(prospect.pipeline)}<br>loss {loss}<br>{taken}"

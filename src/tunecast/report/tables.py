@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tunecast.records import Contender, Machine, Run, SessionRecord
+from tunecast.records import ZERO_SHOT, Contender, Machine, Run, SessionRecord
 from tunecast.report.numbers import MISSING, compact, decimal, finite, interval, rate, storage
-from tunecast.report.trials import TrialView
+from tunecast.report.trials import DrawnTrial
 from tunecast.report.wording import CONTENDER_NAMES, describe_pipeline
 
 __all__ = [
@@ -20,10 +20,14 @@ __all__ = [
     "failures_table",
     "hardware_facts",
     "pretty_json",
+    "score_cells",
+    "tokens_trained_on",
     "version_facts",
 ]
 
 FAILURES_SHOWN = 50
+ShownInterval = Callable[[float | None, float | None, float | None], str]
+"""Writes a value and the ends of its interval."""
 
 
 @dataclass(frozen=True)
@@ -47,25 +51,44 @@ class Table:
 
 def comparison_table(record: SessionRecord, runs: Sequence[Run]) -> Table:
     """Every contender with all scores on the test split."""
-    metric = next((one.test.metric_name for one in record.contenders if one.test.metric is not None), "")
     by_id = {run.id: run for run in runs}
-    header = ["", "test loss (95%)", *([f"{metric} (95%)"] if metric else [])]
-    header += ["nats per completion", "bits per byte", "tokens trained on"]
-    rows = [_contender_row(one, by_id.get(one.run), bool(metric)) for one in record.contenders]
+    titles, scores = score_cells(record, _two_lines)
+    header = (*titles, "tokens trained on")
+    rows = [
+        (*cells, tokens_trained_on(one, by_id.get(one.run)))
+        for one, cells in zip(record.contenders, scores, strict=True)
+    ]
     winner = next((index for index, one in enumerate(record.contenders) if one.name == record.winner), None)
     examples = next((one.test.examples for one in record.contenders), 0)
     note = f"Scored on {examples:,} test examples. Lower is better for losses and bits per byte."
-    return Table(tuple(header), tuple(rows), frozenset(range(1, len(header))), winner, note)
+    return Table(header, tuple(rows), frozenset(range(1, len(header))), winner, note)
 
 
-def _contender_row(contender: Contender, run: Run | None, metric: bool) -> tuple[str, ...]:
-    score = contender.test
-    cells = [CONTENDER_NAMES.get(contender.name, contender.name)]
-    cells.append(_two_lines(score.loss, score.loss_low, score.loss_high))
-    if metric:
-        cells.append(_two_lines(score.metric, score.metric_low, score.metric_high))
-    cells += [decimal(score.nats_per_completion, 2), decimal(score.bits_per_byte), _tokens(contender, run)]
-    return tuple(cells)
+def score_cells(record: SessionRecord, shown: ShownInterval) -> tuple[list[str], list[list[str]]]:
+    """The header, and a row of every contender's name and scores on the test split.
+
+    Args:
+        record: The outcome of the session.
+        shown: Writes a value with the ends of its interval.
+    """
+    metric = next((one.test.metric_name for one in record.contenders if one.test.metric is not None), "")
+    header = ["", "test loss (95%)", *([f"{metric} (95%)"] if metric else [])]
+    rows = []
+    for contender in record.contenders:
+        score = contender.test
+        cells = [CONTENDER_NAMES.get(contender.name, contender.name)]
+        cells.append(shown(score.loss, score.loss_low, score.loss_high))
+        if metric:
+            cells.append(shown(score.metric, score.metric_low, score.metric_high))
+        rows.append([*cells, decimal(score.nats_per_completion, 2), decimal(score.bits_per_byte)])
+    return [*header, "nats per completion", "bits per byte"], rows
+
+
+def tokens_trained_on(contender: Contender | None, run: Run | None) -> str:
+    """Tokens that a contender's checkpoint had seen in its run."""
+    points = run.curve if contender and run else ()
+    seen = next((point.tokens_seen for point in points if contender and point.step == contender.step), None)
+    return compact(seen)
 
 
 def contender_pipelines(record: SessionRecord) -> dict[str, str]:
@@ -73,7 +96,7 @@ def contender_pipelines(record: SessionRecord) -> dict[str, str]:
     return {
         CONTENDER_NAMES.get(one.name, one.name): (
             "nothing is trained"
-            if one.pipeline.method == "zero-shot"
+            if one.pipeline.method == ZERO_SHOT.method
             else describe_pipeline(one.pipeline, "\u00a0· ")
         )
         for one in record.contenders
@@ -84,14 +107,7 @@ def _two_lines(value: float | None, low: float | None, high: float | None) -> st
     return f"{decimal(value)}\n{interval(low, high)}".strip()
 
 
-def _tokens(contender: Contender, run: Run | None) -> str:
-    """Tokens that the scored checkpoint had seen."""
-    points = run.curve if run else ()
-    seen = next((point.tokens_seen for point in points if point.step == contender.step), None)
-    return MISSING if seen is None else compact(seen)
-
-
-def failures_table(trials: Sequence[TrialView]) -> Table | None:
+def failures_table(trials: Sequence[DrawnTrial]) -> Table | None:
     """Every failed trial with its outcome and the class of the error; None when none failed."""
     failed = [trial for trial in trials if trial.failed]
     if not failed:

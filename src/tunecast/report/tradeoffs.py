@@ -19,7 +19,7 @@ from tunecast.report.figures import (
     scatter,
 )
 from tunecast.report.numbers import compact, finite, with_interval
-from tunecast.report.trials import DOTS_DRAWN, TrialView, chosen_to_draw, grouped
+from tunecast.report.trials import DOTS_DRAWN, DrawnTrial, chosen_to_draw, grouped
 from tunecast.report.wording import CONTENDER_NAMES
 
 __all__ = ["cost_plots", "pareto_front", "scores_plot"]
@@ -68,7 +68,7 @@ def _distance(value: float, end: float | None) -> float:
     return 0.0 if known is None else abs(known - value)
 
 
-def cost_plots(trials: Sequence[TrialView]) -> list[Plot]:
+def cost_plots(trials: Sequence[DrawnTrial]) -> list[Plot]:
     """Lowest validation loss against seconds, and against bytes where memory was measured."""
     plots = [
         _cost_plot("seconds", "training and evaluation (seconds)", trials, lambda trial: trial.seconds),
@@ -77,12 +77,12 @@ def cost_plots(trials: Sequence[TrialView]) -> list[Plot]:
     return [plot for plot in plots if plot is not None]
 
 
-def _gigabytes(trial: TrialView) -> float:
+def _gigabytes(trial: DrawnTrial) -> float:
     return (trial.peak_bytes or 0) / 1e9
 
 
 def _cost_plot(
-    name: str, title: str, trials: Sequence[TrialView], cost: Callable[[TrialView], float]
+    name: str, title: str, trials: Sequence[DrawnTrial], cost: Callable[[DrawnTrial], float]
 ) -> Plot | None:
     usable = [trial for trial in trials if trial.best_loss is not None and cost(trial) > 0]
     if not usable:

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from tunecast.records import Point, Run, SessionRecord
+from tunecast.records import ZERO_SHOT, Point, Run, SessionRecord
 from tunecast.report.numbers import decimal, finite, rate
-from tunecast.report.wording import find_contender, learning_rate, value_text
+from tunecast.report.wording import learning_rate, value_text
 
-__all__ = ["DOTS_DRAWN", "TrialView", "chosen_to_draw", "grouped", "view_trials", "zero_shot_loss"]
+__all__ = ["DOTS_DRAWN", "DrawnTrial", "chosen_to_draw", "grouped", "view_trials", "zero_shot_loss"]
 
 HOVER_CHARACTERS = 600
 DOTS_DRAWN = 400
@@ -18,7 +18,7 @@ DOTS_DRAWN = 400
 
 
 @dataclass(frozen=True)
-class TrialView:
+class DrawnTrial:
     """One trial, ready to draw.
 
     Args:
@@ -64,20 +64,20 @@ class TrialView:
         return learning_rate(self.run.pipeline)
 
 
-def view_trials(record: SessionRecord, runs: Sequence[Run]) -> list[TrialView]:
+def view_trials(record: SessionRecord, runs: Sequence[Run]) -> list[DrawnTrial]:
     """Every run but zero-shot's and those of a forecast, in the order given."""
-    incumbent = find_contender(record, "incumbent")
+    incumbent = record.find_contender("incumbent")
     wanted = incumbent.run if incumbent else ""
     return [_view(run, run.id == wanted) for run in runs if run.is_candidate]
 
 
 def zero_shot_loss(runs: Sequence[Run]) -> float | None:
     """Validation loss before any training, None where the session has no such run."""
-    found = next((run for run in runs if run.pipeline.method == "zero-shot"), None)
+    found = next((run for run in runs if run.pipeline.method == ZERO_SHOT.method), None)
     return finite(found.final_loss) if found else None
 
 
-def chosen_to_draw(trials: Sequence[TrialView], limit: int) -> list[TrialView]:
+def chosen_to_draw(trials: Sequence[DrawnTrial], limit: int) -> list[DrawnTrial]:
     """At most ``limit`` trials: the incumbent, the best half, an even sample of the rest, in their order."""
     if len(trials) <= limit:
         return list(trials)
@@ -89,7 +89,7 @@ def chosen_to_draw(trials: Sequence[TrialView], limit: int) -> list[TrialView]:
     return [trial for trial in trials if id(trial) in kept]
 
 
-def grouped(trials: Sequence[TrialView], methods: Iterable[str]) -> Iterator[tuple[str, list[TrialView]]]:
+def grouped(trials: Sequence[DrawnTrial], methods: Iterable[str]) -> Iterator[tuple[str, list[DrawnTrial]]]:
     """The trials by method, in the order in which to draw them: the incumbent last, on top of all."""
     for method in methods:
         if own := [trial for trial in trials if trial.method == method and not trial.incumbent]:
@@ -99,16 +99,16 @@ def grouped(trials: Sequence[TrialView], methods: Iterable[str]) -> Iterator[tup
             yield trial.method, [trial]
 
 
-def _rank(trial: TrialView) -> float:
+def _rank(trial: DrawnTrial) -> float:
     return float("inf") if trial.best_loss is None else trial.best_loss
 
 
-def _view(run: Run, incumbent: bool) -> TrialView:
+def _view(run: Run, incumbent: bool) -> DrawnTrial:
     points = tuple(
         point for point in run.curve if finite(point.validation.loss) is not None and point.tokens_seen > 0
     )
     peaks = [point.peak_bytes for point in run.curve if point.peak_bytes is not None]
-    return TrialView(
+    return DrawnTrial(
         run,
         points,
         min((point.validation.loss for point in points), default=None),

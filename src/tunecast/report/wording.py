@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tunecast.records import Contender, Pipeline, Run, Scalar, Score, SessionRecord
+from tunecast.records import ZERO_SHOT, Contender, Pipeline, Run, Scalar, Score, SessionRecord
 from tunecast.report.numbers import decimal, duration, finite, rate, with_interval
 from tunecast.search import ONLY_TRIALS
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CONTENDER_NAMES",
-    "Verdict",
+    "Headline",
     "describe_pipeline",
-    "find_contender",
     "learning_rate",
+    "pipeline_line",
     "prospect_cells",
     "prospect_line",
     "value_text",
@@ -30,24 +30,34 @@ CONTENDER_NAMES = {"zero_shot": "zero-shot", "expert": "expert pipeline", "incum
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Headline:
     """Who won, in words.
 
     Args:
-        headline: One short sentence.
+        text: One short sentence.
         sentences: By how much, how certain that is, and what it cost.
-        certain: Whether the winner's interval is clear of every other contender's.
     """
 
-    headline: str
+    text: str
     sentences: tuple[str, ...]
-    certain: bool
 
 
 def learning_rate(pipeline: Pipeline) -> float | None:
     """The pipeline's learning rate, None where it has none."""
     value = pipeline.hyperparameters.get("learning_rate")
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def pipeline_line(pipeline: Pipeline) -> str:
+    """Method, learning rate, batch and rank: what tells pipelines apart at a glance."""
+    values = pipeline.hyperparameters
+    if pipeline.method == ZERO_SHOT.method:
+        return "no training"
+    parts = [pipeline.method, f"rate {rate(learning_rate(pipeline))}"]
+    parts.append(f"batch {values.get('per_device_train_batch_size', '?')}")
+    if "lora_r" in values:
+        parts += [f"r={values['lora_r']}", f"alpha={values.get('lora_alpha', '?')}"]
+    return ", ".join(parts)
 
 
 def value_text(name: str, value: Scalar) -> str:
@@ -65,24 +75,17 @@ def describe_pipeline(pipeline: Pipeline, separator: str = ", ") -> str:
     return separator.join([pipeline.method, *parts])
 
 
-def find_contender(record: SessionRecord, name: str) -> Contender | None:
-    """The contender called ``name``, None where the session never scored it."""
-    return next((one for one in record.contenders if one.name == name), None)
-
-
-def verdict(record: SessionRecord, runs: Sequence[Run]) -> Verdict:
+def verdict(record: SessionRecord, runs: Sequence[Run]) -> Headline:
     """Put the outcome of a session in words."""
-    winner = find_contender(record, record.winner)
+    winner = record.find_contender(record.winner)
     cost = _cost(record, runs)
     if winner is None or finite(winner.test.loss) is None:
-        return Verdict(
-            "No model could be delivered", ("No contender has a test score to compare.", cost), False
-        )
+        return Headline("No model could be delivered", ("No contender has a test score to compare.", cost))
     others = [one for one in record.contenders if one.name != winner.name and one.run != winner.run]
     judge = _Judge(record.objective)
     compared = [judge.compare(winner, other) for other in others]
     doubts = judge.doubts(winner, others)
-    return Verdict(_headline(record, winner), (judge.state(winner), *compared, *doubts, cost), not doubts)
+    return Headline(_headline(record, winner), (judge.state(winner), *compared, *doubts, cost))
 
 
 def _with_article(contender: Contender) -> str:
@@ -94,7 +97,7 @@ def _headline(record: SessionRecord, winner: Contender) -> str:
     if winner.name == "zero_shot":
         return "Zero-shot won: no finetuning beat the untouched base model"
     searched = record.strategy not in ONLY_TRIALS
-    expert = find_contender(record, "expert")
+    expert = record.find_contender("expert")
     if winner.name == "expert" or (expert is not None and expert.run == winner.run):
         return "The expert pipeline won" + (": the search found nothing better" if searched else "")
     step = learning_rate(winner.pipeline)
@@ -172,11 +175,6 @@ def _signed(gap: float, above: str, below: str) -> str:
 
 def prospect_cells(prospect: Prospect) -> list[str]:
     """A prediction as cells: gain, loss, interval, time, GB, money where there is a price, pipeline."""
-    values = prospect.pipeline.hyperparameters
-    pipeline = f"{prospect.pipeline.method}, rate {rate(prospect.pipeline.number('learning_rate'))}"
-    pipeline += f", batch {values.get('per_device_train_batch_size', '?')}"
-    if "lora_r" in values:
-        pipeline += f", r={values['lora_r']}, alpha={values.get('lora_alpha', '?')}"
     return [
         f"{prospect.relative_gain:+.0%}",
         f"{prospect.predicted_loss:.2f}",
@@ -184,7 +182,7 @@ def prospect_cells(prospect: Prospect) -> list[str]:
         duration(prospect.seconds),
         f"{prospect.memory_gb:.1f}",
         *([] if prospect.money is None else [f"{prospect.money:.2f}"]),
-        pipeline,
+        pipeline_line(prospect.pipeline),
     ]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tunecast.errors import OutputError
+from tunecast.atomic import write_page
 from tunecast.scaling.arrays import Floats
 from tunecast.scaling.forecasting import posteriors
 from tunecast.scaling.models import Posterior
@@ -46,10 +46,7 @@ def write_plot(
         for index, figure in enumerate(figures(table, law, largest, crossings, seed))
     ]
     page = "<!doctype html><html><head><meta charset='utf-8'><title>Scaling laws</title></head><body>"
-    try:
-        path.write_text(page + "".join(parts) + "</body></html>", encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"The plot cannot be written to {path}: {error.strerror}.") from error
+    write_page(path, page + "".join(parts) + "</body></html>", "--plot")
 
 
 def figures(

@@ -123,7 +123,7 @@ class OutputFolder:
     def _clear(self) -> None:
         """Remove what has come into the folder, and the folders that were not there before."""
         store = [STORE_FILE + suffix for suffix in ("", "-wal", "-shm", "-journal")]
-        for name in (*store, f".{SESSION_FILE}.part", LOCK_FILE):
+        for name in (*store, LOCK_FILE):
             if name not in (self._found or ()):
                 (self.path / name).unlink(missing_ok=True)
         self._remove_new_folders()

@@ -44,6 +44,11 @@ class PreparedTask:
     dataset: DatasetFacts
     warnings: tuple[str, ...]
 
+    def unique_examples(self, wanted: int | None) -> int:
+        """Training examples that are used: as many as wanted, at most what there is; None wants all."""
+        available = len(self.bench.train)
+        return available if wanted is None else min(wanted, available)
+
 
 @dataclass(frozen=True)
 class Surroundings:
@@ -59,13 +64,14 @@ def prepare_task(settings: SessionSettings, progress: Progress) -> PreparedTask:
     Raises:
         DataError: The dataset cannot be used.
         ModelError: The base model cannot be used.
-        ConfigurationError: The device is not there.
+        ConfigurationError: The device is not there, or the longest sequence exceeds the context.
     """
     from tunecast.data.describe import describe as describe_dataset
 
     progress.start("Reading data and model")
     resolved = models.resolve(settings.model)
     facts = models.describe(resolved, trust_remote_code=settings.trust_remote_code)
+    models.check_length(settings.max_length, facts)
     tokenizer = models.load_tokenizer(resolved, trust_remote_code=settings.trust_remote_code)
     dataset = data.read(
         settings.data,
@@ -73,7 +79,9 @@ def prepare_task(settings: SessionSettings, progress: Progress) -> PreparedTask:
         completion_column=settings.completion_column,
         seed=settings.seed,
     )
-    max_length = _max_length(settings, dataset, tokenizer, facts)
+    max_length = settings.max_length or data.fitting_length(
+        dataset, tokenizer, context=facts.context, architecture=facts.architecture
+    )
     encoded = _encoded(settings.data, dataset, tokenizer, max_length, facts)
     bench = _bench(settings, resolved, facts, dataset, encoded, max_length)
     progress.finish(
@@ -89,23 +97,6 @@ def prepare_task(settings: SessionSettings, progress: Progress) -> PreparedTask:
     if is_unrelated(described.meta_features.get(DEPENDENCE)):
         warnings.append(UNRELATED)
     return PreparedTask(bench, task, described, tuple(warnings))
-
-
-def _max_length(settings: SessionSettings, dataset: Dataset, tokenizer: Any, facts: ModelFacts) -> int:
-    """The longest sequence in tokens, as the user said or as the data needs.
-
-    Raises:
-        ConfigurationError: The base model's context is shorter.
-    """
-    max_length = settings.max_length or data.fitting_length(
-        dataset, tokenizer, context=facts.context, architecture=facts.architecture
-    )
-    if facts.context and max_length > facts.context:
-        raise ConfigurationError(
-            f"--max-length {max_length} is longer than the context of {facts.name} ({facts.context} tokens).",
-            f"Give at most {facts.context}.",
-        )
-    return max_length
 
 
 def _encoded(

@@ -78,6 +78,7 @@ class Session:
     ) -> None:
         self._settings = settings
         self._prepared = prepared
+        self._unique_examples = prepared.unique_examples(settings.unique_examples)
         self._folder = folder
         self._store = store
         self._executor = executor
@@ -173,7 +174,7 @@ class Session:
             return
         bench = self._prepared.bench
         pipeline = self._feasible.pipelines[0 if self._feasible.expert_fits else 1]
-        spec = TrialSpec("speed", pipeline, self._settings.seed, 1, self._unique_examples(), "")
+        spec = TrialSpec("speed", pipeline, self._settings.seed, 1, self._unique_examples, "")
         found = measure_full_length(self._settings, bench, spec, self._allowance, self._ask, self._progress)
         self._state["full_length_tokens"] = found.tokens
         self._state["seconds_per_token"] = found.seconds_per_token
@@ -234,7 +235,7 @@ class Session:
             self._store,
             seed=self._settings.seed,
             full_length_tokens=self._full_length,
-            unique_examples=self._unique_examples(),
+            unique_examples=self._unique_examples,
             workers=self._settings.workers,
             explosion_nats=limit,
         )
@@ -247,7 +248,7 @@ class Session:
             dataset=self._prepared.dataset,
             model=self._prepared.bench.facts,
             full_length_tokens=self._full_length,
-            unique_examples=self._unique_examples(),
+            unique_examples=self._unique_examples,
             zero_shot_loss=zero_shot_loss,
             evaluation_seconds=evaluation_seconds,
             machine=self._surroundings.machine,
@@ -255,10 +256,6 @@ class Session:
             prior=self._settings.prior,
             runs=self._known,
         )
-
-    def _unique_examples(self) -> int:
-        available = len(self._prepared.bench.train)
-        return min(self._settings.unique_examples or available, available)
 
     def _look_ahead(self, search: Search) -> Survey:
         """Spend all but what a forecast needs, then measure for it; where nothing can be, spend the rest."""

@@ -1,4 +1,4 @@
-"""The resolved configuration of a tuning session, and what is derived from it before the first trial."""
+"""The resolved configuration of a tuning session."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from tunecast.store.rows import record
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Ending", "Pace", "ending_of", "read_endings"]
+__all__ = ["Ending", "StepCost", "ending_of", "read_endings"]
 
 _COLUMNS = (
     *("dataset", "model", "method", "hyperparameters", "full_length_tokens", "total_steps", "outcome"),
@@ -33,7 +33,7 @@ _OF_POINTS = (
 
 
 @dataclass(frozen=True)
-class Pace:
+class StepCost:
     """What the optimiser steps of a run took.
 
     Args:
@@ -79,7 +79,7 @@ class Ending:
     unique_examples: int
     outcome: Outcome
     bits_per_byte: float | None
-    pace: Pace | None
+    pace: StepCost | None
 
 
 def ending_of(run: Run) -> Ending:
@@ -97,7 +97,7 @@ def ending_of(run: Run) -> Ending:
         unique_examples=run.unique_examples,
         outcome=run.outcome,
         bits_per_byte=last.validation.bits_per_byte if last else None,
-        pace=_mean_pace(run.machine, run.dtype, seconds, *so_far),
+        pace=_mean_step_cost(run.machine, run.dtype, seconds, *so_far),
     )
 
 
@@ -144,25 +144,27 @@ def _ending(row: Mapping[str, Any], curve: Mapping[str, list[Any]], facts: dict[
         unique_examples=row["unique_examples"],
         outcome=Outcome(row["outcome"]),
         bits_per_byte=float(losses[-1]) if losses else None,
-        pace=_pace(row, machine, curve),
+        pace=_step_cost(row, machine, curve),
     )
 
 
-def _pace(row: Mapping[str, Any], machine: Machine, curve: Mapping[str, list[Any]]) -> Pace | None:
+def _step_cost(row: Mapping[str, Any], machine: Machine, curve: Mapping[str, list[Any]]) -> StepCost | None:
     if not curve["step"]:
         return None
     taken = Seconds(sum(curve["training_wall"]), sum(curve["training_cpu"]))
     so_far = (curve["step"][-1], curve["tokens_seen"][-1], curve["label_tokens_seen"][-1])
-    return _mean_pace(machine, row["dtype"], machine.undisturbed(taken, exclusive=row["exclusive"]), *so_far)
+    return _mean_step_cost(
+        machine, row["dtype"], machine.undisturbed(taken, exclusive=row["exclusive"]), *so_far
+    )
 
 
-def _mean_pace(
+def _mean_step_cost(
     machine: Machine, dtype: str, seconds: float, steps: int, tokens: int, label_tokens: int
-) -> Pace | None:
+) -> StepCost | None:
     """Means over the steps so far; None where there was none."""
     if not steps:
         return None
-    return Pace(machine, dtype, steps, seconds / steps, tokens / steps, label_tokens / steps)
+    return StepCost(machine, dtype, steps, seconds / steps, tokens / steps, label_tokens / steps)
 
 
 def _once(text: str, known: dict[str, Any], read: Any) -> Any:

@@ -1,0 +1,45 @@
+"""What several commands read alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tunecast.cli import app, options
+from tunecast.errors import ConfigurationError
+
+
+def test_a_pair_has_two_sides() -> None:
+    assert options.pair("--root", "tasks=a=b", "tasks=data", "NAME=FOLDER") == ("tasks", "a=b")
+    for text in ("tasks", "tasks=", "=data", "="):
+        with pytest.raises(ConfigurationError) as caught:
+            options.pair("--root", text, "tasks=data", "NAME=FOLDER")
+        assert caught.value.what == f"--root {text!r} is not NAME=FOLDER."
+        assert caught.value.hint == "Write it as --root tasks=data."
+
+
+def test_names_stand_between_commas() -> None:
+    assert options.names("--methods", " lora, ia3,", "lora,ia3") == ("lora", "ia3")
+    assert options.names("--methods", None, "lora,ia3") == ()
+    with pytest.raises(ConfigurationError, match="--methods ' ' names none"):
+        options.names("--methods", " ", "lora,ia3")
+
+
+@pytest.mark.parametrize(
+    ("flag", "command"),
+    [
+        ("--methods", ("tune", "--model", "MODEL", "--data", "DATA", "--output-dir", "OUT")),
+        ("--methods", ("recommend", "--model", "MODEL", "--data", "DATA")),
+        ("--strategies", ("compare",)),
+        ("--by", ("scale", "fit", "--table", "none.csv")),
+    ],
+)
+def test_a_list_that_names_none_is_refused_by_every_command(
+    flag: str, command: tuple[str, ...], tiny_llama: Path, toy_data: Path, tmp_path: Path
+) -> None:
+    places = {"MODEL": str(tiny_llama), "DATA": str(toy_data), "OUT": str(tmp_path / "out")}
+    result = CliRunner().invoke(app, [*(places.get(word, word) for word in command), flag, ","])
+    assert isinstance(result.exception, ConfigurationError)
+    assert result.exception.what == f"{flag} ',' names none."
