@@ -146,7 +146,7 @@ def doubts(case: Case, runs: Sequence[Run], prior_of: PriorOf) -> Doubts:
     """
     context = context_of(case, runs, Fold.TASK, families(run.task.dataset for run in (*runs, case.zero_shot)))
     prior = prior_of(context.runs)
-    seer, strategy = Seer(context, prior), transfer(context, prior=prior)
+    seer, strategy = Seer(context, prior), transfer(replace(context, prior=prior))
     left_aside = []
     for seed in range(SEEDS):
         seen: list[bool] = []

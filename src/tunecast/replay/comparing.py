@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
@@ -35,7 +35,6 @@ from tunecast.search import (
 )
 from tunecast.search.listed import reordered
 from tunecast.search.rivals import Maker, check_library
-from tunecast.search.transfer import transfer
 from tunecast.surrogates.examples import examples_of
 from tunecast.surrogates.kin import families, kin
 from tunecast.surrogates.train import FEWEST_KIN, missing_libraries
@@ -315,12 +314,10 @@ class _Builder:
     def _built(self, name: str) -> Strategy:
         if name in self._own:
             return self._own[name](self._context)
-        if name in SURROGATE_BASED:
-            prior = self._prior_of(self._context.runs)
-            return transfer(self._context, refits=name == "quick-tune", prior=prior)
         if name == ADVISED:
             return reordered(advised(), recorded_order(self._context))
-        return get_strategy(name, self._context)
+        prior = self._prior_of(self._context.runs) if name in SURROGATE_BASED else None
+        return get_strategy(name, replace(self._context, prior=prior))
 
 
 def _fixed_place(name: str, candidates: Sequence[Candidate]) -> int | None:

@@ -99,12 +99,7 @@ def check_strategy(name: str, prior: str = "", value: float | None = None) -> No
             no value.
         StoreError: It needs a prior, and there is none, or the file is none.
     """
-    if name != GIVEN and name not in STRATEGIES:
-        near = get_close_matches(name, STRATEGIES, n=1)
-        guess = f"Did you mean {near[0]}? " if near else ""
-        raise ConfigurationError(
-            f"--strategy: there is no strategy {name!r}.", f"{guess}Known ones: {', '.join(STRATEGIES)}."
-        )
+    _check_there(name)
     if name in SURROGATE_BASED:
         from tunecast.surrogates import prior_at
 
@@ -115,10 +110,6 @@ def check_strategy(name: str, prior: str = "", value: float | None = None) -> No
             raise ConfigurationError(
                 f"{given[0]}: the strategy {name} takes none.", f"Use one of: {', '.join(SURROGATE_BASED)}."
             )
-    if name in LIBRARY_BASED:
-        from tunecast.search.rivals import check_library
-
-        check_library(name, LIBRARY_BASED[name], flag="--strategy")
 
 
 def get_strategy(name: str, context: Context | None = None) -> Strategy:
@@ -126,14 +117,28 @@ def get_strategy(name: str, context: Context | None = None) -> Strategy:
 
     Args:
         name: Its name on the command line.
-        context: The task at hand; those of :data:`RUN_BASED` and :data:`SURROGATE_BASED` cannot do without.
+        context: The task at hand; those of :data:`RUN_BASED` and :data:`SURROGATE_BASED` cannot do without,
+            and the latter not without its prior.
 
     Raises:
         ConfigurationError: There is none of that name, or it lacks its library or what it has to know.
-        StoreError: It needs a prior, and there is none.
     """
-    check_strategy(name, context.prior if context else "")
+    _check_there(name)
     return fixed(0) if name == GIVEN else STRATEGIES[name](context)
+
+
+def _check_there(name: str) -> None:
+    """Refuse a name that no strategy has, and one whose library is not installed."""
+    if name != GIVEN and name not in STRATEGIES:
+        near = get_close_matches(name, STRATEGIES, n=1)
+        guess = f"Did you mean {near[0]}? " if near else ""
+        raise ConfigurationError(
+            f"--strategy: there is no strategy {name!r}.", f"{guess}Known ones: {', '.join(STRATEGIES)}."
+        )
+    if name in LIBRARY_BASED:
+        from tunecast.search.rivals import check_library
+
+        check_library(name, LIBRARY_BASED[name], flag="--strategy")
 
 
 def _needed(name: str, context: Context | None) -> Context:

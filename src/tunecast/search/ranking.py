@@ -10,7 +10,6 @@ import numpy as np
 from tunecast.records import Pipeline
 from tunecast.search.context import Context
 from tunecast.search.outlook import setting_of
-from tunecast.surrogates import Prior, prior_at
 from tunecast.surrogates.features import curve_row, joined, pipeline_row
 
 if TYPE_CHECKING:
@@ -28,24 +27,21 @@ ALIKE = 2.0
 """Standard deviations that a candidate loses beside one that is the same."""
 
 
-def ranked(
-    context: Context, pipelines: Sequence[Pipeline], count: int, *, prior: Prior | None = None
-) -> list[Pipeline]:
+def ranked(context: Context, pipelines: Sequence[Pipeline], count: int) -> list[Pipeline]:
     """Choose candidates for a session, best first, then some in the order in which they were drawn.
 
     Those that would rather diverge than not are cut where enough others are there. Each choice makes those
     that are like it less attractive, by how uncertain they are: it will tell of them.
 
     Args:
-        context: The task.
+        context: The task, and the trained surrogates.
         pipelines: A random draw.
         count: How many are wanted.
-        prior: The trained surrogates; None for those that the context names.
 
     Raises:
-        StoreError: There is no such prior, or it is damaged.
+        ConfigurationError: The context has no trained surrogates.
     """
-    prior = prior or prior_at(context.prior)
+    prior = context.needed_prior
     if not pipelines:
         return []
     setting = setting_of(context, prior.provenance.zero_shot_loss)

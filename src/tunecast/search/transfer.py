@@ -23,7 +23,6 @@ from tunecast.search.context import Context
 from tunecast.search.history import History, Remaining, Strategy
 from tunecast.search.outlook import LEAST_SECONDS, Outlook, Seer
 from tunecast.search.simple import asha
-from tunecast.surrogates import Prior, prior_at
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,21 +36,20 @@ COMMIT = 1.5
 LEAST_SHARE = 1e-6
 
 
-def transfer(context: Context, *, refits: bool = False, prior: Prior | None = None) -> Strategy:
+def transfer(context: Context, *, refits: bool = False) -> Strategy:
     """Advance the candidate whose probability of an improvement is best worth its seconds.
 
     Where the prior proves to be wrong about this task, successive halving takes over, with new candidates in
     an order that has nothing to do with the prior.
 
     Args:
-        context: The task.
+        context: The task, and the trained surrogates.
         refits: Whether the surrogate is refitted to the running search.
-        prior: The trained surrogates; None for those that the context names.
 
     Raises:
-        StoreError: There is no such prior, or it is damaged.
+        ConfigurationError: The context has no trained surrogates.
     """
-    return guided_by(Seer(context, prior or prior_at(context.prior), refits=refits), context)
+    return guided_by(Seer(context, context.needed_prior, refits=refits), context)
 
 
 def guided_by(seer: Seer, context: Context, acquisition: Acquisition | None = None) -> Strategy:

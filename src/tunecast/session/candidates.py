@@ -55,7 +55,7 @@ def worthwhile(strategy: str, context: Context, pipelines: Sequence[Pipeline]) -
         pipelines: What may be tried beside the expert pipeline.
 
     Raises:
-        StoreError: The strategy needs a prior, and there is none.
+        ConfigurationError: The strategy needs a prior, and the context has none.
     """
     if strategy not in SURROGATE_BASED:
         return list(pipelines)

@@ -19,7 +19,7 @@ from tunecast.session.compare import FINALISTS, compare
 from tunecast.session.executor import Crash, LocalExecutor
 from tunecast.session.folder import OutputFolder, disk_error
 from tunecast.session.forecast import Part, Survey, Surveyor, end_loss, leading_trial
-from tunecast.session.knowledge import runs_known
+from tunecast.session.knowledge import prior_known, runs_known
 from tunecast.session.opening import measure_full_length, score_base_model
 from tunecast.session.pace import Pace
 from tunecast.session.prepare import PreparedTask, Surroundings
@@ -233,7 +233,7 @@ class Session:
             evaluation_seconds=evaluation_seconds,
             machine=self._surroundings.machine,
             value_minutes=self._settings.value,
-            prior=self._settings.prior,
+            prior=prior_known(self._settings.strategy, self._settings.prior),
             runs=self._known,
         )
 
