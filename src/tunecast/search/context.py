@@ -22,7 +22,7 @@ class Context:
         dataset: Facts of the dataset.
         model: Facts of the base model.
         full_length_tokens: Horizon of every trial.
-        unique_examples: Training examples that trials draw from; None for all of the training split.
+        unique_examples: Training examples that trials draw from.
         zero_shot_loss: Nats per label token of the untouched model, None where nobody measured it.
         evaluation_seconds: Of scoring the untouched model as every point is scored, None where nobody has.
         machine: What computes, None where it is not known.
@@ -34,7 +34,7 @@ class Context:
     dataset: DatasetFacts
     model: ModelFacts
     full_length_tokens: int
-    unique_examples: int | None = None
+    unique_examples: int
     zero_shot_loss: float | None = None
     evaluation_seconds: float | None = None
     machine: Machine | None = None

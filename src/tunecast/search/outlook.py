@@ -56,11 +56,12 @@ class Outlook:
 
 def setting_of(context: Context, usual_zero_shot_loss: float) -> Setting:
     """What surrogates are told of a task; a zero-shot loss that nobody measured is the usual one."""
-    unique = context.unique_examples or context.dataset.examples.get("train", 1)
     zero_shot = context.zero_shot_loss
     if zero_shot is None or not math.isfinite(zero_shot):
         zero_shot = usual_zero_shot_loss
-    return Setting(context.dataset, context.model, context.full_length_tokens, unique, zero_shot)
+    return Setting(
+        context.dataset, context.model, context.full_length_tokens, context.unique_examples, zero_shot
+    )
 
 
 class Seer:
@@ -191,7 +192,7 @@ class Seer:
         judged = [
             place
             for place, index in enumerate(begun)
-            if trials[index].outcome is Outcome.DIVERGED or trials[index].curve[-1].share >= JUDGED_SHARE
+            if trials[index].outcome is Outcome.DIVERGED or trials[index].share >= JUDGED_SHARE
         ]
         those = begun[judged]
         own = before.variance[those] - before.shared[those] + after.variance[judged]
@@ -215,8 +216,7 @@ def _hinted_seconds_per_token(trial: TrialView, full_length_tokens: float, evalu
     """What the session expects of the next step's training per token; NaN where it says nothing."""
     if not trial.expected_seconds or trial.next_share is None:
         return math.nan
-    done = trial.curve[-1].share if trial.curve else 0.0
-    tokens = (trial.next_share - done) * full_length_tokens
+    tokens = (trial.next_share - trial.share) * full_length_tokens
     training = trial.expected_seconds - evaluation
     return training / tokens if tokens > 0 and training > 0 else math.nan
 
@@ -234,7 +234,7 @@ def _seconds(
     """
     evaluations = [point.evaluation.wall for trial in trials for point in trial.curve]
     evaluation = sum(evaluations) / len(evaluations) if evaluations else evaluation
-    done = np.array([trial.curve[-1].share if trial.curve else 0.0 for trial in trials])
+    done = np.array([trial.share for trial in trials])
     following = np.array([1.0 if trial.next_share is None else trial.next_share for trial in trials])
     points = np.array([points_to_end(share) for share in following])
     step = (following - done) * full_length_tokens * per_token + evaluation

@@ -88,12 +88,11 @@ def _eligible(history: History, remaining: Remaining, outlook: Outlook) -> NDArr
 
     As long as none has, and hardly more is left than one takes, the best one goes on.
     """
-    none_new = remaining.new_trials is not None and remaining.new_trials <= 0
     found = np.array(
         [
             index
             for index, trial in enumerate(history.trials)
-            if trial.is_open and (trial.is_started or not none_new)
+            if trial.is_open and (trial.is_started or remaining.may_start)
         ],
         dtype=np.int64,
     )
@@ -117,7 +116,7 @@ def _needed_to_end(history: History, remaining: Remaining, outlook: Outlook) -> 
         return outlook.end_seconds / max(remaining.seconds, LEAST_SECONDS)
     if remaining.full_lengths is None:
         return None
-    done = np.array([trial.curve[-1].share if trial.curve else 0.0 for trial in history.trials])
+    done = np.array([trial.share for trial in history.trials])
     return (1.0 - done) / max(remaining.full_lengths, LEAST_SHARE)
 
 
@@ -147,7 +146,7 @@ def _is_worth_it(
     if not any(trial.curve for trial in history.trials):
         return worth
     gains = log_expected_improvement(outlook.mean, outlook.deviation, incumbent) + _log_success(outlook)
-    if remaining.new_trials is not None and remaining.new_trials <= 0:
+    if not remaining.may_start:
         worth &= gains >= WORTH_PROMOTING
     if context.value_minutes is not None:
         worth &= 100 * np.exp(np.minimum(gains, 0.0)) * context.value_minutes * 60 >= outlook.end_seconds
@@ -173,5 +172,6 @@ def _as_drawn(history: History, index: int | None) -> int | None:
     if index is None or history.trials[index].is_started:
         return index
     everyone = stable_hash([trial.pipeline.id for trial in history.trials])
-    new = [i for i, trial in enumerate(history.trials) if trial.is_open and not trial.is_started]
-    return min(new, key=lambda place: stable_hash([everyone, history.trials[place].pipeline.id]))
+    return min(
+        history.startable, key=lambda place: stable_hash([everyone, history.trials[place].pipeline.id])
+    )

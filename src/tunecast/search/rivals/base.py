@@ -82,7 +82,7 @@ class Rival(ABC):
         waiting = next((job.place for job in self._jobs if trials[job.place].is_open), None)
         if waiting is not None:
             return waiting
-        if remaining.new_trials is not None and remaining.new_trials <= 0:
+        if not remaining.may_start:
             return None
         for _ in range(ASKS_IN_VAIN):
             proposal = self._ask()
@@ -99,9 +99,9 @@ class Rival(ABC):
             self._jobs.append(job)
             if trials[place].is_open:
                 return place
-        new = next((i for i, trial in enumerate(trials) if trial.is_open and not trial.is_started), None)
         # As successive halving does: what the library gave up is better than an unspent budget.
-        return best_waiting(history) if new is None else new
+        new = history.startable
+        return new[0] if new else best_waiting(history)
 
     @abstractmethod
     def _ask(self) -> Proposal | None:
@@ -140,7 +140,7 @@ class Rival(ABC):
         if trial.outcome.is_failure or trial.outcome is Outcome.COMPLETED:
             last = trial.curve[-1] if trial.curve else None
             loss = None if trial.outcome.is_failure or last is None else last.validation.loss
-            self._tell(job.proposal.token, loss, last.share if last else 0.0)
+            self._tell(job.proposal.token, loss, trial.share)
             return True
         return False
 
