@@ -12,7 +12,7 @@ import numpy as np
 from tunecast.errors import ConfigurationError, StoreError
 from tunecast.records import Run, stable_hash
 from tunecast.surrogates.cost import fit_cost, fit_failure
-from tunecast.surrogates.examples import Examples, examples_of, zero_shot_losses
+from tunecast.surrogates.examples import Examples, ZeroShotLosses, examples_of
 from tunecast.surrogates.families import FAMILIES
 from tunecast.surrogates.kin import kin
 from tunecast.surrogates.novelty import Novelty
@@ -56,7 +56,7 @@ def train(runs: Sequence[Run], *, seed: int = 0, families: Sequence[str] = tuple
             models=tuple(sorted({run.task.model for run in learned})),
             checksum=stable_hash(sorted(examples.runs), 32),
             log_scores={name: round(value, 4) for name, value in chosen.log_scores.items()},
-            zero_shot_loss=float(np.median(list(zero_shot_losses(runs).values()))),
+            zero_shot_loss=ZeroShotLosses.of(runs).median,
         ),
     )
 

@@ -16,15 +16,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tunecast.errors import ConfigurationError
 from tunecast.records import Pipeline, Run
 from tunecast.search import Context
 from tunecast.search.history import rung
 from tunecast.search.outlook import setting_of
 from tunecast.search.rivals.base import LEAST_SHARE, Proposal, Rival
-from tunecast.surrogates.examples import zero_shot_losses
+from tunecast.surrogates.examples import ZeroShotLosses
 from tunecast.surrogates.features import CURVE, FEATURES, Setting, Subject, feature_matrix
 
 __all__ = ["INTERPRETER", "QuickTune", "QuickTuneProcess", "check_quicktune", "meta_trained"]
@@ -122,8 +120,7 @@ class QuickTune(Rival):
         super().__init__(pipelines, by_index=True)
         self.version = process.version
         self._process = process
-        usual = float(np.median(list(zero_shot_losses(context.runs).values())))
-        setting = setting_of(context, usual)
+        setting = setting_of(context, ZeroShotLosses.of(context.runs).median)
         self._zero_shot = setting.zero_shot_loss
         rows = _rows(setting, pipelines)
         self._search = process.call("open", rows=rows, seed=seed, cost_aware=cost_aware)["search"]
@@ -178,11 +175,10 @@ def meta_trained(context: Context, seed: int = 0) -> QuickTuneProcess:
     Raises:
         ConfigurationError: The package is not there, or too few runs are known.
     """
-    zero_shot = zero_shot_losses(context.runs)
+    zero_shot = ZeroShotLosses.of(context.runs)
     rows, curves, seconds = [], [], []
     for run in context.runs:
-        key = run.task.dataset, run.task.model
-        start = zero_shot.get((*key, run.validation_hash)) or zero_shot.get((*key, ""))
+        start = zero_shot.for_run(run)
         curve = _curve(run, start) if start and run.is_candidate else []
         if start is None or not any(score is not None for score in curve):
             continue
