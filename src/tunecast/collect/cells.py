@@ -266,7 +266,7 @@ class _Series:
         identity = stable_hash(
             {
                 "data": source.fingerprint,
-                "model": self._facts.weights_hash or self._facts.name,
+                "model": self._facts.identity,
                 "method": pipeline.method,
                 "hyperparameters": dict(pipeline.hyperparameters),
                 "seed": draw.seed,

@@ -12,7 +12,6 @@ upper bounds of seconds that nobody knows yet, the simulated machine knows them.
 from __future__ import annotations
 
 import heapq
-import math
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
@@ -153,7 +152,7 @@ class _Replay:
         self.rates: dict[str, tuple[float, float]] = {}
         # Of the candidates that were drawn none may be better than the base model, which is had for nothing.
         self.best_test = min(self.case.start_loss, *(candidate.test_loss for candidate in self.candidates))
-        self.best_validation = _zero_shot_validation(self.case)
+        self.best_validation = self.case.zero_shot.end_loss
         self.improvements = [Improvement(0.0, self._regret(self.case.start_loss))]
         self.idle = list(range(self.workers))
         self.held: dict[int, int] = {}
@@ -284,9 +283,3 @@ class _Replay:
             return 0.0, 0.0
         tokens = (1.0 - trial.share) * self.case.full_length_tokens
         return overhead + rate * leg.tokens, points_to_end(leg.share) * overhead + rate * tokens
-
-
-def _zero_shot_validation(case: Case) -> float:
-    run = case.zero_shot
-    loss = (run.validation or run.curve[-1].validation).loss
-    return loss if math.isfinite(loss) else math.inf
