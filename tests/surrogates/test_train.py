@@ -76,6 +76,11 @@ def test_seconds_and_failures_are_learned() -> None:
     assert found.failure[2] > 5 * found.failure[1]
 
 
+def test_runs_of_a_single_dataset_tell_no_seconds_of_others() -> None:
+    assert fit_cost(planted_runs(tasks=1, runs=40)) is None
+    assert fit_cost(planted_runs(tasks=2, runs=20)) is not None
+
+
 def test_seconds_follow_their_arithmetic_beyond_the_models_that_were_seen() -> None:
     seen = planted_model()
     larger = replace(seen, parameters=100 * seen.parameters)

@@ -263,4 +263,6 @@ def log_density(
     value: NDArray[np.float64], mean: NDArray[np.float64], variance: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Logarithm of the normal density."""
-    return np.asarray(-0.5 * (np.log(2 * np.pi * variance) + (value - mean) ** 2 / variance))
+    from scipy.stats import norm
+
+    return np.asarray(norm.logpdf(value, mean, np.sqrt(variance)))
