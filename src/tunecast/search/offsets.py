@@ -78,8 +78,10 @@ def refit(
     """
     if len(misses.value) < 2:
         return condition(misses, shared, own)
-    between = _distances(misses.features, misses.features)
-    typical = float(np.median(between[np.triu_indices(len(between), 1)])) or 1.0
+    from scipy.spatial.distance import cdist, pdist
+
+    between = cdist(misses.features, misses.features)
+    typical = float(np.median(pdist(misses.features))) or 1.0
     seen, new = np.sqrt(misses.shared), np.sqrt(shared)
     seen_own, new_own = np.sqrt(misses.own), np.sqrt(own)
     common = np.outer(seen, seen)
@@ -92,7 +94,7 @@ def refit(
                 best, found = likelihood, (part, length)
     part, length = found
     kernel = part * _matern(between / (length * typical)) * np.outer(seen_own, seen_own)
-    across = part * _matern(_distances(features, misses.features) / (length * typical))
+    across = part * _matern(cdist(features, misses.features) / (length * typical))
     return _posterior(
         misses,
         common + kernel,
@@ -109,23 +111,21 @@ def _posterior(
     own: NDArray[np.float64],
     prior: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    from scipy.linalg import solve
+
     covariance = within + own + np.diag(misses.variance + 1e-9)
-    solved = np.linalg.solve(covariance, np.column_stack([misses.value, across.T]))
+    solved = solve(covariance, np.column_stack([misses.value, across.T]), assume_a="pos")
     mean = across @ solved[:, 0]
     explained = np.einsum("ns,sn->n", across, solved[:, 1:])
     return mean, np.maximum(prior - explained, 1e-9)
 
 
 def _log_likelihood(misses: Misses, within: NDArray[np.float64], own: NDArray[np.float64]) -> float:
-    covariance = within + np.diag(own + misses.variance + 1e-9)
-    factor = np.linalg.cholesky(covariance)
-    white = np.linalg.solve(factor, misses.value)
+    from scipy.linalg import solve_triangular
+
+    factor = np.linalg.cholesky(within + np.diag(own + misses.variance + 1e-9))
+    white = solve_triangular(factor, misses.value, lower=True)
     return float(-0.5 * white @ white - np.log(np.diag(factor)).sum())
-
-
-def _distances(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
-    squared = (left**2).sum(axis=1)[:, None] + (right**2).sum(axis=1) - 2 * left @ right.T
-    return np.asarray(np.sqrt(np.maximum(squared, 0.0)))
 
 
 def _matern(distance: NDArray[np.float64]) -> NDArray[np.float64]:

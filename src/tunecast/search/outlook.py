@@ -16,7 +16,7 @@ from tunecast.search.offsets import Misses, condition, refit
 from tunecast.search.trust import is_trusted
 from tunecast.surrogates import Prediction, Prior, Setting
 from tunecast.surrogates.examples import WORST
-from tunecast.surrogates.features import curve_row, joined, log_loss, pipeline_row
+from tunecast.surrogates.features import curve_row, joined, log_loss, pipeline_row, standardised
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -150,8 +150,7 @@ class Seer:
         A trial that diverged says nothing of the level of those that do not.
         """
         own = before.variance - before.shared
-        scale = pipelines.std(axis=0)
-        features = (pipelines - pipelines.mean(axis=0)) / np.where(scale > 1e-9, scale, 1.0)
+        features = standardised(pipelines)
         known = begun[went_on]
         misses = Misses(
             after.end[went_on] - before.end[known],

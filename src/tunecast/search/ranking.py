@@ -10,7 +10,7 @@ import numpy as np
 from tunecast.records import Pipeline
 from tunecast.search.context import Context
 from tunecast.search.outlook import setting_of
-from tunecast.surrogates.features import curve_row, joined, pipeline_row
+from tunecast.surrogates.features import curve_row, joined, pipeline_row, standardised
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -62,8 +62,7 @@ def _diverse(
     worth: NDArray[np.float64], own: NDArray[np.float64], rows: NDArray[np.float64], count: int
 ) -> list[int]:
     """Places of the lowest values, one after the other, each far from those before it."""
-    scale = rows.std(axis=0)
-    scaled = (rows - rows.mean(axis=0)) / np.where(scale > 1e-9, scale, 1.0)
+    scaled = standardised(rows)
     typical = max(1e-9, float((scaled**2).sum(axis=1).mean()))
     likeness = np.zeros(len(rows))
     left = np.ones(len(rows), dtype=bool)

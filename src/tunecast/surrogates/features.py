@@ -37,6 +37,7 @@ __all__ = [
     "joined",
     "log_loss",
     "pipeline_row",
+    "standardised",
 ]
 
 FEATURES_VERSION = 2
@@ -319,6 +320,16 @@ def curve_row(curve: Sequence[Point], zero_shot_loss: float, peak_rate: float = 
 def log_loss(loss: float) -> float:
     """Logarithm of a loss, floored at :data:`LEAST_LOSS`; of what is no number, that of 50 nats."""
     return math.log(min(max(loss, LEAST_LOSS), 50.0)) if math.isfinite(loss) else math.log(50.0)
+
+
+def standardised(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Columns moved and stretched to mean 0 and standard deviation 1; those that never vary become 0.
+
+    Args:
+        rows: Shape (rows, features).
+    """
+    deviation = rows.std(axis=0)
+    return np.asarray((rows - rows.mean(axis=0)) / np.where(deviation > 1e-9, deviation, 1.0))
 
 
 def _setting_row(setting: Setting, mean_tokens: float) -> list[float]:
