@@ -88,8 +88,7 @@ class Seer:
         """What is foretold of every candidate."""
         trials = history.trials
         pipelines = np.array([self._row(index, trial.pipeline) for index, trial in enumerate(trials)])
-        blank = np.array([curve_row((), self.setting.zero_shot_loss)]).repeat(len(trials), axis=0)
-        before = self._prior.predict_rows(self.setting, joined(self.setting, pipelines, blank))
+        before = self._prior.predict(self.setting, joined(self.setting, pipelines))
         begun = np.array([i for i, trial in enumerate(trials) if _tells(trial)], dtype=np.int64)
         after = self._after(trials, begun, pipelines)
         went_on = np.array([trials[index].outcome is not Outcome.DIVERGED for index in begun], dtype=bool)
@@ -127,7 +126,7 @@ class Seer:
             rate = trials[index].pipeline.number("learning_rate")
             curves.append(curve_row(trials[index].curve, start, rate))
         rows = joined(self.setting, pipelines[begun], np.array(curves))
-        found = self._prior.predict_rows(self.setting, rows)
+        found = self._prior.predict(self.setting, rows)
         # What has come to its end or diverged is known; one that broke down might have ended like others.
         ended = np.array([trials[index].outcome in ENDINGS for index in begun])
         last = np.array([self._relative(trials[index]) for index in begun])

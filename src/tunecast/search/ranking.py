@@ -10,7 +10,7 @@ import numpy as np
 from tunecast.records import Pipeline
 from tunecast.search.context import Context
 from tunecast.search.outlook import setting_of
-from tunecast.surrogates.features import curve_row, joined, pipeline_row, standardised
+from tunecast.surrogates.features import PIPELINE, feature_rows, standardised
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,15 +45,18 @@ def ranked(context: Context, pipelines: Sequence[Pipeline], count: int) -> list[
     if not pipelines:
         return []
     setting = setting_of(context, prior.provenance.zero_shot_loss)
-    rows = np.array([pipeline_row(pipeline, context.model) for pipeline in pipelines])
-    blank = np.array([curve_row((), setting.zero_shot_loss)]).repeat(len(rows), axis=0)
-    found = prior.predict_rows(setting, joined(setting, rows, blank))
+    features = feature_rows(setting, pipelines)
+    found = prior.predict(setting, features)
     own = np.sqrt(np.maximum(found.variance - found.shared, 0.0))
     feasible = np.flatnonzero(found.failure <= MOST_FAILURE)
     if len(feasible) < min(count, len(pipelines)):
         feasible = np.argsort(found.failure, kind="stable")[:count]
     hoped = (found.end - HOPE * own)[feasible]
-    chosen = feasible[_diverse(hoped, own[feasible], rows[feasible], round((1 - UNRANKED_SHARE) * count))]
+    chosen = feasible[
+        _diverse(
+            hoped, own[feasible], features[feasible, : len(PIPELINE)], round((1 - UNRANKED_SHARE) * count)
+        )
+    ]
     rest = [place for place in sorted(feasible) if place not in set(chosen)]
     return [pipelines[place] for place in (*chosen, *rest[: count - len(chosen)])]
 

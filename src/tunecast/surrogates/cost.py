@@ -11,7 +11,7 @@ import numpy as np
 
 from tunecast.records import ZERO_SHOT, Outcome, Run
 from tunecast.surrogates.families.base import Arrays, Scaling
-from tunecast.surrogates.features import PIPELINE, Setting, columns, curve_row, joined, pipeline_row
+from tunecast.surrogates.features import PIPELINE, Setting, columns, feature_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -178,9 +178,6 @@ def _seconds_per_token(run: Run) -> float | None:
 
 def _features(runs: Sequence[Run]) -> NDArray[np.float64]:
     """Features of runs before their first point; the zero-shot loss, which no one looks at here, is 1."""
-    rows = []
-    for run in runs:
-        setting = Setting(run.dataset, run.model, run.full_length_tokens, run.unique_examples, 1.0)
-        pipeline = np.array([pipeline_row(run.pipeline, run.model)])
-        rows.append(joined(setting, pipeline, np.array([curve_row((), 1.0)]))[0])
-    return np.array(rows)
+    settings = (Setting(r.dataset, r.model, r.full_length_tokens, r.unique_examples, 1.0) for r in runs)
+    rows = [feature_rows(setting, [run.pipeline]) for setting, run in zip(settings, runs, strict=True)]
+    return np.concatenate(rows)

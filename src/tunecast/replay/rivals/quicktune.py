@@ -23,7 +23,7 @@ from tunecast.search.history import rung
 from tunecast.search.outlook import setting_of
 from tunecast.search.rivals.base import LEAST_SHARE, Proposal, Rival
 from tunecast.surrogates.examples import ZeroShotLosses
-from tunecast.surrogates.features import CURVE, FEATURES, Setting, Subject, feature_matrix
+from tunecast.surrogates.features import CURVE, FEATURES, Setting, feature_rows
 
 __all__ = ["INTERPRETER", "QuickTune", "QuickTuneProcess", "check_quicktune", "meta_trained"]
 
@@ -209,8 +209,7 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 
 def _rows(setting: Setting, pipelines: Sequence[Pipeline]) -> list[list[float]]:
-    matrix = feature_matrix(setting, [Subject(pipeline) for pipeline in pipelines])
-    found: list[list[float]] = matrix[:, : len(COLUMNS)].tolist()
+    found: list[list[float]] = feature_rows(setting, pipelines)[:, : len(COLUMNS)].tolist()
     return found
 
 
