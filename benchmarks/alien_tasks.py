@@ -33,11 +33,12 @@ from tunecast.replay.cases import Case, Clock, cases_of, on_clock
 from tunecast.replay.comparing import BUDGETS, compare_strategies, draw
 from tunecast.replay.folds import Fold, context_of
 from tunecast.replay.machine import replay
-from tunecast.replay.priors import PriorOf, kept_prior
+from tunecast.replay.priors import kept_prior
 from tunecast.search import History, Remaining
 from tunecast.search.outlook import Seer
 from tunecast.search.transfer import transfer
 from tunecast.store import open_for_reading
+from tunecast.surrogates import Prior
 from tunecast.surrogates.kin import families
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ class Doubts:
     left_aside: float
 
 
-def doubts(case: Case, runs: Sequence[Run], prior_of: PriorOf) -> Doubts:
+def doubts(case: Case, runs: Sequence[Run], prior_of: Callable[[Sequence[Run]], Prior]) -> Doubts:
     """Replay ``transfer`` on a task.
 
     Args:
@@ -232,9 +233,7 @@ def unrelated(task: str, runs: Sequence[Run]) -> list[Run]:
 def _regrets(task: str, cases: Sequence[Case], known: Sequence[Run]) -> NDArray[np.float64]:
     """Mean normalised regrets on a made-up task, shape (strategies, 1, budgets)."""
     own = [case for case in cases if case.task == task]
-    found = compare_strategies(
-        own, unrelated(task, known), STRATEGIES, seeds=SEEDS, prior_of=kept_prior, thinking_seconds=0.0
-    )
+    found = compare_strategies(own, unrelated(task, known), STRATEGIES, seeds=SEEDS, thinking_seconds=0.0)
     return found.by_task()
 
 

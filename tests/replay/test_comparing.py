@@ -14,6 +14,7 @@ from replay.made_up import BEST_RATE, START, many_tasks, pipelines, task_runs
 from tunecast.errors import ConfigurationError
 from tunecast.methods.space import EXPERT
 from tunecast.records import Run
+from tunecast.replay import comparing
 from tunecast.replay.advice import recorded_order
 from tunecast.replay.cases import Case, cases_of
 from tunecast.replay.comparing import (
@@ -320,7 +321,9 @@ def test_all_but_rivals_are_compared_by_default(runs: list[Run], cases: list[Cas
 
 
 @pytest.mark.parametrize(("fold", "first"), [(Fold.MODEL, "a_0"), (Fold.FAMILY, "a_9"), (Fold.TASK, "a_0")])
-def test_surrogates_need_enough_families_in_what_every_fold_leaves(fold: Fold, first: str) -> None:
+def test_surrogates_need_enough_families_in_what_every_fold_leaves(
+    fold: Fold, first: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tasks = {
         Fold.MODEL: ("a_0", "b_0", "c_1", "d_2", "e_3"),
         Fold.FAMILY: ("a_9", "b_0", "c_0", "d_0", "e_8"),  # three of five are of one family
@@ -330,8 +333,8 @@ def test_surrogates_need_enough_families_in_what_every_fold_leaves(fold: Fold, f
     cases, _ = cases_of(runs)
     assert why_no_surrogates(cases, runs, fold).startswith(f"what may be learned for {first} on nano")
     assert not set(default_strategies(cases, runs, fold)) & {"transfer", "quick-tune"}
-    never = {"prior_of": lambda known: pytest.fail("a prior was trained"), "fold": fold, "seeds": 1}
+    monkeypatch.setattr(comparing, "kept_prior", lambda known: pytest.fail("a prior was trained"))
     with pytest.raises(ConfigurationError, match=r"--strategies: transfer cannot be replayed: what may"):
-        compare_strategies(cases, runs, ("random", "transfer"), **never)  # type: ignore[arg-type]
+        compare_strategies(cases, runs, ("random", "transfer"), fold=fold, seeds=1)
     elsewhere = [run for task in ("f_4", "g_5", "h_6") for run in task_runs(task, model="mini")]
     assert why_no_surrogates(cases, [*runs, *elsewhere], fold) == ""

@@ -18,7 +18,7 @@ from tunecast.replay.advice import recorded_order
 from tunecast.replay.cases import Candidate, Case
 from tunecast.replay.folds import Fold, context_of
 from tunecast.replay.machine import Replayed, replay
-from tunecast.replay.priors import PriorOf, kept_prior
+from tunecast.replay.priors import kept_prior
 from tunecast.replay.rivals import RIVALS, MetaTraining, Rival, check_rival, rival_maker
 from tunecast.search import (
     ADVISED,
@@ -190,9 +190,7 @@ def compare_strategies(
     fold: Fold = Fold.TASK,
     workers: int = 1,
     thinking_seconds: float | None = None,
-    switch_seconds: float = 0.0,
     own: Mapping[str, Callable[[Context], Strategy]] | None = None,
-    prior_of: PriorOf = kept_prior,
     progress: Progress | None = None,
 ) -> Comparison:
     """Replay every strategy on every case, with every seed, at every budget.
@@ -208,10 +206,8 @@ def compare_strategies(
         workers: Trials that are advanced side by side.
         thinking_seconds: Charged for each time that a strategy is asked. None charges what it takes on this
             computer, measured once per strategy and rounded up to a power of two of milliseconds.
-        switch_seconds: Charged when a worker takes up another trial than it had last.
         own: Strategies by name beside the known ones, each built anew for every case from what may be known
             there.
-        prior_of: Gives the prior of the strategies that rest on surrogates from the runs that may be known.
         progress: Told how far the replays are.
 
     Raises:
@@ -235,7 +231,7 @@ def compare_strategies(
     progress.start("Replaying", len(cases), "cases")
     training = MetaTraining()
     for c, case in enumerate(cases):
-        build = _Builder(context_of(case, runs, fold, all_families), own, prior_of, training)
+        build = _Builder(context_of(case, runs, fold, all_families), own, training)
         for s, name in enumerate(strategies):
             used = usage[name]
             if c == 0 and thinking_seconds is None:
@@ -251,7 +247,6 @@ def compare_strategies(
                         (budget + SLACK) * case.expert_seconds,
                         workers=workers,
                         thinking_seconds=used.charged_seconds,
-                        switch_seconds=switch_seconds,
                     )
                     regrets[s, c, seed, b] = done.regret
                     _count(used, done, strategy)
@@ -288,12 +283,10 @@ class _Builder:
         self,
         context: Context,
         own: Mapping[str, Callable[[Context], Strategy]],
-        prior_of: PriorOf,
         training: MetaTraining,
     ) -> None:
         self._context = context
         self._own = own
-        self._prior_of = prior_of
         self._training = training
         self._makers: dict[str, Maker] = {}
         self._known: dict[str, Strategy] = {}
@@ -316,7 +309,7 @@ class _Builder:
             return self._own[name](self._context)
         if name == ADVISED:
             return reordered(advised(), recorded_order(self._context))
-        prior = self._prior_of(self._context.runs) if name in SURROGATE_BASED else None
+        prior = kept_prior(self._context.runs) if name in SURROGATE_BASED else None
         return get_strategy(name, replace(self._context, prior=prior))
 
 

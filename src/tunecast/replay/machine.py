@@ -68,7 +68,6 @@ def replay(
     *,
     workers: int = 1,
     thinking_seconds: float = 0.0,
-    switch_seconds: float = 0.0,
 ) -> Replayed:
     """Let a strategy spend a budget on a case.
 
@@ -86,14 +85,11 @@ def replay(
         budget_seconds: What may be spent.
         workers: Trials that are advanced side by side.
         thinking_seconds: Charged to the clock for each time that the strategy is asked.
-        switch_seconds: Charged when a worker takes up another trial than it had last.
 
     Raises:
         RuntimeError: The strategy chose a trial that cannot be advanced.
     """
-    return _Replay(
-        case, candidates, strategy, budget_seconds, workers, thinking_seconds, switch_seconds
-    ).run()
+    return _Replay(case, candidates, strategy, budget_seconds, workers, thinking_seconds).run()
 
 
 @dataclass
@@ -139,7 +135,6 @@ class _Replay:
     budget: float
     workers: int
     thinking: float
-    switching: float
     now: float = 0.0
     asks: int = 0
     thought: float = 0.0
@@ -155,7 +150,6 @@ class _Replay:
         self.best_validation = self.case.zero_shot.end_loss
         self.improvements = [Improvement(0.0, self._regret(self.case.start_loss))]
         self.idle = list(range(self.workers))
-        self.held: dict[int, int] = {}
         self.expert = next((trial for trial in self.trials if trial.candidate is self.case.expert), None)
         self.reference = TrialView(EXPERT if self.case.expert is None else self.case.expert.pipeline)
 
@@ -227,10 +221,8 @@ class _Replay:
         trial, worker = self.trials[index], self.idle.pop(0)
         leg = trial.next_leg
         assert leg is not None
-        switching = 0.0 if self.held.get(worker) == index else self.switching
-        self.held[worker] = index
         trial.running = True
-        heapq.heappush(self.under_way, (self.now + switching + leg.seconds, self.steps, worker, index))
+        heapq.heappush(self.under_way, (self.now + leg.seconds, self.steps, worker, index))
         self.steps += 1
 
     def _end_step(self) -> None:

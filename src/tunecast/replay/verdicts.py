@@ -13,6 +13,7 @@ from tunecast.replay.comparing import Comparison
 from tunecast.replay.folds import Fold
 from tunecast.replay.statistics import (
     TIE,
+    WANTED_POWER,
     Pair,
     cluster_weights,
     detectable,
@@ -164,7 +165,8 @@ class Verdict:
         needed = "no difference at all" if np.isinf(least) else f"one of {least:.2f} standard deviations"
         return [
             f"Too few runs: {' and '.join(missing)}. With {tasks} tasks a difference of half a standard "
-            f"deviation between tasks is found with a probability of {found:.0%}; {needed} with 80%."
+            f"deviation between tasks is found with a probability of {found:.0%}; {needed} with "
+            f"{WANTED_POWER:.0%}."
         ]
 
     @cached_property

@@ -52,11 +52,8 @@ def ranked(context: Context, pipelines: Sequence[Pipeline], count: int) -> list[
     if len(feasible) < min(count, len(pipelines)):
         feasible = np.argsort(found.failure, kind="stable")[:count]
     hoped = (found.end - HOPE * own)[feasible]
-    chosen = feasible[
-        _diverse(
-            hoped, own[feasible], features[feasible, : len(PIPELINE)], round((1 - UNRANKED_SHARE) * count)
-        )
-    ]
+    rows = features[feasible, : len(PIPELINE)]
+    chosen = feasible[_diverse(hoped, own[feasible], rows, round((1 - UNRANKED_SHARE) * count))]
     rest = [place for place in sorted(feasible) if place not in set(chosen)]
     return [pipelines[place] for place in (*chosen, *rest[: count - len(chosen)])]
 

@@ -57,18 +57,15 @@ def asha(reduction_factor: int = 2) -> Strategy:
     return choose
 
 
-def advised(reduction_factor: int = 2) -> Strategy:
+def advised() -> Strategy:
     """Bring the candidate that advice puts first, which stands second, to its end; then halve.
 
     Early losses flatter small steps: a pipeline of a higher rate is behind others until its rate falls, and
     halving would give it up (SmolLM2-135M on ``stdlib``: full finetuning had 3.04 at an eighth of its length,
     where IA3 had 2.95, and ended lower). So it goes on for as long as it is ahead of the expert pipeline at
     equal shares, or of all others where that was not trained.
-
-    Args:
-        reduction_factor: As of :func:`asha`.
     """
-    halve = asha(reduction_factor)
+    halve = asha()
 
     def choose(history: History, remaining: Remaining) -> int | None:
         first = history.trials[1] if len(history.trials) > 1 else None

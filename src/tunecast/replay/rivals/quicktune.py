@@ -130,11 +130,6 @@ class QuickTune(Rival):
         found = self._process.call("score", search=self._search)
         return found["milliseconds"], found["busy_milliseconds"]
 
-    def foretold(self) -> list[float]:
-        """The score that its performance surrogate expects of each candidate at its next fidelity."""
-        mean: list[float] = self._process.call("predict", search=self._search)["mean"]
-        return mean
-
     def _ask(self) -> Proposal | None:
         found = self._process.call("ask", search=self._search)
         if found["index"] is None:
@@ -166,7 +161,7 @@ def check_quicktune() -> str:
     return interpreter
 
 
-def meta_trained(context: Context, seed: int = 0) -> QuickTuneProcess:
+def meta_trained(context: Context) -> QuickTuneProcess:
     """A process whose surrogates have learned from all runs that a context knows.
 
     The cost surrogate trains as the package has it, the performance surrogate for all its 100 epochs (see
@@ -192,7 +187,7 @@ def meta_trained(context: Context, seed: int = 0) -> QuickTuneProcess:
             "Leave it out, or compare on a store with runs of more tasks.",
         )
     process = QuickTuneProcess()
-    process.call("fit", columns=list(COLUMNS), rows=rows, curves=curves, seconds=seconds, seed=seed)
+    process.call("fit", columns=list(COLUMNS), rows=rows, curves=curves, seconds=seconds, seed=0)
     return process
 
 
