@@ -311,11 +311,12 @@ def test_advice_is_replayed_without_what_it_must_not_know(cases: list[Case], run
 def test_all_but_rivals_are_compared_by_default(runs: list[Run], cases: list[Case]) -> None:
     simple = {"random", "asha", "advised", "fixed-best", "portfolio", "nearest-task"}
     expert = {"fixed-expert"}  # the same at 3e-4 is not recorded
-    assert set(default_strategies(cases, runs)) == simple | expert | {"transfer", "quick-tune"}
-    few = [run for run in runs if run.task.dataset in {case.task for case in cases[:2]}]
-    assert set(default_strategies(cases[:2], few)) == simple | expert
+    known = simple | expert | {"transfer", "quick-tune"}
+    assert set(default_strategies(cases, surrogates=True)) == known
+    assert set(default_strategies(cases, surrogates=False)) == simple | expert
     tiny = [replace(case, model=replace(case.model, parameters=2_000_000)) for case in cases[:2]]
-    assert set(default_strategies(tiny, few)) == simple
+    assert set(default_strategies(tiny, surrogates=False)) == simple
+    few = [run for run in runs if run.task.dataset in {case.task for case in cases[:2]}]
     with pytest.raises(ConfigurationError, match="families of tasks, and 3 must remain"):
         compare_strategies(cases[:2], few, ("transfer",), seeds=1, thinking_seconds=0.0)
 
@@ -332,7 +333,6 @@ def test_surrogates_need_enough_families_in_what_every_fold_leaves(
     runs = [run for task in tasks for run in task_runs(task)]
     cases, _ = cases_of(runs)
     assert why_no_surrogates(cases, runs, fold).startswith(f"what may be learned for {first} on nano")
-    assert not set(default_strategies(cases, runs, fold)) & {"transfer", "quick-tune"}
     monkeypatch.setattr(comparing, "kept_prior", lambda known: pytest.fail("a prior was trained"))
     with pytest.raises(ConfigurationError, match=r"--strategies: transfer cannot be replayed: what may"):
         compare_strategies(cases, runs, ("random", "transfer"), fold=fold, seeds=1)

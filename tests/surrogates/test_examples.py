@@ -10,7 +10,7 @@ import pytest
 
 from planted_runs import SHARES, ZERO_SHOT_LOSS, planted_runs
 from tunecast.records import Outcome, Run
-from tunecast.surrogates.examples import WORST, ZeroShotLosses, examples_of
+from tunecast.surrogates.examples import WORST, ZeroShotLosses, examples_of, teaching_runs
 
 
 def test_every_prefix_of_a_finished_curve_is_a_row() -> None:
@@ -18,6 +18,7 @@ def test_every_prefix_of_a_finished_curve_is_a_row() -> None:
     finished = [run for run in runs if run.outcome is Outcome.COMPLETED and len(run.curve) == len(SHARES)]
     examples = examples_of([*finished, *(run for run in runs if len(run.curve) == 1)])
     assert len(examples) == len(SHARES) * len(finished)
+    assert examples.runs == tuple(run.id for run in teaching_runs(runs) if run in finished)
     assert np.isfinite(examples.features).all()
     first = examples.where(examples.run == 0)
     assert list(first.share) == [0.0, *SHARES[:-1]]
@@ -38,6 +39,7 @@ def test_what_cannot_teach_is_left_out() -> None:
     assert len(examples_of([run])) == 0  # nobody knows its zero-shot loss
     for outcome in (Outcome.OUT_OF_MEMORY, Outcome.FAILED, Outcome.PAUSED):
         assert len(examples_of([zero, replace(run, outcome=outcome)])) == 0
+        assert teaching_runs([zero, replace(run, outcome=outcome)]) == []
 
 
 def test_groups_are_trials_that_compete() -> None:

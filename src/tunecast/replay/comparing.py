@@ -35,7 +35,7 @@ from tunecast.search import (
 )
 from tunecast.search.listed import reordered
 from tunecast.search.rivals import Maker, check_library
-from tunecast.surrogates.examples import examples_of
+from tunecast.surrogates.examples import teaching_runs
 from tunecast.surrogates.kin import families, kin
 from tunecast.surrogates.train import FEWEST_KIN, missing_libraries
 
@@ -137,23 +137,21 @@ class Comparison:
         return np.stack([values[:, places].mean(axis=1) for places in own], axis=1)
 
 
-def default_strategies(cases: Sequence[Case], runs: Sequence[Run], fold: Fold = Fold.TASK) -> tuple[str, ...]:
-    """What is compared unless something else is asked for: surrogates only where they can be trained, and the
-    expert's fixed rates only on base models that they are meant for.
+def default_strategies(cases: Sequence[Case], *, surrogates: bool) -> tuple[str, ...]:
+    """What is compared unless something else is asked for: the expert's fixed rates only on base models that
+    they are meant for.
 
     Args:
         cases: Where to replay.
-        runs: All recorded runs.
-        fold: What is left out of what strategies learn from.
+        surrogates: Whether surrogates can be trained there, as :func:`why_no_surrogates` tells.
     """
-    surrogates = () if why_no_surrogates(cases, runs, fold) else SURROGATE_BASED
     ordinary = all(case.model.parameters >= LEAST_ORDINARY for case in cases)
     expert = [
         name
         for name in EXPERT_STRATEGIES
         if ordinary and all(_fixed_place(name, case.candidates) is not None for case in cases)
     ]
-    return ("random", "asha", ADVISED, *expert, *RUN_BASED, *surrogates)
+    return ("random", "asha", ADVISED, *expert, *RUN_BASED, *(SURROGATE_BASED if surrogates else ()))
 
 
 def why_no_surrogates(cases: Sequence[Case], runs: Sequence[Run], fold: Fold = Fold.TASK) -> str:
@@ -168,7 +166,7 @@ def why_no_surrogates(cases: Sequence[Case], runs: Sequence[Run], fold: Fold = F
         return f"training surrogates needs {' and '.join(missing)} (pip install 'tunecast[learn]')"
     all_families = _families(cases, runs)
     # A fold leaves out the runs of a task on a model whole, so that the others teach as much without them.
-    teaching = set(examples_of(runs).runs)
+    teaching = {run.id for run in teaching_runs(runs)}
     for case in cases:
         known = context_of(case, runs, fold, all_families).runs
         found = len(set(kin(sorted({run.task.dataset for run in known if run.id in teaching}))))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ from tunecast.surrogates.features import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Examples", "ZeroShotLosses", "examples_of"]
+__all__ = ["Examples", "ZeroShotLosses", "examples_of", "teaching_runs"]
 
 WORST = math.log(4.0)
 """Logarithm of the end's loss over the zero-shot loss at which ends are capped: worse is equally useless, and
@@ -148,14 +148,21 @@ def examples_of(runs: Sequence[Run]) -> Examples:
     Args:
         runs: Runs, zero-shot ones among them.
     """
+    return _put_together([(*_rows(run, start, end), run) for run, start, end in _teaching(runs)])
+
+
+def teaching_runs(runs: Sequence[Run]) -> list[Run]:
+    """The runs of which :func:`examples_of` makes rows."""
+    return [run for run, _, _ in _teaching(runs)]
+
+
+def _teaching(runs: Sequence[Run]) -> Iterator[tuple[Run, float, float]]:
+    """The runs that teach, with their zero-shot losses and the logarithms of their final ones."""
     zero_shot = ZeroShotLosses.of(runs)
-    parts: list[tuple[NDArray[np.float64], list[float], list[float], list[float], Run]] = []
     for run in runs:
         start, end = zero_shot.for_run(run), _end(run)
-        if start is None or end is None or run.pipeline.method == ZERO_SHOT.method:
-            continue
-        parts.append((*_rows(run, start, end), run))
-    return _put_together(parts)
+        if start is not None and end is not None and run.pipeline.method != ZERO_SHOT.method:
+            yield run, start, end
 
 
 def _end(run: Run) -> float | None:
