@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tunecast.errors import ConfigurationError
-from tunecast.methods.space import EXPERT
+from tunecast.methods.space import EXPERT, at_3e4
 from tunecast.progress import Progress, Silent
-from tunecast.records import Pipeline, Run, stable_hash
+from tunecast.records import Run, stable_hash
 from tunecast.replay.advice import recorded_order
 from tunecast.replay.cases import Candidate, Case
 from tunecast.replay.folds import Fold, context_of
@@ -22,6 +22,7 @@ from tunecast.replay.priors import kept_prior
 from tunecast.replay.rivals import RIVALS, MetaTraining, Rival, check_rival, rival_maker
 from tunecast.search import (
     ADVISED,
+    EXPERT_BASED,
     LIBRARY_BASED,
     ONLY_TRIALS,
     RUN_BASED,
@@ -60,8 +61,6 @@ SLACK = 0.1
 millisecond that a strategy thinks would measure nothing but that."""
 SUBSET = 0.7
 ANYTIME_POINTS = 60
-EXPERT_AT_3E4 = Pipeline(EXPERT.method, {**EXPERT.hyperparameters, "learning_rate": 3e-4})
-EXPERT_STRATEGIES = ("fixed-expert", "fixed-3e-4")
 LEAST_ORDINARY = 100_000_000
 """Parameters from which on 2e-4 and 3e-4 are rates that someone would use: tiny models want far more."""
 
@@ -148,7 +147,7 @@ def default_strategies(cases: Sequence[Case], *, surrogates: bool) -> tuple[str,
     ordinary = all(case.model.parameters >= LEAST_ORDINARY for case in cases)
     expert = [
         name
-        for name in EXPERT_STRATEGIES
+        for name in EXPERT_BASED
         if ordinary and all(_fixed_place(name, case.candidates) is not None for case in cases)
     ]
     return ("random", "asha", ADVISED, *expert, *RUN_BASED, *(SURROGATE_BASED if surrogates else ()))
@@ -266,7 +265,7 @@ def draw(case: Case, seed: int, share: float = SUBSET) -> list[Candidate]:
         share: Part of the candidates.
     """
     generator = np.random.default_rng([seed, int(stable_hash(case.name, 15), 16)])
-    pinned = {i for name in EXPERT_STRATEGIES if (i := _fixed_place(name, case.candidates)) is not None}
+    pinned = {i for name in EXPERT_BASED if (i := _fixed_place(name, case.candidates)) is not None}
     order = [int(index) for index in generator.permutation(len(case.candidates))]
     others = [index for index in order if index not in pinned]
     free = max(0, round(share * len(order)) - len(pinned))
@@ -294,7 +293,7 @@ class _Builder:
             if name not in self._makers:
                 self._makers[name] = rival_maker(name, self._context, self._training)
             return self._makers[name]([candidate.pipeline for candidate in candidates], seed)
-        if name in EXPERT_STRATEGIES and name not in self._own:
+        if name in EXPERT_BASED and name not in self._own:
             place = _fixed_place(name, candidates)
             assert place is not None
             return fixed(place + 1)
@@ -313,7 +312,7 @@ class _Builder:
 
 def _fixed_place(name: str, candidates: Sequence[Candidate]) -> int | None:
     """Where the expert pipeline, or the same at 3e-4, is among candidates; None where it is not."""
-    target = EXPERT if name == "fixed-expert" else EXPERT_AT_3E4
+    target = EXPERT if name == "fixed-expert" else at_3e4()
     return next((index for index, candidate in enumerate(candidates) if candidate.is_like(target)), None)
 
 
@@ -345,7 +344,7 @@ def _check(name: str, cases: Sequence[Case]) -> None:
         check_rival(name, [candidate.pipeline for candidate in cases[0].candidates])
     elif name in LIBRARY_BASED:
         check_library(name, LIBRARY_BASED[name], flag="--strategies")
-    elif name in EXPERT_STRATEGIES:
+    elif name in EXPERT_BASED:
         lacking = [case.name for case in cases if _fixed_place(name, case.candidates) is None]
         if lacking:
             raise ConfigurationError(

@@ -22,7 +22,7 @@ from tunecast.replay.statistics import (
     paired,
     power,
 )
-from tunecast.search import SURROGATE_BASED
+from tunecast.search import EXPERT_BASED, RUN_BASED, SURROGATE_BASED
 
 __all__ = [
     "LEAST_CANDIDATES",
@@ -35,7 +35,7 @@ __all__ = [
     "left_out",
 ]
 
-SIMPLE = ("fixed-best", "fixed-expert", "fixed-3e-4", "nearest-task", "portfolio")
+SIMPLE = (*EXPERT_BASED, *RUN_BASED)
 """Strategies that any other has to beat: each of their wins is named."""
 LEAST_CANDIDATES = 40
 LEAST_TASKS = 16

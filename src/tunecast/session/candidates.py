@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tunecast.errors import ConfigurationError
 from tunecast.methods import pipeline_space, sample_pipelines
-from tunecast.methods.space import expert_pipeline
+from tunecast.methods.space import RATE_3E4, at_3e4, expert_pipeline
 from tunecast.records import ModelFacts, Pipeline
 from tunecast.search import SURROGATE_BASED, Context
 from tunecast.session.settings import SessionSettings
@@ -19,7 +19,6 @@ DRAWN_FOR_RANKING = 1000
 LEAST_STEPS = 16
 """Optimiser steps of a full length below which the fidelity grid has hardly a point before the end."""
 LEAST_CANDIDATES = 16
-RATE_3E4 = 3e-4
 
 
 def candidate_pipelines(
@@ -111,7 +110,7 @@ def _at_3e4(settings: SessionSettings, expert: Pipeline) -> Pipeline:
             "--strategy fixed-3e-4 contradicts what --fix or --range say of learning_rate.",
             "Use --strategy fixed-expert for the expert pipeline within them.",
         )
-    pipeline = Pipeline(expert.method, {**expert.hyperparameters, "learning_rate": RATE_3E4})
+    pipeline = at_3e4(expert)
     if pipeline == expert:
         raise ConfigurationError(
             "--strategy fixed-3e-4: the expert pipeline has that learning rate here already.",
