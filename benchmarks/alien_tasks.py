@@ -39,7 +39,7 @@ from tunecast.search.outlook import Seer
 from tunecast.search.transfer import transfer
 from tunecast.store import open_for_reading
 from tunecast.surrogates import Prior
-from tunecast.surrogates.kin import families
+from tunecast.surrogates.kin import dataset_families
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -145,7 +145,9 @@ def doubts(case: Case, runs: Sequence[Run], prior_of: Callable[[Sequence[Run]], 
         runs: All recorded runs.
         prior_of: Gives the prior from the runs on other tasks.
     """
-    context = context_of(case, runs, Fold.TASK, families(run.task.dataset for run in (*runs, case.zero_shot)))
+    context = context_of(
+        case, runs, Fold.TASK, dataset_families(run.task.dataset for run in (*runs, case.zero_shot))
+    )
     prior = prior_of(context.runs)
     seer, strategy = Seer(context, prior), transfer(replace(context, prior=prior))
     left_aside = []
@@ -226,7 +228,7 @@ def unrelated(task: str, runs: Sequence[Run]) -> list[Run]:
     """
     source, _ = ALIENS[task.removeprefix(PREFIX)]
     real = [run for run in runs if not run.task.dataset.startswith(PREFIX)]
-    family_of = families([source, *(run.task.dataset for run in real)])
+    family_of = dataset_families([source, *(run.task.dataset for run in real)])
     return [run for run in real if family_of[run.task.dataset] != family_of[source]]
 
 

@@ -29,7 +29,7 @@ from tunecast.replay.page import render, write_page
 from tunecast.replay.verdicts import Verdict
 from tunecast.replay.wording import catch_sentences, notes, regret_rows, simple_sentences
 from tunecast.search import Context, Strategy, asha
-from tunecast.surrogates.kin import families
+from tunecast.surrogates.kin import dataset_families
 
 STRATEGIES = ("random", "asha", "fixed-best", "portfolio", "nearest-task", "fixed-expert")
 
@@ -292,7 +292,7 @@ def test_the_page_needs_no_network_and_escapes_names(verdict: Verdict, tmp_path:
 
 def test_advice_is_replayed_without_what_it_must_not_know(cases: list[Case], runs: list[Run]) -> None:
     case = cases[0]
-    family_of = families(run.task.dataset for run in runs)
+    family_of = dataset_families(run.task.dataset for run in runs)
     context = context_of(case, runs, Fold.TASK, family_of)
     assert {run.task.dataset for run in context.runs} == {other.task for other in cases[1:]}
     candidates = [candidate.pipeline for candidate in case.candidates]

@@ -18,7 +18,7 @@ from tunecast.replay.comparing import compare_strategies
 from tunecast.replay.folds import Fold
 from tunecast.replay.priors import kept_prior
 from tunecast.surrogates import Prior
-from tunecast.surrogates.kin import families
+from tunecast.surrogates.kin import dataset_families
 from tunecast.surrogates.train import train
 
 
@@ -113,7 +113,7 @@ def test_nothing_of_the_case_is_in_its_prior(fold: Fold, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(comparing, "kept_prior", watched)
     compare_strategies(cases, runs, ("transfer",), seeds=1, budgets=(1.0,), fold=fold, thinking_seconds=0.0)
-    family_of = families(run.task.dataset for run in runs)
+    family_of = dataset_families(run.task.dataset for run in runs)
     for case, tasks in zip(cases, known, strict=True):
         assert len(tasks) == (
             11 if fold is Fold.TASK else 12 - list(family_of.values()).count(family_of[case.task])

@@ -37,7 +37,7 @@ from tunecast.search import (
 from tunecast.search.listed import reordered
 from tunecast.search.rivals import Maker, check_library
 from tunecast.surrogates.examples import teaching_runs
-from tunecast.surrogates.kin import families, kin
+from tunecast.surrogates.kin import dataset_families, kin
 from tunecast.surrogates.train import FEWEST_KIN, missing_libraries
 
 if TYPE_CHECKING:
@@ -317,7 +317,7 @@ def _fixed_place(name: str, candidates: Sequence[Candidate]) -> int | None:
 
 
 def _families(cases: Sequence[Case], runs: Sequence[Run]) -> dict[str, str]:
-    return families([*(run.task.dataset for run in runs), *(case.task for case in cases)])
+    return dataset_families([*(run.task.dataset for run in runs), *(case.task for case in cases)])
 
 
 def check_name(name: str) -> None:

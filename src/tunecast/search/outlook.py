@@ -12,7 +12,7 @@ import numpy as np
 from tunecast.records import Outcome, Pipeline
 from tunecast.search.context import Context
 from tunecast.search.history import History, TrialView, points_to_end
-from tunecast.search.offsets import Misses, condition, refit
+from tunecast.search.offsets import Residuals, condition, refit
 from tunecast.search.trust import is_trusted
 from tunecast.surrogates import Prediction, Prior, Setting
 from tunecast.surrogates.examples import WORST
@@ -151,7 +151,7 @@ class Seer:
         own = before.variance - before.shared
         features = standardised(pipelines)
         known = begun[went_on]
-        misses = Misses(
+        residuals = Residuals(
             after.end[went_on] - before.end[known],
             after.variance[went_on],
             before.shared[known],
@@ -159,9 +159,9 @@ class Seer:
             features[known],
         )
         if self._refits:
-            miss, variance = refit(misses, before.shared, own, features)
+            miss, variance = refit(residuals, before.shared, own, features)
         else:
-            miss, variance = condition(misses, before.shared, own)
+            miss, variance = condition(residuals, before.shared, own)
         return before.end + miss, variance
 
     def _seconds_per_token(self, trials: Sequence[TrialView], before: Prediction) -> NDArray[np.float64]:

@@ -22,7 +22,7 @@ UNRANKED_SHARE = 0.25
 MOST_FAILURE = 0.5
 """Probability of divergence above which a candidate is not tried."""
 HOPE = 0.5
-"""Standard deviations by which a candidate may be better than expected when it is ranked."""
+"""Candidates are ranked by mean minus this many standard deviations."""
 ALIKE = 2.0
 """Standard deviations that a candidate loses beside one that is the same."""
 

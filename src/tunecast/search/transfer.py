@@ -32,7 +32,7 @@ __all__ = ["guided_by", "transfer"]
 WORTH_PROMOTING = math.log(0.002)
 """Logarithm of the relative improvement below which a budget in trials, once all have begun, ends."""
 COMMIT = 1.5
-"""Time for less than this many ends is time for one: a probe would take it from the trial under way."""
+"""With less than this many trial lengths of budget left, commit to one trial and start no other."""
 LEAST_SHARE = 1e-6
 
 

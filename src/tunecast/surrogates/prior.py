@@ -87,7 +87,7 @@ class Prior:
         family: Name of the performance surrogate's family.
         performance: The performance surrogate.
         calibration: Corrections of its spread, for base models that it learned from.
-        abroad: The same for others.
+        abroad: Calibration for base models not trained on, from leave-one-model-out validation.
         novelty: Tells unknown datasets.
         cost: Seconds, None where no run told any.
         failure: Odds of divergence, None where no run diverged.

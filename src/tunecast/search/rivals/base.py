@@ -1,4 +1,5 @@
-"""A library's search as a strategy: what it proposes is stood for by a candidate, what came of it is told."""
+"""Adapts another library's optimiser to a Strategy: each proposal is mapped to the nearest untried candidate,
+whose losses are reported back."""
 
 from __future__ import annotations
 
@@ -9,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunecast.records import Outcome, Pipeline, Point
+from tunecast.search.distance import nearest
 from tunecast.search.history import History, Remaining, TrialView
-from tunecast.search.likeness import nearest
 from tunecast.search.simple import best_waiting
 
 __all__ = ["LEAST_SHARE", "Proposal", "Rival"]
