@@ -143,7 +143,7 @@ def variants(family: str) -> dict[str, Callable[[Context], Strategy]]:
         return priors[key]
 
     def of(learner: str) -> Callable[[Context], Strategy]:
-        return lambda context: transfer(context, prior=prior_of(context.runs, learner))
+        return lambda context: transfer(replace(context, prior=prior_of(context.runs, learner)))
 
     def without_seconds(context: Context) -> Strategy:
         prior = replace(prior_of(context.runs, family), cost=None)
@@ -154,10 +154,13 @@ def variants(family: str) -> dict[str, Callable[[Context], Strategy]]:
         return guided_by(WithoutCurves(context, prior_of(context.runs, family)), context)
 
     def refitted(context: Context) -> Strategy:
-        return transfer(context, prior=prior_of(context.runs, family), refits=True)
+        return transfer(replace(context, prior=prior_of(context.runs, family)), refits=True)
 
     def of_fewer(tasks: int) -> Callable[[Context], Strategy]:
-        return lambda context: transfer(context, prior=prior_of(_of_fewer_tasks(context, tasks), family))
+        def learned(context: Context) -> Strategy:
+            return transfer(replace(context, prior=prior_of(_of_fewer_tasks(context, tasks), family)))
+
+        return learned
 
     for name, hidden in HIDDEN.items():
         FAMILIES[name] = Blinded(family, hidden)

@@ -33,12 +33,13 @@ from tunecast.replay.cases import Case, Clock, cases_of, on_clock
 from tunecast.replay.comparing import BUDGETS, compare_strategies, draw
 from tunecast.replay.folds import Fold, context_of
 from tunecast.replay.machine import replay
-from tunecast.replay.priors import PriorOf, kept_prior
+from tunecast.replay.priors import kept_prior
 from tunecast.search import History, Remaining
 from tunecast.search.outlook import Seer
 from tunecast.search.transfer import transfer
 from tunecast.store import open_for_reading
-from tunecast.surrogates.kin import families
+from tunecast.surrogates import Prior
+from tunecast.surrogates.kin import dataset_families
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -136,7 +137,7 @@ class Doubts:
     left_aside: float
 
 
-def doubts(case: Case, runs: Sequence[Run], prior_of: PriorOf) -> Doubts:
+def doubts(case: Case, runs: Sequence[Run], prior_of: Callable[[Sequence[Run]], Prior]) -> Doubts:
     """Replay ``transfer`` on a task.
 
     Args:
@@ -144,9 +145,11 @@ def doubts(case: Case, runs: Sequence[Run], prior_of: PriorOf) -> Doubts:
         runs: All recorded runs.
         prior_of: Gives the prior from the runs on other tasks.
     """
-    context = context_of(case, runs, Fold.TASK, families(run.task.dataset for run in (*runs, case.zero_shot)))
+    context = context_of(
+        case, runs, Fold.TASK, dataset_families(run.task.dataset for run in (*runs, case.zero_shot))
+    )
     prior = prior_of(context.runs)
-    seer, strategy = Seer(context, prior), transfer(context, prior=prior)
+    seer, strategy = Seer(context, prior), transfer(replace(context, prior=prior))
     left_aside = []
     for seed in range(SEEDS):
         seen: list[bool] = []
@@ -225,16 +228,14 @@ def unrelated(task: str, runs: Sequence[Run]) -> list[Run]:
     """
     source, _ = ALIENS[task.removeprefix(PREFIX)]
     real = [run for run in runs if not run.task.dataset.startswith(PREFIX)]
-    family_of = families([source, *(run.task.dataset for run in real)])
+    family_of = dataset_families([source, *(run.task.dataset for run in real)])
     return [run for run in real if family_of[run.task.dataset] != family_of[source]]
 
 
 def _regrets(task: str, cases: Sequence[Case], known: Sequence[Run]) -> NDArray[np.float64]:
     """Mean normalised regrets on a made-up task, shape (strategies, 1, budgets)."""
     own = [case for case in cases if case.task == task]
-    found = compare_strategies(
-        own, unrelated(task, known), STRATEGIES, seeds=SEEDS, prior_of=kept_prior, thinking_seconds=0.0
-    )
+    found = compare_strategies(own, unrelated(task, known), STRATEGIES, seeds=SEEDS, thinking_seconds=0.0)
     return found.by_task()
 
 

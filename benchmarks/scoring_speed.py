@@ -18,8 +18,8 @@ from tunecast.methods.space import pipeline_space, sample_pipelines
 from tunecast.replay.rivals.quicktune import QuickTune, meta_trained
 from tunecast.search import Context
 from tunecast.store import open_for_reading
-from tunecast.surrogates import Setting, Subject, load_prior
-from tunecast.surrogates.features import feature_matrix
+from tunecast.surrogates import Setting, load_prior
+from tunecast.surrogates.features import feature_rows
 
 CANDIDATES = 1000
 ALLOWED_MILLISECONDS = 50.0
@@ -44,13 +44,12 @@ def main() -> None:
     print(f"{process.version}: meta-trained on {len(runs)} runs in {time.perf_counter() - started:.0f} s")
     rival = QuickTune(process, context, pipelines, 0, cost_aware=False)
 
-    subjects = [Subject(pipeline) for pipeline in pipelines]
-    features = feature_matrix(setting, subjects)
+    features = feature_rows(setting, pipelines)
     times: dict[str, list[tuple[float, float]]] = {"whole": [], "rows": [], "theirs": []}
     for turn in range(chosen.repeats + 1):
         measured = {
-            "whole": _timed(lambda: prior.predict(setting, subjects)),
-            "rows": _timed(lambda: prior.predict_rows(setting, features)),
+            "whole": _timed(lambda: prior.predict(setting, feature_rows(setting, pipelines))),
+            "rows": _timed(lambda: prior.predict(setting, features)),
             "theirs": rival.milliseconds(),
         }
         for name, pair in measured.items() if turn else ():  # the first turn pays for what is done once

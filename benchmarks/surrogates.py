@@ -13,8 +13,8 @@ from pathlib import Path
 from tunecast.methods.space import pipeline_space, sample_pipelines
 from tunecast.records import Run
 from tunecast.store import open_for_reading
-from tunecast.surrogates import Prior, Setting, Subject, read_prior, shipped_prior
-from tunecast.surrogates.features import feature_matrix
+from tunecast.surrogates import Prior, Setting, read_prior, shipped_prior
+from tunecast.surrogates.features import feature_rows
 from tunecast.surrogates.train import learnable, report, table, train
 from tunecast.surrogates.validation import models_left_out
 
@@ -26,15 +26,14 @@ def milliseconds(prior: Prior, run: Run, loss: float) -> tuple[float, float, flo
     """Median milliseconds to score candidates: wall and processor time with features, wall without."""
     setting = Setting(run.dataset, run.model, run.full_length_tokens, run.unique_examples, loss)
     drawn = sample_pipelines(pipeline_space(run.model), CANDIDATES)
-    subjects = [Subject(pipeline) for pipeline in drawn]
-    features = feature_matrix(setting, subjects)
+    features = feature_rows(setting, drawn)
     whole, busy, alone = [], [], []
     for _ in range(REPEATS):
         started, working = time.perf_counter(), time.process_time()
-        prior.predict(setting, subjects)
+        prior.predict(setting, feature_rows(setting, drawn))
         between = time.perf_counter()
         busy.append(time.process_time() - working)
-        prior.predict_rows(setting, features)
+        prior.predict(setting, features)
         alone.append(time.perf_counter() - between)
         whole.append(between - started)
     wall, processor, predicting = (1e3 * statistics.median(found) for found in (whole, busy, alone))

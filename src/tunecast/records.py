@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -149,6 +150,11 @@ class ModelFacts:
     config: Mapping[str, Any]
     pretraining_tokens: int | None = None
     weights_hash: str = ""
+
+    @property
+    def identity(self) -> str:
+        """What tells it from other models: the hash of its weights, its name where that is not known."""
+        return self.weights_hash or self.name
 
 
 @dataclass(frozen=True)
@@ -398,6 +404,17 @@ class Run:
     def final_loss(self) -> float | None:
         """Validation loss of the last point, None before the first."""
         return self.curve[-1].validation.loss if self.curve else None
+
+    @property
+    def end_loss(self) -> float:
+        """Loss at the end of the schedule: on all validation examples, else that of the last point.
+
+        Infinite where the trial was not completed, or its loss is no number.
+        """
+        score = self.validation or (self.curve[-1].validation if self.curve else None)
+        if self.outcome is not Outcome.COMPLETED or score is None or not math.isfinite(score.loss):
+            return math.inf
+        return score.loss
 
     @property
     def best_point(self) -> Point | None:

@@ -32,7 +32,7 @@ class ByRate:
     def unlike(self, task: TaskView) -> str:
         return ""
 
-    def neighbours(self, task: TaskView, count: int = 3) -> tuple[Neighbour, ...]:
+    def neighbours(self, task: TaskView) -> tuple[Neighbour, ...]:
         return ()
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -182,3 +183,8 @@ def test_a_store_knows_how_many_examples_a_short_schedule_saw() -> None:
     (row,) = rows_of([replace(short, total_steps=10)])
     assert row.data_size == 10 * batch
     assert list(rows_of([replace(short, total_steps=10**6)], max_observed=1999)) == []
+
+
+def test_a_run_whose_loss_is_no_number_is_no_end_point_of_a_law() -> None:
+    run = completed_run(0, 2000)
+    assert list(rows_of([replace(run, validation=sample_score(math.nan))])) == []

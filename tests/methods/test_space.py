@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from tunecast.methods import (
     sample_pipelines,
 )
 from tunecast.methods.rates import optimizer_rate
+from tunecast.methods.space import at_3e4
 from tunecast.records import Pipeline
 
 MODEL = sample_model()
@@ -209,3 +211,10 @@ def test_a_model_that_no_method_can_train_is_refused(monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(type(get_method(name)), "applies", lambda self, model: "it has no weights")
     with pytest.raises(ConfigurationError, match=r"no method .*ia3: it has no weights"):
         pipeline_space(MODEL)
+
+
+def test_the_expert_at_3e4_differs_in_its_rate_alone() -> None:
+    other = at_3e4()
+    assert other.number("learning_rate") == 3e-4
+    rate = {"learning_rate": EXPERT.number("learning_rate")}
+    assert replace(other, hyperparameters={**other.hyperparameters, **rate}) == EXPERT

@@ -70,7 +70,12 @@ def context_of(runs: list[Run]) -> Context:
     first = next(run for run in runs if run.curve)
     known = tuple(run for run in runs if run.dataset != first.dataset)
     return Context(
-        first.dataset, first.model, first.full_length_tokens, zero_shot_loss=ZERO_SHOT_LOSS, runs=known
+        first.dataset,
+        first.model,
+        first.full_length_tokens,
+        first.unique_examples,
+        zero_shot_loss=ZERO_SHOT_LOSS,
+        runs=known,
     )
 
 
@@ -109,7 +114,9 @@ def test_without_curves_trials_under_way_do_not_speak_for_the_prior(
 def test_fewer_tasks_are_of_as_many_families_as_there_are(benchmark: ModuleType, runs: list[Run]) -> None:
     first = next(run for run in runs if run.curve)
     tasks = {run.task.dataset for run in runs}
-    context = Context(first.dataset, first.model, first.full_length_tokens, runs=tuple(runs))
+    context = Context(
+        first.dataset, first.model, first.full_length_tokens, first.unique_examples, runs=tuple(runs)
+    )
     for count in (4, 8):
         kept = benchmark._of_fewer_tasks(context, count)
         names = {run.task.dataset for run in kept}

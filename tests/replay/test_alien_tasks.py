@@ -81,6 +81,7 @@ def test_no_made_up_task_is_judged_by_what_knows_its_source(
     monkeypatch.setattr(benchmark, "doubts", watched_doubts)
     monkeypatch.setattr(benchmark, "dependence", lambda rows: 0.5)  # there are too few to measure it
     monkeypatch.setattr(benchmark, "kept_prior", watched_prior)
+    monkeypatch.setattr("tunecast.replay.comparing.kept_prior", watched_prior)
     monkeypatch.setattr(benchmark, "compare_strategies", watched_compare)
     monkeypatch.setattr(
         benchmark, "open_for_reading", lambda store: nullcontext(SimpleNamespace(runs=lambda: runs))

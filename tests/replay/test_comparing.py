@@ -14,6 +14,7 @@ from replay.made_up import BEST_RATE, START, many_tasks, pipelines, task_runs
 from tunecast.errors import ConfigurationError
 from tunecast.methods.space import EXPERT
 from tunecast.records import Run
+from tunecast.replay import comparing
 from tunecast.replay.advice import recorded_order
 from tunecast.replay.cases import Case, cases_of
 from tunecast.replay.comparing import (
@@ -28,7 +29,7 @@ from tunecast.replay.page import render, write_comparison
 from tunecast.replay.verdicts import Verdict
 from tunecast.replay.wording import catch_sentences, notes, regret_rows, simple_sentences
 from tunecast.search import Context, Strategy, asha
-from tunecast.surrogates.kin import families
+from tunecast.surrogates.kin import dataset_families
 
 STRATEGIES = ("random", "asha", "fixed-best", "portfolio", "nearest-task", "fixed-expert")
 
@@ -291,7 +292,7 @@ def test_the_page_needs_no_network_and_escapes_names(verdict: Verdict, tmp_path:
 
 def test_advice_is_replayed_without_what_it_must_not_know(cases: list[Case], runs: list[Run]) -> None:
     case = cases[0]
-    family_of = families(run.task.dataset for run in runs)
+    family_of = dataset_families(run.task.dataset for run in runs)
     context = context_of(case, runs, Fold.TASK, family_of)
     assert {run.task.dataset for run in context.runs} == {other.task for other in cases[1:]}
     candidates = [candidate.pipeline for candidate in case.candidates]
@@ -310,17 +311,20 @@ def test_advice_is_replayed_without_what_it_must_not_know(cases: list[Case], run
 def test_all_but_rivals_are_compared_by_default(runs: list[Run], cases: list[Case]) -> None:
     simple = {"random", "asha", "advised", "fixed-best", "portfolio", "nearest-task"}
     expert = {"fixed-expert"}  # the same at 3e-4 is not recorded
-    assert set(default_strategies(cases, runs)) == simple | expert | {"transfer", "quick-tune"}
-    few = [run for run in runs if run.task.dataset in {case.task for case in cases[:2]}]
-    assert set(default_strategies(cases[:2], few)) == simple | expert
+    known = simple | expert | {"transfer", "quick-tune"}
+    assert set(default_strategies(cases, surrogates=True)) == known
+    assert set(default_strategies(cases, surrogates=False)) == simple | expert
     tiny = [replace(case, model=replace(case.model, parameters=2_000_000)) for case in cases[:2]]
-    assert set(default_strategies(tiny, few)) == simple
+    assert set(default_strategies(tiny, surrogates=False)) == simple
+    few = [run for run in runs if run.task.dataset in {case.task for case in cases[:2]}]
     with pytest.raises(ConfigurationError, match="families of tasks, and 3 must remain"):
         compare_strategies(cases[:2], few, ("transfer",), seeds=1, thinking_seconds=0.0)
 
 
 @pytest.mark.parametrize(("fold", "first"), [(Fold.MODEL, "a_0"), (Fold.FAMILY, "a_9"), (Fold.TASK, "a_0")])
-def test_surrogates_need_enough_families_in_what_every_fold_leaves(fold: Fold, first: str) -> None:
+def test_surrogates_need_enough_families_in_what_every_fold_leaves(
+    fold: Fold, first: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tasks = {
         Fold.MODEL: ("a_0", "b_0", "c_1", "d_2", "e_3"),
         Fold.FAMILY: ("a_9", "b_0", "c_0", "d_0", "e_8"),  # three of five are of one family
@@ -329,9 +333,8 @@ def test_surrogates_need_enough_families_in_what_every_fold_leaves(fold: Fold, f
     runs = [run for task in tasks for run in task_runs(task)]
     cases, _ = cases_of(runs)
     assert why_no_surrogates(cases, runs, fold).startswith(f"what may be learned for {first} on nano")
-    assert not set(default_strategies(cases, runs, fold)) & {"transfer", "quick-tune"}
-    never = {"prior_of": lambda known: pytest.fail("a prior was trained"), "fold": fold, "seeds": 1}
+    monkeypatch.setattr(comparing, "kept_prior", lambda known: pytest.fail("a prior was trained"))
     with pytest.raises(ConfigurationError, match=r"--strategies: transfer cannot be replayed: what may"):
-        compare_strategies(cases, runs, ("random", "transfer"), **never)  # type: ignore[arg-type]
+        compare_strategies(cases, runs, ("random", "transfer"), fold=fold, seeds=1)
     elsewhere = [run for task in ("f_4", "g_5", "h_6") for run in task_runs(task, model="mini")]
     assert why_no_surrogates(cases, [*runs, *elsewhere], fold) == ""

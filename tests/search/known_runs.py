@@ -41,4 +41,4 @@ def context(tasks: Mapping[str, Sequence[Run]], size: float = 1.0) -> Context:
     """A new task of a size, which knows these tasks' runs."""
     dataset = sample_dataset("new", meta_features={"size": size, "constant": 1.0})
     runs = tuple(replace(run, id=f"{run.id}") for many in tasks.values() for run in many)
-    return Context(dataset, sample_model(), FULL_LENGTH_TOKENS, runs=runs)
+    return Context(dataset, sample_model(), FULL_LENGTH_TOKENS, 400, runs=runs)

@@ -10,7 +10,7 @@ import pytest
 from sample_runs import sample_pipeline, sample_point
 from trial_tables import Trial, history
 from tunecast.records import Outcome
-from tunecast.search import TrialView, rung
+from tunecast.search import Remaining, TrialView, rung
 
 
 @pytest.mark.parametrize(
@@ -21,15 +21,19 @@ def test_rung_is_the_nearest_halving(share: float, nominal: int) -> None:
 
 
 def test_state_of_a_trial() -> None:
-    new, waiting, running, done, failed = history(
+    seen = history(
         [
             Trial(),
             Trial((2.0,)),
             Trial(running=True),
             Trial(tuple([2.0] * 7), Outcome.COMPLETED),
             Trial(outcome=Outcome.OUT_OF_MEMORY),
+            Trial(),
         ]
-    ).trials
+    )
+    new, waiting, running, done, failed, _ = seen.trials
+    assert seen.startable == [0, 5]
+    assert [trial.share for trial in seen.trials] == [0.0, 1 / 64, 0.0, 1.0, 0.0, 0.0]
     assert [trial.is_started for trial in (new, waiting, running, done, failed)] == [
         False,
         True,
@@ -59,6 +63,11 @@ def test_trials_that_are_left_out_look_closed() -> None:
     assert fewer.trials[1].curve == whole.trials[1].curve
     assert fewer.expert_curve == whole.expert_curve
     assert whole.trials[1].is_open
+
+
+@pytest.mark.parametrize(("new_trials", "may"), [(None, True), (1, True), (0, False), (-1, False)])
+def test_another_trial_may_be_started_where_their_number_allows(new_trials: int | None, may: bool) -> None:
+    assert Remaining(0.5, new_trials=new_trials).may_start is may
 
 
 def test_loss_at_a_rung() -> None:

@@ -11,9 +11,9 @@ from search.known_runs import PIPELINES, context, task_runs
 from tunecast.methods.rates import adapter_rate
 from tunecast.records import Outcome, Pipeline
 from tunecast.search import RUN_BASED, Context, History, Remaining, TrialView, get_strategy
+from tunecast.search.distance import nearest, pipeline_distance, stand_ins
 from tunecast.search.fixed_best import best_rates
 from tunecast.search.known import WORST, best_known, known_tables
-from tunecast.search.likeness import nearest, pipeline_distance, stand_ins
 from tunecast.search.nearest import tables_by_nearness
 
 FULL = [Pipeline("full", {"learning_rate": rate, "optim": "adamw"}) for rate in (1e-5, 1e-4, 1e-3)]

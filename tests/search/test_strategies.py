@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -19,9 +20,12 @@ from tunecast.search import (
     check_strategy,
     get_strategy,
 )
+from tunecast.surrogates import load_prior
 
 strategies = pytest.mark.parametrize("name", STRATEGIES)
-KNOWN = context({name: task_runs(name, [2.0, 1.0, 3.0, None], PIPELINES) for name in "ab"})
+KNOWN = replace(
+    context({name: task_runs(name, [2.0, 1.0, 3.0, None], PIPELINES) for name in "ab"}), prior=load_prior()
+)
 COUNTS = dict.fromkeys(SURROGATE_BASED, 100) | dict.fromkeys(LIBRARY_BASED, 30)
 """Histories for strategies that think longer than others."""
 
@@ -78,3 +82,9 @@ def test_what_rests_on_other_tasks_says_so_where_there_are_none(name: str) -> No
     check_strategy(name)
     with pytest.raises(ConfigurationError, match="recorded runs of other tasks"):
         get_strategy(name)
+
+
+@pytest.mark.parametrize("name", SURROGATE_BASED)
+def test_what_rests_on_surrogates_takes_none_but_those_it_is_given(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="trained surrogates"):
+        get_strategy(name, replace(KNOWN, prior=None))

@@ -37,7 +37,7 @@ from tunecast.search import (
 from tunecast.search.outlook import Outlook, Seer
 from tunecast.search.ranking import ranked
 from tunecast.search.transfer import guided_by, transfer
-from tunecast.surrogates import Prior
+from tunecast.surrogates import Prior, prior_at
 from tunecast.surrogates.examples import WORST
 from tunecast.surrogates.features import columns, pipeline_row
 from tunecast.surrogates.train import train
@@ -97,7 +97,7 @@ def best_end(runs: Sequence[Run], reached: Sequence[int]) -> float:
 def test_tries_good_candidates_from_the_start(prior: Prior, refits: bool) -> None:
     runs = candidates(40)
     truth = [planted_end(run.pipeline, MODEL, DATASET) for run in runs]
-    reached, choices = play(transfer(context(), refits=refits, prior=prior), runs, 16)
+    reached, choices = play(transfer(context(prior=prior), refits=refits), runs, 16)
     assert truth[choices[0]] <= sorted(truth)[10]
     assert best_end(runs, reached) <= sorted(truth)[5]
     halved = play(asha(), runs, 16)[1]
@@ -107,8 +107,8 @@ def test_tries_good_candidates_from_the_start(prior: Prior, refits: bool) -> Non
 
 def test_is_a_pure_function_of_the_history(prior: Prior) -> None:
     runs = candidates(12)
-    strategy = transfer(context(), prior=prior)
-    other = transfer(context(), prior=prior)
+    strategy = transfer(context(prior=prior))
+    other = transfer(context(prior=prior))
     for points in ((0,) * 12, (1, 2, 0) * 4, (4, 0, 3, 1) * 3, (0,) * 12):
         history = History(tuple(view(run, n) for run, n in zip(runs, points, strict=True)))
         assert strategy(history, Remaining(0.5)) == other(history, Remaining(0.5))
@@ -228,13 +228,13 @@ def test_a_trial_that_can_still_end_goes_before_one_that_cannot(prior: Prior) ->
     history = History((view(runs[0], 3), *(view(run, 0) for run in runs[1:])))
     seer = Seer(context(), prior)
     left = float(seer.outlook(history).end_seconds[0]) + 0.1
-    assert transfer(context(), prior=prior)(history, Remaining(0.1, seconds=left)) == 0
+    assert transfer(context(prior=prior))(history, Remaining(0.1, seconds=left)) == 0
 
 
 def test_so_it_does_where_tokens_are_counted(prior: Prior) -> None:
     runs = candidates(6)
     history = History((view(runs[0], 3), *(view(run, 0) for run in runs[1:])))
-    strategy = transfer(context(), prior=prior)
+    strategy = transfer(context(prior=prior))
     left = 1.1 * (1.0 - history.trials[0].curve[-1].share)
     assert strategy(history, Remaining(0.1, full_lengths=left)) == 0
     ahead = [view(runs[0], 2), view(runs[1], 2), *(view(run, 0) for run in runs[2:])]
@@ -248,7 +248,7 @@ def test_where_time_is_left_for_one_trial_it_is_the_best_that_goes_on(prior: Pri
     history = History((view(runs[0], 2), view(runs[1], 2), *(view(run, 0) for run in runs[2:])))
     outlook = Seer(context(), prior).outlook(history)
     best = int(np.argmin(outlook.mean[:2]))
-    strategy = transfer(context(), prior=prior)
+    strategy = transfer(context(prior=prior))
     left = 1.2 * float(outlook.end_seconds[best])
     assert strategy(history, Remaining(0.1, seconds=left)) == best
     ample = {strategy(history, Remaining(0.9, seconds=100 * left)) for _ in range(2)}
@@ -266,7 +266,7 @@ def test_an_evaluation_counts_before_one_of_a_trial_was_seen(prior: Prior) -> No
 
 def test_no_new_trial_when_none_may_be_started(prior: Prior) -> None:
     runs = candidates(6)
-    strategy = transfer(context(), prior=prior)
+    strategy = transfer(context(prior=prior))
     blank = History(tuple(view(run, 0) for run in runs))
     assert strategy(blank, Remaining(0.5, new_trials=0)) is None
     begun = History((view(runs[0], 1), *(view(run, 0) for run in runs[1:])))
@@ -275,9 +275,9 @@ def test_no_new_trial_when_none_may_be_started(prior: Prior) -> None:
 
 def test_stops_when_the_gain_is_not_worth_its_seconds(prior: Prior) -> None:
     runs = candidates(20)
-    _, whole = play(transfer(context(), prior=prior), runs, 200)
-    _, worth_little = play(transfer(context(value_minutes=0.5), prior=prior), runs, 200)
-    _, worth_nothing = play(transfer(context(value_minutes=1e-9), prior=prior), runs, 200)
+    _, whole = play(transfer(context(prior=prior)), runs, 200)
+    _, worth_little = play(transfer(context(value_minutes=0.5, prior=prior)), runs, 200)
+    _, worth_nothing = play(transfer(context(value_minutes=1e-9, prior=prior)), runs, 200)
     assert len(worth_nothing) < len(worth_little) < len(whole)
     assert len(worth_nothing) >= 1
 
@@ -311,7 +311,7 @@ def test_a_candidate_that_is_worth_its_seconds_keeps_the_search_going() -> None:
 
 def test_all_end_when_nothing_is_open(prior: Prior) -> None:
     closed = History(tuple(view(run, 4) for run in candidates(3)))
-    assert transfer(context(), prior=prior)(closed, Remaining(0.5)) is None
+    assert transfer(context(prior=prior))(closed, Remaining(0.5)) is None
 
 
 def test_where_the_prior_is_wrong_successive_halving_takes_over(prior: Prior) -> None:
@@ -333,7 +333,7 @@ def test_where_the_prior_is_wrong_successive_halving_takes_over(prior: Prior) ->
     history = History(tuple(view(run, 4 if n in finished else 0) for n, run in enumerate(runs)))
     outlook = Seer(context(), prior).outlook(history)
     assert not outlook.is_trusted
-    strategy = transfer(context(), prior=prior)
+    strategy = transfer(context(prior=prior))
     chosen = strategy(history, Remaining(0.5))
     assert chosen is not None
     assert chosen not in finished
@@ -357,7 +357,7 @@ def test_where_the_prior_is_right_it_stays(prior: Prior) -> None:
 def test_without_a_zero_shot_loss_a_typical_one_serves(prior: Prior) -> None:
     runs = candidates(5)
     history = History(tuple(view(run, 0) for run in runs))
-    assert transfer(context(zero_shot_loss=None), prior=prior)(history, Remaining(0.5)) is not None
+    assert transfer(context(zero_shot_loss=None, prior=prior))(history, Remaining(0.5)) is not None
 
 
 Draw = Callable[[int], list[Pipeline]]
@@ -370,7 +370,7 @@ def drawn(count: int) -> list[Pipeline]:
 
 def test_ranking_keeps_good_ones_different_ones_and_some_as_drawn(prior: Prior) -> None:
     pipelines = drawn(400)
-    kept = ranked(context(), pipelines, 40, prior=prior)
+    kept = ranked(context(prior=prior), pipelines, 40)
     assert len({pipeline.id for pipeline in kept}) == 40
     ends = [planted_end(pipeline, MODEL, DATASET) for pipeline in pipelines]
     first = [planted_end(pipeline, MODEL, DATASET) for pipeline in kept[:10]]
@@ -400,14 +400,14 @@ def test_what_would_diverge_is_not_among_the_candidates_where_others_are(prior: 
         return {pipeline.id for pipeline, chance in zip(pipelines, odds, strict=True) if chance > 0.5}
 
     for part, most in ((0.5, 0), (0.9, 20)):
-        kept = ranked(context(), pipelines, 40, prior=replace(prior, failure=Odds(part)))
+        kept = ranked(context(prior=replace(prior, failure=Odds(part))), pipelines, 40)
         assert len({pipeline.id for pipeline in kept}) == 40
         assert len(diverging(part) & {pipeline.id for pipeline in kept}) == most
 
 
 def test_ranking_few_or_none(prior: Prior) -> None:
-    assert ranked(context(), [], 10, prior=prior) == []
-    assert len(ranked(context(), drawn(3), 10, prior=prior)) == 3
+    assert ranked(context(prior=prior), [], 10) == []
+    assert len(ranked(context(prior=prior), drawn(3), 10)) == 3
 
 
 def test_a_prior_of_the_users_own_is_taken_from_its_file(prior: Prior, tmp_path: Path) -> None:
@@ -415,10 +415,11 @@ def test_a_prior_of_the_users_own_is_taken_from_its_file(prior: Prior, tmp_path:
     prior.save(path)
     runs = candidates(20)
     history = History(tuple(view(run, 0) for run in runs))
-    own = get_strategy("transfer", context(prior=str(path)))(history, Remaining(0.5))
-    assert own == transfer(context(), prior=prior)(history, Remaining(0.5))
+    theirs = context(prior=prior_at(str(path)))
+    own = get_strategy("transfer", theirs)(history, Remaining(0.5))
+    assert own == transfer(context(prior=prior))(history, Remaining(0.5))
     drawn = [run.pipeline for run in runs]
-    assert ranked(context(prior=str(path)), drawn, 8) == ranked(context(), drawn, 8, prior=prior)
+    assert ranked(theirs, drawn, 8) == ranked(context(prior=prior), drawn, 8)
     with pytest.raises(StoreError, match="nowhere cannot be read"):
         check_strategy("transfer", str(tmp_path / "nowhere"))
     with pytest.raises(ConfigurationError, match="--prior: the strategy asha takes none"):
@@ -429,8 +430,8 @@ def test_where_nothing_alike_was_learned_from_every_other_new_trial_is_left_to_c
     runs = candidates(40)
     foreign = replace(DATASET, meta_features={**DATASET.meta_features, DEPENDENCE: 0.1})
     assert Seer(context(dataset=foreign), prior).is_new
-    _, usual = play(transfer(context(), prior=prior), runs, 40)
-    _, doubting = play(transfer(context(dataset=foreign), prior=prior), runs, 40)
+    _, usual = play(transfer(context(prior=prior)), runs, 40)
+    _, doubting = play(transfer(context(dataset=foreign, prior=prior)), runs, 40)
     everyone = stable_hash([run.pipeline.id for run in runs])
     dice = sorted(range(len(runs)), key=lambda n: stable_hash([everyone, runs[n].pipeline.id]))
     for choices, hedged in ((usual, False), (doubting, True)):

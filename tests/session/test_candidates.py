@@ -17,6 +17,7 @@ from tunecast.session.candidates import (
 )
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.settings import SessionSettings
+from tunecast.surrogates import load_prior
 
 
 def test_the_expert_comes_first_and_nothing_twice(settings: SessionSettings, prepared: PreparedTask) -> None:
@@ -122,7 +123,7 @@ def test_a_strategy_that_knows_other_tasks_keeps_the_best_of_a_larger_draw(
     knowing = replace(settings, strategy=strategy)
     drawn = candidate_pipelines(knowing, prepared.bench.facts)
     assert len(drawn) > 900
-    context = Context(prepared.dataset, prepared.bench.facts, 16_384, 40, 5.0)
+    context = Context(prepared.dataset, prepared.bench.facts, 16_384, 40, 5.0, prior=load_prior())
     kept = worthwhile(strategy, context, drawn[1:])
     assert len({pipeline.id for pipeline in kept}) == len(kept) == 256
     assert kept == worthwhile(strategy, context, drawn[1:])

@@ -12,8 +12,9 @@ from replay.made_up import task_runs
 from tunecast.errors import ConfigurationError
 from tunecast.progress import Silent
 from tunecast.session import knowledge
-from tunecast.session.knowledge import runs_known
+from tunecast.session.knowledge import prior_known, runs_known
 from tunecast.store import Store
+from tunecast.surrogates import load_prior
 
 
 @pytest.fixture(autouse=True)
@@ -71,3 +72,15 @@ def test_a_session_tries_what_was_best_elsewhere(
         tried = [run for run in store.runs(task=toy_data.stem) if run.is_candidate]
     methods = [run.pipeline.method for run in sorted(tried, key=lambda run: run.created_at)]
     assert methods == ["lora", "full", "full"]
+
+
+def test_the_prior_is_read_from_its_file_for_strategies_that_rest_on_it_and_for_no_other(
+    tmp_path: Path,
+) -> None:
+    changed = replace(load_prior(), provenance=replace(load_prior().provenance, checksum="my own"))
+    changed.save(tmp_path / "prior")
+    found = prior_known("transfer", str(tmp_path / "prior"))
+    assert found is not None
+    assert found.provenance.checksum == "my own"
+    assert prior_known("quick-tune", "") is load_prior()
+    assert prior_known("asha", str(tmp_path / "nowhere")) is None

@@ -10,7 +10,7 @@ import pytest
 
 from planted_runs import SHARES, ZERO_SHOT_LOSS, planted_runs
 from tunecast.records import Outcome, Run
-from tunecast.surrogates.examples import WORST, examples_of, zero_shot_losses
+from tunecast.surrogates.examples import WORST, ZeroShotLosses, examples_of, teaching_runs
 
 
 def test_every_prefix_of_a_finished_curve_is_a_row() -> None:
@@ -18,6 +18,7 @@ def test_every_prefix_of_a_finished_curve_is_a_row() -> None:
     finished = [run for run in runs if run.outcome is Outcome.COMPLETED and len(run.curve) == len(SHARES)]
     examples = examples_of([*finished, *(run for run in runs if len(run.curve) == 1)])
     assert len(examples) == len(SHARES) * len(finished)
+    assert examples.runs == tuple(run.id for run in teaching_runs(runs) if run in finished)
     assert np.isfinite(examples.features).all()
     first = examples.where(examples.run == 0)
     assert list(first.share) == [0.0, *SHARES[:-1]]
@@ -38,6 +39,7 @@ def test_what_cannot_teach_is_left_out() -> None:
     assert len(examples_of([run])) == 0  # nobody knows its zero-shot loss
     for outcome in (Outcome.OUT_OF_MEMORY, Outcome.FAILED, Outcome.PAUSED):
         assert len(examples_of([zero, replace(run, outcome=outcome)])) == 0
+        assert teaching_runs([zero, replace(run, outcome=outcome)]) == []
 
 
 def test_groups_are_trials_that_compete() -> None:
@@ -50,15 +52,37 @@ def test_groups_are_trials_that_compete() -> None:
 
 def test_several_runs_tell_a_zero_shot_loss_nearly() -> None:
     runs = planted_runs(tasks=1, runs=30)
-    key = runs[0].task.dataset, runs[0].task.model, ""
-    assert zero_shot_losses(runs)[key] == ZERO_SHOT_LOSS
-    assert zero_shot_losses(runs[1:])[key] == pytest.approx(ZERO_SHOT_LOSS, rel=0.15)
-    assert zero_shot_losses(runs[1:3]) == {}
+    assert ZeroShotLosses.of(runs).for_run(runs[1]) == ZERO_SHOT_LOSS
+    assert ZeroShotLosses.of(runs[1:]).for_run(runs[1]) == pytest.approx(ZERO_SHOT_LOSS, rel=0.15)
+    assert ZeroShotLosses.of(runs[1:3]).for_run(runs[1]) is None
+
+
+def test_a_zero_shot_loss_is_that_of_a_runs_own_validation_subset_where_it_was_measured() -> None:
+    zero, run = planted_runs(tasks=1, runs=1)
+    higher = replace(zero.curve[0], validation=replace(zero.curve[0].validation, loss=5.0))
+    found = ZeroShotLosses.of([zero, replace(zero, id="other", validation_hash="other", curve=(higher,))])
+    assert found.for_run(run) == ZERO_SHOT_LOSS
+    assert found.for_run(replace(run, validation_hash="other")) == 5.0
+    assert found.for_run(replace(run, validation_hash="nobody's")) == 5.0
+
+
+def test_every_task_counts_once_for_the_usual_zero_shot_loss() -> None:
+    runs = planted_runs(tasks=3, runs=30)
+    by_task = {
+        name: [run for run in runs if run.task.dataset == name] for name in {r.task.dataset for r in runs}
+    }
+    measured, *others = by_task.values()
+    point = measured[0].curve[0]
+    low = replace(measured[0], curve=(replace(point, validation=replace(point.validation, loss=1.0)),))
+    estimated = [run for own in others for run in own[1:]]
+    found = ZeroShotLosses.of([low, *estimated])
+    estimates = sorted(found.for_run(own[1]) or 0.0 for own in others)
+    assert 1.0 < estimates[0] < estimates[1]
+    assert found.median == estimates[0]
 
 
 def test_runs_that_moved_far_before_they_were_measured_tell_no_zero_shot_loss() -> None:
     runs = planted_runs(tasks=1, runs=30)
-    key = runs[0].task.dataset, runs[0].task.model, ""
     adapters = [run for run in runs[1:] if run.pipeline.method == "lora"]
     by_rate = sorted(adapters, key=lambda run: run.pipeline.number("learning_rate"))
     assert len(by_rate) >= 10
@@ -68,6 +92,6 @@ def test_runs_that_moved_far_before_they_were_measured_tell_no_zero_shot_loss() 
         higher = replace(first.validation, loss=3 * ZERO_SHOT_LOSS)
         return replace(run, curve=(replace(first, validation=higher), *run.curve[1:]))
 
-    found = zero_shot_losses([*by_rate[:5], *map(spiked, by_rate[5:])])
-    assert found[key] == pytest.approx(ZERO_SHOT_LOSS, rel=0.15)
-    assert zero_shot_losses(by_rate[-5:]) == {}
+    found = ZeroShotLosses.of([*by_rate[:5], *map(spiked, by_rate[5:])])
+    assert found.for_run(runs[1]) == pytest.approx(ZERO_SHOT_LOSS, rel=0.15)
+    assert ZeroShotLosses.of(by_rate[-5:]).for_run(runs[1]) is None

@@ -12,8 +12,8 @@ from planted_runs import planted_dataset, planted_model
 from sample_runs import sample_point
 from tunecast.methods.rates import adapter_rate, optimizer_rate
 from tunecast.records import Pipeline
-from tunecast.surrogates import Setting, Subject
-from tunecast.surrogates.features import CURVE, FEATURES, PIPELINE, curve_row, feature_matrix, pipeline_row
+from tunecast.surrogates import Setting
+from tunecast.surrogates.features import CURVE, FEATURES, PIPELINE, curve_row, feature_rows, pipeline_row
 
 
 def setting(width: int = 128, **changes: object) -> Setting:
@@ -33,9 +33,10 @@ def lora(rate: float, **more: object) -> Pipeline:
 def test_names_are_distinct_and_rows_have_as_many() -> None:
     assert len(set(FEATURES)) == len(FEATURES)
     curve = (sample_point(8, 3.0), sample_point(16, 2.5))
-    rows = feature_matrix(setting(), [Subject(lora(1e-3)), Subject(Pipeline("full", {}), curve)])
+    rows = feature_rows(setting(), [lora(1e-3), Pipeline("full", {})], [(), curve])
     assert rows.shape == (2, len(FEATURES))
     assert np.isfinite(rows).all()
+    assert np.array_equal(rows[:1], feature_rows(setting(), [lora(1e-3)]))
 
 
 def test_the_same_multiple_of_the_usual_rate_looks_the_same_at_any_width() -> None:
@@ -71,9 +72,9 @@ def test_trainable_share_grows_with_rank_and_is_whole_for_full() -> None:
 
 def test_steps_are_the_full_length_over_the_tokens_of_a_batch() -> None:
     made = setting()
-    row = feature_matrix(made, [Subject(lora(1e-3))])[0]
+    row = feature_rows(made, [lora(1e-3)])[0]
     assert math.exp(value(row, "log_steps")) == pytest.approx(16_384 / (8 * made.mean_tokens))
-    few = feature_matrix(setting(unique_examples=2), [Subject(lora(1e-3))])[0]
+    few = feature_rows(setting(unique_examples=2), [lora(1e-3)])[0]
     assert math.exp(value(few, "log_tokens_per_update")) == pytest.approx(2 * made.mean_tokens)
 
 

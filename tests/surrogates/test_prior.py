@@ -12,7 +12,8 @@ import pytest
 
 from planted_runs import planted_dataset, planted_model, planted_pipeline, planted_runs
 from tunecast.errors import StoreError
-from tunecast.surrogates import Prior, Setting, Subject, read_prior, shipped_prior
+from tunecast.surrogates import Prior, Setting, read_prior, shipped_prior
+from tunecast.surrogates.features import feature_rows
 from tunecast.surrogates.train import train
 
 
@@ -32,8 +33,8 @@ SETTING = Setting(planted_dataset(1), planted_model(), 64_000, 400, 4.0)
 
 def test_read_again_it_says_the_same(prior: Prior, saved: Path) -> None:
     draw = np.random.default_rng(0)
-    subjects = [Subject(planted_pipeline(draw, SETTING.model)) for _ in range(5)]
-    one, other = prior.predict(SETTING, subjects), read_prior(saved).predict(SETTING, subjects)
+    rows = feature_rows(SETTING, [planted_pipeline(draw, SETTING.model) for _ in range(5)])
+    one, other = prior.predict(SETTING, rows), read_prior(saved).predict(SETTING, rows)
     for name in ("end", "variance", "shared", "failure", "log_seconds_per_token"):
         assert np.array_equal(getattr(one, name), getattr(other, name)), name
     assert read_prior(saved).provenance == prior.provenance

@@ -15,10 +15,10 @@ from tunecast.errors import StoreError
 from tunecast.methods.rates import adapter_rate
 from tunecast.records import Pipeline, Run, Seconds
 from tunecast.store import Store
-from tunecast.surrogates import Setting, Subject, load_prior, read_prior
+from tunecast.surrogates import Setting, load_prior, read_prior
 from tunecast.surrogates.cost import fit_cost
 from tunecast.surrogates.examples import examples_of
-from tunecast.surrogates.features import feature_matrix
+from tunecast.surrogates.features import feature_rows
 from tunecast.surrogates.train import train
 from tunecast.surrogates.validation import models_left_out
 
@@ -41,17 +41,15 @@ def test_what_was_learned_carries_over_to_a_wider_model() -> None:
     wide = planted_model(512)
     setting = Setting(planted_dataset(2), wide, 64_000, 400, 4.0)
     multiples = np.exp(np.linspace(-4, 4, 9))
-    subjects = [
-        Subject(
-            Pipeline(
-                "lora",
-                {"learning_rate": m * adapter_rate(wide), "lora_r": 8, "lora_alpha": 16}
-                | {"per_device_train_batch_size": 8},
-            )
+    pipelines = [
+        Pipeline(
+            "lora",
+            {"learning_rate": m * adapter_rate(wide), "lora_r": 8, "lora_alpha": 16}
+            | {"per_device_train_batch_size": 8},
         )
         for m in multiples
     ]
-    best = multiples[int(np.argmin(prior.predict(setting, subjects).end))]
+    best = multiples[int(np.argmin(prior.predict(setting, feature_rows(setting, pipelines)).end))]
     assert abs(math.log(best)) <= 1.0
 
 
@@ -62,18 +60,17 @@ def test_seconds_and_failures_are_learned() -> None:
     rates = {"learning_rate": adapter_rate(model), "per_device_train_batch_size": 8}
     high = {"learning_rate": 50 * adapter_rate(model), "per_device_train_batch_size": 8}
     lora = {"lora_r": 8, "lora_alpha": 16}
-    found = prior.predict(
-        setting,
-        [
-            Subject(Pipeline("full", rates)),
-            Subject(Pipeline("lora", rates | lora)),
-            Subject(Pipeline("lora", high | lora)),
-        ],
-    )
+    pipelines = [Pipeline("full", rates), Pipeline("lora", rates | lora), Pipeline("lora", high | lora)]
+    found = prior.predict(setting, feature_rows(setting, pipelines))
     assert found.log_seconds_per_token is not None
     full, adapter = found.log_seconds_per_token[:2]
     assert full - adapter == pytest.approx(math.log(2), abs=0.2)
     assert found.failure[2] > 5 * found.failure[1]
+
+
+def test_runs_of_a_single_dataset_tell_no_seconds_of_others() -> None:
+    assert fit_cost(planted_runs(tasks=1, runs=40)) is None
+    assert fit_cost(planted_runs(tasks=2, runs=20)) is not None
 
 
 def test_seconds_follow_their_arithmetic_beyond_the_models_that_were_seen() -> None:
@@ -84,7 +81,7 @@ def test_seconds_follow_their_arithmetic_beyond_the_models_that_were_seen() -> N
     pipeline = Pipeline("full", {"learning_rate": 1e-3, "per_device_train_batch_size": 8})
     small, large = (
         cost.log_seconds_per_token(
-            feature_matrix(Setting(planted_dataset(1), model, 64_000, 400, 4.0), [Subject(pipeline)])
+            feature_rows(Setting(planted_dataset(1), model, 64_000, 400, 4.0), [pipeline])
         )[0]
         for model in (seen, larger)
     )
@@ -106,9 +103,9 @@ def test_machines_that_were_shared_tell_how_methods_compare_and_exclusive_ones_h
     setting = Setting(planted_dataset(1), planted_model(), 64_000, 400, 4.0)
     common = {"learning_rate": adapter_rate(planted_model()), "per_device_train_batch_size": 8}
     lora = common | {"lora_r": 8, "lora_alpha": 16}
-    subjects = [Subject(Pipeline("full", common)), Subject(Pipeline("lora", lora))]
+    rows = feature_rows(setting, [Pipeline("full", common), Pipeline("lora", lora)])
     mixed, alone = (
-        train(told, families=("ridge",)).predict(setting, subjects).log_seconds_per_token
+        train(told, families=("ridge",)).predict(setting, rows).log_seconds_per_token
         for told in (known, [timed(run, True) for run in drawn])
     )
     assert mixed is not None
@@ -140,7 +137,7 @@ def test_a_base_model_that_was_not_learned_from_is_foretold_with_a_wider_spread(
     pipeline = Pipeline("lora", {"learning_rate": adapter_rate(planted_model(160)), "lora_r": 8})
     known = Setting(planted_dataset(1), planted_model(160), 64_000, 400, ZERO_SHOT_LOSS)
     other = replace(known, model=replace(known.model, name="another"))
-    here, abroad = (prior.predict(setting, [Subject(pipeline)]) for setting in (known, other))
+    here, abroad = (prior.predict(one, feature_rows(one, [pipeline])) for one in (known, other))
     assert abroad.end == here.end
     assert abroad.variance > 1.5 * here.variance
     judged = models_left_out("forest", examples_of(runs))

@@ -70,6 +70,8 @@ ZERO_SHOT_WEIGHTS: Mapping[str, tuple[float, float]] = {
 }
 PROMPTS = frozenset({"prompt_tuning", "prefix_tuning", "p_tuning"})
 MOST_SURPLUS = 4.0
+NEIGHBOURS = 3
+"""Known datasets that are named as the nearest."""
 MOST_RUNS = 400
 """Runs that are conditioned on, those of the nearest tasks first: the time grows with their cube."""
 HALF = 1.6449
@@ -127,7 +129,7 @@ class KnownRuns:
         }
         return Novelty.of(known).farthest(task.meta_features)
 
-    def neighbours(self, task: TaskView, count: int = 3) -> tuple[Neighbour, ...]:
+    def neighbours(self, task: TaskView) -> tuple[Neighbour, ...]:
         """The nearest known datasets."""
         runs = Counter(ending.dataset for ending in self._endings)
         own = self._scales.of(task.meta_features)
@@ -137,7 +139,7 @@ class KnownRuns:
             order = np.argsort(gap - self._scales.informative, kind="stable")[:3]
             alike = tuple(TASK_FEATURES[int(index)] for index in order)
             found.append(Neighbour(name, float(np.sqrt((gap**2).mean())), runs[name], alike))
-        return tuple(sorted(found, key=lambda neighbour: neighbour.distance)[:count])
+        return tuple(sorted(found, key=lambda neighbour: neighbour.distance)[:NEIGHBOURS])
 
     def _surprise(self, task: TaskView) -> float:
         if task.zero_shot_loss is None:

@@ -92,5 +92,5 @@ class QualityModel(Protocol):
     def unlike(self, task: TaskView) -> str:
         """The meta-feature in which a task's text is unlike that of all known ones; empty where in none."""
 
-    def neighbours(self, task: TaskView, count: int = 3) -> tuple[Neighbour, ...]:
+    def neighbours(self, task: TaskView) -> tuple[Neighbour, ...]:
         """The nearest known tasks, nearest first; empty where the prior knows none."""

@@ -18,7 +18,7 @@ from tunecast.collect.planfile import DatasetChoice, GridPipeline, ModelChoice, 
 from tunecast.data.examples import prompt_text
 from tunecast.errors import UserError
 from tunecast.methods.rates import adapter_rate
-from tunecast.methods.space import EXPERT, Restrictions, expert_pipeline
+from tunecast.methods.space import Restrictions, at_3e4, expert_pipeline
 from tunecast.models.load import choose_dtype
 from tunecast.progress import Progress
 from tunecast.records import ZERO_SHOT, ModelFacts, Pipeline, stable_hash
@@ -253,7 +253,7 @@ class _Series:
         pipeline = {
             "zero-shot": ZERO_SHOT,
             "expert": expert_pipeline(self._facts),
-            "expert-3e-4": Pipeline(EXPERT.method, {**EXPERT.hyperparameters, "learning_rate": 3e-4}),
+            "expert-3e-4": at_3e4(),
         }[name]
         if name == "zero-shot":
             draw = Drawn(pipeline, lengths[-1], 1.0, self._plan.seeds[0])
@@ -268,7 +268,7 @@ class _Series:
         identity = stable_hash(
             {
                 "data": source.fingerprint,
-                "model": self._facts.weights_hash or self._facts.name,
+                "model": self._facts.identity,
                 "method": pipeline.method,
                 "hyperparameters": dict(pipeline.hyperparameters),
                 "seed": draw.seed,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EXPERT",
+    "RATE_3E4",
     "Restrictions",
+    "at_3e4",
     "check_names",
     "check_pipeline",
     "expert_pipeline",
@@ -41,6 +43,7 @@ DRAWN_TOGETHER = 64
 OPTIMIZERS = {"adamw": 0.7, "adafactor": 0.1, "sgd": 0.02, "lion": 0.1, "muon": 0.08, "adamw_8bit": 0.0}
 """How often each optimiser is drawn. Eight bits are for whoever asks: they need CUDA and bitsandbytes."""
 RATE = "learning_rate"
+RATE_3E4 = 3e-4
 SHARES = ("warmup_ratio", "_dropout", "_share", "label_smoothing")
 """How the names of hyperparameters end that are below 1."""
 
@@ -101,6 +104,11 @@ class Restrictions:
     methods: tuple[str, ...] = ()
     fixed: Mapping[str, Scalar] = field(default_factory=dict)
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+
+def at_3e4(expert: Pipeline = EXPERT) -> Pipeline:
+    """An expert pipeline at the other learning rate that is often recommended, 3e-4."""
+    return replace(expert, hyperparameters={**expert.hyperparameters, RATE: RATE_3E4})
 
 
 def check_names(restrictions: Restrictions) -> None:

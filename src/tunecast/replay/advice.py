@@ -10,8 +10,8 @@ from tunecast.advice.view import TaskView
 from tunecast.records import Pipeline
 from tunecast.search import Context
 from tunecast.search.listed import Order
+from tunecast.search.outlook import setting_of
 from tunecast.store.endings import ending_of
-from tunecast.surrogates.features import Setting
 
 __all__ = ["recorded_order"]
 
@@ -23,13 +23,12 @@ def recorded_order(context: Context) -> Order:
         context: The task, and the runs that may be known.
     """
     prior = KnownRuns([ending_of(run) for run in context.runs])
-    unique = context.unique_examples or context.dataset.examples["train"]
-    setting = Setting(context.dataset, context.model, context.full_length_tokens, unique, 1.0)
+    setting = setting_of(context, 1.0)
     task = TaskView(
         dataset=context.dataset.name,
         meta_features=context.dataset.meta_features,
         model=context.model,
-        unique_examples=unique,
+        unique_examples=context.unique_examples,
         bytes_per_label_token=1.0,  # a factor that all losses share
     )
 

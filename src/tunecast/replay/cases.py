@@ -82,13 +82,10 @@ class Candidate:
         pairs = (dict(one.hyperparameters) | {BATCH_SIZE: 0} for one in (self.pipeline, pipeline))
         return self.pipeline.method == pipeline.method and next(pairs) == next(pairs)
 
-    @cached_property
+    @property
     def validation_loss(self) -> float:
         """Loss at its end by which it is judged: on all validation examples; infinite if it failed."""
-        if self.run.outcome is not Outcome.COMPLETED:
-            return math.inf
-        loss = (self.run.validation or self.run.curve[-1].validation).loss
-        return loss if math.isfinite(loss) else math.inf
+        return self.run.end_loss
 
     @property
     def test_loss(self) -> float:
@@ -195,7 +192,7 @@ def cases_of(
 
 
 def _task_key(run: Run) -> tuple[str, str]:
-    return run.dataset.fingerprint, run.model.weights_hash or run.model.name
+    return run.dataset.fingerprint, run.model.identity
 
 
 def _most_alike(zero_shots: Sequence[Run], run: Run) -> Run | None:

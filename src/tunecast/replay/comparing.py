@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tunecast.errors import ConfigurationError
-from tunecast.methods.space import EXPERT
+from tunecast.methods.space import EXPERT, at_3e4
 from tunecast.progress import Progress, Silent
-from tunecast.records import Pipeline, Run, stable_hash
+from tunecast.records import Run, stable_hash
 from tunecast.replay.advice import recorded_order
 from tunecast.replay.cases import Candidate, Case
 from tunecast.replay.folds import Fold, context_of
 from tunecast.replay.machine import Replayed, replay
-from tunecast.replay.priors import PriorOf, kept_prior
+from tunecast.replay.priors import kept_prior
 from tunecast.replay.rivals import RIVALS, MetaTraining, Rival, check_rival, rival_maker
 from tunecast.search import (
     ADVISED,
+    EXPERT_BASED,
     LIBRARY_BASED,
     ONLY_TRIALS,
     RUN_BASED,
@@ -35,9 +36,8 @@ from tunecast.search import (
 )
 from tunecast.search.listed import reordered
 from tunecast.search.rivals import Maker, check_library
-from tunecast.search.transfer import transfer
-from tunecast.surrogates.examples import examples_of
-from tunecast.surrogates.kin import families, kin
+from tunecast.surrogates.examples import teaching_runs
+from tunecast.surrogates.kin import dataset_families, kin
 from tunecast.surrogates.train import FEWEST_KIN, missing_libraries
 
 if TYPE_CHECKING:
@@ -61,8 +61,6 @@ SLACK = 0.1
 millisecond that a strategy thinks would measure nothing but that."""
 SUBSET = 0.7
 ANYTIME_POINTS = 60
-EXPERT_AT_3E4 = Pipeline(EXPERT.method, {**EXPERT.hyperparameters, "learning_rate": 3e-4})
-EXPERT_STRATEGIES = ("fixed-expert", "fixed-3e-4")
 LEAST_ORDINARY = 100_000_000
 """Parameters from which on 2e-4 and 3e-4 are rates that someone would use: tiny models want far more."""
 
@@ -138,23 +136,21 @@ class Comparison:
         return np.stack([values[:, places].mean(axis=1) for places in own], axis=1)
 
 
-def default_strategies(cases: Sequence[Case], runs: Sequence[Run], fold: Fold = Fold.TASK) -> tuple[str, ...]:
-    """What is compared unless something else is asked for: surrogates only where they can be trained, and the
-    expert's fixed rates only on base models that they are meant for.
+def default_strategies(cases: Sequence[Case], *, surrogates: bool) -> tuple[str, ...]:
+    """What is compared unless something else is asked for: the expert's fixed rates only on base models that
+    they are meant for.
 
     Args:
         cases: Where to replay.
-        runs: All recorded runs.
-        fold: What is left out of what strategies learn from.
+        surrogates: Whether surrogates can be trained there, as :func:`why_no_surrogates` tells.
     """
-    surrogates = () if why_no_surrogates(cases, runs, fold) else SURROGATE_BASED
     ordinary = all(case.model.parameters >= LEAST_ORDINARY for case in cases)
     expert = [
         name
-        for name in EXPERT_STRATEGIES
+        for name in EXPERT_BASED
         if ordinary and all(_fixed_place(name, case.candidates) is not None for case in cases)
     ]
-    return ("random", "asha", ADVISED, *expert, *RUN_BASED, *surrogates)
+    return ("random", "asha", ADVISED, *expert, *RUN_BASED, *(SURROGATE_BASED if surrogates else ()))
 
 
 def why_no_surrogates(cases: Sequence[Case], runs: Sequence[Run], fold: Fold = Fold.TASK) -> str:
@@ -169,7 +165,7 @@ def why_no_surrogates(cases: Sequence[Case], runs: Sequence[Run], fold: Fold = F
         return f"training surrogates needs {' and '.join(missing)} (pip install 'tunecast[learn]')"
     all_families = _families(cases, runs)
     # A fold leaves out the runs of a task on a model whole, so that the others teach as much without them.
-    teaching = set(examples_of(runs).runs)
+    teaching = {run.id for run in teaching_runs(runs)}
     for case in cases:
         known = context_of(case, runs, fold, all_families).runs
         found = len(set(kin(sorted({run.task.dataset for run in known if run.id in teaching}))))
@@ -191,9 +187,7 @@ def compare_strategies(
     fold: Fold = Fold.TASK,
     workers: int = 1,
     thinking_seconds: float | None = None,
-    switch_seconds: float = 0.0,
     own: Mapping[str, Callable[[Context], Strategy]] | None = None,
-    prior_of: PriorOf = kept_prior,
     progress: Progress | None = None,
 ) -> Comparison:
     """Replay every strategy on every case, with every seed, at every budget.
@@ -209,10 +203,8 @@ def compare_strategies(
         workers: Trials that are advanced side by side.
         thinking_seconds: Charged for each time that a strategy is asked. None charges what it takes on this
             computer, measured once per strategy and rounded up to a power of two of milliseconds.
-        switch_seconds: Charged when a worker takes up another trial than it had last.
         own: Strategies by name beside the known ones, each built anew for every case from what may be known
             there.
-        prior_of: Gives the prior of the strategies that rest on surrogates from the runs that may be known.
         progress: Told how far the replays are.
 
     Raises:
@@ -236,7 +228,7 @@ def compare_strategies(
     progress.start("Replaying", len(cases), "cases")
     training = MetaTraining()
     for c, case in enumerate(cases):
-        build = _Builder(context_of(case, runs, fold, all_families), own, prior_of, training)
+        build = _Builder(context_of(case, runs, fold, all_families), own, training)
         for s, name in enumerate(strategies):
             used = usage[name]
             if c == 0 and thinking_seconds is None:
@@ -252,7 +244,6 @@ def compare_strategies(
                         (budget + SLACK) * case.expert_seconds,
                         workers=workers,
                         thinking_seconds=used.charged_seconds,
-                        switch_seconds=switch_seconds,
                     )
                     regrets[s, c, seed, b] = done.regret
                     _count(used, done, strategy)
@@ -274,7 +265,7 @@ def draw(case: Case, seed: int, share: float = SUBSET) -> list[Candidate]:
         share: Part of the candidates.
     """
     generator = np.random.default_rng([seed, int(stable_hash(case.name, 15), 16)])
-    pinned = {i for name in EXPERT_STRATEGIES if (i := _fixed_place(name, case.candidates)) is not None}
+    pinned = {i for name in EXPERT_BASED if (i := _fixed_place(name, case.candidates)) is not None}
     order = [int(index) for index in generator.permutation(len(case.candidates))]
     others = [index for index in order if index not in pinned]
     free = max(0, round(share * len(order)) - len(pinned))
@@ -289,12 +280,10 @@ class _Builder:
         self,
         context: Context,
         own: Mapping[str, Callable[[Context], Strategy]],
-        prior_of: PriorOf,
         training: MetaTraining,
     ) -> None:
         self._context = context
         self._own = own
-        self._prior_of = prior_of
         self._training = training
         self._makers: dict[str, Maker] = {}
         self._known: dict[str, Strategy] = {}
@@ -304,7 +293,7 @@ class _Builder:
             if name not in self._makers:
                 self._makers[name] = rival_maker(name, self._context, self._training)
             return self._makers[name]([candidate.pipeline for candidate in candidates], seed)
-        if name in EXPERT_STRATEGIES and name not in self._own:
+        if name in EXPERT_BASED and name not in self._own:
             place = _fixed_place(name, candidates)
             assert place is not None
             return fixed(place + 1)
@@ -315,22 +304,20 @@ class _Builder:
     def _built(self, name: str) -> Strategy:
         if name in self._own:
             return self._own[name](self._context)
-        if name in SURROGATE_BASED:
-            prior = self._prior_of(self._context.runs)
-            return transfer(self._context, refits=name == "quick-tune", prior=prior)
         if name == ADVISED:
             return reordered(advised(), recorded_order(self._context))
-        return get_strategy(name, self._context)
+        prior = kept_prior(self._context.runs) if name in SURROGATE_BASED else None
+        return get_strategy(name, replace(self._context, prior=prior))
 
 
 def _fixed_place(name: str, candidates: Sequence[Candidate]) -> int | None:
     """Where the expert pipeline, or the same at 3e-4, is among candidates; None where it is not."""
-    target = EXPERT if name == "fixed-expert" else EXPERT_AT_3E4
+    target = EXPERT if name == "fixed-expert" else at_3e4()
     return next((index for index, candidate in enumerate(candidates) if candidate.is_like(target)), None)
 
 
 def _families(cases: Sequence[Case], runs: Sequence[Run]) -> dict[str, str]:
-    return families([*(run.task.dataset for run in runs), *(case.task for case in cases)])
+    return dataset_families([*(run.task.dataset for run in runs), *(case.task for case in cases)])
 
 
 def check_name(name: str) -> None:
@@ -357,7 +344,7 @@ def _check(name: str, cases: Sequence[Case]) -> None:
         check_rival(name, [candidate.pipeline for candidate in cases[0].candidates])
     elif name in LIBRARY_BASED:
         check_library(name, LIBRARY_BASED[name], flag="--strategies")
-    elif name in EXPERT_STRATEGIES:
+    elif name in EXPERT_BASED:
         lacking = [case.name for case in cases if _fixed_place(name, case.candidates) is None]
         if lacking:
             raise ConfigurationError(

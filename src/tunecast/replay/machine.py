@@ -12,7 +12,6 @@ that nobody knows yet, the simulated machine knows them.
 from __future__ import annotations
 
 import heapq
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -69,7 +68,6 @@ def replay(
     *,
     workers: int = 1,
     thinking_seconds: float = 0.0,
-    switch_seconds: float = 0.0,
 ) -> Replayed:
     """Let a strategy spend a budget on a case.
 
@@ -87,14 +85,11 @@ def replay(
         budget_seconds: What may be spent.
         workers: Trials that are advanced side by side.
         thinking_seconds: Charged to the clock for each time that the strategy is asked.
-        switch_seconds: Charged when a worker takes up another trial than it had last.
 
     Raises:
         RuntimeError: The strategy chose a trial that cannot be advanced.
     """
-    return _Replay(
-        case, candidates, strategy, budget_seconds, workers, thinking_seconds, switch_seconds
-    ).run()
+    return _Replay(case, candidates, strategy, budget_seconds, workers, thinking_seconds).run()
 
 
 @dataclass
@@ -140,7 +135,6 @@ class _Replay:
     budget: float
     workers: int
     thinking: float
-    switching: float
     now: float = 0.0
     asks: int = 0
     thought: float = 0.0
@@ -153,10 +147,9 @@ class _Replay:
         self.rates: dict[str, tuple[float, float]] = {}
         # Of the candidates that were drawn none may be better than the base model, which is had for nothing.
         self.best_test = min(self.case.start_loss, *(candidate.test_loss for candidate in self.candidates))
-        self.best_validation = _zero_shot_validation(self.case)
+        self.best_validation = self.case.zero_shot.end_loss
         self.improvements = [Improvement(0.0, self._regret(self.case.start_loss))]
         self.idle = list(range(self.workers))
-        self.held: dict[int, int] = {}
         self.expert = next((trial for trial in self.trials if trial.candidate is self.case.expert), None)
         self.reference = TrialView(EXPERT if self.case.expert is None else self.case.expert.pipeline)
 
@@ -226,10 +219,8 @@ class _Replay:
         trial, worker = self._at(place), self.idle.pop(0)
         leg = trial.next_leg
         assert leg is not None
-        switching = 0.0 if self.held.get(worker) == place else self.switching
-        self.held[worker] = place
         trial.running = True
-        heapq.heappush(self.under_way, (self.now + switching + leg.seconds, self.steps, worker, place))
+        heapq.heappush(self.under_way, (self.now + leg.seconds, self.steps, worker, place))
         self.steps += 1
 
     def _end_step(self) -> None:
@@ -280,9 +271,3 @@ class _Replay:
             return 0.0, 0.0
         tokens = (1.0 - trial.share) * self.case.full_length_tokens
         return overhead + rate * leg.tokens, points_to_end(leg.share) * overhead + rate * tokens
-
-
-def _zero_shot_validation(case: Case) -> float:
-    run = case.zero_shot
-    loss = (run.validation or run.curve[-1].validation).loss
-    return loss if math.isfinite(loss) else math.inf

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,10 +17,8 @@ from tunecast.records import Run, stable_hash
 from tunecast.surrogates import Prior, read_prior
 from tunecast.surrogates.train import train
 
-__all__ = ["PriorOf", "kept_prior"]
+__all__ = ["kept_prior"]
 
-PriorOf = Callable[[Sequence[Run]], Prior]
-"""Gives the prior that was trained on some runs and on no others."""
 LIBRARIES = ("numpy", "scipy", "scikit-learn", "gpytorch", "torch")
 """What trains: of another version, it learns something else from the same runs."""
 

@@ -25,6 +25,8 @@ __all__ = [
 Floats = NDArray[np.float64]
 
 LEVEL = 0.05
+WANTED_POWER = 0.8
+"""Probability with which an effect is to be found that counts as detectable."""
 RESAMPLES = 10_000
 TIE = 1e-9
 """Regrets closer than this are equal."""
@@ -146,7 +148,7 @@ def wilcoxon_holm(regrets: Floats) -> Floats:
     return corrected
 
 
-def cliques(ranks: Floats, corrected: Floats, level: float = LEVEL) -> list[tuple[int, int]]:
+def cliques(ranks: Floats, corrected: Floats) -> list[tuple[int, int]]:
     """Groups of strategies that follow each other in rank and of which no two differ significantly.
 
     They are the bars of a critical-difference diagram (Demšar 2006; pairwise tests after Benavoli et al.
@@ -155,7 +157,6 @@ def cliques(ranks: Floats, corrected: Floats, level: float = LEVEL) -> list[tupl
     Args:
         ranks: Mean ranks, shape (strategies,).
         corrected: P-values as :func:`wilcoxon_holm` gives them.
-        level: Below which two differ.
 
     Returns:
         Pairs of places in the order of rank, first and last of each largest group of two or more.
@@ -165,7 +166,7 @@ def cliques(ranks: Floats, corrected: Floats, level: float = LEVEL) -> list[tupl
     for first in range(len(order)):
         last = first
         while last + 1 < len(order) and all(
-            corrected[order[last + 1], order[member]] >= level for member in range(first, last + 1)
+            corrected[order[last + 1], order[member]] >= LEVEL for member in range(first, last + 1)
         ):
             last += 1
         if last > first and not any(begin <= first and last <= end for begin, end in bars):
@@ -193,15 +194,14 @@ def power(tasks: int, effect: float, level: float = LEVEL) -> float:
     return 1.0 if math.isnan(found) else found  # scipy's own limit, far beyond any effect that is missed
 
 
-def detectable(tasks: int, wanted: float = 0.8) -> float:
-    """The smallest effect, in standard deviations of the difference, that is found with a probability.
+def detectable(tasks: int) -> float:
+    """The smallest effect, in standard deviations of the difference, that is found with :data:`WANTED_POWER`.
 
     Args:
         tasks: Number of tasks.
-        wanted: The probability.
     """
     from scipy.optimize import brentq
 
-    if power(tasks, 50.0) < wanted:
+    if power(tasks, 50.0) < WANTED_POWER:
         return math.inf
-    return float(brentq(lambda effect: power(tasks, effect) - wanted, 1e-3, 50.0))
+    return float(brentq(lambda effect: power(tasks, effect) - WANTED_POWER, 1e-3, 50.0))

@@ -134,10 +134,12 @@ def compare(settings: CompareSettings, progress: Progress | None = None) -> tupl
         )
         # What could have been replayed is named before what could not.
         reasons = [*map(_too_small, small), *reasons]
-    names = settings.strategies or default_strategies(cases, runs, settings.fold)
-    if not settings.strategies and not set(SURROGATE_BASED) <= set(names):
-        reason = why_no_surrogates(cases, runs, settings.fold)
-        progress.log(f"Left out: {', '.join(SURROGATE_BASED)}, since {reason}.")
+    names = settings.strategies
+    if not names:
+        why_none = why_no_surrogates(cases, runs, settings.fold)
+        names = default_strategies(cases, surrogates=not why_none)
+        if why_none:
+            progress.log(f"Left out: {', '.join(SURROGATE_BASED)}, since {why_none}.")
     comparison = compare_strategies(
         cases,
         runs,

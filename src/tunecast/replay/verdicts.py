@@ -13,6 +13,7 @@ from tunecast.replay.comparing import Comparison
 from tunecast.replay.folds import Fold
 from tunecast.replay.statistics import (
     TIE,
+    WANTED_POWER,
     Pair,
     cluster_weights,
     detectable,
@@ -21,7 +22,7 @@ from tunecast.replay.statistics import (
     paired,
     power,
 )
-from tunecast.search import SURROGATE_BASED
+from tunecast.search import EXPERT_BASED, RUN_BASED, SURROGATE_BASED
 
 __all__ = [
     "LEAST_CANDIDATES",
@@ -34,7 +35,7 @@ __all__ = [
     "left_out",
 ]
 
-SIMPLE = ("fixed-best", "fixed-expert", "fixed-3e-4", "nearest-task", "portfolio")
+SIMPLE = (*EXPERT_BASED, *RUN_BASED)
 """Strategies that any other has to beat: each of their wins is named."""
 LEAST_CANDIDATES = 40
 LEAST_TASKS = 16
@@ -164,7 +165,8 @@ class Verdict:
         needed = "no difference at all" if np.isinf(least) else f"one of {least:.2f} standard deviations"
         return [
             f"Too few runs: {' and '.join(missing)}. With {tasks} tasks a difference of half a standard "
-            f"deviation between tasks is found with a probability of {found:.0%}; {needed} with 80%."
+            f"deviation between tasks is found with a probability of {found:.0%}; {needed} with "
+            f"{WANTED_POWER:.0%}."
         ]
 
     @cached_property

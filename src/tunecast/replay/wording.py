@@ -9,7 +9,7 @@ import numpy as np
 from tunecast.replay.comparing import SLACK
 from tunecast.replay.folds import Fold
 from tunecast.replay.verdicts import Verdict, left_out
-from tunecast.search import SURROGATE_BASED
+from tunecast.search import EXPERT_BASED, SURROGATE_BASED
 
 __all__ = [
     "catch_sentences",
@@ -137,8 +137,8 @@ def notes(verdict: Verdict) -> list[str]:
         rates = f"for every method the one learning rate that is best on average over {known}"
         lines.append(
             f"fixed-best has {rates}."
-            if {"fixed-expert", "fixed-3e-4"} & {*comparison.strategies}
-            else f"fixed-best stands for fixed-expert and fixed-3e-4: {rates}, since 2e-4 and 3e-4 are far "
+            if EXPERT_BASED.keys() & {*comparison.strategies}
+            else f"fixed-best stands for {' and '.join(EXPERT_BASED)}: {rates}, since 2e-4 and 3e-4 are far "
             "too low for tiny models."
         )
     if unrecorded:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 from tunecast.errors import DataError
-from tunecast.records import ZERO_SHOT, Outcome, Run
+from tunecast.records import ZERO_SHOT, Run
 from tunecast.scaling.table import Row, Table, build_table
 
 __all__ = ["read_store", "rows_of"]
@@ -39,10 +40,10 @@ def rows_of(runs: Iterable[Run], max_observed: float | None = None) -> Iterable[
     zero_shot: dict[tuple[str, str], float] = {}
     completed: list[Run] = []
     for run in runs:
-        if run.outcome is not Outcome.COMPLETED or run.final_loss is None:
+        if not math.isfinite(run.end_loss):
             continue
         if run.pipeline.method == ZERO_SHOT.method:
-            zero_shot[run.task.dataset, run.task.model] = _loss(run)
+            zero_shot[run.task.dataset, run.task.model] = run.end_loss
         elif max_observed is None or run.examples_seen <= max_observed:
             completed.append(run)
     for run in completed:
@@ -64,10 +65,4 @@ def _row(run: Run) -> Row:
         factors["pretraining_tokens"] = float(run.model.pretraining_tokens)
     if 0 < run.trainable_parameters < run.model.parameters:
         factors["peft_parameters"] = float(run.trainable_parameters)
-    return Row(_loss(run), float(run.examples_seen), labels, factors)
-
-
-def _loss(run: Run) -> float:
-    """Loss on all validation examples where it was measured, else on the subset."""
-    score = run.validation or run.curve[-1].validation
-    return score.loss
+    return Row(run.end_loss, float(run.examples_seen), labels, factors)

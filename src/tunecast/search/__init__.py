@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import Literal
 
 from tunecast.errors import ConfigurationError
 from tunecast.search.context import Context
@@ -16,6 +18,7 @@ from tunecast.search.simple import advised, asha, fixed, random_search
 
 __all__ = [
     "ADVISED",
+    "EXPERT_BASED",
     "GIVEN",
     "LIBRARY_BASED",
     "ONLY_TRIALS",
@@ -23,6 +26,7 @@ __all__ = [
     "STRATEGIES",
     "SURROGATE_BASED",
     "Context",
+    "Entry",
     "History",
     "Remaining",
     "Strategy",
@@ -52,33 +56,56 @@ ADVISED = "advised"
 Factory = Callable[[Context | None], Strategy]
 """Builds a strategy for a task; of those that know no other tasks, for any."""
 
-STRATEGIES: dict[str, Factory] = {
-    ADVISED: lambda _: advised(),
-    "asha": lambda _: asha(),
-    "random": lambda _: random_search(),
-    "fixed-expert": lambda _: fixed(0),
-    "fixed-3e-4": lambda _: fixed(1),
-    "fixed-best": lambda context: fixed_best(_needed("fixed-best", context)),
-    "nearest-task": lambda context: nearest_task(_needed("nearest-task", context)),
-    "portfolio": lambda context: portfolio(_needed("portfolio", context)),
-    "transfer": lambda context: _surrogate_based("transfer", context),
-    "quick-tune": lambda context: _surrogate_based("quick-tune", context),
-    "tpe": lambda _: _library_based("optuna-tpe"),
-    "dehb": lambda _: _library_based("dehb-package"),
+
+@dataclass(frozen=True)
+class Entry:
+    """A strategy as it can be asked for.
+
+    Args:
+        build: Builds it.
+        knows: What it rests on: ``runs`` of other tasks, which it looks up; ``surrogates`` of such runs,
+            which rank its candidates beforehand; or ``nothing``.
+        library: The package whose search it is (extra: rivals), empty for Tunecast's own.
+        only_trials: Trials that it brings to their end, where it tries no others: they may share the whole
+            budget. None where it searches.
+    """
+
+    build: Factory
+    knows: Literal["nothing", "runs", "surrogates"] = "nothing"
+    library: str = ""
+    only_trials: int | None = None
+
+
+STRATEGIES = {
+    ADVISED: Entry(lambda _: advised()),
+    "asha": Entry(lambda _: asha()),
+    "random": Entry(lambda _: random_search()),
+    "fixed-expert": Entry(lambda _: fixed(0), only_trials=1),
+    "fixed-3e-4": Entry(lambda _: fixed(1), only_trials=2),
+    "fixed-best": Entry(lambda context: fixed_best(_needed("fixed-best", context)), knows="runs"),
+    "nearest-task": Entry(lambda context: nearest_task(_needed("nearest-task", context)), knows="runs"),
+    "portfolio": Entry(lambda context: portfolio(_needed("portfolio", context)), knows="runs"),
+    "transfer": Entry(lambda context: _surrogate_based("transfer", context), knows="surrogates"),
+    "quick-tune": Entry(lambda context: _surrogate_based("quick-tune", context), knows="surrogates"),
+    "tpe": Entry(lambda _: _library_based("optuna-tpe"), library="optuna"),
+    "dehb": Entry(lambda _: _library_based("dehb-package"), library="dehb"),
 }
 """Strategies by the name on the command line. ``fixed-3e-4`` expects the expert at 3e-4 second."""
 
-RUN_BASED = ("fixed-best", "nearest-task", "portfolio")
+RUN_BASED = tuple(name for name, entry in STRATEGIES.items() if entry.knows == "runs")
 """Strategies that look recorded runs of other tasks up."""
 
-SURROGATE_BASED = ("transfer", "quick-tune")
+SURROGATE_BASED = tuple(name for name, entry in STRATEGIES.items() if entry.knows == "surrogates")
 """Strategies that rest on surrogates of other tasks' runs; their candidates are ranked beforehand."""
 
-LIBRARY_BASED = {"tpe": "optuna", "dehb": "dehb"}
-"""Strategies that are other libraries' (extra: rivals), and the package that each needs."""
+LIBRARY_BASED = {name: entry.library for name, entry in STRATEGIES.items() if entry.library}
+"""Strategies that are other libraries', and the package that each needs."""
 
-ONLY_TRIALS = {"fixed-expert": 1, "fixed-3e-4": 2, GIVEN: 1}
-"""Trials that a strategy brings to their end, where it tries no others: they may share the whole budget."""
+EXPERT_BASED = {name: entry.only_trials for name, entry in STRATEGIES.items() if entry.only_trials}
+"""Strategies that train the expert pipeline, or it at another rate too, and how many trials that is."""
+
+ONLY_TRIALS = {**EXPERT_BASED, GIVEN: 1}
+"""Trials that a strategy of a session brings to their end, where it tries no others."""
 
 
 def first_name(strategy: str) -> str:
@@ -99,12 +126,7 @@ def check_strategy(name: str, prior: str = "", value: float | None = None) -> No
             no value.
         StoreError: It needs a prior, and there is none, or the file is none.
     """
-    if name != GIVEN and name not in STRATEGIES:
-        near = get_close_matches(name, STRATEGIES, n=1)
-        guess = f"Did you mean {near[0]}? " if near else ""
-        raise ConfigurationError(
-            f"--strategy: there is no strategy {name!r}.", f"{guess}Known ones: {', '.join(STRATEGIES)}."
-        )
+    _check_there(name)
     if name in SURROGATE_BASED:
         from tunecast.surrogates import prior_at
 
@@ -115,10 +137,6 @@ def check_strategy(name: str, prior: str = "", value: float | None = None) -> No
             raise ConfigurationError(
                 f"{given[0]}: the strategy {name} takes none.", f"Use one of: {', '.join(SURROGATE_BASED)}."
             )
-    if name in LIBRARY_BASED:
-        from tunecast.search.rivals import check_library
-
-        check_library(name, LIBRARY_BASED[name], flag="--strategy")
 
 
 def get_strategy(name: str, context: Context | None = None) -> Strategy:
@@ -126,20 +144,34 @@ def get_strategy(name: str, context: Context | None = None) -> Strategy:
 
     Args:
         name: Its name on the command line.
-        context: The task at hand; those of :data:`RUN_BASED` and :data:`SURROGATE_BASED` cannot do without.
+        context: The task at hand; those of :data:`RUN_BASED` and :data:`SURROGATE_BASED` cannot do without,
+            and the latter not without its prior.
 
     Raises:
         ConfigurationError: There is none of that name, or it lacks its library or what it has to know.
-        StoreError: It needs a prior, and there is none.
     """
-    check_strategy(name, context.prior if context else "")
-    return fixed(0) if name == GIVEN else STRATEGIES[name](context)
+    _check_there(name)
+    return fixed(0) if name == GIVEN else STRATEGIES[name].build(context)
+
+
+def _check_there(name: str) -> None:
+    """Refuse a name that no strategy has, and one whose library is not installed."""
+    if name != GIVEN and name not in STRATEGIES:
+        near = get_close_matches(name, STRATEGIES, n=1)
+        guess = f"Did you mean {near[0]}? " if near else ""
+        raise ConfigurationError(
+            f"--strategy: there is no strategy {name!r}.", f"{guess}Known ones: {', '.join(STRATEGIES)}."
+        )
+    if name in LIBRARY_BASED:
+        from tunecast.search.rivals import check_library
+
+        check_library(name, LIBRARY_BASED[name], flag="--strategy")
 
 
 def _needed(name: str, context: Context | None) -> Context:
     """The context of a strategy that knows other tasks."""
     if context is None:
-        others = ", ".join(other for other in STRATEGIES if other not in {*RUN_BASED, *SURROGATE_BASED})
+        others = ", ".join(other for other, entry in STRATEGIES.items() if entry.knows == "nothing")
         raise ConfigurationError(
             f"--strategy: {name} rests on recorded runs of other tasks, and there are none here.",
             f"Use one of: {others}.",

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from tunecast.errors import ConfigurationError
 from tunecast.records import DatasetFacts, Machine, ModelFacts, Run
+
+if TYPE_CHECKING:
+    from tunecast.surrogates import Prior
 
 __all__ = ["Context"]
 
@@ -17,22 +22,33 @@ class Context:
         dataset: Facts of the dataset.
         model: Facts of the base model.
         full_length_tokens: Horizon of every trial.
-        unique_examples: Training examples that trials draw from; None for all of the training split.
+        unique_examples: Training examples that trials draw from.
         zero_shot_loss: Nats per label token of the untouched model, None where nobody measured it.
         evaluation_seconds: Of scoring the untouched model as every point is scored, None where nobody has.
         machine: What computes, None where it is not known.
         runs: Recorded runs of other tasks, failures included; in a replay, those of the training folds only.
         value_minutes: Minutes that 1% of the loss is worth; None never stops before the budget ends.
-        prior: File of the prior; empty for the one that comes with the package.
+        prior: The trained surrogates, None for strategies that rest on none.
     """
 
     dataset: DatasetFacts
     model: ModelFacts
     full_length_tokens: int
-    unique_examples: int | None = None
+    unique_examples: int
     zero_shot_loss: float | None = None
     evaluation_seconds: float | None = None
     machine: Machine | None = None
     runs: tuple[Run, ...] = ()
     value_minutes: float | None = None
-    prior: str = ""
+    prior: Prior | None = None
+
+    @property
+    def needed_prior(self) -> Prior:
+        """The trained surrogates, for what cannot do without.
+
+        Raises:
+            ConfigurationError: There are none.
+        """
+        if self.prior is None:
+            raise ConfigurationError("This strategy rests on trained surrogates, and was given none.")
+        return self.prior

@@ -34,6 +34,11 @@ class TrialView:
     expected_end_seconds: float | None = None
 
     @property
+    def share(self) -> float:
+        """Share of the full length at its last point, 0 before the first."""
+        return self.curve[-1].share if self.curve else 0.0
+
+    @property
     def is_started(self) -> bool:
         """Whether any budget went into it."""
         return bool(self.curve) or self.running or self.outcome is not Outcome.PAUSED
@@ -80,6 +85,11 @@ class History:
         first = self.trials[0]
         return replace(first, curve=self.expert_curve) if self.expert_curve else first
 
+    @property
+    def startable(self) -> list[int]:
+        """Places of the candidates that could be started, in order."""
+        return [i for i, trial in enumerate(self.trials) if trial.is_open and not trial.is_started]
+
     def without(self, places: Collection[int]) -> History:
         """The same, but trials at these places look as if they had no further point."""
         trials = list(self.trials)
@@ -103,6 +113,11 @@ class Remaining:
     seconds: float | None = None
     new_trials: int | None = None
     full_lengths: float | None = None
+
+    @property
+    def may_start(self) -> bool:
+        """Whether another trial may be started."""
+        return self.new_trials is None or self.new_trials > 0
 
 
 Strategy = Callable[[History, Remaining], int | None]

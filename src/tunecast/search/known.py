@@ -12,7 +12,7 @@ from tunecast.methods.rates import adapter_rate
 from tunecast.records import DatasetFacts, ModelFacts, Outcome, Pipeline, Run
 from tunecast.search.context import Context
 
-__all__ = ["MEASURED_SHARE", "WORST", "TaskTable", "best_known", "end_loss", "known_tables"]
+__all__ = ["MEASURED_SHARE", "WORST", "TaskTable", "best_known", "known_tables"]
 
 WORST = 2.0
 """Badness of a pipeline that failed, and the most that any has: as far behind the median as that
@@ -53,8 +53,7 @@ def known_tables(runs: Iterable[Run]) -> tuple[TaskTable, ...]:
     groups: dict[tuple[str, str, int, int], list[Run]] = defaultdict(list)
     for run in runs:
         if run.is_candidate and run.outcome is not Outcome.PAUSED:
-            model = run.model.weights_hash or run.model.name
-            key = (run.dataset.fingerprint, model, run.full_length_tokens, run.unique_examples)
+            key = (run.dataset.fingerprint, run.model.identity, run.full_length_tokens, run.unique_examples)
             groups[key].append(run)
     tables = (_table(group) for group in groups.values() if len(group) >= LEAST_RUNS)
     return tuple(table for table in tables if table is not None)
@@ -93,7 +92,7 @@ def _carried_over(table: TaskTable, model: ModelFacts) -> TaskTable:
 
 
 def _table(runs: Sequence[Run]) -> TaskTable | None:
-    losses = {run.pipeline.id: end_loss(run) for run in reversed(runs)}
+    losses = {run.pipeline.id: run.end_loss for run in reversed(runs)}
     ended = sorted(loss for loss in losses.values() if math.isfinite(loss))
     if len(ended) < 2:
         return None
@@ -106,11 +105,3 @@ def _table(runs: Sequence[Run]) -> TaskTable | None:
         {run.pipeline.id: run.pipeline for run in runs},
         {name: min(WORST, (loss - best) / scale) for name, loss in losses.items()},
     )
-
-
-def end_loss(run: Run) -> float:
-    """Validation loss at the end in nats per label token, infinite for a run that failed."""
-    if run.outcome is not Outcome.COMPLETED or not run.curve:
-        return math.inf
-    loss = (run.validation or run.curve[-1].validation).loss
-    return loss if math.isfinite(loss) else math.inf

@@ -34,7 +34,7 @@ def in_order(order: Order, *, only_listed: bool = False) -> Strategy:
         waiting = next((i for i in places if trials[i].is_open and trials[i].is_started), None)
         if waiting is not None:
             return waiting
-        if remaining.new_trials is not None and remaining.new_trials <= 0:
+        if not remaining.may_start:
             return None
         new = [i for i in places if trials[i].is_open]
         ending = (i for i in new if _can_end(trials[i], remaining))

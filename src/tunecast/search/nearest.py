@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from tunecast.records import Pipeline
 from tunecast.search.context import Context
+from tunecast.search.distance import stand_ins
 from tunecast.search.history import Strategy
 from tunecast.search.known import MEASURED_SHARE, TaskTable, best_known
-from tunecast.search.likeness import stand_ins
 from tunecast.search.listed import in_order
 
 if TYPE_CHECKING:

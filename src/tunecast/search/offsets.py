@@ -1,9 +1,10 @@
 """What the trials so far say of those that have not begun: how wrong the prior was on this task.
 
-Every trial that has points tells how far the prior was off before them. That miss has a part that all trials
-of the task share, whose variance the prior states, and a part of its own. Conditioning on the misses is the
-posterior of a Gaussian process over them; nothing of the surrogate is trained. Quick-Tune's refit adds a
-kernel over pipelines, with an amplitude and a length that maximise the marginal likelihood of the misses.
+Every trial that has points tells how far the prior was off before them. That residual has a part that all
+trials of the task share, whose variance the prior states, and a part of its own. Conditioning on the
+residuals is the posterior of a Gaussian process over them; nothing of the surrogate is trained. Quick-Tune's
+refit adds a kernel over pipelines, with an amplitude and a length that maximise the marginal likelihood of
+the residuals.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Misses", "condition", "refit"]
+__all__ = ["Residuals", "condition", "refit"]
 
 SHARES = (0.0, 0.3, 0.6, 0.9)
 """Parts of a trial's own variance that similar pipelines may share, of which the likelihood chooses."""
@@ -25,7 +26,7 @@ LENGTHS = (0.5, 1.0, 2.0)
 
 
 @dataclass(frozen=True)
-class Misses:
+class Residuals:
     """How far the prior was off.
 
     Args:
@@ -44,26 +45,29 @@ class Misses:
 
 
 def condition(
-    misses: Misses, shared: NDArray[np.float64], own: NDArray[np.float64]
+    residuals: Residuals, shared: NDArray[np.float64], own: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The shared part of the miss of trials that have not begun.
+    """What the residuals make of the prior's predictions for trials that have not begun.
 
     Args:
-        misses: Of those that have.
+        residuals: Of those that have.
         shared: Variance of the shared part, shape (new,).
         own: Variance of the own part, shape (new,).
 
     Returns:
-        Mean miss and variance of each, shape (new,).
+        What to add to the mean of each, and the variance of the whole prediction, the part of its own
+        included; both of shape (new,).
     """
-    if not len(misses.value):
+    if not len(residuals.value):
         return np.zeros(len(shared)), shared + own
-    seen, new = np.sqrt(misses.shared), np.sqrt(shared)
-    return _posterior(misses, np.outer(seen, seen), np.outer(new, seen), np.diag(misses.own), shared + own)
+    seen, new = np.sqrt(residuals.shared), np.sqrt(shared)
+    return _posterior(
+        residuals, np.outer(seen, seen), np.outer(new, seen), np.diag(residuals.own), shared + own
+    )
 
 
 def refit(
-    misses: Misses,
+    residuals: Residuals,
     shared: NDArray[np.float64],
     own: NDArray[np.float64],
     features: NDArray[np.float64],
@@ -71,61 +75,61 @@ def refit(
     """As :func:`condition`, where similar pipelines are also believed to be missed alike.
 
     Args:
-        misses: Of trials that have begun.
+        residuals: Of trials that have begun.
         shared: As there.
         own: As there.
         features: Of the trials that have not, shape (new, features).
     """
-    if len(misses.value) < 2:
-        return condition(misses, shared, own)
-    between = _distances(misses.features, misses.features)
-    typical = float(np.median(between[np.triu_indices(len(between), 1)])) or 1.0
-    seen, new = np.sqrt(misses.shared), np.sqrt(shared)
-    seen_own, new_own = np.sqrt(misses.own), np.sqrt(own)
+    if len(residuals.value) < 2:
+        return condition(residuals, shared, own)
+    from scipy.spatial.distance import cdist, pdist
+
+    between = cdist(residuals.features, residuals.features)
+    typical = float(np.median(pdist(residuals.features))) or 1.0
+    seen, new = np.sqrt(residuals.shared), np.sqrt(shared)
+    seen_own, new_own = np.sqrt(residuals.own), np.sqrt(own)
     common = np.outer(seen, seen)
     best, found = -np.inf, (0.0, 1.0)
     for part in SHARES:
         for length in LENGTHS if part else LENGTHS[:1]:
             kernel = part * _matern(between / (length * typical)) * np.outer(seen_own, seen_own)
-            likelihood = _log_likelihood(misses, common + kernel, (1 - part) * misses.own)
+            likelihood = _log_likelihood(residuals, common + kernel, (1 - part) * residuals.own)
             if likelihood > best + 1e-9:
                 best, found = likelihood, (part, length)
     part, length = found
     kernel = part * _matern(between / (length * typical)) * np.outer(seen_own, seen_own)
-    across = part * _matern(_distances(features, misses.features) / (length * typical))
+    across = part * _matern(cdist(features, residuals.features) / (length * typical))
     return _posterior(
-        misses,
+        residuals,
         common + kernel,
         np.outer(new, seen) + across * np.outer(new_own, seen_own),
-        np.diag((1 - part) * misses.own),
+        np.diag((1 - part) * residuals.own),
         shared + own,
     )
 
 
 def _posterior(
-    misses: Misses,
+    residuals: Residuals,
     within: NDArray[np.float64],
     across: NDArray[np.float64],
     own: NDArray[np.float64],
     prior: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    covariance = within + own + np.diag(misses.variance + 1e-9)
-    solved = np.linalg.solve(covariance, np.column_stack([misses.value, across.T]))
+    from scipy.linalg import solve
+
+    covariance = within + own + np.diag(residuals.variance + 1e-9)
+    solved = solve(covariance, np.column_stack([residuals.value, across.T]), assume_a="pos")
     mean = across @ solved[:, 0]
     explained = np.einsum("ns,sn->n", across, solved[:, 1:])
     return mean, np.maximum(prior - explained, 1e-9)
 
 
-def _log_likelihood(misses: Misses, within: NDArray[np.float64], own: NDArray[np.float64]) -> float:
-    covariance = within + np.diag(own + misses.variance + 1e-9)
-    factor = np.linalg.cholesky(covariance)
-    white = np.linalg.solve(factor, misses.value)
+def _log_likelihood(residuals: Residuals, within: NDArray[np.float64], own: NDArray[np.float64]) -> float:
+    from scipy.linalg import solve_triangular
+
+    factor = np.linalg.cholesky(within + np.diag(own + residuals.variance + 1e-9))
+    white = solve_triangular(factor, residuals.value, lower=True)
     return float(-0.5 * white @ white - np.log(np.diag(factor)).sum())
-
-
-def _distances(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
-    squared = (left**2).sum(axis=1)[:, None] + (right**2).sum(axis=1) - 2 * left @ right.T
-    return np.asarray(np.sqrt(np.maximum(squared, 0.0)))
 
 
 def _matern(distance: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -12,11 +12,11 @@ import numpy as np
 from tunecast.records import Outcome, Pipeline
 from tunecast.search.context import Context
 from tunecast.search.history import History, TrialView, points_to_end
-from tunecast.search.offsets import Misses, condition, refit
+from tunecast.search.offsets import Residuals, condition, refit
 from tunecast.search.trust import is_trusted
 from tunecast.surrogates import Prediction, Prior, Setting
 from tunecast.surrogates.examples import WORST
-from tunecast.surrogates.features import curve_row, joined, log_loss, pipeline_row
+from tunecast.surrogates.features import curve_row, joined, log_loss, pipeline_row, standardised
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -56,11 +56,12 @@ class Outlook:
 
 def setting_of(context: Context, usual_zero_shot_loss: float) -> Setting:
     """What surrogates are told of a task; a zero-shot loss that nobody measured is the usual one."""
-    unique = context.unique_examples or context.dataset.examples.get("train", 1)
     zero_shot = context.zero_shot_loss
     if zero_shot is None or not math.isfinite(zero_shot):
         zero_shot = usual_zero_shot_loss
-    return Setting(context.dataset, context.model, context.full_length_tokens, unique, zero_shot)
+    return Setting(
+        context.dataset, context.model, context.full_length_tokens, context.unique_examples, zero_shot
+    )
 
 
 class Seer:
@@ -87,8 +88,7 @@ class Seer:
         """What is foretold of every candidate."""
         trials = history.trials
         pipelines = np.array([self._row(index, trial.pipeline) for index, trial in enumerate(trials)])
-        blank = np.array([curve_row((), self.setting.zero_shot_loss)]).repeat(len(trials), axis=0)
-        before = self._prior.predict_rows(self.setting, joined(self.setting, pipelines, blank))
+        before = self._prior.predict(self.setting, joined(self.setting, pipelines))
         begun = np.array([i for i, trial in enumerate(trials) if _tells(trial)], dtype=np.int64)
         after = self._after(trials, begun, pipelines)
         went_on = np.array([trials[index].outcome is not Outcome.DIVERGED for index in begun], dtype=bool)
@@ -126,7 +126,7 @@ class Seer:
             rate = trials[index].pipeline.number("learning_rate")
             curves.append(curve_row(trials[index].curve, start, rate))
         rows = joined(self.setting, pipelines[begun], np.array(curves))
-        found = self._prior.predict_rows(self.setting, rows)
+        found = self._prior.predict(self.setting, rows)
         # What has come to its end or diverged is known; one that broke down might have ended like others.
         ended = np.array([trials[index].outcome in ENDINGS for index in begun])
         last = np.array([self._relative(trials[index]) for index in begun])
@@ -149,10 +149,9 @@ class Seer:
         A trial that diverged says nothing of the level of those that do not.
         """
         own = before.variance - before.shared
-        scale = pipelines.std(axis=0)
-        features = (pipelines - pipelines.mean(axis=0)) / np.where(scale > 1e-9, scale, 1.0)
+        features = standardised(pipelines)
         known = begun[went_on]
-        misses = Misses(
+        residuals = Residuals(
             after.end[went_on] - before.end[known],
             after.variance[went_on],
             before.shared[known],
@@ -160,9 +159,9 @@ class Seer:
             features[known],
         )
         if self._refits:
-            miss, variance = refit(misses, before.shared, own, features)
+            miss, variance = refit(residuals, before.shared, own, features)
         else:
-            miss, variance = condition(misses, before.shared, own)
+            miss, variance = condition(residuals, before.shared, own)
         return before.end + miss, variance
 
     def _seconds_per_token(self, trials: Sequence[TrialView], before: Prediction) -> NDArray[np.float64]:
@@ -191,7 +190,7 @@ class Seer:
         judged = [
             place
             for place, index in enumerate(begun)
-            if trials[index].outcome is Outcome.DIVERGED or trials[index].curve[-1].share >= JUDGED_SHARE
+            if trials[index].outcome is Outcome.DIVERGED or trials[index].share >= JUDGED_SHARE
         ]
         those = begun[judged]
         own = before.variance[those] - before.shared[those] + after.variance[judged]
@@ -215,8 +214,7 @@ def _hinted_seconds_per_token(trial: TrialView, full_length_tokens: float, evalu
     """What the session expects of the next step's training per token; NaN where it says nothing."""
     if not trial.expected_seconds or trial.next_share is None:
         return math.nan
-    done = trial.curve[-1].share if trial.curve else 0.0
-    tokens = (trial.next_share - done) * full_length_tokens
+    tokens = (trial.next_share - trial.share) * full_length_tokens
     training = trial.expected_seconds - evaluation
     return training / tokens if tokens > 0 and training > 0 else math.nan
 
@@ -234,7 +232,7 @@ def _seconds(
     """
     evaluations = [point.evaluation.wall for trial in trials for point in trial.curve]
     evaluation = sum(evaluations) / len(evaluations) if evaluations else evaluation
-    done = np.array([trial.curve[-1].share if trial.curve else 0.0 for trial in trials])
+    done = np.array([trial.share for trial in trials])
     following = np.array([1.0 if trial.next_share is None else trial.next_share for trial in trials])
     points = np.array([points_to_end(share) for share in following])
     step = (following - done) * full_length_tokens * per_token + evaluation

@@ -6,9 +6,9 @@ from collections.abc import Collection, Sequence
 
 from tunecast.records import Pipeline
 from tunecast.search.context import Context
+from tunecast.search.distance import stand_ins
 from tunecast.search.history import Strategy
 from tunecast.search.known import MEASURED_SHARE, WORST, TaskTable, best_known
-from tunecast.search.likeness import stand_ins
 from tunecast.search.listed import in_order
 
 __all__ = ["portfolio"]

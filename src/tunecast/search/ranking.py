@@ -10,8 +10,7 @@ import numpy as np
 from tunecast.records import Pipeline
 from tunecast.search.context import Context
 from tunecast.search.outlook import setting_of
-from tunecast.surrogates import Prior, prior_at
-from tunecast.surrogates.features import curve_row, joined, pipeline_row
+from tunecast.surrogates.features import PIPELINE, feature_rows, standardised
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,41 +22,38 @@ UNRANKED_SHARE = 0.25
 MOST_FAILURE = 0.5
 """Probability of divergence above which a candidate is not tried."""
 HOPE = 0.5
-"""Standard deviations by which a candidate may be better than expected when it is ranked."""
+"""Candidates are ranked by mean minus this many standard deviations."""
 ALIKE = 2.0
 """Standard deviations that a candidate loses beside one that is the same."""
 
 
-def ranked(
-    context: Context, pipelines: Sequence[Pipeline], count: int, *, prior: Prior | None = None
-) -> list[Pipeline]:
+def ranked(context: Context, pipelines: Sequence[Pipeline], count: int) -> list[Pipeline]:
     """Choose candidates for a session, best first, then some in the order in which they were drawn.
 
     Those that would rather diverge than not are cut where enough others are there. Each choice makes those
     that are like it less attractive, by how uncertain they are: it will tell of them.
 
     Args:
-        context: The task.
+        context: The task, and the trained surrogates.
         pipelines: A random draw.
         count: How many are wanted.
-        prior: The trained surrogates; None for those that the context names.
 
     Raises:
-        StoreError: There is no such prior, or it is damaged.
+        ConfigurationError: The context has no trained surrogates.
     """
-    prior = prior or prior_at(context.prior)
+    prior = context.needed_prior
     if not pipelines:
         return []
     setting = setting_of(context, prior.provenance.zero_shot_loss)
-    rows = np.array([pipeline_row(pipeline, context.model) for pipeline in pipelines])
-    blank = np.array([curve_row((), setting.zero_shot_loss)]).repeat(len(rows), axis=0)
-    found = prior.predict_rows(setting, joined(setting, rows, blank))
+    features = feature_rows(setting, pipelines)
+    found = prior.predict(setting, features)
     own = np.sqrt(np.maximum(found.variance - found.shared, 0.0))
     feasible = np.flatnonzero(found.failure <= MOST_FAILURE)
     if len(feasible) < min(count, len(pipelines)):
         feasible = np.argsort(found.failure, kind="stable")[:count]
     hoped = (found.end - HOPE * own)[feasible]
-    chosen = feasible[_diverse(hoped, own[feasible], rows[feasible], round((1 - UNRANKED_SHARE) * count))]
+    rows = features[feasible, : len(PIPELINE)]
+    chosen = feasible[_diverse(hoped, own[feasible], rows, round((1 - UNRANKED_SHARE) * count))]
     rest = [place for place in sorted(feasible) if place not in set(chosen)]
     return [pipelines[place] for place in (*chosen, *rest[: count - len(chosen)])]
 
@@ -66,8 +62,7 @@ def _diverse(
     worth: NDArray[np.float64], own: NDArray[np.float64], rows: NDArray[np.float64], count: int
 ) -> list[int]:
     """Places of the lowest values, one after the other, each far from those before it."""
-    scale = rows.std(axis=0)
-    scaled = (rows - rows.mean(axis=0)) / np.where(scale > 1e-9, scale, 1.0)
+    scaled = standardised(rows)
     typical = max(1e-9, float((scaled**2).sum(axis=1).mean()))
     likeness = np.zeros(len(rows))
     left = np.ones(len(rows), dtype=bool)

@@ -57,22 +57,19 @@ def asha(reduction_factor: int = 2) -> Strategy:
     return choose
 
 
-def advised(reduction_factor: int = 2) -> Strategy:
+def advised() -> Strategy:
     """Bring the candidate that advice puts first, which stands second, to its end; then halve.
 
     Early losses flatter small steps: a pipeline of a higher rate is behind others until its rate falls, and
     halving would give it up (SmolLM2-135M on ``stdlib``: full finetuning had 3.04 at an eighth of its length,
     where IA3 had 2.95, and ended lower). So it goes on for as long as it is ahead of the expert pipeline at
     equal shares, or of all others where that was not trained.
-
-    Args:
-        reduction_factor: As of :func:`asha`.
     """
-    halve = asha(reduction_factor)
+    halve = asha()
 
     def choose(history: History, remaining: Remaining) -> int | None:
         first = history.trials[1] if len(history.trials) > 1 else None
-        if first and first.is_open and (first.is_started or _may_start(remaining)):
+        if first and first.is_open and (first.is_started or remaining.may_start):
             rivals = [history.expert] if history.expert.curve else history.trials[2:]
             if not _is_behind(first, rivals):
                 return 1
@@ -121,20 +118,14 @@ def _loss_at(trial: TrialView, nominal: int, rungs: Sequence[int]) -> float | No
     return math.inf if nominal == min((r for r in rungs if r > last), default=None) else None
 
 
-def _may_start(remaining: Remaining) -> bool:
-    return remaining.new_trials is None or remaining.new_trials > 0
-
-
 def _next_new(history: History, remaining: Remaining) -> int | None:
-    if not _may_start(remaining):
-        return None
-    return next((i for i, trial in enumerate(history.trials) if trial.is_open and not trial.is_started), None)
+    return next(iter(history.startable), None) if remaining.may_start else None
 
 
 def best_waiting(history: History) -> int | None:
     """The trial that is furthest of those that wait, the best of these; None where none does."""
     waiting = [
-        (-trial.curve[-1].share, trial.curve[-1].validation.loss, index)
+        (-trial.share, trial.curve[-1].validation.loss, index)
         for index, trial in enumerate(history.trials)
         if trial.is_open and trial.curve
     ]

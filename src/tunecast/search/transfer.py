@@ -23,7 +23,6 @@ from tunecast.search.context import Context
 from tunecast.search.history import History, Remaining, Strategy
 from tunecast.search.outlook import LEAST_SECONDS, Outlook, Seer
 from tunecast.search.simple import asha
-from tunecast.surrogates import Prior, prior_at
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,25 +32,24 @@ __all__ = ["guided_by", "transfer"]
 WORTH_PROMOTING = math.log(0.002)
 """Logarithm of the relative improvement below which a budget in trials, once all have begun, ends."""
 COMMIT = 1.5
-"""Time for less than this many ends is time for one: a probe would take it from the trial under way."""
+"""With less than this many trial lengths of budget left, commit to one trial and start no other."""
 LEAST_SHARE = 1e-6
 
 
-def transfer(context: Context, *, refits: bool = False, prior: Prior | None = None) -> Strategy:
+def transfer(context: Context, *, refits: bool = False) -> Strategy:
     """Advance the candidate whose probability of an improvement is best worth its seconds.
 
     Where the prior proves to be wrong about this task, successive halving takes over, with new candidates in
     an order that has nothing to do with the prior.
 
     Args:
-        context: The task.
+        context: The task, and the trained surrogates.
         refits: Whether the surrogate is refitted to the running search.
-        prior: The trained surrogates; None for those that the context names.
 
     Raises:
-        StoreError: There is no such prior, or it is damaged.
+        ConfigurationError: The context has no trained surrogates.
     """
-    return guided_by(Seer(context, prior or prior_at(context.prior), refits=refits), context)
+    return guided_by(Seer(context, context.needed_prior, refits=refits), context)
 
 
 def guided_by(seer: Seer, context: Context, acquisition: Acquisition | None = None) -> Strategy:
@@ -90,12 +88,11 @@ def _eligible(history: History, remaining: Remaining, outlook: Outlook) -> NDArr
 
     As long as none has, and hardly more is left than one takes, the best one goes on.
     """
-    none_new = remaining.new_trials is not None and remaining.new_trials <= 0
     found = np.array(
         [
             index
             for index, trial in enumerate(history.trials)
-            if trial.is_open and (trial.is_started or not none_new)
+            if trial.is_open and (trial.is_started or remaining.may_start)
         ],
         dtype=np.int64,
     )
@@ -119,7 +116,7 @@ def _needed_to_end(history: History, remaining: Remaining, outlook: Outlook) -> 
         return outlook.end_seconds / max(remaining.seconds, LEAST_SECONDS)
     if remaining.full_lengths is None:
         return None
-    done = np.array([trial.curve[-1].share if trial.curve else 0.0 for trial in history.trials])
+    done = np.array([trial.share for trial in history.trials])
     return (1.0 - done) / max(remaining.full_lengths, LEAST_SHARE)
 
 
@@ -149,7 +146,7 @@ def _is_worth_it(
     if not any(trial.curve for trial in history.trials):
         return worth
     gains = log_expected_improvement(outlook.mean, outlook.deviation, incumbent) + _log_success(outlook)
-    if remaining.new_trials is not None and remaining.new_trials <= 0:
+    if not remaining.may_start:
         worth &= gains >= WORTH_PROMOTING
     if context.value_minutes is not None:
         worth &= 100 * np.exp(np.minimum(gains, 0.0)) * context.value_minutes * 60 >= outlook.end_seconds
@@ -175,5 +172,6 @@ def _as_drawn(history: History, index: int | None) -> int | None:
     if index is None or history.trials[index].is_started:
         return index
     everyone = stable_hash([trial.pipeline.id for trial in history.trials])
-    new = [i for i, trial in enumerate(history.trials) if trial.is_open and not trial.is_started]
-    return min(new, key=lambda place: stable_hash([everyone, history.trials[place].pipeline.id]))
+    return min(
+        history.startable, key=lambda place: stable_hash([everyone, history.trials[place].pipeline.id])
+    )

@@ -71,12 +71,6 @@ def evidence_against(
 
 def _rank_correlation(left: NDArray[np.float64], right: NDArray[np.float64]) -> float:
     """Spearman's correlation; 0 where one side is all ties."""
-    one, other = _ranks(left), _ranks(right)
-    spread = float(one.std() * other.std())
-    return float(((one - one.mean()) * (other - other.mean())).mean()) / spread if spread > 0 else 0.0
+    from scipy.stats import spearmanr
 
-
-def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Ranks from 0; ties share their mean."""
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return np.asarray((np.cumsum(counts) - (counts + 1) / 2)[place])
+    return float(spearmanr(left, right).statistic) if np.ptp(left) > 0 and np.ptp(right) > 0 else 0.0

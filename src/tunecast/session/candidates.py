@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tunecast.errors import ConfigurationError
 from tunecast.methods import pipeline_space, sample_pipelines
-from tunecast.methods.space import expert_pipeline
+from tunecast.methods.space import RATE_3E4, at_3e4, expert_pipeline
 from tunecast.records import ModelFacts, Pipeline
 from tunecast.search import ONLY_TRIALS, SURROGATE_BASED, Context
 from tunecast.session.settings import SessionSettings
@@ -23,7 +23,6 @@ DRAWN_FOR_RANKING = 1000
 LEAST_STEPS = 16
 """Optimiser steps of a full length below which the fidelity grid has hardly a point before the end."""
 LEAST_CANDIDATES = 16
-RATE_3E4 = 3e-4
 
 
 def candidate_pipelines(
@@ -86,7 +85,7 @@ def worthwhile(strategy: str, context: Context, pipelines: Sequence[Pipeline]) -
         pipelines: What may be tried beside the expert pipeline.
 
     Raises:
-        StoreError: The strategy needs a prior, and there is none.
+        ConfigurationError: The strategy needs a prior, and the context has none.
     """
     if strategy not in SURROGATE_BASED:
         return list(pipelines)
@@ -142,7 +141,7 @@ def _at_3e4(settings: SessionSettings, expert: Pipeline) -> Pipeline:
             "--strategy fixed-3e-4 contradicts what --fix or --range say of learning_rate.",
             "Use --strategy fixed-expert for the expert pipeline within them.",
         )
-    pipeline = Pipeline(expert.method, {**expert.hyperparameters, "learning_rate": RATE_3E4})
+    pipeline = at_3e4(expert)
     if pipeline == expert:
         raise ConfigurationError(
             "--strategy fixed-3e-4: the expert pipeline has that learning rate here already.",

@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from tunecast.errors import ConfigurationError
 from tunecast.progress import Progress
 from tunecast.records import Run
-from tunecast.search import RUN_BASED
+from tunecast.search import RUN_BASED, SURROGATE_BASED
 from tunecast.search.known import known_tables
 from tunecast.store import Store, open_for_reading, shipped
 
-__all__ = ["runs_known"]
+if TYPE_CHECKING:
+    from tunecast.surrogates import Prior
+
+__all__ = ["prior_known", "runs_known"]
+
+
+def prior_known(strategy: str, file: str) -> Prior | None:
+    """The trained surrogates for a strategy that rests on them; None for any other.
+
+    Args:
+        strategy: Name of the strategy.
+        file: File of the prior; empty for the one that comes with the package.
+
+    Raises:
+        StoreError: There is none, or it is damaged.
+    """
+    if strategy not in SURROGATE_BASED:
+        return None
+    from tunecast.surrogates import prior_at
+
+    return prior_at(file)
 
 
 def runs_known(strategy: str, store: Store, session: str, progress: Progress) -> tuple[Run, ...]:

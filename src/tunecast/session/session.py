@@ -19,6 +19,7 @@ from tunecast.session.executor import CRASHES_FORGIVEN, Crash, LocalExecutor
 from tunecast.session.feasible import Feasible
 from tunecast.session.folder import OutputFolder
 from tunecast.session.forecast import Part, Survey, Surveyor, end_loss, leading_trial
+from tunecast.session.knowledge import prior_known
 from tunecast.session.opening import measure_full_length, score_base_model
 from tunecast.session.pace import Pace
 from tunecast.session.prepare import PreparedTask, Surroundings
@@ -253,7 +254,7 @@ class Session:
             evaluation_seconds=evaluation_seconds,
             machine=self._surroundings.machine,
             value_minutes=self._settings.value,
-            prior=self._settings.prior,
+            prior=prior_known(self._settings.strategy, self._settings.prior),
             runs=self._known,
         )
 

@@ -358,7 +358,7 @@ class Trials:
             {
                 "session": self._session,
                 "data": self._prepared.dataset.fingerprint,
-                "model": bench.facts.weights_hash or bench.facts.name,
+                "model": bench.facts.identity,
                 "method": pipeline.method,
                 "hyperparameters": dict(pipeline.hyperparameters),
                 "seed": seed,

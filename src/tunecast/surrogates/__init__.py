@@ -1,13 +1,12 @@
 """Surrogates: what earlier finetunings say of how a trial will end, what it costs, and whether it fails."""
 
-from tunecast.surrogates.features import Setting, Subject
+from tunecast.surrogates.features import Setting
 from tunecast.surrogates.prior import Prediction, Prior, load_prior, prior_at, read_prior, shipped_prior
 
 __all__ = [
     "Prediction",
     "Prior",
     "Setting",
-    "Subject",
     "load_prior",
     "prior_at",
     "read_prior",

@@ -11,7 +11,7 @@ import numpy as np
 
 from tunecast.records import ZERO_SHOT, Outcome, Run
 from tunecast.surrogates.families.base import Arrays, Scaling
-from tunecast.surrogates.features import PIPELINE, Setting, columns, curve_row, joined, pipeline_row
+from tunecast.surrogates.features import PIPELINE, Setting, columns, feature_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -62,7 +62,7 @@ class CostModel:
             features: Shape (rows, features), as of the whole matrix.
         """
         scaled = self.scaling(features[:, columns(COST_FEATURES)])
-        return _log_operations(features) + _line(scaled, self.weights)
+        return _log_operations(features) + self.weights[0] + scaled @ self.weights[1:]
 
     def arrays(self) -> Arrays:
         """Scaling and weights."""
@@ -113,13 +113,17 @@ def fit_cost(runs: Sequence[Run]) -> CostModel | None:
         runs: Runs of any kind; those of the commonest device are used.
 
     Returns:
-        None where fewer than ten runs tell their seconds.
+        None where fewer than ten runs tell their seconds, or runs of a single dataset.
     """
+    from sklearn.linear_model import Ridge
+    from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
+
     timed = [(run, found) for run in runs if (found := _seconds_per_token(run)) is not None]
     kinds = [run.machine.device.partition(":")[0] for run, _ in timed]
     device = max(sorted(set(kinds)), key=kinds.count, default="cpu")
     timed = [pair for pair, kind in zip(timed, kinds, strict=True) if kind == device]
-    if len(timed) < 10:
+    names = sorted({run.task.dataset for run, _ in timed})
+    if len(timed) < 10 or len(names) < 2:
         return None
     whole = _features([run for run, _ in timed])
     features = whole[:, columns(COST_FEATURES)]
@@ -130,16 +134,12 @@ def fit_cost(runs: Sequence[Run]) -> CostModel | None:
         shared[:] = 0.0  # nothing to tell it from
     scaled = np.concatenate([scaling(features), shared[:, None]], axis=1)
     weight = np.array([EXCLUSIVE_WEIGHT if run.exclusive else 1.0 for run, _ in timed])
-    names = sorted({run.task.dataset for run, _ in timed})
-    fold = np.array([names.index(run.task.dataset) % 5 for run, _ in timed])
-    missed = np.concatenate(
-        [
-            target[fold == k] - _line(scaled[fold == k], _ridge(scaled, target, weight * (fold != k)))
-            for k in sorted(set(fold))
-        ]
-    )
-    deviation = float(np.sqrt((missed**2).mean()))
-    return CostModel(scaling, _ridge(scaled, target, weight)[:-1], deviation, device)
+    fold = [names.index(run.task.dataset) % 5 for run, _ in timed]
+    ridge, weights = Ridge(PENALTY), {"sample_weight": weight}
+    expected = cross_val_predict(ridge, scaled, target, groups=fold, cv=LeaveOneGroupOut(), params=weights)
+    deviation = float(np.sqrt(((target - expected) ** 2).mean()))
+    line = ridge.fit(scaled, target, weight)
+    return CostModel(scaling, np.array([line.intercept_, *line.coef_[:-1]]), deviation, device)
 
 
 def fit_failure(runs: Sequence[Run]) -> FailureModel | None:
@@ -152,9 +152,12 @@ def fit_failure(runs: Sequence[Run]) -> FailureModel | None:
     diverged = np.array([run.outcome is Outcome.DIVERGED for run in ended], dtype=float)
     if not diverged.any() or diverged.all():
         return None
+    from sklearn.linear_model import LogisticRegression
+
     features = _features(ended)[:, columns(FAILURE_FEATURES)]
     scaling = Scaling.of(features)
-    return FailureModel(scaling, _logistic(scaling(features), diverged))
+    odds = LogisticRegression(solver="newton-cholesky", tol=1e-8).fit(scaling(features), diverged)
+    return FailureModel(scaling, np.array([*odds.intercept_, *odds.coef_[0]]))
 
 
 def _log_operations(features: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -175,39 +178,6 @@ def _seconds_per_token(run: Run) -> float | None:
 
 def _features(runs: Sequence[Run]) -> NDArray[np.float64]:
     """Features of runs before their first point; the zero-shot loss, which no one looks at here, is 1."""
-    rows = []
-    for run in runs:
-        setting = Setting(run.dataset, run.model, run.full_length_tokens, run.unique_examples, 1.0)
-        pipeline = np.array([pipeline_row(run.pipeline, run.model)])
-        rows.append(joined(setting, pipeline, np.array([curve_row((), 1.0)]))[0])
-    return np.array(rows)
-
-
-def _ridge(
-    scaled: NDArray[np.float64], target: NDArray[np.float64], weight: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Weighted ridge regression; the first weight, that of the intercept, is not penalised."""
-    design = np.concatenate([np.ones((len(scaled), 1)), scaled], axis=1)
-    penalties = np.diag([1e-6, *[PENALTY] * scaled.shape[1]])
-    weighted = design.T * weight
-    return np.asarray(np.linalg.solve(weighted @ design + penalties, weighted @ target))
-
-
-def _line(scaled: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(weights[0] + scaled @ weights[1:])
-
-
-def _logistic(scaled: NDArray[np.float64], outcome: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Penalised logistic regression by Newton's method."""
-    design = np.concatenate([np.ones((len(scaled), 1)), scaled], axis=1)
-    penalties = np.array([1e-3, *[1.0] * scaled.shape[1]])
-    weights = np.zeros(design.shape[1])
-    for _ in range(30):
-        probability = 1.0 / (1.0 + np.exp(-np.clip(design @ weights, -30.0, 30.0)))
-        gradient = design.T @ (outcome - probability) - penalties * weights
-        curvature = (design * (probability * (1 - probability))[:, None]).T @ design + np.diag(penalties)
-        step = np.linalg.solve(curvature, gradient)
-        weights = weights + step
-        if np.abs(step).max() < 1e-8:
-            break
-    return weights
+    settings = (Setting(r.dataset, r.model, r.full_length_tokens, r.unique_examples, 1.0) for r in runs)
+    rows = [feature_rows(setting, [run.pipeline]) for setting, run in zip(settings, runs, strict=True)]
+    return np.concatenate(rows)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ from tunecast.surrogates.features import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Examples", "examples_of", "zero_shot_losses"]
+__all__ = ["Examples", "ZeroShotLosses", "examples_of", "teaching_runs"]
 
 WORST = math.log(4.0)
 """Logarithm of the end's loss over the zero-shot loss at which ends are capped: worse is equally useless, and
@@ -81,32 +82,55 @@ class Examples:
         return Examples(**arrays, tasks=self.tasks, models=self.models, runs=self.runs)
 
 
-def zero_shot_losses(runs: Iterable[Run]) -> dict[tuple[str, str, str], float]:
-    """Zero-shot loss by dataset, base model and validation subset, and by the first two with an empty third.
-
-    Where nobody measured it, runs of the task that had hardly moved by their first point tell it nearly: the
-    highest loss there of the few that moved least. That of all runs would be that of a rate too high.
+@dataclass(frozen=True)
+class ZeroShotLosses:
+    """Validation losses of untouched base models, in nats per label token.
 
     Args:
-        runs: Runs, zero-shot ones among them.
+        by_subset: As measured, by dataset, base model and validation subset.
+        by_task: By dataset and base model, on any subset; an estimate where nobody measured it.
     """
-    found: dict[tuple[str, str, str], float] = {}
-    firsts: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
-    for run in runs:
-        key = run.task.dataset, run.task.model, ""
-        if not run.curve:
-            continue
-        first = run.curve[0].validation.loss
-        if run.pipeline.method == ZERO_SHOT.method:
-            found[key] = found[*key[:2], run.validation_hash] = first
-        elif run.outcome is Outcome.COMPLETED and math.isfinite(first):
-            firsts.setdefault(key, []).append((_travel(run), first))
-    nearly = {
-        key: max(loss for _, loss in sorted(seen)[:NEARLY_STILL])
-        for key, seen in firsts.items()
-        if len(seen) >= LEAST_TO_ESTIMATE and min(seen)[0] <= MOST_TRAVEL
-    }
-    return nearly | found
+
+    by_subset: Mapping[tuple[str, str, str], float]
+    by_task: Mapping[tuple[str, str], float]
+
+    @classmethod
+    def of(cls, runs: Iterable[Run]) -> ZeroShotLosses:
+        """What runs tell.
+
+        Where nobody measured it, runs of the task that had hardly moved by their first point tell it nearly:
+        the highest loss there of the few that moved least. That of all runs would be that of a rate too high.
+
+        Args:
+            runs: Runs, zero-shot ones among them.
+        """
+        by_subset: dict[tuple[str, str, str], float] = {}
+        measured: dict[tuple[str, str], float] = {}
+        firsts: dict[tuple[str, str], list[tuple[float, float]]] = {}
+        for run in runs:
+            if not run.curve:
+                continue
+            task, first = (run.task.dataset, run.task.model), run.curve[0].validation.loss
+            if run.pipeline.method == ZERO_SHOT.method:
+                measured[task] = by_subset[*task, run.validation_hash] = first
+            elif run.outcome is Outcome.COMPLETED and math.isfinite(first):
+                firsts.setdefault(task, []).append((_travel(run), first))
+        nearly = {
+            task: max(loss for _, loss in sorted(seen)[:NEARLY_STILL])
+            for task, seen in firsts.items()
+            if len(seen) >= LEAST_TO_ESTIMATE and min(seen)[0] <= MOST_TRAVEL
+        }
+        return cls(by_subset, nearly | measured)
+
+    def for_run(self, run: Run) -> float | None:
+        """The loss before a run, on its own validation subset where measured; None where nobody can tell."""
+        task = run.task.dataset, run.task.model
+        return self.by_subset.get((*task, run.validation_hash), self.by_task.get(task))
+
+    @property
+    def median(self) -> float:
+        """The usual loss: every task on every base model counts once."""
+        return statistics.median(self.by_task.values())
 
 
 def _travel(run: Run) -> float:
@@ -124,16 +148,21 @@ def examples_of(runs: Sequence[Run]) -> Examples:
     Args:
         runs: Runs, zero-shot ones among them.
     """
-    zero_shot = zero_shot_losses(runs)
-    parts: list[tuple[NDArray[np.float64], list[float], list[float], list[float], Run]] = []
+    return _put_together([(*_rows(run, start, end), run) for run, start, end in _teaching(runs)])
+
+
+def teaching_runs(runs: Sequence[Run]) -> list[Run]:
+    """The runs of which :func:`examples_of` makes rows."""
+    return [run for run, _, _ in _teaching(runs)]
+
+
+def _teaching(runs: Sequence[Run]) -> Iterator[tuple[Run, float, float]]:
+    """The runs that teach, with their zero-shot losses and the logarithms of their final ones."""
+    zero_shot = ZeroShotLosses.of(runs)
     for run in runs:
-        start = zero_shot.get((run.task.dataset, run.task.model, run.validation_hash))
-        start = start or zero_shot.get((run.task.dataset, run.task.model, ""))
-        end = _end(run)
-        if start is None or end is None or run.pipeline.method == ZERO_SHOT.method:
-            continue
-        parts.append((*_rows(run, start, end), run))
-    return _put_together(parts)
+        start, end = zero_shot.for_run(run), _end(run)
+        if start is not None and end is not None and run.pipeline.method != ZERO_SHOT.method:
+            yield run, start, end
 
 
 def _end(run: Run) -> float | None:

@@ -30,13 +30,13 @@ __all__ = [
     "LEAST_LOSS",
     "PIPELINE",
     "Setting",
-    "Subject",
     "columns",
     "curve_row",
-    "feature_matrix",
+    "feature_rows",
     "joined",
     "log_loss",
     "pipeline_row",
+    "standardised",
 ]
 
 FEATURES_VERSION = 2
@@ -192,48 +192,44 @@ class Setting:
         return max(1.0, sum(map(math.expm1, logs)))
 
 
-@dataclass(frozen=True)
-class Subject:
-    """A trial that is asked about: its pipeline and its points so far."""
-
-    pipeline: Pipeline
-    curve: Sequence[Point] = ()
-
-
 def columns(names: Sequence[str]) -> list[int]:
     """Places of features in a row."""
     return [FEATURES.index(name) for name in names]
 
 
-def feature_matrix(setting: Setting, subjects: Sequence[Subject]) -> NDArray[np.float64]:
+def feature_rows(
+    setting: Setting, pipelines: Sequence[Pipeline], curves: Sequence[Sequence[Point]] | None = None
+) -> NDArray[np.float64]:
     """Features of trials of one session.
 
     Args:
         setting: What they share.
-        subjects: Trials, at least one.
+        pipelines: Their pipelines, at least one.
+        curves: Their points so far; None where none has begun.
 
     Returns:
         Shape (trials, features), in the order of :data:`FEATURES`.
     """
-    pipelines = [pipeline_row(subject.pipeline, setting.model) for subject in subjects]
-    curves = np.tile(curve_row((), setting.zero_shot_loss), (len(subjects), 1))
-    for place, subject in enumerate(subjects):
-        if subject.curve:
-            rate = _number(subject.pipeline.hyperparameters, RATE)
-            curves[place] = curve_row(subject.curve, setting.zero_shot_loss, rate)
-    return joined(setting, np.array(pipelines), curves)
+    rows = np.array([pipeline_row(pipeline, setting.model) for pipeline in pipelines])
+    if curves is None:
+        return joined(setting, rows)
+    rates = [_number(pipeline.hyperparameters, RATE) for pipeline in pipelines]
+    seen = [curve_row(curve, setting.zero_shot_loss, rate) for curve, rate in zip(curves, rates, strict=True)]
+    return joined(setting, rows, np.array(seen))
 
 
 def joined(
-    setting: Setting, pipelines: NDArray[np.float64], curves: NDArray[np.float64]
+    setting: Setting, pipelines: NDArray[np.float64], curves: NDArray[np.float64] | None = None
 ) -> NDArray[np.float64]:
     """Features from those of pipelines and of curves, which may have been computed earlier.
 
     Args:
         setting: What all trials share.
         pipelines: Rows of :func:`pipeline_row`, shape (trials, len(PIPELINE)).
-        curves: Rows of :func:`curve_row`, shape (trials, len(CURVE)).
+        curves: Rows of :func:`curve_row`, shape (trials, len(CURVE)); None where no trial has begun.
     """
+    if curves is None:
+        curves = np.tile(curve_row((), setting.zero_shot_loss), (len(pipelines), 1))
     mean_tokens = setting.mean_tokens
     log_batch = pipelines[:, PIPELINE.index("log_batch")]
     per_update = log_batch + math.log(mean_tokens)
@@ -319,6 +315,16 @@ def curve_row(curve: Sequence[Point], zero_shot_loss: float, peak_rate: float = 
 def log_loss(loss: float) -> float:
     """Logarithm of a loss, floored at :data:`LEAST_LOSS`; of what is no number, that of 50 nats."""
     return math.log(min(max(loss, LEAST_LOSS), 50.0)) if math.isfinite(loss) else math.log(50.0)
+
+
+def standardised(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Columns moved and stretched to mean 0 and standard deviation 1; those that never vary become 0.
+
+    Args:
+        rows: Shape (rows, features).
+    """
+    deviation = rows.std(axis=0)
+    return np.asarray((rows - rows.mean(axis=0)) / np.where(deviation > 1e-9, deviation, 1.0))
 
 
 def _setting_row(setting: Setting, mean_tokens: float) -> list[float]:

@@ -1,4 +1,4 @@
-"""Datasets that belong together, which no judgement on unseen data may part."""
+"""Groups related datasets by name, so that cross-validation never splits a group."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["families", "kin"]
+__all__ = ["dataset_families", "kin"]
 
 
-def families(tasks: Iterable[str]) -> dict[str, str]:
+def dataset_families(tasks: Iterable[str]) -> dict[str, str]:
     """The family of every task, by a rule on names alone.
 
     Names are cut at ``_``, ``-``, ``/`` and ``.``. Two tasks whose names of two words or more share the first
@@ -47,7 +47,7 @@ def kin(tasks: Sequence[str]) -> NDArray[np.int64]:
     Args:
         tasks: Names of datasets, shape (tasks,).
     """
-    family_of = families(tasks)
+    family_of = dataset_families(tasks)
     labels = [family_of[name] for name in tasks]
     numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
     return np.array([numbers[label] for label in labels], dtype=np.int64)

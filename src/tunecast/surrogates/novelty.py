@@ -64,11 +64,11 @@ class Novelty:
         wanted = [f"{side}_{name}" for side in ("prompt", "completion") for name in SUBSTANCE]
         names = tuple(name for name in wanted if datasets and all(name in one for one in datasets))
         # Of datasets that belong together one is no witness of how usual an unseen one is.
-        families = kin(list(known))
+        relatives = kin(list(known))
         distances = [
             cls._within(names, others, np.inf).distance(one)
-            for one, family in zip(datasets, families, strict=True)
-            if (others := [other for other, of in zip(datasets, families, strict=True) if of != family])
+            for one, family in zip(datasets, relatives, strict=True)
+            if (others := [other for other, of in zip(datasets, relatives, strict=True) if of != family])
         ]
         limit = float(np.quantile(distances, 1 - FIRED_AT_MOST)) if distances else np.inf
         return cls._within(names, datasets, limit)

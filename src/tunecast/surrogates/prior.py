@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -26,8 +26,6 @@ from tunecast.surrogates.features import (
     FEATURES,
     FEATURES_VERSION,
     Setting,
-    Subject,
-    feature_matrix,
 )
 from tunecast.surrogates.novelty import Novelty
 
@@ -89,7 +87,7 @@ class Prior:
         family: Name of the performance surrogate's family.
         performance: The performance surrogate.
         calibration: Corrections of its spread, for base models that it learned from.
-        abroad: The same for others.
+        abroad: Calibration for base models not trained on, from leave-one-model-out validation.
         novelty: Tells unknown datasets.
         cost: Seconds, None where no run told any.
         failure: Odds of divergence, None where no run diverged.
@@ -105,17 +103,13 @@ class Prior:
     failure: FailureModel | None
     provenance: Provenance
 
-    def predict(self, setting: Setting, subjects: Sequence[Subject]) -> Prediction:
+    def predict(self, setting: Setting, features: NDArray[np.float64]) -> Prediction:
         """Foretell the ends of trials of one session from what is known of each.
 
         Args:
             setting: What the trials share.
-            subjects: Trials, at least one.
+            features: As of :func:`tunecast.surrogates.features.feature_rows`, shape (trials, features).
         """
-        return self.predict_rows(setting, feature_matrix(setting, subjects))
-
-    def predict_rows(self, setting: Setting, features: NDArray[np.float64]) -> Prediction:
-        """As :meth:`predict`, of a matrix that :func:`tunecast.surrogates.features.joined` returned."""
         known = setting.model.name in self.provenance.models
         mean, variance = self.performance.predict(features)
         share = features[:, len(FEATURES) - len(CURVE) + CURVE.index("share")]

@@ -1,8 +1,7 @@
-"""Trains the prior from recorded runs: ``python -m tunecast.surrogates.train --store URL``."""
+"""Trains the prior from recorded runs."""
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,14 +11,14 @@ import numpy as np
 from tunecast.errors import ConfigurationError, StoreError
 from tunecast.records import Run, stable_hash
 from tunecast.surrogates.cost import fit_cost, fit_failure
-from tunecast.surrogates.examples import Examples, examples_of, zero_shot_losses
+from tunecast.surrogates.examples import Examples, ZeroShotLosses, examples_of
 from tunecast.surrogates.families import FAMILIES
 from tunecast.surrogates.kin import kin
 from tunecast.surrogates.novelty import Novelty
-from tunecast.surrogates.prior import SHIPPED, Prior, Provenance
+from tunecast.surrogates.prior import Prior, Provenance
 from tunecast.surrogates.validation import CHOSEN, Scores, choose, nested
 
-__all__ = ["FEWEST_KIN", "learn", "learnable", "main", "missing_libraries", "report", "table", "train"]
+__all__ = ["FEWEST_KIN", "learn", "learnable", "missing_libraries", "report", "table", "train"]
 
 FEWEST_KIN = 3
 """Families of datasets below which nothing can be left out of what was left out."""
@@ -56,7 +55,7 @@ def train(runs: Sequence[Run], *, seed: int = 0, families: Sequence[str] = tuple
             models=tuple(sorted({run.task.model for run in learned})),
             checksum=stable_hash(sorted(examples.runs), 32),
             log_scores={name: round(value, 4) for name, value in chosen.log_scores.items()},
-            zero_shot_loss=float(np.median(list(zero_shot_losses(runs).values()))),
+            zero_shot_loss=ZeroShotLosses.of(runs).median,
         ),
     )
 
@@ -108,25 +107,6 @@ def report(
     often = ", ".join(f"{name} {count}" for name, count in taken.items() if count)
     lines += ["", table(scores), "", f"{CHOSEN}: {often} of {sum(taken.values())} folds."]
     return "\n".join(lines)
-
-
-def main(arguments: Sequence[str] | None = None, show: Callable[[str], None] = print) -> None:
-    """Train, save, and print held-out scores.
-
-    Args:
-        arguments: As on the command line; None takes those of the process.
-        show: Prints.
-
-    Raises:
-        UserError: There is no such store, or too little in it.
-    """
-    parser = argparse.ArgumentParser("python -m tunecast.surrogates.train", description=__doc__)
-    parser.add_argument("--store", help="URL, SQLite file or Parquet export; default: what is shipped")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / SHIPPED)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--no-scores", action="store_true", help="do not judge it on tasks left out")
-    chosen = parser.parse_args(arguments)
-    learn(chosen.store, chosen.output, seed=chosen.seed, scores=not chosen.no_scores, show=show)
 
 
 def learn(
@@ -181,15 +161,3 @@ def _check_libraries() -> None:
             f"Training surrogates needs {' and '.join(missing)}.",
             "Install them: pip install 'tunecast[learn]'.",
         )
-
-
-if __name__ == "__main__":
-    import sys
-
-    from tunecast.errors import UserError
-
-    try:
-        main()
-    except UserError as error:
-        print(f"{error.what}\n{error.hint}".rstrip(), file=sys.stderr)
-        sys.exit(2)

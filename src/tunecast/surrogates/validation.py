@@ -1,4 +1,4 @@
-"""Which family to take, and how good it is on tasks, and on base models, that it never saw.
+"""Which family of surrogates to take, and how good it is on tasks, and on base models, that it never saw.
 
 Everything is decided inside the training folds: a family is chosen, and its spread corrected, by leaving out
 tasks among those that it may learn from; only then is it judged on the tasks of the outer fold.
@@ -79,16 +79,16 @@ class Trusted:
 
 def folds_of(examples: Examples, count: int, seed: int) -> NDArray[np.int64]:
     """A fold for every row: whole families of datasets, about equally many rows in each fold."""
-    families = kin(examples.tasks)[examples.task]
-    present, sizes = np.unique(families, return_counts=True)
+    relatives = kin(examples.tasks)[examples.task]
+    present, sizes = np.unique(relatives, return_counts=True)
     draw = np.random.default_rng(seed)
     order = np.lexsort((draw.random(len(present)), -sizes))
-    totals, fold = np.zeros(min(count, len(present))), np.zeros(families.max() + 1, dtype=np.int64)
+    totals, fold = np.zeros(min(count, len(present))), np.zeros(relatives.max() + 1, dtype=np.int64)
     for place in order:
         smallest = int(np.argmin(totals))
         fold[present[place]] = smallest
         totals[smallest] += sizes[place]
-    return np.asarray(fold[families])
+    return np.asarray(fold[relatives])
 
 
 def left_out(family: str, examples: Examples, folds: NDArray[np.int64], seed: int) -> Predictions:
@@ -263,4 +263,6 @@ def log_density(
     value: NDArray[np.float64], mean: NDArray[np.float64], variance: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Logarithm of the normal density."""
-    return np.asarray(-0.5 * (np.log(2 * np.pi * variance) + (value - mean) ** 2 / variance))
+    from scipy.stats import norm
+
+    return np.asarray(norm.logpdf(value, mean, np.sqrt(variance)))

@@ -25,7 +25,6 @@ __all__ = [
     "MetaTraining",
     "Rival",
     "check_rival",
-    "get_rival",
     "rival_maker",
     "usual_rivals",
 ]
@@ -76,22 +75,7 @@ def check_rival(name: str, pipelines: Sequence[Pipeline]) -> None:
 
         QuickTuneProcess()
     else:
-        get_rival(name, pipelines, 0)
-
-
-def get_rival(name: str, pipelines: Sequence[Pipeline], seed: int, context: Context | None = None) -> Rival:
-    """The rival called ``name``, new; it has seen nothing of the task at hand.
-
-    Args:
-        name: A name in :data:`RIVALS`.
-        pipelines: The candidates, in the order of the history behind its first place.
-        seed: The library's own seed.
-        context: The task and what is known of others; those of :data:`QUICKTUNE` cannot do without.
-
-    Raises:
-        ConfigurationError: Its library is not installed, or it lacks what it has to know.
-    """
-    return rival_maker(name, context)(pipelines, seed)
+        rival_maker(name, None)(pipelines, 0)
 
 
 def rival_maker(name: str, context: Context | None, training: MetaTraining | None = None) -> Maker:

@@ -16,16 +16,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tunecast.errors import ConfigurationError
 from tunecast.records import Pipeline, Run
 from tunecast.search import Context
 from tunecast.search.history import rung
 from tunecast.search.outlook import setting_of
 from tunecast.search.rivals.base import LEAST_SHARE, Proposal, Rival
-from tunecast.surrogates.examples import zero_shot_losses
-from tunecast.surrogates.features import CURVE, FEATURES, Setting, Subject, feature_matrix
+from tunecast.surrogates.examples import ZeroShotLosses
+from tunecast.surrogates.features import CURVE, FEATURES, Setting, feature_rows
 
 __all__ = ["INTERPRETER", "QuickTune", "QuickTuneProcess", "check_quicktune", "meta_trained"]
 
@@ -122,8 +120,7 @@ class QuickTune(Rival):
         super().__init__(pipelines, by_index=True)
         self.version = process.version
         self._process = process
-        usual = float(np.median(list(zero_shot_losses(context.runs).values())))
-        setting = setting_of(context, usual)
+        setting = setting_of(context, ZeroShotLosses.of(context.runs).median)
         self._zero_shot = setting.zero_shot_loss
         rows = _rows(setting, pipelines)
         self._search = process.call("open", rows=rows, seed=seed, cost_aware=cost_aware)["search"]
@@ -132,11 +129,6 @@ class QuickTune(Rival):
         """Wall and processor time that its performance surrogate takes to score the candidates once."""
         found = self._process.call("score", search=self._search)
         return found["milliseconds"], found["busy_milliseconds"]
-
-    def foretold(self) -> list[float]:
-        """The score that its performance surrogate expects of each candidate at its next fidelity."""
-        mean: list[float] = self._process.call("predict", search=self._search)["mean"]
-        return mean
 
     def _ask(self) -> Proposal | None:
         found = self._process.call("ask", search=self._search)
@@ -169,7 +161,7 @@ def check_quicktune() -> str:
     return interpreter
 
 
-def meta_trained(context: Context, seed: int = 0) -> QuickTuneProcess:
+def meta_trained(context: Context) -> QuickTuneProcess:
     """A process whose surrogates have learned from all runs that a context knows.
 
     The cost surrogate trains as the package has it, the performance surrogate for all its 100 epochs (see
@@ -178,11 +170,10 @@ def meta_trained(context: Context, seed: int = 0) -> QuickTuneProcess:
     Raises:
         ConfigurationError: The package is not there, or too few runs are known.
     """
-    zero_shot = zero_shot_losses(context.runs)
+    zero_shot = ZeroShotLosses.of(context.runs)
     rows, curves, seconds = [], [], []
     for run in context.runs:
-        key = run.task.dataset, run.task.model
-        start = zero_shot.get((*key, run.validation_hash)) or zero_shot.get((*key, ""))
+        start = zero_shot.for_run(run)
         curve = _curve(run, start) if start and run.is_candidate else []
         if start is None or not any(score is not None for score in curve):
             continue
@@ -196,7 +187,7 @@ def meta_trained(context: Context, seed: int = 0) -> QuickTuneProcess:
             "Leave it out, or compare on a store with runs of more tasks.",
         )
     process = QuickTuneProcess()
-    process.call("fit", columns=list(COLUMNS), rows=rows, curves=curves, seconds=seconds, seed=seed)
+    process.call("fit", columns=list(COLUMNS), rows=rows, curves=curves, seconds=seconds, seed=0)
     return process
 
 
@@ -213,8 +204,7 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 
 def _rows(setting: Setting, pipelines: Sequence[Pipeline]) -> list[list[float]]:
-    matrix = feature_matrix(setting, [Subject(pipeline) for pipeline in pipelines])
-    found: list[list[float]] = matrix[:, : len(COLUMNS)].tolist()
+    found: list[list[float]] = feature_rows(setting, pipelines)[:, : len(COLUMNS)].tolist()
     return found
 
 

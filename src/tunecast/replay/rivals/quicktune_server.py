@@ -2,8 +2,8 @@
 
 It reads one request per line from the standard input and answers each with one line. ``fit`` meta-trains both
 surrogates, ``open`` begins a search on a table of candidates, ``ask`` and ``tell`` are its optimiser's own,
-``score`` times its performance surrogate, ``predict`` tells what both foretell. Surrogates and acquisition
-are those of the package, version 0.0.4, and so are their settings where :data:`LONGER` says nothing else.
+and ``score`` times its performance surrogate. Surrogates and acquisition are those of the package, version
+0.0.4, and so are their settings where :data:`LONGER` says nothing else.
 
 Worked around, since the package breaks down or defeats itself there:
 
@@ -187,13 +187,6 @@ class Server:
         self.performance.predict(X=own.pipelines, curve=own.curves)
         wall, busy = time.perf_counter() - started, time.process_time() - working
         return {"milliseconds": 1e3 * wall, "busy_milliseconds": 1e3 * busy}
-
-    def predict(self, search: int) -> dict[str, Any]:
-        """What the surrogates foretell of every candidate: its next score, the deviation, and its seconds."""
-        own = self.searches[search].optimizer
-        mean, deviation = self.performance.predict(X=own.pipelines, curve=own.curves)
-        seconds = self.cost.predict(X=own.pipelines)
-        return {"mean": mean.tolist(), "std": deviation.tolist(), "cost": seconds.tolist()}
 
     def _path(self, name: str) -> str:
         return tempfile.mkdtemp(prefix=f"{name}-", dir=self.folder)

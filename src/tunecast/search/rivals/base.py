@@ -1,4 +1,5 @@
-"""A library's search as a strategy: what it proposes is stood for by a candidate, what came of it is told."""
+"""Adapts another library's optimiser to a Strategy: each proposal is mapped to the nearest untried candidate,
+whose losses are reported back."""
 
 from __future__ import annotations
 
@@ -9,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunecast.records import Outcome, Pipeline, Point
+from tunecast.search.distance import nearest
 from tunecast.search.history import History, Remaining, TrialView
-from tunecast.search.likeness import nearest
 from tunecast.search.simple import best_waiting
 
 __all__ = ["LEAST_SHARE", "Proposal", "Rival"]
@@ -82,7 +83,7 @@ class Rival(ABC):
         waiting = next((job.place for job in self._jobs if trials[job.place].is_open), None)
         if waiting is not None:
             return waiting
-        if remaining.new_trials is not None and remaining.new_trials <= 0:
+        if not remaining.may_start:
             return None
         for _ in range(ASKS_IN_VAIN):
             proposal = self._ask()
@@ -99,9 +100,9 @@ class Rival(ABC):
             self._jobs.append(job)
             if trials[place].is_open:
                 return place
-        new = next((i for i, trial in enumerate(trials) if trial.is_open and not trial.is_started), None)
         # As successive halving does: what the library gave up is better than an unspent budget.
-        return best_waiting(history) if new is None else new
+        new = history.startable
+        return new[0] if new else best_waiting(history)
 
     @abstractmethod
     def _ask(self) -> Proposal | None:
@@ -140,7 +141,7 @@ class Rival(ABC):
         if trial.outcome.is_failure or trial.outcome is Outcome.COMPLETED:
             last = trial.curve[-1] if trial.curve else None
             loss = None if trial.outcome.is_failure or last is None else last.validation.loss
-            self._tell(job.proposal.token, loss, last.share if last else 0.0)
+            self._tell(job.proposal.token, loss, trial.share)
             return True
         return False
 

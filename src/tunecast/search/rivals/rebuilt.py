@@ -36,8 +36,9 @@ def rebuilt(build: Maker) -> Strategy:
         place = walk.to_choice(history)
         if not walk.passed_over:
             kept.append(walk)
-        exhausted = remaining.new_trials is not None and remaining.new_trials <= 0
-        return None if place is None or (exhausted and not history.trials[place].is_started) else place
+        if place is None or remaining.may_start or history.trials[place].is_started:
+            return place
+        return None
 
     return choose
 

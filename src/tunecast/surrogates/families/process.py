@@ -16,7 +16,7 @@ from tunecast.surrogates.families.base import LEAST_VARIANCE, Arrays, Family, Re
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["DeepKernel", "Process", "ProcessModel"]
+__all__ = ["DeepKernel", "GaussianProcess", "ProcessModel"]
 
 MOST_ROWS = 500
 """Examples that a process keeps: what limits the prior file's size, and the time of training."""
@@ -69,7 +69,7 @@ class ProcessModel(Regressor):
         return cls(arrays)
 
 
-class Process(Family):
+class GaussianProcess(Family):
     """A Gaussian process with a length for every feature."""
 
     name: ClassVar[str] = "gp"
@@ -85,7 +85,7 @@ class Process(Family):
         )
 
 
-class DeepKernel(Process):
+class DeepKernel(GaussianProcess):
     """A Gaussian process on what a network makes of the features."""
 
     name: ClassVar[str] = "deep-kernel"

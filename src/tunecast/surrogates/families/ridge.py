@@ -79,39 +79,35 @@ class Ridge(Family):
 
     def fit(self, examples: Examples, seed: int) -> RidgeModel:
         """Solve for the weights, then for the variance of what is left over on tasks left out."""
+        from sklearn import linear_model
+
         expanded = _expanded(examples.features)
         scaling = Scaling.of(expanded)
         scaled = scaling(expanded)
         folds = examples.task % min(8, max(2, len(np.unique(examples.task))))
         left = {penalty: _left_over(scaled, examples.target, folds, penalty) for penalty in PENALTIES}
         penalty = min(left, key=lambda candidate: float((left[candidate] ** 2).mean()))
-        weights = _solve(scaled, examples.target, penalty)
+        line = linear_model.Ridge(penalty).fit(scaled, examples.target)
         terms = _spread_terms(examples.features)
         # log e² of a normal e has mean log σ² − 1.27 (the mean of log χ²₁).
         logs = np.log(left[penalty] ** 2 + 1e-5) + 1.27
-        spread = np.asarray(np.linalg.solve(terms.T @ terms + np.eye(terms.shape[1]), terms.T @ logs), float)
-        return RidgeModel(scaling, weights, spread)
-
-
-def _solve(scaled: NDArray[np.float64], target: NDArray[np.float64], penalty: float) -> NDArray[np.float64]:
-    design = np.concatenate([np.ones((len(scaled), 1)), scaled], axis=1)
-    penalties = np.full(design.shape[1], penalty)
-    penalties[0] = 1e-6
-    return np.asarray(np.linalg.solve(design.T @ design + np.diag(penalties), design.T @ target))
+        spread = linear_model.Ridge(1.0, fit_intercept=False).fit(terms, logs).coef_
+        return RidgeModel(scaling, np.array([line.intercept_, *line.coef_]), spread)
 
 
 def _left_over(
     scaled: NDArray[np.float64], target: NDArray[np.float64], folds: NDArray[np.int64], penalty: float
 ) -> NDArray[np.float64]:
     """What is left over on folds that were left out."""
-    residual = target - target.mean()
-    for fold in np.unique(folds):
-        out = folds == fold
-        if out.all():
-            continue
-        weights = _solve(scaled[~out], target[~out], penalty)
-        residual[out] = target[out] - weights[0] - scaled[out] @ weights[1:]
-    return residual
+    from sklearn import linear_model
+    from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
+
+    if len(np.unique(folds)) < 2:
+        return target - target.mean()
+    line = linear_model.Ridge(penalty)
+    return np.asarray(
+        target - cross_val_predict(line, scaled, target, groups=folds, cv=LeaveOneGroupOut()), float
+    )
 
 
 def _expanded(features: NDArray[np.float64]) -> NDArray[np.float64]:
