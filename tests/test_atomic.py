@@ -44,6 +44,14 @@ def test_a_page_is_written_into_folders_that_are_made(tmp_path: Path) -> None:
     assert [one.name for one in path.parent.iterdir()] == ["page.html"]
 
 
+def test_a_page_behind_a_link_is_written_there(tmp_path: Path) -> None:
+    (tmp_path / "link.html").symlink_to(tmp_path / "page.html")
+    for text in ("old", "new"):
+        write_page(tmp_path / "link.html", text, "--plot")
+        assert (tmp_path / "page.html").read_text(encoding="utf-8") == text
+    assert (tmp_path / "link.html").is_symlink()
+
+
 def test_what_cannot_become_a_page_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("where a folder is wanted")
     for path in (tmp_path, tmp_path / "file" / "page.html", Path("/dev/null")):

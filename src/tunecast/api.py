@@ -286,11 +286,11 @@ def _tune_in(
     from tunecast.session.session import Session, wait_for_model
     from tunecast.store import Store
 
-    prepared = prepare_task(settings, progress)
+    prepared = prepare_task(settings, progress, dtype=(earlier or {}).get("dtype", ""))
     _try_objective(settings.objective, prepared)
     for warning in prepared.warnings:
         progress.log(f"Note: {warning}")
-    state = state_of(settings, prepared.dataset.fingerprint, earlier)
+    state = state_of(settings, prepared.dataset.fingerprint, earlier) | {"dtype": prepared.bench.dtype}
     advised = _advised(state, settings, prepared, progress)
     settings = _with_strategy(settings, advised, progress)
     feasible = _feasible(settings, prepared, state["worker_bytes"], progress, advised)

@@ -55,6 +55,7 @@ def check_writable(path: Path, flag: str) -> None:
         OutputError: It cannot be written, or is a folder or a device.
     """
     try:
+        path = path.resolve()  # of a link it is the target that is written
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_file():
             raise OSError(errno.EINVAL, "it is a folder or a device")
@@ -77,7 +78,7 @@ def write_page(path: Path, text: str, flag: str) -> None:
     """
     check_writable(path, flag)
     try:
-        with written_whole(path) as unfinished:
+        with written_whole(path.resolve()) as unfinished:
             unfinished.write_text(text, encoding="utf-8")
     except OSError as error:
         raise _refused(path, flag, error) from error

@@ -63,6 +63,13 @@ def test_too_few_rows_for_three_splits(settings: SessionSettings, tmp_path: Path
         prepare_task(replace(settings, data=str(file)), Silent())
 
 
+def test_a_session_goes_on_in_the_type_that_it_began_with(
+    prepared: PreparedTask, settings: SessionSettings
+) -> None:
+    assert prepared.bench.dtype == "float32"
+    assert prepare_task(settings, Silent(), dtype="bfloat16").bench.dtype == "bfloat16"
+
+
 @pytest.mark.parametrize("wanted", ["tpu", "meta", "cuda:7", "cuda:x", "cuda:99x", "cpu0"])
 def test_device_that_is_not_there(wanted: str) -> None:
     with pytest.raises(ConfigurationError, match="--device"):

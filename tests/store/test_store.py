@@ -84,6 +84,12 @@ def test_put_twice_is_put_once(store: Store) -> None:
     assert list(store.runs()) == [run]
 
 
+def test_put_tells_whether_the_run_is_new(store: Store) -> None:
+    assert store.put(sample_run(1, curve=()))
+    assert not store.put(sample_run(1))
+    assert store.put(sample_run(2))
+
+
 def test_put_unites_curves_by_step_and_keeps_what_was_measured_first(store: Store) -> None:
     run = sample_run(1)
     store.put(replace(run, curve=run.curve[2:5]))

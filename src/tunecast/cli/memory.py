@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,7 @@ from tunecast.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from tunecast.models.memory import MemoryEstimate, MemoryRequest
+    from tunecast.records import ModelFacts
 
 __all__ = ["memory_command"]
 
@@ -65,7 +67,6 @@ def memory_command(
     from tunecast.methods import Restrictions, check_names, expert_pipeline
     from tunecast.methods.memory import adapter_of, optimizer_of
     from tunecast.models import check_length, describe_config, load_config, resolve
-    from tunecast.models.here import target_of
     from tunecast.models.memory import MemoryRequest, estimate_memory, what_would_fit
 
     if method is not None and peft_config is not None:
@@ -77,10 +78,10 @@ def memory_command(
     facts = describe_config(config, resolved.name)
     check_length(max_length, facts)
     pipeline = expert_pipeline(facts, restrictions)
-    target = target_of(gpu, None)
+    target = _target(gpu, facts)
     asked: dict[str, Any] = {
         "adapter": _read_adapter(peft_config) if peft_config else adapter_of(pipeline, facts),
-        "precision": precision or target.dtype(facts.width),
+        "precision": precision or target.precision,
         "optimizer": optimizer or optimizer_of(pipeline),
         "batch_size": batch_size or int(pipeline.number("per_device_train_batch_size", 8)),
         "max_length": max_length or min(DEFAULT_MAX_LENGTH, facts.context or DEFAULT_MAX_LENGTH),
@@ -91,8 +92,8 @@ def memory_command(
         "convention": convention,
         "sharding": sharding,
         "devices": devices,
-        "device": target.machine.device,
-        "device_memory_bytes": target.machine.device_memory_bytes,
+        "device": target.device,
+        "device_memory_bytes": target.memory_bytes,
     }
     request = MemoryRequest(**asked)
     estimate = estimate_memory(config, request)
@@ -101,6 +102,32 @@ def memory_command(
         return
     advice = what_would_fit(config, request) if not estimate.fits else []
     _print(estimate, request, target.name, advice)
+
+
+@dataclass(frozen=True)
+class _Target:
+    name: str
+    device: str
+    memory_bytes: int
+    precision: str
+
+
+def _target(gpu: str | None, facts: ModelFacts) -> _Target:
+    """The accelerator asked for, or the device of this machine that training would take."""
+    if gpu is not None:
+        from tunecast.models.here import target_of
+
+        asked = target_of(gpu, None)
+        machine = asked.machine
+        return _Target(asked.name, machine.device, machine.device_memory_bytes or 0, asked.dtype(facts.width))
+    import torch
+
+    from tunecast.models import choose_dtype
+    from tunecast.models.machine import device_bytes
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    name = torch.cuda.get_device_name() if device == "cuda" else "this machine's main memory"
+    return _Target(name, device, device_bytes(device), choose_dtype(device, facts.width))
 
 
 def _read_adapter(file: Path) -> Mapping[str, Any]:

@@ -260,10 +260,9 @@ class Collection:
             run = replace(run, exclusive=False)
         if slot.cell is not None and slot.cell.exclusive and not run.exclusive:
             self._progress.log("The machine was not idle; the next collection makes this run anew.")
-        made_by_others = run.id not in self._made and run.id in self._store
-        self._store.put(run)
+        is_new = self._store.put(run)
         slot.cell = None
-        if made_by_others:
+        if not is_new and run.id not in self._made:
             self._give_way()
         self._outcomes[run.outcome] += 1
         loss = "" if run.final_loss is None else f" {run.final_loss:.3f}"

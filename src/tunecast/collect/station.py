@@ -222,7 +222,7 @@ class _OpenTask:
         """Answers that may be generated for one metric."""
         scoring = self._station.scoring
         affordable = scoring.generated_tokens // self._bench.max_new_tokens
-        return min(scoring.metric_examples, affordable, len(self._bench.test))
+        return min(scoring.metric_examples, affordable, len(self._bench.test_examples))
 
     def _test_score(self, cell: Cell, step: int, metric: str) -> Score:
         """The score of a step's weights on the test examples; generation is limited in tokens."""

@@ -118,7 +118,8 @@ def _posterior(
     from scipy.linalg import solve
 
     covariance = within + own + np.diag(residuals.variance + 1e-9)
-    solved = solve(covariance, np.column_stack([residuals.value, across.T]), assume_a="pos")
+    sides = np.column_stack([residuals.value, across.T])
+    solved = solve(covariance, sides, assume_a="pos", check_finite=False)
     mean = across @ solved[:, 0]
     explained = np.einsum("ns,sn->n", across, solved[:, 1:])
     return mean, np.maximum(prior - explained, 1e-9)

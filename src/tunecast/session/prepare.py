@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,8 +58,14 @@ class Surroundings:
     versions: Versions
 
 
-def prepare_task(settings: SessionSettings, progress: Progress) -> PreparedTask:
+def prepare_task(settings: SessionSettings, progress: Progress, *, dtype: str = "") -> PreparedTask:
     """Lay out the task of a session.
+
+    Args:
+        settings: The session's settings.
+        progress: Told how far it is.
+        dtype: Type of the weights that the session began with, whatever this machine would choose; empty
+            where it begins.
 
     Raises:
         DataError: The dataset cannot be used.
@@ -84,6 +90,7 @@ def prepare_task(settings: SessionSettings, progress: Progress) -> PreparedTask:
     )
     encoded = _encoded(settings.data, dataset, tokenizer, max_length, facts)
     bench = _bench(settings, resolved, facts, dataset, encoded, max_length)
+    bench = replace(bench, dtype=dtype or bench.dtype)
     progress.finish(
         f"{dataset.name}: {len(dataset.train)} train, {len(dataset.validation)} validation, "
         f"{len(dataset.test)} test examples ({dataset.format}); "

@@ -94,7 +94,7 @@ class Store:
     ) -> None:
         self.close()
 
-    def put(self, run: Run) -> None:
+    def put(self, run: Run) -> bool:
         """Write a run with its facts and its curve, or bring a known one up to date.
 
         The curve is the union of what was and what is given, by step; a step keeps what was measured first.
@@ -106,10 +106,14 @@ class Store:
         alone on its machine or else has more points; else nothing changes. Completed is better than diverged
         or out of memory, these than failed, and failed than paused.
 
+        Returns:
+            Whether there was no run of this id before.
+
         Raises:
             StoreError: The store cannot be written.
         """
-        self._add([run_rows(run)], overwrite=True)
+        new_runs, _ = self._add([run_rows(run)], overwrite=True)
+        return new_runs > 0
 
     def put_all(self, many: Iterable[Run]) -> None:
         """Write many runs, as :meth:`put` does, in one transaction.
@@ -197,15 +201,6 @@ class Store:
                 connection.execute(sa.update(runs).where(runs.c.id == clean(run_id)).values(**changes))
 
         self._write(write)
-
-    def __contains__(self, run_id: str) -> bool:
-        """Whether there is a run of this id.
-
-        Raises:
-            StoreError: The store cannot be read.
-        """
-        with self._reading() as connection:
-            return connection.execute(sa.select(runs.c.id).where(runs.c.id == run_id)).first() is not None
 
     def get(self, run_id: str) -> Run:
         """The run of that id.
