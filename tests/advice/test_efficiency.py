@@ -91,8 +91,9 @@ def test_what_formulas_do_not_know_is_left_out(endings: Sequence[Ending]) -> Non
 
 
 # Larger models reach more and several threads less, which nothing here knows yet: SmolLM2 is foretold worst.
+# The limits lie a tenth above what was found, so that runs can be added.
 @pytest.mark.parametrize(
-    ("held", "most", "share"), [("micro", 0.3, 0.5), ("mini", 0.25, 0.5), ("SmolLM2", 0.31, 0.8)]
+    ("held", "most", "share"), [("micro", 0.33, 0.5), ("mini", 0.28, 0.5), ("SmolLM2", 0.34, 0.8)]
 )
 def test_models_that_were_held_out_take_what_is_foretold(
     endings: Sequence[Ending], held: str, most: float, share: float
