@@ -290,7 +290,7 @@ def _tune_in(
     _try_objective(settings.objective, prepared)
     for warning in prepared.warnings:
         progress.log(f"Note: {warning}")
-    state = state_of(settings, prepared.dataset.fingerprint, earlier) | {"dtype": prepared.bench.dtype}
+    state = state_of(settings, prepared.dataset.fingerprint, prepared.bench.dtype, earlier)
     advised = _advised(state, settings, prepared, progress)
     settings = _with_strategy(settings, advised, progress)
     feasible = _feasible(settings, prepared, state["worker_bytes"], progress, advised)

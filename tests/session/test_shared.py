@@ -5,7 +5,7 @@ from statistics import median
 
 import pytest
 
-from tunecast.records import Outcome
+from tunecast.collect.figures import evaluation_share
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.shared import affordable_validation, explosion_nats, seconds_with_evaluation
 from tunecast.store import open_for_reading
@@ -28,9 +28,5 @@ def test_a_loss_explodes_well_above_knowing_nothing() -> None:
 def test_evaluation_is_expected_to_take_what_it_took() -> None:
     """The median of the shipped runs, each with all its points and the last one's further examples."""
     with open_for_reading(None) as store:
-        ended = [run for run in store.runs(outcome=Outcome.COMPLETED) if run.is_candidate and run.curve]
-    shares = [
-        sum(point.evaluation.wall for point in run.curve) / sum(point.training.wall for point in run.curve)
-        for run in ended
-    ]
+        shares = evaluation_share(run for run in store.runs() if run.is_candidate)
     assert seconds_with_evaluation(100.0) == pytest.approx(100 * (1 + median(shares)), rel=0.02)

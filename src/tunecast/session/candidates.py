@@ -60,7 +60,7 @@ def suitable(pipelines: Sequence[Pipeline], strategy: str, bench: Bench, context
         context: What the strategy is told of it.
 
     Raises:
-        StoreError: The strategy needs a prior, and there is none.
+        ConfigurationError: The strategy needs a prior, and the context has none.
     """
     pinned = ONLY_TRIALS.get(strategy, 1)
     examples = (*bench.train, *bench.validation, *bench.test)

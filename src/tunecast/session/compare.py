@@ -47,6 +47,14 @@ class _Finalist:
     def weights_hash(self) -> str:
         return next(point.checkpoint_hash for point in self.run.curve if point.step == self.step)
 
+    def scoring(
+        self, split: str, metric: str, generate_limit: int, interval_seed: int | None = None
+    ) -> ScoreModel:
+        """The request to score it."""
+        return ScoreModel(
+            self.spec, self.step, split, self.weights_hash, metric, generate_limit, interval_seed
+        )
+
 
 class Judge:
     """Compares scores by the session's objective; of equal metrics the lower loss is better."""
@@ -164,15 +172,7 @@ def _choose_incumbent(
     scores: list[Score] = []
     for finalist in finalists:
         limit = METRIC_EXAMPLES if judge.metric else 0
-        request = ScoreModel(
-            finalist.spec,
-            finalist.step,
-            "validation",
-            finalist.weights_hash,
-            metric=judge.metric,
-            generate_limit=limit,
-        )
-        scores.append(ask(request).score)
+        scores.append(ask(finalist.scoring("validation", judge.metric, limit)).score)
         progress.advance()
     progress.finish()
     badness = [judge.badness(score) for score in scores]
@@ -203,17 +203,7 @@ def _score_all(
         key = (contender.run.id, contender.step)
         if key not in known:
             limit = TEST_METRIC_EXAMPLES if judge.metric else SAMPLES
-            known[key] = ask(
-                ScoreModel(
-                    contender.spec,
-                    contender.step,
-                    "test",
-                    contender.weights_hash,
-                    metric=judge.metric,
-                    generate_limit=limit,
-                    interval_seed=seed,
-                )
-            )
+            known[key] = ask(contender.scoring("test", judge.metric, limit, seed))
         scored[contender.name] = known[key]
         progress.advance(note=f"{contender.name} {known[key].score.loss:.3f}")
     progress.finish()

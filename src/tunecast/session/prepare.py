@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -89,8 +89,7 @@ def prepare_task(settings: SessionSettings, progress: Progress, *, dtype: str = 
         dataset, tokenizer, context=facts.context, architecture=facts.architecture
     )
     encoded = _encoded(settings.data, dataset, tokenizer, max_length, facts)
-    bench = _bench(settings, resolved, facts, dataset, encoded, max_length)
-    bench = replace(bench, dtype=dtype or bench.dtype)
+    bench = _bench(settings, resolved, facts, dataset, encoded, max_length, dtype)
     progress.finish(
         f"{dataset.name}: {len(dataset.train)} train, {len(dataset.validation)} validation, "
         f"{len(dataset.test)} test examples ({dataset.format}); "
@@ -131,6 +130,7 @@ def _bench(
     dataset: Dataset,
     encoded: Mapping[str, tuple[EncodedExample, ...]],
     max_length: int,
+    dtype: str,
 ) -> Bench:
     """What workers need; the examples that points are scored on are chosen with the full length.
 
@@ -138,12 +138,12 @@ def _bench(
         ConfigurationError: The device is not there.
     """
     device = choose_device(settings.device)
-    dtype = models.choose_dtype(device, facts.width) if settings.dtype == "auto" else settings.dtype
+    wanted = settings.dtype if settings.dtype != "auto" else models.choose_dtype(device, facts.width)
     return Bench(
         model=model,
         facts=facts,
         device=device,
-        dtype=dtype,
+        dtype=dtype or wanted,
         threads=settings.threads or max(1, available_cores() // settings.workers),
         train=encoded["train"],
         subset=(),

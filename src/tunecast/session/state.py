@@ -42,13 +42,14 @@ def earlier_state(folder: OutputFolder, settings: SessionSettings, resume: bool)
 
 
 def state_of(
-    settings: SessionSettings, dataset_fingerprint: str, earlier: dict[str, Any] | None
+    settings: SessionSettings, dataset_fingerprint: str, dtype: str, earlier: dict[str, Any] | None
 ) -> dict[str, Any]:
     """The state of a session that begins, or goes on with the data that it began with.
 
     Args:
         settings: The session's settings.
         dataset_fingerprint: Hash of the data at hand.
+        dtype: Type of the base model's weights.
         earlier: What :func:`earlier_state` found.
 
     Raises:
@@ -60,6 +61,7 @@ def state_of(
             "id": stable_hash([settings.as_json(), dataset_fingerprint, started]),
             "configuration": settings.as_json(),
             "dataset_fingerprint": dataset_fingerprint,
+            "dtype": dtype,
             "started_at": started,
         }
     if earlier["dataset_fingerprint"] != dataset_fingerprint:
@@ -67,7 +69,7 @@ def state_of(
             f"--resume: {settings.data} is not what the session began with.",
             "Restore the data, or choose another --output-dir.",
         )
-    return earlier
+    return {"dtype": dtype, **earlier}  # which an earlier version did not keep
 
 
 def read_record(content: Mapping[str, Any]) -> SessionRecord:
