@@ -13,10 +13,11 @@ from sample_runs import sample_point
 from tunecast.errors import OutputError
 from tunecast.methods.space import EXPERT
 from tunecast.progress import Silent
-from tunecast.records import Machine, Outcome, Pipeline, Versions
+from tunecast.records import Machine, Outcome, Pipeline, Seconds, Versions
 from tunecast.search import History, Remaining, Strategy, random_search
 from tunecast.session.allowance import Allowance
 from tunecast.session.budget import Budget
+from tunecast.session.compare import Judge, choose_incumbent
 from tunecast.session.executor import Crash
 from tunecast.session.folder import OutputFolder
 from tunecast.session.pace import Pace
@@ -24,9 +25,9 @@ from tunecast.session.prepare import PreparedTask, Surroundings
 from tunecast.session.requests import Advance, Broken
 from tunecast.session.searching import Search
 from tunecast.session.settings import SessionSettings
-from tunecast.session.trials import Trials
+from tunecast.session.trials import Trials, retraining_note
 from tunecast.store import Store
-from tunecast.training.runner import Measurement
+from tunecast.training.runner import Measurement, Scored
 
 SURROUNDINGS = Surroundings(
     Machine("cpu", 2, 1, 10**9, 10**9, {"float32": 1e9}, 1e9), Versions("0", "3", "2", "5", "0")
@@ -236,6 +237,17 @@ def test_what_is_trained_once_more_is_told(begin: Begin) -> None:
     assert told.lines[0] == (
         f"The checkpoint of trial {run} was gone or damaged: 1,234 tokens were trained once more."
     )
+
+
+def test_finalists_that_are_trained_once_more_are_told(begin: Begin) -> None:
+    told = Told()
+    search, _ = begin(1.0, random_search())
+    search.spend()
+    run = search.trials[0].run
+    assert run is not None
+    again = Scored(run.curve[-1].validation, Seconds(1.0, 1.0), retrained_tokens=77)
+    choose_incumbent(search.trials, Judge("loss"), lambda request: again, told)
+    assert told.lines == [retraining_note(run.id, 77)]
 
 
 def test_a_strategys_wrong_choice_is_an_error(begin: Begin) -> None:

@@ -132,7 +132,11 @@ def test_damaged_weights_are_neither_scored_nor_delivered(task: Bench, tmp_path:
     content[-2] ^= 0x40  # a number in the last tensor becomes another one
     weights.write_bytes(content)
     assert own.score(trial, step, "validation").score != last.validation
-    assert own.score(trial, step, "validation", weights_hash=known).score == last.validation
+    again = own.score(trial, step, "validation", weights_hash=known)
+    assert again.score == last.validation
+    assert again.retrained_tokens > 0
+    assert not own.score(trial, step, "test", weights_hash=known).retrained_tokens, "put back"
+    weights.write_bytes(content)
     own.save(trial, step, str(folders[1]), "base", weights_hash=known)
     whole, damaged = (load_file(folder / "adapter_model.safetensors") for folder in folders)
     assert all(torch.equal(tensor, damaged[name]) for name, tensor in whole.items())

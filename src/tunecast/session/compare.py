@@ -16,13 +16,13 @@ from tunecast.session.origin import Origin
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.requests import Ask, Save, SaveBase, ScoreModel
 from tunecast.session.settings import SessionSettings
-from tunecast.session.trials import Trial, Trials
+from tunecast.session.trials import Trial, Trials, retraining_note
 from tunecast.store import Store
 from tunecast.training.bench import TrialSpec
 from tunecast.training.checkpoint import sync
 from tunecast.training.runner import Scored
 
-__all__ = ["FINALISTS", "Account", "compare"]
+__all__ = ["FINALISTS", "Account", "Finalist", "Judge", "choose_incumbent", "compare"]
 
 FINALISTS = 3
 METRIC_EXAMPLES = 100
@@ -31,7 +31,7 @@ SAMPLES = 5
 
 
 @dataclass(frozen=True)
-class _Finalist:
+class Finalist:
     """A checkpoint that may become the incumbent; ``trial`` None stands for the base model."""
 
     name: str
@@ -41,10 +41,12 @@ class _Finalist:
 
     @property
     def spec(self) -> TrialSpec | None:
+        """What its worker must know."""
         return self.trial.spec if self.trial else None
 
     @property
     def weights_hash(self) -> str:
+        """The committed hash of its weights."""
         return next(point.checkpoint_hash for point in self.run.curve if point.step == self.step)
 
     def scoring(
@@ -112,13 +114,13 @@ def compare(
     warnings = trials.warnings(first_name(settings.strategy))
     for warning in warnings:
         progress.log(f"Note: {warning}")
-    base = _Finalist("zero_shot", zero_shot, None, 0)
+    base = Finalist("zero_shot", zero_shot, None, 0)
     untrained = zero_shot.validation or zero_shot.curve[0].validation
-    incumbent, validation = _choose_incumbent(trials, judge, ask, progress) or (base, untrained)
+    incumbent, validation = choose_incumbent(trials, judge, ask, progress) or (base, untrained)
     contenders = [base]
     expert = trials[0]
     if settings.strategy != GIVEN and expert.run is not None and expert.best_point is not None:
-        contenders.append(_Finalist("expert", expert.run, expert, expert.best_point.step))
+        contenders.append(Finalist("expert", expert.run, expert, expert.best_point.step))
     contenders.append(replace(incumbent, name="incumbent"))
     scored = _score_all(contenders, judge, prepared, settings.seed, ask, progress)
     # Where the incumbent is the expert pipeline or the base model itself, that one wins: min takes the first.
@@ -151,16 +153,16 @@ def compare(
     )
 
 
-def _choose_incumbent(
+def choose_incumbent(
     trials: Trials, judge: Judge, ask: Ask, progress: Progress
-) -> tuple[_Finalist, Score] | None:
+) -> tuple[Finalist, Score] | None:
     """The best of the few leading checkpoints on all validation examples that the session uses, with its
     score there; None where nothing was trained.
 
     Points were scored on a small subset; more examples keep the luckiest from winning.
     """
     candidates = [
-        _Finalist("incumbent", trial.run, trial, trial.best_point.step)
+        Finalist("incumbent", trial.run, trial, trial.best_point.step)
         for trial in trials
         if trial.run is not None and trial.best_point is not None
     ]
@@ -172,7 +174,9 @@ def _choose_incumbent(
     scores: list[Score] = []
     for finalist in finalists:
         limit = METRIC_EXAMPLES if judge.metric else 0
-        scores.append(ask(finalist.scoring("validation", judge.metric, limit)).score)
+        scored: Scored = ask(finalist.scoring("validation", judge.metric, limit))
+        _tell_of_retraining(finalist, scored, progress)
+        scores.append(scored.score)
         progress.advance()
     progress.finish()
     badness = [judge.badness(score) for score in scores]
@@ -180,14 +184,14 @@ def _choose_incumbent(
     return finalists[best], scores[best]
 
 
-def _subset_loss(finalist: _Finalist) -> float:
+def _subset_loss(finalist: Finalist) -> float:
     point = finalist.run.best_point
     assert point is not None
     return point.validation.loss
 
 
 def _score_all(
-    contenders: list[_Finalist],
+    contenders: list[Finalist],
     judge: Judge,
     prepared: PreparedTask,
     seed: int,
@@ -204,10 +208,16 @@ def _score_all(
         if key not in known:
             limit = TEST_METRIC_EXAMPLES if judge.metric else SAMPLES
             known[key] = ask(contender.scoring("test", judge.metric, limit, seed))
+            _tell_of_retraining(contender, known[key], progress)
         scored[contender.name] = known[key]
         progress.advance(note=f"{contender.name} {known[key].score.loss:.3f}")
     progress.finish()
     return scored
+
+
+def _tell_of_retraining(finalist: Finalist, scored: Scored, progress: Progress) -> None:
+    if scored.retrained_tokens:
+        progress.log(retraining_note(finalist.run.id, scored.retrained_tokens))
 
 
 def _samples(before: Scored, after: Scored) -> tuple[SampleOutput, ...]:
@@ -215,7 +225,7 @@ def _samples(before: Scored, after: Scored) -> tuple[SampleOutput, ...]:
     return tuple(replace(new, before=old.after) for old, new in pairs)
 
 
-def _deliver(winner: _Finalist, prepared: PreparedTask, folder: OutputFolder, seed: int, ask: Ask) -> None:
+def _deliver(winner: Finalist, prepared: PreparedTask, folder: OutputFolder, seed: int, ask: Ask) -> None:
     """Write ``best/`` under another name and rename it, so that a half-written one is never found."""
     import json
 

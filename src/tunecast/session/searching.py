@@ -20,7 +20,7 @@ from tunecast.session.requests import Advance, Broken
 from tunecast.session.rules import choose
 from tunecast.session.settings import SessionSettings
 from tunecast.session.status import session_status
-from tunecast.session.trials import Trials
+from tunecast.session.trials import Trials, retraining_note
 from tunecast.training.runner import Measurement
 
 __all__ = ["Search"]
@@ -172,8 +172,7 @@ class Search:
         self.pace.learn_from(trial.spec.pipeline.method, before, measured, seconds)
         self._save()
         if measured.retrained_tokens:
-            again = f"{measured.retrained_tokens:,} tokens were trained once more"
-            self._progress.log(f"The checkpoint of trial {measured.run} was gone or damaged: {again}.")
+            self._progress.log(retraining_note(measured.run, measured.retrained_tokens))
         self._limit_disk()
 
     def _limit_disk(self) -> None:

@@ -22,7 +22,7 @@ from tunecast.training.checkpoint import CheckpointFolder
 from tunecast.training.plan import TrialPlan
 from tunecast.training.runner import Measurement
 
-__all__ = ["Trial", "Trials"]
+__all__ = ["Trial", "Trials", "retraining_note"]
 
 RETRAINED = "retrained_tokens"
 """In ``Run.extra``: training tokens beyond those of the curve that went into the trial."""
@@ -400,3 +400,8 @@ def _counted(trial: Trial) -> int:
     if pipeline == ZERO_SHOT:
         return 0
     return get_method(pipeline.method).trainable_parameters(trial.bench.facts, pipeline)
+
+
+def retraining_note(run: str, tokens: int) -> str:
+    """What is said where the checkpoint of a run was trained anew."""
+    return f"The checkpoint of trial {run} was gone or damaged: {tokens:,} tokens were trained once more."

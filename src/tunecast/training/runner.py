@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import math
 import statistics
@@ -56,11 +57,19 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Scored:
-    """The score of a model on a split, the time that took, and what it wrote where it was asked to."""
+    """What scoring a model on a split gave.
+
+    Args:
+        score: The score.
+        evaluation: The time that took.
+        outputs: What it wrote, where it was asked to.
+        retrained_tokens: As of :class:`Measurement`.
+    """
 
     score: Score
     evaluation: Seconds
     outputs: tuple[SampleOutput, ...] = ()
+    retrained_tokens: int = 0
 
 
 class Runner:
@@ -146,6 +155,7 @@ class Runner:
             generate_limit: Number of examples to generate for, 0 for none.
             interval_seed: Seed of bootstrap intervals; None omits them.
         """
+        self._retrained = 0, 0.0
         model = self._base_model() if spec is None else self._with_weights(spec, step, weights_hash)
         clock = seconds_clock(self.bench.device)
         score = self._evaluator.evaluate(model, self._split(split)).score(interval_seed=interval_seed)
@@ -153,7 +163,7 @@ class Runner:
         outputs = self._generate(model, split, generate_limit) if generate_limit else ()
         if metric and outputs:
             score = _with_metric(score, metric, outputs, interval_seed)
-        return Scored(score, evaluation, outputs)
+        return Scored(score, evaluation, outputs, self._retrained[0])
 
     def save(
         self, spec: TrialSpec, step: int, folder: str, base_location: str, *, weights_hash: str = ""
@@ -300,8 +310,8 @@ class Runner:
         return replace(spec.pipeline, hyperparameters={**spec.pipeline.hyperparameters, **chosen})
 
     def _with_weights(self, spec: TrialSpec, step: int, weights_hash: str) -> Any:
-        """A trial's model with the weights of ``step``, trained anew up to there where they were not kept, or
-        are not what was written.
+        """A trial's model with the weights of ``step``; where they were not kept, or are not what was
+        written, they are trained anew and put back.
         """
         folder = CheckpointFolder(Path(spec.folder))
         if spec.folder and folder.has_weights(step, weights_hash):
@@ -309,7 +319,11 @@ class Runner:
             live.load_weights(folder, step)
             live.step = -1  # its optimiser is not at this step: it must not be continued
             return live.model
-        return self._made_live(spec, step, weights_hash).model
+        live = self._made_live(spec, step, weights_hash)
+        if spec.folder:
+            with contextlib.suppress(OSError):  # what cannot be kept is trained anew next time too
+                live.save(folder, goes_on=False)
+        return live.model
 
     def _measure(self, live: LiveTrial, spec: TrialSpec, segment: Segment) -> Measurement:
         clock = seconds_clock(self.bench.device)
