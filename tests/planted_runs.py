@@ -24,7 +24,8 @@ def planted_dataset(number: int) -> DatasetFacts:
 
 
 def planted_model(width: int = 128) -> ModelFacts:
-    return sample_model(f"small-{width}", width=width, parameters=120 * width**2, layers=4)
+    name = f"small-{width}"
+    return sample_model(name, width=width, parameters=120 * width**2, layers=4, weights_hash=name)
 
 
 def planted_end(pipeline: Pipeline, model: ModelFacts, dataset: DatasetFacts) -> float:

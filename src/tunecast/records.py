@@ -156,6 +156,11 @@ class ModelFacts:
         """What tells it from other models: the hash of its weights, its name where that is not known."""
         return self.weights_hash or self.name
 
+    @property
+    def likely_pretraining_tokens(self) -> float:
+        """Tokens that it was pretrained on; where nobody says, 10^12, as current models see at least."""
+        return self.pretraining_tokens or 1e12
+
 
 @dataclass(frozen=True)
 class DatasetFacts:
@@ -178,6 +183,11 @@ class DatasetFacts:
     facts: Mapping[str, Any]
     meta_features: Mapping[str, float]
     meta_features_version: int
+
+    @property
+    def identity(self) -> str:
+        """What tells it from other datasets: its fingerprint, its name where that is not known."""
+        return self.fingerprint or self.name
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from planted_runs import ZERO_SHOT_LOSS, planted_dataset, planted_model, planted
 from sessions import call_main
 from tunecast.errors import StoreError
 from tunecast.methods.rates import adapter_rate
-from tunecast.records import Pipeline, Run, Seconds
+from tunecast.records import Pipeline, Run, Seconds, Task
 from tunecast.store import Store
 from tunecast.surrogates import Setting, load_prior, read_prior
 from tunecast.surrogates.cost import fit_cost
@@ -33,6 +33,23 @@ def test_too_few_tasks_are_refused() -> None:
         train(planted_runs(tasks=2), families=("ridge",))
     with pytest.raises(StoreError, match="0 families"):
         train([], families=("ridge",))
+
+
+def test_datasets_and_base_models_are_told_apart_whatever_they_are_called() -> None:
+    def called_alike(run: Run) -> Run:
+        return replace(
+            run,
+            task=Task("train", "model"),
+            dataset=replace(run.dataset, name="train"),
+            model=replace(run.model, name="model"),
+        )
+
+    runs = [*planted_runs(tasks=4), *planted_runs(tasks=4, model=planted_model(192), seed=1)]
+    alike, apart = (train(told, families=("ridge",)) for told in ([called_alike(run) for run in runs], runs))
+    assert alike.provenance.tasks == ("train",) * 4
+    assert alike.provenance.models == {"small-128": "model", "small-192": "model"}
+    assert alike.provenance.zero_shot_loss == apart.provenance.zero_shot_loss
+    assert alike.novelty.limit == apart.novelty.limit
 
 
 def test_what_was_learned_carries_over_to_a_wider_model() -> None:
@@ -136,7 +153,7 @@ def test_a_base_model_that_was_not_learned_from_is_foretold_with_a_wider_spread(
     prior = train(runs, families=("forest",))
     pipeline = Pipeline("lora", {"learning_rate": adapter_rate(planted_model(160)), "lora_r": 8})
     known = Setting(planted_dataset(1), planted_model(160), 64_000, 400, ZERO_SHOT_LOSS)
-    other = replace(known, model=replace(known.model, name="another"))
+    other = replace(known, model=replace(known.model, weights_hash="another"))
     here, abroad = (prior.predict(one, feature_rows(one, [pipeline])) for one in (known, other))
     assert abroad.end == here.end
     assert abroad.variance > 1.5 * here.variance

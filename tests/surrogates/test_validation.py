@@ -8,7 +8,7 @@ import pytest
 from planted_runs import planted_runs
 from tunecast.surrogates.examples import Examples, examples_of
 from tunecast.surrogates.kin import kin
-from tunecast.surrogates.validation import CHOSEN, choose, folds_of, nested, score
+from tunecast.surrogates.validation import CHOSEN, choose, nested, score
 
 FAST = ("nearest-task", "ridge")
 
@@ -22,9 +22,16 @@ def test_kin_are_tasks_whose_names_begin_alike() -> None:
     assert list(kin(["bbh_a", "cola", "bbh_b", "multi30k_de"])) == [0, 1, 0, 2]
 
 
+def test_names_that_tell_nothing_make_no_kin() -> None:
+    assert list(kin(["train", "sql_train", "train", "bbh_train", "gsm_hard_train", "gsm_easy"])) == [
+        0, 1, 2, 3, 4, 4,
+    ]  # fmt: skip
+    assert list(kin(["tickets", "tickets"])) == [0, 0]
+
+
 def test_folds_keep_kin_together() -> None:
     examples = examples_of(planted_runs(tasks=20, runs=3))
-    folds = folds_of(examples, 4, seed=0)
+    folds = examples.folds(4, seed=0)
     families = kin(examples.tasks)[examples.task]
     assert all(len(np.unique(folds[families == family])) == 1 for family in np.unique(families))
     sizes = np.bincount(folds)

@@ -127,7 +127,7 @@ class KnownRuns:
             one.dataset: {name: value for name, value in one.meta_features.items() if "tokens" not in name}
             for one in self._endings
         }
-        return Novelty.of(known).farthest(task.meta_features)
+        return Novelty.of(known.items()).farthest(task.meta_features)
 
     def neighbours(self, task: TaskView) -> tuple[Neighbour, ...]:
         """The nearest known datasets."""

@@ -13,7 +13,7 @@ import math
 
 from tunecast.records import ModelFacts
 
-__all__ = ["UNKNOWN_PRETRAINING", "excess_share", "ln_language_loss"]
+__all__ = ["excess_share", "ln_language_loss"]
 
 IRREDUCIBLE = 1.8172
 SIZE, SIZE_EXPONENT = 482.01, 0.3478
@@ -21,8 +21,6 @@ DATA, DATA_EXPONENT = 2085.43, 0.3658
 REFERENCE = 7.0
 """Nats above the irreducible loss at which differences between methods count in full: a model of 17 million
 parameters after 10 million tokens, and all smaller ones."""
-UNKNOWN_PRETRAINING = 1e12
-"""Tokens of pretraining that are assumed where nobody says; current models see 10^12 and more."""
 
 
 def ln_language_loss(model: ModelFacts) -> float:
@@ -36,5 +34,5 @@ def excess_share(model: ModelFacts) -> float:
 
 
 def _excess(model: ModelFacts) -> float:
-    tokens = model.pretraining_tokens or UNKNOWN_PRETRAINING
+    tokens = model.likely_pretraining_tokens
     return SIZE / math.pow(model.parameters, SIZE_EXPONENT) + DATA / math.pow(tokens, DATA_EXPONENT)

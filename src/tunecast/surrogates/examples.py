@@ -20,11 +20,12 @@ from tunecast.surrogates.features import (
     log_loss,
     pipeline_row,
 )
+from tunecast.surrogates.kin import kin_folds
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Examples", "ZeroShotLosses", "examples_of", "teaching_runs"]
+__all__ = ["WORST", "Examples", "ZeroShotLosses", "examples_of", "teaching_runs"]
 
 WORST = math.log(4.0)
 """Logarithm of the end's loss over the zero-shot loss at which ends are capped: worse is equally useless, and
@@ -51,8 +52,8 @@ class Examples:
         model: Which base model, as an index into ``models``.
         group: Which task, base model, full length and number of examples: rows that compete with each other.
         run: Which run, as an index into ``runs``.
-        tasks: Names of datasets.
-        models: Names of base models.
+        tasks: Names of datasets; different ones may bear the same name.
+        models: Names of base models, likewise.
         runs: Ids of runs.
     """
 
@@ -72,6 +73,10 @@ class Examples:
         """Number of rows."""
         return len(self.target)
 
+    def folds(self, count: int, seed: int) -> NDArray[np.int64]:
+        """A fold for every row, shape (rows,); see :func:`~tunecast.surrogates.kin.kin_folds`."""
+        return kin_folds(self.tasks, self.task, count, seed)
+
     def where(self, chosen: NDArray[np.bool_]) -> Examples:
         """The rows for which a mask of shape (rows,) is true."""
         arrays = {
@@ -87,8 +92,8 @@ class ZeroShotLosses:
     """Validation losses of untouched base models, in nats per label token.
 
     Args:
-        by_subset: As measured, by dataset, base model and validation subset.
-        by_task: By dataset and base model, on any subset; an estimate where nobody measured it.
+        by_subset: As measured, by identity of dataset and base model, and validation subset.
+        by_task: By identity of dataset and base model, on any subset; an estimate where nobody measured it.
     """
 
     by_subset: Mapping[tuple[str, str, str], float]
@@ -110,7 +115,7 @@ class ZeroShotLosses:
         for run in runs:
             if not run.curve:
                 continue
-            task, first = (run.task.dataset, run.task.model), run.curve[0].validation.loss
+            task, first = _task_of(run), run.curve[0].validation.loss
             if run.pipeline.method == ZERO_SHOT.method:
                 measured[task] = by_subset[*task, run.validation_hash] = first
             elif run.outcome is Outcome.COMPLETED and math.isfinite(first):
@@ -124,13 +129,17 @@ class ZeroShotLosses:
 
     def for_run(self, run: Run) -> float | None:
         """The loss before a run, on its own validation subset where measured; None where nobody can tell."""
-        task = run.task.dataset, run.task.model
+        task = _task_of(run)
         return self.by_subset.get((*task, run.validation_hash), self.by_task.get(task))
 
     @property
     def median(self) -> float:
         """The usual loss: every task on every base model counts once."""
         return statistics.median(self.by_task.values())
+
+
+def _task_of(run: Run) -> tuple[str, str]:
+    return run.dataset.identity, run.model.identity
 
 
 def _travel(run: Run) -> float:
@@ -196,9 +205,10 @@ def _put_together(
 ) -> Examples:
     runs = [part[-1] for part in parts]
     counts = [len(part[1]) for part in parts]
-    tasks = sorted({run.task.dataset for run in runs})
-    models = sorted({run.task.model for run in runs})
-    keys = [(r.task.dataset, r.task.model, r.full_length_tokens, r.unique_examples) for r in runs]
+    tasks = _by_name({run.dataset.identity: run.task.dataset for run in runs})
+    models = _by_name({run.model.identity: run.task.model for run in runs})
+    tasks_in_order, models_in_order = list(tasks), list(models)
+    keys = [(*_task_of(run), run.full_length_tokens, run.unique_examples) for run in runs]
     numbers = {key: number for number, key in enumerate(sorted(set(keys)))}
 
     def spread(values: Sequence[int]) -> NDArray[np.int64]:
@@ -209,11 +219,16 @@ def _put_together(
         target=np.concatenate([part[1] for part in parts]) if parts else np.zeros(0),
         end=np.concatenate([part[2] for part in parts]) if parts else np.zeros(0),
         share=np.concatenate([part[3] for part in parts]) if parts else np.zeros(0),
-        task=spread([tasks.index(run.task.dataset) for run in runs]),
-        model=spread([models.index(run.task.model) for run in runs]),
+        task=spread([tasks_in_order.index(run.dataset.identity) for run in runs]),
+        model=spread([models_in_order.index(run.model.identity) for run in runs]),
         group=spread([numbers[key] for key in keys]),
         run=spread(list(range(len(runs)))),
-        tasks=tuple(tasks),
-        models=tuple(models),
+        tasks=tuple(tasks.values()),
+        models=tuple(models.values()),
         runs=tuple(run.id for run in runs),
     )
+
+
+def _by_name(names: Mapping[str, str]) -> dict[str, str]:
+    """Names by identity, in the order of names."""
+    return dict(sorted(names.items(), key=lambda item: (item[1], item[0])))

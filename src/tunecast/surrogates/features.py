@@ -39,7 +39,7 @@ __all__ = [
     "standardised",
 ]
 
-FEATURES_VERSION = 2
+FEATURES_VERSION = 3
 """Raised whenever a feature is added or changes its meaning."""
 LEAST_LOSS = 0.01
 """Nats per label token at which losses are floored before their logarithm is taken: a memorised task has
@@ -147,8 +147,6 @@ FEATURES = (*PIPELINE, *COURSE, *SETTING, *CURVE)
 RATE = "learning_rate"
 START_SHARE = 1 / 128
 """Half the first fidelity: stands for a share of 0 where the logarithm is taken."""
-TYPICAL_PRETRAINING_RATIO = 20.0
-"""Tokens per parameter where nobody said how many there were (Hoffmann et al., arXiv 2203.15556)."""
 SMALL_SHARE = 1e-3
 """Trainable share of methods that train vectors, prompts or norms."""
 
@@ -330,7 +328,6 @@ def standardised(rows: NDArray[np.float64]) -> NDArray[np.float64]:
 def _setting_row(setting: Setting, mean_tokens: float) -> list[float]:
     model, features = setting.model, setting.dataset.meta_features
     unique = max(1, setting.unique_examples)
-    ratio = model.pretraining_tokens / model.parameters if model.pretraining_tokens else None
     return [
         *(float(features.get(name, 0.0)) for name in DATASET),
         log_loss(setting.zero_shot_loss),
@@ -341,7 +338,7 @@ def _setting_row(setting: Setting, mean_tokens: float) -> list[float]:
         math.log(model.width),
         math.log(model.layers),
         math.log(model.vocabulary),
-        math.log(ratio or TYPICAL_PRETRAINING_RATIO),
+        math.log(model.likely_pretraining_tokens / model.parameters),
     ]
 
 

@@ -3,7 +3,7 @@ completions that have nothing to do with their prompts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -54,17 +54,17 @@ class Novelty:
     limit: float
 
     @classmethod
-    def of(cls, known: Mapping[str, Mapping[str, float]]) -> Novelty:
+    def of(cls, known: Iterable[tuple[str, Mapping[str, float]]]) -> Novelty:
         """Learn what is usual.
 
         Args:
-            known: Meta-features of known datasets by their names.
+            known: Names and meta-features of known datasets.
         """
-        datasets = list(known.values())
+        called, datasets = zip(*known, strict=True) if (known := list(known)) else ((), ())
         wanted = [f"{side}_{name}" for side in ("prompt", "completion") for name in SUBSTANCE]
         names = tuple(name for name in wanted if datasets and all(name in one for one in datasets))
         # Of datasets that belong together one is no witness of how usual an unseen one is.
-        relatives = kin(list(known))
+        relatives = kin(called)
         distances = [
             cls._within(names, others, np.inf).distance(one)
             for one, family in zip(datasets, relatives, strict=True)

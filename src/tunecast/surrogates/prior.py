@@ -20,6 +20,7 @@ from tunecast.atomic import written_whole
 from tunecast.errors import StoreError
 from tunecast.surrogates.calibration import Calibration
 from tunecast.surrogates.cost import CostModel, FailureModel
+from tunecast.surrogates.examples import WORST
 from tunecast.surrogates.families import FAMILIES, Arrays, Regressor
 from tunecast.surrogates.features import (
     CURVE,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Prediction", "Prior", "Provenance", "load_prior", "prior_at", "read_prior", "shipped_prior"]
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 SHIPPED = "prior.safetensors"
 
 
@@ -65,7 +66,7 @@ class Provenance:
     Args:
         runs: Number of runs that it learned from.
         tasks: Names of the datasets.
-        models: Names of the base models.
+        models: Names of the base models by their identities.
         checksum: Over the ids of the runs.
         log_scores: Mean log score by family on tasks that were left out.
         zero_shot_loss: Typical zero-shot loss in nats, for whoever does not know it.
@@ -73,7 +74,7 @@ class Provenance:
 
     runs: int
     tasks: tuple[str, ...]
-    models: tuple[str, ...]
+    models: Mapping[str, str]
     checksum: str
     log_scores: Mapping[str, float]
     zero_shot_loss: float
@@ -110,11 +111,11 @@ class Prior:
             setting: What the trials share.
             features: As of :func:`tunecast.surrogates.features.feature_rows`, shape (trials, features).
         """
-        known = setting.model.name in self.provenance.models
+        known = setting.model.identity in self.provenance.models
         mean, variance = self.performance.predict(features)
         share = features[:, len(FEATURES) - len(CURVE) + CURVE.index("share")]
         whole, shared = (self.calibration if known else self.abroad).corrected(variance, share)
-        last = features[:, len(FEATURES) - len(CURVE) + CURVE.index("log_loss")]
+        last = features[:, len(FEATURES) - len(CURVE) + CURVE.index("log_loss")].clip(max=WORST)
         seconds = self.cost.log_seconds_per_token(features) if self.cost else None
         failure = self.failure.probability(features) if self.failure else np.zeros(len(features))
         return Prediction(last + mean, whole, shared, seconds, failure)
@@ -222,8 +223,7 @@ def _put_together(tensors: Mapping[str, Any], header: Mapping[str, Any]) -> Prio
         return {key.removeprefix(own): array for key, array in tensors.items() if key.startswith(own)}
 
     provenance = dict(header["provenance"])
-    for name in ("tasks", "models"):
-        provenance[name] = tuple(provenance[name])
+    provenance["tasks"] = tuple(provenance["tasks"])
     return Prior(
         family=header["family"],
         performance=FAMILIES[header["family"]].regressor.from_arrays(part("performance")),

@@ -41,18 +41,19 @@ def train(runs: Sequence[Run], *, seed: int = 0, families: Sequence[str] = tuple
     chosen = choose(examples, seed, families)
     known = set(examples.runs)
     learned = [run for run in runs if run.id in known]
+    datasets = {run.dataset.identity: run.dataset for run in learned}
     return Prior(
         family=chosen.family,
         performance=FAMILIES[chosen.family].fit(examples, seed),
         calibration=chosen.calibration,
         abroad=chosen.abroad,
-        novelty=Novelty.of({run.task.dataset: run.dataset.meta_features for run in learned}),
+        novelty=Novelty.of((one.name, one.meta_features) for one in datasets.values()),
         cost=fit_cost(learned),
         failure=fit_failure(learned),
         provenance=Provenance(
             runs=len(examples.runs),
             tasks=examples.tasks,
-            models=tuple(sorted({run.task.model for run in learned})),
+            models={run.model.identity: run.task.model for run in learned},
             checksum=stable_hash(sorted(examples.runs), 32),
             log_scores={name: round(value, 4) for name, value in chosen.log_scores.items()},
             zero_shot_loss=ZeroShotLosses.of(runs).median,

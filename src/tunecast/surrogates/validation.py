@@ -15,7 +15,6 @@ import numpy as np
 from tunecast.surrogates.calibration import EDGES, Calibration, stage
 from tunecast.surrogates.examples import Examples
 from tunecast.surrogates.families import FAMILIES
-from tunecast.surrogates.kin import kin
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -77,20 +76,6 @@ class Trusted:
     log_scores: Mapping[str, float]
 
 
-def folds_of(examples: Examples, count: int, seed: int) -> NDArray[np.int64]:
-    """A fold for every row: whole families of datasets, about equally many rows in each fold."""
-    relatives = kin(examples.tasks)[examples.task]
-    present, sizes = np.unique(relatives, return_counts=True)
-    draw = np.random.default_rng(seed)
-    order = np.lexsort((draw.random(len(present)), -sizes))
-    totals, fold = np.zeros(min(count, len(present))), np.zeros(relatives.max() + 1, dtype=np.int64)
-    for place in order:
-        smallest = int(np.argmin(totals))
-        fold[present[place]] = smallest
-        totals[smallest] += sizes[place]
-    return np.asarray(fold[relatives])
-
-
 def left_out(family: str, examples: Examples, folds: NDArray[np.int64], seed: int) -> Predictions:
     """Predictions for every row by surrogates that saw none of its fold: means and variances."""
     mean, variance = np.zeros(len(examples)), np.ones(len(examples))
@@ -117,7 +102,7 @@ def choose(examples: Examples, seed: int, families: Sequence[str] = tuple(FAMILI
 
 
 def abroad(family: str, examples: Examples, seed: int, calibration: Calibration) -> Calibration:
-    """What corrects the spread for a base model that was not learned from.
+    """What corrects the spread for a base model that was not learned from, on a task that was not either.
 
     Args:
         family: Name of the family.
@@ -125,16 +110,54 @@ def abroad(family: str, examples: Examples, seed: int, calibration: Calibration)
         seed: Seed of training.
         calibration: For base models that were, which is the least.
     """
-    if len(np.unique(examples.model)) < 2:
+    folds = examples.folds(INNER_FOLDS, seed)
+    cells = []
+    for place, model in enumerate(np.unique(examples.model)):
+        # One fold of tasks with each base model: all of them with each would take as many times as long.
+        present = np.unique(folds[examples.model == model])
+        cells.append((int(model), int(present[place % len(present)])))
+    mean, variance, judged = _both_left_out(family, examples, folds, cells, seed)
+    if not judged.any():
         return calibration
-    mean, variance = left_out(family, examples, examples.model, seed)
-    rows = np.bincount(examples.model, minlength=len(examples.models))[examples.model]
+    part = examples.where(judged)
+    rows = np.bincount(part.model)[part.model]
     weight = np.minimum(1.0, ROWS_OF_A_MODEL / rows)
-    return calibration.at_least(Calibration.of(examples, mean, variance, weight))
+    return calibration.at_least(Calibration.of(part, mean[judged], variance[judged], weight))
+
+
+def _both_left_out(
+    family: str,
+    examples: Examples,
+    folds: NDArray[np.int64],
+    cells: Sequence[tuple[int, int]],
+    seed: int,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+    """Predictions for a base model's rows in a fold of tasks by surrogates that saw neither of the two.
+
+    Args:
+        family: Name of the family.
+        examples: Rows.
+        folds: The fold of each, shape (rows,).
+        cells: Pairs of a base model and a fold.
+        seed: Seed of training.
+
+    Returns:
+        Means, variances, and of which rows they are; each of shape (rows,).
+    """
+    mean, variance, judged = np.zeros(len(examples)), np.ones(len(examples)), np.zeros(len(examples), bool)
+    for model, fold in cells:
+        inside = (examples.model != model) & (folds != fold)
+        out = (examples.model == model) & (folds == fold)
+        if inside.any() and out.any():
+            learned = FAMILIES[family].fit(examples.where(inside), seed)
+            mean[out], variance[out] = learned.predict(examples.features[out])
+            judged |= out
+    return mean, variance, judged
 
 
 def models_left_out(family: str, examples: Examples, seed: int = 0) -> list[Scores]:
-    """Judge a family on each base model that it never saw, its spread corrected by what was seen of others.
+    """Judge a family on each base model that it never saw, on tasks that it never saw either, its spread
+    corrected by what was seen of others.
 
     Args:
         family: Name of the family.
@@ -144,13 +167,14 @@ def models_left_out(family: str, examples: Examples, seed: int = 0) -> list[Scor
     Returns:
         Scores by base model and stage, each under the base model's name.
     """
+    folds = examples.folds(INNER_FOLDS, seed)
     found = []
     for number, name in enumerate(examples.models):
-        out = examples.model == number
-        inside, part = examples.where(~out), examples.where(out)
-        calibration = choose(inside, seed, (family,)).abroad
-        mean, variance = FAMILIES[family].fit(inside, seed).predict(part.features)
-        found += score(name, part, mean, calibration.corrected(variance, part.share)[0])
+        calibration = choose(examples.where(examples.model != number), seed, (family,)).abroad
+        cells = [(number, fold) for fold in range(INNER_FOLDS)]
+        mean, variance, out = _both_left_out(family, examples, folds, cells, seed)
+        part = examples.where(out)
+        found += score(name, part, mean[out], calibration.corrected(variance[out], part.share)[0])
     return found
 
 
@@ -158,7 +182,7 @@ def _calibrations(
     examples: Examples, seed: int, families: Sequence[str]
 ) -> dict[str, tuple[Calibration, float]]:
     """By family, what corrects its spread, and its log score with it; stages weigh the same."""
-    folds = folds_of(examples, INNER_FOLDS, seed)
+    folds = examples.folds(INNER_FOLDS, seed)
     found = {}
     for name in families:
         mean, variance = left_out(name, examples, folds, seed)
@@ -183,7 +207,7 @@ def nested(
     Returns:
         Scores by family and stage, and in how many outer folds each family was chosen.
     """
-    outer = folds_of(examples, OUTER_FOLDS, seed)
+    outer = examples.folds(OUTER_FOLDS, seed)
     names = [*families, CHOSEN]
     means = {name: np.zeros(len(examples)) for name in names}
     variances = {name: np.ones(len(examples)) for name in names}

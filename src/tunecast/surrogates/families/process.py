@@ -1,7 +1,8 @@
 """Gaussian processes: trained with gpytorch, evaluated with numpy.
 
 ``gp`` has a length for every feature (automatic relevance determination); ``deep-kernel`` is the reference of
-Quick-Tune (arXiv 2306.03828): the kernel looks at what a small network makes of the features.
+Quick-Tune (arXiv 2306.03828): the kernel looks at what a small network makes of the features. As there, the
+marginal likelihood is maximised on another small part of the examples in every step.
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ if TYPE_CHECKING:
 
 __all__ = ["DeepKernel", "GaussianProcess", "ProcessModel"]
 
-MOST_ROWS = 500
-"""Examples that a process keeps: what limits the prior file's size, and the time of training."""
-ITERATIONS = 60
+MOST_ROWS = 1000
+"""Examples that a process keeps: what limits the prior file's size."""
+BATCH_ROWS = 128
+"""Examples of which the marginal likelihood is maximised at a time, others in each step."""
+EPOCHS = 12
+LEAST_STEPS, MOST_STEPS = 100, 800
 RATE = 0.1
 NETWORK_RATE = 0.01
 HIDDEN, ENCODED = 32, 8
@@ -77,12 +81,11 @@ class GaussianProcess(Family):
     encodes: ClassVar[bool] = False
 
     def fit(self, examples: Examples, seed: int) -> ProcessModel:
-        """Maximise the marginal likelihood on a balanced part of the examples."""
+        """Maximise the marginal likelihood on all examples, and condition on a balanced part of them."""
         kept = _balanced(examples, MOST_ROWS, seed)
         scaling = Scaling.of(examples.features)
-        return ProcessModel(
-            _train(scaling, scaling(examples.features[kept]), examples.target[kept], seed, self.encodes)
-        )
+        inputs = scaling(examples.features)
+        return ProcessModel(_train(scaling, inputs, examples.target, kept, seed, self.encodes))
 
 
 class DeepKernel(GaussianProcess):
@@ -110,16 +113,19 @@ def _train(
     scaling: Scaling,
     inputs: NDArray[np.float64],
     target: NDArray[np.float64],
+    kept: NDArray[np.int64],
     seed: int,
     encodes: bool,
 ) -> Arrays:
-    """Train with gpytorch, and take apart what came of it."""
+    """Train with gpytorch on all rows, condition on those to be kept, and take apart what came of it."""
     import torch
 
+    rows, ends = torch.tensor(inputs).float(), torch.tensor(target).float()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model, encoder = _built(torch.tensor(inputs).float(), torch.tensor(target).float(), encodes)
-        _maximise(model, encoder)
+        model, encoder = _built(rows, ends, encodes)
+        _maximise(model, encoder, rows, ends)
+    model.set_train_data(rows[kept], ends[kept], strict=False)
     return _taken_apart(scaling, model, encoder)
 
 
@@ -159,7 +165,7 @@ def _built(inputs: Any, target: Any, encodes: bool) -> tuple[Any, Any]:
     return model, encoder
 
 
-def _maximise(model: Any, encoder: Any) -> None:
+def _maximise(model: Any, encoder: Any, inputs: Any, target: Any) -> None:
     import gpytorch
     import torch
 
@@ -168,16 +174,20 @@ def _maximise(model: Any, encoder: Any) -> None:
     if encoder is not None:
         groups.append({"params": list(encoder.parameters()), "lr": NETWORK_RATE, "weight_decay": 1e-3})
     optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
+    steps = min(MOST_STEPS, max(LEAST_STEPS, EPOCHS * len(target) // BATCH_ROWS))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     likelihood = gpytorch.mlls.ExactMarginalLogLikelihood(model.likelihood, model)
     model.train()
-    inputs, target = model.train_inputs[0], model.train_targets
     # Up to this size a Cholesky factor is exact and fast; gpytorch would turn to iterations earlier.
-    with gpytorch.settings.max_cholesky_size(4 * MOST_ROWS):
-        for _ in range(ITERATIONS):
+    with gpytorch.settings.max_cholesky_size(4 * BATCH_ROWS):
+        for _ in range(steps):
+            drawn = torch.randperm(len(target))[:BATCH_ROWS]
+            model.set_train_data(inputs[drawn], target[drawn], strict=False)
             optimizer.zero_grad()
-            loss = -likelihood(model(inputs), target)
+            loss = -likelihood(model(inputs[drawn]), target[drawn])
             loss.backward()
             optimizer.step()
+            schedule.step()
 
 
 def _taken_apart(scaling: Scaling, model: Any, encoder: Any) -> Arrays:

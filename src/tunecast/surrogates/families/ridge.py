@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Ridge", "RidgeModel"]
 
 PENALTIES = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
+FOLDS = 8
 PEAKED = ("log_effective_rate", "log_rate", "log_travel", "log_share")
 """Features whose best value lies in the middle: their squares count."""
 PRODUCTS = (
@@ -84,7 +85,7 @@ class Ridge(Family):
         expanded = _expanded(examples.features)
         scaling = Scaling.of(expanded)
         scaled = scaling(expanded)
-        folds = examples.task % min(8, max(2, len(np.unique(examples.task))))
+        folds = examples.folds(FOLDS, seed)
         left = {penalty: _left_over(scaled, examples.target, folds, penalty) for penalty in PENALTIES}
         penalty = min(left, key=lambda candidate: float((left[candidate] ** 2).mean()))
         line = linear_model.Ridge(penalty).fit(scaled, examples.target)
