@@ -1,4 +1,4 @@
-"""The prior that is shipped: what it learned from, and what is new to it: real text is not, the unknown is."""
+"""The prior that is shipped: what it learned from, and what is new to it."""
 
 from __future__ import annotations
 

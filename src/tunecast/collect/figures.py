@@ -197,14 +197,11 @@ def evaluation_share(runs: Iterable[Run]) -> list[float]:
 
 def rank_correlation(pairs: Sequence[tuple[float, float]]) -> float | None:
     """Spearman's rank correlation; None for fewer than four pairs, or where one side never changes."""
-    from scipy.stats import rankdata
+    from scipy.stats import spearmanr
 
-    if len(pairs) < LEAST_RUNS:
+    if len(pairs) < LEAST_RUNS or any(len(set(side)) == 1 for side in zip(*pairs, strict=True)):
         return None
-    first, second = (rankdata(side) for side in zip(*pairs, strict=True))
-    if np.ptp(first) == 0 or np.ptp(second) == 0:
-        return None
-    return float(np.corrcoef(first, second)[0, 1])
+    return float(spearmanr(*zip(*pairs, strict=True)).statistic)
 
 
 def markdown(runs: Sequence[Run]) -> str:
