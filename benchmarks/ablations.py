@@ -146,7 +146,7 @@ def variants(family: str) -> dict[str, Callable[[Context], Strategy]]:
         return lambda context: transfer(replace(context, prior=prior_of(context.runs, learner)))
 
     def without_seconds(context: Context) -> Strategy:
-        prior = replace(prior_of(context.runs, family), cost=None)
+        prior = replace(prior_of(context.runs, family), cost={})
         return guided_by(Seer(context, prior), context, ProbabilityOfImprovement(cost_exponent=0.0))
 
     def without_curves(context: Context) -> Strategy:

@@ -27,12 +27,12 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from scipy.optimize import nnls
 
-from tunecast.advice.forms import form_of
 from tunecast.methods.memory import adapter_of
 from tunecast.models import fitted
 from tunecast.models.anatomy import ANATOMIES
 from tunecast.models.closed_form import Form, Tables, amounts, bytes_held, parts, step_seconds, table_key
 from tunecast.models.describe import describe_config
+from tunecast.models.forms import form_of
 from tunecast.models.memory import MemoryRequest, estimate_memory
 from tunecast.models.memory.estimate import cached_dry_run
 from tunecast.models.seconds import estimate_seconds

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from sample_runs import sample_dataset, sample_model, sample_point, sample_run
 from tunecast.methods.rates import adapter_rate
+from tunecast.models.closed_form import bytes_held
+from tunecast.models.forms import form_of
 from tunecast.records import ZERO_SHOT, DatasetFacts, ModelFacts, Outcome, Pipeline, Point, Run, Seconds, Task
 
 SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)
@@ -73,6 +76,34 @@ def _point(share: float, end: float, pipeline: Pipeline, seconds: float, noise: 
         learning_rate=pipeline.number("learning_rate"),
         training=Seconds(tokens * seconds * 1e-3 / 2, tokens * seconds * 1e-3),
     )
+
+
+def planted_bytes(run: Run) -> float:
+    """What a new worker holds for a run: one and a half times its arithmetic."""
+    form = form_of(run.model, run.pipeline, dtype=run.dtype, device="cpu")
+    assert form is not None
+    batch = int(run.pipeline.number("per_device_train_batch_size"))
+    return 1.5 * bytes_held(run.model, form, batch=batch, length=run.max_length, label_tokens=run.max_length)
+
+
+def with_peaks(runs: Sequence[Run], residue: float = 0.0) -> list[Run]:
+    """The runs in the order of their making by one worker, with their peaks.
+
+    Args:
+        runs: As of :func:`planted_runs`, whose datasets do not tell how long examples are.
+        residue: Bytes that remain of every task before.
+    """
+    found, tasks = [], set()
+    for number, run in enumerate(runs):
+        tasks.add(run.task)
+        if run.pipeline == ZERO_SHOT:
+            continue
+        peak = round(planted_bytes(run) + residue * (len(tasks) - 1))
+        curve = [replace(point, peak_bytes=peak, workers=1, elapsed_seconds=1.0) for point in run.curve]
+        batch = int(run.pipeline.number("per_device_train_batch_size"))
+        points = tuple(replace(point, micro_batch_size=batch) for point in curve)
+        found.append(replace(run, curve=points, created_at=100.0 * number))
+    return found
 
 
 def planted_runs(tasks: int = 8, runs: int = 16, seed: int = 0, model: ModelFacts | None = None) -> list[Run]:

@@ -56,7 +56,10 @@ def test_makes_a_complete_run(host: Host, cells: Cells, method: str) -> None:
         "number": cell.number,
         "shared": cell.shared,
         "test_tokens": run.extra["test_tokens"],
+        "held_bytes": run.extra["held_bytes"],
     }
+    # An interpreter with torch holds more than 100 MB; the first point's peak has it, and the trial.
+    assert 1e8 < run.extra["held_bytes"] <= run.curve[0].peak_bytes
     assert 0 < run.extra["test_tokens"] <= 900
 
 

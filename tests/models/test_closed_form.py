@@ -10,13 +10,13 @@ from typing import Any, Literal
 
 import pytest
 
-from tunecast.advice.forms import form_of
 from tunecast.methods.memory import adapter_of
 from tunecast.models import fitted
 from tunecast.models.anatomy import ANATOMIES
 from tunecast.models.closed_form import FITTED, Form, bytes_held, is_known, lora_parameters, step_seconds
 from tunecast.models.closed_form import FRAMEWORK_BYTES as SAME_BYTES
 from tunecast.models.describe import describe_config
+from tunecast.models.forms import form_of
 from tunecast.models.memory import FRAMEWORK_BYTES, MemoryRequest, estimate_memory
 from tunecast.models.seconds import estimate_seconds
 from tunecast.records import Pipeline

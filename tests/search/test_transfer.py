@@ -19,6 +19,7 @@ from planted_runs import (
     planted_pipeline,
     planted_run,
     planted_runs,
+    with_peaks,
 )
 from tunecast.data.meta_features import DEPENDENCE
 from tunecast.errors import ConfigurationError, StoreError
@@ -34,12 +35,14 @@ from tunecast.search import (
     check_strategy,
     get_strategy,
 )
+from tunecast.search.odds import memory_odds
 from tunecast.search.outlook import Outlook, Seer
 from tunecast.search.ranking import ranked
 from tunecast.search.transfer import guided_by, transfer
-from tunecast.surrogates import Prior, prior_at
+from tunecast.surrogates import Prior, Room, prior_at
 from tunecast.surrogates.examples import WORST
 from tunecast.surrogates.features import columns, pipeline_row
+from tunecast.surrogates.memory import fit_bytes
 from tunecast.surrogates.train import train
 
 MODEL = planted_model()
@@ -403,6 +406,53 @@ def test_what_would_diverge_is_not_among_the_candidates_where_others_are(prior: 
         kept = ranked(context(prior=replace(prior, failure=Odds(part))), pipelines, 40)
         assert len({pipeline.id for pipeline in kept}) == 40
         assert len(diverging(part) & {pipeline.id for pipeline in kept}) == most
+
+
+@pytest.fixture(scope="module")
+def roomy(prior: Prior) -> tuple[Prior, Room]:
+    """A prior that knows bytes, and room for some of what is drawn."""
+    told = [run for seed, width in enumerate((96, 128, 160)) for run in peaks_of(width, seed)]
+    learned = replace(prior, bytes=fit_bytes(told))
+    room = Room("cpu", "bfloat16", 2048, 1)
+    expected = learned.bytes["cpu"].log_bytes(MODEL, DATASET, drawn(200), room)
+    return learned, replace(room, bytes=round(float(np.exp(np.quantile(expected, 0.6)))))
+
+
+def peaks_of(width: int, seed: int) -> list[Run]:
+    runs = planted_runs(tasks=6, runs=20, seed=seed, model=planted_model(width))
+    return with_peaks([replace(run, max_length=2048) for run in runs])
+
+
+def test_what_memory_would_not_hold_is_not_among_the_candidates_where_others_are(
+    roomy: tuple[Prior, Room],
+) -> None:
+    prior, room = roomy
+    pipelines = drawn(200)
+    told, ignorant = context(prior=prior, room=room), context(prior=prior)
+    odds = memory_odds(told, prior, pipelines)
+    beyond = {pipeline.id for pipeline, chance in zip(pipelines, odds, strict=True) if chance > 0.5}
+    assert 20 < len(beyond) < 180
+    assert not memory_odds(ignorant, prior, pipelines).any()
+    elsewhere = replace(told, room=replace(room, device="cuda:0"))
+    assert not memory_odds(elsewhere, prior, pipelines).any()
+    chosen, anything = ({p.id for p in ranked(one, pipelines, 40)} for one in (told, ignorant))
+    assert not beyond & chosen
+    assert beyond & anything
+
+
+def test_the_odds_of_a_failure_are_those_of_divergence_and_of_too_little_memory(
+    roomy: tuple[Prior, Room],
+) -> None:
+    prior, room = roomy
+    runs = candidates(20)
+    trials = [view(run, int(number == 0)) for number, run in enumerate(runs)]
+    found = Seer(context(prior=prior, room=room), prior).outlook(History(tuple(trials))).failure
+    diverging = Seer(context(prior=prior), prior).outlook(History(tuple(trials))).failure
+    beyond = memory_odds(context(room=room), prior, [run.pipeline for run in runs])
+    assert beyond.min() < 0.1
+    assert beyond.max() > 0.9
+    assert found[0] == 0.0  # it has a point, so memory holds it
+    assert found[1:] == pytest.approx(1 - (1 - diverging[1:]) * (1 - beyond[1:]))
 
 
 def test_ranking_few_or_none(prior: Prior) -> None:

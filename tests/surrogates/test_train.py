@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,16 +11,17 @@ import numpy as np
 import pytest
 
 from planted_runs import ZERO_SHOT_LOSS, planted_dataset, planted_model, planted_runs
+from sample_runs import sample_machine
 from sessions import call_main
 from tunecast.errors import StoreError
 from tunecast.methods.rates import adapter_rate
-from tunecast.records import Pipeline, Run, Seconds, Task
+from tunecast.records import Outcome, Pipeline, Run, Seconds, Task
 from tunecast.store import Store
 from tunecast.surrogates import Setting, load_prior, read_prior
-from tunecast.surrogates.cost import fit_cost
+from tunecast.surrogates.cost import fit_cost, fit_failure, score_failure
 from tunecast.surrogates.examples import examples_of
 from tunecast.surrogates.features import feature_rows
-from tunecast.surrogates.train import train
+from tunecast.surrogates.train import report, train
 from tunecast.surrogates.validation import models_left_out
 
 
@@ -50,6 +52,7 @@ def test_datasets_and_base_models_are_told_apart_whatever_they_are_called() -> N
     assert alike.provenance.models == {"small-128": "model", "small-192": "model"}
     assert alike.provenance.zero_shot_loss == apart.provenance.zero_shot_loss
     assert alike.novelty.limit == apart.novelty.limit
+    assert alike.cost["cpu"].deviation == pytest.approx(apart.cost["cpu"].deviation)
 
 
 def test_what_was_learned_carries_over_to_a_wider_model() -> None:
@@ -86,15 +89,73 @@ def test_seconds_and_failures_are_learned() -> None:
 
 
 def test_runs_of_a_single_dataset_tell_no_seconds_of_others() -> None:
-    assert fit_cost(planted_runs(tasks=1, runs=40)) is None
-    assert fit_cost(planted_runs(tasks=2, runs=20)) is not None
+    assert fit_cost(planted_runs(tasks=1, runs=40)) == {}
+    assert list(fit_cost(planted_runs(tasks=2, runs=20))) == ["cpu"]
+
+
+def test_a_device_of_which_there_are_fewer_runs_keeps_its_own_seconds() -> None:
+    def on_cuda(run: Run) -> Run:
+        """There, adapters take four times as long per token as full finetuning."""
+        wall = {"full": 1e-5, "lora": 4e-5}.get(run.pipeline.method, 1e-5)
+        points = [replace(p, training=Seconds(wall * p.tokens_seen, 9.0)) for p in run.curve]
+        return replace(run, curve=tuple(points), machine=sample_machine(device="cuda:0"))
+
+    runs = planted_runs(tasks=6, runs=30)
+    runs = [on_cuda(run) if number % 3 == 0 else run for number, run in enumerate(runs)]
+    prior = train(runs, families=("ridge",))
+    setting = Setting(planted_dataset(1), planted_model(), 64_000, 400, 4.0)
+    common = {"learning_rate": adapter_rate(planted_model()), "per_device_train_batch_size": 8}
+    lora = common | {"lora_r": 8, "lora_alpha": 16}
+    rows = feature_rows(setting, [Pipeline("full", common), Pipeline("lora", lora)])
+    for device, ratio in (("cpu", 0.5), ("cuda", 4.0)):
+        seconds = prior.predict(setting, rows, device).log_seconds_per_token
+        assert seconds is not None
+        assert seconds[1] - seconds[0] == pytest.approx(math.log(ratio), abs=0.25)
+    assert prior.predict(setting, rows, "mps").log_seconds_per_token is None
+
+
+def test_the_quality_of_seconds_bytes_and_odds_is_told() -> None:
+    runs = [*planted_runs(tasks=6, runs=20)]
+    prior = train(runs, families=("ridge",))
+    text = report(runs, prior, families=("ridge",))
+    assert re.search(r"^Seconds per token \(cpu\), tasks left out: within a factor 1\.\d\d\.$", text, re.M)
+    assert re.search(r"^Bytes \(cpu\), tasks left out: within a factor 1\.\d\d\.$", text, re.M)
+    pattern = r"^Divergence, tasks left out: log loss 0\.\d+ \(of the base rate 0\.\d+\), AUC (1|0)\.\d+\.$"
+    assert re.search(pattern, text, re.M)
+
+
+def test_odds_of_divergence_are_judged_on_tasks_that_they_were_not_learned_from() -> None:
+    runs = planted_runs(tasks=8, runs=40)
+    told = score_failure(runs)
+    assert told is not None
+    assert told.log_loss < 0.5 * told.base_log_loss
+    assert told.auc > 0.9
+    # What is drawn by lot for every task is not to be known from others.
+    draw = np.random.default_rng(0)
+    lots = [
+        replace(run, outcome=Outcome.DIVERGED if draw.random() < 0.3 else Outcome.COMPLETED) for run in runs
+    ]
+    drawn = score_failure(lots)
+    assert drawn is not None
+    assert drawn.log_loss > 0.98 * drawn.base_log_loss
+    assert abs(drawn.auc - 0.5) < 0.15
+    assert score_failure([run for run in runs if run.outcome is Outcome.COMPLETED]) is None
+    assert score_failure([run for run in runs if run.task.dataset == runs[0].task.dataset]) is None
+
+
+def test_runs_out_of_memory_do_not_count_as_diverged() -> None:
+    runs = planted_runs(tasks=4, runs=20)
+    gone = [replace(run, outcome=Outcome.OUT_OF_MEMORY, curve=()) for run in runs[::2]]
+    plain, more = fit_failure(runs), fit_failure([*runs, *gone])
+    assert plain is not None
+    assert more is not None
+    assert np.array_equal(plain.line.weights, more.line.weights)
 
 
 def test_seconds_follow_their_arithmetic_beyond_the_models_that_were_seen() -> None:
     seen = planted_model()
     larger = replace(seen, parameters=100 * seen.parameters)
-    cost = fit_cost(planted_runs(runs=40))
-    assert cost is not None
+    cost = fit_cost(planted_runs(runs=40))["cpu"]
     pipeline = Pipeline("full", {"learning_rate": 1e-3, "per_device_train_batch_size": 8})
     small, large = (
         cost.log_seconds_per_token(
@@ -207,11 +268,8 @@ def test_seconds_of_a_busy_processor_are_those_that_it_computed() -> None:
 
     runs = planted_runs(runs=40)
     factors = np.random.default_rng(0).uniform(1, 9, len(runs))
-    quiet = fit_cost(runs)
-    busy = fit_cost([starved(run, factor) for run, factor in zip(runs, factors, strict=True)])
-    assert quiet is not None
-    assert busy is not None
+    quiet = fit_cost(runs)["cpu"]
+    busy = fit_cost([starved(run, factor) for run, factor in zip(runs, factors, strict=True)])["cpu"]
     assert busy.deviation == quiet.deviation
-    alone = fit_cost([replace(starved(run, 2.0), exclusive=True) for run in runs])
-    assert alone is not None
-    assert alone.weights[0] == pytest.approx(quiet.weights[0] + math.log(2.0))
+    alone = fit_cost([replace(starved(run, 2.0), exclusive=True) for run in runs])["cpu"]
+    assert alone.line.weights[0] == pytest.approx(quiet.line.weights[0] + math.log(2.0))

@@ -9,11 +9,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from tunecast.advice.efficiency import Efficiency, Share
-from tunecast.advice.forms import form_of
 from tunecast.data.token_lengths import TokenLengths
 from tunecast.models.closed_form import Form, bytes_held, step_seconds
+from tunecast.models.forms import form_of, lora_like
 from tunecast.models.here import Target
-from tunecast.records import ModelFacts, Pipeline, Scalar
+from tunecast.records import ModelFacts, Pipeline
 
 if TYPE_CHECKING:
     from tunecast.models.memory import MemoryRequest
@@ -120,7 +120,7 @@ class Costs:
         from tunecast.methods.memory import adapter_of, is_predictable, optimizer_of
         from tunecast.models.memory import MemoryRequest
 
-        stand_in = pipeline if is_predictable(pipeline) else _lora_like(pipeline)
+        stand_in = pipeline if is_predictable(pipeline) else lora_like(pipeline)
         adapter = adapter_of(stand_in, self._model)
         four_bit = pipeline.method == "qlora"
         plain: Literal["float32", "bfloat16"] = "float32" if self.dtype == "float32" else "bfloat16"
@@ -180,14 +180,3 @@ class Costs:
             label_tokens=self._lengths.label_longest,
             accumulates=accumulates,
         )
-
-
-def _lora_like(pipeline: Pipeline) -> Pipeline:
-    """A LoRA in place of a method whose memory nobody can foretell."""
-    values: dict[str, Scalar] = {
-        "lora_r": 16,
-        "lora_alpha": 32,
-        "lora_dropout": 0.0,
-        "target_modules": "all-linear",
-    }
-    return Pipeline("lora", {**pipeline.hyperparameters, **values})

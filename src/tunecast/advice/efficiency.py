@@ -15,8 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from tunecast.advice.forms import form_of
 from tunecast.models.closed_form import step_seconds
+from tunecast.models.forms import form_of
 from tunecast.models.seconds import EFFICIENCY
 from tunecast.store.endings import Ending
 

@@ -21,7 +21,7 @@ from tunecast.session.settings import SessionSettings
 from tunecast.session.shared import affordable_validation, explosion_nats, new_run, zero_point
 from tunecast.training.bench import TrialSpec, validation_subset
 from tunecast.training.failures import describe_failure
-from tunecast.training.runner import Measurement, Runner
+from tunecast.training.runner import HELD_BEFORE, Measurement, Runner
 
 __all__ = ["BlankRun", "Host", "MakeRun", "Station"]
 
@@ -190,9 +190,11 @@ class _OpenTask:
         spec = self._limited_spec(cell)
         started = time.perf_counter()
         points: list[Point] = []
+        held = 0
         measured = Measurement(run.id, None, Outcome.PAUSED)
         for step in self._prepared.bench.plan(spec).grid:
             measured = self._runner.advance(spec, points[-1].step if points else 0, step)
+            held = held or measured.held_bytes
             if measured.point is not None:
                 elapsed = time.perf_counter() - started
                 points.append(replace(measured.point, elapsed_seconds=elapsed))
@@ -205,6 +207,7 @@ class _OpenTask:
             error=measured.error,
             validation=measured.validation,
             trainable_parameters=measured.trainable_parameters,
+            extra={**run.extra, HELD_BEFORE: held},
         )
 
     def tested(self, run: Run, cell: Cell) -> Run:

@@ -9,7 +9,7 @@ from tunecast.errors import ConfigurationError
 from tunecast.records import DatasetFacts, Machine, ModelFacts, Run
 
 if TYPE_CHECKING:
-    from tunecast.surrogates import Prior
+    from tunecast.surrogates import Prior, Room
 
 __all__ = ["Context"]
 
@@ -26,6 +26,7 @@ class Context:
         zero_shot_loss: Nats per label token of the untouched model, None where nobody measured it.
         evaluation_seconds: Of scoring the untouched model as every point is scored, None where nobody has.
         machine: What computes, None where it is not known.
+        room: What a worker has for a trial, None where it is not known.
         runs: Recorded runs of other tasks, failures included; in a replay, those of the training folds only.
         value_minutes: Minutes that 1% of the loss is worth; None never stops before the budget ends.
         prior: The trained surrogates, None for strategies that rest on none.
@@ -38,6 +39,7 @@ class Context:
     zero_shot_loss: float | None = None
     evaluation_seconds: float | None = None
     machine: Machine | None = None
+    room: Room | None = None
     runs: tuple[Run, ...] = ()
     value_minutes: float | None = None
     prior: Prior | None = None

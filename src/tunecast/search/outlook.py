@@ -12,6 +12,7 @@ import numpy as np
 from tunecast.records import Outcome, Pipeline
 from tunecast.search.context import Context
 from tunecast.search.history import History, TrialView, points_to_end
+from tunecast.search.odds import either, memory_odds
 from tunecast.search.offsets import Residuals, condition, refit
 from tunecast.search.trust import is_trusted
 from tunecast.surrogates import Prediction, Prior, Setting
@@ -42,7 +43,7 @@ class Outlook:
         deviation: Its standard deviation.
         step_seconds: Seconds to the next point.
         end_seconds: Seconds to the end.
-        failure: Probability that a trial which has not begun diverges.
+        failure: Probability that a trial which has not begun diverges, or that memory does not hold it.
         is_trusted: Whether what was measured lets the prior be believed.
     """
 
@@ -52,6 +53,15 @@ class Outlook:
     end_seconds: NDArray[np.float64]
     failure: NDArray[np.float64]
     is_trusted: bool
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What a pipeline alone tells: its features, and the odds that memory does not hold it."""
+
+    pipeline: Pipeline
+    row: list[float]
+    beyond_memory: float
 
 
 def setting_of(context: Context, usual_zero_shot_loss: float) -> Setting:
@@ -79,16 +89,17 @@ class Seer:
         self._refits = refits
         self.setting = setting_of(context, prior.provenance.zero_shot_loss)
         self.is_new = prior.novelty.is_new(context.dataset.meta_features)
-        device = context.machine.device.partition(":")[0] if context.machine else None
-        self._knows_seconds = prior.cost is not None and device in (None, prior.cost.device)
+        self._context = context
+        self._device = context.machine.device.partition(":")[0] if context.machine else "cpu"
         self._evaluation = context.evaluation_seconds or 0.0
-        self._rows: dict[int, tuple[Pipeline, list[float]]] = {}
+        self._known: dict[int, _Known] = {}
 
     def outlook(self, history: History) -> Outlook:
         """What is foretold of every candidate."""
         trials = history.trials
-        pipelines = np.array([self._row(index, trial.pipeline) for index, trial in enumerate(trials)])
-        before = self._prior.predict(self.setting, joined(self.setting, pipelines))
+        known = [self._told(index, trial.pipeline) for index, trial in enumerate(trials)]
+        pipelines = np.array([one.row for one in known])
+        before = self._prior.predict(self.setting, joined(self.setting, pipelines), self._device)
         begun = np.array([i for i, trial in enumerate(trials) if _tells(trial)], dtype=np.int64)
         after = self._after(trials, begun, pipelines)
         went_on = np.array([trials[index].outcome is not Outcome.DIVERGED for index in begun], dtype=bool)
@@ -99,15 +110,18 @@ class Seer:
                 mean[index], variance[index] = self._relative(trials[index]), KNOWN_DEVIATION**2
         seconds = self._seconds_per_token(trials, before)
         step, end = _seconds(trials, seconds, self.setting.full_length_tokens, self._evaluation)
-        failure = np.where([bool(trial.curve) for trial in trials], 0.0, before.failure)
+        failure = either(before.failure, np.array([one.beyond_memory for one in known]))
+        failure = np.where([bool(trial.curve) for trial in trials], 0.0, failure)
         trusted = self._trusted(trials, begun, before, after)
         return Outlook(mean, np.sqrt(variance), step, end, failure, trusted)
 
-    def _row(self, index: int, pipeline: Pipeline) -> list[float]:
-        known = self._rows.get(index)
-        if known is None or (known[0] is not pipeline and known[0] != pipeline):
-            known = self._rows[index] = (pipeline, pipeline_row(pipeline, self.setting.model))
-        return known[1]
+    def _told(self, index: int, pipeline: Pipeline) -> _Known:
+        known = self._known.get(index)
+        if known is None or (known.pipeline is not pipeline and known.pipeline != pipeline):
+            odds = float(memory_odds(self._context, self._prior, [pipeline])[0])
+            row = pipeline_row(pipeline, self.setting.model)
+            known = self._known[index] = _Known(pipeline, row, odds)
+        return known
 
     def _relative(self, trial: TrialView) -> float:
         if trial.outcome is Outcome.DIVERGED:
@@ -169,7 +183,7 @@ class Seer:
         tokens = float(self.setting.full_length_tokens)
         measured = np.array([_measured_seconds_per_token(trial) for trial in trials])
         hinted = np.array([_hinted_seconds_per_token(trial, tokens, self._evaluation) for trial in trials])
-        if not self._knows_seconds or before.log_seconds_per_token is None:
+        if before.log_seconds_per_token is None:
             usual = float(np.nanmedian(hinted)) if np.isfinite(hinted).any() else 1e-3
             guess = np.where(np.isfinite(hinted), hinted, usual)
         else:

@@ -9,6 +9,7 @@ import numpy as np
 
 from tunecast.records import Pipeline
 from tunecast.search.context import Context
+from tunecast.search.odds import either, memory_odds
 from tunecast.search.outlook import setting_of
 from tunecast.surrogates.features import PIPELINE, feature_rows, standardised
 
@@ -20,7 +21,7 @@ __all__ = ["ranked"]
 UNRANKED_SHARE = 0.25
 """Part of the candidates that is kept as drawn, for tasks on which the prior proves to be wrong."""
 MOST_FAILURE = 0.5
-"""Probability of divergence above which a candidate is not tried."""
+"""Probability of divergence, or of too little memory, above which a candidate is not tried."""
 HOPE = 0.5
 """Candidates are ranked by mean minus this many standard deviations."""
 ALIKE = 2.0
@@ -30,7 +31,7 @@ ALIKE = 2.0
 def ranked(context: Context, pipelines: Sequence[Pipeline], count: int) -> list[Pipeline]:
     """Choose candidates for a session, best first, then some in the order in which they were drawn.
 
-    Those that would rather diverge than not are cut where enough others are there. Each choice makes those
+    Those that would rather fail than not are cut where enough others are there. Each choice makes those
     that are like it less attractive, by how uncertain they are: it will tell of them.
 
     Args:
@@ -47,10 +48,11 @@ def ranked(context: Context, pipelines: Sequence[Pipeline], count: int) -> list[
     setting = setting_of(context, prior.provenance.zero_shot_loss)
     features = feature_rows(setting, pipelines)
     found = prior.predict(setting, features)
+    failure = either(found.failure, memory_odds(context, prior, pipelines))
     own = np.sqrt(np.maximum(found.variance - found.shared, 0.0))
-    feasible = np.flatnonzero(found.failure <= MOST_FAILURE)
+    feasible = np.flatnonzero(failure <= MOST_FAILURE)
     if len(feasible) < min(count, len(pipelines)):
-        feasible = np.argsort(found.failure, kind="stable")[:count]
+        feasible = np.argsort(failure, kind="stable")[:count]
     hoped = (found.end - HOPE * own)[feasible]
     rows = features[feasible, : len(PIPELINE)]
     chosen = feasible[_diverse(hoped, own[feasible], rows, round((1 - UNRANKED_SHARE) * count))]

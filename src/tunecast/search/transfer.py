@@ -154,7 +154,7 @@ def _is_worth_it(
 
 
 def _log_success(outlook: Outlook) -> NDArray[np.float64]:
-    """Logarithm of the probability that a trial does not diverge, shape (trials,)."""
+    """Logarithm of the probability that a trial does not fail, shape (trials,)."""
     return np.log1p(-np.minimum(outlook.failure, 0.999))
 
 

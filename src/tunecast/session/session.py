@@ -16,7 +16,7 @@ from tunecast.session.budget import Budget
 from tunecast.session.candidates import suitable
 from tunecast.session.compare import Account, compare
 from tunecast.session.executor import CRASHES_FORGIVEN, Crash, LocalExecutor
-from tunecast.session.feasible import Feasible
+from tunecast.session.feasible import Feasible, limit_bytes
 from tunecast.session.folder import OutputFolder
 from tunecast.session.forecast import Part, Survey, Surveyor, end_loss, leading_trial
 from tunecast.session.knowledge import prior_known
@@ -30,6 +30,7 @@ from tunecast.session.shared import affordable_validation, explosion_nats
 from tunecast.session.status import session_status
 from tunecast.session.trials import Trial, Trials
 from tunecast.store import Store
+from tunecast.surrogates import Room
 from tunecast.training.bench import TrialSpec
 
 __all__ = ["Session", "wait_for_model"]
@@ -245,14 +246,16 @@ class Session:
 
     def _context(self, zero_shot_loss: float, evaluation_seconds: float) -> Context:
         """What a strategy that knows other tasks is told of this one, and of them."""
+        bench = self._prepared.bench
         return Context(
             dataset=self._prepared.dataset,
-            model=self._prepared.bench.facts,
+            model=bench.facts,
             full_length_tokens=self._full_length,
             unique_examples=self._unique_examples,
             zero_shot_loss=zero_shot_loss,
             evaluation_seconds=evaluation_seconds,
             machine=self._surroundings.machine,
+            room=Room(bench.device, bench.dtype, bench.max_length, limit_bytes(self._settings, bench.device)),
             value_minutes=self._settings.value,
             prior=prior_known(self._settings.strategy, self._settings.prior),
             runs=self._known,

@@ -42,7 +42,7 @@ _DATASET_FACTS = {
 }
 # The place of a run in its plan, and what a Trainer's record tells of it.
 _EXTRA_NUMBERS = {
-    *("number", "shared", "test_tokens", "retrained_tokens"),
+    *("number", "shared", "test_tokens", "retrained_tokens", "held_bytes"),
     *("epochs", "train_loss", "log_digests", "arguments_digest"),
 }
 # Where an imported run came from and what is not known of it; what the counts of tokens count.

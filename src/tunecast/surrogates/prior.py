@@ -28,6 +28,8 @@ from tunecast.surrogates.features import (
     FEATURES_VERSION,
     Setting,
 )
+from tunecast.surrogates.line import Line
+from tunecast.surrogates.memory import BytesModel
 from tunecast.surrogates.novelty import Novelty
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Prediction", "Prior", "Provenance", "load_prior", "prior_at", "read_prior", "shipped_prior"]
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 SHIPPED = "prior.safetensors"
 
 
@@ -90,7 +92,8 @@ class Prior:
         calibration: Corrections of its spread, for base models that it learned from.
         abroad: Calibration for base models not trained on, from leave-one-model-out validation.
         novelty: Tells unknown datasets.
-        cost: Seconds, None where no run told any.
+        cost: Seconds by kind of device; none of those whose runs told none.
+        bytes: What workers hold, by kind of device; likewise.
         failure: Odds of divergence, None where no run diverged.
         provenance: Where it comes from.
     """
@@ -100,23 +103,26 @@ class Prior:
     calibration: Calibration
     abroad: Calibration
     novelty: Novelty
-    cost: CostModel | None
+    cost: Mapping[str, CostModel]
+    bytes: Mapping[str, BytesModel]
     failure: FailureModel | None
     provenance: Provenance
 
-    def predict(self, setting: Setting, features: NDArray[np.float64]) -> Prediction:
+    def predict(self, setting: Setting, features: NDArray[np.float64], device: str = "cpu") -> Prediction:
         """Foretell the ends of trials of one session from what is known of each.
 
         Args:
             setting: What the trials share.
             features: As of :func:`tunecast.surrogates.features.feature_rows`, shape (trials, features).
+            device: Kind of device whose seconds are foretold.
         """
         known = setting.model.identity in self.provenance.models
         mean, variance = self.performance.predict(features)
         share = features[:, len(FEATURES) - len(CURVE) + CURVE.index("share")]
         whole, shared = (self.calibration if known else self.abroad).corrected(variance, share)
         last = features[:, len(FEATURES) - len(CURVE) + CURVE.index("log_loss")].clip(max=WORST)
-        seconds = self.cost.log_seconds_per_token(features) if self.cost else None
+        cost = self.cost.get(device)
+        seconds = cost.log_seconds_per_token(features) if cost else None
         failure = self.failure.probability(features) if self.failure else np.zeros(len(features))
         return Prediction(last + mean, whole, shared, seconds, failure)
 
@@ -148,11 +154,11 @@ class Prior:
             "novelty": list(self.novelty.names),
             "provenance": asdict(self.provenance),
         }
-        if self.cost:
-            parts["cost"] = self.cost.arrays()
-            header["cost"] = {"deviation": self.cost.deviation, "device": self.cost.device}
+        for name, models in (("cost", self.cost), ("bytes", self.bytes)):
+            header[name] = {kind: model.deviation for kind, model in models.items()}
+            parts |= {f"{name}.{kind}": model.line.arrays() for kind, model in models.items()}
         if self.failure:
-            parts["failure"] = self.failure.arrays()
+            parts["failure"] = self.failure.line.arrays()
         tensors = {
             f"{part}.{name}": np.ascontiguousarray(values)
             for part, arrays in parts.items()
@@ -222,6 +228,11 @@ def _put_together(tensors: Mapping[str, Any], header: Mapping[str, Any]) -> Prio
         own = f"{name}."
         return {key.removeprefix(own): array for key, array in tensors.items() if key.startswith(own)}
 
+    def lines(name: str) -> dict[str, tuple[Line, float]]:
+        """By kind of device, with their deviations."""
+        spread = header[name].items()
+        return {kind: (Line.from_arrays(part(f"{name}.{kind}")), deviation) for kind, deviation in spread}
+
     provenance = dict(header["provenance"])
     provenance["tasks"] = tuple(provenance["tasks"])
     return Prior(
@@ -230,8 +241,9 @@ def _put_together(tensors: Mapping[str, Any], header: Mapping[str, Any]) -> Prio
         calibration=Calibration(**part("calibration")),
         abroad=Calibration(**part("abroad")),
         novelty=Novelty.from_arrays(part("novelty"), header["novelty"]),
-        cost=CostModel.from_arrays(part("cost"), **header["cost"]) if "cost" in header else None,
-        failure=FailureModel.from_arrays(part("failure")) if part("failure") else None,
+        cost={kind: CostModel(*line) for kind, line in lines("cost").items()},
+        bytes={kind: BytesModel(*line) for kind, line in lines("bytes").items()},
+        failure=FailureModel(Line.from_arrays(part("failure"))) if part("failure") else None,
         provenance=Provenance(**provenance),
     )
 

@@ -10,10 +10,11 @@ import numpy as np
 
 from tunecast.errors import ConfigurationError, StoreError
 from tunecast.records import Run, stable_hash
-from tunecast.surrogates.cost import fit_cost, fit_failure
+from tunecast.surrogates.cost import fit_cost, fit_failure, score_failure
 from tunecast.surrogates.examples import Examples, ZeroShotLosses, examples_of
 from tunecast.surrogates.families import FAMILIES
 from tunecast.surrogates.kin import kin
+from tunecast.surrogates.memory import fit_bytes
 from tunecast.surrogates.novelty import Novelty
 from tunecast.surrogates.prior import Prior, Provenance
 from tunecast.surrogates.validation import CHOSEN, Scores, choose, nested
@@ -49,6 +50,7 @@ def train(runs: Sequence[Run], *, seed: int = 0, families: Sequence[str] = tuple
         abroad=chosen.abroad,
         novelty=Novelty.of((one.name, one.meta_features) for one in datasets.values()),
         cost=fit_cost(learned),
+        bytes=fit_bytes(learned),
         failure=fit_failure(learned),
         provenance=Provenance(
             runs=len(examples.runs),
@@ -99,15 +101,28 @@ def report(
         f"Learned from {provenance.runs} runs, {len(provenance.tasks)} tasks, "
         f"{len(provenance.models)} base models; chosen: {prior.family}."
     ]
-    if prior.cost:
-        spread = np.exp(prior.cost.deviation)
-        lines.append(
-            f"Seconds per token ({prior.cost.device}), tasks left out: within a factor {spread:.2f}."
-        )
-    scores, taken = nested(learnable(runs), seed, families)
+    examples = learnable(runs)
+    known = set(examples.runs)
+    lines += _figures(prior, [run for run in runs if run.id in known])
+    scores, taken = nested(examples, seed, families)
     often = ", ".join(f"{name} {count}" for name, count in taken.items() if count)
     lines += ["", table(scores), "", f"{CHOSEN}: {often} of {sum(taken.values())} folds."]
     return "\n".join(lines)
+
+
+def _figures(prior: Prior, learned: Sequence[Run]) -> list[str]:
+    """How good seconds, bytes and odds of divergence are on tasks left out."""
+    lines = [
+        f"{name} ({kind}), tasks left out: within a factor {np.exp(model.deviation):.2f}."
+        for name, models in (("Seconds per token", prior.cost), ("Bytes", prior.bytes))
+        for kind, model in models.items()
+    ]
+    if odds := score_failure(learned):
+        lines.append(
+            f"Divergence, tasks left out: log loss {odds.log_loss:.3f} (of the base rate "
+            f"{odds.base_log_loss:.3f}), AUC {odds.auc:.2f}."
+        )
+    return lines
 
 
 def learn(

@@ -25,7 +25,11 @@ if TYPE_CHECKING:
     from tunecast.data import EncodedExample, Example
     from tunecast.training.bench import Bench, TrialSpec
 
-__all__ = ["Measurement", "Runner", "Scored"]
+__all__ = ["HELD_BEFORE", "Measurement", "Runner", "Scored"]
+
+HELD_BEFORE = "held_bytes"
+"""In ``Run.extra``: what the worker held on its device before the trial's first step, which is in all peaks
+of the trial and not of its making."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class Measurement:
         trainable_parameters: Number of trained parameters.
         retrained_tokens: Training tokens that were gone through once more, since their checkpoint was gone.
         retraining_seconds: Wall seconds that this took; they are in no point.
+        held_bytes: What the worker held on its device before it began.
     """
 
     run: str
@@ -53,6 +58,7 @@ class Measurement:
     trainable_parameters: int = 0
     retrained_tokens: int = 0
     retraining_seconds: float = 0.0
+    held_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -112,6 +118,7 @@ class Runner:
         if self._live_spec != spec:
             self.release()  # what the last trial held is no part of this one's peak
         reset_peak(self.bench.device)
+        held = peak_bytes(self.bench.device)
         self._retrained = 0, 0.0
         try:
             live = self._made_live(spec, from_step, weights_hash)
@@ -131,6 +138,7 @@ class Runner:
             trainable_parameters=trainable,
             retrained_tokens=tokens,
             retraining_seconds=seconds,
+            held_bytes=held,
         )
 
     def score(

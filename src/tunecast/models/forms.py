@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from tunecast.models.closed_form import Form, Placed, ia3_parameters, is_known, lora_parameters
-from tunecast.records import ModelFacts, Pipeline
+from tunecast.records import ModelFacts, Pipeline, Scalar
 
-__all__ = ["form_of"]
+__all__ = ["form_of", "lora_like", "nearest_form"]
 
 
 def form_of(model: ModelFacts, pipeline: Pipeline, *, dtype: str, device: str) -> Form | None:
@@ -42,3 +42,23 @@ def form_of(model: ModelFacts, pipeline: Pipeline, *, dtype: str, device: str) -
         four_bit=pipeline.method == "qlora",
         device=device,
     )
+
+
+def nearest_form(model: ModelFacts, pipeline: Pipeline, *, dtype: str, device: str) -> Form | None:
+    """As :func:`form_of`, but a method that the formulas do not know is taken for a LoRA; None for models
+    that they do not know.
+    """
+    own = form_of(model, pipeline, dtype=dtype, device=device)
+    return own or form_of(model, lora_like(pipeline), dtype=dtype, device=device)
+
+
+def lora_like(pipeline: Pipeline) -> Pipeline:
+    """A LoRA in place of a method whose bytes nobody can foretell."""
+    values: dict[str, Scalar] = {
+        "lora_r": 16,
+        "lora_alpha": 32,
+        "lora_dropout": 0.0,
+        "target_modules": "all-linear",
+        "use_dora": False,
+    }
+    return Pipeline("lora", {**pipeline.hyperparameters, **values})

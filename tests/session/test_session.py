@@ -1,0 +1,46 @@
+"""What a session tells of itself before it begins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sample_runs import sample_machine, sample_run
+from tunecast.progress import Silent
+from tunecast.session.executor import LocalExecutor
+from tunecast.session.feasible import Feasible
+from tunecast.session.folder import OutputFolder
+from tunecast.session.prepare import PreparedTask, Surroundings
+from tunecast.session.session import Session
+from tunecast.session.settings import SessionSettings
+from tunecast.store import Store
+from tunecast.surrogates import Room
+
+
+@pytest.fixture
+def store() -> Iterator[Store]:
+    with Store.open(":memory:") as opened:
+        yield opened
+
+
+def test_a_strategy_is_told_what_a_worker_may_hold(
+    prepared: PreparedTask, settings: SessionSettings, store: Store, tmp_path: Path
+) -> None:
+    folder = OutputFolder(tmp_path)
+    told = Session(
+        replace(settings, max_memory_gb=3.0, workers=2, strategy="random", budget="2-trials"),
+        prepared,
+        folder,
+        store,
+        LocalExecutor.__new__(LocalExecutor),  # no worker is asked for anything
+        Silent(),
+        {"id": "s", "full_length_tokens": 2000},
+        Feasible(()),
+        Surroundings(sample_machine(), sample_run().versions),
+    )._context(4.0, 0.1)
+    folder.close()
+    bench = prepared.bench
+    assert told.room == Room("cpu", bench.dtype, bench.max_length, 1_500_000_000)
