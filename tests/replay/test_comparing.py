@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +27,9 @@ from tunecast.replay.comparing import (
 )
 from tunecast.replay.folds import Fold, context_of
 from tunecast.replay.page import render, write_comparison
+from tunecast.replay.statistics import wilcoxon_holm
 from tunecast.replay.verdicts import Verdict
-from tunecast.replay.wording import catch_sentences, notes, regret_rows, simple_sentences
+from tunecast.replay.wording import catch_sentences, difference_caption, notes, regret_rows, simple_sentences
 from tunecast.search import Context, Strategy, asha
 from tunecast.surrogates.kin import dataset_families
 
@@ -165,7 +167,7 @@ def test_a_clear_winner_on_too_few_families_is_not_claimed(comparison: Compariso
         family_of = {task: f"family{n % count}" for n, task in enumerate(comparison.tasks)}
         verdict = Verdict(replace(comparison, regrets=regrets, family_of=family_of))
         assert len(verdict.claims) == claims
-        too_few = f"Too few runs: {found} of tasks of at least 6. With 16 tasks"
+        too_few = f"Too few runs: {found} of tasks of at least 6. With {found} a difference"
         assert [sentence[: len(too_few)] for sentence in verdict.shortcomings] == [too_few] * (claims == 0)
 
 
@@ -235,6 +237,29 @@ def test_a_surrogate_refitted_is_no_rival_of_the_same_surrogate(comparison: Comp
     assert catch is not None
     assert catch.fraction == comparison.grid[30] / comparison.grid[-1]
     assert "expert trials (quick-tune, of the same surrogate, aside) in" in catch_sentences(verdict)[0]
+
+
+def test_tests_compare_families_and_say_so(verdict: Verdict) -> None:
+    comparison = verdict.comparison
+    names, own = comparison.strategies, comparison.by_task()[:, :, 0]
+    at_one = {frozenset((pair.first, pair.second)): pair.p for pair in verdict.pairs[1.0]}
+    of_tasks = np.array([comparison.family_of[task] for task in comparison.tasks])
+    means = np.stack([own[:, of_tasks == family].mean(axis=1) for family in sorted({*of_tasks})], axis=1)
+    expected = wilcoxon_holm(means)
+    assert verdict.p_values(1.0) == pytest.approx(expected)
+    for one, other in combinations(range(len(names)), 2):
+        assert at_one[frozenset((names[one], names[other]))] == pytest.approx(expected[one, other])
+    said = difference_caption(verdict)
+    assert "on mean regrets of 8 families of tasks, corrected over 15 pairs" in said
+    assert said.replace("'", "&#39;") in render(verdict)
+
+
+def test_where_no_two_could_differ_the_caption_says_so(verdict: Verdict) -> None:
+    # Eight families: at best a p of 2 / 256 for each pair.
+    for strategies, unable in ((STRATEGIES[:4], False), (STRATEGIES[:5], True)):
+        places = [STRATEGIES.index(name) for name in strategies]
+        part = replace(verdict.comparison, strategies=strategies, regrets=verdict.comparison.regrets[places])
+        assert ("no two could differ" in difference_caption(Verdict(part))) == unable
 
 
 def test_what_fixed_best_knows_is_said_by_fold(comparison: Comparison) -> None:

@@ -15,12 +15,14 @@ from tunecast.replay.statistics import (
     TIE,
     WANTED_POWER,
     Pair,
+    band,
     cluster_weights,
     detectable,
     interval,
     mean_ranks,
     paired,
     power,
+    wilcoxon_holm,
 )
 from tunecast.search import EXPERT_BASED, RUN_BASED, SURROGATE_BASED
 
@@ -40,7 +42,8 @@ SIMPLE = (*EXPERT_BASED, *RUN_BASED)
 LEAST_CANDIDATES = 40
 LEAST_TASKS = 16
 LEAST_FAMILIES = 6
-"""Families of tasks, which the bootstrap draws: of one alone every interval has a width of zero."""
+"""Families of tasks, which the bootstrap draws and the tests compare: of one alone every interval has a width
+of zero, and of five no test can find anything at the 5% level."""
 EFFECT = 0.5
 
 
@@ -76,7 +79,7 @@ class Catch:
         fraction: Part of the largest budget at which its mean regret is down to the lowest final one of all
             others; None where it never is. Strategies that share a surrogate are no others to each other.
         low: Lower end of the 95% interval.
-        high: Upper end, infinite where more than one in forty resamples never get there.
+        high: Upper end, infinite where more resamples never get there than may lie beyond it.
     """
 
     strategy: str
@@ -86,7 +89,7 @@ class Catch:
 
 
 class Verdict:
-    """Statistics of a comparison; the task is the unit, clustered by family.
+    """Statistics of a comparison: means and ranks over tasks, intervals and tests over their families.
 
     Args:
         comparison: What all replays gave.
@@ -107,6 +110,16 @@ class Verdict:
             for place, budget in enumerate(self.comparison.budgets)
         }
 
+    def p_values(self, budget: float) -> NDArray[np.float64]:
+        """Of the tests between strategies at a budget, corrected over all pairs, as
+        :func:`~tunecast.replay.statistics.wilcoxon_holm` has them; shape (strategies, strategies)."""
+        return wilcoxon_holm(self._weights.family_means(self._at(budget)))
+
+    @property
+    def families(self) -> int:
+        """Number of families of tasks."""
+        return self._weights.families
+
     def ranks(self, budget: float) -> NDArray[np.float64]:
         """Mean ranks at a budget, shape (strategies,)."""
         return mean_ranks(self._at(budget))
@@ -119,8 +132,7 @@ class Verdict:
     def anytime(self, strategy: str) -> NDArray[np.float64]:
         """Mean regret over time and the ends of its 95% interval, shape (3, grid)."""
         values = self.comparison.anytime_by_task()[self.comparison.strategies.index(strategy)]
-        low, high = np.quantile(self._weights @ values, [0.025, 0.975], axis=0)
-        return np.stack([values.mean(axis=0), low, high])
+        return np.stack([values.mean(axis=0), *band(values, self._weights)])
 
     def catch(self, strategy: str) -> Catch | None:
         """How early a strategy is as good as the best other one at the end; None where there is no other, or
@@ -136,10 +148,10 @@ class Verdict:
         everyone = np.full((1, values.shape[1]), 1 / values.shape[1])
         reached = [
             _first_share(weights @ values[own], (weights @ values[others, :, -1].T).min(axis=1), shares)
-            for weights in (everyone, self._weights)
+            for weights in (everyone, self._weights.drawn)
         ]
         # Of an ordered sample, so that one that never gets there is not averaged with one that does.
-        low, high = np.quantile(reached[1], [0.025, 0.975], method="inverted_cdf")
+        low, high = np.quantile(reached[1], self._weights.tails(), method="inverted_cdf")
         fraction = float(reached[0][0])
         return Catch(strategy, fraction if np.isfinite(fraction) else None, float(low), float(high))
 
@@ -151,21 +163,20 @@ class Verdict:
         missing = []
         if tasks < LEAST_TASKS:
             missing.append(f"{tasks} tasks of at least {LEAST_TASKS}")
-        families = len({comparison.family_of[task] for task in comparison.tasks})
-        if families < LEAST_FAMILIES:
-            found_families = "1 family" if families == 1 else f"{families} families"
-            missing.append(f"{found_families} of tasks of at least {LEAST_FAMILIES}")
+        families = "1 family" if self.families == 1 else f"{self.families} families"
+        if self.families < LEAST_FAMILIES:
+            missing.append(f"{families} of tasks of at least {LEAST_FAMILIES}")
         if smallest < LEAST_CANDIDATES:
             small = min(comparison.cases, key=lambda case: len(case.candidates))
             missing.append(f"{smallest} recorded pipelines of at least {LEAST_CANDIDATES} ({small.name})")
         if not missing:
             return []
-        found = power(tasks, EFFECT)
-        least = detectable(tasks)
+        found = power(self.families, EFFECT)
+        least = detectable(self.families)
         needed = "no difference at all" if np.isinf(least) else f"one of {least:.2f} standard deviations"
         return [
-            f"Too few runs: {' and '.join(missing)}. With {tasks} tasks a difference of half a standard "
-            f"deviation between tasks is found with a probability of {found:.0%}; {needed} with "
+            f"Too few runs: {' and '.join(missing)}. With {families} a difference of half a standard "
+            f"deviation between families is found with a probability of {found:.0%}; {needed} with "
             f"{WANTED_POWER:.0%}."
         ]
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from tunecast.replay.comparing import SLACK
 from tunecast.replay.folds import Fold
+from tunecast.replay.statistics import LEVEL, smallest_p
 from tunecast.replay.verdicts import Verdict, left_out
 from tunecast.search import EXPERT_BASED, SURROGATE_BASED
 
 __all__ = [
     "catch_sentences",
     "claim_sentences",
+    "difference_caption",
     "header",
     "notes",
     "regret_rows",
@@ -26,13 +29,10 @@ __all__ = [
 def header(verdict: Verdict) -> str:
     """What was compared, in one sentence."""
     comparison = verdict.comparison
-    tasks, cases, families = (
-        len(comparison.tasks),
-        len(comparison.cases),
-        len(set(comparison.family_of.values())),
-    )
+    tasks, cases = len(comparison.tasks), len(comparison.cases)
     return (
-        f"{len(comparison.strategies)} strategies on {tasks} tasks of {families} families ({cases} replays), "
+        f"{len(comparison.strategies)} strategies on {tasks} tasks of {verdict.families} families ({cases} "
+        "replays), "
         f"{comparison.seeds} seeds; left out of what they learned from: {left_out(comparison.fold)}."
     )
 
@@ -82,6 +82,19 @@ def simple_sentences(verdict: Verdict) -> list[str]:
         for name, tasks in sorted(wins.items()):
             sentences.append(f"At {budget:g} {name} wins on {_listed(tasks)}.")
     return sentences
+
+
+def difference_caption(verdict: Verdict) -> str:
+    """What the bars of a critical-difference diagram stand for."""
+    pairs = math.comb(len(verdict.comparison.strategies), 2)
+    tested = (
+        "Ranks are means over tasks. A bar joins strategies of which no two differ at the "
+        f"{LEVEL:.0%} level, by Wilcoxon's signed-rank test on mean regrets of {verdict.families} "
+        f"families of tasks, corrected over {pairs} pairs by Holm's method."
+    )
+    if pairs * smallest_p(verdict.families) < LEVEL:
+        return tested
+    return f"{tested} With so few families and so many pairs no two could differ."
 
 
 def claim_sentences(verdict: Verdict) -> list[str]:
