@@ -180,6 +180,16 @@ def test_wins_of_simple_strategies_are_named(comparison: Comparison) -> None:
     assert any(task in sentence and "portfolio" in sentence for sentence in simple_sentences(verdict))
 
 
+def test_simple_strategies_that_tie_are_both_named(comparison: Comparison) -> None:
+    regrets = comparison.regrets + 0.1
+    for name in ("portfolio", "nearest-task"):
+        regrets[STRATEGIES.index(name), 0, :, 2] = 0.0
+    regrets[STRATEGIES.index("fixed-best"), 0, :, 2] = 0.01
+    wins = Verdict(replace(comparison, regrets=regrets)).simple_wins[4.0]
+    task = comparison.cases[0].task
+    assert {name for name, tasks in wins.items() if task in tasks} == {"portfolio", "nearest-task"}
+
+
 def test_simple_strategies_alone_win_against_nobody(cases: list[Case], runs: list[Run]) -> None:
     names = ("portfolio", "fixed-expert")
     verdict = Verdict(
@@ -260,6 +270,62 @@ def test_where_no_two_could_differ_the_caption_says_so(verdict: Verdict) -> None
         places = [STRATEGIES.index(name) for name in strategies]
         part = replace(verdict.comparison, strategies=strategies, regrets=verdict.comparison.regrets[places])
         assert ("no two could differ" in difference_caption(Verdict(part))) == unable
+
+
+def test_budgets_that_suffice_for_every_candidate_are_told(cases: list[Case], runs: list[Run]) -> None:
+    budgets = (1.0, 1e3)
+    found = compare_strategies(
+        cases[:2], runs, ("random", "fixed-expert"), seeds=2, budgets=budgets, thinking_seconds=0.0
+    )
+    assert found.exhausted.tolist() == [[0.0, 1.0], [0.0, 0.0]]
+    verdict = Verdict(found)
+    told = json.loads(json.dumps(verdict.as_json()))["strategies"]
+    assert told["random"]["exhausted"] == {"1": 0.0, "1000": 1.0}
+    assert told["fixed-expert"]["exhausted"] == {"1": 0.0, "1000": 0.0}
+    (said,) = (note for note in notes(verdict) if "every candidate had come to its end" in note)
+    assert said.startswith("At 1000 expert trials")
+    assert "of random (100%):" in said
+    half = replace(found, exhausted=0.5 * found.exhausted)
+    assert not any("every candidate had come to its end" in note for note in notes(Verdict(half)))
+
+
+def test_what_was_chosen_on_the_shipped_runs_is_told(comparison: Comparison) -> None:
+    names = ("transfer", "quick-tune", *comparison.strategies[2:])
+    known = dict.fromkeys(names, comparison.usage["random"])
+    for strategies, shipped, chosen in (
+        (names, True, ["transfer", "quick-tune"]),
+        (names, False, []),
+        (STRATEGIES, True, []),
+    ):
+        usage = comparison.usage if strategies == STRATEGIES else known
+        verdict = Verdict(replace(comparison, strategies=strategies, usage=usage, shipped=shipped))
+        assert verdict.as_json()["chosen_on_these_tasks"] == chosen
+        said = [note for note in notes(verdict) if "while looking at these tasks" in note]
+        assert len(said) == bool(chosen)
+        assert all("of transfer and quick-tune were chosen" in note for note in said)
+
+
+def test_dear_answers_are_told_beside_a_trial(comparison: Comparison) -> None:
+    seconds = float(np.median([case.expert_seconds for case in comparison.cases]))
+    usage = dict(comparison.usage)
+    usage["asha"] = replace(usage["asha"], charged_seconds=0.009 * seconds)
+    assert not any("1% of the median" in note for note in notes(Verdict(replace(comparison, usage=usage))))
+    usage["random"] = replace(usage["random"], charged_seconds=0.03 * seconds)
+    (said,) = (n for n in notes(Verdict(replace(comparison, usage=usage))) if "1% of the median" in n)
+    assert said.endswith("for every answer: random 3.0%.")
+
+
+def test_the_experts_rates_are_said_to_be_unfair_to_tiny_models(comparison: Comparison) -> None:
+    verdict = Verdict(comparison)
+    assert not any("far too low" in note for note in notes(verdict))
+    cases = tuple(replace(case, model=replace(case.model, parameters=2_000_000)) for case in comparison.cases)
+    (said,) = (note for note in notes(Verdict(replace(comparison, cases=cases))) if "far too low" in note)
+    assert said.startswith(
+        "fixed-expert: 2e-4 and 3e-4 are far too low for tiny models as nano, where fixed-best"
+    )
+    without = replace(comparison, cases=cases, strategies=("random", *STRATEGIES[1:-1], "advised"))
+    (said,) = (note for note in notes(Verdict(without)) if "far too low" in note)
+    assert said.startswith("fixed-best stands for fixed-expert and fixed-3e-4")
 
 
 def test_what_fixed_best_knows_is_said_by_fold(comparison: Comparison) -> None:

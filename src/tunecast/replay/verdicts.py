@@ -188,9 +188,22 @@ class Verdict:
         found = (self._claim(budget) for budget in self.comparison.budgets)
         return [claim for claim in found if claim is not None]
 
+    @property
+    def chosen_here(self) -> list[str]:
+        """Strategies whose rules were chosen while looking at these very tasks: those of the surrogates, on
+        the runs that come with the package."""
+        comparison = self.comparison
+        return [name for name in comparison.strategies if comparison.shipped and name in SURROGATE_BASED]
+
+    def exhausted(self, strategy: str) -> dict[float, float]:
+        """By budget: the share of a strategy's replays in which every candidate came to its end."""
+        shares = self.comparison.exhausted[self.comparison.strategies.index(strategy)]
+        return dict(zip(self.comparison.budgets, map(float, shares), strict=True))
+
     @cached_property
     def simple_wins(self) -> dict[float, dict[str, list[str]]]:
-        """By budget: the tasks on which a simple strategy is strictly better than all that are not simple."""
+        """By budget: the tasks on which simple strategies, several where they tie, are better than all that
+        are not simple."""
         names = self.comparison.strategies
         simple = [index for index, name in enumerate(names) if name in SIMPLE]
         others = [index for index, name in enumerate(names) if name not in SIMPLE]
@@ -200,9 +213,11 @@ class Verdict:
         for budget in self.comparison.budgets:
             values = self._at(budget)
             for place, task in enumerate(self.comparison.tasks):
-                best = min(simple, key=lambda index: values[index, place])
-                if all(values[best, place] < values[other, place] - TIE for other in others):
-                    wins[budget].setdefault(names[best], []).append(task)
+                best = values[simple, place].min()
+                if best < values[others, place].min() - TIE:
+                    for index in simple:
+                        if values[index, place] <= best + TIE:
+                            wins[budget].setdefault(names[index], []).append(task)
         return wins
 
     def led_by_simple(self) -> dict[float, str]:
@@ -225,6 +240,7 @@ class Verdict:
                 "low": {_key(b): regrets[b][1] for b in budgets},
                 "high": {_key(b): regrets[b][2] for b in budgets},
                 "catches_best_other_at": _catch_json(self.catch(name)),
+                "exhausted": {_key(b): share for b, share in self.exhausted(name).items()},
                 "asks": usage.asks,
                 "charged_thinking_seconds": usage.charged_seconds,
             }
@@ -243,6 +259,7 @@ class Verdict:
             "simple_wins": {_key(b): wins for b, wins in self.simple_wins.items()},
             "led_by_simple": {_key(b): name for b, name in self.led_by_simple().items()},
             "warnings": self.shortcomings,
+            "chosen_on_these_tasks": self.chosen_here,
             "fold": comparison.fold.value,
             "families": comparison.family_of,
             "cases": [
