@@ -321,7 +321,7 @@ def test_the_experts_rates_are_said_to_be_unfair_to_tiny_models(comparison: Comp
     cases = tuple(replace(case, model=replace(case.model, parameters=2_000_000)) for case in comparison.cases)
     (said,) = (note for note in notes(Verdict(replace(comparison, cases=cases))) if "far too low" in note)
     assert said.startswith(
-        "fixed-expert: 2e-4 and 3e-4 are far too low for tiny models as nano, where fixed-best"
+        "fixed-expert: 2e-4 and 3e-4 are far too low for models as tiny as nano, where fixed-best"
     )
     without = replace(comparison, cases=cases, strategies=("random", *STRATEGIES[1:-1], "advised"))
     (said,) = (note for note in notes(Verdict(without)) if "far too low" in note)

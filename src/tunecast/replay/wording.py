@@ -192,7 +192,7 @@ def _fixed_rates(comparison: Comparison) -> Iterator[str]:
         )
     if tiny and named:
         yield (
-            f"{_listed(named)}: 2e-4 and 3e-4 are far too low for tiny models as {_listed(tiny)}, where "
+            f"{_listed(named)}: 2e-4 and 3e-4 are far too low for models as tiny as {_listed(tiny)}, where "
             "fixed-best is the fair choice of a fixed rate."
         )
 
