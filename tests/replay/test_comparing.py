@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +27,9 @@ from tunecast.replay.comparing import (
 )
 from tunecast.replay.folds import Fold, context_of
 from tunecast.replay.page import render, write_comparison
+from tunecast.replay.statistics import wilcoxon_holm
 from tunecast.replay.verdicts import Verdict
-from tunecast.replay.wording import catch_sentences, notes, regret_rows, simple_sentences
+from tunecast.replay.wording import catch_sentences, difference_caption, notes, regret_rows, simple_sentences
 from tunecast.search import Context, Strategy, asha
 from tunecast.surrogates.kin import dataset_families
 
@@ -165,7 +167,7 @@ def test_a_clear_winner_on_too_few_families_is_not_claimed(comparison: Compariso
         family_of = {task: f"family{n % count}" for n, task in enumerate(comparison.tasks)}
         verdict = Verdict(replace(comparison, regrets=regrets, family_of=family_of))
         assert len(verdict.claims) == claims
-        too_few = f"Too few runs: {found} of tasks of at least 6. With 16 tasks"
+        too_few = f"Too few runs: {found} of tasks of at least 6. With {found} a difference"
         assert [sentence[: len(too_few)] for sentence in verdict.shortcomings] == [too_few] * (claims == 0)
 
 
@@ -176,6 +178,16 @@ def test_wins_of_simple_strategies_are_named(comparison: Comparison) -> None:
     task = comparison.cases[0].task
     assert task in verdict.simple_wins[4.0]["portfolio"]
     assert any(task in sentence and "portfolio" in sentence for sentence in simple_sentences(verdict))
+
+
+def test_simple_strategies_that_tie_are_both_named(comparison: Comparison) -> None:
+    regrets = comparison.regrets + 0.1
+    for name in ("portfolio", "nearest-task"):
+        regrets[STRATEGIES.index(name), 0, :, 2] = 0.0
+    regrets[STRATEGIES.index("fixed-best"), 0, :, 2] = 0.01
+    wins = Verdict(replace(comparison, regrets=regrets)).simple_wins[4.0]
+    task = comparison.cases[0].task
+    assert {name for name, tasks in wins.items() if task in tasks} == {"portfolio", "nearest-task"}
 
 
 def test_simple_strategies_alone_win_against_nobody(cases: list[Case], runs: list[Run]) -> None:
@@ -235,6 +247,85 @@ def test_a_surrogate_refitted_is_no_rival_of_the_same_surrogate(comparison: Comp
     assert catch is not None
     assert catch.fraction == comparison.grid[30] / comparison.grid[-1]
     assert "expert trials (quick-tune, of the same surrogate, aside) in" in catch_sentences(verdict)[0]
+
+
+def test_tests_compare_families_and_say_so(verdict: Verdict) -> None:
+    comparison = verdict.comparison
+    names, own = comparison.strategies, comparison.by_task()[:, :, 0]
+    at_one = {frozenset((pair.first, pair.second)): pair.p for pair in verdict.pairs[1.0]}
+    of_tasks = np.array([comparison.family_of[task] for task in comparison.tasks])
+    means = np.stack([own[:, of_tasks == family].mean(axis=1) for family in sorted({*of_tasks})], axis=1)
+    expected = wilcoxon_holm(means)
+    assert verdict.p_values(1.0) == pytest.approx(expected)
+    for one, other in combinations(range(len(names)), 2):
+        assert at_one[frozenset((names[one], names[other]))] == pytest.approx(expected[one, other])
+    said = difference_caption(verdict)
+    assert "on mean regrets of 8 families of tasks, corrected over 15 pairs" in said
+    assert said.replace("'", "&#39;") in render(verdict)
+
+
+def test_where_no_two_could_differ_the_caption_says_so(verdict: Verdict) -> None:
+    # Eight families: at best a p of 2 / 256 for each pair.
+    for strategies, unable in ((STRATEGIES[:4], False), (STRATEGIES[:5], True)):
+        places = [STRATEGIES.index(name) for name in strategies]
+        part = replace(verdict.comparison, strategies=strategies, regrets=verdict.comparison.regrets[places])
+        assert ("no two could differ" in difference_caption(Verdict(part))) == unable
+
+
+def test_budgets_that_suffice_for_every_candidate_are_told(cases: list[Case], runs: list[Run]) -> None:
+    budgets = (1.0, 1e3)
+    found = compare_strategies(
+        cases[:2], runs, ("random", "fixed-expert"), seeds=2, budgets=budgets, thinking_seconds=0.0
+    )
+    assert found.exhausted.tolist() == [[0.0, 1.0], [0.0, 0.0]]
+    verdict = Verdict(found)
+    told = json.loads(json.dumps(verdict.as_json()))["strategies"]
+    assert told["random"]["exhausted"] == {"1": 0.0, "1000": 1.0}
+    assert told["fixed-expert"]["exhausted"] == {"1": 0.0, "1000": 0.0}
+    (said,) = (note for note in notes(verdict) if "every candidate had come to its end" in note)
+    assert said.startswith("At 1000 expert trials")
+    assert "of random (100%):" in said
+    half = replace(found, exhausted=0.5 * found.exhausted)
+    assert not any("every candidate had come to its end" in note for note in notes(Verdict(half)))
+
+
+def test_what_was_chosen_on_the_shipped_runs_is_told(comparison: Comparison) -> None:
+    names = ("transfer", "quick-tune", *comparison.strategies[2:])
+    known = dict.fromkeys(names, comparison.usage["random"])
+    for strategies, shipped, chosen in (
+        (names, True, ["transfer", "quick-tune"]),
+        (names, False, []),
+        (STRATEGIES, True, []),
+    ):
+        usage = comparison.usage if strategies == STRATEGIES else known
+        verdict = Verdict(replace(comparison, strategies=strategies, usage=usage, shipped=shipped))
+        assert verdict.as_json()["chosen_on_these_tasks"] == chosen
+        said = [note for note in notes(verdict) if "while looking at these tasks" in note]
+        assert len(said) == bool(chosen)
+        assert all("of transfer and quick-tune were chosen" in note for note in said)
+
+
+def test_dear_answers_are_told_beside_a_trial(comparison: Comparison) -> None:
+    seconds = float(np.median([case.expert_seconds for case in comparison.cases]))
+    usage = dict(comparison.usage)
+    usage["asha"] = replace(usage["asha"], charged_seconds=0.009 * seconds)
+    assert not any("1% of the median" in note for note in notes(Verdict(replace(comparison, usage=usage))))
+    usage["random"] = replace(usage["random"], charged_seconds=0.03 * seconds)
+    (said,) = (n for n in notes(Verdict(replace(comparison, usage=usage))) if "1% of the median" in n)
+    assert said.endswith("for every answer: random 3.0%.")
+
+
+def test_the_experts_rates_are_said_to_be_unfair_to_tiny_models(comparison: Comparison) -> None:
+    verdict = Verdict(comparison)
+    assert not any("far too low" in note for note in notes(verdict))
+    cases = tuple(replace(case, model=replace(case.model, parameters=2_000_000)) for case in comparison.cases)
+    (said,) = (note for note in notes(Verdict(replace(comparison, cases=cases))) if "far too low" in note)
+    assert said.startswith(
+        "fixed-expert: 2e-4 and 3e-4 are far too low for models as tiny as nano, where fixed-best"
+    )
+    without = replace(comparison, cases=cases, strategies=("random", *STRATEGIES[1:-1], "advised"))
+    (said,) = (note for note in notes(Verdict(without)) if "far too low" in note)
+    assert said.startswith("fixed-best stands for fixed-expert and fixed-3e-4")
 
 
 def test_what_fixed_best_knows_is_said_by_fold(comparison: Comparison) -> None:

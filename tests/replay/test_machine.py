@@ -10,7 +10,7 @@ from replay.made_up import pipelines, task_runs
 from tunecast.records import Outcome
 from tunecast.replay.cases import Candidate, Case, cases_of
 from tunecast.replay.machine import replay
-from tunecast.search import History, Remaining, asha, fixed, random_search
+from tunecast.search import History, Remaining, Strategy, asha, fixed, random_search
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +133,42 @@ def test_thinking_is_an_explicit_term(case: Case) -> None:
     # The last answer, that nothing is left, comes after the last step.
     assert thinking.used_seconds >= plain.used_seconds + 2.0 * (plain.asks - 1)
     assert plain.thinking_seconds > 0
+
+
+def one_step(candidate: Candidate, seconds: float) -> Candidate:
+    """The same, all of whose points but the last were never measured."""
+    last = candidate.legs[-1]
+    return replace(candidate, legs=(replace(last, training_seconds=seconds, other_seconds=0.0),))
+
+
+def test_what_ends_while_the_strategy_thinks_has_ended_when_it_did(case: Case) -> None:
+    worse, better = sorted(completed(case)[1:3], key=lambda candidate: -candidate.validation_loss)
+    some = [one_step(worse, 10.0), one_step(better, 8.0)]
+    # Asked until 6 and 12, and again from 16, when the first ends, to 22: the second ends at 20.
+    done = replay(case, some, random_search(), 21.0, workers=2, thinking_seconds=6.0)
+    assert [improvement.seconds for improvement in done.improvements] == [0.0, 16.0, 20.0]
+    best = min(worse.test_loss, better.test_loss)
+    assert done.regret == pytest.approx((better.test_loss - best) / case.scale)
+
+
+@pytest.mark.parametrize("strategy", [random_search(), asha()])
+def test_incumbents_come_in_the_order_of_time_however_long_answers_take(
+    case: Case, strategy: Strategy
+) -> None:
+    done = replay(case, case.candidates, strategy, 200.0, workers=3, thinking_seconds=1.5)
+    times = [improvement.seconds for improvement in done.improvements]
+    assert len(times) > 2
+    assert times == sorted(times)
+    assert times[-1] <= 200.0 + 1e-6
+
+
+def test_whether_nothing_was_left_to_decide_is_told(case: Case) -> None:
+    failed = next(c for c in case.candidates if c.run.outcome is Outcome.DIVERGED)
+    some = [*completed(case)[:3], failed]
+    whole = sum(candidate.seconds for candidate in some)
+    assert replay(case, some, random_search(), whole).exhausted
+    assert not replay(case, some, random_search(), 0.9 * whole).exhausted
+    assert not replay(case, some, fixed(1), whole).exhausted
 
 
 def test_the_leader_is_brought_to_its_end(case: Case) -> None:

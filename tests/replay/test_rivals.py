@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,7 @@ import pytest
 
 from replay.made_up import pipelines, task_runs
 from tunecast.errors import ConfigurationError
+from tunecast.methods.space import EXPERT
 from tunecast.records import Outcome, Pipeline
 from tunecast.replay.cases import Candidate, Case, cases_of
 from tunecast.replay.comparing import compare_strategies
@@ -21,8 +25,9 @@ from tunecast.replay.rivals import QUICKTUNE, MetaTraining, Rival, check_rival, 
 from tunecast.replay.rivals.quicktune import INTERPRETER, QuickTune, QuickTuneProcess, meta_trained
 from tunecast.replay.verdicts import Verdict
 from tunecast.replay.wording import rival_rows
-from tunecast.search import Context, random_search
+from tunecast.search import Context, History, Remaining, TrialView, random_search
 from tunecast.search.rivals import LIBRARIES
+from tunecast.search.rivals.base import Proposal
 from tunecast.search.rivals.space import CandidateSpace
 
 PACKAGES = {"optuna-tpe": "optuna", "dehb-package": "dehb"}
@@ -211,6 +216,81 @@ def test_what_they_proposed_and_got_is_counted() -> None:
     figures = verdict.as_json()["strategies"]
     assert figures["optuna-tpe"]["library_asks"] == int(free[2])
     assert "version" not in figures["random"]
+
+
+def test_libraries_that_are_strategies_of_sessions_are_counted_too() -> None:
+    for package in ("optuna", "dehb"):
+        pytest.importorskip(package)
+    runs = [*task_runs("a"), *task_runs("b")]
+    cases, _ = cases_of(runs)
+    names = ("random", "tpe", "dehb")
+    found = compare_strategies(cases[:1], runs, names, seeds=1, budgets=(2.0,), thinking_seconds=0.0)
+    tpe, dehb = rival_rows(Verdict(found))
+    assert [row[0] for row in (tpe, dehb)] == ["tpe", "dehb"]
+    assert tpe[1] == f"optuna {version('optuna')}"
+    assert dehb[1] == f"dehb {version('dehb')}"
+    for name, _, asked, distance in (tpe, dehb):
+        assert int(asked) == found.usage[name].asks > 0
+        assert distance == "not counted"
+
+
+class Scripted(Rival):
+    """Proposes what a script says."""
+
+    def __init__(self, choices: Sequence[Pipeline], script: Sequence[tuple[int, float]]) -> None:
+        super().__init__(choices, by_index=False)
+        self.script = list(script)
+        self.dropped: list[object] = []
+
+    def _ask(self) -> Proposal | None:
+        if not self.script:
+            return None
+        index, share = self.script.pop(0)
+        return Proposal((index, share), self._pipelines[index], share=share)
+
+    def _tell(self, token: object, loss: float | None, share: float) -> None:
+        pass
+
+    def _drop(self, token: object, loss: float | None) -> None:
+        self.dropped.append(token)
+
+
+def test_a_candidate_that_was_busy_when_it_was_wanted_is_had_later(valley: Case) -> None:
+    some = valley.candidates[60:63]
+    script = [(0, 0.25), (0, 1.0), (1, 0.25), (0, 1.0)]
+    strategy = Scripted([candidate.pipeline for candidate in some], script)
+    wanted = [TrialView(candidate.pipeline, next_share=0.25) for candidate in some]
+    first = strategy(seen(wanted), Remaining(1.0))
+    running = [replace(wanted[0], running=True), *wanted[1:]]
+    second = strategy(seen(running), Remaining(1.0))
+    assert (first, second) == (1, 2)
+    assert strategy.dropped == [(0, 1.0)]
+    curve = tuple(leg.point for leg in some[0].legs if leg.point and leg.share <= 0.25)
+    assert curve
+    measured = [replace(wanted[0], curve=curve, next_share=0.5), replace(wanted[1], running=True), wanted[2]]
+    assert strategy(seen(measured), Remaining(1.0)) == 1
+    assert strategy.distances == [0.0, 0.0, 0.0]
+
+
+def seen(trials: Sequence[TrialView]) -> History:
+    """A history whose first place is none of the candidates."""
+    return History((TrialView(EXPERT), *trials))
+
+
+def test_what_quick_tune_tools_process_leaves_behind_goes_with_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    says = "import json, tempfile; print(json.dumps({'version': tempfile.mkdtemp()}), flush=True); input()"
+    interpreter = tmp_path / "python"
+    interpreter.write_text(f'#!/bin/sh\nexec {sys.executable} -I -c "{says}"\n')
+    interpreter.chmod(0o755)
+    monkeypatch.setenv(INTERPRETER, str(interpreter))
+    process = QuickTuneProcess()
+    left = Path(process.version)
+    assert left.is_dir()
+    del process
+    gc.collect()
+    assert not left.exists()
 
 
 def test_a_missing_library_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,8 @@ import pytest
 from scipy.stats import wilcoxon
 
 from tunecast.replay.statistics import (
+    ClusterWeights,
+    band,
     cliques,
     cluster_weights,
     detectable,
@@ -16,6 +18,7 @@ from tunecast.replay.statistics import (
     mean_ranks,
     paired,
     power,
+    smallest_p,
     wilcoxon_holm,
 )
 
@@ -27,10 +30,45 @@ def test_mean_ranks_share_ties() -> None:
 
 def test_weights_draw_whole_families() -> None:
     weights = cluster_weights(["a", "a", "b", "c"], resamples=500)
-    assert weights.shape == (500, 4)
-    assert weights.sum(axis=1) == pytest.approx(np.ones(500))
-    assert np.array_equal(weights[:, 0], weights[:, 1])
-    assert np.array_equal(weights, cluster_weights(["a", "a", "b", "c"], resamples=500))
+    assert weights.drawn.shape == (500, 4)
+    assert weights.drawn.sum(axis=1) == pytest.approx(np.ones(500))
+    assert np.array_equal(weights.drawn[:, 0], weights.drawn[:, 1])
+    assert np.array_equal(weights.drawn, cluster_weights(["a", "a", "b", "c"], resamples=500).drawn)
+
+
+def test_means_of_families_are_over_their_own_tasks() -> None:
+    weights = cluster_weights(["b", "a", "b", "c"], resamples=5)
+    assert weights.families == 3
+    values = np.array([[1.0, 2.0, 5.0, 7.0], [0.0, 1.0, 0.0, 3.0]])
+    assert weights.family_means(values) == pytest.approx(np.array([[2.0, 3.0, 7.0], [1.0, 0.0, 3.0]]))
+
+
+def missed(values: np.ndarray, weights: ClusterWeights, level: float) -> float:
+    """How often the intervals of columns miss 0."""
+    low, high = band(values, weights, level)
+    return float(np.mean((low > 0) | (high < 0)))
+
+
+def test_intervals_of_few_uneven_families_miss_hardly_more_often_than_they_say() -> None:
+    sizes = (6, 4, 3, 3, 3, 2, 1, 1, 1, 1, 1)
+    family = np.repeat(np.arange(len(sizes)), sizes)
+    draw = np.random.default_rng(0)
+    alike = 0.5  # half of the variance is a family's
+    shared, own = draw.normal(size=(len(sizes), 1500))[family], draw.normal(size=(len(family), 1500))
+    values = math.sqrt(alike) * shared + math.sqrt(1 - alike) * own
+    weights = cluster_weights([str(number) for number in family], resamples=3000)
+    low, high = np.quantile(weights.drawn @ values, [0.025, 0.975], axis=0)
+    assert np.mean((low > 0) | (high < 0)) > 0.095  # plain percentiles
+    assert 0.045 < missed(values, weights, 0.05) < 0.085
+    assert 0.09 < missed(values, weights, 0.1) < 0.14
+
+
+def test_intervals_of_many_families_are_plain_percentiles_and_one_family_has_none() -> None:
+    many = cluster_weights([str(number) for number in range(2000)], resamples=10)
+    assert many.tails() == pytest.approx((0.025, 0.975), abs=1e-4)
+    assert cluster_weights(["a"] * 4, resamples=10).tails() == (0.0, 1.0)
+    eleven = cluster_weights([*"abcdefghijk"], resamples=10).tails()
+    assert eleven == pytest.approx((0.00972, 0.99028), abs=1e-5)  # Phi(-sqrt(11 / 10) * 2.22814)
 
 
 def test_interval_covers_the_mean_about_as_often_as_it_says() -> None:
@@ -96,6 +134,23 @@ def test_power_agrees_with_simulated_tests() -> None:
     assert power(24, 0.6) == pytest.approx(found, abs=0.06)
     assert power(24, 0.0) == pytest.approx(0.05, abs=1e-6)
     assert power(2, 1.0) == 0.0
+
+
+def test_copies_of_a_family_make_no_difference_more_certain() -> None:
+    draw = np.random.default_rng(5)
+    regrets = draw.normal(size=(2, 8)) + np.array([[0.0], [0.5]])
+    (single,) = paired(["a", "b"], regrets, cluster_weights([*"abcdefgh"]))
+    copies = np.repeat(regrets, 5, axis=1)
+    (copied,) = paired(["a", "b"], copies, cluster_weights([name for name in "abcdefgh" for _ in range(5)]))
+    assert copied.p == pytest.approx(single.p)
+    assert copied.p > 2 * wilcoxon(copies[0] - copies[1]).pvalue
+
+
+def test_no_power_where_even_agreement_of_all_families_is_no_proof() -> None:
+    assert smallest_p(5) == pytest.approx(wilcoxon([0.1, 0.2, 0.3, 0.4, 0.5]).pvalue)
+    assert power(5, 10.0) == 0.0
+    assert detectable(5) == math.inf
+    assert power(6, 10.0) > 0.99
 
 
 def test_what_can_be_detected() -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from replay.made_up import many_tasks, pipelines, task_runs
 from tunecast.errors import ConfigurationError
+from tunecast.methods.space import EXPERT
 from tunecast.progress import Progress, Silent
 from tunecast.records import Run
-from tunecast.replay.stored import CompareSettings, compare
+from tunecast.replay.cases import cases_of
+from tunecast.replay.comparing import default_strategies
+from tunecast.replay.stored import CompareSettings, _with_fixed_rates, compare
 from tunecast.replay.verdicts import Verdict
 from tunecast.store import Store
 
@@ -44,15 +48,63 @@ def test_an_unknown_base_model_is_told_where_nothing_can_be_replayed_too(tmp_pat
         compared(tmp_path, task_runs("small", choices=pipelines(4)), model="unheard-of")
 
 
+class Heard(Silent):
+    """Keeps what is logged."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def log(self, text: str) -> None:
+        self.said.append(text)
+
+
+@pytest.mark.parametrize("tasks", [18, 17])
+def test_cases_without_the_experts_run_are_left_out_where_enough_have_it(tasks: int) -> None:
+    runs = many_tasks(tasks)
+    lacking = ("family0_task0", "family8_task16")
+    without = [r for r in runs if not (r.task.dataset in lacking and r.pipeline == EXPERT)]
+    heard = Heard()
+    kept, reasons = _with_fixed_rates(cases_of(without)[0], heard)
+    first, second = heard.said
+    named = "; ".join(f"{name} on nano at 16,384 tokens" for name in lacking)
+    if tasks == 18:
+        assert first == f"Left out: 2 without a recorded run of fixed-expert: {named}."
+        assert reasons == [
+            f"{name} on nano at 16,384 tokens: no recorded run of fixed-expert." for name in lacking
+        ]
+        assert len(kept) == 16
+        assert "fixed-expert" in default_strategies(kept, surrogates=False)
+    else:
+        assert first == f"Left out: fixed-expert, of which 2 have no recorded run: {named}."
+        assert reasons == []
+        assert len(kept) == 17
+        assert "fixed-expert" not in default_strategies(kept, surrogates=False)
+    assert second == "Left out: fixed-3e-4, of which no task has a recorded run."
+
+
+def test_of_tiny_models_nothing_is_left_out_for_the_experts_rates() -> None:
+    cases = cases_of(task_runs("a", choices=pipelines(12)[1:]))[0]
+    tiny = [replace(case, model=replace(case.model, parameters=2_000_000)) for case in cases]
+    heard = Heard()
+    assert _with_fixed_rates(tiny, heard) == (tiny, [])
+    assert heard.said == []
+
+
+def test_only_without_a_store_the_runs_are_the_shipped_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = task_runs("apple", choices=pipelines(12))
+    verdict, _ = compared(tmp_path, runs)
+    assert not verdict.comparison.shipped
+    monkeypatch.setattr("tunecast.store.shipping.shipped", lambda: tmp_path / "runs.sqlite")
+    settings = CompareSettings(strategies=("random",), seeds=1, budgets=(1.0,), thinking_seconds=0.0)
+    assert compare(settings)[0].comparison.shipped
+
+
 def test_by_default_surrogates_are_left_out_where_they_cannot_be_trained(tmp_path: Path) -> None:
-    said: list[str] = []
-
-    class Heard(Silent):
-        def log(self, text: str) -> None:
-            said.append(text)
-
+    heard = Heard()
     runs = [run for name in ("apple", "brick") for run in task_runs(name, choices=pipelines(12))]
-    verdict, _ = compared(tmp_path, runs, Heard(), strategies=())
+    verdict, _ = compared(tmp_path, runs, heard, strategies=())
     assert not {"transfer", "quick-tune"} & set(verdict.comparison.strategies)
-    (line,) = (line for line in said if line.startswith("Left out: transfer, quick-tune, since"))
+    (line,) = (line for line in heard.said if line.startswith("Left out: transfer, quick-tune, since"))
     assert "1 families of tasks" in line

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -51,7 +52,9 @@ __all__ = [
     "compare_strategies",
     "default_strategies",
     "draw",
+    "tiny_models",
     "why_no_surrogates",
+    "without_fixed",
 ]
 
 BUDGETS = (1.0, 2.0, 4.0, 8.0, 16.0)
@@ -73,9 +76,10 @@ class Usage:
         asks: How often it was asked.
         thinking_seconds: What its answers took on this computer.
         charged_seconds: What each of them was charged in the simulated clock.
-        library_asks: For a rival: how often its library was asked.
+        library_asks: For a rival: how often its library was asked. For a library's search that is led through
+            the history anew: how often it answered.
         distances: For a rival: how far the candidates were from what the library proposed.
-        version: For a rival: its library and version.
+        version: For a library's search: the library and its version.
     """
 
     asks: int = 0
@@ -99,8 +103,10 @@ class Comparison:
         grid: Times in expert trials.
         anytime: Normalised regret over time under the largest budget, shape (strategies, cases, grid), mean
             over seeds.
+        exhausted: Share of the replays in which every candidate came to its end, shape (strategies, budgets).
         usage: By strategy.
         fold: What was left out of the runs that strategies learned from.
+        shipped: Whether the runs are those that come with the package.
     """
 
     strategies: tuple[str, ...]
@@ -110,8 +116,10 @@ class Comparison:
     regrets: NDArray[np.float64]
     grid: NDArray[np.float64]
     anytime: NDArray[np.float64]
+    exhausted: NDArray[np.float64]
     usage: dict[str, Usage]
     fold: Fold
+    shipped: bool = False
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -137,20 +145,31 @@ class Comparison:
 
 
 def default_strategies(cases: Sequence[Case], *, surrogates: bool) -> tuple[str, ...]:
-    """What is compared unless something else is asked for: the expert's fixed rates only on base models that
-    they are meant for.
+    """What is compared unless something else is asked for: the expert's fixed rates only where all cases have
+    them recorded, and only on base models that they are meant for.
 
     Args:
         cases: Where to replay.
         surrogates: Whether surrogates can be trained there, as :func:`why_no_surrogates` tells.
     """
-    ordinary = all(case.model.parameters >= LEAST_ORDINARY for case in cases)
-    expert = [
-        name
-        for name in EXPERT_BASED
-        if ordinary and all(_fixed_place(name, case.candidates) is not None for case in cases)
-    ]
+    fixed_rates = () if tiny_models(cases) else EXPERT_BASED
+    expert = [name for name in fixed_rates if not without_fixed(name, cases)]
     return ("random", "asha", ADVISED, *expert, *RUN_BASED, *(SURROGATE_BASED if surrogates else ()))
+
+
+def tiny_models(cases: Sequence[Case]) -> list[str]:
+    """Names of the base models for which 2e-4 and 3e-4 are far too low."""
+    return sorted({case.model.name for case in cases if case.model.parameters < LEAST_ORDINARY})
+
+
+def without_fixed(name: str, cases: Sequence[Case]) -> list[Case]:
+    """The cases that lack a recorded run of what a strategy of the expert's fixed rates trains.
+
+    Args:
+        name: The strategy.
+        cases: Where to replay.
+    """
+    return [case for case in cases if _fixed_place(name, case.candidates) is None]
 
 
 def why_no_surrogates(cases: Sequence[Case], runs: Sequence[Run], fold: Fold = Fold.TASK) -> str:
@@ -224,7 +243,11 @@ def compare_strategies(
     regrets = np.empty((len(strategies), len(cases), seeds, len(budgets)))
     grid = np.geomspace(1 / 8, budgets[-1] + SLACK, ANYTIME_POINTS)
     anytime = np.zeros((len(strategies), len(cases), len(grid)))
-    usage = {name: Usage(charged_seconds=thinking_seconds or 0.0) for name in strategies}
+    exhausted = np.zeros((len(strategies), len(budgets)))
+    usage = {
+        name: Usage(charged_seconds=thinking_seconds or 0.0, version="" if name in own else _library(name))
+        for name in strategies
+    }
     progress.start("Replaying", len(cases), "cases")
     training = MetaTraining()
     for c, case in enumerate(cases):
@@ -246,13 +269,14 @@ def compare_strategies(
                         thinking_seconds=used.charged_seconds,
                     )
                     regrets[s, c, seed, b] = done.regret
+                    exhausted[s, b] += done.exhausted / (len(cases) * seeds)
                     _count(used, done, strategy)
                 anytime[s, c] += _over_time(done, grid * case.expert_seconds) / seeds
         progress.advance(note=case.name)
     progress.finish()
     return Comparison(
         tuple(strategies), tuple(cases), {case.task: all_families[case.task] for case in cases},
-        tuple(budgets), regrets, grid, anytime, usage, fold,
+        tuple(budgets), regrets, grid, anytime, exhausted, usage, fold,
     )  # fmt: skip
 
 
@@ -345,10 +369,10 @@ def _check(name: str, cases: Sequence[Case]) -> None:
     elif name in LIBRARY_BASED:
         check_library(name, LIBRARY_BASED[name], flag="--strategies")
     elif name in EXPERT_BASED:
-        lacking = [case.name for case in cases if _fixed_place(name, case.candidates) is None]
+        lacking = without_fixed(name, cases)
         if lacking:
             raise ConfigurationError(
-                f"--strategies: {name} has no recorded run of its pipeline for {lacking[0]}.",
+                f"--strategies: {name} has no recorded run of its pipeline for {lacking[0].name}.",
                 "Leave it out, or use fixed-best.",
             )
 
@@ -360,6 +384,14 @@ def _count(used: Usage, done: Replayed, strategy: Strategy) -> None:
         used.library_asks += strategy.asked
         used.distances += strategy.distances
         used.version = strategy.version
+    elif used.version:
+        used.library_asks += done.asks
+
+
+def _library(name: str) -> str:
+    """Package and version of a strategy that is another library's, empty for others."""
+    package = LIBRARY_BASED.get(name)
+    return f"{package} {version(package)}" if package else ""
 
 
 def _over_time(done: Replayed, seconds: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -42,10 +42,11 @@ class Replayed:
 
     Args:
         improvements: The incumbents; the first is the base model at 0 seconds.
-        used_seconds: Simulated seconds until the last step ended.
+        used_seconds: Simulated seconds until the last step or answer ended.
         asks: How often the strategy was asked.
         thinking_seconds: Seconds that its answers took on this computer; none of them is in the clock.
         steps: Fidelity steps.
+        exhausted: Whether every candidate came to its end, so that there was nothing left to decide.
     """
 
     improvements: tuple[Improvement, ...]
@@ -53,6 +54,7 @@ class Replayed:
     asks: int
     thinking_seconds: float
     steps: int
+    exhausted: bool
 
     @property
     def regret(self) -> float:
@@ -157,7 +159,8 @@ class _Replay:
         self._search()
         while self._finish_leader():
             self._search()  # with what was kept free for the leader and is left
-        return Replayed(tuple(self.improvements), self.now, self.asks, self.thought, self.steps)
+        exhausted = all(trial.next_leg is None for trial in self.trials)
+        return Replayed(tuple(self.improvements), self.now, self.asks, self.thought, self.steps, exhausted)
 
     def _search(self) -> None:
         while True:
@@ -224,7 +227,7 @@ class _Replay:
         self.steps += 1
 
     def _end_step(self) -> None:
-        """Go on to the next event: the end of a step."""
+        """Go on to the next event: the end of a step, which may lie behind while answers take time."""
         ended, _, worker, place = heapq.heappop(self.under_way)
         self.now = max(self.now, ended)
         self.idle.append(worker)
@@ -240,12 +243,13 @@ class _Replay:
             self.rates.clear()
         if trial.next_leg is None:
             trial.outcome = trial.candidate.run.outcome
-            self._judge(trial.candidate)
+            self._judge(trial.candidate, ended)
 
-    def _judge(self, candidate: Candidate) -> None:
-        if candidate.validation_loss < self.best_validation and self.now <= self.budget + ROUNDING_SECONDS:
+    def _judge(self, candidate: Candidate, ended: float) -> None:
+        # Steps are started only if they end within the budget, and events come in the order of their ends.
+        if candidate.validation_loss < self.best_validation:
             self.best_validation = candidate.validation_loss
-            self.improvements.append(Improvement(self.now, self._regret(candidate.test_loss)))
+            self.improvements.append(Improvement(ended, self._regret(candidate.test_loss)))
 
     def _regret(self, test_loss: float) -> float:
         return (test_loss - self.best_test) / self.case.scale

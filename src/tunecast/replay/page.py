@@ -9,6 +9,7 @@ from tunecast.replay.verdicts import Verdict
 from tunecast.replay.wording import (
     catch_sentences,
     claim_sentences,
+    difference_caption,
     header,
     notes,
     regret_rows,
@@ -40,7 +41,7 @@ td:first-child, th:first-child { text-align: left; } tr { border-bottom: 1px sol
 <h2>Regret over time</h2>{{ anytime }}
 {% if catches %}<ul>{% for sentence in catches %}<li>{{ sentence }}</li>{% endfor %}</ul>{% endif %}
 <h2>Critical differences</h2>
-<p>A bar joins strategies of which no two differ at the 5% level (Wilcoxon's test, Holm's correction).</p>
+<p>{{ tested }}</p>
 {% for figure in differences %}{{ figure }}{% endfor %}
 <h2>Where simple strategies win</h2>
 {% if simple %}<ul>{% for sentence in simple %}<li>{{ sentence }}</li>{% endfor %}</ul>
@@ -105,6 +106,7 @@ def render(verdict: Verdict) -> str:
         rows=regret_rows(verdict, with_interval=True),
         anytime=Markup(anytime),
         catches=catch_sentences(verdict),
+        tested=difference_caption(verdict),
         differences=differences,
         simple=simple_sentences(verdict),
         rivals=rival_rows(verdict),

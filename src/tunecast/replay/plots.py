@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tunecast.replay.statistics import cliques, wilcoxon_holm
+from tunecast.replay.statistics import cliques
 from tunecast.replay.verdicts import Verdict
 
 if TYPE_CHECKING:
@@ -48,14 +48,14 @@ def anytime_plot(verdict: Verdict) -> go.Figure:
 def critical_difference_plot(verdict: Verdict, budget: float) -> go.Figure:
     """Mean ranks at a budget on one line; a bar joins strategies that do not differ significantly.
 
-    Pairwise Wilcoxon tests with Holm's correction (Benavoli, Corani and Mangili 2016).
+    Ranks are means over tasks. Pairwise Wilcoxon tests with Holm's correction (Benavoli, Corani and Mangili
+    2016) compare means over families of tasks.
     """
     import plotly.graph_objects as go
 
     names = verdict.comparison.strategies
     ranks = verdict.ranks(budget)
-    place = verdict.comparison.budgets.index(budget)
-    bars = cliques(ranks, wilcoxon_holm(verdict.regrets[:, :, place]))
+    bars = cliques(ranks, verdict.p_values(budget))
     order = np.argsort(ranks, kind="stable")
     figure = go.Figure()
     figure.add_scatter(x=[1, len(names)], y=[0, 0], mode="lines", line={"color": "black", "width": 1})

@@ -1,4 +1,8 @@
-"""What replays allow to be said: ranks, intervals, tests, and whether there are enough of them."""
+"""What replays allow to be said: ranks, intervals, tests, and whether there are enough of them.
+
+Tasks of one family are alike, so what is independent are the families: the bootstrap draws them, and tests
+compare their means.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "LEVEL",
+    "ClusterWeights",
     "Pair",
+    "band",
     "cliques",
     "cluster_weights",
     "detectable",
@@ -19,6 +26,7 @@ __all__ = [
     "mean_ranks",
     "paired",
     "power",
+    "smallest_p",
     "wilcoxon_holm",
 ]
 
@@ -27,7 +35,8 @@ Floats = NDArray[np.float64]
 LEVEL = 0.05
 WANTED_POWER = 0.8
 """Probability with which an effect is to be found that counts as detectable."""
-RESAMPLES = 10_000
+RESAMPLES = 20_000
+"""Of as few as six families a quarter of a percent of the resamples lie beyond an interval's end: 48."""
 TIE = 1e-9
 """Regrets closer than this are equal."""
 WILCOXON_EFFICIENCY = 3 / math.pi
@@ -43,9 +52,10 @@ class Pair:
         second: Name of the other.
         difference: Mean over tasks of the second's regret minus the first's: positive where the first is
             better.
-        low: Lower end of the 95% interval, by a bootstrap over tasks in clusters of families.
+        low: Lower end of the 95% interval, by a bootstrap that draws whole families.
         high: Upper end.
-        p: Of Wilcoxon's signed-rank test, after Holm's correction over all pairs.
+        p: Of Wilcoxon's signed-rank test on families' mean differences, after Holm's correction over all
+            pairs.
     """
 
     first: str
@@ -54,6 +64,58 @@ class Pair:
     low: float
     high: float
     p: float
+
+
+@dataclass(frozen=True, eq=False)
+class ClusterWeights:
+    """Weights of tasks in a bootstrap that draws whole families with replacement.
+
+    Args:
+        drawn: A resample per row, of sum 1; shape (resamples, tasks).
+        within: The weights of a family's mean per row, of sum 1; shape (families, tasks).
+    """
+
+    drawn: Floats
+    within: Floats
+
+    @property
+    def families(self) -> int:
+        """Number of families."""
+        return len(self.within)
+
+    def family_means(self, values: Floats) -> Floats:
+        """Means over each family's tasks.
+
+        Args:
+            values: Shape (…, tasks).
+
+        Returns:
+            Shape (…, families).
+        """
+        means: Floats = values @ self.within.T
+        return means
+
+    def tails(self, level: float = LEVEL) -> tuple[float, float]:
+        """Between which quantiles of the resampled figures an interval lies.
+
+        Plain percentiles are too narrow for few clusters: resampled figures scatter as a deviation with n in
+        its denominator has it, not n - 1, and their quantiles are a normal variable's, not those of t. So the
+        interval ends further out (the expanded percentile interval: Hesterberg, "What teachers should know
+        about the bootstrap", arXiv 1411.5279, section 5.3). On 26 tasks of 11 families, the largest of six,
+        it misses the mean in 6 to 7% of all cases, where percentiles at 2.5% miss it in 10 to 12%. Of one
+        family, which says nothing of others, it is all resamples.
+
+        Args:
+            level: Part of the cases in which the interval is to miss.
+        """
+        from scipy.stats import norm, t
+
+        count = self.families
+        if count < 2:
+            return 0.0, 1.0
+        widening = math.sqrt(count / (count - 1))
+        outside = float(norm.cdf(-widening * t.ppf(1 - level / 2, count - 1)))
+        return outside, 1 - outside
 
 
 def mean_ranks(regrets: Floats) -> Floats:
@@ -71,37 +133,53 @@ def mean_ranks(regrets: Floats) -> Floats:
     return ranks
 
 
-def cluster_weights(families: Sequence[str], seed: int = 0, resamples: int = RESAMPLES) -> Floats:
-    """Weights of tasks in a bootstrap that draws whole families with replacement.
+def cluster_weights(families: Sequence[str], seed: int = 0, resamples: int = RESAMPLES) -> ClusterWeights:
+    """The weights of a bootstrap over families.
 
     Args:
         families: The family of each task.
         seed: Seed of the draws.
         resamples: How many.
-
-    Returns:
-        Shape (resamples, tasks), each row of sum 1.
     """
     names = sorted(set(families))
-    drawn = np.random.default_rng(seed).multinomial(len(names), [1 / len(names)] * len(names), resamples)
-    weights = drawn[:, [names.index(family) for family in families]].astype(np.float64)
+    members = np.array([[family == name for family in families] for name in names], dtype=np.float64)
+    times = np.random.default_rng(seed).multinomial(len(names), [1 / len(names)] * len(names), resamples)
+    return ClusterWeights(_of_sum_1(times @ members), _of_sum_1(members))
+
+
+def _of_sum_1(weights: Floats) -> Floats:
     normalised: Floats = weights / weights.sum(axis=1, keepdims=True)
     return normalised
 
 
-def interval(values: Floats, weights: Floats, level: float = LEVEL) -> tuple[float, float]:
-    """Percentile interval of a mean over tasks.
+def interval(values: Floats, weights: ClusterWeights, level: float = LEVEL) -> tuple[float, float]:
+    """Interval of a mean over tasks.
 
     Args:
         values: Shape (tasks,).
         weights: As :func:`cluster_weights` gives them.
-        level: Part of the resamples that lies outside.
+        level: Part of the cases in which it is to miss.
     """
-    low, high = np.quantile(weights @ values, [level / 2, 1 - level / 2])
+    low, high = band(values, weights, level)
     return float(low), float(high)
 
 
-def paired(names: Sequence[str], regrets: Floats, weights: Floats) -> list[Pair]:
+def band(values: Floats, weights: ClusterWeights, level: float = LEVEL) -> Floats:
+    """Intervals of means over tasks, one for each column.
+
+    Args:
+        values: Shape (tasks, …).
+        weights: As :func:`cluster_weights` gives them.
+        level: Part of the cases in which each is to miss.
+
+    Returns:
+        Lower and upper ends, shape (2, …).
+    """
+    ends: Floats = np.quantile(weights.drawn @ values, weights.tails(level), axis=0)
+    return ends
+
+
+def paired(names: Sequence[str], regrets: Floats, weights: ClusterWeights) -> list[Pair]:
     """All pairs of strategies, in the order of their names.
 
     Args:
@@ -109,7 +187,7 @@ def paired(names: Sequence[str], regrets: Floats, weights: Floats) -> list[Pair]
         regrets: Shape (strategies, tasks).
         weights: As :func:`cluster_weights` gives them.
     """
-    corrected = wilcoxon_holm(regrets)
+    corrected = wilcoxon_holm(weights.family_means(regrets))
     pairs = []
     for one, other in combinations(range(len(names)), 2):
         differences = regrets[other] - regrets[one]
@@ -123,10 +201,10 @@ def paired(names: Sequence[str], regrets: Floats, weights: Floats) -> list[Pair]
 def wilcoxon_holm(regrets: Floats) -> Floats:
     """P-values of Wilcoxon's signed-rank test between strategies, corrected by Holm's method over all pairs.
 
-    The test takes tasks for independent, which tasks of one family are not quite; the intervals do not.
+    The test takes what it is given for independent: means of families, not tasks.
 
     Args:
-        regrets: Shape (strategies, tasks).
+        regrets: Shape (strategies, families).
 
     Returns:
         A symmetric array of shape (strategies, strategies), 1 on the diagonal.
@@ -174,34 +252,43 @@ def cliques(ranks: Floats, corrected: Floats) -> list[tuple[int, int]]:
     return bars
 
 
-def power(tasks: int, effect: float, level: float = LEVEL) -> float:
-    """Probability that Wilcoxon's paired test finds a difference.
-
-    By the t-test's power at as many tasks as Wilcoxon's test makes use of where differences are normal.
+def smallest_p(families: int) -> float:
+    """The p-value of Wilcoxon's signed-rank test where the same strategy is better on every family.
 
     Args:
-        tasks: Number of tasks.
-        effect: Mean difference in standard deviations of the difference between tasks.
+        families: Number of families.
+    """
+    return float(2.0 ** (1 - families))
+
+
+def power(families: int, effect: float, level: float = LEVEL) -> float:
+    """Probability that Wilcoxon's paired test on families' means finds a difference.
+
+    By the t-test's power at as many families as Wilcoxon's test makes use of where differences are normal.
+
+    Args:
+        families: Number of families.
+        effect: Mean difference in standard deviations of the difference between families.
         level: Level of the test.
     """
     from scipy.stats import nct, t
 
-    if tasks < 3:
+    if smallest_p(families) >= level:
         return 0.0
-    used = tasks * WILCOXON_EFFICIENCY
+    used = families * WILCOXON_EFFICIENCY
     critical, shift = t.ppf(1 - level / 2, used - 1), effect * math.sqrt(used)
     found = float(nct.sf(critical, used - 1, shift) + nct.cdf(-critical, used - 1, shift))
     return 1.0 if math.isnan(found) else found  # scipy's own limit, far beyond any effect that is missed
 
 
-def detectable(tasks: int) -> float:
+def detectable(families: int) -> float:
     """The smallest effect, in standard deviations of the difference, that is found with :data:`WANTED_POWER`.
 
     Args:
-        tasks: Number of tasks.
+        families: Number of families.
     """
     from scipy.optimize import brentq
 
-    if power(tasks, 50.0) < WANTED_POWER:
+    if power(families, 50.0) < WANTED_POWER:
         return math.inf
-    return float(brentq(lambda effect: power(tasks, effect) - WANTED_POWER, 1e-3, 50.0))
+    return float(brentq(lambda effect: power(families, effect) - WANTED_POWER, 1e-3, 50.0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TypeVar
 
@@ -16,12 +16,14 @@ from tunecast.replay.comparing import (
     check_name,
     compare_strategies,
     default_strategies,
+    tiny_models,
     why_no_surrogates,
+    without_fixed,
 )
 from tunecast.replay.folds import Fold
 from tunecast.replay.rivals import usual_rivals
 from tunecast.replay.verdicts import LEAST_CANDIDATES, LEAST_TASKS, Verdict
-from tunecast.search import SURROGATE_BASED
+from tunecast.search import EXPERT_BASED, SURROGATE_BASED
 from tunecast.store import open_for_reading
 
 __all__ = ["CompareSettings", "compare", "large_enough"]
@@ -136,6 +138,8 @@ def compare(settings: CompareSettings, progress: Progress | None = None) -> tupl
         reasons = [*map(_too_small, small), *reasons]
     names = settings.strategies
     if not names:
+        cases, lacking = _with_fixed_rates(cases, progress)
+        reasons = [*lacking, *reasons]
         why_none = why_no_surrogates(cases, runs, settings.fold)
         names = default_strategies(cases, surrogates=not why_none)
         if why_none:
@@ -151,7 +155,7 @@ def compare(settings: CompareSettings, progress: Progress | None = None) -> tupl
         thinking_seconds=settings.thinking_seconds,
         progress=progress,
     )
-    return Verdict(comparison), reasons
+    return Verdict(replace(comparison, shipped=settings.store is None)), reasons
 
 
 def large_enough(cases: Sequence[Case]) -> tuple[list[Case], list[Case]]:
@@ -167,6 +171,31 @@ def large_enough(cases: Sequence[Case]) -> tuple[list[Case], list[Case]]:
     if len({case.task for case in large}) < LEAST_TASKS:
         return list(cases), []
     return large, [case for case in cases if len(case.candidates) < LEAST_CANDIDATES]
+
+
+def _with_fixed_rates(cases: Sequence[Case], progress: Progress) -> tuple[list[Case], list[str]]:
+    """The cases that have the expert's fixed rates recorded, as far as enough do, and why others have not.
+
+    A rate that too few cases have is left out itself, which :func:`default_strategies` does: here it is told.
+
+    Args:
+        cases: Where strategies could be replayed.
+        progress: Told what is left out.
+    """
+    kept, reasons = list(cases), []
+    for name in () if tiny_models(cases) else EXPERT_BASED:
+        lacking = without_fixed(name, kept)
+        others = [case for case in kept if case not in lacking]
+        listed = "; ".join(case.name for case in lacking)
+        if not others:
+            progress.log(f"Left out: {name}, of which no task has a recorded run.")
+        elif lacking and len({case.task for case in others}) < LEAST_TASKS:
+            progress.log(f"Left out: {name}, of which {len(lacking)} have no recorded run: {listed}.")
+        elif lacking:
+            progress.log(f"Left out: {len(lacking)} without a recorded run of {name}: {listed}.")
+            reasons += [f"{case.name}: no recorded run of {name}." for case in lacking]
+            kept = others
+    return kept, reasons
 
 
 def _too_small(case: Case) -> str:

@@ -15,12 +15,14 @@ from tunecast.replay.statistics import (
     TIE,
     WANTED_POWER,
     Pair,
+    band,
     cluster_weights,
     detectable,
     interval,
     mean_ranks,
     paired,
     power,
+    wilcoxon_holm,
 )
 from tunecast.search import EXPERT_BASED, RUN_BASED, SURROGATE_BASED
 
@@ -40,7 +42,8 @@ SIMPLE = (*EXPERT_BASED, *RUN_BASED)
 LEAST_CANDIDATES = 40
 LEAST_TASKS = 16
 LEAST_FAMILIES = 6
-"""Families of tasks, which the bootstrap draws: of one alone every interval has a width of zero."""
+"""Families of tasks, which the bootstrap draws and the tests compare: of one alone every interval has a width
+of zero, and of five no test can find anything at the 5% level."""
 EFFECT = 0.5
 
 
@@ -76,7 +79,7 @@ class Catch:
         fraction: Part of the largest budget at which its mean regret is down to the lowest final one of all
             others; None where it never is. Strategies that share a surrogate are no others to each other.
         low: Lower end of the 95% interval.
-        high: Upper end, infinite where more than one in forty resamples never get there.
+        high: Upper end, infinite where more resamples never get there than may lie beyond it.
     """
 
     strategy: str
@@ -86,7 +89,7 @@ class Catch:
 
 
 class Verdict:
-    """Statistics of a comparison; the task is the unit, clustered by family.
+    """Statistics of a comparison: means and ranks over tasks, intervals and tests over their families.
 
     Args:
         comparison: What all replays gave.
@@ -107,6 +110,16 @@ class Verdict:
             for place, budget in enumerate(self.comparison.budgets)
         }
 
+    def p_values(self, budget: float) -> NDArray[np.float64]:
+        """Of the tests between strategies at a budget, corrected over all pairs, as
+        :func:`~tunecast.replay.statistics.wilcoxon_holm` has them; shape (strategies, strategies)."""
+        return wilcoxon_holm(self._weights.family_means(self._at(budget)))
+
+    @property
+    def families(self) -> int:
+        """Number of families of tasks."""
+        return self._weights.families
+
     def ranks(self, budget: float) -> NDArray[np.float64]:
         """Mean ranks at a budget, shape (strategies,)."""
         return mean_ranks(self._at(budget))
@@ -119,8 +132,7 @@ class Verdict:
     def anytime(self, strategy: str) -> NDArray[np.float64]:
         """Mean regret over time and the ends of its 95% interval, shape (3, grid)."""
         values = self.comparison.anytime_by_task()[self.comparison.strategies.index(strategy)]
-        low, high = np.quantile(self._weights @ values, [0.025, 0.975], axis=0)
-        return np.stack([values.mean(axis=0), low, high])
+        return np.stack([values.mean(axis=0), *band(values, self._weights)])
 
     def catch(self, strategy: str) -> Catch | None:
         """How early a strategy is as good as the best other one at the end; None where there is no other, or
@@ -136,10 +148,10 @@ class Verdict:
         everyone = np.full((1, values.shape[1]), 1 / values.shape[1])
         reached = [
             _first_share(weights @ values[own], (weights @ values[others, :, -1].T).min(axis=1), shares)
-            for weights in (everyone, self._weights)
+            for weights in (everyone, self._weights.drawn)
         ]
         # Of an ordered sample, so that one that never gets there is not averaged with one that does.
-        low, high = np.quantile(reached[1], [0.025, 0.975], method="inverted_cdf")
+        low, high = np.quantile(reached[1], self._weights.tails(), method="inverted_cdf")
         fraction = float(reached[0][0])
         return Catch(strategy, fraction if np.isfinite(fraction) else None, float(low), float(high))
 
@@ -151,21 +163,20 @@ class Verdict:
         missing = []
         if tasks < LEAST_TASKS:
             missing.append(f"{tasks} tasks of at least {LEAST_TASKS}")
-        families = len({comparison.family_of[task] for task in comparison.tasks})
-        if families < LEAST_FAMILIES:
-            found_families = "1 family" if families == 1 else f"{families} families"
-            missing.append(f"{found_families} of tasks of at least {LEAST_FAMILIES}")
+        families = "1 family" if self.families == 1 else f"{self.families} families"
+        if self.families < LEAST_FAMILIES:
+            missing.append(f"{families} of tasks of at least {LEAST_FAMILIES}")
         if smallest < LEAST_CANDIDATES:
             small = min(comparison.cases, key=lambda case: len(case.candidates))
             missing.append(f"{smallest} recorded pipelines of at least {LEAST_CANDIDATES} ({small.name})")
         if not missing:
             return []
-        found = power(tasks, EFFECT)
-        least = detectable(tasks)
+        found = power(self.families, EFFECT)
+        least = detectable(self.families)
         needed = "no difference at all" if np.isinf(least) else f"one of {least:.2f} standard deviations"
         return [
-            f"Too few runs: {' and '.join(missing)}. With {tasks} tasks a difference of half a standard "
-            f"deviation between tasks is found with a probability of {found:.0%}; {needed} with "
+            f"Too few runs: {' and '.join(missing)}. With {families} a difference of half a standard "
+            f"deviation between families is found with a probability of {found:.0%}; {needed} with "
             f"{WANTED_POWER:.0%}."
         ]
 
@@ -177,9 +188,22 @@ class Verdict:
         found = (self._claim(budget) for budget in self.comparison.budgets)
         return [claim for claim in found if claim is not None]
 
+    @property
+    def chosen_here(self) -> list[str]:
+        """Strategies whose rules were chosen while looking at these very tasks: those of the surrogates, on
+        the runs that come with the package."""
+        comparison = self.comparison
+        return [name for name in comparison.strategies if comparison.shipped and name in SURROGATE_BASED]
+
+    def exhausted(self, strategy: str) -> dict[float, float]:
+        """By budget: the share of a strategy's replays in which every candidate came to its end."""
+        shares = self.comparison.exhausted[self.comparison.strategies.index(strategy)]
+        return dict(zip(self.comparison.budgets, map(float, shares), strict=True))
+
     @cached_property
     def simple_wins(self) -> dict[float, dict[str, list[str]]]:
-        """By budget: the tasks on which a simple strategy is strictly better than all that are not simple."""
+        """By budget: the tasks on which simple strategies, several where they tie, are better than all that
+        are not simple."""
         names = self.comparison.strategies
         simple = [index for index, name in enumerate(names) if name in SIMPLE]
         others = [index for index, name in enumerate(names) if name not in SIMPLE]
@@ -189,9 +213,11 @@ class Verdict:
         for budget in self.comparison.budgets:
             values = self._at(budget)
             for place, task in enumerate(self.comparison.tasks):
-                best = min(simple, key=lambda index: values[index, place])
-                if all(values[best, place] < values[other, place] - TIE for other in others):
-                    wins[budget].setdefault(names[best], []).append(task)
+                best = values[simple, place].min()
+                if best < values[others, place].min() - TIE:
+                    for index in simple:
+                        if values[index, place] <= best + TIE:
+                            wins[budget].setdefault(names[index], []).append(task)
         return wins
 
     def led_by_simple(self) -> dict[float, str]:
@@ -214,6 +240,7 @@ class Verdict:
                 "low": {_key(b): regrets[b][1] for b in budgets},
                 "high": {_key(b): regrets[b][2] for b in budgets},
                 "catches_best_other_at": _catch_json(self.catch(name)),
+                "exhausted": {_key(b): share for b, share in self.exhausted(name).items()},
                 "asks": usage.asks,
                 "charged_thinking_seconds": usage.charged_seconds,
             }
@@ -232,6 +259,7 @@ class Verdict:
             "simple_wins": {_key(b): wins for b, wins in self.simple_wins.items()},
             "led_by_simple": {_key(b): name for b, name in self.led_by_simple().items()},
             "warnings": self.shortcomings,
+            "chosen_on_these_tasks": self.chosen_here,
             "fold": comparison.fold.value,
             "families": comparison.family_of,
             "cases": [

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from tunecast.replay.comparing import SLACK
+from tunecast.replay.comparing import SLACK, Comparison, tiny_models
 from tunecast.replay.folds import Fold
+from tunecast.replay.statistics import LEVEL, smallest_p
 from tunecast.replay.verdicts import Verdict, left_out
-from tunecast.search import EXPERT_BASED, SURROGATE_BASED
+from tunecast.search import EXPERT_BASED, LIBRARY_BASED, SURROGATE_BASED
 
 __all__ = [
     "catch_sentences",
     "claim_sentences",
+    "difference_caption",
     "header",
     "notes",
     "regret_rows",
@@ -22,17 +25,19 @@ __all__ = [
     "simple_sentences",
 ]
 
+DEAR_ANSWER = 0.01
+"""Part of an expert trial above which what an answer is charged is told beside it."""
+MOST_EXHAUSTED = 0.5
+"""Part of the replays above which it is told that every candidate came to its end."""
+
 
 def header(verdict: Verdict) -> str:
     """What was compared, in one sentence."""
     comparison = verdict.comparison
-    tasks, cases, families = (
-        len(comparison.tasks),
-        len(comparison.cases),
-        len(set(comparison.family_of.values())),
-    )
+    tasks, cases = len(comparison.tasks), len(comparison.cases)
     return (
-        f"{len(comparison.strategies)} strategies on {tasks} tasks of {families} families ({cases} replays), "
+        f"{len(comparison.strategies)} strategies on {tasks} tasks of {verdict.families} families ({cases} "
+        "replays), "
         f"{comparison.seeds} seeds; left out of what they learned from: {left_out(comparison.fold)}."
     )
 
@@ -63,11 +68,14 @@ def regret_rows(verdict: Verdict, *, with_interval: bool = False) -> list[list[s
 
 
 def rival_rows(verdict: Verdict) -> list[list[str]]:
-    """A row per rival: library and version, how often it was asked, mean distance of candidates."""
+    """A row per search of another library: library and version, how often it was asked, mean distance of
+    candidates.
+    """
     rows = []
     for name, usage in verdict.comparison.usage.items():
         if usage.version:
-            distance = f"{np.mean(usage.distances):.3f}" if usage.distances else "by index"
+            uncounted = "not counted" if name in LIBRARY_BASED else "by index"
+            distance = f"{np.mean(usage.distances):.3f}" if usage.distances else uncounted
             rows.append([name, usage.version, f"{usage.library_asks:,}", distance])
     return rows
 
@@ -82,6 +90,19 @@ def simple_sentences(verdict: Verdict) -> list[str]:
         for name, tasks in sorted(wins.items()):
             sentences.append(f"At {budget:g} {name} wins on {_listed(tasks)}.")
     return sentences
+
+
+def difference_caption(verdict: Verdict) -> str:
+    """What the bars of a critical-difference diagram stand for."""
+    pairs = math.comb(len(verdict.comparison.strategies), 2)
+    tested = (
+        "Ranks are means over tasks. A bar joins strategies of which no two differ at the "
+        f"{LEVEL:.0%} level, by Wilcoxon's signed-rank test on mean regrets of {verdict.families} "
+        f"families of tasks, corrected over {pairs} pairs by Holm's method."
+    )
+    if pairs * smallest_p(verdict.families) < LEVEL:
+        return tested
+    return f"{tested} With so few families and so many pairs no two could differ."
 
 
 def claim_sentences(verdict: Verdict) -> list[str]:
@@ -120,7 +141,6 @@ def _besides(strategy: str, strategies: Sequence[str]) -> str:
 def notes(verdict: Verdict) -> list[str]:
     """What a reader has to know to read the figures."""
     comparison = verdict.comparison
-    charged = ", ".join(f"{n} {1e3 * u.charged_seconds:g} ms" for n, u in comparison.usage.items())
     unrecorded = [case.name for case in comparison.cases if case.expert is None]
     lines = [
         "Regret is normalised on the test split: 0 for the best recorded pipeline of a seed's candidates, 1 "
@@ -129,21 +149,64 @@ def notes(verdict: Verdict) -> list[str]:
         "validation loss among trials that reached full length.",
         f"A budget is the recorded time of so many expert trials at full length and {SLACK:g} of one on top, "
         "since seconds scatter from run to run; it is never exceeded.",
-        f"Charged for each answer of a strategy: {charged}.",
+        *_charges(comparison),
+        *_fixed_rates(comparison),
+        *_exhausted(verdict),
     ]
-    if "fixed-best" in comparison.strategies:
-        of_others = "the training folds of other base models, carried over by their width"
-        known = of_others if comparison.fold is Fold.MODEL else "the training folds of that model"
-        rates = f"for every method the one learning rate that is best on average over {known}"
+    if verdict.chosen_here:
         lines.append(
-            f"fixed-best has {rates}."
-            if EXPERT_BASED.keys() & {*comparison.strategies}
-            else f"fixed-best stands for {' and '.join(EXPERT_BASED)}: {rates}, since 2e-4 and 3e-4 are far "
-            "too low for tiny models."
+            f"Acquisition, margins and guard limits of {_listed(verdict.chosen_here)} were chosen while "
+            "looking at these tasks."
         )
     if unrecorded:
         lines.append(f"Without the expert's run the median candidate is the unit: {_listed(unrecorded)}.")
     return lines
+
+
+def _charges(comparison: Comparison) -> Iterator[str]:
+    """What answers are charged, and which of them are dear beside a trial."""
+    charged = {name: used.charged_seconds for name, used in comparison.usage.items()}
+    each = ", ".join(f"{name} {1e3 * seconds:g} ms" for name, seconds in charged.items())
+    yield f"Charged for each answer of a strategy: {each}."
+    unit = float(np.median([case.expert_seconds for case in comparison.cases]))
+    dear = [f"{n} {seconds / unit:.1%}" for n, seconds in charged.items() if seconds > DEAR_ANSWER * unit]
+    if dear:
+        yield (
+            f"Charged more than {DEAR_ANSWER:.0%} of the median expert trial, of {unit:.3g} s, for every "
+            f"answer: {_listed(dear)}."
+        )
+
+
+def _fixed_rates(comparison: Comparison) -> Iterator[str]:
+    """What fixed rates stand for, and where the expert's are no fair choice."""
+    named, tiny = [n for n in comparison.strategies if n in EXPERT_BASED], tiny_models(comparison.cases)
+    if "fixed-best" in comparison.strategies:
+        of_others = "the training folds of other base models, carried over by their width"
+        known = of_others if comparison.fold is Fold.MODEL else "the training folds of that model"
+        rates = f"for every method the one learning rate that is best on average over {known}"
+        yield (
+            f"fixed-best stands for {' and '.join(EXPERT_BASED)}: {rates}, since 2e-4 and 3e-4 are far too "
+            "low for tiny models."
+            if tiny and not named
+            else f"fixed-best has {rates}."
+        )
+    if tiny and named:
+        yield (
+            f"{_listed(named)}: 2e-4 and 3e-4 are far too low for models as tiny as {_listed(tiny)}, where "
+            "fixed-best is the fair choice of a fixed rate."
+        )
+
+
+def _exhausted(verdict: Verdict) -> Iterator[str]:
+    """At which budgets most replays left nothing to decide."""
+    shares = {name: verdict.exhausted(name) for name in verdict.comparison.strategies}
+    for budget in verdict.comparison.budgets:
+        done = [f"{name} ({own[budget]:.0%})" for name, own in shares.items() if own[budget] > MOST_EXHAUSTED]
+        if done:
+            yield (
+                f"At {budget:g} expert trials every candidate had come to its end in most replays of "
+                f"{_listed(done)}: where all are tried, a budget says nothing of the choice."
+            )
 
 
 def _listed(names: Sequence[str]) -> str:

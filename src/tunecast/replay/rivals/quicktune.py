@@ -57,8 +57,9 @@ class QuickTuneProcess:
                     stdout=subprocess.PIPE,
                     stderr=errors,
                     text=True,
-                    # The package keeps a file under the home folder, the same for every process.
-                    env={**os.environ, "HOME": self._folder.name},
+                    # The package keeps a file under the home folder, the same for every process, and what it
+                    # trains in folders for temporary files that it leaves behind.
+                    env={**os.environ, "HOME": self._folder.name, "TMPDIR": self._folder.name},
                     cwd=self._folder.name,
                 )
             except OSError as error:

@@ -56,9 +56,10 @@ class Rival(ABC):
 
     Where the library proposes pipelines, each is stood for by the most similar candidate of its method that
     stood for no proposal as far as this one is to be trained, and the library is told that candidate's losses
-    for what it proposed. A proposal of a method of which no such candidate is left is dropped; a library that
-    cannot drop one is told what the most similar candidate had there. Where it chooses candidates by index, a
-    candidate that has already got so far is told again at no cost.
+    for what it proposed. A proposal of a method of which no such candidate is left is dropped, as is one
+    whose candidate still stands for another proposal; a library that cannot drop one is told what the most
+    similar candidate had there. Where it chooses candidates by index, a candidate that has already got so far
+    is told again at no cost.
 
     Args:
         pipelines: The candidates; in the history they follow its first place.
@@ -90,10 +91,13 @@ class Rival(ABC):
             self.asked += 1
             if proposal is None:
                 return None
-            place = self._placed(proposal, trials)
+            place, distance = self._placed(proposal, trials)
             if place is None or any(other.place == place for other in self._jobs):
                 self._drop(proposal.token, self._of_the_most_alike(proposal, trials))
                 continue
+            if distance is not None:
+                self._taken[place - 1] = proposal.share
+                self.distances.append(distance)
             job = _Job(proposal, place)
             if self._is_over(job, trials[place]):
                 continue
@@ -159,10 +163,12 @@ class Rival(ABC):
         found = nearest([self._pipelines[index] for index in places], proposal.pipeline)
         return None if found is None else measured[places[found[0]]]
 
-    def _placed(self, proposal: Proposal, trials: Sequence[TrialView]) -> int | None:
-        """The place in the history of the candidate that stands for a proposal."""
+    def _placed(self, proposal: Proposal, trials: Sequence[TrialView]) -> tuple[int | None, float | None]:
+        """The place in the history of the candidate that would stand for a proposal, and how far it is from
+        it: None where the proposal is an index.
+        """
         if proposal.index is not None:
-            return 1 + proposal.index
+            return 1 + proposal.index, None
         assert proposal.pipeline is not None
         free = [
             index
@@ -170,11 +176,7 @@ class Rival(ABC):
             if self._taken.get(index, 0.0) < proposal.share and trials[1 + index].outcome is Outcome.PAUSED
         ]
         found = nearest([self._pipelines[index] for index in free], proposal.pipeline)
-        if found is None:
-            return None
-        self._taken[free[found[0]]] = proposal.share
-        self.distances.append(found[1])
-        return 1 + free[found[0]]
+        return (None, None) if found is None else (1 + free[found[0]], found[1])
 
 
 def _loss_at(trial: TrialView, share: float) -> float | None:
