@@ -309,6 +309,53 @@ def test_a_candidate_that_is_worth_its_seconds_keeps_the_search_going() -> None:
     assert chosen(0.5) is None, "it would hardly come to its end"
 
 
+class Dreamt:
+    """Foretells what a test dreams up, of a dataset that counts as new."""
+
+    is_new = True
+
+    def __init__(self, mean: Sequence[float], seconds: Sequence[float], *, is_trusted: bool = True) -> None:
+        self.mean, self.seconds = np.array(mean), np.array(seconds)
+        self.is_trusted = is_trusted
+
+    def outlook(self, _: History) -> Outlook:
+        spread, failure = np.full(len(self.mean), 0.02), np.zeros(len(self.mean))
+        return Outlook(self.mean, spread, self.seconds / 16, self.seconds, failure, self.is_trusted)
+
+
+def test_chance_draws_from_what_can_end_and_is_worth_its_seconds() -> None:
+    runs = candidates(8)
+    history = History((view(runs[0], 3), view(runs[1], 1), *(view(run, 0) for run in runs[2:])))
+    everyone = stable_hash([run.pipeline.id for run in runs])
+    first, second, *_ = sorted(range(2, 8), key=lambda n: stable_hash([everyone, runs[n].pipeline.id]))
+
+    def drawn_of(mean: Sequence[float], seconds: Sequence[float], value: float | None = None) -> int | None:
+        strategy = guided_by(Dreamt(mean, seconds), context(value_minutes=value))  # type: ignore[arg-type]
+        return strategy(history, Remaining(0.5, seconds=100.0))
+
+    hopeful, quick = [0.0, 0.0, *[-0.1] * 6], [50.0] * 8
+    slow = [500.0 if place == first else 50.0 for place in range(8)]
+    poor = [1.0 if place == first else mean for place, mean in enumerate(hopeful)]
+    assert drawn_of(hopeful, quick) == first
+    assert drawn_of(hopeful, slow) == second, "it would never end"
+    assert drawn_of(poor, quick) == first, "that the prior thinks little of it is no reason"
+    assert drawn_of(poor, quick, value=1.0) == second, "but what a minute is worth is one"
+
+
+@pytest.mark.parametrize("left", [Remaining(0.1, full_lengths=0.7), Remaining(0.1, seconds=120.0)])
+def test_tokens_are_kept_for_the_best_trial_while_a_worker_advances_it(left: Remaining) -> None:
+    runs = candidates(4)
+    best, other = view(runs[0], 2, running=True), view(runs[1], 2)
+    history = History((best, other, *(view(run, 0) for run in runs[2:])))
+    told = Dreamt([-0.2, -0.1, 0.0, 0.0], [90.0, 90.0, 100.0, 100.0])
+    strategy = guided_by(told, context())  # type: ignore[arg-type]
+    assert strategy(history, left) == (None if left.seconds is None else 1)
+    waiting = replace(history, trials=(view(runs[0], 3), *history.trials[1:]))
+    assert strategy(waiting, left) == 0
+    ample = replace(left, full_lengths=9.0) if left.seconds is None else replace(left, seconds=9000.0)
+    assert strategy(history, ample) in (1, 2, 3)
+
+
 def test_all_end_when_nothing_is_open(prior: Prior) -> None:
     closed = History(tuple(view(run, 4) for run in candidates(3)))
     assert transfer(context(prior=prior))(closed, Remaining(0.5)) is None

@@ -13,6 +13,7 @@ moves the level of all predictions, by conditioning. ``quick-tune`` also learns 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -66,7 +67,7 @@ def guided_by(seer: Seer, context: Context, acquisition: Acquisition | None = No
     def choose(history: History, remaining: Remaining) -> int | None:
         outlook = seer.outlook(history)
         if not outlook.is_trusted:
-            return _as_drawn(history, fallback(history, remaining))
+            return _as_drawn(history, fallback(history, remaining), history.startable)
         chosen = _eligible(history, remaining, outlook)
         if not len(chosen):
             return None
@@ -78,7 +79,7 @@ def guided_by(seer: Seer, context: Context, acquisition: Acquisition | None = No
             outlook.mean[chosen], outlook.deviation[chosen], incumbent, outlook.step_seconds[chosen]
         )
         best = int(chosen[int(np.argmax(scores + _log_success(outlook)[chosen]))])
-        return _as_drawn(history, best) if seer.is_new and _is_turn_of_chance(history) else best
+        return _as_drawn(history, best, chosen) if seer.is_new and _is_turn_of_chance(history) else best
 
     return choose
 
@@ -86,16 +87,28 @@ def guided_by(seer: Seer, context: Context, acquisition: Acquisition | None = No
 def _eligible(history: History, remaining: Remaining, outlook: Outlook) -> NDArray[np.int64]:
     """Candidates that can be advanced; where some can still reach their end, only those.
 
-    As long as none has, and hardly more is left than one takes, the best one goes on.
+    As long as none has, and hardly more is left than one takes, the best one goes on. Seconds pass for all
+    workers alike, and each spends them on the best that it can have. Tokens are taken from one another: where
+    the best trial is another worker's, they are kept for it.
     """
-    found = np.array(
+    tokens_count = remaining.seconds is None and remaining.full_lengths is not None
+    shared = np.array(
         [
             index
             for index, trial in enumerate(history.trials)
-            if trial.is_open and (trial.is_started or remaining.may_start)
+            if (trial.goes_on if tokens_count else trial.is_open)
+            and (trial.is_started or remaining.may_start)
         ],
         dtype=np.int64,
     )
+    promising = _promising(shared, history, remaining, outlook)
+    return promising[np.array([history.trials[index].is_open for index in promising], dtype=bool)]
+
+
+def _promising(
+    found: NDArray[np.int64], history: History, remaining: Remaining, outlook: Outlook
+) -> NDArray[np.int64]:
+    """Of these trials, whether they can be advanced now or are, those that deserve what is left."""
     needed = _needed_to_end(history, remaining, outlook)
     if needed is None or not len(found):
         return found
@@ -116,8 +129,9 @@ def _needed_to_end(history: History, remaining: Remaining, outlook: Outlook) -> 
         return outlook.end_seconds / max(remaining.seconds, LEAST_SECONDS)
     if remaining.full_lengths is None:
         return None
-    done = np.array([trial.share for trial in history.trials])
-    return (1.0 - done) / max(remaining.full_lengths, LEAST_SHARE)
+    # The step that a worker is at counts as spent.
+    done = [trial.next_share if trial.running else trial.share for trial in history.trials]
+    return (1.0 - np.array(done, dtype=np.float64)) / max(remaining.full_lengths, LEAST_SHARE)
 
 
 def _incumbent(history: History, outlook: Outlook) -> float:
@@ -163,15 +177,19 @@ def _is_turn_of_chance(history: History) -> bool:
     return sum(trial.is_started for trial in history.trials[1:]) % 2 == 1
 
 
-def _as_drawn(history: History, index: int | None) -> int | None:
-    """Instead of a new candidate one by chance, which has nothing to do with the prior.
+def _as_drawn(history: History, index: int | None, places: Iterable[int]) -> int | None:
+    """Instead of a new candidate one by chance, which has nothing to do with the prior's order.
 
     The dice are hashes of pipelines together with all other candidates: the same at every call of a session,
     and others in another session, though it may have many of the pipelines too.
+
+    Args:
+        history: The trials.
+        index: What was chosen; a trial that has begun stays so.
+        places: Trials of which those that have not begun are drawn from.
     """
     if index is None or history.trials[index].is_started:
         return index
     everyone = stable_hash([trial.pipeline.id for trial in history.trials])
-    return min(
-        history.startable, key=lambda place: stable_hash([everyone, history.trials[place].pipeline.id])
-    )
+    new = (int(place) for place in places if not history.trials[place].is_started)
+    return min(new, key=lambda place: stable_hash([everyone, history.trials[place].pipeline.id]))
