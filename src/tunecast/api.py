@@ -247,7 +247,7 @@ def resolve(settings: SessionSettings, *, progress: Progress | None = None) -> d
     bench = prepared.bench
     limit = limit_bytes(settings, bench.device)
     predicted, advised = advice_for(settings, prepared, limit)
-    feasible = _feasible(settings, prepared, limit, Silent(), advised)
+    feasible = _feasible(settings, prepared, limit, Silent(), advised.pipelines)
     space = pipeline_space(bench.facts, settings.restrictions, seed=settings.seed)
     _show(predicted, progress or Silent())
     return {
@@ -330,7 +330,9 @@ def _advised(
 
         state["worker_bytes"] = limit_bytes(settings, prepared.bench.device)
         predicted, chosen = advice_for(settings, prepared, state["worker_bytes"])
-        state["advised"] = [asdict(pipeline) for pipeline in chosen]
+        state["advised"] = [asdict(pipeline) for pipeline in chosen.pipelines]
+        if settings.value is not None:
+            state["foretold"] = {pipeline: asdict(end) for pipeline, end in chosen.foretold.items()}
         _show(predicted, progress)
     return [Pipeline(**values) for values in state.get("advised", ())]
 
@@ -364,7 +366,10 @@ def _with_strategy(
 
     if settings.strategy != ADVISED or advised:
         return settings
-    progress.log("Note: nothing could be advised, so that candidates come in random order (--strategy asha).")
+    unused = "" if settings.value is None else ", and nothing is foretold that --value could be asked of"
+    progress.log(
+        f"Note: nothing could be advised, so that candidates come in random order (--strategy asha){unused}."
+    )
     return replace(settings, strategy="asha")
 
 

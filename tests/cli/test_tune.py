@@ -12,7 +12,7 @@ import pytest
 
 from sessions import Finished, call_main, finish
 from tunecast.cli.tune import as_result, print_record
-from tunecast.records import Pipeline
+from tunecast.records import Outcome, Pipeline
 from tunecast.store import Store
 
 
@@ -166,6 +166,20 @@ def test_strategies_that_know_other_tasks_run_to_the_end_and_resume(
     assert 1 < len(tried) <= 6
     again = finish(tmp_path / "out", tiny_llama, toy_data, *flags, "--resume")
     assert again.result == done.result
+
+
+@pytest.mark.parametrize("strategy", ["advised", "transfer"])
+def test_where_no_gain_is_worth_its_seconds_nothing_is_tried_beside_the_expert(
+    strategy: str, tiny_llama: Path, toy_data: Path, tmp_path: Path
+) -> None:
+    flags = ["--strategy", strategy, "--value", "1e-6", "--no-forecast"]
+    done = finish(tmp_path / "out", tiny_llama, toy_data, *flags)
+    state = json.loads((tmp_path / "out" / "session.json").read_text())
+    assert state["configuration"]["value"] == 1e-6
+    with Store.open(tmp_path / "out" / "runs.sqlite", create=False) as store:
+        (expert,) = (run for run in store.runs(session=state["id"]) if run.is_candidate)
+    assert expert.outcome is Outcome.COMPLETED
+    assert done.result["incumbent"]["trial"] == expert.id
 
 
 def test_what_was_advised_is_tried_first_and_stays_when_the_session_goes_on(

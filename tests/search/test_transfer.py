@@ -342,6 +342,25 @@ def test_chance_draws_from_what_can_end_and_is_worth_its_seconds() -> None:
     assert drawn_of(poor, quick, value=1.0) == second, "but what a minute is worth is one"
 
 
+def test_where_the_prior_is_left_aside_halving_goes_on_while_it_is_worth_it() -> None:
+    runs = candidates(8)
+    history = History((*(view(run, 4) for run in runs[:4]), *(view(run, 0) for run in runs[4:])))
+    ends = [0.0, -0.1, 0.1, 0.05]
+
+    def chosen(value: float | None, new: float = -1.0, seconds: float = 100.0) -> int | None:
+        told = Dreamt([*ends, *[new] * 4], [seconds] * 8, is_trusted=False)
+        strategy = guided_by(told, context(value_minutes=value))  # type: ignore[arg-type]
+        return strategy(history, Remaining(0.5))
+
+    drawn_first = chosen(None)
+    assert drawn_first is not None
+    assert chosen(10.0) == drawn_first
+    assert chosen(1e-3) is None
+    assert chosen(1.0, new=-9.0) == chosen(1.0, new=9.0), "what the prior foretells counts no more"
+    # A spread of 9% around an end 11% behind the best leaves about half a percent to expect.
+    assert (chosen(1.0, seconds=20.0), chosen(1.0, seconds=200.0)) == (drawn_first, None)
+
+
 @pytest.mark.parametrize("left", [Remaining(0.1, full_lengths=0.7), Remaining(0.1, seconds=120.0)])
 def test_tokens_are_kept_for_the_best_trial_while_a_worker_advances_it(left: Remaining) -> None:
     runs = candidates(4)

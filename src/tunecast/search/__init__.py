@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from typing import Literal
 
 from tunecast.errors import ConfigurationError
-from tunecast.search.context import Context
+from tunecast.search.context import Context, Foretold
 from tunecast.search.fixed_best import fixed_best
 from tunecast.search.history import History, Remaining, Strategy, TrialView, points_to_end, rung
 from tunecast.search.leader import leader, predicted_end
@@ -27,6 +27,7 @@ __all__ = [
     "SURROGATE_BASED",
     "Context",
     "Entry",
+    "Foretold",
     "History",
     "Remaining",
     "Strategy",
@@ -77,7 +78,7 @@ class Entry:
 
 
 STRATEGIES = {
-    ADVISED: Entry(lambda _: advised()),
+    ADVISED: Entry(lambda context: _advised(context)),
     "asha": Entry(lambda _: asha()),
     "random": Entry(lambda _: random_search()),
     "fixed-expert": Entry(lambda _: fixed(0), only_trials=1),
@@ -97,6 +98,9 @@ RUN_BASED = tuple(name for name, entry in STRATEGIES.items() if entry.knows == "
 
 SURROGATE_BASED = tuple(name for name, entry in STRATEGIES.items() if entry.knows == "surrogates")
 """Strategies that rest on surrogates of other tasks' runs; their candidates are ranked beforehand."""
+
+STOPPING = (ADVISED, *SURROGATE_BASED)
+"""Strategies that know what a trial may gain, and end where that is not worth its seconds, if told to."""
 
 LIBRARY_BASED = {name: entry.library for name, entry in STRATEGIES.items() if entry.library}
 """Strategies that are other libraries', and the package that each needs."""
@@ -131,11 +135,11 @@ def check_strategy(name: str, prior: str = "", value: float | None = None) -> No
         from tunecast.surrogates import prior_at
 
         prior_at(prior)
-    else:
-        given = [flag for flag, said in (("--prior", prior != ""), ("--value", value is not None)) if said]
-        if given:
+    takers = [("--prior", prior != "", SURROGATE_BASED), ("--value", value is not None, STOPPING)]
+    for flag, is_given, names in takers:
+        if is_given and name not in names:
             raise ConfigurationError(
-                f"{given[0]}: the strategy {name} takes none.", f"Use one of: {', '.join(SURROGATE_BASED)}."
+                f"{flag}: the strategy {name} takes none.", f"Use one of: {', '.join(names)}."
             )
 
 
@@ -177,6 +181,15 @@ def _needed(name: str, context: Context | None) -> Context:
             f"Use one of: {others}.",
         )
     return context
+
+
+def _advised(context: Context | None) -> Strategy:
+    """The strategy of advice; what tells the worth of seconds is imported only where that is asked for."""
+    if context is None or context.value_minutes is None:
+        return advised()
+    from tunecast.search.worth import while_worth_it
+
+    return while_worth_it(advised(), context, context.value_minutes)
 
 
 def _surrogate_based(name: str, context: Context | None) -> Strategy:

@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tunecast.records import Outcome, stable_hash
-from tunecast.search.acquisition import Acquisition, ProbabilityOfImprovement, log_expected_improvement
+from tunecast.search.acquisition import Acquisition, ProbabilityOfImprovement
 from tunecast.search.context import Context
 from tunecast.search.history import History, Remaining, Strategy
 from tunecast.search.outlook import LEAST_SECONDS, Outlook, Seer
 from tunecast.search.simple import asha
+from tunecast.search.worth import log_gain, log_success, only_worthy, worth_its_seconds
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -67,7 +68,8 @@ def guided_by(seer: Seer, context: Context, acquisition: Acquisition | None = No
     def choose(history: History, remaining: Remaining) -> int | None:
         outlook = seer.outlook(history)
         if not outlook.is_trusted:
-            return _as_drawn(history, fallback(history, remaining), history.startable)
+            seen = _worth_halving(history, context, outlook)
+            return _as_drawn(seen, fallback(seen, remaining), seen.startable)
         chosen = _eligible(history, remaining, outlook)
         if not len(chosen):
             return None
@@ -78,7 +80,7 @@ def guided_by(seer: Seer, context: Context, acquisition: Acquisition | None = No
         scores = score(
             outlook.mean[chosen], outlook.deviation[chosen], incumbent, outlook.step_seconds[chosen]
         )
-        best = int(chosen[int(np.argmax(scores + _log_success(outlook)[chosen]))])
+        best = int(chosen[int(np.argmax(scores + log_success(outlook.failure[chosen])))])
         return _as_drawn(history, best, chosen) if seer.is_new and _is_turn_of_chance(history) else best
 
     return choose
@@ -159,17 +161,35 @@ def _is_worth_it(
     worth = np.ones(len(history.trials), dtype=bool)
     if not any(trial.curve for trial in history.trials):
         return worth
-    gains = log_expected_improvement(outlook.mean, outlook.deviation, incumbent) + _log_success(outlook)
+    mean, deviation, failure = outlook.mean, outlook.deviation, outlook.failure
     if not remaining.may_start:
-        worth &= gains >= WORTH_PROMOTING
-    if context.value_minutes is not None:
-        worth &= 100 * np.exp(np.minimum(gains, 0.0)) * context.value_minutes * 60 >= outlook.end_seconds
+        worth &= log_gain(mean, deviation, incumbent, failure) >= WORTH_PROMOTING
+    minutes = context.value_minutes
+    if minutes is not None:
+        worth &= worth_its_seconds(mean, deviation, incumbent, outlook.end_seconds, minutes, failure)
     return worth
 
 
-def _log_success(outlook: Outlook) -> NDArray[np.float64]:
-    """Logarithm of the probability that a trial does not diverge, shape (trials,)."""
-    return np.log1p(-np.minimum(outlook.failure, 0.999))
+def _worth_halving(history: History, context: Context, outlook: Outlook) -> History:
+    """What halving is shown where the prior is left aside: the trials that are worth their seconds.
+
+    New ones are drawn by chance, and are expected to end as those before them did.
+    """
+    if context.value_minutes is None:
+        return history
+    begun = np.array([bool(trial.curve) and not trial.outcome.is_failure for trial in history.trials])
+    if begun.sum() < 2:
+        return history
+    ends = outlook.mean[begun]
+    worth = worth_its_seconds(
+        np.where(begun, outlook.mean, ends.mean()),
+        np.where(begun, outlook.deviation, ends.std(ddof=1)),
+        _incumbent(history, outlook),
+        outlook.end_seconds,
+        context.value_minutes,
+        outlook.failure,
+    )
+    return only_worthy(history, worth)
 
 
 def _is_turn_of_chance(history: History) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 from tunecast.errors import ModelError
 from tunecast.progress import Progress
 from tunecast.records import ZERO_SHOT, DataForecast, Pipeline, Run, SessionRecord
-from tunecast.search import GIVEN, ONLY_TRIALS, Context, get_strategy
+from tunecast.search import GIVEN, ONLY_TRIALS, Context, Foretold, get_strategy
 from tunecast.session.allowance import Allowance
 from tunecast.session.budget import Budget
 from tunecast.session.candidates import suitable
@@ -256,6 +256,7 @@ class Session:
             value_minutes=self._settings.value,
             prior=prior_known(self._settings.strategy, self._settings.prior),
             runs=self._known,
+            foretold={name: Foretold(**end) for name, end in self._state.get("foretold", {}).items()},
         )
 
     def _look_ahead(self, search: Search) -> Survey:
