@@ -391,6 +391,8 @@ def _show(predicted: Recommendation | UserError, progress: Progress) -> None:
     for prospect in predicted.recommendations:
         progress.log(f"  {prospect_line(prospect)}")
     progress.log(worth_text(predicted.worth_it))
+    for warning in predicted.warnings:
+        progress.log(f"Note: {warning}")
 
 
 def _write_results(

@@ -39,6 +39,17 @@ def test_first_screen_holds_three_predictions_and_a_verdict(tiny_llama: Path, to
     assert len(found["prediction"]["recommendations"]) == 3
 
 
+def test_what_is_doubtful_in_a_prediction_is_told_on_the_first_screen(
+    tiny_llama: Path, toy_data: Path, tmp_path: Path
+) -> None:
+    shown = Lines()
+    found = resolve(SessionSettings(str(tiny_llama), str(toy_data), budget="3000-tokens"), progress=shown)
+    (doubt,) = found["prediction"]["warnings"]
+    assert "optimiser steps only" in doubt
+    assert f"Note: {doubt}" in shown.lines
+    assert "--measure" not in " ".join(shown.lines), "a session measures it unasked"
+
+
 def test_what_the_user_chose_holds_for_predictions_too(tiny_llama: Path, toy_data: Path) -> None:
     settings = SessionSettings(
         str(tiny_llama),

@@ -32,11 +32,12 @@ from tunecast.search import (
     TrialView,
     asha,
     check_strategy,
+    doubts_of,
     get_strategy,
 )
 from tunecast.search.outlook import Outlook, Seer
 from tunecast.search.ranking import ranked
-from tunecast.search.transfer import guided_by, transfer
+from tunecast.search.transfer import ASIDE, NEW, guided_by, transfer
 from tunecast.surrogates import Prior, prior_at
 from tunecast.surrogates.examples import WORST
 from tunecast.surrogates.features import columns, pipeline_row
@@ -400,6 +401,8 @@ def test_where_the_prior_is_wrong_successive_halving_takes_over(prior: Prior) ->
     outlook = Seer(context(), prior).outlook(history)
     assert not outlook.is_trusted
     strategy = transfer(context(prior=prior))
+    assert doubts_of(strategy, History(tuple(view(run, 0) for run in runs))) == ()
+    assert doubts_of(strategy, history) == (ASIDE,)
     chosen = strategy(history, Remaining(0.5))
     assert chosen is not None
     assert chosen not in finished
@@ -496,6 +499,9 @@ def test_where_nothing_alike_was_learned_from_every_other_new_trial_is_left_to_c
     runs = candidates(40)
     foreign = replace(DATASET, meta_features={**DATASET.meta_features, DEPENDENCE: 0.1})
     assert Seer(context(dataset=foreign), prior).is_new
+    blank = History(tuple(view(run, 0) for run in runs))
+    assert doubts_of(transfer(context(dataset=foreign, prior=prior)), blank) == (NEW,)
+    assert doubts_of(transfer(context(prior=prior)), blank) == doubts_of(asha(), blank) == ()
     _, usual = play(transfer(context(prior=prior)), runs, 40)
     _, doubting = play(transfer(context(dataset=foreign, prior=prior)), runs, 40)
     everyone = stable_hash([run.pipeline.id for run in runs])

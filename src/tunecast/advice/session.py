@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from tunecast.advice.advise import advise, default_prior
+from tunecast.advice.advise import MEASURABLE, advise, default_prior
 from tunecast.advice.answer import Recommendation
 from tunecast.advice.order import foretold_ends, ordered
 from tunecast.advice.situation import Question, Situation
@@ -73,11 +73,16 @@ def advice_for(
     try:
         prior = default_prior()
         situation = situation_of(settings, prepared, worker_bytes)
-        advice = advise(question_of(settings), situation, prior)
+        advice = _without_measuring(advise(question_of(settings), situation, prior))
     except UserError as error:
         return error, Advised()
     follows = settings.strategy == ADVISED
     return advice, advised_candidates(settings, prepared, advice, prior) if follows else Advised()
+
+
+def _without_measuring(advice: Recommendation) -> Recommendation:
+    """Without the hint that the zero-shot loss could be measured: a session does so unasked."""
+    return replace(advice, warnings=tuple(text for text in advice.warnings if text != MEASURABLE))
 
 
 def advised_candidates(

@@ -10,7 +10,15 @@ from typing import Literal
 from tunecast.errors import ConfigurationError
 from tunecast.search.context import Context, Foretold
 from tunecast.search.fixed_best import fixed_best
-from tunecast.search.history import History, Remaining, Strategy, TrialView, points_to_end, rung
+from tunecast.search.history import (
+    History,
+    Remaining,
+    Strategy,
+    TrialView,
+    doubts_of,
+    points_to_end,
+    rung,
+)
 from tunecast.search.leader import leader, predicted_end
 from tunecast.search.nearest import nearest_task
 from tunecast.search.portfolio import portfolio
@@ -35,6 +43,7 @@ __all__ = [
     "advised",
     "asha",
     "check_strategy",
+    "doubts_of",
     "first_name",
     "fixed",
     "fixed_best",

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,6 +37,14 @@ WORTH_PROMOTING = math.log(0.002)
 COMMIT = 1.5
 """With less than this many trial lengths of budget left, commit to one trial and start no other."""
 LEAST_SHARE = 1e-6
+NEW = (
+    "The dataset is unlike all that the prior learned from: every other new trial of the search is left to "
+    "chance."
+)
+ASIDE = (
+    "The order in which the prior expects pipelines to end proved wrong on this task: it is left aside, and "
+    "the search goes on by successive halving."
+)
 
 
 def transfer(context: Context, *, refits: bool = False) -> Strategy:
@@ -62,28 +71,40 @@ def guided_by(seer: Seer, context: Context, acquisition: Acquisition | None = No
         context: The task.
         acquisition: Scores candidates; None for the probability of improvement, worth its seconds.
     """
-    score = acquisition or ProbabilityOfImprovement()
-    fallback = asha()
+    return _Guided(seer, context, acquisition or ProbabilityOfImprovement(), asha())
 
-    def choose(history: History, remaining: Remaining) -> int | None:
-        outlook = seer.outlook(history)
+
+@dataclass(frozen=True)
+class _Guided:
+    """The strategy of :func:`guided_by`; a :class:`~tunecast.search.history.Doubter`."""
+
+    seer: Seer
+    context: Context
+    score: Acquisition
+    fallback: Strategy
+
+    def __call__(self, history: History, remaining: Remaining) -> int | None:
+        outlook = self.seer.outlook(history)
         if not outlook.is_trusted:
-            seen = _worth_halving(history, context, outlook)
-            return _as_drawn(seen, fallback(seen, remaining), seen.startable)
+            seen = _worth_halving(history, self.context, outlook)
+            return _as_drawn(seen, self.fallback(seen, remaining), seen.startable)
         chosen = _eligible(history, remaining, outlook)
         if not len(chosen):
             return None
         incumbent = _incumbent(history, outlook)
-        chosen = chosen[_is_worth_it(history, remaining, context, outlook, incumbent)[chosen]]
+        chosen = chosen[_is_worth_it(history, remaining, self.context, outlook, incumbent)[chosen]]
         if not len(chosen):
             return None
-        scores = score(
+        scores = self.score(
             outlook.mean[chosen], outlook.deviation[chosen], incumbent, outlook.step_seconds[chosen]
         )
         best = int(chosen[int(np.argmax(scores + log_success(outlook.failure[chosen])))])
-        return _as_drawn(history, best, chosen) if seer.is_new and _is_turn_of_chance(history) else best
+        return _as_drawn(history, best, chosen) if self.seer.is_new and _is_turn_of_chance(history) else best
 
-    return choose
+    def doubts(self, history: History) -> tuple[str, ...]:
+        """Whether the dataset is like none that was learned from, and whether the prior is left aside."""
+        is_trusted = self.seer.outlook(history).is_trusted
+        return tuple(text for text, holds in ((NEW, self.seer.is_new), (ASIDE, not is_trusted)) if holds)
 
 
 def _eligible(history: History, remaining: Remaining, outlook: Outlook) -> NDArray[np.int64]:

@@ -121,7 +121,7 @@ class Session:
             self._progress,
             Account(self._id, budget, used_seconds, self._full_length),
         )
-        return replace(record, forecast=outlook)
+        return replace(record, forecast=outlook, warnings=(*record.warnings, *self._state["doubts"]))
 
     def _ask(self, request: Request) -> Any:
         """Let a worker answer; one crash is forgiven.
@@ -224,6 +224,7 @@ class Session:
             self._surroundings,
             self._progress,
             self._save_state,
+            self._state.setdefault("doubts", []),
         )
 
     def _laid_out(self, pipelines: Sequence[Pipeline], limit: float) -> Trials:
