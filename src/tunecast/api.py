@@ -300,7 +300,9 @@ def _tune_in(
         LocalExecutor(prepared.bench, settings.workers, [folder.lock_descriptor]) as executor,
     ):
         surroundings = wait_for_model(executor, progress)
-        known = runs_known(settings.strategy, store, str(state["id"]), progress)
+        # What they say was written down when the session began.
+        is_kept = "listed" in state
+        known = () if is_kept else runs_known(settings.strategy, store, str(state["id"]), progress)
         session = Session(
             settings,
             prepared,

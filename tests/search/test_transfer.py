@@ -37,7 +37,7 @@ from tunecast.search import (
 )
 from tunecast.search.outlook import Outlook, Seer
 from tunecast.search.ranking import ranked
-from tunecast.search.transfer import ASIDE, NEW, guided_by, transfer
+from tunecast.search.transfer import ASIDE, NEW, OTHER, guided_by, transfer
 from tunecast.surrogates import Prior, prior_at
 from tunecast.surrogates.examples import WORST
 from tunecast.surrogates.features import columns, pipeline_row
@@ -415,6 +415,17 @@ def test_where_the_prior_is_wrong_successive_halving_takes_over(prior: Prior) ->
         for seed in range(100, 112)
     }
     assert len(others) > 3
+
+
+def test_a_prior_that_the_session_did_not_begin_with_is_left_aside(prior: Prior) -> None:
+    runs = candidates(12)
+    history = History(tuple(view(run, 2 if n < 2 else 0) for n, run in enumerate(runs)))
+    other = transfer(context(prior=prior, is_prior_kept=False))
+    assert doubts_of(other, history) == (OTHER,)
+    everyone = stable_hash([run.pipeline.id for run in runs])
+    drawn = min(range(2, 12), key=lambda n: stable_hash([everyone, runs[n].pipeline.id]))
+    assert other(history, Remaining(0.5)) == drawn
+    assert transfer(context(prior=prior))(history, Remaining(0.5)) != drawn
 
 
 def test_where_the_prior_is_right_it_stays(prior: Prior) -> None:

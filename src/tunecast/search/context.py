@@ -44,6 +44,9 @@ class Context:
         value_minutes: Minutes that 1% of the loss is worth; None never stops before the budget ends.
         prior: The trained surrogates, None for strategies that rest on none.
         foretold: What advice foretold of candidates, by the ids of their pipelines.
+        listed: Ids of candidates in the order that was found when the session began, from the runs that were
+            known then; None where it is still to be found.
+        is_prior_kept: Whether the prior is the one that the session began with.
     """
 
     dataset: DatasetFacts
@@ -57,6 +60,8 @@ class Context:
     value_minutes: float | None = None
     prior: Prior | None = None
     foretold: Mapping[str, Foretold] = field(default_factory=dict)
+    listed: tuple[str, ...] | None = None
+    is_prior_kept: bool = True
 
     @property
     def needed_prior(self) -> Prior:

@@ -45,13 +45,17 @@ ASIDE = (
     "The order in which the prior expects pipelines to end proved wrong on this task: it is left aside, and "
     "the search goes on by successive halving."
 )
+OTHER = (
+    "The prior is not the one that the session began with: it is left aside, and the search goes on among "
+    "the same candidates by successive halving."
+)
 
 
 def transfer(context: Context, *, refits: bool = False) -> Strategy:
     """Advance the candidate whose probability of an improvement is best worth its seconds.
 
-    Where the prior proves to be wrong about this task, successive halving takes over, with new candidates in
-    an order that has nothing to do with the prior.
+    Where the prior proves to be wrong about this task, or is not the one that the session began with,
+    successive halving takes over, with new candidates in an order that has nothing to do with the prior.
 
     Args:
         context: The task, and the trained surrogates.
@@ -85,7 +89,7 @@ class _Guided:
 
     def __call__(self, history: History, remaining: Remaining) -> int | None:
         outlook = self.seer.outlook(history)
-        if not outlook.is_trusted:
+        if not (outlook.is_trusted and self.context.is_prior_kept):
             seen = _worth_halving(history, self.context, outlook)
             return _as_drawn(seen, self.fallback(seen, remaining), seen.startable)
         chosen = _eligible(history, remaining, outlook)
@@ -103,8 +107,12 @@ class _Guided:
 
     def doubts(self, history: History) -> tuple[str, ...]:
         """Whether the dataset is like none that was learned from, and whether the prior is left aside."""
-        is_trusted = self.seer.outlook(history).is_trusted
-        return tuple(text for text, holds in ((NEW, self.seer.is_new), (ASIDE, not is_trusted)) if holds)
+        told = [NEW] if self.seer.is_new else []
+        if not self.context.is_prior_kept:
+            told.append(OTHER)
+        elif not self.seer.outlook(history).is_trusted:
+            told.append(ASIDE)
+        return tuple(told)
 
 
 def _eligible(history: History, remaining: Remaining, outlook: Outlook) -> NDArray[np.int64]:
