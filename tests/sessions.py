@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from tunecast.store import Store
+
 FLAGS = ("--threads", "1")
 """What every session of these tests is run with, so that results do not depend on the machine's cores."""
 
@@ -60,6 +62,25 @@ def finish(folder: Path, model: Path, data: Path, *more: str) -> Finished:
     done = run_command("tune", *flags, "--output-dir", str(folder), "--json")
     assert done.returncode == 0, done.stderr[-3000:]
     return Finished(folder, flags, json.loads(done.stdout), done.stderr, time.monotonic() - started)
+
+
+def unfinish(folder: Path, *, keep: int) -> dict[str, Any]:
+    """Leave a finished session as if it had been killed after its first runs, and return its state.
+
+    Args:
+        folder: The session's output folder, with its store.
+        keep: How many of its runs stay, in the order in which they began.
+    """
+    file, store = folder / "session.json", folder / "runs.sqlite"
+    state: dict[str, Any] = json.loads(file.read_text())
+    state.pop("record")
+    file.write_text(json.dumps(state))
+    with Store.open(store, create=False) as opened:
+        runs = sorted(opened.runs(session=state["id"]), key=lambda run: run.created_at)
+    store.unlink()
+    with Store.open(store) as opened:
+        opened.put_all(runs[:keep])
+    return state
 
 
 def call_main(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:

@@ -247,7 +247,7 @@ def resolve(settings: SessionSettings, *, progress: Progress | None = None) -> d
     bench = prepared.bench
     limit = limit_bytes(settings, bench.device)
     predicted, advised = advice_for(settings, prepared, limit)
-    feasible = _feasible(settings, prepared, limit, Silent(), advised)
+    feasible = _feasible(settings, prepared, limit, Silent(), advised.pipelines)
     space = pipeline_space(bench.facts, settings.restrictions, seed=settings.seed)
     _show(predicted, progress or Silent())
     return {
@@ -300,7 +300,9 @@ def _tune_in(
         LocalExecutor(prepared.bench, settings.workers, [folder.lock_descriptor]) as executor,
     ):
         surroundings = wait_for_model(executor, progress)
-        known = runs_known(settings.strategy, store, str(state["id"]), progress)
+        # What they say was written down when the session began.
+        is_kept = "listed" in state
+        known = () if is_kept else runs_known(settings.strategy, store, str(state["id"]), progress)
         session = Session(
             settings,
             prepared,
@@ -330,7 +332,9 @@ def _advised(
 
         state["worker_bytes"] = limit_bytes(settings, prepared.bench.device)
         predicted, chosen = advice_for(settings, prepared, state["worker_bytes"])
-        state["advised"] = [asdict(pipeline) for pipeline in chosen]
+        state["advised"] = [asdict(pipeline) for pipeline in chosen.pipelines]
+        if settings.value is not None:
+            state["foretold"] = {pipeline: asdict(end) for pipeline, end in chosen.foretold.items()}
         _show(predicted, progress)
     return [Pipeline(**values) for values in state.get("advised", ())]
 
@@ -364,7 +368,10 @@ def _with_strategy(
 
     if settings.strategy != ADVISED or advised:
         return settings
-    progress.log("Note: nothing could be advised, so that candidates come in random order (--strategy asha).")
+    unused = "" if settings.value is None else ", and nothing is foretold that --value could be asked of"
+    progress.log(
+        f"Note: nothing could be advised, so that candidates come in random order (--strategy asha){unused}."
+    )
     return replace(settings, strategy="asha")
 
 
@@ -386,6 +393,8 @@ def _show(predicted: Recommendation | UserError, progress: Progress) -> None:
     for prospect in predicted.recommendations:
         progress.log(f"  {prospect_line(prospect)}")
     progress.log(worth_text(predicted.worth_it))
+    for warning in predicted.warnings:
+        progress.log(f"Note: {warning}")
 
 
 def _write_results(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,11 +10,13 @@ import pytest
 
 from tunecast.advice.advise import default_prior
 from tunecast.advice.answer import Recommendation
-from tunecast.advice.session import advice_for, advised_candidates, question_of, situation_of
+from tunecast.advice.known_runs import HALF
+from tunecast.advice.session import Advised, advice_for, advised_candidates, question_of, situation_of
 from tunecast.api import resolve
 from tunecast.data import read
 from tunecast.data.token_lengths import measure_lengths
 from tunecast.progress import Silent
+from tunecast.session.candidates import candidate_pipelines
 from tunecast.session.prepare import prepare_task
 from tunecast.session.settings import SessionSettings
 
@@ -34,6 +37,17 @@ def test_first_screen_holds_three_predictions_and_a_verdict(tiny_llama: Path, to
     assert all(" gain, loss " in line and " GB: " in line for line in shown.lines[1:4])
     assert "Finetuning" in shown.lines[4]
     assert len(found["prediction"]["recommendations"]) == 3
+
+
+def test_what_is_doubtful_in_a_prediction_is_told_on_the_first_screen(
+    tiny_llama: Path, toy_data: Path, tmp_path: Path
+) -> None:
+    shown = Lines()
+    found = resolve(SessionSettings(str(tiny_llama), str(toy_data), budget="3000-tokens"), progress=shown)
+    (doubt,) = found["prediction"]["warnings"]
+    assert "optimiser steps only" in doubt
+    assert f"Note: {doubt}" in shown.lines
+    assert "--measure" not in " ".join(shown.lines), "a session measures it unasked"
 
 
 def test_what_the_user_chose_holds_for_predictions_too(tiny_llama: Path, toy_data: Path) -> None:
@@ -70,15 +84,32 @@ def test_one_training_takes_what_a_session_gives_a_trial(budget: str, one: str) 
 def test_a_session_begins_with_what_is_best_at_equal_tokens(tiny_llama: Path, toy_data: Path) -> None:
     settings = SessionSettings(str(tiny_llama), str(toy_data))
     prepared = prepare_task(settings, Silent())
-    advice, found = advice_for(settings, prepared, 10**10)
+    advice, advised = advice_for(settings, prepared, 10**10)
     assert isinstance(advice, Recommendation)
+    found = advised.pipelines
     assert len(found) == len({pipeline.id for pipeline in found}) == 64
     assert {one.id for one in found[:3]} == {one.pipeline.id for one in advice.recommendations}
     tokens = advice.recommendations[0].full_length_tokens
     slow_first = tuple(replace(one, full_length_tokens=tokens) for one in reversed(advice.recommendations))
     turned = replace(advice, recommendations=slow_first)
-    assert advised_candidates(settings, prepared, turned, default_prior()) == found
-    assert advice_for(replace(settings, strategy="asha"), prepared, 10**10)[1] == []
+    assert advised_candidates(settings, prepared, turned, default_prior()) == advised
+    assert advice_for(replace(settings, strategy="asha"), prepared, 10**10)[1] == Advised()
+
+
+def test_the_end_of_every_candidate_is_foretold(tiny_llama: Path, toy_data: Path) -> None:
+    settings = SessionSettings(str(tiny_llama), str(toy_data))
+    prepared = prepare_task(settings, Silent())
+    advice, advised = advice_for(settings, prepared, 10**10)
+    assert isinstance(advice, Recommendation)
+    candidates = candidate_pipelines(settings, prepared.bench.facts, advised.pipelines)
+    assert {pipeline.id for pipeline in candidates} == set(advised.foretold)
+    ends = [advised.foretold[pipeline.id] for pipeline in advised.pipelines]
+    assert [end.log_loss for end in ends[:3]] == sorted(end.log_loss for end in ends[:3])
+    best = advice.recommendations[0]
+    told = advised.foretold[best.pipeline.id]
+    assert math.exp(told.log_loss) == pytest.approx(best.predicted_loss, rel=0.05)
+    low, high = (math.exp(told.log_loss + sign * HALF * told.deviation) for sign in (-1, 1))
+    assert (low, high) == (pytest.approx(best.low, rel=0.1), pytest.approx(best.high, rel=0.1))
 
 
 @pytest.mark.parametrize(("wanted", "used"), [(None, 128), (40, 40), (100_000, 128)])

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sessions import Finished, call_main, finish
+from sessions import Finished, call_main, finish, unfinish
 from tunecast.cli.tune import as_result, print_record
-from tunecast.records import Pipeline
+from tunecast.records import Outcome, Pipeline, Run
 from tunecast.store import Store
+from tunecast.surrogates import load_prior
 
 
 def test_json_keeps_the_contract(finished_session: Finished) -> None:
@@ -86,8 +87,6 @@ def test_complete_session_is_told_again(
 def test_paths_are_printed_as_they_are(
     finished_session: Finished, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from dataclasses import replace
-
     from tunecast.session.state import read_record
 
     session = json.loads((finished_session.folder / "session.json").read_text())
@@ -137,8 +136,6 @@ def test_flags_override_the_file(
 
 
 def test_what_cannot_be_scored_is_null(finished_session: Finished) -> None:
-    from dataclasses import replace
-
     from tunecast.session.state import read_record
 
     session = json.loads((finished_session.folder / "session.json").read_text())
@@ -151,21 +148,70 @@ def test_what_cannot_be_scored_is_null(finished_session: Finished) -> None:
     json.dumps(result, allow_nan=False)
 
 
-@pytest.mark.parametrize("strategy", ["transfer", "quick-tune"])
+def tried_in(folder: Path) -> list[Run]:
+    """The runs of a session's candidates, in the order in which they began."""
+    session = json.loads((folder / "session.json").read_text())["id"]
+    with Store.open(folder / "runs.sqlite", create=False) as store:
+        runs = [run for run in store.runs(session=session) if run.is_candidate]
+    return sorted(runs, key=lambda run: run.created_at)
+
+
+@pytest.mark.parametrize("strategy", ["transfer", "portfolio"])
 def test_strategies_that_know_other_tasks_run_to_the_end_and_resume(
     strategy: str, tiny_llama: Path, toy_data: Path, tmp_path: Path
 ) -> None:
-    flags = ["--strategy", strategy, "--value", "100", "--no-forecast"]
+    flags = ["--strategy", strategy, "--no-forecast", "--budget", "4-trials"]
+    done = finish(tmp_path / "out", tiny_llama, toy_data, *flags)
+    assert done.result["winner"] in done.result["test"]
+    before = tried_in(tmp_path / "out")
+    assert 2 < len(before) <= 4
+    state = unfinish(tmp_path / "out", keep=len(before))  # the first run is the base model's
+    assert state["configuration"]["strategy"] == strategy
+    candidates = [Pipeline(**one) for one in state["candidates"]]
+    assert candidates[0] == before[0].pipeline
+    assert {run.pipeline.id for run in before} <= {pipeline.id for pipeline in candidates}
+    assert set(state["doubts"]) <= set(done.result["warnings"])
+    again = finish(tmp_path / "out", tiny_llama, toy_data, *flags, "--resume")
+    after = tried_in(tmp_path / "out")
+    assert [run.id for run in after[: len(before) - 1]] == [run.id for run in before[:-1]]
+    assert len(before) - 1 < len(after) <= 4
+    assert again.result["test"]["zero_shot"] == done.result["test"]["zero_shot"]
+    assert "is not the one" not in " ".join(again.result["warnings"])
+
+
+def test_a_session_keeps_its_candidates_and_goes_on_without_a_prior_that_it_did_not_begin_with(
+    tiny_llama: Path, toy_data: Path, tmp_path: Path
+) -> None:
+    prior, flags = tmp_path / "prior", ["--strategy", "transfer", "--no-forecast", "--budget", "3-trials"]
+    load_prior().save(prior)
+    finish(tmp_path / "out", tiny_llama, toy_data, *flags, "--prior", str(prior))
+    state = unfinish(tmp_path / "out", keep=2)
+    # What the session wrote down decides, whatever a prior would choose by now.
+    expert = Pipeline(**state["candidates"][0])
+    others = [Pipeline("lora", {**expert.hyperparameters, "lora_r": rank}) for rank in (3, 5)]
+    state["candidates"] = [asdict(pipeline) for pipeline in (expert, *others)]
+    (tmp_path / "out" / "session.json").write_text(json.dumps(state))
+    assert state["prior"] == load_prior().provenance.checksum
+    replace(load_prior(), provenance=replace(load_prior().provenance, checksum="another")).save(prior)
+    done = finish(tmp_path / "out", tiny_llama, toy_data, *flags, "--prior", str(prior), "--resume")
+    assert {run.pipeline.id for run in tried_in(tmp_path / "out")} == {p.id for p in (expert, *others)}
+    doubt = "The prior is not the one that the session began with"
+    assert done.messages.count(doubt) == 1
+    assert [doubt in warning for warning in done.result["warnings"]].count(True) == 1
+    assert doubt in (tmp_path / "out" / "best" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("strategy", ["advised", "quick-tune"])
+def test_where_no_gain_is_worth_its_seconds_nothing_is_tried_beside_the_expert(
+    strategy: str, tiny_llama: Path, toy_data: Path, tmp_path: Path
+) -> None:
+    flags = ["--strategy", strategy, "--value", "1e-6", "--no-forecast"]
     done = finish(tmp_path / "out", tiny_llama, toy_data, *flags)
     state = json.loads((tmp_path / "out" / "session.json").read_text())
-    assert state["configuration"]["strategy"] == strategy
-    assert state["configuration"]["value"] == 100
-    assert done.result["winner"] in done.result["test"]
-    with Store.open(tmp_path / "out" / "runs.sqlite", create=False) as store:
-        tried = [run for run in store.runs(session=state["id"]) if run.is_candidate]
-    assert 1 < len(tried) <= 6
-    again = finish(tmp_path / "out", tiny_llama, toy_data, *flags, "--resume")
-    assert again.result == done.result
+    assert state["configuration"]["value"] == 1e-6
+    (expert,) = tried_in(tmp_path / "out")
+    assert expert.outcome is Outcome.COMPLETED
+    assert done.result["incumbent"]["trial"] == expert.id
 
 
 def test_what_was_advised_is_tried_first_and_stays_when_the_session_goes_on(

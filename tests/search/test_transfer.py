@@ -33,12 +33,13 @@ from tunecast.search import (
     TrialView,
     asha,
     check_strategy,
+    doubts_of,
     get_strategy,
 )
 from tunecast.search.odds import memory_odds
 from tunecast.search.outlook import Outlook, Seer
 from tunecast.search.ranking import ranked
-from tunecast.search.transfer import guided_by, transfer
+from tunecast.search.transfer import ASIDE, NEW, OTHER, guided_by, transfer
 from tunecast.surrogates import Prior, Room, prior_at
 from tunecast.surrogates.examples import WORST
 from tunecast.surrogates.features import columns, pipeline_row
@@ -312,6 +313,72 @@ def test_a_candidate_that_is_worth_its_seconds_keeps_the_search_going() -> None:
     assert chosen(0.5) is None, "it would hardly come to its end"
 
 
+class Dreamt:
+    """Foretells what a test dreams up, of a dataset that counts as new."""
+
+    is_new = True
+
+    def __init__(self, mean: Sequence[float], seconds: Sequence[float], *, is_trusted: bool = True) -> None:
+        self.mean, self.seconds = np.array(mean), np.array(seconds)
+        self.is_trusted = is_trusted
+
+    def outlook(self, _: History) -> Outlook:
+        spread, failure = np.full(len(self.mean), 0.02), np.zeros(len(self.mean))
+        return Outlook(self.mean, spread, self.seconds / 16, self.seconds, failure, self.is_trusted)
+
+
+def test_chance_draws_from_what_can_end_and_is_worth_its_seconds() -> None:
+    runs = candidates(8)
+    history = History((view(runs[0], 3), view(runs[1], 1), *(view(run, 0) for run in runs[2:])))
+    everyone = stable_hash([run.pipeline.id for run in runs])
+    first, second, *_ = sorted(range(2, 8), key=lambda n: stable_hash([everyone, runs[n].pipeline.id]))
+
+    def drawn_of(mean: Sequence[float], seconds: Sequence[float], value: float | None = None) -> int | None:
+        strategy = guided_by(Dreamt(mean, seconds), context(value_minutes=value))  # type: ignore[arg-type]
+        return strategy(history, Remaining(0.5, seconds=100.0))
+
+    hopeful, quick = [0.0, 0.0, *[-0.1] * 6], [50.0] * 8
+    slow = [500.0 if place == first else 50.0 for place in range(8)]
+    poor = [1.0 if place == first else mean for place, mean in enumerate(hopeful)]
+    assert drawn_of(hopeful, quick) == first
+    assert drawn_of(hopeful, slow) == second, "it would never end"
+    assert drawn_of(poor, quick) == first, "that the prior thinks little of it is no reason"
+    assert drawn_of(poor, quick, value=1.0) == second, "but what a minute is worth is one"
+
+
+def test_where_the_prior_is_left_aside_halving_goes_on_while_it_is_worth_it() -> None:
+    runs = candidates(8)
+    history = History((*(view(run, 4) for run in runs[:4]), *(view(run, 0) for run in runs[4:])))
+    ends = [0.0, -0.1, 0.1, 0.05]
+
+    def chosen(value: float | None, new: float = -1.0, seconds: float = 100.0) -> int | None:
+        told = Dreamt([*ends, *[new] * 4], [seconds] * 8, is_trusted=False)
+        strategy = guided_by(told, context(value_minutes=value))  # type: ignore[arg-type]
+        return strategy(history, Remaining(0.5))
+
+    drawn_first = chosen(None)
+    assert drawn_first is not None
+    assert chosen(10.0) == drawn_first
+    assert chosen(1e-3) is None
+    assert chosen(1.0, new=-9.0) == chosen(1.0, new=9.0), "what the prior foretells counts no more"
+    # A spread of 9% around an end 11% behind the best leaves about half a percent to expect.
+    assert (chosen(1.0, seconds=20.0), chosen(1.0, seconds=200.0)) == (drawn_first, None)
+
+
+@pytest.mark.parametrize("left", [Remaining(0.1, full_lengths=0.7), Remaining(0.1, seconds=120.0)])
+def test_tokens_are_kept_for_the_best_trial_while_a_worker_advances_it(left: Remaining) -> None:
+    runs = candidates(4)
+    best, other = view(runs[0], 2, running=True), view(runs[1], 2)
+    history = History((best, other, *(view(run, 0) for run in runs[2:])))
+    told = Dreamt([-0.2, -0.1, 0.0, 0.0], [90.0, 90.0, 100.0, 100.0])
+    strategy = guided_by(told, context())  # type: ignore[arg-type]
+    assert strategy(history, left) == (None if left.seconds is None else 1)
+    waiting = replace(history, trials=(view(runs[0], 3), *history.trials[1:]))
+    assert strategy(waiting, left) == 0
+    ample = replace(left, full_lengths=9.0) if left.seconds is None else replace(left, seconds=9000.0)
+    assert strategy(history, ample) in (1, 2, 3)
+
+
 def test_all_end_when_nothing_is_open(prior: Prior) -> None:
     closed = History(tuple(view(run, 4) for run in candidates(3)))
     assert transfer(context(prior=prior))(closed, Remaining(0.5)) is None
@@ -337,6 +404,8 @@ def test_where_the_prior_is_wrong_successive_halving_takes_over(prior: Prior) ->
     outlook = Seer(context(), prior).outlook(history)
     assert not outlook.is_trusted
     strategy = transfer(context(prior=prior))
+    assert doubts_of(strategy, History(tuple(view(run, 0) for run in runs))) == ()
+    assert doubts_of(strategy, history) == (ASIDE,)
     chosen = strategy(history, Remaining(0.5))
     assert chosen is not None
     assert chosen not in finished
@@ -349,6 +418,17 @@ def test_where_the_prior_is_wrong_successive_halving_takes_over(prior: Prior) ->
         for seed in range(100, 112)
     }
     assert len(others) > 3
+
+
+def test_a_prior_that_the_session_did_not_begin_with_is_left_aside(prior: Prior) -> None:
+    runs = candidates(12)
+    history = History(tuple(view(run, 2 if n < 2 else 0) for n, run in enumerate(runs)))
+    other = transfer(context(prior=prior, is_prior_kept=False))
+    assert doubts_of(other, history) == (OTHER,)
+    everyone = stable_hash([run.pipeline.id for run in runs])
+    drawn = min(range(2, 12), key=lambda n: stable_hash([everyone, runs[n].pipeline.id]))
+    assert other(history, Remaining(0.5)) == drawn
+    assert transfer(context(prior=prior))(history, Remaining(0.5)) != drawn
 
 
 def test_where_the_prior_is_right_it_stays(prior: Prior) -> None:
@@ -480,6 +560,9 @@ def test_where_nothing_alike_was_learned_from_every_other_new_trial_is_left_to_c
     runs = candidates(40)
     foreign = replace(DATASET, meta_features={**DATASET.meta_features, DEPENDENCE: 0.1})
     assert Seer(context(dataset=foreign), prior).is_new
+    blank = History(tuple(view(run, 0) for run in runs))
+    assert doubts_of(transfer(context(dataset=foreign, prior=prior)), blank) == (NEW,)
+    assert doubts_of(transfer(context(prior=prior)), blank) == doubts_of(asha(), blank) == ()
     _, usual = play(transfer(context(prior=prior)), runs, 40)
     _, doubting = play(transfer(context(dataset=foreign, prior=prior)), runs, 40)
     everyone = stable_hash([run.pipeline.id for run in runs])

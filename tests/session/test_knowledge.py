@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,8 +13,9 @@ import sessions
 from replay.made_up import task_runs
 from tunecast.errors import ConfigurationError
 from tunecast.progress import Silent
+from tunecast.search import Context
 from tunecast.session import knowledge
-from tunecast.session.knowledge import prior_known, runs_known
+from tunecast.session.knowledge import as_begun, keep, kept_candidates, prior_known, runs_known
 from tunecast.store import Store
 from tunecast.surrogates import load_prior
 
@@ -72,6 +75,39 @@ def test_a_session_tries_what_was_best_elsewhere(
         tried = [run for run in store.runs(task=toy_data.stem) if run.is_candidate]
     methods = [run.pipeline.method for run in sorted(tried, key=lambda run: run.created_at)]
     assert methods == ["lora", "full", "full"]
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_the_order_of_candidates_is_written_down_without_an_expert_that_does_not_fit(fits: bool) -> None:
+    runs = task_runs("a")
+    pipelines = [run.pipeline for run in runs if run.is_candidate]
+    begun = Context(runs[0].dataset, runs[0].model, runs[0].full_length_tokens, 100, runs=tuple(runs))
+    state: dict[str, Any] = {}
+    keep(state, "portfolio", begun, pipelines, expert_fits=fits)
+    state = json.loads(json.dumps(state))
+    assert kept_candidates(state) == pipelines
+    assert (pipelines[0].id in state["listed"]) is fits
+    later = as_begun(replace(begun, runs=()), state)
+    assert later.listed == tuple(state["listed"])
+    assert later.is_prior_kept
+
+
+def test_a_strategy_that_knows_no_other_task_keeps_nothing() -> None:
+    run = task_runs("a")[0]
+    plain = Context(run.dataset, run.model, run.full_length_tokens, 100)
+    state: dict[str, Any] = {}
+    keep(state, "asha", plain, [run.pipeline], expert_fits=True)
+    assert (state, kept_candidates(state), as_begun(plain, state)) == ({}, [], plain)
+
+
+def test_another_prior_is_noticed() -> None:
+    run, prior = task_runs("a")[0], load_prior()
+    begun = Context(run.dataset, run.model, run.full_length_tokens, 100, prior=prior)
+    state: dict[str, Any] = {}
+    keep(state, "transfer", begun, [run.pipeline], expert_fits=True)
+    assert as_begun(begun, state).is_prior_kept
+    other = replace(prior, provenance=replace(prior.provenance, checksum="another"))
+    assert not as_begun(replace(begun, prior=other), state).is_prior_kept
 
 
 def test_the_prior_is_read_from_its_file_for_strategies_that_rest_on_it_and_for_no_other(

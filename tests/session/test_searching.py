@@ -105,6 +105,7 @@ def begin(settings: SessionSettings, prepared: PreparedTask, tmp_path: Path) -> 
             keep_gb: float = 10.0,
             progress: Silent | None = None,
             save: Callable[[], None] = lambda: None,
+            doubts: list[str] | None = None,
         ) -> tuple[Search, Hand]:
             trials = Trials(
                 "session",
@@ -132,6 +133,7 @@ def begin(settings: SessionSettings, prepared: PreparedTask, tmp_path: Path) -> 
                 SURROUNDINGS,
                 progress or Silent(),
                 save,
+                [] if doubts is None else doubts,
             )
             return search, hand
 
@@ -248,6 +250,31 @@ def test_finalists_that_are_trained_once_more_are_told(begin: Begin) -> None:
     again = Scored(run.curve[-1].validation, Seconds(1.0, 1.0), retrained_tokens=77)
     choose_incumbent(search.trials, Judge("loss"), lambda request: again, told)
     assert told.lines == [retraining_note(run.id, 77)]
+
+
+class Wavering:
+    """Doubts something from its beginning, and something else while a certain trial has one point."""
+
+    def __call__(self, history: History, remaining: Remaining) -> int | None:
+        return random_search()(history, remaining)
+
+    def doubts(self, history: History) -> tuple[str, ...]:
+        wavers = len(history.trials[1].curve) == 1
+        return ("The dataset is new.", *(("The prior is wrong.",) if wavers else ()))
+
+
+def test_what_a_strategy_doubts_is_told_once_and_kept_for_whoever_goes_on(begin: Begin) -> None:
+    told, doubts, saved = Told(), [], []
+    search, _ = begin(2.0, Wavering(), progress=told, doubts=doubts, save=lambda: saved.append([*doubts]))
+    search.spend()
+    assert len(search.trials[1].curve) > 1
+    assert told.lines == ["Note: The dataset is new.", "Note: The prior is wrong."]
+    assert doubts == ["The dataset is new.", "The prior is wrong."]
+    before = len(search.trials[0].curve)
+    assert saved[: before + 1] == [doubts[:1]] * before + [doubts], "with the point that brought it up"
+    again = Told()
+    begin(2.0, Wavering(), progress=again, doubts=doubts)[0].spend()
+    assert again.lines == []
 
 
 def test_a_strategys_wrong_choice_is_an_error(begin: Begin) -> None:

@@ -18,9 +18,10 @@ from tunecast.errors import BudgetError, ConfigurationError
 from tunecast.records import Pipeline
 from tunecast.session.shared import seconds_with_evaluation
 
-__all__ = ["Advisor", "Horizon", "advise", "default_prior"]
+__all__ = ["MEASURABLE", "Advisor", "Horizon", "advise", "default_prior"]
 
 LEAST_STEPS = 16
+MEASURABLE = "The zero-shot loss is predicted; --measure 30s measures it where there are weights."
 SHARED_ERROR = 0.5
 """Correlation that is assumed between the errors of the zero-shot loss and of the loss after training."""
 
@@ -252,7 +253,7 @@ def _warnings(
     if gone:
         warnings.append(f"{' and '.join(gone)} would not fit the memory, even one example at a time.")
     if advisor.zero_shot.source == "predicted":
-        warnings.append("The zero-shot loss is predicted; --measure 30s measures it where there are weights.")
+        warnings.append(MEASURABLE)
     if best.total_steps < LEAST_STEPS:
         warnings.append(
             f"The best pipeline has {best.total_steps} optimiser steps only: too few to learn much."

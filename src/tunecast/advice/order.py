@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from tunecast.advice.view import Plan, QualityModel, TaskView
+from tunecast.advice.known_runs import HALF
+from tunecast.advice.view import Plan, Quality, QualityModel, TaskView
 from tunecast.records import Pipeline
+from tunecast.search import Foretold
 
-__all__ = ["foretold_losses", "order_of_advice"]
+__all__ = ["foretold_ends", "order_of_advice", "ordered"]
 
 UNRANKED = 4
 """One in how many is taken as it comes, for tasks on which advice proves to be wrong."""
@@ -22,7 +24,7 @@ def order_of_advice(
     full_length_tokens: int,
     mean_tokens: float,
 ) -> list[int]:
-    """Places of pipelines, those that are expected to end best first; every fourth is as it comes.
+    """Places of pipelines as :func:`ordered` puts them.
 
     Args:
         prior: Predicts how they end.
@@ -31,30 +33,38 @@ def order_of_advice(
         full_length_tokens: How far each would be trained.
         mean_tokens: Mean tokens of a training example.
     """
-    losses = foretold_losses(
-        prior, task, pipelines, full_length_tokens=full_length_tokens, mean_tokens=mean_tokens
+    return ordered(
+        foretold_ends(prior, task, pipelines, full_length_tokens=full_length_tokens, mean_tokens=mean_tokens)
     )
-    ranked = sorted(range(len(losses)), key=losses.__getitem__)
-    drawn = list(range(len(losses)))
+
+
+def ordered(ends: Sequence[Foretold]) -> list[int]:
+    """Places of pipelines, those that are expected to end best first; every fourth is as it comes.
+
+    Args:
+        ends: What is foretold of each, in random order.
+    """
+    ranked = sorted(range(len(ends)), key=lambda place: ends[place].log_loss)
+    drawn = list(range(len(ends)))
     order: dict[int, None] = {}
-    while len(order) < len(losses):
+    while len(order) < len(ends):
         source = drawn if len(order) % UNRANKED == UNRANKED - 1 else ranked
         order.setdefault(next(place for place in source if place not in order))
     return list(order)
 
 
-def foretold_losses(
+def foretold_ends(
     prior: QualityModel,
     task: TaskView,
     pipelines: Sequence[Pipeline],
     *,
     full_length_tokens: int,
     mean_tokens: float,
-) -> list[float]:
-    """Expected losses of pipelines at the same full length, in nats per label token.
+) -> list[Foretold]:
+    """How pipelines are expected to end at the same full length.
 
     Args:
-        prior: Predicts them.
+        prior: Predicts it.
         task: What they would be trained on.
         pipelines: The pipelines.
         full_length_tokens: How far each would be trained.
@@ -64,7 +74,12 @@ def foretold_losses(
         Plan(pipeline, full_length_tokens, _steps(pipeline, full_length_tokens / mean_tokens))
         for pipeline in pipelines
     ]
-    return [quality.loss for quality in prior.predict(task, plans)]
+    return [_foretold(quality) for quality in prior.predict(task, plans)]
+
+
+def _foretold(quality: Quality) -> Foretold:
+    """From the ends of a 90% interval to a standard deviation."""
+    return Foretold(math.log(quality.loss), math.log(quality.high / quality.loss) / HALF)
 
 
 def _steps(pipeline: Pipeline, examples: float) -> int:

@@ -2,29 +2,44 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
-from tunecast.advice.advise import advise, default_prior
+from tunecast.advice.advise import MEASURABLE, advise, default_prior
 from tunecast.advice.answer import Recommendation
-from tunecast.advice.order import foretold_losses, order_of_advice
+from tunecast.advice.order import foretold_ends, ordered
 from tunecast.advice.situation import Question, Situation
 from tunecast.advice.view import QualityModel, TaskView
 from tunecast.data.token_lengths import TokenLengths
 from tunecast.errors import UserError
 from tunecast.models.here import Target, processor_target, target_of
 from tunecast.records import Pipeline
-from tunecast.search import ADVISED
+from tunecast.search import ADVISED, Foretold
 from tunecast.session.budget import Budget
 from tunecast.session.candidates import candidate_pipelines
 from tunecast.session.opening import share_of_budget
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.settings import SessionSettings
 
-__all__ = ["advice_for", "advised_candidates", "question_of", "situation_of"]
+__all__ = ["Advised", "advice_for", "advised_candidates", "question_of", "situation_of"]
 
 SHOWN = 3
 MOST_ADVISED = 64
 """Candidates that a session keeps in the order of advice; behind them the others come as drawn."""
+
+
+@dataclass(frozen=True)
+class Advised:
+    """What a session that follows advice begins with.
+
+    Args:
+        pipelines: The candidates that advice puts first, best first.
+        foretold: How these, the expert pipeline and all others that are drawn are expected to end, by the ids
+            of the pipelines.
+    """
+
+    pipelines: tuple[Pipeline, ...] = ()
+    foretold: Mapping[str, Foretold] = field(default_factory=dict)
 
 
 def question_of(settings: SessionSettings) -> Question:
@@ -46,7 +61,7 @@ def question_of(settings: SessionSettings) -> Question:
 
 def advice_for(
     settings: SessionSettings, prepared: PreparedTask, worker_bytes: int
-) -> tuple[Recommendation | UserError, list[Pipeline]]:
+) -> tuple[Recommendation | UserError, Advised]:
     """What is recommended for a session's task, or why nothing is: no reason not to begin; and the candidates
     that the session begins with, none where its strategy takes no advice.
 
@@ -58,16 +73,21 @@ def advice_for(
     try:
         prior = default_prior()
         situation = situation_of(settings, prepared, worker_bytes)
-        advice = advise(question_of(settings), situation, prior)
+        advice = _without_measuring(advise(question_of(settings), situation, prior))
     except UserError as error:
-        return error, []
+        return error, Advised()
     follows = settings.strategy == ADVISED
-    return advice, advised_candidates(settings, prepared, advice, prior) if follows else []
+    return advice, advised_candidates(settings, prepared, advice, prior) if follows else Advised()
+
+
+def _without_measuring(advice: Recommendation) -> Recommendation:
+    """Without the hint that the zero-shot loss could be measured: a session does so unasked."""
+    return replace(advice, warnings=tuple(text for text in advice.warnings if text != MEASURABLE))
 
 
 def advised_candidates(
     settings: SessionSettings, prepared: PreparedTask, advice: Recommendation, prior: QualityModel
-) -> list[Pipeline]:
+) -> Advised:
     """The candidates that a session that follows advice begins with: what is recommended, then what is drawn
     for it, in the order of advice.
 
@@ -79,15 +99,21 @@ def advised_candidates(
     """
     bench = prepared.bench
     recommended = [prospect.pipeline for prospect in advice.recommendations]
-    _, *drawn = candidate_pipelines(settings, bench.facts)
-    view = _view(settings, prepared, _lengths(prepared))
-    tokens = advice.recommendations[0].full_length_tokens
-    mean_tokens = bench.train_tokens / len(bench.train)
+    expert, *drawn = candidate_pipelines(settings, bench.facts)
+    pipelines = [*recommended, expert, *drawn]
     # A time would be worth more tokens to a fast pipeline; the trials of a session all have the same.
-    losses = foretold_losses(prior, view, recommended, full_length_tokens=tokens, mean_tokens=mean_tokens)
-    first = [recommended[place] for place in sorted(range(len(losses)), key=losses.__getitem__)]
-    order = order_of_advice(prior, view, drawn, full_length_tokens=tokens, mean_tokens=mean_tokens)
-    return [*first, *(drawn[place] for place in order)][:MOST_ADVISED]
+    ends = foretold_ends(
+        prior,
+        _view(settings, prepared, _lengths(prepared)),
+        pipelines,
+        full_length_tokens=advice.recommendations[0].full_length_tokens,
+        mean_tokens=bench.train_tokens / len(bench.train),
+    )
+    first = sorted(range(len(recommended)), key=lambda place: ends[place].log_loss)
+    others = ordered(ends[len(pipelines) - len(drawn) :])
+    best = [*(recommended[place] for place in first), *(drawn[place] for place in others)]
+    told = {pipeline.id: end for pipeline, end in zip(pipelines, ends, strict=True)}
+    return Advised(tuple(best[:MOST_ADVISED]), told)
 
 
 def situation_of(settings: SessionSettings, prepared: PreparedTask, worker_bytes: int) -> Situation:

@@ -69,8 +69,8 @@ def command(
     value: float = typer.Option(
         None,
         "--value",
-        help="Minutes that 1% of loss is worth; transfer and quick-tune end when they expect less, unless "
-        "their prior proves to be wrong. (default: the whole budget)",
+        help="Minutes that 1% of loss is worth; advised, transfer and quick-tune end when they expect less. "
+        "(default: the whole budget)",
     ),
     prior: str = typer.Option(
         None,

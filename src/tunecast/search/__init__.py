@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Literal
 
 from tunecast.errors import ConfigurationError
-from tunecast.search.context import Context
+from tunecast.records import Pipeline
+from tunecast.search.context import Context, Foretold
 from tunecast.search.fixed_best import fixed_best
-from tunecast.search.history import History, Remaining, Strategy, TrialView, points_to_end, rung
+from tunecast.search.history import (
+    History,
+    Remaining,
+    Strategy,
+    TrialView,
+    doubts_of,
+    points_to_end,
+    rung,
+)
 from tunecast.search.leader import leader, predicted_end
+from tunecast.search.listed import Order, as_listed, in_order
 from tunecast.search.nearest import nearest_task
 from tunecast.search.portfolio import portfolio
 from tunecast.search.simple import advised, asha, fixed, random_search
@@ -27,6 +37,7 @@ __all__ = [
     "SURROGATE_BASED",
     "Context",
     "Entry",
+    "Foretold",
     "History",
     "Remaining",
     "Strategy",
@@ -34,14 +45,13 @@ __all__ = [
     "advised",
     "asha",
     "check_strategy",
+    "doubts_of",
     "first_name",
     "fixed",
-    "fixed_best",
     "get_strategy",
     "leader",
-    "nearest_task",
+    "listed",
     "points_to_end",
-    "portfolio",
     "predicted_end",
     "random_search",
     "rung",
@@ -76,15 +86,22 @@ class Entry:
     only_trials: int | None = None
 
 
+ORDERS: dict[str, Callable[[Context], Order]] = {
+    "fixed-best": fixed_best,
+    "nearest-task": nearest_task,
+    "portfolio": portfolio,
+}
+"""In which order strategies that look recorded runs up train candidates to their ends, from those runs."""
+
 STRATEGIES = {
-    ADVISED: Entry(lambda _: advised()),
+    ADVISED: Entry(lambda context: _advised(context)),
     "asha": Entry(lambda _: asha()),
     "random": Entry(lambda _: random_search()),
     "fixed-expert": Entry(lambda _: fixed(0), only_trials=1),
     "fixed-3e-4": Entry(lambda _: fixed(1), only_trials=2),
-    "fixed-best": Entry(lambda context: fixed_best(_needed("fixed-best", context)), knows="runs"),
-    "nearest-task": Entry(lambda context: nearest_task(_needed("nearest-task", context)), knows="runs"),
-    "portfolio": Entry(lambda context: portfolio(_needed("portfolio", context)), knows="runs"),
+    "fixed-best": Entry(lambda context: _run_based("fixed-best", context), knows="runs"),
+    "nearest-task": Entry(lambda context: _run_based("nearest-task", context), knows="runs"),
+    "portfolio": Entry(lambda context: _run_based("portfolio", context), knows="runs"),
     "transfer": Entry(lambda context: _surrogate_based("transfer", context), knows="surrogates"),
     "quick-tune": Entry(lambda context: _surrogate_based("quick-tune", context), knows="surrogates"),
     "tpe": Entry(lambda _: _library_based("optuna-tpe"), library="optuna"),
@@ -92,11 +109,17 @@ STRATEGIES = {
 }
 """Strategies by the name on the command line. ``fixed-3e-4`` expects the expert at 3e-4 second."""
 
-RUN_BASED = tuple(name for name, entry in STRATEGIES.items() if entry.knows == "runs")
+RUN_BASED = tuple(ORDERS)
 """Strategies that look recorded runs of other tasks up."""
+
+ONLY_LISTED = ("fixed-best",)
+"""Strategies of :data:`RUN_BASED` that stop after what they list; behind that others try the rest."""
 
 SURROGATE_BASED = tuple(name for name, entry in STRATEGIES.items() if entry.knows == "surrogates")
 """Strategies that rest on surrogates of other tasks' runs; their candidates are ranked beforehand."""
+
+STOPPING = (ADVISED, *SURROGATE_BASED)
+"""Strategies that know what a trial may gain, and end where that is not worth its seconds, if told to."""
 
 LIBRARY_BASED = {name: entry.library for name, entry in STRATEGIES.items() if entry.library}
 """Strategies that are other libraries', and the package that each needs."""
@@ -106,6 +129,19 @@ EXPERT_BASED = {name: entry.only_trials for name, entry in STRATEGIES.items() if
 
 ONLY_TRIALS = {**EXPERT_BASED, GIVEN: 1}
 """Trials that a strategy of a session brings to their end, where it tries no others."""
+
+
+def listed(name: str, context: Context, pipelines: Sequence[Pipeline]) -> list[str] | None:
+    """Ids of candidates in the order in which a strategy of :data:`RUN_BASED` tries them; None for others.
+
+    Args:
+        name: Name of the strategy.
+        context: The task, and the recorded runs.
+        pipelines: The candidates; the order may depend on which there are.
+    """
+    if name not in RUN_BASED:
+        return None
+    return list(dict.fromkeys(pipelines[place].id for place in ORDERS[name](context)(pipelines)))
 
 
 def first_name(strategy: str) -> str:
@@ -131,11 +167,11 @@ def check_strategy(name: str, prior: str = "", value: float | None = None) -> No
         from tunecast.surrogates import prior_at
 
         prior_at(prior)
-    else:
-        given = [flag for flag, said in (("--prior", prior != ""), ("--value", value is not None)) if said]
-        if given:
+    takers = [("--prior", prior != "", SURROGATE_BASED), ("--value", value is not None, STOPPING)]
+    for flag, is_given, names in takers:
+        if is_given and name not in names:
             raise ConfigurationError(
-                f"{given[0]}: the strategy {name} takes none.", f"Use one of: {', '.join(SURROGATE_BASED)}."
+                f"{flag}: the strategy {name} takes none.", f"Use one of: {', '.join(names)}."
             )
 
 
@@ -177,6 +213,22 @@ def _needed(name: str, context: Context | None) -> Context:
             f"Use one of: {others}.",
         )
     return context
+
+
+def _advised(context: Context | None) -> Strategy:
+    """The strategy of advice; what tells the worth of seconds is imported only where that is asked for."""
+    if context is None or context.value_minutes is None:
+        return advised()
+    from tunecast.search.worth import while_worth_it
+
+    return while_worth_it(advised(), context, context.value_minutes)
+
+
+def _run_based(name: str, context: Context | None) -> Strategy:
+    """A strategy of :data:`RUN_BASED`."""
+    known = _needed(name, context)
+    order = ORDERS[name](known) if known.listed is None else as_listed(known.listed)
+    return in_order(order, only_listed=name in ONLY_LISTED)
 
 
 def _surrogate_based(name: str, context: Context | None) -> Strategy:

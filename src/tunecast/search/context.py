@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tunecast.errors import ConfigurationError
@@ -11,7 +12,20 @@ from tunecast.records import DatasetFacts, Machine, ModelFacts, Run
 if TYPE_CHECKING:
     from tunecast.surrogates import Prior, Room
 
-__all__ = ["Context"]
+__all__ = ["Context", "Foretold"]
+
+
+@dataclass(frozen=True)
+class Foretold:
+    """How a pipeline is expected to end, before anything of its task was measured.
+
+    Args:
+        log_loss: Mean of the logarithm of its loss in nats per label token.
+        deviation: Standard deviation of that.
+    """
+
+    log_loss: float
+    deviation: float
 
 
 @dataclass(frozen=True)
@@ -30,6 +44,10 @@ class Context:
         runs: Recorded runs of other tasks, failures included; in a replay, those of the training folds only.
         value_minutes: Minutes that 1% of the loss is worth; None never stops before the budget ends.
         prior: The trained surrogates, None for strategies that rest on none.
+        foretold: What advice foretold of candidates, by the ids of their pipelines.
+        listed: Ids of candidates in the order that was found when the session began, from the runs that were
+            known then; None where it is still to be found.
+        is_prior_kept: Whether the prior is the one that the session began with.
     """
 
     dataset: DatasetFacts
@@ -43,6 +61,9 @@ class Context:
     runs: tuple[Run, ...] = ()
     value_minutes: float | None = None
     prior: Prior | None = None
+    foretold: Mapping[str, Foretold] = field(default_factory=dict)
+    listed: tuple[str, ...] | None = None
+    is_prior_kept: bool = True
 
     @property
     def needed_prior(self) -> Prior:

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from tunecast.methods.rates import OPTIMIZER_RATES
 from tunecast.records import Pipeline
 from tunecast.search.context import Context
-from tunecast.search.history import Strategy
 from tunecast.search.known import TaskTable, best_known
-from tunecast.search.listed import in_order
+from tunecast.search.listed import Order
 
 __all__ = ["BestRate", "best_rates", "fixed_best"]
 
@@ -37,8 +36,8 @@ class BestRate:
     badness: float
 
 
-def fixed_best(context: Context) -> Strategy:
-    """One trial for every method, at its best known learning rate, the best method first; then stop.
+def fixed_best(context: Context) -> Order:
+    """A candidate for every method, at its best known learning rate, the best method first.
 
     A candidate stands for a method's best rate when its own is nearest to it.
     """
@@ -54,7 +53,7 @@ def fixed_best(context: Context) -> Strategy:
                 places.append(min(distances, key=distances.__getitem__))
         return places
 
-    return in_order(order, only_listed=True)
+    return order
 
 
 def best_rates(tables: Sequence[TaskTable]) -> list[BestRate]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 from tunecast.records import Outcome, Pipeline, Point
 
-__all__ = ["History", "Remaining", "Strategy", "TrialView", "points_to_end", "rung"]
+__all__ = ["Doubter", "History", "Remaining", "Strategy", "TrialView", "doubts_of", "points_to_end", "rung"]
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,19 @@ class Remaining:
 
 Strategy = Callable[[History, Remaining], int | None]
 """Decides which candidate to advance by one fidelity step: its index, or None to stop. It is pure."""
+
+
+@runtime_checkable
+class Doubter(Protocol):
+    """A strategy that may doubt what it rests on."""
+
+    def doubts(self, history: History) -> tuple[str, ...]:
+        """What a user should know of that, one sentence each; as pure as the strategy."""
+
+
+def doubts_of(strategy: Strategy, history: History) -> tuple[str, ...]:
+    """What a strategy has come to doubt, one sentence each; nothing where it rests on nothing."""
+    return strategy.doubts(history) if isinstance(strategy, Doubter) else ()
 
 
 def rung(share: float) -> int:

@@ -8,10 +8,24 @@ from dataclasses import replace
 from tunecast.records import Pipeline
 from tunecast.search.history import History, Remaining, Strategy, TrialView
 
-__all__ = ["Order", "in_order", "reordered"]
+__all__ = ["Order", "as_listed", "in_order", "reordered"]
 
 Order = Callable[[Sequence[Pipeline]], Sequence[int]]
 """From candidates to the places of those that are worth trying, the best first."""
+
+
+def as_listed(ids: Sequence[str]) -> Order:
+    """The order in which the ids of pipelines stand; candidates whose id is not there are not listed.
+
+    Args:
+        ids: Ids of pipelines, the best first.
+    """
+
+    def order(pipelines: Sequence[Pipeline]) -> list[int]:
+        places = {pipeline.id: place for place, pipeline in enumerate(pipelines)}
+        return [places[name] for name in ids if name in places]
+
+    return order
 
 
 def in_order(order: Order, *, only_listed: bool = False) -> Strategy:

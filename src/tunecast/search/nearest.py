@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 from tunecast.records import Pipeline
 from tunecast.search.context import Context
 from tunecast.search.distance import stand_ins
-from tunecast.search.history import Strategy
 from tunecast.search.known import MEASURED_SHARE, TaskTable, best_known
-from tunecast.search.listed import in_order
+from tunecast.search.listed import Order
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,8 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["nearest_task", "tables_by_nearness"]
 
 
-def nearest_task(context: Context) -> Strategy:
-    """Train candidates to their end as they were ranked on the nearest known task.
+def nearest_task(context: Context) -> Order:
+    """Candidates as they were ranked on the nearest known task.
 
     Candidates that were not measured there follow in the order of the next task, and so on. Where less than a
     third of the candidates was measured on any known task, the candidate most like each of the nearest task's
@@ -34,7 +33,7 @@ def nearest_task(context: Context) -> Strategy:
             return measured
         return stand_ins(candidates, (t.pipelines[name] for t in tables[:1] for name in _ranked(t)))
 
-    return in_order(order)
+    return order
 
 
 def tables_by_nearness(context: Context) -> list[TaskTable]:

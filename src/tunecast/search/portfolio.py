@@ -7,17 +7,16 @@ from collections.abc import Collection, Sequence
 from tunecast.records import Pipeline
 from tunecast.search.context import Context
 from tunecast.search.distance import stand_ins
-from tunecast.search.history import Strategy
 from tunecast.search.known import MEASURED_SHARE, WORST, TaskTable, best_known
-from tunecast.search.listed import in_order
+from tunecast.search.listed import Order
 
 __all__ = ["portfolio"]
 
 MEMBERS = 16
 
 
-def portfolio(context: Context) -> Strategy:
-    """Train the portfolio's members to their end, the first first, then all other candidates.
+def portfolio(context: Context) -> Order:
+    """The portfolio's members, the first first.
 
     Where a third of the candidates or more was measured on known tasks, the portfolio is chosen among these;
     else it is chosen among all known pipelines, and the candidate most like a member stands for it.
@@ -31,7 +30,7 @@ def portfolio(context: Context) -> Strategy:
             return [places[member.id] for member in members]
         return stand_ins(candidates, _greedy(tables, MEMBERS))
 
-    return in_order(order)
+    return order
 
 
 def _greedy(

@@ -13,16 +13,19 @@ moves the level of all predictions, by conditioning. ``quick-tune`` also learns 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tunecast.records import Outcome, stable_hash
-from tunecast.search.acquisition import Acquisition, ProbabilityOfImprovement, log_expected_improvement
+from tunecast.search.acquisition import Acquisition, ProbabilityOfImprovement
 from tunecast.search.context import Context
 from tunecast.search.history import History, Remaining, Strategy
 from tunecast.search.outlook import LEAST_SECONDS, Outlook, Seer
 from tunecast.search.simple import asha
+from tunecast.search.worth import log_gain, log_success, only_worthy, worth_its_seconds
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,13 +37,25 @@ WORTH_PROMOTING = math.log(0.002)
 COMMIT = 1.5
 """With less than this many trial lengths of budget left, commit to one trial and start no other."""
 LEAST_SHARE = 1e-6
+NEW = (
+    "The dataset is unlike all that the prior learned from: every other new trial of the search is left to "
+    "chance."
+)
+ASIDE = (
+    "The order in which the prior expects pipelines to end proved wrong on this task: it is left aside, and "
+    "the search goes on by successive halving."
+)
+OTHER = (
+    "The prior is not the one that the session began with: it is left aside, and the search goes on among "
+    "the same candidates by successive halving."
+)
 
 
 def transfer(context: Context, *, refits: bool = False) -> Strategy:
     """Advance the candidate whose probability of an improvement is best worth its seconds.
 
-    Where the prior proves to be wrong about this task, successive halving takes over, with new candidates in
-    an order that has nothing to do with the prior.
+    Where the prior proves to be wrong about this task, or is not the one that the session began with,
+    successive halving takes over, with new candidates in an order that has nothing to do with the prior.
 
     Args:
         context: The task, and the trained surrogates.
@@ -60,42 +75,71 @@ def guided_by(seer: Seer, context: Context, acquisition: Acquisition | None = No
         context: The task.
         acquisition: Scores candidates; None for the probability of improvement, worth its seconds.
     """
-    score = acquisition or ProbabilityOfImprovement()
-    fallback = asha()
+    return _Guided(seer, context, acquisition or ProbabilityOfImprovement(), asha())
 
-    def choose(history: History, remaining: Remaining) -> int | None:
-        outlook = seer.outlook(history)
-        if not outlook.is_trusted:
-            return _as_drawn(history, fallback(history, remaining))
+
+@dataclass(frozen=True)
+class _Guided:
+    """The strategy of :func:`guided_by`; a :class:`~tunecast.search.history.Doubter`."""
+
+    seer: Seer
+    context: Context
+    score: Acquisition
+    fallback: Strategy
+
+    def __call__(self, history: History, remaining: Remaining) -> int | None:
+        outlook = self.seer.outlook(history)
+        if not (outlook.is_trusted and self.context.is_prior_kept):
+            seen = _worth_halving(history, self.context, outlook)
+            return _as_drawn(seen, self.fallback(seen, remaining), seen.startable)
         chosen = _eligible(history, remaining, outlook)
         if not len(chosen):
             return None
         incumbent = _incumbent(history, outlook)
-        chosen = chosen[_is_worth_it(history, remaining, context, outlook, incumbent)[chosen]]
+        chosen = chosen[_is_worth_it(history, remaining, self.context, outlook, incumbent)[chosen]]
         if not len(chosen):
             return None
-        scores = score(
+        scores = self.score(
             outlook.mean[chosen], outlook.deviation[chosen], incumbent, outlook.step_seconds[chosen]
         )
-        best = int(chosen[int(np.argmax(scores + _log_success(outlook)[chosen]))])
-        return _as_drawn(history, best) if seer.is_new and _is_turn_of_chance(history) else best
+        best = int(chosen[int(np.argmax(scores + log_success(outlook.failure[chosen])))])
+        return _as_drawn(history, best, chosen) if self.seer.is_new and _is_turn_of_chance(history) else best
 
-    return choose
+    def doubts(self, history: History) -> tuple[str, ...]:
+        """Whether the dataset is like none that was learned from, and whether the prior is left aside."""
+        told = [NEW] if self.seer.is_new else []
+        if not self.context.is_prior_kept:
+            told.append(OTHER)
+        elif not self.seer.outlook(history).is_trusted:
+            told.append(ASIDE)
+        return tuple(told)
 
 
 def _eligible(history: History, remaining: Remaining, outlook: Outlook) -> NDArray[np.int64]:
     """Candidates that can be advanced; where some can still reach their end, only those.
 
-    As long as none has, and hardly more is left than one takes, the best one goes on.
+    As long as none has, and hardly more is left than one takes, the best one goes on. Seconds pass for all
+    workers alike, and each spends them on the best that it can have. Tokens are taken from one another: where
+    the best trial is another worker's, they are kept for it.
     """
-    found = np.array(
+    tokens_count = remaining.seconds is None and remaining.full_lengths is not None
+    shared = np.array(
         [
             index
             for index, trial in enumerate(history.trials)
-            if trial.is_open and (trial.is_started or remaining.may_start)
+            if (trial.goes_on if tokens_count else trial.is_open)
+            and (trial.is_started or remaining.may_start)
         ],
         dtype=np.int64,
     )
+    promising = _promising(shared, history, remaining, outlook)
+    return promising[np.array([history.trials[index].is_open for index in promising], dtype=bool)]
+
+
+def _promising(
+    found: NDArray[np.int64], history: History, remaining: Remaining, outlook: Outlook
+) -> NDArray[np.int64]:
+    """Of these trials, whether they can be advanced now or are, those that deserve what is left."""
     needed = _needed_to_end(history, remaining, outlook)
     if needed is None or not len(found):
         return found
@@ -116,8 +160,9 @@ def _needed_to_end(history: History, remaining: Remaining, outlook: Outlook) -> 
         return outlook.end_seconds / max(remaining.seconds, LEAST_SECONDS)
     if remaining.full_lengths is None:
         return None
-    done = np.array([trial.share for trial in history.trials])
-    return (1.0 - done) / max(remaining.full_lengths, LEAST_SHARE)
+    # The step that a worker is at counts as spent.
+    done = [trial.next_share if trial.running else trial.share for trial in history.trials]
+    return (1.0 - np.array(done, dtype=np.float64)) / max(remaining.full_lengths, LEAST_SHARE)
 
 
 def _incumbent(history: History, outlook: Outlook) -> float:
@@ -145,17 +190,35 @@ def _is_worth_it(
     worth = np.ones(len(history.trials), dtype=bool)
     if not any(trial.curve for trial in history.trials):
         return worth
-    gains = log_expected_improvement(outlook.mean, outlook.deviation, incumbent) + _log_success(outlook)
+    mean, deviation, failure = outlook.mean, outlook.deviation, outlook.failure
     if not remaining.may_start:
-        worth &= gains >= WORTH_PROMOTING
-    if context.value_minutes is not None:
-        worth &= 100 * np.exp(np.minimum(gains, 0.0)) * context.value_minutes * 60 >= outlook.end_seconds
+        worth &= log_gain(mean, deviation, incumbent, failure) >= WORTH_PROMOTING
+    minutes = context.value_minutes
+    if minutes is not None:
+        worth &= worth_its_seconds(mean, deviation, incumbent, outlook.end_seconds, minutes, failure)
     return worth
 
 
-def _log_success(outlook: Outlook) -> NDArray[np.float64]:
-    """Logarithm of the probability that a trial does not fail, shape (trials,)."""
-    return np.log1p(-np.minimum(outlook.failure, 0.999))
+def _worth_halving(history: History, context: Context, outlook: Outlook) -> History:
+    """What halving is shown where the prior is left aside: the trials that are worth their seconds.
+
+    New ones are drawn by chance, and are expected to end as those before them did.
+    """
+    if context.value_minutes is None:
+        return history
+    begun = np.array([bool(trial.curve) and not trial.outcome.is_failure for trial in history.trials])
+    if begun.sum() < 2:
+        return history
+    ends = outlook.mean[begun]
+    worth = worth_its_seconds(
+        np.where(begun, outlook.mean, ends.mean()),
+        np.where(begun, outlook.deviation, ends.std(ddof=1)),
+        _incumbent(history, outlook),
+        outlook.end_seconds,
+        context.value_minutes,
+        outlook.failure,
+    )
+    return only_worthy(history, worth)
 
 
 def _is_turn_of_chance(history: History) -> bool:
@@ -163,15 +226,19 @@ def _is_turn_of_chance(history: History) -> bool:
     return sum(trial.is_started for trial in history.trials[1:]) % 2 == 1
 
 
-def _as_drawn(history: History, index: int | None) -> int | None:
-    """Instead of a new candidate one by chance, which has nothing to do with the prior.
+def _as_drawn(history: History, index: int | None, places: Iterable[int]) -> int | None:
+    """Instead of a new candidate one by chance, which has nothing to do with the prior's order.
 
     The dice are hashes of pipelines together with all other candidates: the same at every call of a session,
     and others in another session, though it may have many of the pipelines too.
+
+    Args:
+        history: The trials.
+        index: What was chosen; a trial that has begun stays so.
+        places: Trials of which those that have not begun are drawn from.
     """
     if index is None or history.trials[index].is_started:
         return index
     everyone = stable_hash([trial.pipeline.id for trial in history.trials])
-    return min(
-        history.startable, key=lambda place: stable_hash([everyone, history.trials[place].pipeline.id])
-    )
+    new = (int(place) for place in places if not history.trials[place].is_started)
+    return min(new, key=lambda place: stable_hash([everyone, history.trials[place].pipeline.id]))

@@ -1,20 +1,23 @@
-"""What a session knows of other tasks before its first trial."""
+"""What a session knows of other tasks before its first trial, and keeps: by the time at which it goes on, its
+store may hold other runs, and its prior may have been trained anew."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
 
 from tunecast.errors import ConfigurationError
 from tunecast.progress import Progress
-from tunecast.records import Run
-from tunecast.search import RUN_BASED, SURROGATE_BASED
+from tunecast.records import Pipeline, Run
+from tunecast.search import RUN_BASED, SURROGATE_BASED, Context, listed
 from tunecast.search.known import known_tables
 from tunecast.store import Store, open_for_reading, shipped
 
 if TYPE_CHECKING:
     from tunecast.surrogates import Prior
 
-__all__ = ["prior_known", "runs_known"]
+__all__ = ["as_begun", "keep", "kept_candidates", "prior_known", "runs_known"]
 
 
 def prior_known(strategy: str, file: str) -> Prior | None:
@@ -66,3 +69,50 @@ def runs_known(strategy: str, store: Store, session: str, progress: Progress) ->
             "Use --strategy asha, or name a store with such runs by --store; tunecast collect makes them.",
         )
     return tuple(runs.values())
+
+
+def keep(
+    state: dict[str, Any],
+    strategy: str,
+    context: Context,
+    candidates: Sequence[Pipeline],
+    *,
+    expert_fits: bool,
+) -> None:
+    """Write into a session's state what its strategy made of other tasks; nothing where it knows none.
+
+    Args:
+        state: What ``session.json`` is to hold.
+        strategy: Name of the strategy.
+        context: The task, and what is known of others.
+        candidates: What may be tried; the first is the expert pipeline.
+        expert_fits: Whether that is one of them.
+    """
+    if strategy not in (*RUN_BASED, *SURROGATE_BASED):
+        return
+    state["candidates"] = [asdict(pipeline) for pipeline in candidates]
+    if context.prior is not None:
+        state["prior"] = context.prior.provenance.checksum
+    ids = listed(strategy, context, candidates if expert_fits else candidates[1:])
+    if ids is not None:
+        state["listed"] = ids
+
+
+def kept_candidates(state: dict[str, Any]) -> list[Pipeline]:
+    """The candidates that :func:`keep` wrote down; none where it did not."""
+    return [Pipeline(**values) for values in state.get("candidates", ())]
+
+
+def as_begun(context: Context, state: dict[str, Any]) -> Context:
+    """A context that knows what :func:`keep` wrote down, where it did.
+
+    Args:
+        context: The task, and what is known of others by now.
+        state: What ``session.json`` holds.
+    """
+    ids, prior = state.get("listed"), context.prior
+    return replace(
+        context,
+        listed=None if ids is None else tuple(ids),
+        is_prior_kept=prior is None or state.get("prior") == prior.provenance.checksum,
+    )

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tunecast.progress import Progress
-from tunecast.search import Remaining, Strategy, first_name, leader
+from tunecast.search import Remaining, Strategy, doubts_of, first_name, leader
 from tunecast.session.allowance import Allowance
 from tunecast.session.budget import Used
 from tunecast.session.compare import FINALISTS
@@ -48,6 +48,7 @@ class Search:
         surroundings: Hardware and software that compute.
         progress: Shown how the session stands.
         save: Writes ``session.json``; called after every commit.
+        doubts: What the strategy was found to doubt, one sentence each; new ones are told and added.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Search:
         surroundings: Surroundings,
         progress: Progress,
         save: Callable[[], None],
+        doubts: list[str],
     ) -> None:
         self.trials = trials
         self.pace = pace
@@ -73,6 +75,7 @@ class Search:
         self._surroundings = surroundings
         self._progress = progress
         self._save = save
+        self._doubts = doubts
         self._under_way: dict[int, _Step] = {}
         self._crashes: Counter[tuple[int, int]] = Counter()
         self._activity = ""
@@ -86,6 +89,7 @@ class Search:
             OutputError: The disk takes no more.
             ModelError: A worker cannot be started again.
         """
+        self._tell_doubts()
         self._search()
         while self._finish_leader():
             self._search()  # with what was reserved for the leader and is left
@@ -170,10 +174,18 @@ class Search:
         self.trials.record(step.index, measured, self._surroundings, self._allowance.elapsed())
         seconds = time.monotonic() - step.began
         self.pace.learn_from(trial.spec.pipeline.method, before, measured, seconds)
+        self._tell_doubts()
         self._save()
         if measured.retrained_tokens:
             self._progress.log(retraining_note(measured.run, measured.retrained_tokens))
         self._limit_disk()
+
+    def _tell_doubts(self) -> None:
+        """Say once what the strategy doubts of what it rests on."""
+        for text in doubts_of(self._strategy, self.trials.history(self.pace)):
+            if text not in self._doubts:
+                self._doubts.append(text)
+                self._progress.log(f"Note: {text}")
 
     def _limit_disk(self) -> None:
         """Drop checkpoints beyond ``--keep-gb``, but none of the first trial, leader and finalists."""

@@ -10,7 +10,7 @@ from typing import Any
 from tunecast.errors import ModelError
 from tunecast.progress import Progress
 from tunecast.records import ZERO_SHOT, DataForecast, Pipeline, Run, SessionRecord
-from tunecast.search import GIVEN, ONLY_TRIALS, Context, get_strategy
+from tunecast.search import GIVEN, ONLY_TRIALS, Context, Foretold, get_strategy
 from tunecast.session.allowance import Allowance
 from tunecast.session.budget import Budget
 from tunecast.session.candidates import suitable
@@ -19,7 +19,7 @@ from tunecast.session.executor import CRASHES_FORGIVEN, Crash, LocalExecutor
 from tunecast.session.feasible import Feasible, limit_bytes
 from tunecast.session.folder import OutputFolder
 from tunecast.session.forecast import Part, Survey, Surveyor, end_loss, leading_trial
-from tunecast.session.knowledge import prior_known
+from tunecast.session.knowledge import as_begun, keep, kept_candidates, prior_known
 from tunecast.session.opening import measure_full_length, score_base_model
 from tunecast.session.pace import Pace
 from tunecast.session.prepare import PreparedTask, Surroundings
@@ -122,7 +122,7 @@ class Session:
             self._progress,
             Account(self._id, budget, used_seconds, self._full_length),
         )
-        return replace(record, forecast=outlook)
+        return replace(record, forecast=outlook, warnings=(*record.warnings, *self._state["doubts"]))
 
     def _ask(self, request: Request) -> Any:
         """Let a worker answer; one crash is forgiven.
@@ -204,11 +204,9 @@ class Session:
         bench, strategy = self._prepared.bench, self._settings.strategy
         start, scoring = zero_shot.curve[0].validation.loss, zero_shot.curve[0].evaluation.wall
         context = self._context(start, scoring)
-        chooser = get_strategy(strategy, context)
-        trials = self._laid_out(
-            suitable(self._feasible.pipelines, strategy, bench, context),
-            explosion_nats(start, bench.facts.vocabulary),
-        )
+        candidates = self._candidates(context)
+        chooser = get_strategy(strategy, as_begun(context, self._state))
+        trials = self._laid_out(candidates, explosion_nats(start, bench.facts.vocabulary))
         trials[0].is_feasible = self._feasible.expert_fits
         # A session of an earlier version did not keep how long scoring all validation examples took.
         whole = float(self._state.get("validation_seconds", scoring))
@@ -225,7 +223,19 @@ class Session:
             self._surroundings,
             self._progress,
             self._save_state,
+            self._state.setdefault("doubts", []),
         )
+
+    def _candidates(self, context: Context) -> list[Pipeline]:
+        """The candidates; of a strategy that knows other tasks, those that the session began with."""
+        kept = kept_candidates(self._state)
+        if kept:
+            return kept
+        strategy, fits = self._settings.strategy, self._feasible.expert_fits
+        found = suitable(self._feasible.pipelines, strategy, self._prepared.bench, context)
+        keep(self._state, strategy, context, found, expert_fits=fits)
+        self._save_state()
+        return found
 
     def _laid_out(self, pipelines: Sequence[Pipeline], limit: float) -> Trials:
         """Trials of these pipelines, with what an earlier process committed of them."""
@@ -259,6 +269,7 @@ class Session:
             value_minutes=self._settings.value,
             prior=prior_known(self._settings.strategy, self._settings.prior),
             runs=self._known,
+            foretold={name: Foretold(**end) for name, end in self._state.get("foretold", {}).items()},
         )
 
     def _look_ahead(self, search: Search) -> Survey:
