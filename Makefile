@@ -60,10 +60,11 @@ meta-dataset: $(READY)
 prior: $(READY)
 	$(BIN)/tunecast learn --no-scores --output src/tunecast/surrogates/prior.safetensors
 
-# Measures the figures of docs/comparing.md anew: hours. What it measured with the runs and the prior that are
-# shipped now is not measured again: delete runs/comparison after a change of the code.
+# Measures the figures of docs/comparing.md anew: hours. What rests on the same runs, prior and code as before is
+# not measured again. PARTS="task family" measures these alone, so that two calls can run side by side.
 comparison: $(READY)
-	PATH="$(CURDIR)/$(BIN):$$PATH" benchmarks/comparison.sh runs/comparison
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python benchmarks/comparison.py runs/comparison $(PARTS) \
+		--page docs/comparing-figures.md
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache out

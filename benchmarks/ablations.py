@@ -2,11 +2,11 @@
 
     python benchmarks/ablations.py [--store URL] [--model NAME] [--seeds N]
 
-Every prior is trained without the family of tasks that it is replayed on. All are of the family of surrogates
-that the shipped prior is of, so that they differ in knowledge alone; that one was chosen on all tasks, those
-replayed among them. A second table asks whether what was learned on small models carries to a larger one: the
-ends of its runs are foretold, before the first point and after it, from runs of the other models, from its
-own runs on other tasks, and from both.
+Every prior is trained without the family of tasks that it is replayed on, and kept in the cache. All are of
+the family of surrogates that the shipped prior is of, so that they differ in knowledge alone; that one was
+chosen on all tasks, those replayed among them. A second table asks whether what was learned on other models
+carries to a larger one: the ends of its runs are foretold, before the first point and after it, from runs of
+the other models, which are named, from its own runs on other tasks, and from both.
 """
 
 from __future__ import annotations
@@ -24,22 +24,24 @@ from tunecast.records import Run, stable_hash
 from tunecast.replay.cases import Case, Clock, cases_of, on_clock
 from tunecast.replay.comparing import Comparison, compare_strategies
 from tunecast.replay.folds import Fold
+from tunecast.replay.priors import kept_prior
 from tunecast.replay.statistics import cluster_weights, interval
 from tunecast.replay.stored import large_enough
 from tunecast.replay.verdicts import Verdict
 from tunecast.search import Context, History, Strategy
-from tunecast.search.acquisition import ProbabilityOfImprovement
+from tunecast.search.acquisition import ExpectedImprovement, ProbabilityOfImprovement
 from tunecast.search.outlook import ENDINGS, Outlook, Seer
 from tunecast.search.transfer import guided_by, transfer
 from tunecast.store import open_for_reading
 from tunecast.surrogates import Prior, load_prior
+from tunecast.surrogates.calibration import Calibration
 from tunecast.surrogates.examples import Examples, examples_of
 from tunecast.surrogates.families import FAMILIES, Family, Regressor
 from tunecast.surrogates.families.base import Arrays
 from tunecast.surrogates.features import DATASET, columns
 from tunecast.surrogates.kin import kin
-from tunecast.surrogates.train import FEWEST_KIN, train
-from tunecast.surrogates.validation import choose, score
+from tunecast.surrogates.train import FEWEST_KIN
+from tunecast.surrogates.validation import Trusted, choose, score
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -60,6 +62,8 @@ HIDDEN: Mapping[str, tuple[str, ...]] = {
 FEWER_TASKS = (4, 8, 16)
 """Tasks that are learned from, drawn for every family of tasks that is left out."""
 BUDGETS = (1.0, 2.0, 4.0, 8.0, 16.0)
+INNER = "inner."
+"""Before the names of what the surrogate inside a blind one has learned."""
 
 
 class Blind(Regressor):
@@ -67,24 +71,30 @@ class Blind(Regressor):
 
     Args:
         inner: Has learned from such rows.
+        family: Name of the family that it is of.
         hidden: Columns.
     """
 
-    def __init__(self, inner: Regressor, hidden: Sequence[int]) -> None:
-        self._inner, self._hidden = inner, list(hidden)
+    def __init__(self, inner: Regressor, family: str, hidden: Sequence[int]) -> None:
+        self._inner, self._family, self._hidden = inner, family, list(hidden)
 
     def predict(self, features: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """What the inner one says of rows without these columns."""
         return self._inner.predict(_hide(features, self._hidden))
 
     def arrays(self) -> Arrays:
-        """Those of the inner one."""
-        return self._inner.arrays()
+        """Those of the inner one, the letters of its family's name, and the columns."""
+        learned = {f"{INNER}{name}": values for name, values in self._inner.arrays().items()}
+        family = np.frombuffer(self._family.encode(), np.uint8)
+        return {**learned, "family": family, "hidden": np.array(self._hidden, dtype=np.int64)}
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> Regressor:
-        """Nothing here is ever read from a file."""
-        raise NotImplementedError
+        """Put together what :meth:`arrays` took apart."""
+        learned = {name.removeprefix(INNER): a for name, a in arrays.items() if name.startswith(INNER)}
+        family = arrays["family"].tobytes().decode()
+        inner = FAMILIES[family].regressor.from_arrays(learned)
+        return cls(inner, family, [int(column) for column in arrays["hidden"]])
 
 
 class WithoutCurves(Seer):
@@ -118,12 +128,12 @@ class Blinded(Family):
     regressor: ClassVar[type[Regressor]] = Blind
 
     def __init__(self, family: str, hidden: Sequence[str]) -> None:
-        self._family, self._hidden = FAMILIES[family], columns(hidden)
+        self._family, self._hidden = family, columns(hidden)
 
     def fit(self, examples: Examples, seed: int) -> Blind:
         """Learn from rows without these columns."""
         shown = replace(examples, features=_hide(examples.features, self._hidden))
-        return Blind(self._family.fit(shown, seed), self._hidden)
+        return Blind(FAMILIES[self._family].fit(shown, seed), self._family, self._hidden)
 
 
 def _hide(features: NDArray[np.float64], hidden: Sequence[int]) -> NDArray[np.float64]:
@@ -132,15 +142,18 @@ def _hide(features: NDArray[np.float64], hidden: Sequence[int]) -> NDArray[np.fl
     return shown
 
 
+def _registered(family: str, hidden: Sequence[str]) -> str:
+    """The name of a family that learns without these features, which its priors are kept and read under."""
+    name = f"{family} without {' '.join(hidden)}"
+    FAMILIES.setdefault(name, Blinded(family, hidden))
+    return name
+
+
 def variants(family: str) -> dict[str, Callable[[Context], Strategy]]:
-    """``transfer`` by what its prior knows, each built from what may be known on a case."""
-    priors: dict[str, Prior] = {}
+    """``transfer`` by what its prior knows, or what it does with it, each built from what may be known."""
 
     def prior_of(runs: Sequence[Run], learner: str) -> Prior:
-        key = stable_hash([learner, sorted(run.id for run in runs)], 32)
-        if key not in priors:
-            priors[key] = train(runs, families=(learner,))
-        return priors[key]
+        return kept_prior(runs, families=(learner,))
 
     def of(learner: str) -> Callable[[Context], Strategy]:
         return lambda context: transfer(replace(context, prior=prior_of(context.runs, learner)))
@@ -148,6 +161,10 @@ def variants(family: str) -> dict[str, Callable[[Context], Strategy]]:
     def without_seconds(context: Context) -> Strategy:
         prior = replace(prior_of(context.runs, family), cost={})
         return guided_by(Seer(context, prior), context, ProbabilityOfImprovement(cost_exponent=0.0))
+
+    def by_expected_improvement(context: Context) -> Strategy:
+        # As Quick-Tune chooses (arXiv 2306.03828), where transfer goes by the probability of an improvement.
+        return guided_by(Seer(context, prior_of(context.runs, family)), context, ExpectedImprovement())
 
     def without_curves(context: Context) -> Strategy:
         # The rules around what is foretold go on with the true history: which trials have begun, and how far.
@@ -162,13 +179,12 @@ def variants(family: str) -> dict[str, Callable[[Context], Strategy]]:
 
         return learned
 
-    for name, hidden in HIDDEN.items():
-        FAMILIES[name] = Blinded(family, hidden)
     return {
         WHOLE: of(family),
-        **{name: of(name) for name in HIDDEN},
+        **{name: of(_registered(family, hidden)) for name, hidden in HIDDEN.items()},
         "without partial curve": without_curves,
         "without seconds": without_seconds,
+        "by expected improvement per second": by_expected_improvement,
         "with refit (quick-tune)": refitted,
         **{f"from {tasks} tasks": of_fewer(tasks) for tasks in FEWER_TASKS},
     }
@@ -234,7 +250,9 @@ def carried(runs: Sequence[Run], model: str, seed: int = 0) -> str:
     own = {place for place, run in enumerate(_in_order(runs, examples)) if run.task.model == model}
     is_own = np.isin(examples.run, sorted(own))
     relatives = kin(examples.tasks)[examples.task]
+    others = _present(examples.where(~is_own))
     lines = [
+        f"other models: {', '.join(others)}\n",
         "| learned from | curve | log score | rank correlation | groups | in 90% |",
         "|---|---|---:|---:|---:|---:|",
     ]
@@ -248,11 +266,27 @@ def carried(runs: Sequence[Run], model: str, seed: int = 0) -> str:
             asked, known = is_own & (relatives == number), examples.where(source & (relatives != number))
             foretold = FAMILIES[family].fit(known, seed).predict(examples.features[asked])
             trusted = choose(known, seed, (family,))
-            calibration = trusted.calibration if model in known.models else trusted.abroad
+            calibration = calibration_for(model, known, trusted)
             mean[asked] = foretold[0]
             variance[asked] = calibration.corrected(foretold[1], examples.share[asked])[0]
         lines += _scored(words, examples.where(is_own), mean[is_own], variance[is_own])
     return "\n".join([*lines, *_trivial(examples.where(is_own))])
+
+
+def calibration_for(model: str, known: Examples, trusted: Trusted) -> Calibration:
+    """What corrects the spread for a base model: the one for unknown models where no row is of it.
+
+    Args:
+        model: Name of the base model.
+        known: Rows that were learned from.
+        trusted: What was chosen on them.
+    """
+    return trusted.calibration if model in _present(known) else trusted.abroad
+
+
+def _present(examples: Examples) -> list[str]:
+    """Names of the base models that rows are of; ``examples.models`` keeps those of rows left out, too."""
+    return [examples.models[number] for number in np.unique(examples.model)]
 
 
 def _trivial(examples: Examples) -> list[str]:

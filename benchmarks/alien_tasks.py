@@ -4,10 +4,15 @@
     tunecast collect --plan benchmarks/alien_tasks.yaml --root aliens=ALIENS --root models=MODELS --store URL
     python benchmarks/alien_tasks.py judge --store URL --aliens ALIENS --tasks FOLDER
 
-``judge`` prints how many made-up tasks, and how many real tasks that were left out of the prior, count as
-new, on how many the guard leaves the prior aside, and the mean regrets of ``advised`` and ``transfer`` beside
-that of ``asha``. What a made-up task was made of is known to none of them: it is judged with the runs of
-other families of datasets, and with a prior that was trained on these and is kept.
+``judge`` prints on how many made-up tasks, and on how many real tasks that were left out of the prior, the
+guard fires, the mean regrets of ``advised`` and ``transfer`` beside that of ``asha``, and the paired
+difference of the last two. What a made-up task was made of is known to none of them: it is judged with the
+runs of other families of datasets, and with a prior that was trained on these and is kept.
+
+The guard fires on a task that counts as new before anything runs, or on which the prior is left aside within
+the budget with more than half of the seeds. The exit status is 1 where it fires on fewer than eight in ten
+made-up tasks or on more than one in ten real ones, or where the mean regret of ``transfer`` on made-up tasks
+is above that of ``asha`` at any budget.
 """
 
 from __future__ import annotations
@@ -18,22 +23,27 @@ import codecs
 import json
 import random
 import string
-from collections.abc import Callable, Sequence
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from limits import verdict
 
 from tunecast import data
 from tunecast.data.dependence import dependence
 from tunecast.data.meta_features import DEPENDENCE
+from tunecast.errors import DataError, OutputError, StoreError, mistakes_told
 from tunecast.records import Run
 from tunecast.replay.cases import Case, Clock, cases_of, on_clock
 from tunecast.replay.comparing import BUDGETS, compare_strategies, draw
 from tunecast.replay.folds import Fold, context_of
 from tunecast.replay.machine import replay
 from tunecast.replay.priors import kept_prior
+from tunecast.replay.statistics import cluster_weights, paired
 from tunecast.search import History, Remaining
 from tunecast.search.outlook import Seer
 from tunecast.search.transfer import transfer
@@ -50,6 +60,10 @@ CYRILLIC = str.maketrans(string.ascii_lowercase, "абцдефгхийклмно
 BUDGET = 8.0
 SEEDS = 5
 STRATEGIES = ("advised", "transfer", "asha", "random")
+FEWEST_MADE_UP = 0.8
+"""Part of the made-up tasks on which the guard is to fire."""
+MOST_REAL = 0.1
+"""Part of the real tasks on which it may."""
 
 
 def _shuffled(rows: list[Row], draw: random.Random) -> list[Row]:
@@ -112,16 +126,52 @@ ALIENS: dict[str, tuple[str, Callable[[list[Row], random.Random], list[Row]]]] =
 
 
 def make(tasks: Path, output: Path, seed: int = 0) -> None:
-    """Write every made-up task as a folder of splits."""
-    for name, (source, change) in ALIENS.items():
-        folder = output / f"{PREFIX}{name}"
-        folder.mkdir(parents=True, exist_ok=True)
-        draw = random.Random(f"{seed} {name}")
-        for file in sorted((tasks / source).glob("*.jsonl")):
-            rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-            plain = [{"prompt": row["prompt"], "completion": row["completion"]} for row in rows]
-            text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in change(plain, draw))
-            (folder / file.name).write_text(text, encoding="utf-8")
+    """Write every made-up task as a folder of splits, all of them or none; what is there already stays.
+
+    Args:
+        tasks: The folder of the real ones.
+        output: The folder that is made.
+        seed: Seed of whatever is random.
+
+    Raises:
+        DataError: A real task is not there.
+        OutputError: The folder is there, but not with all made-up tasks.
+    """
+    if output.exists():
+        if lacking := _lacking(output):
+            raise OutputError(f"{output} lacks {', '.join(lacking)}.", "Delete it, and make all anew.")
+        return
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as staging:
+        whole = Path(staging) / output.name
+        for name in ALIENS:
+            _make_one(name, tasks, whole / f"{PREFIX}{name}", seed)
+        whole.rename(output)
+
+
+def _names() -> list[str]:
+    """Names of all made-up tasks."""
+    return [f"{PREFIX}{name}" for name in ALIENS]
+
+
+def _lacking(output: Path) -> list[str]:
+    """Names of the made-up tasks that a folder does not hold."""
+    return [name for name in _names() if not any((output / name).glob("*.jsonl"))]
+
+
+def _make_one(name: str, tasks: Path, folder: Path, seed: int) -> None:
+    """Write the splits of one made-up task."""
+    source, change = ALIENS[name]
+    files = sorted((tasks / source).glob("*.jsonl"))
+    if not files:
+        raise DataError(f"--tasks {tasks} has no task {source}.", "Name the folder of the real tasks.")
+    folder.mkdir(parents=True)
+    draw = random.Random(f"{seed} {name}")
+    for file in files:
+        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        plain = [{"prompt": row["prompt"], "completion": row["completion"]} for row in rows]
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in change(plain, draw))
+        (folder / file.name).write_text(text, encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -135,6 +185,11 @@ class Doubts:
 
     is_new: bool
     left_aside: float
+
+    @property
+    def fires(self) -> bool:
+        """Whether the guard fires, before anything runs or with more than half of the seeds."""
+        return self.is_new or self.left_aside > 0.5
 
 
 def doubts(case: Case, runs: Sequence[Run], prior_of: Callable[[Sequence[Run]], Prior]) -> Doubts:
@@ -172,22 +227,26 @@ def described_anew(case: Case, folder: Path) -> Case:
     return replace(case, dataset=replace(case.dataset, meta_features=features))
 
 
-def judge(store: str, aliens: Path, tasks: Path) -> None:
+def judge(store: str, aliens: Path, tasks: Path) -> int:
     """Print the rates of the guard, and regrets on made-up tasks.
 
     Args:
         store: Where runs are recorded.
         aliens: The folder of the made-up tasks.
         tasks: The folder of the real ones, which are described anew too: the guard is to know as much.
+
+    Returns:
+        The exit status: 1 where the guard misses what is asked of it.
+
+    Raises:
+        StoreError: A made-up task is not there, or has too few runs to be replayed.
     """
     with open_for_reading(store) as opened:
         runs = on_clock(opened.runs(), Clock.CPU)
     cases = cases_of(runs)[0]
-    strange = [
-        described_anew(case, aliens / case.task)
-        for case in cases
-        if case.task.startswith(PREFIX) and (aliens / case.task).is_dir()
-    ]
+    strange = [case for case in cases if case.task in _names()]
+    _check_whole(strange, aliens)
+    strange = [described_anew(case, aliens / case.task) for case in strange]
     lengths = {(case.model.name, case.full_length_tokens) for case in strange}
     real = [
         described_anew(case, tasks / case.task)
@@ -195,28 +254,80 @@ def judge(store: str, aliens: Path, tasks: Path) -> None:
         if not case.task.startswith(PREFIX) and (case.model.name, case.full_length_tokens) in lengths
     ]
     known = [run for run in runs if not run.task.dataset.startswith(PREFIX)]
-    for words, group in (("made up", strange), ("real, left out", real)):
-        rates = {
-            case.task: doubts(case, unrelated(case.task, known) if group is strange else known, kept_prior)
-            for case in group
-        }
-        new = sum(rate.is_new for rate in rates.values())
-        aside = sum(rate.left_aside > 0.5 for rate in rates.values())
-        mean = np.mean([rate.left_aside for rate in rates.values()])
-        print(
-            f"{words}: {new} of {len(rates)} tasks count as new; prior left aside on {aside} tasks, "
-            f"in {mean:.0%} of replays"
+    made_up = {case.task: doubts(case, unrelated(case.task, known), kept_prior) for case in strange}
+    _print_doubts("made up", made_up)
+    left_out = {case.task: doubts(case, known, kept_prior) for case in real}
+    _print_doubts("real, left out", left_out)
+    names = tuple(made_up)
+    regrets = np.concatenate([_regrets(task, strange, known) for task in names], axis=1)
+    return verdict([*_wrong_rates(made_up, left_out), *_print_regrets(names, regrets)])
+
+
+def _check_whole(strange: Sequence[Case], aliens: Path) -> None:
+    """Refuse to judge by a part of the made-up tasks: a rate of some is not that of all.
+
+    Raises:
+        StoreError: One is not there, or has too few runs to be replayed.
+    """
+    if lacking := _lacking(aliens):
+        raise StoreError(f"--aliens {aliens} lacks {', '.join(lacking)}.", "Make them: alien_tasks.py make.")
+    there = {case.task for case in strange}
+    if lacking := [name for name in _names() if name not in there]:
+        raise StoreError(
+            f"--store lacks runs on {', '.join(lacking)}.",
+            "Collect them: tunecast collect --plan benchmarks/alien_tasks.yaml goes on where it ended.",
         )
-        print(
-            "  " + ", ".join(f"{t} {'new ' * r.is_new}{r.left_aside:.0%}" for t, r in rates.items()),
-            flush=True,
-        )
-    regrets = np.concatenate(
-        [_regrets(task, strange, known) for task in dict.fromkeys(case.task for case in strange)], axis=1
-    ).mean(axis=1)
-    print("\nmean normalised regret on made-up tasks, by budget in expert trials", BUDGETS)
-    for name, by_budget in zip(STRATEGIES, regrets, strict=True):
-        print(f"  {name:10} " + " ".join(f"{100 * regret:7.2f}" for regret in by_budget))
+
+
+def _print_doubts(words: str, rates: Mapping[str, Doubts]) -> None:
+    fires = sum(rate.fires for rate in rates.values())
+    new = sum(rate.is_new for rate in rates.values())
+    aside = sum(rate.left_aside > 0.5 for rate in rates.values())
+    print(
+        f"{words}: the guard fires on {fires} of {len(rates)} tasks; {new} count as new, and the prior is "
+        f"left aside on {aside}"
+    )
+    each = (f"{task} {'new ' * rate.is_new}{rate.left_aside:.0%}" for task, rate in rates.items())
+    print(f"  {', '.join(each)}", flush=True)
+
+
+def _wrong_rates(made_up: Mapping[str, Doubts], left_out: Mapping[str, Doubts]) -> list[str]:
+    """Which rates of the guard are not as they should be."""
+    caught, disturbed = (sum(rate.fires for rate in rates.values()) for rates in (made_up, left_out))
+    missed = []
+    if caught < FEWEST_MADE_UP * len(made_up):
+        missed.append(f"fires on {caught} of {len(made_up)} made-up tasks, {FEWEST_MADE_UP:.0%} wanted")
+    if disturbed > MOST_REAL * len(left_out):
+        missed.append(f"fires on {disturbed} of {len(left_out)} real tasks, {MOST_REAL:.0%} allowed")
+    return missed
+
+
+def _print_regrets(tasks: Sequence[str], regrets: NDArray[np.float64]) -> list[str]:
+    """Print mean regrets, and how that of ``transfer`` differs from that of ``asha``.
+
+    Args:
+        tasks: Names of made-up tasks.
+        regrets: Normalised regrets, shape (strategies, tasks, budgets).
+
+    Returns:
+        A phrase where ``transfer`` is worse on average.
+    """
+    print("\nmean normalised regret in percent on made-up tasks, by budget in expert trials", BUDGETS)
+    for name, by_budget in zip(STRATEGIES, 100 * regrets.mean(axis=1), strict=True):
+        print(f"  {name:10} " + " ".join(f"{regret:7.2f}" for regret in by_budget))
+    family_of = dataset_families(source for source, _ in ALIENS.values())
+    weights = cluster_weights([family_of[ALIENS[task.removeprefix(PREFIX)][0]] for task in tasks])
+    # A pair tells the second's regret minus the first's.
+    compared = [STRATEGIES.index(name) for name in ("asha", "transfer")]
+    worse = []
+    print("transfer minus asha, with 95% intervals over families of what the tasks were made of")
+    for place, budget in enumerate(BUDGETS):
+        (pair,) = paired(("asha", "transfer"), regrets[compared, :, place], weights)
+        mean, low, high = (100 * value for value in (pair.difference, pair.low, pair.high))
+        print(f"  {budget:4g} {mean:+7.2f} [{low:+.2f}, {high:+.2f}]")
+        if mean > 0:
+            worse.append(f"{budget:g}")
+    return [f"regret above asha's at {', '.join(worse)} expert trials"] if worse else []
 
 
 def unrelated(task: str, runs: Sequence[Run]) -> list[Run]:
@@ -253,10 +364,11 @@ def main() -> None:
     judging.add_argument("--aliens", type=Path, required=True, help="the folder that make wrote")
     judging.add_argument("--tasks", type=Path, required=True, help="the folder that make read")
     arguments = parser.parse_args()
-    if arguments.command == "make":
-        make(arguments.tasks, arguments.output)
-    else:
-        judge(arguments.store, arguments.aliens, arguments.tasks)
+    with mistakes_told():
+        if arguments.command == "make":
+            make(arguments.tasks, arguments.output)
+        else:
+            sys.exit(judge(arguments.store, arguments.aliens, arguments.tasks))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
-"""The figures of docs/comparing.md as a page, from what ``comparison.sh`` measured.
+"""The figures of docs/comparing.md as a page, from what ``comparison.py`` measured.
 
     python benchmarks/comparison_page.py FOLDER > docs/comparing-figures.md
-    python benchmarks/comparison_page.py --runs    # what all of it is learned from
 
-Parts that the folder lacks are left out of the page.
+Parts that the folder lacks are named. Every section says when, where and by what it was measured.
 """
 
 from __future__ import annotations
@@ -15,34 +14,35 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from comparison_parts import PARTS, Part, Result
+
 from tunecast.store import open_for_reading
 
 REFERENCES = ("transfer", "advised")
 """Strategies that all others are compared with in pairs."""
-COMPARISONS = {
-    "task.json": "Without the task at hand",
-    "family.json": "Without the family of the task at hand",
-    "model.json": "Without the base model at hand",
-    "smollm2.json": "On SmolLM2, without the task at hand",
-}
-TEXTS = {
-    "surrogates.txt": "Surrogates: `benchmarks/surrogates.py`",
-    "ablations.txt": "Ablations: `benchmarks/ablations.py`",
-    "scoring.txt": "Scoring candidates: `benchmarks/scoring_speed.py`",
-    "aliens.txt": "Made-up tasks: `benchmarks/alien_tasks.py`",
-    "sessions-nano.txt": "Whole sessions on `nano-16m`: `benchmarks/real_sessions.py`",
-    "sessions-smollm2.txt": "Whole sessions on SmolLM2: `benchmarks/real_sessions.py`",
-}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("folder", type=Path, nargs="?", help="where comparison.sh put its results")
-    parser.add_argument("--runs", action="store_true", help="count the shipped runs instead")
-    given = parser.parse_args()
-    if given.runs == (given.folder is not None):
-        parser.error("say either FOLDER or --runs")
-    print(shipped_runs() if given.runs else "\n\n".join(page(given.folder)))
+    parser.add_argument("folder", type=Path, help="where comparison.py keeps its results")
+    print("\n\n".join(page(parser.parse_args().folder)))
+
+
+def page(folder: Path) -> Iterator[str]:
+    """Paragraphs of the page.
+
+    Args:
+        folder: Where ``comparison.py`` keeps its results.
+    """
+    yield "# Figures of the comparison"
+    yield "Made by `make comparison`; what they mean is said in [comparing.md](comparing.md)."
+    yield shipped_runs()
+    results = {name: Result.read(folder, name) for name in PARTS}
+    if missing := [f"`{name}`" for name, result in results.items() if result is None]:
+        yield f"Not measured: {', '.join(missing)}."
+    for name, result in results.items():
+        if result is not None:
+            yield from section(PARTS[name], result)
 
 
 def shipped_runs() -> str:
@@ -50,23 +50,32 @@ def shipped_runs() -> str:
     with open_for_reading(None) as store:
         counts = Counter(run.model for run in store.summaries())
     listed = ", ".join(f"{count:,} of {model}" for model, count in counts.most_common())
-    return f"Learned from the {counts.total():,} runs that were shipped then: {listed}."
+    return f"Shipped are now {counts.total():,} runs: {listed}."
 
 
-def page(folder: Path) -> Iterator[str]:
-    """Paragraphs of the page."""
-    yield "# Figures of the comparison"
-    yield "Made by `make comparison`; what they mean is said in [comparing.md](comparing.md)."
-    if (folder / "runs.txt").is_file():
-        yield (folder / "runs.txt").read_text(encoding="utf-8").strip()
-    for name, title in COMPARISONS.items():
-        if (folder / name).is_file():
-            yield f"## {title}"
-            yield from comparison(json.loads((folder / name).read_text(encoding="utf-8")))
-    for name, title in TEXTS.items():
-        if (folder / name).is_file():
-            yield f"## {title}"
-            yield f"```\n{(folder / name).read_text(encoding='utf-8').strip()}\n```"
+def section(part: Part, result: Result) -> Iterator[str]:
+    """Paragraphs of one part.
+
+    Args:
+        part: What was measured.
+        result: What it gave.
+    """
+    yield f"## {part.title}"
+    yield (
+        f"Measured on {result.date} at commit {result.commit} on {result.machine}, "
+        f"in {result.seconds:,.0f} s: `{result.command}`"
+    )
+    if result.key != part.key():
+        yield "**Out of date**: the runs, the prior or the code that this rests on have changed since."
+    if result.is_missed:
+        yield "**It misses a limit of its own**, which the last line names."
+    if not part.is_json:
+        yield f"```\n{result.output.strip()}\n```"
+        return
+    try:
+        yield from list(comparison(json.loads(result.output)))
+    except (LookupError, TypeError, ValueError):  # printed by another version, which must not spoil the page
+        yield f"What it printed cannot be read: measure `{part.name}` anew."
 
 
 def comparison(found: dict[str, Any]) -> Iterator[str]:

@@ -3,9 +3,11 @@
     python benchmarks/real_sessions.py --model MODEL --data FOLDER=METRIC --data FOLDER --budget 130k-tokens
     python benchmarks/real_sessions.py --model smollm2 --data stdlib --strategies advised,fixed-expert
 
-Every strategy gets the same budget, its own expert baseline included, and chooses by loss. A budget in tokens
-is the same on a busy machine as on an idle one. Results are kept in ``--results`` and not measured again with
-the same code and prior.
+Every strategy gets the same budget, its own expert baseline included, and chooses by loss. A budget in
+tokens is the same on a busy machine as on an idle one. For one in time (``--budget 5m``) the strategies
+have their turn one after the other on each task and seed, so that whatever else the machine does meets all
+alike. Outcomes are kept in the folder ``--results``, in a file for each base model that several calls may
+add to, and are not measured again with the same runs, prior and code.
 
 A session delivers whichever of the base model, the expert baseline and its incumbent has the lowest test
 loss, so that this loss is that of the luckiest of three. A second table has the incumbent's, which was chosen
@@ -15,27 +17,23 @@ by validation alone.
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
-import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy.stats import rankdata
-
-import tunecast
-from tunecast.records import stable_hash
-from tunecast.surrogates import load_prior, shipped_prior
+from whole_sessions import DELIVERED, INCUMBENT, Kept, Outcome, made_by, session
 
 STRATEGIES = ("advised", "transfer", "asha", "random", "fixed-best", "fixed-expert")
-DELIVERED, INCUMBENT = "loss", "incumbent_loss"
-"""Test loss of what a session delivers, and of the trial that the lowest validation loss chose."""
+METRICS = {DELIVERED: "metric", INCUMBENT: "incumbent_metric"}
+"""The metric that stands beside each loss."""
+
+Found = Mapping[tuple[str, str, int], Outcome]
+"""Outcomes by task, strategy and seed."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class Setting:
         budget: As on the command line.
         test_rows: The first test rows of a folder, which are scored.
         threads: Threads of a session's worker.
-        made_by: Code and prior, as :func:`made_by` has them.
+        made_by: Runs, prior and code, as :func:`~whole_sessions.made_by` has them.
     """
 
     model: str
@@ -57,47 +55,21 @@ class Setting:
     made_by: str
 
     def key(self, task: str, metric: str, strategy: str, seed: int) -> str:
-        """By what a result is kept, so that other settings, other code and other priors are measured anew."""
+        """By what an outcome is kept: other settings, runs, priors and code are measured anew."""
         shared = f"{self.made_by} {Path(self.model).name} {self.budget} {self.test_rows} {self.threads}"
         return f"{shared} {Path(task).name} {metric or 'loss'} {strategy} {seed}"
 
-    def session(self, task: str, metric: str, strategy: str, seed: int) -> dict[str, Any]:
-        """Test loss and metric of what one session delivers."""
+    def session(self, task: str, metric: str, strategy: str, seed: int) -> Outcome:
+        """What one session gives."""
         with tempfile.TemporaryDirectory() as folder:
-            data, output = task, f"{folder}/out"
+            data = task
             if Path(task).is_dir():
                 data = _shortened(Path(task), Path(folder), self.test_rows)
-            asked = ["--model", self.model, "--data", data, "--strategy", strategy, "--seed", str(seed)]
-            asked += ["--budget", self.budget, "--threads", str(self.threads)]
-            asked += ["--no-forecast", "--output-dir", output]
-            result = _tunecast("tune", *asked)
-            score = {"metric": None}
-            if metric:
-                asked = ["--model", f"{output}/best", "--data", data, "--objective", metric]
-                score = _tunecast("evaluate", *asked)["score"]
-        chosen = result["incumbent"]["pipeline"]
-        return {
-            DELIVERED: result["test"][result["winner"]]["loss"],
-            INCUMBENT: result["test"]["incumbent"]["loss"],
-            "metric": score["metric"],
-            "zero_shot": result["test"]["zero_shot"]["loss"],
-            "winner": result["winner"],
-            "incumbent": f"{chosen['method']} {chosen.get('learning_rate')}",
-            "seconds": result["budget"]["used_seconds"],
-        }
-
-
-def made_by() -> str:
-    """The package's version, the runs that its prior learned from, and a hash of its code and prior.
-
-    The hash is there because a version has many states, and a prior that was trained anew on the same runs
-    has the same provenance.
-    """
-    prior = shipped_prior()
-    learned = load_prior().provenance.checksum[:12] if prior else "no prior"
-    sources = sorted(Path(tunecast.__file__).parent.rglob("*.py"))
-    code = [hashlib.sha256(file.read_bytes()).hexdigest() for file in (*sources, *([prior] if prior else []))]
-    return f"{tunecast.__version__} {learned} {stable_hash(code, 12)}"
+            flags = {
+                "--model": self.model, "--strategy": strategy, "--seed": str(seed), "--budget": self.budget,
+                "--threads": str(self.threads),
+            }  # fmt: skip
+            return session(Path(folder) / "out", data, flags, "--no-forecast", metric=metric)
 
 
 def _shortened(data: Path, folder: Path, test_rows: int) -> str:
@@ -111,26 +83,16 @@ def _shortened(data: Path, folder: Path, test_rows: int) -> str:
     return str(copy)
 
 
-def _tunecast(*arguments: str) -> dict[str, Any]:
-    command = [sys.executable, "-c", "from tunecast.cli import main; main()", *arguments, "--json"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"tunecast {' '.join(arguments)}: {done.stderr[-2000:]}")
-    return dict(json.loads(done.stdout))
-
-
-def table(
-    found: dict[tuple[str, str, int], dict[str, Any]], strategies: Sequence[str], measured: str = DELIVERED
-) -> str:
+def table(found: Found, strategies: Sequence[str], measured: str = DELIVERED) -> str:
     """Mean test loss (and metric) by task and strategy, and how often each strategy is the best of a seed.
 
     Strategies often deliver the very same model, the expert baseline above all. Those that tie share the mean
     of their ranks, and the first place in equal parts.
 
     Args:
-        found: Results by task, strategy and seed.
+        found: Outcomes.
         strategies: Columns.
-        measured: Which loss. The metric is of what was delivered, and stands beside that one's alone.
+        measured: Which loss; beside it stands the metric of the same model.
     """
     tasks = list(dict.fromkeys(task for task, _, _ in found))
     seeds = sorted({seed for _, _, seed in found})
@@ -141,7 +103,7 @@ def table(
     for task, of_task in zip(tasks, losses, strict=True):
         cells = []
         for name, mean in zip(strategies, of_task.mean(axis=0), strict=True):
-            metrics = [found[task, name, seed]["metric"] for seed in seeds if measured == DELIVERED]
+            metrics = [found[task, name, seed][METRICS[measured]] for seed in seeds]
             cells.append(_cell(float(mean), metrics))
         zero = np.mean([found[task, strategies[0], seed]["zero_shot"] for seed in seeds])
         lines.append(f"| {Path(task).name} | {zero:.4f} | {' | '.join(cells)} |")
@@ -159,6 +121,39 @@ def _cell(loss: float, metrics: Sequence[float | None]) -> str:
     return f"{loss:.4f} ({np.mean(known):.3f})" if known and len(known) == len(metrics) else f"{loss:.4f}"
 
 
+def seconds_table(found: Found, strategies: Sequence[str]) -> str:
+    """Seconds of the budget that each session used."""
+    lines = [f"| task | seed | {' | '.join(strategies)} |", "|---" * (2 + len(strategies)) + "|"]
+    for task, seed in dict.fromkeys((task, seed) for task, _, seed in found):
+        cells = " | ".join(f"{found[task, name, seed]['seconds']:.0f}" for name in strategies)
+        lines.append(f"| {Path(task).name} | {seed} | {cells} |")
+    return "\n".join(lines)
+
+
+def measure(
+    setting: Setting, kept: Kept, metrics: Mapping[str, str], strategies: Sequence[str], seeds: int
+) -> Found:
+    """Run the sessions of which no outcome is kept.
+
+    Args:
+        setting: What they share.
+        kept: Where outcomes are kept.
+        metrics: The metric of each task, empty for none.
+        strategies: Names of strategies.
+        seeds: Number of seeds.
+    """
+    found = {}
+    for (task, metric), seed, name in product(metrics.items(), range(seeds), strategies):
+        key = setting.key(task, metric, name, seed)
+        outcome = kept.get(key)
+        if outcome is None:
+            outcome = setting.session(task, metric, name, seed)
+            kept.add(key, outcome)
+            print(f"{Path(task).name} {name} {seed}: {outcome}", file=sys.stderr, flush=True)
+        found[task, name, seed] = outcome
+    return found
+
+
 def main() -> None:
     """Run what is missing, then print the table."""
     parser = argparse.ArgumentParser(
@@ -171,29 +166,20 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--test-rows", type=int, default=100, help="test rows of a folder that are scored")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--results", type=Path, default=Path("real-sessions.json"))
+    parser.add_argument("--results", type=Path, default=Path("real-sessions"), help="folder")
     chosen = parser.parse_args()
     strategies = chosen.strategies.split(",")
     setting = Setting(chosen.model, chosen.budget, chosen.test_rows, chosen.threads, made_by())
-    kept = json.loads(chosen.results.read_text()) if chosen.results.exists() else {}
+    kept = Kept(chosen.results / f"{Path(chosen.model).name}.json")
     metrics = {task: metric for task, _, metric in (given.partition("=") for given in chosen.data)}
-    found = {}
-    for seed, (task, metric), name in product(range(chosen.seeds), metrics.items(), strategies):
-        key = setting.key(task, metric, name, seed)
-        if key not in kept:
-            kept[key] = setting.session(task, metric, name, seed)
-            chosen.results.write_text(json.dumps(kept, indent=1))
-            print(key, kept[key], file=sys.stderr, flush=True)
-        found[task, name, seed] = kept[key]
-    print(
-        f"{chosen.model}, {chosen.budget}, {chosen.seeds} seeds: mean test loss of what was delivered, which"
-    )
-    print("is the lowest of the base model's, the expert baseline's and the incumbent's\n")
+    found = measure(setting, kept, metrics, strategies, chosen.seeds)
+    print(f"{Path(chosen.model).name}, {chosen.budget}, {chosen.seeds} seeds: mean test loss of what was")
+    print("delivered, the lowest of the base model's, the expert baseline's and the incumbent's\n")
     print(table(found, strategies))
     print("\nmean test loss of the incumbent, which validation chose\n")
     print(table(found, strategies, INCUMBENT))
-    used = {name: np.mean([found[key]["seconds"] for key in found if key[1] == name]) for name in strategies}
-    print(f"\nmean wall seconds: {', '.join(f'{name} {seconds:.0f}' for name, seconds in used.items())}")
+    print("\nseconds of the budget that each session used\n")
+    print(seconds_table(found, strategies))
 
 
 if __name__ == "__main__":

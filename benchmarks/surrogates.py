@@ -1,14 +1,19 @@
 """How good surrogates are on tasks and base models left out, by nested cross-validation, and how fast.
 
 python benchmarks/surrogates.py [--store URL] [--prior FILE] [--no-scores]
+
+Exits with status 1 where scoring or reading takes longer than it may.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
 from pathlib import Path
+
+from limits import CANDIDATES, too_slow, verdict
 
 from tunecast.methods.space import pipeline_space, sample_pipelines
 from tunecast.records import Run
@@ -18,7 +23,6 @@ from tunecast.surrogates.features import feature_rows
 from tunecast.surrogates.train import learnable, report, table, train
 from tunecast.surrogates.validation import models_left_out
 
-CANDIDATES = 1000
 REPEATS = 20
 
 
@@ -70,9 +74,10 @@ def main() -> None:
         f"{prior.family}: {CANDIDATES} candidates scored in {whole:.1f} ms "
         f"({busy:.1f} ms of processor time), {alone:.1f} ms without features"
     )
+    loading = loading_seconds(path) if path else 0.0
     if path:
-        size = path.stat().st_size / 1e6
-        print(f"{path.name}: {size:.2f} MB, read in {1e3 * loading_seconds(path):.0f} ms")
+        print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB, read in {1e3 * loading:.0f} ms")
+    sys.exit(verdict(too_slow(whole, loading)))
 
 
 if __name__ == "__main__":

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,11 +20,19 @@ from tunecast.replay.cases import cases_of
 from tunecast.replay.comparing import compare_strategies
 from tunecast.replay.folds import Fold
 from tunecast.search import Context, History, Remaining, TrialView
+from tunecast.search.acquisition import Acquisition, ExpectedImprovement
 from tunecast.search.outlook import Seer
 from tunecast.surrogates.examples import examples_of
 from tunecast.surrogates.families import FAMILIES
 from tunecast.surrogates.features import columns
 from tunecast.surrogates.train import train
+from tunecast.surrogates.validation import choose
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TUNECAST_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "priors"
 
 
 @pytest.fixture
@@ -44,6 +54,8 @@ def test_a_blinded_surrogate_does_not_see_what_is_hidden(benchmark: ModuleType, 
     examples = examples_of(runs)
     rate, share = columns(["log_rate"]), columns(["share"])
     blind = benchmark.Blinded("forest", ["log_rate", "log_effective_rate", "log_travel"]).fit(examples, 0)
+    again = benchmark.Blind.from_arrays(blind.arrays())
+    assert np.array_equal(again.predict(examples.features)[0], blind.predict(examples.features)[0])
     sighted = FAMILIES["forest"].fit(examples, 0)
     for column, hidden in ((rate, True), (share, False)):
         moved = examples.features.copy()
@@ -127,7 +139,7 @@ def test_fewer_tasks_are_of_as_many_families_as_there_are(benchmark: ModuleType,
 
 
 def test_every_variant_is_replayed_and_what_is_hidden_costs(
-    benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch
+    benchmark: ModuleType, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = many_tasks(12, shift=0.6)  # so that rates are known from curves alone
     hidden = ("log_rate", "log_effective_rate", "log_travel")
@@ -142,13 +154,45 @@ def test_every_variant_is_replayed_and_what_is_hidden_costs(
     assert mean["whole"] < mean["without partial curve"]
     shown = benchmark.regrets(found)
     assert all(f"| {name} |" in shown for name in own)
+    # Both tasks are of one family: with all features, with fewer, and of fewer tasks; the others share these.
+    kept = {file: file.stat().st_mtime_ns for file in cache.iterdir()}
+    assert len(kept) == 3
+    again = compare_strategies(
+        cases, runs, ["without rate"], seeds=2, budgets=(1.0, 4.0), fold=Fold.FAMILY, thinking_seconds=0.0,
+        own=benchmark.variants("forest"),
+    )  # fmt: skip
+    assert {file: file.stat().st_mtime_ns for file in cache.iterdir()} == kept
+    assert np.array_equal(again.regrets[0], found.regrets[found.strategies.index("without rate")])
+
+
+def test_a_candidate_is_chosen_by_expected_improvement_where_that_is_said(
+    benchmark: ModuleType, runs: list[Run]
+) -> None:
+    context = context_of(runs)
+    history = views(runs, {0: 4, 1: 4, 2: 2, 3: 1})
+    own = benchmark.variants("ridge")
+    seen: list[Acquisition] = []
+    rule = ExpectedImprovement.__call__
+
+    def watched(self: ExpectedImprovement, *given: Any) -> Any:
+        seen.append(self)
+        return rule(self, *given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ExpectedImprovement, "__call__", watched)
+        for name in ("whole", "by expected improvement per second"):
+            chosen = own[name](context)(history, Remaining(0.5, 1000.0))
+            assert chosen is not None
+    assert seen == [ExpectedImprovement(cost_exponent=1.0, margin=0.0)]
 
 
 def test_what_carries_from_a_narrow_model_to_a_wide_one_is_told(
     benchmark: ModuleType, runs: list[Run]
 ) -> None:
     wide = planted_runs(tasks=6, runs=6, seed=1, model=planted_model(512))
-    found = rows_of(benchmark.carried([*runs, *wide], "small-512"))
+    text = benchmark.carried([*runs, *wide], "small-512")
+    assert text.startswith("other models: small-128\n\n|")
+    found = rows_of(text)
     learned = ("other models", "its own runs", "both")
     trivial = ("no change from here on", "its task's mean end")
     assert set(found) == {(a, b) for a in (*learned, *trivial) for b in ("no curve", "to 0.2", "to 0.7")}
@@ -157,17 +201,33 @@ def test_what_carries_from_a_narrow_model_to_a_wide_one_is_told(
     assert float(found["both", "to 0.7"][1]) > 0.6
 
 
+def test_a_model_of_which_no_row_is_left_gets_the_spread_of_unknown_models(
+    benchmark: ModuleType, runs: list[Run]
+) -> None:
+    wide = planted_runs(tasks=6, runs=6, seed=1, model=planted_model(512))
+    examples = examples_of([*runs, *wide])
+    others = examples.where(examples.model != examples.models.index("small-512"))
+    trusted = choose(others, 0, ("ridge",))
+    trusted = replace(trusted, abroad=trusted.abroad.at_least(trusted.calibration))
+    assert "small-512" in others.models, "which is why its name being there says nothing"
+    assert benchmark.calibration_for("small-512", others, trusted) is trusted.abroad
+    assert benchmark.calibration_for("small-512", examples, trusted) is trusted.calibration
+    assert trusted.abroad is not trusted.calibration
+
+
 def rows_of(text: str) -> dict[tuple[str, str], list[str]]:
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()[2:]]
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if "learned from" not in line]
+    rows = [row for row in rows if set(row[0]) != {"-"}]
     return {(row[0], row[1]): row[2:] for row in rows}
 
 
 def test_to_know_the_level_of_a_task_is_not_to_know_pipelines(benchmark: ModuleType, runs: list[Run]) -> None:
-    found = rows_of("\n\n" + "\n".join(benchmark._trivial(examples_of(runs))))
+    found = rows_of("\n".join(benchmark._trivial(examples_of(runs))))
     assert found["no change from here on", "no curve"][1] == "0.00"
     assert float(found["no change from here on", "to 0.7"][1]) > 0.6
     for stage in ("no curve", "to 0.2", "to 0.7"):
         assert found["its task's mean end", stage] == ["", "0.00", "10", ""]
     few = [run for task in {run.task for run in runs} for run in [r for r in runs if r.task == task][:4]]
-    found = rows_of("\n\n" + "\n".join(benchmark._trivial(examples_of(few))))
+    found = rows_of("\n".join(benchmark._trivial(examples_of(few))))
     assert found["its task's mean end", "no curve"] == ["", "too few", "0", ""]

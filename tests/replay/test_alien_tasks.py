@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
+import shutil
+import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from replay.made_up import pipelines, task_runs
 from tunecast.data.meta_features import DEPENDENCE
+from tunecast.errors import DataError, OutputError
 from tunecast.records import Run
 from tunecast.replay.cases import Case
 from tunecast.replay.comparing import Comparison, compare_strategies
+from tunecast.store import Store
 from tunecast.surrogates import Prior
 from tunecast.surrogates.train import train
 
@@ -29,13 +35,16 @@ def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("alien_tasks")
 
 
-def test_every_made_up_task_differs_from_its_source(benchmark: ModuleType, tmp_path: Path) -> None:
-    sources = {source for source, _ in benchmark.ALIENS.values()}
-    for source in sources:
-        (tmp_path / source).mkdir()
+def write_sources(benchmark: ModuleType, tasks: Path) -> None:
+    for source in {source for source, _ in benchmark.ALIENS.values()}:
+        (tasks / source).mkdir(parents=True)
         for split in ("train", "test"):
             text = "".join(json.dumps(row) + "\n" for row in ROWS)
-            (tmp_path / source / f"{split}.jsonl").write_text(text)
+            (tasks / source / f"{split}.jsonl").write_text(text)
+
+
+def test_every_made_up_task_differs_from_its_source(benchmark: ModuleType, tmp_path: Path) -> None:
+    write_sources(benchmark, tmp_path)
     benchmark.make(tmp_path, tmp_path / "aliens")
     assert len(benchmark.ALIENS) == 10
     for name in benchmark.ALIENS:
@@ -48,6 +57,83 @@ def test_every_made_up_task_differs_from_its_source(benchmark: ModuleType, tmp_p
     benchmark.make(tmp_path, tmp_path / "again")
     for file in (tmp_path / "aliens").rglob("*.jsonl"):
         assert file.read_text() == (tmp_path / "again" / file.relative_to(tmp_path / "aliens")).read_text()
+
+
+def test_tasks_are_made_all_or_none(benchmark: ModuleType, tmp_path: Path) -> None:
+    tasks, output = tmp_path / "tasks", tmp_path / "made" / "aliens"
+    write_sources(benchmark, tasks)
+    hidden = next(iter(benchmark.ALIENS.values()))[0]
+    (tasks / hidden).rename(tmp_path / "hidden")
+    with pytest.raises(DataError, match=f"no task {hidden}"):
+        benchmark.make(tasks, output)
+    last = list(benchmark.ALIENS.values())[-1][0]
+    (tmp_path / "hidden").rename(tasks / hidden)
+    (tasks / last / "test.jsonl").write_text("cut off")
+    with pytest.raises(ValueError, match="Expecting value"):
+        benchmark.make(tasks, output)
+    assert list(output.parent.iterdir()) == []
+    (tasks / last / "test.jsonl").write_text("")
+    benchmark.make(tasks, output)
+    made = {file: file.stat().st_mtime_ns for file in output.rglob("*.jsonl")}
+    assert len(made) == 20
+    benchmark.make(tasks, output)
+    assert {file: file.stat().st_mtime_ns for file in output.rglob("*.jsonl")} == made
+    assert [folder.name for folder in output.parent.iterdir()] == ["aliens"]
+    shutil.rmtree(output / "alien_rot13_answers")
+    with pytest.raises(OutputError, match="lacks alien_rot13_answers"):
+        benchmark.make(tasks, output)
+
+
+def test_a_part_of_the_made_up_tasks_is_not_judged(
+    benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_sources(benchmark, tmp_path / "tasks")
+    benchmark.make(tmp_path / "tasks", tmp_path / "aliens")
+    store = tmp_path / "runs.sqlite"
+    with Store.open(store) as opened:
+        for run in task_runs("alien_shuffled_queries", choices=pipelines(12)):
+            opened.put(run)
+    asked = ["judge", "--store", str(store), "--tasks", str(tmp_path / "tasks")]
+    told = []
+    for aliens in (tmp_path / "tasks", tmp_path / "aliens"):
+        monkeypatch.setattr(sys, "argv", ["alien_tasks.py", *asked, "--aliens", str(aliens)])
+        with pytest.raises(SystemExit) as ended:
+            benchmark.main()
+        assert ended.value.code == 2
+        shown = capsys.readouterr()
+        assert shown.out == ""
+        told.append(shown.err)
+    assert "lacks alien_shuffled_intents, alien_shuffled_sentences, alien_shuffled_queries" in told[0]
+    assert "lacks runs on alien_shuffled_intents, alien_shuffled_sentences, alien_random_labels" in told[1]
+
+
+def test_the_guard_fires_by_either_sign_and_on_enough_tasks(benchmark: ModuleType) -> None:
+    silent, new, aside = (benchmark.Doubts(*told) for told in ((False, 0.5), (True, 0.0), (False, 0.6)))
+    assert [told.fires for told in (silent, new, aside)] == [False, True, True]
+
+    def wrong(made_up: int, real: int) -> list[str]:
+        caught = dict(enumerate([new] * made_up + [silent] * (10 - made_up)))
+        disturbed = dict(enumerate([aside] * real + [silent] * (20 - real)))
+        return benchmark._wrong_rates(caught, disturbed)
+
+    assert wrong(8, 2) == []
+    assert wrong(7, 2) == ["fires on 7 of 10 made-up tasks, 80% wanted"]
+    assert wrong(8, 3) == ["fires on 3 of 20 real tasks, 10% allowed"]
+
+
+def test_the_difference_to_asha_is_that_of_the_same_tasks(
+    benchmark: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tasks = [f"alien_{name}" for name in benchmark.ALIENS]
+    base = np.linspace(0.1, 0.5, len(tasks))[:, None]
+    by_strategy = {"advised": 0.0, "transfer": -0.02, "asha": 0.0, "random": 0.3}
+    budgets = np.zeros(len(benchmark.BUDGETS))
+    regrets = np.stack([base + by_strategy[name] + budgets for name in benchmark.STRATEGIES])
+    assert benchmark._print_regrets(tasks, regrets) == []
+    shown = capsys.readouterr().out
+    assert shown.count("  -2.00 [-2.00, -2.00]") == len(benchmark.BUDGETS)
+    regrets[benchmark.STRATEGIES.index("transfer"), :, 1] += 0.03
+    assert benchmark._print_regrets(tasks, regrets) == ["regret above asha's at 2 expert trials"]
 
 
 def test_no_made_up_task_is_judged_by_what_knows_its_source(
@@ -78,6 +164,7 @@ def test_no_made_up_task_is_judged_by_what_knows_its_source(
         return compare_strategies(cases, known, *rest, **more)
 
     monkeypatch.setattr(benchmark, "SEEDS", 1)
+    monkeypatch.setattr(benchmark, "ALIENS", {"shuffled_queries": benchmark.ALIENS["shuffled_queries"]})
     monkeypatch.setattr(benchmark, "doubts", watched_doubts)
     monkeypatch.setattr(benchmark, "dependence", lambda rows: 0.5)  # there are too few to measure it
     monkeypatch.setattr(benchmark, "kept_prior", watched_prior)
@@ -86,7 +173,7 @@ def test_no_made_up_task_is_judged_by_what_knows_its_source(
     monkeypatch.setattr(
         benchmark, "open_for_reading", lambda store: nullcontext(SimpleNamespace(runs=lambda: runs))
     )
-    benchmark.judge("a store", tmp_path / "aliens", tmp_path / "tasks")
+    status = benchmark.judge("a store", tmp_path / "aliens", tmp_path / "tasks")
     assert described == {alien, *real[:4]}, "the guard is to know as much of the real ones"
     others = set(real) - {"geo_sql", "atis_sql"}
     assert replayed == [({alien}, others)]
@@ -94,5 +181,7 @@ def test_no_made_up_task_is_judged_by_what_knows_its_source(
     assert learned[0] == learned[-1] == others
     assert [set(real) - {name} for name in sorted(real)] == learned[1:-1]
     shown = capsys.readouterr().out
-    assert "of 1 tasks count as new" in shown
-    assert "of 6 tasks count as new" in shown
+    assert re.search(r"^made up: the guard fires on \d of 1 tasks; ", shown, re.MULTILINE)
+    assert re.search(r"^real, left out: the guard fires on \d of 6 tasks; ", shown, re.MULTILINE)
+    last = shown.splitlines()[-1]
+    assert last.startswith("Missed: ") if status else last == "All limits are met."

@@ -66,17 +66,44 @@ def test_what_the_comparison_says_is_on_the_page(benchmark: ModuleType, found: d
         assert f"- {sentence}\n" in f"{text}\n"
 
 
-def test_what_was_not_measured_is_not_on_the_page(
-    benchmark: ModuleType, found: dict[str, Any], tmp_path: Path
-) -> None:
-    (tmp_path / "family.json").write_text(json.dumps(found))
-    (tmp_path / "ablations.txt").write_text("a table\n")
+def kept(module: ModuleType, folder: Path, name: str, output: str, **changed: Any) -> None:
+    part = module.PARTS[name]
+    told = {"commit": "abc123", "date": "2026-01-02", "machine": "2 cores, x86_64", "seconds": 61.0}
+    given = {"key": part.key(), "command": part.shown, "is_missed": False, **told, **changed}
+    module.Result(output=output, **given).write(folder, name)
+
+
+def test_what_was_not_measured_is_named(benchmark: ModuleType, found: dict[str, Any], tmp_path: Path) -> None:
+    kept(benchmark, tmp_path, "ablations", "a table\n")
+    kept(benchmark, tmp_path, "family", json.dumps(found))
+    (tmp_path / "task.json").write_text(json.dumps(found))  # as an earlier version kept it
     text = "\n\n".join(benchmark.page(tmp_path))
     assert re.findall("^## (.*)$", text, re.MULTILINE) == [
         "Without the family of the task at hand",
         "Ablations: `benchmarks/ablations.py`",
     ]
     assert "```\na table\n```" in text
+    assert found["header"] in text
+    missing = re.search("^Not measured: (.*)\\.$", text, re.MULTILINE)
+    assert missing
+    assert missing[1].replace("`", "").split(", ") == [
+        name for name in benchmark.PARTS if name not in ("family", "ablations")
+    ]
+
+
+def test_a_section_says_what_it_rests_on(benchmark: ModuleType, tmp_path: Path) -> None:
+    kept(benchmark, tmp_path, "aliens", "of\nnumbers\n")
+    text = "\n\n".join(benchmark.page(tmp_path))
+    assert (
+        "Measured on 2026-01-02 at commit abc123 on 2 cores, x86_64, in 61 s: `python benchmarks/alien"
+        in text
+    )
+    assert "--store FOLDER/aliens.sqlite --aliens FOLDER/aliens --tasks $TUNECAST_TASKS`" in text
+    assert "**" not in text
+    kept(benchmark, tmp_path, "aliens", "of\nnumbers\n", key="of other code")
+    assert "**Out of date**" in "\n\n".join(benchmark.page(tmp_path))
+    kept(benchmark, tmp_path, "aliens", "of\nMissed: one\n", is_missed=True)
+    assert "**It misses a limit" in "\n\n".join(benchmark.page(tmp_path))
 
 
 def test_the_shipped_runs_are_counted(benchmark: ModuleType) -> None:

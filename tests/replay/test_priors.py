@@ -49,6 +49,12 @@ def test_a_prior_is_trained_once(runs: list[Run], cache: Path) -> None:
     assert file.stat().st_size > 100
 
 
+def test_families_that_compete_have_a_prior_of_their_own(runs: list[Run], cache: Path) -> None:
+    found = [kept_prior(runs, families=(name,)).family for name in ("ridge", "forest", "ridge")]
+    assert found == ["ridge", "forest", "ridge"]
+    assert len(list(cache.iterdir())) == 2
+
+
 def test_a_run_that_went_on_makes_another_prior(runs: list[Run], cache: Path) -> None:
     paused = [replace(runs[-1], outcome=Outcome.PAUSED, curve=runs[-1].curve[:1])]
     kept_prior([*runs[:-1], *paused])
@@ -75,12 +81,16 @@ def test_whatever_determines_a_prior_is_in_its_key(runs: list[Run], monkeypatch:
         replace(first, model=replace(first.model, width=2 * first.model.width)),
         replace(first, machine=replace(first.machine, threads=first.machine.threads + 1)),
     ]
-    keys = [priors._key([other if run is first else run for run in runs]) for other in (first, *others)]
+    competing = ("ridge", "forest")
+    keys = [
+        priors._key([other if run is first else run for run in runs], competing) for other in (first, *others)
+    ]
+    keys.append(priors._key(runs, ("ridge",)))
     assert len(set(keys)) == len(keys)
     monkeypatch.setattr(priors, "version", lambda name: "another" if name == "scikit-learn" else "0")
-    keys.append(priors._key(runs))
+    keys.append(priors._key(runs, competing))
     monkeypatch.setattr(priors, "version", lambda name: "another" if name == "gpytorch" else "0")
-    keys.append(priors._key(runs))
+    keys.append(priors._key(runs, competing))
     assert len(set(keys)) == len(keys)
 
 
@@ -93,7 +103,7 @@ def test_a_library_that_is_missing_is_said_by_training_not_by_the_key(
     runs: list[Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(priors, "LIBRARIES", ("no-such-library",))
-    assert len(priors._key(runs)) == 32
+    assert len(priors._key(runs, ("ridge",))) == 32
 
 
 def test_a_cache_that_takes_nothing_is_no_trouble(runs: list[Run], cache: Path) -> None:

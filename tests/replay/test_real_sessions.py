@@ -1,13 +1,20 @@
-"""The benchmark of whole sessions keeps apart what was measured in different settings."""
+"""The benchmarks of whole sessions, the demo's among them: what is measured, what is kept, what is said."""
 
 from __future__ import annotations
 
 import importlib
+import json
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
+import tiny
 import tunecast
 from tunecast.surrogates import load_prior
 
@@ -33,27 +40,96 @@ def test_another_setting_is_another_result(benchmark: ModuleType) -> None:
     assert first.key("x/t", "", "asha", 0) == first.key("y/t", "", "asha", 0)
 
 
-def test_a_folder_is_shortened_and_what_is_none_is_passed_on(
-    benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "colours").mkdir()
+def test_a_copy_of_a_folder_has_fewer_test_rows(benchmark: ModuleType, tmp_path: Path) -> None:
+    for name in ("colours", "elsewhere"):
+        (tmp_path / name).mkdir()
     for split in ("train", "test"):
         (tmp_path / "colours" / f"{split}.jsonl").write_text("{}\n" * 5)
-    score = {"loss": 1.0}
-    ended = {"winner": "expert", "incumbent": {"pipeline": {"method": "lora"}}, "budget": {"used_seconds": 9}}
-    asked: list[tuple[str, int | None]] = []
+    copy = Path(benchmark._shortened(tmp_path / "colours", tmp_path / "elsewhere", 2))
+    assert copy.name == "colours"
+    assert {file.stem: len(file.read_text().splitlines()) for file in copy.iterdir()} == {
+        "train": 5,
+        "test": 2,
+    }
 
-    def session(*arguments: str) -> dict[str, object]:
-        data = arguments[arguments.index("--data") + 1]
-        rows = [len((Path(data) / "test.jsonl").read_text().splitlines()) for _ in range(Path(data).is_dir())]
-        asked.append((Path(data).name, *(rows or [None])))
-        return {**ended, "test": dict.fromkeys(("expert", "incumbent", "zero_shot"), score)}
 
-    monkeypatch.setattr(benchmark, "_tunecast", session)
-    setting = benchmark.Setting("models/a", "1k-tokens", 2, 1, "1 a")
-    for data in ("stdlib", str(tmp_path / "colours")):
-        setting.session(data, "", "asha", 0)
-    assert asked == [("stdlib", None), ("colours", 2)]
+def test_strategies_take_turns_and_what_is_kept_is_not_measured_again(
+    benchmark: ModuleType, tmp_path: Path
+) -> None:
+    measured: list[tuple[str, int, str]] = []
+
+    class Noted(benchmark.Setting):  # type: ignore[misc, name-defined]
+        def session(self, task: str, metric: str, strategy: str, seed: int) -> dict[str, Any]:
+            measured.append((task, seed, strategy))
+            if len(measured) == 4:
+                raise KeyboardInterrupt
+            return {"seconds": float(len(measured))}
+
+    setting = Noted("models/a", "5m", 2, 1, "1 a")
+    kept = benchmark.Kept(tmp_path / "sessions" / "a.json")
+    asked = {"b": "bleu", "a": ""}, ("one", "two"), 2
+    with pytest.raises(KeyboardInterrupt):
+        benchmark.measure(setting, kept, *asked)
+    found = benchmark.measure(setting, benchmark.Kept(tmp_path / "sessions" / "a.json"), *asked)
+    in_turn = [(task, seed, name) for task in ("b", "a") for seed in (0, 1) for name in ("one", "two")]
+    assert measured == [*in_turn[:4], *in_turn[3:]]
+    lines = benchmark.seconds_table(found, ["one", "two"]).splitlines()
+    assert lines[2:] == ["| b | 0 | 1 | 2 |", "| b | 1 | 3 | 5 |", "| a | 0 | 6 | 7 |", "| a | 1 | 8 | 9 |"]
+
+
+def test_nothing_is_lost_where_several_add(benchmark: ModuleType, tmp_path: Path) -> None:
+    def add(lane: int) -> None:
+        kept = benchmark.Kept(tmp_path / "kept" / "model.json")
+        for number in range(20):
+            kept.add(f"{lane} {number}", {"loss": number})
+
+    with ThreadPoolExecutor(4) as lanes:
+        list(lanes.map(add, range(4)))
+    kept = benchmark.Kept(tmp_path / "kept" / "model.json")
+    assert all(kept.get(f"{lane} {number}") == {"loss": number} for lane in range(4) for number in range(20))
+    assert kept.get("4 0") is None
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset of three splits."""
+    folder = tmp_path_factory.mktemp("data") / "colours"
+    folder.mkdir()
+    rows = tiny.toy_rows(120)
+    for split, part in {"train": rows[:80], "validation": rows[80:100], "test": rows[100:]}.items():
+        tiny.write_jsonl(folder / f"{split}.jsonl", part)
+    return folder
+
+
+def test_a_session_of_some_seconds_is_measured(benchmark: ModuleType, tiny_llama: Path, folder: Path) -> None:
+    setting = benchmark.Setting(str(tiny_llama), "8s", 10, 1, "1 a")
+    outcome = setting.session(str(folder), "", "random", 0)
+    assert outcome["loss"] <= min(outcome["incumbent_loss"], outcome["zero_shot"])
+    assert outcome["seconds"] > 0
+    assert outcome["metric"] is outcome["incumbent_metric"] is None
+
+
+def test_the_metric_of_an_incumbent_that_was_not_delivered_is_that_of_its_checkpoint(
+    benchmark: ModuleType, tiny_llama: Path, folder: Path, tmp_path: Path
+) -> None:
+    sessions = importlib.import_module("whole_sessions")
+    flags = {
+        "--model": str(tiny_llama),
+        "--budget": "1-trials",
+        "--strategy": "fixed-expert",
+        "--threads": "1",
+    }
+    more = ("--no-forecast", "--fix", "learning_rate=0.02")
+    outcome = sessions.session(tmp_path / "out", str(folder), flags, *more, metric="rougeL")
+    assert outcome["loss"] == outcome["incumbent_loss"] < outcome["zero_shot"]
+    assert outcome["metric"] == outcome["incumbent_metric"]
+    # Had the base model won, the incumbent would have to be scored by the checkpoint that the session kept.
+    state = json.loads((tmp_path / "out" / "session.json").read_text())
+    state["record"]["winner"] = "zero_shot"
+    (tmp_path / "out" / "session.json").write_text(json.dumps(state))
+    found = sessions.incumbent_metric(tmp_path / "out", "rougeL", -1.0)
+    assert found == pytest.approx(outcome["metric"], abs=1e-6)
+    assert found > 0
 
 
 def test_the_table_says_who_was_best(benchmark: ModuleType) -> None:
@@ -91,34 +167,61 @@ def test_those_that_tie_share_rank_and_first_place(benchmark: ModuleType) -> Non
     assert turned[3] == "| best of a seed |  | 0.833 | 0.833 | 0.333 |"
 
 
-def test_what_validation_chose_stands_beside_what_was_delivered(
-    benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    told = {
-        "incumbent": {"pipeline": {"method": "lora", "learning_rate": 0.01}},
-        "test": {"zero_shot": {"loss": 5.0}, "expert": {"loss": 2.0}, "incumbent": {"loss": 2.5}},
-        "winner": "expert",
-        "budget": {"used_seconds": 9},
-        "score": {"metric": 0.5},
-    }
-    monkeypatch.setattr(benchmark, "_tunecast", lambda *arguments: told)
-    (tmp_path / "a").mkdir()
-    setting = benchmark.Setting("models/a", "1k-tokens", 100, 1, "1 a")
-    found = {("a", "one", 0): setting.session(str(tmp_path / "a"), "token_f1", "one", 0)}
+def test_what_validation_chose_stands_beside_what_was_delivered(benchmark: ModuleType) -> None:
+    told = {"loss": 2.0, "metric": 0.5, "incumbent_loss": 2.5, "incumbent_metric": 0.25, "zero_shot": 5.0}
+    found = {("a", "one", 0): told}
     assert benchmark.table(found, ["one"]).splitlines()[2] == "| a | 5.0000 | 2.0000 (0.500) |"
     chosen = benchmark.table(found, ["one"], benchmark.INCUMBENT).splitlines()
-    assert chosen[2] == "| a | 5.0000 | 2.5000 |"
+    assert chosen[2] == "| a | 5.0000 | 2.5000 (0.250) |"
 
 
-def test_a_result_says_by_what_code_and_prior_it_was_made(
+def test_an_outcome_says_by_what_runs_code_and_prior_it_was_made(
     benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    first = benchmark.made_by()
-    assert first == benchmark.made_by()
+    sessions, provenance = map(importlib.import_module, ("whole_sessions", "provenance"))
+    first = sessions.made_by()
+    assert first == sessions.made_by()
     assert first.startswith(f"{tunecast.__version__} {load_prior().provenance.checksum[:12]} ")
-    other = tmp_path / "prior"
-    other.write_bytes(b"trained anew on the same runs")
-    monkeypatch.setattr(benchmark, "shipped_prior", lambda: other)
-    assert benchmark.made_by() != first
-    monkeypatch.setattr(benchmark, "shipped_prior", lambda: None)
-    assert "no prior" in benchmark.made_by()
+    other = tmp_path / "other"
+    other.write_bytes(b"trained or collected anew")
+    for name in ("shipped", "shipped_prior"):
+        with monkeypatch.context() as patch:
+            patch.setattr(provenance, name, lambda: other)
+            assert sessions.made_by() != first
+    monkeypatch.setattr(sessions, "shipped_prior", lambda: None)
+    assert "no prior" in sessions.made_by()
+
+
+def test_the_demo_is_measured_once_and_judged(
+    benchmark: ModuleType, tiny_llama: Path, toy_data: Path, tmp_path: Path
+) -> None:
+    program = str(Path(__file__).parents[2] / "benchmarks" / "demo_seeds.py")
+    asked = [sys.executable, program, "--model", str(tiny_llama), "--data", str(toy_data)]
+    asked += ["--budget", "2-trials", "--seeds", "1", "--results", str(tmp_path)]
+    first, again = (subprocess.run(asked, capture_output=True, text=True, timeout=280) for _ in range(2))
+    assert re.findall(r"^(\w+) 0: ", first.stderr, re.MULTILINE) == ["demo", "expert"], first.stderr[-2000:]
+    assert again.stderr == ""
+    assert again.stdout == first.stdout
+    below = re.search(r"^below on (\d) of 1$", first.stdout, re.MULTILINE)
+    assert below
+    assert first.returncode == again.returncode == (0 if below[1] == "1" else 1)
+
+
+@pytest.mark.parametrize(("below", "status"), [(4, 0), (3, 1)])
+def test_the_demo_is_to_be_below_the_expert_on_four_of_five_seeds(
+    benchmark: ModuleType, below: int, status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    demo = importlib.import_module("demo_seeds")
+
+    def side(loss: float) -> dict[str, Any]:
+        more = {"zero_shot": 4.0, "winner": "incumbent", "incumbent": "full 0.0001", "seconds": 300.0}
+        return {"loss": loss, "incumbent_loss": loss + 0.5, **more}
+
+    found = [{"demo": side(2.0), "expert": side(2.5 if seed < below else 2.0)} for seed in range(5)]
+    assert demo.report(found) == status
+    shown = capsys.readouterr().out.splitlines()
+    row = "| 0 | 4.0000 | 2.0000 | 2.5000 | incumbent (full 0.0001) | 2.5000 | yes | 300, 300 |"
+    assert shown[2] == row
+    assert [line.split(" | ")[6] for line in shown[2:7]] == ["yes"] * below + ["no"] * (5 - below)
+    assert f"below on {below} of 5" in shown
+    assert shown[-1].startswith("Missed: ") is bool(status)

@@ -15,6 +15,7 @@ from tunecast.data import dependence
 from tunecast.errors import StoreError
 from tunecast.records import Run, stable_hash
 from tunecast.surrogates import Prior, read_prior
+from tunecast.surrogates.families import FAMILIES
 from tunecast.surrogates.train import train
 
 __all__ = ["kept_prior"]
@@ -23,25 +24,26 @@ LIBRARIES = ("numpy", "scipy", "scikit-learn", "gpytorch", "torch")
 """What trains: of another version, it learns something else from the same runs."""
 
 
-def kept_prior(runs: Sequence[Run]) -> Prior:
+def kept_prior(runs: Sequence[Run], families: Sequence[str] = tuple(FAMILIES)) -> Prior:
     """The prior of these runs: from the cache, where the same code and libraries learned from them before.
 
     Which family of surrogates is taken, and how its spread is corrected, is decided inside these runs.
 
     Args:
         runs: All that the prior may know.
+        families: Families of surrogates that compete.
 
     Raises:
         StoreError: There are too few tasks among them.
         ConfigurationError: A library that trains is not installed.
     """
-    path = cache_folder() / "priors" / f"{_key(runs)}.safetensors"
+    path = cache_folder() / "priors" / f"{_key(runs, families)}.safetensors"
     if path.is_file():
         try:
             return read_prior(path)
         except StoreError:  # cut off while it was written, or of another version: it is made anew
             path.unlink(missing_ok=True)
-    prior = train(runs)
+    prior = train(runs, families=families)
     # What cannot be kept is trained anew next time.
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,11 +51,11 @@ def kept_prior(runs: Sequence[Run]) -> Prior:
     return prior
 
 
-def _key(runs: Sequence[Run]) -> str:
-    """A hash of all that a prior is made of: its runs with every fact, and the code and libraries."""
+def _key(runs: Sequence[Run], families: Sequence[str]) -> str:
+    """A hash of all that a prior is made of: its runs with every fact, what competes, code and libraries."""
     # In full, since a run keeps its id when it goes on, is measured by another clock or is described anew.
     stands = sorted(hashlib.sha256(repr(run).encode("utf-8", "surrogatepass")).hexdigest() for run in runs)
-    return stable_hash([_code(), [_version(name) for name in LIBRARIES], stands], 32)
+    return stable_hash([_code(), [_version(name) for name in LIBRARIES], list(families), stands], 32)
 
 
 @cache

@@ -1,0 +1,178 @@
+"""All figures of docs/comparing.md, from the runs and the prior that are shipped: hours.
+
+    python benchmarks/comparison.py FOLDER [PART ...]
+
+Every part's result is kept in FOLDER, and measured anew when the runs, the prior or the code that it
+rests on have changed. A part that fails is named at the end and leaves the others alone; what it said is
+in FOLDER/PART.log. Several calls may run side by side: no part is measured by two at once. The page is
+written whatever failed.
+
+TUNECAST_TASKS is the folder of the datasets and TUNECAST_MODELS that of the small base models. With
+TUNECAST_QUICKTUNE_PYTHON (benchmarks/quicktunetool/install.sh) Quick-Tune-Tool is compared with too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO
+
+from comparison_page import page
+from comparison_parts import PARTS, Part, Result
+from limits import is_missed
+from provenance import commit, machine
+
+from tunecast.atomic import check_writable, write_page
+from tunecast.errors import ConfigurationError, mistakes_told
+
+NOT_FOUND = 127
+"""Exit status of a command that there is not, as shells have it."""
+LAST_LINES = 5
+"""Lines of what a failed part said last that are repeated."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """What there is to say of a part, and whether all is well with it."""
+
+    text: str
+    is_well: bool = True
+
+
+MEASURED = Told("measured")
+IS_THERE = Told("is there already")
+IS_BUSY = Told("is being measured by another call")
+MISSES_LIMIT = Told("measured, but it misses a limit of its own", is_well=False)
+
+
+def main() -> None:
+    """Measure what is missing or out of date, write the page, and say what went wrong."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, help="where results are kept")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"default: all of {', '.join(PARTS)}")
+    parser.add_argument("--page", type=Path, help="the page; default: FOLDER/page.md")
+    chosen = parser.parse_args()
+    with mistakes_told():
+        problems = compare(chosen.folder, chosen.parts or list(PARTS), chosen.page)
+    for name, problem in problems.items():
+        print(f"{name}: {problem}", file=sys.stderr)
+    sys.exit(1 if problems else 0)
+
+
+def compare(folder: Path, names: list[str], page_file: Path | None = None) -> dict[str, str]:
+    """Measure parts and write the page.
+
+    Args:
+        folder: Where results are kept.
+        names: Names of parts.
+        page_file: Where the page is written; None for the folder.
+
+    Returns:
+        By name of the part, what went wrong; the parts with which all is well are not in it.
+
+    Raises:
+        ConfigurationError: There is no such part.
+        OutputError: The folder or the page cannot be written.
+    """
+    if unknown := [name for name in names if name not in PARTS]:
+        raise ConfigurationError(f"There is no part {unknown[0]!r}.", f"Parts: {', '.join(PARTS)}.")
+    page_file = page_file or folder / "page.md"
+    check_writable(folder / "page.md", "FOLDER")
+    check_writable(page_file, "--page")
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    problems: dict[str, str] = {}
+    try:
+        for name in names:
+            told = brought_up_to_date(PARTS[name], folder)
+            print(f"{name}: {told.text}", flush=True)
+            if not told.is_well:
+                problems[name] = told.text
+    finally:
+        write_page(page_file, "\n\n".join(page(folder)) + "\n", "--page")
+    return problems
+
+
+def brought_up_to_date(part: Part, folder: Path) -> Told:
+    """Measure a part, unless its result is there and rests on what is there now."""
+    if lacking := part.lacking():
+        return Told(f"left out, since it needs {' and '.join(lacking)}", is_well=part.is_optional)
+    with _locked(folder / f"{part.name}.lock") as lock:
+        if lock is None:
+            return IS_BUSY
+        key, kept = part.key(), Result.read(folder, part.name)
+        if kept and kept.key == key:
+            return MISSES_LIMIT if kept.is_missed else IS_THERE
+        log = folder / f"{part.name}.log"
+        print(f"{part.name}: begins; what it says meanwhile is in {log}", flush=True)
+        return _measure(part, folder, log, key, lock)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[int | None]:
+    """The descriptor of a lock, which lasts until all have closed it; None where another call has it."""
+    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        yield lock if _is_ours(lock) else None
+    finally:
+        os.close(lock)
+
+
+def _is_ours(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _measure(part: Part, folder: Path, log: Path, key: str, lock: int) -> Told:
+    """Run a part's commands and keep what the last one prints."""
+    began = time.monotonic()
+    made_by = commit(), datetime.now(UTC).date().isoformat(), machine()
+    *before, command = part.commands(folder)
+    with log.open("w", encoding="utf-8") as said:
+        for preparing in before:
+            status, output = _run(preparing, said, lock)
+            if status:
+                return _failed(status, output, log)
+        status, output = _run(command, said, lock)
+    misses = is_missed(status, output)
+    if status and not misses:
+        return _failed(status, output, log)
+    seconds = round(time.monotonic() - began, 1)
+    Result(key, part.shown, *made_by, seconds, output, misses).write(folder, part.name)
+    return MISSES_LIMIT if misses else MEASURED
+
+
+def _run(command: list[str], said: IO[str], lock: int) -> tuple[int, str]:
+    """Exit status of a command and what it printed; messages go to the log as they come."""
+    try:
+        # The lock is its own too: where this process alone is killed, the command goes on for a while.
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=said, text=True, pass_fds=(lock,))
+    except OSError as error:
+        said.write(f"{command[0]}: {error.strerror}\n")
+        return NOT_FOUND, ""
+    return done.returncode, done.stdout
+
+
+def _failed(status: int, output: str, log: Path) -> Told:
+    """Tell of a command that failed, by the last that it said; what it printed goes to the log."""
+    with log.open("a", encoding="utf-8") as said:
+        said.write(output)
+    last = log.read_text(encoding="utf-8").splitlines()[-LAST_LINES:]
+    return Told("\n  ".join([f"failed with exit status {status}", *last]), is_well=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,242 @@
+"""The parts of ``comparison.py``: what each runs, what it rests on, and what it gave."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from provenance import ROOT, code_hash, knowledge_hash
+
+from tunecast.atomic import written_whole
+from tunecast.records import stable_hash
+
+TASKS, MODELS, QUICKTUNE = "TUNECAST_TASKS", "TUNECAST_MODELS", "TUNECAST_QUICKTUNE_PYTHON"
+REPLAYS = ("replay", "search", "surrogates", "advice", "methods")
+"""Packages that decide what a replay gives."""
+SESSIONS = ("search", "session", "advice", "surrogates", "methods", "training")
+"""Packages that decide what a session delivers."""
+SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1"
+HELD_OUT = (
+    "e2e_nlg=bleu",
+    "privacy_question_category=token_f1",
+    "restaurant_slots=token_f1",
+    "abt_buy_match=exact_match",
+)
+"""Tasks that nobody collects runs of, and their metrics."""
+
+Command = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One section of the page.
+
+    Commands are words in which ``{root}`` stands for the repository with a slash, ``{folder}`` for the
+    folder of results, ``{tasks}`` and ``{models}`` for the folders of datasets and of base models.
+
+    Args:
+        name: Name of the part and of its result.
+        title: Heading of its section.
+        command: What prints its result.
+        packages: Packages of ``tunecast`` that its result rests on, beside shipped runs and prior.
+        files: Files that it rests on too, from the root of the repository.
+        before: Commands that must have succeeded before.
+        needs: Environment variables without which it cannot be measured.
+        minds: Environment variables that it measures more with.
+        is_optional: Whether nothing is wrong where what it needs is not set.
+    """
+
+    name: str
+    title: str
+    command: Command
+    packages: tuple[str, ...] = REPLAYS
+    files: tuple[str, ...] = ()
+    before: tuple[Command, ...] = ()
+    needs: tuple[str, ...] = ()
+    minds: tuple[str, ...] = ()
+    is_optional: bool = False
+
+    @property
+    def shown(self) -> str:
+        """The command as a reader would type it in the repository."""
+        places = {"root": "", "folder": "FOLDER", "tasks": f"${TASKS}", "models": f"${MODELS}"}
+        return " ".join(_filled(self.command, places))
+
+    @property
+    def is_json(self) -> bool:
+        """Whether its result is what ``tunecast compare --json`` prints."""
+        return "--json" in self.command
+
+    def commands(self, folder: Path) -> list[list[str]]:
+        """Everything to run, in this order; the last command prints the result."""
+        tasks, models = (os.environ.get(name, "") for name in (TASKS, MODELS))
+        places = {"root": f"{ROOT}/", "folder": str(folder), "tasks": tasks, "models": models}
+        return [_filled(command, places) for command in (*self.before, self.command)]
+
+    def lacking(self) -> list[str]:
+        """Environment variables that it needs and that are not set."""
+        return [name for name in self.needs if not os.environ.get(name)]
+
+    def key(self) -> str:
+        """A hash of all that its result rests on: another one has to be measured anew."""
+        code = code_hash(self.packages, [ROOT / file for file in self.files])
+        more = [name for name in self.minds if os.environ.get(name)]
+        before = [list(command) for command in self.before]
+        return stable_hash([knowledge_hash(), code, self.shown, before, more], 16)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a part gave.
+
+    Args:
+        key: Of the part, when its measurement began.
+        command: As a reader would type it.
+        commit: What was checked out.
+        date: Day on which it began, in UTC.
+        machine: Cores, and their kind.
+        seconds: Wall seconds that it took.
+        output: What it printed.
+        is_missed: Whether it measured everything and missed a limit of its own.
+    """
+
+    key: str
+    command: str
+    commit: str
+    date: str
+    machine: str
+    seconds: float
+    output: str
+    is_missed: bool
+
+    @classmethod
+    def read(cls, folder: Path, name: str) -> Result | None:
+        """The result of a part; None where there is none that this program wrote."""
+        try:
+            return cls(**json.loads(_file(folder, name).read_text(encoding="utf-8")))
+        except (FileNotFoundError, ValueError, TypeError):
+            return None
+
+    def write(self, folder: Path, name: str) -> None:
+        """Replace the result of a part in one step."""
+        with written_whole(_file(folder, name)) as unfinished:
+            unfinished.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+
+
+def _filled(command: Command, places: Mapping[str, str]) -> list[str]:
+    return [word.format(**places) for word in command]
+
+
+def _file(folder: Path, name: str) -> Path:
+    return folder / f"{name}.json"
+
+
+def _compared(name: str, title: str, flags: str) -> Part:
+    """Replays of all strategies, with the rivals."""
+    command = f"tunecast compare {flags} --clock cpu --rivals --output {{folder}}/{name}.html --json"
+    return Part(name, title, tuple(command.split()), minds=(QUICKTUNE,))
+
+
+def _benchmark(
+    name: str,
+    title: str,
+    line: str,
+    *helpers: str,
+    packages: tuple[str, ...] = REPLAYS,
+    before: tuple[str, ...] = (),
+    needs: tuple[str, ...] = (),
+    is_optional: bool = False,
+) -> Part:
+    """A program of this folder, by its command line, and the modules of this folder that it uses."""
+    program = shlex.split(line)[0]
+    files = tuple(f"benchmarks/{file}" for file in (program, *helpers))
+    return Part(
+        name, f"{title}: `benchmarks/{program}`", _program(line), packages, files,
+        tuple(_program(word) for word in before), needs, is_optional=is_optional,
+    )  # fmt: skip
+
+
+def _program(line: str) -> Command:
+    """A command line of ``tunecast``, or else of a program of this folder."""
+    words = tuple(shlex.split(line))
+    return words if words[0] == "tunecast" else ("python", f"{{root}}benchmarks/{words[0]}", *words[1:])
+
+
+def _sessions(name: str, title: str, model: str, budget: str, seeds: int) -> Part:
+    """Whole sessions on tasks that nobody collects runs of."""
+    data = " ".join(f"--data {{tasks}}/{task}" for task in HELD_OUT)
+    shared = f"--model {model} --budget {budget} --seeds {seeds} --results {{folder}}/sessions"
+    needs = (TASKS, MODELS) if "{models}" in model else (TASKS,)
+    return _benchmark(
+        name,
+        title,
+        f"real_sessions.py {shared} {data}",
+        "whole_sessions.py",
+        "provenance.py",
+        packages=SESSIONS,
+        needs=needs,
+    )
+
+
+ALIENS = (
+    "alien_tasks.py make --tasks {tasks} --output {folder}/aliens",
+    "tunecast runs import {root}src/tunecast/store/runs.parquet --store {folder}/aliens.sqlite",
+    "tunecast collect --plan {root}benchmarks/alien_tasks.yaml --store {folder}/aliens.sqlite "
+    "--threads 1 --root aliens={folder}/aliens --root models={models}",
+)
+"""What there has to be before made-up tasks can be judged; each goes on where it was interrupted."""
+
+_PARTS = (
+    Part(
+        "quicktune-check",
+        "Quick-Tune-Tool on a made-up table",
+        ("python", "-m", "pytest", "-q", "{root}tests/replay/test_rivals.py", "-k", "quick"),
+        files=("tests/replay/test_rivals.py", "tests/replay/made_up.py"),
+        needs=(QUICKTUNE,),
+        is_optional=True,
+    ),
+    _compared("task", "Without the task at hand", "--model nano-16m --folds task"),
+    _compared(
+        "task-free-thinking",
+        "Without the task at hand, thinking free of charge",
+        "--model nano-16m --folds task --thinking-seconds 0",
+    ),
+    _compared("family", "Without the family of the task at hand", "--model nano-16m --folds family"),
+    _compared("model", "Without the base model at hand", "--model nano-16m --folds model"),
+    _compared(
+        "smollm2-task",
+        "On SmolLM2, without the task at hand",
+        f"--model {SMOLLM2} --folds task --budgets 1,2,4",
+    ),
+    _compared(
+        "smollm2-model",
+        "On SmolLM2, without its own runs",
+        f"--model {SMOLLM2} --folds model --budgets 1,2,4",
+    ),
+    _benchmark("surrogates", "Surrogates", "surrogates.py", "limits.py"),
+    _benchmark("ablations", "Ablations", "ablations.py"),
+    _benchmark(
+        "scoring", "Scoring candidates", "scoring_speed.py --most-runs 400", "limits.py",
+        needs=(QUICKTUNE,), is_optional=True,
+    ),
+    _benchmark(
+        "aliens",
+        "Made-up tasks",
+        "alien_tasks.py judge --store {folder}/aliens.sqlite --aliens {folder}/aliens --tasks {tasks}",
+        "limits.py", "alien_tasks.yaml",
+        before=ALIENS, needs=(TASKS, MODELS),
+    ),
+    _sessions("sessions-nano", "Whole sessions on `nano-16m`", "{models}/nano-16m", "130k-tokens", 3),
+    _sessions("sessions-smollm2", "Whole sessions on SmolLM2", "smollm2", "74k-tokens", 1),
+    _sessions("sessions-smollm2-minutes", "Sessions of five minutes on SmolLM2", "smollm2", "5m", 1),
+    _benchmark(
+        "demo", "`make demo` against the expert pipeline", "demo_seeds.py --results {folder}/sessions",
+        "whole_sessions.py", "provenance.py", "limits.py", packages=SESSIONS,
+    ),
+)  # fmt: skip
+PARTS: Mapping[str, Part] = {part.name: part for part in _PARTS}
+"""All parts by name, in the order of the page."""

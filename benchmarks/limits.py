@@ -1,0 +1,47 @@
+"""How a benchmark says whether its limits are met: by its last line and its exit status."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+CANDIDATES = 1000
+"""Candidates that are scored at once."""
+ALLOWED_MILLISECONDS = 50.0
+"""Wall time to score them, on two cores."""
+ALLOWED_LOADING_SECONDS = 0.3
+"""Wall time to read a prior."""
+MISSED = "Missed: "
+"""How the last line of a benchmark begins that measured everything and missed a limit."""
+
+
+def verdict(missed: Sequence[str]) -> int:
+    """Say which limits were missed, after everything else was printed.
+
+    Args:
+        missed: One phrase for each limit that was missed.
+
+    Returns:
+        The exit status: 1 where any was.
+    """
+    print(MISSED + "; ".join(missed) if missed else "All limits are met.")
+    return 1 if missed else 0
+
+
+def too_slow(milliseconds: float, loading_seconds: float = 0.0) -> list[str]:
+    """Which limits of a prior's speed are missed.
+
+    Args:
+        milliseconds: Wall time to score :data:`CANDIDATES` candidates.
+        loading_seconds: Wall time to read the prior.
+    """
+    missed = []
+    if milliseconds >= ALLOWED_MILLISECONDS:
+        missed.append(f"{CANDIDATES} candidates scored in under {ALLOWED_MILLISECONDS:.0f} ms")
+    if loading_seconds >= ALLOWED_LOADING_SECONDS:
+        missed.append(f"the prior read in under {ALLOWED_LOADING_SECONDS} s")
+    return missed
+
+
+def is_missed(status: int, output: str) -> bool:
+    """Whether a benchmark with this exit status and output measured everything but missed a limit."""
+    return status == 1 and output.rstrip().rpartition("\n")[2].startswith(MISSED)

@@ -1,0 +1,60 @@
+"""What a figure rests on: code, shipped runs, prior, commit and machine."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+
+import tunecast
+from tunecast.models.processor import available_cores
+from tunecast.records import stable_hash
+from tunecast.store import shipped
+from tunecast.surrogates import shipped_prior
+
+ROOT = Path(__file__).parents[1]
+"""The repository."""
+
+
+def code_hash(packages: Iterable[str], files: Iterable[Path] = ()) -> str:
+    """A hash of source code.
+
+    Args:
+        packages: Names of packages within ``tunecast``, all files of which count.
+        files: Further files.
+    """
+    folder = Path(tunecast.__file__).parent
+    sources = [file for name in packages for file in sorted((folder / name).rglob("*.py"))]
+    return stable_hash([file_hash(file) for file in (*sources, *files)], 16)
+
+
+def knowledge_hash() -> str:
+    """A hash of the shipped runs and the shipped prior, as far as there are any."""
+    return stable_hash([file_hash(file) if file else "" for file in (shipped(), shipped_prior())], 16)
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def commit() -> str:
+    """The commit that is checked out, with a mark where code differs from it; ``unknown`` without git."""
+    try:
+        found = _git("rev-parse", "--short=12", "HEAD")
+        return f"{found} with changes" if _git("status", "--porcelain", "--", "src", "benchmarks") else found
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def machine() -> str:
+    """Cores that may be used, and their kind."""
+    return f"{available_cores()} cores, {platform.machine()}"
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()

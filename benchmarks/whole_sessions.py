@@ -1,0 +1,166 @@
+"""Whole sessions of ``tunecast tune`` in processes of their own, and where what they gave is kept."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from provenance import code_hash, knowledge_hash
+
+import tunecast
+from tunecast.atomic import written_whole
+from tunecast.progress import Silent
+from tunecast.records import SessionRecord
+from tunecast.session.executor import LocalExecutor
+from tunecast.session.folder import read_session
+from tunecast.session.prepare import prepare_task
+from tunecast.session.requests import Broken, ScoreModel
+from tunecast.session.settings import SessionSettings
+from tunecast.session.state import read_record
+from tunecast.store import Store
+from tunecast.surrogates import load_prior, shipped_prior
+from tunecast.training.bench import TrialSpec
+from tunecast.training.runner import Scored
+
+DELIVERED, INCUMBENT = "loss", "incumbent_loss"
+"""Test loss of what a session delivers, and of the trial that the lowest validation loss chose."""
+PACKAGES = ("search", "session", "advice", "surrogates", "methods", "training")
+"""Packages that decide what a session delivers."""
+METRIC_EXAMPLES = 500
+"""Test examples that a metric is measured on, as ``tunecast evaluate`` does."""
+
+Outcome = dict[str, Any]
+
+
+class Kept:
+    """Outcomes of sessions by a key, in one file that several processes may add to.
+
+    Args:
+        file: The file; its folder is made.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        file.parent.mkdir(parents=True, exist_ok=True)
+
+    def get(self, key: str) -> Outcome | None:
+        """The outcome under a key, None where there is none."""
+        found: Outcome | None = self._read().get(key)
+        return found
+
+    def add(self, key: str, outcome: Outcome) -> None:
+        """Keep an outcome beside all that others have added meanwhile."""
+        with self._alone(), written_whole(self._file) as unfinished:
+            unfinished.write_text(json.dumps({**self._read(), key: outcome}, indent=1), encoding="utf-8")
+
+    def _read(self) -> dict[str, Outcome]:
+        return dict(json.loads(self._file.read_text(encoding="utf-8"))) if self._file.exists() else {}
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        with self._file.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+def made_by() -> str:
+    """What the outcome of a session rests on whatever it is asked for.
+
+    The package's version, the runs that its prior learned from, and hashes of the shipped runs and prior
+    and of the code that decides what a session delivers.
+    """
+    learned = load_prior().provenance.checksum[:12] if shipped_prior() else "no prior"
+    return f"{tunecast.__version__} {learned} {knowledge_hash()} {code_hash(PACKAGES)}"
+
+
+def run_tunecast(*arguments: str) -> dict[str, Any]:
+    """What a command of ``tunecast`` prints with ``--json``.
+
+    Raises:
+        SystemExit: It failed; the last that it said is told.
+    """
+    command = [sys.executable, "-c", "from tunecast.cli import main; main()", *arguments, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"tunecast {' '.join(arguments)}: {done.stderr[-2000:]}")
+    return dict(json.loads(done.stdout))
+
+
+def session(output: Path, data: str, flags: Mapping[str, str], *more: str, metric: str = "") -> Outcome:
+    """Run one session.
+
+    Args:
+        output: Its folder, which is made.
+        data: The dataset.
+        flags: Options of ``tunecast tune`` beside these, by name.
+        more: Options without a value.
+        metric: A metric to measure on what was delivered and on the incumbent; empty for none.
+
+    Returns:
+        Test losses in nats per label token of what was delivered, of the incumbent and of the base model;
+        the metric of the first two; who won; the incumbent's method and rate; seconds of the budget.
+    """
+    asked = [word for pair in flags.items() for word in pair]
+    told = run_tunecast("tune", "--data", data, *asked, *more, "--output-dir", str(output))
+    delivered: float | None = None
+    incumbent: float | None = None
+    if metric:
+        asked = ["--model", f"{output}/best", "--data", data, "--objective", metric]
+        delivered = run_tunecast("evaluate", *asked)["score"]["metric"]
+        incumbent = incumbent_metric(output, metric, delivered)
+    chosen = told["incumbent"]["pipeline"]
+    return {
+        DELIVERED: told["test"][told["winner"]]["loss"],
+        INCUMBENT: told["test"]["incumbent"]["loss"],
+        "metric": delivered,
+        "incumbent_metric": incumbent,
+        "zero_shot": told["test"]["zero_shot"]["loss"],
+        "winner": told["winner"],
+        "incumbent": f"{chosen['method']} {chosen.get('learning_rate')}",
+        "seconds": told["budget"]["used_seconds"],
+    }
+
+
+def incumbent_metric(output: Path, metric: str, delivered: float | None) -> float | None:
+    """A metric of a session's incumbent on the test split, by the checkpoint that the session has kept.
+
+    Args:
+        output: The session's folder.
+        metric: Name of the metric.
+        delivered: That of the model which was delivered, which often is the incumbent.
+    """
+    state = read_session(output)
+    record = read_record(state["record"])
+    incumbent, winner = record.contender("incumbent"), record.contender(record.winner)
+    if (incumbent.run, incumbent.step) == (winner.run, winner.step):
+        return delivered
+    settings = SessionSettings(**state["configuration"])
+    prepared = prepare_task(settings, Silent(), dtype=state["dtype"])
+    spec, weights = _checkpoint(output, record)
+    request = ScoreModel(spec, incumbent.step, "test", weights, metric, METRIC_EXAMPLES, settings.seed)
+    with LocalExecutor(prepared.bench, 1) as executor:
+        executor.ready()
+        answer = executor.call(request)
+    if isinstance(answer, Broken):
+        raise answer.error(output)
+    assert isinstance(answer, Scored)
+    return answer.score.metric
+
+
+def _checkpoint(output: Path, record: SessionRecord) -> tuple[TrialSpec | None, str]:
+    """The incumbent's trial, None for the base model, and the hash of its weights."""
+    incumbent = record.contender("incumbent")
+    if incumbent.step == 0:
+        return None, ""
+    with Store.open(output / "runs.sqlite", create=False) as store:
+        run = store.get(incumbent.run)
+    hashes = {point.step: point.checkpoint_hash for point in run.curve}
+    folder = str(output / "trials" / run.id)
+    spec = TrialSpec(run.id, run.pipeline, run.seed, run.full_length_tokens, run.unique_examples, folder)
+    return spec, hashes[incumbent.step]
