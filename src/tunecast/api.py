@@ -368,7 +368,7 @@ def _with_strategy(
 
     if settings.strategy != ADVISED or advised:
         return settings
-    unused = "" if settings.value is None else ", and nothing is foretold that --value could be asked of"
+    unused = "" if settings.value is None else ", and --value has no effect"
     progress.log(
         f"Note: nothing could be advised, so that candidates come in random order (--strategy asha){unused}."
     )

@@ -180,7 +180,7 @@ def test_strategies_that_know_other_tasks_run_to_the_end_and_resume(
 
 
 def test_a_session_keeps_its_candidates_and_goes_on_without_a_prior_that_it_did_not_begin_with(
-    tiny_llama: Path, toy_data: Path, tmp_path: Path
+    tiny_llama: Path, toy_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     prior, flags = tmp_path / "prior", ["--strategy", "transfer", "--no-forecast", "--budget", "3-trials"]
     load_prior().save(prior)
@@ -191,14 +191,20 @@ def test_a_session_keeps_its_candidates_and_goes_on_without_a_prior_that_it_did_
     others = [Pipeline("lora", {**expert.hyperparameters, "lora_r": rank}) for rank in (3, 5)]
     state["candidates"] = [asdict(pipeline) for pipeline in (expert, *others)]
     (tmp_path / "out" / "session.json").write_text(json.dumps(state))
-    assert state["prior"] == load_prior().provenance.checksum
-    replace(load_prior(), provenance=replace(load_prior().provenance, checksum="another")).save(prior)
+    assert state["prior"] == load_prior().identity
+    replace(load_prior(), calibration=load_prior().abroad).save(prior)
     done = finish(tmp_path / "out", tiny_llama, toy_data, *flags, "--prior", str(prior), "--resume")
     assert {run.pipeline.id for run in tried_in(tmp_path / "out")} == {p.id for p in (expert, *others)}
     doubt = "The prior is not the one that the session began with"
     assert done.messages.count(doubt) == 1
     assert [doubt in warning for warning in done.result["warnings"]].count(True) == 1
     assert doubt in (tmp_path / "out" / "best" / "README.md").read_text()
+    state = unfinish(tmp_path / "out", keep=3)
+    del state["candidates"]
+    (tmp_path / "out" / "session.json").write_text(json.dumps(state))
+    code, _, err = call_main(capsys, "tune", *done.flags, "--resume", "--output-dir", str(tmp_path / "out"))
+    assert code == 2
+    assert "did not keep its candidates" in err
 
 
 @pytest.mark.parametrize("strategy", ["advised", "quick-tune"])

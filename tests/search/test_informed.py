@@ -10,7 +10,7 @@ from sample_runs import sample_model, sample_pipeline
 from search.known_runs import PIPELINES, context, task_runs
 from tunecast.methods.rates import adapter_rate
 from tunecast.records import Outcome, Pipeline
-from tunecast.search import RUN_BASED, Context, History, Remaining, TrialView, get_strategy, listed
+from tunecast.search import RUN_BASED, Context, History, Remaining, TrialView, get_strategy, listed_ids
 from tunecast.search.distance import nearest, pipeline_distance, stand_ins
 from tunecast.search.fixed_best import best_rates
 from tunecast.search.known import WORST, best_known, known_tables
@@ -145,10 +145,10 @@ def test_what_was_listed_when_a_session_began_holds_whatever_is_known_later(name
     later = context({"a": task_runs("a", [1.0, 4.0, 3.0, 2.0]), "b": task_runs("b", [1.0, 4.0, 3.0, 2.0])})
     tried = order_of(name, begun, PIPELINES)
     assert order_of(name, later, PIPELINES) != tried
-    kept = listed(name, begun, PIPELINES)
+    kept = listed_ids(name, begun, PIPELINES)
     assert kept is not None
     assert order_of(name, replace(later, listed=tuple(kept)), PIPELINES) == tried
-    assert listed("asha", begun, PIPELINES) is None
+    assert listed_ids("asha", begun, PIPELINES) is None
 
 
 @pytest.mark.parametrize("name", RUN_BASED)

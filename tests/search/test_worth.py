@@ -79,7 +79,7 @@ def test_what_is_foretold_moves_with_the_trials_that_ended() -> None:
     assert following(ends, 1.0)(seen(EXPERT, Trial(), Trial()), Remaining(0.5)) is None, "0.4% of gain"
     diverged = replace(EXPERT, losses=EXPERT.losses[:3], outcome=Outcome.DIVERGED)
     waiting = Trial((5.0, 4.5))
-    assert following(ends, 1.0)(seen(diverged, waiting, Trial()), Remaining(0.5)) == 2, "none has ended"
+    assert following(ends, 1.0)(seen(diverged, waiting, Trial()), Remaining(0.5)) == 1, "none has ended"
 
 
 def test_a_trial_that_has_begun_is_told_by_its_own_loss_the_surer_the_further_it_is() -> None:
@@ -90,12 +90,21 @@ def test_a_trial_that_has_begun_is_told_by_its_own_loss_the_surer_the_further_it
         ends = foretold(3.0, 2.0, deviation=deviation)
         return following(ends, 1.0)(seen(EXPERT, trial), Remaining(0.5)) == 1
 
-    assert not goes_on(behind, 0.05), "it is 5% behind, whatever was foretold"
+    assert goes_on(ahead, SURE)
+    assert not goes_on(behind, 0.1), "it is 5% behind, whatever was foretold"
     assert goes_on(behind, 0.2)
-    assert goes_on(ahead, 0.1)
-    # The improvement that is left to expect is 0.4 of the deviation, which shrinks to 0.7 of it at a half.
-    assert not goes_on(ahead, 0.05)
-    assert goes_on(replace(ahead, losses=ahead.losses[:2]), 0.05)
+    assert goes_on(replace(behind, losses=behind.losses[:2]), 0.1), "at 1/32 it was 1% behind, and less sure"
+
+
+@pytest.mark.parametrize("outcome", [Outcome.DIVERGED, Outcome.OUT_OF_MEMORY])
+def test_without_a_yardstick_a_begun_trial_is_told_by_what_was_foretold(
+    outcome: Outcome,
+) -> None:
+    lost = Trial(EXPERT.losses[:1] if outcome is Outcome.DIVERGED else (), outcome)
+    behind_by_now = Trial((5.0, 4.6, 3.3))
+    trials = seen(lost, EXPERT, behind_by_now)
+    assert following(foretold(9.0, 3.0, 2.4), 1.0)(trials, Remaining(0.5)) == 2
+    assert following(foretold(9.0, 3.0, 2.99), 1.0)(trials, Remaining(0.5)) is None
 
 
 def test_of_what_nobody_foretold_anything_nothing_is_expected() -> None:

@@ -31,13 +31,13 @@ def test_a_strategy_is_told_what_a_worker_may_hold(
 ) -> None:
     folder = OutputFolder(tmp_path)
     told = Session(
-        replace(settings, max_memory_gb=3.0, workers=2, strategy="random", budget="2-trials"),
+        replace(settings, strategy="random", budget="2-trials"),
         prepared,
         folder,
         store,
         LocalExecutor.__new__(LocalExecutor),  # no worker is asked for anything
         Silent(),
-        {"id": "s", "full_length_tokens": 2000},
+        {"id": "s", "full_length_tokens": 2000, "worker_bytes": 1_500_000_000},
         Feasible(()),
         Surroundings(sample_machine(), sample_run().versions),
     )._context(4.0, 0.1)

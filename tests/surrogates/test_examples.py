@@ -42,6 +42,23 @@ def test_what_cannot_teach_is_left_out() -> None:
         assert teaching_runs([zero, replace(run, outcome=outcome)]) == []
 
 
+def test_imported_runs_that_tell_too_little_are_left_out() -> None:
+    runs = planted_runs(tasks=2, runs=8)
+    whole = examples_of(runs)
+    bare = replace(runs[1].model, width=0, parameters=0, layers=0, weights_hash="")
+    unclear = replace(runs[1].curve[-1], share=math.nan, learning_rate=math.nan)
+    told_too_little = [
+        replace(runs[1], id="bare", model=bare),
+        replace(runs[1], id="endless", full_length_tokens=0),
+        replace(runs[1], id="unclear", curve=(*runs[1].curve[:-1], unclear)),
+    ]
+    found = examples_of([*runs, *told_too_little])
+    assert found.runs == whole.runs
+    assert np.isfinite(found.features).all()
+    shares = [replace(point, share=math.nan) for point in runs[1].curve]
+    assert "shareless" not in examples_of([*runs, replace(runs[1], id="shareless", curve=tuple(shares))]).runs
+
+
 def test_groups_are_trials_that_compete() -> None:
     runs = planted_runs(tasks=2, runs=4)
     shorter = [replace(run, id=run.id + "s", full_length_tokens=1000) for run in runs[1:3]]

@@ -74,6 +74,20 @@ def test_every_kind_of_device_needs_runs_of_its_own(runs: list[Run]) -> None:
     assert fit_bytes([run for run in made if run.task.dataset == made[0].task.dataset]) == {}
 
 
+def test_bytes_are_those_of_the_longest_example(runs: list[Run]) -> None:
+    learned, pipeline = fit_bytes(with_peaks(runs))["cpu"], runs[1].pipeline
+    room = Room("cpu", "float32", 1024, 0)
+
+    def expected(**sides: int) -> float:
+        facts = {side: {"tokens": {"largest": tokens}} for side, tokens in sides.items()}
+        dataset = replace(planted_dataset(1), facts=facts)
+        return float(learned.log_bytes(WIDE, dataset, [pipeline], room)[0])
+
+    short, long = expected(prompt=20, completion=10), expected(prompt=400, completion=200)
+    assert short < long < expected(prompt=2000, completion=2000)
+    assert expected() == expected(prompt=2000, completion=2000), "unknown: as long as may be"
+
+
 def test_odds_that_memory_runs_out(runs: list[Run]) -> None:
     learned = fit_bytes(with_peaks(runs))["cpu"]
     dataset = planted_dataset(1)

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, ClassVar
+
 import numpy as np
 import pytest
 
-from planted_runs import planted_runs
+from planted_runs import planted_model, planted_runs
+from tunecast.surrogates.calibration import Calibration
 from tunecast.surrogates.examples import Examples, examples_of
+from tunecast.surrogates.families import FAMILIES
+from tunecast.surrogates.families.base import Family
 from tunecast.surrogates.kin import kin
-from tunecast.surrogates.validation import CHOSEN, choose, nested, score
+from tunecast.surrogates.validation import CHOSEN, abroad, choose, models_left_out, nested, score
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 FAST = ("nearest-task", "ridge")
 
@@ -27,6 +36,8 @@ def test_names_that_tell_nothing_make_no_kin() -> None:
         0, 1, 2, 3, 4, 4,
     ]  # fmt: skip
     assert list(kin(["tickets", "tickets"])) == [0, 0]
+    assert list(kin(["alpaca_data", "sql-sft", "alpaca_train", "sql_train"])) == [0, 1, 0, 1]
+    assert list(kin(["gsm8k_train", "gsm8k_train_socratic"])) == [0, 0]
 
 
 def test_folds_keep_kin_together() -> None:
@@ -42,6 +53,46 @@ def test_folds_keep_kin_together() -> None:
 def test_the_better_family_is_chosen(examples: Examples) -> None:
     chosen = choose(examples, 0, FAST)
     assert chosen.log_scores[chosen.family] == max(chosen.log_scores.values())
+
+
+class Seen(Family):
+    """Notes which datasets and base models it learned from, and of which it foretells."""
+
+    name: ClassVar[str] = "seen"
+
+    def __init__(self, examples: Examples) -> None:
+        rows = zip(examples.features, examples.model.tolist(), examples.task.tolist(), strict=True)
+        self.known = {row.tobytes(): (model, task) for row, model, task in rows}
+        self.pairs: list[tuple[set[tuple[int, int]], set[tuple[int, int]]]] = []
+
+    def of(self, features: NDArray[np.float64]) -> set[tuple[int, int]]:
+        return {self.known[row.tobytes()] for row in features}
+
+    def fit(self, examples: Examples, seed: int) -> Any:
+        learned = self.of(examples.features)
+
+        def predict(features: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+            self.pairs.append((learned, self.of(features)))
+            return np.zeros(len(features)), np.ones(len(features))
+
+        return SimpleNamespace(predict=predict)
+
+
+def test_for_an_unknown_base_model_neither_it_nor_the_task_was_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    models = [planted_model(width) for width in (128, 192, 256)]
+    examples = examples_of([run for n, model in enumerate(models) for run in planted_runs(8, 6, n, model)])
+    spy = Seen(examples)
+    monkeypatch.setitem(FAMILIES, "seen", spy)
+    calibration = Calibration(np.ones(4), np.zeros(4))
+    assert np.all(abroad("seen", examples, 0, calibration).inflation >= 1)
+    assert len(spy.pairs) == 3
+    for learned, foretold in spy.pairs:
+        assert foretold
+        assert not {model for model, _ in foretold} & {model for model, _ in learned}
+        assert not {task for _, task in foretold} & {task for _, task in learned}
+    spy.pairs.clear()
+    found = models_left_out("seen", examples)
+    assert sum(row.rows for row in found) == len(examples)
 
 
 def test_nested_scores(examples: Examples) -> None:

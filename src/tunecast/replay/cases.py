@@ -192,7 +192,7 @@ def cases_of(
 
 
 def _task_key(run: Run) -> tuple[str, str]:
-    return run.dataset.fingerprint, run.model.identity
+    return run.dataset.identity, run.model.identity
 
 
 def _most_alike(zero_shots: Sequence[Run], run: Run) -> Run | None:

@@ -187,7 +187,8 @@ def why_no_surrogates(cases: Sequence[Case], runs: Sequence[Run], fold: Fold = F
     teaching = {run.id for run in teaching_runs(runs)}
     for case in cases:
         known = context_of(case, runs, fold, all_families).runs
-        found = len(set(kin(sorted({run.task.dataset for run in known if run.id in teaching}))))
+        called = {run.dataset.identity: run.task.dataset for run in known if run.id in teaching}
+        found = len(set(kin(list(called.values()))))
         if found < FEWEST_KIN:
             return (
                 f"what may be learned for {case.name} is of {found} families of tasks, and {FEWEST_KIN} must "

@@ -34,7 +34,7 @@ def context_of(case: Case, runs: Sequence[Run], fold: Fold, family_of: dict[str,
     def known(run: Run) -> bool:
         if fold is Fold.MODEL:
             return run.model.name != case.model.name
-        if run.dataset.fingerprint == case.dataset.fingerprint or run.task.dataset == case.task:
+        if run.dataset.identity == case.dataset.identity or run.task.dataset == case.task:
             return False
         own = family_of.get(run.task.dataset, run.task.dataset)
         return fold is Fold.TASK or own != family_of[case.task]

@@ -50,7 +50,7 @@ __all__ = [
     "fixed",
     "get_strategy",
     "leader",
-    "listed",
+    "listed_ids",
     "points_to_end",
     "predicted_end",
     "random_search",
@@ -131,7 +131,7 @@ ONLY_TRIALS = {**EXPERT_BASED, GIVEN: 1}
 """Trials that a strategy of a session brings to their end, where it tries no others."""
 
 
-def listed(name: str, context: Context, pipelines: Sequence[Pipeline]) -> list[str] | None:
+def listed_ids(name: str, context: Context, pipelines: Sequence[Pipeline]) -> list[str] | None:
     """Ids of candidates in the order in which a strategy of :data:`RUN_BASED` tries them; None for others.
 
     Args:

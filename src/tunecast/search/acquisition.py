@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
     "Acquisition",
@@ -110,23 +110,23 @@ class ProbabilityOfImprovement(_Improvement):
 
 
 def log_expected_improvement(
-    mean: NDArray[np.float64], deviation: NDArray[np.float64], incumbent: float
+    mean: NDArray[np.float64], deviation: NDArray[np.float64], incumbent: ArrayLike
 ) -> NDArray[np.float64]:
     """Logarithm of E max(incumbent − X, 0) for normal X.
 
     Args:
         mean: Shape (candidates,).
         deviation: Shape (candidates,); 0 stands for a known value.
-        incumbent: What is to be improved upon.
+        incumbent: What is to be improved upon, shape (candidates,) or one for all.
 
     Returns:
         Shape (candidates,); finite, except for a known value that is no improvement: minus infinity.
     """
     safe = np.maximum(np.asarray(deviation, dtype=float), LEAST_DEVIATION)
-    z = (incumbent - np.asarray(mean, dtype=float)) / safe
+    z = (np.asarray(incumbent) - np.asarray(mean, dtype=float)) / safe
     known = np.asarray(deviation) <= 0
     with np.errstate(divide="ignore"):
-        exact = np.log(np.maximum(incumbent - np.asarray(mean, dtype=float), 0.0))
+        exact = np.log(np.maximum(np.asarray(incumbent) - np.asarray(mean, dtype=float), 0.0))
     return np.where(known, exact, np.log(safe) + _log_h(z))
 
 

@@ -53,7 +53,7 @@ def known_tables(runs: Iterable[Run]) -> tuple[TaskTable, ...]:
     groups: dict[tuple[str, str, int, int], list[Run]] = defaultdict(list)
     for run in runs:
         if run.is_candidate and run.outcome is not Outcome.PAUSED:
-            key = (run.dataset.fingerprint, run.model.identity, run.full_length_tokens, run.unique_examples)
+            key = (run.dataset.identity, run.model.identity, run.full_length_tokens, run.unique_examples)
             groups[key].append(run)
     tables = (_table(group) for group in groups.values() if len(group) >= LEAST_RUNS)
     return tuple(table for table in tables if table is not None)

@@ -7,7 +7,7 @@ import math
 from tunecast.records import Outcome
 from tunecast.search.history import History, TrialView, rung
 
-__all__ = ["leader", "predicted_end"]
+__all__ = ["has_yardstick", "leader", "predicted_end"]
 
 
 def predicted_end(trial: TrialView, reference: TrialView) -> float:
@@ -27,12 +27,24 @@ def predicted_end(trial: TrialView, reference: TrialView) -> float:
     if trial.outcome.is_failure or not trial.curve:
         return math.inf
     last = trial.curve[-1]
-    rival = reference.loss_at(rung(last.share))
-    if rival is None or not math.isfinite(rival) or reference.outcome is Outcome.DIVERGED:
+    if not has_yardstick(trial, reference):
         return last.validation.loss
+    rival = reference.loss_at(rung(last.share))
+    assert rival is not None
     shrinkage = last.share**0.25
     advantage = last.validation.loss / max(rival, 1e-12)  # a memorised task reaches a loss of zero
     return reference.curve[-1].validation.loss * advantage**shrinkage
+
+
+def has_yardstick(trial: TrialView, reference: TrialView) -> bool:
+    """Whether a reference trial tells how a trial with points will end.
+
+    Args:
+        trial: A trial with at least one point.
+        reference: The expert pipeline's trial.
+    """
+    rival = reference.loss_at(rung(trial.curve[-1].share))
+    return rival is not None and math.isfinite(rival) and reference.outcome is not Outcome.DIVERGED
 
 
 def leader(history: History) -> int | None:

@@ -43,7 +43,7 @@ NEW = (
 )
 ASIDE = (
     "The order in which the prior expects pipelines to end proved wrong on this task: it is left aside, and "
-    "the search goes on by successive halving."
+    "the search goes on by successive halving for as long as it does."
 )
 OTHER = (
     "The prior is not the one that the session began with: it is left aside, and the search goes on among "
@@ -90,7 +90,9 @@ class _Guided:
     def __call__(self, history: History, remaining: Remaining) -> int | None:
         outlook = self.seer.outlook(history)
         if not (outlook.is_trusted and self.context.is_prior_kept):
-            seen = _worth_halving(history, self.context, outlook)
+            # Of another prior nothing is believed, what a trial may gain neither.
+            kept = self.context.is_prior_kept
+            seen = _worth_halving(history, self.context, outlook) if kept else history
             return _as_drawn(seen, self.fallback(seen, remaining), seen.startable)
         chosen = _eligible(history, remaining, outlook)
         if not len(chosen):

@@ -11,7 +11,7 @@ from tunecast.records import Outcome
 from tunecast.search.acquisition import log_expected_improvement
 from tunecast.search.context import Context
 from tunecast.search.history import History, Remaining, Strategy, TrialView
-from tunecast.search.leader import predicted_end
+from tunecast.search.leader import has_yardstick, predicted_end
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -32,14 +32,14 @@ def log_success(failure: ArrayLike) -> NDArray[np.float64]:
 
 
 def log_gain(
-    mean: NDArray[np.float64], deviation: NDArray[np.float64], incumbent: float, failure: ArrayLike = 0.0
+    mean: NDArray[np.float64], deviation: NDArray[np.float64], incumbent: ArrayLike, failure: ArrayLike = 0.0
 ) -> NDArray[np.float64]:
     """Logarithm of how much of the loss a trial is expected to take away at its end.
 
     Args:
         mean: Mean of the logarithm of the final loss, shape (trials,).
         deviation: Its standard deviation, shape (trials,).
-        incumbent: The same of what is to be improved on.
+        incumbent: The same of what is to be improved on, shape (trials,) or one for all.
         failure: Probability that the trial fails, shape (trials,) or one for all.
 
     Returns:
@@ -51,7 +51,7 @@ def log_gain(
 def worth_its_seconds(
     mean: NDArray[np.float64],
     deviation: NDArray[np.float64],
-    incumbent: float,
+    incumbent: ArrayLike,
     seconds: NDArray[np.float64],
     minutes: float,
     failure: ArrayLike = 0.0,
@@ -86,9 +86,10 @@ def only_worthy(history: History, worth: NDArray[np.bool_]) -> History:
 def while_worth_it(strategy: Strategy, context: Context, minutes: float) -> Strategy:
     """A strategy that is shown only the trials which are worth their seconds, and ends where none is.
 
-    How a trial that has begun will end is told by its loss beside the expert pipeline's; how others will, by
-    what was foretold of them, moved by how far that was off where trials have ended. Of what nobody foretold
-    anything there is nothing to expect.
+    How a trial that has begun will end is told by its loss beside the expert pipeline's. How others will, and
+    all where the expert pipeline is no yardstick, is told by what was foretold of them, moved by how far that
+    was off where trials have ended. A trial that nobody foretold anything of is not begun; one whose seconds
+    are not known counts as free.
 
     Args:
         strategy: What decides.
@@ -108,15 +109,17 @@ def _worthy(history: History, context: Context, minutes: float) -> NDArray[np.bo
     mean, deviation = _ends(history, context)
     known = np.isfinite(mean)
     seconds = np.array([trial.expected_end_seconds or 0.0 for trial in history.trials])
-    begun = [
-        mean[index]
-        for index, trial in enumerate(history.trials)
-        if trial.curve and not trial.outcome.is_failure and known[index]
-    ]
-    if not begun:  # the first one broke down before there was anything to improve on
-        return np.ones(len(mean), dtype=bool)
-    worth = np.zeros(len(mean), dtype=bool)
-    worth[known] = worth_its_seconds(mean[known], deviation[known], min(begun), seconds[known], minutes)
+    begun = np.array([bool(trial.curve) and not trial.outcome.is_failure for trial in history.trials])
+    # What each has to improve on is the best of the others: one that is ahead gains what it is ahead by.
+    ends = np.where(begun & known, mean, math.inf)
+    first = int(np.argmin(ends))
+    others = np.full(len(ends), ends[first])
+    others[first] = np.delete(ends, first).min(initial=math.inf)
+    judged = known & np.isfinite(others)
+    worth = known & ~judged  # all others broke down before there was anything to improve on
+    worth[judged] = worth_its_seconds(
+        mean[judged], deviation[judged], others[judged], seconds[judged], minutes
+    )
     return worth
 
 
@@ -138,7 +141,7 @@ def _ends(history: History, context: Context) -> tuple[NDArray[np.float64], NDAr
         told = foretold.get(trial.pipeline.id)
         if told is not None:
             mean[place], deviation[place] = told.log_loss + shift, told.deviation
-        if trial.curve:
+        if trial.curve and (told is None or not trial.goes_on or has_yardstick(trial, expert)):
             mean[place] = _log_end(trial, expert)
             deviation[place] *= math.sqrt(max(0.0, 1.0 - trial.share))
     return mean, deviation

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tunecast.errors import ConfigurationError
 from tunecast.progress import Progress
 from tunecast.records import Pipeline, Run
-from tunecast.search import RUN_BASED, SURROGATE_BASED, Context, listed
+from tunecast.search import RUN_BASED, SURROGATE_BASED, Context, listed_ids
 from tunecast.search.known import known_tables
 from tunecast.store import Store, open_for_reading, shipped
 
@@ -92,8 +92,8 @@ def keep(
         return
     state["candidates"] = [asdict(pipeline) for pipeline in candidates]
     if context.prior is not None:
-        state["prior"] = context.prior.provenance.checksum
-    ids = listed(strategy, context, candidates if expert_fits else candidates[1:])
+        state["prior"] = context.prior.identity
+    ids = listed_ids(strategy, context, candidates if expert_fits else candidates[1:])
     if ids is not None:
         state["listed"] = ids
 
@@ -114,5 +114,5 @@ def as_begun(context: Context, state: dict[str, Any]) -> Context:
     return replace(
         context,
         listed=None if ids is None else tuple(ids),
-        is_prior_kept=prior is None or state.get("prior") == prior.provenance.checksum,
+        is_prior_kept=prior is None or state.get("prior") == prior.identity,
     )

@@ -7,16 +7,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from tunecast.errors import ModelError
+from tunecast.errors import ModelError, OutputError
 from tunecast.progress import Progress
 from tunecast.records import ZERO_SHOT, DataForecast, Pipeline, Run, SessionRecord
-from tunecast.search import GIVEN, ONLY_TRIALS, Context, Foretold, get_strategy
+from tunecast.search import (
+    GIVEN,
+    ONLY_TRIALS,
+    RUN_BASED,
+    SURROGATE_BASED,
+    Context,
+    Foretold,
+    get_strategy,
+)
 from tunecast.session.allowance import Allowance
 from tunecast.session.budget import Budget
 from tunecast.session.candidates import suitable
 from tunecast.session.compare import Account, compare
 from tunecast.session.executor import CRASHES_FORGIVEN, Crash, LocalExecutor
-from tunecast.session.feasible import Feasible, limit_bytes
+from tunecast.session.feasible import Feasible
 from tunecast.session.folder import OutputFolder
 from tunecast.session.forecast import Part, Survey, Surveyor, end_loss, leading_trial
 from tunecast.session.knowledge import as_begun, keep, kept_candidates, prior_known
@@ -232,10 +240,18 @@ class Session:
         if kept:
             return kept
         strategy, fits = self._settings.strategy, self._feasible.expert_fits
+        if strategy in (*RUN_BASED, *SURROGATE_BASED) and self._has_begun_trials():
+            raise OutputError(
+                f"{self._folder.path} was begun by a version of Tunecast that did not keep its candidates.",
+                "Choose another --output-dir.",
+            )
         found = suitable(self._feasible.pipelines, strategy, self._prepared.bench, context)
         keep(self._state, strategy, context, found, expert_fits=fits)
         self._save_state()
         return found
+
+    def _has_begun_trials(self) -> bool:
+        return any(run.is_candidate for run in self._store.runs(session=self._id))
 
     def _laid_out(self, pipelines: Sequence[Pipeline], limit: float) -> Trials:
         """Trials of these pipelines, with what an earlier process committed of them."""
@@ -265,7 +281,7 @@ class Session:
             zero_shot_loss=zero_shot_loss,
             evaluation_seconds=evaluation_seconds,
             machine=self._surroundings.machine,
-            room=Room(bench.device, bench.dtype, bench.max_length, limit_bytes(self._settings, bench.device)),
+            room=Room(bench.device, bench.dtype, bench.max_length, int(self._state["worker_bytes"])),
             value_minutes=self._settings.value,
             prior=prior_known(self._settings.strategy, self._settings.prior),
             runs=self._known,

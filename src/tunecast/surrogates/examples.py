@@ -118,7 +118,7 @@ class ZeroShotLosses:
             task, first = _task_of(run), run.curve[0].validation.loss
             if run.pipeline.method == ZERO_SHOT.method:
                 measured[task] = by_subset[*task, run.validation_hash] = first
-            elif run.outcome is Outcome.COMPLETED and math.isfinite(first):
+            elif run.outcome is Outcome.COMPLETED and math.isfinite(first) and _is_described(run):
                 firsts.setdefault(task, []).append((_travel(run), first))
         nearly = {
             task: max(loss for _, loss in sorted(seen)[:NEARLY_STILL])
@@ -152,7 +152,7 @@ def examples_of(runs: Sequence[Run]) -> Examples:
     """Every prefix of every finished or diverged run's curve, with how the run ended.
 
     Runs of a task whose zero-shot loss nobody can tell are left out, as are those that broke down for reasons
-    of the machine.
+    of the machine, and imported ones that tell too little of their base model or their length.
 
     Args:
         runs: Runs, zero-shot ones among them.
@@ -168,17 +168,25 @@ def teaching_runs(runs: Sequence[Run]) -> list[Run]:
 def _teaching(runs: Sequence[Run]) -> Iterator[tuple[Run, float, float]]:
     """The runs that teach, with their zero-shot losses and the logarithms of their final ones."""
     zero_shot = ZeroShotLosses.of(runs)
-    for run in runs:
+    for run in filter(_is_described, runs):
         start, end = zero_shot.for_run(run), _end(run)
         if start is not None and end is not None and run.pipeline.method != ZERO_SHOT.method:
             yield run, start, end
+
+
+def _is_described(run: Run) -> bool:
+    """Whether it tells of its base model and its length what features are made of: imported ones may not."""
+    model = run.model
+    numbers = (model.parameters, model.width, model.layers, model.vocabulary, run.full_length_tokens)
+    rates = [point.learning_rate for point in run.curve]
+    return min(numbers) > 0 and all(math.isfinite(rate) for rate in rates)
 
 
 def _end(run: Run) -> float | None:
     """Logarithm of the final loss; infinite for a run that diverged, None where the end is not known."""
     if run.outcome is Outcome.DIVERGED:
         return math.inf
-    if run.outcome is not Outcome.COMPLETED or not run.curve or run.curve[-1].share < 0.97:
+    if run.outcome is not Outcome.COMPLETED or not run.curve or not run.curve[-1].share >= 0.97:
         return None
     return log_loss(run.curve[-1].validation.loss)
 

@@ -37,7 +37,10 @@ def dataset_families(tasks: Iterable[str]) -> dict[str, str]:
     """
     names = sorted(set(tasks))
     words = {name: _telling_words(name) for name in names}
-    ends = {name: {(0, own[0]), (1, own[-1])} if len(own) > 1 else set() for name, own in words.items()}
+    several = {name: len(_words(name)) > 1 for name in names}
+    ends = {
+        name: {(0, own[0]), (1, own[-1])} if own and several[name] else set() for name, own in words.items()
+    }
     family = {name: {name} for name in names}
     for name in names:
         for other in names:
@@ -87,8 +90,11 @@ def kin_folds(tasks: Sequence[str], task: NDArray[np.int64], count: int, seed: i
 
 
 def _telling_words(name: str) -> list[str]:
-    words = re.split(r"[_\-/.]+", name.lower())
-    return [word for word in words if word and word not in SAYS_NOTHING]
+    return [word for word in _words(name) if word not in SAYS_NOTHING]
+
+
+def _words(name: str) -> list[str]:
+    return [word for word in re.split(r"[_\-/.]+", name.lower()) if word]
 
 
 def _label(name: str, members: set[str], ends: dict[str, set[tuple[int, str]]]) -> str:

@@ -1,4 +1,4 @@
-"""A line in features, and how one is learned beside effects that are nobody's business later."""
+"""A line in features, and how one is learned beside effects that predictions leave out."""
 
 from __future__ import annotations
 

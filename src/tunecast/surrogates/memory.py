@@ -200,5 +200,5 @@ def _held_before(runs: Sequence[Run]) -> NDArray[np.float64]:
         others = (len(trials) - (task in trials)) / max(1, run.curve[0].workers)
         found[place] = math.log1p(others), math.log1p(trials.get(task, 0))
         trials[task] = trials.get(task, 0) + 1
-        end = max(end, run.created_at + run.curve[-1].elapsed_seconds)
+        end = max(end, run.created_at + sum(p.training.wall + p.evaluation.wall for p in run.curve))
     return found

@@ -60,7 +60,8 @@ class Novelty:
         Args:
             known: Names and meta-features of known datasets.
         """
-        called, datasets = zip(*known, strict=True) if (known := list(known)) else ((), ())
+        told = list(known)
+        called, datasets = [name for name, _ in told], [features for _, features in told]
         wanted = [f"{side}_{name}" for side in ("prompt", "completion") for name in SUBSTANCE]
         names = tuple(name for name in wanted if datasets and all(name in one for one in datasets))
         # Of datasets that belong together one is no witness of how usual an unseen one is.

@@ -90,7 +90,7 @@ class Prior:
         family: Name of the performance surrogate's family.
         performance: The performance surrogate.
         calibration: Corrections of its spread, for base models that it learned from.
-        abroad: Calibration for base models not trained on, from leave-one-model-out validation.
+        abroad: Calibration for base models not trained on, from leaving out a base model and tasks at once.
         novelty: Tells unknown datasets.
         cost: Seconds by kind of device; none of those whose runs told none.
         bytes: What workers hold, by kind of device; likewise.
@@ -125,6 +125,12 @@ class Prior:
         seconds = cost.log_seconds_per_token(features) if cost else None
         failure = self.failure.probability(features) if self.failure else np.zeros(len(features))
         return Prediction(last + mean, whole, shared, seconds, failure)
+
+    @property
+    def identity(self) -> str:
+        """A hash of all that it holds: of the same runs, other code or another seed makes another prior."""
+        tensors, header = self._taken_apart()
+        return _checksum(tensors, json.dumps(header, sort_keys=True))
 
     def save(self, path: Path) -> None:
         """Write the file; an older one is replaced in one step.

@@ -66,7 +66,7 @@ class Trusted:
     Args:
         family: Its name.
         calibration: From tasks that were left out, for base models that it knows.
-        abroad: From base models that were left out, for others.
+        abroad: From base models that were left out together with tasks, for others.
         log_scores: Mean log score of every family.
     """
 
@@ -113,7 +113,7 @@ def abroad(family: str, examples: Examples, seed: int, calibration: Calibration)
     folds = examples.folds(INNER_FOLDS, seed)
     cells = []
     for place, model in enumerate(np.unique(examples.model)):
-        # One fold of tasks with each base model: all of them with each would take as many times as long.
+        # Each base model is judged on one fold of tasks: on every fold it would take four times as long.
         present = np.unique(folds[examples.model == model])
         cells.append((int(model), int(present[place % len(present)])))
     mean, variance, judged = _both_left_out(family, examples, folds, cells, seed)

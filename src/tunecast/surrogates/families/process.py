@@ -23,7 +23,8 @@ MOST_ROWS = 1000
 """Examples that a process keeps: what limits the prior file's size."""
 BATCH_ROWS = 128
 """Examples of which the marginal likelihood is maximised at a time, others in each step."""
-EPOCHS = 12
+TIMES_DRAWN = 12
+"""How often each example is drawn on average, within the limits of steps."""
 LEAST_STEPS, MOST_STEPS = 100, 800
 RATE = 0.1
 NETWORK_RATE = 0.01
@@ -174,7 +175,7 @@ def _maximise(model: Any, encoder: Any, inputs: Any, target: Any) -> None:
     if encoder is not None:
         groups.append({"params": list(encoder.parameters()), "lr": NETWORK_RATE, "weight_decay": 1e-3})
     optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
-    steps = min(MOST_STEPS, max(LEAST_STEPS, EPOCHS * len(target) // BATCH_ROWS))
+    steps = min(MOST_STEPS, max(LEAST_STEPS, TIMES_DRAWN * len(target) // BATCH_ROWS))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     likelihood = gpytorch.mlls.ExactMarginalLogLikelihood(model.likelihood, model)
     model.train()
