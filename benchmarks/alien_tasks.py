@@ -2,12 +2,13 @@
 
     python benchmarks/alien_tasks.py make --tasks FOLDER --output ALIENS
     tunecast collect --plan benchmarks/alien_tasks.yaml --root aliens=ALIENS --root models=MODELS --store URL
-    python benchmarks/alien_tasks.py judge --store URL --aliens ALIENS --tasks FOLDER
+    python benchmarks/alien_tasks.py judge --store URL --aliens ALIENS --tasks FOLDER [--known URL]
 
 ``judge`` prints on how many made-up tasks, and on how many real tasks that were left out of the prior, the
 guard fires, the mean regrets of ``advised`` and ``transfer`` beside that of ``asha``, and the paired
 difference of the last two. What a made-up task was made of is known to none of them: it is judged with the
-runs of other families of datasets, and with a prior that was trained on these and is kept.
+runs of other families of datasets, and with a prior that was trained on these and is kept. Of the store only
+runs on the tasks that ALIENS holds now count; runs on real tasks are those that are shipped, or ``--known``.
 
 The guard fires on a task that counts as new before anything runs, or on which the prior is left aside within
 the budget with more than half of the seeds. The exit status is 1 where it fires on fewer than eight in ten
@@ -25,19 +26,21 @@ import random
 import string
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from limits import verdict
+from provenance import file_hash
 
 from tunecast import data
 from tunecast.data.dependence import dependence
 from tunecast.data.meta_features import DEPENDENCE
 from tunecast.errors import DataError, OutputError, StoreError, mistakes_told
-from tunecast.records import Run
+from tunecast.records import Run, stable_hash
 from tunecast.replay.cases import Case, Clock, cases_of, on_clock
 from tunecast.replay.comparing import BUDGETS, compare_strategies, draw
 from tunecast.replay.folds import Fold, context_of
@@ -56,6 +59,8 @@ if TYPE_CHECKING:
 
 Row = dict[str, str]
 PREFIX = "alien_"
+NOTE = "made-of"
+"""File beside the made-up tasks that tells what they were made of."""
 CYRILLIC = str.maketrans(string.ascii_lowercase, "абцдефгхийклмнопярстувшызъ")
 BUDGET = 8.0
 SEEDS = 5
@@ -126,7 +131,10 @@ ALIENS: dict[str, tuple[str, Callable[[list[Row], random.Random], list[Row]]]] =
 
 
 def make(tasks: Path, output: Path, seed: int = 0) -> None:
-    """Write every made-up task as a folder of splits, all of them or none; what is there already stays.
+    """Write every made-up task as a folder of splits, all of them or none.
+
+    What is there already stays, unless a task is lacking, or this program, the seed or a real task has
+    changed since: then all are made anew.
 
     Args:
         tasks: The folder of the real ones.
@@ -135,18 +143,61 @@ def make(tasks: Path, output: Path, seed: int = 0) -> None:
 
     Raises:
         DataError: A real task is not there.
-        OutputError: The folder is there, but not with all made-up tasks.
+        OutputError: The folder is there, with something else in it.
     """
+    made_of = _made_of(tasks, seed)
     if output.exists():
-        if lacking := _lacking(output):
-            raise OutputError(f"{output} lacks {', '.join(lacking)}.", "Delete it, and make all anew.")
-        return
+        _check_ours(output)
+        if not _lacking(output) and _noted(output) == made_of:
+            return
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as staging:
-        whole = Path(staging) / output.name
+        whole = Path(staging) / "whole"
         for name in ALIENS:
             _make_one(name, tasks, whole / f"{PREFIX}{name}", seed)
+        (whole / NOTE).write_text(made_of, encoding="utf-8")
+        if output.exists():
+            output.rename(Path(staging) / "outdated")
         whole.rename(output)
+
+
+def _made_of(tasks: Path, seed: int) -> str:
+    """A hash of this program, of the seed and of the real tasks that the made-up ones are made of."""
+    files = [file for source, _ in ALIENS.values() for file in _splits(tasks, source)]
+    hashes = [(file.parent.name, file.name, file_hash(file)) for file in files]
+    return stable_hash([file_hash(Path(__file__)), seed, hashes], 16)
+
+
+def _noted(output: Path) -> str:
+    """What a folder of made-up tasks was made of; empty where that was not noted."""
+    note = output / NOTE
+    return note.read_text(encoding="utf-8") if note.is_file() else ""
+
+
+def _check_ours(output: Path) -> None:
+    """Refuse what holds anything but made-up tasks: it would be lost.
+
+    Raises:
+        OutputError: It does, or is no folder.
+    """
+    if not output.is_dir():
+        raise OutputError(f"--output {output} is no folder.", "Name another.")
+    others = [one.name for one in output.iterdir() if one.name != NOTE and not one.name.startswith(PREFIX)]
+    if others:
+        raise OutputError(
+            f"--output {output} holds {min(others)}, which is no made-up task.", "Name another folder."
+        )
+
+
+def _splits(tasks: Path, source: str) -> list[Path]:
+    """Files of a real task.
+
+    Raises:
+        DataError: There are none.
+    """
+    if files := sorted((tasks / source).glob("*.jsonl")):
+        return files
+    raise DataError(f"--tasks {tasks} has no task {source}.", "Name the folder of the real tasks.")
 
 
 def _names() -> list[str]:
@@ -162,12 +213,9 @@ def _lacking(output: Path) -> list[str]:
 def _make_one(name: str, tasks: Path, folder: Path, seed: int) -> None:
     """Write the splits of one made-up task."""
     source, change = ALIENS[name]
-    files = sorted((tasks / source).glob("*.jsonl"))
-    if not files:
-        raise DataError(f"--tasks {tasks} has no task {source}.", "Name the folder of the real tasks.")
     folder.mkdir(parents=True)
     draw = random.Random(f"{seed} {name}")
-    for file in files:
+    for file in _splits(tasks, source):
         rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
         plain = [{"prompt": row["prompt"], "completion": row["completion"]} for row in rows]
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in change(plain, draw))
@@ -227,73 +275,85 @@ def described_anew(case: Case, folder: Path) -> Case:
     return replace(case, dataset=replace(case.dataset, meta_features=features))
 
 
-def judge(store: str, aliens: Path, tasks: Path) -> int:
+def judge(store: str, aliens: Path, tasks: Path, known_store: str | None = None) -> int:
     """Print the rates of the guard, and regrets on made-up tasks.
 
     Args:
-        store: Where runs are recorded.
+        store: Where runs on made-up tasks are recorded.
         aliens: The folder of the made-up tasks.
         tasks: The folder of the real ones, which are described anew too: the guard is to know as much.
+        known_store: Where runs on real tasks are recorded; None for those that are shipped.
 
     Returns:
         The exit status: 1 where the guard misses what is asked of it.
 
     Raises:
-        StoreError: A made-up task is not there, or has too few runs to be replayed.
+        StoreError: A made-up task is not there, or has too few runs to be replayed, or several cases.
     """
-    with open_for_reading(store) as opened:
-        runs = on_clock(opened.runs(), Clock.CPU)
-    cases = cases_of(runs)[0]
-    strange = [case for case in cases if case.task in _names()]
-    _check_whole(strange, aliens)
-    strange = [described_anew(case, aliens / case.task) for case in strange]
+    strange = _made_up_cases(store, aliens)
+    with open_for_reading(known_store) as opened:
+        known = [run for run in on_clock(opened.runs(), Clock.CPU) if not run.task.dataset.startswith(PREFIX)]
     lengths = {(case.model.name, case.full_length_tokens) for case in strange}
     real = [
         described_anew(case, tasks / case.task)
-        for case in cases
-        if not case.task.startswith(PREFIX) and (case.model.name, case.full_length_tokens) in lengths
+        for case in cases_of(known)[0]
+        if (case.model.name, case.full_length_tokens) in lengths
     ]
-    known = [run for run in runs if not run.task.dataset.startswith(PREFIX)]
-    made_up = {case.task: doubts(case, unrelated(case.task, known), kept_prior) for case in strange}
-    _print_doubts("made up", made_up)
-    left_out = {case.task: doubts(case, known, kept_prior) for case in real}
-    _print_doubts("real, left out", left_out)
-    names = tuple(made_up)
-    regrets = np.concatenate([_regrets(task, strange, known) for task in names], axis=1)
+    made_up = [doubts(case, unrelated(case.task, known), kept_prior) for case in strange]
+    _print_doubts("made up", strange, made_up)
+    left_out = [doubts(case, known, kept_prior) for case in real]
+    _print_doubts("real, left out", real, left_out)
+    names = tuple(case.task for case in strange)
+    regrets = np.concatenate([_regrets(case, known) for case in strange], axis=1)
     return verdict([*_wrong_rates(made_up, left_out), *_print_regrets(names, regrets)])
 
 
-def _check_whole(strange: Sequence[Case], aliens: Path) -> None:
-    """Refuse to judge by a part of the made-up tasks: a rate of some is not that of all.
+def _made_up_cases(store: str, aliens: Path) -> list[Case]:
+    """Cases of the made-up tasks as they are now, described anew; runs on those of earlier days are left out.
 
     Raises:
-        StoreError: One is not there, or has too few runs to be replayed.
+        StoreError: A task is not there, or has too few runs to be replayed: a rate of some tasks is not that
+            of all. Or there are several cases of one, which would count twice.
     """
     if lacking := _lacking(aliens):
         raise StoreError(f"--aliens {aliens} lacks {', '.join(lacking)}.", "Make them: alien_tasks.py make.")
-    there = {case.task for case in strange}
-    if lacking := [name for name in _names() if name not in there]:
+    now = {name: data.read(str(aliens / name)).fingerprint for name in _names()}
+    with open_for_reading(store) as opened:
+        cases = cases_of(on_clock(opened.runs(), Clock.CPU))[0]
+    strange = [case for case in cases if case.dataset.fingerprint == now.get(case.task)]
+    there = Counter(case.task for case in strange)
+    if lacking := [name for name in now if name not in there]:
         raise StoreError(
-            f"--store lacks runs on {', '.join(lacking)}.",
+            f"--store lacks runs on {', '.join(lacking)} as they are now.",
             "Collect them: tunecast collect --plan benchmarks/alien_tasks.yaml goes on where it ended.",
         )
+    task, number = there.most_common(1)[0]
+    if number > 1:
+        raise StoreError(
+            f"--store has runs on {task} on several base models or devices, or at several full lengths.",
+            "Name a store that alien_tasks.yaml alone was collected in.",
+        )
+    return [described_anew(case, aliens / case.task) for case in strange]
 
 
-def _print_doubts(words: str, rates: Mapping[str, Doubts]) -> None:
-    fires = sum(rate.fires for rate in rates.values())
-    new = sum(rate.is_new for rate in rates.values())
-    aside = sum(rate.left_aside > 0.5 for rate in rates.values())
+def _print_doubts(words: str, cases: Sequence[Case], rates: Sequence[Doubts]) -> None:
+    fires = sum(rate.fires for rate in rates)
+    new = sum(rate.is_new for rate in rates)
+    aside = sum(rate.left_aside > 0.5 for rate in rates)
     print(
         f"{words}: the guard fires on {fires} of {len(rates)} tasks; {new} count as new, and the prior is "
         f"left aside on {aside}"
     )
-    each = (f"{task} {'new ' * rate.is_new}{rate.left_aside:.0%}" for task, rate in rates.items())
+    each = (
+        f"{case.task} {'new ' * rate.is_new}{rate.left_aside:.0%}"
+        for case, rate in zip(cases, rates, strict=True)
+    )
     print(f"  {', '.join(each)}", flush=True)
 
 
-def _wrong_rates(made_up: Mapping[str, Doubts], left_out: Mapping[str, Doubts]) -> list[str]:
+def _wrong_rates(made_up: Sequence[Doubts], left_out: Sequence[Doubts]) -> list[str]:
     """Which rates of the guard are not as they should be."""
-    caught, disturbed = (sum(rate.fires for rate in rates.values()) for rates in (made_up, left_out))
+    caught, disturbed = (sum(rate.fires for rate in rates) for rates in (made_up, left_out))
     missed = []
     if caught < FEWEST_MADE_UP * len(made_up):
         missed.append(f"fires on {caught} of {len(made_up)} made-up tasks, {FEWEST_MADE_UP:.0%} wanted")
@@ -343,11 +403,10 @@ def unrelated(task: str, runs: Sequence[Run]) -> list[Run]:
     return [run for run in real if family_of[run.task.dataset] != family_of[source]]
 
 
-def _regrets(task: str, cases: Sequence[Case], known: Sequence[Run]) -> NDArray[np.float64]:
+def _regrets(case: Case, known: Sequence[Run]) -> NDArray[np.float64]:
     """Mean normalised regrets on a made-up task, shape (strategies, 1, budgets)."""
-    own = [case for case in cases if case.task == task]
-    found = compare_strategies(own, unrelated(task, known), STRATEGIES, seeds=SEEDS, thinking_seconds=0.0)
-    return found.by_task()
+    others = unrelated(case.task, known)
+    return compare_strategies([case], others, STRATEGIES, seeds=SEEDS, thinking_seconds=0.0).by_task()
 
 
 def main() -> None:
@@ -363,12 +422,13 @@ def main() -> None:
     judging.add_argument("--store", required=True)
     judging.add_argument("--aliens", type=Path, required=True, help="the folder that make wrote")
     judging.add_argument("--tasks", type=Path, required=True, help="the folder that make read")
+    judging.add_argument("--known", help="store of runs on real tasks; default: what is shipped")
     arguments = parser.parse_args()
     with mistakes_told():
         if arguments.command == "make":
             make(arguments.tasks, arguments.output)
         else:
-            sys.exit(judge(arguments.store, arguments.aliens, arguments.tasks))
+            sys.exit(judge(arguments.store, arguments.aliens, arguments.tasks, arguments.known))
 
 
 if __name__ == "__main__":

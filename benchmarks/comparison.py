@@ -4,8 +4,11 @@
 
 Every part's result is kept in FOLDER, and measured anew when the runs, the prior or the code that it
 rests on have changed. A part that fails is named at the end and leaves the others alone; what it said is
-in FOLDER/PART.log. Several calls may run side by side: no part is measured by two at once. The page is
-written whatever failed.
+in FOLDER/PART.log. The page is written whatever failed.
+
+Several calls with the same FOLDER may run side by side: no part is measured by two at once. A part whose
+result depends on how fast the machine is waits until no other is being measured, and others wait for it.
+What else the machine does meanwhile is up to whoever calls.
 
 TUNECAST_TASKS is the folder of the datasets and TUNECAST_MODELS that of the small base models. With
 TUNECAST_QUICKTUNE_PYTHON (benchmarks/quicktunetool/install.sh) Quick-Tune-Tool is compared with too.
@@ -16,11 +19,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import functools
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,10 +38,10 @@ from provenance import commit, machine
 from tunecast.atomic import check_writable, write_page
 from tunecast.errors import ConfigurationError, mistakes_told
 
-NOT_FOUND = 127
-"""Exit status of a command that there is not, as shells have it."""
 LAST_LINES = 5
 """Lines of what a failed part said last that are repeated."""
+
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -93,9 +97,10 @@ def compare(folder: Path, names: list[str], page_file: Path | None = None) -> di
     os.environ["HF_HUB_OFFLINE"] = "1"
     problems: dict[str, str] = {}
     try:
-        for name in names:
-            told = brought_up_to_date(PARTS[name], folder)
-            print(f"{name}: {told.text}", flush=True)
+        for number, name in enumerate(names, 1):
+            say = functools.partial(_say, f"{number} of {len(names)}, {name}")
+            told = brought_up_to_date(PARTS[name], folder, say)
+            say(told.text)
             if not told.is_well:
                 problems[name] = told.text
     finally:
@@ -103,50 +108,78 @@ def compare(folder: Path, names: list[str], page_file: Path | None = None) -> di
     return problems
 
 
-def brought_up_to_date(part: Part, folder: Path) -> Told:
-    """Measure a part, unless its result is there and rests on what is there now."""
+def _say(part: str, text: str) -> None:
+    print(f"{part}: {text}", flush=True)
+
+
+def brought_up_to_date(part: Part, folder: Path, say: Say) -> Told:
+    """Measure a part, unless its result is there and rests on what is there now.
+
+    Args:
+        part: The part.
+        folder: Where results are kept.
+        say: Told what is being done.
+    """
     if lacking := part.lacking():
         return Told(f"left out, since it needs {' and '.join(lacking)}", is_well=part.is_optional)
     with _locked(folder / f"{part.name}.lock") as lock:
         if lock is None:
             return IS_BUSY
-        key, kept = part.key(), Result.read(folder, part.name)
-        if kept and kept.key == key:
+        kept = Result.read(folder, part.name)
+        if kept and kept.key == part.key():
             return MISSES_LIMIT if kept.is_missed else IS_THERE
-        log = folder / f"{part.name}.log"
-        print(f"{part.name}: begins; what it says meanwhile is in {log}", flush=True)
-        return _measure(part, folder, log, key, lock)
+        with _undisturbed(folder / "timed.lock", part.is_timed, say) as others:
+            return _measure(part, folder, say, (lock, others))
 
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[int | None]:
     """The descriptor of a lock, which lasts until all have closed it; None where another call has it."""
+    with _opened(path) as lock:
+        yield lock if _is_ours(lock, fcntl.LOCK_EX) else None
+
+
+@contextlib.contextmanager
+def _undisturbed(path: Path, is_timed: bool, say: Say) -> Iterator[int]:
+    """The descriptor of a lock, waited for, that a timed part has for itself and the others share."""
+    kind = fcntl.LOCK_EX if is_timed else fcntl.LOCK_SH
+    with _opened(path) as lock:
+        if not _is_ours(lock, kind):
+            say("waits for what another call measures, since a timed part has the machine to itself")
+            fcntl.flock(lock, kind)
+        yield lock
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int]:
     lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        yield lock if _is_ours(lock) else None
+        yield lock
     finally:
         os.close(lock)
 
 
-def _is_ours(lock: int) -> bool:
+def _is_ours(lock: int, kind: int) -> bool:
+    """Whether a lock of this kind could be had at once."""
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
 
 
-def _measure(part: Part, folder: Path, log: Path, key: str, lock: int) -> Told:
+def _measure(part: Part, folder: Path, say: Say, locks: tuple[int, ...]) -> Told:
     """Run a part's commands and keep what the last one prints."""
-    began = time.monotonic()
+    began, key, log = time.monotonic(), part.key(), folder / f"{part.name}.log"
     made_by = commit(), datetime.now(UTC).date().isoformat(), machine()
-    *before, command = part.commands(folder)
+    say(f"begins; what it says meanwhile is in {log}")
+    last = len(part.steps)
     with log.open("w", encoding="utf-8") as said:
-        for preparing in before:
-            status, output = _run(preparing, said, lock)
-            if status:
+        for number, (step, command) in enumerate(zip(part.steps, part.commands(folder), strict=True), 1):
+            say(f"runs {step}")
+            status, output = _run(command, said, locks)
+            if status and number < last:
                 return _failed(status, output, log)
-        status, output = _run(command, said, lock)
     misses = is_missed(status, output)
     if status and not misses:
         return _failed(status, output, log)
@@ -155,14 +188,10 @@ def _measure(part: Part, folder: Path, log: Path, key: str, lock: int) -> Told:
     return MISSES_LIMIT if misses else MEASURED
 
 
-def _run(command: list[str], said: IO[str], lock: int) -> tuple[int, str]:
+def _run(command: list[str], said: IO[str], locks: tuple[int, ...]) -> tuple[int, str]:
     """Exit status of a command and what it printed; messages go to the log as they come."""
-    try:
-        # The lock is its own too: where this process alone is killed, the command goes on for a while.
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=said, text=True, pass_fds=(lock,))
-    except OSError as error:
-        said.write(f"{command[0]}: {error.strerror}\n")
-        return NOT_FOUND, ""
+    # The locks are its own too: where this process alone is killed, the command goes on for a while.
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=said, text=True, pass_fds=locks)
     return done.returncode, done.stdout
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,10 +16,6 @@ from tunecast.atomic import written_whole
 from tunecast.records import stable_hash
 
 TASKS, MODELS, QUICKTUNE = "TUNECAST_TASKS", "TUNECAST_MODELS", "TUNECAST_QUICKTUNE_PYTHON"
-REPLAYS = ("replay", "search", "surrogates", "advice", "methods")
-"""Packages that decide what a replay gives."""
-SESSIONS = ("search", "session", "advice", "surrogates", "methods", "training")
-"""Packages that decide what a session delivers."""
 SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1"
 HELD_OUT = (
     "e2e_nlg=bleu",
@@ -42,29 +39,35 @@ class Part:
         name: Name of the part and of its result.
         title: Heading of its section.
         command: What prints its result.
-        packages: Packages of ``tunecast`` that its result rests on, beside shipped runs and prior.
-        files: Files that it rests on too, from the root of the repository.
+        files: Files that its result rests on, from the root of the repository, beside shipped runs, prior
+            and the code of ``tunecast``.
         before: Commands that must have succeeded before.
         needs: Environment variables without which it cannot be measured.
         minds: Environment variables that it measures more with.
         is_optional: Whether nothing is wrong where what it needs is not set.
+        is_timed: Whether its result depends on how fast the machine is meanwhile.
     """
 
     name: str
     title: str
     command: Command
-    packages: tuple[str, ...] = REPLAYS
     files: tuple[str, ...] = ()
     before: tuple[Command, ...] = ()
     needs: tuple[str, ...] = ()
     minds: tuple[str, ...] = ()
     is_optional: bool = False
+    is_timed: bool = False
 
     @property
     def shown(self) -> str:
         """The command as a reader would type it in the repository."""
+        return self.steps[-1]
+
+    @property
+    def steps(self) -> list[str]:
+        """All its commands in their order, as a reader would type them."""
         places = {"root": "", "folder": "FOLDER", "tasks": f"${TASKS}", "models": f"${MODELS}"}
-        return " ".join(_filled(self.command, places))
+        return [" ".join(words) for words in self._filled(places)]
 
     @property
     def is_json(self) -> bool:
@@ -72,10 +75,13 @@ class Part:
         return "--json" in self.command
 
     def commands(self, folder: Path) -> list[list[str]]:
-        """Everything to run, in this order; the last command prints the result."""
+        """Everything to run, in this order; the last command prints the result.
+
+        Python and ``tunecast`` are those that run this program, since :meth:`key` is of their code.
+        """
         tasks, models = (os.environ.get(name, "") for name in (TASKS, MODELS))
         places = {"root": f"{ROOT}/", "folder": str(folder), "tasks": tasks, "models": models}
-        return [_filled(command, places) for command in (*self.before, self.command)]
+        return [_by_this_python(words) for words in self._filled(places)]
 
     def lacking(self) -> list[str]:
         """Environment variables that it needs and that are not set."""
@@ -83,10 +89,12 @@ class Part:
 
     def key(self) -> str:
         """A hash of all that its result rests on: another one has to be measured anew."""
-        code = code_hash(self.packages, [ROOT / file for file in self.files])
+        code = code_hash(ROOT / file for file in self.files)
         more = [name for name in self.minds if os.environ.get(name)]
-        before = [list(command) for command in self.before]
-        return stable_hash([knowledge_hash(), code, self.shown, before, more], 16)
+        return stable_hash([knowledge_hash(), code, self.steps, more], 16)
+
+    def _filled(self, places: Mapping[str, str]) -> list[list[str]]:
+        return [[word.format(**places) for word in command] for command in (*self.before, self.command)]
 
 
 @dataclass(frozen=True)
@@ -127,8 +135,10 @@ class Result:
             unfinished.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
 
 
-def _filled(command: Command, places: Mapping[str, str]) -> list[str]:
-    return [word.format(**places) for word in command]
+def _by_this_python(words: list[str]) -> list[str]:
+    """A command of ``python`` or ``tunecast``, by the interpreter and the package that run this."""
+    program, *rest = words
+    return [sys.executable, *(("-m", "tunecast") if program == "tunecast" else ()), *rest]
 
 
 def _file(folder: Path, name: str) -> Path:
@@ -146,17 +156,17 @@ def _benchmark(
     title: str,
     line: str,
     *helpers: str,
-    packages: tuple[str, ...] = REPLAYS,
     before: tuple[str, ...] = (),
     needs: tuple[str, ...] = (),
     is_optional: bool = False,
+    is_timed: bool = False,
 ) -> Part:
     """A program of this folder, by its command line, and the modules of this folder that it uses."""
     program = shlex.split(line)[0]
     files = tuple(f"benchmarks/{file}" for file in (program, *helpers))
     return Part(
-        name, f"{title}: `benchmarks/{program}`", _program(line), packages, files,
-        tuple(_program(word) for word in before), needs, is_optional=is_optional,
+        name, f"{title}: `benchmarks/{program}`", _program(line), files,
+        tuple(_program(word) for word in before), needs, is_optional=is_optional, is_timed=is_timed,
     )  # fmt: skip
 
 
@@ -177,14 +187,13 @@ def _sessions(name: str, title: str, model: str, budget: str, seeds: int) -> Par
         f"real_sessions.py {shared} {data}",
         "whole_sessions.py",
         "provenance.py",
-        packages=SESSIONS,
         needs=needs,
+        is_timed=not budget.endswith("-tokens"),
     )
 
 
 ALIENS = (
     "alien_tasks.py make --tasks {tasks} --output {folder}/aliens",
-    "tunecast runs import {root}src/tunecast/store/runs.parquet --store {folder}/aliens.sqlite",
     "tunecast collect --plan {root}benchmarks/alien_tasks.yaml --store {folder}/aliens.sqlite "
     "--threads 1 --root aliens={folder}/aliens --root models={models}",
 )
@@ -217,17 +226,17 @@ _PARTS = (
         "On SmolLM2, without its own runs",
         f"--model {SMOLLM2} --folds model --budgets 1,2,4",
     ),
-    _benchmark("surrogates", "Surrogates", "surrogates.py", "limits.py"),
+    _benchmark("surrogates", "Surrogates", "surrogates.py", "limits.py", is_timed=True),
     _benchmark("ablations", "Ablations", "ablations.py"),
     _benchmark(
         "scoring", "Scoring candidates", "scoring_speed.py --most-runs 400", "limits.py",
-        needs=(QUICKTUNE,), is_optional=True,
+        needs=(QUICKTUNE,), is_optional=True, is_timed=True,
     ),
     _benchmark(
         "aliens",
         "Made-up tasks",
         "alien_tasks.py judge --store {folder}/aliens.sqlite --aliens {folder}/aliens --tasks {tasks}",
-        "limits.py", "alien_tasks.yaml",
+        "limits.py", "provenance.py", "alien_tasks.yaml",
         before=ALIENS, needs=(TASKS, MODELS),
     ),
     _sessions("sessions-nano", "Whole sessions on `nano-16m`", "{models}/nano-16m", "130k-tokens", 3),
@@ -235,7 +244,7 @@ _PARTS = (
     _sessions("sessions-smollm2-minutes", "Sessions of five minutes on SmolLM2", "smollm2", "5m", 1),
     _benchmark(
         "demo", "`make demo` against the expert pipeline", "demo_seeds.py --results {folder}/sessions",
-        "whole_sessions.py", "provenance.py", "limits.py", packages=SESSIONS,
+        "whole_sessions.py", "provenance.py", "limits.py", is_timed=True,
     ),
 )  # fmt: skip
 PARTS: Mapping[str, Part] = {part.name: part for part in _PARTS}

@@ -16,18 +16,20 @@ from tunecast.surrogates import shipped_prior
 
 ROOT = Path(__file__).parents[1]
 """The repository."""
+DECIDES_NOTHING = ("cli", "report", "handover", "collect")
+"""Packages of ``tunecast`` that no figure rests on: they ask, show, hand over and record."""
 
 
-def code_hash(packages: Iterable[str], files: Iterable[Path] = ()) -> str:
-    """A hash of source code.
+def code_hash(files: Iterable[Path] = ()) -> str:
+    """A hash of the code that figures rest on: of all of ``tunecast`` but :data:`DECIDES_NOTHING`.
 
     Args:
-        packages: Names of packages within ``tunecast``, all files of which count.
         files: Further files.
     """
     folder = Path(tunecast.__file__).parent
-    sources = [file for name in packages for file in sorted((folder / name).rglob("*.py"))]
-    return stable_hash([file_hash(file) for file in (*sources, *files)], 16)
+    sources = sorted(folder.rglob("*.py"))
+    own = [file for file in sources if file.relative_to(folder).parts[0] not in DECIDES_NOTHING]
+    return stable_hash([file_hash(file) for file in (*own, *files)], 16)
 
 
 def knowledge_hash() -> str:

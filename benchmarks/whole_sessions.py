@@ -30,8 +30,6 @@ from tunecast.training.runner import Scored
 
 DELIVERED, INCUMBENT = "loss", "incumbent_loss"
 """Test loss of what a session delivers, and of the trial that the lowest validation loss chose."""
-PACKAGES = ("search", "session", "advice", "surrogates", "methods", "training")
-"""Packages that decide what a session delivers."""
 METRIC_EXAMPLES = 500
 """Test examples that a metric is measured on, as ``tunecast evaluate`` does."""
 
@@ -73,10 +71,10 @@ def made_by() -> str:
     """What the outcome of a session rests on whatever it is asked for.
 
     The package's version, the runs that its prior learned from, and hashes of the shipped runs and prior
-    and of the code that decides what a session delivers.
+    and of the package's code.
     """
     learned = load_prior().provenance.checksum[:12] if shipped_prior() else "no prior"
-    return f"{tunecast.__version__} {learned} {knowledge_hash()} {code_hash(PACKAGES)}"
+    return f"{tunecast.__version__} {learned} {knowledge_hash()} {code_hash()}"
 
 
 def run_tunecast(*arguments: str) -> dict[str, Any]:

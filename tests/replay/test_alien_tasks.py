@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -17,8 +18,9 @@ import numpy as np
 import pytest
 
 from replay.made_up import pipelines, task_runs
+from tunecast import data
 from tunecast.data.meta_features import DEPENDENCE
-from tunecast.errors import DataError, OutputError
+from tunecast.errors import DataError, OutputError, StoreError
 from tunecast.records import Run
 from tunecast.replay.cases import Case
 from tunecast.replay.comparing import Comparison, compare_strategies
@@ -41,6 +43,20 @@ def write_sources(benchmark: ModuleType, tasks: Path) -> None:
         for split in ("train", "test"):
             text = "".join(json.dumps(row) + "\n" for row in ROWS)
             (tasks / source / f"{split}.jsonl").write_text(text)
+
+
+def write_task(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+
+
+def runs_on(folder: Path, model: str = "nano") -> list[Run]:
+    """Runs on the dataset that a folder holds now."""
+    content = data.read(str(folder)).fingerprint
+    return [
+        replace(run, dataset=replace(run.dataset, fingerprint=content))
+        for run in task_runs(folder.name, choices=pipelines(12), model=model)
+    ]
 
 
 def test_every_made_up_task_differs_from_its_source(benchmark: ModuleType, tmp_path: Path) -> None:
@@ -80,8 +96,43 @@ def test_tasks_are_made_all_or_none(benchmark: ModuleType, tmp_path: Path) -> No
     assert {file: file.stat().st_mtime_ns for file in output.rglob("*.jsonl")} == made
     assert [folder.name for folder in output.parent.iterdir()] == ["aliens"]
     shutil.rmtree(output / "alien_rot13_answers")
-    with pytest.raises(OutputError, match="lacks alien_rot13_answers"):
-        benchmark.make(tasks, output)
+    benchmark.make(tasks, output)
+    assert len(list(output.rglob("*.jsonl"))) == 20
+
+
+def test_tasks_are_made_anew_where_what_they_are_made_of_changed(
+    benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks, output = tmp_path / "tasks", tmp_path / "made" / "aliens"
+    write_sources(benchmark, tasks)
+    benchmark.make(tasks, output)
+    random = output / "alien_random_labels" / "train.jsonl"
+    texts = [random.read_text()]
+    benchmark.make(tasks, output, seed=1)
+    texts.append(random.read_text())
+    (tasks / "tweet_emotion" / "train.jsonl").write_text(json.dumps(ROWS[0]) + "\n")
+    benchmark.make(tasks, output, seed=1)
+    texts.append(random.read_text())
+    assert len(set(texts)) == 3
+    assert len(texts[-1].splitlines()) == 1
+    other = tmp_path / "program.py"
+    other.write_text("makes other tasks")
+    made = random.stat().st_ino
+    monkeypatch.setattr(benchmark, "__file__", str(other))
+    benchmark.make(tasks, output, seed=1)
+    assert random.stat().st_ino != made
+    assert [folder.name for folder in output.parent.iterdir()] == ["aliens"]
+
+
+def test_nothing_else_is_lost_for_made_up_tasks(benchmark: ModuleType, tmp_path: Path) -> None:
+    write_sources(benchmark, tmp_path / "tasks")
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "thesis.tex").write_text("years of work")
+    with pytest.raises(OutputError, match=r"holds thesis\.tex"):
+        benchmark.make(tmp_path / "tasks", tmp_path / "own")
+    with pytest.raises(OutputError, match="is no folder"):
+        benchmark.make(tmp_path / "tasks", tmp_path / "own" / "thesis.tex")
+    assert (tmp_path / "own" / "thesis.tex").read_text() == "years of work"
 
 
 def test_a_part_of_the_made_up_tasks_is_not_judged(
@@ -91,7 +142,9 @@ def test_a_part_of_the_made_up_tasks_is_not_judged(
     benchmark.make(tmp_path / "tasks", tmp_path / "aliens")
     store = tmp_path / "runs.sqlite"
     with Store.open(store) as opened:
-        for run in task_runs("alien_shuffled_queries", choices=pipelines(12)):
+        for run in runs_on(tmp_path / "aliens" / "alien_shuffled_queries"):
+            opened.put(run)
+        for run in task_runs("alien_random_labels", choices=pipelines(12)):
             opened.put(run)
     asked = ["judge", "--store", str(store), "--tasks", str(tmp_path / "tasks")]
     told = []
@@ -104,7 +157,22 @@ def test_a_part_of_the_made_up_tasks_is_not_judged(
         assert shown.out == ""
         told.append(shown.err)
     assert "lacks alien_shuffled_intents, alien_shuffled_sentences, alien_shuffled_queries" in told[0]
+    # Those on random labels are of a dataset of this name that is another one by now.
     assert "lacks runs on alien_shuffled_intents, alien_shuffled_sentences, alien_random_labels" in told[1]
+
+
+def test_a_task_that_would_count_twice_is_not_judged(
+    benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alien = tmp_path / "aliens" / "alien_shuffled_queries"
+    write_task(alien)
+    monkeypatch.setattr(benchmark, "ALIENS", {"shuffled_queries": benchmark.ALIENS["shuffled_queries"]})
+    with Store.open(tmp_path / "runs.sqlite") as opened:
+        for model in ("nano", "micro"):
+            for run in runs_on(alien, model):
+                opened.put(run)
+    with pytest.raises(StoreError, match="runs on alien_shuffled_queries on several base models"):
+        benchmark.judge(str(tmp_path / "runs.sqlite"), tmp_path / "aliens", tmp_path / "tasks")
 
 
 def test_the_guard_fires_by_either_sign_and_on_enough_tasks(benchmark: ModuleType) -> None:
@@ -112,9 +180,8 @@ def test_the_guard_fires_by_either_sign_and_on_enough_tasks(benchmark: ModuleTyp
     assert [told.fires for told in (silent, new, aside)] == [False, True, True]
 
     def wrong(made_up: int, real: int) -> list[str]:
-        caught = dict(enumerate([new] * made_up + [silent] * (10 - made_up)))
-        disturbed = dict(enumerate([aside] * real + [silent] * (20 - real)))
-        return benchmark._wrong_rates(caught, disturbed)
+        caught = [new] * made_up + [silent] * (10 - made_up)
+        return benchmark._wrong_rates(caught, [aside] * real + [silent] * (20 - real))
 
     assert wrong(8, 2) == []
     assert wrong(7, 2) == ["fires on 7 of 10 made-up tasks, 80% wanted"]
@@ -141,10 +208,12 @@ def test_no_made_up_task_is_judged_by_what_knows_its_source(
 ) -> None:
     real = ("geo_sql", "atis_sql", "apple_one", "brick_two", "cloud_three", "delta_four")
     alien = "alien_shuffled_queries"
-    runs = [run for name in (*real, alien) for run in task_runs(name, choices=pipelines(12))]
     for folder in (tmp_path / "aliens" / alien, *(tmp_path / "tasks" / name for name in real[:4])):
-        folder.mkdir(parents=True)
-        (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+        write_task(folder)
+    known = [run for name in real for run in task_runs(name, choices=pipelines(12))]
+    # What is no longer known may still lie in the store of the made-up tasks: it counts for nothing.
+    forgotten = task_runs("echo_five", choices=pipelines(12))
+    stores = {"a store": [*runs_on(tmp_path / "aliens" / alien), *forgotten], None: known}
     described: set[str] = set()
     doubts = benchmark.doubts
 
@@ -171,7 +240,7 @@ def test_no_made_up_task_is_judged_by_what_knows_its_source(
     monkeypatch.setattr("tunecast.replay.comparing.kept_prior", watched_prior)
     monkeypatch.setattr(benchmark, "compare_strategies", watched_compare)
     monkeypatch.setattr(
-        benchmark, "open_for_reading", lambda store: nullcontext(SimpleNamespace(runs=lambda: runs))
+        benchmark, "open_for_reading", lambda name: nullcontext(SimpleNamespace(runs=lambda: stores[name]))
     )
     status = benchmark.judge("a store", tmp_path / "aliens", tmp_path / "tasks")
     assert described == {alien, *real[:4]}, "the guard is to know as much of the real ones"

@@ -9,6 +9,10 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from types import ModuleType
 
@@ -24,10 +28,17 @@ COMPARED = {
     "pairs": {},
     "strategies": {"asha": BY_BUDGET},
 }
+RUN = """
+import runpy, sys
+sys.argv.pop(0)
+sys.executable = sys.argv.pop(0)
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+"""Runs a program that takes another interpreter for the one that runs it."""
 STUB = """#!/bin/sh
-# Stands for tunecast and python: says what it was asked, and does as files beside it say.
+# Stands for the interpreter: says what it was asked, and does as files beside it say.
 own=$(dirname "$0")
-echo "$(basename "$0") $*" >>"$own/asked"
+echo "$*" >>"$own/asked"
 case "$*" in
 *compare*) cat "$own/compared.json" ;;
 *) echo "a table of $*" ;;
@@ -52,27 +63,50 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 @pytest.fixture
 def stubs(tmp_path: Path) -> Path:
-    """A folder of commands that take no time."""
+    """A folder with an interpreter that takes no time."""
     folder = tmp_path / "stubs"
     folder.mkdir()
-    for name in ("tunecast", "python"):
-        (folder / name).write_text(STUB)
-        (folder / name).chmod(0o755)
+    (folder / "interpreter").write_text(STUB)
+    (folder / "interpreter").chmod(0o755)
     (folder / "compared.json").write_text(json.dumps(COMPARED))
     return folder
 
 
-def environment(stubs: Path, **more: str) -> dict[str, str]:
+def environment(**more: str) -> dict[str, str]:
     own = {name: value for name, value in os.environ.items() if not name.startswith("TUNECAST_")}
     places = {"TUNECAST_TASKS": "/the/tasks", "TUNECAST_MODELS": "/the/models"}
-    return {**own, **places, "PATH": f"{stubs}:{own['PATH']}", **more}
+    path = os.pathsep.join([str(BENCHMARKS), *filter(None, [own.get("PYTHONPATH")])])
+    return {**own, **places, "PYTHONPATH": path, **more}
+
+
+def command(stubs: Path, *names: str) -> list[str]:
+    interpreter, folder = stubs / "interpreter", stubs.parent / "results"
+    return [sys.executable, "-c", RUN, str(interpreter), str(PROGRAM), str(folder), *names]
 
 
 def compare(stubs: Path, *names: str, **more: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(PROGRAM), str(stubs.parent / "results"), *names]
-    return subprocess.run(
-        command, env=environment(stubs, **more), capture_output=True, text=True, timeout=120
-    )
+    asked = command(stubs, *names)
+    return subprocess.run(asked, env=environment(**more), capture_output=True, text=True, timeout=120)
+
+
+@contextmanager
+def begun(stubs: Path, name: str, program: str) -> Iterator[subprocess.Popen[str]]:
+    """A call that is at a part, until the end or its own."""
+    (stubs / "slow").write_text(program)
+    asked = command(stubs, name)
+    with subprocess.Popen(asked, env=environment(), stdout=subprocess.PIPE, text=True) as call:
+        try:
+            wait_for((stubs / "begun").exists)
+            yield call
+        finally:
+            (stubs / "go").touch()
+
+
+def wait_for(sign: Callable[[], bool]) -> None:
+    until = time.monotonic() + 60
+    while not sign():
+        assert time.monotonic() < until, "it never came"
+        time.sleep(0.05)
 
 
 def asked(stubs: Path) -> list[str]:
@@ -104,11 +138,11 @@ def test_a_part_that_fails_leaves_the_others_alone_and_is_measured_next_time(stu
     (stubs / "failing").unlink()
     second = compare(stubs)
     assert second.returncode == 0, second.stderr
-    programs = [line for line in asked(stubs) if line.startswith("python")]
-    assert [re.search(r"(\w+)\.py", line)[1] for line in programs] == [  # type: ignore[index]
-        "ablations",
-        "alien_tasks",
-        "alien_tasks",
+    assert [re.search(r"\w+\.py|tunecast \w+", line)[0] for line in asked(stubs)] == [  # type: ignore[index]
+        "ablations.py",
+        "alien_tasks.py",
+        "tunecast collect",
+        "alien_tasks.py",
     ]
     assert second.stdout.count("is there already") == 11
     assert page(stubs).count("\nMeasured on ") == 13
@@ -133,12 +167,32 @@ def test_parts_are_chosen_by_name(stubs: Path) -> None:
     assert "Traceback" not in wrong.stderr
 
 
-def test_a_part_whose_command_is_not_there_fails_alone(stubs: Path) -> None:
-    (stubs / "tunecast").unlink()
-    done = compare(stubs, "task", "surrogates", PATH=f"{stubs}:/usr/bin:/bin")
-    assert done.returncode == 1
-    assert "task: failed with exit status 127\n  tunecast: No such file" in done.stderr
-    assert "surrogates: measured" in done.stdout
+def test_the_interpreter_that_runs_it_runs_everything_whatever_the_path_has(stubs: Path) -> None:
+    other = stubs / "other"
+    other.mkdir()
+    for name in ("tunecast", "python"):
+        (other / name).symlink_to("/bin/false")
+    path = os.pathsep.join([str(other), os.environ["PATH"]])
+    done = compare(stubs, "task", "ablations", PATH=path)
+    assert done.returncode == 0, done.stderr
+    replays, ablations = asked(stubs)
+    assert replays.startswith("-m tunecast compare --model nano-16m ")
+    assert ablations == str(BENCHMARKS / "ablations.py")
+    assert ": `tunecast compare --model nano-16m " in page(stubs)
+    assert ": `python benchmarks/ablations.py`" in page(stubs)
+
+
+def test_it_says_how_far_it_is_and_what_it_runs(stubs: Path) -> None:
+    assert compare(stubs, "ablations").returncode == 0
+    shown = compare(stubs, "ablations", "aliens").stdout.splitlines()
+    assert [line.partition(" --")[0] for line in shown] == [
+        "1 of 2, ablations: is there already",
+        f"2 of 2, aliens: begins; what it says meanwhile is in {stubs.parent / 'results' / 'aliens.log'}",
+        "2 of 2, aliens: runs python benchmarks/alien_tasks.py make",
+        "2 of 2, aliens: runs tunecast collect",
+        "2 of 2, aliens: runs python benchmarks/alien_tasks.py judge",
+        "2 of 2, aliens: measured",
+    ]
 
 
 def test_what_is_not_set_is_said_and_only_what_is_optional_may_lack(stubs: Path) -> None:
@@ -161,32 +215,54 @@ def test_a_limit_that_is_missed_is_a_result_that_is_told_every_time(stubs: Path)
 
 
 def test_two_callers_never_measure_the_same_part(stubs: Path) -> None:
-    (stubs / "slow").write_text("surrogates.py")
-    command = [sys.executable, str(PROGRAM), str(stubs.parent / "results"), "surrogates"]
-    with subprocess.Popen(command, env=environment(stubs), stdout=subprocess.PIPE, text=True) as first:
-        try:
-            until = time.monotonic() + 60
-            while not (stubs / "begun").exists() and time.monotonic() < until:
-                time.sleep(0.05)
-            other = compare(stubs, "surrogates", "ablations")
-            # Whoever kills the caller alone leaves the part to its command.
-            first.kill()
-            first.wait()
-            orphaned = compare(stubs, "surrogates")
-        finally:
-            (stubs / "go").touch()
+    with begun(stubs, "ablations", "ablations.py") as first:
+        other = compare(stubs, "ablations", "family")
+        # Whoever kills the caller alone leaves the part to its command.
+        first.kill()
+        first.wait()
+        orphaned = compare(stubs, "ablations")
     for done in (other, orphaned):
         assert done.returncode == 0, done.stderr
-        assert "surrogates: is being measured by another call" in done.stdout
-    assert "ablations: measured" in other.stdout
-    assert sum("surrogates.py" in line for line in asked(stubs)) == 1
+        assert "ablations: is being measured by another call" in done.stdout
+    assert "family: measured" in other.stdout
+    assert sum("ablations.py" in line for line in asked(stubs)) == 1
+
+
+@pytest.mark.parametrize(
+    ("first", "program", "second"),
+    [("surrogates", "surrogates.py", "ablations"), ("ablations", "ablations.py", "demo")],
+)
+def test_a_part_that_is_timed_is_measured_alone(stubs: Path, first: str, program: str, second: str) -> None:
+    asking = command(stubs, second)
+    with (
+        begun(stubs, first, program) as call,
+        subprocess.Popen(asking, env=environment(), stdout=subprocess.PIPE, text=True) as waiting,
+    ):
+        try:
+            assert waiting.stdout
+            said = waiting.stdout.readline()
+            assert f"{second}: waits for what another call measures" in said
+            # Its command outlives a caller that is killed alone, and is still not to be disturbed.
+            call.kill()
+            call.wait()
+            with pytest.raises(subprocess.TimeoutExpired):
+                waiting.wait(0.5)
+            assert len(asked(stubs)) == 1
+        finally:
+            (stubs / "go").touch()
+        assert f"{second}: measured" in waiting.stdout.read()
+    assert waiting.returncode == 0
+
+
+def test_what_depends_on_the_machine_s_speed_is_timed(parts: ModuleType) -> None:
+    timed = {name for name, part in parts.PARTS.items() if part.is_timed}
+    assert timed == {"surrogates", "scoring", "sessions-smollm2-minutes", "demo"}
 
 
 def test_other_code_runs_or_circumstances_are_another_measurement(
     parts: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    import provenance  # type: ignore[import-not-found]
-
+    provenance = importlib.import_module("provenance")
     part = parts.PARTS["task"]
     monkeypatch.delenv(parts.QUICKTUNE, raising=False)
     keys = [part.key(), parts.PARTS["family"].key()]
@@ -203,24 +279,57 @@ def test_other_code_runs_or_circumstances_are_another_measurement(
         patch.setattr(provenance, "shipped_prior", lambda: other)
         keys.append(part.key())
     package = tmp_path / "tunecast"
-    for name in parts.REPLAYS:
-        (package / name).mkdir(parents=True)
+    package.mkdir()
     monkeypatch.setattr(provenance.tunecast, "__file__", str(package / "__init__.py"))
-    for number, name in enumerate(parts.REPLAYS):
-        (package / name / "code.py").write_text(f"number = {number}")
+    for file in ("records.py", "models/memory/head.py", "data/read.py", "store/store.py", "session/pace.py"):
+        (package / file).parent.mkdir(parents=True, exist_ok=True)
+        (package / file).write_text(f"name = {file!r}")
         keys.append(part.key())
     assert len(set(keys)) == len(keys)
-    (package / "report").mkdir()
-    (package / "report" / "code.py").write_text("number = 9")
-    assert part.key() == keys[-1], "replays do not rest on reports"
+    for name in provenance.DECIDES_NOTHING:
+        (package / name).mkdir()
+        (package / name / "code.py").write_text(f"name = {name!r}")
+    assert part.key() == keys[-1], "no figure rests on reports"
+
+
+def test_nothing_that_figures_rest_on_uses_what_is_left_out_of_their_key(parts: ModuleType) -> None:
+    left_out = importlib.import_module("provenance").DECIDES_NOTHING
+    package = BENCHMARKS.parent / "src" / "tunecast"
+    assert all((package / name).is_dir() for name in left_out)
+    uses = re.compile(rf"^\s*(?:from|import) tunecast(?:\.| import )({'|'.join(left_out)})\b", re.MULTILINE)
+    using = {
+        str(file.relative_to(package))
+        for file in package.rglob("*.py")
+        if file.relative_to(package).parts[0] not in left_out and uses.search(file.read_text())
+    }
+    # They hand a session's outcome over, write its report, and start the command line.
+    assert using == {"api.py", "__main__.py"}
+
+
+@cache
+def help_of(*program: str) -> str:
+    more = {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
+    done = subprocess.run(
+        [*program, "--help"], env=environment(**more), capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_every_part_names_programs_and_flags_that_there_are(parts: ModuleType) -> None:
     from tunecast.replay.stored import CompareSettings  # what compare's flags are parsed by
 
+    checked = 0
     for part in parts.PARTS.values():
         for file in part.files:
             assert (BENCHMARKS.parent / file).is_file(), part.name
+        for words in part.commands(Path("folder")):
+            flags = {word for word in words if word.startswith("--")}
+            if flags:
+                told = help_of(*takewhile(lambda word: not word.startswith("--"), words))
+                assert flags <= set(re.findall(r"--[\w-]+", told)), part.name
+                checked += 1
+    assert checked >= 12
     shown = [part.shown for part in parts.PARTS.values() if part.is_json]
     assert len(shown) == len(set(shown)) == 6
     for line in shown:

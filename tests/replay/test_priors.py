@@ -97,6 +97,7 @@ def test_whatever_determines_a_prior_is_in_its_key(runs: list[Run], monkeypatch:
 def test_the_code_that_seconds_are_told_by_is_in_the_key() -> None:
     names = {"/".join(file.parts[-2:]) for file in priors._sources()}
     assert {"tunecast/records.py", "methods/rates.py", "surrogates/cost.py", "families/forest.py"} <= names
+    assert {"models/closed_form.py", "models/forms.py", "memory/head.py", "data/dependence.py"} <= names
 
 
 def test_a_library_that_is_missing_is_said_by_training_not_by_the_key(

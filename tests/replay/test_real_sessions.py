@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
@@ -101,12 +102,30 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_session_of_some_seconds_is_measured(benchmark: ModuleType, tiny_llama: Path, folder: Path) -> None:
-    setting = benchmark.Setting(str(tiny_llama), "8s", 10, 1, "1 a")
+def test_a_session_is_measured(benchmark: ModuleType, tiny_llama: Path, folder: Path) -> None:
+    setting = benchmark.Setting(str(tiny_llama), "2-trials", 10, 1, "1 a")
     outcome = setting.session(str(folder), "", "random", 0)
     assert outcome["loss"] <= min(outcome["incumbent_loss"], outcome["zero_shot"])
     assert outcome["seconds"] > 0
     assert outcome["metric"] is outcome["incumbent_metric"] is None
+
+
+def test_a_session_is_asked_for_by_what_its_outcome_is_kept_by(
+    benchmark: ModuleType, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, str] = {}
+
+    def noted(output: Path, data: str, flags: Mapping[str, str], *more: str, metric: str) -> dict[str, Any]:
+        test_rows = (Path(data) / "test.jsonl").read_text().splitlines()
+        asked.update(flags, metric=metric, rows=str(len(test_rows)))
+        return {}
+
+    monkeypatch.setattr(benchmark, "session", noted)
+    benchmark.Setting("models/a", "5m", 10, 2, "1 a").session(str(folder), "bleu", "asha", 3)
+    assert asked == {
+        "--model": "models/a", "--budget": "5m", "--threads": "2", "--strategy": "asha", "--seed": "3",
+        "metric": "bleu", "rows": "10",
+    }  # fmt: skip
 
 
 def test_the_metric_of_an_incumbent_that_was_not_delivered_is_that_of_its_checkpoint(
