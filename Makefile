@@ -63,8 +63,7 @@ prior: $(READY)
 # Measures the figures of docs/comparing.md anew: hours. What rests on the same runs, prior and code as before is
 # not measured again. PARTS="task family" measures these alone, so that two calls can run side by side.
 comparison: $(READY)
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python benchmarks/comparison.py runs/comparison $(PARTS) \
-		--page docs/comparing-figures.md
+	$(BIN)/python benchmarks/comparison.py runs/comparison $(PARTS) --page docs/comparing-figures.md
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache out
