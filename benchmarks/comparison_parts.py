@@ -146,9 +146,9 @@ def _file(folder: Path, name: str) -> Path:
 
 
 def _compared(name: str, title: str, flags: str) -> Part:
-    """Replays of all strategies, with the rivals."""
-    command = f"tunecast compare {flags} --clock cpu --rivals --output {{folder}}/{name}.html --json"
-    return Part(name, title, tuple(command.split()), minds=(QUICKTUNE,))
+    """Replays; where there are rivals, they take most of the time."""
+    command = f"tunecast compare {flags} --clock cpu --output {{folder}}/{name}.html --json"
+    return Part(name, title, tuple(command.split()), minds=(QUICKTUNE,) if "--rivals" in flags else ())
 
 
 def _benchmark(
@@ -177,18 +177,19 @@ def _program(line: str) -> Command:
 
 
 def _sessions(name: str, title: str, model: str, budget: str, seeds: int) -> Part:
-    """Whole sessions on tasks that nobody collects runs of."""
+    """Whole sessions on tasks that nobody collects runs of; those with a budget in time have two threads."""
     data = " ".join(f"--data {{tasks}}/{task}" for task in HELD_OUT)
-    shared = f"--model {model} --budget {budget} --seeds {seeds} --results {{folder}}/sessions"
+    is_timed = not budget.endswith("-tokens")
+    shared = f"--model {model} --budget {budget} --seeds {seeds} --threads {1 + is_timed}"
     needs = (TASKS, MODELS) if "{models}" in model else (TASKS,)
     return _benchmark(
         name,
         title,
-        f"real_sessions.py {shared} {data}",
+        f"real_sessions.py {shared} --results {{folder}}/sessions {data}",
         "whole_sessions.py",
         "provenance.py",
         needs=needs,
-        is_timed=not budget.endswith("-tokens"),
+        is_timed=is_timed,
     )
 
 
@@ -208,18 +209,18 @@ _PARTS = (
         needs=(QUICKTUNE,),
         is_optional=True,
     ),
-    _compared("task", "Without the task at hand", "--model nano-16m --folds task"),
+    _compared("task", "Without the task at hand", "--model nano-16m --folds task --rivals --seeds 5"),
     _compared(
         "task-free-thinking",
         "Without the task at hand, thinking free of charge",
-        "--model nano-16m --folds task --thinking-seconds 0",
+        "--model nano-16m --folds task --rivals --seeds 3 --thinking-seconds 0",
     ),
     _compared("family", "Without the family of the task at hand", "--model nano-16m --folds family"),
     _compared("model", "Without the base model at hand", "--model nano-16m --folds model"),
     _compared(
         "smollm2-task",
         "On SmolLM2, without the task at hand",
-        f"--model {SMOLLM2} --folds task --budgets 1,2,4",
+        f"--model {SMOLLM2} --folds task --budgets 1,2,4 --rivals",
     ),
     _compared(
         "smollm2-model",
@@ -240,8 +241,7 @@ _PARTS = (
         before=ALIENS, needs=(TASKS, MODELS),
     ),
     _sessions("sessions-nano", "Whole sessions on `nano-16m`", "{models}/nano-16m", "130k-tokens", 3),
-    _sessions("sessions-smollm2", "Whole sessions on SmolLM2", "smollm2", "74k-tokens", 1),
-    _sessions("sessions-smollm2-minutes", "Sessions of five minutes on SmolLM2", "smollm2", "5m", 1),
+    _sessions("sessions-smollm2", "Sessions of five minutes on SmolLM2", "smollm2", "5m", 1),
     _benchmark(
         "demo", "`make demo` against the expert pipeline", "demo_seeds.py --results {folder}/sessions",
         "whole_sessions.py", "provenance.py", "limits.py", is_timed=True,

@@ -256,7 +256,7 @@ def test_a_part_that_is_timed_is_measured_alone(stubs: Path, first: str, program
 
 def test_what_depends_on_the_machine_s_speed_is_timed(parts: ModuleType) -> None:
     timed = {name for name, part in parts.PARTS.items() if part.is_timed}
-    assert timed == {"surrogates", "scoring", "sessions-smollm2-minutes", "demo"}
+    assert timed == {"surrogates", "scoring", "sessions-smollm2", "demo"}
 
 
 def test_other_code_runs_or_circumstances_are_another_measurement(
