@@ -17,6 +17,7 @@ import pytest
 
 from tunecast.records import Run, Seconds
 from tunecast.store import Store
+from tunecast.training.runner import HELD_BEFORE
 
 KILLS = 3
 ORPHAN_SECONDS = 2.0
@@ -44,7 +45,8 @@ def timeless(run: Run) -> Run:
         for point in run.curve
     )
     rates: dict[str, Any] = {"flops_per_second": {}, "bandwidth_bytes_per_second": 0.0}
-    return replace(run, curve=curve, created_at=0.0, machine=replace(run.machine, **rates))
+    extra = {name: value for name, value in run.extra.items() if name != HELD_BEFORE}
+    return replace(run, curve=curve, created_at=0.0, machine=replace(run.machine, **rates), extra=extra)
 
 
 def runs_of(store: Path) -> dict[str, Run]:

@@ -106,7 +106,8 @@ def test_another_prior_is_noticed() -> None:
     state: dict[str, Any] = {}
     keep(state, "transfer", begun, [run.pipeline], expert_fits=True)
     assert as_begun(begun, state).is_prior_kept
-    other = replace(prior, calibration=prior.abroad)
+    wider = replace(prior.calibration, inflation=2 * prior.calibration.inflation)
+    other = replace(prior, calibration=wider)
     assert other.provenance == prior.provenance
     assert not as_begun(replace(begun, prior=other), state).is_prior_kept
 
