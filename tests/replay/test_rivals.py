@@ -20,7 +20,7 @@ from tunecast.records import Outcome, Pipeline
 from tunecast.replay.cases import Candidate, Case, cases_of
 from tunecast.replay.comparing import compare_strategies
 from tunecast.replay.folds import Fold, context_of
-from tunecast.replay.machine import replay
+from tunecast.replay.machine import Replayed, replay
 from tunecast.replay.rivals import QUICKTUNE, MetaTraining, Rival, check_rival, rival_maker, usual_rivals
 from tunecast.replay.rivals.quicktune import INTERPRETER, QuickTune, QuickTuneProcess, meta_trained
 from tunecast.replay.verdicts import Verdict
@@ -169,6 +169,28 @@ def test_quick_tune_tool_takes_failures_and_goes_on_until_no_candidate_is_open()
     done = replay(case, case.candidates, strategy, 1e5)
     assert done.regret == 0
     assert done.steps == sum(len(candidate.legs) for candidate in case.candidates)
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(INTERPRETER not in os.environ, reason=f"{INTERPRETER} names no environment")
+def test_quick_tune_tool_is_meta_trained_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNECAST_CACHE", str(tmp_path))
+    case = cases_of(task_runs("a"))[0][0]
+    context = context_of(case, task_runs("b"), Fold.TASK, {})
+    choices = [candidate.pipeline for candidate in case.candidates]
+
+    def replayed() -> Replayed:
+        strategy = QuickTune(meta_trained(context), context, choices, 0, cost_aware=True)
+        return replace(replay(case, case.candidates, strategy, 1e3), thinking_seconds=0.0)
+
+    first = replayed()
+    (kept,) = (tmp_path / "quicktune").iterdir()
+    written = kept.stat().st_mtime_ns
+    assert replayed() == first
+    assert kept.stat().st_mtime_ns == written
+    kept.write_bytes(kept.read_bytes()[:100])
+    replayed()
+    assert kept.stat().st_size > 100, "what was cut off is made anew"
 
 
 def test_a_missing_environment_says_how_to_make_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

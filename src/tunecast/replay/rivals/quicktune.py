@@ -6,6 +6,7 @@ The package wants older libraries than Tunecast, so it lives in an environment o
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -16,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tunecast.cache import cache_folder
 from tunecast.errors import ConfigurationError
 from tunecast.records import Pipeline, Run
 from tunecast.search import Context
@@ -29,6 +31,7 @@ __all__ = ["INTERPRETER", "QuickTune", "QuickTuneProcess", "check_quicktune", "m
 
 INTERPRETER = "TUNECAST_QUICKTUNE_PYTHON"
 """Environment variable with the interpreter of an environment in which ``quicktunetool`` is installed."""
+SERVER = Path(__file__).with_name("quicktune_server.py")
 FIDELITIES = 1 - rung(LEAST_SHARE)
 COLUMNS = FEATURES[: len(FEATURES) - len(CURVE)]
 """What its surrogates are told of a pipeline on a task: what Tunecast's own are told, all of it numbers."""
@@ -48,11 +51,10 @@ class QuickTuneProcess:
         interpreter = check_quicktune()
         self._folder = tempfile.TemporaryDirectory(prefix="tunecast-quicktune-")
         self._errors = Path(self._folder.name) / "errors.txt"
-        script = Path(__file__).with_name("quicktune_server.py")
         with self._errors.open("w") as errors:
             try:
                 self._process = subprocess.Popen(
-                    [interpreter, "-I", str(script)],
+                    [interpreter, "-I", str(SERVER)],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=errors,
@@ -188,8 +190,16 @@ def meta_trained(context: Context) -> QuickTuneProcess:
             "Leave it out, or compare on a store with runs of more tasks.",
         )
     process = QuickTuneProcess()
-    process.call("fit", columns=list(COLUMNS), rows=rows, curves=curves, seconds=seconds, seed=0)
+    taught = {"columns": list(COLUMNS), "rows": rows, "curves": curves, "seconds": seconds, "seed": 0}
+    process.call("fit", **taught, kept=str(_kept(process.version, taught)))
     return process
+
+
+def _kept(version: str, taught: dict[str, Any]) -> Path:
+    """Where surrogates are kept that the package made of this: minutes of training."""
+    server = SERVER.read_text(encoding="utf-8")
+    made_of = hashlib.sha256(json.dumps([version, server, taught]).encode()).hexdigest()
+    return cache_folder() / "quicktune" / f"{made_of[:32]}.pickle"
 
 
 def _unusable(why: str) -> ConfigurationError:

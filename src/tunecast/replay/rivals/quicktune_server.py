@@ -1,9 +1,9 @@
 """Quick-Tune-Tool behind JSON lines, for the interpreter of its own environment; Tunecast never imports it.
 
 It reads one request per line from the standard input and answers each with one line. ``fit`` meta-trains both
-surrogates, ``open`` begins a search on a table of candidates, ``ask`` and ``tell`` are its optimiser's own,
-and ``score`` times its performance surrogate. Surrogates and acquisition are those of the package, version
-0.0.4, and so are their settings where :data:`LONGER` says nothing else.
+surrogates and keeps them, ``open`` begins a search on a table of candidates, ``ask`` and ``tell`` are its
+optimiser's own, and ``score`` times its performance surrogate. Surrogates and acquisition are those of the
+package, version 0.0.4, and so are their settings where :data:`LONGER` says nothing else.
 
 Worked around, since the package breaks down or defeats itself there:
 
@@ -19,8 +19,10 @@ Worked around, since the package breaks down or defeats itself there:
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pickle
 import sys
 import tempfile
 import time
@@ -140,13 +142,22 @@ class Server:
 
     def fit(
         self, columns: list[str], rows: list[list[float]], curves: list[list[float | None]],
-        seconds: list[float | None], seed: int,
+        seconds: list[float | None], seed: int, kept: str,
     ) -> dict[str, Any]:  # fmt: skip
-        """Meta-train the surrogates; a curve is None where it was not measured."""
+        """Meta-train the surrogates; a curve is None where it was not measured.
+
+        What came of it is kept in a file, and read from there where the same was done before.
+        """
         started = time.perf_counter()
-        self.columns = columns
-        table = pd.DataFrame(rows, columns=columns)
-        self.fidelities = len(curves[0])
+        self.columns, self.fidelities = columns, len(curves[0])
+        if not self._found(kept):
+            self._train(pd.DataFrame(rows, columns=columns), curves, seconds, seed)
+            self._keep(kept)
+        return {"seconds": time.perf_counter() - started, **self.performance.fit_params}
+
+    def _train(
+        self, table: Any, curves: list[list[float | None]], seconds: list[float | None], seed: int
+    ) -> None:
         measured = sum(score is not None for curve in curves for score in curve)
         options = {**LONGER, "batch_size": _batch_size(measured)}
         self.performance = PerfPredictor(options, path=self._path("performance"), seed=seed, verbosity=0)
@@ -156,7 +167,22 @@ class Server:
         known = np.isfinite(spent)
         self.cost = _Cost(path=self._path("cost"), seed=seed, verbosity=0)
         self.cost.fit(table[known].reset_index(drop=True), spent[known, None])
-        return {"seconds": time.perf_counter() - started, **self.performance.fit_params}
+
+    def _found(self, kept: str) -> bool:
+        try:
+            with open(kept, "rb") as file:
+                self.performance, self.cost = pickle.load(file)
+        except (OSError, EOFError, pickle.UnpicklingError):  # none, or cut off while it was written
+            return False
+        return True
+
+    def _keep(self, kept: str) -> None:
+        with contextlib.suppress(OSError):  # it is trained anew next time
+            os.makedirs(os.path.dirname(kept), exist_ok=True)
+            unfinished = f"{kept}.{os.getpid()}"
+            with open(unfinished, "wb") as file:
+                pickle.dump((self.performance, self.cost), file)
+            os.replace(unfinished, kept)
 
     def open(self, rows: list[list[float]], seed: int, cost_aware: bool) -> dict[str, Any]:
         """Begin a search; the answer is its number."""
