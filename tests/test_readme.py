@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from planted_runs import planted_runs
 from sessions import call_main
+from tunecast.store import Store
 from tunecast.surrogates import shipped_prior
 
 README = Path(__file__).parents[1] / "README.md"
@@ -41,13 +43,17 @@ def stage(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path, toy_data: 
         rows = csv.writer(stream)
         rows.writerow(["data_size", "loss"])
         rows.writerows([size, 3.0 * size**-0.2 + 1.0] for size in (250, 500, 1000, 2000, 4000, 8000, 16000))
+    with Store.open(folder / "few.sqlite") as store:
+        store.put_all(planted_runs(tasks=4, runs=8))
     return folder
 
 
 def words_of(command: str) -> list[str]:
     """The words of a command of the README behind its name, with its stand-ins."""
     replaced = {"smollm2": "./smollm2-tiny", "stdlib": "train.jsonl", "5m": "3-trials"}
-    return [replaced.get(word, word) for word in shlex.split(command.split("  #")[0])[1:]]
+    words = [replaced.get(word, word) for word in shlex.split(command.split("  #")[0])[1:]]
+    # A minute of training on all shipped runs would show no more than on a few.
+    return [*words, "--store", "few.sqlite"] if words[0] == "learn" else words
 
 
 def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
