@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 import tiny
 import workshop
 from tunecast import models
-from tunecast.methods import get_method
+from tunecast.methods import get_method, semantic_freezing
 from tunecast.methods.layers import layer_stack
 from tunecast.methods.semantic_freezing import answer_points, best_cut, deviations
 from tunecast.training.checkpoint import CheckpointFolder
@@ -109,13 +110,37 @@ def test_bfloat16_decides_alike_up_to_one_layer(deep: Path) -> None:
     assert abs(int(cuts[0]) - int(cuts[1])) <= 1
 
 
+def test_a_base_is_measured_once_for_all_trials_on_the_same_examples(
+    deep: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+
+    def counted(model: Any, examples: Sequence[Any]) -> list[float]:
+        calls.append(len(examples))
+        return deviations(model, examples)
+
+    monkeypatch.setattr(semantic_freezing, "deviations", counted)
+    base, task = base_of(deep), workshop.bench(deep, rows=40)
+    cuts = [
+        METHOD.choose(base, workshop.pipeline("semantic_freezing", trained_layers=most), task.train)
+        for most in (2, 4, 2)
+    ]
+    assert calls == [semantic_freezing.CALIBRATION_EXAMPLES]
+    assert cuts[0] == cuts[2]
+    METHOD.choose(base, workshop.pipeline("semantic_freezing"), task.train[:8])
+    METHOD.choose(base_of(deep), workshop.pipeline("semantic_freezing"), task.train[:8])
+    assert calls[1:] == [8, 8], "other examples, and another base"
+
+
 def test_the_choice_is_kept_for_whoever_continues(deep: Path, tmp_path: Path) -> None:
     task = workshop.bench(deep)
     trial = workshop.spec(
         task, workshop.pipeline("semantic_freezing", trained_layers=4), tmp_path / "trial", epochs=3
     )
     runner = task.open()
-    first = workshop.run_trial(runner, trial, points=1)[0]
+    first, second = workshop.run_trial(runner, trial, points=2)
+    assert first.choosing_seconds > 0
+    assert second.choosing_seconds == 0
     folder = CheckpointFolder(tmp_path / "trial")
     chosen = folder.read_choice()
     assert chosen is not None

@@ -55,13 +55,12 @@ def test_who_knows_other_tasks_tries_fewer_pipelines_for_longer(
     assert measured(prepared, settings, budget="9k-tokens", strategy=strategy).tokens == 3000
 
 
-def test_of_a_time_what_is_advised_has_a_quarter_since_it_may_be_slow(
-    prepared: PreparedTask, settings: SessionSettings
+@pytest.mark.parametrize("strategy", ["transfer", "advised"])
+def test_of_a_time_it_has_a_quarter_too_since_what_is_good_may_be_slow(
+    strategy: str, prepared: PreparedTask, settings: SessionSettings
 ) -> None:
-    found = [measured(prepared, settings, budget="12s", strategy=name) for name in ("advised", "asha")]
+    found = [measured(prepared, settings, budget="12s", strategy=name) for name in (strategy, "asha")]
     assert found[0].tokens == pytest.approx(found[1].tokens, rel=0.02)
-    longer = measured(prepared, settings, budget="12s", strategy="transfer")
-    assert longer.tokens == pytest.approx(4 / 3 * found[0].tokens, rel=0.02)
 
 
 def test_without_a_search_the_expert_may_have_most_of_it(

@@ -91,6 +91,25 @@ def test_the_first_step_has_the_overhead_that_the_base_model_had() -> None:
     assert pace.expected("lora", 0) == 4.0
 
 
+def test_each_method_has_its_own_overhead_once_it_was_measured() -> None:
+    pace = Pace(0.001)
+    for _ in range(9):
+        pace.learn("lora", 100, 0.1, 2.0)
+    pace.learn("full", 100, 0.1, 6.0)
+    assert pace.expected("lora", 0) == 2.0
+    assert pace.expected("full", 0) == 6.0
+    assert pace.expected("ia3", 0) == pytest.approx((7 * 2.0 + 6.0) / 8), "of the latest steps of all"
+
+
+def test_what_a_method_decides_once_is_no_overhead() -> None:
+    pace = Pace(1.0)
+    point = sample_point()
+    seconds = point.training.wall
+    first = Measurement("run", point, Outcome.PAUSED, choosing_seconds=20.0)
+    pace.learn_from("semantic_freezing", 0, first, seconds + 20.5)
+    assert pace.expected("semantic_freezing", 0) == pytest.approx(0.5)
+
+
 def test_the_end_of_a_trial_scores_all_validation_examples() -> None:
     pace = Pace(0.001, validation_seconds=5.0)
     point = sample_point()

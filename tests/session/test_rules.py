@@ -87,9 +87,16 @@ def reserved(table: list[Trial], purse: Coins, index: int = 1) -> int | None:
 def test_the_leaders_end_is_kept_free() -> None:
     waiting = [Trial((3.0,)), Trial(), Trial((2.0,))]
     assert reserved(waiting, Coins(steps=(1,), ends=(0, 2))) == 2
-    assert reserved(waiting, Coins(steps=(1,), ends=(0,))) is None, "it cannot end any more"
+    assert reserved(waiting, Coins(steps=(1,), ends=(0, 1))) is None, "it may not end, the other does"
     assert reserved(waiting, Coins(steps=(2,), ends=(0, 2)), index=2) is None, "it is the leader itself"
     assert reserved([Trial(), Trial()], Coins(steps=(1,), ends=(0, 1))) is None, "nobody leads"
+
+
+def test_a_leader_that_may_not_end_gets_what_is_left() -> None:
+    purse = Coins(steps=(1, 2), ends=(0,))
+    assert not fits_beside(1, history([Trial((3.0,)), Trial(), Trial((2.0,))]), purse)
+    assert fits_beside(2, history([Trial((3.0,)), Trial(), Trial((2.0,))]), purse)
+    assert fits_beside(1, history([Trial((3.0,)), Trial(), Trial((2.0,), running=True)]), purse)
 
 
 def test_of_a_leader_at_its_end_nothing_is_kept_free() -> None:
@@ -105,4 +112,4 @@ def test_a_trial_that_is_far_on_is_advanced_only_where_it_can_end() -> None:
     seen: History = history([Trial((5.0,)), Trial(FAR_ON), Trial(FAR_ON[:-1])])
     assert not fits_beside(1, seen, Coins(steps=(1, 2)))
     assert fits_beside(1, seen, Coins(steps=(1, 2), ends=(1,)))
-    assert fits_beside(2, seen, Coins(steps=(1, 2)))
+    assert fits_beside(2, seen, Coins(steps=(1, 2), ends=(1,)))

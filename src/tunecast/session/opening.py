@@ -106,15 +106,14 @@ def score_base_model(base: Trials, bench: Bench, ask: Ask, progress: Progress) -
 def share_of_budget(strategy: str, budget: Budget) -> float:
     """The part of the budget that one trial's full length may take.
 
-    In seconds that is measured with the expert pipeline. What is advised may be slower (full finetuning of
-    SmolLM2-135M on two cores takes 1.5 times as long), and has to reach its end too.
+    In seconds that is measured with the expert pipeline. What is good elsewhere may be slower (full
+    finetuning of SmolLM2-135M on two cores takes 1.5 times as long), and has to reach its end too.
     """
-    if strategy == ADVISED and budget.kind == "seconds":
-        return SHARE_OF_BUDGET
     alone = ONLY_TRIALS.get(strategy)
     if alone:
         return SHARE_WITHOUT_SEARCH / alone
-    return SHARE_WITH_PRIOR if strategy in (ADVISED, *SURROGATE_BASED) else SHARE_OF_BUDGET
+    knows = strategy in (ADVISED, *SURROGATE_BASED)
+    return SHARE_WITH_PRIOR if knows and budget.kind != "seconds" else SHARE_OF_BUDGET
 
 
 def _for_speed(spec: TrialSpec, full_length_tokens: int, device: str) -> TrialSpec:

@@ -41,7 +41,7 @@ class Pace:
         self._first_overhead = overhead_seconds
         self.validation_seconds = validation_seconds
         self._steps: dict[str, list[tuple[int, float]]] = defaultdict(list)
-        self._overheads: list[float] = []
+        self._overheads: list[tuple[str, float]] = []
 
     def learn(self, method: str, tokens: int, training_seconds: float, other_seconds: float) -> None:
         """Take in a step.
@@ -50,11 +50,12 @@ class Pace:
             method: Name of the method.
             tokens: Training tokens of the step.
             training_seconds: Wall time of training alone.
-            other_seconds: Wall time of everything else: attaching, evaluation, checkpoint.
+            other_seconds: Wall time of everything else that comes with each step: attaching, evaluation,
+                checkpoint.
         """
         if tokens > 0:
             self._steps[method].append((tokens, training_seconds / tokens))
-        self._overheads.append(max(0.0, other_seconds))
+        self._overheads.append((method, max(0.0, other_seconds)))
 
     def learn_from(self, method: str, tokens_before: int, measured: Measurement, seconds: float) -> None:
         """Take in a step as a worker measured it; one that gave no point teaches nothing.
@@ -69,7 +70,7 @@ class Pace:
         if point is None:
             return
         training = point.training.wall + measured.retraining_seconds
-        other = seconds - training - measured.validation_seconds
+        other = seconds - training - measured.validation_seconds - measured.choosing_seconds
         self.learn(method, point.tokens_seen - tokens_before + measured.retrained_tokens, training, other)
 
     def expected(self, method: str, tokens: float, points: int = 1, *, ends: bool = False) -> float:
@@ -81,7 +82,7 @@ class Pace:
             points: Points to be measured.
             ends: Whether the last of them ends the trial.
         """
-        return tokens * self._rate(method)[0] + self._scoring(points, ends)
+        return tokens * self._rate(method)[0] + self._scoring(method, points, ends)
 
     def upper(self, method: str, tokens: int, points: int = 1, *, ends: bool = False) -> float:
         """The 90% upper bound of the seconds for so many more training tokens and points.
@@ -94,11 +95,15 @@ class Pace:
         """
         rate, spread = self._rate(method)
         training = tokens * rate * math.exp(UPPER_QUANTILE * spread)
-        return training + SCORING_MARGIN * self._scoring(points, ends)
+        return training + SCORING_MARGIN * self._scoring(method, points, ends)
 
-    def _scoring(self, points: int, ends: bool) -> float:
-        """Seconds of what surrounds training, by the latest steps."""
-        latest = self._overheads[-8:] or [self._first_overhead]
+    def _scoring(self, method: str, points: int, ends: bool) -> float:
+        """Seconds of what surrounds training, by the latest steps of a method, or of all while it has none.
+
+        Methods differ by the size of their checkpoints.
+        """
+        of_method = [seconds for name, seconds in self._overheads if name == method]
+        latest = (of_method or [seconds for _, seconds in self._overheads] or [self._first_overhead])[-8:]
         return points * sum(latest) / len(latest) + (self.validation_seconds if ends else 0.0)
 
     def _rate(self, method: str) -> tuple[float, float]:

@@ -58,6 +58,9 @@ def choose(strategy: Strategy, history: History, purse: Purse) -> int | None:
 def fits_beside(index: int, history: History, purse: Purse) -> bool:
     """Whether a step of an open trial fits, and still lets the first trial while that runs, else the leader,
     and one that is far on itself, end.
+
+    A waiting leader of which nobody can be sure that it ends gets what is left, unless the other surely ends:
+    a probe that nothing can follow would tell nobody anything.
     """
     share = history.trials[index].next_share
     assert share is not None
@@ -66,8 +69,9 @@ def fits_beside(index: int, history: History, purse: Purse) -> bool:
     ahead = 0 if history.trials[0].running else leader(history)
     if ahead is None or ahead == index or not history.trials[ahead].goes_on:
         return purse.fits(index, None)
-    # A leader that cannot end any more is no reason to leave the rest of the budget unused.
-    return purse.fits(index, ahead if purse.affords_end(ahead) else None)
+    if purse.affords_end(ahead):
+        return purse.fits(index, ahead)
+    return (history.trials[ahead].running or purse.affords_end(index)) and purse.fits(index, None)
 
 
 def is_probe(share: float) -> bool:

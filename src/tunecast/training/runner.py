@@ -47,6 +47,8 @@ class Measurement:
         retrained_tokens: Training tokens that were gone through once more, since their checkpoint was gone.
         retraining_seconds: Wall seconds that this took; they are in no point.
         held_bytes: What the worker held on its device before it began.
+        choosing_seconds: Wall seconds in which the method decided on the data, before the first step; in no
+            point.
     """
 
     run: str
@@ -59,6 +61,7 @@ class Measurement:
     retrained_tokens: int = 0
     retraining_seconds: float = 0.0
     held_bytes: int = 0
+    choosing_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,7 @@ class Runner:
         self._live: LiveTrial | None = None
         self._live_spec: TrialSpec | None = None
         self._retrained = 0, 0.0
+        self._choosing = 0.0
         if bench.deterministic:
             self._compute.make_deterministic()
         self._base = self._load_base()
@@ -120,6 +124,7 @@ class Runner:
         reset_peak(self.bench.device)
         held = peak_bytes(self.bench.device)
         self._retrained = 0, 0.0
+        self._choosing = 0.0
         try:
             live = self._made_live(spec, from_step, weights_hash)
             segment = live.advance(to_step)
@@ -139,6 +144,7 @@ class Runner:
             retrained_tokens=tokens,
             retraining_seconds=seconds,
             held_bytes=held,
+            choosing_seconds=self._choosing,
         )
 
     def score(
@@ -312,7 +318,9 @@ class Runner:
         folder = CheckpointFolder(Path(spec.folder)) if spec.folder else None
         chosen = folder.read_choice() if folder else None
         if chosen is None:
+            clock = seconds_clock(self.bench.device)
             chosen = get_method(spec.pipeline.method).choose(self._base, spec.pipeline, examples)
+            self._choosing = clock.read().wall
             if folder and chosen:
                 folder.write_choice(chosen)
         return replace(spec.pipeline, hyperparameters={**spec.pipeline.hyperparameters, **chosen})
