@@ -176,7 +176,7 @@ def _program(line: str) -> Command:
     return words if words[0] == "tunecast" else ("python", f"{{root}}benchmarks/{words[0]}", *words[1:])
 
 
-def _sessions(name: str, title: str, model: str, budget: str, seeds: int, strategies: str) -> Part:
+def _sessions(name: str, title: str, model: str, budget: str, seeds: int, more: str = "") -> Part:
     """Whole sessions on tasks that nobody collects runs of; those with a budget in time have two threads."""
     data = " ".join(f"--data {{tasks}}/{task}" for task in HELD_OUT)
     is_timed = not budget.endswith("-tokens")
@@ -185,7 +185,7 @@ def _sessions(name: str, title: str, model: str, budget: str, seeds: int, strate
     return _benchmark(
         name,
         title,
-        f"real_sessions.py {shared} --strategies {strategies} --results {{folder}}/sessions {data}",
+        f"real_sessions.py {shared} {more} --results {{folder}}/sessions {data}",
         "whole_sessions.py",
         "provenance.py",
         needs=needs,
@@ -240,13 +240,10 @@ _PARTS = (
         "limits.py", "provenance.py", "alien_tasks.yaml",
         before=ALIENS, needs=(TASKS, MODELS),
     ),
-    _sessions(
-        "sessions-nano", "Whole sessions on `nano-16m`", "{models}/nano-16m", "130k-tokens", 3,
-        "advised,transfer,asha,random,fixed-best,fixed-expert",
-    ),
+    _sessions("sessions-nano", "Whole sessions on `nano-16m`", "{models}/nano-16m", "130k-tokens", 3),
     _sessions(
         "sessions-smollm2", "Sessions of five minutes on SmolLM2", "smollm2", "5m", 1,
-        "advised,transfer,asha,random,fixed-expert",
+        more="--strategies advised,transfer,asha,random,fixed-expert",
     ),
     _benchmark(
         "demo", "`make demo` against the expert pipeline", "demo_seeds.py --results {folder}/sessions",
