@@ -25,6 +25,12 @@ HELD_OUT = (
 )
 """Tasks that nobody collects runs of, and their metrics."""
 
+WITH_RIVALS = (
+    "--strategies random,asha,fixed-best,nearest-task,portfolio,advised,transfer,quick-tune,"
+    "optuna-tpe,optuna-tpe-index,dehb-package,dehb-package-index"
+)
+"""All but Quick-Tune-Tool, which trains for minutes in every fold and thinks for seconds at a time."""
+
 Command = tuple[str, ...]
 
 
@@ -43,7 +49,6 @@ class Part:
             and the code of ``tunecast``.
         before: Commands that must have succeeded before.
         needs: Environment variables without which it cannot be measured.
-        minds: Environment variables that it measures more with.
         is_optional: Whether nothing is wrong where what it needs is not set.
         is_timed: Whether its result depends on how fast the machine is meanwhile.
     """
@@ -54,7 +59,6 @@ class Part:
     files: tuple[str, ...] = ()
     before: tuple[Command, ...] = ()
     needs: tuple[str, ...] = ()
-    minds: tuple[str, ...] = ()
     is_optional: bool = False
     is_timed: bool = False
 
@@ -90,8 +94,7 @@ class Part:
     def key(self) -> str:
         """A hash of all that its result rests on: another one has to be measured anew."""
         code = code_hash(ROOT / file for file in self.files)
-        more = [name for name in self.minds if os.environ.get(name)]
-        return stable_hash([knowledge_hash(), code, self.steps, more], 16)
+        return stable_hash([knowledge_hash(), code, self.steps], 16)
 
     def _filled(self, places: Mapping[str, str]) -> list[list[str]]:
         return [[word.format(**places) for word in command] for command in (*self.before, self.command)]
@@ -145,10 +148,10 @@ def _file(folder: Path, name: str) -> Path:
     return folder / f"{name}.json"
 
 
-def _compared(name: str, title: str, flags: str) -> Part:
+def _compared(name: str, title: str, flags: str, needs: tuple[str, ...] = ()) -> Part:
     """Replays; where there are rivals, they take most of the time."""
     command = f"tunecast compare {flags} --clock cpu --output {{folder}}/{name}.html --json"
-    return Part(name, title, tuple(command.split()), minds=(QUICKTUNE,) if "--rivals" in flags else ())
+    return Part(name, title, tuple(command.split()), needs=needs, is_optional=bool(needs))
 
 
 def _benchmark(
@@ -209,18 +212,25 @@ _PARTS = (
         needs=(QUICKTUNE,),
         is_optional=True,
     ),
-    _compared("task", "Without the task at hand", "--model nano-16m --folds task --rivals --seeds 5"),
+    _compared("task", "Without the task at hand", f"--model nano-16m --folds task {WITH_RIVALS} --seeds 5"),
     _compared(
         "task-free-thinking",
         "Without the task at hand, thinking free of charge",
-        "--model nano-16m --folds task --rivals --seeds 3 --thinking-seconds 0",
+        f"--model nano-16m --folds task {WITH_RIVALS} --seeds 3 --thinking-seconds 0",
+    ),
+    _compared(
+        "quicktunetool",
+        "Without the base model at hand, beside Quick-Tune-Tool",
+        "--model nano-16m --folds model --seeds 1 "
+        "--strategies transfer,quick-tune,nearest-task,asha,random,quicktunetool,quicktunetool-costless",
+        needs=(QUICKTUNE,),
     ),
     _compared("family", "Without the family of the task at hand", "--model nano-16m --folds family"),
     _compared("model", "Without the base model at hand", "--model nano-16m --folds model"),
     _compared(
         "smollm2-task",
         "On SmolLM2, without the task at hand",
-        f"--model {SMOLLM2} --folds task --budgets 1,2,4 --rivals",
+        f"--model {SMOLLM2} --folds task --budgets 1,2,4 {WITH_RIVALS}",
     ),
     _compared(
         "smollm2-model",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import platform
+import re
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
 import tunecast
+from tunecast.models.load import choose_dtype
 from tunecast.models.processor import available_cores
 from tunecast.records import stable_hash
 from tunecast.store import shipped
@@ -47,14 +50,24 @@ def commit() -> str:
     """The commit that is checked out, with a mark where code differs from it; ``unknown`` without git."""
     try:
         found = _git("rev-parse", "--short=12", "HEAD")
-        return f"{found} with changes" if _git("status", "--porcelain", "--", "src", "benchmarks") else found
+        changed = _git("status", "--porcelain", "--", "src", "benchmarks/*.py")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+    return f"{found} with changes" if changed else found
 
 
 def machine() -> str:
-    """Cores that may be used, and their kind."""
-    return f"{available_cores()} cores, {platform.machine()}"
+    """Cores that may be used, their kind, and the type of numbers that models of some width compute in."""
+    return f"{available_cores()} cores, {_processor()}, {choose_dtype('cpu', width=1024)}"
+
+
+def _processor() -> str:
+    """The processor's name where the system tells it, else its architecture."""
+    with contextlib.suppress(OSError):
+        told = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        if name := re.search(r"^model name\s*: (.+)$", told, re.MULTILINE):
+            return name[1]
+    return platform.machine()
 
 
 def _git(*arguments: str) -> str:

@@ -48,4 +48,5 @@ def finished_session(
     tiny_llama: Path, toy_data: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> sessions.Finished:
     """A session of six trials that nobody disturbed, run by the real command line."""
-    return sessions.finish(tmp_path_factory.mktemp("finished") / "out", tiny_llama, toy_data)
+    folder = tmp_path_factory.mktemp("finished") / "out"
+    return sessions.finish(folder, tiny_llama, toy_data, run=sessions.run_command)

@@ -1,13 +1,15 @@
-"""The command line in processes of their own, and a session that was run to its end by it."""
+"""The command line, in this process or one of its own, and a session that was run to its end by it."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,21 +22,23 @@ FLAGS = ("--threads", "1")
 """What every session of these tests is run with, so that results do not depend on the machine's cores."""
 
 
+Said = tuple[int, str, str]
+"""Exit code, stdout and stderr of a command."""
+
+
 def command(*arguments: str) -> list[str]:
     """The command line as a process of this interpreter."""
     return [sys.executable, "-c", "from tunecast.cli import main; main()", *arguments]
 
 
-def run_command(
-    *arguments: str, prepare: Callable[[], None] | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Run the command line to its end.
+def run_command(*arguments: str, prepare: Callable[[], None] | None = None) -> Said:
+    """Run the command line to its end in a process of its own, as a user does.
 
     Args:
         arguments: What stands after ``tunecast``.
         prepare: Called in the child before it starts, to take something away from it.
     """
-    return subprocess.run(
+    done = subprocess.run(
         command(*arguments),
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -42,6 +46,7 @@ def run_command(
         timeout=900,
         preexec_fn=prepare,
     )
+    return done.returncode, done.stdout, done.stderr
 
 
 @dataclass(frozen=True)
@@ -55,13 +60,23 @@ class Finished:
     seconds: float
 
 
-def finish(folder: Path, model: Path, data: Path, *more: str) -> Finished:
-    """Run a session of six trials with ``--json``."""
+def finish(
+    folder: Path, model: Path, data: Path, *more: str, run: Callable[..., Said] | None = None
+) -> Finished:
+    """Run a session with ``--json``, of six trials where no flag says otherwise.
+
+    Args:
+        folder: Its output folder.
+        model: The base model.
+        data: The dataset.
+        more: Further flags.
+        run: :func:`run_command` or, which is the default and faster, :func:`call_main`.
+    """
     flags = ["--model", str(model), "--data", str(data), "--budget", "6-trials", *FLAGS, *more]
     started = time.monotonic()
-    done = run_command("tune", *flags, "--output-dir", str(folder), "--json")
-    assert done.returncode == 0, done.stderr[-3000:]
-    return Finished(folder, flags, json.loads(done.stdout), done.stderr, time.monotonic() - started)
+    code, out, err = (run or call_main)("tune", *flags, "--output-dir", str(folder), "--json")
+    assert code == 0, err[-3000:]
+    return Finished(folder, flags, json.loads(out), err, time.monotonic() - started)
 
 
 def unfinish(folder: Path, *, keep: int) -> dict[str, Any]:
@@ -83,17 +98,15 @@ def unfinish(folder: Path, *, keep: int) -> dict[str, Any]:
     return state
 
 
-def call_main(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """Run the command line in this process: exit code, stdout, stderr."""
+def call_main(*arguments: str) -> Said:
+    """Run the command line in this process, which has imported already most of what it needs."""
     from tunecast.cli import main
 
-    capsys.readouterr()
-    code = 0
-    with pytest.MonkeyPatch.context() as patch:
+    code, out, err = 0, io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.setattr(sys, "argv", ["tunecast", *arguments])
         try:
             main()
         except SystemExit as ended:
             code = int(ended.code or 0)
-    out, err = capsys.readouterr()
-    return code, out, err
+    return code, out.getvalue(), err.getvalue()

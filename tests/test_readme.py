@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import csv
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -56,39 +53,26 @@ def words_of(command: str) -> list[str]:
     return [*words, "--store", "few.sqlite"] if words[0] == "learn" else words
 
 
-def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run a command of the README with its stand-ins."""
-    return subprocess.run(
-        [sys.executable, "-m", "tunecast", *words_of(command)],
-        cwd=folder,
-        # What --calibrate measures beside other tests must not be what later advice on this machine rests on.
-        env={**os.environ, "TUNECAST_CACHE": str(folder / "cache")},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-
-
 @pytest.mark.slow
-def test_every_command_of_the_readme_runs(stage: Path) -> None:
+def test_every_command_of_the_readme_runs(stage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(stage)
+    # What --calibrate measures beside other tests must not be what later advice on this machine rests on.
+    monkeypatch.setenv("TUNECAST_CACHE", str(stage / "cache"))
     commands = shown_commands()
     assert len(commands) >= 6
     for command in commands:
-        done = run(command, stage)
-        assert done.returncode == 0, f"{command}\n{done.stderr}"
-        assert "Traceback" not in done.stderr, command
+        code, _, stderr = call_main(*words_of(command))
+        assert code == 0, f"{command}\n{stderr}"
+        assert "Traceback" not in stderr, command
 
 
-def test_every_flag_of_the_readme_is_taken(
-    stage: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_flag_of_the_readme_is_taken(stage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(stage)
     rows = FLAG_ROWS.findall(README.read_text(encoding="utf-8"))
     assert rows
     tune = "tunecast tune --model smollm2 --data stdlib --budget 5m --output-dir flags --dry-run "
     for flags in rows:
-        code, _, stderr = call_main(capsys, *words_of(tune + flags))
+        code, _, stderr = call_main(*words_of(tune + flags))
         assert code == 0, f"{flags}\n{stderr}"
 
 

@@ -61,12 +61,12 @@ def test_terminal_and_page(store: Path, tmp_path: Path) -> None:
 
 
 def test_a_page_that_cannot_be_written_is_refused_before_the_work(
-    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("where a folder is wanted")
     monkeypatch.setattr("tunecast.replay.stored.compare", lambda *_: pytest.fail("the work began"))
     for page in (tmp_path / "file" / "page.html", tmp_path):
-        code, out, err = call_main(capsys, "compare", "--store", str(store), "--output", str(page))
+        code, out, err = call_main("compare", "--store", str(store), "--output", str(page))
         assert (code, out) == (2, "")
         assert f"--output {page} cannot be written" in " ".join(err.split())
 

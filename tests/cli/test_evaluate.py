@@ -21,39 +21,36 @@ def with_adapter(tiny_llama: Path, toy_data: Path, tmp_path_factory: pytest.Temp
     return finish(folder, tiny_llama, toy_data, *flags)
 
 
-def evaluated(capsys: pytest.CaptureFixture[str], *flags: str) -> dict[str, object]:
-    code, out, err = call_main(capsys, "evaluate", *flags, "--device", "cpu", "--json")
+def evaluated(*flags: str) -> dict[str, object]:
+    code, out, err = call_main("evaluate", *flags, "--device", "cpu", "--json")
     assert code == 0, err
     found: dict[str, object] = json.loads(out)
     return found
 
 
 def test_base_model_and_winner_score_as_the_session_said(
-    with_adapter: Finished, tiny_llama: Path, toy_data: Path, capsys: pytest.CaptureFixture[str]
+    with_adapter: Finished, tiny_llama: Path, toy_data: Path
 ) -> None:
     best = with_adapter.folder / "best"
     said = with_adapter.result["test"]
     assert with_adapter.result["winner"] != "zero_shot"
-    base = evaluated(capsys, "--model", str(tiny_llama), "--data", str(toy_data), "--seed", "3")
+    base = evaluated("--model", str(tiny_llama), "--data", str(toy_data), "--seed", "3")
     assert base["score"]["loss"] == pytest.approx(said["zero_shot"]["loss"], abs=1e-5)
     assert base["score"]["loss_low"] < base["score"]["loss"] < base["score"]["loss_high"]
     winner = said[with_adapter.result["winner"]]["loss"]
-    named = evaluated(capsys, "--model", str(tiny_llama), "--adapter", str(best), "--data", str(toy_data))
+    named = evaluated("--model", str(tiny_llama), "--adapter", str(best), "--data", str(toy_data))
     assert named["score"]["loss"] == pytest.approx(winner, abs=THE_SAME)
-    found = evaluated(capsys, "--model", str(best), "--data", str(toy_data))
+    found = evaluated("--model", str(best), "--data", str(toy_data))
     assert (found["model"], found["adapter"]) == (str(tiny_llama), str(best))
     assert found["score"] == named["score"]
     assert found["warnings"] == named["warnings"] == []
-    (doubt,) = evaluated(capsys, "--model", str(best), "--data", str(toy_data), "--seed", "0")["warnings"]
+    (doubt,) = evaluated("--model", str(best), "--data", str(toy_data), "--seed", "0")["warnings"]
     assert "may have been trained on" in doubt
 
 
-def test_a_metric_and_the_other_split(
-    with_adapter: Finished, toy_data: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_metric_and_the_other_split(with_adapter: Finished, toy_data: Path) -> None:
     best = str(with_adapter.folder / "best")
-    code, out, err = call_main(
-        capsys, "evaluate", "--model", best, "--data", str(toy_data), "--split", "validation",
+    code, out, err = call_main("evaluate", "--model", best, "--data", str(toy_data), "--split", "validation",
         "--objective", "token_f1",
     )  # fmt: skip
     assert code == 0, err
@@ -67,16 +64,15 @@ def test_mistakes_are_told(
     tiny_llama: Path,
     toy_data: Path,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     model = ("evaluate", "--model", str(tiny_llama), "--data", str(toy_data))
-    code, _, err = call_main(capsys, *model, "--adapter", str(tmp_path))
+    code, _, err = call_main(*model, "--adapter", str(tmp_path))
     assert (code, "adapter_config.json" in err) == (2, True)
-    code, _, err = call_main(capsys, *model, "--split", "dev")
+    code, _, err = call_main(*model, "--split", "dev")
     assert (code, "test or validation" in err) == (2, True)
     shutil.copytree(with_adapter.folder / "best", tmp_path / "broken")
     (tmp_path / "broken" / "adapter_model.safetensors").write_bytes(b"half")
-    code, _, err = call_main(capsys, *model, "--adapter", str(tmp_path / "broken"))
+    code, _, err = call_main(*model, "--adapter", str(tmp_path / "broken"))
     assert (code, "cannot be loaded" in err) == (2, True)
 
 
@@ -90,18 +86,18 @@ def test_mistakes_are_told(
     ],
 )
 def test_a_folder_that_holds_half_an_adapter(
-    tiny_llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], config: str, part: str
+    tiny_llama: Path, tmp_path: Path, config: str, part: str
 ) -> None:
     (tmp_path / "adapter_config.json").write_text(config)
     for flag, others in (("--model", ()), ("--adapter", ("--model", str(tiny_llama)))):
         # The data are not there, either: the adapter is looked at first.
-        code, _, err = call_main(capsys, "evaluate", flag, str(tmp_path), *others, "--data", "nowhere.jsonl")
+        code, _, err = call_main("evaluate", flag, str(tmp_path), *others, "--data", "nowhere.jsonl")
         assert (code, err.startswith(f"tunecast: {flag}: ")) == (2, True), err
         assert part in err
 
 
-def test_an_adapter_that_names_no_base_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_adapter_that_names_no_base_model(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": 3}')
     (tmp_path / "adapter_model.safetensors").write_bytes(b"")
-    code, _, err = call_main(capsys, "evaluate", "--model", str(tmp_path), "--data", "nowhere.jsonl")
+    code, _, err = call_main("evaluate", "--model", str(tmp_path), "--data", "nowhere.jsonl")
     assert (code, "names no base model" in err) == (2, True), err

@@ -67,22 +67,20 @@ def test_the_main_job_is_there() -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_help_shows_every_word_of_the_help_texts(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = call_main(capsys, *name.split(), "--help")
+def test_help_shows_every_word_of_the_help_texts(name: str) -> None:
+    code, out, _ = call_main(*name.split(), "--help")
     assert code == 0
     for parameter in COMMANDS[name].params:
         default = str(getattr(parameter, "help", "")).rpartition("(default: ")[2].rstrip(")").split(" ")[0]
         assert default[:8] in out, f"{parameter.name}: markup has eaten the default"
 
 
-def test_version(capsys: pytest.CaptureFixture[str]) -> None:
-    assert call_main(capsys, "--version")[:2] == (0, f"tunecast {tunecast.__version__}\n")
+def test_version() -> None:
+    assert call_main("--version")[:2] == (0, f"tunecast {tunecast.__version__}\n")
 
 
 @pytest.mark.parametrize("arguments", [["nonsense"], ["--nonsense"], ["tune", "--budget"]])
-def test_mistakes_on_the_command_line_exit_with_two(
-    arguments: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    code, out, err = call_main(capsys, *arguments)
+def test_mistakes_on_the_command_line_exit_with_two(arguments: list[str]) -> None:
+    code, out, err = call_main(*arguments)
     assert (code, out) == (2, "")
     assert "Traceback" not in err

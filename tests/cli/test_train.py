@@ -16,14 +16,13 @@ def test_an_incumbent_is_trained_again(
     tiny_llama: Path,
     toy_data: Path,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     pipeline = finished_session.result["incumbent"]["pipeline"]
     (tmp_path / "pipeline.json").write_text(json.dumps(pipeline))
     folder = tmp_path / "out"
     flags = ("--model", str(tiny_llama), "--data", str(toy_data), "--output-dir", str(folder))
     train = ("train", "--pipeline", str(tmp_path / "pipeline.json"), *flags, *FLAGS)
-    code, out, err = call_main(capsys, *train, "--json")
+    code, out, err = call_main(*train, "--json")
     assert code == 0, err
     result = json.loads(out)
     assert result["test"]["expert"] is None
@@ -37,7 +36,7 @@ def test_an_incumbent_is_trained_again(
     assert runs[1].outcome == "completed"
     assert "Training helped" in (folder / "best" / "README.md").read_text()
     assert "expert pipeline" not in (folder / "best" / "README.md").read_text()
-    code, out, _ = call_main(capsys, *train, "--resume")
+    code, out, _ = call_main(*train, "--resume")
     assert code == 0
     assert "incumbent" in out
 
@@ -55,13 +54,12 @@ def test_a_file_that_no_model_can_be_trained_by(
     tiny_llama: Path,
     toy_data: Path,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
     content: str,
     parts: tuple[str, ...],
 ) -> None:
     (tmp_path / "p.json").write_text(content)
     flags = ("--model", str(tiny_llama), "--data", str(toy_data), "--output-dir", str(tmp_path / "out"))
-    code, _, err = call_main(capsys, "train", "--pipeline", str(tmp_path / "p.json"), *flags)
+    code, _, err = call_main("train", "--pipeline", str(tmp_path / "p.json"), *flags)
     assert (code, f"--pipeline {tmp_path / 'p.json'}" in err, "--fix" in err) == (2, True, False)
     for part in parts:
         assert part in err

@@ -69,13 +69,11 @@ def test_what_is_passed_on_does_not_tell_where_things_lay(finished_session: Fini
         assert f'"{configuration["data"]}' not in text
 
 
-def test_complete_session_is_told_again(
-    finished_session: Finished, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_complete_session_is_told_again(finished_session: Finished) -> None:
     flags = ("tune", "--resume", "--output-dir", str(finished_session.folder))
-    code, out, _ = call_main(capsys, *flags, "--json")
+    code, out, _ = call_main(*flags, "--json")
     assert (code, json.loads(out)) == (0, finished_session.result)
-    code, out, _ = call_main(capsys, *flags)
+    code, out, _ = call_main(*flags)
     assert code == 0
     assert f"Winner: {finished_session.result['winner']}" in out
     assert f"No forecast: {finished_session.result['forecast']['reason']}." in out
@@ -95,18 +93,18 @@ def test_paths_are_printed_as_they_are(
     assert f"Report: {folder}/report.html\n" in capsys.readouterr().out
 
 
-def resolved(capsys: pytest.CaptureFixture[str], *flags: str) -> dict[str, Any]:
-    code, out, err = call_main(capsys, "tune", *flags, "--dry-run")
+def resolved(*flags: str) -> dict[str, Any]:
+    code, out, err = call_main("tune", *flags, "--dry-run")
     assert code == 0, err
     found: dict[str, Any] = json.loads(out)
     return found
 
 
 def test_dry_run_decides_everything_and_writes_nothing(
-    tiny_llama: Path, toy_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_llama: Path, toy_data: Path, tmp_path: Path
 ) -> None:
     found = resolved(
-        capsys, "--model", str(tiny_llama), "--data", str(toy_data), "--output-dir", str(tmp_path / "out")
+        "--model", str(tiny_llama), "--data", str(toy_data), "--output-dir", str(tmp_path / "out")
     )
     assert found["data"]["examples"] == {"train": 128, "validation": 16, "test": 16}
     assert (found["device"] in ("cpu", "cuda"), found["max_length"]) == (True, 64)
@@ -118,16 +116,14 @@ def test_dry_run_decides_everything_and_writes_nothing(
     assert not (tmp_path / "out").exists()
 
 
-def test_flags_override_the_file(
-    tiny_llama: Path, toy_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_flags_override_the_file(tiny_llama: Path, toy_data: Path, tmp_path: Path) -> None:
     (tmp_path / "tune.yaml").write_text(
         f"model: {tiny_llama}\ndata: {toy_data}\nbudget: 3m\nseed: 5\nmethods: [lora]\n"
         "max-length: 96\nforecast: true\nfix: {lora_r: 4, use_dora: true, weight_decay: 1e-2}\n"
         "range: {learning_rate: [1e-4, 1e-3]}\n"
     )
     flags = ("--config", str(tmp_path / "tune.yaml"), "--seed", "7", "--fix", "lora_r=8", "--no-forecast")
-    found = resolved(capsys, *flags)["configuration"]
+    found = resolved(*flags)["configuration"]
     assert (found["budget"], found["seed"], found["max_length"]) == ("3m", 7, 96)
     assert found["methods"] == ["lora"]
     assert found["forecast"] is False
@@ -180,7 +176,7 @@ def test_strategies_that_know_other_tasks_run_to_the_end_and_resume(
 
 
 def test_a_session_keeps_its_candidates_and_goes_on_without_a_prior_that_it_did_not_begin_with(
-    tiny_llama: Path, toy_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_llama: Path, toy_data: Path, tmp_path: Path
 ) -> None:
     prior, flags = tmp_path / "prior", ["--strategy", "transfer", "--no-forecast", "--budget", "3-trials"]
     load_prior().save(prior)
@@ -203,7 +199,7 @@ def test_a_session_keeps_its_candidates_and_goes_on_without_a_prior_that_it_did_
     state = unfinish(tmp_path / "out", keep=3)
     del state["candidates"]
     (tmp_path / "out" / "session.json").write_text(json.dumps(state))
-    code, _, err = call_main(capsys, "tune", *done.flags, "--resume", "--output-dir", str(tmp_path / "out"))
+    code, _, err = call_main("tune", *done.flags, "--resume", "--output-dir", str(tmp_path / "out"))
     assert code == 2
     assert "did not keep its candidates" in err
 

@@ -19,11 +19,10 @@ from tunecast.session.folder import OutputFolder
 class Case:
     """A correct command line of which a test breaks one part."""
 
-    def __init__(self, model: Path, data: Path, output: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def __init__(self, model: Path, data: Path, output: Path) -> None:
         self.flags = {"--model": str(model), "--data": str(data), "--output-dir": str(output)}
         self.flags |= {"--budget": "2-trials"}
         self.output = output
-        self._capsys = capsys
 
     def refused(self, *parts: str, extra: tuple[str, ...] = (), **changed: object) -> None:
         """Run with some flags changed; every part must be in the one message on stderr."""
@@ -32,7 +31,7 @@ class Case:
             **{f"--{name.replace('_', '-')}": str(value) for name, value in changed.items()},
         }
         arguments = [text for pair in flags.items() for text in pair]
-        code, out, err = call_main(self._capsys, "tune", *arguments, *FLAGS, *extra)
+        code, out, err = call_main("tune", *arguments, *FLAGS, *extra)
         assert code == 2, err
         assert out == ""
         assert "Traceback" not in err
@@ -44,8 +43,8 @@ class Case:
 
 
 @pytest.fixture
-def case(tiny_llama: Path, toy_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Case:
-    return Case(tiny_llama, toy_data, tmp_path / "out", capsys)
+def case(tiny_llama: Path, toy_data: Path, tmp_path: Path) -> Case:
+    return Case(tiny_llama, toy_data, tmp_path / "out")
 
 
 def test_missing_file(case: Case, tmp_path: Path) -> None:
@@ -193,13 +192,13 @@ def test_configuration_file_that_makes_no_sense(
     case.refused(*parts, config=file)
 
 
-def test_model_and_data_are_needed(capsys: pytest.CaptureFixture[str]) -> None:
-    code, _, err = call_main(capsys, "tune", "--budget", "3m")
+def test_model_and_data_are_needed() -> None:
+    code, _, err = call_main("tune", "--budget", "3m")
     assert (code, "--model and --data missing" in err) == (2, True)
 
 
-def test_unknown_flag(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
-    code, _, err = call_main(capsys, "tune", "--nonsense", "3")
+def test_unknown_flag(case: Case) -> None:
+    code, _, err = call_main("tune", "--nonsense", "3")
     assert (code, "--nonsense" in err) == (2, True)
 
 
@@ -260,11 +259,11 @@ def limited_to(size_bytes: int) -> Callable[[], None]:
 def test_full_disk(tiny_llama: Path, toy_data: Path, tmp_path: Path) -> None:
     flags = ["--model", str(tiny_llama), "--data", str(toy_data), "--output-dir", str(tmp_path / "out")]
     flags += ["--budget", "1-trials", "--fix", "lora_r=64", "--methods", "lora", *FLAGS]
-    full = run_command("tune", *flags, prepare=limited_to(400_000))
-    assert full.returncode == 2, full.stderr[-2000:]
-    assert "Traceback" not in full.stderr
-    assert "cannot write" in full.stderr
-    assert "--resume" in full.stderr
-    freed = run_command("tune", *flags, "--resume", "--json")
-    assert freed.returncode == 0, freed.stderr[-2000:]
-    assert json.loads(freed.stdout)["test"]["expert"]["loss"] > 0
+    code, _, err = run_command("tune", *flags, prepare=limited_to(400_000))
+    assert code == 2, err[-2000:]
+    assert "Traceback" not in err
+    assert "cannot write" in err
+    assert "--resume" in err
+    code, out, err = call_main("tune", *flags, "--resume", "--json")
+    assert code == 0, err[-2000:]
+    assert json.loads(out)["test"]["expert"]["loss"] > 0

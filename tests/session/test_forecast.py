@@ -12,7 +12,7 @@ import pytest
 
 from kills import Victim, check_between, check_end, committed
 from sample_runs import sample_point
-from sessions import FLAGS, Finished, call_main, run_command
+from sessions import Finished, call_main, finish
 from tunecast.methods.space import EXPERT
 from tunecast.records import FORECAST_ONLY, Machine, Outcome, Pipeline, Run, Score, Versions
 from tunecast.session.allowance import Allowance
@@ -196,19 +196,14 @@ def test_parts_that_failed_are_named(prepared: PreparedTask, store: Store) -> No
 def forecast_session(tiny_llama: Path, toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """A session whose budget affords a search and three runs on parts of the data."""
     folder = tmp_path_factory.mktemp("forecast") / "out"
-    flags = ["--model", str(tiny_llama), "--data", str(toy_data), "--budget", "48k-tokens", *FLAGS]
-    flags += ["--strategy", "random", "--epochs", "1", "--methods", "lora"]
+    flags = ["--budget", "48k-tokens", "--strategy", "random", "--epochs", "1", "--methods", "lora"]
     flags += ["--range", "learning_rate=1e-3:1e-1"]
     flags += ["--fix", "per_device_train_batch_size=4", "--fix", "warmup_ratio=0.5"]
-    done = run_command("tune", *flags, "--output-dir", str(folder), "--json")
-    assert done.returncode == 0, done.stderr[-3000:]
-    return Finished(folder, flags, json.loads(done.stdout), done.stderr, 0.0)
+    return finish(folder, tiny_llama, toy_data, *flags)
 
 
 @pytest.mark.timeout(900)
-def test_a_session_says_what_more_data_would_bring(
-    forecast_session: Finished, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_session_says_what_more_data_would_bring(forecast_session: Finished) -> None:
     outlook = forecast_session.result["forecast"]
     assert [size for size, _ in outlook["measured"]] == [16, 32, 64, 128]
     assert [one["data_size"] for one in outlook["forecasts"]] == [256, 512, 1280]
@@ -218,7 +213,7 @@ def test_a_session_says_what_more_data_would_bring(
     report = (forecast_session.folder / "report.html").read_text()
     assert "<h2>What more data would bring</h2>" in report
     assert "1,280" in report
-    code, out, _ = call_main(capsys, "tune", "--resume", "--output-dir", str(forecast_session.folder))
+    code, out, _ = call_main("tune", "--resume", "--output-dir", str(forecast_session.folder))
     assert code == 0
     assert f"{outlook['measured'][-1][1]:.3f} on 128 examples" in out or "No forecast" in out
 

@@ -68,9 +68,7 @@ def test_a_session_tries_what_was_best_elsewhere(
     with Store.open(path) as store:
         store.put_all(elsewhere)
     flags = ("--budget", "3-trials", "--epochs", "1", "--strategy", strategy, "--store", str(path))
-    where = ("--model", str(tiny_llama), "--data", str(toy_data), "--output-dir", str(tmp_path / "out"))
-    done = sessions.run_command("tune", *where, *flags, "--no-forecast", *sessions.FLAGS, "--json")
-    assert done.returncode == 0, done.stderr[-2000:]
+    sessions.finish(tmp_path / "out", tiny_llama, toy_data, *flags, "--no-forecast")
     with Store.open(path) as store:
         tried = [run for run in store.runs(task=toy_data.stem) if run.is_candidate]
     methods = [run.pipeline.method for run in sorted(tried, key=lambda run: run.created_at)]

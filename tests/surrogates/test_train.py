@@ -224,12 +224,12 @@ def test_a_base_model_that_was_not_learned_from_is_foretold_with_a_wider_spread(
     assert np.mean([row.coverage for row in unseen]) > 0.75
 
 
-def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_from_the_command_line(tmp_path: Path) -> None:
     url, output = str(tmp_path / "runs.sqlite"), tmp_path / "prior.safetensors"
     with Store.open(url) as store:
         for run in planted_runs(tasks=4, runs=5):
             store.put(run)
-    code, out, err = call_main(capsys, "learn", "--store", url, "--output", str(output), "--no-scores")
+    code, out, err = call_main("learn", "--store", url, "--output", str(output), "--no-scores")
     assert (code, err) == (0, "")
     assert "Wrote" in out
     assert len(read_prior(output).provenance.tasks) == 4
@@ -244,16 +244,13 @@ def test_mistakes_are_one_message(
     message: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with Store.open("runs.sqlite") as store:
         for run in planted_runs(tasks=3, runs=4):
             store.put(run)
     given = {"--store": "runs.sqlite", "--output": "prior"} | dict([arguments])
-    code, _, err = call_main(
-        capsys, "learn", *[word for pair in given.items() for word in pair], "--no-scores"
-    )
+    code, _, err = call_main("learn", *[word for pair in given.items() for word in pair], "--no-scores")
     assert code == 2
     assert message in err
 
