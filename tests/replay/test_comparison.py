@@ -130,7 +130,8 @@ def test_a_part_that_fails_leaves_the_others_alone_and_is_measured_next_time(stu
     assert "collect is broken" in first.stderr
     missing = re.search("^Not measured: (.*)\\.$", page(stubs), re.MULTILINE)
     assert missing
-    assert set(re.findall("`(.*?)`", missing[1])) == {"quicktune-check", "scoring", "ablations", "aliens"}
+    lacking = {"quicktune-check", "quicktunetool", "scoring"}
+    assert set(re.findall("`(.*?)`", missing[1])) == {*lacking, "ablations", "aliens"}
     assert "a table of" in page(stubs)
     assert page(stubs).count("\nMeasured on ") == 10
     assert not any(" judge " in line for line in asked(stubs)), "there was nothing to judge"
@@ -264,12 +265,8 @@ def test_other_code_runs_or_circumstances_are_another_measurement(
 ) -> None:
     provenance = importlib.import_module("provenance")
     part = parts.PARTS["task"]
-    monkeypatch.delenv(parts.QUICKTUNE, raising=False)
     keys = [part.key(), parts.PARTS["family"].key()]
     assert part.key() == keys[0]
-    monkeypatch.setenv(parts.QUICKTUNE, "python")
-    keys.append(part.key())
-    monkeypatch.delenv(parts.QUICKTUNE)
     other = tmp_path / "runs.parquet"
     other.write_bytes(b"more runs")
     with monkeypatch.context() as patch:
@@ -331,7 +328,7 @@ def test_every_part_names_programs_and_flags_that_there_are(parts: ModuleType) -
                 checked += 1
     assert checked >= 12
     shown = [part.shown for part in parts.PARTS.values() if part.is_json]
-    assert len(shown) == len(set(shown)) == 6
+    assert len(shown) == len(set(shown)) == 7
     for line in shown:
         given = dict(re.findall(r"--(model|folds|budgets|clock) (\S+)", line))
         CompareSettings.parse(
