@@ -230,7 +230,7 @@ _PARTS = (
     _compared(
         "smollm2-task",
         "On SmolLM2, without the task at hand",
-        f"--model {SMOLLM2} --folds task --budgets 1,2,4 {WITH_RIVALS}",
+        f"--model {SMOLLM2} --folds task --budgets 1,2,4 {WITH_RIVALS},fixed-expert,fixed-3e-4",
     ),
     _compared(
         "smollm2-model",
