@@ -25,9 +25,9 @@ HELD_OUT = (
 )
 """Tasks that nobody collects runs of, and their metrics."""
 
+LIBRARIES = "optuna-tpe,optuna-tpe-index,dehb-package,dehb-package-index"
 WITH_RIVALS = (
-    "--strategies random,asha,fixed-best,nearest-task,portfolio,advised,transfer,quick-tune,"
-    "optuna-tpe,optuna-tpe-index,dehb-package,dehb-package-index"
+    f"--strategies random,asha,fixed-best,nearest-task,portfolio,advised,transfer,quick-tune,{LIBRARIES}"
 )
 """All but Quick-Tune-Tool, which trains for minutes in every fold and thinks for seconds at a time."""
 
@@ -217,6 +217,11 @@ _PARTS = (
         "task-free-thinking",
         "Without the task at hand, thinking free of charge",
         f"--model nano-16m --folds task {WITH_RIVALS} --seeds 3 --thinking-seconds 0",
+    ),
+    _compared(
+        "from-scratch",
+        "Without the task at hand, against those that know no other task",
+        f"--model nano-16m --folds task --strategies transfer,random,asha,{LIBRARIES} --seeds 5",
     ),
     _compared(
         "quicktunetool",
