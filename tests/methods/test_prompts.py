@@ -108,7 +108,8 @@ def test_gradient_is_the_one_computed_by_hand(method: str, family: str, task: An
         torch.autograd.grad(together, trained), torch.autograd.grad(alone, trained), strict=True
     ):
         assert one.abs().sum() > 0
-        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+        # Rounding is relative to the largest terms of the sums that small elements are made of, too.
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3 * float(other.abs().max()))
 
 
 @methods

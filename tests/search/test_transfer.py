@@ -259,6 +259,41 @@ def test_where_time_is_left_for_one_trial_it_is_the_best_that_goes_on(prior: Pri
     assert ample != {best}, "with time to spare others are tried"
 
 
+@pytest.mark.parametrize("left", [Remaining(0.5, seconds=9000.0), Remaining(0.5, full_lengths=90.0)])
+def test_the_best_goes_on_to_its_end_once_half_as_much_was_probed(left: Remaining) -> None:
+    runs = candidates(8)
+    # Points lie at an eighth, a quarter, a half and the whole; the best one is at a quarter.
+    few = History((view(runs[0], 2), view(runs[1], 1), *(view(run, 0) for run in runs[2:])))
+    many = History((view(runs[0], 2), view(runs[1], 3), *(view(run, 0) for run in runs[2:])))
+    ended = History((view(runs[0], 2), view(runs[1], 3), view(runs[2], 4), *many.trials[3:]))
+
+    def chosen(history: History, ends: Sequence[float], value: float | None = None) -> int | None:
+        told = Dreamt([*ends, *[-0.3] * (8 - len(ends))], [90.0] * 8)
+        told.is_new = False
+        return guided_by(told, context(value_minutes=value))(history, left)  # type: ignore[arg-type]
+
+    assert chosen(few, [-0.2, -0.1]) not in (0, 1), "what has not begun may end better"
+    assert chosen(many, [-0.2, -0.1]) == 0
+    assert chosen(many, [-0.2, -0.1], value=0.1) != 0, "its end is not worth what it takes"
+    assert chosen(ended, [-0.2, -0.1, 0.0]) not in (0, 1), "one that ended allows for more probes"
+    running = History((replace(many.trials[0], running=True), *many.trials[1:]))
+    assert chosen(running, [-0.2, -0.1]) not in (None, 0), "another worker is at it"
+
+
+def test_a_cheap_point_of_a_slow_trial_is_not_worth_more_than_a_dear_one_of_a_quick_trial() -> None:
+    runs = candidates(3)
+    history = History((view(runs[0], 3), *(view(run, 0) for run in runs[1:])))
+
+    class Told(Dreamt):
+        def outlook(self, _: History) -> Outlook:
+            made = super().outlook(_)
+            return replace(made, step_seconds=np.array([1.0, 4.0, 5.0]))
+
+    told = Told([0.0, -0.1, -0.1], [100.0, 100.0, 50.0])
+    told.is_new = False
+    assert guided_by(told, context())(history, Remaining(0.5, seconds=9000.0)) == 2  # type: ignore[arg-type]
+
+
 def test_an_evaluation_counts_before_one_of_a_trial_was_seen(prior: Prior) -> None:
     runs = candidates(4)
     blank = History(tuple(view(run, 0) for run in runs))

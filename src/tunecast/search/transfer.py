@@ -2,8 +2,10 @@
 
 Both rank candidates by the loss that is foretold for the end of the schedule, given every point so far, and
 advance the one with the best acquisition: the probability of an improvement of 1% over the best that is
-foretold of a trial which has begun, over the square root of the seconds to the next point. On recorded runs
-of tasks left out that came sooner to a good end than Quick-Tune's expected improvement per second.
+foretold of a trial which has begun, over the square root of its seconds, the geometric mean of those to the
+next point and those to the end. On recorded runs of tasks left out that came sooner to a good end than
+Quick-Tune's expected improvement per second. Once half as much was spent on trials without an end as on
+those with one, the best of the former goes on to its end.
 
 ``transfer`` trains nothing on the task at hand (Strangmann et al., arXiv 2411.01195); what it has measured
 moves the level of all predictions, by conditioning. ``quick-tune`` also learns which pipelines were missed
@@ -36,6 +38,9 @@ WORTH_PROMOTING = math.log(0.002)
 """Logarithm of the relative improvement below which a budget in trials, once all have begun, ends."""
 COMMIT = 1.5
 """With less than this many trial lengths of budget left, commit to one trial and start no other."""
+PROBED = 0.5
+"""How much trials without an end may take, for each full length of those with one, before the best of them is
+brought to its end."""
 LEAST_SHARE = 1e-6
 NEW = (
     "The dataset is unlike all that the prior learned from: every other new trial of the search is left to "
@@ -94,16 +99,14 @@ class _Guided:
             kept = self.context.is_prior_kept
             seen = _worth_halving(history, self.context, outlook) if kept else history
             return _as_drawn(seen, self.fallback(seen, remaining), seen.startable)
-        chosen = _eligible(history, remaining, outlook)
-        if not len(chosen):
-            return None
         incumbent = _incumbent(history, outlook)
-        chosen = chosen[_is_worth_it(history, remaining, self.context, outlook, incumbent)[chosen]]
+        worth = _is_worth_it(history, remaining, self.context, outlook, incumbent)
+        chosen = _eligible(history, remaining, outlook, worth)
         if not len(chosen):
             return None
-        scores = self.score(
-            outlook.mean[chosen], outlook.deviation[chosen], incumbent, outlook.step_seconds[chosen]
-        )
+        # A point that is had for little is worth little where the end that it may call for takes long.
+        seconds = np.sqrt(outlook.step_seconds * outlook.end_seconds)
+        scores = self.score(outlook.mean[chosen], outlook.deviation[chosen], incumbent, seconds[chosen])
         best = int(chosen[int(np.argmax(scores + log_success(outlook.failure[chosen])))])
         return _as_drawn(history, best, chosen) if self.seer.is_new and _is_turn_of_chance(history) else best
 
@@ -117,12 +120,14 @@ class _Guided:
         return tuple(told)
 
 
-def _eligible(history: History, remaining: Remaining, outlook: Outlook) -> NDArray[np.int64]:
-    """Candidates that can be advanced; where some can still reach their end, only those.
+def _eligible(
+    history: History, remaining: Remaining, outlook: Outlook, worth: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """Candidates that can be advanced and are worth it; where some can still reach their end, only those.
 
-    As long as none has, and hardly more is left than one takes, the best one goes on. Seconds pass for all
-    workers alike, and each spends them on the best that it can have. Tokens are taken from one another: where
-    the best trial is another worker's, they are kept for it.
+    As long as none has, and hardly more is left than one takes, the best one goes on; so it does where it is
+    due. Seconds pass for all workers alike, and each spends them on the best that it can have. Tokens are
+    taken from one another: where the best trial is another worker's, they are kept for it.
     """
     tokens_count = remaining.seconds is None and remaining.full_lengths is not None
     shared = np.array(
@@ -134,26 +139,46 @@ def _eligible(history: History, remaining: Remaining, outlook: Outlook) -> NDArr
         ],
         dtype=np.int64,
     )
-    promising = _promising(shared, history, remaining, outlook)
+    promising = _promising(shared, history, remaining, outlook, worth)
     return promising[np.array([history.trials[index].is_open for index in promising], dtype=bool)]
 
 
 def _promising(
-    found: NDArray[np.int64], history: History, remaining: Remaining, outlook: Outlook
+    found: NDArray[np.int64],
+    history: History,
+    remaining: Remaining,
+    outlook: Outlook,
+    worth: NDArray[np.bool_],
 ) -> NDArray[np.int64]:
     """Of these trials, whether they can be advanced now or are, those that deserve what is left."""
     needed = _needed_to_end(history, remaining, outlook)
-    if needed is None or not len(found):
-        return found
-    affordable = found[needed[found] <= 1.0]
+    affordable = found if needed is None else found[needed[found] <= 1.0]
+    if needed is None or not len(affordable):
+        return found[worth[found]]
+    affordable = affordable[worth[affordable]]
     if not len(affordable):
-        return found
-    if any(trial.outcome is Outcome.COMPLETED for trial in history.trials):
         return affordable
     begun = affordable[[history.trials[index].is_started for index in affordable]]
     pool = begun if len(begun) else affordable
-    best = pool[np.argmin(outlook.mean[pool])]
-    return np.array([best]) if COMMIT * needed[best] > 1.0 else affordable
+    best = int(pool[np.argmin(outlook.mean[pool])])
+    has_end = any(trial.outcome is Outcome.COMPLETED for trial in history.trials)
+    is_late = not has_end and COMMIT * needed[best] > 1.0
+    return np.array([best]) if is_late or _is_due(best, history, outlook) else affordable
+
+
+def _is_due(best: int, history: History, outlook: Outlook) -> bool:
+    """Whether the best trial under way should go on to its end: it is expected to end better than all that
+    have, and the others that have not took :data:`PROBED` of what those that have did and it still takes.
+
+    Without that, probes go on as long as anything may still be better. On the budget of a few trials hardly
+    any comes to its end then, and to choose among many that are a quarter done is worth less than three ends.
+    """
+    trial = history.trials[best]
+    ends = [outlook.mean[i] for i, one in enumerate(history.trials) if one.outcome is Outcome.COMPLETED]
+    if not (trial.is_started and trial.is_open) or outlook.mean[best] >= min(ends, default=math.inf):
+        return False
+    probed = sum(one.share for one in history.trials if one.outcome is not Outcome.COMPLETED) - trial.share
+    return probed >= PROBED * (len(ends) + 1.0 - trial.share)
 
 
 def _needed_to_end(history: History, remaining: Remaining, outlook: Outlook) -> NDArray[np.float64] | None:
