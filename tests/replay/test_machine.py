@@ -151,6 +151,21 @@ def test_what_ends_while_the_strategy_thinks_has_ended_when_it_did(case: Case) -
     assert done.regret == pytest.approx((better.test_loss - best) / case.scale)
 
 
+def test_what_answers_on_the_way_take_is_kept_free_for_a_trial_that_is_to_end(case: Case) -> None:
+    first, second = completed(case)[1:3]
+    two_steps = replace(first, legs=first.legs[-2:])
+    assert two_steps.legs[0].share > 0.25
+    some = [two_steps, one_step(second, 0.9 * two_steps.seconds)]
+
+    def in_order(history: History, remaining: Remaining) -> int | None:
+        return next((i for i, trial in enumerate(history.trials) if i and trial.is_open), None)
+
+    # Of one answer and a half nothing would be left for the second, and of what remained for neither trial.
+    for answers in (1.5, 2.5):
+        done = replay(case, some, in_order, two_steps.seconds + answers, thinking_seconds=1.0)
+        assert len(done.improvements) == 2
+
+
 @pytest.mark.parametrize("strategy", [random_search(), asha()])
 def test_incumbents_come_in_the_order_of_time_however_long_answers_take(
     case: Case, strategy: Strategy

@@ -113,6 +113,10 @@ class _Trial:
         return self.curve[-1].share if self.curve else 0.0
 
     @property
+    def legs_left(self) -> int:
+        return len(self.candidate.legs) - self.done
+
+    @property
     def seconds_to_end(self) -> float:
         return sum(leg.seconds for leg in self.candidate.legs[self.done :])
 
@@ -191,12 +195,16 @@ class _Replay:
         """Whether a trial's next step, and the end of a reserved one after it, are over within the budget."""
         leg = self._at(place).next_leg
         assert leg is not None
-        to_end = 0.0 if reserved is None else self._at(reserved).seconds_to_end
-        return leg.seconds + to_end <= self._left
+        reserve = 0.0
+        if reserved is not None:
+            trial = self._at(reserved)
+            reserve = trial.seconds_to_end + self.thinking * trial.legs_left
+        return leg.seconds + reserve <= self._left
 
     def affords_end(self, place: int) -> bool:
-        """Whether a trial's last step is over within the budget."""
-        return self._at(place).seconds_to_end <= self._left
+        """Whether a trial's last step is over within the budget; the answer for the next one was given."""
+        trial = self._at(place)
+        return trial.seconds_to_end + self.thinking * (trial.legs_left - 1) <= self._left
 
     @property
     def _left(self) -> float:
