@@ -61,7 +61,8 @@ prior: $(READY)
 	$(BIN)/tunecast learn --no-scores --output src/tunecast/surrogates/prior.safetensors
 
 # Measures the figures of docs/comparing.md anew: hours. What rests on the same runs, prior and code as before is
-# not measured again; results are kept in benchmarks/results. PARTS="task family" measures these alone, so that two calls can run side by side.
+# not measured again; results are kept in benchmarks/results. PARTS="task family" measures these alone, so that two
+# calls can run side by side.
 comparison: $(READY)
 	$(BIN)/python benchmarks/comparison.py benchmarks/results $(PARTS) --page docs/comparing-figures.md
 

@@ -163,7 +163,8 @@ def variants(family: str) -> dict[str, Callable[[Context], Strategy]]:
         return guided_by(Seer(context, prior), context, ProbabilityOfImprovement(cost_exponent=0.0))
 
     def by_expected_improvement(context: Context) -> Strategy:
-        # As Quick-Tune chooses (arXiv 2306.03828), where transfer goes by the probability of an improvement.
+        # As Quick-Tune chooses (arXiv 2306.03828), where transfer goes by the probability of an improvement
+        # and the root of the seconds; which seconds these are is the same for both.
         return guided_by(Seer(context, prior_of(context.runs, family)), context, ExpectedImprovement())
 
     def without_curves(context: Context) -> Strategy:

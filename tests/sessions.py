@@ -20,8 +20,6 @@ from tunecast.store import Store
 
 FLAGS = ("--threads", "1")
 """What every session of these tests is run with, so that results do not depend on the machine's cores."""
-
-
 Said = tuple[int, str, str]
 """Exit code, stdout and stderr of a command."""
 
@@ -49,6 +47,20 @@ def run_command(*arguments: str, prepare: Callable[[], None] | None = None) -> S
     return done.returncode, done.stdout, done.stderr
 
 
+def call_main(*arguments: str) -> Said:
+    """Run the command line in this process, which has imported already most of what it needs."""
+    from tunecast.cli import main
+
+    code, out, err = 0, io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["tunecast", *arguments])
+        try:
+            main()
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+    return code, out.getvalue(), err.getvalue()
+
+
 @dataclass(frozen=True)
 class Finished:
     """A session that nobody disturbed: its folder, its flags, what it printed, its wall time."""
@@ -61,7 +73,7 @@ class Finished:
 
 
 def finish(
-    folder: Path, model: Path, data: Path, *more: str, run: Callable[..., Said] | None = None
+    folder: Path, model: Path, data: Path, *more: str, run: Callable[..., Said] = call_main
 ) -> Finished:
     """Run a session with ``--json``, of six trials where no flag says otherwise.
 
@@ -70,11 +82,11 @@ def finish(
         model: The base model.
         data: The dataset.
         more: Further flags.
-        run: :func:`run_command` or, which is the default and faster, :func:`call_main`.
+        run: :func:`call_main` or :func:`run_command`, which takes longer.
     """
     flags = ["--model", str(model), "--data", str(data), "--budget", "6-trials", *FLAGS, *more]
     started = time.monotonic()
-    code, out, err = (run or call_main)("tune", *flags, "--output-dir", str(folder), "--json")
+    code, out, err = run("tune", *flags, "--output-dir", str(folder), "--json")
     assert code == 0, err[-3000:]
     return Finished(folder, flags, json.loads(out), err, time.monotonic() - started)
 
@@ -96,17 +108,3 @@ def unfinish(folder: Path, *, keep: int) -> dict[str, Any]:
     with Store.open(store) as opened:
         opened.put_all(runs[:keep])
     return state
-
-
-def call_main(*arguments: str) -> Said:
-    """Run the command line in this process, which has imported already most of what it needs."""
-    from tunecast.cli import main
-
-    code, out, err = 0, io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(sys, "argv", ["tunecast", *arguments])
-        try:
-            main()
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-    return code, out.getvalue(), err.getvalue()

@@ -50,9 +50,8 @@ def test_base_model_and_winner_score_as_the_session_said(
 
 def test_a_metric_and_the_other_split(with_adapter: Finished, toy_data: Path) -> None:
     best = str(with_adapter.folder / "best")
-    code, out, err = call_main("evaluate", "--model", best, "--data", str(toy_data), "--split", "validation",
-        "--objective", "token_f1",
-    )  # fmt: skip
+    flags = ("--model", best, "--data", str(toy_data), "--split", "validation", "--objective", "token_f1")
+    code, out, err = call_main("evaluate", *flags)
     assert code == 0, err
     assert "validation examples" in out
     assert "nats per label token (95% interval" in out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -30,7 +31,7 @@ from tunecast.replay.page import render, write_comparison
 from tunecast.replay.statistics import wilcoxon_holm
 from tunecast.replay.verdicts import Verdict
 from tunecast.replay.wording import catch_sentences, difference_caption, notes, regret_rows, simple_sentences
-from tunecast.search import Context, Strategy, asha
+from tunecast.search import Context, History, Remaining, Strategy, asha
 from tunecast.surrogates.kin import dataset_families
 
 STRATEGIES = ("random", "asha", "fixed-best", "portfolio", "nearest-task", "fixed-expert")
@@ -113,6 +114,21 @@ def test_thinking_is_charged_as_measured_unless_told(cases: list[Case], runs: li
     assert np.log2(charged * 1e3) == round(np.log2(charged * 1e3))
     slow = compare_strategies(cases[:1], runs, ("random",), seeds=1, thinking_seconds=1e3)
     assert np.all(slow.regrets > 0.99)
+
+
+def test_what_else_the_computer_does_in_one_replay_is_no_thinking(cases: list[Case], runs: list[Run]) -> None:
+    seen: list[frozenset[str]] = []
+
+    def in_order(history: History, _: Remaining) -> int | None:
+        candidates = frozenset(trial.pipeline.id for trial in history.trials)
+        if candidates not in seen:
+            seen.append(candidates)
+            time.sleep(2.0 if len(seen) == 2 else 0.0)
+        return next((i for i, trial in enumerate(history.trials) if i and trial.is_open), None)
+
+    found = compare_strategies(cases[:1], runs, ("own",), seeds=1, own={"own": lambda _: in_order})
+    assert len(seen) >= 2
+    assert found.usage["own"].charged_seconds < 2.0 / found.usage["own"].asks
 
 
 def test_anytime_curves_fall_and_end_where_the_largest_budget_does(comparison: Comparison) -> None:

@@ -289,6 +289,11 @@ def test_other_code_runs_or_circumstances_are_another_measurement(
     assert part.key() == keys[-1], "no figure rests on reports"
 
 
+def test_the_machine_is_told_with_what_it_computes_in(parts: ModuleType) -> None:
+    told = importlib.import_module("provenance").machine()
+    assert re.fullmatch(r"\d+ cores, .+, (float32|bfloat16)", told), told
+
+
 def test_nothing_that_figures_rest_on_uses_what_is_left_out_of_their_key(parts: ModuleType) -> None:
     left_out = importlib.import_module("provenance").DECIDES_NOTHING
     package = BENCHMARKS.parent / "src" / "tunecast"
