@@ -4,22 +4,36 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
 import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
+import workshop
+from tunecast.methods import get_method
 from tunecast.methods.memory import adapter_of
 from tunecast.models import fitted
 from tunecast.models.anatomy import ANATOMIES
-from tunecast.models.closed_form import FITTED, Form, bytes_held, is_known, lora_parameters, step_seconds
+from tunecast.models.closed_form import (
+    FITTED,
+    Form,
+    bytes_held,
+    is_known,
+    lora_parameters,
+    orthogonalisation_seconds,
+    step_seconds,
+)
 from tunecast.models.closed_form import FRAMEWORK_BYTES as SAME_BYTES
 from tunecast.models.describe import describe_config
 from tunecast.models.forms import form_of
 from tunecast.models.memory import FRAMEWORK_BYTES, MemoryRequest, estimate_memory
 from tunecast.models.seconds import estimate_seconds
-from tunecast.records import Pipeline
+from tunecast.records import Machine, Pipeline
+from tunecast.training.optimizers import build_optimizer
 
 Compute = tuple[Literal["cpu", "cuda"], Literal["float32", "bfloat16"]]
 GPU: Compute = ("cuda", "bfloat16")
@@ -156,3 +170,26 @@ def test_a_fit_is_close_to_its_own_dry_runs(fitting: ModuleType) -> None:
     for column, limit in zip(columns, (0.02, 0.1, 0.1), strict=True):
         assert max(map(abs, column)) < limit
     assert "| without, bfloat16 on cuda |" in fitting.report(seen, fitting.fit(seen))
+
+
+@pytest.mark.parametrize("way", ["full", "lora"])
+def test_muons_products_are_those_that_torch_counts(tiny_llama: Path, way: str) -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    config = AutoConfig.from_pretrained(tiny_llama)
+    facts = describe_config(config, "tiny")
+    pipeline = workshop.pipeline(way, optim="muon")
+    model = get_method(way).attach(AutoModelForCausalLM.from_pretrained(tiny_llama), pipeline, 0)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter) if parameter.requires_grad else None
+    counter = FlopCounterMode(display=False)
+    with counter:
+        build_optimizer(model, pipeline).step()
+    slow = Machine("cpu", 1, 1, 0, 0, {"float32": 1.0, "bfloat16": 1.0}, 1.0)  # no kernel's start counts
+    form = form_of(facts, pipeline, dtype="float32", device="cpu")
+    assert form is not None
+    assert orthogonalisation_seconds(facts, form, slow) == pytest.approx(counter.get_total_flops())
+    without = replace(form, optimizer="adamw")
+    sizes = {"batch": 2, "length": 8, "label_tokens": 4, "efficiency": 1.0}
+    both = [step_seconds(facts, one, slow, **sizes)[0] for one in (form, without)]
+    assert both[0] - both[1] == pytest.approx(counter.get_total_flops())

@@ -36,6 +36,27 @@ def test_tokens_that_the_rest_of_the_seconds_affords() -> None:
     assert Allowance(Budget.parse("100s"), 60.0).affordable_tokens(10.0) == pytest.approx(400.0, rel=0.05)
 
 
+def test_a_last_step_may_overrun_a_little_and_only_seconds() -> None:
+    seconds = [Allowance(Budget.parse("100s"), before) for before in (99.0, 104.0, 106.0)]
+    assert [allowance.is_overrun for allowance in seconds] == [False, False, True]
+    assert not Allowance(Budget.parse("1-trials"), 1e6).is_overrun
+
+
+def test_a_dear_optimiser_needs_more_of_the_budget(prepared: PreparedTask) -> None:
+    trial, dear = a_trial(prepared), a_trial(prepared)
+    dear.effort = 3.0
+    pace = Pace(1e-3)
+    needed = pace.upper("lora", trial.tokens_to_next)
+    allowance = Allowance(Budget("seconds", 2 * needed, ""), 0.0)
+    assert allowance.fits(trial, None, Used(), pace)
+    assert not allowance.fits(dear, None, Used(), pace)
+    prices = [allowance.price([one], pace, 0.0, upper=False) for one in (trial, dear)]
+    assert prices[1] == pytest.approx(3 * prices[0])
+    to_end = pace.upper("lora", trial.tokens_to_end, trial.points_to_end, ends=True)
+    enough = Allowance(Budget("seconds", 2 * to_end, ""), 0.0)
+    assert [enough.affords_end(one, Used(), pace) for one in (trial, dear)] == [True, False]
+
+
 def test_remaining_tells_each_budget_in_its_unit() -> None:
     seconds = Allowance(Budget.parse("100s"), 0.0).remaining(Used(seconds=25.0), 500)
     trials = Allowance(Budget.parse("8-trials"), 0.0).remaining(Used(trials=2), 500)

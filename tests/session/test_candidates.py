@@ -13,6 +13,7 @@ from tunecast.session.candidates import (
     long_enough,
     suitable,
     within_context,
+    within_effort,
     worthwhile,
 )
 from tunecast.session.prepare import PreparedTask
@@ -100,6 +101,16 @@ def test_virtual_tokens_need_room_beside_the_longest_example() -> None:
     assert within_context(pipelines, context=128, longest=112) == [EXPERT, *prompts[:2]]
     assert within_context(pipelines, context=128, longest=128) == [EXPERT]
     assert within_context(pipelines, context=None, longest=4096) == pipelines
+
+
+def test_an_optimiser_that_takes_most_of_the_time_is_left_out_unless_it_is_all_there_is(
+    prepared: PreparedTask,
+) -> None:
+    plain = [Pipeline("full", {"per_device_train_batch_size": 4, "n": n}) for n in range(20)]
+    muon = [Pipeline("full", {"per_device_train_batch_size": 1, "optim": "muon", "n": n}) for n in range(20)]
+    wide = replace(prepared.bench, facts=replace(prepared.bench.facts, width=2048, feed_forward_width=8192))
+    assert within_effort([*plain, *muon], wide) == plain
+    assert within_effort([*plain[:8], *muon], wide) == [*plain[:8], *muon]
 
 
 @pytest.mark.parametrize(("strategy", "pinned"), [("asha", 1), ("fixed-3e-4", 2)])

@@ -119,6 +119,27 @@ def test_workers_that_are_busy_are_ended_together(tmp_path: Path) -> None:
     assert not any(map(psutil.pid_exists, pids))
 
 
+def test_who_is_given_up_leaves_in_the_middle_of_it_and_another_is_set_up(tmp_path: Path) -> None:
+    with LocalExecutor(Desk(str(tmp_path)), 2) as running:
+        running.ready()
+        running.setup(Do(workplaces.put_paper))
+        pids = [running.call(Do(workplaces.process), slot)[0] for slot in running.idle()]
+        running.submit(1, Do(workplaces.doze))
+        running.break_off()
+        assert running.idle() == [0, 1]
+        assert running.call(Do(workplaces.process), 0)[0] == pids[0]
+        assert not psutil.pid_exists(pids[1])
+        assert running.call(Do(workplaces.put_paper), 1) == 2
+
+
+def test_a_call_is_given_up_when_time_is_over(executor: LocalExecutor) -> None:
+    started = time.monotonic()
+    over = started + 0.5
+    assert executor.call(Do(workplaces.doze), is_over=lambda: time.monotonic() > over) is None
+    assert time.monotonic() - started < 30.0
+    assert executor.call(Do(workplaces.process), is_over=lambda: False)[0] > 0
+
+
 def test_a_workplace_that_cannot_be_opened_is_reported() -> None:
     with LocalExecutor(Locked(), 1) as running, pytest.raises(ModelError, match="there is no key"):
         running.ready()

@@ -77,6 +77,13 @@ def test_training_once_more_is_training() -> None:
     assert pace.expected("lora", point.tokens_seen) == pytest.approx(seconds + 0.5)
 
 
+def test_effort_weighs_tokens() -> None:
+    pace, point = Pace(1.0), sample_point()
+    seconds = point.training.wall
+    pace.learn_from("lora", 0, Measurement("run", point, Outcome.PAUSED), seconds, effort=4.0)
+    assert pace.expected("lora", 4 * point.tokens_seen) == pytest.approx(seconds)
+
+
 def test_a_step_without_a_point_teaches_nothing() -> None:
     pace = Pace(0.001)
     pace.learn_from("lora", 0, Measurement("run", None, Outcome.FAILED), 9.0)

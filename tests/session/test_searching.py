@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -50,6 +51,9 @@ class Hand:
         self.busy: dict[int, Advance] = {}
         self.workers = workers
         self.side_by_side: set[frozenset[int]] = set()
+        self.answers = math.inf
+        self.stall: Callable[[], None] = lambda: None
+        self.given_up = 0
 
     def idle(self) -> list[int]:
         return [slot for slot in range(self.workers) if slot not in self.busy]
@@ -60,9 +64,16 @@ class Hand:
 
     def wait(self, timeout: float | None = None) -> list[tuple[int, Any]]:
         self.side_by_side.add(frozenset(self.places[request.spec.run] for request in self.busy.values()))
+        if len(self.hashes) >= self.answers:
+            self.stall()
+            return []
         slot = min(self.busy)
         request = self.busy.pop(slot)
         return [(slot, self.script.pop(0) if self.script else self._point(request))]
+
+    def break_off(self) -> None:
+        self.given_up += len(self.busy)
+        self.busy.clear()
 
     def _point(self, request: Advance) -> Measurement:
         place, step = self.places[request.spec.run], request.to_step
@@ -106,6 +117,7 @@ def begin(settings: SessionSettings, prepared: PreparedTask, tmp_path: Path) -> 
             progress: Silent | None = None,
             save: Callable[[], None] = lambda: None,
             doubts: list[str] | None = None,
+            allowance: Allowance | None = None,
         ) -> tuple[Search, Hand]:
             trials = Trials(
                 "session",
@@ -121,12 +133,12 @@ def begin(settings: SessionSettings, prepared: PreparedTask, tmp_path: Path) -> 
             )
             hand = Hand(trials, losses, workers)
             whole = trials[0].plan.tokens_at(trials[0].plan.total_steps)
-            allowance = Allowance(Budget("tokens", int(full_lengths * whole), ""), 0.0)
+            tokens = Budget("tokens", int(full_lengths * whole), "")
             search = Search(
                 trials,
                 strategy,
                 hand,  # type: ignore[arg-type]
-                allowance,
+                allowance or Allowance(tokens, 0.0),
                 Pace(1e-3),
                 folder,
                 replace(settings, keep_gb=keep_gb, workers=workers),
@@ -212,6 +224,24 @@ def test_every_commit_is_saved(begin: Begin) -> None:
     search, hand = begin(2.0, random_search(), save=lambda: saved.append(1))
     search.spend()
     assert len(saved) == len(hand.asked) > 1
+
+
+def test_steps_that_outlast_the_budget_are_broken_off(begin: Begin) -> None:
+    told, allowance = Told(), Allowance(Budget("seconds", 1000.0, ""), 0.0)
+    search, hand = begin(2.0, random_search(), workers=2, progress=told, allowance=allowance)
+
+    def stall() -> None:
+        allowance._seconds_before = 2000.0
+
+    hand.stall, hand.answers = stall, 1
+    search.spend()
+    expert, other = search.trials[0], search.trials[1]
+    assert hand.given_up == 2
+    assert (len(expert.curve), len(other.curve)) == (1, 0), "the points that they had"
+    assert outcomes(search) == [Outcome.PAUSED] * 4
+    assert not any(trial.running for trial in search.trials)
+    sentence = "The budget is over and was not enough for a step of trial"
+    assert sorted(told.lines) == sorted(f"{sentence} {trial.spec.run}." for trial in (expert, other))
 
 
 def test_checkpoints_beyond_the_limit_go_but_for_those_in_the_running(begin: Begin) -> None:

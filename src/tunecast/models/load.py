@@ -209,12 +209,17 @@ def choose_dtype(device: str, width: int) -> str:
         device: ``cpu`` or ``cuda``.
         width: Hidden width of the model.
     """
+    narrow = not device.startswith("cuda") and width < NARROW_WIDTH
+    return "bfloat16" if has_native_bfloat16(device) and not narrow else "float32"
+
+
+def has_native_bfloat16(device: str) -> bool:
+    """Whether ``cpu`` or ``cuda`` computes in bfloat16 itself; otherwise torch does it in software."""
     import torch
 
     if device.startswith("cuda"):
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bfloat16" if native and width >= NARROW_WIDTH else "float32"
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 NARROW_WIDTH = 256

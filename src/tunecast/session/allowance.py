@@ -14,6 +14,10 @@ from tunecast.session.trials import Trial
 
 __all__ = ["Allowance"]
 
+GRACE = 0.05
+"""Steps begin where the 90% upper bound of their seconds fits. One in ten takes longer, and is let end as
+long as this part of the budget lasts beyond it: what it brings may be the end of the leader."""
+
 
 class Allowance:
     """A session's budget and its clock.
@@ -32,6 +36,11 @@ class Allowance:
     def elapsed(self) -> float:
         """Seconds of the session so far, this process's and those before."""
         return self._seconds_before + time.monotonic() - self._start
+
+    @property
+    def is_overrun(self) -> bool:
+        """Whether a step under way has had more of a budget in seconds than a last one may take beyond it."""
+        return self.budget.kind == "seconds" and self.elapsed() > (1 + GRACE) * self.budget.amount
 
     def share(self, fraction: float) -> float:
         """A fraction of the whole budget in its unit; tokens and trials are rounded down."""
@@ -85,7 +94,8 @@ class Allowance:
         if self.budget.kind == "tokens":
             rest = reserved.tokens_to_end if reserved else 0
             return used.tokens + trial.tokens_to_next + rest <= self._free.amount
-        needed = pace.upper(trial.spec.pipeline.method, trial.tokens_to_next, ends=trial.ends_next)
+        tokens = trial.effort * trial.tokens_to_next
+        needed = pace.upper(trial.spec.pipeline.method, tokens, ends=trial.ends_next)
         return used.seconds + needed + (_to_end(reserved, pace) if reserved else 0.0) <= self._free.amount
 
     def affords_end(self, trial: Trial, used: Used, pace: Pace) -> bool:
@@ -113,10 +123,10 @@ class Allowance:
             return sum(trial.tokens_to_end for trial in trials)
         foretold = pace.upper if upper else pace.expected
         scoring = SCORING_MARGIN * scoring_seconds if upper else scoring_seconds
-        return sum(foretold(t.spec.pipeline.method, t.tokens_to_end) + scoring for t in trials)
+        return sum(foretold(t.spec.pipeline.method, t.effort * t.tokens_to_end) + scoring for t in trials)
 
 
 def _to_end(trial: Trial, pace: Pace) -> float:
     """Upper bound of the seconds that a trial needs to its last point."""
-    points = trial.points_to_end
-    return pace.upper(trial.spec.pipeline.method, trial.tokens_to_end, points, ends=points > 0)
+    tokens, points = trial.effort * trial.tokens_to_end, trial.points_to_end
+    return pace.upper(trial.spec.pipeline.method, tokens, points, ends=points > 0)

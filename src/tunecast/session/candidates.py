@@ -10,12 +10,20 @@ from tunecast.methods import pipeline_space, sample_pipelines
 from tunecast.methods.space import RATE_3E4, at_3e4, expert_pipeline
 from tunecast.records import ModelFacts, Pipeline
 from tunecast.search import ONLY_TRIALS, SURROGATE_BASED, Context
+from tunecast.session.effort import effort
 from tunecast.session.settings import SessionSettings
 
 if TYPE_CHECKING:
     from tunecast.training.bench import Bench
 
-__all__ = ["candidate_pipelines", "long_enough", "suitable", "within_context", "worthwhile"]
+__all__ = [
+    "candidate_pipelines",
+    "long_enough",
+    "suitable",
+    "within_context",
+    "within_effort",
+    "worthwhile",
+]
 
 CANDIDATES = 256
 DRAWN_FOR_RANKING = 1000
@@ -23,6 +31,8 @@ DRAWN_FOR_RANKING = 1000
 LEAST_STEPS = 16
 """Optimiser steps of a full length below which the fidelity grid has hardly a point before the end."""
 LEAST_CANDIDATES = 16
+MOST_EFFORT = 4.0
+"""Steps that take longer than this many of AdamW's would reach no full length within a budget of four."""
 
 
 def candidate_pipelines(
@@ -50,8 +60,8 @@ def candidate_pipelines(
 
 
 def suitable(pipelines: Sequence[Pipeline], strategy: str, bench: Bench, context: Context) -> list[Pipeline]:
-    """What a strategy is pinned to, and the candidates that suit the full length and the base model, and that
-    it ranks highest where it knows other tasks.
+    """What a strategy is pinned to, and the candidates that suit the full length, the base model and the
+    device, and that it ranks highest where it knows other tasks.
 
     Args:
         pipelines: Candidates in order; the first is the expert pipeline.
@@ -64,12 +74,10 @@ def suitable(pipelines: Sequence[Pipeline], strategy: str, bench: Bench, context
     """
     pinned = ONLY_TRIALS.get(strategy, 1)
     examples = (*bench.train, *bench.validation, *bench.test)
+    longest = max(example.tokens for example in examples)
+    suiting = within_context(pipelines[pinned:], context=bench.facts.context, longest=longest)
     suiting = long_enough(
-        within_context(
-            pipelines[pinned:],
-            context=bench.facts.context,
-            longest=max(example.tokens for example in examples),
-        ),
+        within_effort(suiting, bench),
         full_length_tokens=context.full_length_tokens,
         mean_tokens=bench.train_tokens / len(bench.train),
     )
@@ -107,6 +115,17 @@ def long_enough(
     """
     examples = full_length_tokens / mean_tokens
     kept = [p for p in pipelines if examples >= LEAST_STEPS * p.number("per_device_train_batch_size")]
+    return kept if len(kept) >= LEAST_CANDIDATES else list(pipelines)
+
+
+def within_effort(pipelines: Sequence[Pipeline], bench: Bench) -> list[Pipeline]:
+    """The pipelines whose optimiser does not take most of their time.
+
+    Args:
+        pipelines: Candidates; where hardly any would be left, all are.
+        bench: The task.
+    """
+    kept = [pipeline for pipeline in pipelines if effort(pipeline, bench) <= MOST_EFFORT]
     return kept if len(kept) >= LEAST_CANDIDATES else list(pipelines)
 
 

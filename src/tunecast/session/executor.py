@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
@@ -19,7 +19,7 @@ from tunecast.models.machine import accelerator_count
 from tunecast.records import Outcome, RunError
 from tunecast.session.requests import Broken, Ready, Request, receive
 
-__all__ = ["CRASHES_FORGIVEN", "Crash", "LocalExecutor", "Workplace"]
+__all__ = ["CRASHES_FORGIVEN", "POLL_SECONDS", "Crash", "LocalExecutor", "Workplace"]
 
 CRASHES_FORGIVEN = 1
 """How often a request whose worker died is tried again."""
@@ -50,6 +50,8 @@ slower (measured)."""
 CUBLAS_WORKSPACE = ":4096:8"
 """cuBLAS gives bit-equal results on an accelerator only with a workspace of fixed size, and reads this once,
 when it starts; torch refuses deterministic products without it."""
+POLL_SECONDS = 1.0
+"""How often a clock is looked at while workers are busy."""
 PATIENCE_SECONDS = 2.0
 """How long a worker may take to leave before it is killed."""
 
@@ -145,13 +147,38 @@ class LocalExecutor:
                 answers.append((slot, self._restart(slot)))
         return answers
 
-    def call(self, request: Request, slot: int = 0) -> Any:
-        """Submit to an idle slot and wait for its answer."""
+    def call(self, request: Request, slot: int = 0, *, is_over: Callable[[], bool] | None = None) -> Any:
+        """Submit to an idle slot and wait for its answer.
+
+        Args:
+            request: What to do.
+            slot: Who does it.
+            is_over: Asked again and again whether to give it up, together with what other slots are at.
+
+        Returns:
+            The answer; None where it was given up.
+        """
         self.submit(slot, request)
         while True:
-            for answered, answer in self.wait():
+            for answered, answer in self.wait(None if is_over is None else POLL_SECONDS):
                 if answered == slot:
                     return answer
+            if is_over is not None and is_over():
+                self.break_off()
+                return None
+
+    def break_off(self) -> None:
+        """Give up what busy slots are at; new workers take their places.
+
+        Raises:
+            ModelError: A worker cannot be started again.
+        """
+        given_up, self._busy = sorted(self._busy), set()
+        for slot in given_up:
+            self._workers[slot].kill()
+            self._workers[slot] = self._start(slot)
+        for slot in given_up:
+            self._made_ready(slot)
 
     def setup(self, request: Request) -> None:
         """Perform a request on every worker, and on every later one before anything else."""
@@ -252,6 +279,12 @@ class _Worker:
         """End the process and return its exit code."""
         self.dismiss()
         return self.ended(time.monotonic() + PATIENCE_SECONDS)
+
+    def kill(self) -> None:
+        """End the process in the middle of whatever it does."""
+        self._process.kill()
+        self._process.wait()
+        self.connection.close()
 
     def dismiss(self) -> None:
         """Tell the process to leave."""

@@ -40,15 +40,16 @@ class Pace:
         self._first_guess = seconds_per_token
         self._first_overhead = overhead_seconds
         self.validation_seconds = validation_seconds
-        self._steps: dict[str, list[tuple[int, float]]] = defaultdict(list)
+        self._steps: dict[str, list[tuple[float, float]]] = defaultdict(list)
         self._overheads: list[tuple[str, float]] = []
 
-    def learn(self, method: str, tokens: int, training_seconds: float, other_seconds: float) -> None:
+    def learn(self, method: str, tokens: float, training_seconds: float, other_seconds: float) -> None:
         """Take in a step.
 
         Args:
             method: Name of the method.
-            tokens: Training tokens of the step.
+            tokens: Training tokens of the step, weighed by their effort (:mod:`tunecast.session.effort`), as
+                are those that seconds are asked for.
             training_seconds: Wall time of training alone.
             other_seconds: Wall time of everything else that comes with each step: attaching, evaluation,
                 checkpoint.
@@ -57,7 +58,9 @@ class Pace:
             self._steps[method].append((tokens, training_seconds / tokens))
         self._overheads.append((method, max(0.0, other_seconds)))
 
-    def learn_from(self, method: str, tokens_before: int, measured: Measurement, seconds: float) -> None:
+    def learn_from(
+        self, method: str, tokens_before: int, measured: Measurement, seconds: float, effort: float = 1.0
+    ) -> None:
         """Take in a step as a worker measured it; one that gave no point teaches nothing.
 
         Args:
@@ -65,13 +68,15 @@ class Pace:
             tokens_before: Tokens seen at the point before.
             measured: What came back; what was trained once more counts as training.
             seconds: From the request to the answer.
+            effort: Weight of the training tokens.
         """
         point = measured.point
         if point is None:
             return
         training = point.training.wall + measured.retraining_seconds
         other = seconds - training - measured.validation_seconds - measured.choosing_seconds
-        self.learn(method, point.tokens_seen - tokens_before + measured.retrained_tokens, training, other)
+        tokens = point.tokens_seen - tokens_before + measured.retrained_tokens
+        self.learn(method, effort * tokens, training, other)
 
     def expected(self, method: str, tokens: float, points: int = 1, *, ends: bool = False) -> float:
         """Expected seconds for so many more training tokens and points.
@@ -84,7 +89,7 @@ class Pace:
         """
         return tokens * self._rate(method)[0] + self._scoring(method, points, ends)
 
-    def upper(self, method: str, tokens: int, points: int = 1, *, ends: bool = False) -> float:
+    def upper(self, method: str, tokens: float, points: int = 1, *, ends: bool = False) -> float:
         """The 90% upper bound of the seconds for so many more training tokens and points.
 
         Args:

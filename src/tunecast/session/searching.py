@@ -12,7 +12,7 @@ from tunecast.search import Remaining, Strategy, doubts_of, first_name, leader
 from tunecast.session.allowance import Allowance
 from tunecast.session.budget import Used
 from tunecast.session.compare import FINALISTS
-from tunecast.session.executor import CRASHES_FORGIVEN, Crash, LocalExecutor
+from tunecast.session.executor import CRASHES_FORGIVEN, POLL_SECONDS, Crash, LocalExecutor
 from tunecast.session.folder import OutputFolder
 from tunecast.session.pace import Pace
 from tunecast.session.prepare import Surroundings
@@ -23,7 +23,9 @@ from tunecast.session.status import session_status
 from tunecast.session.trials import Trials, retraining_note
 from tunecast.training.runner import Measurement
 
-__all__ = ["Search"]
+__all__ = ["BUDGET_OVER", "Search"]
+
+BUDGET_OVER = "The budget is over and was not enough for"
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,7 @@ class Search:
 
     def _collect(self) -> None:
         """Commit what has come back; a crashed step is tried once more."""
-        for slot, answer in self._executor.wait(timeout=1.0):
+        for slot, answer in self._executor.wait(timeout=POLL_SECONDS):
             step = self._under_way.pop(slot)
             if isinstance(answer, Broken):
                 raise answer.error(self._folder.path)
@@ -166,14 +168,25 @@ class Search:
                 self._handle_crash(step.index, answer)
             else:
                 self._commit(step, answer)
+        if self._under_way and self._allowance.is_overrun:
+            self._break_off()
         self._show()
+
+    def _break_off(self) -> None:
+        """Give up the steps under way; their trials keep the points that they have."""
+        self._executor.break_off()
+        for step in self._under_way.values():
+            trial = self.trials[step.index]
+            trial.running = False
+            self._progress.log(f"{BUDGET_OVER} a step of trial {trial.spec.run}.")
+        self._under_way.clear()
 
     def _commit(self, step: _Step, measured: Measurement) -> None:
         trial = self.trials[step.index]
         before = trial.curve[-1].tokens_seen if trial.curve else 0
         self.trials.record(step.index, measured, self._surroundings, self._allowance.elapsed())
         seconds = time.monotonic() - step.began
-        self.pace.learn_from(trial.spec.pipeline.method, before, measured, seconds)
+        self.pace.learn_from(trial.spec.pipeline.method, before, measured, seconds, trial.effort)
         self._tell_doubts()
         self._save()
         if measured.retrained_tokens:

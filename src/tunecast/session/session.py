@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -32,7 +32,7 @@ from tunecast.session.opening import measure_full_length, score_base_model
 from tunecast.session.pace import Pace
 from tunecast.session.prepare import PreparedTask, Surroundings
 from tunecast.session.requests import Advance, Broken, Request, UseValidation
-from tunecast.session.searching import Search
+from tunecast.session.searching import BUDGET_OVER, Search
 from tunecast.session.settings import SessionSettings
 from tunecast.session.shared import affordable_validation, explosion_nats
 from tunecast.session.status import session_status
@@ -148,10 +148,10 @@ class Session:
             )
         return answer
 
-    def _answer(self, request: Request) -> Any:
-        """What a worker answers; a crash where it died again and again."""
+    def _answer(self, request: Request, is_over: Callable[[], bool] | None = None) -> Any:
+        """What a worker answers; a crash where it died again and again, None where time was over."""
         for _ in range(1 + CRASHES_FORGIVEN):
-            answer = self._executor.call(request)
+            answer = self._executor.call(request, is_over=is_over)
             if not isinstance(answer, Crash):
                 break
         if isinstance(answer, Broken):
@@ -337,10 +337,14 @@ class Session:
         self._progress.finish()
 
     def _measure_part(self, part: Trials) -> None:
-        """Train one part's trial in one go and commit its end; one crash is forgiven."""
+        """Train one part's trial in one go and commit its end, if the budget lasts; one crash is forgiven."""
         trial = part[0]
-        answer = self._answer(Advance(trial.spec, 0, trial.plan.total_steps))
+        request = Advance(trial.spec, 0, trial.plan.total_steps)
+        answer = self._answer(request, lambda: self._allowance.is_overrun)
         elapsed = self._allowance.elapsed()
+        if answer is None:
+            self._progress.log(f"{BUDGET_OVER} the run on {trial.spec.unique_examples:,} examples.")
+            return
         if isinstance(answer, Crash):
             part.fail(0, *answer.failure, self._surroundings, elapsed)
         else:

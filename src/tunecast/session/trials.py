@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tunecast.methods import get_method
 from tunecast.records import ZERO_SHOT, Outcome, Pipeline, Point, Run, RunError, stable_hash
 from tunecast.search import History, TrialView
 from tunecast.session.budget import Used
+from tunecast.session.effort import effort
 from tunecast.session.folder import OutputFolder
 from tunecast.session.pace import Pace
 from tunecast.session.prepare import PreparedTask, Surroundings
@@ -109,6 +111,11 @@ class Trial:
     def tokens_to(self, step: int) -> int:
         """Training tokens up to ``step`` from where it can be continued."""
         return self.plan.tokens_at(step) - self.plan.tokens_at(self.resume_step)
+
+    @cached_property
+    def effort(self) -> float:
+        """What its training tokens count for in a pace, which knows its method, but not its optimiser."""
+        return effort(self.spec.pipeline, self.bench)
 
     @property
     def retrained_tokens(self) -> int:
@@ -243,7 +250,8 @@ class Trials:
                 # As for a step that was watched: all validation examples are scored apart from the overhead.
                 share = subset / (subset + whole) if point.step == trial.plan.total_steps else 1.0
                 other = share * point.evaluation.wall
-                taught = trial.spec.pipeline.method, point.tokens_seen - seen, point.training.wall, other
+                tokens = trial.effort * (point.tokens_seen - seen)
+                taught = trial.spec.pipeline.method, tokens, point.training.wall, other
                 steps.append((point.elapsed_seconds, taught))
                 seen = point.tokens_seen
         for _, taught in sorted(steps, key=lambda step: step[0]):
@@ -333,14 +341,15 @@ class Trials:
     def _view(self, trial: Trial, pace: Pace) -> TrialView:
         following = trial.next_step if not trial.outcome.is_failure else None
         method = trial.spec.pipeline.method
+        to_next, to_end = trial.effort * trial.tokens_to_next, trial.effort * trial.tokens_to_end
         return TrialView(
             pipeline=trial.spec.pipeline,
             curve=trial.curve,
             next_share=trial.plan.share_at(following) if following else None,
             outcome=trial.outcome,
             running=trial.running,
-            expected_seconds=pace.expected(method, trial.tokens_to_next, ends=trial.ends_next),
-            expected_end_seconds=pace.expected(method, trial.tokens_to_end, trial.points_to_end, ends=True),
+            expected_seconds=pace.expected(method, to_next, ends=trial.ends_next),
+            expected_end_seconds=pace.expected(method, to_end, trial.points_to_end, ends=True),
         )
 
     def _prune(self, trial: Trial) -> None:
