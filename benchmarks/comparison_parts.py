@@ -47,6 +47,7 @@ class Part:
         command: What prints its result.
         files: Files that its result rests on, from the root of the repository, beside shipped runs, prior
             and the code of ``tunecast``.
+        package: The package of ``tunecast`` that computes its result; empty for all that trains.
         before: Commands that must have succeeded before.
         needs: Environment variables without which it cannot be measured.
         is_optional: Whether nothing is wrong where what it needs is not set.
@@ -57,6 +58,7 @@ class Part:
     title: str
     command: Command
     files: tuple[str, ...] = ()
+    package: str = ""
     before: tuple[Command, ...] = ()
     needs: tuple[str, ...] = ()
     is_optional: bool = False
@@ -93,7 +95,7 @@ class Part:
 
     def key(self) -> str:
         """A hash of all that its result rests on: another one has to be measured anew."""
-        code = code_hash(ROOT / file for file in self.files)
+        code = code_hash((ROOT / file for file in self.files), self.package)
         return stable_hash([knowledge_hash(), code, self.steps], 16)
 
     def _filled(self, places: Mapping[str, str]) -> list[list[str]]:
@@ -151,7 +153,8 @@ def _file(folder: Path, name: str) -> Path:
 def _compared(name: str, title: str, flags: str, needs: tuple[str, ...] = ()) -> Part:
     """Replays; where there are rivals, they take most of the time."""
     command = f"tunecast compare {flags} --clock cpu --output {{folder}}/{name}.html --json"
-    return Part(name, title, tuple(command.split()), needs=needs, is_optional=bool(needs))
+    words = tuple(command.split())
+    return Part(name, title, words, package="replay", needs=needs, is_optional=bool(needs))
 
 
 def _benchmark(
@@ -159,6 +162,7 @@ def _benchmark(
     title: str,
     line: str,
     *helpers: str,
+    package: str = "",
     before: tuple[str, ...] = (),
     needs: tuple[str, ...] = (),
     is_optional: bool = False,
@@ -168,7 +172,7 @@ def _benchmark(
     program = shlex.split(line)[0]
     files = tuple(f"benchmarks/{file}" for file in (program, *helpers))
     return Part(
-        name, f"{title}: `benchmarks/{program}`", _program(line), files,
+        name, f"{title}: `benchmarks/{program}`", _program(line), files, package,
         tuple(_program(word) for word in before), needs, is_optional=is_optional, is_timed=is_timed,
     )  # fmt: skip
 
@@ -243,7 +247,7 @@ _PARTS = (
         f"--model {SMOLLM2} --folds model --budgets 1,2,4",
     ),
     _benchmark("surrogates", "Surrogates", "surrogates.py", "limits.py", is_timed=True),
-    _benchmark("ablations", "Ablations", "ablations.py"),
+    _benchmark("ablations", "Ablations", "ablations.py", package="replay"),
     _benchmark(
         "scoring", "Scoring candidates", "scoring_speed.py --most-runs 400", "limits.py",
         needs=(QUICKTUNE,), is_optional=True, is_timed=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import hashlib
 import platform
@@ -23,16 +24,69 @@ DECIDES_NOTHING = ("cli", "report", "handover", "collect")
 """Packages of ``tunecast`` that no figure rests on: they ask, show, hand over and record."""
 
 
-def code_hash(files: Iterable[Path] = ()) -> str:
-    """A hash of the code that figures rest on: of all of ``tunecast`` but :data:`DECIDES_NOTHING`.
+def code_hash(files: Iterable[Path] = (), package: str = "") -> str:
+    """A hash of the code that figures rest on.
 
     Args:
-        files: Further files.
+        files: Files outside of ``tunecast``.
+        package: The one of its packages that computes the figures, which then rest on that and on what it
+            imports; empty for all of ``tunecast`` but :data:`DECIDES_NOTHING`.
     """
-    folder = Path(tunecast.__file__).parent
-    sources = sorted(folder.rglob("*.py"))
-    own = [file for file in sources if file.relative_to(folder).parts[0] not in DECIDES_NOTHING]
-    return stable_hash([file_hash(file) for file in (*own, *files)], 16)
+    own = sources(package) if package else _all_sources()
+    return stable_hash([file_hash(file) for file in (*sorted(own), *files)], 16)
+
+
+def sources(package: str) -> set[Path]:
+    """The files of a package of ``tunecast`` and all others of ``tunecast`` that they import at any time.
+
+    Args:
+        package: Its name within ``tunecast``.
+    """
+    waiting, found = {f"tunecast.{package}", *_modules_below(package)}, set[Path]()
+    while waiting:
+        name = waiting.pop()
+        file = _file_of(name)
+        if file is None or file in found:
+            continue
+        found.add(file)
+        parents = name.split(".")
+        waiting |= {".".join(parents[:depth]) for depth in range(1, len(parents))} | _imports(file)
+    return found
+
+
+def _all_sources() -> set[Path]:
+    folder = _folder()
+    return {f for f in folder.rglob("*.py") if f.relative_to(folder).parts[0] not in DECIDES_NOTHING}
+
+
+def _folder() -> Path:
+    return Path(tunecast.__file__).parent
+
+
+def _modules_below(package: str) -> set[str]:
+    files = (_folder() / package).rglob("*.py")
+    return {".".join(("tunecast", *file.relative_to(_folder()).with_suffix("").parts)) for file in files}
+
+
+def _file_of(module: str) -> Path | None:
+    """The file of a module of ``tunecast``, None for what is none."""
+    place = _folder().joinpath(*module.split(".")[1:])
+    return next((f for f in (place / "__init__.py", place.with_suffix(".py")) if f.is_file()), None)
+
+
+def _imports(file: Path) -> set[str]:
+    """Modules of ``tunecast`` that a file imports, in functions too, but not those that only types need."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
+            node.body.clear()
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return {name for name in found if name.split(".")[0] == "tunecast"}
 
 
 def knowledge_hash() -> str:

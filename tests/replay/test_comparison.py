@@ -264,8 +264,8 @@ def test_other_code_runs_or_circumstances_are_another_measurement(
     parts: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     provenance = importlib.import_module("provenance")
-    part = parts.PARTS["task"]
-    keys = [part.key(), parts.PARTS["family"].key()]
+    part = parts.PARTS["sessions-nano"]
+    keys = [part.key(), parts.PARTS["demo"].key()]
     assert part.key() == keys[0]
     other = tmp_path / "runs.parquet"
     other.write_bytes(b"more runs")
@@ -306,6 +306,30 @@ def test_nothing_that_figures_rest_on_uses_what_is_left_out_of_their_key(parts: 
     }
     # They hand a session's outcome over, write its report, and start the command line.
     assert using == {"api.py", "__main__.py"}
+
+
+LOADED = """
+import contextlib, json, sys
+from tunecast.cli import main
+sys.argv = ["tunecast", "compare", *"--folds model --budgets 1 --seeds 1 --json".split()]
+sys.argv += ["--model", "SmolLM2-135M-Instruct.Q4_1", "--strategies", "random,advised,portfolio,transfer"]
+with contextlib.redirect_stdout(None), contextlib.suppress(SystemExit):
+    main()
+print(json.dumps([module.__file__ for name, module in sys.modules.items() if name.startswith("tunecast.")]))
+"""
+
+
+def test_whatever_a_replay_loads_is_in_its_key(parts: ModuleType) -> None:
+    provenance = importlib.import_module("provenance")
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED], env=environment(), capture_output=True, text=True, check=True
+    )
+    package = BENCHMARKS.parent / "src" / "tunecast"
+    loaded = {Path(file).relative_to(package) for file in json.loads(done.stdout)}
+    assert {Path("replay/machine.py"), Path("search/transfer.py"), Path("session/rules.py")} <= loaded
+    known = {file.relative_to(package) for file in provenance.sources("replay")}
+    assert {file for file in loaded - known if file.parts[0] not in provenance.DECIDES_NOTHING} == set()
+    assert Path("session/session.py") not in known, "replays do not train"
 
 
 @cache
