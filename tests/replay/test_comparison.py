@@ -312,7 +312,7 @@ LOADED = """
 import contextlib, json, sys
 from tunecast.cli import main
 sys.argv = ["tunecast", "compare", *"--folds model --budgets 1 --seeds 1 --json".split()]
-sys.argv += ["--model", "SmolLM2-135M-Instruct.Q4_1", "--strategies", "random,advised,portfolio,transfer"]
+sys.argv += ["--model", "SmolLM2-135M-Instruct.Q4_1", "--strategies", "random,nearest-task,portfolio"]
 with contextlib.redirect_stdout(None), contextlib.suppress(SystemExit):
     main()
 print(json.dumps([module.__file__ for name, module in sys.modules.items() if name.startswith("tunecast.")]))
@@ -326,7 +326,7 @@ def test_whatever_a_replay_loads_is_in_its_key(parts: ModuleType) -> None:
     )
     package = BENCHMARKS.parent / "src" / "tunecast"
     loaded = {Path(file).relative_to(package) for file in json.loads(done.stdout)}
-    assert {Path("replay/machine.py"), Path("search/transfer.py"), Path("session/rules.py")} <= loaded
+    assert {Path("replay/machine.py"), Path("search/listed.py"), Path("session/rules.py")} <= loaded
     known = {file.relative_to(package) for file in provenance.sources("replay")}
     assert {file for file in loaded - known if file.parts[0] not in provenance.DECIDES_NOTHING} == set()
     assert Path("session/session.py") not in known, "replays do not train"
