@@ -142,7 +142,7 @@ class QuickTune(Rival):
 
     def _tell(self, token: Any, loss: float | None, share: float) -> None:
         index, first = token
-        last = max(first, _place(share) + 1)
+        last = max(first, _place(share) + 1) if share > 0 else first  # it may fail before its first point
         score = None if loss is None else _score(loss, self._zero_shot)
         self._process.call("tell", search=self._search, index=index, first=first, last=last, score=score)
 
