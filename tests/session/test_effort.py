@@ -7,7 +7,7 @@ import pytest
 from tunecast.methods.space import EXPERT
 from tunecast.records import Pipeline
 from tunecast.session import effort as module
-from tunecast.session.effort import effort
+from tunecast.session.effort import Efforts
 from tunecast.session.prepare import PreparedTask
 from tunecast.training.bench import Bench
 
@@ -15,6 +15,10 @@ from tunecast.training.bench import Bench
 @pytest.fixture
 def bench(prepared: PreparedTask) -> Bench:
     return replace(prepared.bench, facts=replace(prepared.bench.facts, width=576, feed_forward_width=1536))
+
+
+def effort(pipeline: Pipeline, bench: Bench) -> float:
+    return Efforts(bench).of(pipeline)
 
 
 def muon(method: str = "full", batch: int = 8) -> Pipeline:
@@ -47,8 +51,19 @@ def test_bfloat16_in_software_makes_it_far_dearer(bench: Bench, monkeypatch: pyt
     assert found[1] > 10 * found[0]
 
 
-def test_it_is_the_same_on_every_asking(bench: Bench) -> None:
-    assert len({effort(muon(), bench) for _ in range(3)}) == 1
+def test_what_a_thousand_candidates_share_is_computed_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, known = [], Efforts(bench)
+    steps = module.step_seconds
+
+    def counted(*args: object, **sizes: object) -> tuple[float, float]:
+        asked.append(sizes)
+        return steps(*args, **sizes)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "step_seconds", counted)
+    assert len({known.of(muon()) for _ in range(1000)}) == 1
+    assert len(asked) == 2
 
 
 def test_nothing_is_known_of_layers_that_nobody_described(bench: Bench) -> None:

@@ -126,9 +126,9 @@ def test_who_is_given_up_leaves_in_the_middle_of_it_and_another_is_set_up(tmp_pa
         pids = [running.call(Do(workplaces.process), slot)[0] for slot in running.idle()]
         running.submit(1, Do(workplaces.doze))
         running.break_off()
+        assert not psutil.pid_exists(pids[1])
         assert running.idle() == [0, 1]
         assert running.call(Do(workplaces.process), 0)[0] == pids[0]
-        assert not psutil.pid_exists(pids[1])
         assert running.call(Do(workplaces.put_paper), 1) == 2
 
 

@@ -90,12 +90,13 @@ def test_the_order_of_candidates_is_written_down_without_an_expert_that_does_not
     assert later.is_prior_kept
 
 
-def test_a_strategy_that_knows_no_other_task_keeps_nothing() -> None:
+def test_a_strategy_that_knows_no_other_task_keeps_its_candidates_alone() -> None:
     run = task_runs("a")[0]
     plain = Context(run.dataset, run.model, run.full_length_tokens, 100)
     state: dict[str, Any] = {}
     keep(state, "asha", plain, [run.pipeline], expert_fits=True)
-    assert (state, kept_candidates(state), as_begun(plain, state)) == ({}, [], plain)
+    assert (list(state), kept_candidates(state)) == (["candidates"], [run.pipeline])
+    assert as_begun(plain, state) == plain
 
 
 def test_another_prior_is_noticed() -> None:

@@ -10,8 +10,10 @@ import pytest
 from tunecast.errors import BudgetError
 from tunecast.methods.space import EXPERT
 from tunecast.progress import Silent
+from tunecast.records import Pipeline
 from tunecast.session.allowance import Allowance
 from tunecast.session.budget import Budget
+from tunecast.session.effort import Efforts
 from tunecast.session.opening import FullLength, measure_full_length
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.requests import Calibrate
@@ -21,9 +23,11 @@ from tunecast.training.bench import TrialSpec
 SPEED = 1000.0
 
 
-def measured(prepared: PreparedTask, settings: SessionSettings, **changes: Any) -> FullLength:
+def measured(
+    prepared: PreparedTask, settings: SessionSettings, *, pipeline: Pipeline = EXPERT, **changes: Any
+) -> FullLength:
     changed = replace(settings, **changes)
-    spec = TrialSpec("speed", EXPERT, 0, 1, len(prepared.bench.train), "")
+    spec = TrialSpec("speed", pipeline, 0, 1, len(prepared.bench.train), "")
     allowance = Allowance(Budget.parse(changed.budget), 0.0)
     asked: list[Any] = []
 
@@ -69,6 +73,20 @@ def test_without_a_search_the_expert_may_have_most_of_it(
     alone = measured(prepared, settings, budget="8k-tokens", strategy="fixed-expert")
     shared = measured(prepared, settings, budget="8k-tokens", strategy="fixed-3e-4")
     assert (alone.tokens, shared.tokens) == (6000, 3000)
+
+
+def test_muon_counts_at_its_own_batch_and_not_as_it_was_timed(
+    prepared: PreparedTask, settings: SessionSettings
+) -> None:
+    pipeline = Pipeline("full", {**EXPERT.hyperparameters, "optim": "muon"})
+    small = Pipeline("full", {**pipeline.hyperparameters, "per_device_train_batch_size": 4})
+    efforts = Efforts(prepared.bench)
+    assert efforts.of(small) > efforts.of(pipeline) > 1.0
+    given = {"budget": "10s", "strategy": "asha"}
+    muon, plain = (measured(prepared, settings, pipeline=p, **given) for p in (pipeline, EXPERT))
+    assert muon.seconds_per_token == pytest.approx(1 / (SPEED * efforts.of(small)))
+    longer = efforts.of(small) / efforts.of(pipeline)
+    assert muon.tokens == pytest.approx(longer * plain.tokens, rel=0.02)
 
 
 def test_epochs_limit_every_budget(prepared: PreparedTask, settings: SessionSettings) -> None:

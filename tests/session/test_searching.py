@@ -52,6 +52,7 @@ class Hand:
         self.workers = workers
         self.side_by_side: set[frozenset[int]] = set()
         self.answers = math.inf
+        self.late: list[tuple[int, Any]] = []
         self.stall: Callable[[], None] = lambda: None
         self.given_up = 0
 
@@ -66,7 +67,10 @@ class Hand:
         self.side_by_side.add(frozenset(self.places[request.spec.run] for request in self.busy.values()))
         if len(self.hashes) >= self.answers:
             self.stall()
-            return []
+            late, self.late = self.late, []
+            for slot, _ in late:
+                del self.busy[slot]
+            return late
         slot = min(self.busy)
         request = self.busy.pop(slot)
         return [(slot, self.script.pop(0) if self.script else self._point(request))]
@@ -228,7 +232,12 @@ def test_every_commit_is_saved(begin: Begin) -> None:
 
 def test_steps_that_outlast_the_budget_are_broken_off(begin: Begin) -> None:
     told, allowance = Told(), Allowance(Budget("seconds", 1000.0, ""), 0.0)
-    search, hand = begin(2.0, random_search(), workers=2, progress=told, allowance=allowance)
+    saved: list[float] = []
+
+    def save() -> None:
+        saved.append(allowance.elapsed())
+
+    search, hand = begin(2.0, random_search(), workers=2, progress=told, allowance=allowance, save=save)
 
     def stall() -> None:
         allowance._seconds_before = 2000.0
@@ -237,11 +246,41 @@ def test_steps_that_outlast_the_budget_are_broken_off(begin: Begin) -> None:
     search.spend()
     expert, other = search.trials[0], search.trials[1]
     assert hand.given_up == 2
+    assert saved[-1] > 1000.0, "who goes on from here has nothing left"
     assert (len(expert.curve), len(other.curve)) == (1, 0), "the points that they had"
     assert outcomes(search) == [Outcome.PAUSED] * 4
     assert not any(trial.running for trial in search.trials)
     sentence = "The budget is over and was not enough for a step of trial"
     assert sorted(told.lines) == sorted(f"{sentence} {trial.spec.run}." for trial in (expert, other))
+
+
+def test_what_came_in_time_counts_though_it_is_found_at_the_end(begin: Begin) -> None:
+    allowance = Allowance(Budget("seconds", 1000.0, ""), 0.0)
+    search, hand = begin(2.0, random_search(), workers=2, allowance=allowance)
+
+    def stall() -> None:
+        if allowance._seconds_before == 0.0 and len(hand.busy) == 2:
+            allowance._seconds_before = 2000.0
+            request = hand.busy[1]
+            hand.late = [(0, Crash(-9)), (1, hand._point(request))]
+
+    hand.stall, hand.answers = stall, 1
+    search.spend()
+    assert (len(search.trials[0].curve), len(search.trials[1].curve)) == (1, 1)
+    assert hand.given_up == 0
+
+
+def test_an_answer_that_cannot_be_used_loses_no_other(begin: Begin) -> None:
+    search, hand = begin(3.0, random_search(), workers=2)
+
+    def stall() -> None:
+        broken = Broken("OSError", "No space left on device", system=True)
+        hand.late = [(0, broken), (1, hand._point(hand.busy[1]))]
+
+    hand.stall, hand.answers = stall, 1
+    with pytest.raises(OutputError, match="No space left"):
+        search.spend()
+    assert (len(search.trials[0].curve), len(search.trials[1].curve)) == (1, 1)
 
 
 def test_checkpoints_beyond_the_limit_go_but_for_those_in_the_running(begin: Begin) -> None:

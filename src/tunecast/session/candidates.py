@@ -10,7 +10,7 @@ from tunecast.methods import pipeline_space, sample_pipelines
 from tunecast.methods.space import RATE_3E4, at_3e4, expert_pipeline
 from tunecast.records import ModelFacts, Pipeline
 from tunecast.search import ONLY_TRIALS, SURROGATE_BASED, Context
-from tunecast.session.effort import effort
+from tunecast.session.effort import Efforts
 from tunecast.session.settings import SessionSettings
 
 if TYPE_CHECKING:
@@ -125,7 +125,8 @@ def within_effort(pipelines: Sequence[Pipeline], bench: Bench) -> list[Pipeline]
         pipelines: Candidates; where hardly any would be left, all are.
         bench: The task.
     """
-    kept = [pipeline for pipeline in pipelines if effort(pipeline, bench) <= MOST_EFFORT]
+    efforts = Efforts(bench)
+    kept = [pipeline for pipeline in pipelines if efforts.of(pipeline) <= MOST_EFFORT]
     return kept if len(kept) >= LEAST_CANDIDATES else list(pipelines)
 
 

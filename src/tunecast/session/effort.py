@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from tunecast.methods import get_method
@@ -16,59 +17,66 @@ from tunecast.records import Machine, Pipeline
 if TYPE_CHECKING:
     from tunecast.training.bench import Bench
 
-__all__ = ["effort"]
+__all__ = ["Efforts"]
 
 USUAL = {
     "cpu": Machine("cpu", 2, 2, 0, 0, {"float32": 1e11}, 2e10),
     "cuda": Machine("cuda", 2, 2, 0, 0, {"float32": 5e13, "bfloat16": 5e14}, 2e12),
 }
-"""Rates of usual devices. Only how they compare counts, and a measured one, which scatters, would give a
-session other candidates each time that it is resumed."""
+"""Rates of usual devices. Only how they compare counts, and measured ones, which scatter, would leave other
+candidates out each time."""
 
 
-def effort(pipeline: Pipeline, bench: Bench) -> float:
-    """Seconds of a pipeline's optimiser step relative to those of the same with AdamW.
+class Efforts:
+    """Seconds of optimiser steps relative to those of the same with AdamW.
 
     Muon's products take as long for a small batch as for a large one, and many times as long on a processor
     that has no bfloat16. The other optimisers only read and write what is trained, and count as AdamW does.
 
     Args:
-        pipeline: The pipeline.
         bench: The task, for the base model, the device and the mean length of training examples.
-
-    Returns:
-        At least 1; 1 for models whose layers the arithmetic does not know.
     """
-    if pipeline.hyperparameters.get("optim") != "muon":
-        return 1.0
-    form = _form(pipeline, bench)
-    if form is None:
-        return 1.0
-    return _seconds(form, pipeline, bench) / _seconds(replace(form, optimizer="adamw"), pipeline, bench)
 
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        self._known: dict[tuple[Form, int], float] = {}
 
-def _form(pipeline: Pipeline, bench: Bench) -> Form | None:
-    """What is trained; who trains whole matrices of some layers is slowed down as one who trains all."""
-    method = get_method(pipeline.method)
-    if isinstance(method, Bias):
-        return None
-    alike = Pipeline("full", pipeline.hyperparameters) if isinstance(method, WeightsMethod) else pipeline
-    device = "cuda" if bench.device.startswith("cuda") else "cpu"
-    return nearest_form(bench.facts, alike, dtype=bench.dtype, device=device)
+    def of(self, pipeline: Pipeline) -> float:
+        """The effort of a pipeline: at least 1; 1 for models whose layers the arithmetic does not know."""
+        if pipeline.hyperparameters.get("optim") != "muon":
+            return 1.0
+        form, batch = self._form(pipeline), int(pipeline.number("per_device_train_batch_size", 8))
+        if form is None:
+            return 1.0
+        if (form, batch) not in self._known:
+            plain = replace(form, optimizer="adamw")
+            self._known[form, batch] = self._seconds(form, batch) / self._seconds(plain, batch)
+        return self._known[form, batch]
 
+    def _form(self, pipeline: Pipeline) -> Form | None:
+        """What is trained; who trains whole matrices of some layers is slowed down as one who trains all."""
+        method, bench = get_method(pipeline.method), self._bench
+        if isinstance(method, Bias):
+            return None
+        alike = Pipeline("full", pipeline.hyperparameters) if isinstance(method, WeightsMethod) else pipeline
+        device = "cuda" if bench.device.startswith("cuda") else "cpu"
+        return nearest_form(bench.facts, alike, dtype=bench.dtype, device=device)
 
-def _seconds(form: Form, pipeline: Pipeline, bench: Bench) -> float:
-    """Seconds of a step on a usual device."""
-    machine, examples = USUAL[form.device], len(bench.train)
-    if form.device == "cpu" and has_native_bfloat16("cpu"):
-        rate = machine.flops_per_second["float32"]
-        machine = replace(machine, flops_per_second={"float32": rate, "bfloat16": rate})
-    seconds, _ = step_seconds(
-        bench.facts,
-        form,
-        machine,
-        batch=int(pipeline.number("per_device_train_batch_size", 8)),
-        length=max(1, round(bench.train_tokens / examples)),
-        label_tokens=max(1, round(sum(example.label_tokens for example in bench.train) / examples)),
-    )
-    return seconds
+    def _seconds(self, form: Form, batch: int) -> float:
+        """Seconds of a step on a usual device."""
+        machine = USUAL[form.device]
+        if form.device == "cpu" and has_native_bfloat16("cpu"):
+            rate = machine.flops_per_second["float32"]
+            machine = replace(machine, flops_per_second={"float32": rate, "bfloat16": rate})
+        length, label_tokens = self._lengths
+        seconds, _ = step_seconds(
+            self._bench.facts, form, machine, batch=batch, length=length, label_tokens=label_tokens
+        )
+        return seconds
+
+    @cached_property
+    def _lengths(self) -> tuple[int, int]:
+        """Mean tokens of a training example, and mean label tokens."""
+        examples = self._bench.train
+        labels = sum(example.label_tokens for example in examples)
+        return max(1, round(self._bench.train_tokens / len(examples))), max(1, round(labels / len(examples)))

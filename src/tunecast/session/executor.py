@@ -102,6 +102,8 @@ class LocalExecutor:
         self._setup: list[Request] = []
         self._workers = [self._start(slot) for slot in range(workers)]
         self._busy: set[int] = set()
+        self._gone: set[int] = set()
+        """Slots whose worker is no more; they get another one when it is needed."""
 
     def __enter__(self) -> LocalExecutor:
         return self
@@ -123,7 +125,15 @@ class LocalExecutor:
         return [slot for slot in range(len(self._workers)) if slot not in self._busy]
 
     def submit(self, slot: int, request: Request) -> None:
-        """Give an idle slot something to do."""
+        """Give an idle slot something to do.
+
+        Raises:
+            ModelError: Its worker is no more, and no other one can be started.
+        """
+        if slot in self._gone:
+            self._workers[slot] = self._start(slot)
+            self._made_ready(slot)
+            self._gone.discard(slot)
         self._busy.add(slot)
         # A worker that has just died is found by wait(), like one that dies later.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -144,7 +154,8 @@ class LocalExecutor:
             try:
                 answers.append((slot, receive(connection)))
             except EOFError:
-                answers.append((slot, self._restart(slot)))
+                self._gone.add(slot)
+                answers.append((slot, Crash(self._workers[slot].stop())))
         return answers
 
     def call(self, request: Request, slot: int = 0, *, is_over: Callable[[], bool] | None = None) -> Any:
@@ -168,17 +179,11 @@ class LocalExecutor:
                 return None
 
     def break_off(self) -> None:
-        """Give up what busy slots are at; new workers take their places.
-
-        Raises:
-            ModelError: A worker cannot be started again.
-        """
-        given_up, self._busy = sorted(self._busy), set()
-        for slot in given_up:
+        """Give up what busy slots are at."""
+        for slot in self._busy:
             self._workers[slot].kill()
-            self._workers[slot] = self._start(slot)
-        for slot in given_up:
-            self._made_ready(slot)
+        self._gone |= self._busy
+        self._busy = set()
 
     def setup(self, request: Request) -> None:
         """Perform a request on every worker, and on every later one before anything else."""
@@ -202,12 +207,6 @@ class LocalExecutor:
     def _start(self, slot: int) -> _Worker:
         own = own_accelerator(self._workplace.device, slot)
         return _Worker(self._workplace, self._inherited, own)
-
-    def _restart(self, slot: int) -> Crash:
-        crash = Crash(self._workers[slot].stop())
-        self._workers[slot] = self._start(slot)
-        self._made_ready(slot)
-        return crash
 
     def _made_ready(self, slot: int) -> Ready:
         """Wait for a slot's worker; one that dies before it could do anything is started again."""
@@ -283,8 +282,9 @@ class _Worker:
     def kill(self) -> None:
         """End the process in the middle of whatever it does."""
         self._process.kill()
-        self._process.wait()
         self.connection.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # one that waits for a dead disk stays
+            self._process.wait(PATIENCE_SECONDS)
 
     def dismiss(self) -> None:
         """Tell the process to leave."""

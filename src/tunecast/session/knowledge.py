@@ -79,7 +79,9 @@ def keep(
     *,
     expert_fits: bool,
 ) -> None:
-    """Write into a session's state what its strategy made of other tasks; nothing where it knows none.
+    """Write into a session's state what may be tried, and what its strategy made of other tasks.
+
+    Another version, or another processor, might leave other candidates out.
 
     Args:
         state: What ``session.json`` is to hold.
@@ -88,8 +90,6 @@ def keep(
         candidates: What may be tried; the first is the expert pipeline.
         expert_fits: Whether that is one of them.
     """
-    if strategy not in (*RUN_BASED, *SURROGATE_BASED):
-        return
     state["candidates"] = [asdict(pipeline) for pipeline in candidates]
     if context.prior is not None:
         state["prior"] = context.prior.identity

@@ -11,6 +11,7 @@ from tunecast.records import Outcome, Pipeline
 from tunecast.search import ADVISED, ONLY_TRIALS, SURROGATE_BASED
 from tunecast.session.allowance import Allowance
 from tunecast.session.budget import Budget
+from tunecast.session.effort import Efforts
 from tunecast.session.requests import Ask, Calibrate, ScoreModel
 from tunecast.session.settings import SessionSettings
 from tunecast.session.shared import zero_point
@@ -37,7 +38,7 @@ MARGIN = 1.5
 
 @dataclass(frozen=True)
 class FullLength:
-    """The horizon of every trial of a session, and the speed that it was derived from."""
+    """The horizon of every trial of a session, and seconds per training token where effort is 1."""
 
     tokens: int
     seconds_per_token: float
@@ -71,7 +72,9 @@ def measure_full_length(
     wanted = max(1, int(settings.epochs * sum(lengths)))
     progress.start("Measuring the training speed")
     seconds = min(CALIBRATION_SECONDS, CALIBRATION_SHARE * (allowance.budget.seconds or 0.0))
-    speed = float(ask(Calibrate(_for_speed(spec, wanted, bench.device), seconds)))
+    timed, efforts = _for_speed(spec, wanted, bench.device), Efforts(bench)
+    plain = float(ask(Calibrate(timed, seconds))) * efforts.of(timed.pipeline)
+    speed = plain / efforts.of(spec.pipeline)
     progress.finish(f"{speed:,.0f} tokens/s")
     share = share_of_budget(settings.strategy, allowance.budget)
     full_length = int(min(wanted, share * allowance.affordable_tokens(speed)))
@@ -83,7 +86,7 @@ def measure_full_length(
             f"(measured: {speed:,.0f} tokens/s, {mean:.0f} tokens per example).",
             f"Give at least --budget {_enough(allowance, least / share, speed)}, or a smaller model.",
         )
-    return FullLength(full_length, 1 / speed)
+    return FullLength(full_length, 1 / plain)
 
 
 def score_base_model(base: Trials, bench: Bench, ask: Ask, progress: Progress) -> Measurement:
@@ -119,8 +122,8 @@ def share_of_budget(strategy: str, budget: Budget) -> float:
 def _for_speed(spec: TrialSpec, full_length_tokens: int, device: str) -> TrialSpec:
     """The expert pipeline as its speed is measured.
 
-    On a CPU in small batches: the same speed at a fraction of a step's seconds. An accelerator would be kept
-    waiting by these, and its steps are short.
+    On a CPU in small batches: but for its effort the same speed at a fraction of a step's seconds. An
+    accelerator would be kept waiting by these, and its steps are short.
     """
     if device != "cpu":
         return replace(spec, full_length_tokens=full_length_tokens)

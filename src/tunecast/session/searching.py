@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from tunecast.progress import Progress
 from tunecast.search import Remaining, Strategy, doubts_of, first_name, leader
@@ -159,8 +160,19 @@ class Search:
         self._executor.submit(slot, Advance(trial.spec, trial.step, following, trial.weights_hash))
 
     def _collect(self) -> None:
-        """Commit what has come back; a crashed step is tried once more."""
-        for slot, answer in self._executor.wait(timeout=POLL_SECONDS):
+        """Commit what has come back, and give up the rest where time is over."""
+        self._take(self._executor.wait(timeout=POLL_SECONDS))
+        while self._under_way and self._allowance.is_overrun:
+            ready = self._executor.wait(timeout=0)  # what came while others were committed counts
+            if ready:
+                self._take(ready)
+            else:
+                self._break_off()
+        self._show()
+
+    def _take(self, answers: list[tuple[int, Any]]) -> None:
+        """Commit what was measured; a crashed step is tried once more."""
+        for slot, answer in sorted(answers, key=lambda found: isinstance(found[1], Broken)):
             step = self._under_way.pop(slot)
             if isinstance(answer, Broken):
                 raise answer.error(self._folder.path)
@@ -168,9 +180,6 @@ class Search:
                 self._handle_crash(step.index, answer)
             else:
                 self._commit(step, answer)
-        if self._under_way and self._allowance.is_overrun:
-            self._break_off()
-        self._show()
 
     def _break_off(self) -> None:
         """Give up the steps under way; their trials keep the points that they have."""
@@ -180,6 +189,7 @@ class Search:
             trial.running = False
             self._progress.log(f"{BUDGET_OVER} a step of trial {trial.spec.run}.")
         self._under_way.clear()
+        self._save()  # so that a session that goes on from here knows what is spent
 
     def _commit(self, step: _Step, measured: Measurement) -> None:
         trial = self.trials[step.index]

@@ -235,7 +235,7 @@ class Session:
         )
 
     def _candidates(self, context: Context) -> list[Pipeline]:
-        """The candidates; of a strategy that knows other tasks, those that the session began with."""
+        """The candidates that the session began with."""
         kept = kept_candidates(self._state)
         if kept:
             return kept
@@ -330,6 +330,9 @@ class Session:
                 if allowance.price([trial], pace, pace.validation_seconds) > allowance.left(used):
                     break
                 self._measure_part(part)
+            if trial.run is None:
+                self._progress.log(f"{BUDGET_OVER} the run on {trial.spec.unique_examples:,} examples.")
+                break
             loss = end_loss(trial)
             ending = "failed" if loss is None else f"{loss:.3f}"
             note = f"{trial.spec.unique_examples:,} examples: {ending}"
@@ -342,12 +345,9 @@ class Session:
         request = Advance(trial.spec, 0, trial.plan.total_steps)
         answer = self._answer(request, lambda: self._allowance.is_overrun)
         elapsed = self._allowance.elapsed()
-        if answer is None:
-            self._progress.log(f"{BUDGET_OVER} the run on {trial.spec.unique_examples:,} examples.")
-            return
         if isinstance(answer, Crash):
             part.fail(0, *answer.failure, self._surroundings, elapsed)
-        else:
+        elif answer is not None:
             part.record(0, answer, self._surroundings, elapsed)
         self._save_state()
 

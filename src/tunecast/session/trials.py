@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from tunecast.methods import get_method
 from tunecast.records import ZERO_SHOT, Outcome, Pipeline, Point, Run, RunError, stable_hash
 from tunecast.search import History, TrialView
 from tunecast.session.budget import Used
-from tunecast.session.effort import effort
+from tunecast.session.effort import Efforts
 from tunecast.session.folder import OutputFolder
 from tunecast.session.pace import Pace
 from tunecast.session.prepare import PreparedTask, Surroundings
@@ -41,6 +40,8 @@ class Trial:
     running: bool = False
     is_feasible: bool = True
     """Whether memory holds it; a trial that is not feasible has no next point."""
+    effort: float = 1.0
+    """What its training tokens count for in a pace, which knows its method, but not its optimiser."""
 
     @property
     def plan(self) -> TrialPlan:
@@ -112,11 +113,6 @@ class Trial:
         """Training tokens up to ``step`` from where it can be continued."""
         return self.plan.tokens_at(step) - self.plan.tokens_at(self.resume_step)
 
-    @cached_property
-    def effort(self) -> float:
-        """What its training tokens count for in a pace, which knows its method, but not its optimiser."""
-        return effort(self.spec.pipeline, self.bench)
-
     @property
     def retrained_tokens(self) -> int:
         """Training tokens that were gone through once more, since their checkpoint was gone."""
@@ -184,6 +180,7 @@ class Trials:
         self._store = store
         self._workers = workers
         plans: dict[tuple[float, float], TrialPlan] = {}
+        efforts = Efforts(prepared.bench)
         self._all = [
             Trial(
                 TrialSpec(
@@ -198,6 +195,7 @@ class Trials:
                 ),
                 prepared.bench,
                 plans,
+                effort=efforts.of(pipeline),
             )
             for pipeline in pipelines
         ]
