@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,14 +13,16 @@ import pytest
 
 from kills import Victim, check_between, check_end, committed
 from sample_runs import sample_point
-from sessions import Finished, call_main, finish
+from sessions import Finished, call_main, finish, unfinish
 from tunecast.methods.space import EXPERT
 from tunecast.records import FORECAST_ONLY, Machine, Outcome, Pipeline, Run, Score, Versions
+from tunecast.session import executor
 from tunecast.session.allowance import Allowance
 from tunecast.session.budget import Budget, Used
 from tunecast.session.forecast import Part, Survey, Surveyor, end_loss, examples_seen, leading_trial, part_of
 from tunecast.session.pace import Pace
 from tunecast.session.prepare import PreparedTask, Surroundings
+from tunecast.session.session import Session
 from tunecast.session.trials import Trial, Trials
 from tunecast.store import Store
 from tunecast.training.bench import TrialSpec
@@ -239,6 +242,32 @@ def test_the_runs_are_real_and_no_candidates(forecast_session: Finished) -> None
     assert 30_000 < tokens[0] <= 48_000 - tokens[1]
     report = (forecast_session.folder / "report.html").read_text()
     assert f"for {len(candidates)} trials" in report
+
+
+@pytest.mark.timeout(900)
+def test_a_run_that_outlasts_the_budget_is_given_up(
+    forecast_session: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "out"
+    shutil.copytree(forecast_session.folder, folder)
+    candidates = [run for run in committed(folder) if run.is_candidate]
+    unfinish(folder, keep=1 + len(candidates))
+    begun: list[Trials] = []
+    measure = Session._measure_part
+
+    def watched(session: Session, part: Trials) -> None:
+        begun.append(part)
+        measure(session, part)
+
+    monkeypatch.setattr(Session, "_measure_part", watched)
+    monkeypatch.setattr(Allowance, "is_overrun", property(lambda _: bool(begun)))
+    monkeypatch.setattr(executor, "POLL_SECONDS", 0.001)
+    code, out, err = call_main("tune", "--resume", "--output-dir", str(folder), "--json")
+    assert code == 0, err
+    assert len(begun) == 1
+    assert "The budget is over and was not enough for the run on 16 examples." in err
+    assert "the run on 16 examples: not made" in json.loads(out)["forecast"]["reason"]
+    assert (folder / "best" / "README.md").is_file()
 
 
 @pytest.mark.slow
