@@ -29,7 +29,8 @@ LIBRARIES = "optuna-tpe,optuna-tpe-index,dehb-package,dehb-package-index"
 WITH_RIVALS = (
     f"--strategies random,asha,fixed-best,nearest-task,portfolio,advised,transfer,quick-tune,{LIBRARIES}"
 )
-"""All but Quick-Tune-Tool, which trains for minutes in every fold and thinks for seconds at a time."""
+"""All but Quick-Tune-Tool, which trains for minutes in every fold and thinks for seconds at a time: it has a
+part of one fold, and of small budgets."""
 
 Command = tuple[str, ...]
 
@@ -230,7 +231,7 @@ _PARTS = (
     _compared(
         "quicktunetool",
         "Without the base model at hand, beside Quick-Tune-Tool",
-        "--model nano-16m --folds model --seeds 1 "
+        "--model nano-16m --folds model --seeds 1 --budgets 1,2,4 "
         "--strategies transfer,quick-tune,nearest-task,asha,random,quicktunetool,quicktunetool-costless",
         needs=(QUICKTUNE,),
     ),
