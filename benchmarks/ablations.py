@@ -12,6 +12,7 @@ the other models, which are named, from its own runs on other tasks, and from bo
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
@@ -29,9 +30,9 @@ from tunecast.replay.statistics import cluster_weights, interval
 from tunecast.replay.stored import large_enough
 from tunecast.replay.verdicts import Verdict
 from tunecast.search import Context, History, Strategy
-from tunecast.search.acquisition import ExpectedImprovement, ProbabilityOfImprovement
+from tunecast.search.acquisition import Acquisition, ExpectedImprovement, ProbabilityOfImprovement
 from tunecast.search.outlook import ENDINGS, Outlook, Seer
-from tunecast.search.transfer import guided_by, transfer
+from tunecast.search.transfer import IMPROVEMENT, MOST_HOPE, guided_by, transfer
 from tunecast.store import open_for_reading
 from tunecast.surrogates import Prior, load_prior
 from tunecast.surrogates.calibration import Calibration
@@ -160,12 +161,14 @@ def variants(family: str) -> dict[str, Callable[[Context], Strategy]]:
 
     def without_seconds(context: Context) -> Strategy:
         prior = replace(prior_of(context.runs, family), cost={})
-        return guided_by(Seer(context, prior), context, ProbabilityOfImprovement(cost_exponent=0.0))
+        return guided_by(Seer(context, prior), context, replace(IMPROVEMENT, cost_exponent=0.0))
 
-    def by_expected_improvement(context: Context) -> Strategy:
-        # As Quick-Tune chooses (arXiv 2306.03828), where transfer goes by the probability of an improvement
-        # and the root of the seconds; which seconds these are is the same for both.
-        return guided_by(Seer(context, prior_of(context.runs, family)), context, ExpectedImprovement())
+    def by(acquisition: Acquisition, most_hope: float = MOST_HOPE) -> Callable[[Context], Strategy]:
+        def chosen_by(context: Context) -> Strategy:
+            seer = Seer(context, prior_of(context.runs, family))
+            return guided_by(seer, context, acquisition, most_hope=most_hope)
+
+        return chosen_by
 
     def without_curves(context: Context) -> Strategy:
         # The rules around what is foretold go on with the true history: which trials have begun, and how far.
@@ -185,7 +188,9 @@ def variants(family: str) -> dict[str, Callable[[Context], Strategy]]:
         **{name: of(_registered(family, hidden)) for name, hidden in HIDDEN.items()},
         "without partial curve": without_curves,
         "without seconds": without_seconds,
-        "by expected improvement per second": by_expected_improvement,
+        "without a limit to hope": by(IMPROVEMENT, most_hope=math.inf),
+        "by probability of improvement": by(ProbabilityOfImprovement()),
+        "by improvement per second": by(ExpectedImprovement(), most_hope=math.inf),  # as Quick-Tune's
         "with refit (quick-tune)": refitted,
         **{f"from {tasks} tasks": of_fewer(tasks) for tasks in FEWER_TASKS},
     }

@@ -22,6 +22,7 @@ from tunecast.replay.folds import Fold
 from tunecast.search import Context, History, Remaining, TrialView
 from tunecast.search.acquisition import Acquisition, ExpectedImprovement
 from tunecast.search.outlook import Seer
+from tunecast.search.transfer import IMPROVEMENT
 from tunecast.surrogates.examples import examples_of
 from tunecast.surrogates.families import FAMILIES
 from tunecast.surrogates.features import columns
@@ -165,7 +166,7 @@ def test_every_variant_is_replayed_and_what_is_hidden_costs(
     assert np.array_equal(again.regrets[0], found.regrets[found.strategies.index("without rate")])
 
 
-def test_a_candidate_is_chosen_by_expected_improvement_where_that_is_said(
+def test_a_candidate_is_chosen_by_another_improvement_where_that_is_said(
     benchmark: ModuleType, runs: list[Run]
 ) -> None:
     context = context_of(runs)
@@ -180,10 +181,10 @@ def test_a_candidate_is_chosen_by_expected_improvement_where_that_is_said(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ExpectedImprovement, "__call__", watched)
-        for name in ("whole", "by expected improvement per second"):
+        for name in ("whole", "without a limit to hope", "by improvement per second"):
             chosen = own[name](context)(history, Remaining(0.5, 1000.0))
             assert chosen is not None
-    assert seen == [ExpectedImprovement(cost_exponent=1.0, margin=0.0)]
+    assert seen == [IMPROVEMENT, ExpectedImprovement(0.5), ExpectedImprovement(1.0)]
 
 
 def test_what_carries_from_a_narrow_model_to_a_wide_one_is_told(

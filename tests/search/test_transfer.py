@@ -294,6 +294,22 @@ def test_a_cheap_point_of_a_slow_trial_is_not_worth_more_than_a_dear_one_of_a_qu
     assert guided_by(told, context())(history, Remaining(0.5, seconds=9000.0)) == 2  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(("begun", "chosen"), [(0, 5), (1, 4), (2, 4), (3, 5)])
+def test_who_may_end_anywhere_is_hoped_to_end_best_in_every_third_turn(begun: int, chosen: int) -> None:
+    runs = candidates(6)
+    history = History(tuple(view(run, int(0 < place <= begun)) for place, run in enumerate(runs)))
+
+    class Told(Dreamt):
+        is_new = False
+
+        def outlook(self, _: History) -> Outlook:
+            return replace(super().outlook(_), deviation=np.array([0.01] * 5 + [4.0]))
+
+    told, left = Told([0.0] * 4 + [-0.1, -0.06], [50.0] * 6), Remaining(0.5, seconds=900.0)
+    assert guided_by(told, context())(history, left) == chosen  # type: ignore[arg-type]
+    assert guided_by(told, context(), most_hope=math.inf)(history, left) == 5  # type: ignore[arg-type]
+
+
 def test_an_evaluation_counts_before_one_of_a_trial_was_seen(prior: Prior) -> None:
     runs = candidates(4)
     blank = History(tuple(view(run, 0) for run in runs))
@@ -323,18 +339,18 @@ def test_stops_when_the_gain_is_not_worth_its_seconds(prior: Prior) -> None:
 
 def test_a_candidate_that_is_worth_its_seconds_keeps_the_search_going() -> None:
     class Told:
-        """Three trials: the incumbent, one surely a little better, one that may be far better."""
+        """The incumbent, one that is surely a little better, one that may be far better, and a bad one."""
 
         is_new = False
-        failure = np.zeros(3)
+        failure = np.zeros(4)
 
         def outlook(self, _: History) -> Outlook:
-            mean, deviation = np.array([0.0, -0.015, 0.0]), np.array([1e-3, 0.005, 0.3])
-            seconds = np.full(3, 200.0)
+            mean, deviation = np.array([0.0, -0.015, 0.0, 1.0]), np.array([1e-3, 0.005, 0.3, 1e-3])
+            seconds = np.full(4, 200.0)
             return Outlook(mean, deviation, seconds / 16, seconds, self.failure, True)
 
-    runs = candidates(3)
-    begun = History((view(runs[0], 3), view(runs[1], 0), view(runs[2], 0)))
+    runs = candidates(4)
+    begun = History(tuple(view(run, points) for run, points in zip(runs, (3, 0, 0, 1), strict=True)))
     told = Told()
 
     def chosen(value_minutes: float | None) -> int | None:
@@ -344,7 +360,7 @@ def test_a_candidate_that_is_worth_its_seconds_keeps_the_search_going() -> None:
     assert chosen(None) == 1
     assert chosen(0.5) == 2, "1.5% is worth 45 s, what the other may gain more than 200 s"
     assert chosen(1e-3) is None
-    told.failure = np.array([0.0, 0.0, 0.9])
+    told.failure = np.array([0.0, 0.0, 0.9, 0.0])
     assert chosen(0.5) is None, "it would hardly come to its end"
 
 
