@@ -233,7 +233,8 @@ def test_what_was_advised_is_tried_first_and_stays_when_the_session_goes_on(
     # What the session wrote down decides, whatever advice says by now.
     del state["record"]
     other = asdict(Pipeline("full", {**first[0].hyperparameters, "learning_rate": 1e-7}))
-    file.write_text(json.dumps({**state, "advised": [other, *state["advised"]]}))
+    expert, *others = state["candidates"]
+    file.write_text(json.dumps({**state, "candidates": [expert, other, *others]}))
     shutil.rmtree(tmp_path / "out" / "trials")
     (tmp_path / "out" / "runs.sqlite").unlink()
     again = finish(tmp_path / "out", tiny_llama, toy_data, *flags, "--resume")
