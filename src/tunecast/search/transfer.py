@@ -43,6 +43,7 @@ PROBED = 0.5
 """How much trials without an end may take, for each full length of those with one, before the best of them is
 brought to its end."""
 IMPROVEMENT = ExpectedImprovement(cost_exponent=0.5)
+"""What candidates are scored by, with the limit to hope below."""
 MOST_HOPE = 0.03
 """How much of the deviation of a foretold end counts, in the logarithm of the loss."""
 HOPEFUL_TURNS = 3
@@ -139,8 +140,9 @@ def _hoped(history: History, deviation: NDArray[np.float64], most_hope: float) -
     foretold and hardly better. Who takes every deviation for hope tries whatever is least certain; who takes
     none never finds out where a task is unlike the others.
     """
-    begun = sum(trial.is_started for trial in history.trials[1:])
-    return deviation if begun % HOPEFUL_TURNS == 0 else np.minimum(deviation, most_hope)
+    return (
+        deviation if _begun_beside_first(history) % HOPEFUL_TURNS == 0 else np.minimum(deviation, most_hope)
+    )
 
 
 def _eligible(
@@ -273,7 +275,12 @@ def _worth_halving(history: History, context: Context, outlook: Outlook) -> Hist
 
 def _is_turn_of_chance(history: History) -> bool:
     """Whether a new trial is not the prior's to choose: every other, where nothing alike was learned from."""
-    return sum(trial.is_started for trial in history.trials[1:]) % 2 == 1
+    return _begun_beside_first(history) % 2 == 1
+
+
+def _begun_beside_first(history: History) -> int:
+    """Trials that have begun beside the first: by this number, turns go round."""
+    return sum(trial.is_started for trial in history.trials[1:])
 
 
 def _as_drawn(history: History, index: int | None, places: Iterable[int]) -> int | None:

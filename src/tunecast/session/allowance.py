@@ -94,8 +94,7 @@ class Allowance:
         if self.budget.kind == "tokens":
             rest = reserved.tokens_to_end if reserved else 0
             return used.tokens + trial.tokens_to_next + rest <= self._free.amount
-        tokens = trial.effort * trial.tokens_to_next
-        needed = pace.upper(trial.spec.pipeline.method, tokens, ends=trial.ends_next)
+        needed = pace.upper(trial.spec.pipeline.method, trial.work_to_next, ends=trial.ends_next)
         return used.seconds + needed + (_to_end(reserved, pace) if reserved else 0.0) <= self._free.amount
 
     def affords_end(self, trial: Trial, used: Used, pace: Pace) -> bool:
@@ -123,10 +122,10 @@ class Allowance:
             return sum(trial.tokens_to_end for trial in trials)
         foretold = pace.upper if upper else pace.expected
         scoring = SCORING_MARGIN * scoring_seconds if upper else scoring_seconds
-        return sum(foretold(t.spec.pipeline.method, t.effort * t.tokens_to_end) + scoring for t in trials)
+        return sum(foretold(t.spec.pipeline.method, t.work_to_end) + scoring for t in trials)
 
 
 def _to_end(trial: Trial, pace: Pace) -> float:
     """Upper bound of the seconds that a trial needs to its last point."""
-    tokens, points = trial.effort * trial.tokens_to_end, trial.points_to_end
-    return pace.upper(trial.spec.pipeline.method, tokens, points, ends=points > 0)
+    points = trial.points_to_end
+    return pace.upper(trial.spec.pipeline.method, trial.work_to_end, points, ends=points > 0)

@@ -109,6 +109,16 @@ class Trial:
         """Training tokens up to its last point."""
         return self.tokens_to(self.plan.total_steps)
 
+    @property
+    def work_to_next(self) -> float:
+        """Training tokens up to its next point, as a pace weighs them."""
+        return self.effort * self.tokens_to_next
+
+    @property
+    def work_to_end(self) -> float:
+        """Training tokens up to its last point, as a pace weighs them."""
+        return self.effort * self.tokens_to_end
+
     def tokens_to(self, step: int) -> int:
         """Training tokens up to ``step`` from where it can be continued."""
         return self.plan.tokens_at(step) - self.plan.tokens_at(self.resume_step)
@@ -339,15 +349,14 @@ class Trials:
     def _view(self, trial: Trial, pace: Pace) -> TrialView:
         following = trial.next_step if not trial.outcome.is_failure else None
         method = trial.spec.pipeline.method
-        to_next, to_end = trial.effort * trial.tokens_to_next, trial.effort * trial.tokens_to_end
         return TrialView(
             pipeline=trial.spec.pipeline,
             curve=trial.curve,
             next_share=trial.plan.share_at(following) if following else None,
             outcome=trial.outcome,
             running=trial.running,
-            expected_seconds=pace.expected(method, to_next, ends=trial.ends_next),
-            expected_end_seconds=pace.expected(method, to_end, trial.points_to_end, ends=True),
+            expected_seconds=pace.expected(method, trial.work_to_next, ends=trial.ends_next),
+            expected_end_seconds=pace.expected(method, trial.work_to_end, trial.points_to_end, ends=True),
         )
 
     def _prune(self, trial: Trial) -> None:
