@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -27,6 +29,23 @@ def test_rates_are_positive_and_measured_once() -> None:
     assert set(first.flops_per_second) == {"float32", "bfloat16"}
     assert first.flops_per_second["float32"] > 1e8
     assert first.bandwidth_bytes_per_second > 1e8
+
+
+@pytest.mark.parametrize(("limit", "width"), [(0.0, 256), (float("inf"), 1024)])
+def test_products_are_narrower_where_they_would_take_long(
+    limit: float, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+    product = machine._product
+
+    def noted(size: int, *rest: torch.dtype | torch.device) -> Callable[[], Any]:
+        made.append(size)
+        return product(size, *rest)
+
+    monkeypatch.setattr(machine, "_PRODUCT_SECONDS", limit)
+    monkeypatch.setattr(machine, "_product", noted)
+    assert machine._matmul_rate(torch.device("cpu"), "float32") > 1e8
+    assert made == [256, width]
 
 
 def test_threads_are_restored() -> None:

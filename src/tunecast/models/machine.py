@@ -36,6 +36,9 @@ __all__ = [
 
 _MEASURE_SECONDS = 0.2
 """Time spent on each rate: two dtypes and one copy stay well under a second."""
+_PRODUCT_SECONDS = 0.1
+"""A product that would take longer is made of smaller matrices: where a dtype is computed in software, as
+bfloat16 by most processors, those of full width would take seconds each."""
 _MINIMUM_REPEATS = 3
 _MATRIX_WIDTH = {"cpu": 1024, "cuda": 8192}
 _COPY_BYTES = {"cpu": 1 << 26, "cuda": 1 << 30}
@@ -46,9 +49,10 @@ def measure_machine(device: str, threads: int, dtypes: Sequence[str] = ("float32
     """Measure what one worker on ``device`` can do, in about a second; later calls return the first answer.
 
     The rate of a dtype is 2·n³ / seconds of the fastest of several n×n products (n = 1,024 on a CPU, 8,192 on
-    an accelerator), the bandwidth is read plus written bytes / seconds of the fastest copy of a buffer larger
-    than the caches. The fastest is taken because whatever else runs can only slow a repetition down;
-    on a CPU the mean processor time of its threads counts where that is less.
+    an accelerator, half or a quarter of it where a product is slow), the bandwidth is read plus written bytes
+    / seconds of the fastest copy of a buffer larger than the caches. The fastest is taken because whatever
+    else runs can only slow a repetition down; on a CPU the mean processor time of its threads counts where
+    that is less.
 
     Args:
         device: ``cpu``, ``cuda`` or ``cuda:1``.
@@ -238,10 +242,20 @@ def _matmul_rate(device: torch.device, dtype: str) -> float:
     kind = getattr(torch, dtype, None)
     if not isinstance(kind, torch.dtype):
         raise ConfigurationError(f"{dtype!r} is not a torch dtype", "use float32, bfloat16 or float16")
-    width = _MATRIX_WIDTH[device.type]
+    widest = _MATRIX_WIDTH[device.type]
+    width = widest // 4
+    expected = seconds_of(_product(width, kind, device), str(device), least_repeats=1, least_seconds=0.0)
+    while width < widest and 8 * expected < _PRODUCT_SECONDS:
+        width, expected = 2 * width, 8 * expected
+    return 2 * width**3 / seconds_of(_product(width, kind, device), str(device))
+
+
+def _product(width: int, kind: torch.dtype, device: torch.device) -> Callable[[], Any]:
+    import torch
+
     left = torch.full((width, width), 0.5, dtype=kind, device=device)
     out = torch.empty_like(left)
-    return 2 * width**3 / seconds_of(lambda: torch.mm(left, left, out=out), str(device))
+    return lambda: torch.mm(left, left, out=out)
 
 
 def _copy_rate(device: torch.device) -> float:
