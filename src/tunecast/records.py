@@ -402,6 +402,12 @@ class Run:
         return self.pipeline.method != ZERO_SHOT.method and not forecast_only
 
     @property
+    def is_described(self) -> bool:
+        """Whether its base model's sizes and its full length are known: of imported runs they may not be."""
+        model = self.model
+        return min(model.parameters, model.width, model.layers, model.vocabulary, self.full_length_tokens) > 0
+
+    @property
     def examples_seen(self) -> int:
         """Unique examples that a whole schedule sees: all that it may draw from, unless it ends before that.
 

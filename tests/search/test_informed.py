@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -40,6 +41,32 @@ def test_too_few_runs_and_paused_ones_are_no_table() -> None:
     assert known_tables(runs[:3]) == ()
     assert known_tables([*runs[:3], replace(runs[3], outcome=Outcome.PAUSED)]) == ()
     assert known_tables(task_runs("a", [1.0, None, None, None])) == ()
+
+
+@pytest.mark.parametrize(
+    "untold", [{"full_length_tokens": 0}, {"model": sample_model("other", width=0)}], ids=["length", "width"]
+)
+@pytest.mark.parametrize("name", RUN_BASED)
+def test_imported_runs_that_do_not_tell_their_model_or_length_are_passed_over(
+    name: str, untold: dict[str, Any]
+) -> None:
+    told = task_runs("a", [4.0, 3.0, 2.0, 1.0])
+    known = {"a": told, "b": [replace(run, **untold) for run in task_runs("b", [1.0, 2.0, 3.0, 4.0])]}
+    assert known_tables(run for runs in known.values() for run in runs) == known_tables(told)
+    assert order_of(name, context(known), PIPELINES) == order_of(name, context({"a": told}), PIPELINES)
+
+
+def test_a_task_without_meta_features_hides_nothing_of_the_others() -> None:
+    known = {
+        "far": task_runs("far", [1, 2, 3, 4], size=9.0),
+        "bare": [
+            replace(run, dataset=replace(run.dataset, meta_features={}))
+            for run in task_runs("bare", [1, 2, 3, 4])
+        ],
+        "near": task_runs("near", [4, 3, 2, 1], size=1.1),
+    }
+    names = [table.dataset.name for table in tables_by_nearness(context(known))]
+    assert names == ["near", "far", "bare"]
 
 
 def test_what_is_known_of_the_same_model_and_length_comes_first() -> None:

@@ -47,12 +47,12 @@ class TaskTable:
 def known_tables(runs: Iterable[Run]) -> tuple[TaskTable, ...]:
     """Recorded candidates' runs by task, base model, full length and unique examples.
 
-    Runs that are still paused say nothing of their end and are left out, and so are groups of fewer than
-    four runs or without two runs that ended.
+    Runs that are still paused say nothing of their end and are left out, and so are imported runs that do not
+    tell their model or full length, and groups of fewer than four runs or without two runs that ended.
     """
     groups: dict[tuple[str, str, int, int], list[Run]] = defaultdict(list)
     for run in runs:
-        if run.is_candidate and run.outcome is not Outcome.PAUSED:
+        if run.is_candidate and run.is_described and run.outcome is not Outcome.PAUSED:
             key = (run.dataset.identity, run.model.identity, run.full_length_tokens, run.unique_examples)
             groups[key].append(run)
     tables = (_table(group) for group in groups.values() if len(group) >= LEAST_RUNS)

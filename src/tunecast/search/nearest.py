@@ -40,18 +40,20 @@ def tables_by_nearness(context: Context) -> list[TaskTable]:
     """The known tasks, the one whose dataset is most like the context's first.
 
     The distance is Euclidean over the meta-features that all datasets have, each divided by its standard
-    deviation over the known tasks and the new one.
+    deviation over the known tasks and the new one. Tasks without any, as those of imported runs, come last.
     """
     import numpy as np
 
-    tables = best_known(context)
+    known = best_known(context)
+    tables = [table for table in known if table.dataset.meta_features]
     features = [context.dataset.meta_features, *(table.dataset.meta_features for table in tables)]
     shared = sorted(set.intersection(*(set(one) for one in features)))
     values: NDArray[np.float64] = np.array([[one[name] for name in shared] for one in features])
     spread = values.std(axis=0)
     kept = np.isfinite(spread) & (spread > 0)
     distances = np.linalg.norm((values[1:, kept] - values[0, kept]) / spread[kept], axis=1)
-    return [tables[index] for index in np.argsort(distances, kind="stable")]
+    nearest = [tables[index] for index in np.argsort(distances, kind="stable")]
+    return [*nearest, *(table for table in known if not table.dataset.meta_features)]
 
 
 def _ranked(table: TaskTable) -> list[str]:

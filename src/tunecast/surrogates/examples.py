@@ -118,7 +118,7 @@ class ZeroShotLosses:
             task, first = _task_of(run), run.curve[0].validation.loss
             if run.pipeline.method == ZERO_SHOT.method:
                 measured[task] = by_subset[*task, run.validation_hash] = first
-            elif run.outcome is Outcome.COMPLETED and math.isfinite(first) and _is_described(run):
+            elif run.outcome is Outcome.COMPLETED and math.isfinite(first) and _has_features(run):
                 firsts.setdefault(task, []).append((_travel(run), first))
         nearly = {
             task: max(loss for _, loss in sorted(seen)[:NEARLY_STILL])
@@ -168,18 +168,14 @@ def teaching_runs(runs: Sequence[Run]) -> list[Run]:
 def _teaching(runs: Sequence[Run]) -> Iterator[tuple[Run, float, float]]:
     """The runs that teach, with their zero-shot losses and the logarithms of their final ones."""
     zero_shot = ZeroShotLosses.of(runs)
-    for run in filter(_is_described, runs):
+    for run in filter(_has_features, runs):
         start, end = zero_shot.for_run(run), _end(run)
         if start is not None and end is not None and run.pipeline.method != ZERO_SHOT.method:
             yield run, start, end
 
 
-def _is_described(run: Run) -> bool:
-    """Whether it tells of its base model and its length what features are made of: imported ones may not."""
-    model = run.model
-    numbers = (model.parameters, model.width, model.layers, model.vocabulary, run.full_length_tokens)
-    rates = [point.learning_rate for point in run.curve]
-    return min(numbers) > 0 and all(math.isfinite(rate) for rate in rates)
+def _has_features(run: Run) -> bool:
+    return run.is_described and all(math.isfinite(point.learning_rate) for point in run.curve)
 
 
 def _end(run: Run) -> float | None:
