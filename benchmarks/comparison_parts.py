@@ -232,7 +232,8 @@ _PARTS = (
         "quicktunetool",
         "Without the base model at hand, beside Quick-Tune-Tool",
         "--model nano-16m --folds model --seeds 1 --budgets 1,2,4 "
-        "--strategies transfer,quick-tune,nearest-task,asha,random,quicktunetool,quicktunetool-costless",
+        "--strategies transfer,quick-tune,nearest-task,asha,random,optuna-tpe,dehb-package,"
+        "quicktunetool,quicktunetool-costless",
         needs=(QUICKTUNE,),
     ),
     _compared("family", "Without the family of the task at hand", "--model nano-16m --folds family"),

@@ -29,7 +29,8 @@ class DehbPackage(Rival):
     Args:
         pipelines: The candidates.
         seed: Seed of the package.
-        by_index: Whether it chooses among indices, along one dimension.
+        by_index: Whether it chooses among indices, along one dimension, on which candidates of one method lie
+            side by side in the order of their learning rates: elsewhere neighbours would have nothing in common.
     """
 
     version = f"dehb {version('dehb')}"
@@ -37,6 +38,7 @@ class DehbPackage(Rival):
     def __init__(self, pipelines: Sequence[Pipeline], seed: int, *, by_index: bool) -> None:
         super().__init__(pipelines, by_index=by_index)
         self._space = CandidateSpace(pipelines)
+        self._in_order = sorted(range(len(pipelines)), key=lambda index: _method_and_rate(pipelines[index]))
         self._worst_measured: float | None = None
         self._folder = tempfile.TemporaryDirectory(prefix="tunecast-dehb-")
         self._dehb = DEHB(
@@ -57,7 +59,7 @@ class DehbPackage(Rival):
         vector, share = [float(place) for place in job["config"]], float(job["fidelity"])
         if self._by_index:
             count = len(self._pipelines)
-            return Proposal(job, index=min(int(vector[0] * count), count - 1), share=share)
+            return Proposal(job, index=self._in_order[min(int(vector[0] * count), count - 1)], share=share)
         return Proposal(job, self._space.from_vector(vector), share=share)
 
     def _tell(self, token: Any, loss: float | None, share: float) -> None:
@@ -76,3 +78,7 @@ class DehbPackage(Rival):
 
     def _end(self, token: Any, fitness: float) -> None:
         self._dehb.tell(token, {"fitness": fitness, "cost": float(token["fidelity"])})
+
+
+def _method_and_rate(pipeline: Pipeline) -> tuple[str, float]:
+    return pipeline.method, pipeline.number("learning_rate")
