@@ -17,7 +17,7 @@ from replay.made_up import pipelines, task_runs
 from tunecast.errors import ConfigurationError
 from tunecast.methods.space import EXPERT
 from tunecast.records import Outcome, Pipeline
-from tunecast.replay.cases import Candidate, Case, cases_of
+from tunecast.replay.cases import Case, cases_of
 from tunecast.replay.comparing import compare_strategies
 from tunecast.replay.folds import Fold, context_of
 from tunecast.replay.machine import Replayed, replay

@@ -30,7 +30,7 @@ class DehbPackage(Rival):
         pipelines: The candidates.
         seed: Seed of the package.
         by_index: Whether it chooses among indices, along one dimension, on which candidates of one method lie
-            side by side in the order of their learning rates: elsewhere neighbours would have nothing in common.
+            side by side in the order of their learning rates: in another, neighbours have nothing in common.
     """
 
     version = f"dehb {version('dehb')}"
