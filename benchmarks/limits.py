@@ -10,6 +10,10 @@ ALLOWED_MILLISECONDS = 50.0
 """Wall time to score them, on two cores."""
 ALLOWED_LOADING_SECONDS = 0.3
 """Wall time to read a prior."""
+LEARNED_FROM = 2000
+"""Runs that a prior is trained on at once."""
+ALLOWED_LEARNING_SECONDS = 300.0
+"""Wall time to train it, on two cores."""
 MISSED = "Missed: "
 """How the last line of a benchmark begins that measured everything and missed a limit."""
 
@@ -27,18 +31,21 @@ def verdict(missed: Sequence[str]) -> int:
     return 1 if missed else 0
 
 
-def too_slow(milliseconds: float, loading_seconds: float = 0.0) -> list[str]:
+def too_slow(milliseconds: float, loading_seconds: float = 0.0, learning_seconds: float = 0.0) -> list[str]:
     """Which limits of a prior's speed are missed.
 
     Args:
         milliseconds: Wall time to score :data:`CANDIDATES` candidates.
         loading_seconds: Wall time to read the prior.
+        learning_seconds: Wall time to train one on :data:`LEARNED_FROM` runs.
     """
     missed = []
     if milliseconds >= ALLOWED_MILLISECONDS:
         missed.append(f"{CANDIDATES} candidates scored in under {ALLOWED_MILLISECONDS:.0f} ms")
     if loading_seconds >= ALLOWED_LOADING_SECONDS:
         missed.append(f"the prior read in under {ALLOWED_LOADING_SECONDS} s")
+    if learning_seconds >= ALLOWED_LEARNING_SECONDS:
+        missed.append(f"{LEARNED_FROM} runs learned from in under {ALLOWED_LEARNING_SECONDS:.0f} s")
     return missed
 
 

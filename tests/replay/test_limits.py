@@ -27,6 +27,8 @@ def test_speeds_that_miss_their_limits_are_named(limits: ModuleType) -> None:
     assert limits.too_slow(49.9, 0.29) == []
     assert limits.too_slow(50.0, 0.29) == ["1000 candidates scored in under 50 ms"]
     assert limits.too_slow(49.9, 0.3) == ["the prior read in under 0.3 s"]
+    assert limits.too_slow(49.9, 0.29, 299.0) == []
+    assert limits.too_slow(49.9, 0.29, 300.0) == ["2000 runs learned from in under 300 s"]
 
 
 def test_what_broke_down_is_not_taken_for_a_limit_that_was_missed(limits: ModuleType) -> None:
@@ -46,6 +48,7 @@ def test_scoring_that_is_too_slow_is_an_exit_status(
         "import surrogates\n"
         f"surrogates.milliseconds = lambda *_: ({milliseconds}, 1.0, 1.0)\n"
         "surrogates.loading_seconds = lambda path: 0.1\n"
+        "surrogates.learning_seconds = lambda runs: 1.0\n"
         "surrogates.main()"
     )
     done = subprocess.run(
