@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -225,5 +226,6 @@ def forked(function: Any, jobs: list[Any]) -> list[Any]:
     import tunecast.training.runner  # noqa: F401
 
     torch.set_num_threads(1)
+    gc.freeze()
     with multiprocessing.get_context("fork").Pool(1, maxtasksperchild=1) as pool:
         return pool.map(function, jobs, chunksize=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,7 @@ def follow(tour: list[str], fresh: dict[str, Any], model: Path) -> None:
     """Run trials one after the other on one worker; each is to go as it did on a fresh one."""
     runner = workshop.bench(model).open()
     for number, kind in enumerate(tour):
+        gc.freeze()  # once more: a base that was given up ends what is spared
         variant, changes = KINDS.get(kind, (kind, {}))
         trial = workshop.spec(runner.bench, workshop.pipeline(variant, **changes), run=f"{number}")
         curve = workshop.curve(workshop.run_trial(runner, trial))
