@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def libraries_are_spared() -> Iterator[None]:
     """The collector passes over what was there before a test, as in a worker.
 
-    A trial's end looks for garbage: among all that libraries made, that takes longer than to train a tiny model.
+    A trial's end looks for garbage: among all that libraries made, longer than a tiny model trains.
     """
     gc.freeze()
     yield
