@@ -4,7 +4,7 @@ SEED ?= 0
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: install demo test check bench soak clean collect comparison meta-dataset prior
+.PHONY: install demo test check bench soak clean collect comparison meta-dataset prior refresh
 
 # Collections: TUNECAST_MODELS and TUNECAST_TASKS say where the plans' models and datasets lie.
 PLAN ?= plans/ladder.yaml
@@ -65,6 +65,11 @@ prior: $(READY)
 # calls can run side by side.
 comparison: $(READY)
 	$(BIN)/python benchmarks/comparison.py benchmarks/results $(PARTS) --page docs/comparing-figures.md
+
+# After the meta-dataset has grown: learns from it, and measures what rests on either anew.
+refresh: $(READY)
+	$(MAKE) prior
+	$(MAKE) comparison
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache out
