@@ -31,6 +31,11 @@ WITH_RIVALS = (
 )
 """All but Quick-Tune-Tool, which trains for minutes in every fold and thinks for seconds at a time: it has a
 part of one fold, and of small budgets."""
+WITH_QUICKTUNE = (
+    "--model nano-16m --folds model --seeds 1 --budgets 1,2,4 --strategies transfer,quick-tune,nearest-task,"
+    "asha,random,optuna-tpe,dehb-package,quicktunetool,quicktunetool-costless"
+)
+"""Its answers take a second each, a third of what a trial of this model takes: they are also had for free."""
 
 Command = tuple[str, ...]
 
@@ -231,9 +236,13 @@ _PARTS = (
     _compared(
         "quicktunetool",
         "Without the base model at hand, beside Quick-Tune-Tool",
-        "--model nano-16m --folds model --seeds 1 --budgets 1,2,4 "
-        "--strategies transfer,quick-tune,nearest-task,asha,random,optuna-tpe,dehb-package,"
-        "quicktunetool,quicktunetool-costless",
+        WITH_QUICKTUNE,
+        needs=(QUICKTUNE,),
+    ),
+    _compared(
+        "quicktunetool-free-thinking",
+        "Without the base model at hand, beside Quick-Tune-Tool, thinking free of charge",
+        f"{WITH_QUICKTUNE} --thinking-seconds 0",
         needs=(QUICKTUNE,),
     ),
     _compared("family", "Without the family of the task at hand", "--model nano-16m --folds family"),
