@@ -99,6 +99,19 @@ def test_what_is_fixed_stays_and_the_rate_follows(tiny_llama: Path, toy_data: Pa
         assert one.pipeline.number("learning_rate") == pytest.approx(rates[batch] / 2, rel=0.05)
 
 
+def test_what_is_fixed_of_one_method_leaves_the_others_as_they_are(tiny_llama: Path, toy_data: Path) -> None:
+    fixed = {"lora_r": 4, "per_device_train_batch_size": 8}
+    for methods in ((), ("lora", "ia3"), ("ia3", "lora", "qlora")):
+        found = tunecast.recommend(ask(tiny_llama, toy_data, methods=methods, fixed=fixed))
+        of = {one.pipeline.method: one.pipeline.hyperparameters for one in found.considered}
+        assert of.keys() >= {"lora", "ia3"}
+        assert of["lora"]["lora_r"] == 4
+        assert "lora_r" not in of["ia3"]
+        assert {values["per_device_train_batch_size"] for values in of.values()} == {8}
+    with pytest.raises(ConfigurationError, match="'lora_r' for ia3"):
+        tunecast.recommend(ask(tiny_llama, toy_data, methods=("ia3",), fixed=fixed))
+
+
 def test_a_budget_limits_the_hours(tiny_llama: Path, toy_data: Path) -> None:
     long = tunecast.recommend(ask(tiny_llama, toy_data, epochs=50.0))
     short = tunecast.recommend(ask(tiny_llama, toy_data, epochs=50.0, budget="2s"))

@@ -12,8 +12,9 @@ import pytest
 import yaml
 
 from tunecast.api import export
-from tunecast.errors import ConfigurationError
-from tunecast.methods import EXPERT
+from tunecast.errors import ConfigurationError, ModelError, OutputError
+from tunecast.methods import EXPERT, Restrictions, expert_pipeline
+from tunecast.models import describe, resolve
 from tunecast.records import Pipeline
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -148,6 +149,80 @@ def test_what_cannot_be_handed_over_is_said(
     source = write_pipeline(tmp_path, pipeline)
     with pytest.raises(ConfigurationError, match=message):
         export(source, to, model=str(tiny_llama), data=str(toy_data), output_dir=tmp_path / "out")
+
+
+def test_what_a_pipeline_leaves_out_is_its_methods_default(
+    tiny_llama: Path, toy_data: Path, tmp_path: Path
+) -> None:
+    given = {"model": str(tiny_llama), "data": str(toy_data)}
+    bare = write_pipeline(tmp_path, Pipeline("lora", {"learning_rate": 3e-4}))
+    export(bare, "trl", **given, output_dir=tmp_path / "lora")
+    adapter = json.loads((tmp_path / "lora" / "adapter" / "adapter_config.json").read_text())
+    assert (adapter["r"], adapter["lora_alpha"]) == (16, 32)
+    facts = describe(resolve(str(tiny_llama)))
+    usual = expert_pipeline(facts, Restrictions(("ia3",))).number("learning_rate")
+    assert usual > 10 * EXPERT.number("learning_rate")
+    export(write_pipeline(tmp_path, Pipeline("ia3", {})), "trl", **given, output_dir=tmp_path / "ia3")
+    assert f"'learning_rate': {usual!r}" in (tmp_path / "ia3" / "train.py").read_text()
+
+
+def test_a_second_export_leaves_nothing_of_the_first_to_be_trained(
+    tiny_llama: Path, toy_data: Path, tmp_path: Path
+) -> None:
+    for pipeline, has_adapter in ((EXPERT, True), (Pipeline("full", {"learning_rate": 1e-4}), False)):
+        source = write_pipeline(tmp_path, pipeline)
+        export(source, "trl", model=str(tiny_llama), data=str(toy_data), output_dir=tmp_path / "out")
+        assert f"HAS_ADAPTER = {has_adapter}" in (tmp_path / "out" / "train.py").read_text()
+
+
+def test_an_export_that_cannot_be_written_leaves_the_earlier_one_whole(
+    tiny_llama: Path, toy_data: Path, tmp_path: Path
+) -> None:
+    given = {"model": str(tiny_llama), "data": str(toy_data), "output_dir": tmp_path / "out"}
+    export(write_pipeline(tmp_path, EXPERT), "axolotl", **given)
+    before = {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
+    (tmp_path / "out" / "validation.jsonl").unlink()
+    (tmp_path / "out" / "validation.jsonl").mkdir()
+    with pytest.raises(OutputError):
+        export(write_pipeline(tmp_path, changed(learning_rate=1e-3)), "axolotl", **given)
+    left = {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir() if file.is_file()}
+    assert left == {name: text for name, text in before.items() if name != "validation.jsonl"}
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"epochs": float("nan")}, "--epochs must be a positive number, not nan"),
+        ({"epochs": -1.0}, "--epochs must be a positive number"),
+        ({"max_length": 0}, "--max-length must be at least 1"),
+        ({"max_length": 99_999}, "longer than the context"),
+    ],
+)
+def test_numbers_that_nothing_can_be_trained_with_are_refused(
+    more: dict[str, Any], message: str, tiny_llama: Path, toy_data: Path, tmp_path: Path
+) -> None:
+    source = write_pipeline(tmp_path, EXPERT)
+    with pytest.raises(ConfigurationError, match=message):
+        export(source, "trl", model=str(tiny_llama), data=str(toy_data), output_dir=tmp_path / "out", **more)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_encoder_decoder_is_refused(tiny_t5: Path, toy_data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="is an encoder-decoder"):
+        export(write_pipeline(tmp_path, EXPERT), "axolotl", model=str(tiny_t5), data=str(toy_data))
+
+
+def test_a_model_that_cannot_be_had_is_named(toy_data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="--model nobody/nothing cannot be had"):
+        export(write_pipeline(tmp_path, EXPERT), "trl", model="nobody/nothing", data=str(toy_data))
+
+
+@pytest.mark.parametrize("content", [[1], {"configuration": [1]}, {"configuration": {"seed": "x"}}])
+def test_a_damaged_session_is_named(content: Any, tiny_llama: Path, toy_data: Path, tmp_path: Path) -> None:
+    folder = session_folder(tmp_path / "out", tiny_llama, toy_data, EXPERT)
+    (tmp_path / "out" / "session.json").write_text(json.dumps(content))
+    with pytest.raises(ConfigurationError, match="is damaged"):
+        export(folder, "trl")
 
 
 def test_a_pipeline_alone_needs_model_and_data(tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def test_a_part_that_fails_leaves_the_others_alone_and_is_measured_next_time(stu
     assert "collect is broken" in first.stderr
     missing = re.search("^Not measured: (.*)\\.$", page(stubs), re.MULTILINE)
     assert missing
-    lacking = {"quicktune-check", "quicktunetool", "scoring"}
+    lacking = {"quicktune-check", "quicktunetool", "quicktunetool-free-thinking", "scoring"}
     assert set(re.findall("`(.*?)`", missing[1])) == {*lacking, "ablations", "aliens"}
     assert "a table of" in page(stubs)
     assert page(stubs).count("\nMeasured on ") == 11
@@ -357,7 +357,7 @@ def test_every_part_names_programs_and_flags_that_there_are(parts: ModuleType) -
                 checked += 1
     assert checked >= 14
     shown = [part.shown for part in parts.PARTS.values() if part.is_json]
-    assert len(shown) == len(set(shown)) == 8
+    assert len(shown) == len(set(shown)) == 9
     for line in shown:
         given = dict(re.findall(r"--(model|folds|budgets|clock) (\S+)", line))
         CompareSettings.parse(

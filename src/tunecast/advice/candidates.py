@@ -57,8 +57,9 @@ def grid(model: ModelFacts, device: str, restrictions: Restrictions) -> list[Pip
         pipeline_space(model, Restrictions(known, restrictions.fixed))
     found: dict[str, Pipeline] = {}
     for name in names:
+        fixed = _fixed_for("lora" if name == "qlora" else name, model, restrictions.fixed)
         for values in _values(name, model):
-            pipeline = _restricted(Pipeline(name, values), model, restrictions)
+            pipeline = Pipeline(name, {**values, **fixed})
             if "learning_rate" not in pipeline.hyperparameters:
                 low, high = restrictions.ranges.get("learning_rate", (0.0, math.inf))
                 rate = min(max(float(f"{rule_rate(model, pipeline):.2g}"), low), high)
@@ -93,17 +94,14 @@ def _values(name: str, model: ModelFacts) -> Iterator[dict[str, Scalar]]:
             }
 
 
-def _restricted(pipeline: Pipeline, model: ModelFacts, restrictions: Restrictions) -> Pipeline:
-    """The pipeline with what the user fixed, checked by the space of pipelines."""
-    if not restrictions.fixed:
-        return pipeline
-    method = "lora" if pipeline.method == "qlora" else pipeline.method
-    checked = _checked(method, model, restrictions.fixed)
-    return Pipeline(pipeline.method, {**pipeline.hyperparameters, **checked})
+def _fixed_for(method: str, model: ModelFacts, fixed: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """What the user fixed of a method's own hyperparameters, checked by the space of pipelines."""
+    if not fixed:
+        return {}
+    from tunecast.methods import expert_pipeline, pipeline_space
 
-
-def _checked(method: str, model: ModelFacts, fixed: Mapping[str, Scalar]) -> Mapping[str, Scalar]:
-    from tunecast.methods import expert_pipeline
-
-    expert = expert_pipeline(model, Restrictions(methods=(method,), fixed=fixed))
-    return {name: expert[name] for name in fixed if name in expert.hyperparameters}
+    known = {name.removeprefix(f"{method}:") for name in pipeline_space(model, Restrictions((method,)))}
+    # A rate has names of its own by optimiser, and is every method's.
+    own = {name: value for name, value in fixed.items() if name == "learning_rate" or name in known}
+    expert = expert_pipeline(model, Restrictions((method,), own))
+    return {name: expert[name] for name in own if name in expert.hyperparameters}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
+from tunecast.atomic import written_whole
 from tunecast.errors import OutputError
 from tunecast.handover import axolotl, llamafactory, trl
 from tunecast.handover.work import Work
@@ -42,10 +44,11 @@ def export(work: Work, to: str, folder: Path) -> list[Path]:
         texts[f"{split}.jsonl"] = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, text in texts.items():
-            file = folder / name
-            file.parent.mkdir(exist_ok=True)
-            file.write_text(text, encoding="utf-8")
+        with ExitStack() as stack:  # where one cannot be written, all of an earlier export stay
+            for name, text in texts.items():
+                file = folder / name
+                file.parent.mkdir(exist_ok=True)
+                stack.enter_context(written_whole(file)).write_text(text, encoding="utf-8")
     except OSError as error:
         raise OutputError(
             f"--output-dir {folder} cannot be written: {error.strerror}.", "Choose another folder."

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from tunecast.errors import ConfigurationError
+from tunecast.errors import ConfigurationError, ModelError
 from tunecast.handover.work import Work, optimizer_of, value_of
 
 __all__ = ["files"]
@@ -27,6 +27,7 @@ from trl import SFTConfig, SFTTrainer
 
 HERE = Path(__file__).resolve().parent
 MODEL = {model!r}
+HAS_ADAPTER = {has_adapter}
 HYPERPARAMETERS = {hyperparameters}
 
 
@@ -34,9 +35,8 @@ def main() -> None:
     output = sys.argv[1] if len(sys.argv) > 1 else str(HERE / "result")
     cuda = torch.cuda.is_available()
     bf16 = cuda and torch.cuda.is_bf16_supported(including_emulation=False)
-    has_adapter = (HERE / "adapter" / "adapter_config.json").is_file()
     # What is trained is float32: in bfloat16 small updates vanish. Frozen weights may be bfloat16.
-    dtype = torch.bfloat16 if bf16 and has_adapter else torch.float32
+    dtype = torch.bfloat16 if bf16 and HAS_ADAPTER else torch.float32
     tokenizer = AutoTokenizer.from_pretrained(MODEL)
     model = AutoModelForCausalLM.from_pretrained(MODEL, dtype=dtype{quantisation})
     data = load_dataset(
@@ -49,7 +49,7 @@ def main() -> None:
         train_dataset=data["train"],
         eval_dataset=data["validation"],
         processing_class=tokenizer,
-        peft_config=PeftConfig.from_pretrained(str(HERE / "adapter")) if has_adapter else None,
+        peft_config=PeftConfig.from_pretrained(str(HERE / "adapter")) if HAS_ADAPTER else None,
     )
     trainer.train()
     print(trainer.evaluate())
@@ -76,6 +76,7 @@ def files(work: Work) -> dict[str, str]:
     four_bit = work.pipeline.method == "qlora"
     script = SCRIPT.format(
         model=work.model,
+        has_adapter=adapter is not None,
         hyperparameters=_literal(_hyperparameters(work)),
         quantisation_import=", BitsAndBytesConfig" if four_bit else "",
         quantisation=QUANTISATION if four_bit else "",
@@ -106,15 +107,26 @@ def _adapter(work: Work) -> Mapping[str, Any] | None:
         raise ConfigurationError(
             "loraplus_ratio is not known to TRL.", "Hand over a pipeline without it, or with 1.0."
         )
-    from transformers import AutoConfig
-
     config = method.peft_config(work.pipeline, encoder_decoder=False)
-    method.suit(config, AutoConfig.from_pretrained(work.model))
+    method.suit(config, _model_config(work.model))
     plain: dict[str, Any] = config.to_dict()
     for name in ("peft_type", "task_type"):
         plain[name] = getattr(plain[name], "value", plain[name])
     plain["base_model_name_or_path"] = work.model
     return plain
+
+
+def _model_config(model: str) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(model)
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"The configuration of --model {model} cannot be had, and its layers' names are needed: "
+            f"{str(error).splitlines()[0]}",
+            "Give a local folder, or go online once.",
+        ) from None
 
 
 def _hyperparameters(work: Work) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import Any
 from tunecast import data
 from tunecast.data.examples import prompt_text
 from tunecast.errors import ConfigurationError
-from tunecast.methods import EXPERT
+from tunecast.methods import EXPERT, Restrictions, expert_pipeline
 from tunecast.methods.pipeline_file import read_pipeline
-from tunecast.models import resolve
-from tunecast.records import Pipeline, Scalar
+from tunecast.methods.space import USUAL_MODEL
+from tunecast.models import ResolvedModel, check_length, describe, resolve
+from tunecast.records import ModelFacts, Pipeline, Scalar
 
 __all__ = ["Work", "optimizer_of", "prepare_work", "value_of"]
 
@@ -91,10 +93,15 @@ def prepare_work(
         max_length: Longest sequence in tokens; None derives it as a session does.
 
     Raises:
-        ConfigurationError: There is no such folder or file, or model or data are missing.
+        ConfigurationError: There is no such folder or file, model or data are missing, a number is none that
+            can be trained with, or the model is an encoder-decoder.
         DataError: The data cannot be read.
         ModelError: The model cannot be found.
     """
+    if epochs is not None and not 0 < epochs < math.inf:
+        raise ConfigurationError(f"--epochs must be a positive number, not {epochs:g}.")
+    if max_length is not None and max_length < 1:
+        raise ConfigurationError(f"--max-length must be at least 1, not {max_length}.")
     pipeline, settings = _found(Path(source))
     model = model or settings.get("model")
     data_source = data_source or settings.get("data")
@@ -102,20 +109,21 @@ def prepare_work(
         raise ConfigurationError(
             f"{source} says neither model nor data.", "Add --model and --data for which it was meant."
         )
-    seed = int(settings.get("seed", 0))
+    resolved = resolve(model)
+    folder = Path(resolved.location) if resolved.is_local else None
+    facts = _checked_facts(resolved, max_length) if folder else None
+    seed = settings.get("seed", 0)
     dataset = data.read(
         data_source,
         prompt_column=settings.get("prompt_column"),
         completion_column=settings.get("completion_column"),
         seed=seed,
     )
-    resolved = resolve(model)
-    folder = Path(resolved.location) if resolved.is_local else None
     return Work(
-        pipeline=pipeline,
+        pipeline=_completed(pipeline, facts or USUAL_MODEL),
         model=str(folder.resolve()) if folder else resolved.location,
         dataset=dataset,
-        epochs=epochs or float(settings.get("epochs", 3.0)),
+        epochs=epochs or settings.get("epochs", 3.0),
         max_length=max_length or settings.get("max_length") or _max_length(dataset, folder),
         seed=seed,
         has_chat_template=folder is None or _has_chat_template(folder),
@@ -156,9 +164,35 @@ def _found(source: Path) -> tuple[Pipeline, dict[str, Any]]:
         )
     try:
         settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))["configuration"]
-    except (ValueError, KeyError):
+        whole = {
+            **settings,
+            "seed": int(settings.get("seed", 0)),
+            "epochs": float(settings.get("epochs", 3.0)),
+        }
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise ConfigurationError(f"{file} is damaged.", "Give the JSON file of a pipeline.") from None
-    return read_pipeline(delivered), settings
+    return read_pipeline(delivered), whole
+
+
+def _checked_facts(model: ResolvedModel, max_length: int | None) -> ModelFacts:
+    """Facts of a model that is at hand; one that cannot be handed over is refused."""
+    facts = describe(model)
+    if facts.architecture == "encoder-decoder":
+        raise ConfigurationError(
+            f"--model {model.name} is an encoder-decoder: what is written here trains decoders only.",
+            "Train it with tunecast train.",
+        )
+    check_length(max_length, facts)
+    return facts
+
+
+def _completed(pipeline: Pipeline, model: ModelFacts) -> Pipeline:
+    """The pipeline with the defaults of its method for all that it leaves out, as ``tunecast train`` runs it."""
+    given = pipeline.hyperparameters
+    # Here may be no CUDA, without which QLoRA has no space; its hyperparameters are LoRA's.
+    method = "lora" if pipeline.method == "qlora" else pipeline.method
+    usual = expert_pipeline(model, Restrictions((method,), given))
+    return Pipeline(pipeline.method, {**usual.hyperparameters, **given})
 
 
 def _messages(example: data.Example) -> dict[str, Any]:
