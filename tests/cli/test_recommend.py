@@ -60,6 +60,15 @@ def test_chart_is_one_file(asked: list[str], tmp_path: Path) -> None:
     assert "untouched model" in text
 
 
+def test_the_chart_has_every_method(asked: list[str], tmp_path: Path) -> None:
+    methods = ["full", "gmt", "ia3", "ln_tuning", "loha", "lokr", "lora", "mezo", "oft", "top_layers", "vera"]
+    asked = [*asked, "--methods", ",".join(methods)]
+    considered = json.loads(run(*asked, "--json", "--plot", str(tmp_path / "chart.html")))["recommendations"]
+    assert considered
+    text = (tmp_path / "chart.html").read_text(encoding="utf-8")
+    assert [name for name in methods if f'"name":"{name}"' not in text] == []
+
+
 def test_a_chart_that_cannot_be_written_is_refused_before_the_work(
     asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -146,6 +146,12 @@ def test_mistakes(arguments: tuple[str, ...], error: type[Exception]) -> None:
     assert isinstance(run(*arguments).exception, error)
 
 
+def test_a_negative_seed_is_refused(models_csv: Path) -> None:
+    refused = run("fit", "--table", models_csv, "--law", "power", "--seed", "-1")
+    assert refused.exit_code == 2
+    assert "--seed" in refused.output
+
+
 def test_examples_are_not_taken_for_a_table(toy_data: Path) -> None:
     error = run("fit", "--table", toy_data).exception
     assert isinstance(error, DataError)

@@ -43,6 +43,19 @@ def test_a_metric_that_is_none_is_told_before_anything_is_made(write_plan: Calla
     assert "Did you mean rougeL?" in caught.value.hint
 
 
+def test_a_row_without_a_metric_is_told(
+    write_plan: Callable[..., Path], roots: dict[str, str], tmp_path: Path
+) -> None:
+    index = tmp_path / "index.csv"
+    plan = write_plan(datasets={"folder": "{world}/tasks", "only": ["apples"], "index": str(index)})
+    index.write_text("task,metric\napples\n")
+    with pytest.raises(ConfigurationError, match=r"metric '' of .*apples cannot be used"):
+        read_plan(plan, roots)
+    index.write_bytes(b"task,metric\napples,\xff\n")
+    with pytest.raises(ConfigurationError, match="is no table with the columns task and metric"):
+        read_plan(plan, roots)
+
+
 def test_a_root_may_come_from_the_environment(
     write_plan: Callable[..., Path], roots: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -71,7 +84,7 @@ def test_names_that_match_nothing_are_told(write_plan: Callable[..., Path], root
         read_plan(write_plan(datasets={"folder": "{world}/tasks", "only": ["apples", "pears"]}), roots)
 
 
-@pytest.mark.parametrize("content", ["[", "just words", ""])
+@pytest.mark.parametrize("content", ["[", "just words", "", "name: 2026-13-45"])
 def test_what_is_no_plan_is_said_to_be_none(tmp_path: Path, content: str) -> None:
     path = tmp_path / "plan.yaml"
     path.write_text(content, encoding="utf-8")

@@ -50,7 +50,7 @@ def command(
     plot: Annotated[
         Path | None, typer.Option("--plot", help="Write the chart of quality against seconds as HTML.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the split.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the split.")] = 0,
     prompt_column: options.PromptColumn = None,
     completion_column: options.CompletionColumn = None,
     trust_remote_code: options.TrustRemoteCode = None,

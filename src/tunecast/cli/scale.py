@@ -46,7 +46,7 @@ MaxObserved = Annotated[
     float | None, typer.Option("--max-observed", help="Use nothing measured above this data size.")
 ]
 Plot = Annotated[Path | None, typer.Option("--plot", help="Also write the curves to this HTML file.")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of the posterior.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the posterior.")]
 
 
 @app.command("fit")

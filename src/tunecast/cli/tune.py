@@ -213,10 +213,12 @@ def _settings(values: dict[str, Any], resume: bool) -> SessionSettings:
     return options.settings_from(values)
 
 
-def _earlier(output_dir: str) -> dict[str, Any]:
+def _earlier(output_dir: Any) -> dict[str, Any]:
     """The configuration of the session in a folder, so that ``--resume`` needs no other flag."""
     from tunecast.session.folder import read_session
 
+    if not isinstance(output_dir, str):  # of a file of flags; it is refused with all other settings
+        return {}
     try:
         found: dict[str, Any] = read_session(Path(output_dir))["configuration"]
     except OSError:  # there is none, or the folder cannot be used, which is reported when it is opened

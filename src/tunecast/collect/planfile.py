@@ -206,7 +206,7 @@ def _parsed(path: Path) -> _File:
         raise ConfigurationError(f"--plan: there is no file {path}.") from None
     except OSError as error:
         raise ConfigurationError(f"--plan {path} cannot be read: {error.strerror}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # not text, or a date such as 2026-13-45
         raise ConfigurationError(f"--plan {path} is not YAML: {error}") from None
     try:
         return _File.model_validate(content)
@@ -274,8 +274,8 @@ def _metrics(index: Path) -> dict[str, str]:
     """Metric by dataset, from a table with the columns ``task`` and ``metric``."""
     try:
         with index.open(encoding="utf-8", newline="") as stream:
-            return {row["task"]: row["metric"] for row in csv.DictReader(stream)}
-    except (OSError, KeyError) as error:
+            return {row["task"]: row["metric"] or "" for row in csv.DictReader(stream)}
+    except (OSError, KeyError, UnicodeDecodeError) as error:
         raise ConfigurationError(
             f"datasets.index: {index} is no table with the columns task and metric: {error}."
         ) from None

@@ -164,11 +164,8 @@ def _found(source: Path) -> tuple[Pipeline, dict[str, Any]]:
         )
     try:
         settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))["configuration"]
-        whole = {
-            **settings,
-            "seed": int(settings.get("seed", 0)),
-            "epochs": float(settings.get("epochs", 3.0)),
-        }
+        numbers = {"seed": int(settings.get("seed", 0)), "epochs": float(settings.get("epochs", 3.0))}
+        whole = {**settings, **numbers}
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ConfigurationError(f"{file} is damaged.", "Give the JSON file of a pipeline.") from None
     return read_pipeline(delivered), whole
@@ -187,7 +184,7 @@ def _checked_facts(model: ResolvedModel, max_length: int | None) -> ModelFacts:
 
 
 def _completed(pipeline: Pipeline, model: ModelFacts) -> Pipeline:
-    """The pipeline with the defaults of its method for all that it leaves out, as ``tunecast train`` runs it."""
+    """The pipeline, with its method's defaults for all that it leaves out, as ``tunecast train`` has it."""
     given = pipeline.hyperparameters
     # Here may be no CUDA, without which QLoRA has no space; its hyperparameters are LoRA's.
     method = "lora" if pipeline.method == "qlora" else pipeline.method

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import plotly.graph_objects as go
@@ -41,7 +42,8 @@ def prospects_figure(recommendation: Recommendation) -> go.Figure:
             hoverinfo="skip",
         )
     )
-    for symbol, method in zip(SYMBOLS, sorted({one.pipeline.method for one in considered}), strict=False):
+    methods = sorted({one.pipeline.method for one in considered})
+    for symbol, method in zip(itertools.cycle(SYMBOLS), methods, strict=False):
         figure.add_trace(_of_method(method, [p for p in considered if p.pipeline.method == method], symbol))
     zero_shot = recommendation.zero_shot_loss
     figure.add_hline(
