@@ -122,9 +122,9 @@ def _model_config(model: str) -> Any:
     try:
         return AutoConfig.from_pretrained(model)
     except (OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
         raise ModelError(
-            f"The configuration of --model {model} cannot be had, and its layers' names are needed: "
-            f"{str(error).splitlines()[0]}",
+            f"The configuration of --model {model} cannot be had, and its layers' names are needed: {reason}",
             "Give a local folder, or go online once.",
         ) from None
 
