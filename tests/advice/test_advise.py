@@ -155,8 +155,14 @@ def test_measured_where_there_are_weights(tiny_llama: Path, toy_data: Path) -> N
 def test_measuring_needs_weights_and_a_time(seventy_billion: Path, tiny_llama: Path, toy_data: Path) -> None:
     with pytest.raises(ConfigurationError, match="holds no weights"):
         tunecast.recommend(ask(seventy_billion, toy_data), measure="5s")
-    with pytest.raises(ConfigurationError, match="this is no time"):
-        tunecast.recommend(ask(tiny_llama, toy_data), measure="5-trials")
+    for text in ("5-trials", "xx"):
+        with pytest.raises(ConfigurationError, match=f"^--measure {text}: this is no time"):
+            tunecast.recommend(ask(tiny_llama, toy_data), measure=text)
+
+
+def test_a_longest_sequence_of_nothing_is_refused(tiny_llama: Path, toy_data: Path) -> None:
+    with pytest.raises(ConfigurationError, match="--max-length must be at least 1, not 0"):
+        tunecast.recommend(ask(tiny_llama, toy_data, max_length=0))
 
 
 def test_a_budget_for_a_step_of_some_pipelines_recommends_these(tiny_llama: Path, toy_data: Path) -> None:

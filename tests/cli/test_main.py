@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
@@ -50,6 +52,26 @@ def test_nothing_is_looked_through_for_garbage_at_the_end() -> None:
     )
     watched, kept = map(int, done.stdout.splitlines()[-1].split())
     assert kept > 10_000 > watched
+
+
+def test_a_terminal_that_lacks_letters_ends_no_command(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from tunecast.cli import main; main()",
+            "data",
+            "check",
+            str(tmp_path / "mały"),
+        ],
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "ma?y" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -99,6 +99,7 @@ def test_what_does_not_fit_comes_with_advice(config_only: str) -> None:
         (["--peft-config", "nowhere.json"], "cannot be read"),
         (["--peft-config", "x.json", "--method", "lora"], "exclude each other"),
         (["--precision", "int3"], "is unknown"),
+        (["--sharding", "zero3"], "--sharding zero3 needs several devices"),
     ],
 )
 def test_mistakes_are_named(config_only: str, arguments: list[str], message: str) -> None:

@@ -188,6 +188,14 @@ def test_export_and_import_merge_two_stores(store: str, tmp_path: Path) -> None:
     assert "Wrote 1 run to" in _run("export", path, "--store", store, "--method", "full", "--full")
 
 
+def test_where_nothing_is_chosen_an_earlier_export_stays(store: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    _run("export", path, "--store", store)
+    error = _mistake("export", path, "--store", store, "--task", "colour")
+    assert error.what == f"There is no run to export for --store {store} --task colour; nothing was written."
+    assert len(_json("list", "--store", path)["runs"]) == 4
+
+
 def test_export_keeps_texts_only_where_asked(store: str, tmp_path: Path) -> None:
     for flags, text in (((), ""), (("--full",), "loss is nan at step 8")):
         path = tmp_path / f"{len(flags)}.parquet"

@@ -13,7 +13,7 @@ import pytest
 from sample_runs import sample_run
 from tunecast.collect import CollectionSummary, Plan
 from tunecast.collect.offline import OfflineSettings, collect_offline, main
-from tunecast.errors import ModelError
+from tunecast.errors import ModelError, OutputError
 from tunecast.progress import Silent
 from tunecast.store import Store, open_for_reading
 
@@ -111,6 +111,12 @@ def test_a_mistake_is_one_message(
     assert ended.value.code == 2
     assert value in capsys.readouterr().err
     assert not (tmp_path / "never").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_named(settings: OfflineSettings, tmp_path: Path) -> None:
+    (tmp_path / "taken").touch()
+    with pytest.raises(OutputError, match=r"--output-dir .*taken cannot be made"):
+        collect_offline(replace(settings, output_dir=tmp_path / "taken"))
 
 
 def stand_in(failing: Callable[[Plan, int], bool]) -> Callable[..., CollectionSummary]:

@@ -16,6 +16,7 @@ from tunecast.errors import ConfigurationError, ModelError, OutputError
 from tunecast.methods import EXPERT, Restrictions, expert_pipeline
 from tunecast.models import describe, resolve
 from tunecast.records import Pipeline
+from tunecast.training.plan import nested_subset
 
 GOLDEN = Path(__file__).parent / "golden"
 QLORA: dict[str, Any] = {"learning_rate": 1e-4, "lora_r": 8, "lora_alpha": 16, "target_modules": "attention"}
@@ -119,6 +120,27 @@ def test_a_session_knows_its_model_and_data(tiny_llama: Path, toy_data: Path, tm
     assert written[0] == tmp_path / "out" / "export-axolotl" / "config.yaml"
     settings = yaml.safe_load(written[0].read_text())
     assert (settings["num_epochs"], settings["seed"]) == (2.0, 3)
+
+
+def test_as_many_training_examples_are_handed_over_as_the_session_used(
+    tiny_llama: Path, toy_data: Path, tmp_path: Path
+) -> None:
+    whole, used = (tmp_path / name for name in ("whole", "used"))
+    for folder, count in ((whole, None), (used, 5)):
+        session_folder(folder, tiny_llama, toy_data, EXPERT)
+        session = json.loads((folder / "session.json").read_text())
+        session["configuration"]["unique_examples"] = count
+        (folder / "session.json").write_text(json.dumps(session))
+        export(str(folder), "axolotl")
+
+    def rows(folder: Path) -> list[str]:
+        return (folder / "export-axolotl" / "train.jsonl").read_text().splitlines()
+
+    chosen = nested_subset(len(rows(whole)), 5, seed=3)  # as trials of the session draw them
+    assert rows(used) == [rows(whole)[index] for index in chosen]
+    (tmp_path / "again").mkdir()
+    export(str(used), "axolotl", data=str(toy_data))
+    assert rows(used) == rows(whole)
 
 
 def test_where_the_untouched_model_won_there_is_nothing_to_train(
@@ -228,6 +250,11 @@ def test_a_damaged_session_is_named(content: Any, tiny_llama: Path, toy_data: Pa
 def test_a_pipeline_alone_needs_model_and_data(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="says neither model nor data"):
         export(write_pipeline(tmp_path, EXPERT), "trl")
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"^The pipeline .*nope\.json cannot be read"):
+        export(str(tmp_path / "nope.json"), "trl")
 
 
 def test_a_folder_without_a_session_is_named(tmp_path: Path) -> None:

@@ -62,6 +62,14 @@ def test_a_server_that_is_not_there() -> None:
     assert "Check host" in caught.value.hint
 
 
+@pytest.mark.parametrize("password", ["secret", "s@cret", "s:cret"])
+def test_a_url_that_is_none_shows_no_password(password: str) -> None:
+    with pytest.raises(StoreError, match="is not a store's URL") as caught:
+        parse_url(f"postgresql://me:{password}@host:port/team")
+    assert "postgresql://me:***@host:port/team" in caught.value.what
+    assert password not in caught.value.what
+
+
 def test_sqlite_waits_and_syncs(tmp_path: Path) -> None:
     with Store.open(tmp_path / "runs.sqlite") as store, store._reading() as connection:
         asked = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import atexit
 import gc
+import io
+import sys
 
 import typer
 
@@ -80,6 +82,9 @@ _register()
 def main() -> None:
     """Run the command line; a user's mistake is one message on stderr and exit code 2."""
     gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what its encoding lacks ends no command
+            stream.reconfigure(errors="replace")
     # All of it goes with the process: to look through torch's objects for garbage at the end takes a second.
     atexit.register(gc.freeze)
     with mistakes_told():

@@ -71,6 +71,10 @@ def memory_command(
 
     if method is not None and peft_config is not None:
         raise ConfigurationError("--method and --peft-config exclude each other.", "Give one of them.")
+    if sharding != "none" and devices == 1:
+        raise ConfigurationError(
+            f"--sharding {sharding} needs several devices.", "Add --devices 4, for example."
+        )
     restrictions = Restrictions((method or "lora",), options.fixed_values(fix or []))
     check_names(restrictions)
     resolved = resolve(model)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from tunecast.records import Run
     from tunecast.store import ImportReport
+    from tunecast.store.reading import Filters
 
 __all__ = ["app"]
 
@@ -151,17 +152,18 @@ def export_command(
 
     if path.suffix != ".parquet":
         raise ConfigurationError(f"The export {path} must end in .parquet.", f"Write {path}.parquet.")
+    chosen: Filters = {
+        "task": task, "model": model, "method": method, "outcome": outcome, "session": session
+    }  # fmt: skip
     with open_for_reading(store) as opened:
-        count = export_parquet(
-            opened,
-            path,
-            shareable=not full,
-            task=task,
-            model=model,
-            method=method,
-            outcome=outcome,
-            session=session,
-        )
+        if not opened.summaries(**chosen, limit=1):
+            told = {"--store": store, **{f"--{name}": value for name, value in chosen.items()}}
+            asked = " ".join(f"{flag} {value}" for flag, value in told.items() if value is not None)
+            raise ConfigurationError(
+                f"There is no run to export{f' for {asked}' if asked else ''}; nothing was written.",
+                "tunecast runs list shows what there is.",
+            )
+        count = export_parquet(opened, path, shareable=not full, **chosen)
     if as_json:
         _print_json({"runs": count, "path": str(path), "shareable": not full})
     else:

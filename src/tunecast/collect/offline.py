@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from tunecast.collect import CollectionSummary, Limits, Plan, collect, read_plan
-from tunecast.errors import UserError, mistakes_told
+from tunecast.errors import OutputError, UserError, mistakes_told
 from tunecast.progress import Progress, Silent
 from tunecast.store import Store, export_parquet
 
@@ -80,13 +80,18 @@ def collect_offline(settings: OfflineSettings, progress: Progress | None = None)
     """Calibrate, collect, export; whatever is in the store is exported even where something before fails.
 
     Raises:
-        UserError: A plan, its datasets or base models, or the device cannot be used.
+        UserError: A plan, its datasets or base models, the device or the folder cannot be used.
     """
     started = time.monotonic()
     progress = progress or Silent()
     # Both first: a mistake in either is told before anything is written.
     calibration, plan = (read_plan(file, settings.roots) for file in (settings.calibration, settings.plan))
-    settings.output_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        settings.output_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"--output-dir {settings.output_dir} cannot be made: {error.strerror}.", "Choose another folder."
+        ) from error
     exported = 0
     try:
         rates = _rates(calibration, settings, progress)

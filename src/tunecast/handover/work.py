@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from tunecast.methods.pipeline_file import read_pipeline
 from tunecast.methods.space import USUAL_MODEL
 from tunecast.models import ResolvedModel, check_length, describe, resolve
 from tunecast.records import ModelFacts, Pipeline, Scalar
+from tunecast.training.plan import nested_subset
 
 __all__ = ["Work", "optimizer_of", "prepare_work", "value_of"]
 
@@ -88,7 +89,7 @@ def prepare_work(
     Args:
         source: The output folder of a session, or the JSON file of a pipeline.
         model: Base model; None takes the session's.
-        data_source: Data; None takes the session's.
+        data_source: Data; None takes the session's, with as many training examples as it used.
         epochs: Passes over the training examples; None takes the session's, else 3.
         max_length: Longest sequence in tokens; None derives it as a session does.
 
@@ -104,6 +105,8 @@ def prepare_work(
         raise ConfigurationError(f"--max-length must be at least 1, not {max_length}.")
     pipeline, settings = _found(Path(source))
     model = model or settings.get("model")
+    # Another dataset is handed over whole, however much of its own the session used.
+    unique_examples = None if data_source else settings.get("unique_examples")
     data_source = data_source or settings.get("data")
     if not model or not data_source:
         raise ConfigurationError(
@@ -122,7 +125,7 @@ def prepare_work(
     return Work(
         pipeline=_completed(pipeline, facts or USUAL_MODEL),
         model=str(folder.resolve()) if folder else resolved.location,
-        dataset=dataset,
+        dataset=_drawn(dataset, unique_examples, seed),
         epochs=epochs or settings.get("epochs", 3.0),
         max_length=max_length or settings.get("max_length") or _max_length(dataset, folder),
         seed=seed,
@@ -153,7 +156,7 @@ def optimizer_of(work: Work) -> str:
 def _found(source: Path) -> tuple[Pipeline, dict[str, Any]]:
     """The pipeline, and the settings of the session that it comes from."""
     if not source.is_dir():
-        return read_pipeline(source), {}
+        return read_pipeline(source, called="The pipeline"), {}
     file = source / "session.json"
     delivered = source / "best" / "pipeline.json"
     if not file.is_file() or not delivered.is_file():
@@ -165,10 +168,12 @@ def _found(source: Path) -> tuple[Pipeline, dict[str, Any]]:
     try:
         settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))["configuration"]
         numbers = {"seed": int(settings.get("seed", 0)), "epochs": float(settings.get("epochs", 3.0))}
+        if settings.get("unique_examples") is not None:
+            numbers["unique_examples"] = int(settings["unique_examples"])
         whole = {**settings, **numbers}
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ConfigurationError(f"{file} is damaged.", "Give the JSON file of a pipeline.") from None
-    return read_pipeline(delivered), whole
+    return read_pipeline(delivered, called="The pipeline"), whole
 
 
 def _checked_facts(model: ResolvedModel, max_length: int | None) -> ModelFacts:
@@ -190,6 +195,15 @@ def _completed(pipeline: Pipeline, model: ModelFacts) -> Pipeline:
     method = "lora" if pipeline.method == "qlora" else pipeline.method
     usual = expert_pipeline(model, Restrictions((method,), given))
     return Pipeline(pipeline.method, {**usual.hyperparameters, **given})
+
+
+def _drawn(dataset: data.Dataset, unique_examples: int | None, seed: int) -> data.Dataset:
+    """The dataset with the training examples that a session drew: the very same where no prompt was too long
+    for it, else as many."""
+    if unique_examples is None or unique_examples >= len(dataset.train):
+        return dataset
+    chosen = nested_subset(len(dataset.train), unique_examples, seed)
+    return replace(dataset, train=tuple(dataset.train[int(index)] for index in chosen))
 
 
 def _messages(example: data.Example) -> dict[str, Any]:

@@ -16,42 +16,47 @@ __all__ = ["read_pipeline"]
 SHAPE = 'Write it as {"method": "lora", "hyperparameters": {"learning_rate": 2e-4}}.'
 
 
-def read_pipeline(path: str | Path) -> Pipeline:
+def read_pipeline(path: str | Path, *, called: str = "--pipeline") -> Pipeline:
     """Read a pipeline; its hyperparameters may also stand beside ``method``, as ``tune --json`` prints them.
+
+    Args:
+        path: The file.
+        called: What the user named it by, for messages.
 
     Raises:
         ConfigurationError: There is no such file, or it holds no pipeline that can be trained.
     """
+    named = f"{called} {path}"
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigurationError(f"--pipeline {path} cannot be read: {error.strerror}.") from None
+        raise ConfigurationError(f"{named} cannot be read: {error.strerror}.") from None
     except ValueError as error:
-        raise ConfigurationError(f"--pipeline {path} is not JSON: {error}.", SHAPE) from None
+        raise ConfigurationError(f"{named} is not JSON: {error}.", SHAPE) from None
     if not isinstance(content, Mapping) or not isinstance(content.get("method"), str):
-        raise ConfigurationError(f"--pipeline {path} names no method.", SHAPE)
+        raise ConfigurationError(f"{named} names no method.", SHAPE)
     if content["method"] == ZERO_SHOT.method:
         raise ConfigurationError(
-            f"--pipeline {path} is of the untouched model, which won its session: there is nothing to train.",
+            f"{named} is of the untouched model, which won its session: there is nothing to train.",
             "Give the pipeline of a trial, such as the incumbent's.",
         )
     values = {name: value for name, value in content.items() if name != "method"}
     nested = values.pop("hyperparameters", {})
     if not isinstance(nested, Mapping):
-        raise ConfigurationError(f"--pipeline {path}: hyperparameters must be names with values.", SHAPE)
+        raise ConfigurationError(f"{named}: hyperparameters must be names with values.", SHAPE)
     values.update(nested)
     for name, value in values.items():
-        _check_scalar(path, name, value)
+        _check_scalar(named, name, value)
     pipeline = Pipeline(content["method"], values)
     try:
         check_pipeline(pipeline)
     except ConfigurationError as error:
         what = error.what.removeprefix("--fix").lstrip(": ")
-        raise ConfigurationError(f"--pipeline {path}: {what}", error.hint) from None
+        raise ConfigurationError(f"{named}: {what}", error.hint) from None
     return pipeline
 
 
-def _check_scalar(path: str | Path, name: str, value: Any) -> None:
+def _check_scalar(named: str, name: str, value: Any) -> None:
     if not isinstance(value, str | int | float | bool):
         kind = type(value).__name__
-        raise ConfigurationError(f"--pipeline {path}: {name} must be one value, not a {kind}.", SHAPE)
+        raise ConfigurationError(f"{named}: {name} must be one value, not a {kind}.", SHAPE)

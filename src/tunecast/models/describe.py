@@ -34,8 +34,10 @@ def check_length(asked: int | None, facts: ModelFacts) -> None:
         facts: Facts of the model.
 
     Raises:
-        ConfigurationError: It exceeds the model's context.
+        ConfigurationError: It exceeds the model's context, or nothing is so short.
     """
+    if asked is not None and asked < 1:
+        raise ConfigurationError(f"--max-length must be at least 1, not {asked}.")
     if facts.context and asked and asked > facts.context:
         raise ConfigurationError(
             f"--max-length {asked} is longer than the context of {facts.name} ({facts.context} tokens).",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,12 +43,17 @@ def parse_url(url_or_path: str | Path) -> sa.URL:
     try:
         url = sa.make_url(text)
     except (sa.exc.ArgumentError, ValueError) as error:
-        raise StoreError(f"{text!r} is not a store's URL: {error}", _URL_HINT) from error
+        raise StoreError(f"{_without_password(text)!r} is not a store's URL: {error}", _URL_HINT) from None
     if url.drivername in ("postgresql", "postgres", "postgresql+psycopg"):
         return url.set(drivername="postgresql+psycopg")
     if url.drivername in ("sqlite", "sqlite+pysqlite"):
         return url.set(drivername="sqlite")
     raise StoreError(f"A store cannot live in {url.drivername!r}.", _URL_HINT)
+
+
+def _without_password(text: str) -> str:
+    """What is no URL, with stars for what stands where a URL has its password."""
+    return re.sub(r"(://[^:/@]*):.*@", r"\1:***@", text)
 
 
 _URL_HINT = "Use a file (runs.sqlite), sqlite:///FILE, or postgresql://USER:PASSWORD@HOST/DATABASE."

@@ -355,4 +355,6 @@ def _require(connection: sa.Connection, run_id: str) -> None:
 
 
 def _no_run(run_id: str) -> StoreError:
-    return StoreError(f"The store has no run {run_id!r}.", "List what it has with: tunecast runs list")
+    return StoreError(
+        f"The store has no run {run_id!r}.", "List what it has: tunecast runs list, with the same --store."
+    )

@@ -50,6 +50,15 @@ def test_columns_are_mapped(tmp_path: Path) -> None:
     assert [problem.where.split(", ")[1] for problem in report.problems[:1]] == ["column comment"]
 
 
+def test_lines_are_told_as_the_file_has_them(tmp_path: Path) -> None:
+    text = 'run,step,loss\n\n"a\nb",1,low\n\na,2,2.5,9\n'
+    report, runs = _import(tmp_path, text)
+    assert runs == []
+    told = {problem.where.partition(", ")[2]: problem.reason for problem in report.problems}
+    assert told["line 4"] == "loss is 'low', not a number"
+    assert told["line 6"] == "has more cells than the header"
+
+
 def test_rows_that_cannot_be_understood_are_told(tmp_path: Path) -> None:
     text = "run,step,loss\na,1,2.5\na,two,2.25\na,2.5,2\na,3,\na,4,low\na,5,2\n"
     report, runs = _import(tmp_path, text)

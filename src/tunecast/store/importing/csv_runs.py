@@ -82,7 +82,7 @@ def read_csv(path: Path, mapping: Mapping[str, str]) -> Recorded:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
-            rows = list(reader)
+            rows = [(reader.line_num, row) for row in reader]
             header = list(reader.fieldnames or ())
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise StoreError(f"{path} cannot be read as CSV: {error}") from error
@@ -98,13 +98,13 @@ def read_csv(path: Path, mapping: Mapping[str, str]) -> Recorded:
 
 
 def _grouped(
-    rows: Iterable[dict[str, str]], columns: _Columns
+    rows: Iterable[tuple[int, dict[str, str]]], columns: _Columns
 ) -> tuple[dict[str, list[dict[str, str]]], list[tuple[int, str]]]:
     """The rows of each run by its key, and by their lines what cannot be understood or is doubtful."""
     groups: dict[str, list[dict[str, str]]] = {}
     faults: list[tuple[int, str]] = []
     losses: dict[tuple[str, int], float] = {}
-    for line, row in enumerate(rows, start=2):
+    for line, row in rows:
         if reason := _fault(row, columns):
             faults.append((line, reason))
             continue
@@ -148,6 +148,8 @@ def _columns(path: Path, header: list[str], mapping: Mapping[str, str]) -> _Colu
 
 def _fault(row: Mapping[str, Any], columns: _Columns) -> str:
     """Why a row cannot be understood, empty if it can."""
+    if None in row:  # where csv puts the cells for which the header has no name
+        return "has more cells than the header"
     for name in (*_INTEGERS, *_FLOATS):
         value = _cell(row, columns, name)
         read = number(value)
