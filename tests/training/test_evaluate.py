@@ -13,7 +13,7 @@ import torch
 import workshop
 from tunecast import models
 from tunecast.training.compute import Compute
-from tunecast.training.evaluate import Evaluator, ExampleScores
+from tunecast.training.evaluate import BATCH_TOKENS, PROCESSOR_BATCH_TOKENS, Evaluator, ExampleScores
 
 SCORES = ExampleScores(np.array([6.0, 2.0, 4.0]), np.array([3, 1, 4]), np.array([12, 5, 13]))
 
@@ -87,6 +87,16 @@ def test_order_and_batches_do_not_matter(family: str, request: pytest.FixtureReq
     np.testing.assert_allclose(apart.nats, together.nats[order], rtol=1e-5)
     assert apart.label_tokens.tolist() == together.label_tokens[order].tolist()
     assert apart.completion_bytes.tolist() == together.completion_bytes[order].tolist()
+
+
+def test_a_processor_scores_in_smaller_batches() -> None:
+    on = {
+        device: Evaluator(Compute(device, "float32", "decoder-only", 3))
+        for device in ("cpu", "cuda", "cuda:1")
+    }
+    sizes = {device: evaluator.batch_tokens for device, evaluator in on.items()}
+    assert sizes == {"cpu": PROCESSOR_BATCH_TOKENS, "cuda": BATCH_TOKENS, "cuda:1": BATCH_TOKENS}
+    assert PROCESSOR_BATCH_TOKENS < BATCH_TOKENS
 
 
 def test_leaves_no_training_mode(tiny_llama: Path) -> None:

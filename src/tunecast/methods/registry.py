@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 from functools import cache
-from importlib.metadata import entry_points
 
 from tunecast.errors import ConfigurationError
 from tunecast.methods.base import Method
@@ -65,5 +64,7 @@ def method_names() -> tuple[str, ...]:
 
 @cache
 def _load_plugins() -> None:
+    from importlib.metadata import entry_points
+
     for entry in entry_points(group=ENTRY_POINT_GROUP):
         register(entry.load()())

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tunecast.data.dependence import is_unrelated
-from tunecast.data.meta_features import DEPENDENCE
 from tunecast.surrogates.families.base import Arrays
 from tunecast.surrogates.kin import kin
 
@@ -101,6 +99,10 @@ class Novelty:
 
     def is_new(self, meta_features: Mapping[str, float]) -> bool:
         """Whether nothing like it was learned from."""
+        # Not above: whoever reads a prior would wait for all that reads datasets.
+        from tunecast.data.dependence import is_unrelated
+        from tunecast.data.meta_features import DEPENDENCE
+
         return self.distance(meta_features) > self.limit or is_unrelated(meta_features.get(DEPENDENCE))
 
     def arrays(self) -> Arrays:

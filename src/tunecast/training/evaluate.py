@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 __all__ = ["Evaluator", "ExampleScores"]
 
 BATCH_TOKENS = 4096
-"""Padded tokens of one evaluation batch, before memory says otherwise."""
+"""Padded tokens of one evaluation batch on an accelerator, before memory says otherwise."""
+PROCESSOR_BATCH_TOKENS = 1024
+"""The same on a processor, which larger batches take longer: their logits are new memory each time
+(``benchmarks/evaluation_batches.py``)."""
 RESAMPLES = 1000
 
 
@@ -64,11 +67,17 @@ class ExampleScores:
 
 
 class Evaluator:
-    """Scores models; when memory runs out its own batches shrink, and training is left alone."""
+    """Scores models; when memory runs out its own batches shrink, and training is left alone.
 
-    def __init__(self, compute: Compute, batch_tokens: int = BATCH_TOKENS) -> None:
+    Args:
+        compute: How to compute.
+        batch_tokens: Padded tokens of one batch; None takes what suits the device.
+    """
+
+    def __init__(self, compute: Compute, batch_tokens: int | None = None) -> None:
         self._compute = compute
-        self.batch_tokens = batch_tokens
+        usual = PROCESSOR_BATCH_TOKENS if compute.device == "cpu" else BATCH_TOKENS
+        self.batch_tokens = batch_tokens or usual
 
     def evaluate(self, model: Any, examples: Sequence[EncodedExample]) -> ExampleScores:
         """Measure every example once, in evaluation mode.
