@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tunecast.errors import ConfigurationError
-from tunecast.models.here import processor_target, target_of, this_machine
+from tunecast.models.here import PROCESSOR, processor_target, target_of, this_machine
 from tunecast.models.main_memory import main_memory_bytes
 
 
@@ -67,6 +67,28 @@ def test_an_accelerator_is_known_by_its_driver(driver: Path) -> None:
     assert (target.name, target.machine.device) == ("NVIDIA L40S", "cuda")
     assert target.machine.device_memory_bytes == 46068 * 2**20
     assert target.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("visible", "name"),
+    [
+        ("0,1", "NVIDIA T400"),
+        ("1", "NVIDIA L40S"),
+        ("GPU-5a,GPU-7b", "NVIDIA L40S"),
+        ("MIG-1", "NVIDIA T400"),
+        ("-1", PROCESSOR),
+        ("9", PROCESSOR),
+    ],
+)
+def test_an_accelerator_is_the_first_that_may_be_used(
+    driver: Path, monkeypatch: pytest.MonkeyPatch, visible: str, name: str
+) -> None:
+    cases = "*--id=0*) echo 'NVIDIA T400, 4096';; *--id=1*|*--id=GPU-5a*) echo 'NVIDIA L40S, 46068';;"
+    cases += " *--id=*) exit 6;; *) echo 'NVIDIA T400, 4096'; echo 'NVIDIA L40S, 46068';;"
+    driver.write_text(f'#!/bin/sh\ncase "$*" in {cases} esac\n')
+    driver.chmod(0o755)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert this_machine().name == name
 
 
 def test_rates_of_an_unknown_accelerator_are_said_to_be_assumed(driver: Path) -> None:

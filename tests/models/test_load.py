@@ -8,7 +8,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -160,6 +161,20 @@ def test_emulated_bfloat16_is_not_native(monkeypatch: pytest.MonkeyPatch) -> Non
             lambda including_emulation=True, native=native: including_emulation or native,
         )
         assert models.choose_dtype("cuda", 2048) == expected
+
+
+def test_bfloat16_is_asked_of_the_device_that_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    current = [0]
+
+    @contextmanager
+    def device(index: int) -> Iterator[None]:
+        current.append(index)
+        yield
+        current.pop()
+
+    monkeypatch.setattr("torch.cuda.device", device)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: current[-1] == 1)
+    assert [models.choose_dtype(name, 2048) for name in ("cuda", "cuda:1")] == ["float32", "bfloat16"]
 
 
 def test_a_broken_gguf_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

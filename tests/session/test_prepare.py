@@ -76,6 +76,33 @@ def test_device_that_is_not_there(wanted: str) -> None:
         choose_device(wanted)
 
 
+@pytest.mark.parametrize(
+    ("capability", "built", "is_usable"),
+    [
+        ((7, 0), ["sm_75", "sm_80", "sm_90", "compute_90"], False),
+        ((7, 0), ["sm_60", "sm_70"], True),
+        ((8, 9), ["sm_75", "sm_80", "sm_90a"], True),
+        ((8, 0), ["sm_86"], False),
+        ((12, 0), ["sm_90", "compute_90"], True),
+        ((12, 0), ["sm_90a"], False),
+    ],
+)
+def test_a_device_that_torch_was_built_without(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], built: list[str], is_usable: bool
+) -> None:
+    answers = {"is_available": True, "device_count": 1, "get_device_capability": capability}
+    for name, answer in {**answers, "get_arch_list": built, "get_device_name": "Tesla V100"}.items():
+        monkeypatch.setattr(f"torch.cuda.{name}", lambda *_, answer=answer: answer)
+    for wanted in ("auto", "cuda", "cuda:0"):
+        if is_usable:
+            assert choose_device(wanted) == ("cuda" if wanted == "auto" else wanted)
+            continue
+        with pytest.raises(
+            ConfigurationError, match=f"--device {wanted}: torch .* no kernels for Tesla V100"
+        ):
+            choose_device(wanted)
+
+
 def test_length_beyond_the_context(settings: SessionSettings) -> None:
     with pytest.raises(ConfigurationError, match="128"):
         prepare_task(replace(settings, max_length=129), Silent())

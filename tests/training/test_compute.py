@@ -30,9 +30,19 @@ def as_before() -> Iterator[None]:
 @pytest.mark.usefixtures("as_before")
 @pytest.mark.parametrize(("device", "fused"), [("cpu", True), ("cuda:0", False)])
 def test_bit_equal_results_use_no_fused_attention_on_an_accelerator(device: str, fused: bool) -> None:
-    Compute(device, "float32", "decoder-only", 0).make_deterministic()
+    Compute(device, "float32", "decoder-only", 0).choose_kernels(deterministic=True)
     assert torch.are_deterministic_algorithms_enabled()
     assert torch.backends.cuda.flash_sdp_enabled() is fused
     assert torch.backends.cuda.mem_efficient_sdp_enabled() is fused
     assert torch.backends.cuda.cudnn_sdp_enabled() is fused
     assert torch.backends.cuda.math_sdp_enabled()
+
+
+@pytest.mark.usefixtures("as_before")
+def test_attention_with_faulty_gradients_is_left_out_on_an_accelerator() -> None:
+    for device, used in (("cpu", True), ("cuda", False)):
+        Compute(device, "float32", "decoder-only", 0).choose_kernels()
+        assert torch.backends.cuda.cudnn_sdp_enabled() is used
+        assert torch.backends.cuda.flash_sdp_enabled()
+        assert torch.backends.cuda.mem_efficient_sdp_enabled()
+    assert not torch.are_deterministic_algorithms_enabled()

@@ -16,6 +16,17 @@ from tunecast.training.failures import DivergedError, describe_failure, is_out_o
     [
         (MemoryError(), Outcome.OUT_OF_MEMORY),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), Outcome.OUT_OF_MEMORY),
+        (torch.OutOfMemoryError("CUDA driver error: out of memory"), Outcome.OUT_OF_MEMORY),
+        (
+            RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported"),
+            Outcome.OUT_OF_MEMORY,
+        ),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"), Outcome.OUT_OF_MEMORY),
+        (
+            RuntimeError("CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
+            Outcome.OUT_OF_MEMORY,
+        ),
+        (RuntimeError("CUDA error: device-side assert triggered"), Outcome.FAILED),
         (RuntimeError("std::bad_alloc"), Outcome.OUT_OF_MEMORY),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), Outcome.OUT_OF_MEMORY),
         (DivergedError("step 3: loss nan"), Outcome.DIVERGED),

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -91,6 +92,24 @@ def test_micro_batches_change_nothing_but_rounding(task: Bench) -> None:
     one, other = whole.advance(6), parts.advance(6)
     assert one.train_loss == pytest.approx(other.train_loss, abs=1e-5)
     torch.testing.assert_close(weights(whole), weights(parts), rtol=1e-3, atol=1e-4)
+
+
+def test_the_peak_is_that_of_the_micro_batch_that_had_room(
+    task: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial, told = live_trial(task), list[str]()
+    learn = trial._learn
+
+    def tight(indices: np.ndarray) -> tuple[float, int]:
+        if trial.micro_batch_size > 1:
+            told.append(f"no room for {trial.micro_batch_size}")
+            raise MemoryError
+        return learn(indices)
+
+    monkeypatch.setattr(trial, "_learn", tight)
+    monkeypatch.setattr("tunecast.training.live.reset_peak", lambda device: told.append(f"anew on {device}"))
+    trial.advance(1)
+    assert told == ["no room for 4", "anew on cpu", "no room for 2", "anew on cpu"]
 
 
 def test_training_lowers_the_loss(task: Bench) -> None:

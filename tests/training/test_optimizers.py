@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch.nn import Parameter
 
 import workshop
@@ -64,6 +65,38 @@ def test_restored_state_continues_bit_equal(name: str) -> None:
 
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), second.parameters(), strict=True))
     assert len({key.partition(".")[0] for key in (*tensors, *scalars)}) == 3  # no parameter is left out
+
+
+class Wrapping(torch.optim.AdamW):
+    """Hands its state out as bitsandbytes does: partly wrapped, with one table for all parameters."""
+
+    table = torch.linspace(-1, 1, 256)
+
+    def state_dict(self) -> dict[str, Any]:
+        plain = super().state_dict()
+        wrapped = {index: self._wrapped(**state) for index, state in plain["state"].items()}
+        return {**plain, "state": wrapped}
+
+    def _wrapped(self, step: torch.Tensor, **moments: torch.Tensor) -> dict[str, Any]:
+        return {"step": step, "quantised": {**moments, "qmap1": self.table}}
+
+
+def test_a_state_that_is_partly_wrapped_is_kept_in_a_file(tmp_path: Path) -> None:
+    first = Owner()
+    optimizer = Wrapping(first.trained(), lr=1e-3)
+    train(first, optimizer, range(3))
+    tensors, scalars = flatten_state(optimizer)
+    save_file(tensors, tmp_path / "state.safetensors")
+    kept = load_file(tmp_path / "state.safetensors")
+    assert {name.partition(".")[2] for name in kept} == {"step", "exp_avg", "exp_avg_sq", "qmap1"}
+
+    second = Owner()
+    second.load_state_dict(first.state_dict())
+    continued = Wrapping(second.trained(), lr=1e-3)
+    restore_state(continued, kept, scalars)
+    train(first, optimizer, range(3, 5))
+    train(second, continued, range(3, 5))
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 import workshop
 from tunecast.records import Outcome, Pipeline
 from tunecast.training.bench import Bench
+from tunecast.training.compute import Compute
 from tunecast.training.runner import Runner
 
 
@@ -63,6 +64,35 @@ def test_a_lost_checkpoint_is_trained_anew(runner: Runner, task: Bench, tmp_path
     plan = task.plan(trial)
     assert again[0].retrained_tokens == plan.tokens_at(before[-2][0]) - plan.tokens_at(4) > 0
     assert again[0].retraining_seconds > 0
+
+
+def test_an_accelerator_that_failed_for_good_ends_its_worker(
+    task: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = task.open()
+    sound = workshop.spec(task, workshop.pipeline(), tmp_path / "sound")
+    absurd = workshop.spec(
+        task, workshop.pipeline(learning_rate=1e3), tmp_path / "absurd", explosion_nats=3.0
+    )
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(Compute, "free_memory", fail)  # as torch does after an error that stays
+    monkeypatch.setattr("tunecast.training.runner.load_model", fail)
+    assert runner.advance(absurd, 0, 2).outcome is Outcome.DIVERGED
+    with pytest.raises(SystemExit, match="cannot be loaded again"):
+        runner.advance(sound, 0, 2)
+
+
+def test_evaluation_may_use_all_memory_again_with_the_next_trial(
+    runner: Runner, task: Bench, tmp_path: Path
+) -> None:
+    usual = runner._evaluator.batch_tokens
+    for folder in ("first", "second"):
+        runner.advance(workshop.spec(task, workshop.pipeline(), tmp_path / folder), 0, 2)
+        assert runner._evaluator.batch_tokens == usual
+        runner._evaluator.batch_tokens = 1  # what is left where memory ran out
 
 
 def test_tokens_of_a_retraining_that_breaks_are_spent(task: Bench, tmp_path: Path) -> None:

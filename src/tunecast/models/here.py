@@ -151,11 +151,14 @@ def _calibrated(name: str, kept: Calibration, memory_bytes: int) -> Target:
 
 
 def _accelerator() -> tuple[str, int] | None:
-    """Name and bytes of the first CUDA device, as its driver tells; None without one."""
+    """Name and bytes of the first CUDA device that may be used, as its driver tells; None without one."""
     program = shutil.which("nvidia-smi")
-    if program is None or os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    first = (visible or "").split(",")[0].strip()
+    if program is None or visible == "" or first == "-1":
         return None
-    query = [program, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    chosen = [f"--id={first}"] if first.isdigit() or first.startswith("GPU-") else []
+    query = [program, *chosen, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
     try:
         answer = subprocess.run(query, capture_output=True, text=True, timeout=5, check=True).stdout
         name, mebibytes = answer.splitlines()[0].rsplit(",", 1)

@@ -206,7 +206,7 @@ def choose_dtype(device: str, width: int) -> str:
     A very narrow model loses more to the casts of autocast on a CPU than it gains from bfloat16's arithmetic.
 
     Args:
-        device: ``cpu`` or ``cuda``.
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
         width: Hidden width of the model.
     """
     narrow = not device.startswith("cuda") and width < NARROW_WIDTH
@@ -214,11 +214,15 @@ def choose_dtype(device: str, width: int) -> str:
 
 
 def has_native_bfloat16(device: str) -> bool:
-    """Whether ``cpu`` or ``cuda`` computes in bfloat16 itself; otherwise torch does it in software."""
+    """Whether ``cpu``, ``cuda`` or ``cuda:N`` computes in bfloat16 itself; else torch does it in software."""
     import torch
 
     if device.startswith("cuda"):
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+        index = device.partition(":")[2]
+        with (
+            torch.cuda.device(int(index)) if index else contextlib.nullcontext()
+        ):  # torch tells it of the current one
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 

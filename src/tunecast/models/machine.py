@@ -26,6 +26,7 @@ __all__ = [
     "current_versions",
     "device_bytes",
     "find_device",
+    "has_kernels",
     "load_average",
     "measure_machine",
     "peak_bytes",
@@ -75,6 +76,8 @@ def measure_machine(device: str, threads: int, dtypes: Sequence[str] = ("float32
             _measured[key] = _measure(found, threads, dtypes)
         finally:
             torch.set_num_threads(before)
+            if found.type == "cuda":
+                torch.cuda.empty_cache()  # other processes on the accelerator want what was measured with
     return _measured[key]
 
 
@@ -221,6 +224,20 @@ def find_device(name: str) -> torch.device:
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
         raise ConfigurationError(f"there is no device {name!r} on this machine", "use --device cpu")
     return found
+
+
+def has_kernels(device: torch.device) -> bool:
+    """Whether this build of torch computes on a CUDA device: builds leave out what is too old for them."""
+    import torch
+
+    capability = torch.cuda.get_device_capability(device)
+    for architecture in torch.cuda.get_arch_list():
+        kind, _, digits = architecture.partition("_")
+        built = divmod(int(digits.rstrip("abcdefghijklmnopqrstuvwxyz")), 10)
+        # A kernel serves later devices of its generation, what is compiled when it is needed all later ones.
+        if built <= capability and (kind == "compute" or built[0] == capability[0]):
+            return True
+    return False
 
 
 def _measure(device: torch.device, threads: int, dtypes: Sequence[str]) -> Machine:

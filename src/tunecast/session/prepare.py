@@ -12,7 +12,7 @@ from tunecast import data, models
 from tunecast.data.dependence import UNRELATED, is_unrelated
 from tunecast.data.meta_features import DEPENDENCE
 from tunecast.errors import ConfigurationError, DataError
-from tunecast.models.machine import find_device
+from tunecast.models.machine import find_device, has_kernels
 from tunecast.models.processor import available_cores
 from tunecast.progress import Progress
 from tunecast.records import DatasetFacts, Machine, ModelFacts, Task, Versions
@@ -162,19 +162,26 @@ def choose_device(wanted: str) -> str:
     """The device to train on: an accelerator where there is one, unless told otherwise.
 
     Raises:
-        ConfigurationError: The device that was asked for is not there.
+        ConfigurationError: The device that was asked for is not there, or torch was built without it.
     """
     import torch
 
+    chosen = wanted
     if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        chosen = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        find_device(wanted)
+        found = find_device(chosen)
     except ConfigurationError as error:
         raise ConfigurationError(
             f"--device {wanted}: there is no such device here.", "Use auto, cpu, cuda or cuda:N."
         ) from error
-    return wanted
+    if found.type == "cuda" and not has_kernels(found):
+        name = torch.cuda.get_device_name(found)
+        raise ConfigurationError(
+            f"--device {wanted}: torch {torch.__version__} has no kernels for {name}.",
+            "Install a build of torch that has (those for an older CUDA serve older devices), or use cpu.",
+        )
+    return chosen
 
 
 def _new_tokens(encoded: Sequence[EncodedExample], context: int | None) -> int:

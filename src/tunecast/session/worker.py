@@ -56,8 +56,10 @@ def _loaded(workplace: Any, started: float) -> tuple[Any, Ready]:
     from tunecast.models.machine import current_versions, measure_machine
 
     torch.set_num_threads(workplace.threads)
+    machine = measure_machine(
+        workplace.device, workplace.threads
+    )  # before the model takes what memory there is
     opened = workplace.open()
-    machine = measure_machine(workplace.device, workplace.threads)
     gc.freeze()
     gc.enable()
     return opened, Ready(machine, current_versions(), time.perf_counter() - started)

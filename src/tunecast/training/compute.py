@@ -46,15 +46,23 @@ class Compute:
             examples, architecture=self.architecture, pad_token_id=self.pad_token_id, device=self.device
         )
 
-    def make_deterministic(self) -> None:
-        """Let this process compute bit-equal results, which fused attention does not on an accelerator."""
+    def choose_kernels(self, *, deterministic: bool = False) -> None:
+        """Choose how this process attends on an accelerator, and whether it computes bit-equal results.
+
+        cuDNN's attention is left out: its gradients are not numbers for masked batches of some lengths
+        (github.com/pytorch/pytorch/issues/196678), and it plans anew for every length.
+
+        Args:
+            deterministic: Bit-equal results, which no fused attention gives.
+        """
         import torch
 
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        if deterministic:
+            torch.use_deterministic_algorithms(True, warn_only=True)
         if self.device.startswith("cuda"):
-            torch.backends.cuda.enable_flash_sdp(False)
-            torch.backends.cuda.enable_mem_efficient_sdp(False)
             torch.backends.cuda.enable_cudnn_sdp(False)
+            torch.backends.cuda.enable_flash_sdp(not deterministic)
+            torch.backends.cuda.enable_mem_efficient_sdp(not deterministic)
 
     def free_memory(self) -> None:
         """Give back what the allocator holds but nobody uses, so that a smaller attempt finds room."""

@@ -8,8 +8,13 @@ from tunecast.records import Outcome, RunError
 
 __all__ = ["DivergedError", "describe_failure", "is_out_of_memory"]
 
-# What allocators say beyond the messages that accelerate knows.
-_ALLOCATION_FAILURES = ("bad_alloc", "could not create a memory object", "not enough memory")
+# What allocators and CUDA's libraries say beyond the messages that accelerate knows. A library that cannot
+# make its handle has no room for it.
+_ALLOCATION_FAILURES = (
+    *("bad_alloc", "could not create a memory object", "not enough memory"),
+    *("CUDA error: out of memory", "CUDA driver error: out of memory", "STATUS_ALLOC_FAILED"),
+    "when calling `cublasCreate",
+)
 
 
 class DivergedError(RuntimeError):
@@ -18,9 +23,13 @@ class DivergedError(RuntimeError):
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception means that memory ran out, on whichever device."""
+    import torch
     from accelerate.utils.memory import should_reduce_batch_size
 
-    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+    if (
+        isinstance(error, MemoryError | torch.OutOfMemoryError)
+        or getattr(error, "errno", None) == errno.ENOMEM
+    ):
         return True
     text = str(error)
     return isinstance(error, Exception) and (

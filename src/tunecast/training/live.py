@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tunecast.methods import get_method
-from tunecast.models.machine import seconds_clock
+from tunecast.models.machine import reset_peak, seconds_clock
 from tunecast.records import Pipeline, Seconds
 from tunecast.training.batch import smoothed_nats
 from tunecast.training.checkpoint import CheckpointFolder, Position
@@ -172,6 +172,7 @@ class LiveTrial:
             # Outside the handler, where the failed pass's tensors are no longer referenced by the exception.
             self._optimizer.zero_grad(set_to_none=True)
             self._compute.free_memory()
+            reset_peak(self._compute.device)  # the point is of the smaller micro-batch, and so is its peak
             self.micro_batch_size = math.ceil(min(self.micro_batch_size, len(indices)) / 2)
         # A smaller micro-batch would not help the update, and a half-done one must not be repeated.
         norm = self._update()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -207,18 +207,34 @@ _BUILDERS: dict[str, Builder] = {
 def flatten_state(
     optimizer: Optimizer | OptimizerPair,
 ) -> tuple[dict[str, Tensor], dict[str, float | None]]:
-    """The optimiser's state as tensors and as plain numbers, both by ``<parameter index>.<name>``."""
+    """The optimiser's state as tensors and as plain numbers, both by ``<parameter index>.<name>``.
+
+    bitsandbytes wraps what it quantised into a mapping of its own, takes it back unwrapped, and has all
+    parameters share one table of values, of which each gets a copy: no file keeps one tensor under two names.
+    """
     import torch
 
     tensors: dict[str, Tensor] = {}
     scalars: dict[str, float | None] = {}
+    taken: set[int] = set()
     for index, state in optimizer.state_dict()["state"].items():
-        for name, value in state.items():
+        for name, value in _unwrapped(state):
             if isinstance(value, torch.Tensor):
-                tensors[f"{index}.{name}"] = value
+                place = value.data_ptr()
+                tensors[f"{index}.{name}"] = value.clone() if place in taken else value
+                taken.add(place)
             else:
                 scalars[f"{index}.{name}"] = value
     return tensors, scalars
+
+
+def _unwrapped(state: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Names and values, those within a mapping in its place."""
+    for name, value in state.items():
+        if isinstance(value, Mapping):
+            yield from value.items()
+        else:
+            yield name, value
 
 
 def restore_state(

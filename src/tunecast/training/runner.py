@@ -96,8 +96,7 @@ class Runner:
         self._live_spec: TrialSpec | None = None
         self._retrained = 0, 0.0
         self._choosing = 0.0
-        if bench.deterministic:
-            self._compute.make_deterministic()
+        self._compute.choose_kernels(deterministic=bench.deterministic)
         self._base = self._load_base()
         self._clean = fingerprint(self._base)
 
@@ -126,9 +125,7 @@ class Runner:
         self._retrained = 0, 0.0
         self._choosing = 0.0
         try:
-            live = self._made_live(spec, from_step, weights_hash)
-            segment = live.advance(to_step)
-            measured = self._measure(live, spec, segment)
+            measured = self._advanced(spec, from_step, to_step, weights_hash)
         except Exception as error:  # whatever breaks a trial is its outcome; the worker goes on
             outcome, record = describe_failure(error)
             if isinstance(error, OSError) and outcome is not Outcome.OUT_OF_MEMORY:
@@ -146,6 +143,11 @@ class Runner:
             held_bytes=held,
             choosing_seconds=self._choosing,
         )
+
+    def _advanced(self, spec: TrialSpec, from_step: int, to_step: int, weights_hash: str) -> Measurement:
+        """As :meth:`advance`, which holds nothing of a trial that fails here and so can free its memory."""
+        live = self._made_live(spec, from_step, weights_hash)
+        return self._measure(live, spec, live.advance(to_step))
 
     def score(
         self,
@@ -251,7 +253,10 @@ class Runner:
                 self._base = None
         if self._base is None:
             gc.unfreeze()  # a worker has the collector spare what it began with: the model that goes too
-        self._compute.free_memory()
+        try:
+            self._compute.free_memory()
+        except RuntimeError:  # an accelerator that failed for good: what comes next finds that it cannot load
+            self._base = None
 
     def _load_base(self) -> Any:
         import torch
@@ -266,7 +271,8 @@ class Runner:
             return model
         from peft import PeftModel
 
-        return PeftModel.from_pretrained(model, self.bench.adapter).eval()
+        device = self.bench.device
+        return PeftModel.from_pretrained(model, self.bench.adapter, torch_device=device).eval()
 
     def _base_model(self) -> Any:
         self.release()
@@ -293,6 +299,9 @@ class Runner:
 
     def _attached(self, spec: TrialSpec) -> LiveTrial:
         self.release()
+        self._evaluator = Evaluator(
+            self._compute
+        )  # what was no room for beside another trial may have it now
         examples = self.bench.training_examples(spec)
         try:
             pipeline = self._chosen(spec, examples)
