@@ -156,7 +156,7 @@ def test_measuring_needs_weights_and_a_time(seventy_billion: Path, tiny_llama: P
     with pytest.raises(ConfigurationError, match="holds no weights"):
         tunecast.recommend(ask(seventy_billion, toy_data), measure="5s")
     for text in ("5-trials", "xx"):
-        with pytest.raises(ConfigurationError, match=f"^--measure {text}: this is no time"):
+        with pytest.raises(ConfigurationError, match=f"^--measure '{text}' is not a duration"):
             tunecast.recommend(ask(tiny_llama, toy_data), measure=text)
 
 

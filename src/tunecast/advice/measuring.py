@@ -10,9 +10,9 @@ from typing import TypeVar
 
 from tunecast.advice.answer import ZeroShotLoss
 from tunecast.advice.situation import Question, Situation
-from tunecast.errors import BudgetError, ConfigurationError
+from tunecast.errors import ConfigurationError
 from tunecast.progress import Progress
-from tunecast.session.budget import Budget
+from tunecast.session.budget import duration
 from tunecast.session.settings import SessionSettings
 
 __all__ = ["measure_zero_shot"]
@@ -41,7 +41,7 @@ def measure_zero_shot(
     from tunecast.session.prepare import prepare_task
     from tunecast.training.runner import Runner
 
-    seconds = _seconds(limit)
+    seconds = duration("--measure", limit)
     folder = Path(situation.resolved.location)
     if situation.resolved.is_local and not any(any(folder.glob(kind)) for kind in WEIGHTS):
         raise ConfigurationError(
@@ -72,16 +72,6 @@ def measure_zero_shot(
     low = score.loss if score.loss_low is None else score.loss_low
     high = score.loss if score.loss_high is None else score.loss_high
     return ZeroShotLoss(score.loss, "measured", low, high)
-
-
-def _seconds(limit: str) -> float:
-    try:
-        seconds = Budget.parse(limit).seconds
-    except BudgetError:
-        seconds = None
-    if seconds is None:
-        raise ConfigurationError(f"--measure {limit}: this is no time.", "Write it as --measure 30s.")
-    return seconds
 
 
 def _spread(items: Sequence[Item], count: int) -> tuple[Item, ...]:

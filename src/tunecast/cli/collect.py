@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tunecast.cli import options
-from tunecast.errors import BudgetError, ConfigurationError
 
 if TYPE_CHECKING:
     from tunecast.collect import CollectionSummary
@@ -47,11 +46,12 @@ def command(
     """Collect finetuning runs by a plan; what the store holds already is not made again."""
     from tunecast.cli.progress import RichProgress
     from tunecast.collect import Limits, collect
+    from tunecast.session.budget import duration
 
     limits = Limits(
-        seconds=_seconds("--time-limit", time_limit),
+        seconds=None if time_limit is None else duration("--time-limit", time_limit),
         runs=max_runs,
-        every_seconds=_seconds("--every", every) or 0.0,
+        every_seconds=0.0 if every is None else duration("--every", every),
         pause_file=pause_file,
     )
     roots = dict(options.pair("--root", text, "tasks=data/tasks", "NAME=FOLDER") for text in root or [])
@@ -80,18 +80,3 @@ def _text(summary: CollectionSummary) -> str:
     if there + summary.unusable < summary.planned:
         lines.append("Go on with the same command.")
     return "\n".join(lines)
-
-
-def _seconds(flag: str, text: str | None) -> float | None:
-    """A duration such as ``90s``, ``30m`` or ``2h``, as budgets write it."""
-    from tunecast.session.budget import Budget
-
-    if text is None:
-        return None
-    try:
-        seconds = Budget.parse(text).seconds
-    except BudgetError:
-        seconds = None
-    if seconds is None:
-        raise ConfigurationError(f"{flag} {text!r} is not a duration.", "Write it as 90s, 30m or 2h.")
-    return seconds

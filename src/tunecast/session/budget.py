@@ -7,9 +7,9 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from tunecast.errors import BudgetError
+from tunecast.errors import BudgetError, ConfigurationError
 
-__all__ = ["Budget", "Used"]
+__all__ = ["Budget", "Used", "duration"]
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _MULTIPLES = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9}
@@ -74,6 +74,25 @@ class Budget:
     def spent(self, used: Used) -> float:
         """What is used, in the budget's unit."""
         return {"seconds": used.seconds, "tokens": used.tokens, "trials": used.trials}[self.kind]
+
+
+def duration(flag: str, text: str) -> float:
+    """Seconds of a duration such as ``90s``, ``30m`` or ``2h``, as budgets write it.
+
+    Args:
+        flag: The option that was given it, for the message.
+        text: What it was given.
+
+    Raises:
+        ConfigurationError: It is none.
+    """
+    try:
+        seconds = Budget.parse(text).seconds
+    except BudgetError:
+        seconds = None
+    if seconds is None:
+        raise ConfigurationError(f"{flag} {text!r} is not a duration.", "Write it as 90s, 30m or 2h.")
+    return seconds
 
 
 def _whole(value: float) -> int:
