@@ -25,7 +25,7 @@ DECIDES_NOTHING = ("cli", "report", "handover", "collect")
 
 
 def code_hash(files: Iterable[Path] = (), package: str = "") -> str:
-    """A hash of the code that figures rest on.
+    """A hash of the code that figures rest on; comments, docstrings and layout are no part of it.
 
     Args:
         files: Files outside of ``tunecast``.
@@ -33,7 +33,27 @@ def code_hash(files: Iterable[Path] = (), package: str = "") -> str:
             imports; empty for all of ``tunecast`` but :data:`DECIDES_NOTHING`.
     """
     own = sources(package) if package else _all_sources()
-    return stable_hash([file_hash(file) for file in (*sorted(own), *files)], 16)
+    return stable_hash([_code_of(file) for file in (*sorted(own), *files)], 16)
+
+
+def _code_of(file: Path) -> str:
+    """What a module does, whatever is said about it; the hash of another file."""
+    if file.suffix != ".py":
+        return file_hash(file)
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            # Texts that nothing takes: docstrings, of attributes too.
+            node.body = [part for part in node.body if not _is_text(part)]
+    return ast.dump(tree)
+
+
+def _is_text(part: ast.stmt) -> bool:
+    return (
+        isinstance(part, ast.Expr)
+        and isinstance(part.value, ast.Constant)
+        and isinstance(part.value.value, str)
+    )
 
 
 def sources(package: str) -> set[Path]:

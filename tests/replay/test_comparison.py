@@ -289,6 +289,21 @@ def test_other_code_runs_or_circumstances_are_another_measurement(
     assert part.key() == keys[-1], "no figure rests on reports"
 
 
+def test_what_is_said_of_code_is_no_other_measurement(tmp_path: Path, parts: ModuleType) -> None:
+    provenance = importlib.import_module("provenance")
+    file = tmp_path / "module.py"
+
+    def written(text: str) -> str:
+        file.write_text(text, encoding="utf-8")
+        return str(provenance.code_hash([file]))
+
+    first = written("RATE = 2\n\n\ndef double(x):\n    return RATE * x\n")
+    said = '"""Doubling."""\nRATE = 2  # twice\n"""How often."""\ndef double(x):\n    """Twice x."""\n'
+    assert written(said + "    return (RATE * x)\n") == first
+    assert written(said + "    return RATE * x + 1\n") != first
+    assert written(said.replace("2", "3") + "    return RATE * x\n") != first
+
+
 def test_the_machine_is_told_with_what_it_computes_in(parts: ModuleType) -> None:
     told = importlib.import_module("provenance").machine()
     assert re.fullmatch(r"\d+ cores, .+, (float32|bfloat16)", told), told

@@ -299,9 +299,8 @@ class Runner:
 
     def _attached(self, spec: TrialSpec) -> LiveTrial:
         self.release()
-        self._evaluator = Evaluator(
-            self._compute
-        )  # what was no room for beside another trial may have it now
+        # Batches that shrank where memory ran out beside another trial may have room now.
+        self._evaluator = Evaluator(self._compute)
         examples = self.bench.training_examples(spec)
         try:
             pipeline = self._chosen(spec, examples)
