@@ -5,8 +5,9 @@ command line prints it without a traceback and exits with code 2.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 
 __all__ = [
     "BudgetError",
@@ -16,7 +17,9 @@ __all__ = [
     "OutputError",
     "StoreError",
     "UserError",
+    "first_line",
     "mistakes_told",
+    "nearest",
 ]
 
 
@@ -56,6 +59,17 @@ class OutputError(UserError):
 
 class StoreError(UserError):
     """The store is unreachable, newer than this program, or holds something else."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, the name of its kind where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A question for a hint, such as ``Did you mean lora? ``; empty where no known word is like it."""
+    near = get_close_matches(word, known, n=1)
+    return f"Did you mean {near[0]}? " if near else ""
 
 
 @contextmanager

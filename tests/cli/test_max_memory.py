@@ -11,8 +11,8 @@ import pytest
 
 import tiny
 from sessions import FLAGS, call_main
+from tunecast.models.constants import FRAMEWORK_BYTES
 from tunecast.models.main_memory import main_memory_bytes
-from tunecast.models.memory import FRAMEWORK_BYTES
 from tunecast.store import Store
 
 COMPUTE = ("--device", "cpu", "--dtype", "float32")

@@ -121,6 +121,18 @@ def test_large_tensors_are_walked_in_parts_and_no_part_repeats() -> None:
     assert float(torch.cat(parts).std()) == pytest.approx(1, abs=0.01)
 
 
+def test_where_there_is_no_room_to_draw_nothing_has_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    weights = [Parameter(torch.ones(3, 3)), Parameter(torch.ones(3))]
+    optimizer = optimizer_of(weights)
+    monkeypatch.setattr(torch, "empty", no_room)
+    with pytest.raises(MemoryError):
+        optimizer.estimate(lambda: 0.0, seed=1)
+    assert all(bool((weight == 1).all()) for weight in weights)
+
+
 def live_trial(folder: Path, **changes: Any) -> LiveTrial:
     task = workshop.bench(folder, rows=16)
     pipeline = workshop.pipeline("mezo", warmup_ratio=0.0, **changes)

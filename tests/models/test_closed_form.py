@@ -27,10 +27,10 @@ from tunecast.models.closed_form import (
     orthogonalisation_seconds,
     step_seconds,
 )
-from tunecast.models.closed_form import FRAMEWORK_BYTES as SAME_BYTES
+from tunecast.models.constants import FRAMEWORK_BYTES
 from tunecast.models.describe import describe_config
 from tunecast.models.forms import form_of
-from tunecast.models.memory import FRAMEWORK_BYTES, MemoryRequest, estimate_memory
+from tunecast.models.memory import MemoryRequest, estimate_memory
 from tunecast.models.seconds import estimate_seconds
 from tunecast.records import Machine, Pipeline
 from tunecast.training.optimizers import build_optimizer
@@ -143,10 +143,6 @@ def test_what_no_formula_holds_for_is_left_to_dry_runs(family: str, fields: dict
     from transformers import AutoConfig
 
     assert not is_known(describe_config(AutoConfig.for_model(family, **fields), "x"))
-
-
-def test_the_framework_counts_alike() -> None:
-    assert dict(FRAMEWORK_BYTES) == dict(SAME_BYTES)
 
 
 def test_four_bits_hold_less_and_attention_alone_too(fitting: ModuleType) -> None:

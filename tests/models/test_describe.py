@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from transformers import AutoConfig, BertConfig, LlamaConfig, OPTConfig, T5Confi
 import tiny
 from tunecast import models
 from tunecast.errors import ModelError
-from tunecast.models.describe import describe_config
+from tunecast.models.describe import describe_config, with_folder
 
 FAMILIES = ("llama", "gpt2", "t5")
 
@@ -91,6 +92,38 @@ def test_weights_hash_tells_models_apart(tiny_llama: Path, tmp_path: Path) -> No
     assert describe_config(AutoConfig.from_pretrained(tiny_llama), "x").weights_hash == ""
     same = replace(other, name=facts.name, weights_hash=facts.weights_hash, config=facts.config)
     assert same == facts
+
+
+def test_other_weights_files_count_where_there_are_no_safetensors(tiny_llama: Path, tmp_path: Path) -> None:
+    facts = models.describe(models.resolve(str(tiny_llama)))
+    assert with_folder(facts, tmp_path).weights_hash == "", "a folder with a configuration alone is no model"
+    assert replace(facts, name="other", weights_hash="").identity == "other"
+    (tmp_path / "training_args.bin").write_bytes(b"no weights")
+    assert with_folder(facts, tmp_path).weights_hash == ""
+    hashes = []
+    for content in (b"one", b"two"):
+        (tmp_path / "pytorch_model.bin").write_bytes(content)
+        hashes.append(with_folder(facts, tmp_path).weights_hash)
+    assert len({"", *hashes}) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("tokenizer_config.json", "{"),
+        ("tokenizer_config.json", "[]"),
+        ("pretraining.json", "many"),
+        ("pretraining.json", '{"pretraining_tokens": "many"}'),
+    ],
+)
+def test_a_damaged_file_beside_the_weights_is_named(
+    name: str, content: str, tiny_llama: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_llama, tmp_path / "damaged"))
+    (folder / "chat_template.jinja").unlink()  # with it nobody looks into the tokenizer's configuration
+    (folder / name).write_text(content)
+    with pytest.raises(ModelError, match=name):
+        models.describe(models.resolve(str(folder)))
 
 
 def test_pretraining_tokens_where_they_are_told(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from tunecast.models.memory import MemoryRequest, cached_dry_run, estimate_memor
 from tunecast.models.memory.depth import names_layers
 from tunecast.models.memory.dryrun import dry_run
 from tunecast.models.memory.optimizer import moved_bytes, state_bytes, step_bytes
-from tunecast.models.memory.skeleton import build_skeleton, peft_config_from, without_data
+from tunecast.models.memory.skeleton import base_skeleton, made_trainable, peft_config_from, without_data
 
 LORA = {"peft_type": "LORA", "r": 8, "target_modules": "all-linear"}
 DORA = {**LORA, "use_dora": True, "lora_dropout": 0.1}
@@ -181,7 +181,8 @@ def test_gradients_are_those_of_what_is_trained() -> None:
 def test_trained_parameters_are_exact(adapter: dict[str, Any] | None, trained: int) -> None:
     """Counts of the published finetunings of Llama-3.2-3B."""
     with without_data():
-        model = build_skeleton(llama_3b(), MemoryRequest(adapter=adapter, convention="hf-trainer"))
+        request = MemoryRequest(adapter=adapter, convention="hf-trainer")
+        model = made_trainable(base_skeleton(llama_3b(), request), request)
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == trained
 
 

@@ -12,10 +12,11 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from tunecast.models.accelerators import as_machine, find_accelerator
+from tunecast.models.constants import KERNEL_SECONDS
 from tunecast.models.machine import measure_machine
 from tunecast.models.memory import MemoryRequest
 from tunecast.models.memory.ledger import Work
-from tunecast.models.seconds import KERNEL_SECONDS, estimate_seconds, step_efficiency, work_seconds
+from tunecast.models.seconds import estimate_seconds, step_efficiency, work_seconds
 from tunecast.records import Machine
 
 LORA = {"peft_type": "LORA", "r": 8, "target_modules": "all-linear"}

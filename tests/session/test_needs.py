@@ -10,7 +10,8 @@ import pytest
 
 from tunecast.methods.space import EXPERT
 from tunecast.models import load_config
-from tunecast.models.memory import FRAMEWORK_BYTES, estimate_memory
+from tunecast.models.constants import FRAMEWORK_BYTES
+from tunecast.models.memory import estimate_memory
 from tunecast.progress import Silent
 from tunecast.records import Pipeline, Scalar
 from tunecast.session.needs import Need, estimated_bytes, need_of, single_example, which_fit

@@ -158,26 +158,6 @@ class Renderer:
         except _template_errors():
             return True
 
-    def _spans_by_search(
-        self, messages: list[Message], trained: Sequence[int], whole: str, row: int
-    ) -> list[Span]:
-        spans = []
-        cursor = 0
-        for index, message in enumerate(messages):
-            content = message["content"].strip()
-            found = whole.find(content, cursor)
-            if found >= 0:
-                cursor = found + len(content)
-            elif index in trained:
-                raise DataError(
-                    f"Row {row}: the model's chat template alters message {index + 1}, so that the tokens to "
-                    "train cannot be told.",
-                    "Remove what the template rewrites (such as reasoning) from the assistant's messages.",
-                )
-            if index in trained:
-                spans.append((found, self._turn_end(whole, cursor)))
-        return spans
-
     def _turn_end(self, text: str, content_end: int) -> int:
         """End of the end-of-turn token that follows the content; without one, the end of the content."""
         match = self._specials.search(text, content_end)

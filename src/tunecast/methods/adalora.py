@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tunecast.methods.peft_method import PeftMethod
+from tunecast.methods.peft_method import PeftMethod, task_type
 from tunecast.methods.rates import around
 from tunecast.methods.targets import target_choice, target_modules
 from tunecast.records import ModelFacts, Pipeline
@@ -52,12 +52,12 @@ class AdaLora(PeftMethod):
 
     def peft_config(self, pipeline: Pipeline, *, encoder_decoder: bool) -> Any:
         """The ``AdaLoraConfig`` of a pipeline; the schedule follows with the first step."""
-        from peft import AdaLoraConfig, TaskType
+        from peft import AdaLoraConfig
 
         target = int(pipeline.number("target_r", 8))
         initial = round(target * pipeline.number("init_r_factor", 1.5))
         return AdaLoraConfig(
-            task_type=TaskType.SEQ_2_SEQ_LM if encoder_decoder else TaskType.CAUSAL_LM,
+            task_type=task_type(encoder_decoder),
             target_r=target,
             init_r=initial,
             lora_alpha=round(initial * pipeline.number("adalora_scale", 2.0)),

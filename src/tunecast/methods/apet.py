@@ -10,9 +10,9 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tunecast.methods.peft_method import PeftMethod
+from tunecast.methods.peft_method import PeftMethod, task_type
 from tunecast.methods.rates import around
-from tunecast.methods.weights import empty_model
+from tunecast.models.empty import empty_model
 from tunecast.records import ModelFacts, Pipeline
 
 if TYPE_CHECKING:
@@ -47,11 +47,11 @@ class Apet(PeftMethod):
 
     def peft_config(self, pipeline: Pipeline, *, encoder_decoder: bool) -> Any:
         """The ``LoraConfig`` of the budget, evenly spread, which is not yet placed."""
-        from peft import LoraConfig, TaskType
+        from peft import LoraConfig
 
         rank = int(pipeline.number("budget_r"))
         return LoraConfig(
-            task_type=TaskType.SEQ_2_SEQ_LM if encoder_decoder else TaskType.CAUSAL_LM,
+            task_type=task_type(encoder_decoder),
             r=rank,
             lora_alpha=SCALE * rank,
             target_modules="all-linear",

@@ -28,8 +28,8 @@ class Method(ABC):
     """How weights are changed.
 
     A method takes the worker's frozen base model and returns a model to train; afterwards it gives the base
-    back as it was. Whatever it trains is float32. Methods hold no state: everything lives in the model that
-    ``attach`` returns.
+    back as it was. Whatever it trains is float32. Methods hold no state of a trial: that lives in the model
+    which ``attach`` returns.
     """
 
     name: ClassVar[str]

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tunecast.methods.peft_method import PeftMethod
+from tunecast.methods.peft_method import PeftMethod, task_type
 from tunecast.methods.rates import around
 from tunecast.methods.targets import target_choice, target_modules, why_not_linear
 from tunecast.records import ModelFacts, Pipeline
@@ -44,11 +44,11 @@ class LoHa(PeftMethod):
 
     def peft_config(self, pipeline: Pipeline, *, encoder_decoder: bool) -> Any:
         """The ``LoHaConfig`` of a pipeline."""
-        from peft import LoHaConfig, TaskType
+        from peft import LoHaConfig
 
         rank = int(pipeline.number("loha_r", 8))
         return LoHaConfig(
-            task_type=TaskType.SEQ_2_SEQ_LM if encoder_decoder else TaskType.CAUSAL_LM,
+            task_type=task_type(encoder_decoder),
             r=rank,
             alpha=round(rank * pipeline.number("loha_scale", 1.0)),
             target_modules=target_modules(pipeline),
@@ -80,11 +80,11 @@ class LoKr(PeftMethod):
 
     def peft_config(self, pipeline: Pipeline, *, encoder_decoder: bool) -> Any:
         """The ``LoKrConfig`` of a pipeline."""
-        from peft import LoKrConfig, TaskType
+        from peft import LoKrConfig
 
         rank = int(pipeline.number("lokr_r", 8))
         return LoKrConfig(
-            task_type=TaskType.SEQ_2_SEQ_LM if encoder_decoder else TaskType.CAUSAL_LM,
+            task_type=task_type(encoder_decoder),
             r=rank,
             alpha=round(rank * pipeline.number("lokr_scale", 1.0)),
             decompose_factor=int(pipeline.number("decompose_factor", 8)),

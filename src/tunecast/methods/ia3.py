@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tunecast.methods.peft_method import PeftMethod
+from tunecast.methods.peft_method import PeftMethod, task_type
 from tunecast.records import ModelFacts, Pipeline
 
 if TYPE_CHECKING:
@@ -35,10 +35,10 @@ class IA3(PeftMethod):
 
     def peft_config(self, pipeline: Pipeline, *, encoder_decoder: bool) -> Any:
         """The ``IA3Config`` of a pipeline."""
-        from peft import IA3Config, TaskType
+        from peft import IA3Config
 
         return IA3Config(
-            task_type=TaskType.SEQ_2_SEQ_LM if encoder_decoder else TaskType.CAUSAL_LM,
+            task_type=task_type(encoder_decoder),
             target_modules=TARGETS,
             feedforward_modules=FEED_FORWARD,
         )

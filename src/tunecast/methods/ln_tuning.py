@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tunecast.methods.peft_method import PeftMethod
+from tunecast.methods.peft_method import PeftMethod, task_type
 from tunecast.methods.rates import around
 from tunecast.records import ModelFacts, Pipeline
 
@@ -47,9 +47,9 @@ class LayerNormTuning(PeftMethod):
 
     def peft_config(self, pipeline: Pipeline, *, encoder_decoder: bool) -> Any:
         """The ``LNTuningConfig`` of a pipeline."""
-        from peft import LNTuningConfig, TaskType
+        from peft import LNTuningConfig
 
         return LNTuningConfig(
-            task_type=TaskType.SEQ_2_SEQ_LM if encoder_decoder else TaskType.CAUSAL_LM,
+            task_type=task_type(encoder_decoder),
             target_modules=NORMS,
         )

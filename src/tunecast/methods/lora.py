@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tunecast.methods.base import is_constant
-from tunecast.methods.peft_method import PeftMethod
+from tunecast.methods.peft_method import PeftMethod, task_type
 from tunecast.methods.rates import around
 from tunecast.methods.targets import target_modules
 from tunecast.records import ModelFacts, Pipeline
@@ -91,12 +91,12 @@ class Lora(PeftMethod):
 
     def peft_config(self, pipeline: Pipeline, *, encoder_decoder: bool) -> Any:
         """The ``LoraConfig`` of a pipeline."""
-        from peft import LoraConfig, TaskType
+        from peft import LoraConfig
 
         values = pipeline.hyperparameters
         pissa = values.get("init_lora_weights", "default") == "pissa"
         return LoraConfig(
-            task_type=TaskType.SEQ_2_SEQ_LM if encoder_decoder else TaskType.CAUSAL_LM,
+            task_type=task_type(encoder_decoder),
             r=int(values["lora_r"]),
             lora_alpha=int(values["lora_alpha"]),
             lora_dropout=pipeline.number("lora_dropout"),

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tunecast.methods.peft_method import PeftMethod
+from tunecast.methods.peft_method import PeftMethod, task_type
 from tunecast.methods.rates import around
 from tunecast.methods.targets import divisors, target_choice, target_modules, why_not_linear
 from tunecast.records import ModelFacts, Pipeline
@@ -49,10 +49,10 @@ class OFT(PeftMethod):
 
     def peft_config(self, pipeline: Pipeline, *, encoder_decoder: bool) -> Any:
         """The ``OFTConfig`` of a pipeline."""
-        from peft import OFTConfig, TaskType
+        from peft import OFTConfig
 
         return OFTConfig(
-            task_type=TaskType.SEQ_2_SEQ_LM if encoder_decoder else TaskType.CAUSAL_LM,
+            task_type=task_type(encoder_decoder),
             oft_block_size=int(pipeline.number("oft_block_size", 32)),
             use_cayley_neumann=False,
             target_modules=target_modules(pipeline),
@@ -92,10 +92,10 @@ class BOFT(PeftMethod):
 
     def peft_config(self, pipeline: Pipeline, *, encoder_decoder: bool) -> Any:
         """The ``BOFTConfig`` of a pipeline."""
-        from peft import BOFTConfig, TaskType
+        from peft import BOFTConfig
 
         return BOFTConfig(
-            task_type=TaskType.SEQ_2_SEQ_LM if encoder_decoder else TaskType.CAUSAL_LM,
+            task_type=task_type(encoder_decoder),
             boft_block_size=int(pipeline.number("boft_block_size", 4)),
             boft_n_butterfly_factor=1,
             target_modules=target_modules(pipeline),

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tunecast.methods.base import Method
+from tunecast.models.empty import config_of, empty_model
 from tunecast.records import ModelFacts, Pipeline
 
-__all__ = ["PeftMethod", "remove_leftovers"]
+if TYPE_CHECKING:
+    from peft import TaskType
+
+__all__ = ["PeftMethod", "remove_leftovers", "task_type"]
 
 LEFTOVERS = ("peft_config", "active_adapter", "prepare_inputs_for_generation")
 """Attributes that peft sets on the base model itself; the last one hides the method of its class."""
@@ -84,13 +88,10 @@ class PeftMethod(Method):
         """The adapted model on the meta device."""
         import torch
         from peft import get_peft_model
-        from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-        settings = dict(model.config)
-        config = AutoConfig.for_model(settings.pop("model_type"), **settings)
-        auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        config = config_of(model)
+        skeleton = empty_model(config)
         with torch.device("meta"):
-            skeleton = auto.from_config(config)
             peft_config = self._suited(pipeline, config)
             if hasattr(peft_config, "init_lora_weights"):
                 peft_config.init_lora_weights = True  # PiSSA would decompose weights that are not there
@@ -102,3 +103,10 @@ def remove_leftovers(base: Any) -> None:
     for leftover in LEFTOVERS:
         if leftover in vars(base):
             delattr(base, leftover)
+
+
+def task_type(encoder_decoder: bool) -> TaskType:
+    """What peft calls the generation of text by a model of one kind or the other."""
+    from peft import TaskType
+
+    return TaskType.SEQ_2_SEQ_LM if encoder_decoder else TaskType.CAUSAL_LM

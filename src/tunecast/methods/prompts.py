@@ -17,7 +17,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tunecast.methods.peft_method import PeftMethod, remove_leftovers
+from tunecast.methods.peft_method import PeftMethod, remove_leftovers, task_type
 from tunecast.records import ModelFacts, Pipeline
 
 if TYPE_CHECKING:
@@ -62,10 +62,8 @@ class VirtualTokens(PeftMethod):
 
     def peft_config(self, pipeline: Pipeline, *, encoder_decoder: bool) -> Any:
         """The configuration of a pipeline; :meth:`own_config` adds what is particular to the method."""
-        from peft import TaskType
-
         number = int(pipeline.number("num_virtual_tokens"))
-        task = TaskType.SEQ_2_SEQ_LM if encoder_decoder else TaskType.CAUSAL_LM
+        task = task_type(encoder_decoder)
         return self.own_config(pipeline, num_virtual_tokens=number, task_type=task)
 
     @abstractmethod
@@ -74,7 +72,7 @@ class VirtualTokens(PeftMethod):
 
     def attach(self, base: Any, pipeline: Pipeline, seed: int) -> Any:
         """Put virtual tokens before the text; the hook on the base is kept beside the model."""
-        # What peft warns of, position ids that it drops, is made good by the hook.
+        # What peft warns of at every pass, position ids that it drops, is made good by the hook.
         warnings.filterwarnings("ignore", message="Position ids are not supported")
         model = super().attach(base, pipeline, seed)
         if "position_ids" in inspect.signature(base.forward).parameters:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from functools import cache
 
-from tunecast.errors import ConfigurationError
+from tunecast.errors import ConfigurationError, nearest
 from tunecast.methods.base import Method
 from tunecast.methods.rates import adapter_rate
 from tunecast.records import ModelFacts
@@ -39,11 +38,9 @@ def get_method(name: str) -> Method:
     """
     _load_plugins()
     if name not in _METHODS:
-        near = get_close_matches(name, _METHODS, n=1)
         known = ", ".join(sorted(_METHODS))
-        guess = f"Did you mean {near[0]}? " if near else ""
         raise ConfigurationError(
-            f"There is no finetuning method {name!r}.", f"{guess}Known methods: {known}."
+            f"There is no finetuning method {name!r}.", f"{nearest(name, _METHODS)}Known methods: {known}."
         )
     return _METHODS[name]
 

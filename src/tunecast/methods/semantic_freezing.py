@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
 
+from tunecast.data.encode import IGNORED
 from tunecast.methods.layers import decoder_layers, final_norm, layer_stack, upper_names
 from tunecast.methods.rates import around
 from tunecast.methods.weights import WeightsMethod
@@ -33,7 +34,6 @@ CALIBRATION_EXAMPLES = 32
 tasks, SmolLM2 in 31 of 36 cases, else at most two layers away (``benchmarks/semantic_cuts.py``)."""
 SHARES = (0.25, 0.5, 0.75, 1.0)
 """Largest shares of the layers that may be trained."""
-IGNORED = -100
 
 
 class SemanticFreezing(WeightsMethod):

@@ -11,10 +11,9 @@ import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from tunecast.errors import ConfigurationError
+from tunecast.errors import ConfigurationError, nearest
 from tunecast.methods.base import is_constant
 from tunecast.methods.rates import OPTIMIZER_RATES, optimizer_rate
 from tunecast.methods.registry import get_method, method_names
@@ -413,11 +412,9 @@ def _refuse_unknown(
     for flag, names in (("--fix", restrictions.fixed), ("--range", restrictions.ranges)):
         for name in names:
             if name not in known:
-                near = get_close_matches(name, known, n=1)
-                guess = f"Did you mean {near[0]}? " if near else ""
                 raise ConfigurationError(
                     f"{flag}: there is no hyperparameter {name!r} for {', '.join(parameters)}.",
-                    f"{guess}Known ones: {', '.join(known)}.",
+                    f"{nearest(name, known)}Known ones: {', '.join(known)}.",
                 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tunecast.methods.peft_method import PeftMethod
+from tunecast.methods.peft_method import PeftMethod, task_type
 from tunecast.records import ModelFacts, Pipeline
 
 if TYPE_CHECKING:
@@ -43,9 +43,9 @@ class TrainableTokens(PeftMethod):
 
     def peft_config(self, pipeline: Pipeline, *, encoder_decoder: bool) -> Any:
         """The ``TrainableTokensConfig`` of a pipeline; :meth:`suit` adds which tokens."""
-        from peft import TaskType, TrainableTokensConfig
+        from peft import TrainableTokensConfig
 
-        task = TaskType.SEQ_2_SEQ_LM if encoder_decoder else TaskType.CAUSAL_LM
+        task = task_type(encoder_decoder)
         return TrainableTokensConfig(task_type=task)
 
     def suit(self, peft_config: Any, model_config: Any) -> None:

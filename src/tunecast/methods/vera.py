@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tunecast.methods.peft_method import PeftMethod
+from tunecast.methods.peft_method import PeftMethod, task_type
 from tunecast.methods.rates import around
 from tunecast.methods.targets import target_choice, target_modules
 from tunecast.records import ModelFacts, Pipeline
@@ -39,10 +39,10 @@ class Vera(PeftMethod):
 
     def peft_config(self, pipeline: Pipeline, *, encoder_decoder: bool) -> Any:
         """The ``VeraConfig`` of a pipeline."""
-        from peft import TaskType, VeraConfig
+        from peft import VeraConfig
 
         return VeraConfig(
-            task_type=TaskType.SEQ_2_SEQ_LM if encoder_decoder else TaskType.CAUSAL_LM,
+            task_type=task_type(encoder_decoder),
             r=int(pipeline.number("vera_r", 256)),
             d_initial=pipeline.number("d_initial", 0.1),
             target_modules=target_modules(pipeline),

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tunecast.methods.base import Method
+from tunecast.models.empty import config_of, empty_model
 from tunecast.records import ModelFacts, Pipeline
 
-__all__ = ["WeightsMethod", "empty_model"]
+__all__ = ["WeightsMethod"]
 
 
 class WeightsMethod(Method):
@@ -71,24 +72,9 @@ class WeightsMethod(Method):
 
     def trainable_parameters(self, model: ModelFacts, pipeline: Pipeline) -> int:
         """Count on a model without weights."""
-        from transformers import AutoConfig
-
-        settings = dict(model.config)
-        empty = empty_model(AutoConfig.for_model(settings.pop("model_type"), **settings))
+        empty = empty_model(config_of(model))
         names = set(self.trained(empty, pipeline))
         return sum(parameter.numel() for name, parameter in empty.named_parameters() if name in names)
-
-
-def empty_model(config: Any) -> Any:
-    """The architecture of a transformers configuration on the meta device, with tied weights tied."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
-
-    auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    with torch.device("meta"):
-        empty = auto.from_config(config)
-    empty.tie_weights()
-    return empty
 
 
 def _siblings(model: Any, names: Collection[str]) -> set[str]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from tunecast.models.anatomy import ANATOMIES, departs, matrices, widths
+from tunecast.models.constants import FOUR_BIT_BYTES, FRAMEWORK_BYTES, KERNEL_SECONDS
 from tunecast.models.fitted import HELD, KERNELS, MOVED, POWER, SCORING_KERNELS, SCORING_MOVED, Table
 from tunecast.records import Machine, ModelFacts
 
@@ -34,8 +35,6 @@ __all__ = [
 Kind = Literal["full", "lora", "ia3"]
 Placed = Literal["all-linear", "attention"]
 
-FRAMEWORK_BYTES: Mapping[str, int] = {"cuda": 600_000_000, "cpu": 400_000_000}
-"""As :data:`tunecast.models.memory.FRAMEWORK_BYTES`, which this module, made to be light, does not import."""
 STATE_BYTES: Mapping[str, float] = {
     "adamw": 8.0,
     "adamw_8bit": 2.0,
@@ -45,9 +44,6 @@ STATE_BYTES: Mapping[str, float] = {
     "muon": 4.0,
 }
 """Bytes of optimiser state per trained parameter."""
-FOUR_BIT_BYTES = 0.5 + 4 / 64
-"""Bytes of a weight in 4 bits, with one float32 scale for a block of 64."""
-KERNEL_SECONDS = 1e-5
 OPTIMIZER_BYTES = 40.0
 """Bytes that a step of AdamW reads and writes per trained parameter."""
 NEWTON_SCHULZ_STEPS = 5

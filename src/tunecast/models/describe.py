@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tunecast.errors import ConfigurationError, ModelError
+from tunecast.models.empty import empty_model
 from tunecast.models.load import ResolvedModel, load_config
 from tunecast.records import Architecture, ModelFacts
 
@@ -109,20 +110,12 @@ def _check_plain(config: Any, name: str) -> None:
 
 
 def _skeleton(config: Any, name: str) -> Any:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
-
     if any("MaskedLM" in written for written in config.architectures or ()):
         raise _no_text(config, name)
-    auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     try:
-        with torch.device("meta"):
-            skeleton = auto.from_config(config)
+        return empty_model(config)
     except ValueError as error:
         raise _no_text(config, name) from error
-    # On the meta device tied tensors are separate until tied again, and would be counted twice.
-    skeleton.tie_weights()
-    return skeleton
 
 
 def _no_text(config: Any, name: str) -> ModelError:
@@ -167,9 +160,15 @@ def _plain(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _weights_hash(folder: Path) -> str:
-    """Hash of names, sizes and both ends of all weights files: a whole read would take minutes at 70B."""
+    """Hash of names, sizes and both ends of all weights files: a whole read would take minutes at 70B.
+
+    Empty where there are none, as in a folder with only a configuration.
+    """
+    files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+    if not files:
+        return ""
     digest = hashlib.sha256()
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in files:
         size = file.stat().st_size
         digest.update(f"{file.name}:{size}".encode())
         with file.open("rb") as stream:
@@ -183,14 +182,32 @@ def has_chat_template(folder: Path) -> bool:
     """Whether the tokenizer in a model's folder renders conversations."""
     if (folder / "chat_template.jinja").is_file():
         return True
-    file = folder / "tokenizer_config.json"
-    return file.is_file() and bool(json.loads(file.read_text(encoding="utf-8")).get("chat_template"))
+    return bool(_facts_in(folder / "tokenizer_config.json").get("chat_template"))
 
 
 def _pretraining_tokens(folder: Path) -> int | None:
     """Tokens of pretraining, where a ``pretraining.json`` beside the weights tells them."""
     file = folder / "pretraining.json"
-    if not file.is_file():
-        return None
-    tokens = json.loads(file.read_text(encoding="utf-8")).get("pretraining_tokens")
+    tokens = _facts_in(file).get("pretraining_tokens")
+    if tokens is not None and (isinstance(tokens, bool) or not isinstance(tokens, int | float) or tokens < 0):
+        raise ModelError(f"--model: {file} says pretraining_tokens {tokens!r}, which is no number of tokens.")
     return int(tokens) if tokens else None
+
+
+def _facts_in(file: Path) -> dict[str, Any]:
+    """The object in a JSON file beside the weights; empty where there is no such file.
+
+    Raises:
+        ModelError: It holds something else.
+    """
+    if not file.is_file():
+        return {}
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"--model: {file} cannot be read as JSON: {error}.", "Save the model and its tokenizer again."
+        ) from None
+    if not isinstance(found, dict):
+        raise ModelError(f"--model: {file} holds no JSON object.", "Save the model and its tokenizer again.")
+    return found

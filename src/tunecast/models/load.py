@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunecast.cache import cache_folder
-from tunecast.errors import ModelError
+from tunecast.errors import ModelError, first_line
+from tunecast.models.empty import model_class
 from tunecast.records import stable_hash
 
 if TYPE_CHECKING:
@@ -180,10 +181,8 @@ def load_model(
     Raises:
         ModelError: The weights cannot be had or are incomplete, or the architecture generates no text.
     """
-    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
-
     config = load_config(model, trust_remote_code=trust_remote_code)
-    auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    auto = model_class(config)
     with _explained(model, "weights"), quiet():
         loaded, info = auto.from_pretrained(
             model.location,
@@ -316,7 +315,6 @@ def _explained(model: ResolvedModel, part: str) -> Iterator[None]:
     except expected as error:
         if isinstance(error, RuntimeError) and "mismatch" not in str(error):
             raise  # such as memory that ran out
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         where = f"folder {model.location}" if model.is_local else f"hub id {model.name}"
         hint = (
             "Check that the folder holds config.json, *.safetensors and the tokenizer's files."
@@ -324,7 +322,7 @@ def _explained(model: ResolvedModel, part: str) -> Iterator[None]:
             else "Check the name and the network; offline, give a folder or a model in the hub's cache "
             "(HF_HUB_OFFLINE=1 asks for nothing else)."
         )
-        raise ModelError(f"--model: cannot load the {part} of {where}: {first_line}", hint) from error
+        raise ModelError(f"--model: cannot load the {part} of {where}: {first_line(error)}", hint) from error
 
 
 @contextlib.contextmanager

@@ -31,7 +31,6 @@ __all__ = [
     "measure_machine",
     "peak_bytes",
     "reset_peak",
-    "seconds_clock",
     "seconds_of",
 ]
 
@@ -137,35 +136,29 @@ def peak_bytes(device: str) -> int:
 
 
 class SecondsClock:
-    """Measures durations by three clocks: wall, processor time of this process, and the device's own time.
+    """Measures a duration, from when it is made, by three clocks: wall, processor time of this process, and
+    the device's own time.
 
     The device's time is what its stream took between two marks; on a CPU there is none.
+
+    Args:
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
     """
 
     def __init__(self, device: str) -> None:
         self._device = None if _is_cpu(device) else find_device(device)
-        self.restart()
-
-    def restart(self) -> None:
-        """Begin a new duration now."""
         self._event = self._mark()
         self._wall = time.perf_counter()
         self._cpu = time.process_time()
 
     def read(self) -> Seconds:
-        """The time since the last :meth:`restart`; the device's queue is drained first."""
+        """The time since it was made; the device's queue is drained first."""
         event = self._mark()
         device_seconds = None
         if event is not None and self._event is not None:
             event.synchronize()
             device_seconds = self._event.elapsed_time(event) / 1e3
         return Seconds(time.perf_counter() - self._wall, time.process_time() - self._cpu, device_seconds)
-
-    def lap(self) -> Seconds:
-        """The time since the last :meth:`restart` or :meth:`lap`, and begin anew."""
-        seconds = self.read()
-        self.restart()
-        return seconds
 
     def _mark(self) -> Any:
         if self._device is None:
@@ -175,11 +168,6 @@ class SecondsClock:
         event = torch.cuda.Event(enable_timing=True)
         event.record(torch.cuda.current_stream(self._device))
         return event
-
-
-def seconds_clock(device: str) -> SecondsClock:
-    """A running clock for ``device``: ``lap()`` gives the seconds of a part, ``read()`` those so far."""
-    return SecondsClock(device)
 
 
 def _is_cpu(device: str) -> bool:
@@ -230,6 +218,8 @@ def has_kernels(device: torch.device) -> bool:
     """Whether this build of torch computes on a CUDA device: builds leave out what is too old for them."""
     import torch
 
+    if torch.version.hip is not None:  # its architectures have names such as gfx90a, which say no generation
+        return True
     capability = torch.cuda.get_device_capability(device)
     for architecture in torch.cuda.get_arch_list():
         kind, _, digits = architecture.partition("_")
@@ -307,11 +297,11 @@ def seconds_of(
             work, threads=threads, least_repeats=least_repeats, least_seconds=least_seconds
         )
     work()
-    whole, clock = SecondsClock(device), SecondsClock(device)
+    whole = SecondsClock(device)
     whole.read()
     best, repeats = float("inf"), 0
     while repeats < least_repeats or whole.read().wall < least_seconds:
-        clock.restart()
+        clock = SecondsClock(device)
         work()
         best = min(best, clock.read().wall)
         repeats += 1

@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tunecast.models.constants import KERNEL_SECONDS
 from tunecast.models.memory.estimate import cached_dry_run
 from tunecast.models.memory.optimizer import moved_bytes
 from tunecast.models.memory.request import MemoryRequest
@@ -26,16 +27,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EFFICIENCY",
-    "KERNEL_SECONDS",
     "SecondsEstimate",
     "estimate_seconds",
     "step_efficiency",
     "work_seconds",
 ]
 
-KERNEL_SECONDS = 1e-5
-"""Least time of one eager operation: Python, dispatch and launch take about ten microseconds on current
-hosts."""
 EFFICIENCY = 0.8
 """Share of the ideal that is assumed where nothing was calibrated; one published LoRA run on an L40S reached
 it."""

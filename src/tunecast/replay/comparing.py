@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tunecast.errors import ConfigurationError
+from tunecast.errors import ConfigurationError, nearest
 from tunecast.methods.space import EXPERT, at_3e4
 from tunecast.progress import Progress, Silent
 from tunecast.records import Run, stable_hash
@@ -234,14 +233,7 @@ def compare_strategies(
     progress = progress or Silent()
     all_families = _families(cases, runs)
     own = own or {}
-    for name in strategies:
-        if name not in own:
-            _check(name, cases)
-    surrogates = [name for name in strategies if name in SURROGATE_BASED and name not in own]
-    if surrogates and (reason := why_no_surrogates(cases, runs, fold)):
-        raise ConfigurationError(
-            f"--strategies: {' and '.join(surrogates)} cannot be replayed: {reason}.", "Leave it out."
-        )
+    _check_all([name for name in strategies if name not in own], cases, runs, fold)
     regrets = np.empty((len(strategies), len(cases), seeds, len(budgets)))
     grid = np.geomspace(1 / 8, budgets[-1] + SLACK, ANYTIME_POINTS)
     anytime = np.zeros((len(strategies), len(cases), len(grid)))
@@ -259,27 +251,52 @@ def compare_strategies(
             if c == 0 and thinking_seconds is None:
                 used.charged_seconds = _thinking(case, name, build, budgets[-1] * case.expert_seconds)
             for seed in range(seeds):
-                candidates = draw(case, seed)
-                for b, budget in enumerate(budgets):
-                    strategy = build(name, candidates, seed)
-                    done = replay(
-                        case,
-                        candidates,
-                        strategy,
-                        (budget + SLACK) * case.expert_seconds,
-                        workers=workers,
-                        thinking_seconds=used.charged_seconds,
-                    )
-                    regrets[s, c, seed, b] = done.regret
-                    exhausted[s, b] += done.exhausted / (len(cases) * seeds)
-                    _count(used, done, strategy)
-                anytime[s, c] += _over_time(done, grid * case.expert_seconds) / seeds
+                ends = list(_replays(case, name, build, seed, budgets, workers, used))
+                regrets[s, c, seed] = [done.regret for done in ends]
+                exhausted[s] += np.array([done.exhausted for done in ends]) / (len(cases) * seeds)
+                anytime[s, c] += _over_time(ends[-1], grid * case.expert_seconds) / seeds
         progress.advance(note=case.name)
     progress.finish()
     return Comparison(
         tuple(strategies), tuple(cases), {case.task: all_families[case.task] for case in cases},
         tuple(budgets), regrets, grid, anytime, exhausted, usage, fold,
     )  # fmt: skip
+
+
+def _check_all(names: Sequence[str], cases: Sequence[Case], runs: Sequence[Run], fold: Fold) -> None:
+    """Refuse strategies that are unknown, or cannot be replayed on these runs."""
+    for name in names:
+        _check(name, cases)
+    surrogates = [name for name in names if name in SURROGATE_BASED]
+    if surrogates and (reason := why_no_surrogates(cases, runs, fold)):
+        raise ConfigurationError(
+            f"--strategies: {' and '.join(surrogates)} cannot be replayed: {reason}.", "Leave it out."
+        )
+
+
+def _replays(
+    case: Case,
+    name: str,
+    build: _Builder,
+    seed: int,
+    budgets: Sequence[float],
+    workers: int,
+    used: Usage,
+) -> Iterator[Replayed]:
+    """Replay a strategy with one seed at every budget, and count what it uses."""
+    candidates = draw(case, seed)
+    for budget in budgets:
+        strategy = build(name, candidates, seed)
+        done = replay(
+            case,
+            candidates,
+            strategy,
+            (budget + SLACK) * case.expert_seconds,
+            workers=workers,
+            thinking_seconds=used.charged_seconds,
+        )
+        _count(used, done, strategy)
+        yield done
 
 
 def draw(case: Case, seed: int, share: float = SUBSET) -> list[Candidate]:
@@ -357,10 +374,9 @@ def check_name(name: str) -> None:
         return
     if name in ONLY_TRIALS:
         raise ConfigurationError(f"--strategies: {name} cannot be replayed.", "Use fixed-best.")
-    near = get_close_matches(name, known, n=1)
-    guess = f"Did you mean {near[0]}? " if near else ""
     raise ConfigurationError(
-        f"--strategies: there is no strategy {name!r}.", f"{guess}Known ones: {', '.join(known)}."
+        f"--strategies: there is no strategy {name!r}.",
+        f"{nearest(name, known)}Known ones: {', '.join(known)}.",
     )
 
 

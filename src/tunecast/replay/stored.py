@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from tunecast.errors import ConfigurationError, StoreError
 from tunecast.progress import Progress, Silent
+from tunecast.records import Run
 from tunecast.replay.cases import Case, Clock, cases_of, on_clock
 from tunecast.replay.comparing import (
     BUDGETS,
@@ -111,23 +112,7 @@ def compare(settings: CompareSettings, progress: Progress | None = None) -> tupl
     with open_for_reading(settings.store) as store:
         runs = on_clock(store.runs(), settings.clock)
     progress.finish(f"{len(runs):,} runs")
-    cases, reasons = cases_of(runs)
-    if settings.model is not None:
-        recorded = {run.task.model for run in runs}
-        there = sorted({case.model.name for case in cases} or recorded)
-        cases = [case for case in cases if case.model.name == settings.model]
-        reasons = [reason for reason in reasons if f" on {settings.model} at " in reason]
-        if recorded and settings.model not in recorded:
-            raise ConfigurationError(
-                f"--model: the store has no runs of the base model {settings.model!r}.",
-                f"There are some of {', '.join(there)}.",
-            )
-    if not cases:
-        example = f" ({reasons[0].rstrip('.')})" if reasons else ""
-        raise StoreError(
-            f"The store has no task to replay on: none of {len(reasons)} is recorded well enough{example}.",
-            "Collect some: tunecast collect --plan plans/replay.yaml",
-        )
+    cases, reasons = _recorded_cases(runs, settings.model)
     cases, small = large_enough(cases)
     if small:
         progress.log(
@@ -156,6 +141,28 @@ def compare(settings: CompareSettings, progress: Progress | None = None) -> tupl
         progress=progress,
     )
     return Verdict(replace(comparison, shipped=settings.store is None)), reasons
+
+
+def _recorded_cases(runs: Sequence[Run], model: str | None) -> tuple[list[Case], list[str]]:
+    """Where there is enough to replay, on one base model if one is named, and why there is not elsewhere."""
+    cases, reasons = cases_of(runs)
+    if model is not None:
+        recorded = {run.task.model for run in runs}
+        there = sorted({case.model.name for case in cases} or recorded)
+        cases = [case for case in cases if case.model.name == model]
+        reasons = [reason for reason in reasons if f" on {model} at " in reason]
+        if recorded and model not in recorded:
+            raise ConfigurationError(
+                f"--model: the store has no runs of the base model {model!r}.",
+                f"There are some of {', '.join(there)}.",
+            )
+    if not cases:
+        example = f" ({reasons[0].rstrip('.')})" if reasons else ""
+        raise StoreError(
+            f"The store has no task to replay on: none of {len(reasons)} is recorded well enough{example}.",
+            "Collect some: tunecast collect --plan plans/replay.yaml",
+        )
+    return cases, reasons
 
 
 def large_enough(cases: Sequence[Case]) -> tuple[list[Case], list[Case]]:

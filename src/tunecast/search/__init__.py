@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Literal
 
-from tunecast.errors import ConfigurationError
+from tunecast.errors import ConfigurationError, nearest
 from tunecast.records import Pipeline
 from tunecast.search.context import Context, Foretold
 from tunecast.search.fixed_best import fixed_best
@@ -193,10 +192,9 @@ def get_strategy(name: str, context: Context | None = None) -> Strategy:
 def _check_there(name: str) -> None:
     """Refuse a name that no strategy has, and one whose library is not installed."""
     if name != GIVEN and name not in STRATEGIES:
-        near = get_close_matches(name, STRATEGIES, n=1)
-        guess = f"Did you mean {near[0]}? " if near else ""
         raise ConfigurationError(
-            f"--strategy: there is no strategy {name!r}.", f"{guess}Known ones: {', '.join(STRATEGIES)}."
+            f"--strategy: there is no strategy {name!r}.",
+            f"{nearest(name, STRATEGIES)}Known ones: {', '.join(STRATEGIES)}.",
         )
     if name in LIBRARY_BASED:
         from tunecast.search.rivals import check_library

@@ -85,7 +85,8 @@ def _remembering(
         pipelines = [trial.pipeline for trial in trials]
         if not last or last[0][0] != pipelines:
             listed = tuple(dict.fromkeys(order(pipelines)))
-            rest = () if only_listed else tuple(i for i in range(len(pipelines)) if i not in set(listed))
+            known = set(listed)
+            rest = () if only_listed else tuple(i for i in range(len(pipelines)) if i not in known)
             last[:] = [(pipelines, listed + rest)]
         return last[0][1]
 

@@ -56,7 +56,8 @@ def ranked(context: Context, pipelines: Sequence[Pipeline], count: int) -> list[
     hoped = (found.end - HOPE * own)[feasible]
     rows = features[feasible, : len(PIPELINE)]
     chosen = feasible[_diverse(hoped, own[feasible], rows, round((1 - UNRANKED_SHARE) * count))]
-    rest = [place for place in sorted(feasible) if place not in set(chosen)]
+    is_chosen = set(chosen)
+    rest = [place for place in sorted(feasible) if place not in is_chosen]
     return [pipelines[place] for place in (*chosen, *rest[: count - len(chosen)])]
 
 

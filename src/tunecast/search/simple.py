@@ -47,8 +47,9 @@ def asha(reduction_factor: int = 2) -> Strategy:
     """
 
     def choose(history: History, remaining: Remaining) -> int | None:
-        for index in _promotable(history, reduction_factor):
-            return index
+        promoted = next(iter(_promotable(history, reduction_factor)), None)
+        if promoted is not None:
+            return promoted
         new = _next_new(history, remaining)
         if new is None and remaining.new_trials is None:
             return best_waiting(history)

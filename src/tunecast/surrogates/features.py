@@ -262,7 +262,7 @@ def pipeline_row(pipeline: Pipeline, model: ModelFacts) -> list[float]:
         log_rate + math.log(scale / 2.0 if low_rank else 1.0),
         math.log(rank) if rank > 0 else 0.0,
         math.log(_trainable_share(method, values, rank, model)),
-        _number(values, "lora_dropout") + _number(values, "module_dropout"),
+        _number(values, "lora_dropout"),
         float(values.get("target_modules") == "attention"),
         float(bool(values.get("use_rslora", False))),
         float(bool(values.get("use_dora", False))),

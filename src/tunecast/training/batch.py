@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tunecast.data.encode import IGNORED
 from tunecast.records import Architecture
 
 if TYPE_CHECKING:
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
     from tunecast.data import EncodedExample
 
 __all__ = ["Batch", "collate", "example_nats", "smoothed_nats"]
-
-IGNORED = -100
 
 
 @dataclass(frozen=True)

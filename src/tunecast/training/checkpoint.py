@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunecast.atomic import written_whole
 from tunecast.records import Hyperparameters
 
 if TYPE_CHECKING:
@@ -85,12 +86,8 @@ class CheckpointFolder:
             OSError: The disk is full or not writable.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        staged = self._choice.with_suffix(".part")
-        with staged.open("w", encoding="utf-8") as stream:
-            json.dump(dict(chosen), stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        staged.replace(self._choice)
+        with written_whole(self._choice, durable=True) as unfinished:
+            unfinished.write_text(json.dumps(dict(chosen)), encoding="utf-8")
 
     def read_choice(self) -> Hyperparameters | None:
         """What :meth:`write_choice` kept; None where there is nothing, or nothing that can be read."""

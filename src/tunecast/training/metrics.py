@@ -16,13 +16,12 @@ import sys
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tunecast.errors import ConfigurationError
+from tunecast.errors import ConfigurationError, nearest
 
 __all__ = ["METRIC_NAMES", "Metric", "exact_match", "get_metric", "rouge_l", "token_f1"]
 
@@ -166,11 +165,10 @@ def get_metric(name: str) -> Metric:
         return _BUILDERS[name]()
     if ":" in name:
         return _CustomMetric(name, _import_function(name))
-    near = get_close_matches(name, METRIC_NAMES, n=1)
-    guess = f"Did you mean {near[0]}? " if near else ""
     raise ConfigurationError(
         f"--objective: there is no metric {name!r}.",
-        f"{guess}Use loss, one of {', '.join(METRIC_NAMES)}, or your own as module:function.",
+        f"{nearest(name, METRIC_NAMES)}Use loss, one of {', '.join(METRIC_NAMES)}, or your own as "
+        "module:function.",
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from tunecast.errors import ConfigurationError
+from tunecast.errors import ConfigurationError, first_line
 from tunecast.models.memory.request import MemoryRequest
 from tunecast.models.memory.runner import Observed, observe
 from tunecast.models.memory.skeleton import base_skeleton, made_trainable, quantised_bytes, without_data
@@ -79,7 +79,7 @@ def _seen(model: Any, request: MemoryRequest, layers: Sequence[Any]) -> DryRun:
         observed = observe(model, request, layers)
     except (NotImplementedError, RuntimeError) as error:
         raise ConfigurationError(
-            f"this model or adapter cannot run without weights: {str(error).splitlines()[0]}",
+            f"this model or adapter cannot run without weights: {first_line(error)}",
             "its memory has to be measured",
         ) from error
     return DryRun(observed, shapes, largest, saved, unpacked)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from tunecast.models.constants import FRAMEWORK_BYTES
 from tunecast.models.memory.optimizer import state_bytes, step_bytes
 from tunecast.models.memory.request import MemoryEstimate, MemoryRequest
 from tunecast.records import stable_hash
@@ -14,11 +15,7 @@ from tunecast.records import stable_hash
 if TYPE_CHECKING:
     from tunecast.models.memory.dryrun import DryRun
 
-__all__ = ["FRAMEWORK_BYTES", "cached_dry_run", "estimate_memory"]
-
-FRAMEWORK_BYTES: Mapping[str, int] = {"cuda": 600_000_000, "cpu": 400_000_000}
-"""What a process holds before any tensor: on CUDA the context with its kernels and cuBLAS's workspace, on a
-CPU the interpreter with torch, transformers and peft imported (measured: 0.40 GB)."""
+__all__ = ["cached_dry_run", "estimate_memory"]
 
 _dry_runs: dict[str, DryRun] = {}
 

@@ -10,7 +10,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from tunecast.errors import ConfigurationError, ModelError
+from tunecast.errors import ConfigurationError, ModelError, first_line
+from tunecast.models.constants import FOUR_BIT_BYTES
+from tunecast.models.empty import model_class
 from tunecast.models.memory.request import MemoryRequest
 
 if TYPE_CHECKING:
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "base_skeleton",
-    "build_skeleton",
     "made_trainable",
     "peft_config_from",
     "quantised_bytes",
@@ -27,15 +28,12 @@ __all__ = [
 
 _NOT_FOR_A_SKELETON = frozenset({"peft_type", "peft_version", "base_model_name_or_path"})
 """Fields that describe where an adapter came from or what training left of it, not what is to be trained."""
-_BYTES_PER_QUANTISED = {"8-bit": 1.0, "4-bit": 0.5 + 4 / 64}
-"""bitsandbytes: 4-bit keeps one float32 scale per 64 weights (QLoRA, arXiv 2305.14314, without double
-quantisation); 8-bit keeps one float32 scale per row, below a thousandth."""
+_BYTES_PER_QUANTISED = {"8-bit": 1.0, "4-bit": FOUR_BIT_BYTES}
+"""bitsandbytes' 8-bit keeps one float32 scale per row, below a thousandth."""
 
 
-def build_skeleton(config: Any, request: MemoryRequest) -> Any:
-    """Build the model to be trained on the meta device; weights have shapes and types, but no data.
-
-    Trained parameters require gradients and have the type that the request's convention gives them.
+def base_skeleton(config: Any, request: MemoryRequest) -> Any:
+    """Build the base model on the meta device, in the type of compute: shapes and types, but no data.
 
     Args:
         config: A transformers ``PretrainedConfig``; it is not changed.
@@ -43,29 +41,17 @@ def build_skeleton(config: Any, request: MemoryRequest) -> Any:
 
     Raises:
         ModelError: The configuration's class has no text-generating model.
-        ConfigurationError: The adapter's configuration is wrong for this model, or needs real weights.
-    """
-    return made_trainable(base_skeleton(config, request), request)
-
-
-def base_skeleton(config: Any, request: MemoryRequest) -> Any:
-    """Build the base model on the meta device, in the type of compute.
-
-    Raises:
-        ModelError: The configuration's class has no text-generating model.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     config = copy.deepcopy(config)
     config.use_cache = True
     if config.is_encoder_decoder:
         for token in ("pad_token_id", "decoder_start_token_id"):
             if getattr(config, token, None) is None:
-                setattr(
-                    config, token, 0
-                )  # which one does not matter to a skeleton, but labels are shifted with it
-    auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+                # Which one does not matter to a skeleton, but labels are shifted with it.
+                setattr(config, token, 0)
+    auto = model_class(config)
     dtype: torch.dtype = getattr(torch, request.compute_dtype)
     attention = "eager" if request.attention == "eager" else "sdpa"
     try:
@@ -82,6 +68,12 @@ def base_skeleton(config: Any, request: MemoryRequest) -> Any:
 
 def made_trainable(model: Any, request: MemoryRequest) -> Any:
     """Give a base model without data what is trained: an adapter, or its own weights.
+
+    Trained parameters require gradients and have the type that the request's convention gives them.
+
+    Args:
+        model: What :func:`base_skeleton` built.
+        request: What is asked for.
 
     Raises:
         ConfigurationError: The adapter's configuration is wrong for this model, or needs real weights.
@@ -191,7 +183,7 @@ def _adapted(model: Any, request: MemoryRequest) -> Any:
         adapted = get_peft_model(model, config)
     except (NotImplementedError, ImportError, RuntimeError) as error:
         raise ConfigurationError(
-            f"--peft-config: {kind} cannot be built without weights: {str(error).splitlines()[0]}",
+            f"--peft-config: {kind} cannot be built without weights: {first_line(error)}",
             "its memory has to be measured",
         ) from error
     except (ValueError, TypeError) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from tunecast.records import Outcome, Pipeline, stable_hash
 from tunecast.search.history import History, Remaining, Strategy, TrialView
@@ -57,7 +57,7 @@ class _Walk:
     rival: Rival
     shown: list[TrialView]
     asked_for: int | None = None
-    passed_over: bool = field(default=False)
+    passed_over: bool = False
 
     @classmethod
     def begun(cls, build: Maker, history: History) -> _Walk:

@@ -1,0 +1,39 @@
+"""Base models without weights, on the meta device: shapes and types, but no data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tunecast.records import ModelFacts
+
+__all__ = ["config_of", "empty_model", "model_class"]
+
+
+def model_class(config: Any) -> Any:
+    """The class of transformers that builds text-generating models of a configuration's kind."""
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+
+
+def config_of(facts: ModelFacts) -> Any:
+    """The transformers configuration of a base model that is known by its facts."""
+    from transformers import AutoConfig
+
+    settings = dict(facts.config)
+    return AutoConfig.for_model(settings.pop("model_type"), **settings)
+
+
+def empty_model(config: Any) -> Any:
+    """The architecture of a transformers configuration, with tied weights tied.
+
+    Raises:
+        ValueError: Its class has no text-generating model.
+    """
+    import torch
+
+    with torch.device("meta"):
+        empty = model_class(config).from_config(config)
+    empty.tie_weights()  # on the meta device tied tensors are separate until tied again
+    return empty
