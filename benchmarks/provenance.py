@@ -9,6 +9,7 @@ import platform
 import re
 import subprocess
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 import tunecast
@@ -37,15 +38,19 @@ def code_hash(files: Iterable[Path] = (), package: str = "") -> str:
 
 
 def _code_of(file: Path) -> str:
-    """What a module does, whatever is said about it; the hash of another file."""
-    if file.suffix != ".py":
-        return file_hash(file)
-    tree = ast.parse(file.read_text(encoding="utf-8"))
+    """A hash of what a module does, whatever is said about it; that of another file's content."""
+    return _meaning(file.read_text(encoding="utf-8")) if file.suffix == ".py" else file_hash(file)
+
+
+@cache
+def _meaning(code: str) -> str:
+    """A hash of what code does; files are read anew each time, but seldom hold anything else."""
+    tree = ast.parse(code)
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             # Texts that nothing takes: docstrings, of attributes too.
             node.body = [part for part in node.body if not _is_text(part)]
-    return ast.dump(tree)
+    return stable_hash(ast.dump(tree), 32)
 
 
 def _is_text(part: ast.stmt) -> bool:
@@ -70,7 +75,8 @@ def sources(package: str) -> set[Path]:
             continue
         found.add(file)
         parents = name.split(".")
-        waiting |= {".".join(parents[:depth]) for depth in range(1, len(parents))} | _imports(file)
+        waiting |= {".".join(parents[:depth]) for depth in range(1, len(parents))}
+        waiting |= _imports(file.read_text(encoding="utf-8"))
     return found
 
 
@@ -94,9 +100,10 @@ def _file_of(module: str) -> Path | None:
     return next((f for f in (place / "__init__.py", place.with_suffix(".py")) if f.is_file()), None)
 
 
-def _imports(file: Path) -> set[str]:
-    """Modules of ``tunecast`` that a file imports, in functions too, but not those that only types need."""
-    tree = ast.parse(file.read_text(encoding="utf-8"))
+@cache
+def _imports(code: str) -> frozenset[str]:
+    """Modules of ``tunecast`` that code imports, in functions too, but not those that only types need."""
+    tree = ast.parse(code)
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
             node.body.clear()
@@ -106,7 +113,7 @@ def _imports(file: Path) -> set[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return {name for name in found if name.split(".")[0] == "tunecast"}
+    return frozenset(name for name in found if name.split(".")[0] == "tunecast")
 
 
 def knowledge_hash() -> str:

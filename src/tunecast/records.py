@@ -99,6 +99,12 @@ class Pipeline:
     def __getitem__(self, name: str) -> Scalar:
         return self.hyperparameters[name]
 
+    @property
+    def learning_rate(self) -> float | None:
+        """The learning rate, None where it has none."""
+        value = self.hyperparameters.get("learning_rate")
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
     def number(self, name: str, default: float = 0.0) -> float:
         """The numeric hyperparameter ``name``, or ``default`` where it is not active.
 

@@ -10,6 +10,7 @@ import pytest
 
 import tunecast
 from tunecast.advice.advise import Advisor, Horizon, default_prior
+from tunecast.advice.measuring import _spread
 from tunecast.advice.situation import Question, look
 from tunecast.errors import BudgetError, ConfigurationError, ModelError
 from tunecast.models.accelerators import as_machine, find_accelerator
@@ -150,6 +151,14 @@ def test_measured_where_there_are_weights(tiny_llama: Path, toy_data: Path) -> N
     assert zero_shot.source == "measured"
     # Random weights know nothing of about 400 tokens.
     assert 5.0 < zero_shot.low <= zero_shot.value <= zero_shot.high < 7.5
+
+
+@pytest.mark.parametrize("count", [1, 32, 59, 60, 100])
+def test_what_is_measured_is_spread_over_all(count: int) -> None:
+    chosen = _spread(range(60), count)
+    assert len(chosen) == min(count, 60)
+    assert len(set(chosen)) == len(chosen)
+    assert max(chosen) >= 60 - 60 // min(count, 60) - 1
 
 
 def test_measuring_needs_weights_and_a_time(seventy_billion: Path, tiny_llama: Path, toy_data: Path) -> None:

@@ -19,7 +19,7 @@ from tunecast.records import Run, Seconds
 from tunecast.store import Store
 from tunecast.training.runner import HELD_BEFORE
 
-KILLS = 3
+KILLS = 2
 ORPHAN_SECONDS = 2.0
 NO_TIME = Seconds(0.0, 0.0)
 

@@ -6,7 +6,7 @@ import pytest
 
 from report.sample_session import EXPERT, full_session, make_record, make_runs
 from tunecast.records import ZERO_SHOT, Contender, Pipeline, Score, SessionRecord
-from tunecast.report.wording import describe_pipeline, learning_rate, pipeline_line, verdict
+from tunecast.report.wording import describe_pipeline, pipeline_line, verdict
 
 
 def with_test(record: SessionRecord, name: str, **changes: object) -> SessionRecord:
@@ -108,4 +108,4 @@ def test_pipeline_in_one_line() -> None:
         hyperparameters={"learning_rate": 2e-4, "use_dora": True, "lora_dropout": 0.05},
     )
     assert describe_pipeline(pipeline) == "lora, learning_rate 2e-4, use_dora yes, lora_dropout 0.05"
-    assert learning_rate(dataclasses.replace(pipeline, hyperparameters={})) is None
+    assert dataclasses.replace(pipeline, hyperparameters={}).learning_rate is None

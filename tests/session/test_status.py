@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import sample_runs
 from tunecast.methods.space import EXPERT
+from tunecast.records import ZERO_SHOT
 from tunecast.session.budget import Budget, Used
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.status import session_status
@@ -27,6 +28,14 @@ def test_the_incumbent_is_the_trial_whose_last_loss_is_lowest(prepared: Prepared
     assert [trial.losses for trial in status.trials] == [(3.0, 2.0), (2.5, 1.5), ()]
     assert status.fraction_used == 0.4
     assert status.activity == "Searching"
+
+
+def test_the_untouched_model_has_no_learning_rate(prepared: PreparedTask) -> None:
+    base = Trial(TrialSpec("run", ZERO_SHOT, 0, 0, 64, ""), prepared.bench)
+
+    status = session_status([a_trial(prepared, []), base], Budget.parse("100s"), Used(), "")
+
+    assert [trial.learning_rate for trial in status.trials] == [2e-4, None]
 
 
 def test_before_any_point_there_is_no_incumbent(prepared: PreparedTask) -> None:

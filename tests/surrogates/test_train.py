@@ -237,7 +237,7 @@ def test_from_the_command_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["--store", "nowhere.sqlite"], "nowhere"), (["--output", "no/such/folder/prior"], "cannot be written")],
+    [(["--store", "nowhere.sqlite"], "nowhere"), (["--output", "."], "cannot be written")],
 )
 def test_mistakes_are_one_message(
     arguments: list[str],

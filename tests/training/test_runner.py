@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import workshop
+from tunecast.errors import ModelError
 from tunecast.records import Outcome, Pipeline
 from tunecast.training.bench import Bench
 from tunecast.training.compute import Compute
@@ -240,6 +241,16 @@ def test_saves_trial_and_base_with_their_tokenizer(runner: Runner, task: Bench, 
 def test_speed_is_measured_and_nothing_is_kept(runner: Runner, task: Bench, tmp_path: Path) -> None:
     assert runner.measure_speed(workshop.spec(task, workshop.pipeline()), 0.0) > 0
     assert runner.score(None, 0, "subset").score == task.open().score(None, 0, "subset").score
+
+
+def test_speed_is_that_of_the_steps_before_a_divergence(runner: Runner, task: Bench) -> None:
+    pipeline = workshop.pipeline(learning_rate=1e3, warmup_ratio=0.0)
+    trial = workshop.spec(task, pipeline, epochs=2, explosion_nats=30.0)
+    assert runner.measure_speed(trial, math.inf) > 0
+    none = workshop.spec(task, workshop.pipeline(), explosion_nats=1e-3)
+    with pytest.raises(ModelError, match="diverges at its first step"):
+        runner.measure_speed(none, 0.0)
+    assert runner.measure_speed(workshop.spec(task, workshop.pipeline()), 0.0) > 0
 
 
 def test_a_peak_counts_from_when_the_last_trial_is_off(task: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

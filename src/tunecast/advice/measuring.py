@@ -75,6 +75,6 @@ def measure_zero_shot(
 
 
 def _spread(items: Sequence[Item], count: int) -> tuple[Item, ...]:
-    """About ``count`` items, evenly spaced."""
-    stride = max(1, len(items) // count)
-    return tuple(items[::stride][:count])
+    """At most ``count`` items, evenly spaced over all."""
+    chosen = min(count, len(items))
+    return tuple(items[place * len(items) // chosen] for place in range(chosen))

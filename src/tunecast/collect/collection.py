@@ -144,10 +144,8 @@ class Collection:
                     break
                 time.sleep(min(POLL_SECONDS, max(0.05, self._limits.every_seconds)))
                 continue
-            if (
-                self._clock() - self._started
-                > (self._limits.seconds or math.inf) + self._limits.grace_seconds
-            ):
+            limit = math.inf if self._limits.seconds is None else self._limits.seconds
+            if self._clock() - self._started > limit + self._limits.grace_seconds:
                 self._executor.send_signal(signal.SIGKILL)
                 break
             if self._paused:

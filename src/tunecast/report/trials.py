@@ -8,7 +8,7 @@ from html import escape
 
 from tunecast.records import ZERO_SHOT, Point, Run, SessionRecord
 from tunecast.report.numbers import decimal, finite, rate
-from tunecast.report.wording import learning_rate, value_text
+from tunecast.report.wording import value_text
 
 __all__ = ["DOTS_DRAWN", "DrawnTrial", "chosen_to_draw", "grouped", "view_trials", "zero_shot_loss"]
 
@@ -61,7 +61,7 @@ class DrawnTrial:
     @property
     def learning_rate(self) -> float | None:
         """The pipeline's learning rate, None where it has none."""
-        return learning_rate(self.run.pipeline)
+        return self.run.pipeline.learning_rate
 
 
 def view_trials(record: SessionRecord, runs: Sequence[Run]) -> list[DrawnTrial]:

@@ -17,7 +17,6 @@ __all__ = [
     "CONTENDER_NAMES",
     "Headline",
     "describe_pipeline",
-    "learning_rate",
     "pipeline_line",
     "prospect_cells",
     "prospect_line",
@@ -42,18 +41,12 @@ class Headline:
     sentences: tuple[str, ...]
 
 
-def learning_rate(pipeline: Pipeline) -> float | None:
-    """The pipeline's learning rate, None where it has none."""
-    value = pipeline.hyperparameters.get("learning_rate")
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
 def pipeline_line(pipeline: Pipeline) -> str:
     """Method, learning rate, batch and rank: what tells pipelines apart at a glance."""
     values = pipeline.hyperparameters
     if pipeline.method == ZERO_SHOT.method:
         return "no training"
-    parts = [pipeline.method, f"rate {rate(learning_rate(pipeline))}"]
+    parts = [pipeline.method, f"rate {rate(pipeline.learning_rate)}"]
     parts.append(f"batch {values.get('per_device_train_batch_size', '?')}")
     if "lora_r" in values:
         parts += [f"r={values['lora_r']}", f"alpha={values.get('lora_alpha', '?')}"]
@@ -100,7 +93,7 @@ def _headline(record: SessionRecord, winner: Contender) -> str:
     expert = record.find_contender("expert")
     if winner.name == "expert" or (expert is not None and expert.run == winner.run):
         return "The expert pipeline won" + (": the search found nothing better" if searched else "")
-    step = learning_rate(winner.pipeline)
+    step = winner.pipeline.learning_rate
     what = "The search won" if searched else "Training helped"
     return f"{what}: {winner.pipeline.method}" + (f" at learning rate {rate(step)}" if step else "")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import defaultdict, deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ SCORING_MARGIN = 1.5
 """What a busy machine may take longer for everything but training, such as to score the same again."""
 UNMEASURED_SPREAD = 0.3
 LEAST_SPREAD = 0.05
+LATEST = 8
+"""Steps whose overheads stand for the next one's."""
 
 
 class Pace:
@@ -41,7 +43,9 @@ class Pace:
         self._first_overhead = overhead_seconds
         self.validation_seconds = validation_seconds
         self._steps: dict[str, list[tuple[float, float]]] = defaultdict(list)
-        self._overheads: list[tuple[str, float]] = []
+        self._rates: dict[str, tuple[float, float]] = {}
+        self._overheads: deque[float] = deque(maxlen=LATEST)
+        self._overheads_by_method: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=LATEST))
 
     def learn(self, method: str, tokens: float, training_seconds: float, other_seconds: float) -> None:
         """Take in a step.
@@ -56,7 +60,9 @@ class Pace:
         """
         if tokens > 0:
             self._steps[method].append((tokens, training_seconds / tokens))
-        self._overheads.append((method, max(0.0, other_seconds)))
+            self._rates.pop(method, None)
+        for overheads in (self._overheads, self._overheads_by_method[method]):
+            overheads.append(max(0.0, other_seconds))
 
     def learn_from(
         self, method: str, tokens_before: int, measured: Measurement, seconds: float, effort: float = 1.0
@@ -107,12 +113,16 @@ class Pace:
 
         Methods differ by the size of their checkpoints.
         """
-        of_method = [seconds for name, seconds in self._overheads if name == method]
-        latest = (of_method or [seconds for _, seconds in self._overheads] or [self._first_overhead])[-8:]
+        latest = self._overheads_by_method.get(method) or self._overheads or [self._first_overhead]
         return points * sum(latest) / len(latest) + (self.validation_seconds if ends else 0.0)
 
     def _rate(self, method: str) -> tuple[float, float]:
-        """Seconds per token, and the standard deviation of its logarithm."""
+        """Seconds per token, and the standard deviation of its logarithm; asked for every candidate."""
+        if method not in self._rates:
+            self._rates[method] = self._learned_rate(method)
+        return self._rates[method]
+
+    def _learned_rate(self, method: str) -> tuple[float, float]:
         steps = self._steps[method]
         if not steps:
             return self._first_guess * FIRST_GUESS_FACTOR.get(method, OTHER_METHOD), UNMEASURED_SPREAD

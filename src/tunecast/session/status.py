@@ -39,7 +39,7 @@ def session_status(started: Sequence[Trial], budget: Budget, used: Used, activit
 def _trial_status(trial: Trial) -> TrialStatus:
     return TrialStatus(
         method=trial.spec.pipeline.method,
-        learning_rate=trial.spec.pipeline.number("learning_rate"),
+        learning_rate=trial.spec.pipeline.learning_rate,
         share=trial.curve[-1].share if trial.curve else 0.0,
         losses=tuple(point.validation.loss for point in trial.curve),
         outcome=trial.outcome,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tunecast.atomic import check_writable
 from tunecast.errors import ConfigurationError, StoreError
 from tunecast.records import Run, stable_hash
 from tunecast.surrogates.cost import fit_cost, fit_failure, score_failure
@@ -149,13 +150,14 @@ def learn(
     """
     from tunecast.store import open_for_reading
 
+    check_writable(output, "--output")
     started = time.monotonic()
     with open_for_reading(store) as opened:
         runs = list(opened.runs())
     prior = train(runs, seed=seed, families=families)
     try:
         prior.save(output)
-    except OSError as error:
+    except OSError as error:  # a disk may fill up meanwhile
         raise ConfigurationError(f"--output {output} cannot be written: {error.strerror}.") from None
     if scores:
         show(report(runs, prior, seed=seed, families=families))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tunecast.methods import get_method
-from tunecast.models.machine import reset_peak, seconds_clock
+from tunecast.models.machine import SecondsClock, reset_peak
 from tunecast.records import Pipeline, Seconds
 from tunecast.training.batch import smoothed_nats
 from tunecast.training.checkpoint import CheckpointFolder, Position
@@ -105,7 +105,7 @@ class LiveTrial:
         """
         import torch
 
-        clock = seconds_clock(self._compute.device)
+        clock = SecondsClock(self._compute.device)
         nats = norms = 0.0
         labels = 0
         first = self.step

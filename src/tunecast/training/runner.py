@@ -10,15 +10,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunecast.errors import ModelError
 from tunecast.methods import get_method
 from tunecast.models.load import load_model, load_tokenizer, quiet
-from tunecast.models.machine import load_average, peak_bytes, reset_peak, seconds_clock
+from tunecast.models.machine import SecondsClock, load_average, peak_bytes, reset_peak
 from tunecast.records import Outcome, Pipeline, Point, RunError, SampleOutput, Score, Seconds
 from tunecast.training.checkpoint import CheckpointFolder
 from tunecast.training.clean import fingerprint
 from tunecast.training.compute import Compute
 from tunecast.training.evaluate import Evaluator
-from tunecast.training.failures import describe_failure
+from tunecast.training.failures import DivergedError, describe_failure
 from tunecast.training.live import LiveTrial, Segment
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ class Runner:
         """
         self._retrained = 0, 0.0
         model = self._base_model() if spec is None else self._with_weights(spec, step, weights_hash)
-        clock = seconds_clock(self.bench.device)
+        clock = SecondsClock(self.bench.device)
         score = self._evaluator.evaluate(model, self._split(split)).score(interval_seed=interval_seed)
         evaluation = clock.read()
         outputs = self._generate(model, split, generate_limit) if generate_limit else ()
@@ -211,14 +212,26 @@ class Runner:
 
         Args:
             spec: The trial.
-            seconds: About how long to measure; at least one step is taken.
+            seconds: About how long to measure; at least one step is taken. Where the loss diverges the steps
+                before it count: it is for the trial to tell.
+
+        Raises:
+            ModelError: It diverges at the very first step.
         """
         live = self._made_live(replace(spec, run="speed"), 0)
-        clock = seconds_clock(self.bench.device)
+        clock = SecondsClock(self.bench.device)
         rates: list[float] = []
         while live.step < live.plan.total_steps and (len(rates) < 2 or clock.read().wall < seconds):
             before = live.plan.tokens_at(live.step)
-            segment = live.advance(live.step + 1)
+            try:
+                segment = live.advance(live.step + 1)
+            except DivergedError as error:
+                if rates:
+                    break
+                raise ModelError(
+                    f"Training by {spec.pipeline.method} diverges at its first step: {error}.",
+                    "Look at the data (tunecast data check), or give --dtype float32.",
+                ) from error
             rates.append((live.plan.tokens_at(live.step) - before) / max(segment.training.wall, 1e-9))
         self.release()
         return statistics.median(rates[1:] or rates)
@@ -326,7 +339,7 @@ class Runner:
         folder = CheckpointFolder(Path(spec.folder)) if spec.folder else None
         chosen = folder.read_choice() if folder else None
         if chosen is None:
-            clock = seconds_clock(self.bench.device)
+            clock = SecondsClock(self.bench.device)
             chosen = get_method(spec.pipeline.method).choose(self._base, spec.pipeline, examples)
             self._choosing = clock.read().wall
             if folder and chosen:
@@ -350,7 +363,7 @@ class Runner:
         return live.model
 
     def _measure(self, live: LiveTrial, spec: TrialSpec, segment: Segment) -> Measurement:
-        clock = seconds_clock(self.bench.device)
+        clock = SecondsClock(self.bench.device)
         score = self._evaluator.evaluate(live.model, self.bench.subset).score()
         scored = clock.read()
         at_end = live.step == live.plan.total_steps

@@ -36,6 +36,7 @@ class ZerothOrder(Optimizer):
         self.perturbation = perturbation
         self.projected_gradient = math.nan
         self._seed = 0
+        self._room: dict[tuple[torch.device, torch.dtype], torch.Tensor] = {}
 
     @torch.no_grad()
     def estimate(self, loss: Callable[[], float], seed: int) -> None:
@@ -82,8 +83,15 @@ class ZerothOrder(Optimizer):
                     generators[device] = torch.Generator(device).manual_seed(self._seed)
                 yield generators[device], group, parameter
 
-    @staticmethod
-    def _add(parameter: torch.Tensor, scale: float, generator: torch.Generator) -> None:
+    def _add(self, parameter: torch.Tensor, scale: float, generator: torch.Generator) -> None:
+        room = self._room_for_draws(parameter)
         for part in parameter.detach().view(-1).split(CHUNK):
-            drawn = torch.randn(part.shape, generator=generator, device=part.device, dtype=part.dtype)
+            drawn = torch.randn(part.shape, generator=generator, out=room[: part.numel()])
             part.add_(drawn, alpha=scale)
+
+    def _room_for_draws(self, parameter: torch.Tensor) -> torch.Tensor:
+        """Room that is kept: were it asked for anew, memory could run out with half of the weights moved."""
+        kind = parameter.device, parameter.dtype
+        if kind not in self._room:
+            self._room[kind] = torch.empty(CHUNK, device=parameter.device, dtype=parameter.dtype)
+        return self._room[kind]

@@ -49,7 +49,7 @@ def test_training_arguments(given: dict[str, Any], meant: dict[str, Any]) -> Non
         ),
         (
             {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 20},
-            "prompt-tuning",
+            "prompt_tuning",
             {"num_virtual_tokens": 20},
         ),
         ({"peft_type": "LORA", "target_modules": ".*q_proj"}, "lora", {"target_modules": ".*q_proj"}),

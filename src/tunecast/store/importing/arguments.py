@@ -36,9 +36,9 @@ _PEFT_NAMES = {
         "use_rslora": "use_rslora",
         "use_dora": "use_dora",
     },
-    "prompt-tuning": {"num_virtual_tokens": "num_virtual_tokens"},
-    "prefix-tuning": {"num_virtual_tokens": "num_virtual_tokens"},
-    "p-tuning": {"num_virtual_tokens": "num_virtual_tokens"},
+    "prompt_tuning": {"num_virtual_tokens": "num_virtual_tokens"},
+    "prefix_tuning": {"num_virtual_tokens": "num_virtual_tokens"},
+    "p_tuning": {"num_virtual_tokens": "num_virtual_tokens"},
     "adalora": {"init_r": "init_r", "target_r": "target_r", "lora_alpha": "lora_alpha"},
 }
 
@@ -118,7 +118,7 @@ def _unite_warmup(found: dict[str, Scalar]) -> None:
 
 def peft_method(config: Mapping[str, Any]) -> tuple[str, dict[str, Scalar]]:
     """The method of an ``adapter_config.json``, and its hyperparameters."""
-    method = str(config.get("peft_type", "")).lower().replace("_", "-")
+    method = str(config.get("peft_type", "")).lower()
     names = _PEFT_NAMES.get(method, {})
     values = {
         ours: config[theirs] for theirs, ours in names.items() if number(config.get(theirs)) is not None
