@@ -111,6 +111,18 @@ def test_hidden_points_are_the_largest_of_every_curve() -> None:
     assert hide_largest(models_table(count=2, sizes=SIZES[:3])) is None
 
 
+def test_what_is_seen_of_a_shorter_curve_is_never_hidden() -> None:
+    whole = models_table(count=2)
+    long, short = whole.curves
+    table = Table((long, short.up_to(SIZES[3])))
+    visible = Table((long.up_to(SIZES[5]), short.up_to(SIZES[2])))
+    hidden = hidden_points(table, visible)
+    assert hidden.present.sum(axis=1).tolist() == [6, 1]
+    assert hidden.sizes[0].tolist() == SIZES[6:].tolist()
+    assert hidden.sizes[1][hidden.present[1]].tolist() == [SIZES[3]]
+    assert hidden.log_loss[1][-1] == np.log(short.losses[3])
+
+
 @pytest.mark.parametrize("name", ["flan", "wmt19"])
 def test_published_table(name: str, published_tables: dict[str, str]) -> None:
     """Better than the published rule where that rule is weakest."""

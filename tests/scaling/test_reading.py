@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,26 @@ def test_parquet_equals_csv(tmp_path: Path) -> None:
     (curve,) = read_table(tmp_path / "t.parquet", by=["method"]).curves
     assert curve.group == {"method": "full"}
     assert curve.losses.tolist() == [2.0, 1.5]
+
+
+def test_parquet_is_known_by_any_spelling_of_its_ending(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"data_size": [10, 20], "loss": [2.0, 1.5]}), tmp_path / "T.PARQUET")
+    (curve,) = read_table(tmp_path / "T.PARQUET").curves
+    assert curve.losses.tolist() == [2.0, 1.5]
+
+
+def test_cells_may_hold_line_breaks_of_all_kinds(tmp_path: Path) -> None:
+    rows = "".join(f'"a\nb\u2028c\x85d",{size},{loss}\n' for size, loss in ((10, 2.0), (20, 1.5)))
+    path = write(tmp_path / "t.csv", "model,data_size,loss\n" + rows)
+    (curve,) = read_table(path, by=["model"]).curves
+    assert curve.group == {"model": "a\nb\u2028c\x85d"}
+    assert curve.losses.tolist() == [2.0, 1.5]
+
+
+def test_a_table_that_is_not_csv_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", "data_size,loss\n10," + "2" * (csv.field_size_limit() + 1) + "\n")
+    with pytest.raises(DataError, match="is not CSV"):
+        read_table(path)
 
 
 def test_nothing_above_max_observed_is_even_parsed(tmp_path: Path) -> None:

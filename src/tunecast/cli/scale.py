@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -92,7 +92,7 @@ def forecast_command(
     as_json: options.AsJson = False,
 ) -> None:
     """Forecast the loss of every curve at other data sizes, with 90% intervals."""
-    from tunecast.scaling import forecast
+    from tunecast.scaling import forecast, group_name
 
     sizes = _sizes(data_size)
     _check(plot)
@@ -102,12 +102,12 @@ def forecast_command(
         _print_json(asdict(outlook))
     else:
         for entry in outlook.forecasts:
-            text = f"{_name(entry.group)} at {entry.data_size:,.0f} examples: {entry.loss:.4f} "
+            text = f"{group_name(entry.group)} at {entry.data_size:,.0f} examples: {entry.loss:.4f} "
             text += f"({entry.low:.4f} to {entry.high:.4f}, {entry.law})"
             typer.echo(text if entry.supported else f"NOT SUPPORTED, {entry.reason}. {text}")
         for run in outlook.advice:
             typer.echo(
-                f"Measure next: {_name(run.group)} at {run.data_size:,.0f} examples; expected to narrow "
+                f"Measure next: {group_name(run.group)} at {run.data_size:,.0f} examples; expected to narrow "
                 f"the interval at {run.target_size:,.0f} by {run.narrows_by:.0%}."
             )
     _plot(plot, data, law, seed, max(sizes))
@@ -128,7 +128,7 @@ def select_command(
     as_json: options.AsJson = False,
 ) -> None:
     """Rank the models (or methods) of a table by their predicted loss, best first."""
-    from tunecast.scaling import select
+    from tunecast.scaling import group_name, select
 
     sizes = _sizes(data_size)
     if len(sizes) != 1:
@@ -142,7 +142,7 @@ def select_command(
     else:
         for place, entry in enumerate(ranking, start=1):
             interval = f"({entry.low:.4f} to {entry.high:.4f})"
-            typer.echo(f"{place:3d}. {_name(entry.group)}: {entry.loss:.4f} {interval}")
+            typer.echo(f"{place:3d}. {group_name(entry.group)}: {entry.loss:.4f} {interval}")
     _plot(plot, data, law, seed, sizes[0])
 
 
@@ -161,7 +161,7 @@ def crossover_command(
     as_json: options.AsJson = False,
 ) -> None:
     """Find the data sizes at which one method overtakes another."""
-    from tunecast.scaling import crossover
+    from tunecast.scaling import crossover, group_name
 
     _check(plot)
     data = _read(table, store, by, max_observed)
@@ -170,7 +170,7 @@ def crossover_command(
         _print_json({"crossovers": [asdict(entry) for entry in crossings]})
     else:
         for entry in crossings:
-            typer.echo(f"{_name(entry.first)} against {_name(entry.second)}: {entry.reason}")
+            typer.echo(f"{group_name(entry.first)} against {group_name(entry.second)}: {entry.reason}")
             for root in entry.roots:
                 interval = f"(90% interval {root.low:,.0f} to {root.high:,.0f})"
                 typer.echo(f"  {root.data_size:,.0f} examples {interval}")
@@ -224,14 +224,12 @@ def _plot(
 
 
 def _fit_line(entry: Fit) -> str:
+    from tunecast.scaling import group_name
+
     constants = "  ".join(f"{name} {value:.4g}" for name, value in entry.parameters.items())
     left_out = entry.rmsd_log_leave_one_out
     errors = f"rmsd {entry.rmsd_log:.4f}, left out {'n/a' if left_out is None else f'{left_out:.4f}'}"
-    return f"{_name(entry.group)}: {entry.law}  {constants}  ({errors}, {entry.points} points)"
-
-
-def _name(group: Mapping[str, str | float]) -> str:
-    return ", ".join(f"{v:.4g}" if isinstance(v, float) else v for v in group.values()) or "all"
+    return f"{group_name(entry.group)}: {entry.law}  {constants}  ({errors}, {entry.points} points)"
 
 
 def _print_json(value: Any) -> None:

@@ -15,7 +15,7 @@ from tunecast.scaling.models import LAWS
 from tunecast.scaling.reading import read_table
 from tunecast.scaling.selection import Ranked, accept_then_stop, select
 from tunecast.scaling.stored import read_store
-from tunecast.scaling.table import Curve, Row, Table, build_table, table_of_points
+from tunecast.scaling.table import Curve, Row, Table, build_table, group_name, table_of_points
 
 __all__ = [
     "LAWS",
@@ -36,6 +36,7 @@ __all__ = [
     "crossover",
     "fit",
     "forecast",
+    "group_name",
     "joint_roots",
     "read_store",
     "read_table",

@@ -44,9 +44,10 @@ def choose(table: Table, seed: int = 0, other_factor: bool = False) -> Model:
     """The model to forecast one task's table with.
 
     Args:
-        table: The table. seed: Seed of the posteriors. other_factor: Whether a factor will be asked for that
-        no curve was measured at. A joint law says most about
-            that, so it is taken unless it is clearly worse than the default.
+        table: The table.
+        seed: Seed of the posteriors.
+        other_factor: Whether a factor will be asked for that no curve was measured at. A joint law says most
+            about that, so it is taken unless it is clearly worse than the default.
     """
     scores = score_laws(table, [ENSEMBLE, *(m for m in candidates(table) if m.name not in _WITHIN)], seed)
     if not scores:
@@ -110,10 +111,16 @@ def hidden_points(table: Table, visible: Table) -> Hidden:
         for whole, seen in zip(table.curves, visible.curves, strict=True)
     ]
     width = max(1, *counts)
-    sizes = np.array([np.resize(curve.data_sizes[-width:], width) for curve in table.curves])
-    losses = np.array([np.resize(curve.losses[-width:], width) for curve in table.curves])
+    sizes = np.array([_last(curve.data_sizes, width) for curve in table.curves])
+    losses = np.array([_last(curve.losses, width) for curve in table.curves])
     present = np.arange(width)[None, :] >= width - np.array(counts)[:, None]
     return Hidden(sizes, np.log(losses), present)
+
+
+def _last(values: Floats, width: int) -> Floats:
+    """The last ``width`` values; where there are fewer, the very last stands before them."""
+    tail = values[-width:]
+    return np.pad(tail, (width - len(tail), 0), constant_values=tail[-1])
 
 
 def _errors(model: Model, hidden: Hidden, visible: Table, seed: int) -> Floats:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 
@@ -13,7 +12,7 @@ from tunecast.scaling.arrays import Floats
 from tunecast.scaling.forecasting import posteriors
 from tunecast.scaling.models import Posterior
 from tunecast.scaling.newcomers import curve_at, is_same_size
-from tunecast.scaling.table import Group, Table
+from tunecast.scaling.table import Group, Table, group_name
 
 __all__ = ["Crossing", "JointConstants", "Root", "closed_form", "crossover", "joint_roots"]
 
@@ -91,9 +90,11 @@ def joint_roots(
 ) -> tuple[float, ...]:
     """Every data size between ``low`` and ``high`` where the two laws are equal: none, one or two.
 
-    The difference of the laws in ln D has at most one stationary point, known in closed form; bisection on
-    both sides of it finds every root.
+    The difference of the laws in ln D has at most one stationary point, known in closed form; Brent's method
+    on both sides of it finds every root.
     """
+    from scipy.optimize import brentq
+
     scales = first.A * factor**-first.alpha, second.A * factor**-second.alpha
 
     def difference(log_size: float) -> float:
@@ -109,19 +110,8 @@ def joint_roots(
     roots = []
     for left, right in pairwise(edges):
         if difference(left) * difference(right) < 0:
-            roots.append(_bisect(difference, left, right))
+            roots.append(float(brentq(difference, left, right)))
     return tuple(float(np.exp(root)) for root in roots)
-
-
-def _bisect(difference: Callable[[float], float], left: float, right: float) -> float:
-    at_left = difference(left)
-    for _ in range(200):
-        middle = (left + right) / 2
-        if difference(middle) * at_left > 0:
-            left = middle
-        else:
-            right = middle
-    return (left + right) / 2
 
 
 def crossover(
@@ -135,11 +125,13 @@ def crossover(
     """Compare every two groups of a table.
 
     Args:
-        table: End points, grouped by method (or whatever is to be compared). model_parameters: Size of the
-        model to compare at, where the groups were measured at several. max_observed: Nothing measured above
-        it is used. law: As in :func:`~tunecast.scaling.forecasting.forecast`. seed: Seed of the posterior.
+        table: End points, grouped by method (or whatever is to be compared).
+        model_parameters: Size of the model to compare at, where the groups were measured at several.
+        max_observed: Nothing measured above it is used.
+        law: As in :func:`~tunecast.scaling.forecasting.forecast`.
+        seed: Seed of the posterior.
         reach: Crossings are sought from the smallest measured size over ``reach`` to the largest times
-        ``reach``.
+            ``reach``.
 
     Raises:
         ConfigurationError: There is nothing to compare, or a group has several model sizes and none was
@@ -201,7 +193,7 @@ def _crossing(
     log_sizes: Floats,
     difference: Floats,
 ) -> Crossing:
-    names = _name(first), _name(second)
+    names = group_name(first), group_name(second)
     positions, starts_lower = _roots(log_sizes, np.median(difference, axis=0))
     per_draw = [_roots(log_sizes, draw)[0] for draw in difference]
     share = float(np.mean([bool(len(found)) for found in per_draw]))
@@ -227,7 +219,3 @@ def _roots(log_sizes: Floats, difference: Floats) -> tuple[Floats, bool]:
     left, right = difference[change], difference[change + 1]
     step = log_sizes[1] - log_sizes[0]
     return log_sizes[change] + step * left / (left - right), bool(difference[0] < 0)
-
-
-def _name(group: Group) -> str:
-    return ", ".join(str(value) for value in group.values())

@@ -50,9 +50,10 @@ class Whitening:
     Rows with the same sizes share a *design*, so that a table measured on one grid of sizes costs one.
 
     Args:
-        design: Index of each row's design, shape (rows,). matrices: Inverse Cholesky factors of ``ratio^2 G +
-        I``, shape (designs, ratios, sizes, sizes); 0 at padding. log_scale: Sum of the logarithms of their
-        diagonals, shape (designs, ratios).
+        design: Index of each row's design, shape (rows,).
+        matrices: Inverse Cholesky factors of ``ratio^2 G + I``, shape (designs, ratios, sizes, sizes); 0 at
+            padding.
+        log_scale: Sum of the logarithms of their diagonals, shape (designs, ratios).
     """
 
     design: Ints

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tunecast.errors import ConfigurationError
 from tunecast.scaling.arrays import Flags, Floats
 from tunecast.scaling.choice import Hidden, hidden_points, hide_largest
 from tunecast.scaling.fitting import QUICK, fit_member, fit_theta
 from tunecast.scaling.models import LAWS, Model, candidates
-from tunecast.scaling.observations import joint_factor, observe
+from tunecast.scaling.observations import observe
 from tunecast.scaling.table import Table
 
 __all__ = ["Fit", "best_formula", "fit"]
@@ -23,10 +22,13 @@ class Fit:
     """A law fitted to one curve.
 
     Args:
-        group: What tells the curve apart in its table. law: Name of the law. parameters: Constants of its
-        formula, sizes in examples and factors in their own units. rmsd_log: Root mean squared deviation of
-        log loss. rmsd_log_leave_one_out: The same with every size predicted by a fit without it, None with
-        too few sizes. points: Number of points.
+        group: What tells the curve apart in its table.
+        law: Name of the law.
+        parameters: Constants of its formula, sizes in examples and factors in their own units.
+        rmsd_log: Root mean squared deviation of log loss.
+        rmsd_log_leave_one_out: The same with every size predicted by a fit without it, None with too few
+            sizes.
+        points: Number of points.
     """
 
     group: Mapping[str, str | float]
@@ -42,7 +44,7 @@ def fit(table: Table, law: str = "auto", max_observed: float | None = None, seed
 
     Args:
         table: Measured end points.
-        law: A name of :data:`~tunecast.scaling.choice.LAWS`, or ``auto`` to choose by held-out extrapolation.
+        law: A name of :data:`~tunecast.scaling.models.LAWS`, or ``auto`` to choose by held-out extrapolation.
         max_observed: Nothing measured above it is used.
         seed: Seed of the posteriors.
 
@@ -54,11 +56,7 @@ def fit(table: Table, law: str = "auto", max_observed: float | None = None, seed
     results: list[Fit] = []
     for pool in table.pools():
         model = best_formula(pool, seed) if law == "auto" else LAWS[law]
-        if model.uses_factor and joint_factor(pool) is None:
-            raise ConfigurationError(
-                f"The {law} law needs a factor with at least three values in {table.source}.",
-                "Add model_parameters, pretraining_tokens or peft_parameters, or choose another law.",
-            )
+        model.check(pool)
         data = observe(pool, model.members[0].law)
         fitted = fit_member(model.members[0], data, seed)
         for row, curve in enumerate(pool.curves):

@@ -33,9 +33,11 @@ class Fitted:
     """A law fitted to the rows of a table.
 
     Args:
-        law: The law. natural: Constants of the formula of each row, in the user's units. predicted: Log loss
-        of the law at the observed sizes, shape (rows, sizes). left_out: The same, each size predicted by a
-        fit that did not see it; NaN where too few sizes were left.
+        law: The law.
+        natural: Constants of the formula of each row, in the user's units.
+        predicted: Log loss of the law at the observed sizes, shape (rows, sizes).
+        left_out: The same, each size predicted by a fit that did not see it; NaN where too few sizes were
+            left.
     """
 
     law: Law

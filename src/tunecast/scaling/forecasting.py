@@ -7,12 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tunecast.errors import ConfigurationError
 from tunecast.scaling.advice import Advice, advise
 from tunecast.scaling.arrays import Floats
 from tunecast.scaling.choice import choose
 from tunecast.scaling.models import LAWS, Posterior, condition
-from tunecast.scaling.observations import joint_factor
 from tunecast.scaling.predicting import Prediction
 from tunecast.scaling.sampling import Effort
 from tunecast.scaling.table import Curve, Table
@@ -70,11 +68,7 @@ def posteriors(
     results = []
     for pool in table.pools():
         model = choose(pool, seed, other_factor) if law == "auto" else LAWS[law]
-        if model.uses_factor and joint_factor(pool) is None:
-            raise ConfigurationError(
-                f"The {law} law needs a factor with at least three values in {table.source}.",
-                "Add model_parameters, pretraining_tokens or peft_parameters, or choose another law.",
-            )
+        model.check(pool)
         results.append(condition(model, pool, seed, effort))
     return results
 
@@ -93,7 +87,7 @@ def forecast(
         table: Measured end points; three per curve suffice where the table has several curves.
         data_sizes: Unique examples to forecast, any scale above 0.
         max_observed: Nothing measured above it is used.
-        law: A name of :data:`~tunecast.scaling.choice.LAWS`, or ``auto`` to choose by held-out extrapolation.
+        law: A name of :data:`~tunecast.scaling.models.LAWS`, or ``auto`` to choose by held-out extrapolation.
         seed: Seed of the posterior.
         with_advice: Whether to work out what to measure next.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tunecast.errors import ConfigurationError
 from tunecast.scaling.arrays import Floats
 from tunecast.scaling.laws import ADDITIVE, JOINT, POWER, RECTIFIED, Law
 from tunecast.scaling.observations import joint_factor, observe
@@ -33,6 +34,18 @@ class Model:
     def uses_factor(self) -> bool:
         """Whether the table has to have a factor X."""
         return any(member.law.uses_factor for member in self.members)
+
+    def check(self, table: Table) -> None:
+        """Refuse a table that lacks the factor X.
+
+        Raises:
+            ConfigurationError: No factor takes three values in it.
+        """
+        if self.uses_factor and joint_factor(table) is None:
+            raise ConfigurationError(
+                f"The {self.name} law needs a factor with at least three values in {table.source}.",
+                "Add model_parameters, pretraining_tokens or peft_parameters, or choose another law.",
+            )
 
 
 LAWS = {

@@ -18,13 +18,15 @@ class Observations:
     """What a law is fitted to: rows are curves, and every row holds its sizes from the largest down.
 
     Args:
-        frame: Where logarithms are measured from. log_size: ln D relative to the frame, shape (rows, sizes);
-        padding repeats the row's largest size. log_loss: Natural logarithm of the loss, same shape. present:
-        False where there is padding, same shape. log_factor: ln X relative to the frame, shape (rows, 1); 0
-        under laws without a factor. unit: Which parameter vector each row uses, shape (rows,). covariates:
-        What a unit's parameters may depend on, shape (units, covariates); the first column is 1.
+        frame: Where logarithms are measured from.
+        log_size: ln D relative to the frame, shape (rows, sizes); padding repeats the row's largest size.
+        log_loss: Natural logarithm of the loss, same shape.
+        present: False where there is padding, same shape.
+        log_factor: ln X relative to the frame, shape (rows, 1); 0 under laws without a factor.
+        unit: Which parameter vector each row uses, shape (rows,).
+        covariates: What a unit's parameters may depend on, shape (units, covariates); the first column is 1.
         covariate_spread: Prior scale of each covariate's effect, in units of how curves differ, shape
-        (covariates,).
+            (covariates,).
     """
 
     frame: Frame

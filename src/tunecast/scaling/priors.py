@@ -44,13 +44,12 @@ class Prior:
 
     Args:
         mean: Typical population parameters, shape (parameters,). The first, a level, is relative to the
-        table's own
-            losses: to their largest under a law with a flat phase, to their smallest otherwise.
+            table's own losses: to their largest under a law with a flat phase, to their smallest otherwise.
         table_spread: Standard deviation of a table's typical parameters around ``mean``, same shape.
-        curve_spread: Standard deviation of curves within a table, same shape. has_onset: Whether the second
-        parameter is a data size, ln D0 in examples. start_mean: Centre of the search for a first fit, in the
-        law's fitting parameters, level relative to the
-            curve's smallest loss, same shape.
+        curve_spread: Standard deviation of curves within a table, same shape.
+        has_onset: Whether the second parameter is a data size, ln D0 in examples.
+        start_mean: Centre of the search for a first fit, in the law's fitting parameters, level relative to
+            the curve's smallest loss, same shape.
         start_spread: Width of that search, same shape.
     """
 

@@ -25,9 +25,10 @@ def read_table(path: str | Path, by: Sequence[str] = (), max_observed: float | N
     """Read a table.
 
     Args:
-        path: A ``.csv`` or ``.parquet`` file. by: Columns that name the curves. max_observed: Rows with a
-        larger ``data_size`` are dropped before anything else is read of them, so that
-            nothing measured above it can reach a fit, a choice or a scale.
+        path: A ``.csv`` or ``.parquet`` file.
+        by: Columns that name the curves.
+        max_observed: Rows with a larger ``data_size`` are dropped before anything else is read of them, so
+            that nothing measured above it can reach a fit, a choice or a scale.
 
     Raises:
         DataError: The file cannot be read, or a cell is not what its column needs (file, row and column are
@@ -61,7 +62,7 @@ def _records(path: Path) -> tuple[list[str], Iterator[tuple[int, Record]]]:
             f"{path} is JSON, not a table of losses.",
             "Give a .csv or .parquet file with columns loss and data_size.",
         )
-    if path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet":
         import pyarrow.parquet  # only Parquet needs it, and it is slow to import
 
         try:
@@ -70,11 +71,16 @@ def _records(path: Path) -> tuple[list[str], Iterator[tuple[int, Record]]]:
             raise DataError(f"{path} is not a readable Parquet file: {error}") from error
         return list(table.column_names), iter(list(enumerate(table.to_pylist(), start=1)))
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream)
+            records = [(reader.line_num, record) for record in reader]
+            return list(reader.fieldnames or ()), iter(records)
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text: {error}", "Save it as UTF-8 CSV.") from error
-    reader = csv.DictReader(lines)
-    return list(reader.fieldnames or ()), iter([(reader.line_num, record) for record in reader])
+    except csv.Error as error:
+        raise DataError(f"{path} is not CSV: {error}.", "Save it as UTF-8 CSV.") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def _long(

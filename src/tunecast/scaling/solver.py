@@ -78,10 +78,14 @@ class Problem:
     """What is minimised.
 
     Args:
-        law: The law. observations: The points. loss: Cost of one residual. whitening: Matrices that whiten
-        each row's residuals, shape (rows, sizes, sizes); None leaves them raw. prior: Pull on the parameters,
-        None for none. keep: Points that count, shape (starts, rows, sizes); None for all. Lets one call solve
-        leave-one-out fits.
+        law: The law.
+        observations: The points.
+        loss: Cost of one residual.
+        whitening: Matrices that whiten each row's residuals, shape (rows, sizes, sizes); None leaves them
+            raw.
+        prior: Pull on the parameters, None for none.
+        keep: Points that count, shape (starts, rows, sizes); None for all. Lets one call solve leave-one-out
+            fits.
     """
 
     law: Law

@@ -15,7 +15,17 @@ import numpy as np
 from tunecast.errors import DataError
 from tunecast.scaling.arrays import Floats
 
-__all__ = ["FACTORS", "LABELS", "Curve", "Group", "Row", "Table", "build_table", "table_of_points"]
+__all__ = [
+    "FACTORS",
+    "LABELS",
+    "Curve",
+    "Group",
+    "Row",
+    "Table",
+    "build_table",
+    "group_name",
+    "table_of_points",
+]
 
 FACTORS = ("model_parameters", "pretraining_tokens", "peft_parameters")
 """Numeric descriptors that can be the factor X of a joint law, in order of preference."""
@@ -41,10 +51,13 @@ class Curve:
     """The end points of one setting (model, method, task, ...), smallest size first.
 
     Args:
-        group: Descriptors that tell this curve apart from the others of its table. labels: All its names.
-        factors: All its numeric descriptors. data_sizes: Unique examples, ascending, above 0; a size repeats
-        where it was measured with several seeds. losses: The loss at each of them, same shape. zero_shot: The
-        loss at size 0, None where it was not measured. A feature, never a fitted point.
+        group: Descriptors that tell this curve apart from the others of its table.
+        labels: All its names.
+        factors: All its numeric descriptors.
+        data_sizes: Unique examples, ascending, above 0; a size repeats where it was measured with several
+            seeds.
+        losses: The loss at each of them, same shape.
+        zero_shot: The loss at size 0, None where it was not measured. A feature, never a fitted point.
     """
 
     group: Group
@@ -57,7 +70,7 @@ class Curve:
     @property
     def name(self) -> str:
         """The group as one short text for people."""
-        return ", ".join(_short(value) for value in self.group.values()) or "all"
+        return group_name(self.group)
 
     @property
     def distinct_sizes(self) -> int:
@@ -105,6 +118,12 @@ class Table:
             if all(name in curve.factors for curve in self.curves)
             and len({curve.factors[name] for curve in self.curves}) > 1
         )
+
+
+def group_name(group: Group) -> str:
+    """What tells a curve apart, as one short text for people."""
+    values = (f"{value:.4g}" if isinstance(value, float) else str(value) for value in group.values())
+    return ", ".join(values) or "all"
 
 
 def build_table(rows: Iterable[Row], by: Sequence[str] = (), source: str = "table") -> Table:
@@ -176,7 +195,3 @@ def _values(descriptor: Mapping[str, str | float], columns: Sequence[str]) -> tu
 
 def _names(descriptors: list[dict[str, str | float]]) -> str:
     return ", ".join(sorted({column for descriptor in descriptors for column in descriptor})) or "none"
-
-
-def _short(value: str | float) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
