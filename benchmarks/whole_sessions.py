@@ -22,7 +22,7 @@ from tunecast.session.folder import read_session
 from tunecast.session.prepare import prepare_task
 from tunecast.session.requests import Broken, ScoreModel
 from tunecast.session.settings import SessionSettings
-from tunecast.session.state import read_record
+from tunecast.session.state import read_state
 from tunecast.store import Store
 from tunecast.surrogates import load_prior, shipped_prior
 from tunecast.training.bench import TrialSpec
@@ -133,13 +133,14 @@ def incumbent_metric(output: Path, metric: str, delivered: float | None) -> floa
         metric: Name of the metric.
         delivered: That of the model which was delivered, which often is the incumbent.
     """
-    state = read_session(output)
-    record = read_record(state["record"])
+    state = read_state(read_session(output))
+    record = state.record
+    assert record is not None
     incumbent, winner = record.contender("incumbent"), record.contender(record.winner)
     if (incumbent.run, incumbent.step) == (winner.run, winner.step):
         return delivered
-    settings = SessionSettings(**state["configuration"])
-    prepared = prepare_task(settings, Silent(), dtype=state["dtype"])
+    settings = SessionSettings(**state.configuration)
+    prepared = prepare_task(settings, Silent(), dtype=state.dtype)
     spec, weights = _checkpoint(output, record)
     request = ScoreModel(spec, incumbent.step, "test", weights, metric, METRIC_EXAMPLES, settings.seed)
     with LocalExecutor(prepared.bench, 1) as executor:

@@ -18,12 +18,19 @@ from typing import Any
 import psutil
 
 from sessions import Finished, command
+from tracing.phases import VARIABLE
 from tunecast.records import Run
 from tunecast.store import Store
 
 PHASES = ("start", "step", "evaluation", "checkpoint write", "commit", "final training", "export")
 TIMES = ("training", "evaluation", "elapsed_seconds", "peak_bytes", "load_average")
 ORPHAN_SECONDS = 5.0
+
+
+def traced_to(file: Path) -> dict[str, str]:
+    """What makes sessions and workers write their phases to a file; see :mod:`tracing.phases`."""
+    places = [str(Path(__file__).parent / "tracing"), os.environ.get("PYTHONPATH", "")]
+    return {VARIABLE: str(file), "PYTHONPATH": os.pathsep.join(filter(None, places))}
 
 
 @dataclass
@@ -49,7 +56,7 @@ class Victim:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 command("tune", *self.flags, "--output-dir", str(self.folder), "--resume"),
-                env={**os.environ, "TUNECAST_TRACE": str(self.trace), "OMP_NUM_THREADS": "1"},
+                env={**os.environ, **traced_to(self.trace), "OMP_NUM_THREADS": "1"},
                 stdout=subprocess.DEVNULL,
                 stderr=log,
             )

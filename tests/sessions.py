@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from tunecast.records import SessionRecord
+from tunecast.session.state import read_state
 from tunecast.store import Store
 
 FLAGS = ("--threads", "1")
@@ -89,6 +91,13 @@ def finish(
     code, out, err = run("tune", *flags, "--output-dir", str(folder), "--json")
     assert code == 0, err[-3000:]
     return Finished(folder, flags, json.loads(out), err, time.monotonic() - started)
+
+
+def record_of(folder: Path) -> SessionRecord:
+    """The record of a finished session."""
+    record = read_state(json.loads((folder / "session.json").read_text())).record
+    assert record is not None
+    return record
 
 
 def unfinish(folder: Path, *, keep: int) -> dict[str, Any]:

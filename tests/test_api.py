@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sessions import Finished
+from sessions import Finished, record_of
 from tunecast import api
 from tunecast.errors import ConfigurationError, OutputError
 from tunecast.progress import Silent
@@ -223,7 +223,7 @@ def test_every_delivery_scores_the_same_in_a_fresh_process(
 ) -> None:
     done = json.loads((finished_session.folder / "session.json").read_text())
     settings = SessionSettings(**done["configuration"])
-    cases = [expert_only, hopeless, by_metric, Tuned(settings, api.read_record(done["record"]), ())]
+    cases = [expert_only, hopeless, by_metric, Tuned(settings, record_of(finished_session.folder), ())]
     (tmp_path / "jobs.json").write_text(json.dumps([case.job for case in cases]))
     fresh = subprocess.run(
         [sys.executable, "-c", FRESH_PROCESS, str(tmp_path / "jobs.json")], capture_output=True, text=True

@@ -15,14 +15,14 @@ from tunecast.records import Evaluation, Machine, Pipeline, SessionRecord
 from tunecast.session.budget import Budget
 from tunecast.session.folder import STORE_FILE, OutputFolder, disk_error
 from tunecast.session.settings import SessionSettings
-from tunecast.session.state import earlier_state, read_record, state_of
-from tunecast.session.trace import start_trace
 
 if TYPE_CHECKING:
     from tunecast.advice.answer import Prospect, Recommendation
     from tunecast.advice.situation import Question
     from tunecast.session.feasible import Feasible
     from tunecast.session.prepare import PreparedTask
+    from tunecast.session.state import SessionState
+    from tunecast.store import Store
 
 __all__ = ["evaluate", "export", "predict", "recommend", "resolve", "train", "tune"]
 
@@ -47,7 +47,6 @@ def tune(
     Raises:
         UserError: Something that the user can fix: see :mod:`tunecast.errors`.
     """
-    start_trace()
     progress = progress or Silent()
     _check(settings)
     folder = OutputFolder(Path(settings.output_dir))
@@ -73,7 +72,8 @@ def train(
     """Train one pipeline for ``settings.epochs``, deliver its best checkpoint, compare it with zero-shot.
 
     Args:
-        settings: As for :func:`tune`; its budget, strategy, restrictions and forecast are not looked at.
+        settings: As for :func:`tune`; its budget, strategy, restrictions, value, prior and forecast are not
+            looked at.
         pipeline: Method and hyperparameters; those that are missing get their default.
         resume: Continue the training in the output folder.
         progress: Told how far it is; None is silent.
@@ -93,6 +93,8 @@ def train(
         methods=(pipeline.method,),
         fixed=pipeline.hyperparameters,
         ranges={},
+        value=None,
+        prior="",
     )
     return tune(alone, resume=resume, progress=progress)
 
@@ -276,24 +278,26 @@ def resolve(settings: SessionSettings, *, progress: Progress | None = None) -> d
 def _tune_in(
     folder: OutputFolder, settings: SessionSettings, resume: bool, progress: Progress
 ) -> SessionRecord:
+    from tunecast.session.state import earlier_state, state_of
+
     earlier = earlier_state(folder, settings, resume)
-    if earlier is not None and "record" in earlier:
+    if earlier is not None and earlier.record is not None:
         progress.log(f"The session in {folder.path} is complete.")
-        return read_record(earlier["record"])
+        return earlier.record
     from tunecast.session.executor import LocalExecutor
     from tunecast.session.knowledge import runs_known
     from tunecast.session.prepare import prepare_task
     from tunecast.session.session import Session, wait_for_model
     from tunecast.store import Store
 
-    prepared = prepare_task(settings, progress, dtype=(earlier or {}).get("dtype", ""))
+    prepared = prepare_task(settings, progress, dtype=earlier.dtype if earlier else "")
     _try_objective(settings.objective, prepared)
     for warning in prepared.warnings:
         progress.log(f"Note: {warning}")
     state = state_of(settings, prepared.dataset.fingerprint, prepared.bench.dtype, earlier)
-    advised = _advised(state, settings, prepared, progress)
-    settings = _with_strategy(settings, advised, progress)
-    feasible = _feasible(settings, prepared, state["worker_bytes"], progress, advised)
+    limit = _follow_advice(state, settings, prepared, progress)
+    settings = _with_strategy(settings, state.advised, progress)
+    feasible = _feasible(settings, prepared, limit, progress, state.advised)
     prepared = replace(prepared, warnings=(*prepared.warnings, *feasible.warnings))
     with (
         Store.open(settings.store or folder.path / STORE_FILE) as store,
@@ -301,8 +305,8 @@ def _tune_in(
     ):
         surroundings = wait_for_model(executor, progress)
         # What they say was written down when the session began.
-        is_kept = "listed" in state
-        known = () if is_kept else runs_known(settings.strategy, store, str(state["id"]), progress)
+        is_kept = state.listed is not None
+        known = () if is_kept else runs_known(settings.strategy, store, state.id, progress)
         session = Session(
             settings,
             prepared,
@@ -316,27 +320,27 @@ def _tune_in(
             known,
         )
         record = session.run()
-        _write_results(folder, store, record, settings)
+        _write_results(folder, store, replace(state, record=record), settings)
     return record
 
 
-def _advised(
-    state: dict[str, Any], settings: SessionSettings, prepared: PreparedTask, progress: Progress
-) -> list[Pipeline]:
-    """The candidates that a session begins with by advice, which is asked and shown once and kept in its
-    state: one that goes on with other memory, or with advice that knows more, keeps its candidates.
+def _follow_advice(
+    state: SessionState, settings: SessionSettings, prepared: PreparedTask, progress: Progress
+) -> int:
+    """Ask for advice and show it, once, and keep it in the session's state: one that goes on with other
+    memory, or with advice that knows more, keeps its candidates. Returns the bytes that a worker may hold.
     """
-    if "worker_bytes" not in state:
+    if state.worker_bytes is None:
         from tunecast.advice.session import advice_for
         from tunecast.session.feasible import limit_bytes
 
-        state["worker_bytes"] = limit_bytes(settings, prepared.bench.device)
-        predicted, chosen = advice_for(settings, prepared, state["worker_bytes"])
-        state["advised"] = [asdict(pipeline) for pipeline in chosen.pipelines]
+        state.worker_bytes = limit_bytes(settings, prepared.bench.device)
+        predicted, chosen = advice_for(settings, prepared, state.worker_bytes)
+        state.advised = list(chosen.pipelines)
         if settings.value is not None:
-            state["foretold"] = {pipeline: asdict(end) for pipeline, end in chosen.foretold.items()}
+            state.foretold = dict(chosen.foretold)
         _show(predicted, progress)
-    return [Pipeline(**values) for values in state.get("advised", ())]
+    return state.worker_bytes
 
 
 def _feasible(
@@ -398,11 +402,13 @@ def _show(predicted: Recommendation | UserError, progress: Progress) -> None:
 
 
 def _write_results(
-    folder: OutputFolder, store: Any, record: SessionRecord, settings: SessionSettings
+    folder: OutputFolder, store: Store, state: SessionState, settings: SessionSettings
 ) -> None:
     """The model card, the report, and last ``session.json``, which marks the session as complete."""
     from tunecast.report import model_card, write_report
 
+    record = state.record
+    assert record is not None
     runs = list(store.runs(session=record.id))
     store.put_session(record.id, asdict(record))
     winner = record.contender(record.winner)
@@ -410,8 +416,7 @@ def _write_results(
     card = model_card(record, run, base_model=settings.model)
     folder.write_text("best/README.md", card)
     write_report(record, runs, folder.path / "report.html")
-    state = folder.read_session() or {}
-    folder.write_session({**state, "record": asdict(record)})
+    folder.write_session(state.as_json())
 
 
 def _check(settings: SessionSettings) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sessions import Finished, call_main, finish, unfinish
+from sessions import Finished, call_main, finish, record_of, unfinish
 from tunecast.cli.tune import as_result, print_record
 from tunecast.records import Outcome, Pipeline, Run
 from tunecast.store import Store
@@ -85,11 +85,8 @@ def test_complete_session_is_told_again(finished_session: Finished) -> None:
 def test_paths_are_printed_as_they_are(
     finished_session: Finished, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from tunecast.session.state import read_record
-
-    session = json.loads((finished_session.folder / "session.json").read_text())
     folder = "/somewhere/[bold]" + "long/" * 40
-    print_record(replace(read_record(session["record"]), output_dir=folder))
+    print_record(replace(record_of(finished_session.folder), output_dir=folder))
     assert f"Report: {folder}/report.html\n" in capsys.readouterr().out
 
 
@@ -132,10 +129,7 @@ def test_flags_override_the_file(tiny_llama: Path, toy_data: Path, tmp_path: Pat
 
 
 def test_what_cannot_be_scored_is_null(finished_session: Finished) -> None:
-    from tunecast.session.state import read_record
-
-    session = json.loads((finished_session.folder / "session.json").read_text())
-    record = read_record(session["record"])
+    record = record_of(finished_session.folder)
     base, _, incumbent = record.contenders
     broken = replace(base, test=replace(base.test, loss=float("nan")))
     result = as_result(replace(record, contenders=(broken, incumbent)))

@@ -19,10 +19,11 @@ from tunecast.records import FORECAST_ONLY, Machine, Outcome, Pipeline, Run, Sco
 from tunecast.session import executor
 from tunecast.session.allowance import Allowance
 from tunecast.session.budget import Budget, Used
-from tunecast.session.forecast import Part, Survey, Surveyor, end_loss, examples_seen, leading_trial, part_of
+from tunecast.session.forecast import Survey, Surveyor, end_loss, examples_seen, leading_trial, part_of
 from tunecast.session.pace import Pace
 from tunecast.session.prepare import PreparedTask, Surroundings
 from tunecast.session.session import Session
+from tunecast.session.state import Part, SurveyPlan
 from tunecast.session.trials import Trial, Trials
 from tunecast.store import Store
 from tunecast.training.bench import TrialSpec
@@ -52,7 +53,8 @@ def surveyor(prepared: PreparedTask, store: Store, budget: str, pace: float = 1e
 
 def a_run(surveyor: Surveyor, trial: Trial, loss: float, outcome: Outcome = Outcome.COMPLETED) -> Run:
     """The run of a trial that ended so, as it is committed for a part."""
-    (part,) = surveyor.again(trial, [Part(trial.spec.unique_examples, 1000)], "").parts
+    plan = SurveyPlan(trial.spec.run, (Part(trial.spec.unique_examples, 1000),), "")
+    (part,) = surveyor.again([trial], plan).parts
     return recorded(part, loss, outcome)
 
 
@@ -184,8 +186,7 @@ def test_parts_that_failed_are_named(prepared: PreparedTask, store: Store) -> No
     chosen = decides.survey(trial, Used())
     for part, outcome in zip(chosen.parts, (Outcome.DIVERGED, Outcome.COMPLETED), strict=False):
         recorded(part, 4.0, outcome)
-    fixed = json.loads(json.dumps(chosen.as_json()))
-    survey = decides.again(trial, [Part(**part) for part in fixed["parts"]], fixed["reason"])
+    survey = decides.again([trial], chosen.plan)
     outlook = survey.forecast(0)
     assert outlook.measured == ((32, 4.0), (128, 3.0))
     assert outlook.forecasts == ()

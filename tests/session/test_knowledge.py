@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,7 +13,8 @@ from tunecast.errors import ConfigurationError
 from tunecast.progress import Silent
 from tunecast.search import Context
 from tunecast.session import knowledge
-from tunecast.session.knowledge import as_begun, keep, kept_candidates, prior_known, runs_known
+from tunecast.session.knowledge import as_begun, keep, prior_known, runs_known
+from tunecast.session.state import SessionState
 from tunecast.store import Store
 from tunecast.surrogates import load_prior
 
@@ -80,29 +79,29 @@ def test_the_order_of_candidates_is_written_down_without_an_expert_that_does_not
     runs = task_runs("a")
     pipelines = [run.pipeline for run in runs if run.is_candidate]
     begun = Context(runs[0].dataset, runs[0].model, runs[0].full_length_tokens, 100, runs=tuple(runs))
-    state: dict[str, Any] = {}
+    state = SessionState("id", {}, "of these rows")
     keep(state, "portfolio", begun, pipelines, expert_fits=fits)
-    state = json.loads(json.dumps(state))
-    assert kept_candidates(state) == pipelines
-    assert (pipelines[0].id in state["listed"]) is fits
+    assert state.candidates == pipelines
+    assert state.listed is not None
+    assert (pipelines[0].id in state.listed) is fits
     later = as_begun(replace(begun, runs=()), state)
-    assert later.listed == tuple(state["listed"])
+    assert later.listed == tuple(state.listed)
     assert later.is_prior_kept
 
 
 def test_a_strategy_that_knows_no_other_task_keeps_its_candidates_alone() -> None:
     run = task_runs("a")[0]
     plain = Context(run.dataset, run.model, run.full_length_tokens, 100)
-    state: dict[str, Any] = {}
+    state = SessionState("id", {}, "of these rows")
     keep(state, "asha", plain, [run.pipeline], expert_fits=True)
-    assert (list(state), kept_candidates(state)) == (["candidates"], [run.pipeline])
+    assert (state.candidates, state.listed, state.prior) == ([run.pipeline], None, None)
     assert as_begun(plain, state) == plain
 
 
 def test_another_prior_is_noticed() -> None:
     run, prior = task_runs("a")[0], load_prior()
     begun = Context(run.dataset, run.model, run.full_length_tokens, 100, prior=prior)
-    state: dict[str, Any] = {}
+    state = SessionState("id", {}, "of these rows")
     keep(state, "transfer", begun, [run.pipeline], expert_fits=True)
     assert as_begun(begun, state).is_prior_kept
     wider = replace(prior.calibration, inflation=2 * prior.calibration.inflation)

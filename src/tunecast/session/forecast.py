@@ -1,15 +1,14 @@
 """What more data would bring: the leading pipeline on parts of its data, and what a scaling law makes of it.
 
-A part is a nested subset of the examples that the leading trial saw, passed over as often, under a complete
-schedule of its own; laws are fitted to end points only.
+A part is as large as a share of the examples that the leading trial saw, drawn from those that it had, and
+passed over as often, under a complete schedule of its own; laws are fitted to end points only.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,10 +21,11 @@ from tunecast.session.opening import LEAST_STEPS
 from tunecast.session.pace import Pace
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.shared import FORWARD_COST
+from tunecast.session.state import Part, SurveyPlan
 from tunecast.session.trials import Trial, Trials
 from tunecast.store import Store
 
-__all__ = ["MULTIPLES", "Part", "Survey", "Surveyor", "end_loss", "examples_seen", "leading_trial", "part_of"]
+__all__ = ["MULTIPLES", "Survey", "Surveyor", "end_loss", "examples_seen", "leading_trial", "part_of"]
 
 MULTIPLES = (2, 4, 10)
 """Of the data that the leading trial saw: what the forecast is for."""
@@ -35,14 +35,6 @@ SHARES = ((1 / 8, 1 / 4, 1 / 2), (1 / 8, 1 / 4), (1 / 4, 1 / 2), (1 / 16, 1 / 8)
 """Parts to measure, the best choice first; fewer than two beside the whole would support no forecast."""
 HELD_MARGIN = 1.5
 """The leading trial may be slower than the expert pipeline, by which is reckoned what to hold back."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """A part of the data: its unique examples, and the horizon of as many passes as there are over all."""
-
-    unique_examples: int
-    full_length_tokens: int
 
 
 @dataclass(frozen=True)
@@ -72,15 +64,12 @@ class Survey:
             ends.append((self.data_size, end_loss(self.leading)))
         return tuple((size, loss) for size, loss in ends if loss is not None)
 
-    def as_json(self) -> dict[str, Any]:
+    @property
+    def plan(self) -> SurveyPlan:
         """What :meth:`Surveyor.again` needs."""
         specs = [trial.spec for (trial,) in self.parts]
-        parts = [Part(spec.unique_examples, spec.full_length_tokens) for spec in specs]
-        return {
-            "leading": self.leading.spec.run if self.leading else "",
-            "parts": [asdict(part) for part in parts],
-            "reason": self.reason,
-        }
+        parts = tuple(Part(spec.unique_examples, spec.full_length_tokens) for spec in specs)
+        return SurveyPlan(self.leading.spec.run if self.leading else "", parts, self.reason)
 
     def forecast(self, seed: int) -> DataForecast:
         """Fit a law to what was measured and carry it on.
@@ -166,12 +155,18 @@ class Surveyor:
                 return Survey(leading, parts)
         return Survey(leading, reason=self._too_dear(min(prices), left))
 
-    def again(self, leading: Trial | None, parts: Iterable[Part], reason: str) -> Survey:
-        """The survey that was fixed, with what an earlier process of the session committed of it."""
-        laid_out = tuple(self._laid_out(leading, part) for part in parts) if leading else ()
-        for trials in laid_out:
-            trials.restore()
-        return Survey(leading, laid_out, reason)
+    def again(self, trials: Iterable[Trial], plan: SurveyPlan) -> Survey:
+        """The survey that was fixed, with what an earlier process of the session committed of it.
+
+        Args:
+            trials: All trials of the session.
+            plan: What was fixed.
+        """
+        leading = next((trial for trial in trials if trial.spec.run == plan.leading), None)
+        laid_out = tuple(self._laid_out(leading, part) for part in plan.parts) if leading else ()
+        for part in laid_out:
+            part.restore()
+        return Survey(leading, laid_out, plan.reason)
 
     def _choices(self, trial: Trial) -> list[tuple[Trials, ...]]:
         """The sets of parts that leave enough optimiser steps to each, best first."""

@@ -4,20 +4,21 @@ store may hold other runs, and its prior may have been trained anew."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from tunecast.errors import ConfigurationError
 from tunecast.progress import Progress
 from tunecast.records import Pipeline, Run
 from tunecast.search import RUN_BASED, SURROGATE_BASED, Context, listed_ids
 from tunecast.search.known import known_tables
+from tunecast.session.state import SessionState
 from tunecast.store import Store, open_for_reading, shipped
 
 if TYPE_CHECKING:
     from tunecast.surrogates import Prior
 
-__all__ = ["as_begun", "keep", "kept_candidates", "prior_known", "runs_known"]
+__all__ = ["as_begun", "keep", "prior_known", "runs_known"]
 
 
 def prior_known(strategy: str, file: str) -> Prior | None:
@@ -72,7 +73,7 @@ def runs_known(strategy: str, store: Store, session: str, progress: Progress) ->
 
 
 def keep(
-    state: dict[str, Any],
+    state: SessionState,
     strategy: str,
     context: Context,
     candidates: Sequence[Pipeline],
@@ -84,35 +85,26 @@ def keep(
     Another version, or another processor, might leave other candidates out.
 
     Args:
-        state: What ``session.json`` is to hold.
+        state: The session's, which is changed.
         strategy: Name of the strategy.
         context: The task, and what is known of others.
         candidates: What may be tried; the first is the expert pipeline.
         expert_fits: Whether that is one of them.
     """
-    state["candidates"] = [asdict(pipeline) for pipeline in candidates]
-    if context.prior is not None:
-        state["prior"] = context.prior.identity
-    ids = listed_ids(strategy, context, candidates if expert_fits else candidates[1:])
-    if ids is not None:
-        state["listed"] = ids
+    state.candidates = list(candidates)
+    state.prior = None if context.prior is None else context.prior.identity
+    state.listed = listed_ids(strategy, context, candidates if expert_fits else candidates[1:])
 
 
-def kept_candidates(state: dict[str, Any]) -> list[Pipeline]:
-    """The candidates that :func:`keep` wrote down; none where it did not."""
-    return [Pipeline(**values) for values in state.get("candidates", ())]
-
-
-def as_begun(context: Context, state: dict[str, Any]) -> Context:
+def as_begun(context: Context, state: SessionState) -> Context:
     """A context that knows what :func:`keep` wrote down, where it did.
 
     Args:
         context: The task, and what is known of others by now.
-        state: What ``session.json`` holds.
+        state: The session's.
     """
-    ids, prior = state.get("listed"), context.prior
     return replace(
         context,
-        listed=None if ids is None else tuple(ids),
-        is_prior_kept=prior is None or state.get("prior") == prior.identity,
+        listed=None if state.listed is None else tuple(state.listed),
+        is_prior_kept=context.prior is None or state.prior == context.prior.identity,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +16,6 @@ from tunecast.search import (
     RUN_BASED,
     SURROGATE_BASED,
     Context,
-    Foretold,
     get_strategy,
 )
 from tunecast.session.allowance import Allowance
@@ -26,8 +25,8 @@ from tunecast.session.compare import Account, compare
 from tunecast.session.executor import CRASHES_FORGIVEN, Crash, LocalExecutor
 from tunecast.session.feasible import Feasible
 from tunecast.session.folder import OutputFolder
-from tunecast.session.forecast import Part, Survey, Surveyor, end_loss, leading_trial
-from tunecast.session.knowledge import as_begun, keep, kept_candidates, prior_known
+from tunecast.session.forecast import Survey, Surveyor, end_loss, leading_trial
+from tunecast.session.knowledge import as_begun, keep, prior_known
 from tunecast.session.opening import measure_full_length, score_base_model
 from tunecast.session.pace import Pace
 from tunecast.session.prepare import PreparedTask, Surroundings
@@ -35,6 +34,7 @@ from tunecast.session.requests import Advance, Broken, Request, UseValidation
 from tunecast.session.searching import BUDGET_OVER, Search
 from tunecast.session.settings import SessionSettings
 from tunecast.session.shared import affordable_validation, explosion_nats
+from tunecast.session.state import SessionState
 from tunecast.session.status import session_status
 from tunecast.session.trials import Trial, Trials
 from tunecast.store import Store
@@ -66,7 +66,7 @@ class Session:
         store: Where runs are committed.
         executor: The workers, with the base model loaded.
         progress: Told how far everything is.
-        state: What ``session.json`` holds, or is to hold once the session has begun.
+        state: What an earlier process decided, filled in and written as the session goes on.
         feasible: The pipelines that may be tried; the first is the expert pipeline, which is not trained
             where memory does not hold it and there are others.
         surroundings: Hardware and software that compute.
@@ -81,7 +81,7 @@ class Session:
         store: Store,
         executor: LocalExecutor,
         progress: Progress,
-        state: Mapping[str, Any],
+        state: SessionState,
         feasible: Feasible,
         surroundings: Surroundings,
         known: tuple[Run, ...] = (),
@@ -93,7 +93,7 @@ class Session:
         self._store = store
         self._executor = executor
         self._progress = progress
-        self._state = dict(state)
+        self._state = state
         self._feasible = feasible
         self._surroundings = surroundings
         self._known = known
@@ -128,9 +128,9 @@ class Session:
             zero_shot,
             self._ask,
             self._progress,
-            Account(self._id, budget, used_seconds, self._full_length),
+            Account(self._state.id, budget, used_seconds, self._full_length),
         )
-        return replace(record, forecast=outlook, warnings=(*record.warnings, *self._state["doubts"]))
+        return replace(record, forecast=outlook, warnings=(*record.warnings, *self._state.doubts))
 
     def _ask(self, request: Request) -> Any:
         """Let a worker answer; one crash is forgiven.
@@ -159,35 +159,44 @@ class Session:
         return answer
 
     @property
-    def _id(self) -> str:
-        return str(self._state["id"])
-
-    @property
     def _full_length(self) -> int:
         """Horizon of every trial in tokens, once it is fixed."""
-        return int(self._state["full_length_tokens"])
+        assert self._state.full_length_tokens is not None
+        return self._state.full_length_tokens
+
+    @property
+    def _worker_bytes(self) -> int:
+        """What one worker may hold, which was fixed before the session began."""
+        assert self._state.worker_bytes is not None
+        return self._state.worker_bytes
+
+    @property
+    def _seconds_per_token(self) -> float:
+        """Of training the expert pipeline, once it is measured."""
+        assert self._state.seconds_per_token is not None
+        return self._state.seconds_per_token
 
     def _seconds_before(self) -> float:
         """Seconds of the budget that earlier processes of this session used, as far as they could tell."""
         committed = [
-            point.elapsed_seconds for run in self._store.runs(session=self._id) for point in run.curve
+            point.elapsed_seconds for run in self._store.runs(session=self._state.id) for point in run.curve
         ]
-        return max([float(self._state.get("used_seconds", 0.0)), *committed])
+        return max([self._state.used_seconds, *committed])
 
     def _save_state(self) -> None:
-        self._state["used_seconds"] = self._allowance.elapsed()
-        self._folder.write_session(self._state)
+        self._state.used_seconds = self._allowance.elapsed()
+        self._folder.write_session(self._state.as_json())
 
     def _fix_full_length(self) -> None:
         """Fix every trial's horizon before the first one, and keep it for a resumed session."""
-        if "full_length_tokens" in self._state:
+        if self._state.full_length_tokens is not None:
             return
         bench = self._prepared.bench
         pipeline = self._feasible.pipelines[0 if self._feasible.expert_fits else 1]
         spec = TrialSpec("speed", pipeline, self._settings.seed, 1, self._unique_examples, "")
         found = measure_full_length(self._settings, bench, spec, self._allowance, self._ask, self._progress)
-        self._state["full_length_tokens"] = found.tokens
-        self._state["seconds_per_token"] = found.seconds_per_token
+        self._state.full_length_tokens = found.tokens
+        self._state.seconds_per_token = found.seconds_per_token
         self._save_state()
 
     def _use_validation(self) -> None:
@@ -202,7 +211,7 @@ class Session:
         base = self._laid_out([ZERO_SHOT], math.inf)
         if base[0].run is None:
             measured = score_base_model(base, self._prepared.bench, self._ask, self._progress)
-            self._state["validation_seconds"] = measured.validation_seconds
+            self._state.validation_seconds = measured.validation_seconds
             self._save_state()
             return base.record(0, measured, self._surroundings, self._allowance.elapsed())
         return base[0].run
@@ -217,8 +226,8 @@ class Session:
         trials = self._laid_out(candidates, explosion_nats(start, bench.facts.vocabulary))
         trials[0].is_feasible = self._feasible.expert_fits
         # A session of an earlier version did not keep how long scoring all validation examples took.
-        whole = float(self._state.get("validation_seconds", scoring))
-        pace = Pace(float(self._state["seconds_per_token"]), scoring, whole)
+        whole = self._state.validation_seconds
+        pace = Pace(self._seconds_per_token, scoring, scoring if whole is None else whole)
         trials.teach(pace)
         return Search(
             trials,
@@ -231,14 +240,13 @@ class Session:
             self._surroundings,
             self._progress,
             self._save_state,
-            self._state.setdefault("doubts", []),
+            self._state.doubts,
         )
 
     def _candidates(self, context: Context) -> list[Pipeline]:
         """The candidates that the session began with."""
-        kept = kept_candidates(self._state)
-        if kept:
-            return kept
+        if self._state.candidates:
+            return self._state.candidates
         strategy, fits = self._settings.strategy, self._feasible.expert_fits
         if strategy in (*RUN_BASED, *SURROGATE_BASED) and self._has_begun_trials():
             raise OutputError(
@@ -251,12 +259,12 @@ class Session:
         return found
 
     def _has_begun_trials(self) -> bool:
-        return any(run.is_candidate for run in self._store.runs(session=self._id))
+        return any(run.is_candidate for run in self._store.runs(session=self._state.id))
 
     def _laid_out(self, pipelines: Sequence[Pipeline], limit: float) -> Trials:
         """Trials of these pipelines, with what an earlier process committed of them."""
         trials = Trials(
-            self._id,
+            self._state.id,
             self._prepared,
             pipelines,
             self._folder,
@@ -281,25 +289,23 @@ class Session:
             zero_shot_loss=zero_shot_loss,
             evaluation_seconds=evaluation_seconds,
             machine=self._surroundings.machine,
-            room=Room(bench.device, bench.dtype, bench.max_length, int(self._state["worker_bytes"])),
+            room=Room(bench.device, bench.dtype, bench.max_length, self._worker_bytes),
             value_minutes=self._settings.value,
             prior=prior_known(self._settings.strategy, self._settings.prior),
             runs=self._known,
-            foretold={name: Foretold(**end) for name, end in self._state.get("foretold", {}).items()},
+            foretold=self._state.foretold,
         )
 
     def _look_ahead(self, search: Search) -> Survey:
         """Spend all but what a forecast needs, then measure for it; where nothing can be, spend the rest."""
-        surveyor = Surveyor(self._id, self._prepared, self._store, self._allowance, search.pace)
-        if "survey" not in self._state:
+        surveyor = Surveyor(self._state.id, self._prepared, self._store, self._allowance, search.pace)
+        if self._state.survey is None:
             self._hold_back(surveyor, search.trials[0])
             search.spend()
             # Fixed before anything comes of it: a resumed session neither searches on nor chooses anew.
-            self._state["survey"] = surveyor.survey(leading_trial(search.trials), search.used()).as_json()
+            self._state.survey = surveyor.survey(leading_trial(search.trials), search.used()).plan
             self._save_state()
-        begun = self._state["survey"]
-        leading = next((trial for trial in search.trials if trial.spec.run == begun["leading"]), None)
-        survey = surveyor.again(leading, [Part(**part) for part in begun["parts"]], begun["reason"])
+        survey = surveyor.again(search.trials, self._state.survey)
         self._allowance.hold_back(0)
         if survey.parts:
             self._measure_parts(survey, search)
@@ -309,12 +315,12 @@ class Session:
 
     def _hold_back(self, surveyor: Surveyor, expert: Trial) -> None:
         """Keep the forecast's share from a search, as decided before the first trial."""
-        if "held_back" not in self._state:
+        if self._state.held_back is None:
             searches = self._settings.strategy not in ONLY_TRIALS
-            speed = float(self._state["seconds_per_token"])
-            self._state["held_back"] = surveyor.to_hold_back(expert, speed) if searches else 0.0
+            held_back = surveyor.to_hold_back(expert, self._seconds_per_token) if searches else 0.0
+            self._state.held_back = held_back
             self._save_state()
-        self._allowance.hold_back(self._state["held_back"])
+        self._allowance.hold_back(self._state.held_back)
 
     def _measure_parts(self, survey: Survey, search: Search) -> None:
         """Train the leading pipeline on every part of its data, as far as the budget reaches."""

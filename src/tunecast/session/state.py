@@ -4,20 +4,115 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tunecast.errors import ConfigurationError, OutputError
-from tunecast.records import SessionRecord, stable_hash
+from tunecast.records import Pipeline, SessionRecord, stable_hash
+from tunecast.search.context import Foretold
 from tunecast.session.folder import OutputFolder
 from tunecast.session.settings import SessionSettings
 
-__all__ = ["earlier_state", "read_record", "state_of"]
+__all__ = ["Part", "SessionState", "SurveyPlan", "earlier_state", "read_state", "state_of"]
 
 FLAGS = {"fixed": "fix", "ranges": "range", "forecast": "no-forecast"}
 """Flags of settings that are not called like them."""
 
 
-def earlier_state(folder: OutputFolder, settings: SessionSettings, resume: bool) -> dict[str, Any] | None:
+@dataclass(frozen=True)
+class Part:
+    """A part of the data: its unique examples, and the horizon of as many passes as there are over all."""
+
+    unique_examples: int
+    full_length_tokens: int
+
+
+@dataclass(frozen=True)
+class SurveyPlan:
+    """What a forecast is measured on.
+
+    Args:
+        leading: Id of the run whose pipeline is measured, empty where no trial reached its end.
+        parts: Parts of its data, smallest first.
+        reason: Why there are no parts, empty where there are.
+    """
+
+    leading: str
+    parts: tuple[Part, ...]
+    reason: str
+
+
+@dataclass
+class SessionState:
+    """What a session has decided so far; one that goes on after a kill decides nothing of it anew.
+
+    None and nothing stand for what is not decided yet, or what an earlier version did not keep.
+
+    Args:
+        id: Identifier of the session.
+        configuration: Its settings, as JSON.
+        dataset_fingerprint: Hash of its data.
+        dtype: Type of the base model's weights.
+        started_at: Seconds since 1970.
+        used_seconds: Of the budget.
+        worker_bytes: What one worker may hold.
+        advised: Candidates that advice begins with, best first.
+        foretold: How advice expects pipelines to end, by their ids; only where a gain is weighed by seconds.
+        full_length_tokens: Horizon of every trial.
+        seconds_per_token: Of training the expert pipeline, measured before the first trial.
+        validation_seconds: Of scoring all validation examples.
+        candidates: What may be tried; the first is the expert pipeline.
+        prior: Identity of the prior that the strategy rests on.
+        listed: Ids of candidates in the order in which a strategy that looks recorded runs up tries them.
+        held_back: What of the budget, in its unit, is left to the forecast.
+        survey: What the forecast is measured on.
+        doubts: What the strategy was found to doubt, one sentence each.
+        record: What came out, once the session is complete.
+    """
+
+    id: str
+    configuration: Mapping[str, Any]
+    dataset_fingerprint: str
+    dtype: str = ""
+    started_at: float = 0.0
+    used_seconds: float = 0.0
+    worker_bytes: int | None = None
+    advised: list[Pipeline] = field(default_factory=list)
+    foretold: dict[str, Foretold] = field(default_factory=dict)
+    full_length_tokens: int | None = None
+    seconds_per_token: float | None = None
+    validation_seconds: float | None = None
+    candidates: list[Pipeline] = field(default_factory=list)
+    prior: str | None = None
+    listed: list[str] | None = None
+    held_back: float | None = None
+    survey: SurveyPlan | None = None
+    doubts: list[str] = field(default_factory=list)
+    record: SessionRecord | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The content of ``session.json``: what is decided."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+def read_state(content: Mapping[str, Any]) -> SessionState:
+    """A session's state from what its ``session.json`` holds.
+
+    Raises:
+        OutputError: It is of another version.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(SessionState).validate_python(dict(content))
+    except ValidationError as error:
+        raise OutputError(
+            f"session.json holds what this version cannot read ({error.error_count()} fields).",
+            "Choose another --output-dir.",
+        ) from error
+
+
+def earlier_state(folder: OutputFolder, settings: SessionSettings, resume: bool) -> SessionState | None:
     """What ``session.json`` of a session in the folder holds; None where there is none.
 
     Args:
@@ -26,24 +121,24 @@ def earlier_state(folder: OutputFolder, settings: SessionSettings, resume: bool)
         resume: Whether a session that is there goes on.
 
     Raises:
-        OutputError: There is one, and nobody wants to go on with it.
+        OutputError: There is one, and nobody wants to go on with it, or it is of another version.
         ConfigurationError: It began with other settings.
     """
-    state = folder.read_session()
-    if state is None:
+    content = folder.read_session()
+    if content is None:
         return None
     if not resume:
         raise OutputError(
             f"--output-dir {folder.path} already holds a session.",
             "Go on with it by --resume, or choose another folder.",
         )
-    _check_same(state["configuration"], settings)
-    return state
+    _check_same(content["configuration"], settings)
+    return read_state(content)
 
 
 def state_of(
-    settings: SessionSettings, dataset_fingerprint: str, dtype: str, earlier: dict[str, Any] | None
-) -> dict[str, Any]:
+    settings: SessionSettings, dataset_fingerprint: str, dtype: str, earlier: SessionState | None
+) -> SessionState:
     """The state of a session that begins, or goes on with the data that it began with.
 
     Args:
@@ -57,36 +152,15 @@ def state_of(
     """
     if earlier is None:
         started = time.time()
-        return {
-            "id": stable_hash([settings.as_json(), dataset_fingerprint, started]),
-            "configuration": settings.as_json(),
-            "dataset_fingerprint": dataset_fingerprint,
-            "dtype": dtype,
-            "started_at": started,
-        }
-    if earlier["dataset_fingerprint"] != dataset_fingerprint:
+        identifier = stable_hash([settings.as_json(), dataset_fingerprint, started])
+        return SessionState(identifier, settings.as_json(), dataset_fingerprint, dtype, started)
+    if earlier.dataset_fingerprint != dataset_fingerprint:
         raise ConfigurationError(
             f"--resume: {settings.data} is not what the session began with.",
             "Restore the data, or choose another --output-dir.",
         )
-    return {"dtype": dtype, **earlier}  # which an earlier version did not keep
-
-
-def read_record(content: Mapping[str, Any]) -> SessionRecord:
-    """A session's record from its JSON.
-
-    Raises:
-        OutputError: The JSON is of another version.
-    """
-    from pydantic import TypeAdapter, ValidationError
-
-    try:
-        return TypeAdapter(SessionRecord).validate_python(content)
-    except ValidationError as error:
-        raise OutputError(
-            f"session.json holds a record that this version cannot read ({error.error_count()} fields).",
-            "Choose another --output-dir.",
-        ) from error
+    earlier.dtype = earlier.dtype or dtype
+    return earlier
 
 
 def _check_same(before: Mapping[str, Any], settings: SessionSettings) -> None:

@@ -17,7 +17,6 @@ from typing import Any
 
 from tunecast.errors import UserError
 from tunecast.session.requests import Broken, Ready, Request, receive
-from tunecast.session.trace import start_trace
 
 __all__ = ["main"]
 
@@ -27,7 +26,6 @@ ORPHAN_POLL_SECONDS = 0.5
 def main(descriptor: int, parent: int) -> None:
     """Serve requests of the process ``parent`` that come over ``descriptor``; the first is the workplace."""
     _die_with(parent)
-    start_trace()
     # Libraries warn each other of what they will rename; the user can do nothing about it.
     warnings.simplefilter("ignore", FutureWarning)
     connection: Connection = Connection(descriptor)

@@ -1,0 +1,68 @@
+"""A trace of what a session and its workers are doing, for tests that kill them at every moment.
+
+With ``TUNECAST_TRACE=FILE`` in the environment, and this folder in ``PYTHONPATH``, each of these processes
+appends a line ``PID PHASE`` to the file whenever its phase changes. A thread reads the phase off the main
+thread's stack a few hundred times a second, so that the code under test knows nothing of it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+
+__all__ = ["PHASES", "VARIABLE", "start_trace"]
+
+VARIABLE = "TUNECAST_TRACE"
+TRACED = {"tune", "tunecast.session.worker"}
+"""Words on the command lines of processes that are traced."""
+EVERY_SECONDS = 0.002
+PHASES = {
+    ("trials.py", "record"): "commit",
+    ("session.py", "_save_state"): "commit",
+    ("session.py", "_measure_parts"): "forecast",
+    ("compare.py", "_deliver"): "export",
+    ("api.py", "_write_results"): "export",
+    ("compare.py", "compare"): "scoring",
+    ("searching.py", "_finish_leader"): "final training",
+    ("searching.py", "_search"): "search",
+    ("checkpoint.py", "write"): "checkpoint write",
+    ("runner.py", "save"): "export",
+    ("runner.py", "score"): "scoring",
+    ("runner.py", "measure_speed"): "start",
+    ("evaluate.py", "evaluate"): "evaluation",
+    ("live.py", "advance"): "step",
+    ("worker.py", "_answer"): "step",
+    ("worker.py", "_loaded"): "start",
+    ("worker.py", "main"): "waiting",
+}
+"""Phase by file and function; of all functions on the stack the first that is listed here counts."""
+
+
+def start_trace() -> None:
+    """Begin to trace this process, where the environment asks for it and it is a session or a worker."""
+    path = os.environ.get(VARIABLE)
+    if path and not TRACED.isdisjoint(sys.orig_argv):
+        threading.Thread(target=_watch, args=(path, threading.main_thread().ident), daemon=True).start()
+
+
+def _watch(path: str, thread: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    last = ""
+    while True:
+        phase = _phase(sys._current_frames().get(thread))
+        if phase != last:
+            os.write(descriptor, f"{os.getpid()} {phase}\n".encode())
+            last = phase
+        time.sleep(EVERY_SECONDS)
+
+
+def _phase(frame: FrameType | None) -> str:
+    stack = set()
+    while frame is not None:
+        stack.add((Path(frame.f_code.co_filename).name, frame.f_code.co_name))
+        frame = frame.f_back
+    return next((phase for place, phase in PHASES.items() if place in stack), "start")
