@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tunecast.errors import first_line, nearest
+from tunecast.errors import did_you_mean, first_line
 
 
 @pytest.mark.parametrize(
@@ -21,5 +21,5 @@ def test_the_first_line_of_an_error(error: Exception, line: str) -> None:
 
 
 def test_a_word_that_is_nearly_known_is_guessed() -> None:
-    assert nearest("lora_", ("lora", "full")) == "Did you mean lora? "
-    assert nearest("something", ("lora", "full")) == ""
+    assert did_you_mean("lora_", ("lora", "full")) == "Did you mean lora? "
+    assert did_you_mean("something", ("lora", "full")) == ""

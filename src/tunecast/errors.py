@@ -17,9 +17,9 @@ __all__ = [
     "OutputError",
     "StoreError",
     "UserError",
+    "did_you_mean",
     "first_line",
     "mistakes_told",
-    "nearest",
 ]
 
 
@@ -66,7 +66,7 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A question for a hint, such as ``Did you mean lora? ``; empty where no known word is like it."""
     near = get_close_matches(word, known, n=1)
     return f"Did you mean {near[0]}? " if near else ""

@@ -16,6 +16,7 @@ from tunecast.session.folder import OutputFolder
 from tunecast.session.prepare import PreparedTask, Surroundings
 from tunecast.session.session import Session
 from tunecast.session.settings import SessionSettings
+from tunecast.session.state import SessionState
 from tunecast.store import Store
 from tunecast.surrogates import Room
 
@@ -37,7 +38,7 @@ def test_a_strategy_is_told_what_a_worker_may_hold(
         store,
         LocalExecutor.__new__(LocalExecutor),  # no worker is asked for anything
         Silent(),
-        {"id": "s", "full_length_tokens": 2000, "worker_bytes": 1_500_000_000},
+        SessionState("s", {}, "of these rows", full_length_tokens=2000, worker_bytes=1_500_000_000),
         Feasible(()),
         Surroundings(sample_machine(), sample_run().versions),
     )._context(4.0, 0.1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from tunecast.errors import ConfigurationError, nearest
+from tunecast.errors import ConfigurationError, did_you_mean
 from tunecast.methods.base import Method
 from tunecast.methods.rates import adapter_rate
 from tunecast.records import ModelFacts
@@ -40,7 +40,8 @@ def get_method(name: str) -> Method:
     if name not in _METHODS:
         known = ", ".join(sorted(_METHODS))
         raise ConfigurationError(
-            f"There is no finetuning method {name!r}.", f"{nearest(name, _METHODS)}Known methods: {known}."
+            f"There is no finetuning method {name!r}.",
+            f"{did_you_mean(name, _METHODS)}Known methods: {known}.",
         )
     return _METHODS[name]
 

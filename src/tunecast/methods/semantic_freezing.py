@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
 
-from tunecast.data.encode import IGNORED
 from tunecast.methods.layers import decoder_layers, final_norm, layer_stack, upper_names
 from tunecast.methods.rates import around
 from tunecast.methods.weights import WeightsMethod
@@ -175,6 +174,8 @@ def _spread(examples: Sequence[EncodedExample]) -> list[EncodedExample]:
 
 def _first_position(example: EncodedExample) -> int:
     """Position of the first label that something precedes; 0 where there is none."""
+    from tunecast.data.encode import IGNORED  # reading a prior imports methods, and is to stay instant
+
     if example.architecture == "encoder-decoder":
         return 1 if example.labels else 0
     return next((i for i, label in enumerate(example.labels) if i and label != IGNORED), 0)

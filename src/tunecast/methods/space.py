@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from tunecast.errors import ConfigurationError, nearest
+from tunecast.errors import ConfigurationError, did_you_mean
 from tunecast.methods.base import is_constant
 from tunecast.methods.rates import OPTIMIZER_RATES, optimizer_rate
 from tunecast.methods.registry import get_method, method_names
@@ -414,7 +414,7 @@ def _refuse_unknown(
             if name not in known:
                 raise ConfigurationError(
                     f"{flag}: there is no hyperparameter {name!r} for {', '.join(parameters)}.",
-                    f"{nearest(name, known)}Known ones: {', '.join(known)}.",
+                    f"{did_you_mean(name, known)}Known ones: {', '.join(known)}.",
                 )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tunecast.errors import ConfigurationError, nearest
+from tunecast.errors import ConfigurationError, did_you_mean
 from tunecast.methods.space import EXPERT, at_3e4
 from tunecast.progress import Progress, Silent
 from tunecast.records import Run, stable_hash
@@ -376,7 +376,7 @@ def check_name(name: str) -> None:
         raise ConfigurationError(f"--strategies: {name} cannot be replayed.", "Use fixed-best.")
     raise ConfigurationError(
         f"--strategies: there is no strategy {name!r}.",
-        f"{nearest(name, known)}Known ones: {', '.join(known)}.",
+        f"{did_you_mean(name, known)}Known ones: {', '.join(known)}.",
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from tunecast.errors import ConfigurationError, nearest
+from tunecast.errors import ConfigurationError, did_you_mean
 from tunecast.records import Pipeline
 from tunecast.search.context import Context, Foretold
 from tunecast.search.fixed_best import fixed_best
@@ -194,7 +194,7 @@ def _check_there(name: str) -> None:
     if name != GIVEN and name not in STRATEGIES:
         raise ConfigurationError(
             f"--strategy: there is no strategy {name!r}.",
-            f"{nearest(name, STRATEGIES)}Known ones: {', '.join(STRATEGIES)}.",
+            f"{did_you_mean(name, STRATEGIES)}Known ones: {', '.join(STRATEGIES)}.",
         )
     if name in LIBRARY_BASED:
         from tunecast.search.rivals import check_library

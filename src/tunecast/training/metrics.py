@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tunecast.errors import ConfigurationError, nearest
+from tunecast.errors import ConfigurationError, did_you_mean
 
 __all__ = ["METRIC_NAMES", "Metric", "exact_match", "get_metric", "rouge_l", "token_f1"]
 
@@ -167,7 +167,7 @@ def get_metric(name: str) -> Metric:
         return _CustomMetric(name, _import_function(name))
     raise ConfigurationError(
         f"--objective: there is no metric {name!r}.",
-        f"{nearest(name, METRIC_NAMES)}Use loss, one of {', '.join(METRIC_NAMES)}, or your own as "
+        f"{did_you_mean(name, METRIC_NAMES)}Use loss, one of {', '.join(METRIC_NAMES)}, or your own as "
         "module:function.",
     )
 
