@@ -14,7 +14,8 @@ import pytest
 
 from sessions import Finished, record_of
 from tunecast import api
-from tunecast.errors import ConfigurationError, OutputError
+from tunecast.errors import ConfigurationError, ModelError, OutputError
+from tunecast.methods.space import EXPERT
 from tunecast.progress import Silent
 from tunecast.records import Outcome, Run, SessionRecord
 from tunecast.session.prepare import prepare_task
@@ -243,6 +244,14 @@ def begun(folder: Path, settings: SessionSettings) -> None:
     folder.mkdir()
     state = {"id": "0", "configuration": settings.as_json(), "dataset_fingerprint": "of other rows"}
     (folder / "session.json").write_text(json.dumps(state))
+
+
+def test_training_one_pipeline_does_not_look_at_what_only_a_search_takes(tmp_path: Path) -> None:
+    settings = SessionSettings(
+        str(tmp_path / "no-model"), "stdlib", output_dir=str(tmp_path / "out"), value=2.0, prior="no-prior"
+    )
+    with pytest.raises(ModelError, match="no-model"):
+        api.train(settings, EXPERT)
 
 
 def test_a_session_of_an_earlier_version_goes_on_with_the_defaults(

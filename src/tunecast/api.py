@@ -320,7 +320,7 @@ def _tune_in(
             known,
         )
         record = session.run()
-        _write_results(folder, store, replace(state, record=record), settings)
+        _write_results(folder, store, state, record, settings)
     return record
 
 
@@ -402,13 +402,11 @@ def _show(predicted: Recommendation | UserError, progress: Progress) -> None:
 
 
 def _write_results(
-    folder: OutputFolder, store: Store, state: SessionState, settings: SessionSettings
+    folder: OutputFolder, store: Store, state: SessionState, record: SessionRecord, settings: SessionSettings
 ) -> None:
     """The model card, the report, and last ``session.json``, which marks the session as complete."""
     from tunecast.report import model_card, write_report
 
-    record = state.record
-    assert record is not None
     runs = list(store.runs(session=record.id))
     store.put_session(record.id, asdict(record))
     winner = record.contender(record.winner)
@@ -416,7 +414,7 @@ def _write_results(
     card = model_card(record, run, base_model=settings.model)
     folder.write_text("best/README.md", card)
     write_report(record, runs, folder.path / "report.html")
-    folder.write_session(state.as_json())
+    folder.write_session(replace(state, record=record).as_json())
 
 
 def _check(settings: SessionSettings) -> None:

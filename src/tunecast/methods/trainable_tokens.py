@@ -45,8 +45,7 @@ class TrainableTokens(PeftMethod):
         """The ``TrainableTokensConfig`` of a pipeline; :meth:`suit` adds which tokens."""
         from peft import TrainableTokensConfig
 
-        task = task_type(encoder_decoder)
-        return TrainableTokensConfig(task_type=task)
+        return TrainableTokensConfig(task_type=task_type(encoder_decoder))
 
     def suit(self, peft_config: Any, model_config: Any) -> None:
         """Name the rows."""
