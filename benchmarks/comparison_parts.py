@@ -189,11 +189,17 @@ def _program(line: str) -> Command:
     return words if words[0] == "tunecast" else ("python", f"{{root}}benchmarks/{words[0]}", *words[1:])
 
 
-def _sessions(name: str, title: str, model: str, budget: str, seeds: int, more: str = "") -> Part:
-    """Whole sessions on tasks that nobody collects runs of; those with a budget in time have two threads."""
+def _sessions(
+    name: str, title: str, model: str, budget: str, expert_budget: str, seeds: int, more: str = ""
+) -> Part:
+    """Whole sessions on tasks that nobody collects runs of; those with a budget in time have two threads.
+
+    The expert pipeline alone is granted as much more as it needs to use what the others use.
+    """
     data = " ".join(f"--data {{tasks}}/{task}" for task in HELD_OUT)
     is_timed = not budget.endswith("-tokens")
-    shared = f"--model {model} --budget {budget} --seeds {seeds} --threads {1 + is_timed}"
+    budgets = f"--budget {budget} --expert-budget {expert_budget}"
+    shared = f"--model {model} {budgets} --seeds {seeds} --threads {1 + is_timed}"
     needs = (TASKS, MODELS) if "{models}" in model else (TASKS,)
     return _benchmark(
         name,
@@ -270,9 +276,11 @@ _PARTS = (
         "limits.py", "provenance.py", "alien_tasks.yaml",
         before=ALIENS, needs=(TASKS, MODELS),
     ),
-    _sessions("sessions-nano", "Whole sessions on `nano-16m`", "{models}/nano-16m", "130k-tokens", 3),
     _sessions(
-        "sessions-smollm2", "Sessions of five minutes on SmolLM2", "smollm2", "5m", 1,
+        "sessions-nano", "Whole sessions on `nano-16m`", "{models}/nano-16m", "130k-tokens", "174k-tokens", 3
+    ),
+    _sessions(
+        "sessions-smollm2", "Sessions of five minutes on SmolLM2", "smollm2", "5m", "9m", 1,
         more="--strategies advised,transfer,asha,random,fixed-expert",
     ),
     _benchmark(

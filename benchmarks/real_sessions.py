@@ -3,7 +3,9 @@
     python benchmarks/real_sessions.py --model MODEL --data FOLDER=METRIC --data FOLDER --budget 130k-tokens
     python benchmarks/real_sessions.py --model smollm2 --data stdlib --strategies advised,fixed-expert
 
-Every strategy gets the same budget, its own expert baseline included, and chooses by loss. A budget in
+Every strategy gets the same budget, its own expert baseline included, and chooses by loss. The expert
+pipeline alone may be granted more (``--expert-budget``): its only trial is planned to end well within a
+budget, so that it needs a larger one to use as much. A budget in
 tokens is the same on a busy machine as on an idle one. For one in time (``--budget 5m``) the strategies
 have their turn one after the other on each task and seed, so that whatever else the machine does meets all
 alike. Outcomes are kept in the folder ``--results``, in a file for each base model that several calls may
@@ -28,7 +30,8 @@ import numpy as np
 from scipy.stats import rankdata
 from whole_sessions import DELIVERED, INCUMBENT, Kept, Outcome, made_by, session
 
-STRATEGIES = ("advised", "transfer", "asha", "random", "fixed-best", "fixed-expert")
+EXPERT = "fixed-expert"
+STRATEGIES = ("advised", "transfer", "asha", "random", "fixed-best", EXPERT)
 METRICS = {DELIVERED: "metric", INCUMBENT: "incumbent_metric"}
 """The metric that stands beside each loss."""
 
@@ -46,6 +49,7 @@ class Setting:
         test_rows: The first test rows of a folder, which are scored.
         threads: Threads of a session's worker.
         made_by: Runs, prior and code, as :func:`~whole_sessions.made_by` has them.
+        expert_budget: What the expert pipeline alone is granted; empty for the same.
     """
 
     model: str
@@ -53,10 +57,16 @@ class Setting:
     test_rows: int
     threads: int
     made_by: str
+    expert_budget: str = ""
+
+    def budget_of(self, strategy: str) -> str:
+        """What a strategy is granted."""
+        return (strategy == EXPERT and self.expert_budget) or self.budget
 
     def key(self, task: str, metric: str, strategy: str, seed: int) -> str:
         """By what an outcome is kept: other settings, runs, priors and code are measured anew."""
-        shared = f"{self.made_by} {Path(self.model).name} {self.budget} {self.test_rows} {self.threads}"
+        budget = self.budget_of(strategy)
+        shared = f"{self.made_by} {Path(self.model).name} {budget} {self.test_rows} {self.threads}"
         return f"{shared} {Path(task).name} {metric or 'loss'} {strategy} {seed}"
 
     def session(self, task: str, metric: str, strategy: str, seed: int) -> Outcome:
@@ -66,8 +76,8 @@ class Setting:
             if Path(task).is_dir():
                 data = _shortened(Path(task), Path(folder), self.test_rows)
             flags = {
-                "--model": self.model, "--strategy": strategy, "--seed": str(seed), "--budget": self.budget,
-                "--threads": str(self.threads),
+                "--model": self.model, "--strategy": strategy, "--seed": str(seed),
+                "--budget": self.budget_of(strategy), "--threads": str(self.threads),
             }  # fmt: skip
             return session(Path(folder) / "out", data, flags, "--no-forecast", metric=metric)
 
@@ -162,6 +172,7 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--data", action="append", required=True, help="DATA, or DATA=METRIC")
     parser.add_argument("--budget", default="130k-tokens")
+    parser.add_argument("--expert-budget", default="", help=f"of {EXPERT}; default: the same")
     parser.add_argument("--strategies", default=",".join(STRATEGIES))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--test-rows", type=int, default=100, help="test rows of a folder that are scored")
@@ -169,12 +180,17 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("real-sessions"), help="folder")
     chosen = parser.parse_args()
     strategies = chosen.strategies.split(",")
-    setting = Setting(chosen.model, chosen.budget, chosen.test_rows, chosen.threads, made_by())
+    setting = Setting(
+        chosen.model, chosen.budget, chosen.test_rows, chosen.threads, made_by(), chosen.expert_budget
+    )
     kept = Kept(chosen.results / f"{Path(chosen.model).name}.json")
     metrics = {task: metric for task, _, metric in (given.partition("=") for given in chosen.data)}
     found = measure(setting, kept, metrics, strategies, chosen.seeds)
-    print(f"{Path(chosen.model).name}, {chosen.budget}, {chosen.seeds} seeds: mean test loss of what was")
-    print("delivered, the lowest of the base model's, the expert baseline's and the incumbent's\n")
+    granted = chosen.budget + (f" ({EXPERT}: {chosen.expert_budget})" if chosen.expert_budget else "")
+    print(
+        f"{Path(chosen.model).name}, {granted}, {chosen.seeds} seeds: mean test loss of what was delivered,"
+    )
+    print("the lowest of the base model's, the expert baseline's and the incumbent's\n")
     print(table(found, strategies))
     print("\nmean test loss of the incumbent, which validation chose\n")
     print(table(found, strategies, INCUMBENT))

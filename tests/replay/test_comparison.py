@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import os
 import re
@@ -10,7 +11,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from functools import cache
 from itertools import takewhile
 from pathlib import Path
@@ -84,9 +86,30 @@ def command(stubs: Path, *names: str) -> list[str]:
     return [sys.executable, "-c", RUN, str(interpreter), str(PROGRAM), str(folder), *names]
 
 
-def compare(stubs: Path, *names: str, **more: str) -> subprocess.CompletedProcess[str]:
-    asked = command(stubs, *names)
-    return subprocess.run(asked, env=environment(**more), capture_output=True, text=True, timeout=120)
+@dataclass(frozen=True)
+class Called:
+    """How a call ended, and what it printed."""
+
+    returncode: object
+    stdout: str
+    stderr: str
+
+
+def compare(stubs: Path, *names: str, **more: str) -> Called:
+    """A call within this process, which has read the code that all keys are hashes of already."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.syspath_prepend(str(BENCHMARKS))
+        given = environment(**more)
+        for name in set(os.environ) - set(given):
+            patch.delenv(name)
+        for name, value in given.items():
+            patch.setenv(name, value)
+        patch.setattr(sys, "executable", str(stubs / "interpreter"))
+        patch.setattr(sys, "argv", [str(PROGRAM), str(stubs.parent / "results"), *names])
+        with pytest.raises(SystemExit) as ended:
+            importlib.import_module("comparison").main()
+    return Called(ended.value.code, out.getvalue(), err.getvalue())
 
 
 @contextmanager

@@ -216,7 +216,16 @@ def test_the_demo_is_measured_once_and_judged(
 ) -> None:
     program = str(Path(__file__).parents[2] / "benchmarks" / "demo_seeds.py")
     asked = [sys.executable, program, "--model", str(tiny_llama), "--data", str(toy_data)]
-    asked += ["--budget", "2-trials", "--seeds", "1", "--results", str(tmp_path)]
+    asked += [
+        "--budget",
+        "2-trials",
+        "--expert-budget",
+        "1-trials",
+        "--seeds",
+        "1",
+        "--results",
+        str(tmp_path),
+    ]
     first, again = (subprocess.run(asked, capture_output=True, text=True, timeout=280) for _ in range(2))
     assert re.findall(r"^(\w+) 0: ", first.stderr, re.MULTILINE) == ["demo", "expert"], first.stderr[-2000:]
     assert again.stderr == ""
