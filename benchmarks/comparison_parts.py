@@ -277,10 +277,10 @@ _PARTS = (
         before=ALIENS, needs=(TASKS, MODELS),
     ),
     _sessions(
-        "sessions-nano", "Whole sessions on `nano-16m`", "{models}/nano-16m", "130k-tokens", "174k-tokens", 3
+        "sessions-nano", "Whole sessions on `nano-16m`", "{models}/nano-16m", "130k-tokens", "145k-tokens", 3
     ),
     _sessions(
-        "sessions-smollm2", "Sessions of five minutes on SmolLM2", "smollm2", "5m", "9m", 1,
+        "sessions-smollm2", "Sessions of five minutes on SmolLM2", "smollm2", "5m", "350s", 1,
         more="--strategies advised,transfer,asha,random,fixed-expert",
     ),
     _benchmark(

@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--data", default="stdlib")
     parser.add_argument("--budget", default="5m")
-    parser.add_argument("--expert-budget", default="9m", help="of the expert pipeline alone")
+    parser.add_argument("--expert-budget", default="350s", help="of the expert pipeline alone")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--results", type=Path, default=Path("real-sessions"), help="folder")
     chosen = parser.parse_args()

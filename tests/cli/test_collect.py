@@ -56,7 +56,7 @@ def test_collects_resumes_and_prints_json(plan: Path) -> None:
         (["--time-limit", "soon"], "--time-limit 'soon' is not a duration"),
         (["--every", "20-trials"], "--every '20-trials' is not a duration"),
         (["--root", "tasks"], "--root 'tasks' is not NAME=FOLDER"),
-        (["--plan", "nowhere.yaml"], "there is no file nowhere.yaml"),
+        (["--plan", "nowhere.yaml"], "nowhere.yaml cannot be read: No such file"),
         (["--device", "abacus"], "there is no such device"),
     ],
 )

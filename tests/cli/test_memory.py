@@ -59,6 +59,16 @@ def test_any_peft_method_from_its_file(config_only: str, tmp_path: Path) -> None
     assert answer["trainable_parameters"] == 2 * (16 + 32)
 
 
+@pytest.mark.parametrize("flag", ["--batch-size", "--eval-batch-size"])
+def test_a_batch_that_cannot_be_counted_is_refused_by_its_flag(config_only: str, flag: str) -> None:
+    largest = json.loads(run("--model", config_only, "--max-length", "32", flag, "1000000", "--json"))
+    assert largest["total_bytes"] > 1e9
+    asked = ["memory", "--model", config_only, "--max-length", "32", flag, "1000001"]
+    result = CliRunner().invoke(app, asked)
+    assert result.exit_code == 2
+    assert flag in result.stderr
+
+
 def test_screen_lists_parts_and_the_verdict(config_only: str) -> None:
     shown = run("--model", config_only, *BASE, "--gpu", "T4")
     assert "activations" in shown

@@ -169,6 +169,19 @@ def test_strategies_that_know_other_tasks_run_to_the_end_and_resume(
     assert "is not the one" not in " ".join(again.result["warnings"])
 
 
+@pytest.mark.parametrize("strategy", ["fixed-3e-4", "fixed-best", "nearest-task", "tpe", "dehb"])
+def test_every_other_strategy_runs_to_the_end(
+    strategy: str, tiny_llama: Path, toy_data: Path, tmp_path: Path
+) -> None:
+    flags = ["--strategy", strategy, "--no-forecast", "--budget", "3-trials", "--epochs", "0.5"]
+    done = finish(tmp_path / "out", tiny_llama, toy_data, *flags)
+    tried = tried_in(tmp_path / "out")
+    assert 1 < len(tried) <= 3
+    assert len({run.pipeline.id for run in tried}) == len(tried)
+    assert tried[0].outcome is Outcome.COMPLETED
+    assert done.result["incumbent"]["trial"] in {run.id for run in tried}
+
+
 def test_a_session_keeps_its_candidates_and_goes_on_without_a_prior_that_it_did_not_begin_with(
     tiny_llama: Path, toy_data: Path, tmp_path: Path
 ) -> None:

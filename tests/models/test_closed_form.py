@@ -39,7 +39,7 @@ Compute = tuple[Literal["cpu", "cuda"], Literal["float32", "bfloat16"]]
 GPU: Compute = ("cuda", "bfloat16")
 PLAIN_CPU: Compute = ("cpu", "float32")
 SHORT_CPU: Compute = ("cpu", "bfloat16")
-SHAPE = (1024, 4096, 20, 16, 4, 32_000, 64, 64)
+SHAPE = (1024, 4096, 10, 16, 4, 32_000, 64, 64)
 
 
 @pytest.fixture(scope="module")

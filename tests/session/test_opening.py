@@ -72,7 +72,9 @@ def test_without_a_search_the_expert_may_have_most_of_it(
 ) -> None:
     alone = measured(prepared, settings, budget="8k-tokens", strategy="fixed-expert")
     shared = measured(prepared, settings, budget="8k-tokens", strategy="fixed-3e-4")
-    assert (alone.tokens, shared.tokens) == (6000, 3000)
+    assert (alone.tokens, shared.tokens) == (7200, 3600)
+    timed = measured(prepared, settings, budget="10s", strategy="fixed-expert")
+    assert timed.tokens == pytest.approx(0.6 * 10 * SPEED, rel=0.02)
 
 
 def test_muon_counts_at_its_own_batch_and_not_as_it_was_timed(

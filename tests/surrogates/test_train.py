@@ -20,6 +20,7 @@ from tunecast.store import Store
 from tunecast.surrogates import Setting, load_prior, read_prior
 from tunecast.surrogates.cost import fit_cost, fit_failure, score_failure
 from tunecast.surrogates.examples import examples_of
+from tunecast.surrogates.families import FAMILIES
 from tunecast.surrogates.features import feature_rows
 from tunecast.surrogates.train import report, train
 from tunecast.surrogates.validation import models_left_out
@@ -233,6 +234,17 @@ def test_from_the_command_line(tmp_path: Path) -> None:
     assert (code, err) == (0, "")
     assert "Wrote" in out
     assert len(read_prior(output).provenance.tasks) == 4
+
+
+def test_scores_of_every_family_on_what_is_left_out_are_printed(tmp_path: Path) -> None:
+    url, output = str(tmp_path / "runs.sqlite"), tmp_path / "prior.safetensors"
+    with Store.open(url) as store:
+        store.put_all(planted_runs(tasks=4, runs=5))
+    code, out, err = call_main("learn", "--store", url, "--output", str(output))
+    assert (code, err) == (0, "")
+    rows = [line.split("|")[1].strip() for line in out.splitlines() if line.startswith("|")]
+    assert set(FAMILIES) <= set(rows), out
+    assert read_prior(output).family in FAMILIES
 
 
 @pytest.mark.parametrize(

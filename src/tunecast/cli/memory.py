@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["memory_command"]
 
 DEFAULT_MAX_LENGTH = 512
+MOST_EXAMPLES = 1_000_000
+"""Of a batch: with far more, tensors have more elements than torch can count."""
 
 
 def memory_command(
@@ -33,10 +35,13 @@ def memory_command(
         Path | None, typer.Option("--peft-config", help="An adapter_config.json of any peft method instead.")
     ] = None,
     fix: Annotated[list[str] | None, typer.Option("--fix", help="A hyperparameter: lora_r=16.")] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Examples per step.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", min=1, max=MOST_EXAMPLES, help="Examples per step.")
+    ] = None,
     max_length: Annotated[int | None, typer.Option("--max-length", min=1, help="Longest sequence.")] = None,
     eval_batch_size: Annotated[
-        int | None, typer.Option("--eval-batch-size", min=1, help="Examples per evaluation batch.")
+        int | None,
+        typer.Option("--eval-batch-size", min=1, max=MOST_EXAMPLES, help="Examples per evaluation batch."),
     ] = None,
     max_new_tokens: Annotated[
         int, typer.Option("--max-new-tokens", min=0, help="Tokens generated per prompt in evaluation.")

@@ -35,7 +35,6 @@ __all__ = [
     "one_value",
     "pair",
     "settings_from",
-    "yaml_problem",
 ]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
@@ -139,6 +138,8 @@ def _fixed(text: str) -> tuple[str, Any]:
     """``lora_r=16`` as a name and a value of the type that it reads as."""
     import yaml
 
+    from tunecast.yaml_file import yaml_problem
+
     name, value = pair("--fix", text, "lora_r=16")
     try:
         read = found if (found := number(value)) is not None else yaml.safe_load(value)
@@ -162,11 +163,6 @@ def one_value(where: str, value: Any) -> Any:
             "Write it as --fix lora_r=16.",
         )
     return value if found is None else found
-
-
-def yaml_problem(error: Exception) -> str:
-    """What is wrong with a piece of YAML, in one line."""
-    return str(getattr(error, "problem", None) or error).partition("\n")[0]
 
 
 def number(text: str) -> int | float | None:

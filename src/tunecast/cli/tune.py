@@ -227,22 +227,10 @@ def _earlier(output_dir: Any) -> dict[str, Any]:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    import yaml
-
     from tunecast.session.settings import SessionSettings
+    from tunecast.yaml_file import read_yaml
 
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigurationError(f"--config {path} cannot be read: {error.strerror}.") from None
-    except UnicodeDecodeError:
-        raise ConfigurationError(f"--config {path} is not a text file.") from None
-    except (yaml.YAMLError, ValueError) as error:  # a date such as 2026-13-45 is a ValueError
-        mark = getattr(error, "problem_mark", None)
-        place = f"{path}, line {mark.line + 1}" if mark else f"{path}"
-        raise ConfigurationError(
-            f"--config {place}: this is not YAML: {options.yaml_problem(error)}."
-        ) from None
+    content = read_yaml("--config", path)
     if not isinstance(content, dict):
         raise ConfigurationError(
             f"--config {path}: expected names and values, found {type(content).__name__}."

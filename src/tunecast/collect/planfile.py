@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from tunecast.errors import ConfigurationError
 from tunecast.records import Scalar
+from tunecast.yaml_file import read_yaml
 
 __all__ = ["DatasetChoice", "GridPipeline", "ModelChoice", "Plan", "Scoring", "read_plan"]
 
@@ -198,16 +199,7 @@ def read_plan(path: str | Path, roots: Mapping[str, str] | None = None) -> Plan:
 
 
 def _parsed(path: Path) -> _File:
-    import yaml
-
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        raise ConfigurationError(f"--plan: there is no file {path}.") from None
-    except OSError as error:
-        raise ConfigurationError(f"--plan {path} cannot be read: {error.strerror}.") from None
-    except (yaml.YAMLError, ValueError) as error:  # not text, or a date such as 2026-13-45
-        raise ConfigurationError(f"--plan {path} is not YAML: {error}") from None
+    content = read_yaml("--plan", path)
     try:
         return _File.model_validate(content)
     except ValidationError as error:

@@ -25,8 +25,13 @@ SHARE_OF_BUDGET = 0.25
 """A full length is at most this part of what the budget affords."""
 SHARE_WITH_PRIOR = 1 / 3
 """Who knows beforehand what will be good tries fewer pipelines, each for longer."""
-SHARE_WITHOUT_SEARCH = 0.75
-"""The part that all trials have together where nothing is searched; the rest is for evaluation."""
+SHARE_WITHOUT_SEARCH = {"seconds": 0.6, "tokens": 0.9}
+"""The part that training has of a budget, in all trials together, where nothing is searched.
+
+Scoring the base model, the points and the end takes up to 0.47 of the seconds of training
+(:mod:`tunecast.session.shared`), and the last step begins only where more than it is expected to take is
+left. Tokens are counted in training alone; a schedule ends with the batch that reaches its length, and a
+forecast may have a tenth."""
 LEAST_STEPS = 4
 SMALLEST_BATCH = 4
 CALIBRATION_SECONDS = 3.0
@@ -114,7 +119,7 @@ def share_of_budget(strategy: str, budget: Budget) -> float:
     """
     alone = ONLY_TRIALS.get(strategy)
     if alone:
-        return SHARE_WITHOUT_SEARCH / alone
+        return SHARE_WITHOUT_SEARCH.get(budget.kind, 1.0) / alone
     knows = strategy in (ADVISED, *SURROGATE_BASED)
     return SHARE_WITH_PRIOR if knows and budget.kind != "seconds" else SHARE_OF_BUDGET
 

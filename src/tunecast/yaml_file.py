@@ -1,0 +1,39 @@
+"""YAML that users write: read with one message for each way in which it can be wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tunecast.errors import ConfigurationError
+
+__all__ = ["read_yaml", "yaml_problem"]
+
+
+def read_yaml(flag: str, path: Path) -> Any:
+    """What a file of YAML holds.
+
+    Args:
+        flag: The option that named it, for messages.
+        path: The file.
+
+    Raises:
+        ConfigurationError: The file cannot be read, or is not YAML.
+    """
+    import yaml
+
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"{flag} {path} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{flag} {path} is not a text file.") from None
+    except (yaml.YAMLError, ValueError) as error:  # a date such as 2026-13-45 is a ValueError
+        mark = getattr(error, "problem_mark", None)
+        place = f"{path}, line {mark.line + 1}" if mark else f"{path}"
+        raise ConfigurationError(f"{flag} {place}: this is not YAML: {yaml_problem(error)}.") from None
+
+
+def yaml_problem(error: Exception) -> str:
+    """What is wrong with a piece of YAML, in one line."""
+    return str(getattr(error, "problem", None) or error).partition("\n")[0]
