@@ -1,4 +1,4 @@
-"""``make demo`` over several seeds, against the expert pipeline that is given the whole budget.
+"""``make demo`` over several seeds, against the expert pipeline that is given all of its seconds.
 
     python benchmarks/demo_seeds.py [--results FOLDER]
 
@@ -29,7 +29,7 @@ SIDES: Mapping[str, tuple[str, ...]] = {
 WANTED_SHARE = 0.8
 """Part of the seeds on which the demo is to be below the expert pipeline."""
 LEAST_SECONDS = 0.9
-"""The expert pipeline is given the whole budget: it uses at least this part of the demo's seconds."""
+"""The expert pipeline uses at least this part of the demo's seconds."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def measure(demo: Demo, seeds: int, kept: Kept) -> list[dict[str, Outcome]]:
 def table(found: list[dict[str, Outcome]]) -> str:
     """Test losses in nats per label token by seed, and what was delivered."""
     lines = [
-        "| seed | untouched | demo | its incumbent | delivers | expert, whole budget | below | seconds |",
+        "| seed | untouched | demo | its incumbent | delivers | expert, as many seconds | below | seconds |",
         "|---:|---:|---:|---:|---|---:|---|---|",
     ]
     for seed, both in enumerate(found):
@@ -89,7 +89,7 @@ def is_below(both: Mapping[str, Outcome]) -> bool:
 
 
 def has_less(both: Mapping[str, Outcome]) -> bool:
-    """Whether the expert's session was not given the demo's seconds."""
+    """Whether the expert's session used clearly fewer seconds than the demo's."""
     return bool(both["expert"]["seconds"] < LEAST_SECONDS * both["demo"]["seconds"])
 
 

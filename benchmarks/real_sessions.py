@@ -3,10 +3,10 @@
     python benchmarks/real_sessions.py --model MODEL --data FOLDER=METRIC --data FOLDER --budget 130k-tokens
     python benchmarks/real_sessions.py --model smollm2 --data stdlib --strategies advised,fixed-expert
 
-Every strategy gets the same budget, its own expert baseline included, and chooses by loss. The expert
-pipeline alone may be granted more (``--expert-budget``): its only trial is planned to end well within a
-budget, so that it needs a larger one to use as much. A budget in
-tokens is the same on a busy machine as on an idle one. For one in time (``--budget 5m``) the strategies
+Every strategy gets the same budget, its own expert baseline included, and chooses by loss; only the expert
+pipeline alone may be granted more (``--expert-budget``), since its single trial is planned to end well within
+a budget and needs a larger one to use as much. A budget in tokens is the same on a busy machine as on an idle
+one. For one in time (``--budget 5m``) the strategies
 have their turn one after the other on each task and seed, so that whatever else the machine does meets all
 alike. Outcomes are kept in the folder ``--results``, in a file for each base model that several calls may
 add to, and are not measured again with the same runs, prior and code.
@@ -186,7 +186,8 @@ def main() -> None:
     kept = Kept(chosen.results / f"{Path(chosen.model).name}.json")
     metrics = {task: metric for task, _, metric in (given.partition("=") for given in chosen.data)}
     found = measure(setting, kept, metrics, strategies, chosen.seeds)
-    granted = chosen.budget + (f" ({EXPERT}: {chosen.expert_budget})" if chosen.expert_budget else "")
+    more = f" ({EXPERT}: {chosen.expert_budget})" if EXPERT in strategies and chosen.expert_budget else ""
+    granted = chosen.budget + more
     print(
         f"{Path(chosen.model).name}, {granted}, {chosen.seeds} seeds: mean test loss of what was delivered,"
     )

@@ -160,16 +160,18 @@ def test_examples_are_not_taken_for_a_table(toy_data: Path) -> None:
 
 
 def test_store(tmp_path: Path) -> None:
-    from tunecast.store import Store
+    from tunecast.store import Store, export_parquet
 
     url = tmp_path / "runs.sqlite"
     with Store.open(url) as store:
         for number, size in enumerate((100, 200, 400, 800)):
             store.put(completed_run(number, size))
         store.put(replace(completed_run(4, 1600), outcome=Outcome.DIVERGED))
-    (fitted,) = as_json("fit", "--store", url, "--law", "power")["fits"]
-    assert fitted["points"] == 4
-    assert fitted["rmsd_log"] < 1e-3
+        export_parquet(store, tmp_path / "runs.PARQUET")
+    for file in (url, tmp_path / "runs.PARQUET"):
+        (fitted,) = as_json("fit", "--store", file, "--law", "power")["fits"]
+        assert fitted["points"] == 4
+        assert fitted["rmsd_log"] < 1e-3
 
 
 def completed_run(number: int, size: int) -> Run:

@@ -114,6 +114,8 @@ def test_other_weights_files_count_where_there_are_no_safetensors(tiny_llama: Pa
         ("tokenizer_config.json", "[]"),
         ("pretraining.json", "many"),
         ("pretraining.json", '{"pretraining_tokens": "many"}'),
+        ("pretraining.json", '{"pretraining_tokens": NaN}'),
+        ("pretraining.json", '{"pretraining_tokens": Infinity}'),
     ],
 )
 def test_a_damaged_file_beside_the_weights_is_named(

@@ -185,7 +185,8 @@ def test_parts_are_chosen_by_name(stubs: Path) -> None:
         "--folds task",
         "demo_seeds",
     ]
-    wrong = compare(stubs, "tusk")
+    asking = command(stubs, "tusk")
+    wrong = subprocess.run(asking, env=environment(), capture_output=True, text=True, timeout=120)
     assert wrong.returncode == 2
     assert "There is no part 'tusk'" in wrong.stderr
     assert "Traceback" not in wrong.stderr

@@ -19,6 +19,7 @@ from tunecast.session.prepare import PreparedTask
 from tunecast.session.requests import Calibrate
 from tunecast.session.settings import SessionSettings
 from tunecast.training.bench import TrialSpec
+from tunecast.training.plan import plan_trial
 
 SPEED = 1000.0
 
@@ -75,6 +76,24 @@ def test_without_a_search_the_expert_may_have_most_of_it(
     assert (alone.tokens, shared.tokens) == (7200, 3600)
     timed = measured(prepared, settings, budget="10s", strategy="fixed-expert")
     assert timed.tokens == pytest.approx(0.6 * 10 * SPEED, rel=0.02)
+
+
+@pytest.mark.parametrize(("strategy", "trials"), [("fixed-expert", 1), ("fixed-3e-4", 2)])
+def test_a_schedule_ends_within_the_tokens_of_a_session_that_searches_nothing(
+    strategy: str, trials: int, prepared: PreparedTask, settings: SessionSettings
+) -> None:
+    lengths = [example.tokens for example in prepared.bench.train]
+
+    def end(budget: int) -> int:
+        tokens = measured(prepared, settings, budget=f"{budget}-tokens", strategy=strategy).tokens
+        return int(plan_trial(lengths, EXPERT, seed=0, full_length_tokens=tokens).tokens[-1])
+
+    with pytest.raises(BudgetError) as caught:
+        end(100)
+    least = int(caught.value.hint.split("--budget ")[1].split("-tokens")[0])
+    for budget in (least, *range(least, 5 * least, 97)):
+        assert trials * end(budget) <= budget
+    assert trials * end(5 * least) > 0.6 * 5 * least
 
 
 def test_muon_counts_at_its_own_batch_and_not_as_it_was_timed(

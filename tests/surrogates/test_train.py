@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +19,7 @@ from tunecast.errors import StoreError
 from tunecast.methods.rates import adapter_rate
 from tunecast.records import Outcome, Pipeline, Run, Seconds, Task
 from tunecast.store import Store
-from tunecast.surrogates import Setting, load_prior, read_prior
+from tunecast.surrogates import Prior, Setting, load_prior, read_prior
 from tunecast.surrogates.cost import fit_cost, fit_failure, score_failure
 from tunecast.surrogates.examples import examples_of
 from tunecast.surrogates.families import FAMILIES
@@ -234,6 +236,21 @@ def test_from_the_command_line(tmp_path: Path) -> None:
     assert (code, err) == (0, "")
     assert "Wrote" in out
     assert len(read_prior(output).provenance.tasks) == 4
+
+
+def test_a_disk_that_fills_up_while_it_learns_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_prior: Prior, _path: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    url, output = str(tmp_path / "runs.sqlite"), tmp_path / "prior.safetensors"
+    with Store.open(url) as store:
+        store.put_all(planted_runs(tasks=3, runs=4))
+    monkeypatch.setattr(Prior, "save", full)
+    code, _, err = call_main("learn", "--store", url, "--output", str(output), "--no-scores")
+    assert code == 2
+    assert f"--output {output} cannot be written: No space left on device" in err.replace("\n", " ")
 
 
 def test_scores_of_every_family_on_what_is_left_out_are_printed(tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ def export_command(
     """
     from tunecast.store import export_parquet, open_for_reading
 
-    if path.suffix != ".parquet":
+    if path.suffix.lower() != ".parquet":
         raise ConfigurationError(f"The export {path} must end in .parquet.", f"Write {path}.parquet.")
     chosen: Filters = {
         "task": task, "model": model, "method": method, "outcome": outcome, "session": session

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -189,7 +190,8 @@ def _pretraining_tokens(folder: Path) -> int | None:
     """Tokens of pretraining, where a ``pretraining.json`` beside the weights tells them."""
     file = folder / "pretraining.json"
     tokens = _facts_in(file).get("pretraining_tokens")
-    if tokens is not None and (isinstance(tokens, bool) or not isinstance(tokens, int | float) or tokens < 0):
+    is_number = isinstance(tokens, int | float) and not isinstance(tokens, bool) and 0 <= tokens < math.inf
+    if tokens is not None and not is_number:
         raise ModelError(f"--model: {file} says pretraining_tokens {tokens!r}, which is no number of tokens.")
     return int(tokens) if tokens else None
 

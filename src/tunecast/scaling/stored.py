@@ -16,7 +16,7 @@ def read_store(url: str, by: Sequence[str] = (), max_observed: float | None = No
     """Read the completed runs of a store.
 
     Args:
-        url: The store, as every command takes it.
+        url: The store or Parquet export, as every command takes it.
         by: Descriptors that name the curves.
         max_observed: Runs that saw more unique examples are left out.
 
@@ -24,9 +24,9 @@ def read_store(url: str, by: Sequence[str] = (), max_observed: float | None = No
         DataError: The store holds no completed run to fit.
         StoreError: The store cannot be read.
     """
-    from tunecast.store import Store  # SQLAlchemy is slow to import, and tables from files do without
+    from tunecast.store import open_for_reading  # SQLAlchemy is slow to import; tables from files do without
 
-    with Store.open(url, create=False) as store:
+    with open_for_reading(url) as store:
         rows = list(rows_of(store.runs(), max_observed))
     if not any(row.data_size > 0 for row in rows):
         raise DataError(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from tunecast.errors import BudgetError
 from tunecast.progress import Progress
@@ -17,6 +20,7 @@ from tunecast.session.settings import SessionSettings
 from tunecast.session.shared import zero_point
 from tunecast.session.trials import Trials
 from tunecast.training.bench import Bench, TrialSpec
+from tunecast.training.plan import plan_trial
 from tunecast.training.runner import Measurement, Scored
 
 __all__ = ["FullLength", "measure_full_length", "score_base_model", "share_of_budget"]
@@ -30,8 +34,7 @@ SHARE_WITHOUT_SEARCH = {"seconds": 0.6, "tokens": 0.9}
 
 Scoring the base model, the points and the end takes up to 0.47 of the seconds of training
 (:mod:`tunecast.session.shared`), and the last step begins only where more than it is expected to take is
-left. Tokens are counted in training alone; a schedule ends with the batch that reaches its length, and a
-forecast may have a tenth."""
+left. Tokens are counted in training alone, and a forecast may have a tenth of them."""
 LEAST_STEPS = 4
 SMALLEST_BATCH = 4
 CALIBRATION_SECONDS = 3.0
@@ -85,11 +88,16 @@ def measure_full_length(
     full_length = int(min(wanted, share * allowance.affordable_tokens(speed)))
     mean = sum(lengths) / len(lengths)
     least = min(math.ceil(LEAST_STEPS * SMALLEST_BATCH * mean), wanted)
+    enough = least / share
+    alone = ONLY_TRIALS.get(settings.strategy)
+    if alone and allowance.budget.kind == "tokens":
+        full_length = _ending_within(allowance.budget.amount / alone, spec, lengths, full_length)
+        enough = max(enough, alone * _tokens_to_end(spec, lengths, least)[-1])
     if full_length < least:
         raise BudgetError(
             f"--budget {allowance.budget.text} does not suffice for {LEAST_STEPS} optimiser steps "
             f"(measured: {speed:,.0f} tokens/s, {mean:.0f} tokens per example).",
-            f"Give at least --budget {_enough(allowance, least / share, speed)}, or a smaller model.",
+            f"Give at least --budget {_enough(allowance, enough, speed)}, or a smaller model.",
         )
     return FullLength(full_length, 1 / plain)
 
@@ -135,6 +143,18 @@ def _for_speed(spec: TrialSpec, full_length_tokens: int, device: str) -> TrialSp
     values = {**spec.pipeline.hyperparameters, "per_device_train_batch_size": SMALLEST_BATCH}
     pipeline = Pipeline(spec.pipeline.method, values)
     return replace(spec, pipeline=pipeline, full_length_tokens=full_length_tokens)
+
+
+def _ending_within(most: float, spec: TrialSpec, lengths: Sequence[int], full_length_tokens: int) -> int:
+    """The longest schedule up to a length that ends within so many tokens, its last batch included."""
+    tokens = _tokens_to_end(spec, lengths, full_length_tokens)
+    return full_length_tokens if tokens[-1] <= most else int(max(tokens[tokens <= most], default=0))
+
+
+def _tokens_to_end(spec: TrialSpec, lengths: Sequence[int], full_length_tokens: int) -> np.ndarray:
+    """Tokens seen after each step of a schedule, which ends with the batch that reaches its length."""
+    plan = plan_trial(lengths, spec.pipeline, seed=spec.seed, full_length_tokens=max(1, full_length_tokens))
+    return plan.tokens
 
 
 def _enough(allowance: Allowance, tokens: float, speed: float) -> str:

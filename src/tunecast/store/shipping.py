@@ -30,7 +30,7 @@ def open_for_reading(url_or_path: str | Path | None = None) -> Store:
     source = shipped() if url_or_path is None else url_or_path
     if source is None:
         raise StoreError("This Tunecast is shipped without a meta-dataset.", "Name a store with --store.")
-    if Path(str(source)).suffix != ".parquet":
+    if Path(str(source)).suffix.lower() != ".parquet":
         return Store.open(source, create=False)
     store = Store.open(":memory:")
     try:

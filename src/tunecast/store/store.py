@@ -341,7 +341,7 @@ class Store:
 def _check_file(path: Path, *, create: bool) -> None:
     if path.is_dir():
         raise StoreError(f"{path} is a folder, not a store.", "Name a file in it, such as runs.sqlite.")
-    if path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet":
         raise StoreError(
             f"{path} has the name of a Parquet export, which takes no runs.",
             f"Name a SQLite file, such as {path.with_suffix('.sqlite')}; runs export makes Parquet of it.",
