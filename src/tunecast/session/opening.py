@@ -71,7 +71,8 @@ def measure_full_length(
         progress: Told the speed.
 
     Returns:
-        The smaller of ``settings.epochs`` over the training tokens and the trial's share of the budget.
+        The smaller of ``settings.epochs`` over the training tokens and the trial's share of the budget; where
+        nothing is searched, a schedule that also ends within a budget of tokens with its last batch.
 
     Raises:
         BudgetError: The budget does not suffice for a few steps.
