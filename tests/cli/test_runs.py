@@ -238,6 +238,12 @@ def test_an_export_is_called_parquet(store: str, tmp_path: Path) -> None:
     assert str(error) == f"The export {tmp_path}/x.txt must end in .parquet.\nWrite {tmp_path}/x.txt.parquet."
 
 
+def test_an_export_may_end_in_capitals(store: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.PARQUET"
+    assert _run("export", path, "--store", store) == f"Wrote 4 runs to {path}\n"
+    assert len(_json("list", "--store", path)["runs"]) == 4
+
+
 def test_a_malformed_mapping(tmp_path: Path) -> None:
     error = _mistake("import", tmp_path / "x.csv", "--store", tmp_path / "new.sqlite", "--map", "loss")
     assert error.what == "--map 'loss' is not OURS=COLUMN."

@@ -78,6 +78,16 @@ def test_a_store_or_an_export_can_be_read(tmp_path: Path) -> None:
         open_for_reading(tmp_path / "absent.sqlite")
 
 
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with Store.open("~/runs.sqlite") as store:
+        store.put(sample_run(1))
+        export_parquet(store, tmp_path / "runs.parquet", shareable=False)
+    for name in ("~/runs.sqlite", "~/runs.parquet"):
+        with open_for_reading(name) as store:
+            assert list(store.runs()) == [sample_run(1)]
+
+
 def test_the_store_needs_no_training_libraries() -> None:
     heavy = ("torch", "transformers", "peft", "pandas", "pyarrow", "alembic", "numpy")
     code = f"import sys, tunecast.store; print([name for name in {heavy} if name in sys.modules])"

@@ -381,9 +381,10 @@ def test_no_file_is_made_where_none_may_be(tmp_path: Path) -> None:
         Store.open(tmp_path / "folder" / "runs.sqlite")
     with pytest.raises(StoreError, match="is a folder"):
         Store.open(tmp_path)
-    with pytest.raises(StoreError, match="name of a Parquet export") as refused:
-        Store.open(tmp_path / "runs.parquet")
-    assert str(tmp_path / "runs.sqlite") in refused.value.hint
+    for name in ("x.parquet", "x.PARQUET"):
+        with pytest.raises(StoreError, match="name of a Parquet export") as refused:
+            Store.open(tmp_path / name)
+        assert str(tmp_path / "x.sqlite") in refused.value.hint
     assert list(tmp_path.iterdir()) == []
 
 

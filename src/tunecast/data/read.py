@@ -13,6 +13,7 @@ from tunecast.data.hub import is_saved_folder, looks_like_id, read_hub, read_sav
 from tunecast.data.problems import listed
 from tunecast.data.splitting import complete_splits
 from tunecast.errors import DataError
+from tunecast.paths import expanded
 
 __all__ = ["read"]
 
@@ -98,7 +99,7 @@ def _tables(source: str) -> tuple[dict[str, list[Table]], str]:
         from tunecast.data.standard_library import read_standard_library
 
         return {"": [read_standard_library()]}, "stdlib"
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.is_dir():
         folder = path.resolve()
         if is_saved_folder(path):

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from tunecast.cache import cache_folder
 from tunecast.errors import ModelError, first_line
 from tunecast.models.empty import model_class
+from tunecast.paths import expanded
 from tunecast.records import stable_hash
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def resolve(reference: str) -> ResolvedModel:
     """
     if reference == EMBEDDED_ALIAS:
         return _resolve_gguf(_embedded_gguf())
-    path = Path(reference).expanduser()
+    path = expanded(reference)
     if not reference.strip():
         raise ModelError("--model: no model is named.", f"Give a folder, a hub id, or {EMBEDDED_ALIAS}.")
     if path.suffix == ".gguf":

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.pool import QueuePool, StaticPool
 
 from tunecast.errors import StoreError
+from tunecast.paths import expanded
 from tunecast.store.codec import dumps, loads
 
 __all__ = ["WRITING", "in_memory", "is_busy", "make_engine", "parse_url", "translated", "write_ahead"]
@@ -39,7 +40,7 @@ def parse_url(url_or_path: str | Path) -> sa.URL:
     if text == ":memory:":
         return sa.make_url("sqlite://")
     if "://" not in text:
-        return sa.URL.create("sqlite", database=str(Path(text).expanduser()))
+        return sa.URL.create("sqlite", database=str(expanded(text)))
     try:
         url = sa.make_url(text)
     except (sa.exc.ArgumentError, ValueError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tunecast.errors import StoreError
+from tunecast.paths import expanded
 from tunecast.store.parquet import import_parquet
 from tunecast.store.store import Store
 
@@ -34,7 +35,7 @@ def open_for_reading(url_or_path: str | Path | None = None) -> Store:
         return Store.open(source, create=False)
     store = Store.open(":memory:")
     try:
-        import_parquet(source, store)
+        import_parquet(expanded(source), store)
     except BaseException:  # whatever it was, nobody gets this store, so nobody else closes it
         store.close()
         raise

@@ -18,16 +18,12 @@ import numpy as np
 
 from tunecast.atomic import written_whole
 from tunecast.errors import StoreError
+from tunecast.paths import expanded
 from tunecast.surrogates.calibration import Calibration
 from tunecast.surrogates.cost import CostModel, FailureModel
 from tunecast.surrogates.examples import WORST
 from tunecast.surrogates.families import FAMILIES, Arrays, Regressor
-from tunecast.surrogates.features import (
-    CURVE,
-    FEATURES,
-    FEATURES_VERSION,
-    Setting,
-)
+from tunecast.surrogates.features import FEATURES, FEATURES_VERSION, Setting
 from tunecast.surrogates.line import Line
 from tunecast.surrogates.memory import BytesModel
 from tunecast.surrogates.novelty import Novelty
@@ -39,6 +35,8 @@ __all__ = ["Prediction", "Prior", "Provenance", "load_prior", "prior_at", "read_
 
 SCHEMA_VERSION = 6
 SHIPPED = "prior.safetensors"
+SHARE, LAST_LOSS = FEATURES.index("share"), FEATURES.index("log_loss")
+"""Columns of what a partial curve tells."""
 
 
 @dataclass(frozen=True)
@@ -118,9 +116,9 @@ class Prior:
         """
         known = setting.model.identity in self.provenance.models
         mean, variance = self.performance.predict(features)
-        share = features[:, len(FEATURES) - len(CURVE) + CURVE.index("share")]
+        share = features[:, SHARE]
         whole, shared = (self.calibration if known else self.abroad).corrected(variance, share)
-        last = features[:, len(FEATURES) - len(CURVE) + CURVE.index("log_loss")].clip(max=WORST)
+        last = features[:, LAST_LOSS].clip(max=WORST)
         cost = self.cost.get(device)
         seconds = cost.log_seconds_per_token(features) if cost else None
         failure = self.failure.probability(features) if self.failure else np.zeros(len(features))
@@ -201,7 +199,7 @@ def prior_at(file: str) -> Prior:
     Raises:
         StoreError: There is none, or it is damaged.
     """
-    return read_prior(Path(file).expanduser()) if file else load_prior()
+    return read_prior(expanded(file)) if file else load_prior()
 
 
 def read_prior(path: Path) -> Prior:
