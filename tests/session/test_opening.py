@@ -91,8 +91,12 @@ def test_a_schedule_ends_within_the_tokens_of_a_session_that_searches_nothing(
     with pytest.raises(BudgetError) as caught:
         end(100)
     least = int(caught.value.hint.split("--budget ")[1].split("-tokens")[0])
-    for budget in (least, *range(least, 5 * least, 97)):
-        assert trials * end(budget) <= budget
+    with pytest.raises(BudgetError):
+        end(least - 1)
+    whole = plan_trial(lengths, EXPERT, seed=0, full_length_tokens=3 * sum(lengths)).tokens
+    assert least == trials * whole[3], "four steps, as the plan has them"
+    for budget in range(least, 5 * least, 97):
+        assert trials * whole[3] <= trials * end(budget) <= budget
     assert trials * end(5 * least) > 0.6 * 5 * least
 
 

@@ -83,6 +83,16 @@ def test_grid_lies_within_the_schedule_after_warmup(
         assert plan.share_at(step - 1) < target <= plan.share_at(step)
 
 
+@pytest.mark.parametrize(
+    ("steps", "warmup", "expected"), [(1, 0.03, 0), (2, 0.03, 1), (3, 1.0, 2), (1, 0.0, 0)]
+)
+def test_a_warmup_leaves_a_step_that_trains(steps: int, warmup: float, expected: int) -> None:
+    plan = plan_of(np.full(4 * steps, 10), 4, 1.0, warmup)
+    assert (plan.total_steps, plan.warmup_steps) == (steps, expected)
+    factor = schedule("cosine", warmup_steps=plan.warmup_steps, total_steps=plan.total_steps)
+    assert max(factor(step) for step in range(steps)) > 0.0
+
+
 def test_a_long_trial_is_measured_at_all_seven_shares() -> None:
     plan = plan_of(np.full(6400, 10), 4, 1.0, 0.0)
     assert [round(plan.share_at(step) * 64, 1) for step in plan.grid] == [1, 2, 4, 8, 16, 32, 64]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -34,7 +33,8 @@ SHARE_WITHOUT_SEARCH = {"seconds": 0.6, "tokens": 0.9}
 
 Scoring the base model, the points and the end takes up to 0.47 of the seconds of training
 (:mod:`tunecast.session.shared`), and the last step begins only where more than it is expected to take is
-left. Tokens are counted in training alone, and a forecast may have a tenth of them."""
+left. Tokens are counted in training alone; what is not planned is for the ends of last batches and for a
+forecast."""
 LEAST_STEPS = 4
 SMALLEST_BATCH = 4
 CALIBRATION_SECONDS = 3.0
@@ -87,18 +87,17 @@ def measure_full_length(
     progress.finish(f"{speed:,.0f} tokens/s")
     share = share_of_budget(settings.strategy, allowance.budget)
     full_length = int(min(wanted, share * allowance.affordable_tokens(speed)))
+    trials = ONLY_TRIALS.get(settings.strategy)
+    if trials and allowance.budget.kind == "tokens":
+        ends = plan_trial(lengths, spec.pipeline, seed=spec.seed, full_length_tokens=wanted).tokens
+        return FullLength(_ending_within(allowance.budget, trials, ends, full_length), 1 / plain)
     mean = sum(lengths) / len(lengths)
     least = min(math.ceil(LEAST_STEPS * SMALLEST_BATCH * mean), wanted)
-    enough = least / share
-    alone = ONLY_TRIALS.get(settings.strategy)
-    if alone and allowance.budget.kind == "tokens":
-        full_length = _ending_within(allowance.budget.amount / alone, spec, lengths, full_length)
-        enough = max(enough, alone * _tokens_to_end(spec, lengths, least)[-1])
     if full_length < least:
         raise BudgetError(
             f"--budget {allowance.budget.text} does not suffice for {LEAST_STEPS} optimiser steps "
             f"(measured: {speed:,.0f} tokens/s, {mean:.0f} tokens per example).",
-            f"Give at least --budget {_enough(allowance, enough, speed)}, or a smaller model.",
+            f"Give at least --budget {_enough(allowance, least / share, speed)}, or a smaller model.",
         )
     return FullLength(full_length, 1 / plain)
 
@@ -146,16 +145,29 @@ def _for_speed(spec: TrialSpec, full_length_tokens: int, device: str) -> TrialSp
     return replace(spec, pipeline=pipeline, full_length_tokens=full_length_tokens)
 
 
-def _ending_within(most: float, spec: TrialSpec, lengths: Sequence[int], full_length_tokens: int) -> int:
-    """The longest schedule up to a length that ends within so many tokens, its last batch included."""
-    tokens = _tokens_to_end(spec, lengths, full_length_tokens)
-    return full_length_tokens if tokens[-1] <= most else int(max(tokens[tokens <= most], default=0))
+def _ending_within(budget: Budget, trials: int, ends: np.ndarray, full_length: int) -> int:
+    """The schedule that lets trials end within a budget of tokens, their last batches included.
 
+    Args:
+        budget: In tokens.
+        trials: So many of this length are trained.
+        ends: Tokens that a trial has seen after each of its steps, (steps,).
+        full_length: What is wanted, if its last batch lets it.
 
-def _tokens_to_end(spec: TrialSpec, lengths: Sequence[int], full_length_tokens: int) -> np.ndarray:
-    """Tokens seen after each step of a schedule, which ends with the batch that reaches its length."""
-    plan = plan_trial(lengths, spec.pipeline, seed=spec.seed, full_length_tokens=max(1, full_length_tokens))
-    return plan.tokens
+    Raises:
+        BudgetError: It does not suffice for a few steps.
+    """
+    steps = min(LEAST_STEPS, len(ends))
+    least = int(ends[steps - 1])
+    if trials * least > budget.amount:
+        raise BudgetError(
+            f"--budget {budget.text} does not suffice for {steps} optimiser steps, "
+            f"whose batches have {least:,} tokens{f' in each of {trials} trials' if trials > 1 else ''}.",
+            f"Give at least --budget {trials * least}-tokens, or a smaller per_device_train_batch_size.",
+        )
+    wanted = max(full_length, least)
+    within = ends[ends <= budget.amount / trials]
+    return wanted if ends[np.searchsorted(ends, wanted)] <= within[-1] else int(within[-1])
 
 
 def _enough(allowance: Allowance, tokens: float, speed: float) -> str:

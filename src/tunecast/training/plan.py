@@ -83,7 +83,8 @@ def plan_trial(
                 break
         epoch += 1
     tokens = np.asarray(cumulative, dtype=np.int64)
-    warmup = int(np.ceil(pipeline.number("warmup_ratio") * len(batches)))
+    # The first step of a warm-up has a learning rate of 0: a schedule of that one alone would train nothing.
+    warmup = min(int(np.ceil(pipeline.number("warmup_ratio") * len(batches))), len(batches) - 1)
     return TrialPlan(tuple(batches), tokens, warmup, _grid(tokens, warmup))
 
 
