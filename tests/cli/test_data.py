@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -73,6 +74,18 @@ def test_check_looks_at_what_tune_would_train_on(tunecast: Command, toy_data: Pa
     shown = tunecast("check", toy_data, "--model", tiny_llama).stdout.splitlines()
     assert f"{'longest sequence':26}64 tokens" in shown
     assert f"{'context of the model':26}128 tokens" in shown
+
+
+def test_positions_that_an_encoder_decoder_tells_limit_neither_check_nor_tune(
+    tunecast: Command, toy_data: Path, tiny_t5: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_t5, tmp_path / "t5"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 48}))
+    report = json.loads(tunecast("check", toy_data, "--model", folder, "--json").stdout)
+    settings = SessionSettings(str(folder), str(toy_data), threads=1, device="cpu")
+    assert report["max_length"] == prepare_task(settings, Silent()).bench.max_length == 64
+    assert report["context"] is None
 
 
 def test_describe_for_people(tunecast: Command, toy_data: Path, tiny_llama: Path) -> None:

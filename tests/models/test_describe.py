@@ -9,7 +9,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoConfig, BertConfig, LlamaConfig, OPTConfig, T5Config
+from transformers import (
+    AutoConfig,
+    BartConfig,
+    BertConfig,
+    BloomConfig,
+    GPT2Config,
+    LlamaConfig,
+    OPTConfig,
+    T5Config,
+)
 
 import tiny
 from tunecast import models
@@ -57,6 +66,23 @@ def test_facts_of_each_family(
     assert (facts.feed_forward_width, facts.key_value_heads) == (feed_forward, key_values)
     assert json.loads(json.dumps(facts.config)) == facts.config
     assert str(request.getfixturevalue(f"tiny_{family}")) not in json.dumps(facts.config)
+
+
+@pytest.mark.parametrize(
+    ("config", "architecture", "context"),
+    [
+        (GPT2Config(n_positions=96), "decoder-only", 96),
+        (LlamaConfig(max_position_embeddings=2048), "decoder-only", 2048),
+        (BloomConfig(), "decoder-only", None),
+        (T5Config(n_positions=512), "encoder-decoder", None),
+        (BartConfig(max_position_embeddings=512), "encoder-decoder", None),
+    ],
+    ids=lambda value: getattr(value, "model_type", None),
+)
+def test_architecture_and_context_of_a_configuration(
+    config: object, architecture: str, context: int | None
+) -> None:
+    assert (models.architecture_of(config), models.context_of(config)) == (architecture, context)
 
 
 def test_tying_counts_once() -> None:
@@ -116,6 +142,7 @@ def test_other_weights_files_count_where_there_are_no_safetensors(tiny_llama: Pa
         ("pretraining.json", '{"pretraining_tokens": "many"}'),
         ("pretraining.json", '{"pretraining_tokens": NaN}'),
         ("pretraining.json", '{"pretraining_tokens": Infinity}'),
+        ("pretraining.json", f'{{"pretraining_tokens": 1{"0" * 400}}}'),
     ],
 )
 def test_a_damaged_file_beside_the_weights_is_named(

@@ -99,7 +99,7 @@ class _BaseModel:
 def _base_model(name: str | None) -> _BaseModel:
     """The model called ``name``; without a name the embedded one, where it is installed."""
     from tunecast.errors import ModelError
-    from tunecast.models import load_config, load_tokenizer, resolve
+    from tunecast.models import architecture_of, context_of, load_config, load_tokenizer, resolve
 
     try:
         resolved = resolve(name or "smollm2")
@@ -110,11 +110,7 @@ def _base_model(name: str | None) -> _BaseModel:
         return _BaseModel()
     if name is None:
         typer.echo("No --model given: tokens are those of smollm2.", err=True)
-    return _BaseModel(
-        tokenizer,
-        "encoder-decoder" if getattr(config, "is_encoder_decoder", False) else "decoder-only",
-        getattr(config, "max_position_embeddings", None),
-    )
+    return _BaseModel(tokenizer, architecture_of(config), context_of(config))
 
 
 def _consoles() -> tuple[Console, Console]:

@@ -1,6 +1,6 @@
 """Base models: find, load and describe them; their memory and their speed on a machine."""
 
-from tunecast.models.describe import check_length, describe, describe_config
+from tunecast.models.describe import architecture_of, check_length, context_of, describe, describe_config
 from tunecast.models.load import (
     ResolvedModel,
     choose_dtype,
@@ -12,8 +12,10 @@ from tunecast.models.load import (
 
 __all__ = [
     "ResolvedModel",
+    "architecture_of",
     "check_length",
     "choose_dtype",
+    "context_of",
     "describe",
     "describe_config",
     "load_config",

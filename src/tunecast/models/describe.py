@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,19 @@ from tunecast.models.empty import empty_model
 from tunecast.models.load import ResolvedModel, load_config
 from tunecast.records import Architecture, ModelFacts
 
-__all__ = ["check_length", "describe", "describe_config", "has_chat_template", "with_folder"]
+__all__ = [
+    "architecture_of",
+    "check_length",
+    "context_of",
+    "describe",
+    "describe_config",
+    "has_chat_template",
+    "with_folder",
+]
+
+MOST_PRETRAINING_TOKENS = 10**18
+"""No corpus has as many. JSON's integers have no bound, and one that no float holds would end the arithmetic
+of features and laws."""
 
 
 def describe(model: ResolvedModel, *, trust_remote_code: bool = False) -> ModelFacts:
@@ -71,11 +82,10 @@ def describe_config(config: Any, name: str) -> ModelFacts:
     skeleton = _skeleton(config, name)
     embedding = skeleton.get_input_embeddings().weight
     heads = int(getattr(config, "num_attention_heads", 1))
-    architecture: Architecture = "encoder-decoder" if config.is_encoder_decoder else "decoder-only"
     return ModelFacts(
         name=name,
         family=config.model_type,
-        architecture=architecture,
+        architecture=architecture_of(config),
         parameters=sum(parameter.numel() for parameter in skeleton.parameters()),
         embedding_parameters=embedding.numel(),
         layers=int(config.num_hidden_layers),
@@ -88,12 +98,35 @@ def describe_config(config: Any, name: str) -> ModelFacts:
         heads=heads,
         key_value_heads=_key_value_heads(config, heads),
         vocabulary=int(embedding.shape[0]),
-        context=_context(config),
+        context=context_of(config),
         tied_embeddings=_is_tied(skeleton),
         has_biases=any(key.endswith(".bias") for key, _ in skeleton.named_parameters()),
         has_chat_template=False,
         config=_plain(config.to_dict()),
     )
+
+
+def architecture_of(config: Any) -> Architecture:
+    """Whether a model reads and writes one sequence, or has an encoder for what it reads.
+
+    Args:
+        config: A transformers configuration.
+    """
+    return "encoder-decoder" if config.is_encoder_decoder else "decoder-only"
+
+
+def context_of(config: Any) -> int | None:
+    """Positions that a model has for one sequence.
+
+    Args:
+        config: A transformers configuration.
+
+    Returns:
+        None where it tells no limit, and for encoder-decoders.
+    """
+    limit = _first(config, ("max_position_embeddings", "n_positions"), 0)
+    # T5 carries an n_positions that its relative attention does not obey.
+    return None if config.is_encoder_decoder or not limit else limit
 
 
 def _check_plain(config: Any, name: str) -> None:
@@ -129,12 +162,6 @@ def _no_text(config: Any, name: str) -> ModelError:
 def _is_tied(skeleton: Any) -> bool:
     head = skeleton.get_output_embeddings()
     return head is not None and head.weight is skeleton.get_input_embeddings().weight
-
-
-def _context(config: Any) -> int | None:
-    limit = _first(config, ("max_position_embeddings", "n_positions"), 0)
-    # T5 carries an n_positions that its relative attention does not obey.
-    return None if config.is_encoder_decoder or not limit else limit
 
 
 def _key_value_heads(config: Any, heads: int) -> int:
@@ -190,8 +217,8 @@ def _pretraining_tokens(folder: Path) -> int | None:
     """Tokens of pretraining, where a ``pretraining.json`` beside the weights tells them."""
     file = folder / "pretraining.json"
     tokens = _facts_in(file).get("pretraining_tokens")
-    is_number = isinstance(tokens, int | float) and not isinstance(tokens, bool) and 0 <= tokens < math.inf
-    if tokens is not None and not is_number:
+    is_number = isinstance(tokens, int | float) and not isinstance(tokens, bool)
+    if tokens is not None and not (is_number and 0 <= tokens < MOST_PRETRAINING_TOKENS):
         raise ModelError(f"--model: {file} says pretraining_tokens {tokens!r}, which is no number of tokens.")
     return int(tokens) if tokens else None
 
