@@ -16,6 +16,7 @@ import tunecast
 from tunecast.models.load import choose_dtype
 from tunecast.models.processor import available_cores
 from tunecast.records import stable_hash
+from tunecast.sources import code_meaning
 from tunecast.store import shipped
 from tunecast.surrogates import shipped_prior
 
@@ -37,28 +38,13 @@ def code_hash(files: Iterable[Path] = (), package: str = "") -> str:
     return stable_hash([_code_of(file) for file in (*sorted(own), *files)], 16)
 
 
+_meaning = cache(code_meaning)
+"""Files are read anew each time, but seldom hold anything else."""
+
+
 def _code_of(file: Path) -> str:
     """A hash of what a module does, whatever is said about it; that of another file's content."""
     return _meaning(file.read_text(encoding="utf-8")) if file.suffix == ".py" else file_hash(file)
-
-
-@cache
-def _meaning(code: str) -> str:
-    """A hash of what code does; files are read anew each time, but seldom hold anything else."""
-    tree = ast.parse(code)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            # Texts that nothing takes: docstrings, of attributes too.
-            node.body = [part for part in node.body if not _is_text(part)]
-    return stable_hash(ast.dump(tree), 32)
-
-
-def _is_text(part: ast.stmt) -> bool:
-    return (
-        isinstance(part, ast.Expr)
-        and isinstance(part.value, ast.Constant)
-        and isinstance(part.value.value, str)
-    )
 
 
 def sources(package: str) -> set[Path]:

@@ -77,7 +77,7 @@ def test_a_page_that_fails_in_the_end_leaves_the_comparison_on_the_screen(
     def full(*_: object) -> None:
         raise OutputError("The disk is full.")
 
-    monkeypatch.setattr("tunecast.replay.page.write_comparison", full)
+    monkeypatch.setattr("tunecast.report.comparison_page.write_comparison", full)
     options = ("--strategies", "random", "--seeds", 1, "--budgets", 1, "--output", tmp_path / "page.html")
     result = run("--store", store, *options)
     assert isinstance(result.exception, OutputError)

@@ -7,7 +7,6 @@ import math
 import time
 from dataclasses import replace
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,10 +26,10 @@ from tunecast.replay.comparing import (
     why_no_surrogates,
 )
 from tunecast.replay.folds import Fold, context_of
-from tunecast.replay.page import render, write_comparison
 from tunecast.replay.statistics import wilcoxon_holm
 from tunecast.replay.verdicts import Verdict
-from tunecast.replay.wording import catch_sentences, difference_caption, notes, regret_rows, simple_sentences
+from tunecast.report.comparison_page import render
+from tunecast.report.comparison_wording import catch_sentences, difference_caption, notes, simple_sentences
 from tunecast.search import Context, History, Remaining, Strategy, asha
 from tunecast.surrogates.kin import dataset_families
 
@@ -280,14 +279,6 @@ def test_tests_compare_families_and_say_so(verdict: Verdict) -> None:
     assert said.replace("'", "&#39;") in render(verdict)
 
 
-def test_where_no_two_could_differ_the_caption_says_so(verdict: Verdict) -> None:
-    # Eight families: at best a p of 2 / 256 for each pair.
-    for strategies, unable in ((STRATEGIES[:4], False), (STRATEGIES[:5], True)):
-        places = [STRATEGIES.index(name) for name in strategies]
-        part = replace(verdict.comparison, strategies=strategies, regrets=verdict.comparison.regrets[places])
-        assert ("no two could differ" in difference_caption(Verdict(part))) == unable
-
-
 def test_budgets_that_suffice_for_every_candidate_are_told(cases: list[Case], runs: list[Run]) -> None:
     budgets = (1.0, 1e3)
     found = compare_strategies(
@@ -321,34 +312,6 @@ def test_what_was_chosen_on_the_shipped_runs_is_told(comparison: Comparison) -> 
         assert all("of transfer and quick-tune were chosen" in note for note in said)
 
 
-def test_dear_answers_are_told_beside_a_trial(comparison: Comparison) -> None:
-    seconds = float(np.median([case.expert_seconds for case in comparison.cases]))
-    usage = dict(comparison.usage)
-    usage["asha"] = replace(usage["asha"], charged_seconds=0.009 * seconds)
-    assert not any("1% of the median" in note for note in notes(Verdict(replace(comparison, usage=usage))))
-    usage["random"] = replace(usage["random"], charged_seconds=0.03 * seconds)
-    (said,) = (n for n in notes(Verdict(replace(comparison, usage=usage))) if "1% of the median" in n)
-    assert said.endswith("for every answer: random 3.0%.")
-
-
-def test_the_experts_rates_are_said_to_be_unfair_to_tiny_models(comparison: Comparison) -> None:
-    verdict = Verdict(comparison)
-    assert not any("far too low" in note for note in notes(verdict))
-    cases = tuple(replace(case, model=replace(case.model, parameters=2_000_000)) for case in comparison.cases)
-    (said,) = (note for note in notes(Verdict(replace(comparison, cases=cases))) if "far too low" in note)
-    assert said.startswith(
-        "fixed-expert: 2e-4 and 3e-4 are far too low for models as tiny as nano, where fixed-best"
-    )
-    without = replace(comparison, cases=cases, strategies=("random", *STRATEGIES[1:-1], "advised"))
-    (said,) = (note for note in notes(Verdict(without)) if "far too low" in note)
-    assert said.startswith("fixed-best stands for fixed-expert and fixed-3e-4")
-
-
-def test_what_fixed_best_knows_is_said_by_fold(comparison: Comparison) -> None:
-    for fold, words in ((Fold.TASK, "folds of that model"), (Fold.MODEL, "folds of other base models")):
-        assert any(words in note for note in notes(Verdict(replace(comparison, fold=fold))))
-
-
 def test_a_strategy_of_the_callers_own_is_built_once_for_every_case(
     cases: list[Case], runs: list[Run]
 ) -> None:
@@ -378,23 +341,6 @@ def test_models_and_lengths_of_one_task_are_one_unit(runs: list[Run]) -> None:
 def test_what_cannot_be_replayed_is_one_error(name: str, cases: list[Case], runs: list[Run]) -> None:
     with pytest.raises(ConfigurationError, match=name):
         compare_strategies(cases[:1], runs, (name,))
-
-
-def test_the_page_needs_no_network_and_escapes_names(verdict: Verdict, tmp_path: Path) -> None:
-    path = tmp_path / "deep" / "page.html"
-    write_comparison(verdict, path)
-    text = path.read_text(encoding="utf-8")
-    outside = text.split("<script")[0]
-    assert "http://" not in outside
-    assert "https://" not in outside
-    for sentence in notes(verdict):
-        assert sentence[:40].replace("'", "&#39;") in text
-    for name in STRATEGIES:
-        assert name in text
-    assert len(regret_rows(verdict)) == len(STRATEGIES)
-    family_of = dict.fromkeys(verdict.comparison.family_of, "<script>alert(1)</script>")
-    evil = Verdict(replace(verdict.comparison, family_of=family_of))
-    assert "<script>alert(1)" not in render(evil)
 
 
 def test_advice_is_replayed_without_what_it_must_not_know(cases: list[Case], runs: list[Run]) -> None:

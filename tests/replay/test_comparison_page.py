@@ -15,7 +15,7 @@ from replay.made_up import many_tasks
 from tunecast.replay.cases import cases_of
 from tunecast.replay.comparing import compare_strategies
 from tunecast.replay.verdicts import Verdict
-from tunecast.replay.wording import header, sentences
+from tunecast.report.comparison_wording import header, sentences
 
 STRATEGIES = ("random", "asha", "fixed-best", "advised")
 

@@ -100,6 +100,21 @@ def test_the_code_that_seconds_are_told_by_is_in_the_key() -> None:
     assert {"models/closed_form.py", "models/forms.py", "memory/head.py", "data/dependence.py"} <= names
 
 
+def test_what_is_said_of_code_keeps_priors_and_what_it_does_makes_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "module.py"
+    monkeypatch.setattr(priors, "_sources", lambda: [file])
+
+    def written(text: str) -> str:
+        file.write_text(text, encoding="utf-8")
+        return priors._code.__wrapped__()
+
+    first = written("def double(x):\n    return 2 * x\n")
+    assert written('def double(x):\n    """Twice x."""\n    return 2 * x  # an x more\n') == first
+    assert written("def double(x):\n    return 3 * x\n") != first
+
+
 def test_a_library_that_is_missing_is_said_by_training_not_by_the_key(
     runs: list[Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:

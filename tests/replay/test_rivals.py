@@ -24,7 +24,7 @@ from tunecast.replay.machine import Replayed, replay
 from tunecast.replay.rivals import QUICKTUNE, MetaTraining, Rival, check_rival, rival_maker, usual_rivals
 from tunecast.replay.rivals.quicktune import INTERPRETER, QuickTune, QuickTuneProcess, meta_trained
 from tunecast.replay.verdicts import Verdict
-from tunecast.replay.wording import rival_rows
+from tunecast.report.comparison_wording import rival_rows
 from tunecast.search import Context, History, Remaining, TrialView, random_search
 from tunecast.search.rivals import LIBRARIES
 from tunecast.search.rivals.base import Proposal

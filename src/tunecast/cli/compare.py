@@ -24,7 +24,9 @@ Store = Annotated[
 ]
 Strategies = Annotated[
     str | None,
-    typer.Option("--strategies", help="Names separated by commas. (default: all but rivals)"),
+    typer.Option(
+        "--strategies", help="Names separated by commas. (default: Tunecast's own, as far as runs allow)"
+    ),
 ]
 Rivals = Annotated[
     bool, typer.Option("--rivals", help="Add the algorithms of other libraries (extra: rivals).")
@@ -59,9 +61,9 @@ def command(
     """Replay strategies on recorded runs under a simulated clock, and say who is first where."""
     from tunecast.atomic import check_writable
     from tunecast.cli.progress import RichProgress
-    from tunecast.replay.page import write_comparison
     from tunecast.replay.stored import CompareSettings, compare
-    from tunecast.replay.wording import header, sentences
+    from tunecast.report.comparison_page import write_comparison
+    from tunecast.report.comparison_wording import header, sentences
 
     names = options.names("--strategies", strategies, "random,advised")
     settings = CompareSettings.parse(
@@ -86,7 +88,7 @@ def _print(verdict: Verdict, reasons: list[str]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from tunecast.replay.wording import header, regret_rows, rival_rows, sentences
+    from tunecast.report.comparison_wording import header, regret_rows, rival_rows, sentences
 
     console = Console()
     console.width = max(console.width, LEAST_WIDTH)

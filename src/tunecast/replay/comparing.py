@@ -23,8 +23,8 @@ from tunecast.replay.rivals import RIVALS, MetaTraining, Rival, check_rival, riv
 from tunecast.search import (
     ADVISED,
     EXPERT_BASED,
+    GIVEN,
     LIBRARY_BASED,
-    ONLY_TRIALS,
     RUN_BASED,
     STRATEGIES,
     SURROGATE_BASED,
@@ -258,9 +258,17 @@ def compare_strategies(
         progress.advance(note=case.name)
     progress.finish()
     return Comparison(
-        tuple(strategies), tuple(cases), {case.task: all_families[case.task] for case in cases},
-        tuple(budgets), regrets, grid, anytime, exhausted, usage, fold,
-    )  # fmt: skip
+        strategies=tuple(strategies),
+        cases=tuple(cases),
+        family_of={case.task: all_families[case.task] for case in cases},
+        budgets=tuple(budgets),
+        regrets=regrets,
+        grid=grid,
+        anytime=anytime,
+        exhausted=exhausted,
+        usage=usage,
+        fold=fold,
+    )
 
 
 def _check_all(names: Sequence[str], cases: Sequence[Case], runs: Sequence[Run], fold: Fold) -> None:
@@ -372,7 +380,7 @@ def check_name(name: str) -> None:
     known = (*STRATEGIES, *RIVALS)
     if name in known:
         return
-    if name in ONLY_TRIALS:
+    if name == GIVEN:
         raise ConfigurationError(f"--strategies: {name} cannot be replayed.", "Use fixed-best.")
     raise ConfigurationError(
         f"--strategies: there is no strategy {name!r}.",

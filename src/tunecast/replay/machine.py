@@ -1,12 +1,15 @@
 """The simulated machine: a strategy spends a budget on recorded runs under a clock of events.
 
-Nothing is foretold or interpolated: a step of a trial takes the seconds that were recorded for it and gives
-the point that was recorded at its end. A strategy sees what it sees in a session, through the same code
-(:mod:`tunecast.search`), ``expected_seconds`` included: they come from the session's own
-:class:`~tunecast.session.pace.Pace`, which starts from the expert's recorded rate and learns from the steps
-of this replay alone. What it chooses is held to the session's own rules (:mod:`tunecast.session.rules`), and
-the leader is finished, as there, when the search is over. Where a session goes by upper bounds of seconds
-that nobody knows yet, the simulated machine knows them.
+No loss is foretold or interpolated: a step of a trial gives the point that was recorded at its end, and takes
+the seconds that were recorded for it. Only of a step in which a trial failed, with no point at its end, are
+none recorded: it is charged whole, at the median rate of completed runs (:mod:`tunecast.replay.cases`).
+
+A strategy sees what it sees in a session, through the same code (:mod:`tunecast.search`),
+``expected_seconds`` included: they come from the session's own :class:`~tunecast.session.pace.Pace`, which
+starts from the expert's recorded rate and learns from the steps of this replay alone. What it chooses is held
+to the session's own rules (:mod:`tunecast.session.rules`), and the leader is finished, as there, when the
+search is over. Where a session goes by upper bounds of seconds that nobody knows yet, the simulated machine
+knows them.
 """
 
 from __future__ import annotations

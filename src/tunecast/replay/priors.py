@@ -14,6 +14,7 @@ from tunecast.cache import cache_folder
 from tunecast.data import dependence
 from tunecast.errors import StoreError
 from tunecast.records import Run, stable_hash
+from tunecast.sources import code_meaning
 from tunecast.surrogates import Prior, read_prior
 from tunecast.surrogates.families import FAMILIES
 from tunecast.surrogates.train import train
@@ -60,8 +61,8 @@ def _key(runs: Sequence[Run], families: Sequence[str]) -> str:
 
 @cache
 def _code() -> str:
-    """A hash of the code that surrogates are made by, which changes what they say of the same runs."""
-    return stable_hash([file.read_text(encoding="utf-8") for file in _sources()], 32)
+    """A hash of what the code does that surrogates are made by: of other code they say something else."""
+    return stable_hash([code_meaning(file.read_text(encoding="utf-8")) for file in _sources()], 32)
 
 
 def _sources() -> list[Path]:

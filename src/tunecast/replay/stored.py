@@ -23,7 +23,7 @@ from tunecast.replay.comparing import (
 )
 from tunecast.replay.folds import Fold
 from tunecast.replay.rivals import usual_rivals
-from tunecast.replay.verdicts import LEAST_CANDIDATES, LEAST_TASKS, Verdict
+from tunecast.replay.verdicts import CLAIM_CANDIDATES, CLAIM_TASKS, Verdict
 from tunecast.search import EXPERT_BASED, SURROGATE_BASED
 from tunecast.store import open_for_reading
 
@@ -88,9 +88,17 @@ class CompareSettings:
         if thinking_seconds is not None and not 0 <= thinking_seconds < math.inf:
             raise ConfigurationError(f"--thinking-seconds must be 0 or more, not {thinking_seconds}.")
         return cls(
-            store, strategies, usual_rivals() if rivals else (), seeds, _budgets(budgets),
-            _named(Fold, "--folds", folds), model, _named(Clock, "--clock", clock), workers, thinking_seconds,
-        )  # fmt: skip
+            store=store,
+            strategies=strategies,
+            rivals=usual_rivals() if rivals else (),
+            seeds=seeds,
+            budgets=_budgets(budgets),
+            fold=_named(Fold, "--folds", folds),
+            model=model,
+            clock=_named(Clock, "--clock", clock),
+            workers=workers,
+            thinking_seconds=thinking_seconds,
+        )
 
 
 def compare(settings: CompareSettings, progress: Progress | None = None) -> tuple[Verdict, list[str]]:
@@ -116,7 +124,7 @@ def compare(settings: CompareSettings, progress: Progress | None = None) -> tupl
     cases, small = large_enough(cases)
     if small:
         progress.log(
-            f"Left out: {len(small)} of fewer than {LEAST_CANDIDATES} recorded pipelines, which allow no "
+            f"Left out: {len(small)} of fewer than {CLAIM_CANDIDATES} recorded pipelines, which allow no "
             f"claims: {'; '.join(case.name for case in small)}."
         )
         # What could have been replayed is named before what could not.
@@ -174,10 +182,10 @@ def large_enough(cases: Sequence[Case]) -> tuple[list[Case], list[Case]]:
     Args:
         cases: Where strategies could be replayed.
     """
-    large = [case for case in cases if len(case.candidates) >= LEAST_CANDIDATES]
-    if len({case.task for case in large}) < LEAST_TASKS:
+    large = [case for case in cases if len(case.candidates) >= CLAIM_CANDIDATES]
+    if len({case.task for case in large}) < CLAIM_TASKS:
         return list(cases), []
-    return large, [case for case in cases if len(case.candidates) < LEAST_CANDIDATES]
+    return large, [case for case in cases if len(case.candidates) < CLAIM_CANDIDATES]
 
 
 def _with_fixed_rates(cases: Sequence[Case], progress: Progress) -> tuple[list[Case], list[str]]:
@@ -196,7 +204,7 @@ def _with_fixed_rates(cases: Sequence[Case], progress: Progress) -> tuple[list[C
         listed = "; ".join(case.name for case in lacking)
         if not others:
             progress.log(f"Left out: {name}, of which no task has a recorded run.")
-        elif lacking and len({case.task for case in others}) < LEAST_TASKS:
+        elif lacking and len({case.task for case in others}) < CLAIM_TASKS:
             progress.log(f"Left out: {name}, of which {len(lacking)} have no recorded run: {listed}.")
         elif lacking:
             progress.log(f"Left out: {len(lacking)} without a recorded run of {name}: {listed}.")
@@ -206,7 +214,7 @@ def _with_fixed_rates(cases: Sequence[Case], progress: Progress) -> tuple[list[C
 
 
 def _too_small(case: Case) -> str:
-    return f"{case.name}: {len(case.candidates)} recorded pipelines, claims need {LEAST_CANDIDATES}."
+    return f"{case.name}: {len(case.candidates)} recorded pipelines, claims need {CLAIM_CANDIDATES}."
 
 
 def _budgets(text: str) -> tuple[float, ...]:

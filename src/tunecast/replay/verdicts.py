@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunecast.replay.comparing import Comparison
-from tunecast.replay.folds import Fold
 from tunecast.replay.statistics import (
     TIE,
     WANTED_POWER,
@@ -27,21 +26,20 @@ from tunecast.replay.statistics import (
 from tunecast.search import EXPERT_BASED, RUN_BASED, SURROGATE_BASED
 
 __all__ = [
-    "LEAST_CANDIDATES",
-    "LEAST_FAMILIES",
-    "LEAST_TASKS",
+    "CLAIM_CANDIDATES",
+    "CLAIM_FAMILIES",
+    "CLAIM_TASKS",
     "SIMPLE",
     "Catch",
     "Claim",
     "Verdict",
-    "left_out",
 ]
 
 SIMPLE = (*EXPERT_BASED, *RUN_BASED)
 """Strategies that any other has to beat: each of their wins is named."""
-LEAST_CANDIDATES = 40
-LEAST_TASKS = 16
-LEAST_FAMILIES = 6
+CLAIM_CANDIDATES = 40
+CLAIM_TASKS = 16
+CLAIM_FAMILIES = 6
 """Families of tasks, which the bootstrap draws and the tests compare: of one alone every interval has a width
 of zero, and of five no test can find anything at the 5% level."""
 EFFECT = 0.5
@@ -161,14 +159,14 @@ class Verdict:
         comparison = self.comparison
         tasks, smallest = len(comparison.tasks), min(len(case.candidates) for case in comparison.cases)
         missing = []
-        if tasks < LEAST_TASKS:
-            missing.append(f"{tasks} tasks of at least {LEAST_TASKS}")
+        if tasks < CLAIM_TASKS:
+            missing.append(f"{tasks} tasks of at least {CLAIM_TASKS}")
         families = "1 family" if self.families == 1 else f"{self.families} families"
-        if self.families < LEAST_FAMILIES:
-            missing.append(f"{families} of tasks of at least {LEAST_FAMILIES}")
-        if smallest < LEAST_CANDIDATES:
+        if self.families < CLAIM_FAMILIES:
+            missing.append(f"{families} of tasks of at least {CLAIM_FAMILIES}")
+        if smallest < CLAIM_CANDIDATES:
             small = min(comparison.cases, key=lambda case: len(case.candidates))
-            missing.append(f"{smallest} recorded pipelines of at least {LEAST_CANDIDATES} ({small.name})")
+            missing.append(f"{smallest} recorded pipelines of at least {CLAIM_CANDIDATES} ({small.name})")
         if not missing:
             return []
         found = power(self.families, EFFECT)
@@ -298,15 +296,6 @@ class Verdict:
             f"every other strategy excludes 0 (to {second}: {difference:.4f}, {low:.4f} to {high:.4f})."
         )
         return Claim(budget, names[first], second, difference, low, high, text)
-
-
-def left_out(fold: Fold) -> str:
-    """What a fold leaves out, in words."""
-    return {
-        Fold.TASK: "the task itself, on every base model",
-        Fold.FAMILY: "all tasks of its family",
-        Fold.MODEL: "all runs of its base model",
-    }[fold]
 
 
 def _first_share(

@@ -27,7 +27,7 @@ from tunecast.search.rivals.base import LEAST_SHARE, Proposal, Rival
 from tunecast.surrogates.examples import ZeroShotLosses
 from tunecast.surrogates.features import CURVE, FEATURES, Setting, feature_rows
 
-__all__ = ["INTERPRETER", "QuickTune", "QuickTuneProcess", "check_quicktune", "meta_trained"]
+__all__ = ["INTERPRETER", "QuickTune", "QuickTuneProcess", "meta_trained"]
 
 INTERPRETER = "TUNECAST_QUICKTUNE_PYTHON"
 """Environment variable with the interpreter of an environment in which ``quicktunetool`` is installed."""
@@ -48,7 +48,7 @@ class QuickTuneProcess:
     """
 
     def __init__(self) -> None:
-        interpreter = check_quicktune()
+        interpreter = _check_quicktune()
         self._folder = tempfile.TemporaryDirectory(prefix="tunecast-quicktune-")
         self._errors = Path(self._folder.name) / "errors.txt"
         with self._errors.open("w") as errors:
@@ -150,7 +150,7 @@ class QuickTune(Rival):
         self._process.call("drop", search=self._search, index=token[0])
 
 
-def check_quicktune() -> str:
+def _check_quicktune() -> str:
     """The interpreter of the package's environment.
 
     Raises:
@@ -184,9 +184,10 @@ def meta_trained(context: Context) -> QuickTuneProcess:
         rows += _rows(setting, [run.pipeline])
         curves.append(curve)
         seconds.append(_seconds(run))
-    if sum(spent is not None for spent in seconds) < LEAST_RUNS:
+    timed = sum(spent is not None for spent in seconds)
+    if timed < LEAST_RUNS:
         raise ConfigurationError(
-            f"--strategies: Quick-Tune-Tool learns from runs of other tasks, and {len(rows)} are too few.",
+            f"--strategies: Quick-Tune-Tool learns from timed runs of other tasks, and {timed} are too few.",
             "Leave it out, or compare on a store with runs of more tasks.",
         )
     process = QuickTuneProcess()

@@ -10,7 +10,7 @@ import numpy as np
 from tunecast.replay.comparing import SLACK, Comparison, tiny_models
 from tunecast.replay.folds import Fold
 from tunecast.replay.statistics import LEVEL, smallest_p
-from tunecast.replay.verdicts import Verdict, left_out
+from tunecast.replay.verdicts import Verdict
 from tunecast.search import EXPERT_BASED, LIBRARY_BASED, SURROGATE_BASED
 
 __all__ = [
@@ -38,8 +38,17 @@ def header(verdict: Verdict) -> str:
     return (
         f"{len(comparison.strategies)} strategies on {tasks} tasks of {verdict.families} families ({cases} "
         "replays), "
-        f"{comparison.seeds} seeds; left out of what they learned from: {left_out(comparison.fold)}."
+        f"{comparison.seeds} seeds; left out of what they learned from: {_left_out(comparison.fold)}."
     )
+
+
+def _left_out(fold: Fold) -> str:
+    """What a fold leaves out, in words."""
+    return {
+        Fold.TASK: "the task itself, on every base model",
+        Fold.FAMILY: "all tasks of its family",
+        Fold.MODEL: "all runs of its base model",
+    }[fold]
 
 
 def sentences(verdict: Verdict) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tunecast.atomic import write_page
 from tunecast.replay.verdicts import Verdict
-from tunecast.replay.wording import (
+from tunecast.report.comparison_wording import (
     catch_sentences,
     claim_sentences,
     difference_caption,
@@ -88,7 +88,7 @@ def render(verdict: Verdict) -> str:
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
-    from tunecast.replay.plots import anytime_plot, critical_difference_plot
+    from tunecast.report.comparison_plots import anytime_plot, critical_difference_plot
 
     comparison = verdict.comparison
     budgets = comparison.budgets
