@@ -1,4 +1,8 @@
-"""What Tunecast does, as functions: the command line calls these and prints what they return."""
+"""Tunecast's main work as functions, which the commands of the same names call.
+
+The other commands call the packages that do their work; ``resolve`` is ``tune --dry-run``, and ``predict`` is
+for programs alone.
+"""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sessions import Finished, call_main, finish, record_of, unfinish
-from tunecast.cli.tune import as_result, print_record
+from tunecast.cli.session_result import as_result, print_record
 from tunecast.records import Outcome, Pipeline, Run
 from tunecast.store import Store
 from tunecast.surrogates import load_prior

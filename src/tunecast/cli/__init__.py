@@ -1,4 +1,6 @@
-"""The command line: one file per command, each of which parses, calls the package below it and prints.
+"""The command line: a file for each command, or group of commands, and a few for what these share.
+
+A command parses, calls :mod:`tunecast.api` or the package that does its work, and prints.
 
 Nothing heavy is imported here or at the top of a command's file, so that ``tunecast --help`` is instant.
 """
@@ -73,7 +75,7 @@ def _register() -> None:
     app.add_typer(data.app, name="data")
     app.add_typer(runs.app, name="runs")
     app.add_typer(scale.app, name="scale")
-    app.command("memory")(memory.memory_command)
+    app.command("memory")(memory.command)
 
 
 _register()

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
@@ -15,16 +15,17 @@ from tunecast.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from tunecast.models.memory import MemoryEstimate, MemoryRequest
-    from tunecast.records import ModelFacts
+    from tunecast.models.memory.request import Attention, Convention, Optimizer, Precision, Sharding
+    from tunecast.records import ModelFacts, Pipeline
 
-__all__ = ["memory_command"]
+__all__ = ["command"]
 
 DEFAULT_MAX_LENGTH = 512
 MOST_EXAMPLES = 1_000_000
 """Of a batch: with far more, tensors have more elements than torch can count."""
 
 
-def memory_command(
+def command(
     model: Annotated[
         str, typer.Option("--model", help="Folder (config.json is enough), GGUF file, hub id or smollm2.")
     ],
@@ -70,16 +71,10 @@ def memory_command(
 ) -> None:
     """Predict the memory of a finetuning, part by part, without loading weights."""
     from tunecast.methods import Restrictions, check_names, expert_pipeline
-    from tunecast.methods.memory import adapter_of, optimizer_of
     from tunecast.models import check_length, describe_config, load_config, resolve
-    from tunecast.models.memory import MemoryRequest, estimate_memory, what_would_fit
+    from tunecast.models.memory import estimate_memory, what_would_fit
 
-    if method is not None and peft_config is not None:
-        raise ConfigurationError("--method and --peft-config exclude each other.", "Give one of them.")
-    if sharding != "none" and devices == 1:
-        raise ConfigurationError(
-            f"--sharding {sharding} needs several devices.", "Add --devices 4, for example."
-        )
+    _check(method, peft_config, sharding, devices)
     restrictions = Restrictions((method or "lora",), options.fixed_values(fix or []))
     check_names(restrictions)
     resolved = resolve(model)
@@ -88,23 +83,12 @@ def memory_command(
     check_length(max_length, facts)
     pipeline = expert_pipeline(facts, restrictions)
     target = _target(gpu, facts)
-    asked: dict[str, Any] = {
-        "adapter": _read_adapter(peft_config) if peft_config else adapter_of(pipeline, facts),
-        "precision": precision or target.precision,
-        "optimizer": optimizer or optimizer_of(pipeline),
-        "batch_size": batch_size or int(pipeline.number("per_device_train_batch_size", 8)),
-        "max_length": max_length or min(DEFAULT_MAX_LENGTH, facts.context or DEFAULT_MAX_LENGTH),
-        "eval_batch_size": eval_batch_size,
-        "max_new_tokens": max_new_tokens,
-        "gradient_checkpointing": gradient_checkpointing,
-        "attention": attention,
-        "convention": convention,
-        "sharding": sharding,
-        "devices": devices,
-        "device": target.device,
-        "device_memory_bytes": target.memory_bytes,
-    }
-    request = MemoryRequest(**asked)
+    request = _request(
+        pipeline, facts, target, peft_config=peft_config, precision=precision, optimizer=optimizer,
+        batch_size=batch_size, max_length=max_length, eval_batch_size=eval_batch_size,
+        max_new_tokens=max_new_tokens, gradient_checkpointing=gradient_checkpointing, attention=attention,
+        convention=convention, sharding=sharding, devices=devices,
+    )  # fmt: skip
     estimate = estimate_memory(config, request)
     if as_json:
         typer.echo(json.dumps(_as_json(estimate)))
@@ -116,9 +100,60 @@ def memory_command(
 @dataclass(frozen=True)
 class _Target:
     name: str
-    device: str
+    device: Literal["cpu", "cuda"]
     memory_bytes: int
     precision: str
+
+
+def _check(method: str | None, peft_config: Path | None, sharding: str, devices: int) -> None:
+    """Refuse options that contradict each other, before anything is read."""
+    if method is not None and peft_config is not None:
+        raise ConfigurationError("--method and --peft-config exclude each other.", "Give one of them.")
+    if sharding != "none" and devices == 1:
+        raise ConfigurationError(
+            f"--sharding {sharding} needs several devices.", "Add --devices 4, for example."
+        )
+
+
+def _request(
+    pipeline: Pipeline,
+    facts: ModelFacts,
+    target: _Target,
+    *,
+    peft_config: Path | None,
+    precision: str | None,
+    optimizer: str | None,
+    batch_size: int | None,
+    max_length: int | None,
+    eval_batch_size: int | None,
+    max_new_tokens: int,
+    gradient_checkpointing: bool,
+    attention: str,
+    convention: str,
+    sharding: str,
+    devices: int,
+) -> MemoryRequest:
+    """What the arithmetic is asked: where an option says nothing, what pipeline, model and target have."""
+    from tunecast.methods.memory import adapter_of, optimizer_of
+    from tunecast.models.memory import MemoryRequest
+
+    # The casts claim no more than the request itself checks: it refuses any other word by name.
+    return MemoryRequest(
+        adapter=_read_adapter(peft_config) if peft_config else adapter_of(pipeline, facts),
+        precision=cast("Precision", precision or target.precision),
+        optimizer=cast("Optimizer", optimizer or optimizer_of(pipeline)),
+        batch_size=batch_size or int(pipeline.number("per_device_train_batch_size", 8)),
+        max_length=max_length or min(DEFAULT_MAX_LENGTH, facts.context or DEFAULT_MAX_LENGTH),
+        eval_batch_size=eval_batch_size,
+        max_new_tokens=max_new_tokens,
+        gradient_checkpointing=gradient_checkpointing,
+        attention=cast("Attention", attention),
+        convention=cast("Convention", convention),
+        sharding=cast("Sharding", sharding),
+        devices=devices,
+        device=target.device,
+        device_memory_bytes=target.memory_bytes,
+    )
 
 
 def _target(gpu: str | None, facts: ModelFacts) -> _Target:
@@ -127,14 +162,14 @@ def _target(gpu: str | None, facts: ModelFacts) -> _Target:
         from tunecast.models.here import target_of
 
         asked = target_of(gpu, None)
-        machine = asked.machine
-        return _Target(asked.name, machine.device, machine.device_memory_bytes or 0, asked.dtype(facts.width))
+        memory_bytes = asked.machine.device_memory_bytes or 0
+        return _Target(asked.name, "cuda", memory_bytes, asked.dtype(facts.width))
     import torch
 
     from tunecast.models import choose_dtype
     from tunecast.models.machine import device_bytes
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device: Literal["cpu", "cuda"] = "cuda" if torch.cuda.is_available() else "cpu"
     name = torch.cuda.get_device_name() if device == "cuda" else "this machine's main memory"
     return _Target(name, device, device_bytes(device), choose_dtype(device, facts.width))
 

@@ -166,7 +166,14 @@ def one_value(where: str, value: Any) -> Any:
 
 
 def number(text: str) -> int | float | None:
-    """YAML takes 1e-3 for a string; Python does not."""
+    """The number that a text reads as to Python, which, unlike YAML, takes 1e-3 for one.
+
+    Args:
+        text: What was given.
+
+    Returns:
+        An int where it reads as one, else a float; None where it reads as neither.
+    """
     for kind in (int, float):
         try:
             return kind(text)

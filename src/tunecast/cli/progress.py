@@ -8,7 +8,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TextIO
 
 from rich.console import Console, ConsoleOptions, Group, RenderResult
@@ -282,8 +282,7 @@ class RichProgress:
         stage = self._stage
         if stage is None:
             return
-        done = stage.done + amount
-        self._stage = _Stage(stage.name, stage.total, stage.unit, stage.started, done, note or stage.note)
+        self._stage = replace(stage, done=stage.done + amount, note=note or stage.note)
         if not self._terminal and self._due(stage.started):
             self._say(f"{stage.name}: {self._stage.words(self._clock())}")
 

@@ -88,7 +88,10 @@ def command(
             found = recommend(question, measure=measure, calibrate=calibrate, progress=progress)
     else:
         found = recommend(question)
-    typer.echo(json.dumps(found.as_json(), indent=2)) if as_json else _print(found)
+    if as_json:
+        typer.echo(json.dumps(found.as_json(), indent=2))
+    else:
+        _print(found)
     # The chart comes last: where it cannot be written after all, the answer is on the screen.
     if plot is not None:
         from tunecast.report.prospects import write_prospects

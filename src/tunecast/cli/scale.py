@@ -38,7 +38,7 @@ TablePath = Annotated[
     Path | None, typer.Option("--table", help="CSV or Parquet file with loss, data_size and descriptors.")
 ]
 StoreUrl = Annotated[
-    str | None, typer.Option("--store", help="A store of runs; its completed runs are used.")
+    str | None, typer.Option("--store", help="A store of runs or a Parquet export; completed runs are used.")
 ]
 By = Annotated[str | None, typer.Option("--by", help="Columns that name the curves, separated by commas.")]
 Law = Annotated[LawName, typer.Option("--law", help="The law; auto chooses by held-out extrapolation.")]

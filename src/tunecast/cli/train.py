@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from tunecast.cli import options
+from tunecast.cli.session_result import as_result, print_record
 
 __all__ = ["command"]
 
@@ -44,10 +45,12 @@ def command(
         del values[name]
     from tunecast.api import train
     from tunecast.cli.progress import RichProgress
-    from tunecast.cli.tune import as_result, print_record
     from tunecast.methods.pipeline_file import read_pipeline
 
     settings = options.settings_from(values)
     with RichProgress() as progress:
         record = train(settings, read_pipeline(pipeline), resume=resume, progress=progress)
-    typer.echo(json.dumps(as_result(record), indent=2)) if as_json else print_record(record)
+    if as_json:
+        typer.echo(json.dumps(as_result(record), indent=2))
+    else:
+        print_record(record)

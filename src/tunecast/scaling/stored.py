@@ -16,7 +16,7 @@ def read_store(url: str, by: Sequence[str] = (), max_observed: float | None = No
     """Read the completed runs of a store.
 
     Args:
-        url: The store or Parquet export, as every command takes it.
+        url: What :func:`~tunecast.store.open_for_reading` takes.
         by: Descriptors that name the curves.
         max_observed: Runs that saw more unique examples are left out.
 
