@@ -1,4 +1,4 @@
-"""``make demo`` over several seeds, against the expert pipeline that is given all of its seconds.
+"""``make demo`` over several seeds, against the expert pipeline that uses about as many seconds.
 
     python benchmarks/demo_seeds.py [--results FOLDER]
 
@@ -29,7 +29,7 @@ SIDES: Mapping[str, tuple[str, ...]] = {
 WANTED_SHARE = 0.8
 """Part of the seeds on which the demo is to be below the expert pipeline."""
 LEAST_SECONDS = 0.9
-"""The expert pipeline uses at least this part of the demo's seconds."""
+"""The expert pipeline is to use at least this part of the demo's seconds."""
 
 
 @dataclass(frozen=True)

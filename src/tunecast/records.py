@@ -64,6 +64,11 @@ def stable_hash(value: Any, digits: int = 16) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:digits]
 
 
+def device_kind(device: str) -> str:
+    """``cpu`` or ``cuda``, whatever the number behind it."""
+    return device.partition(":")[0]
+
+
 class Outcome(StrEnum):
     """How a trial stands. Every run in a store has one; a trial that is between two steps is ``paused``."""
 

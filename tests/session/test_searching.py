@@ -139,17 +139,17 @@ def begin(settings: SessionSettings, prepared: PreparedTask, tmp_path: Path) -> 
             whole = trials[0].plan.tokens_at(trials[0].plan.total_steps)
             tokens = Budget("tokens", int(full_lengths * whole), "")
             search = Search(
-                trials,
-                strategy,
-                hand,  # type: ignore[arg-type]
-                allowance or Allowance(tokens, 0.0),
-                Pace(1e-3),
-                folder,
-                replace(settings, keep_gb=keep_gb, workers=workers),
-                SURROUNDINGS,
-                progress or Silent(),
-                save,
-                [] if doubts is None else doubts,
+                trials=trials,
+                strategy=strategy,
+                executor=hand,  # type: ignore[arg-type]
+                allowance=allowance or Allowance(tokens, 0.0),
+                pace=Pace(1e-3),
+                folder=folder,
+                settings=replace(settings, keep_gb=keep_gb, workers=workers),
+                surroundings=SURROUNDINGS,
+                progress=progress or Silent(),
+                save=save,
+                doubts=[] if doubts is None else doubts,
             )
             return search, hand
 

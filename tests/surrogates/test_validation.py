@@ -98,12 +98,12 @@ def test_for_an_unknown_base_model_neither_it_nor_the_task_was_seen(monkeypatch:
 def test_nested_scores(examples: Examples) -> None:
     scores, taken = nested(examples, 0, FAST)
     assert sum(taken.values()) == 8
-    assert {row.family for row in scores} == {*FAST, CHOSEN}
+    assert {row.name for row in scores} == {*FAST, CHOSEN}
     for row in scores:
         assert row.groups == 8
         assert 0.5 < row.coverage <= 1.0
-    late = next(row for row in scores if row.stage == "to 0.7" and row.family == "ridge")
-    early = next(row for row in scores if row.stage == "no curve" and row.family == "ridge")
+    late = next(row for row in scores if row.stage == "to 0.7" and row.name == "ridge")
+    early = next(row for row in scores if row.stage == "no curve" and row.name == "ridge")
     assert late.rank_correlation > 0.8
     assert late.log_score > early.log_score
 

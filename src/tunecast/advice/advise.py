@@ -21,6 +21,7 @@ from tunecast.session.shared import seconds_with_evaluation
 __all__ = ["MEASURABLE", "Advisor", "Horizon", "advise", "default_prior"]
 
 LEAST_STEPS = 16
+"""Optimiser steps below which a pipeline learns little; it is advised only where none has more."""
 MEASURABLE = "The zero-shot loss is predicted; --measure 30s measures it where there are weights."
 SHARED_ERROR = 0.5
 """Correlation that is assumed between the errors of the zero-shot loss and of the loss after training."""

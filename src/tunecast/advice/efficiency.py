@@ -18,6 +18,7 @@ from statistics import median
 from tunecast.models.closed_form import step_seconds
 from tunecast.models.forms import form_of
 from tunecast.models.seconds import EFFICIENCY
+from tunecast.records import device_kind
 from tunecast.store.endings import Ending
 
 __all__ = ["Efficiency", "Share", "credible_ratios", "ideal_ratio"]
@@ -122,7 +123,7 @@ def ideal_ratio(ending: Ending) -> tuple[tuple[str, Key], float] | None:
     pace = ending.pace
     if pace is None or pace.seconds <= 0 or pace.steps < FEWEST_STEPS:
         return None
-    device = pace.machine.device.partition(":")[0]
+    device = device_kind(pace.machine.device)
     form = form_of(ending.model, ending.pipeline, dtype=pace.dtype, device=device)
     if form is None:
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from tunecast.methods import central_rate
-from tunecast.methods.rates import OPTIMIZER_RATES
+from tunecast.methods.rates import optimizer_multiple
 from tunecast.records import ModelFacts, Pipeline
 
 __all__ = ["RULE_ALPHA", "rate_surplus", "rule_rate"]
@@ -30,7 +30,7 @@ def rule_rate(model: ModelFacts, pipeline: Pipeline) -> float:
         pipeline: Method and hyperparameters; its own ``learning_rate`` is not looked at.
     """
     rate = central_rate(pipeline.method, model) * RULE_ALPHA / _effective_alpha(pipeline)
-    return rate * OPTIMIZER_RATES.get(str(pipeline.hyperparameters.get("optim", "adamw")), 1.0)
+    return rate * optimizer_multiple(pipeline.hyperparameters)
 
 
 def rate_surplus(model: ModelFacts, pipeline: Pipeline) -> float:

@@ -21,7 +21,7 @@ from tunecast.methods.rates import adapter_rate
 from tunecast.methods.space import Restrictions, at_3e4, expert_pipeline
 from tunecast.models.load import choose_dtype
 from tunecast.progress import Progress
-from tunecast.records import ZERO_SHOT, ModelFacts, Pipeline, stable_hash
+from tunecast.records import ZERO_SHOT, ModelFacts, Pipeline, device_kind, stable_hash
 
 __all__ = ["DATA_SEED", "Cell", "Expansion", "expand"]
 
@@ -192,7 +192,7 @@ class _Series:
         self._plan = plan
         self._path = path
         self._facts = facts
-        self._kind = device.partition(":")[0]
+        self._kind = device_kind(device)
         self._dtype = choose_dtype(device, facts.width)
         self._datasets = datasets
         self._always = plan.always[:runs]

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from tunecast.records import ModelFacts
+from collections.abc import Mapping
 
-__all__ = ["OPTIMIZER_RATES", "WIDE", "WIDE_RATE", "adapter_rate", "around", "optimizer_rate"]
+from tunecast.records import ModelFacts, Scalar
+
+__all__ = [
+    "OPTIMIZER_RATES",
+    "WIDE",
+    "WIDE_RATE",
+    "adapter_rate",
+    "around",
+    "optimizer_multiple",
+    "optimizer_rate",
+]
 
 WIDE_RATE = 3e-4
 """LoRA's rate of wide models. On a public sweep of 24 models from 4B up it is, at the largest rank, 0.0010
@@ -29,6 +39,11 @@ def adapter_rate(model: ModelFacts) -> float:
     finetuning works at about a tenth of it (Schulman et al., "LoRA Without Regret", 2025: 9.8 on average).
     """
     return WIDE_RATE if model.width >= WIDE else 5e-4 * (2000.0 / model.width) ** 0.9
+
+
+def optimizer_multiple(hyperparameters: Mapping[str, Scalar]) -> float:
+    """The multiple of AdamW's learning rate that suits a pipeline's optimiser; 1 where it names none."""
+    return OPTIMIZER_RATES.get(str(hyperparameters.get("optim", "")), 1.0)
 
 
 def optimizer_rate(optimizer: str, rate: float) -> float:

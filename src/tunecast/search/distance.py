@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from tunecast.methods.rates import OPTIMIZER_RATES
+from tunecast.methods.rates import optimizer_multiple
 from tunecast.records import Pipeline, Scalar
 
 __all__ = ["nearest", "pipeline_distance", "stand_ins"]
@@ -68,8 +68,7 @@ def stand_ins(candidates: Sequence[Pipeline], targets: Iterable[Pipeline]) -> li
 
 def _rate(hyperparameters: Mapping[str, Scalar]) -> Scalar:
     rate = hyperparameters[RATE]
-    usual = OPTIMIZER_RATES.get(str(hyperparameters.get("optim", "")), 1.0)
-    return rate / usual if isinstance(rate, int | float) else rate
+    return rate / optimizer_multiple(hyperparameters) if isinstance(rate, int | float) else rate
 
 
 def _unlike(first: Scalar, second: Scalar, factor: float) -> float:

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tunecast.methods.rates import OPTIMIZER_RATES
+from tunecast.methods.rates import optimizer_multiple
 from tunecast.records import Pipeline
 from tunecast.search.context import Context
 from tunecast.search.known import TaskTable, best_known
@@ -85,4 +85,4 @@ def _log_rate(pipeline: Pipeline) -> float | None:
     rate = pipeline.number("learning_rate")
     if rate <= 0:
         return None
-    return math.log(rate / OPTIMIZER_RATES.get(str(pipeline.hyperparameters.get("optim", "")), 1.0))
+    return math.log(rate / optimizer_multiple(pipeline.hyperparameters))

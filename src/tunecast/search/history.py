@@ -45,6 +45,11 @@ class TrialView:
         return bool(self.curve) or self.running or self.outcome is not Outcome.PAUSED
 
     @property
+    def can_lead(self) -> bool:
+        """Whether it has points, and did not fail: the only kind that may turn out best."""
+        return bool(self.curve) and not self.outcome.is_failure
+
+    @property
     def goes_on(self) -> bool:
         """Whether it has a further point, be it that a worker is on the way there."""
         return self.outcome is Outcome.PAUSED and self.next_share is not None

@@ -24,15 +24,14 @@ def predicted_end(trial: TrialView, reference: TrialView) -> float:
     Returns:
         Nats per label token, infinite for a trial that failed.
     """
-    if trial.outcome.is_failure or not trial.curve:
+    if not trial.can_lead:
         return math.inf
     last = trial.curve[-1]
-    if not has_yardstick(trial, reference):
+    yardstick = _yardstick(trial, reference)
+    if yardstick is None:
         return last.validation.loss
-    rival = reference.loss_at(rung(last.share))
-    assert rival is not None
     shrinkage = last.share**0.25
-    advantage = last.validation.loss / max(rival, 1e-12)  # a memorised task reaches a loss of zero
+    advantage = last.validation.loss / max(yardstick, 1e-12)  # a memorised task reaches a loss of zero
     return reference.curve[-1].validation.loss * advantage**shrinkage
 
 
@@ -43,8 +42,15 @@ def has_yardstick(trial: TrialView, reference: TrialView) -> bool:
         trial: A trial with at least one point.
         reference: The expert pipeline's trial.
     """
-    rival = reference.loss_at(rung(trial.curve[-1].share))
-    return rival is not None and math.isfinite(rival) and reference.outcome is not Outcome.DIVERGED
+    return _yardstick(trial, reference) is not None
+
+
+def _yardstick(trial: TrialView, reference: TrialView) -> float | None:
+    """The reference's loss at the share that a trial with points has reached; None where it tells nothing."""
+    loss = reference.loss_at(rung(trial.curve[-1].share))
+    if loss is None or not math.isfinite(loss) or reference.outcome is Outcome.DIVERGED:
+        return None
+    return loss
 
 
 def leader(history: History) -> int | None:
@@ -52,9 +58,7 @@ def leader(history: History) -> int | None:
 
     Trials that failed cannot be continued and do not count.
     """
-    started = [
-        index for index, trial in enumerate(history.trials) if trial.curve and not trial.outcome.is_failure
-    ]
+    started = [index for index, trial in enumerate(history.trials) if trial.can_lead]
     if not started:
         return None
     reference = history.expert

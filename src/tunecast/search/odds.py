@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tunecast.records import Pipeline
+from tunecast.records import Pipeline, device_kind
 from tunecast.search.context import Context
 from tunecast.surrogates import Prior
 
@@ -29,7 +29,7 @@ def memory_odds(context: Context, prior: Prior, pipelines: Sequence[Pipeline]) -
         Shape (pipelines,); 0 where nothing is known of the worker, or of devices of its kind.
     """
     room = context.room
-    known = prior.bytes.get(room.device.partition(":")[0]) if room else None
+    known = prior.bytes.get(device_kind(room.device)) if room else None
     if room is None or known is None:
         return np.zeros(len(pipelines))
     return known.odds_beyond(context.model, context.dataset, pipelines, room)

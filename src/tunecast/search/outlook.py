@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tunecast.records import Outcome, Pipeline
+from tunecast.records import Outcome, Pipeline, device_kind
 from tunecast.search.context import Context
 from tunecast.search.history import History, TrialView, points_to_end
 from tunecast.search.odds import either, memory_odds
@@ -90,7 +90,7 @@ class Seer:
         self.setting = setting_of(context, prior.provenance.zero_shot_loss)
         self.is_new = prior.novelty.is_new(context.dataset.meta_features)
         self._context = context
-        self._device = context.machine.device.partition(":")[0] if context.machine else "cpu"
+        self._device = device_kind(context.machine.device) if context.machine else "cpu"
         self._evaluation = context.evaluation_seconds or 0.0
         self._known: dict[int, _Known] = {}
 

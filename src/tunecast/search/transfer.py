@@ -110,15 +110,15 @@ class _Guided:
             kept = self.context.is_prior_kept
             seen = _worth_halving(history, self.context, outlook) if kept else history
             return _as_drawn(seen, self.fallback(seen, remaining), seen.startable)
-        incumbent = _incumbent(history, outlook)
-        worth = _is_worth_it(history, remaining, self.context, outlook, incumbent)
+        to_beat = _best_foretold_end(history, outlook)
+        worth = _is_worth_it(history, remaining, self.context, outlook, to_beat)
         chosen = _eligible(history, remaining, outlook, worth)
         if not len(chosen):
             return None
         # A point that is had for little is worth little where the end that it may call for takes long.
         seconds = np.sqrt(outlook.step_seconds * outlook.end_seconds)
         deviation = _hoped(history, outlook.deviation, self.most_hope)
-        scores = self.score(outlook.mean[chosen], deviation[chosen], incumbent, seconds[chosen])
+        scores = self.score(outlook.mean[chosen], deviation[chosen], to_beat, seconds[chosen])
         best = int(chosen[int(np.argmax(scores + log_success(outlook.failure[chosen])))])
         return _as_drawn(history, best, chosen) if self.seer.is_new and _is_turn_of_chance(history) else best
 
@@ -217,18 +217,14 @@ def _needed_to_end(history: History, remaining: Remaining, outlook: Outlook) -> 
     return (1.0 - np.array(done, dtype=np.float64)) / max(remaining.full_lengths, LEAST_SHARE)
 
 
-def _incumbent(history: History, outlook: Outlook) -> float:
+def _best_foretold_end(history: History, outlook: Outlook) -> float:
     """The best end that is foretold of a trial which has begun; before any has, the expert pipeline's."""
-    begun = [
-        float(outlook.mean[index])
-        for index, trial in enumerate(history.trials)
-        if trial.curve and not trial.outcome.is_failure
-    ]
+    begun = [float(outlook.mean[index]) for index, trial in enumerate(history.trials) if trial.can_lead]
     return min(begun, default=float(outlook.mean[0]))
 
 
 def _is_worth_it(
-    history: History, remaining: Remaining, context: Context, outlook: Outlook, incumbent: float
+    history: History, remaining: Remaining, context: Context, outlook: Outlook, to_beat: float
 ) -> NDArray[np.bool_]:
     """Which candidates are expected to gain enough for what they take to their ends, shape (trials,).
 
@@ -237,17 +233,17 @@ def _is_worth_it(
         remaining: What is left.
         context: Says what 1% of the loss is worth.
         outlook: What is foretold.
-        incumbent: What is to be improved on.
+        to_beat: Logarithm of the loss that is to be improved on.
     """
     worth = np.ones(len(history.trials), dtype=bool)
     if not any(trial.curve for trial in history.trials):
         return worth
     mean, deviation, failure = outlook.mean, outlook.deviation, outlook.failure
     if not remaining.may_start:
-        worth &= log_gain(mean, deviation, incumbent, failure) >= WORTH_PROMOTING
+        worth &= log_gain(mean, deviation, to_beat, failure) >= WORTH_PROMOTING
     minutes = context.value_minutes
     if minutes is not None:
-        worth &= worth_its_seconds(mean, deviation, incumbent, outlook.end_seconds, minutes, failure)
+        worth &= worth_its_seconds(mean, deviation, to_beat, outlook.end_seconds, minutes, failure)
     return worth
 
 
@@ -258,14 +254,14 @@ def _worth_halving(history: History, context: Context, outlook: Outlook) -> Hist
     """
     if context.value_minutes is None:
         return history
-    begun = np.array([bool(trial.curve) and not trial.outcome.is_failure for trial in history.trials])
+    begun = np.array([trial.can_lead for trial in history.trials])
     if begun.sum() < 2:
         return history
     ends = outlook.mean[begun]
     worth = worth_its_seconds(
         np.where(begun, outlook.mean, ends.mean()),
         np.where(begun, outlook.deviation, ends.std(ddof=1)),
-        _incumbent(history, outlook),
+        _best_foretold_end(history, outlook),
         outlook.end_seconds,
         context.value_minutes,
         outlook.failure,

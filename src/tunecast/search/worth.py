@@ -109,7 +109,7 @@ def _worthy(history: History, context: Context, minutes: float) -> NDArray[np.bo
     mean, deviation = _ends(history, context)
     known = np.isfinite(mean)
     seconds = np.array([trial.expected_end_seconds or 0.0 for trial in history.trials])
-    begun = np.array([bool(trial.curve) and not trial.outcome.is_failure for trial in history.trials])
+    begun = np.array([trial.can_lead for trial in history.trials])
     # What each has to improve on is the best of the others: one that is ahead gains what it is ahead by.
     ends = np.where(begun & known, mean, math.inf)
     first = int(np.argmin(ends))

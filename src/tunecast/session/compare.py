@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from tunecast.models.load import ResolvedModel
 from tunecast.progress import Progress
 from tunecast.records import Contender, Run, SampleOutput, Score, SessionRecord
 from tunecast.search import GIVEN, first_name
@@ -22,11 +24,21 @@ from tunecast.training.bench import TrialSpec
 from tunecast.training.checkpoint import sync
 from tunecast.training.runner import Scored
 
-__all__ = ["FINALISTS", "Account", "Finalist", "Judge", "choose_incumbent", "compare"]
+__all__ = [
+    "FINALISTS",
+    "TEST_METRIC_EXAMPLES",
+    "Account",
+    "FinalScoring",
+    "Finalist",
+    "Judge",
+    "choose_incumbent",
+]
 
 FINALISTS = 3
-METRIC_EXAMPLES = 100
+VALIDATION_METRIC_EXAMPLES = 100
+"""Answers by which finalists are compared, where the objective is a metric."""
 TEST_METRIC_EXAMPLES = 500
+"""Answers by which the test split is scored, here and by ``tunecast evaluate``."""
 SAMPLES = 5
 
 
@@ -94,63 +106,129 @@ class Account:
     full_length_tokens: int
 
 
-def compare(
-    settings: SessionSettings,
-    prepared: PreparedTask,
-    folder: OutputFolder,
-    store: Store,
-    trials: Trials,
-    zero_shot: Run,
-    ask: Ask,
-    progress: Progress,
-    account: Account,
-) -> SessionRecord:
-    """Choose, score and deliver; all of it outside the budget.
+@dataclass(frozen=True)
+class FinalScoring:
+    """Chooses, scores and delivers; all of it outside the budget.
 
-    Returns:
-        The session's record; ``best/`` holds the winner.
+    Args:
+        settings: The session's settings.
+        prepared: The task.
+        folder: The output folder, in which ``best/`` will hold the winner.
+        store: Takes the test scores.
+        ask: Lets a worker answer.
+        progress: Told what is compared and scored.
     """
-    judge = Judge(settings.objective)
-    warnings = trials.warnings(first_name(settings.strategy))
-    for warning in warnings:
-        progress.log(f"Note: {warning}")
-    base = Finalist("zero_shot", zero_shot, None, 0)
-    untrained = zero_shot.validation or zero_shot.curve[0].validation
-    incumbent, validation = choose_incumbent(trials, judge, ask, progress) or (base, untrained)
-    contenders = [base]
-    expert = trials[0]
-    if settings.strategy != GIVEN and expert.run is not None and expert.best_point is not None:
-        contenders.append(Finalist("expert", expert.run, expert, expert.best_point.step))
-    contenders.append(replace(incumbent, name="incumbent"))
-    scored = _score_all(contenders, judge, prepared, settings.seed, ask, progress)
-    # Where the incumbent is the expert pipeline or the base model itself, that one wins: min takes the first.
-    winner = min(contenders, key=lambda contender: judge.badness(scored[contender.name].score))
-    for contender in contenders:
-        store.set_scores(contender.run.id, test=scored[contender.name].score)
-    progress.start("Saving the winner")
-    _deliver(winner, prepared, folder, settings.seed, ask)
-    progress.finish(str(folder.path / "best"))
-    return SessionRecord(
-        id=account.session,
-        task=prepared.task,
-        objective=settings.objective,
-        strategy=settings.strategy,
-        seed=settings.seed,
-        budget=account.budget.text,
-        granted_seconds=account.budget.seconds,
-        used_seconds=account.used_seconds,
-        full_length_tokens=account.full_length_tokens,
-        contenders=tuple(
-            Contender(c.name, c.run.id, c.run.pipeline, c.step, scored[c.name].score) for c in contenders
-        ),
-        winner=winner.name,
-        incumbent_loss=validation.loss,
-        samples=_samples(scored["zero_shot"], scored[winner.name]),
-        warnings=(*prepared.warnings, *warnings),
-        output_dir=str(folder.path),
-        configuration=settings.as_json(),
-        versions=zero_shot.versions,
-    )
+
+    settings: SessionSettings
+    prepared: PreparedTask
+    folder: OutputFolder
+    store: Store
+    ask: Ask
+    progress: Progress
+
+    def run(self, trials: Trials, zero_shot: Run, account: Account) -> SessionRecord:
+        """Deliver the best of base model, expert pipeline and incumbent by the test split.
+
+        Args:
+            trials: The session's trials; the first is the expert pipeline's.
+            zero_shot: The base model's run.
+            account: What was spent.
+
+        Returns:
+            The session's record.
+        """
+        judge = Judge(self.settings.objective)
+        warnings = trials.warnings(first_name(self.settings.strategy))
+        for warning in warnings:
+            self.progress.log(f"Note: {warning}")
+        base = Finalist("zero_shot", zero_shot, None, 0)
+        untrained = zero_shot.validation or zero_shot.curve[0].validation
+        chosen = choose_incumbent(trials, judge, self.ask, self.progress)
+        incumbent, validation = chosen or (base, untrained)
+        contenders = self._contenders(base, trials[0], incumbent)
+        scored = self._score_all(contenders, judge)
+        # Where the incumbent is the expert pipeline or the base model, that one wins: min takes the first.
+        winner = min(contenders, key=lambda contender: judge.badness(scored[contender.name].score))
+        for contender in contenders:
+            self.store.set_scores(contender.run.id, test=scored[contender.name].score)
+        self.progress.start("Saving the winner")
+        self._deliver(winner)
+        self.progress.finish(str(self.folder.path / "best"))
+        return SessionRecord(
+            id=account.session,
+            task=self.prepared.task,
+            objective=self.settings.objective,
+            strategy=self.settings.strategy,
+            seed=self.settings.seed,
+            budget=account.budget.text,
+            granted_seconds=account.budget.seconds,
+            used_seconds=account.used_seconds,
+            full_length_tokens=account.full_length_tokens,
+            contenders=tuple(
+                Contender(c.name, c.run.id, c.run.pipeline, c.step, scored[c.name].score) for c in contenders
+            ),
+            winner=winner.name,
+            incumbent_loss=validation.loss,
+            samples=_samples(scored["zero_shot"], scored[winner.name]),
+            warnings=(*self.prepared.warnings, *warnings),
+            output_dir=str(self.folder.path),
+            configuration=self.settings.as_json(),
+            versions=zero_shot.versions,
+        )
+
+    def _contenders(self, base: Finalist, expert: Trial, incumbent: Finalist) -> list[Finalist]:
+        """What is scored on the test split, in the order in which ties are won."""
+        contenders = [base]
+        if self.settings.strategy != GIVEN and expert.run is not None and expert.best_point is not None:
+            contenders.append(Finalist("expert", expert.run, expert, expert.best_point.step))
+        return [*contenders, replace(incumbent, name="incumbent")]
+
+    def _score_all(self, contenders: Sequence[Finalist], judge: Judge) -> dict[str, Scored]:
+        """Test scores by name; a checkpoint that stands twice is scored once."""
+        examples = len(self.prepared.bench.test)
+        self.progress.start(
+            f"Scoring {examples} test examples, outside the budget", len(contenders), "models"
+        )
+        known: dict[tuple[str, int], Scored] = {}
+        scored = {}
+        for contender in contenders:
+            key = (contender.run.id, contender.step)
+            if key not in known:
+                limit = TEST_METRIC_EXAMPLES if judge.metric else SAMPLES
+                known[key] = self.ask(contender.scoring("test", judge.metric, limit, self.settings.seed))
+                _tell_of_retraining(contender, known[key], self.progress)
+            scored[contender.name] = known[key]
+            self.progress.advance(note=f"{contender.name} {known[key].score.loss:.3f}")
+        self.progress.finish()
+        return scored
+
+    def _deliver(self, winner: Finalist) -> None:
+        """Write ``best/`` under another name and rename it, so that a half-written one is never found."""
+        import json
+
+        temporary = self.folder.path / "best.part"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        model = self.prepared.bench.model
+        if winner.spec is None:
+            self.ask(SaveBase(str(temporary)))
+        else:
+            location = _base_location(model)
+            self.ask(Save(winner.spec, winner.step, str(temporary), location, winner.weights_hash))
+            if model.converted and (temporary / "adapter_config.json").is_file():
+                shutil.copytree(model.location, temporary / "base")
+        (temporary / "pipeline.json").write_text(
+            json.dumps(asdict(winner.run.pipeline), indent=2) + "\n", encoding="utf-8"
+        )
+        fingerprint = self.prepared.dataset.fingerprint
+        Origin(self.settings.seed, self.prepared.task.dataset, fingerprint).write(temporary)
+        # Durable before session.json says that the session is complete: a lost best/ would not be made again.
+        for place in (*temporary.rglob("*"), temporary):
+            sync(place)
+        final = self.folder.path / "best"
+        shutil.rmtree(final, ignore_errors=True)
+        temporary.rename(final)
+        sync(self.folder.path)
 
 
 def choose_incumbent(
@@ -173,7 +251,7 @@ def choose_incumbent(
     progress.start("Comparing the leading checkpoints", len(finalists), "checkpoints")
     scores: list[Score] = []
     for finalist in finalists:
-        limit = METRIC_EXAMPLES if judge.metric else 0
+        limit = VALIDATION_METRIC_EXAMPLES if judge.metric else 0
         scored: Scored = ask(finalist.scoring("validation", judge.metric, limit))
         _tell_of_retraining(finalist, scored, progress)
         scores.append(scored.score)
@@ -190,31 +268,6 @@ def _subset_loss(finalist: Finalist) -> float:
     return point.validation.loss
 
 
-def _score_all(
-    contenders: list[Finalist],
-    judge: Judge,
-    prepared: PreparedTask,
-    seed: int,
-    ask: Ask,
-    progress: Progress,
-) -> dict[str, Scored]:
-    """Test scores by name; a checkpoint that stands twice is scored once."""
-    examples = len(prepared.bench.test)
-    progress.start(f"Scoring {examples} test examples, outside the budget", len(contenders), "models")
-    known: dict[tuple[str, int], Scored] = {}
-    scored = {}
-    for contender in contenders:
-        key = (contender.run.id, contender.step)
-        if key not in known:
-            limit = TEST_METRIC_EXAMPLES if judge.metric else SAMPLES
-            known[key] = ask(contender.scoring("test", judge.metric, limit, seed))
-            _tell_of_retraining(contender, known[key], progress)
-        scored[contender.name] = known[key]
-        progress.advance(note=f"{contender.name} {known[key].score.loss:.3f}")
-    progress.finish()
-    return scored
-
-
 def _tell_of_retraining(finalist: Finalist, scored: Scored, progress: Progress) -> None:
     if scored.retrained_tokens:
         progress.log(retraining_note(finalist.run.id, scored.retrained_tokens))
@@ -225,35 +278,8 @@ def _samples(before: Scored, after: Scored) -> tuple[SampleOutput, ...]:
     return tuple(replace(new, before=old.after) for old, new in pairs)
 
 
-def _deliver(winner: Finalist, prepared: PreparedTask, folder: OutputFolder, seed: int, ask: Ask) -> None:
-    """Write ``best/`` under another name and rename it, so that a half-written one is never found."""
-    import json
-
-    temporary = folder.path / "best.part"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    if winner.spec is None:
-        ask(SaveBase(str(temporary)))
-    else:
-        ask(Save(winner.spec, winner.step, str(temporary), _base_location(prepared), winner.weights_hash))
-        if prepared.bench.model.converted and (temporary / "adapter_config.json").is_file():
-            shutil.copytree(prepared.bench.model.location, temporary / "base")
-    (temporary / "pipeline.json").write_text(
-        json.dumps(asdict(winner.run.pipeline), indent=2) + "\n", encoding="utf-8"
-    )
-    Origin(seed, prepared.task.dataset, prepared.dataset.fingerprint).write(temporary)
-    # Durable before session.json says that the session is complete: a lost best/ would not be made again.
-    for place in (*temporary.rglob("*"), temporary):
-        sync(place)
-    final = folder.path / "best"
-    shutil.rmtree(final, ignore_errors=True)
-    temporary.rename(final)
-    sync(folder.path)
-
-
-def _base_location(prepared: PreparedTask) -> str:
+def _base_location(model: ResolvedModel) -> str:
     """Where the saved adapter finds its base: beside it for a converted GGUF, else the user's model."""
-    model = prepared.bench.model
     if model.converted:
         return "base"
     return str(Path(model.location).resolve()) if model.is_local else model.location

@@ -10,6 +10,7 @@ from typing import Any
 from tunecast.errors import ConfigurationError, ModelError
 from tunecast.progress import Progress
 from tunecast.records import Evaluation
+from tunecast.session.compare import TEST_METRIC_EXAMPLES
 from tunecast.session.executor import Crash, LocalExecutor
 from tunecast.session.origin import Origin
 from tunecast.session.prepare import prepare_task
@@ -20,7 +21,6 @@ from tunecast.training.runner import Scored
 __all__ = ["SPLITS", "evaluate"]
 
 SPLITS = ("test", "validation")
-METRIC_EXAMPLES = 500
 ADAPTER_FILE = "adapter_config.json"
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 
@@ -62,7 +62,7 @@ def evaluate(
         0,
         split,
         metric=metric,
-        generate_limit=METRIC_EXAMPLES if metric else 0,
+        generate_limit=TEST_METRIC_EXAMPLES if metric else 0,
         interval_seed=settings.seed,
     )
     progress.start(f"Scoring the {split} examples")

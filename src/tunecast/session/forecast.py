@@ -29,7 +29,7 @@ __all__ = ["MULTIPLES", "Survey", "Surveyor", "end_loss", "examples_seen", "lead
 
 MULTIPLES = (2, 4, 10)
 """Of the data that the leading trial saw: what the forecast is for."""
-SHARE_OF_BUDGET = 0.1
+FORECAST_SHARE = 0.1
 """At most so much of a budget goes to a forecast."""
 SHARES = ((1 / 8, 1 / 4, 1 / 2), (1 / 8, 1 / 4), (1 / 4, 1 / 2), (1 / 16, 1 / 8))
 """Parts to measure, the best choice first; fewer than two beside the whole would support no forecast."""
@@ -126,7 +126,7 @@ class Surveyor:
         tokens = sum(example.tokens for example in (*bench.validation, *bench.subset))
         scoring = FORWARD_COST * seconds_per_token * tokens
         choices = self._choices(expert)
-        most = self.allowance.share(SHARE_OF_BUDGET)
+        most = self.allowance.share(FORECAST_SHARE)
         # A budget that turns out too small goes back to the search, so that the expectation is enough here.
         expected = [self._price(parts, scoring, upper=False) for parts in choices]
         if not expected or min(expected) > most:
@@ -149,7 +149,7 @@ class Surveyor:
             return Survey(leading, reason=f"{steps}; a quarter of it would leave fewer than {LEAST_STEPS}")
         scoring = leading.curve[-1].evaluation.wall
         prices = [self._price(parts, scoring) for parts in choices]
-        most, left = self.allowance.share(SHARE_OF_BUDGET), self.allowance.left(used)
+        most, left = self.allowance.share(FORECAST_SHARE), self.allowance.left(used)
         for parts, price in zip(choices, prices, strict=True):
             if price <= min(most, left):
                 return Survey(leading, parts)
@@ -201,9 +201,9 @@ class Surveyor:
     def _too_dear(self, price: float, left: float) -> str:
         amount = self.allowance.budget.amount
         needed = f"the runs on parts of the data would take {price / amount:.1%} of the budget"
-        if price <= SHARE_OF_BUDGET * amount:
+        if price <= FORECAST_SHARE * amount:
             return f"{needed}, and {left / amount:.1%} are left"
-        return f"{needed}, and at most {SHARE_OF_BUDGET:.0%} go to a forecast"
+        return f"{needed}, and at most {FORECAST_SHARE:.0%} go to a forecast"
 
 
 def leading_trial(trials: Iterable[Trial]) -> Trial | None:

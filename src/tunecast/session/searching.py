@@ -56,6 +56,7 @@ class Search:
 
     def __init__(
         self,
+        *,
         trials: Trials,
         strategy: Strategy,
         executor: LocalExecutor,

@@ -21,7 +21,7 @@ from tunecast.search import (
 from tunecast.session.allowance import Allowance
 from tunecast.session.budget import Budget
 from tunecast.session.candidates import suitable
-from tunecast.session.compare import Account, compare
+from tunecast.session.compare import Account, FinalScoring
 from tunecast.session.executor import CRASHES_FORGIVEN, Crash, LocalExecutor
 from tunecast.session.feasible import Feasible
 from tunecast.session.folder import OutputFolder
@@ -118,19 +118,18 @@ class Session:
             search.spend()
         self._save_state()
         budget, used_seconds = self._allowance.budget, self._allowance.elapsed()
-        outlook = self._forecast(survey) if survey else None
-        record = compare(
-            self._settings,
-            self._prepared,
-            self._folder,
-            self._store,
-            search.trials,
-            zero_shot,
-            self._ask,
-            self._progress,
-            Account(self._state.id, budget, used_seconds, self._full_length),
+        forecast = self._forecast(survey) if survey else None
+        final = FinalScoring(
+            settings=self._settings,
+            prepared=self._prepared,
+            folder=self._folder,
+            store=self._store,
+            ask=self._ask,
+            progress=self._progress,
         )
-        return replace(record, forecast=outlook, warnings=(*record.warnings, *self._state.doubts))
+        account = Account(self._state.id, budget, used_seconds, self._full_length)
+        record = final.run(search.trials, zero_shot, account)
+        return replace(record, forecast=forecast, warnings=(*record.warnings, *self._state.doubts))
 
     def _ask(self, request: Request) -> Any:
         """Let a worker answer; one crash is forgiven.
@@ -193,7 +192,14 @@ class Session:
             return
         bench = self._prepared.bench
         pipeline = self._feasible.pipelines[0 if self._feasible.expert_fits else 1]
-        spec = TrialSpec("speed", pipeline, self._settings.seed, 1, self._unique_examples, "")
+        spec = TrialSpec(
+            run="speed",
+            pipeline=pipeline,
+            seed=self._settings.seed,
+            full_length_tokens=1,  # what is to be found
+            unique_examples=self._unique_examples,
+            folder="",
+        )
         found = measure_full_length(self._settings, bench, spec, self._allowance, self._ask, self._progress)
         self._state.full_length_tokens = found.tokens
         self._state.seconds_per_token = found.seconds_per_token
@@ -230,17 +236,17 @@ class Session:
         pace = Pace(self._seconds_per_token, scoring, scoring if whole is None else whole)
         trials.teach(pace)
         return Search(
-            trials,
-            chooser,
-            self._executor,
-            self._allowance,
-            pace,
-            self._folder,
-            self._settings,
-            self._surroundings,
-            self._progress,
-            self._save_state,
-            self._state.doubts,
+            trials=trials,
+            strategy=chooser,
+            executor=self._executor,
+            allowance=self._allowance,
+            pace=pace,
+            folder=self._folder,
+            settings=self._settings,
+            surroundings=self._surroundings,
+            progress=self._progress,
+            save=self._save_state,
+            doubts=self._state.doubts,
         )
 
     def _candidates(self, context: Context) -> list[Pipeline]:
@@ -360,6 +366,6 @@ class Session:
     def _forecast(self, survey: Survey) -> DataForecast:
         """Fit and extrapolate, which takes seconds, outside the budget."""
         self._progress.start("Forecasting what more data would bring, outside the budget")
-        outlook = survey.forecast(self._settings.seed)
-        self._progress.finish(f"no forecast: {outlook.reason}" if outlook.reason else "")
-        return outlook
+        forecast = survey.forecast(self._settings.seed)
+        self._progress.finish(f"no forecast: {forecast.reason}" if forecast.reason else "")
+        return forecast

@@ -191,24 +191,20 @@ class Trials:
         self._workers = workers
         plans: dict[tuple[float, float], TrialPlan] = {}
         efforts = Efforts(prepared.bench)
-        self._all = [
-            Trial(
-                TrialSpec(
-                    run := self._run_id(pipeline, seed, full_length_tokens, unique_examples),
-                    pipeline,
-                    seed,
-                    full_length_tokens,
-                    unique_examples,
-                    str(folder.trial(run)) if folder else "",
-                    workers,
-                    explosion_nats,
-                ),
-                prepared.bench,
-                plans,
-                effort=efforts.of(pipeline),
+        self._all = []
+        for pipeline in pipelines:
+            run = self._run_id(pipeline, seed, full_length_tokens, unique_examples)
+            spec = TrialSpec(
+                run=run,
+                pipeline=pipeline,
+                seed=seed,
+                full_length_tokens=full_length_tokens,
+                unique_examples=unique_examples,
+                folder=str(folder.trial(run)) if folder else "",
+                workers=workers,
+                explosion_nats=explosion_nats,
             )
-            for pipeline in pipelines
-        ]
+            self._all.append(Trial(spec, prepared.bench, plans, effort=efforts.of(pipeline)))
 
     def __getitem__(self, index: int) -> Trial:
         return self._all[index]

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["WORST", "Examples", "ZeroShotLosses", "examples_of", "teaching_runs"]
 
+END_SHARE = 0.97
+"""Share of a full length from which on a point counts as the end, and not as a part of the curve before."""
 WORST = math.log(4.0)
 """Logarithm of the end's loss over the zero-shot loss at which ends are capped: worse is equally useless, and
 a run that diverged counts as this."""
@@ -157,7 +159,7 @@ def examples_of(runs: Sequence[Run]) -> Examples:
     Args:
         runs: Runs, zero-shot ones among them.
     """
-    return _put_together([(*_rows(run, start, end), run) for run, start, end in _teaching(runs)])
+    return _put_together([_rows(run, start, end) for run, start, end in _teaching(runs)])
 
 
 def teaching_runs(runs: Sequence[Run]) -> list[Run]:
@@ -182,17 +184,26 @@ def _end(run: Run) -> float | None:
     """Logarithm of the final loss; infinite for a run that diverged, None where the end is not known."""
     if run.outcome is Outcome.DIVERGED:
         return math.inf
-    if run.outcome is not Outcome.COMPLETED or not run.curve or not run.curve[-1].share >= 0.97:
+    if run.outcome is not Outcome.COMPLETED or not run.curve or not run.curve[-1].share >= END_SHARE:
         return None
     return log_loss(run.curve[-1].validation.loss)
 
 
-def _rows(
-    run: Run, start: float, end: float
-) -> tuple[NDArray[np.float64], list[float], list[float], list[float]]:
-    """Features, targets, ends and shares of all prefixes of a run's curve, the empty one first."""
+@dataclass(frozen=True)
+class _RunRows:
+    """What a run teaches: a row for each prefix of its curve, the empty one first; fields as of Examples."""
+
+    run: Run
+    features: NDArray[np.float64]
+    targets: list[float]
+    shares: list[float]
+    end: float
+
+
+def _rows(run: Run, start: float, end: float) -> _RunRows:
+    """The rows of a run, with the zero-shot loss and the logarithm of the final one."""
     setting = Setting(run.dataset, run.model, run.full_length_tokens, run.unique_examples, start)
-    points = [p for p in run.curve if 0 < p.share < 0.97 and math.isfinite(p.validation.loss)]
+    points = [p for p in run.curve if 0 < p.share < END_SHARE and math.isfinite(p.validation.loss)]
     prefixes = [points[:count] for count in range(len(points) + 1)]
     curves = np.array([curve_row(prefix, start, run.pipeline.number("learning_rate")) for prefix in prefixes])
     pipeline = np.array([pipeline_row(run.pipeline, run.model)]).repeat(len(prefixes), axis=0)
@@ -201,14 +212,12 @@ def _rows(
     lasts = [log_loss(prefix[-1].validation.loss) - zero if prefix else 0.0 for prefix in prefixes]
     shares = [prefix[-1].share if prefix else 0.0 for prefix in prefixes]
     targets = [relative - min(last, WORST) for last in lasts]
-    return joined(setting, pipeline, curves), targets, [relative] * len(prefixes), shares
+    return _RunRows(run, joined(setting, pipeline, curves), targets, shares, relative)
 
 
-def _put_together(
-    parts: Sequence[tuple[NDArray[np.float64], list[float], list[float], list[float], Run]],
-) -> Examples:
-    runs = [part[-1] for part in parts]
-    counts = [len(part[1]) for part in parts]
+def _put_together(parts: Sequence[_RunRows]) -> Examples:
+    runs = [part.run for part in parts]
+    counts = np.array([len(part.targets) for part in parts], dtype=np.int64)
     tasks = _by_name({run.dataset.identity: run.task.dataset for run in runs})
     models = _by_name({run.model.identity: run.task.model for run in runs})
     tasks_in_order, models_in_order = list(tasks), list(models)
@@ -219,10 +228,10 @@ def _put_together(
         return np.repeat(np.array(values, dtype=np.int64), counts)
 
     return Examples(
-        features=np.concatenate([part[0] for part in parts]) if parts else np.zeros((0, len(FEATURES))),
-        target=np.concatenate([part[1] for part in parts]) if parts else np.zeros(0),
-        end=np.concatenate([part[2] for part in parts]) if parts else np.zeros(0),
-        share=np.concatenate([part[3] for part in parts]) if parts else np.zeros(0),
+        features=np.concatenate([np.zeros((0, len(FEATURES))), *(part.features for part in parts)]),
+        target=np.array([target for part in parts for target in part.targets], dtype=np.float64),
+        end=np.repeat(np.array([part.end for part in parts], dtype=np.float64), counts),
+        share=np.array([share for part in parts for share in part.shares], dtype=np.float64),
         task=spread([tasks_in_order.index(run.dataset.identity) for run in runs]),
         model=spread([models_in_order.index(run.model.identity) for run in runs]),
         group=spread([numbers[key] for key in keys]),

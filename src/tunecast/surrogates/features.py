@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tunecast.methods import central_rate
-from tunecast.methods.rates import OPTIMIZER_RATES
+from tunecast.methods.rates import optimizer_multiple
 from tunecast.records import DatasetFacts, ModelFacts, Pipeline, Point
 
 if TYPE_CHECKING:
@@ -250,7 +250,7 @@ def pipeline_row(pipeline: Pipeline, model: ModelFacts) -> list[float]:
     rank = _rank(values) if low_rank else 0.0
     scale = _scale(values, rank) if low_rank else 1.0
     rate = _number(values, RATE) or 1e-12
-    log_rate = math.log(rate / OPTIMIZER_RATES.get(optimizer, 1.0) / central_rate(method, model))
+    log_rate = math.log(rate / optimizer_multiple(values) / central_rate(method, model))
     return [
         *_METHOD_FLAGS.get(method, _NO_METHOD),
         float(method in OF_WEIGHTS),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tunecast.records import Run
+from tunecast.records import Run, device_kind
 from tunecast.surrogates.families.base import Arrays, Scaling
 from tunecast.surrogates.kin import kin
 
@@ -86,7 +86,7 @@ def by_device(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """
     found: dict[str, list[Run]] = {}
     for run in runs:
-        found.setdefault(run.machine.device.partition(":")[0], []).append(run)
+        found.setdefault(device_kind(run.machine.device), []).append(run)
     return {kind: found[kind] for kind in sorted(found) if kind}
 
 

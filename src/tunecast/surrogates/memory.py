@@ -11,7 +11,7 @@ import numpy as np
 
 from tunecast.models.closed_form import bytes_held
 from tunecast.models.forms import nearest_form
-from tunecast.records import DatasetFacts, ModelFacts, Pipeline, Run
+from tunecast.records import DatasetFacts, ModelFacts, Pipeline, Run, device_kind
 from tunecast.surrogates.features import PIPELINE, pipeline_row
 from tunecast.surrogates.line import Line, by_device, families_of, fit_line, is_enough
 
@@ -153,7 +153,7 @@ def _arithmetic_and_row(
     model: ModelFacts, dataset: DatasetFacts, pipeline: Pipeline, room: Room, micro_batch: int
 ) -> tuple[float, list[float]] | None:
     """Logarithm of the bytes by arithmetic, and what else they depend on; None for an unknown model."""
-    device = room.device.partition(":")[0]
+    device = device_kind(room.device)
     form = nearest_form(model, pipeline, dtype=room.dtype, device=device)
     if form is None:
         return None

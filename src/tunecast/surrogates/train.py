@@ -86,7 +86,7 @@ def table(scores: Sequence[Scores]) -> str:
     names = ("family", "curve", "rows", "log score", "rank correlation", "regret", "in 90%", "groups")
     lines = [f"| {' | '.join(names)} |", f"|{'---|' * len(names)}"]
     lines += [
-        f"| {row.family} | {row.stage} | {row.rows} | {row.log_score:.3f} | {row.rank_correlation:.3f} | "
+        f"| {row.name} | {row.stage} | {row.rows} | {row.log_score:.3f} | {row.rank_correlation:.3f} | "
         f"{row.regret:.3f} | {row.coverage:.0%} | {row.groups} |"
         for row in scores
     ]

@@ -38,7 +38,7 @@ class Scores:
     """How good predictions of the end of the schedule are at one stage.
 
     Args:
-        family: Name of the family.
+        name: The family, :data:`CHOSEN`, or the base model that was left out.
         stage: Which stage of the schedule the curve had reached.
         rows: Number of predictions.
         log_score: Mean logarithm of the density that was given to what happened.
@@ -49,7 +49,7 @@ class Scores:
         groups: Groups of at least four trials.
     """
 
-    family: str
+    name: str
     stage: str
     rows: int
     log_score: float

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tunecast.records import Architecture
+from tunecast.records import Architecture, device_kind
 from tunecast.training.batch import Batch, collate
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Compute:
 
         if self.dtype == "float32":
             return nullcontext()
-        return torch.autocast(self.device.partition(":")[0], dtype=getattr(torch, self.dtype))
+        return torch.autocast(device_kind(self.device), dtype=getattr(torch, self.dtype))
 
     def collate(self, examples: Sequence[EncodedExample]) -> Batch:
         """Pad examples into a batch on the device."""
