@@ -26,7 +26,7 @@ PHASES = {
     ("session.py", "_measure_parts"): "forecast",
     ("compare.py", "_deliver"): "export",
     ("api.py", "_write_results"): "export",
-    ("compare.py", "compare"): "scoring",
+    ("compare.py", "run"): "scoring",
     ("searching.py", "_finish_leader"): "final training",
     ("searching.py", "_search"): "search",
     ("checkpoint.py", "write"): "checkpoint write",

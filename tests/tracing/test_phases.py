@@ -13,7 +13,7 @@ from kills import traced_to
 from tracing.phases import PHASES
 
 SOURCE = Path(tunecast.__file__).parent
-SCRIPT = "import time\ndef compare(): time.sleep(0.5)\ntime.sleep(0.2); compare(); time.sleep(0.2)\n"
+SCRIPT = "import time\ndef run(): time.sleep(0.5)\ntime.sleep(0.2); run(); time.sleep(0.2)\n"
 
 
 def test_every_place_is_in_the_source() -> None:
