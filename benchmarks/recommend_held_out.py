@@ -54,7 +54,7 @@ def splits(endings: Sequence[Ending]) -> dict[str, list[Split]]:
     for dataset in sorted({e.dataset for e in endings}):
         found["each dataset"].append(apart(endings, lambda e, d=dataset: e.dataset == d))  # type: ignore[misc]
     found["larger models, from the 2M ones"] = [apart(endings, lambda e: size(e) != "nano")]
-    found["17M models, from the smaller ones"] = [apart(endings, lambda e: size(e) == "mini")]
+    found["17M models, from the others"] = [apart(endings, lambda e: size(e) == "mini")]
     ladder = [e for e in endings if e.model.pretraining_tokens]
     found["models pretrained on fewer than 10M tokens"] = [apart(ladder, lambda e: not amply(e))]
     found["models pretrained on 10M and 16M tokens, from those on less"] = [apart(ladder, amply)]
