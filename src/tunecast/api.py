@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunecast.errors import ConfigurationError, UserError
+from tunecast.paths import expanded
 from tunecast.progress import Progress, Silent
 from tunecast.records import Evaluation, Machine, Pipeline, SessionRecord
 from tunecast.session.budget import Budget
@@ -53,7 +54,7 @@ def tune(
     """
     progress = progress or Silent()
     _check(settings)
-    folder = OutputFolder(Path(settings.output_dir))
+    folder = OutputFolder(expanded(settings.output_dir))
     try:
         return _tune_in(folder, settings, resume, progress)
     except OSError as error:
@@ -244,6 +245,7 @@ def resolve(settings: SessionSettings, *, progress: Progress | None = None) -> d
     """
     from tunecast.advice.session import advice_for
     from tunecast.methods import pipeline_space
+    from tunecast.session.candidates import check_restrictions
     from tunecast.session.feasible import limit_bytes
     from tunecast.session.prepare import prepare_task
 
@@ -251,6 +253,7 @@ def resolve(settings: SessionSettings, *, progress: Progress | None = None) -> d
     prepared = prepare_task(settings, Silent())
     _try_objective(settings.objective, prepared)
     bench = prepared.bench
+    check_restrictions(settings, bench.facts)
     limit = limit_bytes(settings, bench.device)
     predicted, advised = advice_for(settings, prepared, limit)
     feasible = _feasible(settings, prepared, limit, Silent(), advised.pipelines)
@@ -288,6 +291,7 @@ def _tune_in(
     if earlier is not None and earlier.record is not None:
         progress.log(f"The session in {folder.path} is complete.")
         return earlier.record
+    from tunecast.session.candidates import check_restrictions
     from tunecast.session.executor import LocalExecutor
     from tunecast.session.knowledge import runs_known
     from tunecast.session.prepare import prepare_task
@@ -298,6 +302,7 @@ def _tune_in(
     _try_objective(settings.objective, prepared)
     for warning in prepared.warnings:
         progress.log(f"Note: {warning}")
+    check_restrictions(settings, prepared.bench.facts)
     state = state_of(settings, prepared.dataset.fingerprint, prepared.bench.dtype, earlier)
     limit = _follow_advice(state, settings, prepared, progress)
     settings = _with_strategy(settings, state.advised, progress)

@@ -25,7 +25,9 @@ def read_yaml(flag: str, path: Path) -> Any:
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigurationError(f"{flag} {path} cannot be read: {error.strerror}.") from None
+        raise ConfigurationError(
+            f"{flag} {path} cannot be read: {error.strerror}.", "Check the path."
+        ) from None
     except UnicodeDecodeError:
         raise ConfigurationError(f"{flag} {path} is not a text file.") from None
     except (yaml.YAMLError, ValueError) as error:  # a date such as 2026-13-45 is a ValueError

@@ -45,7 +45,7 @@ def test_what_is_doubtful_in_a_prediction_is_told_on_the_first_screen(
     shown = Lines()
     found = resolve(SessionSettings(str(tiny_llama), str(toy_data), budget="3000-tokens"), progress=shown)
     (doubt,) = found["prediction"]["warnings"]
-    assert "optimiser steps only" in doubt
+    assert "Too few optimiser steps" in doubt
     assert f"Note: {doubt}" in shown.lines
     assert "--measure" not in " ".join(shown.lines), "a session measures it unasked"
 

@@ -13,6 +13,8 @@ import pytest
 from sessions import Finished, call_main, finish, record_of, unfinish
 from tunecast.cli.session_result import as_result, print_record
 from tunecast.records import Outcome, Pipeline, Run
+from tunecast.session.folder import OutputFolder
+from tunecast.session.settings import SessionSettings
 from tunecast.store import Store
 from tunecast.surrogates import load_prior
 
@@ -249,3 +251,23 @@ def test_what_was_advised_is_tried_first_and_stays_when_the_session_goes_on(
     with Store.open(tmp_path / "out" / "runs.sqlite", create=False) as store:
         rates = {run.pipeline.hyperparameters.get("learning_rate") for run in store.runs()}
     assert 1e-7 in rates
+
+
+@pytest.mark.parametrize(
+    ("begun", "said"), [(True, "tune --resume --output-dir "), (False, "nothing was written")]
+)
+def test_who_interrupts_is_told_how_to_go_on(
+    begun: bool, said: str, tiny_llama: Path, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(settings: SessionSettings, **_: object) -> None:
+        if begun:
+            OutputFolder(Path(settings.output_dir)).write_session({})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tunecast.api.tune", interrupted)
+    out = tmp_path / "out"
+    flags = ("--model", str(tiny_llama), "--data", str(toy_data), "--output-dir", str(out))
+    code, _, err = call_main("tune", *flags)
+    assert code == 130
+    assert said in err
+    assert (str(out) in err) == begun

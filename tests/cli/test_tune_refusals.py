@@ -197,6 +197,25 @@ def test_model_and_data_are_needed() -> None:
     assert (code, "--model and --data missing" in err) == (2, True)
 
 
+def test_going_on_where_there_is_no_session(tmp_path: Path) -> None:
+    code, _, err = call_main("tune", "--resume", "--output-dir", str(tmp_path / "none"))
+    assert (code, f"There is no session in {tmp_path / 'none'}" in err) == (2, True)
+
+
+def test_what_was_fixed_to_no_value_is_said_once_before_anything_else(case: Case) -> None:
+    case.refused("--fix lora_r=-3", "lora_r takes", extra=("--fix", "lora_r=-3"))
+    _, _, err = call_main(
+        "tune", *[text for pair in case.flags.items() for text in pair], "--fix", "lora_r=-3"
+    )
+    assert err.count("lora_r=-3") == 1
+    assert "Nothing is predicted" not in err
+
+
+def test_folder_of_a_user_nobody_knows(case: Case) -> None:
+    case.refused("--output-dir ~nosuchuser/out", "user", output_dir="~nosuchuser/out")
+    assert not Path("~nosuchuser").exists()
+
+
 def test_unknown_flag(case: Case) -> None:
     code, _, err = call_main("tune", "--nonsense", "3")
     assert (code, "--nonsense" in err) == (2, True)

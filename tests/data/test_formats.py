@@ -89,6 +89,7 @@ def test_named_columns_win() -> None:
         ({"prompt_column": "nope"}, "no column 'nope' .given as --prompt-column.; it has 'q', 'a'"),
         ({"prompt_column": "q"}, "--completion-column is needed as well; the columns are 'q', 'a'"),
         ({"completion_column": "a"}, "--prompt-column is needed as well"),
+        ({"prompt_column": "q", "completion_column": "q"}, "both name 'q'"),
     ],
 )
 def test_named_columns_that_do_not_suffice(columns: dict[str, str], message: str) -> None:

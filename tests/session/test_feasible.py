@@ -149,10 +149,17 @@ class Measured(Full):
 def test_a_method_that_is_not_known_can_only_be_tried(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(registry._METHODS, "measured", Measured())
     unknown = Pipeline("measured", {"learning_rate": 1e-3, "per_device_train_batch_size": 4})
-    settings = replace(case.settings, max_memory_gb=0.1)
-    left = feasible_candidates(settings, case.bench, [*case.candidates, unknown], 100_000_000)
+    bare = 400_000_000 + 4 * case.bench.facts.parameters
+    assert bare < case.smallest("ia3")
+    candidates = [*case.candidates, unknown]
+
+    left = feasible_candidates(replace(case.settings, max_memory_gb=bare / 1e9), case.bench, candidates, bare)
+
     assert left.pipelines == (EXPERT, unknown)
     assert not left.expert_fits
+    less = replace(case.settings, max_memory_gb=(bare - 1) / 1e9)
+    with pytest.raises(ConfigurationError, match=f"the smallest would hold {bare / 1e9:.2f} GB"):
+        feasible_candidates(less, case.bench, candidates, bare - 1)
 
 
 def test_the_limit_is_the_device_s_memory_unless_given(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -256,9 +256,7 @@ def _warnings(
     if advisor.zero_shot.source == "predicted":
         warnings.append(MEASURABLE)
     if best.total_steps < LEAST_STEPS:
-        warnings.append(
-            f"The best pipeline has {best.total_steps} optimiser steps only: too few to learn much."
-        )
+        warnings.append(f"Too few optimiser steps to learn much: the best pipeline has {best.total_steps}.")
     return warnings
 
 
@@ -276,7 +274,7 @@ def _nothing_fits(situation: Situation, costs: Costs, everything: Sequence[Prosp
     plain = next((p for p in everything if p.pipeline.method == "lora"), least)
     remedies = what_would_fit(situation.config(), costs.request(plain.pipeline, 1))
     return ConfigurationError(
-        f"--model: no method fits {situation.facts.name} into the {limit:.1f} GB of {situation.target.name}; "
-        f"the smallest, {least.pipeline.method}, would hold {least.memory_gb:.1f} GB.",
+        f"--model: no method fits {situation.facts.name} into the {limit:.2g} GB of {situation.target.name}; "
+        f"the smallest, {least.pipeline.method}, would hold {least.memory_gb:.2g} GB.",
         f"Would fit: {'; '.join(remedies)}." if remedies else "Choose a smaller model.",
     )

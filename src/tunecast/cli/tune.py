@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +12,8 @@ import typer
 
 from tunecast.cli import options
 from tunecast.cli.session_result import as_result, print_record
-from tunecast.errors import ConfigurationError
+from tunecast.errors import ConfigurationError, did_you_mean
+from tunecast.paths import expanded
 
 if TYPE_CHECKING:
     from tunecast.session.settings import SessionSettings
@@ -101,8 +103,12 @@ def command(
     from tunecast.api import tune
     from tunecast.cli.progress import RichProgress
 
-    with RichProgress() as progress:
-        record = tune(settings, resume=resume, progress=progress)
+    try:
+        with RichProgress() as progress:
+            record = tune(settings, resume=resume, progress=progress)
+    except KeyboardInterrupt:
+        typer.echo(_interrupted(expanded(settings.output_dir)), err=True)
+        raise
     if as_json:
         typer.echo(json.dumps(as_result(record), indent=2))
     else:
@@ -129,6 +135,11 @@ def _settings(values: dict[str, Any], resume: bool) -> SessionSettings:
     if resume:
         values = {**_earlier(values.get("output_dir", SessionSettings.output_dir)), **values}
     missing = [name for name in ("model", "data") if name not in values]
+    if missing and resume:
+        raise ConfigurationError(
+            f"There is no session in {values.get('output_dir', SessionSettings.output_dir)} to go on with.",
+            "Name its folder by --output-dir, or begin one there with --model and --data.",
+        )
     if missing:
         raise ConfigurationError(
             f"{' and '.join(f'--{name}' for name in missing)} missing.",
@@ -146,10 +157,22 @@ def _earlier(output_dir: Any) -> dict[str, Any]:
     if not isinstance(output_dir, str):  # of a file of flags; it is refused with all other settings
         return {}
     try:
-        found: dict[str, Any] = read_session(Path(output_dir))["configuration"]
+        found: dict[str, Any] = read_session(expanded(output_dir))["configuration"]
     except OSError:  # there is none, or the folder cannot be used, which is reported when it is opened
         return {}
     return found
+
+
+def _interrupted(folder: Path) -> str:
+    """What Ctrl-C leaves behind, and how to go on."""
+    from tunecast.session.folder import SESSION_FILE
+
+    if not (folder / SESSION_FILE).is_file():
+        return "Interrupted before the session began; nothing was written."
+    return (
+        "Interrupted. Nothing that was measured is lost; go on with:\n"
+        f"tunecast tune --resume --output-dir {shlex.quote(str(folder))}"
+    )
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -173,7 +196,8 @@ def _read_config(path: Path) -> dict[str, Any]:
     unknown = sorted(set(values) - known)
     if unknown:
         raise ConfigurationError(
-            f"--config {path}: unknown {', '.join(unknown)}.", f"Known: {', '.join(sorted(known))}."
+            f"--config {path}: unknown {', '.join(unknown)}.",
+            f"{did_you_mean(unknown[0], known)}Known: {', '.join(sorted(known))}.",
         )
     if "fixed" in values:
         values["fixed"] = {

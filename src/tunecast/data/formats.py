@@ -182,6 +182,11 @@ def _named(
                 f"{table.place} has no column {column!r} (given as {flag}); it has {_columns(head[0])}.",
                 "Name one of those.",
             )
+    if prompt_column is not None and prompt_column == completion_column:
+        raise DataError(
+            f"{table.place}: --prompt-column and --completion-column both name {prompt_column!r}.",
+            f"Name two of the columns {_columns(head[0])}.",
+        )
     prompt = prompt_column or _partner(names, completion_column, 0)
     completion = completion_column or _partner(names, prompt_column, 1)
     if prompt is None or completion is None:

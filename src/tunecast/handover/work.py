@@ -21,6 +21,7 @@ from tunecast.training.plan import nested_subset
 
 __all__ = ["Work", "optimizer_of", "prepare_work", "value_of"]
 
+SOURCES = "Give the output folder of tunecast tune, or the JSON file of a pipeline."
 OPTIMIZERS = {
     "adamw": "adamw_torch",
     "adamw_8bit": "adamw_bnb_8bit",
@@ -155,16 +156,15 @@ def optimizer_of(work: Work) -> str:
 
 def _found(source: Path) -> tuple[Pipeline, dict[str, Any]]:
     """The pipeline, and the settings of the session that it comes from."""
+    if not source.exists():
+        raise ConfigurationError(f"There is no {source}.", SOURCES)
     if not source.is_dir():
         return read_pipeline(source, called="The pipeline"), {}
     file = source / "session.json"
     delivered = source / "best" / "pipeline.json"
     if not file.is_file() or not delivered.is_file():
         missing = file.name if not file.is_file() else "best/pipeline.json"
-        raise ConfigurationError(
-            f"{source} holds no finished session: there is no {missing}.",
-            "Give the output folder of tunecast tune, or the JSON file of a pipeline.",
-        )
+        raise ConfigurationError(f"{source} holds no finished session: there is no {missing}.", SOURCES)
     try:
         settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))["configuration"]
         numbers = {"seed": int(settings.get("seed", 0)), "epochs": float(settings.get("epochs", 3.0))}

@@ -30,7 +30,7 @@ def read_pipeline(path: str | Path, *, called: str = "--pipeline") -> Pipeline:
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigurationError(f"{named} cannot be read: {error.strerror}.") from None
+        raise ConfigurationError(f"{named} cannot be read: {error.strerror}.", "Check the path.") from None
     except ValueError as error:
         raise ConfigurationError(f"{named} is not JSON: {error}.", SHAPE) from None
     if not isinstance(content, Mapping) or not isinstance(content.get("method"), str):

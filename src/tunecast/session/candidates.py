@@ -35,6 +35,20 @@ MOST_EFFORT = 4.0
 """Steps that take longer than this many of AdamW's would reach no full length within a budget of four."""
 
 
+def check_restrictions(settings: SessionSettings, model: ModelFacts) -> None:
+    """Refuse what :func:`candidate_pipelines` would refuse, without drawing any.
+
+    Args:
+        settings: Restrictions and seed.
+        model: Facts of the base model.
+
+    Raises:
+        ConfigurationError: What the user fixed or narrowed is not possible.
+    """
+    expert_pipeline(model, settings.restrictions)
+    pipeline_space(model, settings.restrictions, seed=settings.seed)
+
+
 def candidate_pipelines(
     settings: SessionSettings, model: ModelFacts, advised: Sequence[Pipeline] = ()
 ) -> list[Pipeline]:

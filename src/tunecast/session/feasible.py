@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunecast.errors import ConfigurationError, ModelError
 from tunecast.models import load_config
+from tunecast.models.constants import FRAMEWORK_BYTES
 from tunecast.models.machine import accelerator_count, device_bytes
 from tunecast.models.memory import MemoryRequest
 from tunecast.records import Pipeline
@@ -65,8 +66,8 @@ def feasible_candidates(
 ) -> Feasible:
     """Leave out the candidates of which not even a step on one example fits.
 
-    Candidates whose method the memory arithmetic does not know remain: they can only be tried. So does a
-    pipeline that the user gave, with a warning.
+    Candidates whose method the memory arithmetic does not know remain where the bare model fits: they can
+    only be tried. So does a pipeline that the user gave, with a warning.
 
     Args:
         settings: The session's settings.
@@ -82,7 +83,10 @@ def feasible_candidates(
     tried = candidates[: ONLY_TRIALS.get(settings.strategy)]
     needs = [need_of(pipeline, bench, single) for pipeline in tried]
     fitting, fewest = _fitting(config, single, dict.fromkeys(need for need in needs if need), limit)
-    fits = [need is None or need in fitting for need in needs]
+    bare = _bare_bytes(bench, single)
+    fits = [bare <= limit if need is None else need in fitting for need in needs]
+    if None in needs and bare > limit:
+        fewest = min(bare, fewest or bare)
     text = _limit_text(settings, bench.device)
     if fewest is None:
         return Feasible(tuple(candidates))
@@ -97,6 +101,12 @@ def feasible_candidates(
     if needs[0] is not None and not fits[0]:
         warnings.append(_expert_text(estimated_bytes(config, needs[0].request)))
     return Feasible((tried[0], *kept, *candidates[len(tried) :]), fits[0], len(gone), tuple(warnings))
+
+
+def _bare_bytes(bench: Bench, single: MemoryRequest) -> int:
+    """What any method holds at least: the process, and the model's weights once."""
+    element_bytes = 4 if single.precision == "float32" else 2
+    return FRAMEWORK_BYTES[single.device] + bench.facts.parameters * element_bytes
 
 
 def _fitting(

@@ -31,6 +31,8 @@ class OutputFolder:
     """
 
     def __init__(self, path: Path) -> None:
+        if path.parts[:1] and path.parts[0].startswith("~"):
+            raise OutputError(f"--output-dir {path}: nobody knows that user.", "Write the folder in full.")
         self.path = path
         self._found = self._names()
         self._missing = [folder for folder in (path, *path.parents) if not os.path.exists(folder)]

@@ -94,11 +94,7 @@ def measure_full_length(
     mean = sum(lengths) / len(lengths)
     least = min(math.ceil(LEAST_STEPS * SMALLEST_BATCH * mean), wanted)
     if full_length < least:
-        raise BudgetError(
-            f"--budget {allowance.budget.text} does not suffice for {LEAST_STEPS} optimiser steps "
-            f"(measured: {speed:,.0f} tokens/s, {mean:.0f} tokens per example).",
-            f"Give at least --budget {_enough(allowance, least / share, speed)}, or a smaller model.",
-        )
+        raise _too_small(allowance, least / share, speed, mean)
     return FullLength(full_length, 1 / plain)
 
 
@@ -161,17 +157,28 @@ def _ending_within(budget: Budget, trials: int, ends: np.ndarray, full_length: i
     least = int(ends[steps - 1])
     if trials * least > budget.amount:
         raise BudgetError(
-            f"--budget {budget.text} does not suffice for {steps} optimiser steps, "
-            f"whose batches have {least:,} tokens{f' in each of {trials} trials' if trials > 1 else ''}.",
-            f"Give at least --budget {trials * least}-tokens, or a smaller per_device_train_batch_size.",
+            f"--budget {budget.text} does not suffice for {steps} optimiser steps, which take {least:,} "
+            f"tokens together{f' in each of {trials} trials' if trials > 1 else ''}.",
+            f"Give at least --budget {trials * least}-tokens.",
         )
     wanted = max(full_length, least)
     within = ends[ends <= budget.amount / trials]
     return wanted if ends[np.searchsorted(ends, wanted)] <= within[-1] else int(within[-1])
 
 
-def _enough(allowance: Allowance, tokens: float, speed: float) -> str:
-    """A budget that suffices for so many tokens."""
+def _too_small(allowance: Allowance, tokens: float, speed: float, mean_tokens: float) -> BudgetError:
+    """What is said of a budget that does not suffice for so many tokens."""
+    what = (
+        f"--budget {allowance.budget.text} leaves each trial less than {LEAST_STEPS} optimiser steps of "
+        f"{SMALLEST_BATCH} examples"
+    )
     if allowance.budget.kind == "tokens":
-        return f"{math.ceil(tokens)}-tokens"
-    return f"{math.ceil(MARGIN * (allowance.elapsed() + tokens / speed))}s"
+        return BudgetError(
+            f"{what} ({mean_tokens:.0f} tokens per example).",
+            f"Give at least --budget {math.ceil(tokens)}-tokens.",
+        )
+    seconds = math.ceil(MARGIN * (allowance.elapsed() + tokens / speed))
+    return BudgetError(
+        f"{what} (measured: {speed:,.0f} tokens/s, {mean_tokens:.0f} tokens per example).",
+        f"Give at least --budget {seconds}s, or a smaller model.",
+    )
