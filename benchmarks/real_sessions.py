@@ -6,10 +6,10 @@
 Every strategy gets the same budget, its own expert baseline included, and chooses by loss; only the expert
 pipeline alone may be granted more (``--expert-budget``), since its single trial is planned to end well within
 a budget and needs a larger one to use as much. A budget in tokens is the same on a busy machine as on an idle
-one. For one in time (``--budget 5m``) the strategies
-have their turn one after the other on each task and seed, so that whatever else the machine does meets all
-alike. Outcomes are kept in the folder ``--results``, in a file for each base model that several calls may
-add to, and are not measured again with the same runs, prior and code.
+one. For one in time (``--budget 5m``) the strategies have their turn one after the other on each task and
+seed, so that whatever else the machine does meets all alike. Outcomes are kept in the folder ``--results``,
+in a file for each base model that several calls may add to, and are not measured again with the same runs,
+prior and code.
 
 A session delivers whichever of the base model, the expert baseline and its incumbent has the lowest test
 loss, so that this loss is that of the luckiest of three. A second table has the incumbent's, which was chosen

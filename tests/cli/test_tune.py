@@ -254,20 +254,32 @@ def test_what_was_advised_is_tried_first_and_stays_when_the_session_goes_on(
 
 
 @pytest.mark.parametrize(
-    ("begun", "said"), [(True, "tune --resume --output-dir "), (False, "nothing was written")]
+    ("command", "begun", "said"),
+    [
+        ("tune", True, "tune --resume --output-dir {out}"),
+        ("tune", False, "nothing was written"),
+        ("train", True, "the same command and --resume"),
+    ],
 )
 def test_who_interrupts_is_told_how_to_go_on(
-    begun: bool, said: str, tiny_llama: Path, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: str,
+    begun: bool,
+    said: str,
+    tiny_llama: Path,
+    toy_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def interrupted(settings: SessionSettings, **_: object) -> None:
+    def interrupted(settings: SessionSettings, *_: object, **__: object) -> None:
         if begun:
             OutputFolder(Path(settings.output_dir)).write_session({})
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tunecast.api.tune", interrupted)
-    out = tmp_path / "out"
+    monkeypatch.setattr(f"tunecast.api.{command}", interrupted)
+    out, pipeline = tmp_path / "out", tmp_path / "pipeline.json"
+    pipeline.write_text('{"method": "lora"}')
     flags = ("--model", str(tiny_llama), "--data", str(toy_data), "--output-dir", str(out))
-    code, _, err = call_main("tune", *flags)
+    code, _, err = call_main(command, *flags, *(("--pipeline", str(pipeline)) if command == "train" else ()))
     assert code == 130
-    assert said in err
-    assert (str(out) in err) == begun
+    assert said.format(out=out) in err
+    assert ("go on with" in err) == begun

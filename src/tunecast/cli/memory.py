@@ -16,7 +16,7 @@ from tunecast.errors import ConfigurationError
 if TYPE_CHECKING:
     from tunecast.models.memory import MemoryEstimate, MemoryRequest
     from tunecast.models.memory.request import Attention, Convention, Optimizer, Precision, Sharding
-    from tunecast.records import ModelFacts, Pipeline
+    from tunecast.records import ModelFacts
 
 __all__ = ["command"]
 
@@ -71,8 +71,9 @@ def command(
 ) -> None:
     """Predict the memory of a finetuning, part by part, without loading weights."""
     from tunecast.methods import Restrictions, check_names, expert_pipeline
+    from tunecast.methods.memory import adapter_of, optimizer_of
     from tunecast.models import check_length, describe_config, load_config, resolve
-    from tunecast.models.memory import estimate_memory, what_would_fit
+    from tunecast.models.memory import MemoryRequest, estimate_memory, what_would_fit
 
     _check(method, peft_config, sharding, devices)
     restrictions = Restrictions((method or "lora",), options.fixed_values(fix or []))
@@ -83,12 +84,23 @@ def command(
     check_length(max_length, facts)
     pipeline = expert_pipeline(facts, restrictions)
     target = _target(gpu, facts)
-    request = _request(
-        pipeline, facts, target, peft_config=peft_config, precision=precision, optimizer=optimizer,
-        batch_size=batch_size, max_length=max_length, eval_batch_size=eval_batch_size,
-        max_new_tokens=max_new_tokens, gradient_checkpointing=gradient_checkpointing, attention=attention,
-        convention=convention, sharding=sharding, devices=devices,
-    )  # fmt: skip
+    # The casts claim no more than the request itself checks: it refuses any other word by name.
+    request = MemoryRequest(
+        adapter=_read_adapter(peft_config) if peft_config else adapter_of(pipeline, facts),
+        precision=cast("Precision", precision or target.precision),
+        optimizer=cast("Optimizer", optimizer or optimizer_of(pipeline)),
+        batch_size=batch_size or int(pipeline.number("per_device_train_batch_size", 8)),
+        max_length=max_length or min(DEFAULT_MAX_LENGTH, facts.context or DEFAULT_MAX_LENGTH),
+        eval_batch_size=eval_batch_size,
+        max_new_tokens=max_new_tokens,
+        gradient_checkpointing=gradient_checkpointing,
+        attention=cast("Attention", attention),
+        convention=cast("Convention", convention),
+        sharding=cast("Sharding", sharding),
+        devices=devices,
+        device=target.device,
+        device_memory_bytes=target.memory_bytes,
+    )
     estimate = estimate_memory(config, request)
     if as_json:
         typer.echo(json.dumps(_as_json(estimate)))
@@ -113,47 +125,6 @@ def _check(method: str | None, peft_config: Path | None, sharding: str, devices:
         raise ConfigurationError(
             f"--sharding {sharding} needs several devices.", "Add --devices 4, for example."
         )
-
-
-def _request(
-    pipeline: Pipeline,
-    facts: ModelFacts,
-    target: _Target,
-    *,
-    peft_config: Path | None,
-    precision: str | None,
-    optimizer: str | None,
-    batch_size: int | None,
-    max_length: int | None,
-    eval_batch_size: int | None,
-    max_new_tokens: int,
-    gradient_checkpointing: bool,
-    attention: str,
-    convention: str,
-    sharding: str,
-    devices: int,
-) -> MemoryRequest:
-    """What the arithmetic is asked: where an option says nothing, what pipeline, model and target have."""
-    from tunecast.methods.memory import adapter_of, optimizer_of
-    from tunecast.models.memory import MemoryRequest
-
-    # The casts claim no more than the request itself checks: it refuses any other word by name.
-    return MemoryRequest(
-        adapter=_read_adapter(peft_config) if peft_config else adapter_of(pipeline, facts),
-        precision=cast("Precision", precision or target.precision),
-        optimizer=cast("Optimizer", optimizer or optimizer_of(pipeline)),
-        batch_size=batch_size or int(pipeline.number("per_device_train_batch_size", 8)),
-        max_length=max_length or min(DEFAULT_MAX_LENGTH, facts.context or DEFAULT_MAX_LENGTH),
-        eval_batch_size=eval_batch_size,
-        max_new_tokens=max_new_tokens,
-        gradient_checkpointing=gradient_checkpointing,
-        attention=cast("Attention", attention),
-        convention=cast("Convention", convention),
-        sharding=cast("Sharding", sharding),
-        devices=devices,
-        device=target.device,
-        device_memory_bytes=target.memory_bytes,
-    )
 
 
 def _target(gpu: str | None, facts: ModelFacts) -> _Target:

@@ -1,14 +1,56 @@
-"""What ``tune`` and ``train`` print of a finished session."""
+"""How ``tune`` and ``train`` run a session, and what they print of it."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
+from tunecast.paths import expanded
+
 if TYPE_CHECKING:
+    from tunecast.progress import Progress
     from tunecast.records import SessionRecord
 
-__all__ = ["as_result", "print_record"]
+__all__ = ["as_result", "print_record", "run_session"]
+
+
+def run_session(
+    session: Callable[[Progress], SessionRecord], output_dir: str, *, go_on: str, as_json: bool
+) -> None:
+    """Run a session, show its progress and print its result; who interrupts it is told how to go on.
+
+    Args:
+        session: Runs it.
+        output_dir: Where it writes.
+        go_on: What goes on with it.
+        as_json: Whether the result is printed as JSON.
+    """
+    from tunecast.cli.progress import RichProgress
+
+    try:
+        with RichProgress() as progress:
+            record = session(progress)
+    except KeyboardInterrupt:
+        typer.echo(_interrupted(expanded(output_dir), go_on), err=True)
+        raise
+    if as_json:
+        typer.echo(json.dumps(as_result(record), indent=2))
+    else:
+        print_record(record)
+
+
+def _interrupted(folder: Path, go_on: str) -> str:
+    """What Ctrl-C leaves behind."""
+    from tunecast.session.folder import SESSION_FILE
+
+    if not (folder / SESSION_FILE).is_file():
+        return "Interrupted before the session began; nothing was written."
+    return f"Interrupted. Nothing that was measured is lost; go on with {go_on}"
 
 
 def as_result(record: SessionRecord) -> dict[str, Any]:

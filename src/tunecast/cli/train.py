@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from tunecast.cli import options
-from tunecast.cli.session_result import as_result, print_record
+from tunecast.cli.session_result import run_session
 
 __all__ = ["command"]
 
@@ -44,13 +43,12 @@ def command(
     for name in ("pipeline", "resume", "as_json"):
         del values[name]
     from tunecast.api import train
-    from tunecast.cli.progress import RichProgress
     from tunecast.methods.pipeline_file import read_pipeline
 
-    settings = options.settings_from(values)
-    with RichProgress() as progress:
-        record = train(settings, read_pipeline(pipeline), resume=resume, progress=progress)
-    if as_json:
-        typer.echo(json.dumps(as_result(record), indent=2))
-    else:
-        print_record(record)
+    settings, chosen = options.settings_from(values), read_pipeline(pipeline)
+    run_session(
+        lambda progress: train(settings, chosen, resume=resume, progress=progress),
+        settings.output_dir,
+        go_on="the same command and --resume.",
+        as_json=as_json,
+    )

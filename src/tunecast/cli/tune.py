@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tunecast.cli import options
-from tunecast.cli.session_result import as_result, print_record
+from tunecast.cli.session_result import run_session
 from tunecast.errors import ConfigurationError, did_you_mean
 from tunecast.paths import expanded
 
@@ -101,18 +101,13 @@ def command(
         typer.echo(json.dumps(resolved, indent=2, ensure_ascii=False))
         return
     from tunecast.api import tune
-    from tunecast.cli.progress import RichProgress
 
-    try:
-        with RichProgress() as progress:
-            record = tune(settings, resume=resume, progress=progress)
-    except KeyboardInterrupt:
-        typer.echo(_interrupted(expanded(settings.output_dir)), err=True)
-        raise
-    if as_json:
-        typer.echo(json.dumps(as_result(record), indent=2))
-    else:
-        print_record(record)
+    run_session(
+        lambda progress: tune(settings, resume=resume, progress=progress),
+        settings.output_dir,
+        go_on=f"tunecast tune --resume --output-dir {shlex.quote(settings.output_dir)}",
+        as_json=as_json,
+    )
 
 
 def _merged(flags: dict[str, Any], config: Path | None) -> dict[str, Any]:
@@ -161,18 +156,6 @@ def _earlier(output_dir: Any) -> dict[str, Any]:
     except OSError:  # there is none, or the folder cannot be used, which is reported when it is opened
         return {}
     return found
-
-
-def _interrupted(folder: Path) -> str:
-    """What Ctrl-C leaves behind, and how to go on."""
-    from tunecast.session.folder import SESSION_FILE
-
-    if not (folder / SESSION_FILE).is_file():
-        return "Interrupted before the session began; nothing was written."
-    return (
-        "Interrupted. Nothing that was measured is lost; go on with:\n"
-        f"tunecast tune --resume --output-dir {shlex.quote(str(folder))}"
-    )
 
 
 def _read_config(path: Path) -> dict[str, Any]:
