@@ -5,7 +5,7 @@
 Every prior is trained without the family of tasks that it is replayed on, and kept in the cache. All are of
 the family of surrogates that the shipped prior is of, so that they differ in knowledge alone; that one was
 chosen on all tasks, those replayed among them. A second table asks whether what was learned on other models
-carries to a larger one: the ends of its runs are foretold, before the first point and after it, from runs of
+carries to a larger one: the ends of its runs are predicted, before the first point and after it, from runs of
 the other models, which are named, from its own runs on other tasks, and from both.
 """
 
@@ -20,6 +20,15 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from tunecast.cli.progress import RichProgress
+from tunecast.predictor import Prior, load_prior
+from tunecast.predictor.calibration import Calibration
+from tunecast.predictor.examples import Examples, examples_of
+from tunecast.predictor.features import DATASET, columns
+from tunecast.predictor.regressors import FAMILIES, Family, Regressor
+from tunecast.predictor.regressors.base import Arrays
+from tunecast.predictor.task_groups import task_group
+from tunecast.predictor.train import FEWEST_KIN
+from tunecast.predictor.validation import Trusted, choose, score
 from tunecast.progress import Progress
 from tunecast.records import Run, stable_hash
 from tunecast.replay.cases import Case, Clock, cases_of, on_clock
@@ -31,18 +40,9 @@ from tunecast.replay.stored import large_enough
 from tunecast.replay.verdicts import Verdict
 from tunecast.search import Context, History, Strategy
 from tunecast.search.acquisition import Acquisition, ExpectedImprovement, ProbabilityOfImprovement
-from tunecast.search.outlook import ENDINGS, Outlook, Seer
+from tunecast.search.task_predictor import ENDINGS, Outlook, TaskPredictor
 from tunecast.search.transfer import IMPROVEMENT, MOST_HOPE, guided_by, transfer
 from tunecast.store import open_for_reading
-from tunecast.surrogates import Prior, load_prior
-from tunecast.surrogates.calibration import Calibration
-from tunecast.surrogates.examples import Examples, examples_of
-from tunecast.surrogates.families import FAMILIES, Family, Regressor
-from tunecast.surrogates.families.base import Arrays
-from tunecast.surrogates.features import DATASET, columns
-from tunecast.surrogates.kin import kin
-from tunecast.surrogates.train import FEWEST_KIN
-from tunecast.surrogates.validation import Trusted, choose, score
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -98,8 +98,8 @@ class Blind(Regressor):
         return cls(inner, family, [int(column) for column in arrays["hidden"]])
 
 
-class WithoutCurves(Seer):
-    """Foretells every trial that has not come to its end as if it had not begun.
+class WithoutCurves(TaskPredictor):
+    """Predicts every trial that has not come to its end as if it had not begun.
 
     To show such trials to the surrogate without their points would not do: what it says of them then is what
     it said before, and that would count as a measurement which proves it exactly right.
@@ -161,17 +161,18 @@ def variants(family: str) -> dict[str, Callable[[Context], Strategy]]:
 
     def without_seconds(context: Context) -> Strategy:
         prior = replace(prior_of(context.runs, family), cost={})
-        return guided_by(Seer(context, prior), context, replace(IMPROVEMENT, cost_exponent=0.0))
+        return guided_by(TaskPredictor(context, prior), context, replace(IMPROVEMENT, cost_exponent=0.0))
 
     def by(acquisition: Acquisition, most_hope: float = MOST_HOPE) -> Callable[[Context], Strategy]:
         def chosen_by(context: Context) -> Strategy:
-            seer = Seer(context, prior_of(context.runs, family))
-            return guided_by(seer, context, acquisition, most_hope=most_hope)
+            predictor = TaskPredictor(context, prior_of(context.runs, family))
+            return guided_by(predictor, context, acquisition, most_hope=most_hope)
 
         return chosen_by
 
     def without_curves(context: Context) -> Strategy:
-        # The rules around what is foretold go on with the true history: which trials have begun, and how far.
+        # The rules around what is predicted go on with the true history: which trials have begun, and how
+        # far.
         return guided_by(WithoutCurves(context, prior_of(context.runs, family)), context)
 
     def refitted(context: Context) -> Strategy:
@@ -203,7 +204,7 @@ def _of_fewer_tasks(context: Context, tasks: int) -> tuple[Run, ...]:
     order = [present[place] for place in np.random.default_rng(seed).permutation(len(present))]
     turn: dict[int, int] = {}
     turns = []
-    for family in kin(order):
+    for family in task_group(order):
         turns.append(turn.get(int(family), 0))
         turn[int(family)] = turns[-1] + 1
     chosen = {order[place] for place in np.argsort(turns, kind="stable")[:tasks]}
@@ -240,7 +241,7 @@ def regrets(found: Comparison) -> str:
 
 
 def carried(runs: Sequence[Run], model: str, seed: int = 0) -> str:
-    """How well the ends of a model's runs are foretold, by what is learned from.
+    """How well the ends of a model's runs are predicted, by what is learned from.
 
     A task's relatives are left out of all that is learned from. Rank correlations are means over groups of
     trials that compete, on the same task at the same length: over all runs at once, how far a task lets the
@@ -248,14 +249,14 @@ def carried(runs: Sequence[Run], model: str, seed: int = 0) -> str:
 
     Args:
         runs: Runs of this model and of others.
-        model: The base model whose runs are foretold.
+        model: The base model whose runs are predicted.
         seed: Seed of folds and training.
     """
     family = load_prior().family
     examples = examples_of(runs)
     own = {place for place, run in enumerate(_in_order(runs, examples)) if run.task.model == model}
     is_own = np.isin(examples.run, sorted(own))
-    relatives = kin(examples.tasks)[examples.task]
+    relatives = task_group(examples.tasks)[examples.task]
     others = _present(examples.where(~is_own))
     lines = [
         f"other models: {', '.join(others)}\n",
@@ -270,11 +271,11 @@ def carried(runs: Sequence[Run], model: str, seed: int = 0) -> str:
         mean, variance = np.zeros(len(examples)), np.ones(len(examples))
         for number in np.unique(relatives[is_own]):
             asked, known = is_own & (relatives == number), examples.where(source & (relatives != number))
-            foretold = FAMILIES[family].fit(known, seed).predict(examples.features[asked])
+            predicted = FAMILIES[family].fit(known, seed).predict(examples.features[asked])
             trusted = choose(known, seed, (family,))
             calibration = calibration_for(model, known, trusted)
-            mean[asked] = foretold[0]
-            variance[asked] = calibration.corrected(foretold[1], examples.share[asked])[0]
+            mean[asked] = predicted[0]
+            variance[asked] = calibration.corrected(predicted[1], examples.share[asked])[0]
         lines += _scored(words, examples.where(is_own), mean[is_own], variance[is_own])
     return "\n".join([*lines, *_trivial(examples.where(is_own))])
 
@@ -296,13 +297,13 @@ def _present(examples: Examples) -> list[str]:
 
 
 def _trivial(examples: Examples) -> list[str]:
-    """What is had without any knowledge of pipelines: they foretell no spread, and so have no log score."""
+    """What is had without any knowledge of pipelines: they predict no spread, and so have no log score."""
     ones = np.ones(len(examples))
     ends = np.zeros(len(examples))
     for number in np.unique(examples.group):
         rows = examples.group == number
         ends[rows] = examples.end[rows & (examples.share == 0)].mean()
-    # Ends as targets, so that all trials of a task are foretold to end alike to the last digit.
+    # Ends as targets, so that all trials of a task are predicted to end alike to the last digit.
     level = _scored("its task's mean end", replace(examples, target=examples.end), ends, ones, spread=False)
     return [*_scored("no change from here on", examples, 0 * ones, ones, spread=False), *level]
 
@@ -344,7 +345,7 @@ def main() -> None:
     cases, _ = large_enough([case for case in cases_of(runs)[0] if case.model.name == chosen.model])
     with RichProgress() as progress:
         found = replayed(cases, runs, chosen.seeds, progress)
-    print(f"{chosen.model}: mean normalised regret in percent by budget in expert trials,")
+    print(f"{chosen.model}: mean normalised regret in percent by budget in baseline trials,")
     print(f"{len(found.tasks)} tasks, {found.seeds} seeds, 95% intervals over families of tasks\n")
     print(regrets(found))
     for sentence in Verdict(found).shortcomings:

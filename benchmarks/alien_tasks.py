@@ -40,6 +40,8 @@ from tunecast import data
 from tunecast.data.dependence import dependence
 from tunecast.data.meta_features import DEPENDENCE
 from tunecast.errors import DataError, OutputError, StoreError, mistakes_told
+from tunecast.predictor import Prior
+from tunecast.predictor.task_groups import dataset_families
 from tunecast.records import Run, stable_hash
 from tunecast.replay.cases import Case, Clock, cases_of, on_clock
 from tunecast.replay.comparing import BUDGETS, compare_strategies, draw
@@ -48,11 +50,9 @@ from tunecast.replay.machine import replay
 from tunecast.replay.priors import kept_prior
 from tunecast.replay.statistics import cluster_weights, paired
 from tunecast.search import History, Remaining
-from tunecast.search.outlook import Seer
+from tunecast.search.task_predictor import TaskPredictor
 from tunecast.search.transfer import transfer
 from tunecast.store import open_for_reading
-from tunecast.surrogates import Prior
-from tunecast.surrogates.kin import dataset_families
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -240,7 +240,7 @@ class Doubts:
         return self.is_new or self.left_aside > 0.5
 
 
-def doubts(case: Case, runs: Sequence[Run], prior_of: Callable[[Sequence[Run]], Prior]) -> Doubts:
+def diagnostics(case: Case, runs: Sequence[Run], prior_of: Callable[[Sequence[Run]], Prior]) -> Doubts:
     """Replay ``transfer`` on a task.
 
     Args:
@@ -252,18 +252,18 @@ def doubts(case: Case, runs: Sequence[Run], prior_of: Callable[[Sequence[Run]], 
         case, runs, Fold.TASK, dataset_families(run.task.dataset for run in (*runs, case.zero_shot))
     )
     prior = prior_of(context.runs)
-    seer, strategy = Seer(context, prior), transfer(replace(context, prior=prior))
+    predictor, strategy = TaskPredictor(context, prior), transfer(replace(context, prior=prior))
     left_aside = []
     for seed in range(SEEDS):
         seen: list[bool] = []
 
         def watched(history: History, remaining: Remaining, seen: list[bool] = seen) -> int | None:
-            seen.append(not seer.outlook(history).is_trusted)
+            seen.append(not predictor.outlook(history).is_trusted)
             return strategy(history, remaining)
 
-        replay(case, draw(case, seed), watched, BUDGET * case.expert_seconds)
+        replay(case, draw(case, seed), watched, BUDGET * case.baseline_seconds)
         left_aside.append(any(seen))
-    return Doubts(seer.is_new, float(np.mean(left_aside)))
+    return Doubts(predictor.is_new, float(np.mean(left_aside)))
 
 
 def described_anew(case: Case, folder: Path) -> Case:
@@ -299,10 +299,10 @@ def judge(store: str, aliens: Path, tasks: Path, known_store: str | None = None)
         for case in cases_of(known)[0]
         if (case.model.name, case.full_length_tokens) in lengths
     ]
-    made_up = [doubts(case, unrelated(case.task, known), kept_prior) for case in strange]
-    _print_doubts("made up", strange, made_up)
-    left_out = [doubts(case, known, kept_prior) for case in real]
-    _print_doubts("real, left out", real, left_out)
+    made_up = [diagnostics(case, unrelated(case.task, known), kept_prior) for case in strange]
+    _print_diagnostics("made up", strange, made_up)
+    left_out = [diagnostics(case, known, kept_prior) for case in real]
+    _print_diagnostics("real, left out", real, left_out)
     names = tuple(case.task for case in strange)
     regrets = np.concatenate([_regrets(case, known) for case in strange], axis=1)
     return verdict([*_wrong_rates(made_up, left_out), *_print_regrets(names, regrets)])
@@ -336,7 +336,7 @@ def _made_up_cases(store: str, aliens: Path) -> list[Case]:
     return [described_anew(case, aliens / case.task) for case in strange]
 
 
-def _print_doubts(words: str, cases: Sequence[Case], rates: Sequence[Doubts]) -> None:
+def _print_diagnostics(words: str, cases: Sequence[Case], rates: Sequence[Doubts]) -> None:
     fires = sum(rate.fires for rate in rates)
     new = sum(rate.is_new for rate in rates)
     aside = sum(rate.left_aside > 0.5 for rate in rates)
@@ -372,7 +372,7 @@ def _print_regrets(tasks: Sequence[str], regrets: NDArray[np.float64]) -> list[s
     Returns:
         A phrase where ``transfer`` is worse on average.
     """
-    print("\nmean normalised regret in percent on made-up tasks, by budget in expert trials", BUDGETS)
+    print("\nmean normalised regret in percent on made-up tasks, by budget in baseline trials", BUDGETS)
     for name, by_budget in zip(STRATEGIES, 100 * regrets.mean(axis=1), strict=True):
         print(f"  {name:10} " + " ".join(f"{regret:7.2f}" for regret in by_budget))
     family_of = dataset_families(source for source, _ in ALIENS.values())
@@ -387,7 +387,7 @@ def _print_regrets(tasks: Sequence[str], regrets: NDArray[np.float64]) -> list[s
         print(f"  {budget:4g} {mean:+7.2f} [{low:+.2f}, {high:+.2f}]")
         if mean > 0:
             worse.append(f"{budget:g}")
-    return [f"regret above asha's at {', '.join(worse)} expert trials"] if worse else []
+    return [f"regret above asha's at {', '.join(worse)} baseline trials"] if worse else []
 
 
 def unrelated(task: str, runs: Sequence[Run]) -> list[Run]:

@@ -1,11 +1,12 @@
 """Fits the formulas of bytes and seconds to dry runs, and says how far they are off.
 
-Every family of ``tunecast.models.anatomy`` is dry-run on the meta device in each way of training: three
+Every family of ``tunecast.estimate.layer_specs`` is dry-run on the meta device in each way of training: three
 shapes, two batches, bfloat16 on CUDA and on the CPU, float32 on the CPU; a dry run takes some 0.2 s. Results
 are kept in ``--results``, not made again. ``--tables`` replaces the coefficients of
 ``tunecast/models/fitted.py``, but not the text above them.
 
-    python benchmarks/closed_form.py [--family llama] [--shape small] [--tables src/tunecast/models/fitted.py]
+    python benchmarks/closed_form.py [--family llama] [--shape small] [--tables
+    src/tunecast/estimate/fitted.py]
 
 Printed are the worst errors of the formulas with the coefficients just fitted, the same of each family with
 coefficients fitted to the other families, and the errors by the power that joins traffic and kernel starts.
@@ -27,15 +28,14 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from scipy.optimize import nnls
 
+from tunecast.estimate import MemoryRequest, estimate_memory, fitted
+from tunecast.estimate.closed_form import Form, Tables, amounts, bytes_held, parts, step_seconds, table_key
+from tunecast.estimate.forms import form_of
+from tunecast.estimate.layer_specs import ANATOMIES
+from tunecast.estimate.peak_bytes import cached_dry_run
+from tunecast.estimate.seconds import estimate_seconds
 from tunecast.methods.memory import adapter_of
-from tunecast.models import fitted
-from tunecast.models.anatomy import ANATOMIES
-from tunecast.models.closed_form import Form, Tables, amounts, bytes_held, parts, step_seconds, table_key
 from tunecast.models.describe import describe_config
-from tunecast.models.forms import form_of
-from tunecast.models.memory import MemoryRequest, estimate_memory
-from tunecast.models.memory.estimate import cached_dry_run
-from tunecast.models.seconds import estimate_seconds
 from tunecast.records import Machine, ModelFacts, Pipeline, Scalar
 
 GPU = Machine("cuda", 8, 8, 64 * 10**9, 85 * 10**9, {"float32": 67e12, "bfloat16": 989e12}, 3.35e12)

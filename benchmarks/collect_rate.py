@@ -97,18 +97,18 @@ def measure(model: str, data: str, tokens: int, runs: int, folder: Path) -> Meas
 
 def prepare_loop(plan_path: Path, folder: Path) -> None:
     """Write down the runs that the collection drew, and what it measured of the machine."""
-    from tunecast.collect.cells import expand
     from tunecast.collect.planfile import read_plan
-    from tunecast.collect.station import Station
+    from tunecast.collect.run_specs import expand
+    from tunecast.collect.worker import CollectWorker
     from tunecast.progress import Silent
     from tunecast.store import Store
 
     plan = read_plan(plan_path)
     with Store.open(folder / "collected.sqlite") as store:
         machine = next(store.runs()).machine
-    station = Station("cpu", 1, 1, "loop", plan.scoring)
-    cells = expand(plan, device="cpu", progress=Silent()).cells
-    (folder / "loop.pickle").write_bytes(pickle.dumps((station, machine, cells)))
+    collect_worker = CollectWorker("cpu", 1, 1, "loop", plan.scoring)
+    run_specs = expand(plan, device="cpu", progress=Silent()).run_specs
+    (folder / "loop.pickle").write_bytes(pickle.dumps((collect_worker, machine, run_specs)))
 
 
 def spent(commands: list[list[str]]) -> Spent:
@@ -125,13 +125,13 @@ def make_single(folder: Path, number: int) -> None:
     """One of the runs, in this process."""
     import torch
 
-    from tunecast.collect import station
+    from tunecast.collect import worker as collect_worker
     from tunecast.store import Store
 
     torch.set_num_threads(1)
-    worker, machine, cells = pickle.loads((folder / "loop.pickle").read_bytes())
-    with mock.patch.object(station, "measure_machine", return_value=machine):
-        run = worker.open().make(cells[number])
+    worker, machine, run_specs = pickle.loads((folder / "loop.pickle").read_bytes())
+    with mock.patch.object(collect_worker, "measure_machine", return_value=machine):
+        run = worker.open().make(run_specs[number])
     with Store.open(folder / "looped.sqlite") as store:
         store.put(run)
 

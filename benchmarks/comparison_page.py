@@ -87,7 +87,7 @@ def comparison(found: dict[str, Any]) -> Iterator[str]:
     yield f"{found['header']} Replayed: {models}."
     yield (
         "Mean normalised regret on the test split in percent, its 95% interval over families of tasks, and "
-        "mean rank, by budget in expert trials:"
+        "mean rank, by budget in baseline trials:"
     )
     ordered = sorted(strategies, key=lambda name: strategies[name]["normalised_regret"][budgets[-1]])
     yield _table(

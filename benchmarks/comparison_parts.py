@@ -190,15 +190,15 @@ def _program(line: str) -> Command:
 
 
 def _sessions(
-    name: str, title: str, model: str, budget: str, expert_budget: str, seeds: int, more: str = ""
+    name: str, title: str, model: str, budget: str, baseline_budget: str, seeds: int, more: str = ""
 ) -> Part:
     """Whole sessions on tasks that nobody collects runs of; those with a budget in time have two threads.
 
-    The expert pipeline alone is granted as much more as it needs to use what the others use.
+    The baseline alone is granted as much more as it needs to use what the others use.
     """
     data = " ".join(f"--data {{tasks}}/{task}" for task in HELD_OUT)
     is_timed = not budget.endswith("-tokens")
-    budgets = f"--budget {budget} --expert-budget {expert_budget}"
+    budgets = f"--budget {budget} --baseline-budget {baseline_budget}"
     shared = f"--model {model} {budgets} --seeds {seeds} --threads {1 + is_timed}"
     needs = (TASKS, MODELS) if "{models}" in model else (TASKS,)
     return _benchmark(
@@ -256,7 +256,7 @@ _PARTS = (
     _compared(
         "smollm2-task",
         "On SmolLM2, without the task at hand",
-        f"--model {SMOLLM2} --folds task --budgets 1,2,4 {WITH_RIVALS},fixed-expert,fixed-3e-4",
+        f"--model {SMOLLM2} --folds task --budgets 1,2,4 {WITH_RIVALS},fixed-baseline,fixed-3e-4",
     ),
     _compared(
         "smollm2-model",
@@ -281,10 +281,10 @@ _PARTS = (
     ),
     _sessions(
         "sessions-smollm2", "Sessions of five minutes on SmolLM2", "smollm2", "5m", "350s", 1,
-        more="--strategies advised,transfer,asha,random,fixed-expert",
+        more="--strategies advised,transfer,asha,random,fixed-baseline",
     ),
     _benchmark(
-        "demo", "`make demo` against the expert pipeline", "demo_seeds.py --results {folder}/sessions",
+        "demo", "`make demo` against the baseline", "demo_seeds.py --results {folder}/sessions",
         "whole_sessions.py", "provenance.py", "limits.py", is_timed=True,
     ),
 )  # fmt: skip

@@ -1,10 +1,10 @@
-"""``make demo`` over several seeds, against the expert pipeline that uses about as many seconds.
+"""``make demo`` over several seeds, against the baseline that uses about as many seconds.
 
     python benchmarks/demo_seeds.py [--results FOLDER]
 
 For each seed one session as ``make demo`` runs it, and right after it one that trains nothing but the
-expert pipeline. Its only trial is planned to end well within a budget, so that it is granted more than the
-demo, to use as many seconds. What was delivered counts: the base model, the expert pipeline or the
+baseline. Its only trial is planned to end well within a budget, so that it is granted more than the
+demo, to use as many seconds. What was delivered counts: the base model, the baseline or the
 incumbent, whichever has the lowest test loss. Outcomes are kept in the folder ``--results``, and are not
 measured again with the same runs, prior and code.
 """
@@ -23,13 +23,13 @@ from whole_sessions import DELIVERED, INCUMBENT, Kept, Outcome, made_by, session
 
 SIDES: Mapping[str, tuple[str, ...]] = {
     "demo": (),
-    "expert": ("--strategy", "fixed-expert", "--no-forecast"),
+    "baseline": ("--strategy", "fixed-baseline", "--no-forecast"),
 }
 """What is compared, and how it is asked for beside model, data, budget and seed."""
 WANTED_SHARE = 0.8
-"""Part of the seeds on which the demo is to be below the expert pipeline."""
+"""Part of the seeds on which the demo is to be below the baseline."""
 LEAST_SECONDS = 0.9
-"""The expert pipeline is to use at least this part of the demo's seconds."""
+"""The baseline is to use at least this part of the demo's seconds."""
 
 
 @dataclass(frozen=True)
@@ -69,28 +69,29 @@ def measure(demo: Demo, seeds: int, kept: Kept) -> list[dict[str, Outcome]]:
 def table(found: list[dict[str, Outcome]]) -> str:
     """Test losses in nats per label token by seed, and what was delivered."""
     lines = [
-        "| seed | untouched | demo | its incumbent | delivers | expert, as many seconds | below | seconds |",
+        "| seed | untouched | demo | its incumbent | delivers "
+        "| baseline, as many seconds | below | seconds |",
         "|---:|---:|---:|---:|---|---:|---|---|",
     ]
     for seed, both in enumerate(found):
-        demo, expert = both["demo"], both["expert"]
+        demo, baseline = both["demo"], both["baseline"]
         pipeline = f" ({demo['incumbent']})" if demo["winner"] == "incumbent" else ""
         lines.append(
             f"| {seed} | {demo['zero_shot']:.4f} | {demo[DELIVERED]:.4f} | {demo[INCUMBENT]:.4f} | "
-            f"{demo['winner']}{pipeline} | {expert[DELIVERED]:.4f} | {'yes' if is_below(both) else 'no'} | "
-            f"{demo['seconds']:.0f}, {expert['seconds']:.0f} |"
+            f"{demo['winner']}{pipeline} | {baseline[DELIVERED]:.4f} | {'yes' if is_below(both) else 'no'} | "
+            f"{demo['seconds']:.0f}, {baseline['seconds']:.0f} |"
         )
     return "\n".join(lines)
 
 
 def is_below(both: Mapping[str, Outcome]) -> bool:
-    """Whether what the demo delivers has a lower test loss than what the expert's session delivers."""
-    return bool(both["demo"][DELIVERED] < both["expert"][DELIVERED])
+    """Whether what the demo delivers has a lower test loss than what the baseline's session delivers."""
+    return bool(both["demo"][DELIVERED] < both["baseline"][DELIVERED])
 
 
 def has_less(both: Mapping[str, Outcome]) -> bool:
-    """Whether the expert's session used clearly fewer seconds than the demo's."""
-    return bool(both["expert"]["seconds"] < LEAST_SECONDS * both["demo"]["seconds"])
+    """Whether the baseline's session used clearly fewer seconds than the demo's."""
+    return bool(both["baseline"]["seconds"] < LEAST_SECONDS * both["demo"]["seconds"])
 
 
 def report(found: list[dict[str, Outcome]]) -> int:
@@ -102,7 +103,7 @@ def report(found: list[dict[str, Outcome]]) -> int:
     misses = [f"below on fewer than {wanted:g} of {len(found)} seeds"] if below < wanted else []
     short = [seed for seed, both in enumerate(found) if has_less(both)]
     if short:
-        misses.append(f"the expert pipeline used less than the demo on seeds {', '.join(map(str, short))}")
+        misses.append(f"the baseline used less than the demo on seeds {', '.join(map(str, short))}")
     return verdict(misses)
 
 
@@ -114,13 +115,13 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--data", default="stdlib")
     parser.add_argument("--budget", default="5m")
-    parser.add_argument("--expert-budget", default="350s", help="of the expert pipeline alone")
+    parser.add_argument("--baseline-budget", default="350s", help="of the baseline alone")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--results", type=Path, default=Path("real-sessions"), help="folder")
     chosen = parser.parse_args()
-    demo = Demo(chosen.model, chosen.data, {"demo": chosen.budget, "expert": chosen.expert_budget})
+    demo = Demo(chosen.model, chosen.data, {"demo": chosen.budget, "baseline": chosen.baseline_budget})
     found = measure(demo, chosen.seeds, Kept(chosen.results / f"demo-{Path(demo.model).name}.json"))
-    granted = f"{chosen.budget}, the expert pipeline {chosen.expert_budget}"
+    granted = f"{chosen.budget}, the baseline {chosen.baseline_budget}"
     print(f"{Path(demo.model).name}, {Path(demo.data).name}, {granted}: test losses\n")
     sys.exit(report(found))
 

@@ -32,7 +32,8 @@ def main() -> None:
     dataset = enlarge(read(options.data), options.rows)
     texts = [turn.content for example in dataset.train for turn in example.turns]
     print(f"{options.rows} rows of {options.data}, {sum(map(len, texts)) / 1e6:.2f} million characters")
-    # In turns, so that a change of the machine's pace falls on all of them; the first round warms up.
+    # In turns, so that a change of the machine's runtime model falls on all of them; the first round warms
+    # up.
     subjects: dict[str, Callable[[], object]] = {
         "plain tokenisation": lambda: tokenizer(texts, add_special_tokens=False),
         "describe": lambda: describe(dataset, tokenizer),

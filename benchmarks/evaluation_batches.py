@@ -20,17 +20,21 @@ from tunecast.models import load_model
 from tunecast.progress import Silent
 from tunecast.session.prepare import prepare_task
 from tunecast.session.settings import SessionSettings
-from tunecast.training.bench import Bench
 from tunecast.training.compute import Compute
 from tunecast.training.evaluate import BATCH_TOKENS, PROCESSOR_BATCH_TOKENS, Evaluator
+from tunecast.training.training_task import TrainingTask
 
 SIZES = (BATCH_TOKENS, 2048, PROCESSOR_BATCH_TOKENS, 512, 256)
 ROUNDS = 3
 
 
-def seconds(model: Any, bench: Bench, examples: list[EncodedExample], batch_tokens: int) -> float:
+def seconds(
+    model: Any, training_task: TrainingTask, examples: list[EncodedExample], batch_tokens: int
+) -> float:
     """Seconds to score the examples once, in batches of so many padded tokens."""
-    evaluator = Evaluator(Compute("cpu", bench.dtype, bench.facts.architecture, 0), batch_tokens)
+    evaluator = Evaluator(
+        Compute("cpu", training_task.dtype, training_task.facts.architecture, 0), batch_tokens
+    )
     started = time.perf_counter()
     evaluator.evaluate(model, examples)
     return time.perf_counter() - started
@@ -47,13 +51,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
-    bench = prepare_task(SessionSettings(chosen.model, chosen.data, device="cpu"), Silent()).bench
-    examples = list(bench.test[: chosen.examples])
-    model = load_model(bench.model, dtype=getattr(torch, bench.dtype), device="cpu")
-    seconds(model, bench, examples[:8], BATCH_TOKENS)  # the first products of a process are slow
-    rounds = [[seconds(model, bench, examples, size) for size in SIZES] for _ in range(ROUNDS)]
+    training_task = prepare_task(
+        SessionSettings(chosen.model, chosen.data, device="cpu"), Silent()
+    ).training_task
+    examples = list(training_task.test[: chosen.examples])
+    model = load_model(training_task.model, dtype=getattr(torch, training_task.dtype), device="cpu")
+    seconds(model, training_task, examples[:8], BATCH_TOKENS)  # the first products of a process are slow
+    rounds = [[seconds(model, training_task, examples, size) for size in SIZES] for _ in range(ROUNDS)]
     tokens = sum(example.tokens for example in examples)
-    print(f"{len(examples)} examples of {tokens:,} tokens, {bench.dtype}, {chosen.threads} threads\n")
+    print(f"{len(examples)} examples of {tokens:,} tokens, {training_task.dtype}, {chosen.threads} threads\n")
     print("| batch, tokens | seconds | ratio |\n|---|---|---|")
     for index, size in enumerate(SIZES):
         taken = statistics.median(row[index] for row in rounds)

@@ -6,9 +6,9 @@ at the largest measured rank, 2e-4 at rank 16 (each at the nearest measured pair
 best on average over the table, which knows the table.
 
 How the prior is carried over: its weights come from runs on models of 2 to 18 million parameters and from the
-literature (:mod:`tunecast.advice.known_runs`); size and pretraining enter by a law, learning rates by the
-rules of :mod:`tunecast.advice.rules`, whose rate follows the width down to a floor of 3e-4. Models whose
-hidden width is not listed below are left out of the prior's row and of the constants beside it.
+literature (:mod:`tunecast.recommender.known_runs`); size and pretraining enter by a law, learning rates by
+the rules of :mod:`tunecast.recommender.rate_rules`, whose rate follows the width down to a floor of 3e-4.
+Models whose hidden width is not listed below are left out of the prior's row and of the constants beside it.
 
     python benchmarks/large_models_advice.py SWEEP.csv
 
@@ -27,11 +27,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tunecast.advice.advise import default_prior
-from tunecast.advice.known_runs import KnownRuns
-from tunecast.advice.view import Plan, QualityModel, TaskView
-from tunecast.methods import EXPERT
-from tunecast.models.outline import outline
+from tunecast.methods import BASELINE
+from tunecast.models.config_facts import outline
+from tunecast.recommender.known_runs import KnownRuns
+from tunecast.recommender.quality_model import Plan, QualityModel, TaskView
+from tunecast.recommender.recommend import default_prior
 from tunecast.records import ModelFacts, Pipeline
 
 STEPS, BATCH, ALPHA, TOKENS = 780, 128, 32, 100_000_000
@@ -149,7 +149,7 @@ def _pipeline(pair: Pair) -> Pipeline:
         "lora_alpha": ALPHA,
         "per_device_train_batch_size": BATCH,
     }
-    return Pipeline("lora", {**EXPERT.hyperparameters, **values})
+    return Pipeline("lora", {**BASELINE.hyperparameters, **values})
 
 
 def report(table: Mapping[str, Sequence[Pair]]) -> None:

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from tunecast.errors import UserError
-from tunecast.models.accelerators import as_machine, find_accelerator
-from tunecast.models.memory import MemoryRequest, estimate_memory
-from tunecast.models.seconds import estimate_seconds
+from tunecast.estimate import MemoryRequest, estimate_memory
+from tunecast.estimate.seconds import estimate_seconds
+from tunecast.hardware.accelerators import as_machine, find_accelerator
 
 CORE = ("lora", "ia3", "prefixtuning", "prompttuning", "full-finetuning")
 CALIBRATION_ROW = "lora/llama-3.2-3B-rank32"

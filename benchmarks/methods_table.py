@@ -19,63 +19,65 @@ from typing import Any
 
 import numpy as np
 
-from tunecast.methods import Restrictions, expert_pipeline, get_method, method_names, pipeline_space
-from tunecast.models.machine import peak_bytes, reset_peak
+from tunecast.hardware.machine import peak_bytes, reset_peak
+from tunecast.methods import Restrictions, baseline_pipeline, get_method, method_names, pipeline_space
 from tunecast.progress import Silent
 from tunecast.records import Pipeline, Scalar
 from tunecast.session.prepare import prepare_task
+from tunecast.session.run_factory import affordable_validation
 from tunecast.session.settings import SessionSettings
-from tunecast.session.shared import affordable_validation
-from tunecast.training.bench import Bench, TrialSpec
 from tunecast.training.runner import Runner
+from tunecast.training.training_task import TrainingTask, TrialSpec
 
 RATES = 5
 ZERO_SHOT = "zero-shot"
 ALIKE: dict[str, Scalar] = {"per_device_train_batch_size": 8}
 
 
-def prepared_bench(model: str, data: str, tokens: int, max_length: int | None) -> Bench:
+def prepared_bench(model: str, data: str, tokens: int, max_length: int | None) -> TrainingTask:
     """The task, with the validation examples that so many training tokens can afford."""
-    bench = prepare_task(SessionSettings(model, data, max_length=max_length), Silent()).bench
-    subset, validation = affordable_validation(bench, tokens, seed=0)
-    return Bench(**{**vars(bench), "subset": subset, "validation": validation})
+    training_task = prepare_task(SessionSettings(model, data, max_length=max_length), Silent()).training_task
+    subset, validation = affordable_validation(training_task, tokens, seed=0)
+    return TrainingTask(**{**vars(training_task), "subset": subset, "validation": validation})
 
 
-def pipelines(bench: Bench, method: str) -> list[Pipeline]:
+def pipelines(training_task: TrainingTask, method: str) -> list[Pipeline]:
     """The method's defaults at five rates, evenly spaced in the logarithm over its range."""
-    space = pipeline_space(bench.facts, Restrictions((method,)))
+    space = pipeline_space(training_task.facts, Restrictions((method,)))
     rate = space[f"{method}:learning_rate"]
     known = {name.partition(":")[2] for name in space}
     wanted = {name: value for name, value in ALIKE.items() if name in known}
     rates = (float(f"{value:.3g}") for value in np.geomspace(rate.lower, rate.upper, RATES))
     return [
-        expert_pipeline(bench.facts, Restrictions((method,), fixed={**wanted, "learning_rate": value}))
+        baseline_pipeline(
+            training_task.facts, Restrictions((method,), fixed={**wanted, "learning_rate": value})
+        )
         for value in rates
     ]
 
 
 def measure(model: str, data: str, tokens: int, method: str, max_length: int | None) -> dict[str, Any]:
     """What one method does on one model."""
-    bench = prepared_bench(model, data, tokens, max_length)
+    training_task = prepared_bench(model, data, tokens, max_length)
     if method == ZERO_SHOT:
-        runner = Runner(bench)
-        reset_peak(bench.device)
+        runner = Runner(training_task)
+        reset_peak(training_task.device)
         score = runner.score(None, 0, "validation").score
-        return {"peak_bytes": peak_bytes(bench.device), "loss": score.loss, "trained": 0}
-    if reason := get_method(method).applies(bench.facts):
+        return {"peak_bytes": peak_bytes(training_task.device), "loss": score.loss, "trained": 0}
+    if reason := get_method(method).applies(training_task.facts):
         return {"reason": reason}
     trials = [
-        _trial(Runner(bench), chosen, tokens, number)
-        for number, chosen in enumerate(pipelines(bench, method))
+        _trial(Runner(training_task), chosen, tokens, number)
+        for number, chosen in enumerate(pipelines(training_task, method))
     ]
     best = min(trials, key=lambda trial: trial["loss"])
     return {**best, "losses": [trial["loss"] for trial in trials]}
 
 
 def _trial(runner: Runner, pipeline: Pipeline, tokens: int, number: int) -> dict[str, Any]:
-    bench = runner.bench
-    spec = TrialSpec(f"{number}", pipeline, 0, tokens, len(bench.train), "")
-    total = bench.plan(spec).total_steps
+    training_task = runner.training_task
+    spec = TrialSpec(f"{number}", pipeline, 0, tokens, len(training_task.train), "")
+    total = training_task.plan(spec).total_steps
     measured = runner.advance(spec, 0, total)
     point = measured.point
     if point is None:

@@ -13,12 +13,12 @@ from functools import cache
 from pathlib import Path
 
 import tunecast
+from tunecast.hardware.processor import available_cores
 from tunecast.models.load import choose_dtype
-from tunecast.models.processor import available_cores
+from tunecast.predictor import shipped_prior
 from tunecast.records import stable_hash
 from tunecast.sources import code_meaning
 from tunecast.store import shipped
-from tunecast.surrogates import shipped_prior
 
 ROOT = Path(__file__).parents[1]
 """The repository."""

@@ -1,17 +1,17 @@
 """Strategies on tasks that nobody collected runs of: whole sessions of ``tunecast tune``, not replays.
 
     python benchmarks/real_sessions.py --model MODEL --data FOLDER=METRIC --data FOLDER --budget 130k-tokens
-    python benchmarks/real_sessions.py --model smollm2 --data stdlib --strategies advised,fixed-expert
+    python benchmarks/real_sessions.py --model smollm2 --data stdlib --strategies advised,fixed-baseline
 
-Every strategy gets the same budget, its own expert baseline included, and chooses by loss; only the expert
-pipeline alone may be granted more (``--expert-budget``), since its single trial is planned to end well within
-a budget and needs a larger one to use as much. A budget in tokens is the same on a busy machine as on an idle
-one. For one in time (``--budget 5m``) the strategies have their turn one after the other on each task and
-seed, so that whatever else the machine does meets all alike. Outcomes are kept in the folder ``--results``,
-in a file for each base model that several calls may add to, and are not measured again with the same runs,
-prior and code.
+Every strategy gets the same budget, its own baseline included, and chooses by loss; only the
+baseline pipeline alone may be granted more (``--baseline-budget``), since its single trial is planned to end
+well within a budget and needs a larger one to use as much. A budget in tokens is the same on a busy machine
+as on an idle one. For one in time (``--budget 5m``) the strategies have their turn one after the other on
+each task and seed, so that whatever else the machine does meets all alike. Outcomes are kept in the folder
+``--results``, in a file for each base model that several calls may add to, and are not measured again with
+the same runs, prior and code.
 
-A session delivers whichever of the base model, the expert baseline and its incumbent has the lowest test
+A session delivers whichever of the base model, the baseline and its incumbent has the lowest test
 loss, so that this loss is that of the luckiest of three. A second table has the incumbent's, which was chosen
 by validation alone.
 """
@@ -30,8 +30,8 @@ import numpy as np
 from scipy.stats import rankdata
 from whole_sessions import DELIVERED, INCUMBENT, Kept, Outcome, made_by, session
 
-EXPERT = "fixed-expert"
-STRATEGIES = ("advised", "transfer", "asha", "random", "fixed-best", EXPERT)
+BASELINE = "fixed-baseline"
+STRATEGIES = ("advised", "transfer", "asha", "random", "fixed-best", BASELINE)
 METRICS = {DELIVERED: "metric", INCUMBENT: "incumbent_metric"}
 """The metric that stands beside each loss."""
 
@@ -49,7 +49,7 @@ class Setting:
         test_rows: The first test rows of a folder, which are scored.
         threads: Threads of a session's worker.
         made_by: Runs, prior and code, as :func:`~whole_sessions.made_by` has them.
-        expert_budget: What the expert pipeline alone is granted; empty for the same.
+        baseline_budget: What the baseline alone is granted; empty for the same.
     """
 
     model: str
@@ -57,11 +57,11 @@ class Setting:
     test_rows: int
     threads: int
     made_by: str
-    expert_budget: str = ""
+    baseline_budget: str = ""
 
     def budget_of(self, strategy: str) -> str:
         """What a strategy is granted."""
-        return (strategy == EXPERT and self.expert_budget) or self.budget
+        return (strategy == BASELINE and self.baseline_budget) or self.budget
 
     def key(self, task: str, metric: str, strategy: str, seed: int) -> str:
         """By what an outcome is kept: other settings, runs, priors and code are measured anew."""
@@ -96,8 +96,8 @@ def _shortened(data: Path, folder: Path, test_rows: int) -> str:
 def table(found: Found, strategies: Sequence[str], measured: str = DELIVERED) -> str:
     """Mean test loss (and metric) by task and strategy, and how often each strategy is the best of a seed.
 
-    Strategies often deliver the very same model, the expert baseline above all. Those that tie share the mean
-    of their ranks, and the first place in equal parts.
+    Strategies often deliver the very same model, the baseline above all. Those that tie share the
+    mean of their ranks, and the first place in equal parts.
 
     Args:
         found: Outcomes.
@@ -172,7 +172,7 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--data", action="append", required=True, help="DATA, or DATA=METRIC")
     parser.add_argument("--budget", default="130k-tokens")
-    parser.add_argument("--expert-budget", default="", help=f"of {EXPERT}; default: the same")
+    parser.add_argument("--baseline-budget", default="", help=f"of {BASELINE}; default: the same")
     parser.add_argument("--strategies", default=",".join(STRATEGIES))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--test-rows", type=int, default=100, help="test rows of a folder that are scored")
@@ -181,17 +181,21 @@ def main() -> None:
     chosen = parser.parse_args()
     strategies = chosen.strategies.split(",")
     setting = Setting(
-        chosen.model, chosen.budget, chosen.test_rows, chosen.threads, made_by(), chosen.expert_budget
+        chosen.model, chosen.budget, chosen.test_rows, chosen.threads, made_by(), chosen.baseline_budget
     )
     kept = Kept(chosen.results / f"{Path(chosen.model).name}.json")
     metrics = {task: metric for task, _, metric in (given.partition("=") for given in chosen.data)}
     found = measure(setting, kept, metrics, strategies, chosen.seeds)
-    more = f" ({EXPERT}: {chosen.expert_budget})" if EXPERT in strategies and chosen.expert_budget else ""
+    more = (
+        f" ({BASELINE}: {chosen.baseline_budget})"
+        if BASELINE in strategies and chosen.baseline_budget
+        else ""
+    )
     granted = chosen.budget + more
     print(
         f"{Path(chosen.model).name}, {granted}, {chosen.seeds} seeds: mean test loss of what was delivered,"
     )
-    print("the lowest of the base model's, the expert baseline's and the incumbent's\n")
+    print("the lowest of the base model's, the baseline's and the incumbent's\n")
     print(table(found, strategies))
     print("\nmean test loss of the incumbent, which validation chose\n")
     print(table(found, strategies, INCUMBENT))

@@ -1,4 +1,4 @@
-"""What the losses that ``tunecast recommend`` foretells are worth on datasets and base models left out.
+"""What the losses that ``tunecast recommend`` predicts are worth on datasets and base models left out.
 
     python benchmarks/recommend_held_out.py [--store FILE.parquet]
 
@@ -18,37 +18,37 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import spearmanr
 
-from tunecast.advice.efficiency import Efficiency, credible_ratios
-from tunecast.advice.known_runs import HALF, KnownRuns
-from tunecast.advice.view import Plan, TaskView
-from tunecast.models.seconds import EFFICIENCY
+from tunecast.estimate.seconds import EFFICIENCY
+from tunecast.recommender.efficiency import Efficiency, credible_ratios
+from tunecast.recommender.known_runs import HALF, KnownRuns
+from tunecast.recommender.quality_model import Plan, TaskView
 from tunecast.records import Outcome
-from tunecast.store.endings import Ending, read_endings
+from tunecast.store.final_results import FinalResult, read_final_results
 from tunecast.store.shipping import shipped
 
 LEAST_TO_RANK = 4
 MOST_PER_SPLIT = 400
-"""Losses that are foretold of a split, evenly drawn: more would only take longer."""
+"""Losses that are predicted of a split, evenly drawn: more would only take longer."""
 
-Split = tuple[list[Ending], list[Ending]]
+Split = tuple[list[FinalResult], list[FinalResult]]
 
 
-def size(ending: Ending) -> str:
+def size(ending: FinalResult) -> str:
     """The base model's size, by the first word of its name."""
     return ending.model.name.partition("-")[0]
 
 
-def amply(ending: Ending) -> bool:
+def amply(ending: FinalResult) -> bool:
     """Whether the base model saw ten million tokens or more."""
     return (ending.model.pretraining_tokens or 0) >= 9_500_000
 
 
-def apart(endings: Sequence[Ending], is_held: Callable[[Ending], bool]) -> Split:
+def apart(endings: Sequence[FinalResult], is_held: Callable[[FinalResult], bool]) -> Split:
     """Those to learn from, and those held out."""
     return [e for e in endings if not is_held(e)], [e for e in endings if is_held(e)]
 
 
-def splits(endings: Sequence[Ending]) -> dict[str, list[Split]]:
+def splits(endings: Sequence[FinalResult]) -> dict[str, list[Split]]:
     """What is held out, by the words of the table."""
     found: dict[str, list[Split]] = {"each dataset": []}
     for dataset in sorted({e.dataset for e in endings}):
@@ -67,7 +67,7 @@ def splits(endings: Sequence[Ending]) -> dict[str, list[Split]]:
     return found
 
 
-def usable(endings: Iterable[Ending]) -> list[Ending]:
+def usable(endings: Iterable[FinalResult]) -> list[FinalResult]:
     """Those that came to an end and tell a loss, the untouched models' aside."""
     return [
         e
@@ -113,7 +113,7 @@ def scored(parts: Sequence[Split], draw: np.random.Generator) -> list[str]:
     ]
 
 
-def timed(endings: Sequence[Ending], is_held: Callable[[Ending], bool]) -> list[str]:
+def timed(endings: Sequence[FinalResult], is_held: Callable[[FinalResult], bool]) -> list[str]:
     """The cells of a row on seconds; machines whose rates were measured under load are left out."""
     known = Efficiency(ending for ending in endings if not is_held(ending))
     held = credible_ratios(ending for ending in endings if is_held(ending))
@@ -137,7 +137,7 @@ def main() -> None:
     file: Path | None = parser.parse_args().store or shipped()
     if file is None:
         raise SystemExit("No runs are shipped: give --store.")
-    endings = read_endings(file)
+    endings = read_final_results(file)
     names = ("held out", "losses", "in their 90% intervals", "error of the log loss (of the mean)", "rank")
     print(f"{len(endings)} runs\n\n| {' | '.join(names)} |\n|{'---|' * len(names)}")
     draw = np.random.default_rng(0)

@@ -34,7 +34,7 @@ from tunecast.scaling import (
 from tunecast.scaling.advice import advise
 from tunecast.scaling.arrays import Floats
 from tunecast.scaling.forecasting import posteriors
-from tunecast.scaling.selection import pearson, relative_accuracy
+from tunecast.scaling.model_selection import pearson, relative_accuracy
 
 SHARES = (8, 16, 32, 64, 128, 256, 512)
 BACK_TEST_SHARES = (8, 32, 128, 512)

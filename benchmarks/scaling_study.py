@@ -27,7 +27,7 @@ from study_design import (
     PEFT,
     PRETRAINING,
     UNANNEALED,
-    Cell,
+    RunSpec,
     chosen_pipelines,
     complete_curves,
     curve_key,
@@ -49,7 +49,7 @@ from tunecast.records import Run
 from tunecast.scaling import Crossing
 from tunecast.scaling.arrays import Floats
 from tunecast.store import Store
-from tunecast.store.sharing import shared_session
+from tunecast.store.redaction import shared_session
 
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 LIKELY = 0.95
@@ -104,7 +104,7 @@ def study(runs: Sequence[Run]) -> str:
     return "\n\n".join(parts)
 
 
-def show_runs(runs: Sequence[Run], cells: Sequence[Cell], complete: Sequence[Cell]) -> str:
+def show_runs(runs: Sequence[Run], cells: Sequence[RunSpec], complete: Sequence[RunSpec]) -> str:
     """How much of the design is there."""
     outcomes = Counter(run.outcome.value for run in runs)
     curves, whole = (len({curve_key(cell) for cell in part}) for part in (cells, complete))
@@ -131,7 +131,7 @@ def show_runs(runs: Sequence[Run], cells: Sequence[Cell], complete: Sequence[Cel
     )
 
 
-def _sizes(cells: Sequence[Cell], task: str) -> str:
+def _sizes(cells: Sequence[RunSpec], task: str) -> str:
     spans: dict[int, list[int]] = {}
     for cell in cells:
         if cell.task == task:
@@ -272,7 +272,7 @@ def _share_above(first: Floats, second: Floats) -> float:
     return float(np.mean(first[:size] > second[:size]))
 
 
-def show_winners(cells: Sequence[Cell], measure: str) -> str:
+def show_winners(cells: Sequence[RunSpec], measure: str) -> str:
     """Which method was measured best, by data size: no law."""
     settings: dict[tuple[str, str], dict[int, dict[str, float]]] = {}
     for cell in chosen_pipelines(cells):

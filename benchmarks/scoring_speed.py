@@ -20,11 +20,11 @@ from collections.abc import Callable
 from limits import CANDIDATES, too_slow, verdict
 
 from tunecast.methods.space import pipeline_space, sample_pipelines
+from tunecast.predictor import Setting, load_prior
+from tunecast.predictor.features import feature_rows
 from tunecast.replay.rivals.quicktune import QuickTune, meta_trained
 from tunecast.search import Context
 from tunecast.store import open_for_reading
-from tunecast.surrogates import Setting, load_prior
-from tunecast.surrogates.features import feature_rows
 
 
 def main() -> None:

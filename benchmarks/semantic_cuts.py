@@ -46,10 +46,10 @@ def main() -> None:
     chosen = parser.parse_args()
     apart: list[int] = []
     for data in chosen.data:
-        bench = prepare_task(SessionSettings(model=chosen.model, data=data), Silent()).bench
-        base = load_model(bench.model, dtype=torch.float32, device="cpu")
-        few, quick = cuts(base, bench.train, CALIBRATION_EXAMPLES)
-        many, slow = cuts(base, bench.train, MORE * CALIBRATION_EXAMPLES)
+        training_task = prepare_task(SessionSettings(model=chosen.model, data=data), Silent()).training_task
+        base = load_model(training_task.model, dtype=torch.float32, device="cpu")
+        few, quick = cuts(base, training_task.train, CALIBRATION_EXAMPLES)
+        many, slow = cuts(base, training_task.train, MORE * CALIBRATION_EXAMPLES)
         apart += [abs(one - other) for one, other in zip(few, many, strict=True)]
         print(f"{Path(data).name}: {few} in {quick:.1f} s, {many} in {slow:.1f} s", flush=True)
     print(f"the same in {apart.count(0)} of {len(apart)} cases, at most {max(apart)} layers apart")

@@ -24,7 +24,7 @@ it."""
 
 
 @dataclass(frozen=True)
-class Cell:
+class RunSpec:
     """One completed run: what was varied, and its two losses.
 
     Args:
@@ -74,16 +74,16 @@ class Factor:
     """
 
     name: str
-    value: Callable[[Cell], float]
-    group: Callable[[Cell], str]
-    chosen: Callable[[Cell], bool] = lambda cell: True
+    value: Callable[[RunSpec], float]
+    group: Callable[[RunSpec], str]
+    chosen: Callable[[RunSpec], bool] = lambda cell: True
     of_method: bool = False
 
-    def family(self, cell: Cell) -> str:
+    def family(self, cell: RunSpec) -> str:
         """Cells of one task and method that differ in X and data size alone."""
         return self.group(cell) if self.of_method else f"{cell.amount} {self.group(cell)}"
 
-    def scope(self, cell: Cell) -> str:
+    def scope(self, cell: RunSpec) -> str:
         """Cells that a complete family shows all X of."""
         return cell.method if self.of_method else self.group(cell)
 
@@ -101,7 +101,7 @@ PEFT = Factor("PEFT", lambda c: c.amount, lambda c: c.model, lambda c: c.amount 
 FACTORS = (MODEL, BODY, EQUAL, PRETRAINING, UNANNEALED, PEFT)
 
 
-def read_cells(runs: Iterable[Run]) -> list[Cell]:
+def read_cells(runs: Iterable[Run]) -> list[RunSpec]:
     """The completed and tested runs, one of each setting (the first)."""
     done = [
         r
@@ -112,20 +112,20 @@ def read_cells(runs: Iterable[Run]) -> list[Cell]:
     for run in done:
         size, tokens = run.model.parameters, run.model.pretraining_tokens or 0
         most[size] = max(most.get(size, 0), tokens)
-    cells: dict[tuple[str, str, str, int], Cell] = {}
+    cells: dict[tuple[str, str, str, int], RunSpec] = {}
     for run in done:
         cell = _cell(run, most[run.model.parameters])
         cells.setdefault((cell.task, cell.model, cell.pipeline, cell.planned), cell)
     return list(cells.values())
 
 
-def _cell(run: Run, most_tokens: int) -> Cell:
+def _cell(run: Run, most_tokens: int) -> RunSpec:
     method, tokens = run.pipeline.method, run.model.pretraining_tokens or 0
     best = run.best_point
     if run.test is None or best is None:
         raise ValueError(f"run {run.id} has no test score or no curve")
     known = run.test.loss_low is not None and run.test.loss_high is not None
-    return Cell(
+    return RunSpec(
         run.task.dataset,
         run.task.model,
         method,
@@ -141,29 +141,29 @@ def _cell(run: Run, most_tokens: int) -> Cell:
     )
 
 
-def complete_curves(cells: Sequence[Cell]) -> list[Cell]:
+def complete_curves(cells: Sequence[RunSpec]) -> list[RunSpec]:
     """Cells of the curves that have as many sizes as the fullest curve."""
     counts = Counter(curve_key(cell) for cell in cells)
     fullest = max(counts.values(), default=0)
     return [cell for cell in cells if counts[curve_key(cell)] == fullest >= 3]
 
 
-def curve_key(cell: Cell) -> tuple[str, str, str]:
+def curve_key(cell: RunSpec) -> tuple[str, str, str]:
     return cell.task, cell.model, cell.pipeline
 
 
-def keys_of(cells: Iterable[Cell], methods: Sequence[str] = METHODS) -> list[tuple[str, str]]:
+def keys_of(cells: Iterable[RunSpec], methods: Sequence[str] = METHODS) -> list[tuple[str, str]]:
     """The (method, task) groups there are."""
     tasks = sorted({cell.task for cell in cells})
     return list(product(methods, tasks))
 
 
-def chosen_pipelines(cells: Iterable[Cell]) -> list[Cell]:
+def chosen_pipelines(cells: Iterable[RunSpec]) -> list[RunSpec]:
     """The one pipeline of each method that is compared."""
     return [cell for cell in cells if cell.amount == COMPARED[cell.method]]
 
 
-def values_of(cells: Iterable[Cell], factor: Factor) -> dict[str, set[float]]:
+def values_of(cells: Iterable[RunSpec], factor: Factor) -> dict[str, set[float]]:
     """Every X that there is, by scope."""
     wanted: dict[str, set[float]] = {}
     for cell in filter(factor.chosen, cells):
@@ -171,24 +171,26 @@ def values_of(cells: Iterable[Cell], factor: Factor) -> dict[str, set[float]]:
     return wanted
 
 
-def matched(cells: Sequence[Cell], factor: Factor, method: str, task: str) -> list[list[Cell]]:
+def matched(cells: Sequence[RunSpec], factor: Factor, method: str, task: str) -> list[list[RunSpec]]:
     """Cells of one method and task that differ in X alone, with every X there; no whole curve is needed."""
     wanted = values_of(cells, factor)
-    groups: dict[tuple[str, int], list[Cell]] = {}
+    groups: dict[tuple[str, int], list[RunSpec]] = {}
     for cell in filter(factor.chosen, cells):
         if (cell.method, cell.task) == (method, task):
             groups.setdefault((factor.family(cell), cell.planned), []).append(cell)
     return [group for group in groups.values() if len(group) == len(wanted[factor.scope(group[0])]) >= 2]
 
 
-def factor_table(cells: Sequence[Cell], factor: Factor, method: str, task: str, measure: str) -> Table | None:
+def factor_table(
+    cells: Sequence[RunSpec], factor: Factor, method: str, task: str, measure: str
+) -> Table | None:
     """The complete families of one method and task as a table whose only factor is X, None without any.
 
     A family is complete when it has every X that there is for its group of models (for a method's own amount:
     every X of the method), and at least two.
     """
     wanted = values_of(cells, factor)
-    families: dict[str, list[Cell]] = {}
+    families: dict[str, list[RunSpec]] = {}
     for cell in filter(factor.chosen, cells):
         if (cell.method, cell.task) == (method, task):
             families.setdefault(factor.family(cell), []).append(cell)

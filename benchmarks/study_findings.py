@@ -16,7 +16,7 @@ from study_design import (
     PEFT,
     PRETRAINING,
     SLOT,
-    Cell,
+    RunSpec,
     chosen_pipelines,
     complete_curves,
     curve_key,
@@ -31,7 +31,7 @@ from tunecast.scaling.arrays import Floats
 from tunecast.scaling.fitting import QUICK, fit_theta
 from tunecast.scaling.forecasting import posteriors
 from tunecast.scaling.laws import JOINT
-from tunecast.scaling.newcomers import curve_at
+from tunecast.scaling.new_curves import curve_at
 from tunecast.scaling.observations import observe
 from tunecast.scaling.sampling import sample
 
@@ -65,7 +65,7 @@ class Backtest:
     errors: Mapping[str, float]
 
 
-def backtests(cells: Sequence[Cell], measure: str) -> list[Backtest]:
+def backtests(cells: Sequence[RunSpec], measure: str) -> list[Backtest]:
     """Every factor, every way of holding out, every (method, task) group with families of three X or more."""
     results = []
     for factor, (method, task) in product((MODEL, PRETRAINING, PEFT), keys_of(cells)):
@@ -178,7 +178,7 @@ Exponents = Mapping[tuple[str, str, str], Exponent]
 """By factor, method and task."""
 
 
-def measure_exponents(cells: Sequence[Cell], measure: str) -> Exponents:
+def measure_exponents(cells: Sequence[RunSpec], measure: str) -> Exponents:
     """Every factor in every group with cells that differ in X alone; a law's alpha needs complete curves."""
     results: dict[tuple[str, str, str], Exponent] = {}
     complete = complete_curves(cells)
@@ -206,7 +206,9 @@ def alphas(table: Table | None) -> Floats:
     return np.asarray(np.exp(theta[..., 1]).mean(axis=1))
 
 
-def _by_curve(cells: Sequence[Cell], method: str, task: str, measure: str) -> list[list[tuple[float, float]]]:
+def _by_curve(
+    cells: Sequence[RunSpec], method: str, task: str, measure: str
+) -> list[list[tuple[float, float]]]:
     curves: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
     for cell in cells:
         if (cell.method, cell.task) == (method, task):
@@ -230,7 +232,7 @@ def _change(slopes: Sequence[float]) -> tuple[float, float, float]:
     return (float(per_doubling.mean()), *bootstrap(per_doubling))
 
 
-def crossings(cells: Sequence[Cell], measure: str) -> dict[str, tuple[Crossing, ...]]:
+def crossings(cells: Sequence[RunSpec], measure: str) -> dict[str, tuple[Crossing, ...]]:
     """The package's crossovers of every two methods on every model, by task."""
     results = {}
     for task in sorted({cell.task for cell in cells}):

@@ -19,18 +19,18 @@ from pathlib import Path
 from limits import CANDIDATES, LEARNED_FROM, too_slow, verdict
 
 from tunecast.methods.space import pipeline_space, sample_pipelines
+from tunecast.predictor import Prior, Setting, read_prior, shipped_prior
+from tunecast.predictor.features import feature_rows
+from tunecast.predictor.train import learnable, report, table, train
+from tunecast.predictor.validation import models_left_out
 from tunecast.records import Run
 from tunecast.store import open_for_reading
-from tunecast.surrogates import Prior, Setting, read_prior, shipped_prior
-from tunecast.surrogates.features import feature_rows
-from tunecast.surrogates.train import learnable, report, table, train
-from tunecast.surrogates.validation import models_left_out
 
 REPEATS = 20
 READING = """
 import sys, time
 started = time.perf_counter()
-from tunecast.surrogates import read_prior
+from tunecast.predictor import read_prior
 read_prior(sys.argv[1])
 print(time.perf_counter() - started)
 """

@@ -20,17 +20,17 @@ from typing import Any
 import torch
 
 from tunecast.methods import get_method
-from tunecast.methods.space import EXPERT
+from tunecast.methods.space import BASELINE
 from tunecast.models.load import load_model, quiet
 from tunecast.progress import Silent
 from tunecast.records import Pipeline
 from tunecast.session.prepare import prepare_task
 from tunecast.session.settings import SessionSettings
-from tunecast.training.bench import Bench, TrialSpec
 from tunecast.training.compute import Compute
-from tunecast.training.live import LiveTrial
+from tunecast.training.live_trial import LiveTrial
 from tunecast.training.plan import TrialPlan
 from tunecast.training.runner import Runner
+from tunecast.training.training_task import TrainingTask, TrialSpec
 
 WARMING_STEPS = 2
 
@@ -39,20 +39,20 @@ WARMING_STEPS = 2
 class Work:
     """What every contestant trains."""
 
-    bench: Bench
+    training_task: TrainingTask
     spec: TrialSpec
     plan: TrialPlan
     steps: int
 
     def fresh_model(self) -> Any:
         """A newly adapted model."""
-        dtype = getattr(torch, self.bench.dtype)
-        base = load_model(self.bench.model, dtype=dtype, device=self.bench.device)
+        dtype = getattr(torch, self.training_task.dtype)
+        base = load_model(self.training_task.model, dtype=dtype, device=self.training_task.device)
         return get_method("lora").attach(base, self.spec.pipeline, self.spec.seed)
 
     def batch(self, step: int) -> list[Any]:
         """The examples of a step."""
-        return [self.bench.train[int(index)] for index in self.plan.batches[step]]
+        return [self.training_task.train[int(index)] for index in self.plan.batches[step]]
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,16 @@ class Result:
 
 def ours(work: Work) -> Result:
     """A trial as a worker runs it."""
-    compute = Compute(work.bench.device, work.bench.dtype, work.bench.facts.architecture, 0)
+    compute = Compute(
+        work.training_task.device, work.training_task.dtype, work.training_task.facts.architecture, 0
+    )
     live = LiveTrial(
-        work.fresh_model(), work.spec.pipeline, work.plan, work.bench.train, compute, seed=work.spec.seed
+        work.fresh_model(),
+        work.spec.pipeline,
+        work.plan,
+        work.training_task.train,
+        compute,
+        seed=work.spec.seed,
     )
     segments = [live.advance(step + 1) for step in range(work.steps)]
     return Result([s.training.wall for s in segments], [s.train_loss for s in segments])
@@ -88,7 +95,7 @@ def bare(work: Work) -> Result:
     for step in range(work.steps):
         start = time.perf_counter()
         inputs = _right_padded(work.batch(step))
-        with torch.autocast("cpu", torch.bfloat16, enabled=work.bench.dtype == "bfloat16"):
+        with torch.autocast("cpu", torch.bfloat16, enabled=work.training_task.dtype == "bfloat16"):
             loss = model(**inputs, use_cache=False).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -130,7 +137,7 @@ def sft_trainer(work: Work, *, defaults: bool) -> Result:
             report_to="none",
             save_strategy="no",
             use_cpu=True,
-            bf16=work.bench.dtype == "bfloat16",
+            bf16=work.training_task.dtype == "bfloat16",
             max_length=None,
             dataset_kwargs={"skip_prepare_dataset": True},
             train_sampling_strategy="sequential",
@@ -143,7 +150,7 @@ def sft_trainer(work: Work, *, defaults: bool) -> Result:
             model=work.fresh_model(),
             args=config,
             train_dataset=dataset,
-            processing_class=load_tokenizer(work.bench.model),
+            processing_class=load_tokenizer(work.training_task.model),
             callbacks=[Clock()],
         )
         trainer.train()
@@ -154,7 +161,7 @@ def sft_trainer(work: Work, *, defaults: bool) -> Result:
 
 def first_step_seconds(work: Work) -> tuple[float, float]:
     """Seconds from asking a warm worker for a new trial to the begin and to the end of its first step."""
-    runner = Runner(work.bench)
+    runner = Runner(work.training_task)
     runner.measure_speed(work.spec, 0.0)
     start = time.perf_counter()
     live = runner._made_live(replace(work.spec, run="second"), 0)
@@ -188,15 +195,15 @@ def _scheduler(optimizer: Any, plan: TrialPlan) -> Any:
 def _prepare(model: str, data: str, steps: int, batch_size: int) -> Work:
     prepared = prepare_task(SessionSettings(model, data), Silent())
     pipeline = Pipeline(
-        "lora", {**EXPERT.hyperparameters, "per_device_train_batch_size": batch_size, "warmup_ratio": 0.0}
+        "lora", {**BASELINE.hyperparameters, "per_device_train_batch_size": batch_size, "warmup_ratio": 0.0}
     )
-    bench = prepared.bench
-    mean = bench.train_tokens / len(bench.train)
-    spec = TrialSpec("throughput", pipeline, 0, int(steps * batch_size * mean), len(bench.train), "")
-    plan = bench.plan(spec)
+    training_task = prepared.training_task
+    mean = training_task.train_tokens / len(training_task.train)
+    spec = TrialSpec("throughput", pipeline, 0, int(steps * batch_size * mean), len(training_task.train), "")
+    plan = training_task.plan(spec)
     # The schedule's horizon is the number of steps, so that all contestants decay alike.
     plan = replace(plan, batches=plan.batches[:steps], tokens=plan.tokens[:steps])
-    return Work(bench, spec, plan, plan.total_steps)
+    return Work(training_task, spec, plan, plan.total_steps)
 
 
 def main() -> None:
@@ -222,7 +229,8 @@ def main() -> None:
                 results[name].append(contest())
     own = results["tunecast trial"]
     print(
-        f"{work.bench.facts.name}, {work.bench.dtype}, {work.steps} steps of {arguments.batch_size} examples"
+        f"{work.training_task.facts.name}, {work.training_task.dtype}, "
+        f"{work.steps} steps of {arguments.batch_size} examples"
     )
     print(f"{'':24}{'tokens/s':>10}{'ours / it':>11}{'largest loss difference':>26}")
     for name, rounds in results.items():

@@ -15,18 +15,18 @@ from provenance import code_hash, knowledge_hash
 
 import tunecast
 from tunecast.atomic import written_whole
+from tunecast.executors.local import LocalExecutor
+from tunecast.executors.requests import Broken, ScoreModel
+from tunecast.predictor import load_prior, shipped_prior
 from tunecast.progress import Silent
 from tunecast.records import SessionRecord
-from tunecast.session.executor import LocalExecutor
 from tunecast.session.folder import read_session
 from tunecast.session.prepare import prepare_task
-from tunecast.session.requests import Broken, ScoreModel
 from tunecast.session.settings import SessionSettings
 from tunecast.session.state import read_state
 from tunecast.store import Store
-from tunecast.surrogates import load_prior, shipped_prior
-from tunecast.training.bench import TrialSpec
 from tunecast.training.runner import Scored
+from tunecast.training.training_task import TrialSpec
 
 DELIVERED, INCUMBENT = "loss", "incumbent_loss"
 """Test loss of what a session delivers, and of the trial that the lowest validation loss chose."""
@@ -143,7 +143,7 @@ def incumbent_metric(output: Path, metric: str, delivered: float | None) -> floa
     prepared = prepare_task(settings, Silent(), dtype=state.dtype)
     spec, weights = _checkpoint(output, record)
     request = ScoreModel(spec, incumbent.step, "test", weights, metric, METRIC_EXAMPLES, settings.seed)
-    with LocalExecutor(prepared.bench, 1) as executor:
+    with LocalExecutor(prepared.training_task, 1) as executor:
         executor.ready()
         answer = executor.call(request)
     if isinstance(answer, Broken):

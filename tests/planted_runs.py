@@ -9,9 +9,9 @@ from dataclasses import replace
 import numpy as np
 
 from sample_runs import sample_dataset, sample_model, sample_point, sample_run
+from tunecast.estimate.closed_form import bytes_held
+from tunecast.estimate.forms import form_of
 from tunecast.methods.rates import adapter_rate
-from tunecast.models.closed_form import bytes_held
-from tunecast.models.forms import form_of
 from tunecast.records import ZERO_SHOT, DatasetFacts, ModelFacts, Outcome, Pipeline, Point, Run, Seconds, Task
 
 SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)

@@ -15,7 +15,7 @@ import pytest
 from sessions import Finished, record_of
 from tunecast import api
 from tunecast.errors import ConfigurationError, ModelError, OutputError
-from tunecast.methods.space import EXPERT
+from tunecast.methods.space import BASELINE
 from tunecast.progress import Silent
 from tunecast.records import Outcome, Run, SessionRecord
 from tunecast.session.prepare import prepare_task
@@ -68,11 +68,11 @@ class Tuned:
     @property
     def job(self) -> dict[str, Any]:
         """What a fresh process needs to score the delivery on the test split."""
-        bench = prepare_task(self.settings, Silent()).bench
+        training_task = prepare_task(self.settings, Silent()).training_task
         return {
             "folder": f"{self.record.output_dir}/best",
-            "architecture": bench.facts.architecture,
-            "examples": [(example.input_ids, example.labels) for example in bench.test],
+            "architecture": training_task.facts.architecture,
+            "examples": [(example.input_ids, example.labels) for example in training_task.test],
         }
 
 
@@ -84,13 +84,13 @@ def tuned(model: Path, data: Path, folder: Path, **values: Any) -> Tuned:
 
 
 @pytest.fixture(scope="module")
-def expert_only(tiny_gpt2: Path, toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Tuned:
+def baseline_only(tiny_gpt2: Path, toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Tuned:
     return tuned(
         tiny_gpt2,
         toy_data,
-        tmp_path_factory.mktemp("expert") / "out",
+        tmp_path_factory.mktemp("baseline") / "out",
         budget="1-trials",
-        strategy="fixed-expert",
+        strategy="fixed-baseline",
         fixed={"lora_r": 3, "learning_rate": 5e-3},
     )
 
@@ -149,22 +149,22 @@ def by_seconds(
     return tuned(tiny_llama, toy_data, folder, budget="6s", store=shared_store)
 
 
-def test_a_second_worker_does_not_wait_for_the_experts_end(by_tokens: Tuned) -> None:
-    expert, *others = by_tokens.trials
-    assert expert.outcome is Outcome.COMPLETED
+def test_a_second_worker_does_not_wait_for_the_baselines_end(by_tokens: Tuned) -> None:
+    baseline, *others = by_tokens.trials
+    assert baseline.outcome is Outcome.COMPLETED
     begun = min(run.curve[0].elapsed_seconds for run in others if run.curve)
-    assert begun < expert.curve[-1].elapsed_seconds
+    assert begun < baseline.curve[-1].elapsed_seconds
 
 
-def test_the_expert_wins_where_it_is_all_there_is(expert_only: Tuned) -> None:
-    assert expert_only.record.winner == "expert"
-    assert [contender.name for contender in expert_only.record.contenders] == [
+def test_the_baseline_wins_where_it_is_all_there_is(baseline_only: Tuned) -> None:
+    assert baseline_only.record.winner == "baseline"
+    assert [contender.name for contender in baseline_only.record.contenders] == [
         "zero_shot",
-        "expert",
+        "baseline",
         "incumbent",
     ]
-    assert [run.outcome for run in expert_only.trials] == [Outcome.COMPLETED]
-    assert expert_only.trials[0].pipeline["lora_r"] == 3
+    assert [run.outcome for run in baseline_only.trials] == [Outcome.COMPLETED]
+    assert baseline_only.trials[0].pipeline["lora_r"] == 3
 
 
 def test_the_base_model_wins_where_everything_diverges(hopeless: Tuned) -> None:
@@ -220,11 +220,11 @@ def test_two_sessions_share_a_store(by_tokens: Tuned, by_seconds: Tuned, shared_
 
 
 def test_every_delivery_scores_the_same_in_a_fresh_process(
-    expert_only: Tuned, hopeless: Tuned, by_metric: Tuned, finished_session: Finished, tmp_path: Path
+    baseline_only: Tuned, hopeless: Tuned, by_metric: Tuned, finished_session: Finished, tmp_path: Path
 ) -> None:
     done = json.loads((finished_session.folder / "session.json").read_text())
     settings = SessionSettings(**done["configuration"])
-    cases = [expert_only, hopeless, by_metric, Tuned(settings, record_of(finished_session.folder), ())]
+    cases = [baseline_only, hopeless, by_metric, Tuned(settings, record_of(finished_session.folder), ())]
     (tmp_path / "jobs.json").write_text(json.dumps([case.job for case in cases]))
     fresh = subprocess.run(
         [sys.executable, "-c", FRESH_PROCESS, str(tmp_path / "jobs.json")], capture_output=True, text=True
@@ -251,7 +251,7 @@ def test_training_one_pipeline_does_not_look_at_what_only_a_search_takes(tmp_pat
         str(tmp_path / "no-model"), "stdlib", output_dir=str(tmp_path / "out"), value=2.0, prior="no-prior"
     )
     with pytest.raises(ModelError, match="no-model"):
-        api.train(settings, EXPERT)
+        api.train(settings, BASELINE)
 
 
 def test_a_session_of_an_earlier_version_goes_on_with_the_defaults(

@@ -11,8 +11,8 @@ import pytest
 
 from planted_runs import planted_runs
 from sessions import call_main
+from tunecast.predictor import shipped_prior
 from tunecast.store import Store
-from tunecast.surrogates import shipped_prior
 
 README = Path(__file__).parents[1] / "README.md"
 FLAG_ROWS = re.compile(r"^\| [^|]+ \| `(--[^|]+)` ", re.MULTILINE)

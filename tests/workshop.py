@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tiny
-from tunecast.methods import EXPERT, method_names
+from tunecast.methods import BASELINE, method_names
 from tunecast.records import Pipeline
 
 if TYPE_CHECKING:
-    from tunecast.training.bench import Bench, TrialSpec
     from tunecast.training.runner import Measurement, Runner
+    from tunecast.training.training_task import TrainingTask, TrialSpec
 
 TESTS = Path(__file__).parent
 
@@ -45,7 +45,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "pissa": {"init_lora_weights": "pissa"},
     "attention": {"target_modules": "attention"},
 }
-"""Every registered method and the variants of LoRA, as changes to the expert pipeline; QLoRA needs more than
+"""Every registered method and the variants of LoRA, as changes to the baseline; QLoRA needs more than
 a CPU."""
 
 LEARNING_RATES = {
@@ -70,7 +70,7 @@ def pipeline(variant: str = "lora", **changes: Any) -> Pipeline:
     method = chosen.pop("method", "lora")
     shared = {"learning_rate": LEARNING_RATES.get(method, 5e-3), "per_device_train_batch_size": 4}
     return Pipeline(
-        method, {**EXPERT.hyperparameters, **shared, "lora_r": 4, "lora_alpha": 8, **chosen, **changes}
+        method, {**BASELINE.hyperparameters, **shared, "lora_r": 4, "lora_alpha": 8, **chosen, **changes}
     )
 
 
@@ -84,10 +84,10 @@ def toy_examples(count: int, seed: int = 0) -> tuple[Any, ...]:
     )
 
 
-def bench(model: Path, *, dtype: str = "float32", rows: int = 32, **changes: Any) -> Bench:
+def training_task(model: Path, *, dtype: str = "float32", rows: int = 32, **changes: Any) -> TrainingTask:
     """A toy task on a model; equal arguments give equal benches in every process."""
     from tunecast import data, models
-    from tunecast.training.bench import Bench
+    from tunecast.training.training_task import TrainingTask
 
     resolved = models.resolve(str(model))
     facts = models.describe(resolved)
@@ -97,7 +97,7 @@ def bench(model: Path, *, dtype: str = "float32", rows: int = 32, **changes: Any
     def encoded(examples: tuple[Any, ...]) -> tuple[Any, ...]:
         return tuple(data.encode(examples, tokenizer, max_length=128, architecture=facts.architecture))
 
-    made = Bench(
+    made = TrainingTask(
         model=resolved,
         facts=facts,
         device="cpu",
@@ -116,10 +116,10 @@ def bench(model: Path, *, dtype: str = "float32", rows: int = 32, **changes: Any
 
 
 def spec(
-    task: Bench, chosen: Pipeline, folder: Path | str = "", *, epochs: float = 1, **changes: Any
+    task: TrainingTask, chosen: Pipeline, folder: Path | str = "", *, epochs: float = 1, **changes: Any
 ) -> TrialSpec:
-    """A trial of a pipeline on a bench."""
-    from tunecast.training.bench import TrialSpec
+    """A trial of a pipeline on a training_task."""
+    from tunecast.training.training_task import TrialSpec
 
     made = TrialSpec(
         run="run",
@@ -135,7 +135,7 @@ def spec(
 def run_trial(runner: Runner, trial: TrialSpec, *, after: int = 0, points: int = 99) -> list[Measurement]:
     """Advance a trial along its grid from step ``after``, until it ends or ``points`` are there."""
     measured: list[Measurement] = []
-    for step in runner.bench.plan(trial).grid:
+    for step in runner.training_task.plan(trial).grid:
         if step > after and len(measured) < points:
             measured.append(runner.advance(trial, after, step))
             after = step
@@ -198,9 +198,9 @@ def run_whole(job: dict[str, Any]) -> list[list[Any]]:
     return curve(run_trial(task.open(), trial))
 
 
-def job_trial(job: dict[str, Any]) -> tuple[Bench, TrialSpec]:
-    """The bench and the trial that a job names."""
-    task = bench(Path(job["model"]))
+def job_trial(job: dict[str, Any]) -> tuple[TrainingTask, TrialSpec]:
+    """The training task and the trial that a job names."""
+    task = training_task(Path(job["model"]))
     chosen = pipeline(job["variant"], **job["changes"])
     return task, spec(task, chosen, job["folder"], epochs=job["epochs"])
 

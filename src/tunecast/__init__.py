@@ -10,8 +10,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tunecast.advice.situation import Question
     from tunecast.api import evaluate, export, predict, recommend, train, tune
+    from tunecast.recommender.question import Question
     from tunecast.session.settings import SessionSettings
 
 __all__ = [
@@ -29,7 +29,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Question": "tunecast.advice.situation",
+    "Question": "tunecast.recommender.question",
     "SessionSettings": "tunecast.session.settings",
     "evaluate": "tunecast.api",
     "export": "tunecast.api",

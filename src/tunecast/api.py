@@ -22,8 +22,8 @@ from tunecast.session.folder import STORE_FILE, OutputFolder, disk_error
 from tunecast.session.settings import SessionSettings
 
 if TYPE_CHECKING:
-    from tunecast.advice.answer import Prospect, Recommendation
-    from tunecast.advice.situation import Question
+    from tunecast.recommender.question import Question
+    from tunecast.recommender.recommendation import Prospect, Recommendation
     from tunecast.session.feasible import Feasible
     from tunecast.session.prepare import PreparedTask
     from tunecast.session.state import SessionState
@@ -137,8 +137,8 @@ def recommend(
     Raises:
         UserError: Whatever the user can mend, with what to do next.
     """
-    from tunecast.advice.advise import advise, default_prior
-    from tunecast.advice.situation import look
+    from tunecast.recommender.question import look
+    from tunecast.recommender.recommend import default_prior, recommend_pipelines
 
     progress = progress or Silent()
     if calibrate:
@@ -146,14 +146,14 @@ def recommend(
     situation = look(question)
     measured = None
     if measure:
-        from tunecast.advice.measuring import measure_zero_shot
+        from tunecast.recommender.measure_zero_shot import measure_zero_shot
 
         measured = measure_zero_shot(question, situation, measure, progress)
-    return advise(question, situation, default_prior(), measured)
+    return recommend_pipelines(question, situation, default_prior(), measured)
 
 
 def _calibrate(question: Question, progress: Progress) -> None:
-    from tunecast.models import here
+    from tunecast.hardware import local_machine
 
     if question.gpu is not None:
         raise ConfigurationError(
@@ -161,7 +161,7 @@ def _calibrate(question: Question, progress: Progress) -> None:
             "Leave one of them out.",
         )
     progress.start("Measuring this machine")
-    target = here.calibrate()
+    target = local_machine.calibrate()
     rates = target.machine.flops_per_second
     progress.finish(", ".join(f"{rate / 1e9:,.0f} GFLOP/s in {dtype}" for dtype, rate in rates.items()))
 
@@ -183,17 +183,17 @@ def predict(
     Raises:
         UserError: Whatever the user can mend, with what to do next.
     """
-    from tunecast.advice.advise import Advisor, Horizon, default_prior
-    from tunecast.advice.situation import Question, look
+    from tunecast.hardware.local_machine import Target
     from tunecast.methods import get_method
-    from tunecast.models.here import Target
+    from tunecast.recommender.question import Question, look
+    from tunecast.recommender.recommend import Horizon, Recommender, default_prior
 
     for pipeline in pipelines:
         get_method(pipeline.method)
     situation = look(Question(model, data, gpu=machine if isinstance(machine, str) else None))
     if isinstance(machine, Machine):
         situation = replace(situation, target=Target("the given machine", machine))
-    return Advisor(situation, default_prior(), Horizon()).prospects(pipelines)
+    return Recommender(situation, default_prior(), Horizon()).prospects(pipelines)
 
 
 def export(
@@ -223,8 +223,8 @@ def export(
     Raises:
         UserError: Whatever the user can mend, with what to do next.
     """
-    from tunecast.handover import TRAINERS, prepare_work
-    from tunecast.handover import export as write
+    from tunecast.exporters import TRAINERS, prepare_work
+    from tunecast.exporters import export as write
 
     if to not in TRAINERS:
         raise ConfigurationError(f"--to: there is no trainer {to!r}.", f"Use {', '.join(TRAINERS)}.")
@@ -243,8 +243,8 @@ def resolve(settings: SessionSettings, *, progress: Progress | None = None) -> d
     Raises:
         UserError: As :func:`tune`.
     """
-    from tunecast.advice.session import advice_for
     from tunecast.methods import pipeline_space
+    from tunecast.recommender.for_session import recommendation_for
     from tunecast.session.candidates import check_restrictions
     from tunecast.session.feasible import limit_bytes
     from tunecast.session.prepare import prepare_task
@@ -252,30 +252,30 @@ def resolve(settings: SessionSettings, *, progress: Progress | None = None) -> d
     _check(settings)
     prepared = prepare_task(settings, Silent())
     _try_objective(settings.objective, prepared)
-    bench = prepared.bench
-    check_restrictions(settings, bench.facts)
-    limit = limit_bytes(settings, bench.device)
-    predicted, advised = advice_for(settings, prepared, limit)
+    training_task = prepared.training_task
+    check_restrictions(settings, training_task.facts)
+    limit = limit_bytes(settings, training_task.device)
+    predicted, advised = recommendation_for(settings, prepared, limit)
     feasible = _feasible(settings, prepared, limit, Silent(), advised.pipelines)
-    space = pipeline_space(bench.facts, settings.restrictions, seed=settings.seed)
+    space = pipeline_space(training_task.facts, settings.restrictions, seed=settings.seed)
     _show(predicted, progress or Silent())
     return {
         "configuration": settings.as_json(),
         "model": {
-            "name": bench.facts.name,
-            "parameters": bench.facts.parameters,
-            "family": bench.facts.family,
+            "name": training_task.facts.name,
+            "parameters": training_task.facts.parameters,
+            "family": training_task.facts.family,
         },
         "data": {"name": prepared.task.dataset, "format": prepared.dataset.format}
-        | {"examples": dict(prepared.dataset.examples), "train_tokens": bench.train_tokens},
-        "device": bench.device,
-        "dtype": bench.dtype,
-        "threads": bench.threads,
-        "max_length": bench.max_length,
-        "max_new_tokens": bench.max_new_tokens,
-        "expert": asdict(feasible.pipelines[0]),
-        "candidates": {"left": len(feasible.pipelines) - (not feasible.expert_fits)}
-        | {"left_out": feasible.left_out, "expert_fits": feasible.expert_fits, "worker_bytes": limit},
+        | {"examples": dict(prepared.dataset.examples), "train_tokens": training_task.train_tokens},
+        "device": training_task.device,
+        "dtype": training_task.dtype,
+        "threads": training_task.threads,
+        "max_length": training_task.max_length,
+        "max_new_tokens": training_task.max_new_tokens,
+        "baseline": asdict(feasible.pipelines[0]),
+        "candidates": {"left": len(feasible.pipelines) - (not feasible.baseline_fits)}
+        | {"left_out": feasible.left_out, "baseline_fits": feasible.baseline_fits, "worker_bytes": limit},
         "space": [str(parameter) for parameter in space.values()],
         "prediction": _as_plain(predicted),
         "warnings": [*prepared.warnings, *feasible.warnings],
@@ -291,28 +291,28 @@ def _tune_in(
     if earlier is not None and earlier.record is not None:
         progress.log(f"The session in {folder.path} is complete.")
         return earlier.record
+    from tunecast.executors.local import LocalExecutor
     from tunecast.session.candidates import check_restrictions
-    from tunecast.session.executor import LocalExecutor
-    from tunecast.session.knowledge import runs_known
     from tunecast.session.prepare import prepare_task
     from tunecast.session.session import Session, wait_for_model
+    from tunecast.session.transfer_state import runs_known
     from tunecast.store import Store
 
     prepared = prepare_task(settings, progress, dtype=earlier.dtype if earlier else "")
     _try_objective(settings.objective, prepared)
     for warning in prepared.warnings:
         progress.log(f"Note: {warning}")
-    check_restrictions(settings, prepared.bench.facts)
-    state = state_of(settings, prepared.dataset.fingerprint, prepared.bench.dtype, earlier)
-    limit = _follow_advice(state, settings, prepared, progress)
+    check_restrictions(settings, prepared.training_task.facts)
+    state = state_of(settings, prepared.dataset.fingerprint, prepared.training_task.dtype, earlier)
+    limit = _follow_recommendation(state, settings, prepared, progress)
     settings = _with_strategy(settings, state.advised, progress)
     feasible = _feasible(settings, prepared, limit, progress, state.advised)
     prepared = replace(prepared, warnings=(*prepared.warnings, *feasible.warnings))
     with (
         Store.open(settings.store or folder.path / STORE_FILE) as store,
-        LocalExecutor(prepared.bench, settings.workers, [folder.lock_descriptor]) as executor,
+        LocalExecutor(prepared.training_task, settings.workers, [folder.lock_descriptor]) as executor,
     ):
-        surroundings = wait_for_model(executor, progress)
+        environment = wait_for_model(executor, progress)
         # What they say was written down when the session began.
         is_kept = state.listed is not None
         known = () if is_kept else runs_known(settings.strategy, store, state.id, progress)
@@ -325,7 +325,7 @@ def _tune_in(
             progress,
             state,
             feasible,
-            surroundings,
+            environment,
             known,
         )
         record = session.run()
@@ -333,21 +333,21 @@ def _tune_in(
     return record
 
 
-def _follow_advice(
+def _follow_recommendation(
     state: SessionState, settings: SessionSettings, prepared: PreparedTask, progress: Progress
 ) -> int:
     """Ask for advice and show it, once, and keep it in the session's state: one that goes on with other
     memory, or with advice that knows more, keeps its candidates. Returns the bytes that a worker may hold.
     """
     if state.worker_bytes is None:
-        from tunecast.advice.session import advice_for
+        from tunecast.recommender.for_session import recommendation_for
         from tunecast.session.feasible import limit_bytes
 
-        state.worker_bytes = limit_bytes(settings, prepared.bench.device)
-        predicted, chosen = advice_for(settings, prepared, state.worker_bytes)
+        state.worker_bytes = limit_bytes(settings, prepared.training_task.device)
+        predicted, chosen = recommendation_for(settings, prepared, state.worker_bytes)
         state.advised = list(chosen.pipelines)
         if settings.value is not None:
-            state.foretold = dict(chosen.foretold)
+            state.predicted = dict(chosen.predicted)
         _show(predicted, progress)
     return state.worker_bytes
 
@@ -364,8 +364,8 @@ def _feasible(
     from tunecast.session.feasible import feasible_candidates
 
     progress.start("Estimating what fits in memory")
-    candidates = candidate_pipelines(settings, prepared.bench.facts, advised)
-    feasible = feasible_candidates(settings, prepared.bench, candidates, worker_bytes)
+    candidates = candidate_pipelines(settings, prepared.training_task.facts, advised)
+    feasible = feasible_candidates(settings, prepared.training_task, candidates, worker_bytes)
     left_out = f"{feasible.left_out} of {len(candidates)} candidates left out"
     progress.finish(f"{left_out}, {worker_bytes / 1e9:.2f} GB for a worker")
     for warning in feasible.warnings:
@@ -394,7 +394,7 @@ def _as_plain(predicted: Recommendation | UserError) -> dict[str, Any]:
 
 def _show(predicted: Recommendation | UserError, progress: Progress) -> None:
     """The first screen: what is expected before anything runs."""
-    from tunecast.advice.reasons import worth_text
+    from tunecast.recommender.explanations import worth_text
     from tunecast.report.wording import prospect_line
 
     if isinstance(predicted, UserError):
@@ -458,7 +458,9 @@ def _try_objective(objective: str, prepared: PreparedTask) -> None:
         from tunecast.data.examples import reference
         from tunecast.training.metrics import get_metric
 
-        texts = [reference(example) for example in prepared.bench.validation_examples[:TRIAL_EXAMPLES]]
+        texts = [
+            reference(example) for example in prepared.training_task.validation_examples[:TRIAL_EXAMPLES]
+        ]
         get_metric(objective).score(texts, texts)
 
 

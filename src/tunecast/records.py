@@ -453,7 +453,7 @@ class Run:
 class Contender:
     """One of the models that a session compares on the test split.
 
-    ``name`` is ``zero_shot``, ``expert`` or ``incumbent``; ``run`` is the id of its run; ``step`` the
+    ``name`` is ``zero_shot``, ``baseline`` or ``incumbent``; ``run`` is the id of its run; ``step`` the
     optimiser step of the checkpoint that was scored.
     """
 
@@ -520,7 +520,7 @@ class MoreData:
 
 @dataclass(frozen=True)
 class DataForecast:
-    """What more data would bring, foretold from the leading pipeline on parts of the data, or why nobody can
+    """What more data would bring, predicted from the leading pipeline on parts of the data, or why nobody can
     say.
 
     Args:
@@ -553,7 +553,7 @@ class SessionRecord:
         granted_seconds: Budget in seconds, None where it was given in tokens or trials.
         used_seconds: Seconds of the budget that were used.
         full_length_tokens: Horizon of every trial's schedule.
-        contenders: Zero-shot, expert and incumbent, in this order; the incumbent may be the expert pipeline.
+        contenders: Zero-shot, baseline and incumbent, in this order; the incumbent may be the baseline.
         winner: Name of the contender that was delivered.
         incumbent_loss: The incumbent's loss on all validation examples that the session uses.
         samples: A few test prompts with the outputs before and after.

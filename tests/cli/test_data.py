@@ -66,7 +66,7 @@ def test_check_looks_at_what_tune_would_train_on(tunecast: Command, toy_data: Pa
     report = json.loads(tunecast("check", toy_data, "--model", tiny_llama, "--json").stdout)
     settings = SessionSettings(str(tiny_llama), str(toy_data), seed=3, threads=1, device="cpu")
     prepared = prepare_task(settings, Silent())
-    assert (report["max_length"], report["context"]) == (prepared.bench.max_length, 128)
+    assert (report["max_length"], report["context"]) == (prepared.training_task.max_length, 128)
     assert report["max_length"] < 128
     assert report["fingerprint"] != prepared.dataset.fingerprint
     same = json.loads(tunecast("check", toy_data, "--model", tiny_llama, "--seed", 3, "--json").stdout)
@@ -84,7 +84,7 @@ def test_positions_that_an_encoder_decoder_tells_limit_neither_check_nor_tune(
     (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 48}))
     report = json.loads(tunecast("check", toy_data, "--model", folder, "--json").stdout)
     settings = SessionSettings(str(folder), str(toy_data), threads=1, device="cpu")
-    assert report["max_length"] == prepare_task(settings, Silent()).bench.max_length == 64
+    assert report["max_length"] == prepare_task(settings, Silent()).training_task.max_length == 64
     assert report["context"] is None
 
 

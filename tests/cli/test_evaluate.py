@@ -17,7 +17,7 @@ THE_SAME = 2e-3
 @pytest.fixture(scope="module")
 def with_adapter(tiny_llama: Path, toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     folder = tmp_path_factory.mktemp("adapter") / "out"
-    flags = ("--strategy", "fixed-expert", "--fix", "learning_rate=0.01", "--seed", "3")
+    flags = ("--strategy", "fixed-baseline", "--fix", "learning_rate=0.01", "--seed", "3")
     return finish(folder, tiny_llama, toy_data, *flags)
 
 

@@ -11,8 +11,8 @@ import pytest
 
 import tiny
 from sessions import FLAGS, call_main
-from tunecast.models.constants import FRAMEWORK_BYTES
-from tunecast.models.main_memory import main_memory_bytes
+from tunecast.estimate.constants import FRAMEWORK_BYTES
+from tunecast.hardware.main_memory import main_memory_bytes
 from tunecast.store import Store
 
 COMPUTE = ("--device", "cpu", "--dtype", "float32")
@@ -48,17 +48,19 @@ def test_full_finetuning_is_left_out(wide_llama: Path, toy_data: Path, tmp_path:
     assert "(full " in warning
     assert warning in messages.replace("\n", " ")
     assert "candidates left out" in messages
-    assert result["test"]["expert"]["loss"] > 0
+    assert result["test"]["baseline"]["loss"] > 0
 
 
-def test_an_expert_that_does_not_fit_is_not_trained(wide_llama: Path, toy_data: Path, tmp_path: Path) -> None:
+def test_a_baseline_that_does_not_fit_is_not_trained(
+    wide_llama: Path, toy_data: Path, tmp_path: Path
+) -> None:
     flags = ("--max-memory-gb", ONLY_IA3, "--fix", "lora_r=64", "--budget", "2-trials", "--epochs", "0.5")
     result, _, methods = session(wide_llama, toy_data, tmp_path / "out", *flags)
     assert methods == {"zero-shot": 1, "ia3": 2}
-    assert result["test"]["expert"] is None
+    assert result["test"]["baseline"] is None
     assert result["incumbent"]["pipeline"]["method"] == "ia3"
-    assert any("The expert pipeline is one of them" in text for text in result["warnings"])
-    assert not any("The budget brought the expert" in text for text in result["warnings"])
+    assert any("The baseline is one of them" in text for text in result["warnings"])
+    assert not any("The budget brought the baseline" in text for text in result["warnings"])
 
 
 def dry(model: Path, data: Path, *flags: str) -> tuple[int, str, str]:
@@ -70,7 +72,7 @@ def test_a_dry_run_tells_what_is_left(wide_llama: Path, toy_data: Path, tmp_path
     code, out, err = dry(wide_llama, toy_data)
     assert code == 0, err
     everything = json.loads(out)["candidates"]
-    assert (everything["left_out"], everything["expert_fits"]) == (0, True)
+    assert (everything["left_out"], everything["baseline_fits"]) == (0, True)
     (tmp_path / "tune.yaml").write_text(f"max-memory-gb: {WITHOUT_FULL}\n")
     code, out, err = dry(wide_llama, toy_data, "--config", str(tmp_path / "tune.yaml"))
     assert code == 0, err

@@ -83,7 +83,7 @@ def test_a_chart_that_fails_in_the_end_leaves_the_answer_on_the_screen(
     def full(*_: object) -> None:
         raise OutputError("The disk is full.")
 
-    monkeypatch.setattr("tunecast.report.prospects.write_prospects", full)
+    monkeypatch.setattr("tunecast.report.recommendation_plot.write_prospects", full)
     result = CliRunner().invoke(app, ["recommend", *asked, "--json", "--plot", str(tmp_path / "chart.html")])
     assert isinstance(result.exception, OutputError)
     assert json.loads(result.stdout)["recommendations"]

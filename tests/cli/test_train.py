@@ -25,7 +25,7 @@ def test_an_incumbent_is_trained_again(
     code, out, err = call_main(*train, "--json")
     assert code == 0, err
     result = json.loads(out)
-    assert result["test"]["expert"] is None
+    assert result["test"]["baseline"] is None
     assert result["incumbent"]["pipeline"] == pipeline
     assert result["test"]["incumbent"]["loss"] == pytest.approx(
         finished_session.result["test"]["incumbent"]["loss"], abs=1e-6
@@ -35,7 +35,7 @@ def test_an_incumbent_is_trained_again(
     assert [run.pipeline.method for run in runs] == ["zero-shot", pipeline["method"]]
     assert runs[1].outcome == "completed"
     assert "Training helped" in (folder / "best" / "README.md").read_text()
-    assert "expert pipeline" not in (folder / "best" / "README.md").read_text()
+    assert "baseline" not in (folder / "best" / "README.md").read_text()
     code, out, _ = call_main(*train, "--resume")
     assert code == 0
     assert "incumbent" in out

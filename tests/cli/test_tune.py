@@ -12,18 +12,18 @@ import pytest
 
 from sessions import Finished, call_main, finish, record_of, unfinish
 from tunecast.cli.session_result import as_result, print_record
+from tunecast.predictor import load_prior
 from tunecast.records import Outcome, Pipeline, Run
 from tunecast.session.folder import OutputFolder
 from tunecast.session.settings import SessionSettings
 from tunecast.store import Store
-from tunecast.surrogates import load_prior
 
 
 def test_json_keeps_the_contract(finished_session: Finished) -> None:
     result = finished_session.result
     assert set(result) == {"incumbent", "test", "winner", "budget", "output_dir", "warnings", "forecast"}
     assert set(result["incumbent"]) == {"pipeline", "trial", "validation_loss"}
-    assert set(result["test"]) == {"zero_shot", "expert", "incumbent"}
+    assert set(result["test"]) == {"zero_shot", "baseline", "incumbent"}
     for score in result["test"].values():
         assert set(score) == {"loss", "metric", "low", "high"}
         assert score["low"] <= score["loss"] <= score["high"]
@@ -40,7 +40,7 @@ def test_the_winner_has_the_lowest_loss(finished_session: Finished) -> None:
 
 def test_messages_are_progress_and_nothing_else(finished_session: Finished) -> None:
     assert "Reading data and model" in finished_session.messages
-    assert "Training the expert pipeline" in finished_session.messages
+    assert "Training the baseline" in finished_session.messages
     for noise in ("Warning", "Traceback", "it/s]"):
         assert noise not in finished_session.messages
 
@@ -107,7 +107,7 @@ def test_dry_run_decides_everything_and_writes_nothing(
     )
     assert found["data"]["examples"] == {"train": 128, "validation": 16, "test": 16}
     assert (found["device"] in ("cpu", "cuda"), found["max_length"]) == (True, 64)
-    assert found["expert"]["method"] == "lora"
+    assert found["baseline"]["method"] == "lora"
     assert found["configuration"]["budget"] == "30m"
     predicted = found["prediction"]["recommendations"]
     assert len(predicted) == 3
@@ -135,7 +135,7 @@ def test_what_cannot_be_scored_is_null(finished_session: Finished) -> None:
     base, _, incumbent = record.contenders
     broken = replace(base, test=replace(base.test, loss=float("nan")))
     result = as_result(replace(record, contenders=(broken, incumbent)))
-    assert result["test"]["expert"] is None
+    assert result["test"]["baseline"] is None
     assert result["test"]["zero_shot"]["loss"] is None
     json.dumps(result, allow_nan=False)
 
@@ -162,7 +162,7 @@ def test_strategies_that_know_other_tasks_run_to_the_end_and_resume(
     candidates = [Pipeline(**one) for one in state["candidates"]]
     assert candidates[0] == before[0].pipeline
     assert {run.pipeline.id for run in before} <= {pipeline.id for pipeline in candidates}
-    assert set(state["doubts"]) <= set(done.result["warnings"])
+    assert set(state["diagnostics"]) <= set(done.result["warnings"])
     again = finish(tmp_path / "out", tiny_llama, toy_data, *flags, "--resume")
     after = tried_in(tmp_path / "out")
     assert [run.id for run in after[: len(before) - 1]] == [run.id for run in before[:-1]]
@@ -192,15 +192,15 @@ def test_a_session_keeps_its_candidates_and_goes_on_without_a_prior_that_it_did_
     finish(tmp_path / "out", tiny_llama, toy_data, *flags, "--prior", str(prior))
     state = unfinish(tmp_path / "out", keep=2)
     # What the session wrote down decides, whatever a prior would choose by now.
-    expert = Pipeline(**state["candidates"][0])
-    others = [Pipeline("lora", {**expert.hyperparameters, "lora_r": rank}) for rank in (3, 5)]
-    state["candidates"] = [asdict(pipeline) for pipeline in (expert, *others)]
+    baseline = Pipeline(**state["candidates"][0])
+    others = [Pipeline("lora", {**baseline.hyperparameters, "lora_r": rank}) for rank in (3, 5)]
+    state["candidates"] = [asdict(pipeline) for pipeline in (baseline, *others)]
     (tmp_path / "out" / "session.json").write_text(json.dumps(state))
     assert state["prior"] == load_prior().identity
     wider = replace(load_prior().calibration, inflation=2 * load_prior().calibration.inflation)
     replace(load_prior(), calibration=wider).save(prior)
     done = finish(tmp_path / "out", tiny_llama, toy_data, *flags, "--prior", str(prior), "--resume")
-    assert {run.pipeline.id for run in tried_in(tmp_path / "out")} == {p.id for p in (expert, *others)}
+    assert {run.pipeline.id for run in tried_in(tmp_path / "out")} == {p.id for p in (baseline, *others)}
     doubt = "The prior is not the one that the session began with"
     assert done.messages.count(doubt) == 1
     assert [doubt in warning for warning in done.result["warnings"]].count(True) == 1
@@ -214,16 +214,16 @@ def test_a_session_keeps_its_candidates_and_goes_on_without_a_prior_that_it_did_
 
 
 @pytest.mark.parametrize("strategy", ["advised", "quick-tune"])
-def test_where_no_gain_is_worth_its_seconds_nothing_is_tried_beside_the_expert(
+def test_where_no_gain_is_worth_its_seconds_nothing_is_tried_beside_the_baseline(
     strategy: str, tiny_llama: Path, toy_data: Path, tmp_path: Path
 ) -> None:
     flags = ["--strategy", strategy, "--value", "1e-6", "--no-forecast"]
     done = finish(tmp_path / "out", tiny_llama, toy_data, *flags)
     state = json.loads((tmp_path / "out" / "session.json").read_text())
     assert state["configuration"]["value"] == 1e-6
-    (expert,) = tried_in(tmp_path / "out")
-    assert expert.outcome is Outcome.COMPLETED
-    assert done.result["incumbent"]["trial"] == expert.id
+    (baseline,) = tried_in(tmp_path / "out")
+    assert baseline.outcome is Outcome.COMPLETED
+    assert done.result["incumbent"]["trial"] == baseline.id
 
 
 def test_what_was_advised_is_tried_first_and_stays_when_the_session_goes_on(
@@ -242,8 +242,8 @@ def test_what_was_advised_is_tried_first_and_stays_when_the_session_goes_on(
     # What the session wrote down decides, whatever advice says by now.
     del state["record"]
     other = asdict(Pipeline("full", {**first[0].hyperparameters, "learning_rate": 1e-7}))
-    expert, *others = state["candidates"]
-    file.write_text(json.dumps({**state, "candidates": [expert, other, *others]}))
+    baseline, *others = state["candidates"]
+    file.write_text(json.dumps({**state, "candidates": [baseline, other, *others]}))
     shutil.rmtree(tmp_path / "out" / "trials")
     (tmp_path / "out" / "runs.sqlite").unlink()
     again = finish(tmp_path / "out", tiny_llama, toy_data, *flags, "--resume")

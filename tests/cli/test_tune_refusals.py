@@ -158,12 +158,12 @@ def test_what_only_strategies_that_know_other_tasks_take(case: Case) -> None:
 
 
 def test_two_pipelines_that_would_be_one(case: Case) -> None:
-    case.refused("fixed-3e-4", "fixed-expert", strategy="fixed-3e-4", extra=("--fix", "learning_rate=3e-4"))
+    case.refused("fixed-3e-4", "fixed-baseline", strategy="fixed-3e-4", extra=("--fix", "learning_rate=3e-4"))
 
 
 def test_fixed_rate_that_contradicts_the_strategy(case: Case) -> None:
     case.refused(
-        "fixed-3e-4", "fixed-expert", strategy="fixed-3e-4", extra=("--range", "learning_rate=1e-5:1e-4")
+        "fixed-3e-4", "fixed-baseline", strategy="fixed-3e-4", extra=("--range", "learning_rate=1e-5:1e-4")
     )
 
 
@@ -285,4 +285,4 @@ def test_full_disk(tiny_llama: Path, toy_data: Path, tmp_path: Path) -> None:
     assert "--resume" in err
     code, out, err = call_main("tune", *flags, "--resume", "--json")
     assert code == 0, err[-2000:]
-    assert json.loads(out)["test"]["expert"]["loss"] > 0
+    assert json.loads(out)["test"]["baseline"]["loss"] > 0

@@ -13,19 +13,19 @@ import psutil
 import pytest
 
 from sample_runs import sample_pipeline, sample_run
-from tunecast.collect.cells import Cell, Expansion
 from tunecast.collect.collection import Collection, CollectionSummary, Limits
 from tunecast.collect.planfile import DatasetChoice
-from tunecast.collect.station import BlankRun
+from tunecast.collect.run_specs import Expansion, RunSpec
+from tunecast.collect.worker import BlankRun
+from tunecast.executors.local import Crash
+from tunecast.executors.requests import Broken
 from tunecast.progress import Silent
 from tunecast.records import Outcome
-from tunecast.session.executor import Crash
-from tunecast.session.requests import Broken
 from tunecast.store import Store
 
 
-def a_cell(number: int) -> Cell:
-    return Cell(
+def a_cell(number: int) -> RunSpec:
+    return RunSpec(
         id=f"{number:016x}",
         model="model",
         dataset=DatasetChoice(path="data"),
@@ -71,7 +71,7 @@ class ScriptedExecutor:
 
     def submit(self, slot: int, request: Any) -> None:
         self.busy[slot] = request
-        self.asked.append(request.cell.id)
+        self.asked.append(request.run_spec.id)
 
     def wait(self, timeout: float | None = None) -> list[tuple[int, Any]]:
         self.clock.now += 10
@@ -80,14 +80,14 @@ class ScriptedExecutor:
             return []
         answers = []
         for slot, request in sorted(self.busy.items()):
-            scripted = self.script.get(request.cell.id)
+            scripted = self.script.get(request.run_spec.id)
             blank = isinstance(request, BlankRun)
-            if blank and request.cell.id in self.unopened:
+            if blank and request.run_spec.id in self.unopened:
                 answers.append((slot, Broken("DataError", "no rows", False)))
             elif scripted and not blank:
                 answers.append((slot, scripted.pop(0)))
             else:
-                answers.append((slot, made(request.cell, blank)))
+                answers.append((slot, made(request.run_spec, blank)))
         self.busy.clear()
         return answers
 
@@ -95,8 +95,8 @@ class ScriptedExecutor:
         self.signals.append(number)
 
 
-def made(cell: Cell, blank: bool) -> Any:
-    run = replace(sample_run(), id=cell.id, session="small")
+def made(run_spec: RunSpec, blank: bool) -> Any:
+    run = replace(sample_run(), id=run_spec.id, session="small")
     return replace(run, curve=(), outcome=Outcome.PAUSED) if blank else run
 
 
@@ -124,7 +124,7 @@ def test_everything_is_collected_once(store: Store, slots: int) -> None:
     summary = collected(store, executor)
     assert (summary.planned, summary.before, summary.collected) == (5, 0, 5)
     assert summary.outcomes == {"completed": 5}
-    assert sorted(executor.asked) == [cell.id for chunk in CHUNKS for cell in chunk]
+    assert sorted(executor.asked) == [run_spec.id for chunk in CHUNKS for run_spec in chunk]
 
 
 def test_what_is_there_is_not_made_again(store: Store) -> None:
@@ -139,7 +139,7 @@ def test_what_is_there_is_not_made_again(store: Store) -> None:
 def test_two_collections_of_one_plan_share_it(store: Store) -> None:
     """Both begin with the same run; from then on none is made twice that the other had made before."""
     chunks = [[a_cell(number)] for number in range(20)]
-    cells = [cell for chunk in chunks for cell in chunk]
+    run_specs = [run_spec for chunk in chunks for run_spec in chunk]
     first, second = ScriptedExecutor(Clock()), ScriptedExecutor(Clock())
     one, other = (
         Collection("small", Expansion(chunks, 0), store, executor, Silent(), Limits(runs=10), executor.clock)  # type: ignore[arg-type]
@@ -149,7 +149,7 @@ def test_two_collections_of_one_plan_share_it(store: Store) -> None:
     other.run()
     assert len(first.asked + second.asked) == 20
     assert len({*first.asked} & {*second.asked}) == 1
-    missing = {cell.id for cell in cells} - {run.id for run in store.summaries()}
+    missing = {run_spec.id for run_spec in run_specs} - {run.id for run in store.summaries()}
     assert len(missing) == 1
 
 
@@ -273,10 +273,12 @@ def test_an_error_of_the_disk_is_not_recorded_as_the_runs(store: Store) -> None:
 def test_a_run_for_its_seconds_is_made_anew_until_the_machine_is_idle(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    timed = [[replace(cell, exclusive=True) for cell in chunk] for chunk in CHUNKS]
+    timed = [[replace(run_spec, exclusive=True) for run_spec in chunk] for chunk in CHUNKS]
     monkeypatch.setattr(sys.modules[__name__], "CHUNKS", timed)
     busy = replace(sample_run(), id=a_cell(1).id, exclusive=False)
-    idle = {cell.id: [replace(busy, id=cell.id, exclusive=True)] for chunk in CHUNKS for cell in chunk}
+    idle = {
+        run_spec.id: [replace(busy, id=run_spec.id, exclusive=True)] for chunk in CHUNKS for run_spec in chunk
+    }
     collected(store, ScriptedExecutor(Clock(), script={**idle, busy.id: [busy]}))
     again = ScriptedExecutor(
         Clock(), script={busy.id: [replace(busy, exclusive=True, created_at=busy.created_at + 60)]}
@@ -289,11 +291,11 @@ def test_a_run_for_its_seconds_is_made_anew_until_the_machine_is_idle(
 def test_a_pause_takes_the_mark_from_a_run_for_its_seconds(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cell = replace(a_cell(0), exclusive=True)
-    monkeypatch.setattr(sys.modules[__name__], "CHUNKS", [[cell]])
+    run_spec = replace(a_cell(0), exclusive=True)
+    monkeypatch.setattr(sys.modules[__name__], "CHUNKS", [[run_spec]])
     file = tmp_path / "PAUSE"
-    timed = replace(sample_run(), id=cell.id, exclusive=True)
-    executor = ScriptedExecutor(Clock(), script={cell.id: [timed]})
+    timed = replace(sample_run(), id=run_spec.id, exclusive=True)
+    executor = ScriptedExecutor(Clock(), script={run_spec.id: [timed]})
     executor.hangs = True
 
     def sleep(_: float) -> None:  # the pause has begun: now it ends, and the run with it
@@ -303,17 +305,17 @@ def test_a_pause_takes_the_mark_from_a_run_for_its_seconds(
     executor.on_wait = lambda: None if executor.signals else file.touch()
     monkeypatch.setattr("tunecast.collect.collection.time.sleep", sleep)
     collected(store, executor, Limits(pause_file=file))
-    assert not store.get(cell.id).exclusive
+    assert not store.get(run_spec.id).exclusive
 
 
 def test_a_worker_that_dies_in_a_pause_is_replaced_after_it(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cell = replace(a_cell(0), exclusive=True)
-    monkeypatch.setattr(sys.modules[__name__], "CHUNKS", [[cell]])
+    run_spec = replace(a_cell(0), exclusive=True)
+    monkeypatch.setattr(sys.modules[__name__], "CHUNKS", [[run_spec]])
     file = tmp_path / "PAUSE"
-    timed = replace(sample_run(), id=cell.id, exclusive=True)
-    executor = ScriptedExecutor(Clock(), script={cell.id: [Crash(-9), timed]})
+    timed = replace(sample_run(), id=run_spec.id, exclusive=True)
+    executor = ScriptedExecutor(Clock(), script={run_spec.id: [Crash(-9), timed]})
     executor.hangs = True
 
     def on_wait() -> None:
@@ -326,8 +328,8 @@ def test_a_worker_that_dies_in_a_pause_is_replaced_after_it(
     monkeypatch.setattr("tunecast.collect.collection.time.sleep", lambda _: file.unlink())
     collected(store, executor, Limits(pause_file=file))
     assert executor.signals == [signal.SIGSTOP, signal.SIGCONT]
-    assert executor.asked == [cell.id, cell.id]
-    assert store.get(cell.id).exclusive
+    assert executor.asked == [run_spec.id, run_spec.id]
+    assert store.get(run_spec.id).exclusive
 
 
 def test_time_limits_hold_from_before_the_workers_start() -> None:

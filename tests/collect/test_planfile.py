@@ -115,7 +115,7 @@ def test_shipped_plans_never_collect_from_what_is_kept_back(path: Path, tmp_path
     assert names == (only or set(ALLOWED))
     if not (plan.exclusive or plan.grid):
         assert 0.5 <= plan.shared <= 0.7
-        assert set(plan.always) == {"zero-shot", "expert", "expert-3e-4"}
+        assert set(plan.always) == {"zero-shot", "baseline", "baseline-3e-4"}
         assert plan.scoring.metric_share >= 0.25
         assert len(plan.unique_examples) >= 3 or plan.name.startswith("replay")
 

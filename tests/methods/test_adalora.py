@@ -13,7 +13,7 @@ import workshop
 from tunecast import models
 from tunecast.methods import get_method
 from tunecast.training.compute import Compute
-from tunecast.training.live import LiveTrial
+from tunecast.training.live_trial import LiveTrial
 
 ADALORA = get_method("adalora")
 LAYERS = 14
@@ -21,7 +21,7 @@ LAYERS = 14
 
 
 def live_trial(folder: Path, *, dtype: str = "float32", **changes: Any) -> LiveTrial:
-    task = workshop.bench(folder, rows=40)
+    task = workshop.training_task(folder, rows=40)
     pipeline = workshop.pipeline("adalora", **changes)
     base = models.load_model(task.model, dtype=getattr(torch, dtype), device="cpu")
     return LiveTrial(

@@ -16,10 +16,10 @@ import workshop
 from tunecast import models
 from tunecast.methods import get_method, pipeline_space
 from tunecast.records import Pipeline
-from tunecast.training.clean import fingerprint
+from tunecast.training.base_fingerprint import fingerprint
 from tunecast.training.compute import Compute
 from tunecast.training.evaluate import Evaluator
-from tunecast.training.live import LiveTrial
+from tunecast.training.live_trial import LiveTrial
 from tunecast.training.plan import plan_trial
 
 FAMILIES = ("llama", "gpt2", "t5")
@@ -64,7 +64,7 @@ def family(request: pytest.FixtureRequest) -> Path:
 
 @cache
 def bench_of(folder: Path) -> Any:
-    return workshop.bench(folder, rows=8)
+    return workshop.training_task(folder, rows=8)
 
 
 def base_model(folder: Path, dtype: str) -> Any:
@@ -73,9 +73,9 @@ def base_model(folder: Path, dtype: str) -> Any:
 
 def nats(model: Any, folder: Path, dtype: str) -> torch.Tensor:
     """Losses of a few examples, as a worker measures them."""
-    bench = bench_of(folder)
-    compute = Compute("cpu", dtype, bench.facts.architecture, 0)
-    return torch.from_numpy(Evaluator(compute).evaluate(model, bench.subset).nats)
+    training_task = bench_of(folder)
+    compute = Compute("cpu", dtype, training_task.facts.architecture, 0)
+    return torch.from_numpy(Evaluator(compute).evaluate(model, training_task.subset).nats)
 
 
 def trained(model: Any) -> dict[str, torch.Tensor]:
@@ -143,11 +143,13 @@ def test_trains_float32_from_where_the_base_stands(variant: str, dtype: str, fam
 def test_smallest_learning_rate_moves_what_is_trained_and_nothing_else(
     variant: str, dtype: str, family: Path, smallest_rate: Pipeline
 ) -> None:
-    bench = bench_of(family)
-    compute = Compute("cpu", dtype, bench.facts.architecture, 0)
+    training_task = bench_of(family)
+    compute = Compute("cpu", dtype, training_task.facts.architecture, 0)
     model = get_method(smallest_rate.method).attach(base_model(family, dtype), smallest_rate, seed=1)
-    plan = plan_trial([e.tokens for e in bench.train], smallest_rate, seed=0, full_length_tokens=10**4)
-    live = LiveTrial(model, smallest_rate, plan, bench.train, compute, seed=0)
+    plan = plan_trial(
+        [e.tokens for e in training_task.train], smallest_rate, seed=0, full_length_tokens=10**4
+    )
+    live = LiveTrial(model, smallest_rate, plan, training_task.train, compute, seed=0)
     frozen = copies((n, p) for n, p in model.named_parameters() if not p.requires_grad)
     frozen |= copies(model.named_buffers())
     before = copies(trained(model).items())

@@ -13,7 +13,7 @@ from tunecast import models
 from tunecast.methods import get_method
 from tunecast.methods.gmt import keep_largest
 from tunecast.training.compute import Compute
-from tunecast.training.live import LiveTrial
+from tunecast.training.live_trial import LiveTrial
 
 
 @pytest.mark.parametrize(("share", "kept"), [(0.2, 40), (0.05, 10), (0.001, 1), (0.999, 199), (1.0, 200)])
@@ -39,7 +39,7 @@ def test_rows_without_gradient_are_not_kept_for_being_alike() -> None:
 
 
 def live_trial(folder: Path, method: str, **changes: Any) -> LiveTrial:
-    task = workshop.bench(folder, rows=16)
+    task = workshop.training_task(folder, rows=16)
     pipeline = workshop.pipeline(method, warmup_ratio=0.0, per_device_train_batch_size=8, **changes)
     base = models.load_model(task.model, dtype=torch.float32, device="cpu")
     return LiveTrial(

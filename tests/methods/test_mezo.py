@@ -16,7 +16,7 @@ from tunecast import models
 from tunecast.methods import get_method
 from tunecast.training import zeroth_order
 from tunecast.training.compute import Compute
-from tunecast.training.live import LiveTrial
+from tunecast.training.live_trial import LiveTrial
 from tunecast.training.zeroth_order import ZerothOrder
 
 
@@ -134,7 +134,7 @@ def test_where_there_is_no_room_to_draw_nothing_has_moved(monkeypatch: pytest.Mo
 
 
 def live_trial(folder: Path, **changes: Any) -> LiveTrial:
-    task = workshop.bench(folder, rows=16)
+    task = workshop.training_task(folder, rows=16)
     pipeline = workshop.pipeline("mezo", warmup_ratio=0.0, **changes)
     base = models.load_model(task.model, dtype=torch.float32, device="cpu")
     return LiveTrial(
@@ -206,13 +206,13 @@ import torch, workshop
 from pathlib import Path
 from tunecast import models
 from tunecast.methods import get_method
-from tunecast.models.machine import peak_bytes, reset_peak
+from tunecast.hardware.machine import peak_bytes, reset_peak
 from tunecast.training.compute import Compute
-from tunecast.training.live import LiveTrial
+from tunecast.training.live_trial import LiveTrial
 
 torch.set_num_threads(1)
 folder, variant = arguments
-task = workshop.bench(Path(folder), rows=32)
+task = workshop.training_task(Path(folder), rows=32)
 pipeline = workshop.pipeline(variant if variant != "inference" else "full", per_device_train_batch_size=16)
 base = models.load_model(task.model, dtype=torch.float32, device="cpu")
 model = get_method(pipeline.method).attach(base, pipeline, seed=0)

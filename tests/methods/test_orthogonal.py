@@ -59,7 +59,7 @@ def test_boft_compiles_nothing(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_blocks_divide_every_input(tiny_llama: Path) -> None:
-    facts = workshop.bench(tiny_llama, rows=4).facts
+    facts = workshop.training_task(tiny_llama, rows=4).facts
 
     def sizes(method: str, **changes: int) -> list[int]:
         changed = replace(facts, **changes)

@@ -17,7 +17,7 @@ from tunecast.methods import get_method
 from tunecast.training.batch import example_nats
 from tunecast.training.compute import Compute
 from tunecast.training.generate import generate
-from tunecast.training.live import _neftune
+from tunecast.training.live_trial import _neftune
 
 METHODS = ("prompt_tuning", "prefix_tuning", "p_tuning")
 FAMILIES = ("llama", "gpt2", "t5")
@@ -40,7 +40,7 @@ def shaken(folder: Path, method: str) -> Any:
 
 @pytest.fixture
 def task(family: str, request: pytest.FixtureRequest) -> Any:
-    return workshop.bench(request.getfixturevalue(f"tiny_{family}"), rows=6)
+    return workshop.training_task(request.getfixturevalue(f"tiny_{family}"), rows=6)
 
 
 def folder_of(task: Any) -> Path:

@@ -12,9 +12,9 @@ import workshop
 from sample_runs import sample_model
 from tunecast import models
 from tunecast.methods import get_method, qlora
-from tunecast.training.clean import fingerprint
+from tunecast.training.base_fingerprint import fingerprint
 from tunecast.training.compute import Compute
-from tunecast.training.live import LiveTrial
+from tunecast.training.live_trial import LiveTrial
 
 QLORA = get_method("qlora")
 
@@ -40,7 +40,7 @@ def test_searches_what_lora_does_but_for_what_reads_weights() -> None:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_trains_over_four_bits_and_gives_the_base_back(dtype: str, tiny_llama: Path, tmp_path: Path) -> None:
     pytest.importorskip("bitsandbytes")
-    task, pipeline = workshop.bench(tiny_llama, rows=24), workshop.pipeline("lora")
+    task, pipeline = workshop.training_task(tiny_llama, rows=24), workshop.pipeline("lora")
     base = models.load_model(task.model, dtype=getattr(torch, dtype), device="cpu")
     clean = fingerprint(base)
     model = QLORA.attach(base, pipeline, seed=1)

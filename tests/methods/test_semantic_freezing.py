@@ -17,8 +17,8 @@ from tunecast import models
 from tunecast.methods import get_method, semantic_freezing
 from tunecast.methods.layers import layer_stack
 from tunecast.methods.semantic_freezing import answer_points, best_cut, deviations
+from tunecast.training.base_fingerprint import fingerprint
 from tunecast.training.checkpoint import CheckpointFolder
-from tunecast.training.clean import fingerprint
 
 METHOD = get_method("semantic_freezing")
 LAYERS = 6
@@ -47,7 +47,7 @@ def test_an_answers_point_has_its_token_as_the_likeliest(family: str, request: p
 @pytest.mark.parametrize("family", ["llama", "gpt2", "t5"])
 def test_measuring_leaves_the_base_clean(family: str, request: pytest.FixtureRequest) -> None:
     folder = request.getfixturevalue(f"tiny_{family}")
-    base, task = base_of(folder), workshop.bench(folder, rows=8)
+    base, task = base_of(folder), workshop.training_task(folder, rows=8)
     before, generator = fingerprint(base), torch.random.get_rng_state()
     measured = deviations(base, task.train)
     assert len(measured) == 3
@@ -58,7 +58,7 @@ def test_measuring_leaves_the_base_clean(family: str, request: pytest.FixtureReq
 
 
 def test_layers_that_do_nothing_leave_it_to_what_is_allowed(deep: Path) -> None:
-    base, task = base_of(deep), workshop.bench(deep, rows=8)
+    base, task = base_of(deep), workshop.training_task(deep, rows=8)
     with torch.no_grad():
         for layer in layer_stack(base):
             layer.self_attn.o_proj.weight.zero_()
@@ -72,7 +72,7 @@ def test_layers_that_do_nothing_leave_it_to_what_is_allowed(deep: Path) -> None:
 
 def test_the_layer_that_turns_towards_the_answer_is_found(deep: Path) -> None:
     """The third of six layers alone writes, and turns the state by half the way to the answer."""
-    base, task = base_of(deep), workshop.bench(deep, rows=24)
+    base, task = base_of(deep), workshop.training_task(deep, rows=24)
     examples = [example for example in task.train if example.labels]
     first = [next(label for label in example.labels if label != -100) for example in examples]
     token = max(set(first), key=first.count)
@@ -102,7 +102,7 @@ def test_the_gain_weighs_what_is_saved() -> None:
 
 
 def test_bfloat16_decides_alike_up_to_one_layer(deep: Path) -> None:
-    task, pipeline = workshop.bench(deep), workshop.pipeline("semantic_freezing", trained_layers=6)
+    task, pipeline = workshop.training_task(deep), workshop.pipeline("semantic_freezing", trained_layers=6)
     cuts = [
         METHOD.choose(base_of(deep, dtype), pipeline, task.train)["frozen_layers"]
         for dtype in (torch.float32, torch.bfloat16)
@@ -120,7 +120,7 @@ def test_a_base_is_measured_once_for_all_trials_on_the_same_examples(
         return deviations(model, examples)
 
     monkeypatch.setattr(semantic_freezing, "deviations", counted)
-    base, task = base_of(deep), workshop.bench(deep, rows=40)
+    base, task = base_of(deep), workshop.training_task(deep, rows=40)
     cuts = [
         METHOD.choose(base, workshop.pipeline("semantic_freezing", trained_layers=most), task.train)
         for most in (2, 4, 2)
@@ -133,7 +133,7 @@ def test_a_base_is_measured_once_for_all_trials_on_the_same_examples(
 
 
 def test_the_choice_is_kept_for_whoever_continues(deep: Path, tmp_path: Path) -> None:
-    task = workshop.bench(deep)
+    task = workshop.training_task(deep)
     trial = workshop.spec(
         task, workshop.pipeline("semantic_freezing", trained_layers=4), tmp_path / "trial", epochs=3
     )

@@ -10,9 +10,9 @@ import pytest
 from sample_runs import sample_model
 from tunecast.errors import ConfigurationError
 from tunecast.methods import (
-    EXPERT,
+    BASELINE,
     Restrictions,
-    expert_pipeline,
+    baseline_pipeline,
     get_method,
     method_names,
     pipeline_space,
@@ -49,7 +49,7 @@ def test_only_active_hyperparameters_are_listed() -> None:
 
 
 def test_a_small_space_ends() -> None:
-    fixed = {name: value for name, value in EXPERT.hyperparameters.items() if name != "use_dora"}
+    fixed = {name: value for name, value in BASELINE.hyperparameters.items() if name != "use_dora"}
     fixed |= {"loraplus_ratio": 1.0, "label_smoothing": 0.0}
     pipelines = drawn(10, methods=("lora",), fixed=fixed)
     assert {pipeline["use_dora"] for pipeline in pipelines} == {False, True}
@@ -61,10 +61,10 @@ def test_a_small_space_ends() -> None:
     [("lora_r", 3), ("learning_rate", 1), ("use_dora", True), ("optim", "adafactor"), ("weight_decay", 0)],
 )
 def test_fixed_values_hold_in_their_own_type(name: str, value: Any) -> None:
-    expected = type(EXPERT[name])(value)
+    expected = type(BASELINE[name])(value)
     for pipeline in (
         *drawn(methods=("lora",), fixed={name: value}),
-        expert_pipeline(MODEL, Restrictions(fixed={name: value})),
+        baseline_pipeline(MODEL, Restrictions(fixed={name: value})),
     ):
         assert pipeline[name] == expected
         assert type(pipeline[name]) is type(expected)
@@ -86,7 +86,7 @@ def test_ranges_hold(name: str, low: float, high: float) -> None:
     values = [pipeline.number(name) for pipeline in pipelines]
     assert len(pipelines) == 40
     assert all(low <= value <= high for value in values)
-    assert low <= expert_pipeline(MODEL, Restrictions(ranges={name: (low, high)})).number(name) <= high
+    assert low <= baseline_pipeline(MODEL, Restrictions(ranges={name: (low, high)})).number(name) <= high
 
 
 def test_methods_hold_and_may_be_repeated() -> None:
@@ -111,8 +111,8 @@ def test_a_fixed_optimiser_has_one_learning_rate(optimizer: str) -> None:
     space = pipeline_space(MODEL, Restrictions(("lora",), fixed))
     assert [name for name in space if "learning_rate" in name] == ["lora:learning_rate"]
     assert space["lora:learning_rate"].lower == optimizer_rate(optimizer, 1.92e-4)
-    expert = expert_pipeline(MODEL, Restrictions(fixed=fixed))
-    assert expert["learning_rate"] == optimizer_rate(optimizer, 2e-4)
+    baseline = baseline_pipeline(MODEL, Restrictions(fixed=fixed))
+    assert baseline["learning_rate"] == optimizer_rate(optimizer, 2e-4)
 
 
 def test_a_users_learning_rate_is_taken_literally() -> None:
@@ -122,24 +122,24 @@ def test_a_users_learning_rate_is_taken_literally() -> None:
         assert all(2.9e-4 <= pipeline.number("learning_rate") <= 3.1e-4 for pipeline in pipelines)
 
 
-def test_what_the_expert_leaves_out_can_be_fixed() -> None:
+def test_what_the_baseline_leaves_out_can_be_fixed() -> None:
     fixed = {"loraplus_ratio": 16.0, "label_smoothing": 0.1}
-    expert = expert_pipeline(MODEL, Restrictions(fixed=fixed))
-    assert {name: expert[name] for name in fixed} == fixed
-    assert all(expert[name] == value for name, value in EXPERT.hyperparameters.items())
-    ranged = expert_pipeline(MODEL, Restrictions(ranges={"label_smoothing": (0.05, 0.2)}))
+    baseline = baseline_pipeline(MODEL, Restrictions(fixed=fixed))
+    assert {name: baseline[name] for name in fixed} == fixed
+    assert all(baseline[name] == value for name, value in BASELINE.hyperparameters.items())
+    ranged = baseline_pipeline(MODEL, Restrictions(ranges={"label_smoothing": (0.05, 0.2)}))
     assert ranged["label_smoothing"] == 0.05
 
 
 def test_a_constant_schedule_has_no_warmup() -> None:
     fixed = {"lr_scheduler_type": "constant", "warmup_ratio": 0.0}
-    pipelines = [*drawn(fixed=fixed), expert_pipeline(MODEL, Restrictions(fixed=fixed))]
+    pipelines = [*drawn(fixed=fixed), baseline_pipeline(MODEL, Restrictions(fixed=fixed))]
     assert all("warmup_ratio" not in pipeline.hyperparameters for pipeline in pipelines)
 
 
-def test_expert_is_the_careful_engineers_choice() -> None:
-    assert expert_pipeline(MODEL) == EXPERT
-    without_lora = expert_pipeline(MODEL, Restrictions(methods=("full",), fixed={"weight_decay": 0.1}))
+def test_baseline_is_the_careful_engineers_choice() -> None:
+    assert baseline_pipeline(MODEL) == BASELINE
+    without_lora = baseline_pipeline(MODEL, Restrictions(methods=("full",), fixed={"weight_decay": 0.1}))
     assert without_lora.method == "full"
     assert without_lora["weight_decay"] == 0.1
 
@@ -195,15 +195,15 @@ def test_impossible_restrictions_are_explained(restrictions: dict[str, Any], com
         ({"fixed": {"lora_r": 4}, "methods": ("full",)}, "lora_r.* for full"),
     ],
 )
-def test_the_expert_and_the_space_refuse_alike(restrictions: dict[str, Any], complaint: str) -> None:
-    for refusing in (pipeline_space, expert_pipeline):
+def test_the_baseline_and_the_space_refuse_alike(restrictions: dict[str, Any], complaint: str) -> None:
+    for refusing in (pipeline_space, baseline_pipeline):
         with pytest.raises(ConfigurationError, match=complaint):
             refusing(MODEL, Restrictions(**restrictions))
 
 
-def test_the_expert_passes_over_what_only_other_methods_have() -> None:
+def test_the_baseline_passes_over_what_only_other_methods_have() -> None:
     fixed = {"num_virtual_tokens": 20}
-    assert expert_pipeline(MODEL, Restrictions(("lora", "prompt_tuning"), fixed=fixed)) == EXPERT
+    assert baseline_pipeline(MODEL, Restrictions(("lora", "prompt_tuning"), fixed=fixed)) == BASELINE
 
 
 def test_a_model_that_no_method_can_train_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,8 +213,8 @@ def test_a_model_that_no_method_can_train_is_refused(monkeypatch: pytest.MonkeyP
         pipeline_space(MODEL)
 
 
-def test_the_expert_at_3e4_differs_in_its_rate_alone() -> None:
+def test_the_baseline_at_3e4_differs_in_its_rate_alone() -> None:
     other = at_3e4()
     assert other.number("learning_rate") == 3e-4
-    rate = {"learning_rate": EXPERT.number("learning_rate")}
-    assert replace(other, hyperparameters={**other.hyperparameters, **rate}) == EXPERT
+    rate = {"learning_rate": BASELINE.number("learning_rate")}
+    assert replace(other, hyperparameters={**other.hyperparameters, **rate}) == BASELINE

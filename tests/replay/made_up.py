@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from sample_runs import sample_dataset, sample_model, sample_point, sample_run, sample_score
-from tunecast.methods.space import EXPERT
+from tunecast.methods.space import BASELINE
 from tunecast.records import ZERO_SHOT, Outcome, Pipeline, Point, Run, RunError, Scalar, Seconds, stable_hash
 
 FULL_LENGTH_TOKENS = 16_384
@@ -22,9 +22,9 @@ DIVERGES_ABOVE = 8.0
 
 
 def pipelines(count: int = 48, seed: int = 0) -> list[Pipeline]:
-    """The expert pipeline and a sample of three methods over two decades of learning rates."""
+    """The baseline and a sample of three methods over two decades of learning rates."""
     draw = np.random.default_rng(seed)
-    found = [EXPERT]
+    found = [BASELINE]
     for _ in range(count - 1):
         method = str(draw.choice(["lora", "full", "ia3"], p=[0.5, 0.35, 0.15]))
         rate = float(f"{BEST_RATE[method] * 10 ** draw.uniform(-1.3, 1.1):.4g}")

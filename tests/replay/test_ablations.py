@@ -15,19 +15,19 @@ import pytest
 
 from planted_runs import ZERO_SHOT_LOSS, planted_model, planted_runs
 from replay.made_up import many_tasks
+from tunecast.predictor.examples import examples_of
+from tunecast.predictor.features import columns
+from tunecast.predictor.regressors import FAMILIES
+from tunecast.predictor.train import train
+from tunecast.predictor.validation import choose
 from tunecast.records import Outcome, Run
 from tunecast.replay.cases import cases_of
 from tunecast.replay.comparing import compare_strategies
 from tunecast.replay.folds import Fold
 from tunecast.search import Context, History, Remaining, TrialView
 from tunecast.search.acquisition import Acquisition, ExpectedImprovement
-from tunecast.search.outlook import Seer
+from tunecast.search.task_predictor import TaskPredictor
 from tunecast.search.transfer import IMPROVEMENT
-from tunecast.surrogates.examples import examples_of
-from tunecast.surrogates.families import FAMILIES
-from tunecast.surrogates.features import columns
-from tunecast.surrogates.train import train
-from tunecast.surrogates.validation import choose
 
 
 @pytest.fixture(autouse=True)
@@ -95,7 +95,7 @@ def context_of(runs: list[Run]) -> Context:
 def test_without_curves_a_trial_under_way_is_no_measurement(benchmark: ModuleType, runs: list[Run]) -> None:
     context = context_of(runs)
     prior = train(context.runs, families=("ridge",))
-    blind, sighted = benchmark.WithoutCurves(context, prior), Seer(context, prior)
+    blind, sighted = benchmark.WithoutCurves(context, prior), TaskPredictor(context, prior)
     ended, under_way = {0: 4, 1: 4}, {2: 2, 3: 1, 4: 3, 5: 2, 6: 1}
     found = blind.outlook(views(runs, ended | under_way))
     alone, told = (sighted.outlook(views(runs, shown)) for shown in (ended, ended | under_way))
@@ -113,11 +113,11 @@ def test_without_curves_trials_under_way_do_not_speak_for_the_prior(
 ) -> None:
     judged: list[int] = []
 
-    def watched(foretold: np.ndarray, *_: object, **__: object) -> bool:
-        judged.append(len(foretold))
+    def watched(predicted: np.ndarray, *_: object, **__: object) -> bool:
+        judged.append(len(predicted))
         return True
 
-    monkeypatch.setattr(import_module("tunecast.search.outlook"), "is_trusted", watched)
+    monkeypatch.setattr(import_module("tunecast.search.task_predictor"), "is_trusted", watched)
     context = context_of(runs)
     strategy = benchmark.variants("ridge")["without partial curve"](context)
     strategy(views(runs, {0: 4, 1: 4, 2: 2, 3: 2, 4: 3}), Remaining(0.5, 1000.0))

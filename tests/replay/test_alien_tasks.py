@@ -21,12 +21,12 @@ from replay.made_up import pipelines, task_runs
 from tunecast import data
 from tunecast.data.meta_features import DEPENDENCE
 from tunecast.errors import DataError, OutputError, StoreError
+from tunecast.predictor import Prior
+from tunecast.predictor.train import train
 from tunecast.records import Run
 from tunecast.replay.cases import Case
 from tunecast.replay.comparing import Comparison, compare_strategies
 from tunecast.store import Store
-from tunecast.surrogates import Prior
-from tunecast.surrogates.train import train
 
 ROWS = [{"prompt": f"Which colour is number {n}?", "completion": f"colour {n}"} for n in range(20)]
 
@@ -200,7 +200,7 @@ def test_the_difference_to_asha_is_that_of_the_same_tasks(
     shown = capsys.readouterr().out
     assert shown.count("  -2.00 [-2.00, -2.00]") == len(benchmark.BUDGETS)
     regrets[benchmark.STRATEGIES.index("transfer"), :, 1] += 0.03
-    assert benchmark._print_regrets(tasks, regrets) == ["regret above asha's at 2 expert trials"]
+    assert benchmark._print_regrets(tasks, regrets) == ["regret above asha's at 2 baseline trials"]
 
 
 def test_no_made_up_task_is_judged_by_what_knows_its_source(
@@ -215,11 +215,11 @@ def test_no_made_up_task_is_judged_by_what_knows_its_source(
     forgotten = task_runs("echo_five", choices=pipelines(12))
     stores = {"a store": [*runs_on(tmp_path / "aliens" / alien), *forgotten], None: known}
     described: set[str] = set()
-    doubts = benchmark.doubts
+    diagnostics = benchmark.diagnostics
 
-    def watched_doubts(case: Case, *rest: Any) -> Any:
+    def watched_diagnostics(case: Case, *rest: Any) -> Any:
         described.update([case.task] * (DEPENDENCE in case.dataset.meta_features))
-        return doubts(case, *rest)
+        return diagnostics(case, *rest)
 
     learned: list[set[str]] = []
     replayed: list[tuple[set[str], set[str]]] = []
@@ -234,7 +234,7 @@ def test_no_made_up_task_is_judged_by_what_knows_its_source(
 
     monkeypatch.setattr(benchmark, "SEEDS", 1)
     monkeypatch.setattr(benchmark, "ALIENS", {"shuffled_queries": benchmark.ALIENS["shuffled_queries"]})
-    monkeypatch.setattr(benchmark, "doubts", watched_doubts)
+    monkeypatch.setattr(benchmark, "diagnostics", watched_diagnostics)
     monkeypatch.setattr(benchmark, "dependence", lambda rows: 0.5)  # there are too few to measure it
     monkeypatch.setattr(benchmark, "kept_prior", watched_prior)
     monkeypatch.setattr("tunecast.replay.comparing.kept_prior", watched_prior)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from replay.made_up import SECONDS_PER_TOKEN, START, pipelines, task_runs
-from tunecast.methods.space import EXPERT
+from tunecast.methods.space import BASELINE
 from tunecast.records import ZERO_SHOT, Outcome, Run
 from tunecast.replay.cases import Case, Clock, cases_of, on_clock
 
@@ -25,8 +25,8 @@ def test_a_case_holds_every_recorded_pipeline_once() -> None:
     again = replace(runs[1], id="again", seed=5, test=runs[2].test)
     case = one_case([*runs, again])
     assert len(case.candidates) == len(pipelines())
-    assert case.expert is case.candidates[0]
-    assert case.expert.run.id == runs[1].id
+    assert case.baseline is case.candidates[0]
+    assert case.baseline.run.id == runs[1].id
     assert case.start_loss == START
     assert case.name == "a on nano at 16,384 tokens"
 
@@ -42,16 +42,16 @@ def test_interrupted_unscored_partial_and_forecast_runs_are_left_out() -> None:
 
 def test_a_leg_is_what_was_recorded() -> None:
     case = one_case(task_runs("a"))
-    expert = case.candidates[0]
-    assert [leg.point for leg in expert.legs] == list(expert.run.curve)
-    assert [leg.share for leg in expert.legs] == [0.25, 0.5, 1.0]
-    assert expert.legs[1].training_seconds == pytest.approx(4096 * SECONDS_PER_TOKEN["lora"])
-    assert case.expert_seconds == pytest.approx(16_384 * SECONDS_PER_TOKEN["lora"] + 3 * 0.2)
+    baseline = case.candidates[0]
+    assert [leg.point for leg in baseline.legs] == list(baseline.run.curve)
+    assert [leg.share for leg in baseline.legs] == [0.25, 0.5, 1.0]
+    assert baseline.legs[1].training_seconds == pytest.approx(4096 * SECONDS_PER_TOKEN["lora"])
+    assert case.baseline_seconds == pytest.approx(16_384 * SECONDS_PER_TOKEN["lora"] + 3 * 0.2)
     assert case.seconds_per_token == pytest.approx(SECONDS_PER_TOKEN["lora"])
     processor = one_case(on_clock(task_runs("a"), Clock.CPU))
-    assert processor.expert_seconds == pytest.approx(2 * case.expert_seconds)
+    assert processor.baseline_seconds == pytest.approx(2 * case.baseline_seconds)
     assert processor.evaluation_seconds == case.zero_shot.curve[0].evaluation.cpu
-    seen, recorded = (one.expert.run.curve[0].training.wall for one in (processor, case) if one.expert)
+    seen, recorded = (one.baseline.run.curve[0].training.wall for one in (processor, case) if one.baseline)
     assert seen == pytest.approx(2 * recorded), "strategies look at the points"
 
 
@@ -100,15 +100,17 @@ def test_a_point_above_the_limit_ends_a_trial_itself() -> None:
         assert len(one_case(runs).candidates[place - 1].legs) == 1
 
 
-def test_the_expert_is_known_by_all_but_its_batch_size() -> None:
+def test_the_baseline_is_known_by_all_but_its_batch_size() -> None:
     runs = task_runs("a")
-    smaller = replace(EXPERT, hyperparameters={**EXPERT.hyperparameters, "per_device_train_batch_size": 4})
+    smaller = replace(
+        BASELINE, hyperparameters={**BASELINE.hyperparameters, "per_device_train_batch_size": 4}
+    )
     runs[1] = replace(runs[1], pipeline=smaller)
     case = one_case(runs)
-    assert case.expert is not None
+    assert case.baseline is not None
     without = one_case([runs[0], *runs[2:]])
-    assert without.expert is None
-    assert without.expert_seconds > 0
+    assert without.baseline is None
+    assert without.baseline_seconds > 0
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ import pytest
 
 from replay.made_up import BEST_RATE, START, many_tasks, pipelines, task_runs
 from tunecast.errors import ConfigurationError
-from tunecast.methods.space import EXPERT
+from tunecast.methods.space import BASELINE
+from tunecast.predictor.task_groups import dataset_families
 from tunecast.records import Run
 from tunecast.replay import comparing
-from tunecast.replay.advice import recorded_order
 from tunecast.replay.cases import Case, cases_of
 from tunecast.replay.comparing import (
     Comparison,
@@ -26,14 +26,14 @@ from tunecast.replay.comparing import (
     why_no_surrogates,
 )
 from tunecast.replay.folds import Fold, context_of
+from tunecast.replay.recommended_order import recorded_order
 from tunecast.replay.statistics import wilcoxon_holm
 from tunecast.replay.verdicts import Verdict
 from tunecast.report.comparison_page import render
 from tunecast.report.comparison_wording import catch_sentences, difference_caption, notes, simple_sentences
 from tunecast.search import Context, History, Remaining, Strategy, asha
-from tunecast.surrogates.kin import dataset_families
 
-STRATEGIES = ("random", "asha", "fixed-best", "portfolio", "nearest-task", "fixed-expert")
+STRATEGIES = ("random", "asha", "fixed-best", "portfolio", "nearest-task", "fixed-baseline")
 
 
 @pytest.fixture(scope="module")
@@ -56,13 +56,13 @@ def verdict(comparison: Comparison) -> Verdict:
     return Verdict(comparison)
 
 
-def test_a_seed_draws_seven_tenths_in_another_order_with_the_expert(cases: list[Case]) -> None:
+def test_a_seed_draws_seven_tenths_in_another_order_with_the_baseline(cases: list[Case]) -> None:
     first, second = draw(cases[0], 0), draw(cases[0], 1)
     assert len(first) == len(second) == round(0.7 * len(pipelines()))
     assert [c.pipeline.id for c in first] != [c.pipeline.id for c in second]
     assert [c.pipeline.id for c in first] == [c.pipeline.id for c in draw(cases[0], 0)]
     for seed in range(20):
-        assert cases[0].expert in draw(cases[0], seed)
+        assert cases[0].baseline in draw(cases[0], seed)
 
 
 def test_every_regret_is_between_the_best_candidates_and_the_base_models(comparison: Comparison) -> None:
@@ -84,8 +84,8 @@ def test_what_is_known_of_like_tasks_helps(comparison: Comparison) -> None:
         assert at_two[informed] < 0.5 * at_two["random"]
 
 
-def test_the_expert_is_tried_where_it_is_known_to_be_best() -> None:
-    shift = math.log10(EXPERT.number("learning_rate") / BEST_RATE["lora"])
+def test_the_baseline_is_tried_where_it_is_known_to_be_best() -> None:
+    shift = math.log10(BASELINE.number("learning_rate") / BEST_RATE["lora"])
     known = [r for n in range(5) for r in task_runs(f"f{n}_t{n}", shift=shift, noise=0.0)]
     names = ("portfolio", "nearest-task", "fixed-best")
     found = compare_strategies(
@@ -94,8 +94,8 @@ def test_the_expert_is_tried_where_it_is_known_to_be_best() -> None:
     assert np.all(found.regrets == 0)
 
 
-def test_the_fixed_expert_takes_exactly_one_budget(comparison: Comparison) -> None:
-    row = comparison.regrets[STRATEGIES.index("fixed-expert")]
+def test_the_fixed_baseline_takes_exactly_one_budget(comparison: Comparison) -> None:
+    row = comparison.regrets[STRATEGIES.index("fixed-baseline")]
     assert np.all(row == row[:, :, :1])
     assert np.all(row < 1)
 
@@ -169,7 +169,7 @@ def test_a_clear_winner_is_claimed(comparison: Comparison) -> None:
     verdict = Verdict(replace(comparison, regrets=regrets))
     assert {claim.strategy for claim in verdict.claims} == {"asha"}
     assert len(verdict.claims) == 5
-    assert "asha is first at 16 expert trials" in verdict.claims[-1].text
+    assert "asha is first at 16 baseline trials" in verdict.claims[-1].text
     assert verdict.led_by_simple() == {}
     assert all(not wins for wins in verdict.simple_wins.values())
 
@@ -206,7 +206,7 @@ def test_simple_strategies_that_tie_are_both_named(comparison: Comparison) -> No
 
 
 def test_simple_strategies_alone_win_against_nobody(cases: list[Case], runs: list[Run]) -> None:
-    names = ("portfolio", "fixed-expert")
+    names = ("portfolio", "fixed-baseline")
     verdict = Verdict(
         compare_strategies(cases[:2], runs, names, seeds=1, budgets=(1.0, 2.0), thinking_seconds=0.0)
     )
@@ -245,10 +245,10 @@ def test_catching_the_best_other(comparison: Comparison) -> None:
     assert len(said) == 2
     share = f"{100 * catch.fraction:.1f}%"
     assert said[0] == (
-        f"random reaches the best other regret of 16 expert trials in {share} of the time (95% interval "
+        f"random reaches the best other regret of 16 baseline trials in {share} of the time (95% interval "
         f"{share} to {share})."
     )
-    assert said[1].startswith("Never down to the best other regret of 16 expert trials: asha, fixed-best, ")
+    assert said[1].startswith("Never down to the best other regret of 16 baseline trials: asha, fixed-best, ")
 
 
 def test_a_surrogate_refitted_is_no_rival_of_the_same_surrogate(comparison: Comparison) -> None:
@@ -261,7 +261,7 @@ def test_a_surrogate_refitted_is_no_rival_of_the_same_surrogate(comparison: Comp
     catch = verdict.catch("transfer")
     assert catch is not None
     assert catch.fraction == comparison.grid[30] / comparison.grid[-1]
-    assert "expert trials (quick-tune, of the same surrogate, aside) in" in catch_sentences(verdict)[0]
+    assert "baseline trials (quick-tune, of the same surrogate, aside) in" in catch_sentences(verdict)[0]
 
 
 def test_tests_compare_families_and_say_so(verdict: Verdict) -> None:
@@ -282,15 +282,15 @@ def test_tests_compare_families_and_say_so(verdict: Verdict) -> None:
 def test_budgets_that_suffice_for_every_candidate_are_told(cases: list[Case], runs: list[Run]) -> None:
     budgets = (1.0, 1e3)
     found = compare_strategies(
-        cases[:2], runs, ("random", "fixed-expert"), seeds=2, budgets=budgets, thinking_seconds=0.0
+        cases[:2], runs, ("random", "fixed-baseline"), seeds=2, budgets=budgets, thinking_seconds=0.0
     )
     assert found.exhausted.tolist() == [[0.0, 1.0], [0.0, 0.0]]
     verdict = Verdict(found)
     told = json.loads(json.dumps(verdict.as_json()))["strategies"]
     assert told["random"]["exhausted"] == {"1": 0.0, "1000": 1.0}
-    assert told["fixed-expert"]["exhausted"] == {"1": 0.0, "1000": 0.0}
+    assert told["fixed-baseline"]["exhausted"] == {"1": 0.0, "1000": 0.0}
     (said,) = (note for note in notes(verdict) if "every candidate had come to its end" in note)
-    assert said.startswith("At 1000 expert trials")
+    assert said.startswith("At 1000 baseline trials")
     assert "of random (100%):" in said
     half = replace(found, exhausted=0.5 * found.exhausted)
     assert not any("every candidate had come to its end" in note for note in notes(Verdict(half)))
@@ -363,10 +363,10 @@ def test_advice_is_replayed_without_what_it_must_not_know(cases: list[Case], run
 
 def test_all_but_rivals_are_compared_by_default(runs: list[Run], cases: list[Case]) -> None:
     simple = {"random", "asha", "advised", "fixed-best", "portfolio", "nearest-task"}
-    expert = {"fixed-expert"}  # the same at 3e-4 is not recorded
-    known = simple | expert | {"transfer", "quick-tune"}
+    baseline = {"fixed-baseline"}  # the same at 3e-4 is not recorded
+    known = simple | baseline | {"transfer", "quick-tune"}
     assert set(default_strategies(cases, surrogates=True)) == known
-    assert set(default_strategies(cases, surrogates=False)) == simple | expert
+    assert set(default_strategies(cases, surrogates=False)) == simple | baseline
     tiny = [replace(case, model=replace(case.model, parameters=2_000_000)) for case in cases[:2]]
     assert set(default_strategies(tiny, surrogates=False)) == simple
     few = [run for run in runs if run.task.dataset in {case.task for case in cases[:2]}]

@@ -302,7 +302,13 @@ def test_other_code_runs_or_circumstances_are_another_measurement(
     package = tmp_path / "tunecast"
     package.mkdir()
     monkeypatch.setattr(provenance.tunecast, "__file__", str(package / "__init__.py"))
-    for file in ("records.py", "models/memory/head.py", "data/read.py", "store/store.py", "session/pace.py"):
+    for file in (
+        "records.py",
+        "models/memory/head.py",
+        "data/read.py",
+        "store/store.py",
+        "session/runtime_model.py",
+    ):
         (package / file).parent.mkdir(parents=True, exist_ok=True)
         (package / file).write_text(f"name = {file!r}")
         keys.append(part.key())
@@ -365,7 +371,7 @@ def test_whatever_a_replay_loads_is_in_its_key(parts: ModuleType) -> None:
     )
     package = BENCHMARKS.parent / "src" / "tunecast"
     loaded = {Path(file).relative_to(package) for file in json.loads(done.stdout)}
-    assert {Path("replay/machine.py"), Path("search/listed.py"), Path("session/rules.py")} <= loaded
+    assert {Path("replay/machine.py"), Path("search/fixed_order.py"), Path("session/rules.py")} <= loaded
     known = {file.relative_to(package) for file in provenance.sources("replay")}
     assert {file for file in loaded - known if file.parts[0] not in provenance.DECIDES_NOTHING} == set()
     assert Path("session/session.py") not in known, "replays do not train"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from replay.made_up import task_runs
+from tunecast.predictor.task_groups import dataset_families
 from tunecast.replay.cases import cases_of
 from tunecast.replay.folds import Fold, context_of
-from tunecast.surrogates.kin import dataset_families
 
 
 def test_families_by_first_or_last_word() -> None:

@@ -69,7 +69,7 @@ def test_a_strategy_sees_only_what_has_been_measured(case: Case) -> None:
 
     replay(case, case.candidates, watching, 60.0)
     first, later = seen[0].trials, seen[4].trials
-    assert not first[0].is_open  # the expert's place, which is for reference alone
+    assert not first[0].is_open  # the baseline's place, which is for reference alone
     assert all(not trial.curve and trial.expected_seconds for trial in first[1:])
     assert [trial.next_share for trial in first[1:]] == [c.legs[0].share for c in case.candidates]
     measured = [trial for trial in later if trial.curve]
@@ -78,18 +78,18 @@ def test_a_strategy_sees_only_what_has_been_measured(case: Case) -> None:
     assert all(recorded[t.pipeline.id][: len(t.curve)] == t.curve for t in measured)
 
 
-def test_expected_seconds_start_from_the_experts_rate_and_are_learned_from_steps(case: Case) -> None:
+def test_expected_seconds_start_from_the_baselines_rate_and_are_learned_from_steps(case: Case) -> None:
     expected: list[list[float | None]] = []
 
     def watching(history: History, remaining: Remaining) -> int | None:
         expected.append([trial.expected_seconds for trial in history.trials[1:]])
         return fixed(1)(history, remaining)
 
-    expert, *others = completed(case)
-    replay(case, [expert, *others[:4]], watching, 60.0)
+    baseline, *others = completed(case)
+    replay(case, [baseline, *others[:4]], watching, 60.0)
     scoring = case.zero_shot.curve[0].evaluation.wall
-    assert expected[0][0] == pytest.approx(expert.legs[0].training_seconds + scoring)
-    assert expected[1][0] == pytest.approx(expert.legs[1].seconds)  # a trial's own scoring is known by now
+    assert expected[0][0] == pytest.approx(baseline.legs[0].training_seconds + scoring)
+    assert expected[1][0] == pytest.approx(baseline.legs[1].seconds)  # a trial's own scoring is known by now
 
 
 def test_what_a_trial_is_expected_to_take_says_nothing_of_how_it_ends(case: Case) -> None:
@@ -196,30 +196,30 @@ def test_the_leader_is_brought_to_its_end(case: Case) -> None:
     assert len(done.improvements) == 2
 
 
-def test_the_experts_points_are_the_yardstick_once_it_has_some(case: Case) -> None:
-    expert, *others = completed(case)
-    assert expert is case.expert
+def test_the_baselines_points_are_the_yardstick_once_it_has_some(case: Case) -> None:
+    baseline, *others = completed(case)
+    assert baseline is case.baseline
     better = next(
         one
         for one in others
-        if one.legs[0].share == expert.legs[0].share and one.validation_loss < expert.validation_loss
+        if one.legs[0].share == baseline.legs[0].share and one.validation_loss < baseline.validation_loss
     )
-    # After a quarter it is worse than the expert is at its end, but better than the expert was there.
-    at_end, there = expert.validation_loss, expert.run.curve[0].validation.loss
+    # After a quarter it is worse than the baseline is at its end, but better than the baseline was there.
+    at_end, there = baseline.validation_loss, baseline.run.curve[0].validation.loss
     point = better.run.curve[0]
     high = replace(point, validation=replace(point.validation, loss=0.5 * (at_end + there)))
     promising = replace(better, legs=(replace(better.legs[0], point=high), *better.legs[1:]))
     seen: list[History] = []
 
-    def one_step_after_the_expert(history: History, remaining: Remaining) -> int | None:
+    def one_step_after_the_baseline(history: History, remaining: Remaining) -> int | None:
         seen.append(history)
         _, first, second = history.trials
         return 1 if first.is_open else 2 if not second.is_started else None
 
-    done = replay(case, [expert, promising], one_step_after_the_expert, 1e4)
-    assert done.steps == len(expert.legs) + len(promising.legs)
-    assert seen[0].expert.curve == ()
-    assert seen[-1].expert.curve == expert.run.curve
+    done = replay(case, [baseline, promising], one_step_after_the_baseline, 1e4)
+    assert done.steps == len(baseline.legs) + len(promising.legs)
+    assert seen[0].baseline.curve == ()
+    assert seen[-1].baseline.curve == baseline.run.curve
     assert not any(history.trials[0].is_open or history.trials[0].is_started for history in seen)
 
 

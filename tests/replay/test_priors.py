@@ -11,15 +11,15 @@ import pytest
 
 from planted_runs import planted_runs
 from replay.made_up import many_tasks
+from tunecast.predictor import Prior
+from tunecast.predictor.task_groups import dataset_families
+from tunecast.predictor.train import train
 from tunecast.records import Outcome, Run
 from tunecast.replay import comparing, priors
 from tunecast.replay.cases import Clock, cases_of, on_clock
 from tunecast.replay.comparing import compare_strategies
 from tunecast.replay.folds import Fold
 from tunecast.replay.priors import kept_prior
-from tunecast.surrogates import Prior
-from tunecast.surrogates.kin import dataset_families
-from tunecast.surrogates.train import train
 
 
 @pytest.fixture(autouse=True)
@@ -97,7 +97,7 @@ def test_whatever_determines_a_prior_is_in_its_key(runs: list[Run], monkeypatch:
 def test_the_code_that_seconds_are_told_by_is_in_the_key() -> None:
     names = {"/".join(file.parts[-2:]) for file in priors._sources()}
     assert {"tunecast/records.py", "methods/rates.py", "surrogates/cost.py", "families/forest.py"} <= names
-    assert {"models/closed_form.py", "models/forms.py", "memory/head.py", "data/dependence.py"} <= names
+    assert {"estimate/closed_form.py", "estimate/forms.py", "memory/head.py", "data/dependence.py"} <= names
 
 
 def test_what_is_said_of_code_keeps_priors_and_what_it_does_makes_others(

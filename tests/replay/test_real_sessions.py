@@ -17,7 +17,7 @@ import pytest
 
 import tiny
 import tunecast
-from tunecast.surrogates import load_prior
+from tunecast.predictor import load_prior
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def test_the_metric_of_an_incumbent_that_was_not_delivered_is_that_of_its_checkp
     flags = {
         "--model": str(tiny_llama),
         "--budget": "1-trials",
-        "--strategy": "fixed-expert",
+        "--strategy": "fixed-baseline",
         "--threads": "1",
     }
     more = ("--no-forecast", "--fix", "learning_rate=0.02")
@@ -219,7 +219,7 @@ def test_the_demo_is_measured_once_and_judged(
     asked += [
         "--budget",
         "2-trials",
-        "--expert-budget",
+        "--baseline-budget",
         "1-trials",
         "--seeds",
         "1",
@@ -227,7 +227,7 @@ def test_the_demo_is_measured_once_and_judged(
         str(tmp_path),
     ]
     first, again = (subprocess.run(asked, capture_output=True, text=True, timeout=280) for _ in range(2))
-    assert re.findall(r"^(\w+) 0: ", first.stderr, re.MULTILINE) == ["demo", "expert"], first.stderr[-2000:]
+    assert re.findall(r"^(\w+) 0: ", first.stderr, re.MULTILINE) == ["demo", "baseline"], first.stderr[-2000:]
     assert again.stderr == ""
     assert again.stdout == first.stdout
     assert re.search(r"^below on [01] of 1$", first.stdout, re.MULTILINE)
@@ -237,7 +237,7 @@ def test_the_demo_is_measured_once_and_judged(
 @pytest.mark.parametrize(
     ("below", "seconds", "missed"), [(4, 280.0, ""), (3, 280.0, "below"), (5, 260.0, "less")]
 )
-def test_the_demo_is_to_be_below_the_expert_of_as_many_seconds_on_four_of_five_seeds(
+def test_the_demo_is_to_be_below_the_baseline_of_as_many_seconds_on_four_of_five_seeds(
     benchmark: ModuleType, below: int, seconds: float, missed: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     demo = importlib.import_module("demo_seeds")
@@ -247,7 +247,8 @@ def test_the_demo_is_to_be_below_the_expert_of_as_many_seconds_on_four_of_five_s
         return {"loss": loss, "incumbent_loss": loss + 0.5, **more}
 
     found = [
-        {"demo": side(2.0, 300.0), "expert": side(2.5 if seed < below else 2.0, seconds)} for seed in range(5)
+        {"demo": side(2.0, 300.0), "baseline": side(2.5 if seed < below else 2.0, seconds)}
+        for seed in range(5)
     ]
     assert demo.report(found) == bool(missed)
     shown = capsys.readouterr().out.splitlines()

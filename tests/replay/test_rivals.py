@@ -15,7 +15,7 @@ import pytest
 
 from replay.made_up import pipelines, task_runs
 from tunecast.errors import ConfigurationError
-from tunecast.methods.space import EXPERT
+from tunecast.methods.space import BASELINE
 from tunecast.records import Outcome, Pipeline
 from tunecast.replay.cases import Case, cases_of
 from tunecast.replay.comparing import compare_strategies
@@ -60,7 +60,7 @@ def test_beats_random_on_a_table_whose_best_is_in_the_middle(name: str, valley: 
         order = np.random.default_rng(seed).permutation(len(valley.candidates))
         shuffled = [valley.candidates[index] for index in order]
         strategy = rival(name, [candidate.pipeline for candidate in shuffled], seed)
-        seconds = BUDGET * valley.expert_seconds
+        seconds = BUDGET * valley.baseline_seconds
         theirs.append(replay(valley, shuffled, strategy, seconds).regret)
         ours.append(replay(valley, shuffled, random_search(), seconds).regret)
         assert strategy.asked >= 5
@@ -149,7 +149,7 @@ def test_quick_tune_tool_learns_from_other_tasks_and_beats_random(
         shuffled = [valley.candidates[index] for index in order]
         choices = [candidate.pipeline for candidate in shuffled]
         strategy = QuickTune(*informed, choices, seed, cost_aware=QUICKTUNE[name])
-        seconds = INFORMED_BUDGET * valley.expert_seconds
+        seconds = INFORMED_BUDGET * valley.baseline_seconds
         theirs.append(replay(valley, shuffled, strategy, seconds, workers=1 + seed % 2).regret)
         ours.append(replay(valley, shuffled, random_search(), seconds).regret)
         print(name, seed, theirs[-1], ours[-1], strategy.asked)
@@ -296,7 +296,7 @@ def test_a_candidate_that_was_busy_when_it_was_wanted_is_had_later(valley: Case)
 
 def seen(trials: Sequence[TrialView]) -> History:
     """A history whose first place is none of the candidates."""
-    return History((TrialView(EXPERT), *trials))
+    return History((TrialView(BASELINE), *trials))
 
 
 def test_what_quick_tune_tools_process_leaves_behind_goes_with_it(
@@ -337,5 +337,5 @@ def test_the_space_is_what_the_candidates_span() -> None:
     assert lowest["optim"] == "adamw"
     assert lowest["learning_rate"] == axes["learning_rate"].low
     lora = {axis.name: axis for axis in space.axes["lora"]}
-    assert None in lora["weight_decay"].choices  # which only the expert has
+    assert None in lora["weight_decay"].choices  # which only the baseline has
     assert space.pipeline("lora", {"lora_r": 8, "lora_alpha": None}).hyperparameters.keys() >= {"lora_r"}

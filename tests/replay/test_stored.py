@@ -9,7 +9,7 @@ import pytest
 
 from replay.made_up import many_tasks, pipelines, task_runs
 from tunecast.errors import ConfigurationError
-from tunecast.methods.space import EXPERT
+from tunecast.methods.space import BASELINE
 from tunecast.progress import Progress, Silent
 from tunecast.records import Run
 from tunecast.replay.cases import cases_of
@@ -59,30 +59,30 @@ class Heard(Silent):
 
 
 @pytest.mark.parametrize("tasks", [18, 17])
-def test_cases_without_the_experts_run_are_left_out_where_enough_have_it(tasks: int) -> None:
+def test_cases_without_the_baselines_run_are_left_out_where_enough_have_it(tasks: int) -> None:
     runs = many_tasks(tasks)
     lacking = ("family0_task0", "family8_task16")
-    without = [r for r in runs if not (r.task.dataset in lacking and r.pipeline == EXPERT)]
+    without = [r for r in runs if not (r.task.dataset in lacking and r.pipeline == BASELINE)]
     heard = Heard()
     kept, reasons = _with_fixed_rates(cases_of(without)[0], heard)
     first, second = heard.said
     named = "; ".join(f"{name} on nano at 16,384 tokens" for name in lacking)
     if tasks == 18:
-        assert first == f"Left out: 2 without a recorded run of fixed-expert: {named}."
+        assert first == f"Left out: 2 without a recorded run of fixed-baseline: {named}."
         assert reasons == [
-            f"{name} on nano at 16,384 tokens: no recorded run of fixed-expert." for name in lacking
+            f"{name} on nano at 16,384 tokens: no recorded run of fixed-baseline." for name in lacking
         ]
         assert len(kept) == 16
-        assert "fixed-expert" in default_strategies(kept, surrogates=False)
+        assert "fixed-baseline" in default_strategies(kept, surrogates=False)
     else:
-        assert first == f"Left out: fixed-expert, of which 2 have no recorded run: {named}."
+        assert first == f"Left out: fixed-baseline, of which 2 have no recorded run: {named}."
         assert reasons == []
         assert len(kept) == 17
-        assert "fixed-expert" not in default_strategies(kept, surrogates=False)
+        assert "fixed-baseline" not in default_strategies(kept, surrogates=False)
     assert second == "Left out: fixed-3e-4, of which no task has a recorded run."
 
 
-def test_of_tiny_models_nothing_is_left_out_for_the_experts_rates() -> None:
+def test_of_tiny_models_nothing_is_left_out_for_the_baselines_rates() -> None:
     cases = cases_of(task_runs("a", choices=pipelines(12)[1:]))[0]
     tiny = [replace(case, model=replace(case.model, parameters=2_000_000)) for case in cases]
     heard = Heard()

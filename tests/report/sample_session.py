@@ -48,7 +48,7 @@ DATASET = DatasetFacts(
 )
 BEST_RATE = {"lora": -2.9, "full": -4.6, "ia3": -2.2}
 """Power of ten of the best learning rate by method."""
-EXPERT = Pipeline(
+BASELINE = Pipeline(
     "lora",
     {
         "learning_rate": 2e-4,
@@ -135,12 +135,12 @@ def run(
 
 
 def make_runs(trials: int = 25, seed: int = 0) -> list[Run]:
-    """Zero-shot, the expert pipeline, and ``trials`` sampled ones stopped early as in successive halving."""
+    """Zero-shot, the baseline, and ``trials`` sampled ones stopped early as in successive halving."""
     rng = random.Random(seed)
     runs = [run(ZERO_SHOT, (point(0, 0.0, ZERO_SHOT_LOSS, 3.1, 0.0, 900_000_000),), Outcome.COMPLETED, 0)]
     elapsed = 3.1
     for number in range(1, trials + 1):
-        pipeline = EXPERT if number == 1 else sample_pipeline(rng)
+        pipeline = BASELINE if number == 1 else sample_pipeline(rng)
         rungs = 7 if number == 1 else min(7, 1 + sum(1 for _ in range(6) if rng.random() < promise(pipeline)))
         peak = {"lora": 1.4e9, "full": 2.9e9, "ia3": 1.2e9}[pipeline.method] * rng.uniform(0.9, 1.3)
         curve = []
@@ -164,14 +164,14 @@ def failures() -> list[Run]:
         point(16, 1 / 16, math.inf, 22.0, 0.8, 2_900_000_000),
     )
     nan_at_once = (point(4, 1 / 64, math.nan, 30.0, 0.4, None),)
-    wide = Pipeline("lora", {**EXPERT.hyperparameters, "lora_r": 256, "per_device_train_batch_size": 64})
+    wide = Pipeline("lora", {**BASELINE.hyperparameters, "lora_r": 256, "per_device_train_batch_size": 64})
     memory = RunError("OutOfMemoryError", "tried to allocate 2.3 GB")
     broken = RunError("RuntimeError", "<script>window.hacked = true</script>")
     return [
         run(hot, exploding, Outcome.DIVERGED, 900, error=RunError("Diverged", "loss inf at step 16")),
         run(hot, nan_at_once, Outcome.DIVERGED, 901, error=RunError("Diverged", "loss nan at step 4")),
         run(wide, (), Outcome.OUT_OF_MEMORY, 902, error=memory),
-        run(EXPERT, (), Outcome.FAILED, 903, error=broken),
+        run(BASELINE, (), Outcome.FAILED, 903, error=broken),
     ]
 
 
@@ -199,10 +199,10 @@ SAMPLES = (
 
 
 def make_record(runs: list[Run], *, winner: str = "incumbent", metric: bool = True) -> SessionRecord:
-    """The record of a session over ``runs``, whose first two are zero-shot and the expert pipeline."""
+    """The record of a session over ``runs``, whose first two are zero-shot and the baseline."""
     done = [one for one in runs[1:] if one.curve and math.isfinite(one.curve[-1].validation.loss)]
     best = min(done, key=lambda one: one.curve[-1].validation.loss, default=runs[0])
-    expert = runs[1] if len(runs) > 1 else runs[0]
+    baseline = runs[1] if len(runs) > 1 else runs[0]
 
     def contender(name: str, of: Run, shift: float, quality: float) -> Contender:
         loss = of.curve[-1].validation.loss if of.curve else math.nan
@@ -213,7 +213,7 @@ def make_record(runs: list[Run], *, winner: str = "incumbent", metric: bool = Tr
         "session-1", TASK, "loss", "asha", 0, "5m", 300.0, 291.4, FULL_LENGTH,
         (
             contender("zero_shot", runs[0], 0.02, 0.141),
-            contender("expert", expert, 0.03, 0.248),
+            contender("baseline", baseline, 0.03, 0.248),
             contender("incumbent", best, 0.01, 0.296),
         ),
         winner, best.curve[-1].validation.loss if best.curve else math.nan, SAMPLES,

@@ -16,7 +16,7 @@ from tunecast.replay.verdicts import Verdict
 from tunecast.report.comparison_page import render, write_comparison
 from tunecast.report.comparison_wording import difference_caption, notes, regret_rows
 
-STRATEGIES = ("random", "asha", "fixed-best", "portfolio", "nearest-task", "fixed-expert")
+STRATEGIES = ("random", "asha", "fixed-best", "portfolio", "nearest-task", "fixed-baseline")
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_where_no_two_could_differ_the_caption_says_so(verdict: Verdict) -> None
 
 
 def test_dear_answers_are_told_beside_a_trial(comparison: Comparison) -> None:
-    seconds = float(np.median([case.expert_seconds for case in comparison.cases]))
+    seconds = float(np.median([case.baseline_seconds for case in comparison.cases]))
     usage = dict(comparison.usage)
     usage["asha"] = replace(usage["asha"], charged_seconds=0.009 * seconds)
     assert not any("1% of the median" in note for note in notes(Verdict(replace(comparison, usage=usage))))
@@ -48,17 +48,17 @@ def test_dear_answers_are_told_beside_a_trial(comparison: Comparison) -> None:
     assert said.endswith("for every answer: random 3.0%.")
 
 
-def test_the_experts_rates_are_said_to_be_unfair_to_tiny_models(comparison: Comparison) -> None:
+def test_the_baselines_rates_are_said_to_be_unfair_to_tiny_models(comparison: Comparison) -> None:
     verdict = Verdict(comparison)
     assert not any("far too low" in note for note in notes(verdict))
     cases = tuple(replace(case, model=replace(case.model, parameters=2_000_000)) for case in comparison.cases)
     (said,) = (note for note in notes(Verdict(replace(comparison, cases=cases))) if "far too low" in note)
     assert said.startswith(
-        "fixed-expert: 2e-4 and 3e-4 are far too low for models as tiny as nano, where fixed-best"
+        "fixed-baseline: 2e-4 and 3e-4 are far too low for models as tiny as nano, where fixed-best"
     )
     without = replace(comparison, cases=cases, strategies=("random", *STRATEGIES[1:-1], "advised"))
     (said,) = (note for note in notes(Verdict(without)) if "far too low" in note)
-    assert said.startswith("fixed-best stands for fixed-expert and fixed-3e-4")
+    assert said.startswith("fixed-best stands for fixed-baseline and fixed-3e-4")
 
 
 def test_what_fixed_best_knows_is_said_by_fold(comparison: Comparison) -> None:

@@ -108,8 +108,8 @@ def test_old_report_is_replaced(tmp_path: Path) -> None:
 
 def test_one_trial_without_metric(tmp_path: Path) -> None:
     runs = make_runs(1)
-    page = written(tmp_path, make_record(runs, winner="expert", metric=False), runs)
-    assert "The expert pipeline won: the search found nothing better" in page
+    page = written(tmp_path, make_record(runs, winner="baseline", metric=False), runs)
+    assert "The baseline won: the search found nothing better" in page
     assert "rouge" not in page
     assert "for one trial." in page
 

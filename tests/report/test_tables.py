@@ -19,7 +19,7 @@ from tunecast.report.trials import view_trials
 def test_comparison_has_a_row_a_contender_and_stresses_the_winner() -> None:
     record, runs = full_session()
     table = comparison_table(record, runs)
-    assert [row[0] for row in table.rows] == ["zero-shot", "expert pipeline", "incumbent"]
+    assert [row[0] for row in table.rows] == ["zero-shot", "baseline", "incumbent"]
     assert table.winner == 2
     assert table.rows[0][1] == "4.163\n4.113 to 4.213"
     assert table.rows[1][-1] == "131k"
@@ -37,7 +37,7 @@ def test_pipelines_are_written_out() -> None:
     record, _ = full_session()
     found = contender_pipelines(record)
     assert found["zero-shot"] == "nothing is trained"
-    assert found["expert pipeline"].startswith("lora\u00a0· learning_rate 2e-4")
+    assert found["baseline"].startswith("lora\u00a0· learning_rate 2e-4")
 
 
 def test_failures_name_outcome_and_class() -> None:

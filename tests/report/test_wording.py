@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from report.sample_session import EXPERT, full_session, make_record, make_runs
+from report.sample_session import BASELINE, full_session, make_record, make_runs
 from tunecast.records import ZERO_SHOT, Contender, Pipeline, Score, SessionRecord
 from tunecast.report.wording import describe_pipeline, pipeline_line, verdict
 
@@ -28,7 +28,7 @@ def test_clear_winner_is_said_with_its_margin_and_cost() -> None:
     assert "certain" not in str(words)
     text = " ".join(words.sentences)
     assert "Against zero-shot: 1.455 lower (35%)" in text
-    assert "Against the expert pipeline: 0.231 lower (8%)" in text
+    assert "Against the baseline: 0.231 lower (8%)" in text
     assert (
         words.sentences[-1]
         == "Cost: 4 min 51 s of the session's budget (5m) for 29 trials, 4 of which failed."
@@ -37,22 +37,22 @@ def test_clear_winner_is_said_with_its_margin_and_cost() -> None:
 
 def test_overlapping_intervals_are_called_uncertain() -> None:
     record, runs = full_session()
-    record = with_test(record, "expert", loss=2.75, loss_low=2.70, loss_high=2.80)
+    record = with_test(record, "baseline", loss=2.75, loss_low=2.70, loss_high=2.80)
     words = verdict(record, runs)
-    assert "intervals of winner and the expert pipeline overlap: this difference is not certain" in str(words)
+    assert "intervals of winner and the baseline overlap: this difference is not certain" in str(words)
 
 
 def test_missing_intervals_are_called_unknown() -> None:
     record, runs = full_session()
-    words = verdict(with_test(record, "expert", loss_low=None), runs)
-    assert "Without intervals nobody knows how certain the difference to the expert pipeline is" in str(words)
+    words = verdict(with_test(record, "baseline", loss_low=None), runs)
+    assert "Without intervals nobody knows how certain the difference to the baseline is" in str(words)
 
 
 @pytest.mark.parametrize(
     ("winner", "headline"),
     [
         ("zero_shot", "Zero-shot won: no finetuning beat the untouched base model"),
-        ("expert", "The expert pipeline won: the search found nothing better"),
+        ("baseline", "The baseline won: the search found nothing better"),
     ],
 )
 def test_other_winners_are_said_plainly(winner: str, headline: str) -> None:
@@ -61,11 +61,11 @@ def test_other_winners_are_said_plainly(winner: str, headline: str) -> None:
     assert words.text == headline
 
 
-@pytest.mark.parametrize("strategy", ["fixed-expert", "fixed-3e-4"])
+@pytest.mark.parametrize("strategy", ["fixed-baseline", "fixed-3e-4"])
 def test_without_a_search_none_is_spoken_of(strategy: str) -> None:
     record, runs = full_session()
-    words = verdict(dataclasses.replace(record, winner="expert", strategy=strategy), runs)
-    assert words.text == "The expert pipeline won"
+    words = verdict(dataclasses.replace(record, winner="baseline", strategy=strategy), runs)
+    assert words.text == "The baseline won"
     other = verdict(dataclasses.replace(record, strategy=strategy), runs)
     assert other.text.startswith("Training helped: lora at learning rate ")
 
@@ -76,18 +76,18 @@ def test_winner_that_is_worse_by_loss_is_not_called_lower() -> None:
     assert "1.224 higher (42%) than its 2.939" in str(words)
 
 
-def test_incumbent_that_is_the_expert_pipeline_wins_as_the_expert() -> None:
+def test_incumbent_that_is_the_baseline_pipeline_wins_as_the_baseline() -> None:
     runs = make_runs(1)
     words = verdict(make_record(runs), runs)
-    assert words.text == "The expert pipeline won: the search found nothing better"
-    assert "Against the expert" not in str(words)
+    assert words.text == "The baseline won: the search found nothing better"
+    assert "Against the baseline" not in str(words)
 
 
 def test_metric_decides_where_it_is_the_objective() -> None:
     record, runs = full_session()
     words = verdict(dataclasses.replace(record, objective="rouge_l"), runs)
     assert words.sentences[0].startswith("Rouge_l 0.296 (0.275 to 0.317), test loss 2.708")
-    assert "Against the expert pipeline: rouge_l 0.048 higher than its 0.248" in str(words)
+    assert "Against the baseline: rouge_l 0.048 higher than its 0.248" in str(words)
 
 
 def test_nothing_to_deliver() -> None:
@@ -97,7 +97,7 @@ def test_nothing_to_deliver() -> None:
 
 
 def test_what_tells_pipelines_apart_in_a_short_line() -> None:
-    assert pipeline_line(EXPERT) == "lora, rate 2e-4, batch 16, r=16, alpha=32"
+    assert pipeline_line(BASELINE) == "lora, rate 2e-4, batch 16, r=16, alpha=32"
     assert pipeline_line(Pipeline("ia3", {"learning_rate": 1e-2})) == "ia3, rate 1e-2, batch ?"
     assert pipeline_line(ZERO_SHOT) == "no training"
 

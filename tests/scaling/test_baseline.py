@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tunecast.scaling import accept_then_stop, table_of_points
-from tunecast.scaling.selection import pearson, relative_accuracy
+from tunecast.scaling.model_selection import pearson, relative_accuracy
 
 SIZES = 100 * 2.0 ** np.arange(8)
 

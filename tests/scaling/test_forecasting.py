@@ -5,8 +5,8 @@ import pytest
 
 from scaling.planted import SIZES, models_table, rectified
 from tunecast.scaling import Table, forecast, read_table, select, table_of_points
-from tunecast.scaling.choice import hidden_points, hide_largest
 from tunecast.scaling.forecasting import FARTHEST, WIDEST
+from tunecast.scaling.law_selection import hidden_points, hide_largest
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 
 from scaling.planted import models_table
+from tunecast.scaling.hierarchical import draw_covariance, draw_effects, hyper_prior
 from tunecast.scaling.laws import POWER, RECTIFIED
 from tunecast.scaling.observations import observe
-from tunecast.scaling.population import draw_covariance, draw_effects, hyper_prior
 from tunecast.scaling.sampling import Effort, sample
 
 SHORT = Effort(chains=16, warm_up=150, sweeps=150, every=5)

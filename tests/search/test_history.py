@@ -57,11 +57,11 @@ def test_a_running_trial_goes_on_without_being_open() -> None:
 
 
 def test_trials_that_are_left_out_look_closed() -> None:
-    whole = replace(history([Trial((3.0,)), Trial((2.0,))]), expert_curve=(sample_point(),))
+    whole = replace(history([Trial((3.0,)), Trial((2.0,))]), baseline_curve=(sample_point(),))
     fewer = whole.without({1})
     assert [trial.is_open for trial in fewer.trials] == [True, False]
     assert fewer.trials[1].curve == whole.trials[1].curve
-    assert fewer.expert_curve == whole.expert_curve
+    assert fewer.baseline_curve == whole.baseline_curve
     assert whole.trials[1].is_open
 
 

@@ -14,8 +14,8 @@ from tunecast.records import Outcome, Pipeline
 from tunecast.search import RUN_BASED, Context, History, Remaining, TrialView, get_strategy, listed_ids
 from tunecast.search.distance import nearest, pipeline_distance, stand_ins
 from tunecast.search.fixed_best import best_rates
-from tunecast.search.known import WORST, best_known, known_tables
 from tunecast.search.nearest import tables_by_nearness
+from tunecast.search.task_tables import WORST, best_known, known_tables
 
 FULL = [Pipeline("full", {"learning_rate": rate, "optim": "adamw"}) for rate in (1e-5, 1e-4, 1e-3)]
 

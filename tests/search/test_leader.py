@@ -11,15 +11,15 @@ from trial_tables import Trial, history
 from tunecast.records import Outcome
 from tunecast.search import leader, predicted_end
 
-EXPERT = Trial((4.0, 3.5, 3.0, 2.5, 2.2, 2.1, 2.0))
+BASELINE = Trial((4.0, 3.5, 3.0, 2.5, 2.2, 2.1, 2.0))
 
 
-def end(trial: Trial, reference: Trial = EXPERT) -> float:
+def end(trial: Trial, reference: Trial = BASELINE) -> float:
     return predicted_end(history([trial]).trials[0], history([reference]).trials[0])
 
 
 def test_carries_the_advantage_at_an_equal_share_to_the_end() -> None:
-    assert end(EXPERT) == 2.0
+    assert end(BASELINE) == 2.0
     assert end(Trial((3.6,))) == pytest.approx(2.0 * 0.9 ** ((1 / 64) ** 0.25))
     # The same relative advantage is worth more the later it is seen.
     early, late = end(Trial((3.6,))), end(Trial((4.0, 3.5, 3.0, 2.5, 2.2, 1.89)))
@@ -41,20 +41,20 @@ def test_a_rival_without_any_loss_left() -> None:
 
 def test_leader() -> None:
     assert leader(history([Trial(), Trial()])) is None
-    assert leader(history([EXPERT, Trial((3.9,)), Trial((3.0,))])) == 2
-    assert leader(history([EXPERT, EXPERT])) == 0
+    assert leader(history([BASELINE, Trial((3.9,)), Trial((3.0,))])) == 2
+    assert leader(history([BASELINE, BASELINE])) == 0
     assert leader(history([Trial(), Trial((3.0,)), Trial((2.0,), Outcome.FAILED)])) == 1
     assert leader(history([Trial((9.0,), Outcome.DIVERGED), Trial()])) is None
 
 
-def test_an_expert_that_diverged_is_no_yardstick() -> None:
+def test_a_baseline_that_diverged_is_no_yardstick() -> None:
     diverged = Trial((4.0, 3.9, math.nan), Outcome.DIVERGED)
     assert leader(history([diverged, Trial((3.5,)), Trial((3.6, 2.3)), Trial((3.7,))])) == 2
 
 
-def test_an_expert_that_is_a_candidate_further_behind_is_the_yardstick_and_no_second_trial() -> None:
-    seen = history([Trial(), Trial((3.6,)), EXPERT])
+def test_a_baseline_that_is_a_candidate_further_behind_is_the_yardstick_and_no_second_trial() -> None:
+    seen = history([Trial(), Trial((3.6,)), BASELINE])
     assert leader(seen) == 2
     curve = seen.trials[2].curve
-    assert leader(replace(seen, expert_curve=curve)) == 1
-    assert leader(replace(history([Trial(), Trial(), EXPERT]), expert_curve=curve)) == 2
+    assert leader(replace(seen, baseline_curve=curve)) == 1
+    assert leader(replace(history([Trial(), Trial(), BASELINE]), baseline_curve=curve)) == 2

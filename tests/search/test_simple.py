@@ -61,23 +61,23 @@ def test_what_is_advised_is_brought_to_its_end_before_others_begin() -> None:
     assert 2 in choices[7:]
 
 
-def test_what_is_advised_gives_way_where_the_expert_is_ahead() -> None:
-    expert = Trial((4.0, 3.5, 3.0, 2.9, 2.8, 2.7, 2.6))
+def test_what_is_advised_gives_way_where_the_baseline_is_ahead() -> None:
+    baseline = Trial((4.0, 3.5, 3.0, 2.9, 2.8, 2.7, 2.6))
     ahead, behind = Trial((3.9, 3.6, 2.9)), Trial((3.9, 3.4, 3.1))
-    assert advised()(history([expert, ahead, Trial()]), Remaining(1.0)) == 1
-    assert advised()(history([expert, behind, Trial()]), Remaining(1.0)) == 2
-    # Where the expert was not trained, all others are what it is measured by.
+    assert advised()(history([baseline, ahead, Trial()]), Remaining(1.0)) == 1
+    assert advised()(history([baseline, behind, Trial()]), Remaining(1.0)) == 2
+    # Where the baseline was not trained, all others are what it is measured by.
     assert advised()(history([Trial(), ahead, Trial((3.0, 2.5, 2.0)), Trial()]), Remaining(1.0)) != 1
     assert advised()(history([Trial(), ahead, Trial((3.0, 2.5)), Trial()]), Remaining(1.0)) == 1
     # As one of the halved it may still be promoted later.
     worse = [Trial((4.5, 4.4, 4.3)), Trial((4.5,))]
-    assert advised()(history([expert, behind, *worse]), Remaining(1.0)) == 1
+    assert advised()(history([baseline, behind, *worse]), Remaining(1.0)) == 1
 
 
 def test_what_is_advised_needs_a_trial_to_be_left_and_a_worker() -> None:
-    expert = Trial((4.0,))
-    assert advised()(history([expert, Trial(), Trial()]), Remaining(1.0, new_trials=0)) is None
-    assert advised()(history([expert, Trial((3.0,), running=True), Trial()]), Remaining(1.0)) == 2
+    baseline = Trial((4.0,))
+    assert advised()(history([baseline, Trial(), Trial()]), Remaining(1.0, new_trials=0)) is None
+    assert advised()(history([baseline, Trial((3.0,), running=True), Trial()]), Remaining(1.0)) == 2
     assert advised()(history([Trial()]), Remaining(1.0)) == asha()(history([Trial()]), Remaining(1.0))
 
 

@@ -10,6 +10,7 @@ import pytest
 from search.known_runs import PIPELINES, context, task_runs
 from trial_tables import Trial, history
 from tunecast.errors import ConfigurationError
+from tunecast.predictor import load_prior
 from tunecast.records import Outcome
 from tunecast.search import (
     LIBRARY_BASED,
@@ -20,7 +21,6 @@ from tunecast.search import (
     check_strategy,
     get_strategy,
 )
-from tunecast.surrogates import load_prior
 
 strategies = pytest.mark.parametrize("name", STRATEGIES)
 KNOWN = replace(

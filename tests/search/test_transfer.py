@@ -24,6 +24,11 @@ from planted_runs import (
 from tunecast.data.meta_features import DEPENDENCE
 from tunecast.errors import ConfigurationError, StoreError
 from tunecast.methods.rates import adapter_rate
+from tunecast.predictor import Prior, WorkerCapacity, prior_at
+from tunecast.predictor.examples import WORST
+from tunecast.predictor.features import columns, pipeline_row
+from tunecast.predictor.memory import fit_bytes
+from tunecast.predictor.train import train
 from tunecast.records import Outcome, Pipeline, Run, stable_hash
 from tunecast.search import (
     Context,
@@ -33,18 +38,13 @@ from tunecast.search import (
     TrialView,
     asha,
     check_strategy,
-    doubts_of,
+    diagnostics_of,
     get_strategy,
 )
-from tunecast.search.odds import memory_odds
-from tunecast.search.outlook import Outlook, Seer
+from tunecast.search.failure import memory_odds
 from tunecast.search.ranking import ranked
+from tunecast.search.task_predictor import Outlook, TaskPredictor
 from tunecast.search.transfer import ASIDE, NEW, OTHER, guided_by, transfer
-from tunecast.surrogates import Prior, Room, prior_at
-from tunecast.surrogates.examples import WORST
-from tunecast.surrogates.features import columns, pipeline_row
-from tunecast.surrogates.memory import fit_bytes
-from tunecast.surrogates.train import train
 
 MODEL = planted_model()
 DATASET = planted_dataset(9)
@@ -120,14 +120,14 @@ def test_is_a_pure_function_of_the_history(prior: Prior) -> None:
 
 def test_a_point_better_than_foretold_draws_the_search_on(prior: Prior) -> None:
     runs = candidates(12)
-    seer = Seer(context(), prior)
-    blank = seer.outlook(History(tuple(view(run, 0) for run in runs)))
+    predictor = TaskPredictor(context(), prior)
+    blank = predictor.outlook(History(tuple(view(run, 0) for run in runs)))
     started = [view(run, 2 if place == 3 else 0) for place, run in enumerate(runs)]
     last = started[3].curve[-1]
     better = replace(last, validation=replace(last.validation, loss=0.8 * last.validation.loss))
     started[3] = replace(started[3], curve=(started[3].curve[0], better))
-    seen = seer.outlook(History(tuple(started)))
-    worse = seer.outlook(History(tuple(view(run, 2 * (n == 3)) for n, run in enumerate(runs))))
+    seen = predictor.outlook(History(tuple(started)))
+    worse = predictor.outlook(History(tuple(view(run, 2 * (n == 3)) for n, run in enumerate(runs))))
     assert seen.mean[3] < min(blank.mean[3], worse.mean[3])
 
 
@@ -140,7 +140,7 @@ def test_a_trial_that_diverged_ended_as_surrogates_are_taught_and_moves_no_other
     others = [view(run, 2 * (place < 3)) for place, run in enumerate(runs)]
     gone = view(runs[3], points, outcome=Outcome.DIVERGED, next_share=None)
     without, with_it = (
-        Seer(context(), prior, refits=refits).outlook(History(tuple(trials)))
+        TaskPredictor(context(), prior, refits=refits).outlook(History(tuple(trials)))
         for trials in (others, [*others[:3], gone, *others[4:]])
     )
     assert with_it.mean[3] == WORST
@@ -151,8 +151,8 @@ def test_a_trial_that_broke_down_tells_what_it_told_before(prior: Prior) -> None
     runs = candidates(6)
     paused = [view(runs[0], 1), *(view(run, 0) for run in runs[1:])]
     broken = [replace(paused[0], outcome=Outcome.OUT_OF_MEMORY, next_share=None), *paused[1:]]
-    seer = Seer(context(), prior)
-    before, after = (seer.outlook(History(tuple(views))) for views in (paused, broken))
+    predictor = TaskPredictor(context(), prior)
+    before, after = (predictor.outlook(History(tuple(views))) for views in (paused, broken))
     assert after.mean == pytest.approx(before.mean)
     assert after.deviation == pytest.approx(before.deviation)
 
@@ -165,7 +165,7 @@ def test_a_prior_that_foretold_a_divergence_is_not_doubted_for_it(prior: Prior) 
     lucky = [_flattered(run) for run in runs[:3]]
     trials = [view(run, 1, outcome=Outcome.DIVERGED, next_share=None) for run in lucky]
     trials += [view(run, 3) for run in runs[3:]]
-    assert Seer(context(), prior).outlook(History(tuple(trials))).is_trusted
+    assert TaskPredictor(context(), prior).outlook(History(tuple(trials))).is_trusted
 
 
 def _lora(rate: float) -> Pipeline:
@@ -180,27 +180,29 @@ def _flattered(run: Run) -> Run:
 
 def test_a_completed_trial_is_known(prior: Prior) -> None:
     runs = candidates(3)
-    seen = Seer(context(), prior).outlook(History((view(runs[0], 4), view(runs[1], 0), view(runs[2], 0))))
+    seen = TaskPredictor(context(), prior).outlook(
+        History((view(runs[0], 4), view(runs[1], 0), view(runs[2], 0)))
+    )
     assert seen.mean[0] == pytest.approx(math.log(runs[0].curve[-1].validation.loss / ZERO_SHOT_LOSS))
     assert seen.deviation[0] < 0.02 < seen.deviation[1]
 
 
 def test_the_level_of_the_task_moves_what_has_not_begun(prior: Prior) -> None:
     runs = candidates(10)
-    seer = Seer(context(), prior)
+    predictor = TaskPredictor(context(), prior)
     worse = [
         replace(v, curve=tuple(replace(p, validation=replace(p.validation, loss=3.9)) for p in v.curve))
         for v in (view(run, 4) for run in runs[:5])
     ]
-    blank = seer.outlook(History(tuple(view(run, 0) for run in runs)))
-    moved = seer.outlook(History((*worse, *(view(run, 0) for run in runs[5:]))))
+    blank = predictor.outlook(History(tuple(view(run, 0) for run in runs)))
+    moved = predictor.outlook(History((*worse, *(view(run, 0) for run in runs[5:]))))
     assert (moved.mean[5:] > blank.mean[5:]).all()
 
 
 def test_seconds_are_as_measured_and_scale_to_this_machine(prior: Prior) -> None:
     runs = candidates(10)
-    seer = Seer(context(), prior)
-    seen = seer.outlook(History((view(runs[0], 2), *(view(run, 0) for run in runs[1:]))))
+    predictor = TaskPredictor(context(), prior)
+    seen = predictor.outlook(History((view(runs[0], 2), *(view(run, 0) for run in runs[1:]))))
     rate = runs[0].curve[0].training.wall / runs[0].curve[0].tokens_seen
     ahead = (SHARES[2] - SHARES[1]) * 64_000
     tokens = runs[0].curve[1].tokens_seen
@@ -219,8 +221,8 @@ def test_without_seconds_of_the_device_the_sessions_own_hints_serve(prior: Prior
 
     runs = candidates(4)
     hinted = [view(run, 0, expected_seconds=2.0 + n) for n, run in enumerate(runs)]
-    seer = Seer(context(machine=sample_machine(device=device)), prior)
-    found = seer.outlook(History(tuple(hinted))).step_seconds
+    predictor = TaskPredictor(context(machine=sample_machine(device=device)), prior)
+    found = predictor.outlook(History(tuple(hinted))).step_seconds
     if device == "cuda:0":
         assert found == pytest.approx([2.0, 3.0, 4.0, 5.0])
     else:
@@ -230,8 +232,8 @@ def test_without_seconds_of_the_device_the_sessions_own_hints_serve(prior: Prior
 def test_a_trial_that_can_still_end_goes_before_one_that_cannot(prior: Prior) -> None:
     runs = candidates(6)
     history = History((view(runs[0], 3), *(view(run, 0) for run in runs[1:])))
-    seer = Seer(context(), prior)
-    left = float(seer.outlook(history).end_seconds[0]) + 0.1
+    predictor = TaskPredictor(context(), prior)
+    left = float(predictor.outlook(history).end_seconds[0]) + 0.1
     assert transfer(context(prior=prior))(history, Remaining(0.1, seconds=left)) == 0
 
 
@@ -242,7 +244,7 @@ def test_so_it_does_where_tokens_are_counted(prior: Prior) -> None:
     left = 1.1 * (1.0 - history.trials[0].curve[-1].share)
     assert strategy(history, Remaining(0.1, full_lengths=left)) == 0
     ahead = [view(runs[0], 2), view(runs[1], 2), *(view(run, 0) for run in runs[2:])]
-    best = int(np.argmin(Seer(context(), prior).outlook(History(tuple(ahead))).mean[:2]))
+    best = int(np.argmin(TaskPredictor(context(), prior).outlook(History(tuple(ahead))).mean[:2]))
     left = 1.2 * (1.0 - ahead[best].curve[-1].share)
     assert strategy(History(tuple(ahead)), Remaining(0.1, full_lengths=left)) == best
 
@@ -250,7 +252,7 @@ def test_so_it_does_where_tokens_are_counted(prior: Prior) -> None:
 def test_where_time_is_left_for_one_trial_it_is_the_best_that_goes_on(prior: Prior) -> None:
     runs = candidates(12)
     history = History((view(runs[0], 2), view(runs[1], 2), *(view(run, 0) for run in runs[2:])))
-    outlook = Seer(context(), prior).outlook(history)
+    outlook = TaskPredictor(context(), prior).outlook(history)
     best = int(np.argmin(outlook.mean[:2]))
     strategy = transfer(context(prior=prior))
     left = 1.2 * float(outlook.end_seconds[best])
@@ -313,8 +315,8 @@ def test_who_may_end_anywhere_is_hoped_to_end_best_in_every_third_turn(begun: in
 def test_an_evaluation_counts_before_one_of_a_trial_was_seen(prior: Prior) -> None:
     runs = candidates(4)
     blank = History(tuple(view(run, 0) for run in runs))
-    without = Seer(context(), prior).outlook(blank)
-    told = Seer(context(evaluation_seconds=7.0), prior).outlook(blank)
+    without = TaskPredictor(context(), prior).outlook(blank)
+    told = TaskPredictor(context(evaluation_seconds=7.0), prior).outlook(blank)
     assert told.step_seconds - without.step_seconds == pytest.approx([7.0] * 4)
     assert (told.end_seconds - without.end_seconds > 7.0).all(), "there are several on the way"
 
@@ -365,7 +367,7 @@ def test_a_candidate_that_is_worth_its_seconds_keeps_the_search_going() -> None:
 
 
 class Dreamt:
-    """Foretells what a test dreams up, of a dataset that counts as new."""
+    """Predicts what a test dreams up, of a dataset that counts as new."""
 
     is_new = True
 
@@ -411,7 +413,7 @@ def test_where_the_prior_is_left_aside_halving_goes_on_while_it_is_worth_it() ->
     assert drawn_first is not None
     assert chosen(10.0) == drawn_first
     assert chosen(1e-3) is None
-    assert chosen(1.0, new=-9.0) == chosen(1.0, new=9.0), "what the prior foretells counts no more"
+    assert chosen(1.0, new=-9.0) == chosen(1.0, new=9.0), "what the prior predicts counts no more"
     # A spread of 9% around an end 11% behind the best leaves about half a percent to expect.
     assert (chosen(1.0, seconds=20.0), chosen(1.0, seconds=200.0)) == (drawn_first, None)
 
@@ -452,11 +454,11 @@ def test_where_the_prior_is_wrong_successive_halving_takes_over(prior: Prior) ->
     runs = [upside_down(run) for run in candidates(24)]
     finished = [*range(0, 24, 2)]
     history = History(tuple(view(run, 4 if n in finished else 0) for n, run in enumerate(runs)))
-    outlook = Seer(context(), prior).outlook(history)
+    outlook = TaskPredictor(context(), prior).outlook(history)
     assert not outlook.is_trusted
     strategy = transfer(context(prior=prior))
-    assert doubts_of(strategy, History(tuple(view(run, 0) for run in runs))) == ()
-    assert doubts_of(strategy, history) == (ASIDE,)
+    assert diagnostics_of(strategy, History(tuple(view(run, 0) for run in runs))) == ()
+    assert diagnostics_of(strategy, history) == (ASIDE,)
     chosen = strategy(history, Remaining(0.5))
     assert chosen is not None
     assert chosen not in finished
@@ -475,7 +477,7 @@ def test_a_prior_that_the_session_did_not_begin_with_is_left_aside(prior: Prior)
     runs = candidates(12)
     history = History(tuple(view(run, 2 if n < 2 else 0) for n, run in enumerate(runs)))
     other = transfer(context(prior=prior, is_prior_kept=False))
-    assert doubts_of(other, history) == (OTHER,)
+    assert diagnostics_of(other, history) == (OTHER,)
     everyone = stable_hash([run.pipeline.id for run in runs])
     drawn = min(range(2, 12), key=lambda n: stable_hash([everyone, runs[n].pipeline.id]))
     assert other(history, Remaining(0.5)) == drawn
@@ -485,7 +487,7 @@ def test_a_prior_that_the_session_did_not_begin_with_is_left_aside(prior: Prior)
 def test_where_the_prior_is_right_it_stays(prior: Prior) -> None:
     runs = candidates(24)
     history = History(tuple(view(run, 4 if n % 2 else 0) for n, run in enumerate(runs)))
-    assert Seer(context(), prior).outlook(history).is_trusted
+    assert TaskPredictor(context(), prior).outlook(history).is_trusted
 
 
 def test_without_a_zero_shot_loss_a_typical_one_serves(prior: Prior) -> None:
@@ -540,11 +542,11 @@ def test_what_would_diverge_is_not_among_the_candidates_where_others_are(prior: 
 
 
 @pytest.fixture(scope="module")
-def roomy(prior: Prior) -> tuple[Prior, Room]:
+def roomy(prior: Prior) -> tuple[Prior, WorkerCapacity]:
     """A prior that knows bytes, and room for some of what is drawn."""
     told = [run for seed, width in enumerate((96, 128, 160)) for run in peaks_of(width, seed)]
     learned = replace(prior, bytes=fit_bytes(told))
-    room = Room("cpu", "bfloat16", 2048, 1)
+    room = WorkerCapacity("cpu", "bfloat16", 2048, 1)
     expected = learned.bytes["cpu"].log_bytes(MODEL, DATASET, drawn(200), room)
     return learned, replace(room, bytes=round(float(np.exp(np.quantile(expected, 0.6)))))
 
@@ -555,7 +557,7 @@ def peaks_of(width: int, seed: int) -> list[Run]:
 
 
 def test_what_memory_would_not_hold_is_not_among_the_candidates_where_others_are(
-    roomy: tuple[Prior, Room],
+    roomy: tuple[Prior, WorkerCapacity],
 ) -> None:
     prior, room = roomy
     pipelines = drawn(200)
@@ -572,13 +574,13 @@ def test_what_memory_would_not_hold_is_not_among_the_candidates_where_others_are
 
 
 def test_the_odds_of_a_failure_are_those_of_divergence_and_of_too_little_memory(
-    roomy: tuple[Prior, Room],
+    roomy: tuple[Prior, WorkerCapacity],
 ) -> None:
     prior, room = roomy
     runs = candidates(20)
     trials = [view(run, int(number == 0)) for number, run in enumerate(runs)]
-    found = Seer(context(prior=prior, room=room), prior).outlook(History(tuple(trials))).failure
-    diverging = Seer(context(prior=prior), prior).outlook(History(tuple(trials))).failure
+    found = TaskPredictor(context(prior=prior, room=room), prior).outlook(History(tuple(trials))).failure
+    diverging = TaskPredictor(context(prior=prior), prior).outlook(History(tuple(trials))).failure
     beyond = memory_odds(context(room=room), prior, [run.pipeline for run in runs])
     assert beyond.min() < 0.1
     assert beyond.max() > 0.9
@@ -610,10 +612,10 @@ def test_a_prior_of_the_users_own_is_taken_from_its_file(prior: Prior, tmp_path:
 def test_where_nothing_alike_was_learned_from_every_other_new_trial_is_left_to_chance(prior: Prior) -> None:
     runs = candidates(40)
     foreign = replace(DATASET, meta_features={**DATASET.meta_features, DEPENDENCE: 0.1})
-    assert Seer(context(dataset=foreign), prior).is_new
+    assert TaskPredictor(context(dataset=foreign), prior).is_new
     blank = History(tuple(view(run, 0) for run in runs))
-    assert doubts_of(transfer(context(dataset=foreign, prior=prior)), blank) == (NEW,)
-    assert doubts_of(transfer(context(prior=prior)), blank) == doubts_of(asha(), blank) == ()
+    assert diagnostics_of(transfer(context(dataset=foreign, prior=prior)), blank) == (NEW,)
+    assert diagnostics_of(transfer(context(prior=prior)), blank) == diagnostics_of(asha(), blank) == ()
     _, usual = play(transfer(context(prior=prior)), runs, 40)
     _, doubting = play(transfer(context(dataset=foreign, prior=prior)), runs, 40)
     everyone = stable_hash([run.pipeline.id for run in runs])

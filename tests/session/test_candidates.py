@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from tunecast.errors import ConfigurationError
-from tunecast.methods.space import EXPERT
+from tunecast.methods.space import BASELINE
+from tunecast.predictor import load_prior
 from tunecast.records import Pipeline
 from tunecast.search import SURROGATE_BASED, Context
 from tunecast.session.candidates import (
@@ -18,18 +19,19 @@ from tunecast.session.candidates import (
 )
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.settings import SessionSettings
-from tunecast.surrogates import load_prior
 
 
-def test_the_expert_comes_first_and_nothing_twice(settings: SessionSettings, prepared: PreparedTask) -> None:
-    pipelines = candidate_pipelines(settings, prepared.bench.facts)
-    assert pipelines[0] == EXPERT
+def test_the_baseline_comes_first_and_nothing_twice(
+    settings: SessionSettings, prepared: PreparedTask
+) -> None:
+    pipelines = candidate_pipelines(settings, prepared.training_task.facts)
+    assert pipelines[0] == BASELINE
     assert len({pipeline.id for pipeline in pipelines}) == len(pipelines) > 100
     assert {pipeline.method for pipeline in pipelines} >= {"lora", "full", "ia3"}
 
 
 def test_the_seed_decides_the_sample(settings: SessionSettings, prepared: PreparedTask) -> None:
-    facts = prepared.bench.facts
+    facts = prepared.training_task.facts
     assert candidate_pipelines(settings, facts) == candidate_pipelines(settings, facts)
     assert candidate_pipelines(replace(settings, seed=1), facts) != candidate_pipelines(settings, facts)
 
@@ -40,22 +42,24 @@ def test_every_candidate_keeps_to_what_the_user_said(
     restricted = replace(
         settings, methods=("lora",), fixed={"lora_r": 6}, ranges={"learning_rate": (1e-3, 2e-3)}
     )
-    for pipeline in candidate_pipelines(restricted, prepared.bench.facts):
+    for pipeline in candidate_pipelines(restricted, prepared.training_task.facts):
         assert pipeline.method == "lora"
         assert pipeline["lora_r"] == 6
         assert 1e-3 <= pipeline.number("learning_rate") <= 2e-3
 
 
-def test_the_second_of_fixed_3e4_is_the_expert_at_3e4(
+def test_the_second_of_fixed_3e4_is_the_baseline_at_3e4(
     settings: SessionSettings, prepared: PreparedTask
 ) -> None:
-    expert, second = candidate_pipelines(replace(settings, strategy="fixed-3e-4"), prepared.bench.facts)[:2]
-    assert expert == EXPERT
-    assert second.hyperparameters == {**expert.hyperparameters, "learning_rate": 3e-4}
+    baseline, second = candidate_pipelines(
+        replace(settings, strategy="fixed-3e-4"), prepared.training_task.facts
+    )[:2]
+    assert baseline == BASELINE
+    assert second.hyperparameters == {**baseline.hyperparameters, "learning_rate": 3e-4}
 
 
-def test_what_is_advised_follows_the_expert(settings: SessionSettings, prepared: PreparedTask) -> None:
-    facts = prepared.bench.facts
+def test_what_is_advised_follows_the_baseline(settings: SessionSettings, prepared: PreparedTask) -> None:
+    facts = prepared.training_task.facts
     rates = [Pipeline("full", {"learning_rate": rate}) for rate in (1e-3, 1e-4)]
     plain = candidate_pipelines(settings, facts)
     assert candidate_pipelines(settings, facts, rates) == [plain[0], *rates, *plain[1:]]
@@ -75,7 +79,7 @@ def test_fixed_3e4_does_not_override_the_user(
     settings: SessionSettings, prepared: PreparedTask, said: dict[str, dict[str, object]]
 ) -> None:
     with pytest.raises(ConfigurationError, match="contradicts"):
-        candidate_pipelines(replace(settings, strategy="fixed-3e-4", **said), prepared.bench.facts)
+        candidate_pipelines(replace(settings, strategy="fixed-3e-4", **said), prepared.training_task.facts)
 
 
 def test_large_batches_are_left_out_where_the_full_length_is_short() -> None:
@@ -96,10 +100,10 @@ def test_all_candidates_stay_where_hardly_any_suits() -> None:
 
 def test_virtual_tokens_need_room_beside_the_longest_example() -> None:
     prompts = [Pipeline("prompt_tuning", {"num_virtual_tokens": n}) for n in (8, 16, 32)]
-    pipelines = [EXPERT, *prompts]
+    pipelines = [BASELINE, *prompts]
 
-    assert within_context(pipelines, context=128, longest=112) == [EXPERT, *prompts[:2]]
-    assert within_context(pipelines, context=128, longest=128) == [EXPERT]
+    assert within_context(pipelines, context=128, longest=112) == [BASELINE, *prompts[:2]]
+    assert within_context(pipelines, context=128, longest=128) == [BASELINE]
     assert within_context(pipelines, context=None, longest=4096) == pipelines
 
 
@@ -108,7 +112,10 @@ def test_an_optimiser_that_takes_most_of_the_time_is_left_out_unless_it_is_all_t
 ) -> None:
     plain = [Pipeline("full", {"per_device_train_batch_size": 4, "n": n}) for n in range(20)]
     muon = [Pipeline("full", {"per_device_train_batch_size": 1, "optim": "muon", "n": n}) for n in range(20)]
-    wide = replace(prepared.bench, facts=replace(prepared.bench.facts, width=2048, feed_forward_width=8192))
+    wide = replace(
+        prepared.training_task,
+        facts=replace(prepared.training_task.facts, width=2048, feed_forward_width=8192),
+    )
     assert within_effort([*plain, *muon], wide) == plain
     assert within_effort([*plain[:8], *muon], wide) == [*plain[:8], *muon]
 
@@ -120,10 +127,10 @@ def test_what_a_strategy_is_pinned_to_stays_whatever_suits(
     large = [Pipeline("full", {"per_device_train_batch_size": 64, "n": n}) for n in range(2)]
     small = [Pipeline("full", {"per_device_train_batch_size": 4, "n": n}) for n in range(20)]
     wordy = Pipeline("prompt_tuning", {"per_device_train_batch_size": 4, "num_virtual_tokens": 10**6})
-    bench = prepared.bench
-    sixteen_steps = 16 * 4 * bench.train_tokens // len(bench.train) + 16
-    context = Context(prepared.dataset, bench.facts, sixteen_steps, 40, 5.0)
-    kept = suitable([*large, *small, wordy], strategy, bench, context)
+    training_task = prepared.training_task
+    sixteen_steps = 16 * 4 * training_task.train_tokens // len(training_task.train) + 16
+    context = Context(prepared.dataset, training_task.facts, sixteen_steps, 40, 5.0)
+    kept = suitable([*large, *small, wordy], strategy, training_task, context)
     assert kept == [*large[:pinned], *small]
 
 
@@ -132,9 +139,9 @@ def test_a_strategy_that_knows_other_tasks_keeps_the_best_of_a_larger_draw(
     strategy: str, settings: SessionSettings, prepared: PreparedTask
 ) -> None:
     knowing = replace(settings, strategy=strategy)
-    drawn = candidate_pipelines(knowing, prepared.bench.facts)
+    drawn = candidate_pipelines(knowing, prepared.training_task.facts)
     assert len(drawn) > 900
-    context = Context(prepared.dataset, prepared.bench.facts, 16_384, 40, 5.0, prior=load_prior())
+    context = Context(prepared.dataset, prepared.training_task.facts, 16_384, 40, 5.0, prior=load_prior())
     kept = worthwhile(strategy, context, drawn[1:])
     assert len({pipeline.id for pipeline in kept}) == len(kept) == 256
     assert kept == worthwhile(strategy, context, drawn[1:])

@@ -11,10 +11,11 @@ import pytest
 
 import tiny
 from tunecast.errors import ConfigurationError
+from tunecast.hardware import machine
 from tunecast.methods import registry
 from tunecast.methods.full import Full
-from tunecast.methods.space import EXPERT
-from tunecast.models import load_config, machine
+from tunecast.methods.space import BASELINE
+from tunecast.models import load_config
 from tunecast.progress import Silent
 from tunecast.records import Pipeline
 from tunecast.search import GIVEN
@@ -33,14 +34,14 @@ class Case:
     """A task on a Llama wide enough that every full finetuning holds more than any adapter."""
 
     def __init__(self, task: PreparedTask, settings: SessionSettings) -> None:
-        self.bench = task.bench
+        self.training_task = task.training_task
         self.settings = settings
-        drawn = candidate_pipelines(settings, task.bench.facts)
+        drawn = candidate_pipelines(settings, task.training_task.facts)
         self.candidates = [pipeline for pipeline in drawn if pipeline.method in METHODS]
-        self._config = load_config(task.bench.model)
+        self._config = load_config(task.training_task.model)
 
     def bytes_of(self, pipeline: Pipeline) -> int:
-        need = need_of(pipeline, self.bench, single_example(self.bench))
+        need = need_of(pipeline, self.training_task, single_example(self.training_task))
         assert need is not None
         return estimated_bytes(self._config, need.request)
 
@@ -52,7 +53,7 @@ class Case:
 
     def left(self, limit: int, **changes: Any) -> Feasible:
         settings = replace(self.settings, max_memory_gb=limit / 1e9, **changes)
-        return feasible_candidates(settings, self.bench, self.candidates, limit)
+        return feasible_candidates(settings, self.training_task, self.candidates, limit)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +75,7 @@ def test_full_finetuning_goes_first(case: Case) -> None:
 
     gone = [pipeline for pipeline in case.candidates if pipeline.method == "full"]
     assert left.pipelines == tuple(pipeline for pipeline in case.candidates if pipeline not in gone)
-    assert (left.expert_fits, left.left_out) == (True, len(gone))
+    assert (left.baseline_fits, left.left_out) == (True, len(gone))
     assert len(left.warnings) == 1
     assert f"{len(gone)} of {len(case.candidates)} candidate pipelines" in left.warnings[0]
     assert f"--max-memory-gb {limit / 1e9:g}" in left.warnings[0]
@@ -83,24 +84,24 @@ def test_full_finetuning_goes_first(case: Case) -> None:
 
 def test_what_is_left_is_what_fits(case: Case) -> None:
     sizes = {pipeline.id: case.bytes_of(pipeline) for pipeline in case.candidates}
-    limit = sorted(sizes[p.id] for p in case.candidates if p.method == "lora" and p != EXPERT)[20]
+    limit = sorted(sizes[p.id] for p in case.candidates if p.method == "lora" and p != BASELINE)[20]
 
     left = case.left(limit)
 
     fitting = [pipeline for pipeline in case.candidates[1:] if sizes[pipeline.id] <= limit]
-    assert left.pipelines == (EXPERT, *fitting)
+    assert left.pipelines == (BASELINE, *fitting)
     assert 0 < Counter(p.method for p in fitting)["lora"] < Counter(p.method for p in case.candidates)["lora"]
-    assert left.expert_fits == (sizes[EXPERT.id] <= limit)
+    assert left.baseline_fits == (sizes[BASELINE.id] <= limit)
 
 
-def test_an_expert_that_does_not_fit_stays_first_and_is_told(case: Case) -> None:
+def test_a_baseline_that_does_not_fit_stays_first_and_is_told(case: Case) -> None:
     left = case.left(case.largest("ia3"))
-    assert left.pipelines[0] == EXPERT
-    assert not left.expert_fits
+    assert left.pipelines[0] == BASELINE
+    assert not left.baseline_fits
     assert {pipeline.method for pipeline in left.pipelines[1:]} == {"ia3"}
     assert left.left_out == len(case.candidates) - len(left.pipelines) + 1
     assert (
-        f"The expert pipeline is one of them: it would hold {case.bytes_of(EXPERT) / 1e9:.2f} GB"
+        f"The baseline is one of them: it would hold {case.bytes_of(BASELINE) / 1e9:.2f} GB"
         in (left.warnings[1])
     )
 
@@ -119,7 +120,7 @@ def test_a_machine_that_is_too_small_has_other_remedies(case: Case, monkeypatch:
     settings = replace(case.settings, methods=("full",), workers=2)
     assert limit_bytes(settings, "cpu") == 100_000_000
     with pytest.raises(ConfigurationError) as caught:
-        feasible_candidates(settings, case.bench, case.candidates, 100_000_000)
+        feasible_candidates(settings, case.training_task, case.candidates, 100_000_000)
     assert "a worker's share, one of 2, of the 0.20 GB of this machine" in caught.value.what
     for remedy in ("--workers", "--methods", "--max-length", "smaller model"):
         assert remedy in caught.value.hint
@@ -127,16 +128,16 @@ def test_a_machine_that_is_too_small_has_other_remedies(case: Case, monkeypatch:
 
 
 def test_only_what_a_fixed_strategy_tries_must_fit(case: Case) -> None:
-    enough = case.bytes_of(EXPERT)
-    assert case.left(enough, strategy="fixed-expert") == Feasible(tuple(case.candidates))
-    with pytest.raises(ConfigurationError, match="The expert pipeline does not fit"):
-        case.left(enough - 1, strategy="fixed-expert")
+    enough = case.bytes_of(BASELINE)
+    assert case.left(enough, strategy="fixed-baseline") == Feasible(tuple(case.candidates))
+    with pytest.raises(ConfigurationError, match="The baseline does not fit"):
+        case.left(enough - 1, strategy="fixed-baseline")
 
 
 def test_a_given_pipeline_is_tried_all_the_same(case: Case) -> None:
     left = case.left(1, strategy=GIVEN)
     assert left.pipelines == tuple(case.candidates)
-    assert left.expert_fits
+    assert left.baseline_fits
     assert "expected to hold" in left.warnings[0]
 
 
@@ -149,17 +150,19 @@ class Measured(Full):
 def test_a_method_that_is_not_known_can_only_be_tried(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(registry._METHODS, "measured", Measured())
     unknown = Pipeline("measured", {"learning_rate": 1e-3, "per_device_train_batch_size": 4})
-    bare = 400_000_000 + 4 * case.bench.facts.parameters
+    bare = 400_000_000 + 4 * case.training_task.facts.parameters
     assert bare < case.smallest("ia3")
     candidates = [*case.candidates, unknown]
 
-    left = feasible_candidates(replace(case.settings, max_memory_gb=bare / 1e9), case.bench, candidates, bare)
+    left = feasible_candidates(
+        replace(case.settings, max_memory_gb=bare / 1e9), case.training_task, candidates, bare
+    )
 
-    assert left.pipelines == (EXPERT, unknown)
-    assert not left.expert_fits
+    assert left.pipelines == (BASELINE, unknown)
+    assert not left.baseline_fits
     less = replace(case.settings, max_memory_gb=(bare - 1) / 1e9)
     with pytest.raises(ConfigurationError, match=f"the smallest would hold {bare / 1e9:.2f} GB"):
-        feasible_candidates(less, case.bench, candidates, bare - 1)
+        feasible_candidates(less, case.training_task, candidates, bare - 1)
 
 
 def test_the_limit_is_the_device_s_memory_unless_given(monkeypatch: pytest.MonkeyPatch) -> None:

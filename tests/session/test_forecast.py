@@ -14,31 +14,31 @@ import pytest
 from kills import Victim, check_between, check_end, committed
 from sample_runs import sample_point
 from sessions import Finished, call_main, finish, unfinish
-from tunecast.methods.space import EXPERT
+from tunecast.executors import local as executor
+from tunecast.methods.space import BASELINE
 from tunecast.records import FORECAST_ONLY, Machine, Outcome, Pipeline, Run, Score, Versions
-from tunecast.session import executor
-from tunecast.session.allowance import Allowance
 from tunecast.session.budget import Budget, Used
+from tunecast.session.budget_tracker import BudgetTracker
 from tunecast.session.forecast import Survey, Surveyor, end_loss, examples_seen, leading_trial, part_of
-from tunecast.session.pace import Pace
-from tunecast.session.prepare import PreparedTask, Surroundings
+from tunecast.session.prepare import Environment, PreparedTask
+from tunecast.session.runtime_model import RuntimeModel
 from tunecast.session.session import Session
 from tunecast.session.state import Part, SurveyPlan
 from tunecast.session.trials import Trial, Trials
 from tunecast.store import Store
-from tunecast.training.bench import TrialSpec
 from tunecast.training.plan import nested_subset
 from tunecast.training.runner import Measurement
+from tunecast.training.training_task import TrialSpec
 
-SMALL_BATCHES = Pipeline("lora", {**EXPERT.hyperparameters, "per_device_train_batch_size": 4})
-SURROUNDINGS = Surroundings(
+SMALL_BATCHES = Pipeline("lora", {**BASELINE.hyperparameters, "per_device_train_batch_size": 4})
+ENVIRONMENT = Environment(
     Machine("cpu", 2, 1, 10**9, 10**9, {"float32": 1e9}, 1e9), Versions("0", "3", "2", "5", "0")
 )
 
 
 def a_trial(prepared: PreparedTask, epochs: float = 1.0, pipeline: Pipeline = SMALL_BATCHES) -> Trial:
-    tokens = int(epochs * prepared.bench.train_tokens)
-    return Trial(TrialSpec("leading", pipeline, 0, tokens, 128, ""), prepared.bench)
+    tokens = int(epochs * prepared.training_task.train_tokens)
+    return Trial(TrialSpec("leading", pipeline, 0, tokens, 128, ""), prepared.training_task)
 
 
 @pytest.fixture
@@ -47,8 +47,10 @@ def store() -> Iterator[Store]:
         yield opened
 
 
-def surveyor(prepared: PreparedTask, store: Store, budget: str, pace: float = 1e-3) -> Surveyor:
-    return Surveyor("session", prepared, store, Allowance(Budget.parse(budget), 0.0), Pace(pace))
+def surveyor(prepared: PreparedTask, store: Store, budget: str, runtime_model: float = 1e-3) -> Surveyor:
+    return Surveyor(
+        "session", prepared, store, BudgetTracker(Budget.parse(budget), 0.0), RuntimeModel(runtime_model)
+    )
 
 
 def a_run(surveyor: Surveyor, trial: Trial, loss: float, outcome: Outcome = Outcome.COMPLETED) -> Run:
@@ -61,7 +63,7 @@ def a_run(surveyor: Surveyor, trial: Trial, loss: float, outcome: Outcome = Outc
 def recorded(part: Trials, loss: float, outcome: Outcome) -> Run:
     score = Score(loss, loss, loss, 16, 96) if outcome is Outcome.COMPLETED else None
     measured = Measurement(part[0].spec.run, sample_point(loss=9.0), outcome, validation=score)
-    return part.record(0, measured, SURROUNDINGS, 7.0)
+    return part.record(0, measured, ENVIRONMENT, 7.0)
 
 
 def leading(prepared: PreparedTask, store: Store, **values: object) -> Trial:
@@ -77,7 +79,7 @@ def test_a_part_is_passed_over_as_often_as_the_whole(
 ) -> None:
     part = part_of(a_trial(prepared, epochs), share)
     subset = nested_subset(128, count, seed=0)
-    tokens = sum(prepared.bench.train[int(index)].tokens for index in subset)
+    tokens = sum(prepared.training_task.train[int(index)].tokens for index in subset)
     assert part == Part(count, epochs * tokens)
     assert set(nested_subset(128, count // 2, seed=0)) < set(subset)
 
@@ -90,7 +92,7 @@ def test_a_trial_that_ends_within_a_pass_saw_only_what_it_saw(prepared: Prepared
     assert part is not None
     assert part.unique_examples == round(seen / 4)
     spec = replace(trial.spec, unique_examples=part.unique_examples)
-    subset = prepared.bench.training_examples(spec)
+    subset = prepared.training_task.training_examples(spec)
     assert part.full_length_tokens == sum(example.tokens for example in subset)
 
 
@@ -149,7 +151,7 @@ def test_seconds_are_reckoned_by_their_upper_bound_and_with_the_scoring(
 ) -> None:
     trial = leading(prepared, store)
     assert trial.run is not None
-    expected = 1e-3 * 7 / 8 * prepared.bench.train_tokens
+    expected = 1e-3 * 7 / 8 * prepared.training_task.train_tokens
     assert sizes(surveyor(prepared, store, f"{10.1 * expected:.3f}s").survey(trial, Used())) == [16, 32]
     assert sizes(surveyor(prepared, store, f"{100 * expected:.3f}s").survey(trial, Used())) == [16, 32, 64]
     slow = replace(trial.run.curve[-1].evaluation, wall=100 * expected)
@@ -158,7 +160,7 @@ def test_seconds_are_reckoned_by_their_upper_bound_and_with_the_scoring(
 
 
 def test_too_few_steps(prepared: PreparedTask, store: Store) -> None:
-    large = Pipeline("lora", {**EXPERT.hyperparameters, "per_device_train_batch_size": 16})
+    large = Pipeline("lora", {**BASELINE.hyperparameters, "per_device_train_batch_size": 16})
     decides = surveyor(prepared, store, "1G-tokens")
     survey = decides.survey(leading(prepared, store, pipeline=large), Used())
     assert survey.reason.startswith("the leading trial has 8 optimiser steps")
@@ -261,7 +263,7 @@ def test_a_run_that_outlasts_the_budget_is_given_up(
         measure(session, part)
 
     monkeypatch.setattr(Session, "_measure_part", watched)
-    monkeypatch.setattr(Allowance, "is_overrun", property(lambda _: bool(begun)))
+    monkeypatch.setattr(BudgetTracker, "is_overrun", property(lambda _: bool(begun)))
     monkeypatch.setattr(executor, "POLL_SECONDS", 0.001)
     code, out, err = call_main("tune", "--resume", "--output-dir", str(folder), "--json")
     assert code == 0, err

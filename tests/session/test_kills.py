@@ -53,9 +53,9 @@ def test_a_step_that_kills_twice_ends_its_trial(tiny_llama: Path, toy_data: Path
         assert victim.kill("worker")
         victim.wait_until(lambda: victim.phase() != "step")
     assert victim.process.wait() == 0, victim.log.read_text()[-2000:]
-    zero_shot, expert, other = committed(victim.folder)
-    assert (expert.outcome, expert.curve) == (Outcome.OUT_OF_MEMORY, ())
-    assert "SIGKILL" in expert.error.text
+    zero_shot, baseline, other = committed(victim.folder)
+    assert (baseline.outcome, baseline.curve) == (Outcome.OUT_OF_MEMORY, ())
+    assert "SIGKILL" in baseline.error.text
     assert zero_shot.outcome is Outcome.COMPLETED
     assert other.curve
     assert (victim.folder / "best" / "README.md").is_file()

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tunecast.methods.space import EXPERT
+from tunecast.estimate import estimate_memory
+from tunecast.estimate.constants import FRAMEWORK_BYTES
+from tunecast.methods.space import BASELINE
 from tunecast.models import load_config
-from tunecast.models.constants import FRAMEWORK_BYTES
-from tunecast.models.memory import estimate_memory
 from tunecast.progress import Silent
 from tunecast.records import Pipeline, Scalar
 from tunecast.session.needs import Need, estimated_bytes, need_of, single_example, which_fit
@@ -23,11 +23,11 @@ FULL = Pipeline("full", {"per_device_train_batch_size": 8, "optim": "adamw"})
 
 
 def lora(**values: Scalar) -> Pipeline:
-    return Pipeline("lora", {**EXPERT.hyperparameters, **values})
+    return Pipeline("lora", {**BASELINE.hyperparameters, **values})
 
 
 def need(pipeline: Pipeline, prepared: PreparedTask) -> Need:
-    found = need_of(pipeline, prepared.bench, single_example(prepared.bench))
+    found = need_of(pipeline, prepared.training_task, single_example(prepared.training_task))
     assert found is not None
     return found
 
@@ -40,7 +40,7 @@ def estimates(prepared: PreparedTask) -> dict[Need, int]:
         lora(lora_r=rank, lora_dropout=dropout, use_dora=dora, target_modules=targets, optim=optim)
         for rank, dropout, dora, targets, optim in grid
     ]
-    config = load_config(prepared.bench.model)
+    config = load_config(prepared.training_task.model)
     needs = [need(pipeline, prepared) for pipeline in (*pipelines, IA3, FULL)]
     return {each: estimate_memory(config, each.request).total_bytes for each in needs}
 
@@ -62,7 +62,7 @@ def test_different_kinds_have_no_order(prepared: PreparedTask) -> None:
 
 
 def test_few_dry_runs_tell_the_same(prepared: PreparedTask, estimates: dict[Need, int]) -> None:
-    config = load_config(prepared.bench.model)
+    config = load_config(prepared.training_task.model)
     for each, total in estimates.items():
         assert estimated_bytes(config, each.request) == pytest.approx(
             total, abs=0.02 * (total - FRAMEWORK_BYTES["cpu"])
@@ -81,7 +81,7 @@ def test_few_dry_runs_tell_the_same(prepared: PreparedTask, estimates: dict[Need
     ],
 )
 def test_what_takes_no_bytes_makes_no_difference(prepared: PreparedTask, values: dict[str, Scalar]) -> None:
-    assert need(lora(**values), prepared) == need(EXPERT, prepared)
+    assert need(lora(**values), prepared) == need(BASELINE, prepared)
 
 
 def test_any_dropout_is_as_good_as_another(prepared: PreparedTask) -> None:
@@ -94,29 +94,33 @@ def test_any_dropout_is_as_good_as_another(prepared: PreparedTask) -> None:
 def test_gradients_live_on_between_micro_batches_only(prepared: PreparedTask) -> None:
     alone = need(lora(per_device_train_batch_size=1), prepared)
     assert not alone.request.gradient_accumulation
-    assert need(EXPERT, prepared).request.gradient_accumulation
-    assert alone.is_at_most(need(EXPERT, prepared))
+    assert need(BASELINE, prepared).request.gradient_accumulation
+    assert alone.is_at_most(need(BASELINE, prepared))
 
 
 def test_the_longest_example_decides(prepared: PreparedTask) -> None:
-    bench = prepared.bench
-    single = single_example(bench)
-    longest = max(bench.test, key=lambda example: len(example.input_ids))
+    training_task = prepared.training_task
+    single = single_example(training_task)
+    longest = max(training_task.test, key=lambda example: len(example.input_ids))
     longer = replace(longest, input_ids=(*longest.input_ids, *longest.input_ids))
     assert single.batch_size == 1
-    assert single.max_length == max(len(e.input_ids) for e in (*bench.train, *bench.validation, *bench.test))
-    assert single_example(replace(bench, test=(longer,))).max_length == len(longer.input_ids)
+    assert single.max_length == max(
+        len(e.input_ids) for e in (*training_task.train, *training_task.validation, *training_task.test)
+    )
+    assert single_example(replace(training_task, test=(longer,))).max_length == len(longer.input_ids)
 
 
 @pytest.mark.parametrize("model", ["tiny_llama", "tiny_gpt2", "tiny_t5"])
-@pytest.mark.parametrize("pipeline", [EXPERT, IA3, FULL], ids=["lora", "ia3", "full"])
+@pytest.mark.parametrize("pipeline", [BASELINE, IA3, FULL], ids=["lora", "ia3", "full"])
 def test_evaluating_one_example_holds_less_than_training(
     model: str, pipeline: Pipeline, toy_data: Path, request: pytest.FixtureRequest
 ) -> None:
     settings = SessionSettings(str(request.getfixturevalue(model)), str(toy_data), threads=1)
     task = prepare_task(settings, Silent())
-    asked = replace(need(pipeline, task).request, evaluates=True, max_new_tokens=task.bench.max_new_tokens)
-    estimate = estimate_memory(load_config(task.bench.model), asked)
+    asked = replace(
+        need(pipeline, task).request, evaluates=True, max_new_tokens=task.training_task.max_new_tokens
+    )
+    estimate = estimate_memory(load_config(task.training_task.model), asked)
     assert 0 < estimate.evaluation_peak_bytes < estimate.training_peak_bytes
 
 

@@ -13,14 +13,14 @@ from tunecast.session.settings import SessionSettings
 
 
 def test_task_is_laid_out(prepared: PreparedTask) -> None:
-    bench = prepared.bench
+    training_task = prepared.training_task
     assert (prepared.task.dataset, prepared.task.metric) == ("colours", "loss")
     assert prepared.dataset.examples == {"train": 128, "validation": 16, "test": 16}
-    assert (len(bench.train), len(bench.validation), len(bench.test)) == (128, 16, 16)
-    assert bench.threads == 1
-    assert max(len(example.input_ids) for example in bench.train) <= bench.max_length <= 128
-    assert bench.max_length % 64 == 0
-    assert bench.max_new_tokens >= max(example.label_tokens for example in bench.train)
+    assert (len(training_task.train), len(training_task.validation), len(training_task.test)) == (128, 16, 16)
+    assert training_task.threads == 1
+    assert max(len(example.input_ids) for example in training_task.train) <= training_task.max_length <= 128
+    assert training_task.max_length % 64 == 0
+    assert training_task.max_new_tokens >= max(example.label_tokens for example in training_task.train)
 
 
 def test_long_completions_of_an_encoder_decoder_are_not_cut(
@@ -30,7 +30,7 @@ def test_long_completions_of_an_encoder_decoder_are_not_cut(
     for row in rows:
         row["completion"] *= 15
     changed = replace(settings, model=str(tiny_t5), data=str(tiny.write_jsonl(tmp_path / "a.jsonl", rows)))
-    train = prepare_task(changed, Silent()).bench.train
+    train = prepare_task(changed, Silent()).training_task.train
     assert max(len(example.labels) for example in train) > 64 > max(len(e.input_ids) for e in train)
     assert not any(example.truncated for example in train)
 
@@ -40,14 +40,14 @@ def test_answers_leave_half_of_the_context_to_the_prompt(settings: SessionSettin
     for row in rows:
         row["completion"] *= 12
     found = prepare_task(replace(settings, data=str(tiny.write_jsonl(tmp_path / "a.jsonl", rows))), Silent())
-    assert found.bench.facts.context == 128
-    assert found.bench.max_new_tokens == 64
+    assert found.training_task.facts.context == 128
+    assert found.training_task.max_new_tokens == 64
 
 
 def test_examples_to_generate_for_are_the_splits_own(prepared: PreparedTask) -> None:
-    bench = prepared.bench
-    assert len(bench.test_examples) == len(bench.test)
-    assert not set(bench.test_examples) & set(bench.validation_examples)
+    training_task = prepared.training_task
+    assert len(training_task.test_examples) == len(training_task.test)
+    assert not set(training_task.test_examples) & set(training_task.validation_examples)
 
 
 def test_a_prompt_that_does_not_fit_is_named(settings: SessionSettings, tmp_path: Path) -> None:
@@ -66,8 +66,8 @@ def test_too_few_rows_for_three_splits(settings: SessionSettings, tmp_path: Path
 def test_a_session_goes_on_in_the_type_that_it_began_with(
     prepared: PreparedTask, settings: SessionSettings
 ) -> None:
-    assert prepared.bench.dtype == "float32"
-    assert prepare_task(settings, Silent(), dtype="bfloat16").bench.dtype == "bfloat16"
+    assert prepared.training_task.dtype == "float32"
+    assert prepare_task(settings, Silent(), dtype="bfloat16").training_task.dtype == "bfloat16"
 
 
 @pytest.mark.parametrize("wanted", ["tpu", "meta", "cuda:7", "cuda:x", "cuda:99x", "cpu0"])

@@ -20,7 +20,7 @@ FAR_ON = (4.0, 3.9, 3.8, 3.7, 3.6)
 
 @dataclass
 class Coins:
-    """A purse that suffices for named trials and ends only, and keeps what it was asked."""
+    """A budget view that suffices for named trials and ends only, and keeps what it was asked."""
 
     steps: Collection[int] = ()
     ends: Collection[int] = ()
@@ -50,10 +50,10 @@ def test_the_points_up_to_a_quarter_are_probes(batch_size: int) -> None:
 
 
 def test_what_does_not_fit_is_passed_over() -> None:
-    purse = Coins(steps=(2,))
-    assert choose(random_search(), history([Trial(), Trial(), Trial()]), purse) == 2
-    assert [index for index, _ in purse.asked] == [0, 1, 2]
-    assert purse.looks == 3, "an answer takes time, of which the next one is to know"
+    budget_view = Coins(steps=(2,))
+    assert choose(random_search(), history([Trial(), Trial(), Trial()]), budget_view) == 2
+    assert [index for index, _ in budget_view.asked] == [0, 1, 2]
+    assert budget_view.looks == 3, "an answer takes time, of which the next one is to know"
 
 
 def test_a_strategy_that_names_what_does_not_fit_again_and_again_is_left() -> None:
@@ -77,10 +77,10 @@ def test_what_was_passed_over_cannot_be_chosen_again() -> None:
         choose(lambda seen, left: 0, history([Trial()]), Coins())
 
 
-def reserved(table: list[Trial], purse: Coins, index: int = 1) -> int | None:
+def reserved(table: list[Trial], budget_view: Coins, index: int = 1) -> int | None:
     """Whose end is kept free beside a step that fits."""
-    assert fits_beside(index, history(table), purse)
-    ((_, kept),) = purse.asked
+    assert fits_beside(index, history(table), budget_view)
+    ((_, kept),) = budget_view.asked
     return kept
 
 
@@ -93,10 +93,10 @@ def test_the_leaders_end_is_kept_free() -> None:
 
 
 def test_a_leader_that_may_not_end_gets_what_is_left() -> None:
-    purse = Coins(steps=(1, 2), ends=(0,))
-    assert not fits_beside(1, history([Trial((3.0,)), Trial(), Trial((2.0,))]), purse)
-    assert fits_beside(2, history([Trial((3.0,)), Trial(), Trial((2.0,))]), purse)
-    assert fits_beside(1, history([Trial((3.0,)), Trial(), Trial((2.0,), running=True)]), purse)
+    budget_view = Coins(steps=(1, 2), ends=(0,))
+    assert not fits_beside(1, history([Trial((3.0,)), Trial(), Trial((2.0,))]), budget_view)
+    assert fits_beside(2, history([Trial((3.0,)), Trial(), Trial((2.0,))]), budget_view)
+    assert fits_beside(1, history([Trial((3.0,)), Trial(), Trial((2.0,), running=True)]), budget_view)
 
 
 def test_of_a_leader_at_its_end_nothing_is_kept_free() -> None:

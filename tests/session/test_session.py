@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 
 from sample_runs import sample_machine, sample_run
+from tunecast.executors.local import LocalExecutor
+from tunecast.predictor import WorkerCapacity
 from tunecast.progress import Silent
-from tunecast.session.executor import LocalExecutor
 from tunecast.session.feasible import Feasible
 from tunecast.session.folder import OutputFolder
-from tunecast.session.prepare import PreparedTask, Surroundings
+from tunecast.session.prepare import Environment, PreparedTask
 from tunecast.session.session import Session
 from tunecast.session.settings import SessionSettings
 from tunecast.session.state import SessionState
 from tunecast.store import Store
-from tunecast.surrogates import Room
 
 
 @pytest.fixture
@@ -40,8 +40,8 @@ def test_a_strategy_is_told_what_a_worker_may_hold(
         Silent(),
         SessionState("s", {}, "of these rows", full_length_tokens=2000, worker_bytes=1_500_000_000),
         Feasible(()),
-        Surroundings(sample_machine(), sample_run().versions),
+        Environment(sample_machine(), sample_run().versions),
     )._context(4.0, 0.1)
     folder.close()
-    bench = prepared.bench
-    assert told.room == Room("cpu", bench.dtype, bench.max_length, 1_500_000_000)
+    training_task = prepared.training_task
+    assert told.room == WorkerCapacity("cpu", training_task.dtype, training_task.max_length, 1_500_000_000)

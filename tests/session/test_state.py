@@ -9,9 +9,9 @@ import pytest
 
 from report.sample_session import full_session
 from tunecast.errors import ConfigurationError, OutputError
-from tunecast.methods.space import EXPERT
+from tunecast.methods.space import BASELINE
 from tunecast.records import Pipeline
-from tunecast.search.context import Foretold
+from tunecast.search.context import PredictedEnd
 from tunecast.session.folder import OutputFolder
 from tunecast.session.settings import SessionSettings
 from tunecast.session.state import Part, SessionState, SurveyPlan, earlier_state, read_state, state_of
@@ -80,17 +80,17 @@ def decided() -> SessionState:
         started_at=1e9,
         used_seconds=12.5,
         worker_bytes=10**9,
-        advised=[EXPERT],
-        foretold={EXPERT.id: Foretold(0.5, 0.1)},
+        advised=[BASELINE],
+        predicted={BASELINE.id: PredictedEnd(0.5, 0.1)},
         full_length_tokens=1000,
         seconds_per_token=1e-3,
         validation_seconds=2.0,
-        candidates=[EXPERT, Pipeline("ia3", {"learning_rate": 1e-2, "kept": True, "seen": 1})],
+        candidates=[BASELINE, Pipeline("ia3", {"learning_rate": 1e-2, "kept": True, "seen": 1})],
         prior="of that name",
-        listed=[EXPERT.id],
+        listed=[BASELINE.id],
         held_back=0.0,
         survey=SurveyPlan("run", (Part(16, 500),), ""),
-        doubts=["none"],
+        diagnostics=["none"],
         record=record,
     )
 

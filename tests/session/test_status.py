@@ -3,20 +3,22 @@ from __future__ import annotations
 from dataclasses import replace
 
 import sample_runs
-from tunecast.methods.space import EXPERT
+from tunecast.methods.space import BASELINE
 from tunecast.records import ZERO_SHOT
 from tunecast.session.budget import Budget, Used
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.status import session_status
 from tunecast.session.trials import Trial
-from tunecast.training.bench import TrialSpec
+from tunecast.training.training_task import TrialSpec
 
 
 def a_trial(prepared: PreparedTask, losses: list[float]) -> Trial:
     run = sample_runs.sample_run()
     point = run.curve[0]
     curve = tuple(replace(point, validation=replace(point.validation, loss=loss)) for loss in losses)
-    return Trial(TrialSpec("run", EXPERT, 0, 4000, 64, ""), prepared.bench, run=replace(run, curve=curve))
+    return Trial(
+        TrialSpec("run", BASELINE, 0, 4000, 64, ""), prepared.training_task, run=replace(run, curve=curve)
+    )
 
 
 def test_the_incumbent_is_the_trial_whose_last_loss_is_lowest(prepared: PreparedTask) -> None:
@@ -31,7 +33,7 @@ def test_the_incumbent_is_the_trial_whose_last_loss_is_lowest(prepared: Prepared
 
 
 def test_the_untouched_model_has_no_learning_rate(prepared: PreparedTask) -> None:
-    base = Trial(TrialSpec("run", ZERO_SHOT, 0, 0, 64, ""), prepared.bench)
+    base = Trial(TrialSpec("run", ZERO_SHOT, 0, 0, 64, ""), prepared.training_task)
 
     status = session_status([a_trial(prepared, []), base], Budget.parse("100s"), Used(), "")
 

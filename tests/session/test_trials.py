@@ -9,21 +9,21 @@ from pathlib import Path
 
 import pytest
 
-from tunecast.methods.space import EXPERT
+from tunecast.methods.space import BASELINE
 from tunecast.records import Machine, Outcome, Pipeline, Point, RunError, Score, Seconds, Versions
-from tunecast.session.allowance import Allowance
 from tunecast.session.budget import Budget
+from tunecast.session.budget_tracker import BudgetTracker
 from tunecast.session.folder import OutputFolder
-from tunecast.session.pace import Pace
-from tunecast.session.prepare import PreparedTask, Surroundings
+from tunecast.session.prepare import Environment, PreparedTask
+from tunecast.session.runtime_model import RuntimeModel
 from tunecast.session.trials import Trials
 from tunecast.store import Store
 from tunecast.training.runner import Measurement
 
-SURROUNDINGS = Surroundings(
+ENVIRONMENT = Environment(
     Machine("cpu", 2, 1, 10**9, 10**9, {"float32": 1e9}, 1e9), Versions("0", "3", "2", "5", "0")
 )
-OTHER = Pipeline("lora", {**EXPERT.hyperparameters, "learning_rate": 1e-3})
+OTHER = Pipeline("lora", {**BASELINE.hyperparameters, "learning_rate": 1e-3})
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def laid_out(prepared: PreparedTask, folder: OutputFolder, store: Store) -> Tria
     return Trials(
         "session",
         prepared,
-        [EXPERT, OTHER],
+        [BASELINE, OTHER],
         folder,
         store,
         seed=0,
@@ -94,7 +94,7 @@ def advance(
         workers=1,
     )
     measured = Measurement(trial.spec.run, point, outcome, retrained_tokens=retrained_tokens)
-    trials.record(index, measured, SURROUNDINGS, elapsed)
+    trials.record(index, measured, ENVIRONMENT, elapsed)
 
 
 def files(trials: Trials, index: int) -> set[str]:
@@ -158,14 +158,14 @@ def test_a_trial_whose_checkpoint_went_is_paid_for_again(
     advance(trials, 0, 3.0)
     trial = trials[0]
     done, ahead = trial.plan.tokens_at(trial.step), trial.tokens_to_next
-    pace, spent = Pace(0.001), trials.used(3.0)
-    budget = Allowance(Budget("tokens", done + ahead, ""), 0.0)
+    runtime_model, spent = RuntimeModel(0.001), trials.used(3.0)
+    budget = BudgetTracker(Budget("tokens", done + ahead, ""), 0.0)
     assert (trial.resume_step, spent.tokens) == (trial.step, done)
-    assert budget.fits(trial, None, spent, pace)
+    assert budget.fits(trial, None, spent, runtime_model)
     trials.limit_disk(0, spare=set())
     assert (trial.resume_step, trial.tokens_to_next) == (0, done + ahead)
-    assert not budget.fits(trial, None, spent, pace)
-    assert trials.history(pace).trials[0].expected_seconds == pytest.approx(0.001 * (done + ahead))
+    assert not budget.fits(trial, None, spent, runtime_model)
+    assert trials.history(runtime_model).trials[0].expected_seconds == pytest.approx(0.001 * (done + ahead))
     trial.running = True
     assert trials.used(3.0).tokens == 2 * done + ahead
     advance(trials, 0, 2.5, retrained_tokens=done)
@@ -179,7 +179,7 @@ def test_retraining_is_spent_where_the_worker_dies_of_it(trials: Trials) -> None
     advance(trials, 0, 4.0)
     done, ahead = trials[0].plan.tokens_at(trials[0].step), trials[0].tokens_to_next
     trials.limit_disk(0, spare=set())
-    trials.fail(0, Outcome.FAILED, RunError("WorkerCrash", "killed"), SURROUNDINGS, 3.0)
+    trials.fail(0, Outcome.FAILED, RunError("WorkerCrash", "killed"), ENVIRONMENT, 3.0)
     assert trials.used(3.0).tokens == 2 * done + ahead
 
 
@@ -189,37 +189,37 @@ def test_tokens_count_when_a_step_begins_and_when_it_fails(trials: Trials) -> No
     assert trials.used(3.0).tokens == 0
     trial.running = True
     assert (trials.used(3.0).tokens, trials.used(3.0).trials) == (ahead, 1)
-    trials.fail(0, Outcome.OUT_OF_MEMORY, RunError("WorkerCrash", "killed"), SURROUNDINGS, 3.0)
+    trials.fail(0, Outcome.OUT_OF_MEMORY, RunError("WorkerCrash", "killed"), ENVIRONMENT, 3.0)
     assert trials.used(3.0).tokens == ahead
     assert trial.outcome is Outcome.OUT_OF_MEMORY
-    assert trials.history(Pace(0.001)).trials[0].next_share is None
+    assert trials.history(RuntimeModel(0.001)).trials[0].next_share is None
 
 
 def test_a_loss_that_explodes_at_a_point_costs_what_led_there(trials: Trials) -> None:
     advance(trials, 0, math.nan, Outcome.DIVERGED)
     assert trials.used(3.0).tokens == trials[0].plan.tokens_at(trials[0].step)
     advance(trials, 1, 4.0)
-    trials.fail(1, Outcome.DIVERGED, RunError("DivergedError", "step 9"), SURROUNDINGS, 3.0)
+    trials.fail(1, Outcome.DIVERGED, RunError("DivergedError", "step 9"), ENVIRONMENT, 3.0)
     assert trials[1].tokens_spent > trials[1].plan.tokens_at(trials[1].step)
 
 
 def test_what_did_not_end_is_told(trials: Trials) -> None:
     advance(trials, 0, 4.0)
-    assert trials.warnings("expert") == [
-        f"The budget brought the expert pipeline to only {trials[0].curve[-1].share:.0%} of its full length."
+    assert trials.warnings("baseline") == [
+        f"The budget brought the baseline to only {trials[0].curve[-1].share:.0%} of its full length."
     ]
     advance(trials, 1, 5.0)
     for index, kind in enumerate((Outcome.DIVERGED, Outcome.FAILED)):
-        trials.fail(index, kind, RunError("OddError", "two\nlines"), SURROUNDINGS, 3.0)
-    assert trials.warnings("expert") == [
-        "The expert pipeline did not reach its end: diverged (OddError: two lines).",
+        trials.fail(index, kind, RunError("OddError", "two\nlines"), ENVIRONMENT, 3.0)
+    assert trials.warnings("baseline") == [
+        "The baseline did not reach its end: diverged (OddError: two lines).",
         "1 of 2 trials broke down; the first one: failed (OddError: two lines).",
     ]
 
 
-def test_a_completed_expert_needs_no_word(trials: Trials) -> None:
+def test_a_completed_baseline_needs_no_word(trials: Trials) -> None:
     advance(trials, 0, 4.0, Outcome.COMPLETED)
-    assert trials.warnings("expert") == []
+    assert trials.warnings("baseline") == []
 
 
 def test_a_loss_that_is_no_number_is_never_best(trials: Trials) -> None:
@@ -232,12 +232,12 @@ def test_a_loss_that_is_no_number_is_never_best(trials: Trials) -> None:
 def test_strategies_see_the_trials(trials: Trials) -> None:
     advance(trials, 1, 5.0)
     trials[0].running = True
-    first, second = trials.history(Pace(0.001)).trials
+    first, second = trials.history(RuntimeModel(0.001)).trials
     assert (first.running, first.curve, first.is_open) == (True, (), False)
     assert (second.curve, second.is_open) == (trials[1].curve, True)
     assert second.next_share == pytest.approx(2 * second.curve[-1].share, rel=0.3)
     assert second.expected_seconds == pytest.approx(0.001 * trials[1].tokens_to_next)
-    _, second = trials.history(Pace(0.001, overhead_seconds=2.0)).trials
+    _, second = trials.history(RuntimeModel(0.001, overhead_seconds=2.0)).trials
     points = len(trials[1].plan.grid) - 1
     assert second.expected_end_seconds == pytest.approx(0.001 * trials[1].tokens_to_end + 2.0 * points)
 
@@ -245,8 +245,8 @@ def test_strategies_see_the_trials(trials: Trials) -> None:
 def test_a_pace_is_taught_in_the_order_in_which_steps_were_made(
     trials: Trials, prepared: PreparedTask
 ) -> None:
-    subset = tuple(prepared.bench.validation[:4])
-    trials._prepared = replace(prepared, bench=replace(prepared.bench, subset=subset))
+    subset = tuple(prepared.training_task.validation[:4])
+    trials._prepared = replace(prepared, training_task=replace(prepared.training_task, subset=subset))
     advance(trials, 0, 4.0, elapsed=5.0, evaluation=1.0)
     advance(trials, 1, 4.0, elapsed=1.0, evaluation=2.0)
     while (following := trials[1].next_step) != trials[1].plan.total_steps:
@@ -254,13 +254,13 @@ def test_a_pace_is_taught_in_the_order_in_which_steps_were_made(
         advance(trials, 1, 4.0, elapsed=2.0, evaluation=3.0)
     advance(trials, 1, 4.0, elapsed=9.0, evaluation=10.0)
 
-    class Recorder(Pace):
+    class Recorder(RuntimeModel):
         def learn(self, method: str, tokens: int, training_seconds: float, other_seconds: float) -> None:
             others.append(other_seconds)
 
     others: list[float] = []
     trials.teach(Recorder(1.0))
-    tokens = [sum(e.tokens for e in examples) for examples in (subset, prepared.bench.validation)]
+    tokens = [sum(e.tokens for e in examples) for examples in (subset, prepared.training_task.validation)]
     assert (others[0], others[-2]) == (2.0, 1.0), "in the order of time, not of trials"
     assert others[-1] == pytest.approx(10.0 * tokens[0] / sum(tokens)), "the subset alone, as for any point"
 
@@ -271,7 +271,7 @@ def test_a_new_record_holds_the_raw_facts(trials: Trials, prepared: PreparedTask
     assert run is not None
     assert run.model.config["hidden_size"] == 32
     assert run.dataset == prepared.dataset
-    assert (run.machine, run.versions) == (SURROUNDINGS.machine, SURROUNDINGS.versions)
+    assert (run.machine, run.versions) == (ENVIRONMENT.machine, ENVIRONMENT.versions)
     assert run.total_steps == trials[0].plan.total_steps
 
 
@@ -282,6 +282,6 @@ def test_trials_of_equal_batches_share_their_plan(trials: Trials) -> None:
 def test_a_trial_that_memory_cannot_hold_has_no_next_point(trials: Trials) -> None:
     trials[0].is_feasible = False
     assert trials[0].next_step is None
-    views = trials.history(Pace(1e-3)).trials
+    views = trials.history(RuntimeModel(1e-3)).trials
     assert [view.is_open for view in views] == [False, True]
-    assert trials.warnings("expert") == []
+    assert trials.warnings("baseline") == []

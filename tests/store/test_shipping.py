@@ -11,11 +11,11 @@ import pytest
 import yaml
 
 from sample_runs import sample_run
-from tunecast.collect.station import LEAST_METRIC_EXAMPLES
+from tunecast.collect.worker import LEAST_METRIC_EXAMPLES
 from tunecast.errors import StoreError
 from tunecast.records import Outcome
 from tunecast.store import Store, export_parquet, open_for_reading, shipped, shipping
-from tunecast.store.sharing import shared_session
+from tunecast.store.redaction import shared_session
 
 
 def test_a_package_without_the_file_ships_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

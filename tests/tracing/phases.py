@@ -17,24 +17,24 @@ from types import FrameType
 __all__ = ["PHASES", "VARIABLE", "start_trace"]
 
 VARIABLE = "TUNECAST_TRACE"
-TRACED = {"tune", "tunecast.session.worker"}
+TRACED = {"tune", "tunecast.executors.worker"}
 """Words on the command lines of processes that are traced."""
 EVERY_SECONDS = 0.002
 PHASES = {
     ("trials.py", "record"): "commit",
     ("session.py", "_save_state"): "commit",
     ("session.py", "_measure_parts"): "forecast",
-    ("compare.py", "_deliver"): "export",
+    ("final_evaluation.py", "_deliver"): "export",
     ("api.py", "_write_results"): "export",
-    ("compare.py", "run"): "scoring",
-    ("searching.py", "_finish_leader"): "final training",
-    ("searching.py", "_search"): "search",
+    ("final_evaluation.py", "run"): "scoring",
+    ("loop.py", "_finish_leader"): "final training",
+    ("loop.py", "_search"): "search",
     ("checkpoint.py", "write"): "checkpoint write",
     ("runner.py", "save"): "export",
     ("runner.py", "score"): "scoring",
     ("runner.py", "measure_speed"): "start",
     ("evaluate.py", "evaluate"): "evaluation",
-    ("live.py", "advance"): "step",
+    ("live_trial.py", "advance"): "step",
     ("worker.py", "_answer"): "step",
     ("worker.py", "_loaded"): "start",
     ("worker.py", "main"): "waiting",

@@ -22,7 +22,7 @@ def test_every_place_is_in_the_source() -> None:
         assert any(f"def {function}(" in text for text in texts), f"{file} defines no {function}"
 
 
-@pytest.mark.parametrize("word", ["tune", "tunecast.session.worker"])
+@pytest.mark.parametrize("word", ["tune", "tunecast.executors.worker"])
 def test_phases_are_written_as_they_change(word: str, tmp_path: Path) -> None:
     script, trace = tmp_path / "compare.py", tmp_path / "trace"
     script.write_text(SCRIPT)

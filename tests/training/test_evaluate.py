@@ -78,7 +78,7 @@ def test_interval_is_seeded() -> None:
 @pytest.mark.parametrize("family", ["llama", "t5"])
 def test_order_and_batches_do_not_matter(family: str, request: pytest.FixtureRequest) -> None:
     folder: Path = request.getfixturevalue(f"tiny_{family}")
-    task = workshop.bench(folder, rows=12)
+    task = workshop.training_task(folder, rows=12)
     model = models.load_model(task.model, dtype=torch.float32, device="cpu")
     compute = Compute("cpu", "float32", task.facts.architecture, 3)
     together = Evaluator(compute).evaluate(model, task.train)
@@ -100,7 +100,7 @@ def test_a_processor_scores_in_smaller_batches() -> None:
 
 
 def test_leaves_no_training_mode(tiny_llama: Path) -> None:
-    task = workshop.bench(tiny_llama, rows=4)
+    task = workshop.training_task(tiny_llama, rows=4)
     model = models.load_model(task.model, dtype=torch.float32, device="cpu").train()
     Evaluator(Compute("cpu", "float32", "decoder-only", 3)).evaluate(model, task.train)
     assert not any(module.training for module in model.modules())

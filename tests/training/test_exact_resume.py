@@ -52,7 +52,7 @@ def test_resumed_in_other_processes(
     case: str, resumed: dict[str, list[Any]], request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     family, variant, changes = CASES[case]
-    task = workshop.bench(request.getfixturevalue(f"tiny_{family}"))
+    task = workshop.training_task(request.getfixturevalue(f"tiny_{family}"))
     trial = workshop.spec(task, workshop.pipeline(variant, **changes), tmp_path, epochs=EPOCHS)
     uninterrupted = workshop.curve(workshop.run_trial(task.open(), trial))
     assert len(uninterrupted) >= 3

@@ -59,11 +59,11 @@ def test_the_other_methods_in_one_worker(tiny_llama: Path) -> None:
 
 def follow(tour: list[str], fresh: dict[str, Any], model: Path) -> None:
     """Run trials one after the other on one worker; each is to go as it did on a fresh one."""
-    runner = workshop.bench(model).open()
+    runner = workshop.training_task(model).open()
     for number, kind in enumerate(tour):
         gc.freeze()  # once more: a base that was given up ends what is spared
         variant, changes = KINDS.get(kind, (kind, {}))
-        trial = workshop.spec(runner.bench, workshop.pipeline(variant, **changes), run=f"{number}")
+        trial = workshop.spec(runner.training_task, workshop.pipeline(variant, **changes), run=f"{number}")
         curve = workshop.curve(workshop.run_trial(runner, trial))
         assert curve == fresh[kind], f"{kind} after {tour[number - 1]}"
     runner.release()

@@ -42,7 +42,7 @@ def examples(count):
     ids = [tuple(draw.randrange(10, 60_000) for _ in range(64)) for _ in range(count)]
     return tuple(EncodedExample(1, one, one, 100, False) for one in ids)
 
-task = workshop.bench(Path(arguments[0]))
+task = workshop.training_task(Path(arguments[0]))
 task = dataclasses.replace(task, train=examples(8), subset=examples(4), validation=examples(2))
 runner = task.open()
 

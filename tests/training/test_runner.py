@@ -17,22 +17,22 @@ from safetensors.torch import load_file, save_file
 import workshop
 from tunecast.errors import ModelError
 from tunecast.records import Outcome, Pipeline
-from tunecast.training.bench import Bench
 from tunecast.training.compute import Compute
 from tunecast.training.runner import Runner
+from tunecast.training.training_task import TrainingTask
 
 
 @pytest.fixture(scope="module")
-def task(tiny_llama: Path) -> Bench:
-    return workshop.bench(tiny_llama)
+def task(tiny_llama: Path) -> TrainingTask:
+    return workshop.training_task(tiny_llama)
 
 
 @pytest.fixture(scope="module")
-def runner(task: Bench) -> Runner:
+def runner(task: TrainingTask) -> Runner:
     return task.open()
 
 
-def test_points_of_a_trial(runner: Runner, task: Bench, tmp_path: Path) -> None:
+def test_points_of_a_trial(runner: Runner, task: TrainingTask, tmp_path: Path) -> None:
     trial = workshop.spec(task, workshop.pipeline(), tmp_path, epochs=2, workers=3)
     plan = task.plan(trial)
     measured = workshop.run_trial(runner, trial)
@@ -54,7 +54,7 @@ def test_points_of_a_trial(runner: Runner, task: Bench, tmp_path: Path) -> None:
     assert points[-1].validation.loss < points[0].validation.loss
 
 
-def test_a_lost_checkpoint_is_trained_anew(runner: Runner, task: Bench, tmp_path: Path) -> None:
+def test_a_lost_checkpoint_is_trained_anew(runner: Runner, task: TrainingTask, tmp_path: Path) -> None:
     trial = workshop.spec(task, workshop.pipeline(lora_dropout=0.1), tmp_path, epochs=2)
     before = workshop.curve(workshop.run_trial(runner, trial))
     for file in tmp_path.glob("*"):
@@ -68,7 +68,7 @@ def test_a_lost_checkpoint_is_trained_anew(runner: Runner, task: Bench, tmp_path
 
 
 def test_an_accelerator_that_failed_for_good_ends_its_worker(
-    task: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    task: TrainingTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runner = task.open()
     sound = workshop.spec(task, workshop.pipeline(), tmp_path / "sound")
@@ -87,7 +87,7 @@ def test_an_accelerator_that_failed_for_good_ends_its_worker(
 
 
 def test_evaluation_may_use_all_memory_again_with_the_next_trial(
-    runner: Runner, task: Bench, tmp_path: Path
+    runner: Runner, task: TrainingTask, tmp_path: Path
 ) -> None:
     usual = runner._evaluator.batch_tokens
     for folder in ("first", "second"):
@@ -96,7 +96,7 @@ def test_evaluation_may_use_all_memory_again_with_the_next_trial(
         runner._evaluator.batch_tokens = 1  # what is left where memory ran out
 
 
-def test_tokens_of_a_retraining_that_breaks_are_spent(task: Bench, tmp_path: Path) -> None:
+def test_tokens_of_a_retraining_that_breaks_are_spent(task: TrainingTask, tmp_path: Path) -> None:
     absurd = workshop.pipeline(learning_rate=1e3, warmup_ratio=0.0)
     trial = workshop.spec(task, absurd, tmp_path, epochs=2, explosion_nats=30.0)
     plan = task.plan(trial)
@@ -107,7 +107,7 @@ def test_tokens_of_a_retraining_that_breaks_are_spent(task: Bench, tmp_path: Pat
 
 @pytest.mark.parametrize("earlier", [True, False])
 def test_a_damaged_checkpoint_is_trained_anew(
-    earlier: bool, runner: Runner, task: Bench, tmp_path: Path
+    earlier: bool, runner: Runner, task: TrainingTask, tmp_path: Path
 ) -> None:
     trial = workshop.spec(task, workshop.pipeline(lora_dropout=0.1), tmp_path, epochs=2)
     measured = workshop.run_trial(runner, trial)
@@ -126,7 +126,7 @@ def test_a_damaged_checkpoint_is_trained_anew(
 
 
 def test_a_checkpoint_that_is_not_the_committed_points_is_trained_anew(
-    runner: Runner, task: Bench, tmp_path: Path
+    runner: Runner, task: TrainingTask, tmp_path: Path
 ) -> None:
     trial, other = (
         workshop.spec(task, workshop.pipeline(learning_rate=rate), tmp_path / f"{rate}", epochs=2)
@@ -148,7 +148,7 @@ def test_a_checkpoint_that_is_not_the_committed_points_is_trained_anew(
     assert workshop.curve([again]) == workshop.curve(measured[-1:])
 
 
-def test_damaged_weights_are_neither_scored_nor_delivered(task: Bench, tmp_path: Path) -> None:
+def test_damaged_weights_are_neither_scored_nor_delivered(task: TrainingTask, tmp_path: Path) -> None:
     trial = workshop.spec(task, workshop.pipeline(), tmp_path / "trial")
     folders = [tmp_path / name for name in ("whole", "damaged")]
     for folder in folders:
@@ -173,7 +173,7 @@ def test_damaged_weights_are_neither_scored_nor_delivered(task: Bench, tmp_path:
     assert all(torch.equal(tensor, damaged[name]) for name, tensor in whole.items())
 
 
-def test_scores_base_and_checkpoints(runner: Runner, task: Bench, tmp_path: Path) -> None:
+def test_scores_base_and_checkpoints(runner: Runner, task: TrainingTask, tmp_path: Path) -> None:
     trial = workshop.spec(task, workshop.pipeline(), tmp_path)
     points = [one.point for one in workshop.run_trial(runner, trial)]
     first, last = points[0], points[-1]
@@ -190,14 +190,16 @@ def test_scores_base_and_checkpoints(runner: Runner, task: Bench, tmp_path: Path
     assert runner.score(None, 0, "subset", interval_seed=0).score == zero_shot
 
 
-def test_a_scored_checkpoint_is_not_continued_by_mistake(runner: Runner, task: Bench, tmp_path: Path) -> None:
+def test_a_scored_checkpoint_is_not_continued_by_mistake(
+    runner: Runner, task: TrainingTask, tmp_path: Path
+) -> None:
     trial = workshop.spec(task, workshop.pipeline(), tmp_path)
     whole = workshop.curve(workshop.run_trial(runner, trial))
     runner.score(trial, whole[0][0], "subset")
     assert workshop.curve(workshop.run_trial(runner, trial, after=whole[0][0])) == whole[1:]
 
 
-def test_generates_for_a_metric(runner: Runner, task: Bench) -> None:
+def test_generates_for_a_metric(runner: Runner, task: TrainingTask) -> None:
     scored = runner.score(None, 0, "test", metric="token_f1", generate_limit=3, interval_seed=0)
     assert [output.reference for output in scored.outputs] == [
         example.turns[-1].content for example in task.test_examples[:3]
@@ -210,7 +212,7 @@ def test_generates_for_a_metric(runner: Runner, task: Bench) -> None:
 
 
 def test_long_prompts_leave_room_for_the_answer(tiny_gpt2: Path) -> None:
-    task = workshop.bench(tiny_gpt2, rows=4)
+    task = workshop.training_task(tiny_gpt2, rows=4)
     assert task.facts.context == 128
     long = tuple(
         replace(example, turns=(replace(example.turns[0], content="red green " * 200), *example.turns[1:]))
@@ -222,7 +224,9 @@ def test_long_prompts_leave_room_for_the_answer(tiny_gpt2: Path) -> None:
     assert all("red green" in output.prompt for output in outputs)
 
 
-def test_saves_trial_and_base_with_their_tokenizer(runner: Runner, task: Bench, tmp_path: Path) -> None:
+def test_saves_trial_and_base_with_their_tokenizer(
+    runner: Runner, task: TrainingTask, tmp_path: Path
+) -> None:
     trial = workshop.spec(task, workshop.pipeline(), tmp_path / "trial")
     (tmp_path / "best").mkdir()
     workshop.run_trial(runner, trial)
@@ -238,12 +242,12 @@ def test_saves_trial_and_base_with_their_tokenizer(runner: Runner, task: Bench, 
     assert all(torch.equal(saved[name], original[name]) for name in original)
 
 
-def test_speed_is_measured_and_nothing_is_kept(runner: Runner, task: Bench, tmp_path: Path) -> None:
+def test_speed_is_measured_and_nothing_is_kept(runner: Runner, task: TrainingTask, tmp_path: Path) -> None:
     assert runner.measure_speed(workshop.spec(task, workshop.pipeline()), 0.0) > 0
     assert runner.score(None, 0, "subset").score == task.open().score(None, 0, "subset").score
 
 
-def test_speed_is_that_of_the_steps_before_a_divergence(runner: Runner, task: Bench) -> None:
+def test_speed_is_that_of_the_steps_before_a_divergence(runner: Runner, task: TrainingTask) -> None:
     pipeline = workshop.pipeline(learning_rate=1e3, warmup_ratio=0.0)
     trial = workshop.spec(task, pipeline, epochs=2, explosion_nats=30.0)
     assert runner.measure_speed(trial, math.inf) > 0
@@ -253,7 +257,9 @@ def test_speed_is_that_of_the_steps_before_a_divergence(runner: Runner, task: Be
     assert runner.measure_speed(workshop.spec(task, workshop.pipeline()), 0.0) > 0
 
 
-def test_a_peak_counts_from_when_the_last_trial_is_off(task: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_peak_counts_from_when_the_last_trial_is_off(
+    task: TrainingTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
     own = task.open()
     held: list[str] = []
     monkeypatch.setattr(
@@ -268,7 +274,7 @@ def test_a_peak_counts_from_when_the_last_trial_is_off(task: Bench, monkeypatch:
     assert held == ["", "full", "", "lora"]
 
 
-def test_reloads_only_a_base_that_is_not_clean(task: Bench) -> None:
+def test_reloads_only_a_base_that_is_not_clean(task: TrainingTask) -> None:
     own = task.open()
     for variant, reloads in (("lora", 0), ("full", 0), ("pissa", 1), ("ia3", 1)):
         workshop.run_trial(own, workshop.spec(task, workshop.pipeline(variant), run=variant), points=1)
@@ -281,7 +287,7 @@ def test_reloads_only_a_base_that_is_not_clean(task: Bench) -> None:
     [workshop.pipeline("ia3", optim="nadam"), workshop.pipeline(target_modules="nowhere")],
     ids=["after injecting", "while injecting"],
 )
-def test_a_trial_that_cannot_begin_leaves_nothing_behind(broken: Pipeline, task: Bench) -> None:
+def test_a_trial_that_cannot_begin_leaves_nothing_behind(broken: Pipeline, task: TrainingTask) -> None:
     own = task.open()
     failed = workshop.run_trial(own, workshop.spec(task, broken, run="broken"))
     assert [one.outcome for one in failed] == [Outcome.FAILED]
@@ -292,7 +298,7 @@ def test_a_trial_that_cannot_begin_leaves_nothing_behind(broken: Pipeline, task:
     assert own.reloads == 1
 
 
-def test_a_base_that_is_given_up_goes_though_the_collector_was_to_spare_it(task: Bench) -> None:
+def test_a_base_that_is_given_up_goes_though_the_collector_was_to_spare_it(task: TrainingTask) -> None:
     own = task.open()
     own._base.itself = [own._base]  # a model that refers to itself, as some do
     base = weakref.ref(own._base)
@@ -307,7 +313,7 @@ def test_a_base_that_is_given_up_goes_though_the_collector_was_to_spare_it(task:
 
 def test_a_worker_that_lost_its_base_model_leaves(tiny_llama: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_llama, tmp_path / "model")
-    task = workshop.bench(tmp_path / "model")
+    task = workshop.training_task(tmp_path / "model")
     own = task.open()
     shutil.rmtree(tmp_path / "model")
     failed = workshop.run_trial(own, workshop.spec(task, workshop.pipeline(target_modules="nowhere")))
@@ -317,7 +323,7 @@ def test_a_worker_that_lost_its_base_model_leaves(tiny_llama: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("variant", ["lora", "full"])
-def test_an_absurd_learning_rate_diverges(variant: str, runner: Runner, task: Bench) -> None:
+def test_an_absurd_learning_rate_diverges(variant: str, runner: Runner, task: TrainingTask) -> None:
     pipeline = workshop.pipeline(variant, learning_rate=1e3, warmup_ratio=0.0)
     trial = workshop.spec(task, pipeline, epochs=2, explosion_nats=30.0)
     *earlier, last = workshop.run_trial(runner, trial)
@@ -336,7 +342,7 @@ def test_weights_that_are_no_numbers_diverge_at_once(tiny_llama: Path, tmp_path:
     weights = load_file(broken / "model.safetensors")
     weights["model.norm.weight"][3] = math.nan
     save_file(weights, broken / "model.safetensors", {"format": "pt"})
-    task = workshop.bench(broken)
+    task = workshop.training_task(broken)
     measured = workshop.run_trial(task.open(), workshop.spec(task, workshop.pipeline()))
     assert [one.outcome for one in measured] == [Outcome.DIVERGED]
     assert measured[0].point is None
@@ -344,14 +350,14 @@ def test_weights_that_are_no_numbers_diverge_at_once(tiny_llama: Path, tmp_path:
     assert "step 1: loss nan" in measured[0].error.text
 
 
-def test_whatever_else_breaks_a_trial_is_its_outcome(runner: Runner, task: Bench) -> None:
+def test_whatever_else_breaks_a_trial_is_its_outcome(runner: Runner, task: TrainingTask) -> None:
     measured = workshop.run_trial(runner, workshop.spec(task, workshop.pipeline(optim="nadam")))
     assert [one.outcome for one in measured] == [Outcome.FAILED]
     assert measured[0].error is not None
     assert "optim=nadam" in measured[0].error.text
 
 
-def test_a_full_disk_is_not_the_trials_fault(runner: Runner, task: Bench, tmp_path: Path) -> None:
+def test_a_full_disk_is_not_the_trials_fault(runner: Runner, task: TrainingTask, tmp_path: Path) -> None:
     trial = workshop.spec(task, workshop.pipeline(), tmp_path)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, before[1]))
@@ -366,9 +372,9 @@ def test_a_full_disk_is_not_the_trials_fault(runner: Runner, task: Bench, tmp_pa
 
 
 def test_bfloat16_base_trains(tiny_llama: Path) -> None:
-    own = workshop.bench(tiny_llama, dtype="bfloat16").open()
+    own = workshop.training_task(tiny_llama, dtype="bfloat16").open()
     zero_shot = own.score(None, 0, "subset").score.loss
-    trial = workshop.spec(own.bench, workshop.pipeline("full"), epochs=2)
+    trial = workshop.spec(own.training_task, workshop.pipeline("full"), epochs=2)
     *_, last = workshop.run_trial(own, trial)
     assert last.outcome is Outcome.COMPLETED
     assert last.point is not None

@@ -32,7 +32,7 @@ Rivals = Annotated[
     bool, typer.Option("--rivals", help="Add the algorithms of other libraries (extra: rivals).")
 ]
 Seeds = Annotated[int, typer.Option("--seeds", help="Seeds: random 70% subsets of the candidates.")]
-Budgets = Annotated[str, typer.Option("--budgets", help="Budgets in expert trials at full length.")]
+Budgets = Annotated[str, typer.Option("--budgets", help="Budgets in baseline trials at full length.")]
 Folds = Annotated[str, typer.Option("--folds", help="What strategies must not know: task, family or model.")]
 Model = Annotated[str | None, typer.Option("--model", help="Replay on this base model only.")]
 Clock = Annotated[str, typer.Option("--clock", help="Recorded seconds to go by: wall or cpu.")]
@@ -94,7 +94,7 @@ def _print(verdict: Verdict, reasons: list[str]) -> None:
     console.width = max(console.width, LEAST_WIDTH)
     typer.echo(header(verdict))
     table = Table(
-        title="Normalised regret on the test split in percent, and mean rank, by budget in expert trials"
+        title="Normalised regret on the test split in percent, and mean rank, by budget in baseline trials"
     )
     table.add_column("strategy", no_wrap=True)
     for budget in verdict.comparison.budgets:

@@ -22,6 +22,6 @@ def command(
     ] = True,
 ) -> None:
     """Learn from recorded runs how trials end, and write the prior that transfer and quick-tune use."""
-    from tunecast.surrogates.train import learn
+    from tunecast.predictor.train import learn
 
     learn(store, output, seed=seed, scores=scores, show=typer.echo)

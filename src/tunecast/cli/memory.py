@@ -14,8 +14,8 @@ from tunecast.cli import options
 from tunecast.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from tunecast.models.memory import MemoryEstimate, MemoryRequest
-    from tunecast.models.memory.request import Attention, Convention, Optimizer, Precision, Sharding
+    from tunecast.estimate import MemoryEstimate, MemoryRequest
+    from tunecast.estimate.request import Attention, Convention, Optimizer, Precision, Sharding
     from tunecast.records import ModelFacts
 
 __all__ = ["command"]
@@ -70,10 +70,10 @@ def command(
     as_json: options.AsJson = False,
 ) -> None:
     """Predict the memory of a finetuning, part by part, without loading weights."""
-    from tunecast.methods import Restrictions, check_names, expert_pipeline
+    from tunecast.estimate import MemoryRequest, estimate_memory, what_would_fit
+    from tunecast.methods import Restrictions, baseline_pipeline, check_names
     from tunecast.methods.memory import adapter_of, optimizer_of
     from tunecast.models import check_length, describe_config, load_config, resolve
-    from tunecast.models.memory import MemoryRequest, estimate_memory, what_would_fit
 
     _check(method, peft_config, sharding, devices)
     restrictions = Restrictions((method or "lora",), options.fixed_values(fix or []))
@@ -82,7 +82,7 @@ def command(
     config = load_config(resolved)
     facts = describe_config(config, resolved.name)
     check_length(max_length, facts)
-    pipeline = expert_pipeline(facts, restrictions)
+    pipeline = baseline_pipeline(facts, restrictions)
     target = _target(gpu, facts)
     # The casts claim no more than the request itself checks: it refuses any other word by name.
     request = MemoryRequest(
@@ -130,15 +130,15 @@ def _check(method: str | None, peft_config: Path | None, sharding: str, devices:
 def _target(gpu: str | None, facts: ModelFacts) -> _Target:
     """The accelerator asked for, or the device of this machine that training would take."""
     if gpu is not None:
-        from tunecast.models.here import target_of
+        from tunecast.hardware.local_machine import target_of
 
         asked = target_of(gpu, None)
         memory_bytes = asked.machine.device_memory_bytes or 0
         return _Target(asked.name, "cuda", memory_bytes, asked.dtype(facts.width))
     import torch
 
+    from tunecast.hardware.machine import device_bytes
     from tunecast.models import choose_dtype
-    from tunecast.models.machine import device_bytes
 
     device: Literal["cpu", "cuda"] = "cuda" if torch.cuda.is_available() else "cpu"
     name = torch.cuda.get_device_name() if device == "cuda" else "this machine's main memory"

@@ -11,7 +11,7 @@ import typer
 from tunecast.cli import options
 
 if TYPE_CHECKING:
-    from tunecast.advice.answer import Recommendation
+    from tunecast.recommender.recommendation import Recommendation
 
 __all__ = ["command"]
 
@@ -58,9 +58,9 @@ def command(
 ) -> None:
     """Predict quality, hours, memory and money of finetunings, and say which to run."""
     options.keep_numpy_single_threaded()
-    from tunecast.advice.situation import Question
     from tunecast.api import recommend
     from tunecast.atomic import check_writable
+    from tunecast.recommender.question import Question
 
     question = Question(
         model=model,
@@ -94,7 +94,7 @@ def command(
         _print(found)
     # The chart comes last: where it cannot be written after all, the answer is on the screen.
     if plot is not None:
-        from tunecast.report.prospects import write_prospects
+        from tunecast.report.recommendation_plot import write_prospects
 
         write_prospects(found, plot)
         typer.echo(f"Chart: {plot}", err=True)
@@ -105,7 +105,7 @@ def _print(found: Recommendation) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from tunecast.advice.reasons import worth_text
+    from tunecast.recommender.explanations import worth_text
     from tunecast.report.wording import prospect_cells
 
     console = Console()

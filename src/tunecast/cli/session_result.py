@@ -57,7 +57,7 @@ def as_result(record: SessionRecord) -> dict[str, Any]:
     """What ``--json`` prints; a contender of which no checkpoint was left to score is None."""
     from tunecast.store.codec import for_others
 
-    scores: dict[str, Any] = {"zero_shot": None, "expert": None, "incumbent": None}
+    scores: dict[str, Any] = {"zero_shot": None, "baseline": None, "incumbent": None}
     for contender in record.contenders:
         score = contender.test
         by_loss = score.metric is None
@@ -91,8 +91,8 @@ def print_record(record: SessionRecord) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from tunecast.report.forecast import outlook_sentences
     from tunecast.report.numbers import interval
-    from tunecast.report.outlook import outlook_sentences
     from tunecast.report.wording import pipeline_line
 
     title = f"{record.task.dataset} on {record.task.model}: test scores"

@@ -40,10 +40,10 @@ def collect(
     Raises:
         UserError: The plan, all its datasets or all its base models, the store or the device cannot be used.
     """
-    from tunecast.collect.cells import expand
-    from tunecast.collect.station import Station
-    from tunecast.models.processor import available_cores
-    from tunecast.session.executor import LocalExecutor
+    from tunecast.collect.run_specs import expand
+    from tunecast.collect.worker import CollectWorker
+    from tunecast.executors.local import LocalExecutor
+    from tunecast.hardware.processor import available_cores
     from tunecast.session.prepare import choose_device
     from tunecast.store import Store
 
@@ -56,7 +56,7 @@ def collect(
             "Say --workers 1.",
         )
     chosen = choose_device(device)
-    station = Station(
+    collect_worker = CollectWorker(
         device=chosen,
         threads=threads or max(1, available_cores() // workers),
         workers=workers,
@@ -64,6 +64,6 @@ def collect(
         scoring=plan.scoring,
     )
     expansion = expand(plan, device=chosen, progress=progress)
-    with Store.open(store) as opened, LocalExecutor(station, workers) as executor:
+    with Store.open(store) as opened, LocalExecutor(collect_worker, workers) as executor:
         executor.ready()
         return Collection(plan.name, expansion, opened, executor, progress, limits.since(began)).run()

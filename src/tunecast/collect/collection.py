@@ -12,13 +12,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tunecast.collect.cells import Cell, Expansion
-from tunecast.collect.station import BlankRun, MakeRun
-from tunecast.models.main_memory import used_share_of_memory
+from tunecast.collect.run_specs import Expansion, RunSpec
+from tunecast.collect.worker import BlankRun, MakeRun
+from tunecast.executors.local import CRASHES_FORGIVEN, Crash, LocalExecutor
+from tunecast.executors.requests import Broken
+from tunecast.hardware.main_memory import used_share_of_memory
 from tunecast.progress import Progress
 from tunecast.records import Outcome, Run, RunError
-from tunecast.session.executor import CRASHES_FORGIVEN, Crash, LocalExecutor
-from tunecast.session.requests import Broken
 from tunecast.store import RunSummary, Store
 
 __all__ = ["Collection", "CollectionSummary", "Limits"]
@@ -82,14 +82,14 @@ class Limits:
 class _Slot:
     """A worker: the rest of its chunk, and what it is at."""
 
-    chunk: deque[Cell] = field(default_factory=deque)
-    cell: Cell | None = None
+    chunk: deque[RunSpec] = field(default_factory=deque)
+    run_spec: RunSpec | None = None
     failure: tuple[Outcome, RunError] | None = None
     paused: bool = False
 
 
 class Collection:
-    """Collects the cells of a plan into a store.
+    """Collects the run specs of a plan into a store.
 
     Args:
         name: The plan's name.
@@ -120,8 +120,8 @@ class Collection:
         self._slots: dict[int, _Slot] = {}
         self._made = self._look_up()
         self._chunks = self._not_made(expansion.chunks)
-        self._before = len(expansion.cells) - self._queued()
-        self._planned = len(expansion.cells) + expansion.unusable
+        self._before = len(expansion.run_specs) - self._queued()
+        self._planned = len(expansion.run_specs) + expansion.unusable
         self._crashes: Counter[str] = Counter()
         self._outcomes: Counter[str] = Counter()
         self._unusable = expansion.unusable
@@ -139,7 +139,7 @@ class Collection:
             self._obey_pause_file()
             if not self._paused:
                 self._hand_out()
-            if not any(slot.cell for slot in self._slots.values()):
+            if not any(slot.run_spec for slot in self._slots.values()):
                 if self._is_over():
                     break
                 time.sleep(min(POLL_SECONDS, max(0.05, self._limits.every_seconds)))
@@ -176,11 +176,11 @@ class Collection:
             if slot.chunk:
                 self._begin(number, slot, slot.chunk.popleft())
 
-    def _begin(self, number: int, slot: _Slot, cell: Cell) -> None:
-        slot.cell, slot.failure, slot.paused = cell, None, False
+    def _begin(self, number: int, slot: _Slot, run_spec: RunSpec) -> None:
+        slot.run_spec, slot.failure, slot.paused = run_spec, None, False
         self._begun += 1
         self._last_begun = self._clock()
-        self._executor.submit(number, MakeRun(cell))
+        self._executor.submit(number, MakeRun(run_spec))
 
     def _is_over(self) -> bool:
         """Whether no run is to be begun any more."""
@@ -195,10 +195,13 @@ class Collection:
         """What the store holds, by id; paused runs are no collection's."""
         return {run.id: run for run in self._store.summaries() if run.outcome != Outcome.PAUSED}
 
-    def _not_made(self, chunks: Iterable[Iterable[Cell]]) -> deque[deque[Cell]]:
+    def _not_made(self, chunks: Iterable[Iterable[RunSpec]]) -> deque[deque[RunSpec]]:
         """Chunks without what is there."""
         made = self._made
-        left = ([cell for cell in chunk if not _is_done(cell, made.get(cell.id))] for chunk in chunks)
+        left = (
+            [run_spec for run_spec in chunk if not _is_done(run_spec, made.get(run_spec.id))]
+            for chunk in chunks
+        )
         return deque(deque(chunk) for chunk in left if chunk)
 
     def _queued(self) -> int:
@@ -225,23 +228,23 @@ class Collection:
 
     def _handle_failure(self, slot: _Slot, number: int, answer: Crash | Broken) -> None:
         """Let a worker that died try once more; then ask for a record of the run, to note the failure in."""
-        cell = slot.cell
-        assert cell is not None
+        run_spec = slot.run_spec
+        assert run_spec is not None
         if slot.failure is not None:
-            self._pass_by(slot, f"{cell.model} on {cell.dataset.path}: {answer.text}")
+            self._pass_by(slot, f"{run_spec.model} on {run_spec.dataset.path}: {answer.text}")
             return
         if isinstance(answer, Crash):
-            self._crashes[cell.id] += 1
+            self._crashes[run_spec.id] += 1
             self._progress.log(f"{answer.text}; a new one is started.")
-            if self._crashes[cell.id] <= CRASHES_FORGIVEN:
+            if self._crashes[run_spec.id] <= CRASHES_FORGIVEN:
                 slot.paused = False  # what the pause was in is lost
-                self._executor.submit(number, MakeRun(cell))
+                self._executor.submit(number, MakeRun(run_spec))
                 return
         if self._says_nothing(answer):  # of the run, which the next collection tries again
-            self._pass_by(slot, f"{cell.model} on {cell.dataset.path}: {answer.text}")
+            self._pass_by(slot, f"{run_spec.model} on {run_spec.dataset.path}: {answer.text}")
             return
         slot.failure = answer.failure
-        self._executor.submit(number, BlankRun(cell))
+        self._executor.submit(number, BlankRun(run_spec))
 
     def _says_nothing(self, answer: Crash | Broken) -> bool:
         """Whether a failure is not the run's own: a full disk, or a lack of memory that others held too."""
@@ -256,10 +259,10 @@ class Collection:
             run = replace(run, outcome=outcome, error=error)
         if slot.paused:  # its seconds on the wall's clock hold the pause
             run = replace(run, exclusive=False)
-        if slot.cell is not None and slot.cell.exclusive and not run.exclusive:
+        if slot.run_spec is not None and slot.run_spec.exclusive and not run.exclusive:
             self._progress.log("The machine was not idle; the next collection makes this run anew.")
         is_new = self._store.put(run)
-        slot.cell = None
+        slot.run_spec = None
         if not is_new and run.id not in self._made:
             self._give_way()
         self._outcomes[run.outcome] += 1
@@ -270,7 +273,7 @@ class Collection:
     def _pass_by(self, slot: _Slot, reason: str) -> None:
         """Leave a run out that has no record, for the next collection to try."""
         self._progress.log(f"Passed by: {reason}")
-        slot.cell = None
+        slot.run_spec = None
         self._unusable += 1
         self._progress.advance()
 
@@ -287,6 +290,6 @@ class Collection:
         self._progress.log(f"Paused until {file} is removed." if wanted else "Going on.")
 
 
-def _is_done(cell: Cell, there: RunSummary | None) -> bool:
-    """Whether a cell's run needs not be made; one for its seconds is, until the machine was idle."""
-    return there is not None and (there.exclusive or not cell.exclusive)
+def _is_done(run_spec: RunSpec, there: RunSummary | None) -> bool:
+    """Whether a run spec's run needs not be made; one for its seconds is, until the machine was idle."""
+    return there is not None and (there.exclusive or not run_spec.exclusive)

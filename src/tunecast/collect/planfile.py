@@ -20,7 +20,7 @@ __all__ = ["DatasetChoice", "GridPipeline", "ModelChoice", "Plan", "Scoring", "r
 
 ROOT_VARIABLE = "TUNECAST_"
 """``{tasks}`` in a plan is the folder of ``--root tasks=FOLDER``, else the variable ``TUNECAST_TASKS``."""
-Always = Literal["zero-shot", "expert", "expert-3e-4"]
+Always = Literal["zero-shot", "baseline", "baseline-3e-4"]
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -49,7 +49,7 @@ class Scoring(_Part):
 
     Args:
         test_tokens: Tokens of the fixed, seeded choice of test examples that every run is scored on.
-        metric_share: Part of the runs whose metric is measured too; that of zero-shot and expert always is.
+        metric_share: Part of the runs whose metric is measured too; that of zero-shot and baseline always is.
         metric_examples: Most examples to generate for.
         generated_tokens: Most tokens to generate for one metric; long completions get fewer examples, and
             where fewer than 16 are left the metric is not measured.
@@ -87,7 +87,7 @@ class _Folder(_Part):
 class _Pipelines(_Part):
     methods: Mapping[str, Positive] = {}
     shared: Annotated[float, Field(ge=0, le=1)] = 0.6
-    always: tuple[Always, ...] = ("zero-shot", "expert", "expert-3e-4")
+    always: tuple[Always, ...] = ("zero-shot", "baseline", "baseline-3e-4")
     learning_rates: Mapping[str, tuple[Positive, Positive]] = {}
     grid: tuple[GridPipeline, ...] = ()
 

@@ -17,11 +17,11 @@ from tunecast.methods.qlora import QLora
 from tunecast.methods.registry import central_rate, get_method, method_names, register
 from tunecast.methods.semantic_freezing import SemanticFreezing
 from tunecast.methods.space import (
-    EXPERT,
+    BASELINE,
     Restrictions,
+    baseline_pipeline,
     check_names,
     check_pipeline,
-    expert_pipeline,
     pipeline_space,
     sample_pipelines,
 )
@@ -52,13 +52,13 @@ register(SemanticFreezing())
 register(Apet())
 
 __all__ = [
-    "EXPERT",
+    "BASELINE",
     "Method",
     "Restrictions",
+    "baseline_pipeline",
     "central_rate",
     "check_names",
     "check_pipeline",
-    "expert_pipeline",
     "get_method",
     "method_names",
     "pipeline_space",

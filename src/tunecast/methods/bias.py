@@ -22,7 +22,7 @@ class Bias(WeightsMethod):
     fixed_rate: ClassVar[float | None] = 1e-3
 
     def applies(self, model: ModelFacts) -> str | None:
-        """Llama, T5 and their kin have no biases."""
+        """Llama, T5 and their task group have no biases."""
         return None if model.has_biases else "its layers have no biases"
 
     def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:

@@ -11,7 +11,7 @@ from tunecast.methods.registry import get_method
 from tunecast.records import ModelFacts, Pipeline
 
 if TYPE_CHECKING:
-    from tunecast.models.memory.request import Optimizer
+    from tunecast.estimate.request import Optimizer
 
 __all__ = ["adapter_of", "is_predictable", "optimizer_of"]
 

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from ConfigSpace.hyperparameters import Hyperparameter
 
 __all__ = [
-    "EXPERT",
+    "BASELINE",
     "RATE_3E4",
     "Restrictions",
     "at_3e4",
+    "baseline_pipeline",
     "check_names",
     "check_pipeline",
-    "expert_pipeline",
     "pipeline_space",
     "sample_pipelines",
 ]
@@ -46,7 +46,7 @@ RATE_3E4 = 3e-4
 SHARES = ("warmup_ratio", "_dropout", "_share", "label_smoothing")
 """How the names of hyperparameters end that are below 1."""
 
-EXPERT = Pipeline(
+BASELINE = Pipeline(
     "lora",
     {
         "learning_rate": 2e-4,
@@ -105,9 +105,9 @@ class Restrictions:
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
-def at_3e4(expert: Pipeline = EXPERT) -> Pipeline:
-    """An expert pipeline at the other learning rate that is often recommended, 3e-4."""
-    return replace(expert, hyperparameters={**expert.hyperparameters, RATE: RATE_3E4})
+def at_3e4(baseline: Pipeline = BASELINE) -> Pipeline:
+    """A baseline at the other learning rate that is often recommended, 3e-4."""
+    return replace(baseline, hyperparameters={**baseline.hyperparameters, RATE: RATE_3E4})
 
 
 def check_names(restrictions: Restrictions) -> None:
@@ -132,7 +132,7 @@ def check_pipeline(pipeline: Pipeline) -> None:
         _fixed_value(parameters[name], value)
 
 
-def expert_pipeline(model: ModelFacts, restrictions: Restrictions | None = None) -> Pipeline:
+def baseline_pipeline(model: ModelFacts, restrictions: Restrictions | None = None) -> Pipeline:
     """What a careful engineer would use unasked, within what the user fixed.
 
     Where LoRA is not allowed, it is the default configuration of the allowed method of the highest weight, of
@@ -145,8 +145,8 @@ def expert_pipeline(model: ModelFacts, restrictions: Restrictions | None = None)
     _parameters_by_method(model, restrictions)
     if "lora" not in (restrictions.methods or ("lora",)):
         return _to_pipeline(pipeline_space(model, restrictions).get_default_configuration())
-    values: dict[str, Scalar] = {**EXPERT.hyperparameters}
-    parameters = _parameters(EXPERT.method, model)
+    values: dict[str, Scalar] = {**BASELINE.hyperparameters}
+    parameters = _parameters(BASELINE.method, model)
     for name, value in restrictions.fixed.items():
         if name in parameters:
             values[name] = _fixed_value(parameters[name], value)
@@ -158,7 +158,7 @@ def expert_pipeline(model: ModelFacts, restrictions: Restrictions | None = None)
         del values["warmup_ratio"]
     if RATE not in (*restrictions.fixed, *restrictions.ranges):
         values[RATE] = optimizer_rate(str(values["optim"]), float(values[RATE]))
-    return Pipeline(EXPERT.method, values)
+    return Pipeline(BASELINE.method, values)
 
 
 def pipeline_space(

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunecast.cache import cache_folder
 from tunecast.errors import ModelError, first_line
-from tunecast.models.empty import model_class
+from tunecast.estimate.empty import model_class
 from tunecast.paths import expanded
 from tunecast.records import stable_hash
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 
-from tunecast.methods.space import EXPERT
+from tunecast.methods.space import BASELINE
 from tunecast.records import ZERO_SHOT, DatasetFacts, ModelFacts, Outcome, Pipeline, Point, Run, Seconds
-from tunecast.session.shared import explosion_nats
+from tunecast.session.run_factory import explosion_nats
 
 __all__ = ["Candidate", "Case", "Clock", "Leg", "cases_of", "on_clock"]
 
@@ -103,9 +103,9 @@ class Case:
         full_length_tokens: Horizon of every candidate.
         candidates: The recorded pipelines, one run each, in order of their recording.
         zero_shot: The base model's own run.
-        expert: The expert pipeline's recording, None where there is none.
-        expert_seconds: What an expert trial at full length takes: the unit of budgets.
-        seconds_per_token: The expert's training rate, as a session measures it before its first trial.
+        baseline: The baseline's recording, None where there is none.
+        baseline_seconds: What a baseline trial at full length takes: the unit of budgets.
+        seconds_per_token: The baseline's training rate, as a session measures it before its first trial.
     """
 
     dataset: DatasetFacts
@@ -113,8 +113,8 @@ class Case:
     full_length_tokens: int
     candidates: tuple[Candidate, ...]
     zero_shot: Run
-    expert: Candidate | None
-    expert_seconds: float
+    baseline: Candidate | None
+    baseline_seconds: float
     seconds_per_token: float
 
     @property
@@ -218,11 +218,11 @@ def _case(runs: Sequence[Run], zero_shot: Run) -> Case | None:
     paces = _Paces(completed)
     limit = explosion_nats(zero_shot.curve[0].validation.loss, zero_shot.model.vocabulary)
     candidates = tuple(Candidate(run, _legs(run, paces, limit)) for run in runs)
-    expert = next((c for c in candidates if c.is_like(EXPERT) and math.isfinite(c.validation_loss)), None)
-    if expert is not None:
-        seconds, per_token = expert.seconds, _rate(expert.run)
+    baseline = next((c for c in candidates if c.is_like(BASELINE) and math.isfinite(c.validation_loss)), None)
+    if baseline is not None:
+        seconds, per_token = baseline.seconds, _rate(baseline.run)
     else:
-        # Without the expert's recording the median candidate is the unit.
+        # Without the baseline's recording the median candidate is the unit.
         seconds = statistics.median(c.seconds for c in candidates if math.isfinite(c.validation_loss))
         per_token = statistics.median(_rate(run) for run in completed)
     first = runs[0]
@@ -232,7 +232,7 @@ def _case(runs: Sequence[Run], zero_shot: Run) -> Case | None:
         first.full_length_tokens,
         candidates,
         zero_shot,
-        expert,
+        baseline,
         seconds,
         per_token,
     )

@@ -11,18 +11,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tunecast.errors import ConfigurationError, did_you_mean
-from tunecast.methods.space import EXPERT, at_3e4
+from tunecast.methods.space import BASELINE, at_3e4
+from tunecast.predictor.examples import teaching_runs
+from tunecast.predictor.task_groups import dataset_families, task_group
+from tunecast.predictor.train import FEWEST_KIN, missing_libraries
 from tunecast.progress import Progress, Silent
 from tunecast.records import Run, stable_hash
-from tunecast.replay.advice import recorded_order
 from tunecast.replay.cases import Candidate, Case
 from tunecast.replay.folds import Fold, context_of
 from tunecast.replay.machine import Replayed, replay
 from tunecast.replay.priors import kept_prior
+from tunecast.replay.recommended_order import recorded_order
 from tunecast.replay.rivals import RIVALS, MetaTraining, Rival, check_rival, rival_maker
 from tunecast.search import (
     ADVISED,
-    EXPERT_BASED,
+    BASELINE_BASED,
     GIVEN,
     LIBRARY_BASED,
     RUN_BASED,
@@ -34,11 +37,8 @@ from tunecast.search import (
     fixed,
     get_strategy,
 )
-from tunecast.search.listed import reordered
+from tunecast.search.fixed_order import reordered
 from tunecast.search.rivals import Maker, check_library
-from tunecast.surrogates.examples import teaching_runs
-from tunecast.surrogates.kin import dataset_families, kin
-from tunecast.surrogates.train import FEWEST_KIN, missing_libraries
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -57,9 +57,9 @@ __all__ = [
 ]
 
 BUDGETS = (1.0, 2.0, 4.0, 8.0, 16.0)
-"""Budgets in expert trials at full length."""
+"""Budgets in baseline trials at full length."""
 SLACK = 0.1
-"""Expert trials on top of every budget: seconds scatter from run to run, and a budget that is missed by the
+"""Baseline trials on top of every budget: seconds scatter from run to run, and a budget that is missed by the
 millisecond that a strategy thinks would measure nothing but that."""
 SUBSET = 0.7
 ANYTIME_POINTS = 60
@@ -98,9 +98,9 @@ class Comparison:
         strategies: Names.
         cases: The cases.
         family_of: Family by task.
-        budgets: Budgets in expert trials.
+        budgets: Budgets in baseline trials.
         regrets: Normalised regret on the test split, shape (strategies, cases, seeds, budgets).
-        grid: Times in expert trials.
+        grid: Times in baseline trials.
         anytime: Normalised regret over time under the largest budget, shape (strategies, cases, grid), mean
             over seeds.
         exhausted: Share of the replays in which every candidate came to its end, shape (strategies, budgets).
@@ -145,16 +145,16 @@ class Comparison:
 
 
 def default_strategies(cases: Sequence[Case], *, surrogates: bool) -> tuple[str, ...]:
-    """What is compared unless something else is asked for: the expert's fixed rates only where all cases have
-    them recorded, and only on base models that they are meant for.
+    """What is compared unless something else is asked for: the baseline's fixed rates only where all cases
+    have them recorded, and only on base models that they are meant for.
 
     Args:
         cases: Where to replay.
         surrogates: Whether surrogates can be trained there, as :func:`why_no_surrogates` tells.
     """
-    fixed_rates = () if tiny_models(cases) else EXPERT_BASED
-    expert = [name for name in fixed_rates if not without_fixed(name, cases)]
-    return ("random", "asha", ADVISED, *expert, *RUN_BASED, *(SURROGATE_BASED if surrogates else ()))
+    fixed_rates = () if tiny_models(cases) else BASELINE_BASED
+    baseline = [name for name in fixed_rates if not without_fixed(name, cases)]
+    return ("random", "asha", ADVISED, *baseline, *RUN_BASED, *(SURROGATE_BASED if surrogates else ()))
 
 
 def tiny_models(cases: Sequence[Case]) -> list[str]:
@@ -163,7 +163,7 @@ def tiny_models(cases: Sequence[Case]) -> list[str]:
 
 
 def without_fixed(name: str, cases: Sequence[Case]) -> list[Case]:
-    """The cases that lack a recorded run of what a strategy of the expert's fixed rates trains.
+    """The cases that lack a recorded run of what a strategy of the baseline's fixed rates trains.
 
     Args:
         name: The strategy.
@@ -188,7 +188,7 @@ def why_no_surrogates(cases: Sequence[Case], runs: Sequence[Run], fold: Fold = F
     for case in cases:
         known = context_of(case, runs, fold, all_families).runs
         called = {run.dataset.identity: run.task.dataset for run in known if run.id in teaching}
-        found = len(set(kin(list(called.values()))))
+        found = len(set(task_group(list(called.values()))))
         if found < FEWEST_KIN:
             return (
                 f"what may be learned for {case.name} is of {found} families of tasks, and {FEWEST_KIN} must "
@@ -217,8 +217,8 @@ def compare_strategies(
         runs: All recorded runs; each fold's strategies learn from a part of them.
         strategies: Names of strategies or rivals.
         seeds: Number of seeds: each is a random 70% of the candidates in a random order, and the rivals' own
-            seed. The expert pipeline is always among them.
-        budgets: In expert trials at full length, ascending; each is granted with a tenth of one on top.
+            seed. The baseline is always among them.
+        budgets: In baseline trials at full length, ascending; each is granted with a tenth of one on top.
         fold: What is left out of what strategies learn from.
         workers: Trials that are advanced side by side.
         thinking_seconds: Charged for each time that a strategy is asked. None charges what it takes on this
@@ -249,12 +249,12 @@ def compare_strategies(
         for s, name in enumerate(strategies):
             used = usage[name]
             if c == 0 and thinking_seconds is None:
-                used.charged_seconds = _thinking(case, name, build, budgets[-1] * case.expert_seconds)
+                used.charged_seconds = _thinking(case, name, build, budgets[-1] * case.baseline_seconds)
             for seed in range(seeds):
                 ends = list(_replays(case, name, build, seed, budgets, workers, used))
                 regrets[s, c, seed] = [done.regret for done in ends]
                 exhausted[s] += np.array([done.exhausted for done in ends]) / (len(cases) * seeds)
-                anytime[s, c] += _over_time(ends[-1], grid * case.expert_seconds) / seeds
+                anytime[s, c] += _over_time(ends[-1], grid * case.baseline_seconds) / seeds
         progress.advance(note=case.name)
     progress.finish()
     return Comparison(
@@ -299,7 +299,7 @@ def _replays(
             case,
             candidates,
             strategy,
-            (budget + SLACK) * case.expert_seconds,
+            (budget + SLACK) * case.baseline_seconds,
             workers=workers,
             thinking_seconds=used.charged_seconds,
         )
@@ -308,7 +308,7 @@ def _replays(
 
 
 def draw(case: Case, seed: int, share: float = SUBSET) -> list[Candidate]:
-    """A seed's candidates in their order: a random part, the expert and its variant at 3e-4 always in it.
+    """A seed's candidates in their order: a random part, the baseline and its variant at 3e-4 always in it.
 
     Args:
         case: The case.
@@ -316,7 +316,7 @@ def draw(case: Case, seed: int, share: float = SUBSET) -> list[Candidate]:
         share: Part of the candidates.
     """
     generator = np.random.default_rng([seed, int(stable_hash(case.name, 15), 16)])
-    pinned = {i for name in EXPERT_BASED if (i := _fixed_place(name, case.candidates)) is not None}
+    pinned = {i for name in BASELINE_BASED if (i := _fixed_place(name, case.candidates)) is not None}
     order = [int(index) for index in generator.permutation(len(case.candidates))]
     others = [index for index in order if index not in pinned]
     free = max(0, round(share * len(order)) - len(pinned))
@@ -344,7 +344,7 @@ class _Builder:
             if name not in self._makers:
                 self._makers[name] = rival_maker(name, self._context, self._training)
             return self._makers[name]([candidate.pipeline for candidate in candidates], seed)
-        if name in EXPERT_BASED and name not in self._own:
+        if name in BASELINE_BASED and name not in self._own:
             place = _fixed_place(name, candidates)
             assert place is not None
             return fixed(place + 1)
@@ -362,8 +362,8 @@ class _Builder:
 
 
 def _fixed_place(name: str, candidates: Sequence[Candidate]) -> int | None:
-    """Where the expert pipeline, or the same at 3e-4, is among candidates; None where it is not."""
-    target = EXPERT if name == "fixed-expert" else at_3e4()
+    """Where the baseline, or the same at 3e-4, is among candidates; None where it is not."""
+    target = BASELINE if name == "fixed-baseline" else at_3e4()
     return next((index for index, candidate in enumerate(candidates) if candidate.is_like(target)), None)
 
 
@@ -394,7 +394,7 @@ def _check(name: str, cases: Sequence[Case]) -> None:
         check_rival(name, [candidate.pipeline for candidate in cases[0].candidates])
     elif name in LIBRARY_BASED:
         check_library(name, LIBRARY_BASED[name], flag="--strategies")
-    elif name in EXPERT_BASED:
+    elif name in BASELINE_BASED:
         lacking = without_fixed(name, cases)
         if lacking:
             raise ConfigurationError(

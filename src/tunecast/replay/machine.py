@@ -1,15 +1,16 @@
 """The simulated machine: a strategy spends a budget on recorded runs under a clock of events.
 
-No loss is foretold or interpolated: a step of a trial gives the point that was recorded at its end, and takes
-the seconds that were recorded for it. Only of a step in which a trial failed, with no point at its end, are
-none recorded: it is charged whole, at the median rate of completed runs (:mod:`tunecast.replay.cases`).
+No loss is predicted or interpolated: a step of a trial gives the point that was recorded at its end, and
+takes the seconds that were recorded for it. Only of a step in which a trial failed, with no point at its
+end, are none recorded: it is charged whole, at the median rate of completed runs
+(:mod:`tunecast.replay.cases`).
 
 A strategy sees what it sees in a session, through the same code (:mod:`tunecast.search`),
-``expected_seconds`` included: they come from the session's own :class:`~tunecast.session.pace.Pace`, which
-starts from the expert's recorded rate and learns from the steps of this replay alone. What it chooses is held
-to the session's own rules (:mod:`tunecast.session.rules`), and the leader is finished, as there, when the
-search is over. Where a session goes by upper bounds of seconds that nobody knows yet, the simulated machine
-knows them.
+``expected_seconds`` included: they come from the session's own
+:class:`~tunecast.session.runtime_model.RuntimeModel`, which starts from the baseline's recorded rate and
+learns from the steps of this replay alone. What it chooses is held to the session's own rules
+(:mod:`tunecast.session.rules`), and the leader is finished, as there, when the search is over. Where a
+session goes by upper bounds of seconds that nobody knows yet, the simulated machine knows them.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tunecast.methods.space import EXPERT
+from tunecast.methods.space import BASELINE
 from tunecast.records import Outcome, Point
 from tunecast.replay.cases import Candidate, Case, Leg
 from tunecast.search import History, Remaining, Strategy, TrialView, leader, points_to_end
-from tunecast.session.pace import Pace
 from tunecast.session.rules import choose
+from tunecast.session.runtime_model import RuntimeModel
 
 __all__ = ["Improvement", "Replayed", "replay"]
 
@@ -76,7 +77,7 @@ def replay(
 ) -> Replayed:
     """Let a strategy spend a budget on a case.
 
-    The history that it sees begins, as in a session, with the expert pipeline, which here cannot be advanced:
+    The history that it sees begins, as in a session, with the baseline, which here cannot be advanced:
     it has to be chosen like any other candidate, in its place behind. Once it has points there, they are the
     yardstick for the others, as in a session.
 
@@ -152,15 +153,15 @@ class _Replay:
 
     def __post_init__(self) -> None:
         self.trials = [_Trial(candidate) for candidate in self.candidates]
-        self.pace = Pace(self.case.seconds_per_token, self.case.evaluation_seconds)
+        self.runtime_model = RuntimeModel(self.case.seconds_per_token, self.case.evaluation_seconds)
         self.rates: dict[str, tuple[float, float]] = {}
         # Of the candidates that were drawn none may be better than the base model, which is had for nothing.
         self.best_test = min(self.case.start_loss, *(candidate.test_loss for candidate in self.candidates))
         self.best_validation = self.case.zero_shot.end_loss
         self.improvements = [Improvement(0.0, self._regret(self.case.start_loss))]
         self.idle = list(range(self.workers))
-        self.expert = next((trial for trial in self.trials if trial.candidate is self.case.expert), None)
-        self.reference = TrialView(EXPERT if self.case.expert is None else self.case.expert.pipeline)
+        self.baseline = next((trial for trial in self.trials if trial.candidate is self.case.baseline), None)
+        self.reference = TrialView(BASELINE if self.case.baseline is None else self.case.baseline.pipeline)
 
     def run(self) -> Replayed:
         self._search()
@@ -250,7 +251,7 @@ class _Replay:
         if leg.point is not None:
             trial.curve = (*trial.curve, leg.point)
             method = trial.candidate.pipeline.method
-            self.pace.learn(method, leg.tokens, leg.training_seconds, leg.other_seconds)
+            self.runtime_model.learn(method, leg.tokens, leg.training_seconds, leg.other_seconds)
             self.rates.clear()
         if trial.next_leg is None:
             trial.outcome = trial.candidate.run.outcome
@@ -270,16 +271,16 @@ class _Replay:
         return History((self.reference, *views), self._yardstick())
 
     def _yardstick(self) -> tuple[Point, ...]:
-        """The expert's points, none if it diverged."""
-        usable = self.expert is not None and self.expert.outcome is not Outcome.DIVERGED
-        return self.expert.curve if self.expert is not None and usable else ()
+        """The baseline's points, none if it diverged."""
+        usable = self.baseline is not None and self.baseline.outcome is not Outcome.DIVERGED
+        return self.baseline.curve if self.baseline is not None and usable else ()
 
     def _expected(self, trial: _Trial) -> tuple[float, float]:
         """Seconds to the next point and to the full length, whatever is recorded of the end."""
         method = trial.candidate.pipeline.method
-        if method not in self.rates:  # a pace is linear in tokens
-            overhead = self.pace.expected(method, 0)
-            self.rates[method] = (self.pace.expected(method, 1) - overhead, overhead)
+        if method not in self.rates:  # a runtime model is linear in tokens
+            overhead = self.runtime_model.expected(method, 0)
+            self.rates[method] = (self.runtime_model.expected(method, 1) - overhead, overhead)
         rate, overhead = self.rates[method]
         leg = trial.next_leg
         if leg is None:

@@ -13,11 +13,11 @@ from tunecast import methods, models, records, surrogates
 from tunecast.cache import cache_folder
 from tunecast.data import dependence
 from tunecast.errors import StoreError
+from tunecast.predictor import Prior, read_prior
+from tunecast.predictor.regressors import FAMILIES
+from tunecast.predictor.train import train
 from tunecast.records import Run, stable_hash
 from tunecast.sources import code_meaning
-from tunecast.surrogates import Prior, read_prior
-from tunecast.surrogates.families import FAMILIES
-from tunecast.surrogates.train import train
 
 __all__ = ["kept_prior"]
 

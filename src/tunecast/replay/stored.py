@@ -24,7 +24,7 @@ from tunecast.replay.comparing import (
 from tunecast.replay.folds import Fold
 from tunecast.replay.rivals import usual_rivals
 from tunecast.replay.verdicts import CLAIM_CANDIDATES, CLAIM_TASKS, Verdict
-from tunecast.search import EXPERT_BASED, SURROGATE_BASED
+from tunecast.search import BASELINE_BASED, SURROGATE_BASED
 from tunecast.store import open_for_reading
 
 __all__ = ["CompareSettings", "compare", "large_enough"]
@@ -41,7 +41,7 @@ class CompareSettings:
         strategies: Names of strategies; none for all that the runs allow.
         rivals: Names of rivals that join them.
         seeds: Number of seeds.
-        budgets: In expert trials at full length, ascending.
+        budgets: In baseline trials at full length, ascending.
         fold: What strategies must not know.
         model: Name of the only base model to replay on; None for all.
         clock: Which of the recorded seconds count.
@@ -189,7 +189,7 @@ def large_enough(cases: Sequence[Case]) -> tuple[list[Case], list[Case]]:
 
 
 def _with_fixed_rates(cases: Sequence[Case], progress: Progress) -> tuple[list[Case], list[str]]:
-    """The cases that have the expert's fixed rates recorded, as far as enough do, and why others have not.
+    """The cases that have the baseline's fixed rates recorded, as far as enough do, and why others have not.
 
     A rate that too few cases have is left out itself, which :func:`default_strategies` does: here it is told.
 
@@ -198,7 +198,7 @@ def _with_fixed_rates(cases: Sequence[Case], progress: Progress) -> tuple[list[C
         progress: Told what is left out.
     """
     kept, reasons = list(cases), []
-    for name in () if tiny_models(cases) else EXPERT_BASED:
+    for name in () if tiny_models(cases) else BASELINE_BASED:
         lacking = without_fixed(name, kept)
         others = [case for case in kept if case not in lacking]
         listed = "; ".join(case.name for case in lacking)

@@ -23,7 +23,7 @@ from tunecast.replay.statistics import (
     power,
     wilcoxon_holm,
 )
-from tunecast.search import EXPERT_BASED, RUN_BASED, SURROGATE_BASED
+from tunecast.search import BASELINE_BASED, RUN_BASED, SURROGATE_BASED
 
 __all__ = [
     "CLAIM_CANDIDATES",
@@ -35,7 +35,7 @@ __all__ = [
     "Verdict",
 ]
 
-SIMPLE = (*EXPERT_BASED, *RUN_BASED)
+SIMPLE = (*BASELINE_BASED, *RUN_BASED)
 """Strategies that any other has to beat: each of their wins is named."""
 CLAIM_CANDIDATES = 40
 CLAIM_TASKS = 16
@@ -50,7 +50,7 @@ class Claim:
     """That a strategy is first at a budget.
 
     Args:
-        budget: In expert trials.
+        budget: In baseline trials.
         strategy: The one with the lowest mean regret.
         second: The one whose paired difference to it is surest to be small: the lowest lower end.
         difference: Mean over tasks of the second's regret minus its own.
@@ -266,8 +266,8 @@ class Verdict:
                     "model": case.model.name,
                     "full_length_tokens": case.full_length_tokens,
                     "candidates": len(case.candidates),
-                    "expert_seconds": case.expert_seconds,
-                    "expert_recorded": case.expert is not None,
+                    "baseline_seconds": case.baseline_seconds,
+                    "baseline_recorded": case.baseline is not None,
                 }
                 for case in comparison.cases
             ],
@@ -292,8 +292,8 @@ class Verdict:
         if low <= 0:
             return None
         text = (
-            f"{names[first]} is first at {budget:g} expert trials: the interval of its paired difference to "
-            f"every other strategy excludes 0 (to {second}: {difference:.4f}, {low:.4f} to {high:.4f})."
+            f"{names[first]} is first at {budget:g} baseline trials: the interval of its paired difference "
+            f"to every other strategy excludes 0 (to {second}: {difference:.4f}, {low:.4f} to {high:.4f})."
         )
         return Claim(budget, names[first], second, difference, low, high, text)
 

@@ -67,7 +67,7 @@ def _summary(record: SessionRecord, run: Run, given: Delivery) -> str:
     chosen = "The loss" if record.objective == "loss" else record.objective
     # The last sentence counts trials, which needs all runs; the card says its cost under "Training".
     outcome = "\n".join(f"- {_plain(sentence)}" for sentence in words.sentences[:-1])
-    rivals = "zero-shot" if record.strategy == GIVEN else "zero-shot and the expert pipeline"
+    rivals = "zero-shot" if record.strategy == GIVEN else "zero-shot and the baseline"
     return (
         f"{kind} for {_plain(given.base_model)}, made by Tunecast. **{chosen}** on the validation "
         f"split chose among the checkpoints that led by loss, at most three; on the test split, which no "

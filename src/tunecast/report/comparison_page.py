@@ -37,7 +37,7 @@ td:first-child, th:first-child { text-align: left; } tr { border-bottom: 1px sol
 <div class="scroll"><table><tr><th>strategy</th>
 {% for budget in budgets %}<th>{{ budget }}</th>{% endfor %}</tr>
 {% for row in rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>{% endfor %}</table></div>
-<p>Columns are budgets in expert trials at full length.</p>
+<p>Columns are budgets in baseline trials at full length.</p>
 <h2>Regret over time</h2>{{ anytime }}
 {% if catches %}<ul>{% for sentence in catches %}<li>{{ sentence }}</li>{% endfor %}</ul>{% endif %}
 <h2>Critical differences</h2>
@@ -61,11 +61,11 @@ td:first-child, th:first-child { text-align: left; } tr { border-bottom: 1px sol
 <h2>How to read this</h2>
 <ul>{% for sentence in notes %}<li>{{ sentence }}</li>{% endfor %}</ul>
 <div class="scroll"><table><tr><th>task</th><th>family</th><th>base model</th><th>full length</th>
-<th>candidates</th><th>expert trial, s</th></tr>
+<th>candidates</th><th>baseline trial, s</th></tr>
 {% for case in cases %}<tr><td>{{ case.task }}</td><td>{{ families[case.task] }}</td>
 <td>{{ case.model.name }}</td>
 <td>{{ "{:,}".format(case.full_length_tokens) }}</td><td>{{ case.candidates|length }}</td>
-<td>{{ "%.1f"|format(case.expert_seconds) }}</td></tr>{% endfor %}</table></div>
+<td>{{ "%.1f"|format(case.baseline_seconds) }}</td></tr>{% endfor %}</table></div>
 </body></html>
 """
 

@@ -37,7 +37,7 @@ def anytime_plot(verdict: Verdict) -> go.Figure:
         dash = DASHES[place // len(COLOURS) % len(DASHES)]
         figure.add_scatter(x=grid, y=mean, **shared, mode="lines", line={"color": colour, "dash": dash})
     figure.update_layout(
-        xaxis={"title": "time (expert trials at full length)", "type": "log"},
+        xaxis={"title": "time (baseline trials at full length)", "type": "log"},
         yaxis={"title": "normalised regret on the test split", "type": "log"},
         height=480,
         margin={"t": 20},
@@ -79,7 +79,7 @@ def critical_difference_plot(verdict: Verdict, budget: float) -> go.Figure:
         figure.add_scatter(x=ends, y=[height, height], mode="lines", line={"color": "black", "width": 5})
     figure.update_layout(
         showlegend=False,
-        xaxis={"side": "top", "title": f"mean rank at {budget:g} expert trials", "dtick": 1},
+        xaxis={"side": "top", "title": f"mean rank at {budget:g} baseline trials", "dtick": 1},
         yaxis={"visible": False},
         height=120 + 34 * (half + len(bars)),
         margin={"l": LABEL_PX, "r": LABEL_PX, "t": 60, "b": 10},

@@ -11,7 +11,7 @@ from tunecast.replay.comparing import SLACK, Comparison, tiny_models
 from tunecast.replay.folds import Fold
 from tunecast.replay.statistics import LEVEL, smallest_p
 from tunecast.replay.verdicts import Verdict
-from tunecast.search import EXPERT_BASED, LIBRARY_BASED, SURROGATE_BASED
+from tunecast.search import BASELINE_BASED, LIBRARY_BASED, SURROGATE_BASED
 
 __all__ = [
     "catch_sentences",
@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 DEAR_ANSWER = 0.01
-"""Part of an expert trial above which what an answer is charged is told beside it."""
+"""Part of an baseline trial above which what an answer is charged is told beside it."""
 MOST_EXHAUSTED = 0.5
 """Part of the replays above which it is told that every candidate came to its end."""
 
@@ -92,7 +92,7 @@ def rival_rows(verdict: Verdict) -> list[list[str]]:
 def simple_sentences(verdict: Verdict) -> list[str]:
     """Where strategies that need no surrogate win, by name."""
     sentences = [
-        f"At {budget:g} expert trials {name} has the lowest mean regret."
+        f"At {budget:g} baseline trials {name} has the lowest mean regret."
         for budget, name in verdict.led_by_simple().items()
     ]
     for budget, wins in verdict.simple_wins.items():
@@ -125,7 +125,7 @@ def claim_sentences(verdict: Verdict) -> list[str]:
 def catch_sentences(verdict: Verdict) -> list[str]:
     """How early each strategy is as good as the best other one is at the end, and which never are."""
     catches = [catch for name in verdict.comparison.strategies if (catch := verdict.catch(name))]
-    last = f"{verdict.comparison.budgets[-1]:g} expert trials"
+    last = f"{verdict.comparison.budgets[-1]:g} baseline trials"
     sentences = []
     for catch in catches:
         if catch.fraction is not None:
@@ -150,13 +150,14 @@ def _besides(strategy: str, strategies: Sequence[str]) -> str:
 def notes(verdict: Verdict) -> list[str]:
     """What a reader has to know to read the figures."""
     comparison = verdict.comparison
-    unrecorded = [case.name for case in comparison.cases if case.expert is None]
+    unrecorded = [case.name for case in comparison.cases if case.baseline is None]
     lines = [
         "Regret is normalised on the test split: 0 for the best recorded pipeline of a seed's candidates, 1 "
         "for what lies as far behind it as the base model lies behind the best of all recorded pipelines. "
         "The base model itself has 1 where a seed drew that best one, else less. The incumbent is chosen by "
         "validation loss among trials that reached full length.",
-        f"A budget is the recorded time of so many expert trials at full length and {SLACK:g} of one on top, "
+        "A budget is the recorded time of so many baseline trials at full length and "
+        f"{SLACK:g} of one on top, "
         "since seconds scatter from run to run; it is never exceeded.",
         *_charges(comparison),
         *_fixed_rates(comparison),
@@ -168,7 +169,7 @@ def notes(verdict: Verdict) -> list[str]:
             "looking at these tasks."
         )
     if unrecorded:
-        lines.append(f"Without the expert's run the median candidate is the unit: {_listed(unrecorded)}.")
+        lines.append(f"Without the baseline's run the median candidate is the unit: {_listed(unrecorded)}.")
     return lines
 
 
@@ -177,24 +178,24 @@ def _charges(comparison: Comparison) -> Iterator[str]:
     charged = {name: used.charged_seconds for name, used in comparison.usage.items()}
     each = ", ".join(f"{name} {1e3 * seconds:g} ms" for name, seconds in charged.items())
     yield f"Charged for each answer of a strategy: {each}."
-    unit = float(np.median([case.expert_seconds for case in comparison.cases]))
+    unit = float(np.median([case.baseline_seconds for case in comparison.cases]))
     dear = [f"{n} {seconds / unit:.1%}" for n, seconds in charged.items() if seconds > DEAR_ANSWER * unit]
     if dear:
         yield (
-            f"Charged more than {DEAR_ANSWER:.0%} of the median expert trial, of {unit:.3g} s, for every "
+            f"Charged more than {DEAR_ANSWER:.0%} of the median baseline trial, of {unit:.3g} s, for every "
             f"answer: {_listed(dear)}."
         )
 
 
 def _fixed_rates(comparison: Comparison) -> Iterator[str]:
-    """What fixed rates stand for, and where the expert's are no fair choice."""
-    named, tiny = [n for n in comparison.strategies if n in EXPERT_BASED], tiny_models(comparison.cases)
+    """What fixed rates stand for, and where the baseline's are no fair choice."""
+    named, tiny = [n for n in comparison.strategies if n in BASELINE_BASED], tiny_models(comparison.cases)
     if "fixed-best" in comparison.strategies:
         of_others = "the training folds of other base models, carried over by their width"
         known = of_others if comparison.fold is Fold.MODEL else "the training folds of that model"
         rates = f"for every method the one learning rate that is best on average over {known}"
         yield (
-            f"fixed-best stands for {' and '.join(EXPERT_BASED)}: {rates}, since 2e-4 and 3e-4 are far too "
+            f"fixed-best stands for {' and '.join(BASELINE_BASED)}: {rates}, since 2e-4 and 3e-4 are far too "
             "low for tiny models."
             if tiny and not named
             else f"fixed-best has {rates}."
@@ -213,7 +214,7 @@ def _exhausted(verdict: Verdict) -> Iterator[str]:
         done = [f"{name} ({own[budget]:.0%})" for name, own in shares.items() if own[budget] > MOST_EXHAUSTED]
         if done:
             yield (
-                f"At {budget:g} expert trials every candidate had come to its end in most replays of "
+                f"At {budget:g} baseline trials every candidate had come to its end in most replays of "
                 f"{_listed(done)}: where all are tried, a budget says nothing of the choice."
             )
 

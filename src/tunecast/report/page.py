@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 from tunecast.atomic import written_whole
 from tunecast.records import Run, SessionRecord
+from tunecast.report.forecast import outlook_sentences, outlook_table
 from tunecast.report.loading import HUB_ID, delivery
-from tunecast.report.outlook import outlook_sentences, outlook_table
 from tunecast.report.tables import (
     comparison_table,
     contender_pipelines,
@@ -45,7 +45,7 @@ def write_report(record: SessionRecord, runs: Sequence[Run], path: Path) -> None
 
     Args:
         record: The outcome of the session.
-        runs: All its runs, zero-shot's and the expert pipeline's among them.
+        runs: All its runs, zero-shot's and the baseline's among them.
         path: The file to write; an older one is replaced in one step.
     """
     text = _render(record, runs)
@@ -102,7 +102,7 @@ def _plots(record: SessionRecord, runs: Sequence[Run], trials: Sequence[DrawnTri
     """The plots of every section; a section without data is empty."""
     from tunecast.report.choices import hyperparameter_plots
     from tunecast.report.curves import curves_plot, incumbent_plot
-    from tunecast.report.outlook_plot import outlook_plot
+    from tunecast.report.forecast_plot import outlook_plot
     from tunecast.report.tradeoffs import cost_plots, scores_plot
 
     zero_shot = zero_shot_loss(runs)

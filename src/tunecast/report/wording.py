@@ -11,7 +11,7 @@ from tunecast.report.numbers import decimal, duration, finite, rate, with_interv
 from tunecast.search import ONLY_TRIALS
 
 if TYPE_CHECKING:
-    from tunecast.advice.answer import Prospect
+    from tunecast.recommender.recommendation import Prospect
 
 __all__ = [
     "CONTENDER_NAMES",
@@ -24,7 +24,7 @@ __all__ = [
     "verdict",
 ]
 
-CONTENDER_NAMES = {"zero_shot": "zero-shot", "expert": "expert pipeline", "incumbent": "incumbent"}
+CONTENDER_NAMES = {"zero_shot": "zero-shot", "baseline": "baseline", "incumbent": "incumbent"}
 """What a contender of a record is called in text."""
 
 
@@ -77,8 +77,8 @@ def verdict(record: SessionRecord, runs: Sequence[Run]) -> Headline:
     others = [one for one in record.contenders if one.name != winner.name and one.run != winner.run]
     judge = _Judge(record.objective)
     compared = [judge.compare(winner, other) for other in others]
-    doubts = judge.doubts(winner, others)
-    return Headline(_headline(record, winner), (judge.state(winner), *compared, *doubts, cost))
+    diagnostics = judge.diagnostics(winner, others)
+    return Headline(_headline(record, winner), (judge.state(winner), *compared, *diagnostics, cost))
 
 
 def _with_article(contender: Contender) -> str:
@@ -90,9 +90,9 @@ def _headline(record: SessionRecord, winner: Contender) -> str:
     if winner.name == "zero_shot":
         return "Zero-shot won: no finetuning beat the untouched base model"
     searched = record.strategy not in ONLY_TRIALS
-    expert = record.find_contender("expert")
-    if winner.name == "expert" or (expert is not None and expert.run == winner.run):
-        return "The expert pipeline won" + (": the search found nothing better" if searched else "")
+    baseline = record.find_contender("baseline")
+    if winner.name == "baseline" or (baseline is not None and baseline.run == winner.run):
+        return "The baseline won" + (": the search found nothing better" if searched else "")
     step = winner.pipeline.learning_rate
     what = "The search won" if searched else "Training helped"
     return f"{what}: {winner.pipeline.method}" + (f" at learning rate {rate(step)}" if step else "")
@@ -140,7 +140,7 @@ class _Judge:
         share = f" ({abs(gap) / theirs.loss:.0%})" if theirs.loss > 0 else ""
         return f"Against {name}: {_signed(gap, 'higher', 'lower')}{share} than its {loss}."
 
-    def doubts(self, winner: Contender, others: Sequence[Contender]) -> list[str]:
+    def diagnostics(self, winner: Contender, others: Sequence[Contender]) -> list[str]:
         """Which differences are not certain, and why."""
         rivals = [one for one in others if finite(one.test.loss) is not None]
         overlaps = {_with_article(one): self.overlap(winner.test, one.test) for one in rivals}

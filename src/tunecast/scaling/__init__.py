@@ -8,12 +8,12 @@ A law is fitted only to end points of complete learning-rate schedules.
 """
 
 from tunecast.scaling.advice import Advice
-from tunecast.scaling.crossing import Crossing, JointConstants, Root, closed_form, crossover, joint_roots
+from tunecast.scaling.crossover import Crossing, JointConstants, Root, closed_form, crossover, joint_roots
 from tunecast.scaling.fits import Fit, fit
 from tunecast.scaling.forecasting import Forecast, Outlook, forecast
+from tunecast.scaling.model_selection import Ranked, accept_then_stop, select
 from tunecast.scaling.models import LAWS
 from tunecast.scaling.reading import read_table
-from tunecast.scaling.selection import Ranked, accept_then_stop, select
 from tunecast.scaling.stored import read_store
 from tunecast.scaling.table import Curve, Row, Table, build_table, group_name, table_of_points
 

@@ -67,7 +67,7 @@ def advise(
         target_size: The size whose forecast is to be narrowed.
         candidates: Sizes to choose from, per curve; by default :func:`candidate_sizes`.
         cost: Cost of a run by its data size.
-        seed: Seed of the drift's draws.
+        seed: Seed of the discrepancy's draws.
     """
     sizes = candidates or [candidate_sizes(curve, target_size) for curve in posterior.table.curves]
     width = max(len(options) for options in sizes)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from tunecast.scaling.arrays import Flags, Floats
-from tunecast.scaling.choice import Hidden, hidden_points, hide_largest
 from tunecast.scaling.fitting import QUICK, fit_member, fit_theta
+from tunecast.scaling.law_selection import Hidden, hidden_points, hide_largest
 from tunecast.scaling.models import LAWS, Model, candidates
 from tunecast.scaling.observations import observe
 from tunecast.scaling.table import Table
@@ -77,7 +77,7 @@ def fit(table: Table, law: str = "auto", max_observed: float | None = None, seed
 def best_formula(table: Table, seed: int = 0) -> Model:
     """The single law whose fit to the smaller sizes predicts the largest ones of one task's table best.
 
-    Judged without drift and averaging, which a formula on paper does not have.
+    Judged without discrepancy and averaging, which a formula on paper does not have.
     """
     visible = hide_largest(table)
     if visible is None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from tunecast.scaling.advice import Advice, advise
 from tunecast.scaling.arrays import Floats
-from tunecast.scaling.choice import choose
+from tunecast.scaling.law_selection import choose
 from tunecast.scaling.models import LAWS, Posterior, condition
 from tunecast.scaling.predicting import Prediction
 from tunecast.scaling.sampling import Effort

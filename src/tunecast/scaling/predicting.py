@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tunecast.scaling.arrays import Floats
-from tunecast.scaling.drift import LOG_RATIOS, drift_covariance
+from tunecast.scaling.discrepancy import LOG_RATIOS, discrepancy_covariance
 from tunecast.scaling.priors import STUDENT_FREEDOM
 from tunecast.scaling.sampling import Draws
 
@@ -17,9 +17,9 @@ LEVEL = 0.9
 """Probability that an interval claims."""
 
 STRAY = 0.01
-"""Drift per nat^1.5 beyond the measured range, over the drift seen within it, where the law has adapted to
-the points. Chosen with both public tables in view: at 0 the intervals of one cover 80%, at 0.01 those of both
-cover about 92%."""
+"""Drift per nat^1.5 beyond the measured range, over the discrepancy seen within it, where the law has
+adapted to the points. Chosen with both public tables in view: at 0 the intervals of one cover 80%, at 0.01
+those of both cover about 92%."""
 
 HORIZON = 5.0
 """Distance beyond the largest size, in ln D, at which a purely local law has lost its say (see
@@ -84,7 +84,7 @@ def predict_law(draws: Draws, data_sizes: Floats, seed: int = 0) -> Prediction:
     Args:
         draws: The posterior of the table.
         data_sizes: Unique examples, shape (sizes,) for all rows or (rows, sizes).
-        seed: Seed of the drift's draws.
+        seed: Seed of the discrepancy's draws.
     """
     data = draws.observations
     log_size = _log_sizes(draws, data_sizes)
@@ -97,16 +97,16 @@ def predict_law(draws: Draws, data_sizes: Floats, seed: int = 0) -> Prediction:
         target = log_size[row] - data.log_size[row, 0]
         seen = (data.log_size[row] - data.log_size[row, 0])[data.present[row]]
         beyond = np.maximum(target, 0.0)
-        stray = np.linalg.cholesky(drift_covariance(beyond, beyond) + 1e-9 * np.eye(len(target)))
+        stray = np.linalg.cholesky(discrepancy_covariance(beyond, beyond) + 1e-9 * np.eye(len(target)))
         curve[:, row] += STRAY * random.normal(size=curve[:, row].shape) @ stray.T
         mean = law[:, row].copy()
         for ratio in np.unique(draws.ratio):
             of = draws.ratio == ratio
             weights, factor = _conditional(seen, target, float(np.exp(LOG_RATIOS[ratio])))
-            drift = residuals[of, row][:, data.present[row]] @ weights.T
-            spread = random.normal(size=drift.shape) @ factor.T
-            mean[of] += drift
-            curve[of, row] += drift + draws.noise[of, None] * spread
+            discrepancy = residuals[of, row][:, data.present[row]] @ weights.T
+            spread = random.normal(size=discrepancy.shape) @ factor.T
+            mean[of] += discrepancy
+            curve[of, row] += discrepancy + draws.noise[of, None] * spread
         centre[row] = np.median(mean, axis=0)
     return Prediction(centre, curve, draws.noise)
 
@@ -129,8 +129,8 @@ def _conditional(seen: Floats, target: Floats, ratio: float) -> tuple[Floats, Fl
         Weights, shape (targets, seen), and the Cholesky factor of what stays uncertain, shape (targets,
         targets).
     """
-    known = ratio**2 * drift_covariance(seen, seen) + np.eye(len(seen))
-    across = ratio**2 * drift_covariance(target, seen)
+    known = ratio**2 * discrepancy_covariance(seen, seen) + np.eye(len(seen))
+    across = ratio**2 * discrepancy_covariance(target, seen)
     weights = np.asarray(np.linalg.solve(known, across.T).T, dtype=np.float64)
-    left = ratio**2 * drift_covariance(target, target) - weights @ across.T
+    left = ratio**2 * discrepancy_covariance(target, target) - weights @ across.T
     return weights, np.linalg.cholesky(left + 1e-10 * np.eye(len(target)) * (1 + np.trace(left)))

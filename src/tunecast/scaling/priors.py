@@ -27,12 +27,13 @@ STUDENT_FREEDOM = 4.0
 
 @dataclass(frozen=True)
 class NoisePrior:
-    """Log-normal priors: noise of one log loss, and drift of the slope per nat^1.5 (see :mod:`drift`)."""
+    """Log-normal priors: noise of one log loss, and discrepancy of the slope per nat^1.5 (see
+    :mod:`discrepancy`)."""
 
     noise: float = 0.008
     noise_spread: float = 0.7
-    drift: float = 0.008
-    drift_spread: float = 0.7
+    discrepancy: float = 0.008
+    discrepancy_spread: float = 0.7
 
 
 NOISE = NoisePrior()

@@ -1,12 +1,12 @@
 """The posterior of a whole table, by Markov chains that move all curves at once.
 
-Model: innovations of log loss (law plus drift plus noise, see :mod:`drift`) are Student t; a curve's
-parameters are Gaussian around the table's effects; effects, covariance, noise and drift have the priors of
-:mod:`priors`. A sweep updates every curve by a differential-evolution step (ter Braak 2006: the difference of
-two chains of the other half is a proposal of the right scale and direction, so nothing is tuned), effects and
-covariance by their conjugate conditionals, and noise and drift by a Metropolis step. Chains are split in two
-halves, each moved given the other, so detailed balance is exact. The generator is seeded: the same table
-gives the same posterior.
+Model: innovations of log loss (law plus discrepancy plus noise, see :mod:`discrepancy`) are Student t; a
+curve's parameters are Gaussian around the table's effects; effects, covariance, noise and discrepancy have
+the priors of :mod:`priors`. A sweep updates every curve by a differential-evolution step (ter Braak 2006: the
+difference of two chains of the other half is a proposal of the right scale and direction, so nothing is
+tuned), effects and covariance by their conjugate conditionals, and noise and discrepancy by a Metropolis
+step. Chains are split in two halves, each moved given the other, so detailed balance is exact. The generator
+is seeded: the same table gives the same posterior.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from tunecast.scaling.arrays import Floats, Ints
-from tunecast.scaling.drift import LOG_RATIOS, Whitening, whitening
+from tunecast.scaling.discrepancy import LOG_RATIOS, Whitening, whitening
+from tunecast.scaling.hierarchical import HyperPrior, draw_covariance, draw_effects, hyper_prior, search_prior
 from tunecast.scaling.laws import Law
 from tunecast.scaling.observations import Observations
-from tunecast.scaling.population import HyperPrior, draw_covariance, draw_effects, hyper_prior, search_prior
 from tunecast.scaling.priors import NOISE, STUDENT_FREEDOM
 from tunecast.scaling.solver import Problem, Student, minimise
 
@@ -48,7 +48,7 @@ class Draws:
         effects: Population effects, shape (draws, covariates, parameters).
         covariance: Covariance between units, shape (draws, parameters, parameters).
         noise: Scale of the noise of one log loss, shape (draws,).
-        ratio: Index into :data:`~tunecast.scaling.drift.LOG_RATIOS`, shape (draws,).
+        ratio: Index into :data:`~tunecast.scaling.discrepancy.LOG_RATIOS`, shape (draws,).
         whitening: The whitening that belongs to ``observations``.
     """
 
@@ -62,8 +62,8 @@ class Draws:
     whitening: Whitening
 
     @property
-    def drift(self) -> Floats:
-        """Scale of the drift per nat^1.5, shape (draws,)."""
+    def discrepancy(self) -> Floats:
+        """Scale of the discrepancy per nat^1.5, shape (draws,)."""
         return np.asarray(self.noise * np.exp(LOG_RATIOS[self.ratio]))
 
 
@@ -176,7 +176,7 @@ class _Chains:
         self.residuals[mine] = np.where(rows, residuals, self.residuals[mine])
 
     def _move_noise(self) -> None:
-        """Metropolis step on noise and drift, together: (noise, ratio) for all units of a chain."""
+        """Metropolis step on noise and discrepancy, together: (noise, ratio) for all units of a chain."""
         trial_noise = self.log_noise + 0.15 * self.random.normal(size=self.log_noise.shape)
         step = self.random.integers(-2, 3, size=self.ratio.shape)
         trial_ratio = self.ratio + step
@@ -194,7 +194,7 @@ class _Chains:
 def _modes(law: Law, observations: Observations, whiten: Whitening) -> tuple[Floats, Floats]:
     """A first fit of every unit by itself: parameters and Hessian."""
     loss = Student(STUDENT_FREEDOM, NOISE.noise)
-    matrices = whiten.at(float(np.log(NOISE.drift / NOISE.noise)))
+    matrices = whiten.at(float(np.log(NOISE.discrepancy / NOISE.noise)))
     problem = Problem(law, observations, loss, matrices, search_prior(law, observations))
     return minimise(
         problem, law.starts(observations.unit_extremes()[0]), iterations=30, tolerance=1e-4
@@ -213,8 +213,8 @@ def _log_prior(offset: Floats, precision: Floats) -> Floats:
 
 
 def _log_noise_prior(log_noise: Floats, ratio: Ints) -> Floats:
-    log_drift = log_noise + LOG_RATIOS[ratio]
+    log_discrepancy = log_noise + LOG_RATIOS[ratio]
     return np.asarray(
         -0.5 * ((log_noise - np.log(NOISE.noise)) / NOISE.noise_spread) ** 2
-        - 0.5 * ((log_drift - np.log(NOISE.drift)) / NOISE.drift_spread) ** 2
+        - 0.5 * ((log_discrepancy - np.log(NOISE.discrepancy)) / NOISE.discrepancy_spread) ** 2
     )

@@ -8,26 +8,26 @@ from typing import Literal
 
 from tunecast.errors import ConfigurationError, did_you_mean
 from tunecast.records import Pipeline
-from tunecast.search.context import Context, Foretold
+from tunecast.search.context import Context, PredictedEnd
 from tunecast.search.fixed_best import fixed_best
+from tunecast.search.fixed_order import Order, as_listed, in_order
 from tunecast.search.history import (
     History,
     Remaining,
     Strategy,
     TrialView,
-    doubts_of,
+    diagnostics_of,
     points_to_end,
     rung,
 )
 from tunecast.search.leader import leader, predicted_end
-from tunecast.search.listed import Order, as_listed, in_order
 from tunecast.search.nearest import nearest_task
 from tunecast.search.portfolio import portfolio
 from tunecast.search.simple import advised, asha, fixed, random_search
 
 __all__ = [
     "ADVISED",
-    "EXPERT_BASED",
+    "BASELINE_BASED",
     "GIVEN",
     "LIBRARY_BASED",
     "ONLY_TRIALS",
@@ -36,15 +36,15 @@ __all__ = [
     "SURROGATE_BASED",
     "Context",
     "Entry",
-    "Foretold",
     "History",
+    "PredictedEnd",
     "Remaining",
     "Strategy",
     "TrialView",
     "advised",
     "asha",
     "check_strategy",
-    "doubts_of",
+    "diagnostics_of",
     "first_name",
     "fixed",
     "get_strategy",
@@ -96,7 +96,7 @@ STRATEGIES = {
     ADVISED: Entry(lambda context: _advised(context)),
     "asha": Entry(lambda _: asha()),
     "random": Entry(lambda _: random_search()),
-    "fixed-expert": Entry(lambda _: fixed(0), only_trials=1),
+    "fixed-baseline": Entry(lambda _: fixed(0), only_trials=1),
     "fixed-3e-4": Entry(lambda _: fixed(1), only_trials=2),
     "fixed-best": Entry(lambda context: _run_based("fixed-best", context), knows="runs"),
     "nearest-task": Entry(lambda context: _run_based("nearest-task", context), knows="runs"),
@@ -106,7 +106,7 @@ STRATEGIES = {
     "tpe": Entry(lambda _: _library_based("optuna-tpe"), library="optuna"),
     "dehb": Entry(lambda _: _library_based("dehb-package"), library="dehb"),
 }
-"""Strategies by the name on the command line. ``fixed-3e-4`` expects the expert at 3e-4 second."""
+"""Strategies by the name on the command line. ``fixed-3e-4`` expects the baseline at 3e-4 second."""
 
 RUN_BASED = tuple(ORDERS)
 """Strategies that look recorded runs of other tasks up."""
@@ -123,10 +123,10 @@ STOPPING = (ADVISED, *SURROGATE_BASED)
 LIBRARY_BASED = {name: entry.library for name, entry in STRATEGIES.items() if entry.library}
 """Strategies that are other libraries', and the package that each needs."""
 
-EXPERT_BASED = {name: entry.only_trials for name, entry in STRATEGIES.items() if entry.only_trials}
-"""Strategies that train the expert pipeline, or it at another rate too, and how many trials that is."""
+BASELINE_BASED = {name: entry.only_trials for name, entry in STRATEGIES.items() if entry.only_trials}
+"""Strategies that train the baseline, or it at another rate too, and how many trials that is."""
 
-ONLY_TRIALS = {**EXPERT_BASED, GIVEN: 1}
+ONLY_TRIALS = {**BASELINE_BASED, GIVEN: 1}
 """Trials that a strategy of a session brings to their end, where it tries no others."""
 
 
@@ -145,7 +145,7 @@ def listed_ids(name: str, context: Context, pipelines: Sequence[Pipeline]) -> li
 
 def first_name(strategy: str) -> str:
     """What the first candidate's pipeline is called, which every session trains to its end."""
-    return GIVEN if strategy == GIVEN else "expert"
+    return GIVEN if strategy == GIVEN else "baseline"
 
 
 def check_strategy(name: str, prior: str = "", value: float | None = None) -> None:
@@ -163,7 +163,7 @@ def check_strategy(name: str, prior: str = "", value: float | None = None) -> No
     """
     _check_there(name)
     if name in SURROGATE_BASED:
-        from tunecast.surrogates import prior_at
+        from tunecast.predictor import prior_at
 
         prior_at(prior)
     takers = [("--prior", prior != "", SURROGATE_BASED), ("--value", value is not None, STOPPING)]
@@ -217,7 +217,7 @@ def _advised(context: Context | None) -> Strategy:
     """The strategy of advice; what tells the worth of seconds is imported only where that is asked for."""
     if context is None or context.value_minutes is None:
         return advised()
-    from tunecast.search.worth import while_worth_it
+    from tunecast.search.cost_benefit import while_worth_it
 
     return while_worth_it(advised(), context, context.value_minutes)
 

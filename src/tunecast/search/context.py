@@ -10,13 +10,13 @@ from tunecast.errors import ConfigurationError
 from tunecast.records import DatasetFacts, Machine, ModelFacts, Run
 
 if TYPE_CHECKING:
-    from tunecast.surrogates import Prior, Room
+    from tunecast.predictor import Prior, WorkerCapacity
 
-__all__ = ["Context", "Foretold"]
+__all__ = ["Context", "PredictedEnd"]
 
 
 @dataclass(frozen=True)
-class Foretold:
+class PredictedEnd:
     """How a pipeline is expected to end, before anything of its task was measured.
 
     Args:
@@ -44,7 +44,7 @@ class Context:
         runs: Recorded runs of other tasks, failures included; in a replay, those of the training folds only.
         value_minutes: Minutes that 1% of the loss is worth; None never stops before the budget ends.
         prior: The trained surrogates, None for strategies that rest on none.
-        foretold: What advice foretold of candidates, by the ids of their pipelines.
+        predicted: What advice predicted of candidates, by the ids of their pipelines.
         listed: Ids of candidates in the order that was found when the session began, from the runs that were
             known then; None where it is still to be found.
         is_prior_kept: Whether the prior is the one that the session began with.
@@ -57,11 +57,11 @@ class Context:
     zero_shot_loss: float | None = None
     evaluation_seconds: float | None = None
     machine: Machine | None = None
-    room: Room | None = None
+    room: WorkerCapacity | None = None
     runs: tuple[Run, ...] = ()
     value_minutes: float | None = None
     prior: Prior | None = None
-    foretold: Mapping[str, Foretold] = field(default_factory=dict)
+    predicted: Mapping[str, PredictedEnd] = field(default_factory=dict)
     listed: tuple[str, ...] | None = None
     is_prior_kept: bool = True
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from tunecast.methods.rates import optimizer_multiple
 from tunecast.records import Pipeline
 from tunecast.search.context import Context
-from tunecast.search.known import TaskTable, best_known
-from tunecast.search.listed import Order
+from tunecast.search.fixed_order import Order
+from tunecast.search.task_tables import TaskTable, best_known
 
 __all__ = ["BestRate", "best_rates", "fixed_best"]
 

@@ -9,7 +9,16 @@ from typing import Protocol, runtime_checkable
 
 from tunecast.records import Outcome, Pipeline, Point
 
-__all__ = ["Doubter", "History", "Remaining", "Strategy", "TrialView", "doubts_of", "points_to_end", "rung"]
+__all__ = [
+    "Diagnostic",
+    "History",
+    "Remaining",
+    "Strategy",
+    "TrialView",
+    "diagnostics_of",
+    "points_to_end",
+    "rung",
+]
 
 
 @dataclass(frozen=True)
@@ -74,22 +83,22 @@ class TrialView:
 
 @dataclass(frozen=True)
 class History:
-    """All candidates in a fixed order; the first is the expert pipeline, started or not.
+    """All candidates in a fixed order; the first is the baseline, started or not.
 
     Args:
         trials: The candidates.
-        expert_curve: The expert pipeline's points where its first place cannot be advanced and it is trained
+        baseline_curve: The baseline's points where its first place cannot be advanced and it is trained
             as a candidate further behind, as in a replay: there it counts as a trial, here as the yardstick.
     """
 
     trials: tuple[TrialView, ...]
-    expert_curve: tuple[Point, ...] = ()
+    baseline_curve: tuple[Point, ...] = ()
 
     @property
-    def expert(self) -> TrialView:
-        """The expert pipeline with all its points, which other trials are compared with."""
+    def baseline(self) -> TrialView:
+        """The baseline with all its points, which other trials are compared with."""
         first = self.trials[0]
-        return replace(first, curve=self.expert_curve) if self.expert_curve else first
+        return replace(first, curve=self.baseline_curve) if self.baseline_curve else first
 
     @property
     def startable(self) -> list[int]:
@@ -131,16 +140,16 @@ Strategy = Callable[[History, Remaining], int | None]
 
 
 @runtime_checkable
-class Doubter(Protocol):
+class Diagnostic(Protocol):
     """A strategy that may doubt what it rests on."""
 
-    def doubts(self, history: History) -> tuple[str, ...]:
+    def diagnostics(self, history: History) -> tuple[str, ...]:
         """What a user should know of that, one sentence each; as pure as the strategy."""
 
 
-def doubts_of(strategy: Strategy, history: History) -> tuple[str, ...]:
+def diagnostics_of(strategy: Strategy, history: History) -> tuple[str, ...]:
     """What a strategy has come to doubt, one sentence each; nothing where it rests on nothing."""
-    return strategy.doubts(history) if isinstance(strategy, Doubter) else ()
+    return strategy.diagnostics(history) if isinstance(strategy, Diagnostic) else ()
 
 
 def rung(share: float) -> int:

@@ -11,7 +11,7 @@ __all__ = ["has_yardstick", "leader", "predicted_end"]
 
 
 def predicted_end(trial: TrialView, reference: TrialView) -> float:
-    """A trial's loss at full length, foretold by a reference trial that is further on.
+    """A trial's loss at full length, predicted by a reference trial that is further on.
 
     All trials of a session share one full length, so equal shares of it are comparable: the trial's advantage
     over the reference at an equal share, shrunk where that share is small, is carried to the reference's end.
@@ -19,7 +19,7 @@ def predicted_end(trial: TrialView, reference: TrialView) -> float:
 
     Args:
         trial: A trial with at least one point.
-        reference: The expert pipeline's trial.
+        reference: The baseline's trial.
 
     Returns:
         Nats per label token, infinite for a trial that failed.
@@ -40,7 +40,7 @@ def has_yardstick(trial: TrialView, reference: TrialView) -> bool:
 
     Args:
         trial: A trial with at least one point.
-        reference: The expert pipeline's trial.
+        reference: The baseline's trial.
     """
     return _yardstick(trial, reference) is not None
 
@@ -54,12 +54,12 @@ def _yardstick(trial: TrialView, reference: TrialView) -> float | None:
 
 
 def leader(history: History) -> int | None:
-    """Index of the trial with the lowest predicted end, None where none has points; the expert wins ties.
+    """Index of the trial with the lowest predicted end, None where none has points; the baseline wins ties.
 
     Trials that failed cannot be continued and do not count.
     """
     started = [index for index, trial in enumerate(history.trials) if trial.can_lead]
     if not started:
         return None
-    reference = history.expert
+    reference = history.baseline
     return min(started, key=lambda index: predicted_end(history.trials[index], reference))

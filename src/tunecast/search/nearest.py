@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from tunecast.records import Pipeline
 from tunecast.search.context import Context
 from tunecast.search.distance import stand_ins
-from tunecast.search.known import MEASURED_SHARE, TaskTable, best_known
-from tunecast.search.listed import Order
+from tunecast.search.fixed_order import Order
+from tunecast.search.task_tables import MEASURED_SHARE, TaskTable, best_known
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -7,8 +7,8 @@ from collections.abc import Collection, Sequence
 from tunecast.records import Pipeline
 from tunecast.search.context import Context
 from tunecast.search.distance import stand_ins
-from tunecast.search.known import MEASURED_SHARE, WORST, TaskTable, best_known
-from tunecast.search.listed import Order
+from tunecast.search.fixed_order import Order
+from tunecast.search.task_tables import MEASURED_SHARE, WORST, TaskTable, best_known
 
 __all__ = ["portfolio"]
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tunecast.predictor.features import PIPELINE, feature_rows, standardised
 from tunecast.records import Pipeline
 from tunecast.search.context import Context
-from tunecast.search.odds import either, memory_odds
-from tunecast.search.outlook import setting_of
-from tunecast.surrogates.features import PIPELINE, feature_rows, standardised
+from tunecast.search.failure import either, memory_odds
+from tunecast.search.task_predictor import setting_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -63,7 +63,7 @@ def advised() -> Strategy:
 
     Early losses flatter small steps: a pipeline of a higher rate is behind others until its rate falls, and
     halving would give it up (SmolLM2-135M on ``stdlib``: full finetuning had 3.04 at an eighth of its length,
-    where IA3 had 2.95, and ended lower). So it goes on for as long as it is ahead of the expert pipeline at
+    where IA3 had 2.95, and ended lower). So it goes on for as long as it is ahead of the baseline at
     equal shares, or of all others where that was not trained.
     """
     halve = asha()
@@ -71,7 +71,7 @@ def advised() -> Strategy:
     def choose(history: History, remaining: Remaining) -> int | None:
         first = history.trials[1] if len(history.trials) > 1 else None
         if first and first.is_open and (first.is_started or remaining.may_start):
-            rivals = [history.expert] if history.expert.curve else history.trials[2:]
+            rivals = [history.baseline] if history.baseline.curve else history.trials[2:]
             if not _is_behind(first, rivals):
                 return 1
         return halve(history, remaining)
@@ -92,7 +92,7 @@ def _is_behind(trial: TrialView, rivals: Sequence[TrialView]) -> bool:
 def _promotable(history: History, reduction_factor: int) -> Iterator[int]:
     """Trials worth a next step, highest rung first, best first.
 
-    The expert pipeline, which a session always trains to its end, is no competitor here: it stands on every
+    The baseline, which a session always trains to its end, is no competitor here: it stands on every
     rung, and the first trial to beat it would be promoted to the end before any other was tried.
     """
     rivals = list(enumerate(history.trials))[1:]

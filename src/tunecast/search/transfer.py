@@ -1,7 +1,7 @@
 """Strategies that know other tasks: ``transfer`` believes what was learned there, ``quick-tune`` refits it.
 
-Both rank candidates by the loss that is foretold for the end of the schedule, given every point so far, and
-advance the one with the best acquisition: the improvement that is expected over the best that is foretold of
+Both rank candidates by the loss that is predicted for the end of the schedule, given every point so far, and
+advance the one with the best acquisition: the improvement that is expected over the best that is predicted of
 a trial which has begun, over the square root of its seconds, the geometric mean of those to the next point
 and those to the end. In two of three turns, how unsure an end is raises hope up to a limit only. On recorded
 runs of tasks left out that came sooner to a good end than Quick-Tune's expected improvement per second. Once
@@ -25,10 +25,10 @@ import numpy as np
 from tunecast.records import Outcome, stable_hash
 from tunecast.search.acquisition import Acquisition, ExpectedImprovement
 from tunecast.search.context import Context
+from tunecast.search.cost_benefit import log_gain, log_success, only_worthy, worth_its_seconds
 from tunecast.search.history import History, Remaining, Strategy
-from tunecast.search.outlook import LEAST_SECONDS, Outlook, Seer
 from tunecast.search.simple import asha
-from tunecast.search.worth import log_gain, log_success, only_worthy, worth_its_seconds
+from tunecast.search.task_predictor import LEAST_SECONDS, Outlook, TaskPredictor
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,7 +45,7 @@ brought to its end."""
 IMPROVEMENT = ExpectedImprovement(cost_exponent=0.5)
 """What candidates are scored by, with the limit to hope below."""
 MOST_HOPE = 0.03
-"""How much of the deviation of a foretold end counts, in the logarithm of the loss."""
+"""How much of the deviation of a predicted end counts, in the logarithm of the loss."""
 HOPEFUL_TURNS = 3
 """While the number of trials that have begun is a multiple of this, all of it counts."""
 LEAST_SHARE = 1e-6
@@ -76,41 +76,45 @@ def transfer(context: Context, *, refits: bool = False) -> Strategy:
     Raises:
         ConfigurationError: The context has no trained surrogates.
     """
-    return guided_by(Seer(context, context.needed_prior, refits=refits), context)
+    return guided_by(TaskPredictor(context, context.needed_prior, refits=refits), context)
 
 
 def guided_by(
-    seer: Seer, context: Context, acquisition: Acquisition = IMPROVEMENT, *, most_hope: float = MOST_HOPE
+    predictor: TaskPredictor,
+    context: Context,
+    acquisition: Acquisition = IMPROVEMENT,
+    *,
+    most_hope: float = MOST_HOPE,
 ) -> Strategy:
-    """:func:`transfer` with what is foretold by anyone.
+    """:func:`transfer` with what is predicted by anyone.
 
     Args:
-        seer: Foretells all candidates.
+        predictor: Predicts all candidates.
         context: The task.
         acquisition: Scores candidates.
         most_hope: Deviations above this count for as much, but in every third turn.
     """
-    return _Guided(seer, context, acquisition, most_hope, asha())
+    return _Guided(predictor, context, acquisition, most_hope, asha())
 
 
 @dataclass(frozen=True)
 class _Guided:
-    """The strategy of :func:`guided_by`; a :class:`~tunecast.search.history.Doubter`."""
+    """The strategy of :func:`guided_by`; a :class:`~tunecast.search.history.Diagnostic`."""
 
-    seer: Seer
+    predictor: TaskPredictor
     context: Context
     score: Acquisition
     most_hope: float
     fallback: Strategy
 
     def __call__(self, history: History, remaining: Remaining) -> int | None:
-        outlook = self.seer.outlook(history)
+        outlook = self.predictor.outlook(history)
         if not (outlook.is_trusted and self.context.is_prior_kept):
             # Of another prior nothing is believed, what a trial may gain neither.
             kept = self.context.is_prior_kept
             seen = _worth_halving(history, self.context, outlook) if kept else history
             return _as_drawn(seen, self.fallback(seen, remaining), seen.startable)
-        to_beat = _best_foretold_end(history, outlook)
+        to_beat = _best_predicted_end(history, outlook)
         worth = _is_worth_it(history, remaining, self.context, outlook, to_beat)
         chosen = _eligible(history, remaining, outlook, worth)
         if not len(chosen):
@@ -120,14 +124,18 @@ class _Guided:
         deviation = _hoped(history, outlook.deviation, self.most_hope)
         scores = self.score(outlook.mean[chosen], deviation[chosen], to_beat, seconds[chosen])
         best = int(chosen[int(np.argmax(scores + log_success(outlook.failure[chosen])))])
-        return _as_drawn(history, best, chosen) if self.seer.is_new and _is_turn_of_chance(history) else best
+        return (
+            _as_drawn(history, best, chosen)
+            if self.predictor.is_new and _is_turn_of_chance(history)
+            else best
+        )
 
-    def doubts(self, history: History) -> tuple[str, ...]:
+    def diagnostics(self, history: History) -> tuple[str, ...]:
         """Whether the dataset is like none that was learned from, and whether the prior is left aside."""
-        told = [NEW] if self.seer.is_new else []
+        told = [NEW] if self.predictor.is_new else []
         if not self.context.is_prior_kept:
             told.append(OTHER)
-        elif not self.seer.outlook(history).is_trusted:
+        elif not self.predictor.outlook(history).is_trusted:
             told.append(ASIDE)
         return tuple(told)
 
@@ -137,7 +145,7 @@ def _hoped(history: History, deviation: NDArray[np.float64], most_hope: float) -
 
     Surrogates say of some pipelines, of high rates above all, that they may end anywhere: on other tasks they
     ended far apart. On one task good pipelines gain much the same, so that most may end far worse than is
-    foretold and hardly better. Who takes every deviation for hope tries whatever is least certain; who takes
+    predicted and hardly better. Who takes every deviation for hope tries whatever is least certain; who takes
     none never finds out where a task is unlike the others.
     """
     return (
@@ -217,8 +225,8 @@ def _needed_to_end(history: History, remaining: Remaining, outlook: Outlook) -> 
     return (1.0 - np.array(done, dtype=np.float64)) / max(remaining.full_lengths, LEAST_SHARE)
 
 
-def _best_foretold_end(history: History, outlook: Outlook) -> float:
-    """The best end that is foretold of a trial which has begun; before any has, the expert pipeline's."""
+def _best_predicted_end(history: History, outlook: Outlook) -> float:
+    """The best end that is predicted of a trial which has begun; before any has, the baseline's."""
     begun = [float(outlook.mean[index]) for index, trial in enumerate(history.trials) if trial.can_lead]
     return min(begun, default=float(outlook.mean[0]))
 
@@ -232,7 +240,7 @@ def _is_worth_it(
         history: The trials.
         remaining: What is left.
         context: Says what 1% of the loss is worth.
-        outlook: What is foretold.
+        outlook: What is predicted.
         to_beat: Logarithm of the loss that is to be improved on.
     """
     worth = np.ones(len(history.trials), dtype=bool)
@@ -261,7 +269,7 @@ def _worth_halving(history: History, context: Context, outlook: Outlook) -> Hist
     worth = worth_its_seconds(
         np.where(begun, outlook.mean, ends.mean()),
         np.where(begun, outlook.deviation, ends.std(ddof=1)),
-        _best_foretold_end(history, outlook),
+        _best_predicted_end(history, outlook),
         outlook.end_seconds,
         context.value_minutes,
         outlook.failure,

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from tunecast.errors import ConfigurationError
 from tunecast.methods import pipeline_space, sample_pipelines
-from tunecast.methods.space import RATE_3E4, at_3e4, expert_pipeline
+from tunecast.methods.space import RATE_3E4, at_3e4, baseline_pipeline
 from tunecast.records import ModelFacts, Pipeline
 from tunecast.search import ONLY_TRIALS, SURROGATE_BASED, Context
 from tunecast.session.effort import Efforts
 from tunecast.session.settings import SessionSettings
 
 if TYPE_CHECKING:
-    from tunecast.training.bench import Bench
+    from tunecast.training.training_task import TrainingTask
 
 __all__ = [
     "candidate_pipelines",
@@ -45,14 +45,14 @@ def check_restrictions(settings: SessionSettings, model: ModelFacts) -> None:
     Raises:
         ConfigurationError: What the user fixed or narrowed is not possible.
     """
-    expert_pipeline(model, settings.restrictions)
+    baseline_pipeline(model, settings.restrictions)
     pipeline_space(model, settings.restrictions, seed=settings.seed)
 
 
 def candidate_pipelines(
     settings: SessionSettings, model: ModelFacts, advised: Sequence[Pipeline] = ()
 ) -> list[Pipeline]:
-    """The expert pipeline, the same at 3e-4 where the strategy is that, what is advised, and a seeded sample
+    """The baseline, the same at 3e-4 where the strategy is that, what is advised, and a seeded sample
     of the space, a larger one where the strategy knows which to keep.
 
     Args:
@@ -63,37 +63,39 @@ def candidate_pipelines(
     Raises:
         ConfigurationError: What the user fixed or narrowed is not possible.
     """
-    expert = expert_pipeline(model, settings.restrictions)
-    first = [expert]
+    baseline = baseline_pipeline(model, settings.restrictions)
+    first = [baseline]
     if settings.strategy == "fixed-3e-4":
-        first.append(_at_3e4(settings, expert))
+        first.append(_at_3e4(settings, baseline))
     first += [p for p in advised if p not in first and _is_within(settings, p)]
     space = pipeline_space(model, settings.restrictions, seed=settings.seed)
     count = DRAWN_FOR_RANKING if settings.strategy in SURROGATE_BASED else CANDIDATES
     return first + [pipeline for pipeline in sample_pipelines(space, count) if pipeline not in first]
 
 
-def suitable(pipelines: Sequence[Pipeline], strategy: str, bench: Bench, context: Context) -> list[Pipeline]:
+def suitable(
+    pipelines: Sequence[Pipeline], strategy: str, training_task: TrainingTask, context: Context
+) -> list[Pipeline]:
     """What a strategy is pinned to, and the candidates that suit the full length, the base model and the
     device, and that it ranks highest where it knows other tasks.
 
     Args:
-        pipelines: Candidates in order; the first is the expert pipeline.
+        pipelines: Candidates in order; the first is the baseline.
         strategy: Name of the strategy.
-        bench: The task.
+        training_task: The task.
         context: What the strategy is told of it.
 
     Raises:
         ConfigurationError: The strategy needs a prior, and the context has none.
     """
     pinned = ONLY_TRIALS.get(strategy, 1)
-    examples = (*bench.train, *bench.validation, *bench.test)
+    examples = (*training_task.train, *training_task.validation, *training_task.test)
     longest = max(example.tokens for example in examples)
-    suiting = within_context(pipelines[pinned:], context=bench.facts.context, longest=longest)
+    suiting = within_context(pipelines[pinned:], context=training_task.facts.context, longest=longest)
     suiting = long_enough(
-        within_effort(suiting, bench),
+        within_effort(suiting, training_task),
         full_length_tokens=context.full_length_tokens,
-        mean_tokens=bench.train_tokens / len(bench.train),
+        mean_tokens=training_task.train_tokens / len(training_task.train),
     )
     return [*pipelines[:pinned], *worthwhile(strategy, context, suiting)]
 
@@ -104,7 +106,7 @@ def worthwhile(strategy: str, context: Context, pipelines: Sequence[Pipeline]) -
     Args:
         strategy: Name of the strategy.
         context: The task.
-        pipelines: What may be tried beside the expert pipeline.
+        pipelines: What may be tried beside the baseline.
 
     Raises:
         ConfigurationError: The strategy needs a prior, and the context has none.
@@ -132,14 +134,14 @@ def long_enough(
     return kept if len(kept) >= LEAST_CANDIDATES else list(pipelines)
 
 
-def within_effort(pipelines: Sequence[Pipeline], bench: Bench) -> list[Pipeline]:
+def within_effort(pipelines: Sequence[Pipeline], training_task: TrainingTask) -> list[Pipeline]:
     """The pipelines whose optimiser does not take most of their time.
 
     Args:
         pipelines: Candidates; where hardly any would be left, all are.
-        bench: The task.
+        training_task: The task.
     """
-    efforts = Efforts(bench)
+    efforts = Efforts(training_task)
     kept = [pipeline for pipeline in pipelines if efforts.of(pipeline) <= MOST_EFFORT]
     return kept if len(kept) >= LEAST_CANDIDATES else list(pipelines)
 
@@ -167,18 +169,18 @@ def _is_within(settings: SessionSettings, pipeline: Pipeline) -> bool:
     )
 
 
-def _at_3e4(settings: SessionSettings, expert: Pipeline) -> Pipeline:
+def _at_3e4(settings: SessionSettings, baseline: Pipeline) -> Pipeline:
     fixed = settings.fixed.get("learning_rate", RATE_3E4)
     low, high = settings.ranges.get("learning_rate", (RATE_3E4, RATE_3E4))
     if fixed != RATE_3E4 or not low <= RATE_3E4 <= high:
         raise ConfigurationError(
             "--strategy fixed-3e-4 contradicts what --fix or --range say of learning_rate.",
-            "Use --strategy fixed-expert for the expert pipeline within them.",
+            "Use --strategy fixed-baseline for the baseline within them.",
         )
-    pipeline = at_3e4(expert)
-    if pipeline == expert:
+    pipeline = at_3e4(baseline)
+    if pipeline == baseline:
         raise ConfigurationError(
-            "--strategy fixed-3e-4: the expert pipeline has that learning rate here already.",
-            "Use --strategy fixed-expert.",
+            "--strategy fixed-3e-4: the baseline has that learning rate here already.",
+            "Use --strategy fixed-baseline.",
         )
     return pipeline

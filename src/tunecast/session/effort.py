@@ -6,16 +6,16 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from tunecast.estimate.closed_form import Form, step_seconds
+from tunecast.estimate.forms import nearest_form
 from tunecast.methods import get_method
 from tunecast.methods.bias import Bias
 from tunecast.methods.weights import WeightsMethod
-from tunecast.models.closed_form import Form, step_seconds
-from tunecast.models.forms import nearest_form
 from tunecast.models.load import has_native_bfloat16
 from tunecast.records import Machine, Pipeline
 
 if TYPE_CHECKING:
-    from tunecast.training.bench import Bench
+    from tunecast.training.training_task import TrainingTask
 
 __all__ = ["Efforts"]
 
@@ -34,11 +34,11 @@ class Efforts:
     that has no bfloat16. The other optimisers only read and write what is trained, and count as AdamW does.
 
     Args:
-        bench: The task, for the base model, the device and the mean length of training examples.
+        training_task: The task, for the base model, the device and the mean length of training examples.
     """
 
-    def __init__(self, bench: Bench) -> None:
-        self._bench = bench
+    def __init__(self, training_task: TrainingTask) -> None:
+        self._training_task = training_task
         self._known: dict[tuple[Form, int], float] = {}
 
     def of(self, pipeline: Pipeline) -> float:
@@ -55,12 +55,12 @@ class Efforts:
 
     def _form(self, pipeline: Pipeline) -> Form | None:
         """What is trained; who trains whole matrices of some layers is slowed down as one who trains all."""
-        method, bench = get_method(pipeline.method), self._bench
+        method, training_task = get_method(pipeline.method), self._training_task
         if isinstance(method, Bias):
             return None
         alike = Pipeline("full", pipeline.hyperparameters) if isinstance(method, WeightsMethod) else pipeline
-        device = "cuda" if bench.device.startswith("cuda") else "cpu"
-        return nearest_form(bench.facts, alike, dtype=bench.dtype, device=device)
+        device = "cuda" if training_task.device.startswith("cuda") else "cpu"
+        return nearest_form(training_task.facts, alike, dtype=training_task.dtype, device=device)
 
     def _seconds(self, form: Form, batch: int) -> float:
         """Seconds of a step on a usual device."""
@@ -70,13 +70,15 @@ class Efforts:
             machine = replace(machine, flops_per_second={"float32": rate, "bfloat16": rate})
         length, label_tokens = self._lengths
         seconds, _ = step_seconds(
-            self._bench.facts, form, machine, batch=batch, length=length, label_tokens=label_tokens
+            self._training_task.facts, form, machine, batch=batch, length=length, label_tokens=label_tokens
         )
         return seconds
 
     @cached_property
     def _lengths(self) -> tuple[int, int]:
         """Mean tokens of a training example, and mean label tokens."""
-        examples = self._bench.train
+        examples = self._training_task.train
         labels = sum(example.label_tokens for example in examples)
-        return max(1, round(self._bench.train_tokens / len(examples))), max(1, round(labels / len(examples)))
+        return max(1, round(self._training_task.train_tokens / len(examples))), max(
+            1, round(labels / len(examples))
+        )

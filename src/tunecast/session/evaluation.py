@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from tunecast.errors import ConfigurationError, ModelError
+from tunecast.executors.local import Crash, LocalExecutor
+from tunecast.executors.requests import Broken, ScoreModel
 from tunecast.progress import Progress
 from tunecast.records import Evaluation
-from tunecast.session.compare import TEST_METRIC_EXAMPLES
-from tunecast.session.executor import Crash, LocalExecutor
-from tunecast.session.origin import Origin
+from tunecast.session.final_evaluation import TEST_METRIC_EXAMPLES
 from tunecast.session.prepare import prepare_task
-from tunecast.session.requests import Broken, ScoreModel
+from tunecast.session.provenance import Origin
 from tunecast.session.settings import SessionSettings
 from tunecast.training.runner import Scored
 
@@ -55,7 +55,7 @@ def evaluate(
     elif (Path(settings.model) / ADAPTER_FILE).is_file():
         adapter, settings = settings.model, replace(settings, model=_base_of(Path(settings.model)))
     prepared = prepare_task(settings, progress)
-    doubts = origin.warnings(prepared.dataset, settings.seed) if origin else []
+    diagnostics = origin.warnings(prepared.dataset, settings.seed) if origin else []
     metric = settings.objective if settings.objective != "loss" else ""
     request = ScoreModel(
         None,
@@ -66,7 +66,7 @@ def evaluate(
         interval_seed=settings.seed,
     )
     progress.start(f"Scoring the {split} examples")
-    with LocalExecutor(replace(prepared.bench, adapter=adapter), 1) as executor:
+    with LocalExecutor(replace(prepared.training_task, adapter=adapter), 1) as executor:
         executor.ready()
         scored = _scored(executor.call(request))
     progress.finish(f"loss {scored.score.loss:.4f}")
@@ -76,7 +76,7 @@ def evaluate(
         dataset=prepared.task.dataset,
         split=split,
         score=scored.score,
-        warnings=(*prepared.warnings, *doubts),
+        warnings=(*prepared.warnings, *diagnostics),
     )
 
 

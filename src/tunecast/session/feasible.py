@@ -1,8 +1,8 @@
 """Leaves out the candidates that memory cannot hold, before anything is spent on them.
 
-A step whose memory runs out is taken again in smaller micro-batches (:mod:`tunecast.training.live`), and an
-evaluation likewise. What decides is therefore the estimate for a single example, the longest one: only what
-does not fit even then is hopeless.
+A step whose memory runs out is taken again in smaller micro-batches (:mod:`tunecast.training.live_trial`),
+and an evaluation likewise. What decides is therefore the estimate for a single example, the longest one:
+only what does not fit even then is hopeless.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tunecast.errors import ConfigurationError, ModelError
+from tunecast.estimate import MemoryRequest
+from tunecast.estimate.constants import FRAMEWORK_BYTES
+from tunecast.hardware.machine import accelerator_count, device_bytes
 from tunecast.models import load_config
-from tunecast.models.constants import FRAMEWORK_BYTES
-from tunecast.models.machine import accelerator_count, device_bytes
-from tunecast.models.memory import MemoryRequest
 from tunecast.records import Pipeline
 from tunecast.search import GIVEN, ONLY_TRIALS
 from tunecast.session.needs import Need, estimated_bytes, need_of, single_example, which_fit
 from tunecast.session.settings import SessionSettings
 
 if TYPE_CHECKING:
-    from tunecast.training.bench import Bench
+    from tunecast.training.training_task import TrainingTask
 
 __all__ = ["Feasible", "feasible_candidates", "limit_bytes"]
 
@@ -38,14 +38,14 @@ class Feasible:
     """The candidates that remain.
 
     Args:
-        pipelines: The expert pipeline, whether or not it fits, and those that fit in their order.
-        expert_fits: Whether the expert pipeline fits.
+        pipelines: The baseline, whether or not it fits, and those that fit in their order.
+        baseline_fits: Whether the baseline fits.
         left_out: Number of candidates that do not fit.
         warnings: What the user should know.
     """
 
     pipelines: tuple[Pipeline, ...]
-    expert_fits: bool = True
+    baseline_fits: bool = True
     left_out: int = 0
     warnings: tuple[str, ...] = ()
 
@@ -62,7 +62,7 @@ def limit_bytes(settings: SessionSettings, device: str) -> int:
 
 
 def feasible_candidates(
-    settings: SessionSettings, bench: Bench, candidates: Sequence[Pipeline], limit: int
+    settings: SessionSettings, training_task: TrainingTask, candidates: Sequence[Pipeline], limit: int
 ) -> Feasible:
     """Leave out the candidates of which not even a step on one example fits.
 
@@ -71,42 +71,42 @@ def feasible_candidates(
 
     Args:
         settings: The session's settings.
-        bench: The task, encoded.
-        candidates: The expert pipeline and what else may be tried.
+        training_task: The task, encoded.
+        candidates: The baseline and what else may be tried.
         limit: Bytes that one worker may hold.
 
     Raises:
         ConfigurationError: Nothing fits of what the strategy would try.
     """
-    config = load_config(bench.model, trust_remote_code=bench.trust_remote_code)
-    single = single_example(bench)
+    config = load_config(training_task.model, trust_remote_code=training_task.trust_remote_code)
+    single = single_example(training_task)
     tried = candidates[: ONLY_TRIALS.get(settings.strategy)]
-    needs = [need_of(pipeline, bench, single) for pipeline in tried]
+    needs = [need_of(pipeline, training_task, single) for pipeline in tried]
     fitting, fewest = _fitting(config, single, dict.fromkeys(need for need in needs if need), limit)
-    bare = _bare_bytes(bench, single)
+    bare = _bare_bytes(training_task, single)
     fits = [bare <= limit if need is None else need in fitting for need in needs]
     if None in needs and bare > limit:
         fewest = min(bare, fewest or bare)
-    text = _limit_text(settings, bench.device)
+    text = _limit_text(settings, training_task.device)
     if fewest is None:
         return Feasible(tuple(candidates))
     if settings.strategy == GIVEN:
         warning = f"The given pipeline is expected to hold {_gb(fewest)}, more than {text}."
         return Feasible(tuple(candidates), warnings=(warning,))
     if not any(fits):
-        raise _nothing_fits(settings, bench.device, fewest)
+        raise _nothing_fits(settings, training_task.device, fewest)
     gone = [pipeline for pipeline, fit in zip(tried, fits, strict=True) if not fit]
     kept = [pipeline for pipeline, fit in zip(tried[1:], fits[1:], strict=True) if fit]
     warnings = [_left_out_text(gone, len(tried), text)]
     if needs[0] is not None and not fits[0]:
-        warnings.append(_expert_text(estimated_bytes(config, needs[0].request)))
+        warnings.append(_baseline_text(estimated_bytes(config, needs[0].request)))
     return Feasible((tried[0], *kept, *candidates[len(tried) :]), fits[0], len(gone), tuple(warnings))
 
 
-def _bare_bytes(bench: Bench, single: MemoryRequest) -> int:
+def _bare_bytes(training_task: TrainingTask, single: MemoryRequest) -> int:
     """What any method holds at least: the process, and the model's weights once."""
     element_bytes = 4 if single.precision == "float32" else 2
-    return FRAMEWORK_BYTES[single.device] + bench.facts.parameters * element_bytes
+    return FRAMEWORK_BYTES[single.device] + training_task.facts.parameters * element_bytes
 
 
 def _fitting(
@@ -138,7 +138,7 @@ def _nothing_fits(settings: SessionSettings, device: str, fewest: int) -> Config
     limit = f"{_limit_text(settings, device)}: even one example at a time"
     what = f"No candidate pipeline fits {limit} the smallest would hold {_gb(fewest)}."
     if settings.strategy in ONLY_TRIALS:
-        what = f"The expert pipeline does not fit {limit} it would hold {_gb(fewest)}."
+        what = f"The baseline does not fit {limit} it would hold {_gb(fewest)}."
     return ConfigurationError(what, f"Give {', or '.join(remedies)}.")
 
 
@@ -150,9 +150,9 @@ def _left_out_text(gone: Sequence[Pipeline], tried: int, limit: str) -> str:
     )
 
 
-def _expert_text(expected: int) -> str:
+def _baseline_text(expected: int) -> str:
     return (
-        f"The expert pipeline is one of them: it would hold {_gb(expected)}. It is not trained, and the "
+        f"The baseline is one of them: it would hold {_gb(expected)}. It is not trained, and the "
         "result is compared with the base model alone."
     )
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from tunecast.atomic import written_whole
 from tunecast.errors import OutputError
+from tunecast.session.migration import with_current_names
 
 __all__ = ["STORE_FILE", "OutputFolder", "disk_error", "read_session"]
 
@@ -151,7 +152,7 @@ def read_session(folder: Path) -> dict[str, Any]:
     for name, kind in (("configuration", dict), ("id", str), ("dataset_fingerprint", str)):
         if not isinstance(content, dict) or not isinstance(content.get(name), kind):
             raise OutputError(f"{file} is damaged: it holds no {name}.", "Choose another --output-dir.")
-    return content
+    return with_current_names(content)
 
 
 def disk_error(path: Path, reason: str) -> OutputError:

@@ -15,12 +15,12 @@ import numpy as np
 from tunecast.records import FORECAST_ONLY, DataForecast, MoreData, Outcome
 from tunecast.scaling import forecast, table_of_points
 from tunecast.scaling.forecasting import FEWEST_SIZES
-from tunecast.session.allowance import Allowance
 from tunecast.session.budget import Used
-from tunecast.session.opening import LEAST_STEPS
-from tunecast.session.pace import Pace
+from tunecast.session.budget_tracker import BudgetTracker
+from tunecast.session.calibrate_length import LEAST_STEPS
 from tunecast.session.prepare import PreparedTask
-from tunecast.session.shared import FORWARD_COST
+from tunecast.session.run_factory import FORWARD_COST
+from tunecast.session.runtime_model import RuntimeModel
 from tunecast.session.state import Part, SurveyPlan
 from tunecast.session.trials import Trial, Trials
 from tunecast.store import Store
@@ -34,7 +34,7 @@ FORECAST_SHARE = 0.1
 SHARES = ((1 / 8, 1 / 4, 1 / 2), (1 / 8, 1 / 4), (1 / 4, 1 / 2), (1 / 16, 1 / 8))
 """Parts to measure, the best choice first; fewer than two beside the whole would support no forecast."""
 HELD_MARGIN = 1.5
-"""The leading trial may be slower than the expert pipeline, by which is reckoned what to hold back."""
+"""The leading trial may be slower than the baseline, by which is reckoned what to hold back."""
 
 
 @dataclass(frozen=True)
@@ -105,34 +105,34 @@ class Surveyor:
         session: Identifier of the session.
         prepared: The task, with its validation examples chosen.
         store: Where runs are committed.
-        allowance: The budget.
-        pace: Foretells seconds.
+        budget_tracker: The budget.
+        runtime_model: Predicts seconds.
     """
 
     session: str
     prepared: PreparedTask
     store: Store
-    allowance: Allowance
-    pace: Pace
+    budget_tracker: BudgetTracker
+    runtime_model: RuntimeModel
 
-    def to_hold_back(self, expert: Trial, seconds_per_token: float) -> float:
+    def to_hold_back(self, baseline: Trial, seconds_per_token: float) -> float:
         """What of the budget, in its unit, the search leaves to the forecast; 0 where that affords none.
 
         Args:
-            expert: The expert pipeline's trial, in the place of a leading one that nobody knows yet.
+            baseline: The baseline's trial, in the place of a leading one that nobody knows yet.
             seconds_per_token: Of training it, as measured.
         """
-        bench = self.prepared.bench
-        tokens = sum(example.tokens for example in (*bench.validation, *bench.subset))
+        training_task = self.prepared.training_task
+        tokens = sum(example.tokens for example in (*training_task.validation, *training_task.subset))
         scoring = FORWARD_COST * seconds_per_token * tokens
-        choices = self._choices(expert)
-        most = self.allowance.share(FORECAST_SHARE)
+        choices = self._choices(baseline)
+        most = self.budget_tracker.share(FORECAST_SHARE)
         # A budget that turns out too small goes back to the search, so that the expectation is enough here.
         expected = [self._price(parts, scoring, upper=False) for parts in choices]
         if not expected or min(expected) > most:
             return 0.0
         dearest = max(self._price(parts, scoring) for parts in choices)
-        return min(most, dearest if self.allowance.budget.kind == "trials" else HELD_MARGIN * dearest)
+        return min(most, dearest if self.budget_tracker.budget.kind == "trials" else HELD_MARGIN * dearest)
 
     def survey(self, leading: Trial | None, used: Used) -> Survey:
         """Choose the parts that a tenth of the budget, and what is left of it, affords.
@@ -149,7 +149,7 @@ class Surveyor:
             return Survey(leading, reason=f"{steps}; a quarter of it would leave fewer than {LEAST_STEPS}")
         scoring = leading.curve[-1].evaluation.wall
         prices = [self._price(parts, scoring) for parts in choices]
-        most, left = self.allowance.share(FORECAST_SHARE), self.allowance.left(used)
+        most, left = self.budget_tracker.share(FORECAST_SHARE), self.budget_tracker.left(used)
         for parts, price in zip(choices, prices, strict=True):
             if price <= min(most, left):
                 return Survey(leading, parts)
@@ -196,10 +196,10 @@ class Surveyor:
 
     def _price(self, parts: Sequence[Trials], scoring_seconds: float, *, upper: bool = True) -> float:
         trials = [trial for (trial,) in parts]
-        return self.allowance.price(trials, self.pace, scoring_seconds, upper=upper)
+        return self.budget_tracker.price(trials, self.runtime_model, scoring_seconds, upper=upper)
 
     def _too_dear(self, price: float, left: float) -> str:
-        amount = self.allowance.budget.amount
+        amount = self.budget_tracker.budget.amount
         needed = f"the runs on parts of the data would take {price / amount:.1%} of the budget"
         if price <= FORECAST_SHARE * amount:
             return f"{needed}, and {left / amount:.1%} are left"
@@ -228,9 +228,9 @@ def part_of(trial: Trial, share: float) -> Part | None:
     count = round(share * len(seen))
     if not 0 < count < len(seen):
         return None
-    every = trial.bench.training_examples(trial.spec)
+    every = trial.training_task.training_examples(trial.spec)
     tokens = sum(every[int(index)].tokens for index in seen)
-    subset = trial.bench.training_examples(replace(trial.spec, unique_examples=count))
+    subset = trial.training_task.training_examples(replace(trial.spec, unique_examples=count))
     # Whole numbers throughout: an even number of passes ends with the last batch of the last one.
     whole = trial.plan.tokens_at(trial.plan.total_steps)
     return Part(count, max(1, whole * sum(example.tokens for example in subset) // tokens))

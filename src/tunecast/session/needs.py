@@ -12,12 +12,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from tunecast.estimate import MemoryRequest, estimate_memory
 from tunecast.methods.memory import adapter_of, is_predictable, optimizer_of
-from tunecast.models.memory import MemoryRequest, estimate_memory
 from tunecast.records import Pipeline
 
 if TYPE_CHECKING:
-    from tunecast.training.bench import Bench
+    from tunecast.training.training_task import TrainingTask
 
 __all__ = ["Need", "estimated_bytes", "need_of", "single_example", "which_fit"]
 
@@ -58,33 +58,33 @@ class Need:
         )
 
 
-def single_example(bench: Bench) -> MemoryRequest:
+def single_example(training_task: TrainingTask) -> MemoryRequest:
     """Full finetuning of a task with one example per forward pass, the longest one.
 
     Evaluation is left out: scoring one example, or answering it, holds less than training on it does.
 
     Args:
-        bench: The task, encoded.
+        training_task: The task, encoded.
     """
-    examples = (*bench.train, *bench.validation, *bench.test)
-    device: Literal["cpu", "cuda"] = "cuda" if bench.device.startswith("cuda") else "cpu"
+    examples = (*training_task.train, *training_task.validation, *training_task.test)
+    device: Literal["cpu", "cuda"] = "cuda" if training_task.device.startswith("cuda") else "cpu"
     return MemoryRequest(
-        precision="float32" if bench.dtype == "float32" else "bfloat16",
+        precision="float32" if training_task.dtype == "float32" else "bfloat16",
         batch_size=1,
         max_length=max(len(example.input_ids) for example in examples),
         label_tokens=max(1, *(example.label_tokens for example in examples)),
         evaluates=False,
-        attention="eager" if bench.deterministic and device == "cuda" else "sdpa",
+        attention="eager" if training_task.deterministic and device == "cuda" else "sdpa",
         device=device,
     )
 
 
-def need_of(pipeline: Pipeline, bench: Bench, single: MemoryRequest) -> Need | None:
+def need_of(pipeline: Pipeline, training_task: TrainingTask, single: MemoryRequest) -> Need | None:
     """What decides the bytes of a pipeline with one example per forward pass.
 
     Args:
         pipeline: A candidate.
-        bench: The task.
+        training_task: The task.
         single: What :func:`single_example` returned for it.
 
     Returns:
@@ -92,7 +92,7 @@ def need_of(pipeline: Pipeline, bench: Bench, single: MemoryRequest) -> Need | N
     """
     if not is_predictable(pipeline):
         return None
-    adapter = adapter_of(pipeline, bench.facts)
+    adapter = adapter_of(pipeline, training_task.facts)
     plain = None if adapter is None else _plain(adapter)
     rest = dict(plain or {})
     numbers = [float(rest.pop(name, 0)) for name in ORDERED.get(str(rest.get("peft_type")), ())]

@@ -1,4 +1,4 @@
-"""From settings to a bench: read the data, encode it, describe everything, choose device and type."""
+"""From settings to a training_task: read the data, encode it, describe everything, choose device and type."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from tunecast import data, models
 from tunecast.data.dependence import UNRELATED, is_unrelated
 from tunecast.data.meta_features import DEPENDENCE
 from tunecast.errors import ConfigurationError, DataError
-from tunecast.models.machine import find_device, has_kernels
-from tunecast.models.processor import available_cores
+from tunecast.hardware.machine import find_device, has_kernels
+from tunecast.hardware.processor import available_cores
 from tunecast.progress import Progress
 from tunecast.records import DatasetFacts, Machine, ModelFacts, Task, Versions
 from tunecast.session.settings import SessionSettings
-from tunecast.training.bench import Bench
+from tunecast.training.training_task import TrainingTask
 
 if TYPE_CHECKING:
     from tunecast.data import Dataset, EncodedExample
     from tunecast.models.load import ResolvedModel
 
-__all__ = ["PreparedTask", "Surroundings", "prepare_task"]
+__all__ = ["Environment", "PreparedTask", "prepare_task"]
 
 MOST_NEW_TOKENS = 256
 
@@ -33,25 +33,25 @@ class PreparedTask:
     """A task ready for a session.
 
     Args:
-        bench: What workers need.
+        training_task: What workers need.
         task: Names of dataset and base model, and the metric.
         dataset: Facts of the dataset.
         warnings: What the user should know.
     """
 
-    bench: Bench
+    training_task: TrainingTask
     task: Task
     dataset: DatasetFacts
     warnings: tuple[str, ...]
 
     def unique_examples(self, wanted: int | None) -> int:
         """Training examples that are used: as many as wanted, at most what there is; None wants all."""
-        available = len(self.bench.train)
+        available = len(self.training_task.train)
         return available if wanted is None else min(wanted, available)
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class Environment:
     """Hardware and software that workers report."""
 
     machine: Machine
@@ -89,7 +89,7 @@ def prepare_task(settings: SessionSettings, progress: Progress, *, dtype: str = 
         dataset, tokenizer, context=facts.context, architecture=facts.architecture
     )
     encoded = _encoded(settings.data, dataset, tokenizer, max_length, facts)
-    bench = _bench(settings, resolved, facts, dataset, encoded, max_length, dtype)
+    training_task = _training_task(settings, resolved, facts, dataset, encoded, max_length, dtype)
     progress.finish(
         f"{dataset.name}: {len(dataset.train)} train, {len(dataset.validation)} validation, "
         f"{len(dataset.test)} test examples ({dataset.format}); "
@@ -102,7 +102,7 @@ def prepare_task(settings: SessionSettings, progress: Progress, *, dtype: str = 
         warnings += [f"{name}: {text}" for text in data.encoding_warnings(examples, encoded[name])]
     if is_unrelated(described.meta_features.get(DEPENDENCE)):
         warnings.append(UNRELATED)
-    return PreparedTask(bench, task, described, tuple(warnings))
+    return PreparedTask(training_task, task, described, tuple(warnings))
 
 
 def _encoded(
@@ -123,7 +123,7 @@ def _encoded(
     return encoded
 
 
-def _bench(
+def _training_task(
     settings: SessionSettings,
     model: ResolvedModel,
     facts: ModelFacts,
@@ -131,7 +131,7 @@ def _bench(
     encoded: Mapping[str, tuple[EncodedExample, ...]],
     max_length: int,
     dtype: str,
-) -> Bench:
+) -> TrainingTask:
     """What workers need; the examples that points are scored on are chosen with the full length.
 
     Raises:
@@ -139,7 +139,7 @@ def _bench(
     """
     device = choose_device(settings.device)
     wanted = settings.dtype if settings.dtype != "auto" else models.choose_dtype(device, facts.width)
-    return Bench(
+    return TrainingTask(
         model=model,
         facts=facts,
         device=device,
@@ -185,7 +185,8 @@ def choose_device(wanted: str) -> str:
 
 
 def _new_tokens(encoded: Sequence[EncodedExample], context: int | None) -> int:
-    """Room for nearly every completion seen in training and a half more; half the context is the prompt's."""
+    """WorkerCapacity for nearly every completion seen in training and a half more; half the context is the
+    prompt's."""
     longest = float(np.quantile([example.label_tokens for example in encoded], 0.99))
     most = min(MOST_NEW_TOKENS, context // 2) if context else MOST_NEW_TOKENS
     return int(min(most, max(8, round(1.5 * longest))))

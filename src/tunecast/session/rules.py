@@ -6,7 +6,7 @@ from typing import Protocol
 
 from tunecast.search import History, Remaining, Strategy, leader, rung
 
-__all__ = ["Purse", "choose", "fits_beside", "is_probe"]
+__all__ = ["BudgetView", "choose", "fits_beside", "is_probe"]
 
 PROBE_RUNG = -2
 """A quarter of the full length."""
@@ -14,7 +14,7 @@ MOST_PASSED_OVER = 8
 """Candidates that a strategy may name in vain before the rest of the budget counts as too small for any."""
 
 
-class Purse(Protocol):
+class BudgetView(Protocol):
     """What is left of a budget, and what it suffices for; trials are named by their place in the history."""
 
     def remaining(self) -> Remaining:
@@ -27,13 +27,13 @@ class Purse(Protocol):
         """Whether it affords to bring a trial to its full length."""
 
 
-def choose(strategy: Strategy, history: History, purse: Purse) -> int | None:
+def choose(strategy: Strategy, history: History, budget_view: BudgetView) -> int | None:
     """What a strategy wants to advance; where that does not fit, what it wants instead.
 
     Args:
         strategy: It decides, on a history in which what was passed over has no further point.
         history: The trials so far.
-        purse: What is left; looked into anew for each answer, since answers take time.
+        budget_view: What is left; looked into anew for each answer, since answers take time.
 
     Returns:
         The trial's place; None where the strategy stops, or nothing that it names fits.
@@ -44,18 +44,18 @@ def choose(strategy: Strategy, history: History, purse: Purse) -> int | None:
     passed_over: set[int] = set()
     while len(passed_over) < MOST_PASSED_OVER:
         shown = history.without(passed_over)
-        index = strategy(shown, purse.remaining())
+        index = strategy(shown, budget_view.remaining())
         if index is None:
             return None
         if not shown.trials[index].is_open:
             raise RuntimeError(f"the strategy chose trial {index}, which cannot be advanced")
-        if fits_beside(index, history, purse):
+        if fits_beside(index, history, budget_view):
             return index
         passed_over.add(index)
     return None
 
 
-def fits_beside(index: int, history: History, purse: Purse) -> bool:
+def fits_beside(index: int, history: History, budget_view: BudgetView) -> bool:
     """Whether a step of an open trial fits, and still lets the first trial while that runs, else the leader,
     and one that is far on itself, end.
 
@@ -64,14 +64,14 @@ def fits_beside(index: int, history: History, purse: Purse) -> bool:
     """
     share = history.trials[index].next_share
     assert share is not None
-    if not is_probe(share) and not purse.affords_end(index):
+    if not is_probe(share) and not budget_view.affords_end(index):
         return False
     ahead = 0 if history.trials[0].running else leader(history)
     if ahead is None or ahead == index or not history.trials[ahead].goes_on:
-        return purse.fits(index, None)
-    if purse.affords_end(ahead):
-        return purse.fits(index, ahead)
-    return (history.trials[ahead].running or purse.affords_end(index)) and purse.fits(index, None)
+        return budget_view.fits(index, None)
+    if budget_view.affords_end(ahead):
+        return budget_view.fits(index, ahead)
+    return (history.trials[ahead].running or budget_view.affords_end(index)) and budget_view.fits(index, None)
 
 
 def is_probe(share: float) -> bool:

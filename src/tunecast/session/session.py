@@ -1,4 +1,5 @@
-"""The tuning session: zero-shot, expert, search within the budget, the leader's end, forecast, comparison."""
+"""The tuning session: zero-shot, baseline, search within the budget, the leader's end, forecast,
+comparison."""
 
 from __future__ import annotations
 
@@ -8,6 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 from tunecast.errors import ModelError, OutputError
+from tunecast.executors.local import CRASHES_FORGIVEN, Crash, LocalExecutor
+from tunecast.executors.requests import Advance, Broken, Request, UseValidation
+from tunecast.predictor import WorkerCapacity
 from tunecast.progress import Progress
 from tunecast.records import ZERO_SHOT, DataForecast, Pipeline, Run, SessionRecord
 from tunecast.search import (
@@ -18,33 +22,30 @@ from tunecast.search import (
     Context,
     get_strategy,
 )
-from tunecast.session.allowance import Allowance
 from tunecast.session.budget import Budget
+from tunecast.session.budget_tracker import BudgetTracker
+from tunecast.session.calibrate_length import measure_full_length, score_base_model
 from tunecast.session.candidates import suitable
-from tunecast.session.compare import Account, FinalScoring
-from tunecast.session.executor import CRASHES_FORGIVEN, Crash, LocalExecutor
 from tunecast.session.feasible import Feasible
+from tunecast.session.final_evaluation import Account, FinalScoring
 from tunecast.session.folder import OutputFolder
 from tunecast.session.forecast import Survey, Surveyor, end_loss, leading_trial
-from tunecast.session.knowledge import as_begun, keep, prior_known
-from tunecast.session.opening import measure_full_length, score_base_model
-from tunecast.session.pace import Pace
-from tunecast.session.prepare import PreparedTask, Surroundings
-from tunecast.session.requests import Advance, Broken, Request, UseValidation
-from tunecast.session.searching import BUDGET_OVER, Search
+from tunecast.session.loop import BUDGET_OVER, Search
+from tunecast.session.prepare import Environment, PreparedTask
+from tunecast.session.run_factory import affordable_validation, explosion_nats
+from tunecast.session.runtime_model import RuntimeModel
 from tunecast.session.settings import SessionSettings
-from tunecast.session.shared import affordable_validation, explosion_nats
 from tunecast.session.state import SessionState
 from tunecast.session.status import session_status
+from tunecast.session.transfer_state import as_begun, keep, prior_known
 from tunecast.session.trials import Trial, Trials
 from tunecast.store import Store
-from tunecast.surrogates import Room
-from tunecast.training.bench import TrialSpec
+from tunecast.training.training_task import TrialSpec
 
 __all__ = ["Session", "wait_for_model"]
 
 
-def wait_for_model(executor: LocalExecutor, progress: Progress) -> Surroundings:
+def wait_for_model(executor: LocalExecutor, progress: Progress) -> Environment:
     """Wait, before the budget begins, until all workers have loaded the base model; tells where they compute.
 
     Raises:
@@ -53,7 +54,7 @@ def wait_for_model(executor: LocalExecutor, progress: Progress) -> Surroundings:
     progress.start("Loading the base model")
     ready = executor.ready()
     progress.finish(f"{ready.loading_seconds:.1f} s, outside the budget")
-    return Surroundings(ready.machine, ready.versions)
+    return Environment(ready.machine, ready.versions)
 
 
 class Session:
@@ -67,9 +68,9 @@ class Session:
         executor: The workers, with the base model loaded.
         progress: Told how far everything is.
         state: What an earlier process decided, filled in and written as the session goes on.
-        feasible: The pipelines that may be tried; the first is the expert pipeline, which is not trained
+        feasible: The pipelines that may be tried; the first is the baseline, which is not trained
             where memory does not hold it and there are others.
-        surroundings: Hardware and software that compute.
+        environment: Hardware and software that compute.
         known: Recorded runs of other tasks, for a strategy that rests on them.
     """
 
@@ -83,7 +84,7 @@ class Session:
         progress: Progress,
         state: SessionState,
         feasible: Feasible,
-        surroundings: Surroundings,
+        environment: Environment,
         known: tuple[Run, ...] = (),
     ) -> None:
         self._settings = settings
@@ -95,9 +96,9 @@ class Session:
         self._progress = progress
         self._state = state
         self._feasible = feasible
-        self._surroundings = surroundings
+        self._environment = environment
         self._known = known
-        self._allowance = Allowance(Budget.parse(settings.budget), self._seconds_before())
+        self._budget_tracker = BudgetTracker(Budget.parse(settings.budget), self._seconds_before())
 
     def run(self) -> SessionRecord:
         """Run to the end, from wherever an earlier process left off.
@@ -117,7 +118,7 @@ class Session:
         else:
             search.spend()
         self._save_state()
-        budget, used_seconds = self._allowance.budget, self._allowance.elapsed()
+        budget, used_seconds = self._budget_tracker.budget, self._budget_tracker.elapsed()
         forecast = self._forecast(survey) if survey else None
         final = FinalScoring(
             settings=self._settings,
@@ -129,7 +130,7 @@ class Session:
         )
         account = Account(self._state.id, budget, used_seconds, self._full_length)
         record = final.run(search.trials, zero_shot, account)
-        return replace(record, forecast=forecast, warnings=(*record.warnings, *self._state.doubts))
+        return replace(record, forecast=forecast, warnings=(*record.warnings, *self._state.diagnostics))
 
     def _ask(self, request: Request) -> Any:
         """Let a worker answer; one crash is forgiven.
@@ -171,7 +172,7 @@ class Session:
 
     @property
     def _seconds_per_token(self) -> float:
-        """Of training the expert pipeline, once it is measured."""
+        """Of training the baseline, once it is measured."""
         assert self._state.seconds_per_token is not None
         return self._state.seconds_per_token
 
@@ -183,15 +184,15 @@ class Session:
         return max([self._state.used_seconds, *committed])
 
     def _save_state(self) -> None:
-        self._state.used_seconds = self._allowance.elapsed()
+        self._state.used_seconds = self._budget_tracker.elapsed()
         self._folder.write_session(self._state.as_json())
 
     def _fix_full_length(self) -> None:
         """Fix every trial's horizon before the first one, and keep it for a resumed session."""
         if self._state.full_length_tokens is not None:
             return
-        bench = self._prepared.bench
-        pipeline = self._feasible.pipelines[0 if self._feasible.expert_fits else 1]
+        training_task = self._prepared.training_task
+        pipeline = self._feasible.pipelines[0 if self._feasible.baseline_fits else 1]
         spec = TrialSpec(
             run="speed",
             pipeline=pipeline,
@@ -200,67 +201,72 @@ class Session:
             unique_examples=self._unique_examples,
             folder="",
         )
-        found = measure_full_length(self._settings, bench, spec, self._allowance, self._ask, self._progress)
+        found = measure_full_length(
+            self._settings, training_task, spec, self._budget_tracker, self._ask, self._progress
+        )
         self._state.full_length_tokens = found.tokens
         self._state.seconds_per_token = found.seconds_per_token
         self._save_state()
 
     def _use_validation(self) -> None:
         """Choose the validation examples that the full length can afford, and tell every worker."""
-        bench = self._prepared.bench
-        subset, validation = affordable_validation(bench, self._full_length, self._settings.seed)
-        self._prepared = replace(self._prepared, bench=replace(bench, subset=subset, validation=validation))
+        training_task = self._prepared.training_task
+        subset, validation = affordable_validation(training_task, self._full_length, self._settings.seed)
+        self._prepared = replace(
+            self._prepared, training_task=replace(training_task, subset=subset, validation=validation)
+        )
         self._executor.setup(UseValidation(subset, validation))
 
     def _measure_zero_shot(self) -> Run:
         """The run of the base model as it is."""
         base = self._laid_out([ZERO_SHOT], math.inf)
         if base[0].run is None:
-            measured = score_base_model(base, self._prepared.bench, self._ask, self._progress)
+            measured = score_base_model(base, self._prepared.training_task, self._ask, self._progress)
             self._state.validation_seconds = measured.validation_seconds
             self._save_state()
-            return base.record(0, measured, self._surroundings, self._allowance.elapsed())
+            return base.record(0, measured, self._environment, self._budget_tracker.elapsed())
         return base[0].run
 
     def _lay_out_search(self, zero_shot: Run) -> Search:
-        """The trials, what chooses among them, and what earlier steps of theirs taught of their pace."""
-        bench, strategy = self._prepared.bench, self._settings.strategy
+        """The trials, what chooses among them, and what earlier steps of theirs taught of their
+        runtime_model."""
+        training_task, strategy = self._prepared.training_task, self._settings.strategy
         start, scoring = zero_shot.curve[0].validation.loss, zero_shot.curve[0].evaluation.wall
         context = self._context(start, scoring)
         candidates = self._candidates(context)
         chooser = get_strategy(strategy, as_begun(context, self._state))
-        trials = self._laid_out(candidates, explosion_nats(start, bench.facts.vocabulary))
-        trials[0].is_feasible = self._feasible.expert_fits
+        trials = self._laid_out(candidates, explosion_nats(start, training_task.facts.vocabulary))
+        trials[0].is_feasible = self._feasible.baseline_fits
         # A session of an earlier version did not keep how long scoring all validation examples took.
         whole = self._state.validation_seconds
-        pace = Pace(self._seconds_per_token, scoring, scoring if whole is None else whole)
-        trials.teach(pace)
+        runtime_model = RuntimeModel(self._seconds_per_token, scoring, scoring if whole is None else whole)
+        trials.teach(runtime_model)
         return Search(
             trials=trials,
             strategy=chooser,
             executor=self._executor,
-            allowance=self._allowance,
-            pace=pace,
+            budget_tracker=self._budget_tracker,
+            runtime_model=runtime_model,
             folder=self._folder,
             settings=self._settings,
-            surroundings=self._surroundings,
+            environment=self._environment,
             progress=self._progress,
             save=self._save_state,
-            doubts=self._state.doubts,
+            diagnostics=self._state.diagnostics,
         )
 
     def _candidates(self, context: Context) -> list[Pipeline]:
         """The candidates that the session began with."""
         if self._state.candidates:
             return self._state.candidates
-        strategy, fits = self._settings.strategy, self._feasible.expert_fits
+        strategy, fits = self._settings.strategy, self._feasible.baseline_fits
         if strategy in (*RUN_BASED, *SURROGATE_BASED) and self._has_begun_trials():
             raise OutputError(
                 f"{self._folder.path} was begun by a version of Tunecast that did not keep its candidates.",
                 "Choose another --output-dir.",
             )
-        found = suitable(self._feasible.pipelines, strategy, self._prepared.bench, context)
-        keep(self._state, strategy, context, found, expert_fits=fits)
+        found = suitable(self._feasible.pipelines, strategy, self._prepared.training_task, context)
+        keep(self._state, strategy, context, found, baseline_fits=fits)
         self._save_state()
         return found
 
@@ -286,25 +292,29 @@ class Session:
 
     def _context(self, zero_shot_loss: float, evaluation_seconds: float) -> Context:
         """What a strategy that knows other tasks is told of this one, and of them."""
-        bench = self._prepared.bench
+        training_task = self._prepared.training_task
         return Context(
             dataset=self._prepared.dataset,
-            model=bench.facts,
+            model=training_task.facts,
             full_length_tokens=self._full_length,
             unique_examples=self._unique_examples,
             zero_shot_loss=zero_shot_loss,
             evaluation_seconds=evaluation_seconds,
-            machine=self._surroundings.machine,
-            room=Room(bench.device, bench.dtype, bench.max_length, self._worker_bytes),
+            machine=self._environment.machine,
+            room=WorkerCapacity(
+                training_task.device, training_task.dtype, training_task.max_length, self._worker_bytes
+            ),
             value_minutes=self._settings.value,
             prior=prior_known(self._settings.strategy, self._settings.prior),
             runs=self._known,
-            foretold=self._state.foretold,
+            predicted=self._state.predicted,
         )
 
     def _look_ahead(self, search: Search) -> Survey:
         """Spend all but what a forecast needs, then measure for it; where nothing can be, spend the rest."""
-        surveyor = Surveyor(self._state.id, self._prepared, self._store, self._allowance, search.pace)
+        surveyor = Surveyor(
+            self._state.id, self._prepared, self._store, self._budget_tracker, search.runtime_model
+        )
         if self._state.survey is None:
             self._hold_back(surveyor, search.trials[0])
             search.spend()
@@ -312,34 +322,36 @@ class Session:
             self._state.survey = surveyor.survey(leading_trial(search.trials), search.used()).plan
             self._save_state()
         survey = surveyor.again(search.trials, self._state.survey)
-        self._allowance.hold_back(0)
+        self._budget_tracker.hold_back(0)
         if survey.parts:
             self._measure_parts(survey, search)
         else:
             search.spend()
         return survey
 
-    def _hold_back(self, surveyor: Surveyor, expert: Trial) -> None:
+    def _hold_back(self, surveyor: Surveyor, baseline: Trial) -> None:
         """Keep the forecast's share from a search, as decided before the first trial."""
         if self._state.held_back is None:
             searches = self._settings.strategy not in ONLY_TRIALS
-            held_back = surveyor.to_hold_back(expert, self._seconds_per_token) if searches else 0.0
+            held_back = surveyor.to_hold_back(baseline, self._seconds_per_token) if searches else 0.0
             self._state.held_back = held_back
             self._save_state()
-        self._allowance.hold_back(self._state.held_back)
+        self._budget_tracker.hold_back(self._state.held_back)
 
     def _measure_parts(self, survey: Survey, search: Search) -> None:
         """Train the leading pipeline on every part of its data, as far as the budget reaches."""
         activity = "Measuring what more data brings"
-        allowance, pace = self._allowance, search.pace
+        budget_tracker, runtime_model = self._budget_tracker, search.runtime_model
         trials = [trial for (trial,) in survey.parts]
         total = sum(trial.plan.tokens_at(trial.plan.total_steps) for trial in trials)
         self._progress.start(activity, total, "tokens")
         for part, trial in zip(survey.parts, trials, strict=True):
             used = sum((part.used(0.0) for part in survey.parts), search.used())
-            self._progress.show(session_status(search.trials.started, allowance.budget, used, activity))
+            self._progress.show(session_status(search.trials.started, budget_tracker.budget, used, activity))
             if trial.run is None:
-                if allowance.price([trial], pace, pace.validation_seconds) > allowance.left(used):
+                if budget_tracker.price(
+                    [trial], runtime_model, runtime_model.validation_seconds
+                ) > budget_tracker.left(used):
                     break
                 self._measure_part(part)
             if trial.run is None:
@@ -355,12 +367,12 @@ class Session:
         """Train one part's trial in one go and commit its end, if the budget lasts; one crash is forgiven."""
         trial = part[0]
         request = Advance(trial.spec, 0, trial.plan.total_steps)
-        answer = self._answer(request, lambda: self._allowance.is_overrun)
-        elapsed = self._allowance.elapsed()
+        answer = self._answer(request, lambda: self._budget_tracker.is_overrun)
+        elapsed = self._budget_tracker.elapsed()
         if isinstance(answer, Crash):
-            part.fail(0, *answer.failure, self._surroundings, elapsed)
+            part.fail(0, *answer.failure, self._environment, elapsed)
         elif answer is not None:
-            part.record(0, answer, self._surroundings, elapsed)
+            part.record(0, answer, self._environment, elapsed)
         self._save_state()
 
     def _forecast(self, survey: Survey) -> DataForecast:

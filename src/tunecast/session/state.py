@@ -9,7 +9,7 @@ from typing import Any
 
 from tunecast.errors import ConfigurationError, OutputError
 from tunecast.records import Pipeline, SessionRecord, stable_hash
-from tunecast.search.context import Foretold
+from tunecast.search.context import PredictedEnd
 from tunecast.session.folder import OutputFolder
 from tunecast.session.settings import SessionSettings
 
@@ -57,16 +57,16 @@ class SessionState:
         used_seconds: Of the budget.
         worker_bytes: What one worker may hold.
         advised: Candidates that advice begins with, best first.
-        foretold: How advice expects pipelines to end, by their ids; only where a gain is weighed by seconds.
+        predicted: How advice expects pipelines to end, by their ids; only where a gain is weighed by seconds.
         full_length_tokens: Horizon of every trial.
-        seconds_per_token: Of training the expert pipeline, measured before the first trial.
+        seconds_per_token: Of training the baseline, measured before the first trial.
         validation_seconds: Of scoring all validation examples.
-        candidates: What may be tried; the first is the expert pipeline.
+        candidates: What may be tried; the first is the baseline.
         prior: Identity of the prior that the strategy rests on.
         listed: Ids of candidates in the order in which a strategy that looks recorded runs up tries them.
         held_back: What of the budget, in its unit, is left to the forecast.
         survey: What the forecast is measured on.
-        doubts: What the strategy was found to doubt, one sentence each.
+        diagnostics: What the strategy was found to doubt, one sentence each.
         record: What came out, once the session is complete.
     """
 
@@ -78,7 +78,7 @@ class SessionState:
     used_seconds: float = 0.0
     worker_bytes: int | None = None
     advised: list[Pipeline] = field(default_factory=list)
-    foretold: dict[str, Foretold] = field(default_factory=dict)
+    predicted: dict[str, PredictedEnd] = field(default_factory=dict)
     full_length_tokens: int | None = None
     seconds_per_token: float | None = None
     validation_seconds: float | None = None
@@ -87,7 +87,7 @@ class SessionState:
     listed: list[str] | None = None
     held_back: float | None = None
     survey: SurveyPlan | None = None
-    doubts: list[str] = field(default_factory=list)
+    diagnostics: list[str] = field(default_factory=list)
     record: SessionRecord | None = None
 
     def as_json(self) -> dict[str, Any]:

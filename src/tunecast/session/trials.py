@@ -14,14 +14,14 @@ from tunecast.search import History, TrialView
 from tunecast.session.budget import Used
 from tunecast.session.effort import Efforts
 from tunecast.session.folder import OutputFolder
-from tunecast.session.pace import Pace
-from tunecast.session.prepare import PreparedTask, Surroundings
-from tunecast.session.shared import new_run
+from tunecast.session.prepare import Environment, PreparedTask
+from tunecast.session.run_factory import new_run
+from tunecast.session.runtime_model import RuntimeModel
 from tunecast.store import Store
-from tunecast.training.bench import Bench, TrialSpec
 from tunecast.training.checkpoint import CheckpointFolder
 from tunecast.training.plan import TrialPlan
 from tunecast.training.runner import Measurement
+from tunecast.training.training_task import TrainingTask, TrialSpec
 
 __all__ = ["Trial", "Trials", "retraining_note"]
 
@@ -34,14 +34,15 @@ class Trial:
     """One candidate of a session."""
 
     spec: TrialSpec
-    bench: Bench = field(repr=False)
+    training_task: TrainingTask = field(repr=False)
     plans: dict[tuple[float, float], TrialPlan] = field(default_factory=dict, repr=False)
     run: Run | None = None
     running: bool = False
     is_feasible: bool = True
     """Whether memory holds it; a trial that is not feasible has no next point."""
     effort: float = 1.0
-    """What its training tokens count for in a pace, which knows its method, but not its optimiser."""
+    """What its training tokens count for in a runtime model, which knows its method, but not its
+    optimiser."""
 
     @property
     def plan(self) -> TrialPlan:
@@ -49,7 +50,7 @@ class Trial:
         pipeline = self.spec.pipeline
         key = pipeline.number("per_device_train_batch_size"), pipeline.number("warmup_ratio")
         if key not in self.plans:
-            self.plans[key] = self.bench.plan(self.spec)
+            self.plans[key] = self.training_task.plan(self.spec)
         return self.plans[key]
 
     @property
@@ -111,12 +112,12 @@ class Trial:
 
     @property
     def work_to_next(self) -> float:
-        """Training tokens up to its next point, as a pace weighs them."""
+        """Training tokens up to its next point, as a runtime model weighs them."""
         return self.effort * self.tokens_to_next
 
     @property
     def work_to_end(self) -> float:
-        """Training tokens up to its last point, as a pace weighs them."""
+        """Training tokens up to its last point, as a runtime model weighs them."""
         return self.effort * self.tokens_to_end
 
     def tokens_to(self, step: int) -> int:
@@ -190,7 +191,7 @@ class Trials:
         self._store = store
         self._workers = workers
         plans: dict[tuple[float, float], TrialPlan] = {}
-        efforts = Efforts(prepared.bench)
+        efforts = Efforts(prepared.training_task)
         self._all = []
         for pipeline in pipelines:
             run = self._run_id(pipeline, seed, full_length_tokens, unique_examples)
@@ -204,7 +205,7 @@ class Trials:
                 workers=workers,
                 explosion_nats=explosion_nats,
             )
-            self._all.append(Trial(spec, prepared.bench, plans, effort=efforts.of(pipeline)))
+            self._all.append(Trial(spec, prepared.training_task, plans, effort=efforts.of(pipeline)))
 
     def __getitem__(self, index: int) -> Trial:
         return self._all[index]
@@ -221,7 +222,7 @@ class Trials:
         """What a reader of the comparison must know of trials that did not end, one sentence each.
 
         Args:
-            first_name: What the first trial's pipeline is called, such as ``expert``.
+            first_name: What the first trial's pipeline is called, such as ``baseline``.
         """
         warnings = []
         first = self._all[0]
@@ -243,10 +244,13 @@ class Trials:
         for trial in self._all:
             trial.run = known.get(trial.spec.run)
 
-    def teach(self, pace: Pace) -> None:
-        """Let a pace learn from the points of an earlier process, in the order in which they came."""
-        bench = self._prepared.bench
-        subset, whole = (sum(e.tokens for e in examples) for examples in (bench.subset, bench.validation))
+    def teach(self, runtime_model: RuntimeModel) -> None:
+        """Let a runtime model learn from the points of an earlier process, in the order in which they
+        came."""
+        training_task = self._prepared.training_task
+        subset, whole = (
+            sum(e.tokens for e in examples) for examples in (training_task.subset, training_task.validation)
+        )
         steps = []
         for trial in self._all:
             seen = 0
@@ -259,34 +263,32 @@ class Trials:
                 steps.append((point.elapsed_seconds, taught))
                 seen = point.tokens_seen
         for _, taught in sorted(steps, key=lambda step: step[0]):
-            pace.learn(*taught)
+            runtime_model.learn(*taught)
 
-    def history(self, pace: Pace) -> History:
+    def history(self, runtime_model: RuntimeModel) -> History:
         """What strategies see."""
-        return History(tuple(self._view(trial, pace) for trial in self._all))
+        return History(tuple(self._view(trial, runtime_model) for trial in self._all))
 
     def used(self, seconds: float) -> Used:
         """What the trials have spent."""
         return Used(seconds, sum(trial.tokens_spent for trial in self.started), len(self.started))
 
     def record(
-        self, index: int, measured: Measurement, surroundings: Surroundings, elapsed_seconds: float
+        self, index: int, measured: Measurement, environment: Environment, elapsed_seconds: float
     ) -> Run:
         """Commit what a worker measured: the store first, then memory, and only then old checkpoints go.
 
         Args:
             index: The trial's place.
             measured: What came back.
-            surroundings: Hardware and software that computed it.
+            environment: Hardware and software that computed it.
             elapsed_seconds: Seconds of the budget used so far.
         """
         trial = self._all[index]
         points = trial.curve
         if measured.point is not None:
             points = (*points, replace(measured.point, elapsed_seconds=elapsed_seconds))
-        run = trial.run or self._new_run(
-            trial, surroundings, measured.trainable_parameters or _counted(trial)
-        )
+        run = trial.run or self._new_run(trial, environment, measured.trainable_parameters or _counted(trial))
         retrained = trial.retrained_tokens + measured.retrained_tokens
         run = replace(
             run,
@@ -307,14 +309,14 @@ class Trials:
         index: int,
         outcome: Outcome,
         error: RunError,
-        surroundings: Surroundings,
+        environment: Environment,
         elapsed_seconds: float,
     ) -> Run:
         """Commit that a trial ended because its worker died."""
         trial = self._all[index]
         retrained = trial.tokens_to(trial.step)  # nobody can tell how much of it was done
         nothing = Measurement(trial.spec.run, None, outcome, error, retrained_tokens=retrained)
-        return self.record(index, nothing, surroundings, elapsed_seconds)
+        return self.record(index, nothing, environment, elapsed_seconds)
 
     def limit_disk(self, most_bytes: float, spare: set[int]) -> list[str]:
         """Drop resume checkpoints of the worst waiting trials until the rest fits; they can be trained anew.
@@ -342,7 +344,7 @@ class Trials:
             dropped.append(self._all[index].spec.run)
         return dropped
 
-    def _view(self, trial: Trial, pace: Pace) -> TrialView:
+    def _view(self, trial: Trial, runtime_model: RuntimeModel) -> TrialView:
         following = trial.next_step if not trial.outcome.is_failure else None
         method = trial.spec.pipeline.method
         return TrialView(
@@ -351,8 +353,10 @@ class Trials:
             next_share=trial.plan.share_at(following) if following else None,
             outcome=trial.outcome,
             running=trial.running,
-            expected_seconds=pace.expected(method, trial.work_to_next, ends=trial.ends_next),
-            expected_end_seconds=pace.expected(method, trial.work_to_end, trial.points_to_end, ends=True),
+            expected_seconds=runtime_model.expected(method, trial.work_to_next, ends=trial.ends_next),
+            expected_end_seconds=runtime_model.expected(
+                method, trial.work_to_end, trial.points_to_end, ends=True
+            ),
         )
 
     def _prune(self, trial: Trial) -> None:
@@ -365,28 +369,28 @@ class Trials:
         trial.checkpoints.keep_only(continue_from=resumable, weights_of=kept)
 
     def _run_id(self, pipeline: Pipeline, seed: int, full_length_tokens: int, unique_examples: int) -> str:
-        bench = self._prepared.bench
+        training_task = self._prepared.training_task
         return stable_hash(
             {
                 "session": self._session,
                 "data": self._prepared.dataset.fingerprint,
-                "model": bench.facts.identity,
+                "model": training_task.facts.identity,
                 "method": pipeline.method,
                 "hyperparameters": dict(pipeline.hyperparameters),
                 "seed": seed,
                 "full_length_tokens": full_length_tokens,
                 "unique_examples": unique_examples,
-                "max_length": bench.max_length,
-                "dtype": bench.dtype,
+                "max_length": training_task.max_length,
+                "dtype": training_task.dtype,
             }
         )
 
-    def _new_run(self, trial: Trial, surroundings: Surroundings, trainable_parameters: int) -> Run:
+    def _new_run(self, trial: Trial, environment: Environment, trainable_parameters: int) -> Run:
         return new_run(
             self._session,
             self._prepared,
             trial.spec,
-            surroundings,
+            environment,
             total_steps=0 if trial.spec.pipeline == ZERO_SHOT else trial.plan.total_steps,
             trainable_parameters=trainable_parameters,
             extra=self._extra,
@@ -411,7 +415,7 @@ def _counted(trial: Trial) -> int:
     pipeline = trial.spec.pipeline
     if pipeline == ZERO_SHOT:
         return 0
-    return get_method(pipeline.method).trainable_parameters(trial.bench.facts, pipeline)
+    return get_method(pipeline.method).trainable_parameters(trial.training_task.facts, pipeline)
 
 
 def retraining_note(run: str, tokens: int) -> str:

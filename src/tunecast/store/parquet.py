@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from tunecast.atomic import written_whole
 from tunecast.errors import StoreError
 from tunecast.records import DatasetFacts, Machine, ModelFacts
-from tunecast.store import sharing
+from tunecast.store import redaction
 from tunecast.store.checksum import content_checksum
 from tunecast.store.codec import dumps, loads
 from tunecast.store.reading import Filters
@@ -67,7 +67,8 @@ def export_parquet(
     Args:
         store: Where the runs are.
         path: The file.
-        shareable: Whether only what :mod:`~tunecast.store.sharing` lists is written: no paths, names of hosts
+        shareable: Whether only what :mod:`~tunecast.store.redaction` lists is written: no paths, names of
+        hosts
             or users, error texts or dataset texts.
         chosen: ``task``, ``model``, ``method``, ``outcome``, ``session``: which runs.
 
@@ -83,7 +84,7 @@ def export_parquet(
     bundles = store.bundles(**chosen)
     if shareable:
         known: dict[str, Row] = {}
-        bundles = (sharing.shareable(bundle, known) for bundle in bundles)
+        bundles = (redaction.shareable(bundle, known) for bundle in bundles)
     rows = [_file_row(bundle) for bundle in bundles]
     table = pa.Table.from_pylist(rows, schema=_schema())
     metadata = {_LAYOUT_KEY: str(LAYOUT).encode(), _CHECKSUM_KEY: content_checksum(table).encode()}

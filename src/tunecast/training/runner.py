@@ -11,20 +11,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunecast.errors import ModelError
+from tunecast.hardware.machine import SecondsClock, load_average, peak_bytes, reset_peak
 from tunecast.methods import get_method
 from tunecast.models.load import load_model, load_tokenizer, quiet
-from tunecast.models.machine import SecondsClock, load_average, peak_bytes, reset_peak
 from tunecast.records import Outcome, Pipeline, Point, RunError, SampleOutput, Score, Seconds
+from tunecast.training.base_fingerprint import fingerprint
 from tunecast.training.checkpoint import CheckpointFolder
-from tunecast.training.clean import fingerprint
 from tunecast.training.compute import Compute
 from tunecast.training.evaluate import Evaluator
 from tunecast.training.failures import DivergedError, describe_failure
-from tunecast.training.live import LiveTrial, Segment
+from tunecast.training.live_trial import LiveTrial, Segment
 
 if TYPE_CHECKING:
     from tunecast.data import EncodedExample, Example
-    from tunecast.training.bench import Bench, TrialSpec
+    from tunecast.training.training_task import TrainingTask, TrialSpec
 
 __all__ = ["HELD_BEFORE", "Measurement", "Runner", "Scored"]
 
@@ -85,19 +85,24 @@ class Scored:
 class Runner:
     """Trains, scores and saves the trials of one task, in this process."""
 
-    def __init__(self, bench: Bench) -> None:
-        self.bench = bench
+    def __init__(self, training_task: TrainingTask) -> None:
+        self.training_task = training_task
         self.reloads = 0
-        self._tokenizer = load_tokenizer(bench.model, trust_remote_code=bench.trust_remote_code)
+        self._tokenizer = load_tokenizer(
+            training_task.model, trust_remote_code=training_task.trust_remote_code
+        )
         self._compute = Compute(
-            bench.device, bench.dtype, bench.facts.architecture, self._tokenizer.pad_token_id
+            training_task.device,
+            training_task.dtype,
+            training_task.facts.architecture,
+            self._tokenizer.pad_token_id,
         )
         self._evaluator = Evaluator(self._compute)
         self._live: LiveTrial | None = None
         self._live_spec: TrialSpec | None = None
         self._retrained = 0, 0.0
         self._choosing = 0.0
-        self._compute.choose_kernels(deterministic=bench.deterministic)
+        self._compute.choose_kernels(deterministic=training_task.deterministic)
         self._base = self._load_base()
         self._clean = fingerprint(self._base)
 
@@ -121,8 +126,8 @@ class Runner:
         """
         if self._live_spec != spec:
             self.release()  # what the last trial held is no part of this one's peak
-        reset_peak(self.bench.device)
-        held = peak_bytes(self.bench.device)
+        reset_peak(self.training_task.device)
+        held = peak_bytes(self.training_task.device)
         self._retrained = 0, 0.0
         self._choosing = 0.0
         try:
@@ -174,7 +179,7 @@ class Runner:
         """
         self._retrained = 0, 0.0
         model = self._base_model() if spec is None else self._with_weights(spec, step, weights_hash)
-        clock = SecondsClock(self.bench.device)
+        clock = SecondsClock(self.training_task.device)
         score = self._evaluator.evaluate(model, self._split(split)).score(interval_seed=interval_seed)
         evaluation = clock.read()
         outputs = self._generate(model, split, generate_limit) if generate_limit else ()
@@ -219,7 +224,7 @@ class Runner:
             ModelError: It diverges at the very first step.
         """
         live = self._made_live(replace(spec, run="speed"), 0)
-        clock = SecondsClock(self.bench.device)
+        clock = SecondsClock(self.training_task.device)
         rates: list[float] = []
         while live.step < live.plan.total_steps and (len(rates) < 2 or clock.read().wall < seconds):
             before = live.plan.tokens_at(live.step)
@@ -275,17 +280,17 @@ class Runner:
         import torch
 
         model = load_model(
-            self.bench.model,
-            dtype=getattr(torch, self.bench.dtype),
-            device=self.bench.device,
-            trust_remote_code=self.bench.trust_remote_code,
+            self.training_task.model,
+            dtype=getattr(torch, self.training_task.dtype),
+            device=self.training_task.device,
+            trust_remote_code=self.training_task.trust_remote_code,
         )
-        if not self.bench.adapter:
+        if not self.training_task.adapter:
             return model
         from peft import PeftModel
 
-        device = self.bench.device
-        return PeftModel.from_pretrained(model, self.bench.adapter, torch_device=device).eval()
+        device = self.training_task.device
+        return PeftModel.from_pretrained(model, self.training_task.adapter, torch_device=device).eval()
 
     def _base_model(self) -> Any:
         self.release()
@@ -314,13 +319,13 @@ class Runner:
         self.release()
         # Batches that shrank where memory ran out beside another trial may have room now.
         self._evaluator = Evaluator(self._compute)
-        examples = self.bench.training_examples(spec)
+        examples = self.training_task.training_examples(spec)
         try:
             pipeline = self._chosen(spec, examples)
             live = LiveTrial(
                 get_method(pipeline.method).attach(self._base, pipeline, spec.seed),
                 pipeline,
-                self.bench.plan(spec),
+                self.training_task.plan(spec),
                 examples,
                 self._compute,
                 seed=spec.seed,
@@ -339,7 +344,7 @@ class Runner:
         folder = CheckpointFolder(Path(spec.folder)) if spec.folder else None
         chosen = folder.read_choice() if folder else None
         if chosen is None:
-            clock = SecondsClock(self.bench.device)
+            clock = SecondsClock(self.training_task.device)
             chosen = get_method(spec.pipeline.method).choose(self._base, spec.pipeline, examples)
             self._choosing = clock.read().wall
             if folder and chosen:
@@ -363,11 +368,13 @@ class Runner:
         return live.model
 
     def _measure(self, live: LiveTrial, spec: TrialSpec, segment: Segment) -> Measurement:
-        clock = SecondsClock(self.bench.device)
-        score = self._evaluator.evaluate(live.model, self.bench.subset).score()
+        clock = SecondsClock(self.training_task.device)
+        score = self._evaluator.evaluate(live.model, self.training_task.subset).score()
         scored = clock.read()
         at_end = live.step == live.plan.total_steps
-        whole = self._evaluator.evaluate(live.model, self.bench.validation).score() if at_end else None
+        whole = (
+            self._evaluator.evaluate(live.model, self.training_task.validation).score() if at_end else None
+        )
         evaluation = clock.read()
         validation_seconds = evaluation.wall - scored.wall if at_end else 0.0
         diverged = not math.isfinite(score.loss) or score.loss > spec.explosion_nats
@@ -384,7 +391,7 @@ class Runner:
             validation=score,
             training=segment.training,
             evaluation=evaluation,
-            peak_bytes=peak_bytes(self.bench.device),
+            peak_bytes=peak_bytes(self.training_task.device),
             micro_batch_size=live.micro_batch_size,
             load_average=load_average(),
             workers=spec.workers,
@@ -397,24 +404,30 @@ class Runner:
         return Measurement(spec.run, point, outcome, None, whole, validation_seconds)
 
     def _split(self, name: str) -> tuple[EncodedExample, ...]:
-        bench = self.bench
-        return {"subset": bench.subset, "validation": bench.validation, "test": bench.test}[name]
+        training_task = self.training_task
+        return {
+            "subset": training_task.subset,
+            "validation": training_task.validation,
+            "test": training_task.test,
+        }[name]
 
     def _generate(self, model: Any, split: str, limit: int) -> tuple[SampleOutput, ...]:
         from tunecast.data import encode_prompt, reference
         from tunecast.training.generate import generate
 
-        source = self.bench.test_examples if split == "test" else self.bench.validation_examples
+        source = (
+            self.training_task.test_examples if split == "test" else self.training_task.validation_examples
+        )
         examples: tuple[Example, ...] = source[:limit]
-        facts, longest = self.bench.facts, self.bench.max_length
+        facts, longest = self.training_task.facts, self.training_task.max_length
         if facts.context and facts.architecture == "decoder-only":  # the answer needs positions too
-            longest = max(1, min(longest, facts.context - self.bench.max_new_tokens))
+            longest = max(1, min(longest, facts.context - self.training_task.max_new_tokens))
         prompts = [
             encode_prompt(example, self._tokenizer, max_length=longest, architecture=facts.architecture)
             for example in examples
         ]
         texts = generate(
-            model, self._tokenizer, prompts, self._compute, max_new_tokens=self.bench.max_new_tokens
+            model, self._tokenizer, prompts, self._compute, max_new_tokens=self.training_task.max_new_tokens
         )
         return tuple(
             SampleOutput(

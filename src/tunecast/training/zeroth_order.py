@@ -90,7 +90,8 @@ class ZerothOrder(Optimizer):
             part.add_(drawn, alpha=scale)
 
     def _room_for_draws(self, parameter: torch.Tensor) -> torch.Tensor:
-        """Room that is kept: were it asked for anew, memory could run out with half of the weights moved."""
+        """WorkerCapacity that is kept: were it asked for anew, memory could run out with half of the weights
+        moved."""
         kind = parameter.device, parameter.dtype
         if kind not in self._room:
             self._room[kind] = torch.empty(CHUNK, device=parameter.device, dtype=parameter.dtype)

@@ -19,13 +19,13 @@ from typing import Any
 
 from tunecast.cache import cache_folder
 from tunecast.errors import ConfigurationError
+from tunecast.predictor.examples import ZeroShotLosses
+from tunecast.predictor.features import CURVE, FEATURES, Setting, feature_rows
 from tunecast.records import Pipeline, Run
 from tunecast.search import Context
 from tunecast.search.history import rung
-from tunecast.search.outlook import setting_of
 from tunecast.search.rivals.base import LEAST_SHARE, Proposal, Rival
-from tunecast.surrogates.examples import ZeroShotLosses
-from tunecast.surrogates.features import CURVE, FEATURES, Setting, feature_rows
+from tunecast.search.task_predictor import setting_of
 
 __all__ = ["INTERPRETER", "QuickTune", "QuickTuneProcess", "meta_trained"]
 

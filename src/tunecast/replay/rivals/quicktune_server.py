@@ -55,7 +55,7 @@ LEAST_BATCH_SIZE = 64
 UPDATES_PER_EPOCH = 16
 LONGER = {"early_stop": False, "patience": None, "learning_rate_init": 0.005}
 """Fit parameters of the performance surrogate that are not the package's own. With these it stops early on
-some hundred runs, while its noise is still a multiple of all differences, and foretells a constant."""
+some hundred runs, while its noise is still a multiple of all differences, and predicts a constant."""
 
 
 class _Logger(cost.MetricLogger):

@@ -14,7 +14,7 @@ from tunecast.records import Run, stable_hash
 from tunecast.store.codec import dumps
 from tunecast.store.importing.arguments import same_number
 from tunecast.store.importing.foreign import Problem
-from tunecast.store.sharing import shared_session
+from tunecast.store.redaction import shared_session
 from tunecast.store.store import Store
 
 __all__ = ["as_known", "distinct", "log_identity", "without_contradictions"]

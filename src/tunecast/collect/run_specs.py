@@ -1,0 +1,322 @@
+"""The runs of a plan, each fully determined before anything is loaded into a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from math import prod
+from pathlib import PurePath
+from typing import TypeVar
+
+import numpy as np
+
+from tunecast import data, models
+from tunecast.collect.balance import interleave, visits
+from tunecast.collect.planfile import DatasetChoice, GridPipeline, ModelChoice, Plan
+from tunecast.collect.sampling import Drawing, Drawn
+from tunecast.data.examples import prompt_text
+from tunecast.errors import UserError
+from tunecast.methods.rates import adapter_rate
+from tunecast.methods.space import Restrictions, at_3e4, baseline_pipeline
+from tunecast.models.load import choose_dtype
+from tunecast.progress import Progress
+from tunecast.records import ZERO_SHOT, ModelFacts, Pipeline, device_kind, stable_hash
+
+__all__ = ["DATA_SEED", "Expansion", "RunSpec", "expand"]
+
+Choice = TypeVar("Choice", DatasetChoice, ModelChoice)
+Read = TypeVar("Read")
+
+DATA_SEED = 0
+"""Seed of splits and of the examples that are scored: one for all plans, lest their runs differ by it."""
+SHARED = "shared"
+GOLDEN = 0.618034
+BATCH_SIZE = "per_device_train_batch_size"
+SMALLEST_BATCH = 4
+CHARACTERS_PER_TOKEN = 3.0
+TEMPLATE_TOKENS = 12
+"""Gives a guess of an example's tokens without a tokenizer, for the choice of batch and full length alone."""
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One run to collect.
+
+    Args:
+        id: Id of the run: a hash of data, weights, pipeline, seed, amounts, type, device and exclusiveness.
+        model: What ``--model`` takes.
+        dataset: What ``--data`` takes, and the metric.
+        pipeline: Method and hyperparameters.
+        seed: Seed of the run.
+        full_length_tokens: Horizon of the schedule.
+        unique_examples: Training examples it may draw from.
+        number: Number of its draw in the plan, the same for every model; -1 where nothing was drawn.
+        shared: Whether every dataset of the model has this draw.
+        measures_metric: Whether the task's metric is measured too.
+        exclusive: Whether nothing else may run on the machine.
+    """
+
+    id: str
+    model: str
+    dataset: DatasetChoice
+    pipeline: Pipeline
+    seed: int
+    full_length_tokens: int
+    unique_examples: int
+    number: int
+    shared: bool
+    measures_metric: bool
+    exclusive: bool
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """A plan, expanded.
+
+    Args:
+        chunks: All runs that can be tried, in balanced order; each chunk is one base model and one dataset.
+        unusable: Planned runs beside them, whose dataset or base model cannot be used.
+    """
+
+    chunks: list[list[RunSpec]]
+    unusable: int
+
+    @property
+    def run_specs(self) -> list[RunSpec]:
+        """The runs, one after the other."""
+        return [run_spec for chunk in self.chunks for run_spec in chunk]
+
+
+def expand(plan: Plan, *, device: str, progress: Progress) -> Expansion:
+    """All runs of a plan in balanced order, grouped into chunks of one base model and one dataset.
+
+    A dataset or base model that cannot be used is told of and left out; all other runs are what they are
+    with it.
+
+    Args:
+        plan: The plan.
+        device: ``cpu``, ``cuda`` or ``cuda:N``; a run is another one on another kind of device.
+        progress: Told how far the reading of datasets and models is.
+
+    Raises:
+        UserError: None of the datasets, or none of the base models, can be used.
+    """
+    progress.start("Reading the plan's datasets and models", len(plan.datasets) + len(plan.models))
+
+    def read_source(choice: DatasetChoice) -> _Source:
+        return _source(choice, data.read(choice.path, seed=DATA_SEED))
+
+    def read_series(choice: ModelChoice) -> _Series:
+        facts = models.describe(models.resolve(choice.path))
+        kind = _GridSeries if plan.grid else _Series
+        return kind(plan, choice.path, facts, device, choice.runs_per_dataset, len(plan.datasets))
+
+    sources = _usable("dataset", plan.datasets, read_source, progress)
+    series = _usable("base model", plan.models, read_series, progress)
+    progress.finish()
+    seen: set[str] = set()
+    chunks, unusable = [], 0
+    # What cannot be used keeps its place: starts, draws and order of all others depend on it.
+    for visit in visits([_runs(plan, choice) for choice in plan.models], len(sources), plan.chunk):
+        one, source = series[visit.model], sources[visit.dataset]
+        if one is None or source is None:
+            unusable += len(visit.slots)
+            continue
+        run_specs = one.run_specs(visit.dataset, source)
+        chosen = [run_specs[slot] for slot in visit.slots if run_specs[slot].id not in seen]
+        seen.update(run_spec.id for run_spec in chosen)
+        chunks.append(chosen)
+    return Expansion([chunk for chunk in chunks if chunk], unusable)
+
+
+def _usable(
+    kind: str, choices: Sequence[Choice], read: Callable[[Choice], Read], progress: Progress
+) -> list[Read | None]:
+    """What was read of each choice, None for one that cannot be used, which is told.
+
+    Raises:
+        UserError: That of the first, where none can be used.
+    """
+    found: list[Read | None] = []
+    errors: list[UserError] = []
+    for choice in choices:
+        try:
+            found.append(read(choice))
+        except UserError as error:
+            progress.log(f"Left out: the {kind} {choice.path}: {error.what}")
+            errors.append(error)
+            found.append(None)
+        progress.advance(note=PurePath(choice.path).name)
+    if len(errors) == len(choices):
+        raise errors[0]
+    return found
+
+
+def _runs(plan: Plan, choice: ModelChoice) -> int:
+    """Planned runs of a base model on each dataset."""
+    if not plan.grid:
+        return choice.runs_per_dataset
+    factors = (plan.grid, plan.full_lengths, plan.unique_examples, plan.seeds)
+    return min(choice.runs_per_dataset, prod(map(len, factors)))
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A dataset of the plan, read."""
+
+    choice: DatasetChoice
+    fingerprint: str
+    train_examples: int
+    example_tokens: float
+
+    def unique_examples(self, levels: Sequence[int | None], place: float) -> int:
+        """The subset size at a place between 0 and 1 among those that differ on this dataset."""
+        most = self.train_examples
+        sizes = sorted({min(level or most, most) for level in levels})
+        return sizes[min(int(place * len(sizes)), len(sizes) - 1)]
+
+
+def _source(choice: DatasetChoice, content: data.Dataset) -> _Source:
+    characters = sum(len(prompt_text(e)) + len(data.reference(e)) for e in content.train)
+    tokens = TEMPLATE_TOKENS + characters / len(content.train) / CHARACTERS_PER_TOKEN
+    return _Source(choice, content.fingerprint, len(content.train), tokens)
+
+
+class _Series:
+    """The runs of one base model on every dataset."""
+
+    def __init__(
+        self, plan: Plan, path: str, facts: ModelFacts, device: str, runs: int, datasets: int
+    ) -> None:
+        self._plan = plan
+        self._path = path
+        self._facts = facts
+        self._kind = device_kind(device)
+        self._dtype = choose_dtype(device, facts.width)
+        self._datasets = datasets
+        self._always = plan.always[:runs]
+        sampled = runs - len(self._always)
+        self._shared = round(plan.shared * sampled)
+        self._own = sampled - self._shared
+        self._drawing = Drawing(plan, facts)
+        self._known: dict[int, list[RunSpec]] = {}
+
+    def run_specs(self, dataset: int, source: _Source) -> list[RunSpec]:
+        """The runs on one dataset, in order."""
+        if dataset not in self._known:
+            self._known[dataset] = list(self._cells(dataset, source))
+        return self._known[dataset]
+
+    def _cells(self, dataset: int, source: _Source) -> Iterator[RunSpec]:
+        """The untouched model, then shared and own draws interleaved; what else is always run lies between,
+        elsewhere on each dataset."""
+        drawn: list[RunSpec] = []
+        shared = own = 0
+        for kind in interleave([self._shared, self._own]):
+            if kind == 0:
+                # Every dataset starts elsewhere, so that early on all shared draws are met somewhere.
+                start = dataset * self._shared // self._datasets
+                drawn.append(self._drawn_cell(source, SHARED, (start + shared) % self._shared))
+                shared += 1
+            else:
+                drawn.append(self._drawn_cell(source, "own", own * self._datasets + dataset))
+                own += 1
+        for place, name in enumerate(self._always):
+            run_spec = self._always_cell(source, name, dataset + place)
+            if name == ZERO_SHOT.method:
+                # Losses are learned relative to the untouched model's: without it no other run teaches any.
+                yield run_spec
+                continue
+            turn = (dataset * GOLDEN + place / len(self._always)) % 1
+            drawn.insert(int(turn * (len(drawn) + 1)), run_spec)
+        yield from drawn
+
+    def _drawn_cell(self, source: _Source, stream: str, number: int) -> RunSpec:
+        draw = self._with_enough_steps(source, self._drawing.draw(stream, number), SMALLEST_BATCH)
+        return self._cell(source, draw, number, shared=stream == SHARED)
+
+    def _with_enough_steps(self, source: _Source, draw: Drawn, least_batch: int) -> Drawn:
+        """The draw with a full length just long enough, then a batch just small enough, for enough steps."""
+        step_tokens = source.example_tokens * self._plan.least_steps
+        lengths = sorted(n for n in self._plan.full_lengths if n >= draw.full_length_tokens)
+        length = next((n for n in lengths if n >= step_tokens * least_batch), lengths[-1])
+        values = dict(draw.pipeline.hyperparameters)
+        batch = int(draw.pipeline.number(BATCH_SIZE))
+        while batch > least_batch and length < step_tokens * batch:
+            batch //= 2
+        pipeline = Pipeline(draw.pipeline.method, {**values, BATCH_SIZE: batch})
+        return replace(draw, pipeline=pipeline, full_length_tokens=length)
+
+    def _always_cell(self, source: _Source, name: str, turn: int) -> RunSpec:
+        lengths = sorted(self._plan.full_lengths)
+        pipeline = {
+            "zero-shot": ZERO_SHOT,
+            "baseline": baseline_pipeline(self._facts),
+            "baseline-3e-4": at_3e4(),
+        }[name]
+        if name == "zero-shot":
+            draw = Drawn(pipeline, lengths[-1], 1.0, self._plan.seeds[0])
+        else:
+            draw = Drawn(pipeline, lengths[turn % len(lengths)], turn * GOLDEN % 1, self._plan.seeds[0])
+            draw = self._with_enough_steps(source, draw, int(pipeline.number(BATCH_SIZE)))
+        return self._cell(source, draw, -1, shared=True)
+
+    def _cell(self, source: _Source, draw: Drawn, number: int, *, shared: bool) -> RunSpec:
+        plan, pipeline = self._plan, draw.pipeline
+        unique_examples = source.unique_examples(plan.unique_examples, draw.unique_level)
+        identity = stable_hash(
+            {
+                "data": source.fingerprint,
+                "model": self._facts.identity,
+                "method": pipeline.method,
+                "hyperparameters": dict(pipeline.hyperparameters),
+                "seed": draw.seed,
+                "full_length_tokens": draw.full_length_tokens,
+                "unique_examples": unique_examples,
+                "dtype": self._dtype,
+                "device": self._kind,
+                "exclusive": plan.exclusive,
+            }
+        )
+        chance = int(identity[:8], 16) / 16**8
+        metric = source.choice.metric != "loss"
+        return RunSpec(
+            id=identity,
+            model=self._path,
+            dataset=source.choice,
+            pipeline=pipeline,
+            seed=draw.seed,
+            full_length_tokens=draw.full_length_tokens,
+            unique_examples=unique_examples,
+            number=number,
+            shared=shared,
+            measures_metric=metric and (number < 0 or chance < plan.scoring.metric_share),
+            exclusive=plan.exclusive,
+        )
+
+
+class _GridSeries(_Series):
+    """Every pipeline of the plan's grid with every full length, number of unique examples and seed."""
+
+    def __init__(
+        self, plan: Plan, path: str, facts: ModelFacts, device: str, runs: int, datasets: int
+    ) -> None:
+        super().__init__(plan, path, facts, device, runs, datasets)
+        levels = len(plan.unique_examples)
+        places = [(level + 0.5) / levels for level in range(levels)]
+        self._draws = [
+            Drawn(self._grid_pipeline(one), length, place, seed)
+            for one, length, place, seed in product(plan.grid, plan.full_lengths, places, plan.seeds)
+        ]
+        # In a random order, so that an interrupted collection holds a fair sample of every factor.
+        np.random.default_rng(plan.seed).shuffle(self._draws)
+
+    def _cells(self, dataset: int, source: _Source) -> Iterator[RunSpec]:
+        for number, draw in enumerate(self._draws):
+            yield self._cell(source, draw, number, shared=True)
+
+    def _grid_pipeline(self, wanted: GridPipeline) -> Pipeline:
+        rate = float(f"{adapter_rate(self._facts) * wanted.rate:.4g}")
+        fixed = {**wanted.hyperparameters, "learning_rate": rate}
+        return baseline_pipeline(self._facts, Restrictions((wanted.method,), fixed=fixed))

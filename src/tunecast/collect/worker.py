@@ -1,0 +1,276 @@
+"""A collecting worker: opens a task when a run needs another one than before, and makes runs whole."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import signal
+import sys
+import time
+from dataclasses import dataclass, replace
+
+from tunecast.collect.planfile import Scoring
+from tunecast.collect.run_specs import DATA_SEED, RunSpec
+from tunecast.hardware.machine import current_versions, measure_machine
+from tunecast.hardware.processor import OthersLoad
+from tunecast.progress import Silent
+from tunecast.records import ZERO_SHOT, Outcome, Point, Run, Score, Task
+from tunecast.session.prepare import Environment, prepare_task
+from tunecast.session.run_factory import affordable_validation, explosion_nats, new_run, zero_point
+from tunecast.session.settings import SessionSettings
+from tunecast.training.failures import describe_failure
+from tunecast.training.runner import HELD_BEFORE, Measurement, Runner
+from tunecast.training.training_task import TrialSpec, validation_subset
+
+__all__ = ["BlankRun", "CollectWorker", "Host", "MakeRun"]
+
+LEAST_METRIC_EXAMPLES = 16
+"""A metric of fewer generated answers says next to nothing: where answers are long, none is measured."""
+OTHERS_ALLOWED = 0.25
+"""Cores that other processes may keep busy while a run is made, for its machine to count as idle."""
+
+
+@dataclass(frozen=True)
+class CollectWorker:
+    """What a collecting worker is started with.
+
+    Args:
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
+        threads: Threads of this worker.
+        workers: Workers on the same device, for the record.
+        collection: Name of the collection; its runs carry it as their session.
+        scoring: How runs are scored on the test split.
+    """
+
+    device: str
+    threads: int
+    workers: int
+    collection: str
+    scoring: Scoring
+
+    def open(self) -> Host:
+        """A host, in the worker's process."""
+        _die_with_parent()
+        return Host(self)
+
+
+@dataclass(frozen=True)
+class MakeRun:
+    """Make the run of a run_spec."""
+
+    run_spec: RunSpec
+
+    def perform(self, host: Host) -> Run:
+        """Train, measure and score."""
+        return host.make(self.run_spec)
+
+
+@dataclass(frozen=True)
+class BlankRun:
+    """Give the record of a run spec without training, to note in it why the run cannot be made."""
+
+    run_spec: RunSpec
+
+    def perform(self, host: Host) -> Run:
+        """Open the task only."""
+        return host.blank(self.run_spec)
+
+
+class Host:
+    """Makes runs, one after the other, in this process; keeps the last task open."""
+
+    def __init__(self, collect_worker: CollectWorker) -> None:
+        self._station = collect_worker
+        self._open: _OpenTask | None = None
+
+    def make(self, run_spec: RunSpec) -> Run:
+        """The complete record of a run spec's run; what goes wrong in training is its outcome.
+
+        Raises:
+            UserError: The dataset or the base model cannot be used.
+        """
+        task = self._task(run_spec)
+        task.rest()
+        _return_memory()
+        run = task.blank(run_spec)
+        others = OthersLoad()
+        run = task.zero_shot(run) if run_spec.pipeline == ZERO_SHOT else task.trained(run, run_spec)
+        run = replace(run, exclusive=run.exclusive and others.cores() <= OTHERS_ALLOWED)
+        if run.outcome is not Outcome.COMPLETED:
+            return run
+        try:
+            return task.tested(run, run_spec)
+        except Exception as error:  # a run that cannot be scored is kept, with the reason
+            outcome, record = describe_failure(error)
+            return replace(run, outcome=outcome, error=record)
+
+    def blank(self, run_spec: RunSpec) -> Run:
+        """The record of a run spec's run before its first point.
+
+        Raises:
+            UserError: The dataset or the base model cannot be used.
+        """
+        return self._task(run_spec).blank(run_spec)
+
+    def _task(self, run_spec: RunSpec) -> _OpenTask:
+        """The run spec's task, opened anew where it is not the present one."""
+        if self._open is None or not self._open.serves(run_spec):
+            self._open = None
+            gc.unfreeze()
+            gc.collect()  # its memory goes before the next one's comes
+            self._open = _OpenTask(self._station, run_spec)
+            # The encoded dataset is millions of objects, which every later collection would walk through.
+            gc.freeze()
+        self._open.use_validation(run_spec.full_length_tokens)
+        return self._open
+
+
+class _OpenTask:
+    """A dataset and a base model, loaded."""
+
+    def __init__(self, collect_worker: CollectWorker, run_spec: RunSpec) -> None:
+        self._station = collect_worker
+        self._names = (run_spec.model, run_spec.dataset)
+        self._base_losses: dict[str, float] = {}
+        settings = SessionSettings(
+            model=run_spec.model, data=run_spec.dataset.path, seed=DATA_SEED, device=collect_worker.device
+        )
+        prepared = prepare_task(settings, Silent())
+        training_task = prepared.training_task
+        limit = collect_worker.scoring.test_tokens
+        test = validation_subset(training_task.test, token_limit=limit, minimum=1, seed=DATA_SEED)
+        self._training_task = replace(training_task, threads=collect_worker.threads, test=test)
+        task = Task(prepared.task.dataset, prepared.task.model, run_spec.dataset.metric)
+        self._prepared = replace(prepared, training_task=self._training_task, task=task)
+        self._runner = Runner(self._training_task)
+
+    def rest(self) -> None:
+        """Take the last run's trial off."""
+        self._runner.release()
+
+    def serves(self, run_spec: RunSpec) -> bool:
+        """Whether this is the task of a run_spec."""
+        return self._names == (run_spec.model, run_spec.dataset)
+
+    def use_validation(self, full_length_tokens: int) -> None:
+        """Choose the validation examples that a full length affords."""
+        subset, whole = affordable_validation(self._training_task, full_length_tokens, DATA_SEED)
+        training_task = replace(self._training_task, subset=subset, validation=whole)
+        self._prepared = replace(self._prepared, training_task=training_task)
+        self._runner.training_task = training_task
+
+    def blank(self, run_spec: RunSpec) -> Run:
+        """The record of a run spec's run before its first point."""
+        training_task, spec = self._prepared.training_task, self._spec(run_spec)
+        return new_run(
+            self._station.collection,
+            self._prepared,
+            spec,
+            Environment(measure_machine(training_task.device, training_task.threads), current_versions()),
+            total_steps=0 if run_spec.pipeline == ZERO_SHOT else training_task.plan(spec).total_steps,
+            trainable_parameters=0,
+            exclusive=run_spec.exclusive,
+            extra={
+                "number": run_spec.number,
+                "shared": run_spec.shared,
+                "test_tokens": sum(example.tokens for example in training_task.test),
+            },
+        )
+
+    def zero_shot(self, run: Run) -> Run:
+        """The run of the base model as it is."""
+        subset = self._runner.score(None, 0, "subset")
+        whole = self._runner.score(None, 0, "validation").score
+        point = zero_point(subset.score, subset.evaluation, self._station.workers)
+        return replace(run, curve=(point,), outcome=Outcome.COMPLETED, validation=whole)
+
+    def trained(self, run: Run, run_spec: RunSpec) -> Run:
+        """The run, advanced over the whole fidelity grid or as far as it goes."""
+        spec = self._limited_spec(run_spec)
+        started = time.perf_counter()
+        points: list[Point] = []
+        held = 0
+        measured = Measurement(run.id, None, Outcome.PAUSED)
+        for step in self._prepared.training_task.plan(spec).grid:
+            measured = self._runner.advance(spec, points[-1].step if points else 0, step)
+            held = held or measured.held_bytes
+            if measured.point is not None:
+                elapsed = time.perf_counter() - started
+                points.append(replace(measured.point, elapsed_seconds=elapsed))
+            if measured.outcome.is_failure:
+                break
+        return replace(
+            run,
+            curve=tuple(points),
+            outcome=measured.outcome,
+            error=measured.error,
+            validation=measured.validation,
+            trainable_parameters=measured.trainable_parameters,
+            extra={**run.extra, HELD_BEFORE: held},
+        )
+
+    def tested(self, run: Run, run_spec: RunSpec) -> Run:
+        """The run with the test score of its last weights; a metric that fails is left out, and said why."""
+        if not (run_spec.measures_metric and self._metric_examples() >= LEAST_METRIC_EXAMPLES):
+            return replace(run, test=self._test_score(run_spec, run.total_steps, ""))
+        try:
+            return replace(run, test=self._test_score(run_spec, run.total_steps, run_spec.dataset.metric))
+        except Exception as error:  # the loss can be had without generating, which takes more memory
+            _, record = describe_failure(error)
+        test = self._test_score(run_spec, run.total_steps, "")
+        return replace(run, test=test, extra={**run.extra, "metric_error": record.kind})
+
+    def _metric_examples(self) -> int:
+        """Answers that may be generated for one metric."""
+        scoring = self._station.scoring
+        affordable = scoring.generated_tokens // self._training_task.max_new_tokens
+        return min(scoring.metric_examples, affordable, len(self._training_task.test_examples))
+
+    def _test_score(self, run_spec: RunSpec, step: int, metric: str) -> Score:
+        """The score of a step's weights on the test examples; generation is limited in tokens."""
+        return self._runner.score(
+            None if run_spec.pipeline == ZERO_SHOT else self._limited_spec(run_spec),
+            step,
+            "test",
+            metric=metric,
+            generate_limit=self._metric_examples() if metric else 0,
+            interval_seed=DATA_SEED,
+        ).score
+
+    def _spec(self, run_spec: RunSpec) -> TrialSpec:
+        """The trial; without a folder for checkpoints, since an interrupted run is begun anew."""
+        return TrialSpec(
+            run=run_spec.id,
+            pipeline=run_spec.pipeline,
+            seed=run_spec.seed,
+            full_length_tokens=run_spec.full_length_tokens,
+            unique_examples=run_spec.unique_examples,
+            folder="",
+            workers=self._station.workers,
+        )
+
+    def _limited_spec(self, run_spec: RunSpec) -> TrialSpec:
+        """The trial as it is trained; one that differs in anything would be trained anew to be scored."""
+        limit = explosion_nats(self._base_loss(), self._training_task.facts.vocabulary)
+        return replace(self._spec(run_spec), explosion_nats=limit)
+
+    def _base_loss(self) -> float:
+        """Zero-shot loss on the present validation subset, measured once."""
+        key = self._prepared.training_task.validation_hash
+        if key not in self._base_losses:
+            self._base_losses[key] = self._runner.score(None, 0, "subset").score.loss
+        return self._base_losses[key]
+
+
+def _die_with_parent() -> None:
+    """Let the kernel end this process with its parent, even while it is stopped by a pause; Linux only."""
+    if sys.platform == "linux":
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+
+
+def _return_memory() -> None:
+    """Give free memory back, lest a run's peak be that of the largest run before it; glibc only."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)

@@ -1,0 +1,106 @@
+"""Equal layers need not all be built and run: what two and three of them do tells what any number does.
+
+In a model whose layers are all alike, every part of every moment and the number of kernels of every kind grow
+by the same amount per layer; which moment is the highest may change with depth, so each is extended on its
+own. Most of the time goes into giving every layer its adapters, so a base model is shortened before.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from tunecast.estimate.ledger import Moment, Work
+from tunecast.estimate.runner import Observed
+
+__all__ = ["SHORTEST", "are_alike", "equal_layers", "extended", "extended_shapes", "names_layers"]
+
+Key = TypeVar("Key")
+Shape = tuple[tuple[int, ...], int]
+"""Shape and bytes per element of a tensor."""
+
+SHORTEST = 2
+"""Layers of the shorter of the two runs: a first and a last one."""
+_OF_MODULES = ("module", "pattern", "parameter")
+"""Parts of the names of fields that say where an adapter goes."""
+_LAYER_NUMBER = re.compile(r"(?<![A-Za-z_0-9])[0-9]+(?![A-Za-z_0-9])")
+"""A number that stands alone, as in ``layers.0.q_proj``; not one in a name such as ``fc2``."""
+
+
+def equal_layers(model: Any) -> Any | None:
+    """The stack of layers of a decoder-only model if they are all alike, adapters included; None otherwise.
+
+    Args:
+        model: A transformers or peft model.
+    """
+    import torch
+
+    config = model.config
+    depth = getattr(config, "num_hidden_layers", 0)
+    if config.is_encoder_decoder or len(set(getattr(config, "layer_types", None) or ())) > 1:
+        return None
+    for stack in model.modules():
+        if isinstance(stack, torch.nn.ModuleList) and len(stack) == depth > SHORTEST + 1:
+            return stack if are_alike(stack) else None
+    return None
+
+
+def are_alike(layers: Any) -> bool:
+    """Whether layers consist of the same modules and parameters."""
+    return len({_signature(layer) for layer in layers}) == 1
+
+
+def names_layers(adapter: Mapping[str, Any] | None) -> bool:
+    """Whether an adapter may treat one layer otherwise than another; when in doubt it may.
+
+    Args:
+        adapter: A peft configuration as JSON; None for full finetuning.
+    """
+    for name, value in (adapter or {}).items():
+        if value and "layer" in name:
+            return True
+        places = json.dumps(value, default=list) if any(part in name for part in _OF_MODULES) else ""
+        if _LAYER_NUMBER.search(places):
+            return True
+    return False
+
+
+def extended(short: Observed, long: Observed, layers: int) -> Observed:
+    """What a model with ``layers`` more layers than ``long`` does, ``long`` having one more than
+    ``short``."""
+    return Observed(
+        training=_moments(short.training, long.training, layers),
+        evaluation=_moments(short.evaluation, long.evaluation, layers),
+        work={name: _work(short.work[name], work, layers) for name, work in long.work.items()},
+    )
+
+
+def extended_shapes(short: Sequence[Shape], long: Sequence[Shape], layers: int) -> tuple[Shape, ...]:
+    """The trained tensors of a model with ``layers`` more layers than ``long``, which has one more than
+    ``short``; in no particular order."""
+    of_a_layer = Counter(long) - Counter(short)
+    return (*long, *(shape for shape, times in of_a_layer.items() for _ in range(times * layers)))
+
+
+def _signature(layer: Any) -> tuple[Any, ...]:
+    return (
+        type(layer),
+        *((name, type(module)) for name, module in layer.named_modules()),
+        *((name, tuple(p.shape), p.dtype, p.requires_grad) for name, p in layer.named_parameters()),
+    )
+
+
+def _moments(short: Mapping[str, Moment], long: Mapping[str, Moment], layers: int) -> dict[str, Moment]:
+    return {name: Moment(_line(short[name].parts, moment.parts, layers)) for name, moment in long.items()}
+
+
+def _work(short: Work, long: Work, layers: int) -> Work:
+    return Work(Counter(_line(short.kernels, long.kernels, layers)))
+
+
+def _line(short: Mapping[Key, int], long: Mapping[Key, int], layers: int) -> dict[Key, int]:
+    values = {key: count + layers * (count - short.get(key, 0)) for key, count in long.items()}
+    return {key: value for key, value in values.items() if value > 0}

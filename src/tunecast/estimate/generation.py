@@ -1,0 +1,76 @@
+"""Generation on shapes alone: the prompt's pass, the cache it fills, one more token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tunecast.estimate.head import only_rows
+
+__all__ = ["Writer", "base_of", "tensors_of", "tokens_without_data"]
+
+
+class Writer:
+    """Generates without data; adapters stand in the base model's layers, virtual tokens lengthen the prompt.
+
+    Args:
+        model: A transformers or peft model on the meta device.
+        batch: Examples generated at once.
+        prompt: Tokens of every prompt, virtual ones included.
+        mask: Makes the attention mask of a batch of tokens, or None.
+    """
+
+    def __init__(self, model: Any, batch: int, prompt: int, mask: Callable[[Any], Any]) -> None:
+        self._model = base_of(model)
+        self._batch = batch
+        self._prompt = prompt
+        self._mask = mask
+        self._seq2seq = bool(model.config.is_encoder_decoder)
+        self._encoded: Any = None
+
+    def read(self, written: int) -> Any:
+        """Read the prompt and ``written`` tokens after it in one pass; the cache."""
+        if not self._seq2seq:
+            return self._pass(self._prompt + written, None)
+        inputs = tokens_without_data(self._batch, self._prompt)
+        self._encoded = self._model.get_encoder()(input_ids=inputs, attention_mask=self._mask(inputs))
+        return self._pass(max(1, written), None)
+
+    def next_token(self, cache: Any) -> None:
+        """Write one token after what ``cache`` holds."""
+        self._pass(1, cache)
+
+    def _pass(self, length: int, cache: Any) -> Any:
+        """Read ``length`` tokens after ``cache``; logits of the last one only, as in generation."""
+        tokens = tokens_without_data(self._batch, length)
+        options: dict[str, Any] = {"past_key_values": cache, "use_cache": True}
+        if self._seq2seq:
+            options |= {"decoder_input_ids": tokens, "encoder_outputs": self._encoded}
+        else:
+            seen = cache.get_seq_length() if cache is not None else 0
+            options |= {
+                "input_ids": tokens,
+                "attention_mask": self._mask(tokens_without_data(self._batch, seen + length)),
+            }
+        with only_rows(self._model, self._batch):
+            return self._model(**options).past_key_values
+
+
+def tokens_without_data(size: int, length: int) -> Any:
+    """A batch of token ids with a shape and no data."""
+    import torch
+
+    return torch.zeros(size, length, dtype=torch.long, device="meta")
+
+
+def base_of(model: Any) -> Any:
+    """The transformers model inside a peft model; adapters stand in its layers."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def tensors_of(cache: Any) -> list[Any]:
+    """Keys and values of a transformers cache, of whichever kind."""
+    if hasattr(cache, "self_attention_cache"):
+        return tensors_of(cache.self_attention_cache) + tensors_of(cache.cross_attention_cache)
+    layers = getattr(cache, "layers", [])
+    return [tensor for layer in layers for tensor in (layer.keys, layer.values) if tensor is not None]

@@ -1,0 +1,63 @@
+"""What would make a finetuning fit that does not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from tunecast.estimate.peak_bytes import estimate_memory
+from tunecast.estimate.request import MemoryRequest
+
+__all__ = ["what_would_fit"]
+
+_DEVICES = (2, 4, 8, 16, 32, 64)
+_LORA = {"peft_type": "LORA", "r": 16, "target_modules": "all-linear"}
+
+
+def what_would_fit(config: Any, request: MemoryRequest) -> list[str]:
+    """Changes that bring a request under its device's memory, the gentlest first; empty when none does.
+
+    Tried in turn, each on top of those before: micro-batches of one example, gradient checkpointing, half the
+    sequence length, LoRA in place of full finetuning, a 4-bit base model, more devices.
+
+    Args:
+        config: A transformers ``PretrainedConfig``.
+        request: A request whose ``device_memory_bytes`` is given.
+    """
+    fitting = []
+    for words, changed in _changes(request):
+        estimate = estimate_memory(config, changed)
+        if estimate.fits:
+            fitting.append(f"{words} ({estimate.total_bytes / 1e9:.1f} GB)")
+    return fitting or list(_with_devices(config, request))
+
+
+def _changes(request: MemoryRequest) -> Iterator[tuple[str, MemoryRequest]]:
+    small = replace(request, batch_size=1, eval_batch_size=1, gradient_accumulation=True)
+    if request.batch_size > 1 or (request.eval_batch_size or 1) > 1:
+        yield "micro-batches of one example", small
+    saving = replace(small, gradient_checkpointing=True)
+    words = "gradient checkpointing and micro-batches of one example"
+    yield words, saving
+    if request.max_length >= 256:
+        half = replace(saving, max_length=request.max_length // 2, label_tokens=None)
+        yield f"{words}, and sequences of at most {half.max_length} tokens", half
+    if request.adapter is None:
+        saving = replace(saving, adapter=_LORA)
+        yield f"LoRA in place of full finetuning, with {words}", saving
+    if request.device == "cuda" and request.precision != "4-bit":
+        yield f"a 4-bit base model (QLoRA), with {words}", replace(saving, precision="4-bit")
+
+
+def _with_devices(config: Any, request: MemoryRequest) -> Iterator[str]:
+    if request.device != "cuda":
+        return
+    small = replace(request, batch_size=1, eval_batch_size=1, gradient_checkpointing=True)
+    small = replace(small, gradient_accumulation=True)
+    for devices in _DEVICES:
+        sharded = replace(small, sharding="zero3", devices=devices)
+        estimate = estimate_memory(config, sharded)
+        if estimate.fits:
+            yield f"{devices} such devices with ZeRO-3 ({estimate.total_bytes / 1e9:.1f} GB each)"
+            return

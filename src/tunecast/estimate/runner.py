@@ -1,0 +1,204 @@
+"""Feeds a model without data with batches without data, and notes what its ledger saw."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from tunecast.estimate.generation import Writer, base_of, tensors_of, tokens_without_data
+from tunecast.estimate.request import MemoryRequest
+
+if TYPE_CHECKING:
+    from tunecast.estimate.kernels import DeviceKernels
+    from tunecast.estimate.ledger import Ledger, Moment, Work
+
+__all__ = ["Observed", "observe"]
+
+_GRANULARITY = {"cpu": 1, "cuda": 512}
+"""Bytes that an allocation is rounded up to: CUDA's caching allocator works in blocks of 512."""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """The moments of most bytes and the work, each by phase.
+
+    Args:
+        training: ``forward``; ``opening``, ``top`` and ``bottom`` of the backward pass; ``step``, what is
+            left for the optimiser.
+        evaluation: ``scoring``; with generation also ``prompt`` and ``token``, the last one. Empty where
+            evaluation does not count.
+        work: ``forward``, ``backward``, ``scoring`` and, with generation, ``token``.
+    """
+
+    training: Mapping[str, Moment]
+    evaluation: Mapping[str, Moment]
+    work: Mapping[str, Work]
+
+
+def observe(model: Any, request: MemoryRequest, layers: Sequence[Any] = ()) -> Observed:
+    """Run one training step, one evaluation batch and one generation of a model on the meta device.
+
+    Args:
+        model: A transformers or peft model without data.
+        request: What is asked for.
+        layers: The model's layers where they are alike, from the bottom up.
+    """
+    runner = _Runner(model, request, layers)
+    training, work = runner.train()
+    if not request.evaluates:
+        return Observed(training, {}, work)
+    scoring, scoring_work = runner.score()
+    evaluation, work = {"scoring": scoring}, {**work, "scoring": scoring_work}
+    if request.max_new_tokens:
+        moments, token_work = runner.generate()
+        evaluation |= moments
+        work["token"] = token_work
+    return Observed(training, evaluation, work)
+
+
+class _Runner:
+    def __init__(self, model: Any, request: MemoryRequest, layers: Sequence[Any]) -> None:
+        self._model = model
+        self._layers = layers
+        self._request = request
+        self._seq2seq = bool(model.config.is_encoder_decoder)
+        self._vocabulary = int(model.get_input_embeddings().weight.shape[0])
+
+    def train(self) -> tuple[dict[str, Moment], dict[str, Work]]:
+        """One forward and backward pass; optimiser state is left to arithmetic."""
+        request, model = self._request, self._model
+        ledger = self._ledger()
+        model.train()
+        if request.gradient_checkpointing:
+            recompute = {"use_reentrant": False, "context_fn": lambda: (nullcontext(), self._kernels(ledger))}
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=recompute)
+        hooks = self._watch_gradients(ledger)
+        with ledger:
+            with self._kernels(ledger):
+                ledger.phase = "forward"
+                held, loss = self._loss(self._batch(request.batch_size, request.max_length))
+            # Outside the kernels' mode, which the call would suspend; recomputation enters it again.
+            ledger.phase = "backward"
+            loss.backward()
+            moments = {**ledger.backward_peaks(), "step": ledger.now()}
+            del held, loss
+        moments["forward"] = ledger.peaks()["forward"]
+        for hook in hooks:
+            hook.remove()
+        if request.gradient_checkpointing:
+            model.gradient_checkpointing_disable()
+        model.zero_grad(set_to_none=True)
+        return moments, {name: ledger.work[name] for name in ("forward", "backward")}
+
+    def _watch_gradients(self, ledger: Ledger) -> list[Any]:
+        layer_of = {
+            id(parameter): index
+            for index, layer in enumerate(self._layers)
+            for parameter in layer.parameters()
+        }
+        return [
+            parameter.register_post_accumulate_grad_hook(
+                partial(ledger.hold_gradient, layer=layer_of.get(id(parameter)))
+            )
+            for parameter in self._model.parameters()
+            if parameter.requires_grad
+        ]
+
+    def score(self) -> tuple[Moment, Work]:
+        """One evaluation batch without gradients."""
+        import torch
+
+        request = self._request
+        ledger = self._ledger()
+        self._model.eval()
+        with torch.no_grad(), ledger, self._kernels(ledger):
+            ledger.phase = "scoring"
+            self._loss(self._batch(request.eval_batch_size or request.batch_size, request.max_length))
+        return ledger.peaks()["scoring"], ledger.work["scoring"]
+
+    def generate(self) -> tuple[dict[str, Moment], Work]:
+        """The prompt's pass and the last generated token, when the cache is longest."""
+        import torch
+
+        request = self._request
+        batch = request.eval_batch_size or request.batch_size
+        prompt = request.prompt_length or max(1, request.max_length - request.max_new_tokens)
+        ledger = self._ledger()
+        self._model.eval()
+        with torch.no_grad(), ledger, self._kernels(ledger):
+            ledger.phase = "prompt"
+            writer = Writer(self._model, batch, prompt + self._virtual_tokens(), self._mask)
+            writer.read(0)
+            ledger.phase = "filling"
+            cache = writer.read(request.max_new_tokens - 1)
+            self._hold_cache(ledger, cache)
+            ledger.phase = "token"
+            writer.next_token(cache)
+            self._hold_cache(ledger, cache)  # every layer has put a longer copy in place of its own
+        peaks = ledger.peaks()
+        return {name: peaks[name] for name in ("prompt", "token")}, ledger.work["token"]
+
+    def _hold_cache(self, ledger: Ledger, cache: Any) -> None:
+        for tensor in tensors_of(cache):
+            ledger.hold(tensor, "kv_cache")
+
+    def _virtual_tokens(self) -> int:
+        """Prompt tokens that the adapter puts before every example."""
+        configs = getattr(self._model, "peft_config", {}).values()
+        return sum(int(getattr(config, "num_virtual_tokens", 0) or 0) for config in configs)
+
+    def _loss(self, batch: dict[str, Any]) -> tuple[Any, Any]:
+        """What the training loop holds on to, and the loss, by the request's convention."""
+        import torch
+
+        if self._request.convention == "hf-trainer":
+            output = self._model(**batch)
+            return output, output.loss
+        labels = batch["labels"]
+        kept = min(self._request.label_tokens or labels.shape[1], labels.shape[1])
+        if not self._seq2seq:
+            batch = {name: value for name, value in batch.items() if name != "labels"}
+            if "logits_to_keep" in inspect.signature(base_of(self._model).forward).parameters:
+                batch["logits_to_keep"] = kept
+        logits = self._model(**batch).logits.flatten(0, 1)
+        # Rows with labels are picked by an index, which copies them.
+        chosen = logits[logits.new_zeros(labels.shape[0] * kept, dtype=torch.long)]
+        targets = labels.new_zeros(chosen.shape[0])
+        return None, torch.nn.functional.cross_entropy(chosen.float(), targets, reduction="none").sum()
+
+    def _batch(self, size: int, length: int) -> dict[str, Any]:
+        tokens = tokens_without_data(size, length)
+        batch = {"input_ids": tokens, "attention_mask": self._mask(tokens), "labels": tokens}
+        if self._seq2seq:
+            batch["labels"] = tokens_without_data(size, self._request.label_tokens or length)
+        return batch
+
+    def _mask(self, tokens: Any) -> Any:
+        if self._request.attention == "flash" and not self._seq2seq:
+            return None
+        return tokens.new_ones(tokens.shape)
+
+    def _ledger(self) -> Ledger:
+        from tunecast.estimate.ledger import Ledger
+
+        ledger = Ledger(_GRANULARITY[self._request.device], self._vocabulary)
+        adapted = self._request.adapter is not None
+        for parameter in self._model.parameters():
+            ledger.hold(parameter, "adapters" if adapted and parameter.requires_grad else "weights")
+        for buffer in self._model.buffers():
+            ledger.hold(buffer, "weights")
+        return ledger
+
+    def _kernels(self, ledger: Ledger) -> DeviceKernels:
+        import torch
+
+        from tunecast.estimate.kernels import DeviceKernels
+
+        request = self._request
+        plain = request.convention == "hf-trainer" or request.compute_dtype == "float32"
+        autocast = None if plain else getattr(torch, request.compute_dtype)
+        return DeviceKernels(ledger, autocast, request.device)

@@ -1,0 +1,195 @@
+"""The model without weights: the configuration's own classes on the meta device, with peft's own adapters."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from tunecast.errors import ConfigurationError, ModelError, first_line
+from tunecast.estimate.constants import FOUR_BIT_BYTES
+from tunecast.estimate.empty import model_class
+from tunecast.estimate.request import MemoryRequest
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "base_skeleton",
+    "made_trainable",
+    "peft_config_from",
+    "quantised_bytes",
+    "without_data",
+]
+
+_NOT_FOR_A_SKELETON = frozenset({"peft_type", "peft_version", "base_model_name_or_path"})
+"""Fields that describe where an adapter came from or what training left of it, not what is to be trained."""
+_BYTES_PER_QUANTISED = {"8-bit": 1.0, "4-bit": FOUR_BIT_BYTES}
+"""bitsandbytes' 8-bit keeps one float32 scale per row, below a thousandth."""
+
+
+def base_skeleton(config: Any, request: MemoryRequest) -> Any:
+    """Build the base model on the meta device, in the type of compute: shapes and types, but no data.
+
+    Args:
+        config: A transformers ``PretrainedConfig``; it is not changed.
+        request: What is asked for.
+
+    Raises:
+        ModelError: The configuration's class has no text-generating model.
+    """
+    import torch
+
+    config = copy.deepcopy(config)
+    config.use_cache = True
+    if config.is_encoder_decoder:
+        for token in ("pad_token_id", "decoder_start_token_id"):
+            if getattr(config, token, None) is None:
+                # Which one does not matter to a skeleton, but labels are shifted with it.
+                setattr(config, token, 0)
+    auto = model_class(config)
+    dtype: torch.dtype = getattr(torch, request.compute_dtype)
+    attention = "eager" if request.attention == "eager" else "sdpa"
+    try:
+        with torch.device("meta"):
+            model = _from_config(auto, config, dtype, attention)
+    except ValueError as error:
+        raise ModelError(
+            f"--model: a {config.model_type} model does not generate text.",
+            "Give a decoder-only or an encoder-decoder language model.",
+        ) from error
+    model.tie_weights()  # on the meta device tied tensors are separate until tied again
+    return model
+
+
+def made_trainable(model: Any, request: MemoryRequest) -> Any:
+    """Give a base model without data what is trained: an adapter, or its own weights.
+
+    Trained parameters require gradients and have the type that the request's convention gives them.
+
+    Args:
+        model: What :func:`base_skeleton` built.
+        request: What is asked for.
+
+    Raises:
+        ConfigurationError: The adapter's configuration is wrong for this model, or needs real weights.
+    """
+    import torch
+
+    with torch.device("meta"):
+        if request.adapter is None:
+            trained = "float32" if request.convention == "tunecast" else request.compute_dtype
+            return model.to(getattr(torch, trained))
+        model.requires_grad_(False)
+        return _adapted(model, request)
+
+
+def peft_config_from(adapter: Mapping[str, Any], *, encoder_decoder: bool) -> Any:
+    """The peft configuration object of a JSON such as ``adapter_config.json``; unknown fields are dropped.
+
+    Raises:
+        ConfigurationError: ``peft_type`` is missing or unknown to the installed peft, or a field has a bad
+            value.
+    """
+    from peft import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    kind = str(adapter.get("peft_type", ""))
+    classes = {str(getattr(key, "value", key)): value for key, value in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
+    if kind not in classes:
+        raise ConfigurationError(
+            f"--peft-config: peft_type {kind!r} is unknown",
+            f"the installed peft knows {', '.join(sorted(classes))}",
+        )
+    known = inspect.signature(classes[kind]).parameters
+    fields = {key: value for key, value in adapter.items() if key in known and key not in _NOT_FOR_A_SKELETON}
+    fields["task_type"] = "SEQ_2_SEQ_LM" if encoder_decoder else "CAUSAL_LM"
+    if "init_lora_weights" in known:
+        fields["init_lora_weights"] = True  # PiSSA and its like decompose weights that are not there
+    if kind == "ADALORA":
+        fields.pop(
+            "rank_pattern", None
+        )  # what pruning left at the end; training starts from init_r everywhere
+    if kind == "OFT" and fields.get("r"):
+        fields.setdefault(
+            "oft_block_size", 0
+        )  # dropped from files that leave out zeros; excludes r otherwise
+    try:
+        return classes[kind](**fields)
+    except (TypeError, ValueError, ImportError) as error:
+        raise ConfigurationError(f"--peft-config: {error}") from error
+
+
+def quantised_bytes(model: Any, precision: str) -> tuple[int, int]:
+    """Bytes that quantisation saves on frozen linear layers, and the largest layer once it is unpacked.
+
+    The head and the embeddings stay as they are, as bitsandbytes leaves them; a layer is unpacked to bfloat16
+    whenever it is used.
+    """
+    import torch
+
+    rate = _BYTES_PER_QUANTISED.get(precision)
+    if rate is None:
+        return 0, 0
+    head = model.get_output_embeddings()
+    sizes = [
+        module.weight.numel()
+        for module in model.modules()
+        if isinstance(module, torch.nn.Linear) and module is not head and not module.weight.requires_grad
+    ]
+    return int(sum(sizes) * (2 - rate)), 2 * max(sizes, default=0)
+
+
+@contextmanager
+def without_data() -> Iterator[None]:
+    """Quietly build and run what has no data; a count of non-zeros is taken to be everything."""
+    from torch.fx.experimental import _config
+
+    shape_rules: Any = _config  # its patch() is made at import and unknown to type checkers
+
+    logger = logging.getLogger("transformers")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with (
+            shape_rules.patch(meta_nonzero_assume_all_nonzero=True),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _from_config(auto: Any, config: Any, dtype: torch.dtype, attention: str) -> Any:
+    try:
+        return auto.from_config(config, dtype=dtype, attn_implementation=attention)
+    except ValueError as error:
+        if "attn_implementation" not in str(error):
+            raise
+        return auto.from_config(config, dtype=dtype, attn_implementation="eager")  # a model without sdpa
+
+
+def _adapted(model: Any, request: MemoryRequest) -> Any:
+    import torch
+    from peft import get_peft_model
+
+    config = peft_config_from(request.adapter or {}, encoder_decoder=model.config.is_encoder_decoder)
+    kind = str(config.peft_type.value)
+    try:
+        adapted = get_peft_model(model, config)
+    except (NotImplementedError, ImportError, RuntimeError) as error:
+        raise ConfigurationError(
+            f"--peft-config: {kind} cannot be built without weights: {first_line(error)}",
+            "its memory has to be measured",
+        ) from error
+    except (ValueError, TypeError) as error:
+        raise ConfigurationError(f"--peft-config: {kind} does not suit this model: {error}") from error
+    dtype = getattr(torch, request.adapter_dtype or "float32")
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(dtype)
+    return adapted

@@ -1,0 +1,1 @@
+"""Where trials run: worker processes that hold the base model and answer requests."""

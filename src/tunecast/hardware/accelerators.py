@@ -1,0 +1,134 @@
+"""Common accelerators: what their makers state, for advice about a machine that is not at hand.
+
+A machine that is at hand is measured (:mod:`tunecast.hardware.machine`). Stated rates are peaks: dense,
+without sparsity; what a finetuning reaches of them is the efficiency in :mod:`tunecast.estimate.seconds`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tunecast.errors import ConfigurationError
+from tunecast.records import Machine
+
+__all__ = ["ACCELERATORS", "Accelerator", "as_machine", "find_accelerator"]
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """One accelerator.
+
+    Args:
+        name: Its name on the command line.
+        memory_gb: Memory that programs can use, in 10^9 bytes.
+        bfloat16: Peak dense FLOP/s of matrix products in bfloat16; 0 where the hardware has none.
+        float16: The same in float16.
+        float32: Peak FLOP/s in float32, without TF32.
+        bandwidth: Bytes per second between memory and processor.
+        aliases: Other names that people use.
+    """
+
+    name: str
+    memory_gb: float
+    bfloat16: float
+    float16: float
+    float32: float
+    bandwidth: float
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory that programs can use, in bytes."""
+        return round(self.memory_gb * 1e9)
+
+
+def _of(
+    name: str,
+    memory_gb: float,
+    teraflops: tuple[float, float, float],
+    bandwidth_gb: float,
+    *aliases: str,
+) -> Accelerator:
+    """An accelerator by (bfloat16, float16, float32) in 10^12 FLOP/s and 10^9 bytes per second."""
+    low, half, full = (rate * 1e12 for rate in teraflops)
+    return Accelerator(name, memory_gb, low, half, full, bandwidth_gb * 1e9, aliases)
+
+
+# Rates from the makers' data sheets, dense; memory as drivers report it to programs (a little below the
+# name).
+ACCELERATORS: tuple[Accelerator, ...] = (
+    _of("B200", 191.5, (2250, 2250, 80), 8000),
+    _of("MI300X", 206.1, (1307, 1307, 163), 5300),
+    _of("H200", 150.1, (989, 989, 67), 4800, "H200 SXM"),
+    _of("H100 SXM", 85.0, (989, 989, 67), 3350, "H100", "H100 80GB", "H100 SXM5"),
+    _of("H100 PCIe", 85.0, (756, 756, 51), 2000),
+    _of("A100 80GB", 85.0, (312, 312, 19.5), 2039, "A100", "A100 SXM 80GB", "A100-SXM4-80GB"),
+    _of("A100 40GB", 42.3, (312, 312, 19.5), 1555, "A100 SXM 40GB", "A100-SXM4-40GB", "A100 PCIe 40GB"),
+    _of("L40S", 47.7, (362, 362, 91.6), 864),
+    _of("L4", 23.6, (121, 121, 30.3), 300),
+    _of("A10G", 23.7, (70, 70, 31.2), 600),
+    _of("T4", 15.8, (0, 65, 8.1), 320, "Tesla T4"),
+    _of("V100 32GB", 34.1, (0, 125, 15.7), 900, "V100 SXM2 32GB"),
+    _of("V100 16GB", 16.9, (0, 125, 15.7), 900, "V100", "V100 SXM2 16GB"),
+    _of("RTX 3090", 25.3, (71, 71, 35.6), 936, "GeForce RTX 3090"),
+    _of("RTX 4090", 25.3, (165, 165, 82.6), 1008, "GeForce RTX 4090"),
+    _of("RTX 5090", 33.7, (209.5, 209.5, 104.8), 1792, "GeForce RTX 5090"),
+)
+
+
+def find_accelerator(name: str) -> Accelerator:
+    """The accelerator called ``name``; case, spaces, hyphens and the maker's name do not matter,
+    and a number such as 4090 suffices where only one has it.
+
+    Raises:
+        ConfigurationError: There is none of that name; the hint says which ones come nearest.
+    """
+    wanted = _plain(name)
+    known = {_plain(label): item for item in ACCELERATORS for label in (item.name, *item.aliases)}
+    if wanted in known:
+        return known[wanted]
+    near = _nearest(wanted, known)
+    holding = {known[label].name: known[label] for label in near if wanted in label}
+    if wanted.isdigit() and len(holding) == 1:
+        return next(iter(holding.values()))
+    names = list(dict.fromkeys(known[label].name for label in near)) or [item.name for item in ACCELERATORS]
+    raise ConfigurationError(f"--gpu: {name!r} is unknown.", f"Did you mean {' or '.join(names)}?")
+
+
+def as_machine(accelerator: Accelerator, *, cores: int = 8, memory_bytes: int = 64_000_000_000) -> Machine:
+    """Describe an accelerator that is not at hand as a :class:`~tunecast.records.Machine` with its stated
+    rates.
+
+    Args:
+        accelerator: The accelerator.
+        cores: Processor cores assumed beside it.
+        memory_bytes: Main memory assumed beside it.
+    """
+    rates = {
+        "bfloat16": accelerator.bfloat16,
+        "float16": accelerator.float16,
+        "float32": accelerator.float32,
+    }
+    return Machine(
+        device="cuda",
+        cores=cores,
+        threads=cores,
+        memory_bytes=memory_bytes,
+        device_memory_bytes=accelerator.memory_bytes,
+        flops_per_second={dtype: rate for dtype, rate in rates.items() if rate},
+        bandwidth_bytes_per_second=accelerator.bandwidth,
+    )
+
+
+def _plain(name: str) -> str:
+    without_maker = re.sub(r"nvidia|amd|instinct|geforce|tesla", "", name.lower())
+    return re.sub(r"[^a-z0-9]", "", without_maker)
+
+
+def _nearest(wanted: str, known: Iterable[str]) -> list[str]:
+    labels = list(known)
+    within = [label for label in labels if wanted and (wanted in label or label in wanted)]
+    return within or difflib.get_close_matches(wanted, labels, n=2, cutoff=0.6)

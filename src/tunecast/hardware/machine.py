@@ -1,0 +1,321 @@
+"""What this machine can do, measured: matrix-multiplication rate, copy bandwidth, memory, clocks.
+
+A machine is described by rates that were measured on it in about a second, never by its name; what a worker
+used (seconds by three clocks, peak bytes) is read here too, so that every part of Tunecast reads it alike.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunecast.errors import ConfigurationError
+from tunecast.hardware.main_memory import main_memory_bytes
+from tunecast.hardware.processor import available_cores, undisturbed_seconds
+from tunecast.records import Machine, Seconds, Versions
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "SecondsClock",
+    "accelerator_count",
+    "current_versions",
+    "device_bytes",
+    "find_device",
+    "has_kernels",
+    "load_average",
+    "measure_machine",
+    "peak_bytes",
+    "reset_peak",
+    "seconds_of",
+]
+
+_MEASURE_SECONDS = 0.2
+"""Time spent on each rate: two dtypes and one copy stay well under a second."""
+_PRODUCT_SECONDS = 0.1
+"""A product that would take longer is made of smaller matrices: where a dtype is computed in software, as
+bfloat16 by most processors, those of full width would take seconds each."""
+_MINIMUM_REPEATS = 3
+_MATRIX_WIDTH = {"cpu": 1024, "cuda": 8192}
+_COPY_BYTES = {"cpu": 1 << 26, "cuda": 1 << 30}
+_measured: dict[tuple[str, int, tuple[str, ...]], Machine] = {}
+
+
+def measure_machine(device: str, threads: int, dtypes: Sequence[str] = ("float32", "bfloat16")) -> Machine:
+    """Measure what one worker on ``device`` can do, in about a second; later calls return the first answer.
+
+    The rate of a dtype is 2·n³ / seconds of the fastest of several n×n products (n = 1,024 on a CPU, 8,192 on
+    an accelerator, half or a quarter of it where a product is slow), the bandwidth is read plus written bytes
+    / seconds of the fastest copy of a buffer larger than the caches. The fastest is taken because whatever
+    else runs can only slow a repetition down; on a CPU the mean processor time of its threads counts where
+    that is less.
+
+    Args:
+        device: ``cpu``, ``cuda`` or ``cuda:1``.
+        threads: Threads that torch may use; the process's own setting is restored afterwards.
+        dtypes: Names of torch dtypes to measure.
+
+    Raises:
+        ConfigurationError: The device is not there, the threads are not positive, or a dtype is unknown.
+    """
+    import torch
+
+    if threads < 1:
+        raise ConfigurationError(f"a worker needs at least one thread, not {threads}")
+    found = find_device(device)
+    key = (str(found), threads, tuple(dtypes))
+    if key not in _measured:
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            _measured[key] = _measure(found, threads, dtypes)
+        finally:
+            torch.set_num_threads(before)
+            if found.type == "cuda":
+                torch.cuda.empty_cache()  # other processes on the accelerator want what was measured with
+    return _measured[key]
+
+
+def current_versions() -> Versions:
+    """The versions of Python and of the packages that compute a run."""
+    import platform
+    from importlib.metadata import version
+
+    import tunecast
+
+    return Versions(
+        tunecast=tunecast.__version__,
+        python=platform.python_version(),
+        torch=version("torch"),
+        transformers=version("transformers"),
+        peft=version("peft"),
+    )
+
+
+def load_average() -> float | None:
+    """The one-minute load average of the machine, None on systems that keep none."""
+    try:
+        return os.getloadavg()[0]
+    except (AttributeError, OSError):  # Windows has none; a container may refuse
+        return None
+
+
+def reset_peak(device: str) -> None:
+    """Make :func:`peak_bytes` count from now on.
+
+    On an accelerator its allocator's peak is reset. On Linux the process's own peak is; where the kernel
+    refuses that, the peak stays that of the whole process.
+    """
+    if _is_cpu(device):
+        try:
+            # 5 resets the peak resident set size of the process, see proc(5)
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        except OSError:
+            return
+    else:
+        import torch
+
+        torch.cuda.reset_peak_memory_stats(find_device(device))
+
+
+def peak_bytes(device: str) -> int:
+    """The highest memory in bytes since the last :func:`reset_peak`.
+
+    On a CPU this is the peak resident set of this process (VmHWM), which includes the interpreter and the
+    libraries; on an accelerator it is what tensors held at most, without the allocator's reserve.
+    """
+    if _is_cpu(device):
+        return _peak_resident_bytes()
+    import torch
+
+    return torch.cuda.max_memory_allocated(find_device(device))
+
+
+class SecondsClock:
+    """Measures a duration, from when it is made, by three clocks: wall, processor time of this process, and
+    the device's own time.
+
+    The device's time is what its stream took between two marks; on a CPU there is none.
+
+    Args:
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
+    """
+
+    def __init__(self, device: str) -> None:
+        self._device = None if _is_cpu(device) else find_device(device)
+        self._event = self._mark()
+        self._wall = time.perf_counter()
+        self._cpu = time.process_time()
+
+    def read(self) -> Seconds:
+        """The time since it was made; the device's queue is drained first."""
+        event = self._mark()
+        device_seconds = None
+        if event is not None and self._event is not None:
+            event.synchronize()
+            device_seconds = self._event.elapsed_time(event) / 1e3
+        return Seconds(time.perf_counter() - self._wall, time.process_time() - self._cpu, device_seconds)
+
+    def _mark(self) -> Any:
+        if self._device is None:
+            return None
+        import torch
+
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(self._device))
+        return event
+
+
+def _is_cpu(device: str) -> bool:
+    return device.split(":")[0] == "cpu"
+
+
+def accelerator_count() -> int:
+    """Number of CUDA devices that this process may use."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def device_bytes(name: str) -> int:
+    """Bytes of memory that a device has, whoever uses them now; on a CPU those of :func:`main_memory_bytes`.
+
+    Raises:
+        ConfigurationError: There is no such device on this machine.
+    """
+    found = find_device(name)
+    if found.type == "cpu":
+        return main_memory_bytes()
+    import torch
+
+    return int(torch.cuda.get_device_properties(found).total_memory)
+
+
+def find_device(name: str) -> torch.device:
+    """The device called ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        ConfigurationError: There is no such device on this machine.
+    """
+    import torch
+
+    try:
+        found = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigurationError(f"unknown device {name!r}", "use cpu, cuda or cuda:1") from error
+    if found.type not in ("cpu", "cuda"):
+        raise ConfigurationError(f"device {name!r} cannot be measured", "use cpu, cuda or cuda:1")
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise ConfigurationError(f"there is no device {name!r} on this machine", "use --device cpu")
+    return found
+
+
+def has_kernels(device: torch.device) -> bool:
+    """Whether this build of torch computes on a CUDA device: builds leave out what is too old for them."""
+    import torch
+
+    if torch.version.hip is not None:  # its architectures have names such as gfx90a, which say no generation
+        return True
+    capability = torch.cuda.get_device_capability(device)
+    for architecture in torch.cuda.get_arch_list():
+        kind, _, digits = architecture.partition("_")
+        built = divmod(int(digits.rstrip("abcdefghijklmnopqrstuvwxyz")), 10)
+        # A kernel serves later devices of its generation, what is compiled when it is needed all later ones.
+        if built <= capability and (kind == "compute" or built[0] == capability[0]):
+            return True
+    return False
+
+
+def _measure(device: torch.device, threads: int, dtypes: Sequence[str]) -> Machine:
+    return Machine(
+        device=device.type,
+        cores=available_cores(),
+        threads=threads,
+        memory_bytes=main_memory_bytes(),
+        device_memory_bytes=device_bytes(str(device)),
+        flops_per_second={dtype: _matmul_rate(device, dtype) for dtype in dtypes},
+        bandwidth_bytes_per_second=_copy_rate(device),
+    )
+
+
+def _matmul_rate(device: torch.device, dtype: str) -> float:
+    """FLOP/s of the fastest product of two square matrices."""
+    import torch
+
+    kind = getattr(torch, dtype, None)
+    if not isinstance(kind, torch.dtype):
+        raise ConfigurationError(f"{dtype!r} is not a torch dtype", "use float32, bfloat16 or float16")
+    widest = _MATRIX_WIDTH[device.type]
+    width = widest // 4
+    expected = seconds_of(_product(width, kind, device), str(device), least_repeats=1, least_seconds=0.0)
+    while width < widest and 8 * expected < _PRODUCT_SECONDS:
+        width, expected = 2 * width, 8 * expected
+    return 2 * width**3 / seconds_of(_product(width, kind, device), str(device))
+
+
+def _product(width: int, kind: torch.dtype, device: torch.device) -> Callable[[], Any]:
+    import torch
+
+    left = torch.full((width, width), 0.5, dtype=kind, device=device)
+    out = torch.empty_like(left)
+    return lambda: torch.mm(left, left, out=out)
+
+
+def _copy_rate(device: torch.device) -> float:
+    """Bytes per second of the fastest copy, read and written bytes counted."""
+    import torch
+
+    source = torch.ones(_COPY_BYTES[device.type], dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return 2 * source.numel() / seconds_of(lambda: target.copy_(source), str(device))
+
+
+def seconds_of(
+    work: Callable[[], Any],
+    device: str,
+    *,
+    least_repeats: int = _MINIMUM_REPEATS,
+    least_seconds: float = _MEASURE_SECONDS,
+) -> float:
+    """Seconds of the fastest repetition of ``work`` on a device; the first one is not counted.
+
+    Args:
+        work: What is repeated.
+        device: ``cpu``, where it uses the threads that torch is set to, ``cuda`` or ``cuda:1``.
+        least_repeats: Repetitions that are made in any case.
+        least_seconds: They go on for so long.
+    """
+    import torch
+
+    if _is_cpu(device):
+        threads = torch.get_num_threads()
+        return undisturbed_seconds(
+            work, threads=threads, least_repeats=least_repeats, least_seconds=least_seconds
+        )
+    work()
+    whole = SecondsClock(device)
+    whole.read()
+    best, repeats = float("inf"), 0
+    while repeats < least_repeats or whole.read().wall < least_seconds:
+        clock = SecondsClock(device)
+        work()
+        best = min(best, clock.read().wall)
+        repeats += 1
+    return best
+
+
+def _peak_resident_bytes() -> int:
+    try:
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+    except OSError:
+        import psutil
+
+        return int(psutil.Process().memory_info().rss)
+    for line in status.splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise OSError("the kernel reports no VmHWM in /proc/self/status")

@@ -1,0 +1,247 @@
+"""From runs to rows: every prefix of every curve is an example of how it ended."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tunecast.predictor.features import (
+    FEATURES,
+    PIPELINE,
+    Setting,
+    curve_row,
+    joined,
+    log_loss,
+    pipeline_row,
+)
+from tunecast.predictor.task_groups import group_folds
+from tunecast.records import ZERO_SHOT, Outcome, Run
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["WORST", "Examples", "ZeroShotLosses", "examples_of", "teaching_runs"]
+
+END_SHARE = 0.97
+"""Share of a full length from which on a point counts as the end, and not as a part of the curve before."""
+WORST = math.log(4.0)
+"""Logarithm of the end's loss over the zero-shot loss at which ends are capped: worse is equally useless, and
+a run that diverged counts as this."""
+LEAST_TO_ESTIMATE = 5
+"""Runs from which on a first loss of theirs may stand for a zero-shot loss."""
+NEARLY_STILL = 3
+MOST_TRAVEL = 1.0
+"""Steps at the usual rate of its method within which a run has hardly moved. On tasks whose zero-shot loss
+was measured, the estimate is off by 6% (root mean square); without this limit by 29%."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Rows to learn from; all arrays have the same first axis.
+
+    Args:
+        features: Shape (rows, features), in the order of :data:`tunecast.predictor.features.FEATURES`.
+        target: Logarithm of the loss at the end of the schedule over that of the last point, which is the
+            zero-shot point where there is none.
+        end: Logarithm of the loss at the end over the zero-shot loss.
+        share: Share of the schedule at the last point, 0 before the first.
+        task: Which task, as an index into ``tasks``.
+        model: Which base model, as an index into ``models``.
+        group: Which task, base model, full length and number of examples: rows that compete with each other.
+        run: Which run, as an index into ``runs``.
+        tasks: Names of datasets; different ones may bear the same name.
+        models: Names of base models, likewise.
+        runs: Ids of runs.
+    """
+
+    features: NDArray[np.float64]
+    target: NDArray[np.float64]
+    end: NDArray[np.float64]
+    share: NDArray[np.float64]
+    task: NDArray[np.int64]
+    model: NDArray[np.int64]
+    group: NDArray[np.int64]
+    run: NDArray[np.int64]
+    tasks: tuple[str, ...]
+    models: tuple[str, ...]
+    runs: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.target)
+
+    def folds(self, count: int, seed: int) -> NDArray[np.int64]:
+        """A fold for every row, shape (rows,); see :func:`~tunecast.predictor.task_groups.group_folds`."""
+        return group_folds(self.tasks, self.task, count, seed)
+
+    def where(self, chosen: NDArray[np.bool_]) -> Examples:
+        """The rows for which a mask of shape (rows,) is true."""
+        arrays = {
+            item.name: getattr(self, item.name)[chosen]
+            for item in fields(self)
+            if item.name not in ("tasks", "models", "runs")
+        }
+        return Examples(**arrays, tasks=self.tasks, models=self.models, runs=self.runs)
+
+
+@dataclass(frozen=True)
+class ZeroShotLosses:
+    """Validation losses of untouched base models, in nats per label token.
+
+    Args:
+        by_subset: As measured, by identity of dataset and base model, and validation subset.
+        by_task: By identity of dataset and base model, on any subset; an estimate where nobody measured it.
+    """
+
+    by_subset: Mapping[tuple[str, str, str], float]
+    by_task: Mapping[tuple[str, str], float]
+
+    @classmethod
+    def of(cls, runs: Iterable[Run]) -> ZeroShotLosses:
+        """What runs tell.
+
+        Where nobody measured it, runs of the task that had hardly moved by their first point tell it nearly:
+        the highest loss there of the few that moved least. That of all runs would be that of a rate too high.
+
+        Args:
+            runs: Runs, zero-shot ones among them.
+        """
+        by_subset: dict[tuple[str, str, str], float] = {}
+        measured: dict[tuple[str, str], float] = {}
+        firsts: dict[tuple[str, str], list[tuple[float, float]]] = {}
+        for run in runs:
+            if not run.curve:
+                continue
+            task, first = _task_of(run), run.curve[0].validation.loss
+            if run.pipeline.method == ZERO_SHOT.method:
+                measured[task] = by_subset[*task, run.validation_hash] = first
+            elif run.outcome is Outcome.COMPLETED and math.isfinite(first) and _has_features(run):
+                firsts.setdefault(task, []).append((_travel(run), first))
+        nearly = {
+            task: max(loss for _, loss in sorted(seen)[:NEARLY_STILL])
+            for task, seen in firsts.items()
+            if len(seen) >= LEAST_TO_ESTIMATE and min(seen)[0] <= MOST_TRAVEL
+        }
+        return cls(by_subset, nearly | measured)
+
+    def for_run(self, run: Run) -> float | None:
+        """The loss before a run, on its own validation subset where measured; None where nobody can tell."""
+        task = _task_of(run)
+        return self.by_subset.get((*task, run.validation_hash), self.by_task.get(task))
+
+    @property
+    def median(self) -> float:
+        """The usual loss: every task on every base model counts once."""
+        return statistics.median(self.by_task.values())
+
+
+def _task_of(run: Run) -> tuple[str, str]:
+    return run.dataset.identity, run.model.identity
+
+
+def _travel(run: Run) -> float:
+    """How far a run may have moved up to its first point: the multiple of its method's rate times steps."""
+    row = pipeline_row(run.pipeline, run.model)
+    return math.exp(row[PIPELINE.index("log_effective_rate")]) * run.curve[0].step
+
+
+def examples_of(runs: Sequence[Run]) -> Examples:
+    """Every prefix of every finished or diverged run's curve, with how the run ended.
+
+    Runs of a task whose zero-shot loss nobody can tell are left out, as are those that broke down for reasons
+    of the machine, and imported ones that tell too little of their base model or their length.
+
+    Args:
+        runs: Runs, zero-shot ones among them.
+    """
+    return _put_together([_rows(run, start, end) for run, start, end in _teaching(runs)])
+
+
+def teaching_runs(runs: Sequence[Run]) -> list[Run]:
+    """The runs of which :func:`examples_of` makes rows."""
+    return [run for run, _, _ in _teaching(runs)]
+
+
+def _teaching(runs: Sequence[Run]) -> Iterator[tuple[Run, float, float]]:
+    """The runs that teach, with their zero-shot losses and the logarithms of their final ones."""
+    zero_shot = ZeroShotLosses.of(runs)
+    for run in filter(_has_features, runs):
+        start, end = zero_shot.for_run(run), _end(run)
+        if start is not None and end is not None and run.pipeline.method != ZERO_SHOT.method:
+            yield run, start, end
+
+
+def _has_features(run: Run) -> bool:
+    return run.is_described and all(math.isfinite(point.learning_rate) for point in run.curve)
+
+
+def _end(run: Run) -> float | None:
+    """Logarithm of the final loss; infinite for a run that diverged, None where the end is not known."""
+    if run.outcome is Outcome.DIVERGED:
+        return math.inf
+    if run.outcome is not Outcome.COMPLETED or not run.curve or not run.curve[-1].share >= END_SHARE:
+        return None
+    return log_loss(run.curve[-1].validation.loss)
+
+
+@dataclass(frozen=True)
+class _RunRows:
+    """What a run teaches: a row for each prefix of its curve, the empty one first; fields as of Examples."""
+
+    run: Run
+    features: NDArray[np.float64]
+    targets: list[float]
+    shares: list[float]
+    end: float
+
+
+def _rows(run: Run, start: float, end: float) -> _RunRows:
+    """The rows of a run, with the zero-shot loss and the logarithm of the final one."""
+    setting = Setting(run.dataset, run.model, run.full_length_tokens, run.unique_examples, start)
+    points = [p for p in run.curve if 0 < p.share < END_SHARE and math.isfinite(p.validation.loss)]
+    prefixes = [points[:count] for count in range(len(points) + 1)]
+    curves = np.array([curve_row(prefix, start, run.pipeline.number("learning_rate")) for prefix in prefixes])
+    pipeline = np.array([pipeline_row(run.pipeline, run.model)]).repeat(len(prefixes), axis=0)
+    zero = log_loss(start)
+    relative = min(end - zero, WORST)
+    lasts = [log_loss(prefix[-1].validation.loss) - zero if prefix else 0.0 for prefix in prefixes]
+    shares = [prefix[-1].share if prefix else 0.0 for prefix in prefixes]
+    targets = [relative - min(last, WORST) for last in lasts]
+    return _RunRows(run, joined(setting, pipeline, curves), targets, shares, relative)
+
+
+def _put_together(parts: Sequence[_RunRows]) -> Examples:
+    runs = [part.run for part in parts]
+    counts = np.array([len(part.targets) for part in parts], dtype=np.int64)
+    tasks = _by_name({run.dataset.identity: run.task.dataset for run in runs})
+    models = _by_name({run.model.identity: run.task.model for run in runs})
+    tasks_in_order, models_in_order = list(tasks), list(models)
+    keys = [(*_task_of(run), run.full_length_tokens, run.unique_examples) for run in runs]
+    numbers = {key: number for number, key in enumerate(sorted(set(keys)))}
+
+    def spread(values: Sequence[int]) -> NDArray[np.int64]:
+        return np.repeat(np.array(values, dtype=np.int64), counts)
+
+    return Examples(
+        features=np.concatenate([np.zeros((0, len(FEATURES))), *(part.features for part in parts)]),
+        target=np.array([target for part in parts for target in part.targets], dtype=np.float64),
+        end=np.repeat(np.array([part.end for part in parts], dtype=np.float64), counts),
+        share=np.array([share for part in parts for share in part.shares], dtype=np.float64),
+        task=spread([tasks_in_order.index(run.dataset.identity) for run in runs]),
+        model=spread([models_in_order.index(run.model.identity) for run in runs]),
+        group=spread([numbers[key] for key in keys]),
+        run=spread(list(range(len(runs)))),
+        tasks=tuple(tasks.values()),
+        models=tuple(models.values()),
+        runs=tuple(run.id for run in runs),
+    )
+
+
+def _by_name(names: Mapping[str, str]) -> dict[str, str]:
+    """Names by identity, in the order of names."""
+    return dict(sorted(names.items(), key=lambda item: (item[1], item[0])))

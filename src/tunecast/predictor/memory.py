@@ -1,0 +1,204 @@
+"""Bytes that a worker holds at most while it trains, and the odds that they are more than it may hold."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tunecast.estimate.closed_form import bytes_held
+from tunecast.estimate.forms import nearest_form
+from tunecast.predictor.features import PIPELINE, pipeline_row
+from tunecast.predictor.linear import Line, by_device, families_of, fit_line, is_enough
+from tunecast.records import DatasetFacts, ModelFacts, Pipeline, Run, device_kind
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["BytesModel", "WorkerCapacity", "fit_bytes"]
+
+OF_PIPELINE = [
+    PIPELINE.index(name)
+    for name in (
+        *(name for name in PIPELINE if name.startswith("method_")),
+        *("trains_weights", "low_rank", "log_rank", "attention_only", "dora", "dropout"),
+    )
+]
+"""What the bytes of a pipeline depend on, beside their arithmetic; then come the logarithms of the model's
+parameters, of the tokens of a forward pass and of its logits, and whether weights are in 16 bits."""
+LEAST_DEVIATION = 0.01
+"""Of the logarithm of bytes: the same run of another worker differs by as much."""
+REST_SECONDS = 900.0
+"""A session that stands still for longer is taken to have gone on with new workers."""
+
+
+@dataclass(frozen=True)
+class WorkerCapacity:
+    """What a worker has for a trial.
+
+    Args:
+        device: ``cpu`` or ``cuda``, of whatever number.
+        dtype: Type of frozen weights and of compute.
+        max_length: Longest sequence in tokens.
+        bytes: What it may hold.
+    """
+
+    device: str
+    dtype: str
+    max_length: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class BytesModel:
+    """The highest bytes of a worker up to a trial's first point, for one kind of device: by how much they
+    exceed their arithmetic.
+
+    The logarithm is that of :func:`tunecast.estimate.closed_form.bytes_held` at the longest example, plus a
+    line in features. It holds for a worker that is new; one that has opened other tasks before holds more,
+    and later points do, the last one also for scoring all validation examples.
+
+    Args:
+        line: What is added to the logarithm of the arithmetic.
+        deviation: Standard deviation of the logarithm around the line, on tasks that were left out.
+    """
+
+    line: Line
+    deviation: float
+
+    def log_bytes(
+        self, model: ModelFacts, dataset: DatasetFacts, pipelines: Sequence[Pipeline], room: WorkerCapacity
+    ) -> NDArray[np.float64]:
+        """Expected logarithm of the bytes of trials in a new worker.
+
+        On a CPU, where whoever asks for too much is killed, that is with a whole batch in a forward pass; an
+        accelerator's trial goes on in smaller parts, down to single examples.
+
+        Args:
+            model: The base model.
+            dataset: The dataset.
+            pipelines: Their pipelines.
+            room: How they train.
+
+        Returns:
+            Shape (pipelines,); minus infinity for models that the arithmetic does not know.
+        """
+        expected = np.full(len(pipelines), -np.inf)
+        for place, pipeline in enumerate(pipelines):
+            on_cpu = room.device.startswith("cpu")
+            micro = int(pipeline.number("per_device_train_batch_size", 1)) if on_cpu else 1
+            found = _arithmetic_and_row(model, dataset, pipeline, room, micro)
+            if found is not None:
+                expected[place] = found[0] + self.line(np.array([found[1]]))[0]
+        return expected
+
+    def odds_beyond(
+        self, model: ModelFacts, dataset: DatasetFacts, pipelines: Sequence[Pipeline], room: WorkerCapacity
+    ) -> NDArray[np.float64]:
+        """Probability that trials hold more than there is room for: that memory runs out.
+
+        Args:
+            model: The base model.
+            dataset: The dataset.
+            pipelines: Their pipelines.
+            room: How they train, and what they may hold.
+
+        Returns:
+            Shape (pipelines,); 0 for models that the arithmetic does not know.
+        """
+        spare = (math.log(room.bytes) - self.log_bytes(model, dataset, pipelines, room)) / self.deviation
+        return np.array([0.5 * math.erfc(value / math.sqrt(2.0)) for value in spare])
+
+
+def fit_bytes(runs: Sequence[Run]) -> dict[str, BytesModel]:
+    """Learn the bytes of workers from the first points of runs.
+
+    What a worker held before a run began is told apart, by the tasks and the trials that it had had before:
+    torch gives little back, so that the same run may take nearly three times the bytes an hour later.
+
+    Args:
+        runs: Runs of any kind.
+
+    Returns:
+        By kind of device; none where fewer than ten runs tell their bytes, or runs of a single family of
+        datasets.
+    """
+    found = {}
+    for kind, many in by_device(runs).items():
+        known = [(run, row) for run in many if (row := _of_run(run)) is not None]
+        told = [run for run, _ in known]
+        if not is_enough(told):
+            continue
+        excess = np.array([row[0] for _, row in known])
+        features = np.array([row[1] for _, row in known])
+        line, deviation = fit_line(features, _held_before(told), excess, families_of(told))
+        found[kind] = BytesModel(line, max(deviation, LEAST_DEVIATION))
+    return found
+
+
+def _of_run(run: Run) -> tuple[float, list[float]] | None:
+    """Logarithm of a run's bytes over their arithmetic, and its row; None where it does not tell."""
+    first = run.curve[0] if run.curve else None
+    if first is None or first.step == 0 or not first.peak_bytes:
+        return None
+    room = WorkerCapacity(run.machine.device, run.dtype, run.max_length, run.machine.device_memory_bytes)
+    found = _arithmetic_and_row(run.model, run.dataset, run.pipeline, room, first.micro_batch_size)
+    return None if found is None else (math.log(first.peak_bytes) - found[0], found[1])
+
+
+def _arithmetic_and_row(
+    model: ModelFacts, dataset: DatasetFacts, pipeline: Pipeline, room: WorkerCapacity, micro_batch: int
+) -> tuple[float, list[float]] | None:
+    """Logarithm of the bytes by arithmetic, and what else they depend on; None for an unknown model."""
+    device = device_kind(room.device)
+    form = nearest_form(model, pipeline, dtype=room.dtype, device=device)
+    if form is None:
+        return None
+    longest, labels = _longest(dataset, room.max_length)
+    accumulates = micro_batch < pipeline.number("per_device_train_batch_size", micro_batch)
+    held = bytes_held(
+        model, form, batch=micro_batch, length=longest, label_tokens=labels, accumulates=accumulates
+    )
+    values = pipeline_row(pipeline, model)
+    row = [
+        *(values[place] for place in OF_PIPELINE),
+        math.log(model.parameters),
+        math.log(micro_batch * longest),
+        math.log(micro_batch * labels * model.vocabulary),
+        float(room.dtype != "float32"),
+    ]
+    return math.log(held), row
+
+
+def _longest(dataset: DatasetFacts, max_length: int) -> tuple[int, int]:
+    """Tokens and label tokens of the longest example as it is trained; at most so many."""
+    sides = [dataset.facts.get(side, {}).get("tokens", {}) for side in ("prompt", "completion")]
+    prompt, completion = (side.get("largest", max_length) for side in sides)
+    longest = max(1, min(max_length, prompt + completion))
+    return longest, max(1, min(longest, completion))
+
+
+def _held_before(runs: Sequence[Run]) -> NDArray[np.float64]:
+    """What workers had had before each run: logarithms of one more than tasks, and than trials of its task.
+
+    No record says which worker made it, so that the tasks of a session are spread over those that it had.
+
+    Returns:
+        Shape (runs, 2); 0 for a worker that is new.
+    """
+    found = np.zeros((len(runs), 2))
+    session, end = "", -math.inf
+    trials: dict[tuple[str, str], int] = {}
+    for place in sorted(range(len(runs)), key=lambda number: (runs[number].session, runs[number].created_at)):
+        run = runs[place]
+        if run.session != session or run.created_at > end + REST_SECONDS:
+            session, end, trials = run.session, -math.inf, {}
+        task = run.task.dataset, run.task.model
+        others = (len(trials) - (task in trials)) / max(1, run.curve[0].workers)
+        found[place] = math.log1p(others), math.log1p(trials.get(task, 0))
+        trials[task] = trials.get(task, 0) + 1
+        end = max(end, run.created_at + sum(p.training.wall + p.evaluation.wall for p in run.curve))
+    return found

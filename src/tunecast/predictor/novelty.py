@@ -1,0 +1,116 @@
+"""Whether a dataset is made of something that nothing was learned from: another script, another encoding, or
+completions that have nothing to do with their prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tunecast.predictor.regressors.base import Arrays
+from tunecast.predictor.task_groups import task_group
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Novelty"]
+
+SUBSTANCE = (
+    "tokens_per_word",
+    "characters_per_word",
+    "type_token_ratio",
+    "cyrillic_share",
+    "east_asian_share",
+    "right_to_left_share",
+    "other_script_share",
+)
+"""Meta-features of either side that tell what text is made of, whatever it is about and however long."""
+LEAST_SCALE = 0.02
+"""Least standard deviation of a meta-feature: one that never varied should not decide alone."""
+FIRED_AT_MOST = 0.05
+"""Share of the known datasets that would count as new if they and their task group were left out."""
+
+
+@dataclass(frozen=True)
+class Novelty:
+    """What the text of known datasets is like.
+
+    Args:
+        names: The meta-features that are compared.
+        low: Their least values over known datasets, shape (meta-features,).
+        high: Their largest, same shape.
+        scale: Their standard deviations, same shape.
+        limit: The distance from which on a dataset counts as new.
+    """
+
+    names: tuple[str, ...]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    limit: float
+
+    @classmethod
+    def of(cls, known: Iterable[tuple[str, Mapping[str, float]]]) -> Novelty:
+        """Learn what is usual.
+
+        Args:
+            known: Names and meta-features of known datasets.
+        """
+        told = list(known)
+        called, datasets = [name for name, _ in told], [features for _, features in told]
+        wanted = [f"{side}_{name}" for side in ("prompt", "completion") for name in SUBSTANCE]
+        names = tuple(name for name in wanted if datasets and all(name in one for one in datasets))
+        # Of datasets that belong together one is no witness of how usual an unseen one is.
+        relatives = task_group(called)
+        distances = [
+            cls._within(names, others, np.inf).distance(one)
+            for one, family in zip(datasets, relatives, strict=True)
+            if (others := [other for other, of in zip(datasets, relatives, strict=True) if of != family])
+        ]
+        limit = float(np.quantile(distances, 1 - FIRED_AT_MOST)) if distances else np.inf
+        return cls._within(names, datasets, limit)
+
+    @classmethod
+    def _within(
+        cls, names: tuple[str, ...], datasets: Sequence[Mapping[str, float]], limit: float
+    ) -> Novelty:
+        if not names:
+            return cls((), np.zeros(0), np.zeros(0), np.zeros(0), limit)
+        rows = np.array([[one[name] for name in names] for one in datasets], dtype=np.float64)
+        scale = np.maximum(rows.std(axis=0), LEAST_SCALE)
+        return cls(names, rows.min(axis=0), rows.max(axis=0), scale, limit)
+
+    def distance(self, meta_features: Mapping[str, float]) -> float:
+        """How far outside of what is known a dataset's text lies, in standard deviations of the meta-feature
+        that is farthest out; 0 inside."""
+        return float(np.max(self._outside(meta_features), initial=0.0))
+
+    def farthest(self, meta_features: Mapping[str, float]) -> str:
+        """The meta-feature that makes a dataset's text unlike all known; empty where it is like them."""
+        outside = self._outside(meta_features)
+        return self.names[int(np.argmax(outside))] if np.max(outside, initial=0.0) > self.limit else ""
+
+    def _outside(self, meta_features: Mapping[str, float]) -> NDArray[np.float64]:
+        # What nobody measured is no reason to call a dataset new.
+        row = np.array([meta_features.get(name, low) for name, low in zip(self.names, self.low, strict=True)])
+        return np.asarray(np.maximum(self.low - row, row - self.high) / self.scale)
+
+    def is_new(self, meta_features: Mapping[str, float]) -> bool:
+        """Whether nothing like it was learned from."""
+        # Not above: whoever reads a prior would wait for all that reads datasets.
+        from tunecast.data.dependence import is_unrelated
+        from tunecast.data.meta_features import DEPENDENCE
+
+        return self.distance(meta_features) > self.limit or is_unrelated(meta_features.get(DEPENDENCE))
+
+    def arrays(self) -> Arrays:
+        """The numbers."""
+        return {"low": self.low, "high": self.high, "scale": self.scale, "limit": np.array([self.limit])}
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays, names: Sequence[str]) -> Novelty:
+        """Put together what :meth:`arrays` took apart."""
+        found = {name: np.asarray(values, float) for name, values in arrays.items()}
+        return cls(tuple(names), found["low"], found["high"], found["scale"], float(found["limit"][0]))

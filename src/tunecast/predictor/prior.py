@@ -1,0 +1,261 @@
+"""The prior: the trained surrogates, as one file of numbers that needs numpy alone.
+
+The file is in the safetensors format: arrays, and a JSON header with schema version, versions of the
+features, provenance and a checksum over all of it. Nothing in it is code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tunecast.atomic import written_whole
+from tunecast.errors import StoreError
+from tunecast.paths import expanded
+from tunecast.predictor.calibration import Calibration
+from tunecast.predictor.cost import CostModel, FailureModel
+from tunecast.predictor.examples import WORST
+from tunecast.predictor.features import FEATURES, FEATURES_VERSION, Setting
+from tunecast.predictor.linear import Line
+from tunecast.predictor.memory import BytesModel
+from tunecast.predictor.novelty import Novelty
+from tunecast.predictor.regressors import FAMILIES, Arrays, Regressor
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Prediction", "Prior", "Provenance", "load_prior", "prior_at", "read_prior", "shipped_prior"]
+
+SCHEMA_VERSION = 6
+SHIPPED = "prior.safetensors"
+SHARE, LAST_LOSS = FEATURES.index("share"), FEATURES.index("log_loss")
+"""Columns of what a partial curve tells."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What is predicted of trials of one session; all arrays have shape (trials,).
+
+    Args:
+        end: Mean of the logarithm of the loss at the end of the schedule over the zero-shot loss.
+        variance: Its variance.
+        shared: The part of the variance that all trials of the session have in common.
+        log_seconds_per_token: Expected logarithm of seconds per training token, up to a constant that all
+            trials share; None where nothing is known of such a device.
+        failure: Probability of divergence.
+    """
+
+    end: NDArray[np.float64]
+    variance: NDArray[np.float64]
+    shared: NDArray[np.float64]
+    log_seconds_per_token: NDArray[np.float64] | None
+    failure: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a prior comes from.
+
+    Args:
+        runs: Number of runs that it learned from.
+        tasks: Names of the datasets.
+        models: Names of the base models by their identities.
+        checksum: Over the ids of the runs.
+        log_scores: Mean log score by family on tasks that were left out.
+        zero_shot_loss: Typical zero-shot loss in nats, for whoever does not know it.
+    """
+
+    runs: int
+    tasks: tuple[str, ...]
+    models: Mapping[str, str]
+    checksum: str
+    log_scores: Mapping[str, float]
+    zero_shot_loss: float
+
+
+@dataclass(frozen=True)
+class Prior:
+    """The trained surrogates.
+
+    Args:
+        family: Name of the performance surrogate's family.
+        performance: The performance surrogate.
+        calibration: Corrections of its spread, for base models that it learned from.
+        abroad: Calibration for base models not trained on, from leaving out a base model and tasks at once.
+        novelty: Tells unknown datasets.
+        cost: Seconds by kind of device; none of those whose runs told none.
+        bytes: What workers hold, by kind of device; likewise.
+        failure: Odds of divergence, None where no run diverged.
+        provenance: Where it comes from.
+    """
+
+    family: str
+    performance: Regressor
+    calibration: Calibration
+    abroad: Calibration
+    novelty: Novelty
+    cost: Mapping[str, CostModel]
+    bytes: Mapping[str, BytesModel]
+    failure: FailureModel | None
+    provenance: Provenance
+
+    def predict(self, setting: Setting, features: NDArray[np.float64], device: str = "cpu") -> Prediction:
+        """Predict the ends of trials of one session from what is known of each.
+
+        Args:
+            setting: What the trials share.
+            features: As of :func:`tunecast.predictor.features.feature_rows`, shape (trials, features).
+            device: Kind of device whose seconds are predicted.
+        """
+        known = setting.model.identity in self.provenance.models
+        mean, variance = self.performance.predict(features)
+        share = features[:, SHARE]
+        whole, shared = (self.calibration if known else self.abroad).corrected(variance, share)
+        last = features[:, LAST_LOSS].clip(max=WORST)
+        cost = self.cost.get(device)
+        seconds = cost.log_seconds_per_token(features) if cost else None
+        failure = self.failure.probability(features) if self.failure else np.zeros(len(features))
+        return Prediction(last + mean, whole, shared, seconds, failure)
+
+    @property
+    def identity(self) -> str:
+        """A hash of all that it holds: of the same runs, other code or another seed makes another prior."""
+        tensors, header = self._taken_apart()
+        return _checksum(tensors, json.dumps(header, sort_keys=True))
+
+    def save(self, path: Path) -> None:
+        """Write the file; an older one is replaced in one step.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        from safetensors.numpy import save
+
+        tensors, header = self._taken_apart()
+        text = json.dumps(header, sort_keys=True)
+        with written_whole(path) as unfinished:
+            unfinished.write_bytes(save(tensors, {"prior": text, "checksum": _checksum(tensors, text)}))
+
+    def _taken_apart(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        parts: dict[str, Arrays] = {
+            "performance": self.performance.arrays(),
+            "calibration": self.calibration.arrays(),
+            "abroad": self.abroad.arrays(),
+            "novelty": self.novelty.arrays(),
+        }
+        header: dict[str, Any] = {
+            "schema_version": SCHEMA_VERSION,
+            "features_version": FEATURES_VERSION,
+            "features": list(FEATURES),
+            "family": self.family,
+            "novelty": list(self.novelty.names),
+            "provenance": asdict(self.provenance),
+        }
+        for name, models in (("cost", self.cost), ("bytes", self.bytes)):
+            header[name] = {kind: model.deviation for kind, model in models.items()}
+            parts |= {f"{name}.{kind}": model.line.arrays() for kind, model in models.items()}
+        if self.failure:
+            parts["failure"] = self.failure.line.arrays()
+        tensors = {
+            f"{part}.{name}": np.ascontiguousarray(values)
+            for part, arrays in parts.items()
+            for name, values in arrays.items()
+        }
+        return tensors, header
+
+
+def shipped_prior() -> Path | None:
+    """The file of the prior that comes with the package, None where it has none."""
+    path = Path(__file__).parent / SHIPPED
+    return path if path.is_file() else None
+
+
+@cache
+def load_prior() -> Prior:
+    """The prior that comes with the package, read once.
+
+    Raises:
+        StoreError: There is none, or it is damaged.
+    """
+    path = shipped_prior()
+    if path is None:
+        raise StoreError(
+            "This Tunecast is shipped without a prior.",
+            "Train one (tunecast learn --store URL --output PRIOR) and name it: --prior PRIOR.",
+        )
+    return read_prior(path)
+
+
+def prior_at(file: str) -> Prior:
+    """The prior in a file; the one that comes with the package where the name is empty.
+
+    Raises:
+        StoreError: There is none, or it is damaged.
+    """
+    return read_prior(expanded(file)) if file else load_prior()
+
+
+def read_prior(path: Path) -> Prior:
+    """Read a file that :meth:`Prior.save` wrote.
+
+    Raises:
+        StoreError: The file cannot be read, is damaged, or is of another version.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    again = "Train it anew: tunecast learn --store URL --output PRIOR."
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            metadata = file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise StoreError(f"The prior {path} cannot be read: {error}.", again) from None
+    text = metadata.get("prior", "")
+    if not text or metadata.get("checksum") != _checksum(tensors, text):
+        raise StoreError(f"The prior {path} is damaged.", again)
+    header = json.loads(text)
+    versions = header["schema_version"], header["features_version"], tuple(header["features"])
+    if versions != (SCHEMA_VERSION, FEATURES_VERSION, FEATURES):
+        raise StoreError(f"The prior {path} is of another version of Tunecast.", again)
+    return _put_together(tensors, header)
+
+
+def _put_together(tensors: Mapping[str, Any], header: Mapping[str, Any]) -> Prior:
+    def part(name: str) -> dict[str, Any]:
+        own = f"{name}."
+        return {key.removeprefix(own): array for key, array in tensors.items() if key.startswith(own)}
+
+    def lines(name: str) -> dict[str, tuple[Line, float]]:
+        """By kind of device, with their deviations."""
+        spread = header[name].items()
+        return {kind: (Line.from_arrays(part(f"{name}.{kind}")), deviation) for kind, deviation in spread}
+
+    provenance = dict(header["provenance"])
+    provenance["tasks"] = tuple(provenance["tasks"])
+    return Prior(
+        family=header["family"],
+        performance=FAMILIES[header["family"]].regressor.from_arrays(part("performance")),
+        calibration=Calibration(**part("calibration")),
+        abroad=Calibration(**part("abroad")),
+        novelty=Novelty.from_arrays(part("novelty"), header["novelty"]),
+        cost={kind: CostModel(*line) for kind, line in lines("cost").items()},
+        bytes={kind: BytesModel(*line) for kind, line in lines("bytes").items()},
+        failure=FailureModel(Line.from_arrays(part("failure"))) if part("failure") else None,
+        provenance=Provenance(**provenance),
+    )
+
+
+def _checksum(tensors: Mapping[str, NDArray[np.generic]], text: str) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        array = tensors[name]
+        digest.update(f"{name}:{array.dtype.str}:{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

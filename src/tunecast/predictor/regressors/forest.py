@@ -1,0 +1,104 @@
+"""Extremely randomised trees (Geurts et al., 2006): grown by scikit-learn, evaluated with numpy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from tunecast.predictor.examples import Examples
+from tunecast.predictor.regressors.base import LEAST_VARIANCE, Arrays, Family, Regressor
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Forest", "ForestModel"]
+
+TREES = 48
+LEAST_LEAF = 5
+SHARE_OF_FEATURES = 0.5
+
+
+class ForestModel(Regressor):
+    """Trees as flat arrays, one element per node of all trees.
+
+    Args:
+        feature: Feature that a node looks at; 0 at leaves.
+        threshold: Rows with a value up to it go to ``left``; infinite at leaves.
+        left: Node to the left; a leaf leads to itself.
+        right: Node to the right.
+        mean: Mean target of a node.
+        variance: Variance of the target in a node.
+        roots: Root of each tree, shape (trees,).
+        depth: Levels of the deepest tree, shape (1,).
+    """
+
+    def __init__(self, arrays: Arrays) -> None:
+        self._arrays = dict(arrays)
+        nodes = {name: np.asarray(values) for name, values in arrays.items()}
+        self._feature, self._threshold = nodes["feature"].astype(np.intp), nodes["threshold"]
+        self._children = np.stack([nodes["right"], nodes["left"]], axis=1).astype(np.intp).ravel()
+        self._mean, self._variance = nodes["mean"].astype(float), nodes["variance"].astype(float)
+        self._roots, self._depth = nodes["roots"].astype(np.intp), int(nodes["depth"][0])
+
+    def predict(self, features: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean over trees; the variance is that of leaves plus that between trees."""
+        rows = np.ascontiguousarray(features, dtype=np.float32)
+        flat, offsets = rows.ravel(), (np.arange(len(rows)) * rows.shape[1])[:, None]
+        at = np.broadcast_to(self._roots, (len(rows), len(self._roots)))
+        for _ in range(self._depth):
+            goes_left = flat[offsets + self._feature[at]] <= self._threshold[at]
+            at = self._children[2 * at + goes_left]
+        means = self._mean[at]
+        variance = self._variance[at].mean(axis=1) + means.var(axis=1)
+        return means.mean(axis=1), np.maximum(variance, LEAST_VARIANCE)
+
+    def arrays(self) -> Arrays:
+        """The nodes."""
+        return self._arrays
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> ForestModel:
+        """Put together what :meth:`arrays` took apart."""
+        return cls(arrays)
+
+
+class Forest(Family):
+    """Extremely randomised trees."""
+
+    name: ClassVar[str] = "forest"
+    regressor: ClassVar[type[Regressor]] = ForestModel
+
+    def fit(self, examples: Examples, seed: int) -> ForestModel:
+        """Grow the trees; every task weighs the same."""
+        from sklearn.ensemble import ExtraTreesRegressor
+
+        grown = ExtraTreesRegressor(
+            TREES, min_samples_leaf=LEAST_LEAF, max_features=SHARE_OF_FEATURES, random_state=seed
+        )
+        counts = np.bincount(examples.task)
+        weights = len(examples) / (counts[examples.task] * np.count_nonzero(counts))
+        grown.fit(examples.features, examples.target, weights)
+        return ForestModel(_flat([tree.tree_ for tree in grown.estimators_]))
+
+
+def _flat(trees: list[Any]) -> Arrays:
+    """Trees of scikit-learn one behind the other."""
+    starts = np.concatenate([[0], np.cumsum([tree.node_count for tree in trees])]).astype(np.int32)
+    parts: dict[str, list[NDArray[np.generic]]] = {}
+    for start, tree in zip(starts, trees, strict=False):
+        leaf = tree.children_left < 0
+        own = np.arange(tree.node_count)
+        nodes = {
+            "feature": np.where(leaf, 0, tree.feature).astype(np.int16),
+            "threshold": np.where(leaf, np.inf, tree.threshold).astype(np.float32),
+            "left": (start + np.where(leaf, own, tree.children_left)).astype(np.int32),
+            "right": (start + np.where(leaf, own, tree.children_right)).astype(np.int32),
+            "mean": tree.value[:, 0, 0].astype(np.float32),
+            "variance": tree.impurity.astype(np.float32),
+        }
+        for name, values in nodes.items():
+            parts.setdefault(name, []).append(values)
+    depth = np.array([max(tree.max_depth for tree in trees)], dtype=np.int32)
+    flat = {name: np.concatenate(values) for name, values in parts.items()}
+    return {**flat, "roots": starts[:-1], "depth": depth}

@@ -1,0 +1,96 @@
+"""The mean of what was measured on the nearest tasks: the baseline that knowledge has to beat."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from tunecast.predictor.examples import Examples
+from tunecast.predictor.features import FEATURES, PIPELINE, columns
+from tunecast.predictor.regressors.base import LEAST_VARIANCE, Arrays, Family, Regressor, Scaling
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["NearestTask", "NearestTaskMean"]
+
+NEIGHBOURS = 3
+TASK = columns([name for name in FEATURES if name.startswith("dataset_") or name == "log_zero_shot"])
+SHARE = columns(["log_share"])
+RATE = columns(["log_effective_rate"])
+METHOD = columns([name for name in PIPELINE if name.startswith("method_")])
+SHARE_WIDTH = 0.5
+RATE_WIDTH = 0.7
+OTHER_METHOD = 0.05
+"""Weight of a run of another method beside one of the same."""
+ROWS_AT_ONCE = 256
+"""Predicted at a time: each row is compared with every example, which takes memory in proportion."""
+
+
+class NearestTaskMean(Regressor):
+    """Weighted mean of the examples of the nearest tasks, by method, learning rate and share.
+
+    Args:
+        examples: Features of what was learned from, shape (rows, features).
+        target: Their targets, shape (rows,).
+        task: Their tasks, shape (rows,).
+    """
+
+    def __init__(
+        self, examples: NDArray[np.float64], target: NDArray[np.float64], task: NDArray[np.int64]
+    ) -> None:
+        self._examples, self._target, self._task = examples, target, task
+        self._scaling = Scaling.of(examples[:, TASK])
+        scaled = self._scaling(examples[:, TASK])
+        self._centres = np.array([scaled[task == number].mean(axis=0) for number in np.unique(task)])
+
+    def predict(self, features: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Weighted mean and variance, drawn towards those of all examples where little is near."""
+        parts = [
+            self._predict(features[at : at + ROWS_AT_ONCE]) for at in range(0, len(features), ROWS_AT_ONCE)
+        ]
+        means, variances = zip(*parts, strict=True)
+        return np.concatenate(means), np.concatenate(variances)
+
+    def _predict(self, features: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        near = self._neighbours(features)
+        log_weight = -0.5 * (
+            ((features[:, None, SHARE] - self._examples[None, :, SHARE]) / SHARE_WIDTH) ** 2
+            + ((features[:, None, RATE] - self._examples[None, :, RATE]) / RATE_WIDTH) ** 2
+        ).sum(axis=2)
+        same = features[:, METHOD] @ self._examples[:, METHOD].T > 0
+        weight = np.exp(log_weight) * np.where(same, 1.0, OTHER_METHOD) * near
+        total = weight.sum(axis=1) + 1.0
+        mean = (weight @ self._target + self._target.mean()) / total
+        square = (weight @ self._target**2 + (self._target**2).mean()) / total
+        return mean, np.maximum(square - mean**2, LEAST_VARIANCE)
+
+    def _neighbours(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
+        """1 for examples of the nearest tasks of each row, else 0: shape (rows, examples)."""
+        scaled = self._scaling(features[:, TASK])
+        distance = ((scaled[:, None, :] - self._centres[None, :, :]) ** 2).sum(axis=2)
+        kept = np.argsort(distance, axis=1, kind="stable")[:, :NEIGHBOURS]
+        numbers = np.searchsorted(np.unique(self._task), self._task)
+        return np.asarray((kept[:, :, None] == numbers[None, None, :]).any(axis=1), dtype=np.float64)
+
+    def arrays(self) -> Arrays:
+        """The examples themselves."""
+        return {"examples": self._examples, "target": self._target, "task": self._task}
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> NearestTaskMean:
+        """Put together what :meth:`arrays` took apart."""
+        task = np.asarray(arrays["task"], dtype=np.int64)
+        return cls(np.asarray(arrays["examples"], np.float64), np.asarray(arrays["target"], np.float64), task)
+
+
+class NearestTask(Family):
+    """Learns by heart."""
+
+    name: ClassVar[str] = "nearest-task"
+    regressor: ClassVar[type[Regressor]] = NearestTaskMean
+
+    def fit(self, examples: Examples, seed: int) -> NearestTaskMean:
+        """Keep the examples."""
+        return NearestTaskMean(examples.features, examples.target, examples.task)

@@ -1,0 +1,122 @@
+"""Ridge regression on features, squares and products that matter."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from tunecast.predictor.examples import Examples
+from tunecast.predictor.features import columns
+from tunecast.predictor.regressors.base import LEAST_VARIANCE, Arrays, Family, Regressor, Scaling
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Ridge", "RidgeModel"]
+
+PENALTIES = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
+FOLDS = 8
+PEAKED = ("log_effective_rate", "log_rate", "log_travel", "log_share")
+"""Features whose best value lies in the middle: their squares count."""
+PRODUCTS = (
+    ("log_effective_rate", "trains_weights"),
+    ("log_effective_rate", "low_rank"),
+    ("log_effective_rate", "log_steps"),
+    ("log_effective_rate", "schedule_constant"),
+    ("log_effective_rate", "optimizer_muon"),
+    ("log_travel", "trains_weights"),
+    ("log_loss", "share"),
+    ("log_loss", "rate_now"),
+    ("slope", "share"),
+    ("slope", "rate_now"),
+    ("log_effective_rate", "share"),
+    ("log_zero_shot", "log_travel"),
+)
+"""Pairs of features whose effects depend on each other."""
+SPREAD = columns(["share", "log_share", "log_effective_rate"])
+
+
+class RidgeModel(Regressor):
+    """A line, with a variance that is another line in its logarithm.
+
+    Args:
+        scaling: Of the expanded features.
+        weights: Shape (1 + expanded features,), the intercept first.
+        spread: Coefficients of the logarithm of the variance: intercept, ``SPREAD``, and the square of its
+            last; shape (5,).
+    """
+
+    def __init__(self, scaling: Scaling, weights: NDArray[np.float64], spread: NDArray[np.float64]) -> None:
+        self._scaling, self._weights, self._spread = scaling, weights, spread
+
+    def predict(self, features: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The line's value, and the variance around it."""
+        mean = self._weights[0] + self._scaling(_expanded(features)) @ self._weights[1:]
+        log_variance = np.clip(_spread_terms(features) @ self._spread, -9.0, 2.0)
+        return mean, np.maximum(np.exp(log_variance), LEAST_VARIANCE)
+
+    def arrays(self) -> Arrays:
+        """Scaling and weights."""
+        return {
+            "mean": self._scaling.mean,
+            "stretch": self._scaling.stretch,
+            "weights": self._weights,
+            "spread": self._spread,
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> RidgeModel:
+        """Put together what :meth:`arrays` took apart."""
+        found = {name: np.asarray(values, np.float64) for name, values in arrays.items()}
+        return cls(Scaling(found["mean"], found["stretch"]), found["weights"], found["spread"])
+
+
+class Ridge(Family):
+    """Ridge regression; its penalty is chosen by leaving out tasks."""
+
+    name: ClassVar[str] = "ridge"
+    regressor: ClassVar[type[Regressor]] = RidgeModel
+
+    def fit(self, examples: Examples, seed: int) -> RidgeModel:
+        """Solve for the weights, then for the variance of what is left over on tasks left out."""
+        from sklearn import linear_model
+
+        expanded = _expanded(examples.features)
+        scaling = Scaling.of(expanded)
+        scaled = scaling(expanded)
+        folds = examples.folds(FOLDS, seed)
+        left = {penalty: _left_over(scaled, examples.target, folds, penalty) for penalty in PENALTIES}
+        penalty = min(left, key=lambda candidate: float((left[candidate] ** 2).mean()))
+        line = linear_model.Ridge(penalty).fit(scaled, examples.target)
+        terms = _spread_terms(examples.features)
+        # log e² of a normal e has mean log σ² − 1.27 (the mean of log χ²₁).
+        logs = np.log(left[penalty] ** 2 + 1e-5) + 1.27
+        spread = linear_model.Ridge(1.0, fit_intercept=False).fit(terms, logs).coef_
+        return RidgeModel(scaling, np.array([line.intercept_, *line.coef_]), spread)
+
+
+def _left_over(
+    scaled: NDArray[np.float64], target: NDArray[np.float64], folds: NDArray[np.int64], penalty: float
+) -> NDArray[np.float64]:
+    """What is left over on folds that were left out."""
+    from sklearn import linear_model
+    from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
+
+    if len(np.unique(folds)) < 2:
+        return target - target.mean()
+    line = linear_model.Ridge(penalty)
+    return np.asarray(
+        target - cross_val_predict(line, scaled, target, groups=folds, cv=LeaveOneGroupOut()), float
+    )
+
+
+def _expanded(features: NDArray[np.float64]) -> NDArray[np.float64]:
+    squares = features[:, columns(PEAKED)] ** 2
+    left, right = (columns([pair[side] for pair in PRODUCTS]) for side in (0, 1))
+    return np.concatenate([features, squares, features[:, left] * features[:, right]], axis=1)
+
+
+def _spread_terms(features: NDArray[np.float64]) -> NDArray[np.float64]:
+    chosen = features[:, SPREAD]
+    return np.concatenate([np.ones((len(features), 1)), chosen, chosen[:, -1:] ** 2], axis=1)

@@ -1,0 +1,181 @@
+"""Trains the prior from recorded runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tunecast.atomic import check_writable
+from tunecast.errors import ConfigurationError, StoreError
+from tunecast.predictor.cost import fit_cost, fit_failure, score_failure
+from tunecast.predictor.examples import Examples, ZeroShotLosses, examples_of
+from tunecast.predictor.memory import fit_bytes
+from tunecast.predictor.novelty import Novelty
+from tunecast.predictor.prior import Prior, Provenance
+from tunecast.predictor.regressors import FAMILIES
+from tunecast.predictor.task_groups import task_group
+from tunecast.predictor.validation import CHOSEN, Scores, choose, nested
+from tunecast.records import Run, stable_hash
+
+__all__ = ["FEWEST_KIN", "learn", "learnable", "missing_libraries", "report", "table", "train"]
+
+FEWEST_KIN = 3
+"""Families of datasets below which nothing can be left out of what was left out."""
+
+
+def train(runs: Sequence[Run], *, seed: int = 0, families: Sequence[str] = tuple(FAMILIES)) -> Prior:
+    """Train all surrogates.
+
+    Args:
+        runs: Runs, zero-shot ones among them.
+        seed: Seed of folds and training.
+        families: Families of performance surrogates that compete.
+
+    Raises:
+        StoreError: There are too few tasks to judge anything on ones that were left out.
+        ConfigurationError: A library that trains is not installed.
+    """
+    _check_libraries()
+    examples = learnable(runs)
+    chosen = choose(examples, seed, families)
+    known = set(examples.runs)
+    learned = [run for run in runs if run.id in known]
+    datasets = {run.dataset.identity: run.dataset for run in learned}
+    return Prior(
+        family=chosen.family,
+        performance=FAMILIES[chosen.family].fit(examples, seed),
+        calibration=chosen.calibration,
+        abroad=chosen.abroad,
+        novelty=Novelty.of((one.name, one.meta_features) for one in datasets.values()),
+        cost=fit_cost(learned),
+        bytes=fit_bytes(learned),
+        failure=fit_failure(learned),
+        provenance=Provenance(
+            runs=len(examples.runs),
+            tasks=examples.tasks,
+            models={run.model.identity: run.task.model for run in learned},
+            checksum=stable_hash(sorted(examples.runs), 32),
+            log_scores={name: round(value, 4) for name, value in chosen.log_scores.items()},
+            zero_shot_loss=ZeroShotLosses.of(runs).median,
+        ),
+    )
+
+
+def learnable(runs: Sequence[Run]) -> Examples:
+    """The examples in runs, if there are enough tasks.
+
+    Raises:
+        StoreError: There are not.
+    """
+    examples = examples_of(runs)
+    found = len(set(task_group(examples.tasks))) if examples.tasks else 0
+    if found < FEWEST_KIN:
+        raise StoreError(
+            f"These runs are of {found} families of datasets with a known zero-shot loss; to judge a "
+            f"surrogate on what it has not seen takes at least {FEWEST_KIN}.",
+            "Collect more: tunecast collect --plan PLAN.yaml --store URL.",
+        )
+    return examples
+
+
+def table(scores: Sequence[Scores]) -> str:
+    """Scores as a Markdown table."""
+    names = ("family", "curve", "rows", "log score", "rank correlation", "regret", "in 90%", "groups")
+    lines = [f"| {' | '.join(names)} |", f"|{'---|' * len(names)}"]
+    lines += [
+        f"| {row.name} | {row.stage} | {row.rows} | {row.log_score:.3f} | {row.rank_correlation:.3f} | "
+        f"{row.regret:.3f} | {row.coverage:.0%} | {row.groups} |"
+        for row in scores
+    ]
+    return "\n".join(lines)
+
+
+def report(
+    runs: Sequence[Run], prior: Prior, *, seed: int = 0, families: Sequence[str] = tuple(FAMILIES)
+) -> str:
+    """What was learned from, what was chosen, and scores on tasks left out."""
+    provenance = prior.provenance
+    lines = [
+        f"Learned from {provenance.runs} runs, {len(provenance.tasks)} tasks, "
+        f"{len(provenance.models)} base models; chosen: {prior.family}."
+    ]
+    examples = learnable(runs)
+    known = set(examples.runs)
+    lines += _figures(prior, [run for run in runs if run.id in known])
+    scores, taken = nested(examples, seed, families)
+    often = ", ".join(f"{name} {count}" for name, count in taken.items() if count)
+    lines += ["", table(scores), "", f"{CHOSEN}: {often} of {sum(taken.values())} folds."]
+    return "\n".join(lines)
+
+
+def _figures(prior: Prior, learned: Sequence[Run]) -> list[str]:
+    """How good seconds, bytes and odds of divergence are on tasks left out."""
+    lines = [
+        f"{name} ({kind}), tasks left out: within a factor {np.exp(model.deviation):.2f}."
+        for name, models in (("Seconds per token", prior.cost), ("Bytes", prior.bytes))
+        for kind, model in models.items()
+    ]
+    if odds := score_failure(learned):
+        lines.append(
+            f"Divergence, tasks left out: log loss {odds.log_loss:.3f} (of the base rate "
+            f"{odds.base_log_loss:.3f}), AUC {odds.auc:.2f}."
+        )
+    return lines
+
+
+def learn(
+    store: str | None,
+    output: Path,
+    *,
+    seed: int = 0,
+    scores: bool = True,
+    families: Sequence[str] = tuple(FAMILIES),
+    show: Callable[[str], None] = print,
+) -> Prior:
+    """Train the prior on a store's runs, write it, and say how good it is.
+
+    Args:
+        store: What :func:`tunecast.store.open_for_reading` takes.
+        output: Where the prior is written.
+        seed: Seed of folds and training.
+        scores: Whether held-out scores are computed, which takes most of the time.
+        families: Families of performance surrogates that compete.
+        show: Prints.
+
+    Raises:
+        UserError: There is no such store, too little in it, or the output cannot be written.
+    """
+    from tunecast.store import open_for_reading
+
+    check_writable(output, "--output")
+    started = time.monotonic()
+    with open_for_reading(store) as opened:
+        runs = list(opened.runs())
+    prior = train(runs, seed=seed, families=families)
+    try:
+        prior.save(output)
+    except OSError as error:  # a disk may fill up meanwhile
+        raise ConfigurationError(f"--output {output} cannot be written: {error.strerror}.") from None
+    if scores:
+        show(report(runs, prior, seed=seed, families=families))
+    size = output.stat().st_size / 1e6
+    show(f"Wrote {output} ({size:.2f} MB, {time.monotonic() - started:.0f} s).")
+    return prior
+
+
+def missing_libraries() -> list[str]:
+    """Libraries that training needs and that are not installed."""
+    from importlib.util import find_spec
+
+    return [name for name in ("gpytorch", "sklearn") if find_spec(name) is None]
+
+
+def _check_libraries() -> None:
+    if missing := missing_libraries():
+        raise ConfigurationError(
+            f"Training surrogates needs {' and '.join(missing)}.",
+            "Install them: pip install 'tunecast[learn]'.",
+        )

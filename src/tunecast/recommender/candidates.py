@@ -1,0 +1,107 @@
+"""The pipelines that advice chooses from: a small grid at the learning rates of the rules."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+from tunecast.errors import ConfigurationError
+from tunecast.methods import BASELINE, Restrictions, get_method
+from tunecast.methods.targets import why_not_linear
+from tunecast.recommender.rate_rules import RULE_ALPHA, rule_rate
+from tunecast.records import ModelFacts, Pipeline, Scalar
+
+__all__ = ["METHODS", "grid"]
+
+METHODS = ("lora", "full", "ia3", "qlora")
+"""Methods that are advised unasked: those that were measured most. Others are, where ``--methods`` names
+them."""
+RANKS = (8, 16, 32, 64)
+BATCHES = (4, 8, 16, 32)
+SHARED = (
+    "optim",
+    "weight_decay",
+    "lr_scheduler_type",
+    "warmup_ratio",
+    "max_grad_norm",
+    "neftune_noise_alpha",
+)
+
+
+def grid(model: ModelFacts, device: str, restrictions: Restrictions) -> list[Pipeline]:
+    """Candidate pipelines, within what the user fixed or narrowed.
+
+    Args:
+        model: Facts of the base model; learning rates follow it.
+        device: ``cpu`` or ``cuda``, where they would run: four bits need the latter.
+        restrictions: Methods and hyperparameters that the user chose.
+
+    Raises:
+        ConfigurationError: A method or hyperparameter does not exist, a value is not one of its
+            hyperparameter, or nothing is left.
+    """
+    for name in restrictions.methods:
+        get_method(name)
+    allowed = restrictions.methods or METHODS
+    unsuitable = why_not_linear(model, "QLoRA")
+    names = [name for name in allowed if name != "qlora" or (device == "cuda" and not unsuitable)]
+    if not names and unsuitable:
+        raise ConfigurationError(f"--methods: qlora does not suit {model.name}: {unsuitable}.", "Allow lora.")
+    if not names:
+        raise ConfigurationError("--methods: qlora needs CUDA.", "Name an accelerator with --gpu.")
+    if restrictions.fixed:
+        from tunecast.methods import pipeline_space
+
+        # It refuses names that no method has. Without CUDA it knows no QLoRA, whose names are LoRA's.
+        known = tuple(dict.fromkeys("lora" if name == "qlora" else name for name in names))
+        pipeline_space(model, Restrictions(known, restrictions.fixed))
+    found: dict[str, Pipeline] = {}
+    for name in names:
+        fixed = _fixed_for("lora" if name == "qlora" else name, model, restrictions.fixed)
+        for values in _values(name, model):
+            pipeline = Pipeline(name, {**values, **fixed})
+            if "learning_rate" not in pipeline.hyperparameters:
+                low, high = restrictions.ranges.get("learning_rate", (0.0, math.inf))
+                rate = min(max(float(f"{rule_rate(model, pipeline):.2g}"), low), high)
+                pipeline = Pipeline(name, {"learning_rate": rate, **pipeline.hyperparameters})
+            found.setdefault(pipeline.id, pipeline)
+    return list(found.values())
+
+
+def _values(name: str, model: ModelFacts) -> Iterator[dict[str, Scalar]]:
+    """Hyperparameters of a method's candidates, without the learning rate."""
+    if name not in METHODS:
+        from tunecast.methods import baseline_pipeline
+
+        default = baseline_pipeline(model, Restrictions(methods=(name,)))
+        yield dict(default.hyperparameters)
+        return
+    shared = {key: BASELINE[key] for key in SHARED}
+    for batch in BATCHES:
+        common: dict[str, Scalar] = {**shared, "per_device_train_batch_size": batch}
+        if name not in ("lora", "qlora"):
+            yield common
+            continue
+        for rank in RANKS:
+            yield {
+                "lora_r": rank,
+                "lora_alpha": int(RULE_ALPHA),
+                "lora_dropout": 0.0,
+                "target_modules": "all-linear",
+                "use_rslora": False,
+                **({"use_dora": False, "init_lora_weights": "default"} if name == "lora" else {}),
+                **common,
+            }
+
+
+def _fixed_for(method: str, model: ModelFacts, fixed: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """What the user fixed of a method's own hyperparameters, checked by the space of pipelines."""
+    if not fixed:
+        return {}
+    from tunecast.methods import baseline_pipeline, pipeline_space
+
+    known = {name.removeprefix(f"{method}:") for name in pipeline_space(model, Restrictions((method,)))}
+    # A rate has names of its own by optimiser, and is every method's.
+    own = {name: value for name, value in fixed.items() if name == "learning_rate" or name in known}
+    baseline = baseline_pipeline(model, Restrictions((method,), own))
+    return {name: baseline[name] for name in own if name in baseline.hyperparameters}

@@ -1,0 +1,149 @@
+"""How much of what a machine could do real training steps reach, learned from recorded runs.
+
+The arithmetic of :mod:`tunecast.estimate.closed_form` gives the seconds of a step whose kernels are bound by
+the machine's measured rates and nothing else. Real steps take longer: kernels of small models do not fill a
+processor, gradients are clipped, batches are put together. The *efficiency*, ideal over measured seconds, is
+learned as a hierarchical normal model of its logarithm: a mean for each kind of device around that of the
+literature, and around it one for each type of weights and kind of method; base models scatter around these.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from tunecast.estimate.closed_form import step_seconds
+from tunecast.estimate.forms import form_of
+from tunecast.estimate.seconds import EFFICIENCY
+from tunecast.records import device_kind
+from tunecast.store.final_results import FinalResult
+
+__all__ = ["Efficiency", "Share", "credible_ratios", "ideal_ratio"]
+
+DEVICE_DEVIATION = 0.5
+"""Standard deviation of the logarithm of the efficiency between kinds of device."""
+GROUP_DEVIATION = 0.3
+"""The same between types of weights and kinds of method on one kind of device."""
+MODEL_DEVIATION = 0.2
+"""The same between base models, and between machines of a kind."""
+FEWEST_STEPS = 4
+"""Steps of a run below which the first one, which is slow, is too much of it."""
+
+Key = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Share:
+    """A log-normal efficiency.
+
+    Args:
+        value: Its median.
+        deviation: Standard deviation of its logarithm.
+    """
+
+    value: float = EFFICIENCY
+    deviation: float = math.hypot(DEVICE_DEVIATION, GROUP_DEVIATION, MODEL_DEVIATION)
+
+
+class Efficiency:
+    """The share of the ideal that steps reach, by kind of device, type of weights and kind of method.
+
+    Args:
+        endings: Recorded runs; with none, the literature alone speaks.
+    """
+
+    def __init__(self, endings: Iterable[FinalResult] = ()) -> None:
+        cells: dict[tuple[str, Key, str], list[float]] = defaultdict(list)
+        for ending, (group, ratio) in credible_ratios(endings):
+            cells[(*group, ending.model.name)].append(math.log(ratio))
+        groups: dict[str, dict[Key, list[float]]] = defaultdict(lambda: defaultdict(list))
+        for (device, group_key, _), ratios in cells.items():
+            groups[device][group_key].append(median(ratios))
+        self._devices = {device: _Device(of) for device, of in groups.items()}
+
+    def share(self, device: str, dtype: str, kind: str) -> Share:
+        """What is expected of a base model that nobody has run yet.
+
+        Args:
+            device: ``cpu`` or ``cuda``.
+            dtype: Type of frozen weights and of compute.
+            kind: As in :class:`~tunecast.estimate.closed_form.Form`.
+        """
+        known = self._devices.get(device)
+        return known.share((dtype, kind)) if known else Share()
+
+
+class _Device:
+    """One kind of device.
+
+    Args:
+        groups: Logarithm of the efficiency by type of weights and kind of method, one for each base model.
+    """
+
+    def __init__(self, groups: Mapping[Key, Sequence[float]]) -> None:
+        self._groups = groups
+        spread = GROUP_DEVIATION**2
+        means = [(sum(of) / len(of), spread + MODEL_DEVIATION**2 / len(of)) for of in groups.values()]
+        self._mean, self._variance = _posterior(math.log(EFFICIENCY), DEVICE_DEVIATION**2, means)
+
+    def share(self, key: Key) -> Share:
+        seen = [(value, MODEL_DEVIATION**2) for value in self._groups.get(key, ())]
+        mean, variance = _posterior(self._mean, self._variance + GROUP_DEVIATION**2, seen)
+        return Share(math.exp(mean), math.sqrt(variance + MODEL_DEVIATION**2))
+
+
+def credible_ratios(
+    endings: Iterable[FinalResult],
+) -> list[tuple[FinalResult, tuple[tuple[str, Key], float]]]:
+    """:func:`ideal_ratio` of every run that has one, without machines whose steps beat the ideal.
+
+    No step does: the rates of a machine on which half of the runs do were measured while it was busy.
+    """
+    by_machine: dict[str, list[tuple[FinalResult, tuple[tuple[str, Key], float]]]] = defaultdict(list)
+    for ending in endings:
+        found = ideal_ratio(ending)
+        if found is not None and ending.step_cost is not None:
+            by_machine[repr(ending.step_cost.machine)].append((ending, found))
+    return [
+        pair
+        for pairs in by_machine.values()
+        if median(ratio for _, (_, ratio) in pairs) <= 1.0
+        for pair in pairs
+    ]
+
+
+def ideal_ratio(ending: FinalResult) -> tuple[tuple[str, Key], float] | None:
+    """Ideal over measured seconds of a run's steps, and which group of runs it tells of.
+
+    Returns:
+        (device, (dtype, kind)) and the ratio; None where the formulas do not know the model or the method, or
+        the run is too short.
+    """
+    step_cost = ending.step_cost
+    if step_cost is None or step_cost.seconds <= 0 or step_cost.steps < FEWEST_STEPS:
+        return None
+    device = device_kind(step_cost.machine.device)
+    form = form_of(ending.model, ending.pipeline, dtype=step_cost.dtype, device=device)
+    if form is None:
+        return None
+    batch = int(ending.pipeline.number("per_device_train_batch_size", 8))
+    ideal, _ = step_seconds(
+        ending.model,
+        form,
+        step_cost.machine,
+        batch=batch,
+        length=round(step_cost.tokens / batch),
+        label_tokens=max(1, round(step_cost.label_tokens / batch)),
+        efficiency=1.0,
+    )
+    return (device, (step_cost.dtype, form.kind)), ideal / step_cost.seconds
+
+
+def _posterior(mean: float, variance: float, seen: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Mean and variance of a normal variable after noisy observations of it, each with its variance."""
+    precision = 1 / variance + sum(1 / noise for _, noise in seen)
+    weighted = mean / variance + sum(value / noise for value, noise in seen)
+    return weighted / precision, 1 / precision

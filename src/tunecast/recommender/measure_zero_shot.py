@@ -1,0 +1,80 @@
+"""The zero-shot loss measured for as long as the user allows, in place of a prediction."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from tunecast.errors import ConfigurationError
+from tunecast.progress import Progress
+from tunecast.recommender.question import Question, Situation
+from tunecast.recommender.recommendation import ZeroShotLoss
+from tunecast.session.budget import duration
+from tunecast.session.settings import SessionSettings
+
+__all__ = ["measure_zero_shot"]
+
+FIRST = 8
+"""Examples of the first batch, whose seconds tell how many more there is time for."""
+WEIGHTS = ("*.safetensors", "*.bin")
+Item = TypeVar("Item")
+
+
+def measure_zero_shot(
+    question: Question, situation: Situation, limit: str, progress: Progress
+) -> ZeroShotLoss:
+    """Score the untouched model on as many validation examples as the time allows.
+
+    Args:
+        question: What the user asks.
+        situation: Model and dataset.
+        limit: Seconds as a budget is written, such as ``30s``; loading is not counted.
+        progress: Told how far it is.
+
+    Raises:
+        ConfigurationError: The model lies here without weights, or the limit is not one of time.
+        ModelError: The weights cannot be loaded.
+    """
+    from tunecast.session.prepare import prepare_task
+    from tunecast.training.runner import Runner
+
+    seconds = duration("--measure", limit)
+    folder = Path(situation.resolved.location)
+    if situation.resolved.is_local and not any(any(folder.glob(kind)) for kind in WEIGHTS):
+        raise ConfigurationError(
+            f"--measure: the folder of {situation.facts.name} holds no weights.",
+            "Leave out --measure: the zero-shot loss is then predicted.",
+        )
+    settings = SessionSettings(
+        question.model,
+        question.data,
+        max_length=question.max_length,
+        seed=question.seed,
+        prompt_column=question.prompt_column,
+        completion_column=question.completion_column,
+        trust_remote_code=question.trust_remote_code,
+    )
+    training_task = prepare_task(settings, progress).training_task
+    progress.start("Measuring the zero-shot loss")
+    runner = Runner(replace(training_task, subset=_spread(training_task.validation, FIRST)))
+    start = time.perf_counter()
+    scored = runner.score(None, 0, "subset", interval_seed=question.seed)
+    taken = time.perf_counter() - start
+    count = min(len(training_task.validation), int(FIRST * (seconds - taken) / max(taken, 1e-9)))
+    if count > FIRST:
+        runner.training_task = replace(training_task, subset=_spread(training_task.validation, count))
+        scored = runner.score(None, 0, "subset", interval_seed=question.seed)
+    score = scored.score
+    progress.finish(f"{score.loss:.3f} on {score.examples} examples")
+    low = score.loss if score.loss_low is None else score.loss_low
+    high = score.loss if score.loss_high is None else score.loss_high
+    return ZeroShotLoss(score.loss, "measured", low, high)
+
+
+def _spread(items: Sequence[Item], count: int) -> tuple[Item, ...]:
+    """At most ``count`` items, evenly spaced over all."""
+    chosen = min(count, len(items))
+    return tuple(items[place * len(items) // chosen] for place in range(chosen))

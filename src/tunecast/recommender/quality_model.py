@@ -1,0 +1,96 @@
+"""What a prior is asked about: a task as far as it is known before anything runs, and planned finetunings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from tunecast.recommender.efficiency import Efficiency
+from tunecast.records import ModelFacts, Pipeline
+
+__all__ = ["Neighbour", "Plan", "Quality", "QualityModel", "TaskView"]
+
+
+@dataclass(frozen=True)
+class TaskView:
+    """A dataset and a base model, before anything is measured on them.
+
+    Args:
+        dataset: The dataset's name.
+        meta_features: The dataset's meta-features.
+        model: Facts of the base model.
+        unique_examples: Training examples.
+        bytes_per_label_token: Completion bytes over label tokens under the model's tokenizer: what turns bits
+            per byte into nats per label token.
+        zero_shot_loss: Loss of the untouched model in nats per label token where it was measured.
+    """
+
+    dataset: str
+    meta_features: Mapping[str, float]
+    model: ModelFacts
+    unique_examples: int
+    bytes_per_label_token: float
+    zero_shot_loss: float | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A pipeline and how long it would be trained.
+
+    Args:
+        pipeline: Method and hyperparameters.
+        full_length_tokens: Horizon of the learning-rate schedule, in tokens.
+        total_steps: Optimiser steps of the complete schedule.
+    """
+
+    pipeline: Pipeline
+    full_length_tokens: int
+    total_steps: int
+
+
+@dataclass(frozen=True)
+class Quality:
+    """A predicted loss in nats per label token, with the ends of its 90% interval."""
+
+    loss: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A known task near the one at hand.
+
+    Args:
+        dataset: Its name.
+        distance: Root mean squared difference of the meta-features, in their standard deviations over all
+            known datasets.
+        runs: Number of runs known of it.
+        alike: Meta-features in which the two agree most, of those in which known datasets differ.
+    """
+
+    dataset: str
+    distance: float
+    runs: int
+    alike: tuple[str, ...]
+
+
+class QualityModel(Protocol):
+    """Predicts before running; any surrogate that does may stand here."""
+
+    @property
+    def efficiency(self) -> Efficiency:
+        """What share of the ideal seconds real steps reach."""
+
+    def predict(self, task: TaskView, plans: list[Plan]) -> list[Quality]:
+        """Loss on held-out data at the end of each plan, in the order of ``plans``."""
+
+    def zero_shot(self, task: TaskView) -> Quality:
+        """Loss of the untouched base model."""
+
+    def unlike(self, task: TaskView) -> str:
+        """The meta-feature in which a task's text is unlike that of all known ones; empty where in none."""
+
+    def neighbours(self, task: TaskView) -> tuple[Neighbour, ...]:
+        """The nearest known tasks, nearest first; empty where the prior knows none."""

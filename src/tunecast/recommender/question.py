@@ -1,0 +1,165 @@
+"""What advice is about: model, dataset, lengths and machine, looked at without loading anything heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tunecast import data
+from tunecast.data.token_lengths import TokenLengths, measure_lengths
+from tunecast.errors import ConfigurationError
+from tunecast.hardware.local_machine import Target, target_of
+from tunecast.methods import Restrictions
+from tunecast.models import ResolvedModel, check_length, describe, load_config, resolve
+from tunecast.models.config_facts import outline, read_config
+from tunecast.models.describe import with_folder
+from tunecast.recommender.quality_model import TaskView
+from tunecast.records import ModelFacts, Scalar
+
+__all__ = ["Question", "Situation", "look"]
+
+FEW_CUT = 0.01
+
+
+@dataclass(frozen=True)
+class Question:
+    """What the user asks.
+
+    Args:
+        model: Hub id, folder (``config.json`` is enough), GGUF file or ``smollm2``.
+        data: File, folder, hub id or ``stdlib``.
+        gpu: Name of an accelerator; None for this machine.
+        memory_gb: Memory of the device in 10^9 bytes; None for what it has.
+        budget: Most that one training may take: ``30m``, ``2h`` or ``2M-tokens``; empty for no limit.
+        price: Money for an hour; None where nobody asks.
+        top: Number of pipelines to recommend.
+        methods: Allowed methods, all when empty.
+        fixed: Hyperparameters that the user fixed.
+        ranges: Ranges that the user narrowed; only that of the learning rate is looked at.
+        epochs: Passes over the training examples.
+        max_length: Longest sequence in tokens; None derives it from the data.
+        seed: Seed of the split.
+        prompt_column: Overrides the detected column.
+        completion_column: Overrides the detected column.
+        trust_remote_code: Whether code that comes with the model may run.
+    """
+
+    model: str
+    data: str
+    gpu: str | None = None
+    memory_gb: float | None = None
+    budget: str = ""
+    price: float | None = None
+    top: int = 5
+    methods: tuple[str, ...] = ()
+    fixed: Mapping[str, Scalar] = field(default_factory=dict)
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    epochs: float = 3.0
+    max_length: int | None = None
+    seed: int = 0
+    prompt_column: str | None = None
+    completion_column: str | None = None
+    trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        if self.top < 1:
+            raise ConfigurationError(f"--top must be at least 1, not {self.top}.")
+        if not 0 < self.epochs < float("inf"):
+            raise ConfigurationError(f"--epochs must be a positive number, not {self.epochs:g}.")
+        if self.price is not None and not 0 <= self.price < float("inf"):
+            raise ConfigurationError(f"--price must not be negative, nor infinite: {self.price:g}.")
+
+    @property
+    def restrictions(self) -> Restrictions:
+        """What the user fixed or narrowed of the space."""
+        return Restrictions(self.methods, self.fixed, self.ranges)
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What is known before anything runs.
+
+    Args:
+        resolved: Where the model lies.
+        facts: Facts of the model.
+        lengths: Lengths of its examples.
+        target: Where it would run.
+        view: What a prior is asked about.
+        warnings: What the user should know.
+        trust_remote_code: Whether code that comes with the model may run.
+    """
+
+    resolved: ResolvedModel
+    facts: ModelFacts
+    lengths: TokenLengths
+    target: Target
+    view: TaskView
+    warnings: tuple[str, ...]
+    trust_remote_code: bool = False
+
+    def config(self) -> Any:
+        """The model's transformers configuration.
+
+        Raises:
+            ModelError: transformers does not know its class.
+        """
+        return load_config(self.resolved, trust_remote_code=self.trust_remote_code)
+
+
+def look(question: Question) -> Situation:
+    """Look at what the question is about.
+
+    Raises:
+        ModelError: The model cannot be found, or transformers does not know the class of its configuration.
+        DataError: The dataset cannot be used, or its prompts do not fit the model's context.
+        ConfigurationError: The accelerator is unknown, or the longest sequence exceeds the context.
+    """
+    target = target_of(question.gpu, question.memory_gb)
+    resolved = resolve(question.model)
+    facts = _facts(resolved, question.trust_remote_code)
+    check_length(question.max_length, facts)
+    dataset = data.read(
+        question.data,
+        prompt_column=question.prompt_column,
+        completion_column=question.completion_column,
+        seed=question.seed,
+    )
+    folder = Path(resolved.location) if resolved.is_local else None
+    lengths = measure_lengths(dataset, folder, context=facts.context, max_length=question.max_length)
+    view = TaskView(
+        dataset=dataset.name,
+        meta_features=data.describe(dataset).meta_features,
+        model=facts,
+        unique_examples=len(dataset.train),
+        bytes_per_label_token=lengths.bytes_per_label_token,
+    )
+    warnings = (*target.warnings, *dataset.warnings, *_length_warnings(lengths, facts))
+    return Situation(resolved, facts, lengths, target, view, warnings, question.trust_remote_code)
+
+
+def _facts(resolved: ResolvedModel, trust_remote_code: bool) -> ModelFacts:
+    """By formula where the family is a common one, else by transformers."""
+    if resolved.is_local:
+        folder = Path(resolved.location)
+        facts = outline(read_config(folder), resolved.name)
+        if facts is not None:
+            return with_folder(facts, folder)
+    return describe(resolved, trust_remote_code=trust_remote_code)
+
+
+def _length_warnings(lengths: TokenLengths, facts: ModelFacts) -> list[str]:
+    warnings = []
+    if not lengths.counted:
+        warnings.append(
+            f"{facts.name} comes without a tokenizer that can be read here: lengths are estimated at 4 bytes "
+            "per token."
+        )
+    if lengths.cut > FEW_CUT:
+        limit = "the model's context" if facts.context == lengths.max_length else "--max-length"
+        warnings.append(
+            f"{lengths.cut:.0%} of the examples are longer than the longest sequence of {lengths.max_length} "
+            f"tokens ({limit}) and would be cut; of {lengths.without_room:.0%} the prompt alone fills it."
+        )
+    return warnings

@@ -1,0 +1,280 @@
+"""Advice: score pipelines by quality and cost, and choose which to recommend."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from statistics import NormalDist
+
+from tunecast.errors import BudgetError, ConfigurationError
+from tunecast.recommender.candidates import grid
+from tunecast.recommender.costs import Cost, Costs
+from tunecast.recommender.explanations import overrides, reasons
+from tunecast.recommender.known_runs import HALF, KnownRuns
+from tunecast.recommender.quality_model import Plan, Quality, QualityModel
+from tunecast.recommender.question import Question, Situation
+from tunecast.recommender.recommendation import Prospect, Recommendation, ZeroShotLoss
+from tunecast.records import Pipeline
+from tunecast.session.run_factory import seconds_with_evaluation
+
+__all__ = ["MEASURABLE", "Horizon", "Recommender", "default_prior", "recommend_pipelines"]
+
+LEAST_STEPS = 16
+"""Optimiser steps below which a pipeline learns little; it is advised only where none has more."""
+MEASURABLE = "The zero-shot loss is predicted; --measure 30s measures it where there are weights."
+SHARED_ERROR = 0.5
+"""Correlation that is assumed between the errors of the zero-shot loss and of the loss after training."""
+
+
+@dataclass(frozen=True)
+class Horizon:
+    """How far each pipeline would be trained.
+
+    Args:
+        epochs: Most passes over the training examples.
+        seconds: Most seconds of one training; None without a limit.
+        tokens: Most tokens of one training; None without a limit.
+    """
+
+    epochs: float = 3.0
+    seconds: float | None = None
+    tokens: int | None = None
+
+    @classmethod
+    def of(cls, question: Question) -> Horizon:
+        """The horizon that a question asks for.
+
+        Raises:
+            BudgetError: The budget is none, or one in trials.
+        """
+        if not question.budget:
+            return cls(question.epochs)
+        from tunecast.session.budget import Budget
+
+        budget = Budget.parse(question.budget)
+        if budget.kind == "trials":
+            raise BudgetError(
+                f"--budget {question.budget}: one training is recommended, which takes no number of trials.",
+                "Write it as 30m, 2h or 2M-tokens.",
+            )
+        tokens = int(budget.amount) if budget.kind == "tokens" else None
+        return cls(question.epochs, budget.seconds, tokens)
+
+
+def default_prior() -> QualityModel:
+    """What is known without asking anybody: the runs that are shipped, and the literature."""
+    from tunecast.store.final_results import read_final_results
+    from tunecast.store.shipping import shipped
+
+    file = shipped()
+    return KnownRuns(read_final_results(file) if file else [])
+
+
+def recommend_pipelines(
+    question: Question, situation: Situation, prior: QualityModel, measured: ZeroShotLoss | None = None
+) -> Recommendation:
+    """Recommend pipelines for a situation.
+
+    Args:
+        question: What the user asks.
+        situation: What :func:`~tunecast.recommender.question.look` found.
+        prior: Predicts quality.
+        measured: How good the untouched model was found to be; None predicts it.
+
+    Raises:
+        ConfigurationError: No method fits the device, or what the user fixed is not possible.
+        BudgetError: The budget does not suffice for a few steps.
+    """
+    recommender = Recommender(situation, prior, Horizon.of(question), question.price, measured)
+    device = situation.target.machine.device
+    pipelines = grid(situation.facts, device, question.restrictions)
+    everything = recommender.prospects(pipelines)
+    in_memory = [prospect for prospect in everything if prospect.fits]
+    if not in_memory:
+        raise _nothing_fits(situation, recommender.costs, everything)
+    fitting = [prospect for prospect in in_memory if prospect.total_steps]
+    if not fitting:
+        raise _too_short(recommender.costs.of(prospect.pipeline) for prospect in in_memory)
+    long_enough = [prospect for prospect in fitting if prospect.total_steps >= LEAST_STEPS] or fitting
+    best = _varied(long_enough, question.top)
+    zero_shot = recommender.zero_shot
+    neighbours = prior.neighbours(situation.view)
+    explained = tuple(
+        replace(
+            prospect,
+            reasons=reasons(prospect, situation, neighbours),
+            overrides=overrides(prospect, situation, question.epochs),
+        )
+        for prospect in best
+    )
+    return Recommendation(
+        model=situation.facts.name,
+        dataset=situation.view.dataset,
+        target=situation.target.name,
+        max_length=situation.lengths.max_length,
+        recommendations=explained,
+        considered=tuple(fitting),
+        zero_shot_loss=zero_shot,
+        worth_it=_probability_of_gain(best[0], zero_shot),
+        neighbours=neighbours,
+        warnings=(
+            *situation.warnings,
+            *_unlike(prior.unlike(situation.view)),
+            *_warnings(everything, in_memory, best[0], recommender),
+        ),
+    )
+
+
+class Recommender:
+    """Scores pipelines in one situation.
+
+    Args:
+        situation: Model, dataset, machine.
+        prior: Predicts quality.
+        horizon: How far each would be trained.
+        price: Money for an hour; None where nobody asks.
+        measured: How good the untouched model was found to be; None predicts it.
+    """
+
+    def __init__(
+        self,
+        situation: Situation,
+        prior: QualityModel,
+        horizon: Horizon,
+        price: float | None = None,
+        measured: ZeroShotLoss | None = None,
+    ) -> None:
+        self._situation = situation
+        self._measured = measured
+        self._view = replace(situation.view, zero_shot_loss=measured.value if measured else None)
+        self._prior = prior
+        self._horizon = horizon
+        self._price = price
+        self.costs = Costs(
+            situation.facts, situation.lengths, situation.target, situation.config, prior.efficiency
+        )
+
+    @property
+    def zero_shot(self) -> ZeroShotLoss:
+        """The untouched model's loss: as measured, else predicted."""
+        if self._measured is not None:
+            return self._measured
+        predicted = self._prior.zero_shot(self._view)
+        return ZeroShotLoss(predicted.loss, "predicted", predicted.low, predicted.high)
+
+    def prospects(self, pipelines: Sequence[Pipeline]) -> list[Prospect]:
+        """What pipelines bring and take, in their order.
+
+        Raises:
+            BudgetError: The budget does not suffice for a single step of any.
+            ConfigurationError: An adapter does not suit the model.
+        """
+        costs = [self.costs.of(pipeline) for pipeline in pipelines]
+        plans = [self._plan(pipeline, cost) for pipeline, cost in zip(pipelines, costs, strict=True)]
+        if plans and all(plan.total_steps < 1 for plan in plans):
+            raise _too_short(costs)
+        qualities = self._prior.predict(self._view, plans)
+        untouched = self.zero_shot.value
+        return [
+            self._prospect(plan, cost, quality, untouched)
+            for plan, cost, quality in zip(plans, costs, qualities, strict=True)
+        ]
+
+    def _plan(self, pipeline: Pipeline, cost: Cost) -> Plan:
+        lengths = self._situation.lengths
+        batch = int(pipeline.number("per_device_train_batch_size", 8))
+        tokens = self._horizon.epochs * lengths.train_tokens
+        if self._horizon.tokens is not None:
+            tokens = min(tokens, self._horizon.tokens)
+        steps = math.ceil(tokens / (batch * lengths.mean))
+        if self._horizon.seconds is not None:
+            steps = min(steps, int(self._horizon.seconds / seconds_with_evaluation(cost.step_seconds)))
+        return Plan(pipeline, min(round(tokens), round(steps * batch * lengths.mean)), steps)
+
+    def _prospect(self, plan: Plan, cost: Cost, quality: Quality, untouched: float) -> Prospect:
+        hours = seconds_with_evaluation(plan.total_steps * cost.step_seconds) / 3600
+        return Prospect(
+            pipeline=plan.pipeline,
+            predicted_loss=quality.loss,
+            low=quality.low,
+            high=quality.high,
+            relative_gain=1 - quality.loss / untouched,
+            hours=hours,
+            hours_low=hours * math.exp(-HALF * cost.deviation),
+            hours_high=hours * math.exp(HALF * cost.deviation),
+            memory_gb=cost.bytes / 1e9,
+            money=None if self._price is None else hours * self._price,
+            full_length_tokens=plan.full_length_tokens,
+            total_steps=plan.total_steps,
+            micro_batch=cost.micro_batch,
+            fits=cost.fits,
+        )
+
+
+def _varied(prospects: Iterable[Prospect], count: int) -> list[Prospect]:
+    """The best ones, at first one of each method and then one of each method and rank, best first."""
+    ordered = sorted(prospects, key=lambda prospect: (prospect.predicted_loss, prospect.hours))
+    keys = (
+        lambda pipeline: (pipeline.method,),
+        lambda pipeline: (pipeline.method, pipeline.hyperparameters.get("lora_r")),
+        lambda pipeline: (pipeline.id,),
+    )
+    chosen: dict[str, Prospect] = {}
+    for key in keys:
+        seen = {key(prospect.pipeline) for prospect in chosen.values()}
+        for prospect in ordered:
+            if len(chosen) < count and key(prospect.pipeline) not in seen:
+                seen.add(key(prospect.pipeline))
+                chosen[prospect.pipeline.id] = prospect
+    return sorted(chosen.values(), key=lambda prospect: (prospect.predicted_loss, prospect.hours))
+
+
+def _probability_of_gain(best: Prospect, zero_shot: ZeroShotLoss) -> float:
+    """Probability that the loss after training is below the untouched model's, both log-normal."""
+    trained = math.log(best.high / best.predicted_loss) / HALF
+    untouched = math.log(zero_shot.high / zero_shot.value) / HALF
+    variance = trained**2 + untouched**2 - 2 * SHARED_ERROR * trained * untouched
+    gain = math.log(zero_shot.value / best.predicted_loss)
+    return NormalDist().cdf(gain / math.sqrt(variance)) if variance > 0 else float(gain > 0)
+
+
+def _unlike(meta_feature: str) -> list[str]:
+    if not meta_feature:
+        return []
+    name = meta_feature.replace("_", " ")
+    return [f"The text is unlike that of all known datasets ({name}): what is predicted rests on little."]
+
+
+def _warnings(
+    everything: Sequence[Prospect], in_memory: Sequence[Prospect], best: Prospect, recommender: Recommender
+) -> list[str]:
+    warnings = []
+    gone = sorted({p.pipeline.method for p in everything} - {p.pipeline.method for p in in_memory})
+    if gone:
+        warnings.append(f"{' and '.join(gone)} would not fit the memory, even one example at a time.")
+    if recommender.zero_shot.source == "predicted":
+        warnings.append(MEASURABLE)
+    if best.total_steps < LEAST_STEPS:
+        warnings.append(f"Too few optimiser steps to learn much: the best pipeline has {best.total_steps}.")
+    return warnings
+
+
+def _too_short(costs: Iterable[Cost]) -> BudgetError:
+    cheapest = min(cost.step_seconds for cost in costs)
+    return BudgetError(f"--budget: a single optimiser step takes about {cheapest:.1f} s.", "Give more.")
+
+
+def _nothing_fits(situation: Situation, costs: Costs, everything: Sequence[Prospect]) -> ConfigurationError:
+    """Names what would fit: quantisation, shorter sequences, more devices."""
+    from tunecast.estimate import what_would_fit
+
+    least = min(everything, key=lambda prospect: prospect.memory_gb)
+    limit = situation.target.machine.device_memory_bytes / 1e9
+    plain = next((p for p in everything if p.pipeline.method == "lora"), least)
+    remedies = what_would_fit(situation.config(), costs.request(plain.pipeline, 1))
+    return ConfigurationError(
+        f"--model: no method fits {situation.facts.name} into the {limit:.2g} GB of {situation.target.name}; "
+        f"the smallest, {least.pipeline.method}, would hold {least.memory_gb:.2g} GB.",
+        f"Would fit: {'; '.join(remedies)}." if remedies else "Choose a smaller model.",
+    )

@@ -1,0 +1,123 @@
+"""What advice consists of, and its JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from tunecast.recommender.quality_model import Neighbour
+from tunecast.records import Pipeline
+
+__all__ = ["Prospect", "Recommendation", "ZeroShotLoss"]
+
+
+@dataclass(frozen=True)
+class Prospect:
+    """What a pipeline is expected to bring and to take.
+
+    Args:
+        pipeline: Method and hyperparameters.
+        predicted_loss: Loss on held-out data after the full length, in nats per label token.
+        low: Lower end of its 90% interval.
+        high: Upper end.
+        relative_gain: Share of the zero-shot loss that it takes away; negative where it makes it worse.
+        hours: Training and evaluation.
+        hours_low: Lower end of their 90% interval.
+        hours_high: Upper end.
+        memory_gb: Peak on the device in 10^9 bytes.
+        money: Hours times the price of one; None where no price was given.
+        full_length_tokens: Tokens that it is trained on.
+        total_steps: Optimiser steps.
+        micro_batch: Examples of one forward pass; less than the batch where memory forces it.
+        fits: Whether it fits the device.
+        reasons: Why this pipeline, and how sure that is, one sentence each.
+        overrides: How each knob is overridden, by the knob's name.
+    """
+
+    pipeline: Pipeline
+    predicted_loss: float
+    low: float
+    high: float
+    relative_gain: float
+    hours: float
+    hours_low: float
+    hours_high: float
+    memory_gb: float
+    money: float | None
+    full_length_tokens: int
+    total_steps: int
+    micro_batch: int
+    fits: bool
+    reasons: tuple[str, ...] = ()
+    overrides: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def seconds(self) -> float:
+        """Training and evaluation, in seconds."""
+        return self.hours * 3600
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values; the pipeline's hyperparameters stand beside its method."""
+        plain = asdict(self)
+        plain["pipeline"] = {"method": self.pipeline.method, **self.pipeline.hyperparameters}
+        plain["reasons"] = list(self.reasons)
+        return plain
+
+
+@dataclass(frozen=True)
+class ZeroShotLoss:
+    """How good the untouched model is, in nats per label token.
+
+    Args:
+        value: The loss.
+        source: Whether it was measured or predicted.
+        low: Lower end of its interval: 90% where predicted, 95% where measured.
+        high: Upper end.
+    """
+
+    value: float
+    source: Literal["measured", "predicted"]
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """Advice for a model, a dataset and a machine.
+
+    Args:
+        model: The base model's name.
+        dataset: The dataset's name.
+        target: Where it would run.
+        max_length: Longest sequence in tokens.
+        recommendations: The best pipelines, least predicted loss first.
+        considered: All pipelines that fit, for the chart of quality against seconds.
+        zero_shot_loss: How good the untouched model is.
+        worth_it: Probability that the first recommendation beats the untouched model.
+        neighbours: The nearest known tasks.
+        warnings: What the user should know, one sentence each.
+    """
+
+    model: str
+    dataset: str
+    target: str
+    max_length: int
+    recommendations: tuple[Prospect, ...]
+    considered: tuple[Prospect, ...]
+    zero_shot_loss: ZeroShotLoss
+    worth_it: float
+    neighbours: tuple[Neighbour, ...]
+    warnings: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """What ``--json`` prints."""
+        return {
+            "recommendations": [prospect.as_json() for prospect in self.recommendations],
+            "zero_shot_loss": asdict(self.zero_shot_loss),
+            "worth_it": self.worth_it,
+            "neighbours": [{**asdict(one), "alike": list(one.alike)} for one in self.neighbours],
+            "warnings": list(self.warnings),
+            "max_length": self.max_length,
+            "target": self.target,
+        }

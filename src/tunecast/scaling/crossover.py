@@ -1,0 +1,221 @@
+"""Where one method overtakes another: all data sizes, with intervals, or that there is none in range."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations, pairwise
+
+import numpy as np
+
+from tunecast.errors import ConfigurationError
+from tunecast.scaling.arrays import Floats
+from tunecast.scaling.forecasting import posteriors
+from tunecast.scaling.models import Posterior
+from tunecast.scaling.new_curves import curve_at, is_same_size
+from tunecast.scaling.table import Group, Table, group_name
+
+__all__ = ["Crossing", "JointConstants", "Root", "closed_form", "crossover", "joint_roots"]
+
+
+@dataclass(frozen=True)
+class Root:
+    """A data size at which the better method changes.
+
+    Args:
+        data_size: Unique examples.
+        low: Lower end of its 90% interval.
+        high: Upper end.
+        better_below: Name of the method with the lower loss at smaller sizes.
+        better_above: Name of the one at larger sizes.
+    """
+
+    data_size: float
+    low: float
+    high: float
+    better_below: str
+    better_above: str
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """How two methods compare over data size.
+
+    Args:
+        first: One group.
+        second: The other.
+        model_parameters: Size of the model at which they are compared, None where it is not known.
+        roots: Every crossing of the median curves in range, smallest first.
+        probability: Share of the posterior with a crossing in range.
+        reason: In words: where they cross, or that they do not and who wins.
+    """
+
+    first: Group
+    second: Group
+    model_parameters: float | None
+    roots: tuple[Root, ...]
+    probability: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class JointConstants:
+    """Constants of ``L = A X^-alpha D^-beta + E`` (arXiv 2402.17193, eq. 1)."""
+
+    A: float
+    alpha: float
+    beta: float
+    E: float
+
+    def loss(self, factor: float, data_size: float) -> float:
+        """The loss at factor X and data size D."""
+        return float(self.A * factor**-self.alpha * data_size**-self.beta + self.E)
+
+
+def closed_form(first: JointConstants, second: JointConstants) -> tuple[float, float]:
+    """``(H, gamma)`` of the critical size ``D_c = H X^gamma`` (arXiv 2402.17193, section 4).
+
+    Exact only where both have the same E; the E of both is ignored.
+
+    Raises:
+        ValueError: The exponents beta are equal: the ratio of the losses does not depend on D.
+    """
+    gap = first.beta - second.beta
+    if gap == 0:
+        raise ValueError("equal beta: the methods never cross, or always coincide")
+    return float((first.A / second.A) ** (1 / gap)), (second.alpha - first.alpha) / gap
+
+
+def joint_roots(
+    first: JointConstants, second: JointConstants, factor: float, low: float = 1.0, high: float = 1e12
+) -> tuple[float, ...]:
+    """Every data size between ``low`` and ``high`` where the two laws are equal: none, one or two.
+
+    The difference of the laws in ln D has at most one stationary point, known in closed form; Brent's method
+    on both sides of it finds every root.
+    """
+    from scipy.optimize import brentq
+
+    scales = first.A * factor**-first.alpha, second.A * factor**-second.alpha
+
+    def difference(log_size: float) -> float:
+        falling = scales[0] * np.exp(-first.beta * log_size) - scales[1] * np.exp(-second.beta * log_size)
+        return float(falling + first.E - second.E)
+
+    edges = [float(np.log(low)), float(np.log(high))]
+    if first.beta != second.beta and first.beta > 0 and second.beta > 0:
+        ratio = scales[0] * first.beta / (scales[1] * second.beta)
+        turn = float(np.log(ratio) / (first.beta - second.beta))
+        if edges[0] < turn < edges[1]:
+            edges.insert(1, turn)
+    roots = []
+    for left, right in pairwise(edges):
+        if difference(left) * difference(right) < 0:
+            roots.append(float(brentq(difference, left, right)))
+    return tuple(float(np.exp(root)) for root in roots)
+
+
+def crossover(
+    table: Table,
+    model_parameters: float | None = None,
+    max_observed: float | None = None,
+    law: str = "auto",
+    seed: int = 0,
+    reach: float = 1000.0,
+) -> tuple[Crossing, ...]:
+    """Compare every two groups of a table.
+
+    Args:
+        table: End points, grouped by method (or whatever is to be compared).
+        model_parameters: Size of the model to compare at, where the groups were measured at several.
+        max_observed: Nothing measured above it is used.
+        law: As in :func:`~tunecast.scaling.forecasting.forecast`.
+        seed: Seed of the posterior.
+        reach: Crossings are sought from the smallest measured size over ``reach`` to the largest times
+            ``reach``.
+
+    Raises:
+        ConfigurationError: There is nothing to compare, or a group has several model sizes and none was
+        named.
+    """
+    if max_observed is not None:
+        table = table.up_to(max_observed)
+    crossings: list[Crossing] = []
+    other = model_parameters is not None and not any(
+        is_same_size(curve, model_parameters) for curve in table.curves
+    )
+    for part in posteriors(table, law, seed, other_factor=other):
+        crossings += _compare(part, model_parameters, seed, reach)
+    if not crossings:
+        raise ConfigurationError(
+            f"{table.source} has only one group to compare.", "Name the column with --by."
+        )
+    return tuple(crossings)
+
+
+def _compare(part: Posterior, model_parameters: float | None, seed: int, reach: float) -> list[Crossing]:
+    sizes = np.concatenate([curve.data_sizes for curve in part.table.curves])
+    log_sizes = np.linspace(np.log(max(sizes.min() / reach, 1.0)), np.log(sizes.max() * reach), 160)
+    groups = _compared_groups(part.table, model_parameters)
+    curves = [curve_at(part, rows, model_parameters, np.exp(log_sizes), seed) for _, rows in groups]
+    results = []
+    for i, j in combinations(range(len(groups)), 2):
+        first, second = groups[i][0], groups[j][0]
+        if _comparable(first, second):
+            at = model_parameters or part.table.curves[groups[i][1][0]].factors.get("model_parameters")
+            results.append(_crossing(first, second, at, log_sizes, curves[i] - curves[j]))
+    return results
+
+
+_MODEL = ("model", "model_parameters")
+
+
+def _comparable(first: Group, second: Group) -> bool:
+    """Methods are compared on the same model; models are compared where nothing else differs."""
+    methods = [{k: v for k, v in group.items() if k not in _MODEL} for group in (first, second)]
+    models = [{k: v for k, v in group.items() if k in _MODEL} for group in (first, second)]
+    return models[0] == models[1] or not (methods[0] or methods[1])
+
+
+def _compared_groups(table: Table, model_parameters: float | None) -> list[tuple[Group, list[int]]]:
+    """Groups, each with its rows; without their model where one model size was named."""
+    groups: dict[tuple[tuple[str, str | float], ...], list[int]] = {}
+    hidden = _MODEL if model_parameters is not None else ()
+    for row, curve in enumerate(table.curves):
+        shown = {k: v for k, v in curve.group.items() if k not in hidden} or dict(curve.group)
+        groups.setdefault(tuple(shown.items()), []).append(row)
+    return [(dict(key), rows) for key, rows in groups.items()]
+
+
+def _crossing(
+    first: Group,
+    second: Group,
+    model_parameters: float | None,
+    log_sizes: Floats,
+    difference: Floats,
+) -> Crossing:
+    names = group_name(first), group_name(second)
+    positions, starts_lower = _roots(log_sizes, np.median(difference, axis=0))
+    per_draw = [_roots(log_sizes, draw)[0] for draw in difference]
+    share = float(np.mean([bool(len(found)) for found in per_draw]))
+    roots = []
+    for position in positions:
+        nearest = [found[np.argmin(np.abs(found - position))] for found in per_draw if len(found)]
+        low, high = np.quantile(nearest, [0.05, 0.95]) if nearest else (position, position)
+        below, above = names if starts_lower else names[::-1]
+        data_size, low, high = (float(np.exp(value)) for value in (position, low, high))
+        roots.append(Root(data_size, low, high, below, above))
+        starts_lower = not starts_lower
+    span = f"between {np.exp(log_sizes[0]):.3g} and {np.exp(log_sizes[-1]):.3g} examples"
+    if roots:
+        reason = "; ".join(f"{r.better_above} is better from {r.data_size:.3g} examples" for r in roots)
+    else:
+        reason = f"none in range: {names[0] if starts_lower else names[1]} is better everywhere {span}"
+    return Crossing(first, second, model_parameters, tuple(roots), share, reason)
+
+
+def _roots(log_sizes: Floats, difference: Floats) -> tuple[Floats, bool]:
+    """Where a sampled function changes sign (interpolated), and whether it starts below 0."""
+    change = np.flatnonzero(difference[:-1] * difference[1:] < 0)
+    left, right = difference[change], difference[change + 1]
+    step = log_sizes[1] - log_sizes[0]
+    return log_sizes[change] + step * left / (left - right), bool(difference[0] < 0)

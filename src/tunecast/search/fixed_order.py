@@ -1,0 +1,102 @@
+"""Strategies that know an order of pipelines beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from tunecast.records import Pipeline
+from tunecast.search.history import History, Remaining, Strategy, TrialView
+
+__all__ = ["Order", "as_listed", "in_order", "reordered"]
+
+Order = Callable[[Sequence[Pipeline]], Sequence[int]]
+"""From candidates to the places of those that are worth trying, the best first."""
+
+
+def as_listed(ids: Sequence[str]) -> Order:
+    """The order in which the ids of pipelines stand; candidates whose id is not there are not listed.
+
+    Args:
+        ids: Ids of pipelines, the best first.
+    """
+
+    def order(pipelines: Sequence[Pipeline]) -> list[int]:
+        places = {pipeline.id: place for place, pipeline in enumerate(pipelines)}
+        return [places[name] for name in ids if name in places]
+
+    return order
+
+
+def in_order(order: Order, *, only_listed: bool = False) -> Strategy:
+    """Train candidates to their end in an order that depends on nothing but which candidates there are.
+
+    Candidates that are not expected to reach their end with what is left are put off. The first place counts
+    only where it can be opened or was started: in a replay the baseline stands there for reference alone, and
+    is a candidate further behind.
+
+    Args:
+        order: Gives it.
+        only_listed: Whether to stop after those that it lists; else the others follow as they come.
+    """
+    ordered = _remembering(order, only_listed=only_listed)
+
+    def choose(history: History, remaining: Remaining) -> int | None:
+        trials = history.trials
+        skipped = 0 if trials[0].is_open or trials[0].is_started else 1
+        places = [skipped + place for place in ordered(trials[skipped:])]
+        waiting = next((i for i in places if trials[i].is_open and trials[i].is_started), None)
+        if waiting is not None:
+            return waiting
+        if not remaining.may_start:
+            return None
+        new = [i for i in places if trials[i].is_open]
+        ending = (i for i in new if _can_end(trials[i], remaining))
+        return next(ending, new[0] if new else None)
+
+    return choose
+
+
+def reordered(strategy: Strategy, order: Order) -> Strategy:
+    """A strategy that meets the candidates behind the baseline in another order.
+
+    Args:
+        strategy: What decides.
+        order: Gives the order of the candidates behind the baseline, which stays first.
+    """
+    behind_baseline = _remembering(lambda pipelines: [1 + place for place in order(pipelines[1:])])
+
+    def choose(history: History, remaining: Remaining) -> int | None:
+        places = (0, *(place for place in behind_baseline(history.trials) if place))
+        seen = replace(history, trials=tuple(history.trials[place] for place in places))
+        chosen = strategy(seen, remaining)
+        return None if chosen is None else places[chosen]
+
+    return choose
+
+
+def _remembering(
+    order: Order, *, only_listed: bool = False
+) -> Callable[[Sequence[TrialView]], tuple[int, ...]]:
+    """The order of candidates, worked out once: the same candidates have the same order."""
+    last: list[tuple[list[Pipeline], tuple[int, ...]]] = []
+
+    def ordered(trials: Sequence[TrialView]) -> tuple[int, ...]:
+        pipelines = [trial.pipeline for trial in trials]
+        if not last or last[0][0] != pipelines:
+            listed = tuple(dict.fromkeys(order(pipelines)))
+            known = set(listed)
+            rest = () if only_listed else tuple(i for i in range(len(pipelines)) if i not in known)
+            last[:] = [(pipelines, listed + rest)]
+        return last[0][1]
+
+    return ordered
+
+
+def _can_end(trial: TrialView, remaining: Remaining) -> bool:
+    """Whether a new trial is expected to reach its end with what is left."""
+    if remaining.full_lengths is not None:
+        return remaining.full_lengths >= 1.0
+    if remaining.seconds is None or trial.expected_end_seconds is None:
+        return True
+    return trial.expected_end_seconds <= remaining.seconds

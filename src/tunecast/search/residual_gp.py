@@ -1,0 +1,138 @@
+"""What the trials so far say of those that have not begun: how wrong the prior was on this task.
+
+Every trial that has points tells how far the prior was off before them. That residual has a part that all
+trials of the task share, whose variance the prior states, and a part of its own. Conditioning on the
+residuals is the posterior of a Gaussian process over them; nothing of the surrogate is trained. Quick-Tune's
+refit adds a kernel over pipelines, with an amplitude and a length that maximise the marginal likelihood of
+the residuals.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Residuals", "condition", "refit"]
+
+SHARES = (0.0, 0.3, 0.6, 0.9)
+"""Parts of a trial's own variance that similar pipelines may share, of which the likelihood chooses."""
+LENGTHS = (0.5, 1.0, 2.0)
+"""Multiples of the median distance between pipelines."""
+
+
+@dataclass(frozen=True)
+class Residuals:
+    """How far the prior was off.
+
+    Args:
+        value: What is predicted of a trial's end given its points, minus what was before them; shape (seen,).
+        variance: Variance of what is predicted given the points, shape (seen,).
+        shared: Variance of the part of the prior's miss that all trials share, shape (seen,).
+        own: Variance of the part of its own, shape (seen,).
+        features: What similarity of pipelines is judged by, scaled, shape (seen, features).
+    """
+
+    value: NDArray[np.float64]
+    variance: NDArray[np.float64]
+    shared: NDArray[np.float64]
+    own: NDArray[np.float64]
+    features: NDArray[np.float64]
+
+
+def condition(
+    residuals: Residuals, shared: NDArray[np.float64], own: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What the residuals make of the prior's predictions for trials that have not begun.
+
+    Args:
+        residuals: Of those that have.
+        shared: Variance of the shared part, shape (new,).
+        own: Variance of the own part, shape (new,).
+
+    Returns:
+        What to add to the mean of each, and the variance of the whole prediction, the part of its own
+        included; both of shape (new,).
+    """
+    if not len(residuals.value):
+        return np.zeros(len(shared)), shared + own
+    seen, new = np.sqrt(residuals.shared), np.sqrt(shared)
+    return _posterior(
+        residuals, np.outer(seen, seen), np.outer(new, seen), np.diag(residuals.own), shared + own
+    )
+
+
+def refit(
+    residuals: Residuals,
+    shared: NDArray[np.float64],
+    own: NDArray[np.float64],
+    features: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """As :func:`condition`, where similar pipelines are also believed to be missed alike.
+
+    Args:
+        residuals: Of trials that have begun.
+        shared: As there.
+        own: As there.
+        features: Of the trials that have not, shape (new, features).
+    """
+    if len(residuals.value) < 2:
+        return condition(residuals, shared, own)
+    from scipy.spatial.distance import cdist, pdist
+
+    between = cdist(residuals.features, residuals.features)
+    typical = float(np.median(pdist(residuals.features))) or 1.0
+    seen, new = np.sqrt(residuals.shared), np.sqrt(shared)
+    seen_own, new_own = np.sqrt(residuals.own), np.sqrt(own)
+    common = np.outer(seen, seen)
+    best, found = -np.inf, (0.0, 1.0)
+    for part in SHARES:
+        for length in LENGTHS if part else LENGTHS[:1]:
+            kernel = part * _matern(between / (length * typical)) * np.outer(seen_own, seen_own)
+            likelihood = _log_likelihood(residuals, common + kernel, (1 - part) * residuals.own)
+            if likelihood > best + 1e-9:
+                best, found = likelihood, (part, length)
+    part, length = found
+    kernel = part * _matern(between / (length * typical)) * np.outer(seen_own, seen_own)
+    across = part * _matern(cdist(features, residuals.features) / (length * typical))
+    return _posterior(
+        residuals,
+        common + kernel,
+        np.outer(new, seen) + across * np.outer(new_own, seen_own),
+        np.diag((1 - part) * residuals.own),
+        shared + own,
+    )
+
+
+def _posterior(
+    residuals: Residuals,
+    within: NDArray[np.float64],
+    across: NDArray[np.float64],
+    own: NDArray[np.float64],
+    prior: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    from scipy.linalg import solve
+
+    covariance = within + own + np.diag(residuals.variance + 1e-9)
+    sides = np.column_stack([residuals.value, across.T])
+    solved = solve(covariance, sides, assume_a="pos", check_finite=False)
+    mean = across @ solved[:, 0]
+    explained = np.einsum("ns,sn->n", across, solved[:, 1:])
+    return mean, np.maximum(prior - explained, 1e-9)
+
+
+def _log_likelihood(residuals: Residuals, within: NDArray[np.float64], own: NDArray[np.float64]) -> float:
+    from scipy.linalg import solve_triangular
+
+    factor = np.linalg.cholesky(within + np.diag(own + residuals.variance + 1e-9))
+    white = solve_triangular(factor, residuals.value, lower=True)
+    return float(-0.5 * white @ white - np.log(np.diag(factor)).sum())
+
+
+def _matern(distance: NDArray[np.float64]) -> NDArray[np.float64]:
+    scaled = np.sqrt(5.0) * distance
+    return np.asarray((1 + scaled + scaled**2 / 3) * np.exp(-scaled))

@@ -1,0 +1,233 @@
+"""How a session spends its budget: the first trial, the search beside or after it, and the leader's end."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tunecast.executors.local import CRASHES_FORGIVEN, POLL_SECONDS, Crash, LocalExecutor
+from tunecast.executors.requests import Advance, Broken
+from tunecast.progress import Progress
+from tunecast.search import Remaining, Strategy, diagnostics_of, first_name, leader
+from tunecast.session.budget import Used
+from tunecast.session.budget_tracker import BudgetTracker
+from tunecast.session.final_evaluation import FINALISTS
+from tunecast.session.folder import OutputFolder
+from tunecast.session.prepare import Environment
+from tunecast.session.rules import choose
+from tunecast.session.runtime_model import RuntimeModel
+from tunecast.session.settings import SessionSettings
+from tunecast.session.status import session_status
+from tunecast.session.trials import Trials, retraining_note
+from tunecast.training.runner import Measurement
+
+__all__ = ["BUDGET_OVER", "Search"]
+
+BUDGET_OVER = "The budget is over and was not enough for"
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A trial's step that a worker is at."""
+
+    index: int
+    began: float
+
+
+class Search:
+    """Advances a session's trials until the budget is spent; a :class:`~tunecast.session.rules.BudgetView`.
+
+    Args:
+        trials: The candidates; the first is brought to its end before, or beside, all others.
+        strategy: Chooses among the others.
+        executor: The workers, one for each trial that is advanced at a time.
+        budget_tracker: The budget and its clock.
+        runtime_model: Predicts seconds, and learns from every step.
+        folder: The output folder.
+        settings: The session's settings.
+        environment: Hardware and software that compute.
+        progress: Shown how the session stands.
+        save: Writes ``session.json``; called after every commit.
+        diagnostics: What the strategy was found to doubt, one sentence each; new ones are told and added.
+    """
+
+    def __init__(
+        self,
+        *,
+        trials: Trials,
+        strategy: Strategy,
+        executor: LocalExecutor,
+        budget_tracker: BudgetTracker,
+        runtime_model: RuntimeModel,
+        folder: OutputFolder,
+        settings: SessionSettings,
+        environment: Environment,
+        progress: Progress,
+        save: Callable[[], None],
+        diagnostics: list[str],
+    ) -> None:
+        self.trials = trials
+        self.runtime_model = runtime_model
+        self._strategy = strategy
+        self._executor = executor
+        self._budget_tracker = budget_tracker
+        self._folder = folder
+        self._settings = settings
+        self._environment = environment
+        self._progress = progress
+        self._save = save
+        self._diagnostics = diagnostics
+        self._under_way: dict[int, _Step] = {}
+        self._crashes: Counter[tuple[int, int]] = Counter()
+        self._activity = ""
+
+    def spend(self) -> None:
+        """Train the first pipeline, search, and bring the leading trial to its end.
+
+        With several workers one trains the first pipeline, and the others search meanwhile.
+
+        Raises:
+            OutputError: The disk takes no more.
+            ModelError: A worker cannot be started again.
+        """
+        self._tell_diagnostics()
+        self._search()
+        while self._finish_leader():
+            self._search()  # with what was reserved for the leader and is left
+
+    def used(self) -> Used:
+        """What the trials have spent."""
+        return self.trials.used(self._budget_tracker.elapsed())
+
+    def remaining(self) -> Remaining:
+        """What the strategy is told of the budget."""
+        return self._budget_tracker.remaining(self.used(), self.trials[0].spec.full_length_tokens)
+
+    def fits(self, index: int, reserved: int | None = None) -> bool:
+        """Whether the budget affords a trial's next step, and the end of a reserved one after it."""
+        kept = None if reserved is None else self.trials[reserved]
+        return self._budget_tracker.fits(self.trials[index], kept, self.used(), self.runtime_model)
+
+    def affords_end(self, index: int) -> bool:
+        """Whether the budget affords to bring a trial to its full length."""
+        return self._budget_tracker.affords_end(self.trials[index], self.used(), self.runtime_model)
+
+    def _search(self) -> None:
+        """Bring the first trial to its end, and let the strategy spend what no end is reserved for."""
+        while True:
+            for slot in self._executor.idle():
+                index = self._next()
+                if index is None:
+                    break
+                self._submit(slot, index)
+            if not self._under_way:
+                return
+            self._collect()
+
+    def _finish_leader(self) -> bool:
+        """Bring the trial that would end best towards its end; False where there was nothing to do."""
+        index = leader(self.trials.history(self.runtime_model))
+        if index is None:
+            return False
+        self._activity = "Finishing the leading trial"
+        trial = self.trials[index]
+        before = trial.step
+        while trial.goes_on and self.fits(index):
+            self._submit(0, index)
+            while self._under_way:
+                self._collect()
+        return trial.step > before
+
+    def _next(self) -> int | None:
+        """The first trial as long as it can go on; beside it, or after it, what the strategy chooses."""
+        first = self.trials[0]
+        if first.goes_on and not first.running and self.fits(0):
+            self._activity = f"Training the {first_name(self._settings.strategy)} pipeline"
+            return 0
+        if not first.running:
+            self._activity = f"Searching ({self._settings.strategy})"
+        return choose(self._strategy, self.trials.history(self.runtime_model), self)
+
+    def _submit(self, slot: int, index: int) -> None:
+        trial = self.trials[index]
+        following = trial.next_step
+        assert following is not None
+        trial.running = True
+        self._under_way[slot] = _Step(index, time.monotonic())
+        self._show()
+        self._executor.submit(slot, Advance(trial.spec, trial.step, following, trial.weights_hash))
+
+    def _collect(self) -> None:
+        """Commit what has come back, and give up the rest where time is over."""
+        self._take(self._executor.wait(timeout=POLL_SECONDS))
+        while self._under_way and self._budget_tracker.is_overrun:
+            ready = self._executor.wait(timeout=0)  # what came while others were committed counts
+            if ready:
+                self._take(ready)
+            else:
+                self._break_off()
+        self._show()
+
+    def _take(self, answers: list[tuple[int, Any]]) -> None:
+        """Commit what was measured; a crashed step is tried once more."""
+        for slot, answer in sorted(answers, key=lambda found: isinstance(found[1], Broken)):
+            step = self._under_way.pop(slot)
+            if isinstance(answer, Broken):
+                raise answer.error(self._folder.path)
+            if isinstance(answer, Crash):
+                self._handle_crash(step.index, answer)
+            else:
+                self._commit(step, answer)
+
+    def _break_off(self) -> None:
+        """Give up the steps under way; their trials keep the points that they have."""
+        self._executor.break_off()
+        for step in self._under_way.values():
+            trial = self.trials[step.index]
+            trial.running = False
+            self._progress.log(f"{BUDGET_OVER} a step of trial {trial.spec.run}.")
+        self._under_way.clear()
+        self._save()  # so that a session that goes on from here knows what is spent
+
+    def _commit(self, step: _Step, measured: Measurement) -> None:
+        trial = self.trials[step.index]
+        before = trial.curve[-1].tokens_seen if trial.curve else 0
+        self.trials.record(step.index, measured, self._environment, self._budget_tracker.elapsed())
+        seconds = time.monotonic() - step.began
+        self.runtime_model.learn_from(trial.spec.pipeline.method, before, measured, seconds, trial.effort)
+        self._tell_diagnostics()
+        self._save()
+        if measured.retrained_tokens:
+            self._progress.log(retraining_note(measured.run, measured.retrained_tokens))
+        self._limit_disk()
+
+    def _tell_diagnostics(self) -> None:
+        """Say once what the strategy diagnostics of what it rests on."""
+        for text in diagnostics_of(self._strategy, self.trials.history(self.runtime_model)):
+            if text not in self._diagnostics:
+                self._diagnostics.append(text)
+                self._progress.log(f"Note: {text}")
+
+    def _limit_disk(self) -> None:
+        """Drop checkpoints beyond ``--keep-gb``, but none of the first trial, leader and finalists."""
+        ahead = leader(self.trials.history(self.runtime_model))
+        points = [(point.validation.loss, i) for i, t in enumerate(self.trials) if (point := t.best_point)]
+        spare = {0, *(i for _, i in sorted(points)[:FINALISTS]), *(() if ahead is None else (ahead,))}
+        for run in self.trials.limit_disk(self._settings.keep_gb * 1e9, spare):
+            limit = f"--keep-gb {self._settings.keep_gb:g}"
+            self._progress.log(f"Dropped the checkpoint of trial {run}: {limit}.")
+
+    def _handle_crash(self, index: int, crash: Crash) -> None:
+        trial = self.trials[index]
+        trial.running = False
+        self._progress.log(f"{crash.text}; a new one is started.")
+        self._crashes[index, trial.step] += 1
+        if self._crashes[index, trial.step] > CRASHES_FORGIVEN:
+            self.trials.fail(index, *crash.failure, self._environment, self._budget_tracker.elapsed())
+
+    def _show(self) -> None:
+        status = session_status(self.trials.started, self._budget_tracker.budget, self.used(), self._activity)
+        self._progress.show(status)

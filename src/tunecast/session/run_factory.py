@@ -1,0 +1,125 @@
+"""What a session and a collection do alike: affordable validation, the limit of a loss, a new record."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from tunecast.records import Point, Run, Score, Seconds
+from tunecast.training.training_task import TrialSpec, validation_subset
+
+if TYPE_CHECKING:
+    from tunecast.data import EncodedExample
+    from tunecast.session.prepare import Environment, PreparedTask
+    from tunecast.training.training_task import TrainingTask
+
+__all__ = ["affordable_validation", "explosion_nats", "new_run", "seconds_with_evaluation", "zero_point"]
+
+EVALUATION_SHARE = 0.15
+"""The points of a trial together cost at most this part of its training, and so does what its last one is
+scored on besides."""
+EXPECTED_EVALUATION = 0.26
+"""Seconds of all that a trial is scored on over those of its training, as is expected: the median of the
+recorded runs. The share above allows twice 15%; where that is less than the fewest examples it takes more."""
+FORWARD_COST = 0.4
+"""Seconds of evaluating a token relative to training on it."""
+POINTS_PER_TRIAL = 7
+LEAST_VALIDATION = 16
+EXPLOSION_FACTOR = 1.5
+
+
+def affordable_validation(
+    training_task: TrainingTask, full_length_tokens: int, seed: int
+) -> tuple[tuple[EncodedExample, ...], tuple[EncodedExample, ...]]:
+    """The validation examples that a trial of a full length can afford.
+
+    Returns:
+        The subset that every point is scored on, and what the last point is scored on besides.
+    """
+    affordable = EVALUATION_SHARE * full_length_tokens / FORWARD_COST
+    whole = validation_subset(
+        training_task.validation, token_limit=affordable, minimum=LEAST_VALIDATION, seed=seed
+    )
+    subset = validation_subset(
+        whole, token_limit=affordable / POINTS_PER_TRIAL, minimum=LEAST_VALIDATION, seed=seed
+    )
+    return subset, whole
+
+
+def seconds_with_evaluation(training_seconds: float) -> float:
+    """Seconds that a trial is expected to take with everything that it is scored on."""
+    return (1 + EXPECTED_EVALUATION) * training_seconds
+
+
+def explosion_nats(zero_shot_loss: float, vocabulary: int) -> float:
+    """Loss in nats per label token above which a trial counts as diverged: well above knowing nothing."""
+    return EXPLOSION_FACTOR * max(zero_shot_loss, math.log(vocabulary))
+
+
+def zero_point(score: Score, evaluation: Seconds, workers: int) -> Point:
+    """The only point of a zero-shot run."""
+    return Point(
+        step=0,
+        tokens_seen=0,
+        label_tokens_seen=0,
+        share=0.0,
+        learning_rate=0.0,
+        train_loss=None,
+        gradient_norm=None,
+        validation=score,
+        training=Seconds(0.0, 0.0),
+        evaluation=evaluation,
+        peak_bytes=None,
+        micro_batch_size=1,
+        load_average=None,
+        workers=workers,
+    )
+
+
+def new_run(
+    session: str,
+    prepared: PreparedTask,
+    spec: TrialSpec,
+    environment: Environment,
+    *,
+    total_steps: int,
+    trainable_parameters: int,
+    exclusive: bool = False,
+    extra: Mapping[str, Any] | None = None,
+) -> Run:
+    """The record of a trial before its first point.
+
+    Args:
+        session: Identifier of the session or collection.
+        prepared: The task, with the validation subset of its points.
+        spec: The trial.
+        environment: Hardware and software that compute it.
+        total_steps: Optimiser steps of the complete schedule.
+        trainable_parameters: Number of parameters that are trained.
+        exclusive: Whether nothing else runs on the machine.
+        extra: Raw facts for which there is no field.
+    """
+    training_task = prepared.training_task
+    return Run(
+        id=spec.run,
+        session=session,
+        task=prepared.task,
+        pipeline=spec.pipeline,
+        seed=spec.seed,
+        full_length_tokens=spec.full_length_tokens,
+        total_steps=total_steps,
+        unique_examples=min(spec.unique_examples, len(training_task.train)),
+        max_length=training_task.max_length,
+        validation_hash=training_task.validation_hash,
+        dataset=prepared.dataset,
+        model=training_task.facts,
+        machine=environment.machine,
+        versions=environment.versions,
+        dtype=training_task.dtype,
+        trainable_parameters=trainable_parameters,
+        exclusive=exclusive,
+        created_at=time.time(),
+        extra=dict(extra or {}),
+    )

@@ -1,0 +1,136 @@
+"""How long the next step of a trial will take, learned from the session's own steps."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict, deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tunecast.training.runner import Measurement
+
+__all__ = ["SCORING_MARGIN", "RuntimeModel"]
+
+UPPER_QUANTILE = 1.2816
+"""Standard deviations above the mean that hold 90% of a normal distribution."""
+FIRST_GUESS_FACTOR = {"full": 1.8, "lora": 1.0, "ia3": 1.0}
+"""Seconds per token relative to the baseline before a method was measured: its backward passes."""
+OTHER_METHOD = 1.5
+SCORING_MARGIN = 1.5
+"""What a busy machine may take longer for everything but training, such as to score the same again."""
+UNMEASURED_SPREAD = 0.3
+LEAST_SPREAD = 0.05
+LATEST = 8
+"""Steps whose overheads stand for the next one's."""
+
+
+class RuntimeModel:
+    """Seconds of a step: a rate per training token by method, and an overhead for what surrounds training.
+    A step that ends a trial takes longer: all validation examples are scored once.
+
+    Rates are pooled by tokens, so that a short step on a busy machine says little about a long one.
+
+    Args:
+        seconds_per_token: Measured with the baseline before the first trial.
+        overhead_seconds: What surrounds a step's training, as far as it is known before the first one.
+        validation_seconds: Of scoring all validation examples.
+    """
+
+    def __init__(
+        self, seconds_per_token: float, overhead_seconds: float = 0.0, validation_seconds: float = 0.0
+    ) -> None:
+        self._first_guess = seconds_per_token
+        self._first_overhead = overhead_seconds
+        self.validation_seconds = validation_seconds
+        self._steps: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        self._rates: dict[str, tuple[float, float]] = {}
+        self._overheads: deque[float] = deque(maxlen=LATEST)
+        self._overheads_by_method: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=LATEST))
+
+    def learn(self, method: str, tokens: float, training_seconds: float, other_seconds: float) -> None:
+        """Take in a step.
+
+        Args:
+            method: Name of the method.
+            tokens: Training tokens of the step, weighed by their effort (:mod:`tunecast.session.effort`), as
+                are those that seconds are asked for.
+            training_seconds: Wall time of training alone.
+            other_seconds: Wall time of everything else that comes with each step: attaching, evaluation,
+                checkpoint.
+        """
+        if tokens > 0:
+            self._steps[method].append((tokens, training_seconds / tokens))
+            self._rates.pop(method, None)
+        for overheads in (self._overheads, self._overheads_by_method[method]):
+            overheads.append(max(0.0, other_seconds))
+
+    def learn_from(
+        self, method: str, tokens_before: int, measured: Measurement, seconds: float, effort: float = 1.0
+    ) -> None:
+        """Take in a step as a worker measured it; one that gave no point teaches nothing.
+
+        Args:
+            method: Name of the method.
+            tokens_before: Tokens seen at the point before.
+            measured: What came back; what was trained once more counts as training.
+            seconds: From the request to the answer.
+            effort: Weight of the training tokens.
+        """
+        point = measured.point
+        if point is None:
+            return
+        training = point.training.wall + measured.retraining_seconds
+        other = seconds - training - measured.validation_seconds - measured.choosing_seconds
+        tokens = point.tokens_seen - tokens_before + measured.retrained_tokens
+        self.learn(method, effort * tokens, training, other)
+
+    def expected(self, method: str, tokens: float, points: int = 1, *, ends: bool = False) -> float:
+        """Expected seconds for so many more training tokens and points.
+
+        Args:
+            method: Name of the method.
+            tokens: Training tokens.
+            points: Points to be measured.
+            ends: Whether the last of them ends the trial.
+        """
+        return tokens * self._rate(method)[0] + self._scoring(method, points, ends)
+
+    def upper(self, method: str, tokens: float, points: int = 1, *, ends: bool = False) -> float:
+        """The 90% upper bound of the seconds for so many more training tokens and points.
+
+        Args:
+            method: Name of the method.
+            tokens: Training tokens.
+            points: Points to be measured.
+            ends: Whether the last of them ends the trial.
+        """
+        rate, spread = self._rate(method)
+        training = tokens * rate * math.exp(UPPER_QUANTILE * spread)
+        return training + SCORING_MARGIN * self._scoring(method, points, ends)
+
+    def _scoring(self, method: str, points: int, ends: bool) -> float:
+        """Seconds of what surrounds training, by the latest steps of a method, or of all while it has none.
+
+        Methods differ by the size of their checkpoints.
+        """
+        latest = self._overheads_by_method.get(method) or self._overheads or [self._first_overhead]
+        return points * sum(latest) / len(latest) + (self.validation_seconds if ends else 0.0)
+
+    def _rate(self, method: str) -> tuple[float, float]:
+        """Seconds per token, and the standard deviation of its logarithm; asked for every candidate."""
+        if method not in self._rates:
+            self._rates[method] = self._learned_rate(method)
+        return self._rates[method]
+
+    def _learned_rate(self, method: str) -> tuple[float, float]:
+        steps = self._steps[method]
+        if not steps:
+            return self._first_guess * FIRST_GUESS_FACTOR.get(method, OTHER_METHOD), UNMEASURED_SPREAD
+        total = sum(tokens for tokens, _ in steps)
+        mean = sum(tokens * rate for tokens, rate in steps) / total
+        variance = sum(tokens * math.log(max(rate, 1e-12) / mean) ** 2 for tokens, rate in steps) / total
+        # With few steps the spread that was seen is itself uncertain: the prior counts as one more step.
+        count = len(steps)
+        pooled = (count * variance + UNMEASURED_SPREAD**2) / (count + 1)
+        # The next step scatters as the others did, and their mean is itself uncertain.
+        return mean, max(LEAST_SPREAD, math.sqrt(pooled * (1 + 1 / count)))

@@ -1,0 +1,135 @@
+"""What a worker needs for one task: the model to load, the encoded splits, and how to compute."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tunecast.models.load import ResolvedModel
+from tunecast.records import ModelFacts, Pipeline, stable_hash
+from tunecast.training.plan import TrialPlan, nested_subset, plan_trial
+
+if TYPE_CHECKING:
+    from tunecast.data import EncodedExample, Example
+    from tunecast.training.runner import Runner
+
+__all__ = ["TrainingTask", "TrialSpec", "validation_subset"]
+
+
+@dataclass(frozen=True)
+class TrialSpec:
+    """One trial, as a worker is asked for it.
+
+    Args:
+        run: Id of its run.
+        pipeline: Method and hyperparameters.
+        seed: Seed of data order, initialisation and dropout.
+        full_length_tokens: Horizon of the schedule.
+        unique_examples: Training examples it may draw from.
+        folder: Where its checkpoints lie; empty to keep none, for a trial that is trained in one go.
+        workers: Workers that share the device, for the record.
+        explosion_nats: Loss per label token above which the trial counts as diverged.
+    """
+
+    run: str
+    pipeline: Pipeline
+    seed: int
+    full_length_tokens: int
+    unique_examples: int
+    folder: str
+    workers: int = 1
+    explosion_nats: float = float("inf")
+
+
+@dataclass(frozen=True)
+class TrainingTask:
+    """A task laid out for training.
+
+    Args:
+        model: Where the base model lies.
+        facts: What it is.
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
+        dtype: Type of frozen weights and of compute.
+        threads: Threads of one worker.
+        train: Encoded training examples.
+        subset: The fixed validation subset that every point is scored on.
+        validation: The validation examples that the last point is scored on.
+        test: The test examples.
+        test_examples: The test examples as text, for generation.
+        validation_examples: The validation examples as text, for generation.
+        max_length: Longest sequence in tokens.
+        max_new_tokens: Longest generated completion.
+        deterministic: Whether the accelerator must compute bit-equal results.
+        trust_remote_code: Whether code that comes with the model may run.
+        adapter: Folder of a trained adapter to put on the base model, empty for none.
+    """
+
+    model: ResolvedModel
+    facts: ModelFacts
+    device: str
+    dtype: str
+    threads: int
+    train: tuple[EncodedExample, ...]
+    subset: tuple[EncodedExample, ...]
+    validation: tuple[EncodedExample, ...]
+    test: tuple[EncodedExample, ...]
+    test_examples: tuple[Example, ...]
+    validation_examples: tuple[Example, ...]
+    max_length: int
+    max_new_tokens: int
+    deterministic: bool = False
+    trust_remote_code: bool = False
+    adapter: str = ""
+
+    def open(self) -> Runner:
+        """Load the base model, in the process that will train it."""
+        from tunecast.training.runner import Runner
+
+        return Runner(self)
+
+    @property
+    def train_tokens(self) -> int:
+        """Tokens of one epoch."""
+        return sum(example.tokens for example in self.train)
+
+    @property
+    def validation_hash(self) -> str:
+        """Hash of the validation subset."""
+        return stable_hash([example.input_ids for example in self.subset])
+
+    def training_examples(self, spec: TrialSpec) -> list[EncodedExample]:
+        """The examples that a trial may draw from; the same for every trial of equal seed and number."""
+        if spec.unique_examples >= len(self.train):
+            return list(self.train)
+        chosen = nested_subset(len(self.train), spec.unique_examples, spec.seed)
+        return [self.train[int(index)] for index in chosen]
+
+    def plan(self, spec: TrialSpec) -> TrialPlan:
+        """The course of a trial."""
+        lengths = [example.tokens for example in self.training_examples(spec)]
+        return plan_trial(lengths, spec.pipeline, seed=spec.seed, full_length_tokens=spec.full_length_tokens)
+
+
+def validation_subset(
+    examples: Sequence[EncodedExample], *, token_limit: float, minimum: int, seed: int
+) -> tuple[EncodedExample, ...]:
+    """A seeded choice of examples within a number of tokens.
+
+    Args:
+        examples: Encoded validation examples.
+        token_limit: Tokens that the choice may hold together.
+        minimum: Examples to take even where they exceed the limit.
+        seed: Seed of the choice.
+    """
+    chosen: list[EncodedExample] = []
+    tokens = 0
+    for index in np.random.default_rng([seed, 2]).permutation(len(examples)):
+        example = examples[int(index)]
+        if len(chosen) >= minimum and tokens + example.tokens > token_limit:
+            break  # passing over long examples to fill up with short ones would bias the choice
+        chosen.append(example)
+        tokens += example.tokens
+    return tuple(chosen)

@@ -1,0 +1,190 @@
+"""The formulas agree with the dry runs that they stand for, at a shape that they were not fitted to."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+import workshop
+from tunecast.estimate import MemoryRequest, estimate_memory, fitted
+from tunecast.estimate.closed_form import (
+    FITTED,
+    Form,
+    bytes_held,
+    is_known,
+    lora_parameters,
+    orthogonalisation_seconds,
+    step_seconds,
+)
+from tunecast.estimate.constants import FRAMEWORK_BYTES
+from tunecast.estimate.forms import form_of
+from tunecast.estimate.layer_specs import ANATOMIES
+from tunecast.estimate.seconds import estimate_seconds
+from tunecast.methods import get_method
+from tunecast.methods.memory import adapter_of
+from tunecast.models.describe import describe_config
+from tunecast.records import Machine, Pipeline
+from tunecast.training.optimizers import build_optimizer
+
+Compute = tuple[Literal["cpu", "cuda"], Literal["float32", "bfloat16"]]
+GPU: Compute = ("cuda", "bfloat16")
+PLAIN_CPU: Compute = ("cpu", "float32")
+SHORT_CPU: Compute = ("cpu", "bfloat16")
+SHAPE = (1024, 4096, 10, 16, 4, 32_000, 64, 64)
+
+
+@pytest.fixture(scope="module")
+def fitting() -> Iterator[ModuleType]:
+    """The benchmark that fits the formulas, for its configurations and ways of training."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+        yield importlib.import_module("closed_form")
+
+
+@pytest.mark.parametrize("family", sorted(ANATOMIES))
+def test_bytes_seconds_and_parameters(fitting: ModuleType, family: str) -> None:
+    agree(fitting, family, GPU, ("full", "lora", "ia3"))
+    agree(fitting, family, PLAIN_CPU, ("dropout", "attention"))
+
+
+@pytest.mark.parametrize("family", ["gemma2", "gpt2", "gpt_bigcode", "llama", "opt", "seed_oss"])
+def test_sixteen_bits_on_a_processor(fitting: ModuleType, family: str) -> None:
+    agree(fitting, family, SHORT_CPU, ("full", "lora", "dropout", "ia3"))
+
+
+@pytest.mark.parametrize("compute", [GPU, PLAIN_CPU, SHORT_CPU])
+@pytest.mark.parametrize("family", ["gpt2", "phi", "qwen3"])
+def test_longer_sequences(fitting: ModuleType, family: str, compute: Compute) -> None:
+    agree(fitting, family, compute, ("full", "lora"), length=1024)
+
+
+def agree(
+    fitting: ModuleType, family: str, compute: Compute, ways: Iterable[str], *, length: int = 192
+) -> None:
+    """Formula and dry run say about the same of these ways of training."""
+    device, dtype = compute
+    machine = fitting.MACHINES[device]
+    config = fitting.config_of(family, fitting.Shape(*SHAPE))
+    facts = describe_config(config, family)
+    assert is_known(facts)
+    sizes = {"batch": 4, "length": length, "label_tokens": 64}
+    for way in ways:
+        pipeline = fitting.WAYS[way]
+        form = form_of(facts, pipeline, dtype=dtype, device=device)
+        assert form is not None
+        adapter = adapter_of(pipeline, facts)
+        request = MemoryRequest(
+            adapter=None if adapter is None else dict(adapter),
+            precision=dtype,
+            batch_size=4,
+            max_length=length,
+            label_tokens=64,
+            device=device,
+        )
+        exact = estimate_memory(config, request)
+        assert form.trainable_parameters == exact.trainable_parameters, form
+        training = exact.training_peak_bytes + FRAMEWORK_BYTES[device]
+        assert bytes_held(facts, form, **sizes) == pytest.approx(training, rel=0.12), form
+        seconds = estimate_seconds(config, request, machine, efficiency=1.0)
+        step, scoring = step_seconds(facts, form, machine, **sizes, efficiency=1.0)
+        assert step == pytest.approx(seconds.step, rel=0.25), form
+        assert scoring == pytest.approx(seconds.scoring_batch, rel=0.3), form
+
+
+@pytest.mark.parametrize("family", ["falcon", "phi3"])
+def test_four_bits(fitting: ModuleType, family: str) -> None:
+    config = fitting.config_of(family, fitting.SHAPES["large"])
+    facts = describe_config(config, "x")
+    lora = {"lora_r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "target_modules": "all-linear"}
+    adapter = dict(adapter_of(Pipeline("lora", lora), facts) or {})
+    exact = estimate_memory(config, MemoryRequest(adapter, "4-bit", max_length=512, label_tokens=64))
+    form = Form("lora", lora_parameters(facts, 16), rank=16, four_bit=True)
+    held = bytes_held(facts, form, batch=1, length=512, label_tokens=64)
+    assert held == pytest.approx(exact.total_bytes, rel=0.05)
+
+
+SMALL = {
+    "hidden_size": 64,
+    "intermediate_size": 160,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "vocab_size": 500,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+
+
+@pytest.mark.parametrize(
+    ("family", "fields"),
+    [
+        ("cohere", SMALL | {"use_qk_norm": True}),
+        ("falcon", SMALL | {"alibi": True}),
+        ("gpt_neo", {}),
+        ("mixtral", SMALL),
+        ("opt", SMALL | {"ffn_dim": 160, "word_embed_proj_dim": 32}),
+        ("opt", SMALL | {"ffn_dim": 160, "word_embed_proj_dim": 64, "do_layer_norm_before": False}),
+        ("phi", SMALL | {"qk_layernorm": True}),
+        ("stablelm", SMALL | {"qk_layernorm": True}),
+        ("stablelm", SMALL | {"use_parallel_residual": True}),
+        ("t5", {}),
+    ],
+)
+def test_what_no_formula_holds_for_is_left_to_dry_runs(family: str, fields: dict[str, Any]) -> None:
+    from transformers import AutoConfig
+
+    assert not is_known(describe_config(AutoConfig.for_model(family, **fields), "x"))
+
+
+def test_four_bits_hold_less_and_attention_alone_too(fitting: ModuleType) -> None:
+    facts = describe_config(fitting.config_of("qwen2", fitting.SHAPES["large"]), "x")
+    whole = Form("lora", lora_parameters(facts, 16), rank=16)
+    packed = Form("lora", lora_parameters(facts, 16), rank=16, four_bit=True)
+    less = Form("lora", lora_parameters(facts, 16, "attention"), rank=16, placed="attention")
+    sizes = [bytes_held(facts, form, batch=1, length=128, label_tokens=8) for form in (whole, packed, less)]
+    assert sizes[1] < 0.6 * sizes[0]
+    assert sizes[2] < sizes[0]
+
+
+def test_coefficients_stand_as_the_benchmark_writes_them(fitting: ModuleType) -> None:
+    assert Path(fitted.__file__).read_text(encoding="utf-8").endswith(fitting.written(FITTED))
+
+
+def test_a_fit_is_close_to_its_own_dry_runs(fitting: ModuleType) -> None:
+    cases = [case for case in fitting.cases(["starcoder2"], ["small"]) if case.device == "cuda"]
+    seen = [fitting.dry_run(case) for case in cases]
+    columns = zip(*fitting.errors(seen, fitting.fit(seen)), strict=True)
+    for column, limit in zip(columns, (0.02, 0.1, 0.1), strict=True):
+        assert max(map(abs, column)) < limit
+    assert "| without, bfloat16 on cuda |" in fitting.report(seen, fitting.fit(seen))
+
+
+@pytest.mark.parametrize("way", ["full", "lora"])
+def test_muons_products_are_those_that_torch_counts(tiny_llama: Path, way: str) -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    config = AutoConfig.from_pretrained(tiny_llama)
+    facts = describe_config(config, "tiny")
+    pipeline = workshop.pipeline(way, optim="muon")
+    model = get_method(way).attach(AutoModelForCausalLM.from_pretrained(tiny_llama), pipeline, 0)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter) if parameter.requires_grad else None
+    counter = FlopCounterMode(display=False)
+    with counter:
+        build_optimizer(model, pipeline).step()
+    slow = Machine("cpu", 1, 1, 0, 0, {"float32": 1.0, "bfloat16": 1.0}, 1.0)  # no kernel's start counts
+    form = form_of(facts, pipeline, dtype="float32", device="cpu")
+    assert form is not None
+    assert orthogonalisation_seconds(facts, form, slow) == pytest.approx(counter.get_total_flops())
+    without = replace(form, optimizer="adamw")
+    sizes = {"batch": 2, "length": 8, "label_tokens": 4, "efficiency": 1.0}
+    both = [step_seconds(facts, one, slow, **sizes)[0] for one in (form, without)]
+    assert both[0] - both[1] == pytest.approx(counter.get_total_flops())

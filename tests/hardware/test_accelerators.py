@@ -1,0 +1,51 @@
+"""The table of accelerators and the forgiving look-up."""
+
+from __future__ import annotations
+
+import pytest
+
+from tunecast.errors import ConfigurationError
+from tunecast.hardware.accelerators import ACCELERATORS, as_machine, find_accelerator
+
+
+@pytest.mark.parametrize(
+    ("asked", "name"),
+    [
+        ("H100", "H100 SXM"),
+        ("h100-pcie", "H100 PCIe"),
+        ("NVIDIA A100-SXM4-80GB", "A100 80GB"),
+        ("a100 40gb", "A100 40GB"),
+        ("NVIDIA L40S", "L40S"),
+        ("NVIDIA GeForce RTX 4090", "RTX 4090"),
+        ("rtx4090", "RTX 4090"),
+        ("4090", "RTX 4090"),
+        ("Tesla T4", "T4"),
+    ],
+)
+def test_spelling_is_forgiven(asked: str, name: str) -> None:
+    assert find_accelerator(asked).name == name
+
+
+@pytest.mark.parametrize(
+    ("asked", "suggestion"), [("H10", "H100"), ("RTX 4080", "RTX 4090"), ("L40", "L40S"), ("", "B200")]
+)
+def test_the_nearest_is_suggested(asked: str, suggestion: str) -> None:
+    with pytest.raises(ConfigurationError, match="is unknown") as caught:
+        find_accelerator(asked)
+    assert suggestion in caught.value.hint
+
+
+def test_names_are_unique_and_figures_plausible() -> None:
+    names = [name for item in ACCELERATORS for name in (item.name, *item.aliases)]
+    assert len(set(names)) == len(names)
+    for item in ACCELERATORS:
+        assert item.float32 < item.float16
+        assert item.bfloat16 in (0, item.float16)
+        assert 10e9 < item.memory_bytes < 300e9
+        assert 1e11 < item.bandwidth < 1e13
+
+
+def test_machine_leaves_out_what_the_hardware_lacks() -> None:
+    machine = as_machine(find_accelerator("T4"))
+    assert "bfloat16" not in machine.flops_per_second
+    assert machine.device_memory_bytes == 15_800_000_000

@@ -1,0 +1,94 @@
+"""The prior that is shipped: what it learned from, and what is new to it."""
+
+from __future__ import annotations
+
+import importlib
+import random
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tunecast import data
+from tunecast.data import Dataset
+from tunecast.models import load_tokenizer, resolve
+from tunecast.predictor import load_prior
+from tunecast.predictor.examples import teaching_runs
+from tunecast.predictor.novelty import Novelty
+from tunecast.predictor.task_groups import dataset_families
+from tunecast.records import DatasetFacts, Run, stable_hash
+from tunecast.store import open_for_reading
+
+ROWS = 300
+"""Of these few rows the text is like that of all; many more take seconds."""
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return load_tokenizer(resolve("smollm2"))
+
+
+@pytest.fixture(scope="module")
+def real() -> Dataset:
+    whole = data.read("stdlib")
+    return replace(whole, train=whole.train[:ROWS])
+
+
+@pytest.fixture(scope="module")
+def shipped() -> list[Run]:
+    with open_for_reading(None) as store:
+        return list(store.runs())
+
+
+@pytest.fixture
+def aliens(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    return importlib.import_module("alien_tasks")
+
+
+def changed(dataset: Dataset, change: Any) -> Dataset:
+    """The dataset with what a change made of its prompts and completions."""
+    rows = [
+        {"prompt": example.turns[0].content, "completion": example.turns[-1].content}
+        for example in dataset.train
+    ]
+    examples = []
+    for example, row in zip(dataset.train, change(rows, random.Random(0)), strict=True):
+        asked, answered = example.turns[0], example.turns[-1]
+        turns = (replace(asked, content=row["prompt"]), replace(answered, content=row["completion"]))
+        examples.append(replace(example, turns=turns))
+    return replace(dataset, train=tuple(examples))
+
+
+def test_questions_about_python_are_not_new(real: Dataset, tokenizer: Any) -> None:
+    prior = load_prior()
+    assert "stdlib" not in prior.provenance.tasks
+    assert not prior.novelty.is_new(data.describe(real, tokenizer).meta_features)
+
+
+@pytest.mark.parametrize(
+    "name", ["shuffled_intents", "random_labels", "base64_answers", "cyrillic_sentences", "rot13_answers"]
+)
+def test_the_same_made_alien_is_new(name: str, real: Dataset, tokenizer: Any, aliens: ModuleType) -> None:
+    _, change = aliens.ALIENS[name]
+    assert load_prior().novelty.is_new(data.describe(changed(real, change), tokenizer).meta_features)
+
+
+def test_it_learned_from_the_runs_that_are_shipped(shipped: list[Run]) -> None:
+    learned = sorted(run.id for run in teaching_runs(shipped))
+    assert load_prior().provenance.runs == len(learned)
+    assert load_prior().provenance.checksum == stable_hash(learned, 32)
+
+
+def test_at_most_one_in_ten_recorded_datasets_is_new_to_the_others(shipped: list[Run]) -> None:
+    datasets: dict[str, DatasetFacts] = {run.dataset.identity: run.dataset for run in shipped}
+    family_of = dataset_families(one.name for one in datasets.values())
+    new = []
+    for left_out in datasets.values():
+        others = [one for one in datasets.values() if family_of[one.name] != family_of[left_out.name]]
+        novelty = Novelty.of((one.name, one.meta_features) for one in others)
+        if novelty.is_new(left_out.meta_features):
+            new.append(left_out.name)
+    assert len(new) <= len(datasets) / 10, new

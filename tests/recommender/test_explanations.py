@@ -1,0 +1,61 @@
+"""Sentences of advice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import tunecast
+from tunecast.recommender.explanations import worth_text
+from tunecast.recommender.question import Question
+
+
+@pytest.mark.parametrize(
+    ("probability", "words"),
+    [
+        (0.9999, "very likely worth it: it beats the untouched model almost certainly."),
+        (0.98, "very likely worth it: it beats the untouched model with a probability of 98%."),
+        (0.8, "probably worth it"),
+        (0.5, "may not be worth it: it beats the untouched model with a probability of 50% only."),
+    ],
+)
+def test_worth(probability: float, words: str) -> None:
+    assert words in worth_text(probability)
+    assert "100%" not in worth_text(probability)
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        ("full", "0.1 times LoRA's"),
+        ("ia3", "usual for the method"),
+        ("mezo", "times LoRA's"),
+        ("lora", "at alpha 32"),
+    ],
+)
+def test_a_learning_rate_has_its_reason(method: str, words: str, tiny_llama: Path, toy_data: Path) -> None:
+    best = tunecast.recommend(Question(str(tiny_llama), str(toy_data), methods=(method,))).recommendations[0]
+    assert words in best.reasons[0]
+    assert ("0.1 times" in best.reasons[0]) == (method == "full")
+
+
+def test_the_first_says_how_sure_its_time_is(
+    tiny_llama: Path, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNECAST_CACHE", str(tmp_path))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+    def first(gpu: str | None, *, calibrate: bool = False) -> tuple[str, float]:
+        question = Question(str(tiny_llama), str(toy_data), gpu=gpu, methods=("lora",))
+        best = tunecast.recommend(question, calibrate=calibrate).recommendations[0]
+        return " ".join(best.reasons), best.hours_high / best.hours_low
+
+    other, widest = first("H100")
+    assert "--calibrate" not in other  # which would be refused beside --gpu
+    here, wide = first(None)
+    assert "--calibrate measures this machine" in here
+    measured, narrow = first(None, calibrate=True)
+    assert "--calibrate" not in measured
+    assert 1 < narrow < wide < widest
+    assert first(None)[0] == measured

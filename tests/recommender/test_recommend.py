@@ -1,0 +1,221 @@
+"""Advice as a whole, on tiny models with real files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import tunecast
+from tunecast.errors import BudgetError, ConfigurationError, ModelError
+from tunecast.hardware.accelerators import as_machine, find_accelerator
+from tunecast.recommender.measure_zero_shot import _spread
+from tunecast.recommender.question import Question, look
+from tunecast.recommender.recommend import Horizon, Recommender, default_prior
+from tunecast.records import Pipeline
+from tunecast.session.run_factory import seconds_with_evaluation
+
+LARGE = {"hidden_size": 8192, "intermediate_size": 28_672, "num_hidden_layers": 80, "head_dim": 128}
+LARGE |= {"num_attention_heads": 64, "num_key_value_heads": 8, "vocab_size": 128_256}
+
+
+@pytest.fixture
+def seventy_billion(tiny_llama: Path, tmp_path: Path) -> Path:
+    """A 70B-class configuration without weights and without a tokenizer."""
+    folder = tmp_path / "seventy"
+    folder.mkdir()
+    config = json.loads((tiny_llama / "config.json").read_text())
+    config |= LARGE | {"max_position_embeddings": 8192, "tie_word_embeddings": False}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def ask(model: Path, data: Path, **more: object) -> Question:
+    return Question(str(model), str(data), **{"gpu": "H100", **more})  # type: ignore[arg-type]
+
+
+def test_the_best_come_first_and_are_varied(tiny_llama: Path, toy_data: Path) -> None:
+    found = tunecast.recommend(ask(tiny_llama, toy_data, price=2.0))
+    losses = [one.predicted_loss for one in found.recommendations]
+    assert losses == sorted(losses)
+    assert len(found.recommendations) == 5
+    assert len({one.pipeline.method for one in found.recommendations}) == 4
+    for one in found.recommendations:
+        assert one.low < one.predicted_loss < one.high
+        assert one.fits
+        assert one.hours > 0
+        assert one.money == pytest.approx(2 * one.hours)
+        assert one.reasons
+        assert "--fix learning_rate=" in " ".join(one.overrides.values())
+        assert one.relative_gain == pytest.approx(1 - one.predicted_loss / found.zero_shot_loss.value)
+    assert found.zero_shot_loss.source == "predicted"
+    assert 0 <= found.worth_it <= 1
+
+
+def test_without_weights_or_tokenizer_at_seventy_billion(seventy_billion: Path, toy_data: Path) -> None:
+    found = tunecast.recommend(ask(seventy_billion, toy_data))
+    assert {one.pipeline.method for one in found.recommendations} == {"qlora"}
+    assert all(35 < one.memory_gb <= 85 for one in found.recommendations)
+    text = " ".join(found.warnings)
+    assert "4 bytes per token" in text
+    assert "full and ia3 and lora would not fit" in text
+
+
+def test_what_no_method_fits_comes_with_what_would(seventy_billion: Path, toy_data: Path) -> None:
+    with pytest.raises(ConfigurationError, match="no method fits seventy into the") as caught:
+        tunecast.recommend(ask(seventy_billion, toy_data, gpu="L4"))
+    assert "such devices with ZeRO-3" in caught.value.hint
+
+
+def test_an_encoder_decoder_is_served_by_dry_runs(tiny_t5: Path, toy_data: Path) -> None:
+    found = tunecast.recommend(ask(tiny_t5, toy_data, methods=("lora",), fixed={"lora_r": 8}, top=2))
+    assert [one.pipeline["lora_r"] for one in found.recommendations] == [8, 8]
+    assert all(one.memory_gb > 0.6 for one in found.recommendations)
+
+
+def test_four_bits_are_advised_only_where_they_can_be_trained(
+    tiny_llama: Path, tiny_gpt2: Path, toy_data: Path
+) -> None:
+    methods = ("lora", "qlora")
+    found = tunecast.recommend(ask(tiny_llama, toy_data, methods=methods))
+    assert {one.pipeline.method for one in found.considered} == {"lora", "qlora"}
+    found = tunecast.recommend(ask(tiny_gpt2, toy_data, methods=methods))
+    assert {one.pipeline.method for one in found.considered} == {"lora"}
+    with pytest.raises(ConfigurationError, match=r"qlora does not suit .* transposed"):
+        tunecast.recommend(ask(tiny_gpt2, toy_data, methods=("qlora",)))
+
+
+def test_what_is_fixed_stays_and_the_rate_follows(tiny_llama: Path, toy_data: Path) -> None:
+    found = tunecast.recommend(ask(tiny_llama, toy_data, methods=("lora",), fixed={"lora_alpha": 64}))
+    usual = tunecast.recommend(ask(tiny_llama, toy_data, methods=("lora",)))
+    rates = {
+        one.pipeline["per_device_train_batch_size"]: one.pipeline.number("learning_rate")
+        for one in usual.considered
+    }
+    for one in found.considered:
+        assert one.pipeline["lora_alpha"] == 64
+        batch = one.pipeline["per_device_train_batch_size"]
+        assert one.pipeline.number("learning_rate") == pytest.approx(rates[batch] / 2, rel=0.05)
+
+
+def test_what_is_fixed_of_one_method_leaves_the_others_as_they_are(tiny_llama: Path, toy_data: Path) -> None:
+    fixed = {"lora_r": 4, "per_device_train_batch_size": 8}
+    for methods in ((), ("lora", "ia3"), ("ia3", "lora", "qlora")):
+        found = tunecast.recommend(ask(tiny_llama, toy_data, methods=methods, fixed=fixed))
+        of = {one.pipeline.method: one.pipeline.hyperparameters for one in found.considered}
+        assert of.keys() >= {"lora", "ia3"}
+        assert of["lora"]["lora_r"] == 4
+        assert "lora_r" not in of["ia3"]
+        assert {values["per_device_train_batch_size"] for values in of.values()} == {8}
+    with pytest.raises(ConfigurationError, match="'lora_r' for ia3"):
+        tunecast.recommend(ask(tiny_llama, toy_data, methods=("ia3",), fixed=fixed))
+
+
+def test_a_budget_limits_the_hours(tiny_llama: Path, toy_data: Path) -> None:
+    long = tunecast.recommend(ask(tiny_llama, toy_data, epochs=50.0))
+    short = tunecast.recommend(ask(tiny_llama, toy_data, epochs=50.0, budget="2s"))
+    assert max(one.hours for one in short.considered) <= 2 / 3600
+    assert short.recommendations[0].predicted_loss > long.recommendations[0].predicted_loss
+    tokens = tunecast.recommend(ask(tiny_llama, toy_data, budget="2k-tokens"))
+    assert all(one.full_length_tokens <= 2000 for one in tokens.considered)
+
+
+def test_hours_are_those_of_a_trial_with_its_evaluations(tiny_llama: Path, toy_data: Path) -> None:
+    question = ask(tiny_llama, toy_data)
+    situation = look(question)
+    recommender = Recommender(situation, default_prior(), Horizon())
+    (one,) = recommender.prospects(
+        [Pipeline("lora", {"learning_rate": 1e-3, "lora_r": 16, "lora_alpha": 32})]
+    )
+    training = one.total_steps * recommender.costs.of(one.pipeline).step_seconds
+    assert one.seconds == pytest.approx(seconds_with_evaluation(training))
+
+
+def test_predict_scores_what_the_caller_brings(tiny_llama: Path, toy_data: Path) -> None:
+    good = Pipeline("lora", {"learning_rate": 1e-2, "lora_r": 16, "lora_alpha": 32})
+    bad = Pipeline("lora", {"learning_rate": 1e-6, "lora_r": 16, "lora_alpha": 32})
+    other = Pipeline("prompt_tuning", {"learning_rate": 1e-2, "num_virtual_tokens": 8})
+    machine = as_machine(find_accelerator("T4"))
+    found = tunecast.predict(str(tiny_llama), str(toy_data), [bad, good, other], machine)
+    assert [one.pipeline for one in found] == [bad, good, other]
+    assert found[0].predicted_loss > found[1].predicted_loss
+    assert found == tunecast.predict(str(tiny_llama), str(toy_data), [bad, good, other], "T4")
+    here = tunecast.predict(str(tiny_llama), str(toy_data), [good])
+    assert here[0].fits
+    assert here[0].hours > found[1].hours / 1000
+
+
+def test_measured_where_there_are_weights(tiny_llama: Path, toy_data: Path) -> None:
+    found = tunecast.recommend(ask(tiny_llama, toy_data), measure="5s")
+    zero_shot = found.zero_shot_loss
+    assert zero_shot.source == "measured"
+    # Random weights know nothing of about 400 tokens.
+    assert 5.0 < zero_shot.low <= zero_shot.value <= zero_shot.high < 7.5
+
+
+@pytest.mark.parametrize("count", [1, 32, 59, 60, 100])
+def test_what_is_measured_is_spread_over_all(count: int) -> None:
+    chosen = _spread(range(60), count)
+    assert len(chosen) == min(count, 60)
+    assert len(set(chosen)) == len(chosen)
+    assert max(chosen) >= 60 - 60 // min(count, 60) - 1
+
+
+def test_measuring_needs_weights_and_a_time(seventy_billion: Path, tiny_llama: Path, toy_data: Path) -> None:
+    with pytest.raises(ConfigurationError, match="holds no weights"):
+        tunecast.recommend(ask(seventy_billion, toy_data), measure="5s")
+    for text in ("5-trials", "xx"):
+        with pytest.raises(ConfigurationError, match=f"^--measure '{text}' is not a duration"):
+            tunecast.recommend(ask(tiny_llama, toy_data), measure=text)
+
+
+def test_a_longest_sequence_of_nothing_is_refused(tiny_llama: Path, toy_data: Path) -> None:
+    with pytest.raises(ConfigurationError, match="--max-length must be at least 1, not 0"):
+        tunecast.recommend(ask(tiny_llama, toy_data, max_length=0))
+
+
+def test_a_budget_for_a_step_of_some_pipelines_recommends_these(tiny_llama: Path, toy_data: Path) -> None:
+    considered = tunecast.recommend(ask(tiny_llama, toy_data)).considered
+    steps = sorted(prospect.hours * 3600 / prospect.total_steps for prospect in considered)
+    assert steps[-1] > 1.5 * steps[0]
+    short = tunecast.recommend(ask(tiny_llama, toy_data, budget=f"{steps[0] * 1.1:.6f}s"))
+    assert 0 < len(short.considered) < len(considered)
+    assert all(prospect.total_steps > 0 and prospect.hours > 0 for prospect in short.considered)
+    assert all(prospect.reasons for prospect in short.recommendations)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"gpu": "RTX 4080"}, ConfigurationError, "Did you mean RTX 4090"),
+        ({"memory_gb": -1.0}, ConfigurationError, "--memory-gb must be a positive number"),
+        ({"top": 0}, ConfigurationError, "--top must be at least 1"),
+        ({"epochs": 0.0}, ConfigurationError, "--epochs must be a positive"),
+        ({"price": -2.0}, ConfigurationError, "--price must not be negative"),
+        ({"budget": "soon"}, BudgetError, "is not a budget"),
+        ({"budget": "3-trials"}, BudgetError, "takes no number of trials"),
+        ({"budget": "0.0001s"}, BudgetError, "a single optimiser step takes"),
+        ({"methods": ("loro",)}, ConfigurationError, "Did you mean lora"),
+        ({"fixed": {"lora_rr": 4}, "methods": ("lora",)}, ConfigurationError, "Did you mean lora_r"),
+        ({"max_length": 4096}, ConfigurationError, "longer than the context"),
+        ({"model": "./nowhere"}, ModelError, "there is no folder"),
+    ],
+)
+def test_mistakes_are_named(
+    tiny_llama: Path,
+    toy_data: Path,
+    changes: dict[str, object],
+    error: type[Exception],
+    message: str,
+) -> None:
+    with pytest.raises(error, match=message):
+        tunecast.recommend(replace(Question(str(tiny_llama), str(toy_data), gpu="T4"), **changes))  # type: ignore[arg-type]
+
+
+def test_a_class_that_transformers_does_not_know(tiny_llama: Path, toy_data: Path, tmp_path: Path) -> None:
+    config = json.loads((tiny_llama / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"model_type": "unheard_of"}))
+    with pytest.raises(ModelError, match="unheard_of"):
+        tunecast.recommend(ask(tmp_path, toy_data))

@@ -1,0 +1,361 @@
+"""The search of a session on real trials and a real store; what workers answer is made by hand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sample_runs import sample_point
+from tunecast.errors import OutputError
+from tunecast.executors.local import Crash
+from tunecast.executors.requests import Advance, Broken
+from tunecast.methods.space import BASELINE
+from tunecast.progress import Silent
+from tunecast.records import Machine, Outcome, Pipeline, Seconds, Versions
+from tunecast.search import History, Remaining, Strategy, random_search
+from tunecast.session.budget import Budget
+from tunecast.session.budget_tracker import BudgetTracker
+from tunecast.session.final_evaluation import Judge, choose_incumbent
+from tunecast.session.folder import OutputFolder
+from tunecast.session.loop import Search
+from tunecast.session.prepare import Environment, PreparedTask
+from tunecast.session.runtime_model import RuntimeModel
+from tunecast.session.settings import SessionSettings
+from tunecast.session.trials import Trials, retraining_note
+from tunecast.store import Store
+from tunecast.training.runner import Measurement, Scored
+
+ENVIRONMENT = Environment(
+    Machine("cpu", 2, 1, 10**9, 10**9, {"float32": 1e9}, 1e9), Versions("0", "3", "2", "5", "0")
+)
+CANDIDATES = [
+    BASELINE,
+    *(Pipeline("lora", {**BASELINE.hyperparameters, "lora_r": rank}) for rank in (2, 4, 8)),
+]
+FULL_LENGTH = 10_000
+
+
+class Hand:
+    """An executor whose workers answer at once: with what a script says, else with the next point."""
+
+    def __init__(self, trials: Trials, losses: tuple[float, ...], workers: int) -> None:
+        self.places = {trial.spec.run: place for place, trial in enumerate(trials)}
+        self.trials = trials
+        self.losses = losses
+        self.script: list[Any] = []
+        self.asked: list[int] = []
+        self.hashes: list[str] = []
+        self.retrained = 0
+        self.busy: dict[int, Advance] = {}
+        self.workers = workers
+        self.side_by_side: set[frozenset[int]] = set()
+        self.answers = math.inf
+        self.late: list[tuple[int, Any]] = []
+        self.stall: Callable[[], None] = lambda: None
+        self.given_up = 0
+
+    def idle(self) -> list[int]:
+        return [slot for slot in range(self.workers) if slot not in self.busy]
+
+    def submit(self, slot: int, request: Advance) -> None:
+        self.asked.append(self.places[request.spec.run])
+        self.busy[slot] = request
+
+    def wait(self, timeout: float | None = None) -> list[tuple[int, Any]]:
+        self.side_by_side.add(frozenset(self.places[request.spec.run] for request in self.busy.values()))
+        if len(self.hashes) >= self.answers:
+            self.stall()
+            late, self.late = self.late, []
+            for slot, _ in late:
+                del self.busy[slot]
+            return late
+        slot = min(self.busy)
+        request = self.busy.pop(slot)
+        return [(slot, self.script.pop(0) if self.script else self._point(request))]
+
+    def break_off(self) -> None:
+        self.given_up += len(self.busy)
+        self.busy.clear()
+
+    def _point(self, request: Advance) -> Measurement:
+        place, step = self.places[request.spec.run], request.to_step
+        plan = self.trials[place].plan
+        at = {"share": plan.share_at(step), "tokens_seen": plan.tokens_at(step)}
+        self.hashes.append(request.weights_hash)
+        folder = Path(request.spec.folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for kind in ("weights", "state"):
+            (folder / f"{kind}-{step}.safetensors").write_bytes(b"x" * 1000)
+        outcome = Outcome.COMPLETED if step == plan.total_steps else Outcome.PAUSED
+        point = sample_point(step, self.losses[place], **at)
+        return Measurement(request.spec.run, point, outcome, retrained_tokens=self.retrained)
+
+
+class Told(Silent):
+    """Keeps what is logged."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def log(self, text: str) -> None:
+        self.lines.append(text)
+
+
+Begin = Callable[..., tuple[Search, Hand]]
+
+
+@pytest.fixture
+def begin(settings: SessionSettings, prepared: PreparedTask, tmp_path: Path) -> Iterator[Begin]:
+    folder = OutputFolder(tmp_path / "out")
+    with Store.open(":memory:") as store:
+
+        def make(
+            full_lengths: float,
+            strategy: Strategy,
+            *,
+            losses: tuple[float, ...] = (4.0, 3.0, 2.0, 3.5),
+            workers: int = 1,
+            keep_gb: float = 10.0,
+            progress: Silent | None = None,
+            save: Callable[[], None] = lambda: None,
+            diagnostics: list[str] | None = None,
+            budget_tracker: BudgetTracker | None = None,
+        ) -> tuple[Search, Hand]:
+            trials = Trials(
+                "session",
+                prepared,
+                CANDIDATES,
+                folder,
+                store,
+                seed=0,
+                full_length_tokens=FULL_LENGTH,
+                unique_examples=128,
+                workers=workers,
+                explosion_nats=9.0,
+            )
+            hand = Hand(trials, losses, workers)
+            whole = trials[0].plan.tokens_at(trials[0].plan.total_steps)
+            tokens = Budget("tokens", int(full_lengths * whole), "")
+            search = Search(
+                trials=trials,
+                strategy=strategy,
+                executor=hand,  # type: ignore[arg-type]
+                budget_tracker=budget_tracker or BudgetTracker(tokens, 0.0),
+                runtime_model=RuntimeModel(1e-3),
+                folder=folder,
+                settings=replace(settings, keep_gb=keep_gb, workers=workers),
+                environment=ENVIRONMENT,
+                progress=progress or Silent(),
+                save=save,
+                diagnostics=[] if diagnostics is None else diagnostics,
+            )
+            return search, hand
+
+        yield make
+    folder.close()
+
+
+def outcomes(search: Search) -> list[Outcome]:
+    return [trial.outcome for trial in search.trials]
+
+
+def one_step_each(history: History, remaining: Remaining) -> int | None:
+    return next((i for i, t in enumerate(history.trials) if t.is_open and not t.is_started), None)
+
+
+def test_the_first_trial_is_trained_before_any_other(begin: Begin) -> None:
+    search, hand = begin(2.0, random_search())
+    search.spend()
+    first = len(search.trials[0].curve)
+    assert hand.asked == [0] * first + [1] * len(search.trials[1].curve)
+    assert outcomes(search)[:2] == [Outcome.COMPLETED] * 2
+
+
+def test_beside_the_first_trial_the_others_go_on(begin: Begin) -> None:
+    search, hand = begin(3.0, random_search(), workers=2)
+    search.spend()
+    assert frozenset({0, 1}) in hand.side_by_side
+    assert outcomes(search)[0] is Outcome.COMPLETED
+
+
+def test_what_is_left_brings_the_leader_to_its_end(begin: Begin) -> None:
+    search, hand = begin(2.6, one_step_each)
+    search.spend()
+    assert outcomes(search) == [Outcome.COMPLETED, Outcome.PAUSED, Outcome.COMPLETED, Outcome.PAUSED]
+    assert hand.asked[-1] == 2
+
+
+def test_the_budget_is_kept_to(begin: Begin) -> None:
+    for full_lengths in (0.4, 1.3, 2.7):
+        search, _ = begin(full_lengths, random_search())
+        whole = search.trials[0].plan.tokens_at(search.trials[0].plan.total_steps)
+        search.spend()
+        assert search.used().tokens <= full_lengths * whole
+
+
+def test_a_crashed_step_is_tried_once_more(begin: Begin) -> None:
+    search, hand = begin(1.0, random_search())
+    hand.script = [Crash(-9)]
+    search.spend()
+    assert outcomes(search)[0] is Outcome.COMPLETED
+    assert len(hand.asked) == 1 + len(search.trials[0].curve)
+
+
+def test_a_step_that_crashes_twice_ends_its_trial_alone(begin: Begin) -> None:
+    told = Told()
+    search, hand = begin(2.5, random_search(), progress=told)
+    hand.script = [Crash(-9), Crash(-9)]
+    search.spend()
+    first = search.trials[0].run
+    assert first is not None
+    assert first.error is not None
+    assert (first.outcome, first.error.kind) == (Outcome.OUT_OF_MEMORY, "WorkerCrash")
+    assert outcomes(search)[1] is Outcome.COMPLETED
+    assert told.lines == ["the worker was killed by SIGKILL; a new one is started."] * 2
+
+
+def test_a_disk_that_takes_no_more_ends_the_search(begin: Begin) -> None:
+    search, hand = begin(2.0, random_search())
+    hand.script = [Broken("OSError", "No space left on device", system=True)]
+    with pytest.raises(OutputError, match="No space left"):
+        search.spend()
+
+
+def test_every_commit_is_saved(begin: Begin) -> None:
+    saved: list[int] = []
+    search, hand = begin(2.0, random_search(), save=lambda: saved.append(1))
+    search.spend()
+    assert len(saved) == len(hand.asked) > 1
+
+
+def test_steps_that_outlast_the_budget_are_broken_off(begin: Begin) -> None:
+    told, budget_tracker = Told(), BudgetTracker(Budget("seconds", 1000.0, ""), 0.0)
+    saved: list[float] = []
+
+    def save() -> None:
+        saved.append(budget_tracker.elapsed())
+
+    search, hand = begin(
+        2.0, random_search(), workers=2, progress=told, budget_tracker=budget_tracker, save=save
+    )
+
+    def stall() -> None:
+        budget_tracker._seconds_before = 2000.0
+
+    hand.stall, hand.answers = stall, 1
+    search.spend()
+    baseline, other = search.trials[0], search.trials[1]
+    assert hand.given_up == 2
+    assert saved[-1] > 1000.0, "who goes on from here has nothing left"
+    assert (len(baseline.curve), len(other.curve)) == (1, 0), "the points that they had"
+    assert outcomes(search) == [Outcome.PAUSED] * 4
+    assert not any(trial.running for trial in search.trials)
+    sentence = "The budget is over and was not enough for a step of trial"
+    assert sorted(told.lines) == sorted(f"{sentence} {trial.spec.run}." for trial in (baseline, other))
+
+
+def test_what_came_in_time_counts_though_it_is_found_at_the_end(begin: Begin) -> None:
+    budget_tracker = BudgetTracker(Budget("seconds", 1000.0, ""), 0.0)
+    search, hand = begin(2.0, random_search(), workers=2, budget_tracker=budget_tracker)
+
+    def stall() -> None:
+        if budget_tracker._seconds_before == 0.0 and len(hand.busy) == 2:
+            budget_tracker._seconds_before = 2000.0
+            request = hand.busy[1]
+            hand.late = [(0, Crash(-9)), (1, hand._point(request))]
+
+    hand.stall, hand.answers = stall, 1
+    search.spend()
+    assert (len(search.trials[0].curve), len(search.trials[1].curve)) == (1, 1)
+    assert hand.given_up == 0
+
+
+def test_an_answer_that_cannot_be_used_loses_no_other(begin: Begin) -> None:
+    search, hand = begin(3.0, random_search(), workers=2)
+
+    def stall() -> None:
+        broken = Broken("OSError", "No space left on device", system=True)
+        hand.late = [(0, broken), (1, hand._point(hand.busy[1]))]
+
+    hand.stall, hand.answers = stall, 1
+    with pytest.raises(OutputError, match="No space left"):
+        search.spend()
+    assert (len(search.trials[0].curve), len(search.trials[1].curve)) == (1, 1)
+
+
+def test_checkpoints_beyond_the_limit_go_but_for_those_in_the_running(begin: Begin) -> None:
+    told = Told()
+    search, _ = begin(3.0, one_step_each, losses=(1.0, 3.0, 2.0, 3.5), keep_gb=1e-6, progress=told)
+    search.spend()
+    dropped = search.trials[3].spec.run
+    assert told.lines == [f"Dropped the checkpoint of trial {dropped}: --keep-gb 1e-06."]
+
+
+def test_a_step_goes_on_from_the_committed_points_weights(begin: Begin) -> None:
+    search, hand = begin(1.0, random_search())
+    search.spend()
+    steps = [point.checkpoint_hash for point in search.trials[0].curve]
+    assert hand.hashes == ["", *steps[:-1]]
+    assert all(steps)
+
+
+def test_what_is_trained_once_more_is_told(begin: Begin) -> None:
+    told = Told()
+    search, hand = begin(1.0, random_search(), progress=told)
+    hand.retrained = 1234
+    search.spend()
+    run = search.trials[0].spec.run
+    assert told.lines[0] == (
+        f"The checkpoint of trial {run} was gone or damaged: 1,234 tokens were trained once more."
+    )
+
+
+def test_finalists_that_are_trained_once_more_are_told(begin: Begin) -> None:
+    told = Told()
+    search, _ = begin(1.0, random_search())
+    search.spend()
+    run = search.trials[0].run
+    assert run is not None
+    again = Scored(run.curve[-1].validation, Seconds(1.0, 1.0), retrained_tokens=77)
+    choose_incumbent(search.trials, Judge("loss"), lambda request: again, told)
+    assert told.lines == [retraining_note(run.id, 77)]
+
+
+class Wavering:
+    """Doubts something from its beginning, and something else while a certain trial has one point."""
+
+    def __call__(self, history: History, remaining: Remaining) -> int | None:
+        return random_search()(history, remaining)
+
+    def diagnostics(self, history: History) -> tuple[str, ...]:
+        wavers = len(history.trials[1].curve) == 1
+        return ("The dataset is new.", *(("The prior is wrong.",) if wavers else ()))
+
+
+def test_what_a_strategy_doubts_is_told_once_and_kept_for_whoever_goes_on(begin: Begin) -> None:
+    told, diagnostics, saved = Told(), [], []
+    search, _ = begin(
+        2.0, Wavering(), progress=told, diagnostics=diagnostics, save=lambda: saved.append([*diagnostics])
+    )
+    search.spend()
+    assert len(search.trials[1].curve) > 1
+    assert told.lines == ["Note: The dataset is new.", "Note: The prior is wrong."]
+    assert diagnostics == ["The dataset is new.", "The prior is wrong."]
+    before = len(search.trials[0].curve)
+    assert saved[: before + 1] == [diagnostics[:1]] * before + [diagnostics], (
+        "with the point that brought it up"
+    )
+    again = Told()
+    begin(2.0, Wavering(), progress=again, diagnostics=diagnostics)[0].spend()
+    assert again.lines == []
+
+
+def test_a_strategys_wrong_choice_is_an_error(begin: Begin) -> None:
+    search, _ = begin(2.0, lambda history, remaining: 0)
+    with pytest.raises(RuntimeError, match="trial 0, which cannot be advanced"):
+        search.spend()
