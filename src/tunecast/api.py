@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from tunecast.session.state import SessionState
     from tunecast.store import Store
 
-__all__ = ["evaluate", "export", "predict", "recommend", "resolve", "train", "tune"]
-
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 TRIAL_EXAMPLES = 8
 """References on which a function of the user's is tried; a correlation needs more than one."""

@@ -15,8 +15,6 @@ from pathlib import Path
 
 from tunecast.errors import OutputError
 
-__all__ = ["check_writable", "write_page", "written_whole"]
-
 
 @contextlib.contextmanager
 def written_whole(path: Path, *, durable: bool = False) -> Iterator[Path]:

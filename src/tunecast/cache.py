@@ -6,8 +6,6 @@ import os
 import tempfile
 from pathlib import Path
 
-__all__ = ["cache_folder"]
-
 
 def cache_folder() -> Path:
     """``TUNECAST_CACHE``, else the user's cache folder; that of a user without a home is a temporary one."""

@@ -9,19 +9,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 
-__all__ = [
-    "BudgetError",
-    "ConfigurationError",
-    "DataError",
-    "ModelError",
-    "OutputError",
-    "StoreError",
-    "UserError",
-    "did_you_mean",
-    "first_line",
-    "mistakes_told",
-]
-
 
 class UserError(Exception):
     """A mistake that the user can fix.

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os.path
 from pathlib import Path
 
-__all__ = ["expanded"]
-
 
 def expanded(path: str | Path) -> Path:
     """A path whose ``~`` is a home folder.

@@ -10,8 +10,6 @@ from typing import Protocol
 
 from tunecast.records import Outcome
 
-__all__ = ["Progress", "SessionStatus", "Silent", "TrialStatus"]
-
 
 @dataclass(frozen=True)
 class TrialStatus:

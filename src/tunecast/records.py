@@ -20,33 +20,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
-__all__ = [
-    "FORECAST_ONLY",
-    "ZERO_SHOT",
-    "Architecture",
-    "Contender",
-    "DataForecast",
-    "DatasetFacts",
-    "Evaluation",
-    "Hyperparameters",
-    "Machine",
-    "ModelFacts",
-    "MoreData",
-    "Outcome",
-    "Pipeline",
-    "Point",
-    "Run",
-    "RunError",
-    "SampleOutput",
-    "Scalar",
-    "Score",
-    "Seconds",
-    "SessionRecord",
-    "Task",
-    "Versions",
-    "stable_hash",
-]
-
 Scalar = str | int | float | bool
 Hyperparameters = Mapping[str, Scalar]
 Architecture = Literal["decoder-only", "encoder-decoder"]

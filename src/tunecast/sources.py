@@ -6,8 +6,6 @@ import ast
 
 from tunecast.records import stable_hash
 
-__all__ = ["code_meaning"]
-
 
 def code_meaning(text: str) -> str:
     """A hash of what a module does: comments, docstrings and layout are no part of it.

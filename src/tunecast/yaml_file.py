@@ -7,8 +7,6 @@ from typing import Any
 
 from tunecast.errors import ConfigurationError
 
-__all__ = ["read_yaml", "yaml_problem"]
-
 
 def read_yaml(flag: str, path: Path) -> Any:
     """What a file of YAML holds.

@@ -14,9 +14,6 @@ from tunecast.cli import options
 if TYPE_CHECKING:
     from tunecast.collect import CollectionSummary
 
-__all__ = ["command"]
-
-
 Plan = Annotated[Path, typer.Option("--plan", help="YAML file of datasets, base models and pipelines.")]
 Root = Annotated[
     list[str] | None, typer.Option("--root", help="Where {NAME} of the plan lies: NAME=FOLDER. Repeatable.")

@@ -13,8 +13,6 @@ from tunecast.cli import options
 if TYPE_CHECKING:
     from tunecast.replay.verdicts import Verdict
 
-__all__ = ["command"]
-
 LEAST_WIDTH = 100
 WIDTH_FOR_INTERVALS = 170
 """Columns of a terminal on which five budgets have room for their 95% intervals."""

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from tunecast.data import CheckReport
     from tunecast.records import DatasetFacts
 
-__all__ = ["app"]
-
 app = typer.Typer(help="Check and describe datasets.", no_args_is_help=True)
 
 Source = Annotated[

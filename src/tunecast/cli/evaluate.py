@@ -13,8 +13,6 @@ from tunecast.cli import options
 if TYPE_CHECKING:
     from tunecast.records import Evaluation
 
-__all__ = ["command"]
-
 
 def command(
     model: str = typer.Option(

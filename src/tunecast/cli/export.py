@@ -9,8 +9,6 @@ import typer
 
 from tunecast.cli import options
 
-__all__ = ["command"]
-
 
 def command(
     source: Annotated[

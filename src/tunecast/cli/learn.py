@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["command"]
-
 
 def command(
     output: Annotated[Path, typer.Option("--output", help="File that the prior is written to.")],

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from tunecast.estimate.request import Attention, Convention, Optimizer, Precision, Sharding
     from tunecast.records import ModelFacts
 
-__all__ = ["command"]
-
 DEFAULT_MAX_LENGTH = 512
 MOST_EXAMPLES = 1_000_000
 """Of a batch: with far more, tensors have more elements than torch can count."""

@@ -17,26 +17,6 @@ from tunecast.errors import ConfigurationError
 if TYPE_CHECKING:
     from tunecast.session.settings import SessionSettings
 
-__all__ = [
-    "AsJson",
-    "CompletionColumn",
-    "Deterministic",
-    "Device",
-    "Dtype",
-    "MaxLength",
-    "PromptColumn",
-    "Store",
-    "TrustRemoteCode",
-    "UniqueExamples",
-    "fixed_values",
-    "keep_numpy_single_threaded",
-    "names",
-    "number",
-    "one_value",
-    "pair",
-    "settings_from",
-]
-
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 MaxLength = Annotated[
     int | None,

@@ -21,8 +21,6 @@ from rich.text import Text
 from tunecast.progress import SessionStatus, TrialStatus
 from tunecast.report.numbers import compact, decimal, duration, finite, rate
 
-__all__ = ["RichProgress", "SessionView", "sparkline"]
-
 LINE_EVERY_SECONDS = 10.0
 REFRESHES_PER_SECOND = 4
 TRIALS_SHOWN = 8

@@ -13,8 +13,6 @@ from tunecast.cli import options
 if TYPE_CHECKING:
     from tunecast.recommender.recommendation import Recommendation
 
-__all__ = ["command"]
-
 
 def command(
     model: Annotated[

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from tunecast.store import ImportReport
     from tunecast.store.reading import Filters
 
-__all__ = ["app"]
-
 app = typer.Typer(help="List, show, import and export runs.", no_args_is_help=True)
 
 _SHOWN = 50  # runs of a table; a store may have thousands

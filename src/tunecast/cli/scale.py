@@ -18,8 +18,6 @@ from tunecast.errors import ConfigurationError
 if TYPE_CHECKING:
     from tunecast.scaling import Fit, Table
 
-__all__ = ["app"]
-
 app = typer.Typer(help="What more data, a larger model or another method would bring.", no_args_is_help=True)
 
 

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from tunecast.progress import Progress
     from tunecast.records import SessionRecord
 
-__all__ = ["as_result", "print_record", "run_session"]
-
 
 def run_session(
     session: Callable[[Progress], SessionRecord], output_dir: str, *, go_on: str, as_json: bool

@@ -10,8 +10,6 @@ import typer
 from tunecast.cli import options
 from tunecast.cli.session_result import run_session
 
-__all__ = ["command"]
-
 
 def command(
     pipeline: Annotated[

@@ -18,8 +18,6 @@ from tunecast.paths import expanded
 if TYPE_CHECKING:
     from tunecast.session.settings import SessionSettings
 
-__all__ = ["command"]
-
 
 def command(
     model: str = typer.Option(None, "--model", help="Hub id, folder, GGUF file, or smollm2."),

@@ -21,8 +21,6 @@ from tunecast.progress import Progress
 from tunecast.records import Outcome, Run, RunError
 from tunecast.store import RunSummary, Store
 
-__all__ = ["Collection", "CollectionSummary", "Limits"]
-
 POLL_SECONDS = 1.0
 MOST_MEMORY_OF_OTHERS = 0.5
 """Share of the main memory beyond which a killed worker may have lacked what others held."""

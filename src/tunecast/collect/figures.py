@@ -14,19 +14,6 @@ from tunecast.errors import mistakes_told
 from tunecast.methods.rates import adapter_rate, optimizer_rate
 from tunecast.records import ZERO_SHOT, Outcome, Run
 
-__all__ = [
-    "best_rates",
-    "between_datasets",
-    "between_models",
-    "counts",
-    "diverged_share",
-    "evaluation_share",
-    "fidelity_correlations",
-    "main",
-    "markdown",
-    "rank_correlation",
-]
-
 LEAST_RUNS = 4
 """A group of fewer runs has no rank correlation worth the name, one of fewer rates no best rate."""
 SHARES = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2)

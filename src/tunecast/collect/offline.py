@@ -22,8 +22,6 @@ from tunecast.errors import OutputError, UserError, mistakes_told
 from tunecast.progress import Progress, Silent
 from tunecast.store import Store, export_parquet
 
-__all__ = ["OfflineSettings", "OfflineSummary", "collect_offline", "main"]
-
 SHARE_OF_TIME = 0.9
 """Part of the time after which no run is begun; the rest is for runs under way and for the export."""
 SEED_STRIDE = 1000

@@ -16,8 +16,6 @@ from tunecast.errors import ConfigurationError
 from tunecast.records import Scalar
 from tunecast.yaml_file import read_yaml
 
-__all__ = ["DatasetChoice", "GridPipeline", "ModelChoice", "Plan", "Scoring", "read_plan"]
-
 ROOT_VARIABLE = "TUNECAST_"
 """``{tasks}`` in a plan is the folder of ``--root tasks=FOLDER``, else the variable ``TUNECAST_TASKS``."""
 Always = Literal["zero-shot", "baseline", "baseline-3e-4"]

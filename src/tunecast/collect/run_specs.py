@@ -23,8 +23,6 @@ from tunecast.models.load import choose_dtype
 from tunecast.progress import Progress
 from tunecast.records import ZERO_SHOT, ModelFacts, Pipeline, device_kind, stable_hash
 
-__all__ = ["DATA_SEED", "Expansion", "RunSpec", "expand"]
-
 Choice = TypeVar("Choice", DatasetChoice, ModelChoice)
 Read = TypeVar("Read")
 

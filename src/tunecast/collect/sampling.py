@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from ConfigSpace import ConfigurationSpace
     from numpy.typing import NDArray
 
-__all__ = ["Drawing", "Drawn", "sobol_points"]
-
 T = TypeVar("T")
 
 DIMENSIONS = 5

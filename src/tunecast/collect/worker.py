@@ -23,8 +23,6 @@ from tunecast.training.failures import describe_failure
 from tunecast.training.runner import HELD_BEFORE, Measurement, Runner
 from tunecast.training.training_task import TrialSpec, validation_subset
 
-__all__ = ["BlankRun", "CollectWorker", "Host", "MakeRun"]
-
 LEAST_METRIC_EXAMPLES = 16
 """A metric of fewer generated answers says next to nothing: where answers are long, none is measured."""
 OTHERS_ALLOWED = 0.25

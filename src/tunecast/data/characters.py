@@ -6,8 +6,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-__all__ = ["KINDS", "SCRIPTS", "count_characters"]
-
 # First code point of each range, and what the range holds; it ends where the next one begins.
 _RANGES: tuple[tuple[int, str], ...] = (
     (0x00, "other"),

@@ -18,8 +18,6 @@ from tunecast.data.problems import listed
 from tunecast.data.splitting import shared_prompts
 from tunecast.records import Architecture
 
-__all__ = ["CheckReport", "Lengths", "check"]
-
 LOOKED_AT = 20
 """Examples among which the shortest is shown."""
 

@@ -18,8 +18,6 @@ from tunecast.data.examples import Example, prompt_text, trained_text
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["UNRELATED", "dependence", "is_unrelated"]
-
 MOST_EXAMPLES = 256
 LEAST_EXAMPLES = 50
 LEAST_DISTINCT = 20

@@ -9,8 +9,6 @@ from tunecast.data.facts import collect
 from tunecast.data.meta_features import META_FEATURES_VERSION, derive
 from tunecast.records import DatasetFacts
 
-__all__ = ["describe"]
-
 
 def describe(dataset: Dataset, tokenizer: Any = None) -> DatasetFacts:
     """Describe a dataset by numbers; none of its text is kept.

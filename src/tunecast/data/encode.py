@@ -13,16 +13,6 @@ from tunecast.data.tokens import adds_space, special_affixes, token_ids
 from tunecast.errors import DataError
 from tunecast.records import Architecture
 
-__all__ = [
-    "IGNORED",
-    "EncodedExample",
-    "encode",
-    "encode_prompt",
-    "encode_whole",
-    "encoding_warnings",
-    "fit",
-]
-
 IGNORED = -100
 """The label of a token that is not trained, as torch's cross entropy expects it."""
 

@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-__all__ = ["SPLITS", "Dataset", "Example", "Turn", "prompt_key", "prompt_text", "reference", "trained_text"]
-
 SPLITS = ("train", "validation", "test")
 
 

@@ -22,8 +22,6 @@ from tunecast.data.examples import Dataset, Example, prompt_key, prompt_text, tr
 from tunecast.data.splitting import shared_prompts
 from tunecast.data.tokens import token_ids
 
-__all__ = ["EDGES", "FACTS_VERSION", "collect", "histogram", "words"]
-
 FACTS_VERSION = 2
 
 EDGES = (0, 1, 2, 3, *(step << power for power in range(1, 20) for step in (2, 3)))

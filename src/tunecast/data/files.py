@@ -15,8 +15,6 @@ from typing import Any
 from tunecast.data.problems import Problems, listed
 from tunecast.errors import DataError
 
-__all__ = ["SUFFIXES", "Row", "Table", "read_file"]
-
 Row = tuple[int, dict[str, Any]]
 
 

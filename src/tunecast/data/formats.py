@@ -17,8 +17,6 @@ from tunecast.data.files import Table
 from tunecast.data.problems import Problems, listed
 from tunecast.errors import DataError
 
-__all__ = ["EXPECTED", "PAIRS", "Format", "convert", "detect"]
-
 PAIRS = (
     ("prompt", "completion"),
     ("prompt", "response"),

@@ -12,8 +12,6 @@ from typing import Any
 from tunecast.data.files import Table
 from tunecast.errors import DataError
 
-__all__ = ["is_saved_folder", "looks_like_id", "read_hub", "read_saved_folder"]
-
 _ID = re.compile(r"(?P<name>[\w.-]+(/[\w.-]+)?)(#(?P<config>[\w.-]+))?(:(?P<split>[\w.+\[\]:%-]+))?")
 
 

@@ -14,8 +14,6 @@ from tunecast.records import Architecture
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["fitting_length", "length_for", "spread"]
-
 LONGEST_BY_DEFAULT = 1024
 SAMPLE = 1000
 

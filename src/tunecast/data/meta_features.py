@@ -8,8 +8,6 @@ from typing import Any
 
 from tunecast.data.characters import SCRIPTS
 
-__all__ = ["DEPENDENCE", "META_FEATURES_VERSION", "derive"]
-
 DEPENDENCE = "prompt_completion_dependence"
 """Name of what :func:`tunecast.data.dependence.dependence` found; absent where nothing could be said."""
 

@@ -6,8 +6,6 @@ from collections.abc import Iterable
 
 from tunecast.errors import DataError
 
-__all__ = ["Problems", "listed"]
-
 SHOWN = 3
 
 

@@ -15,8 +15,6 @@ from tunecast.data.splitting import complete_splits
 from tunecast.errors import DataError
 from tunecast.paths import expanded
 
-__all__ = ["read"]
-
 SPLIT_NAMES = {
     "train": "train",
     "training": "train",

@@ -10,8 +10,6 @@ from tunecast.data.examples import Example, prompt_key
 from tunecast.data.problems import listed
 from tunecast.errors import DataError
 
-__all__ = ["complete_splits", "held_out_size", "shared_prompts"]
-
 HELD_OUT_SHARE = 0.1
 SMALLEST_HELD_OUT = 10
 """Below this many examples a score says little, so a small dataset gives up to a fifth of its rows."""

@@ -28,8 +28,6 @@ from tunecast.data.files import Table
 from tunecast.errors import DataError
 from tunecast.records import stable_hash
 
-__all__ = ["read_standard_library"]
-
 TESTS = ("test", "tests")
 APPLICATIONS = ("idlelib", "lib2to3", "turtledemo", "turtle", "tkinter", "antigravity", "this")
 BUNDLED = ("site-packages", "dist-packages", "lib-dynload", "ensurepip", "pydoc_data", "encodings")

@@ -23,9 +23,6 @@ from typing import Any
 from tunecast.data.examples import Example, Turn
 from tunecast.errors import DataError
 
-__all__ = ["Renderer", "Segment", "prompt_segments", "uses_chat_template"]
-
-
 Message = dict[str, str]
 Span = tuple[int, int]
 

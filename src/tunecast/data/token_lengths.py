@@ -14,8 +14,6 @@ from tunecast.data.examples import Dataset, Example, prompt_text, trained_text
 from tunecast.data.length import length_for
 from tunecast.errors import DataError
 
-__all__ = ["TokenLengths", "measure_lengths"]
-
 SAMPLE = 1000
 BYTES_PER_TOKEN = 4
 """Where there is no tokenizer: what English text takes under current vocabularies."""

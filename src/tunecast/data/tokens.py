@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["adds_space", "special_affixes", "token_ids"]
-
 
 def token_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     """Ids of many texts in one batch, special tokens in them recognised, none added."""

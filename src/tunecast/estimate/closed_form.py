@@ -18,20 +18,6 @@ from tunecast.estimate.fitted import HELD, KERNELS, MOVED, POWER, SCORING_KERNEL
 from tunecast.estimate.layer_specs import ANATOMIES, departs, matrices, widths
 from tunecast.records import Machine, ModelFacts
 
-__all__ = [
-    "Form",
-    "Tables",
-    "amounts",
-    "bytes_held",
-    "ia3_parameters",
-    "is_known",
-    "lora_parameters",
-    "orthogonalisation_seconds",
-    "parts",
-    "step_seconds",
-    "table_key",
-]
-
 Kind = Literal["full", "lora", "ia3"]
 Placed = Literal["all-linear", "attention"]
 

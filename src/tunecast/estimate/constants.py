@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["FOUR_BIT_BYTES", "FRAMEWORK_BYTES", "KERNEL_SECONDS"]
-
 FRAMEWORK_BYTES: Mapping[str, int] = {"cuda": 600_000_000, "cpu": 400_000_000}
 """What a process holds before any tensor: on CUDA the context with its kernels and cuBLAS's workspace, on a
 CPU the interpreter with torch, transformers and peft imported (measured: 0.40 GB)."""

@@ -16,8 +16,6 @@ from typing import Any, TypeVar
 from tunecast.estimate.ledger import Moment, Work
 from tunecast.estimate.runner import Observed
 
-__all__ = ["SHORTEST", "are_alike", "equal_layers", "extended", "extended_shapes", "names_layers"]
-
 Key = TypeVar("Key")
 Shape = tuple[tuple[int, ...], int]
 """Shape and bytes per element of a tensor."""

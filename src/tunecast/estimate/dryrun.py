@@ -12,8 +12,6 @@ from tunecast.estimate.request import MemoryRequest
 from tunecast.estimate.runner import Observed, observe
 from tunecast.estimate.skeleton import base_skeleton, made_trainable, quantised_bytes, without_data
 
-__all__ = ["DryRun", "dry_run"]
-
 
 @dataclass(frozen=True)
 class DryRun:

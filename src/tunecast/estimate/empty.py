@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tunecast.records import ModelFacts
 
-__all__ = ["config_of", "empty_model", "model_class"]
-
 
 def model_class(config: Any) -> Any:
     """The class of transformers that builds text-generating models of a configuration's kind."""

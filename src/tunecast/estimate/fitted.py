@@ -19,8 +19,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["HELD", "KERNELS", "MOVED", "POWER", "SCORING_KERNELS", "SCORING_MOVED", "Table"]
-
 Table = Mapping[tuple[str, str], Mapping[str, float]]
 """By type of compute (``high`` for float32, ``low`` for 16 bits, ``low on cpu``) and way of training."""
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from tunecast.estimate.closed_form import Form, Placed, ia3_parameters, is_known, lora_parameters
 from tunecast.records import ModelFacts, Pipeline, Scalar
 
-__all__ = ["form_of", "lora_like", "nearest_form"]
-
 
 def form_of(model: ModelFacts, pipeline: Pipeline, *, dtype: str, device: str) -> Form | None:
     """The finetuning as the formulas see it; None for models and methods that they do not know.

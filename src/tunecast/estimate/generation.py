@@ -7,8 +7,6 @@ from typing import Any
 
 from tunecast.estimate.head import only_rows
 
-__all__ = ["Writer", "base_of", "tensors_of", "tokens_without_data"]
-
 
 class Writer:
     """Generates without data; adapters stand in the base model's layers, virtual tokens lengthen the prompt.

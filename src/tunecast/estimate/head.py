@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["only_rows"]
-
 
 @contextmanager
 def only_rows(model: Any, rows: int) -> Iterator[None]:

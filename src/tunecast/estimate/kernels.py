@@ -14,8 +14,6 @@ from torch.utils._pytree import tree_map
 
 from tunecast.estimate.ledger import Ledger
 
-__all__ = ["DeviceKernels"]
-
 _LOW_PRECISION = frozenset(
     {
         "linear",

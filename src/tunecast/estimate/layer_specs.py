@@ -14,8 +14,6 @@ from typing import Any, Literal, NamedTuple
 
 from tunecast.records import ModelFacts
 
-__all__ = ["ANATOMIES", "Anatomy", "Matrices", "Widths", "departs", "matrices", "widths"]
-
 
 @dataclass(frozen=True)
 class Anatomy:

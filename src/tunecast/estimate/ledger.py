@@ -21,8 +21,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import flop_registry
 
-__all__ = ["Ledger", "Moment", "Work"]
-
 _ROW_LOOKUPS = frozenset({"embedding", "index", "index_select", "gather"})
 """Operations that read only the rows they return, not the whole table."""
 _NO_KERNEL = frozenset({"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"})

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from math import prod
 
-__all__ = ["moved_bytes", "state_bytes", "step_bytes"]
-
 Shapes = Iterable[tuple[tuple[int, ...], int]]
 _EIGHT_BIT_MINIMUM = 4096
 """bitsandbytes keeps tensors below this many elements in float32."""

@@ -15,8 +15,6 @@ from tunecast.records import stable_hash
 if TYPE_CHECKING:
     from tunecast.estimate.dryrun import DryRun
 
-__all__ = ["cached_dry_run", "estimate_memory"]
-
 _dry_runs: dict[str, DryRun] = {}
 
 

@@ -9,8 +9,6 @@ from typing import Any
 from tunecast.estimate.peak_bytes import estimate_memory
 from tunecast.estimate.request import MemoryRequest
 
-__all__ = ["what_would_fit"]
-
 _DEVICES = (2, 4, 8, 16, 32, 64)
 _LORA = {"peft_type": "LORA", "r": 16, "target_modules": "all-linear"}
 

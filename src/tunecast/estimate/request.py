@@ -8,8 +8,6 @@ from typing import Any, Literal
 
 from tunecast.errors import ConfigurationError
 
-__all__ = ["MemoryEstimate", "MemoryRequest", "Precision", "Sharding"]
-
 Precision = Literal["float32", "bfloat16", "float16", "8-bit", "4-bit"]
 Optimizer = Literal["adamw", "adamw-8bit", "adafactor", "lion", "sgd", "sgd-momentum", "none"]
 Attention = Literal["eager", "sdpa", "flash"]

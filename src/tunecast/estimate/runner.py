@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from tunecast.estimate.kernels import DeviceKernels
     from tunecast.estimate.ledger import Ledger, Moment, Work
 
-__all__ = ["Observed", "observe"]
-
 _GRANULARITY = {"cpu": 1, "cuda": 512}
 """Bytes that an allocation is rounded up to: CUDA's caching allocator works in blocks of 512."""
 

@@ -25,14 +25,6 @@ if TYPE_CHECKING:
     from tunecast.estimate.dryrun import DryRun
     from tunecast.estimate.ledger import Work
 
-__all__ = [
-    "EFFICIENCY",
-    "SecondsEstimate",
-    "estimate_seconds",
-    "step_efficiency",
-    "work_seconds",
-]
-
 EFFICIENCY = 0.8
 """Share of the ideal that is assumed where nothing was calibrated; one published LoRA run on an L40S reached
 it."""

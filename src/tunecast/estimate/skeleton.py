@@ -18,14 +18,6 @@ from tunecast.estimate.request import MemoryRequest
 if TYPE_CHECKING:
     import torch
 
-__all__ = [
-    "base_skeleton",
-    "made_trainable",
-    "peft_config_from",
-    "quantised_bytes",
-    "without_data",
-]
-
 _NOT_FOR_A_SKELETON = frozenset({"peft_type", "peft_version", "base_model_name_or_path"})
 """Fields that describe where an adapter came from or what training left of it, not what is to be trained."""
 _BYTES_PER_QUANTISED = {"8-bit": 1.0, "4-bit": FOUR_BIT_BYTES}

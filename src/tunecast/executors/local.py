@@ -19,8 +19,6 @@ from tunecast.executors.requests import Broken, Ready, Request, receive
 from tunecast.hardware.machine import accelerator_count
 from tunecast.records import Outcome, RunError
 
-__all__ = ["CRASHES_FORGIVEN", "POLL_SECONDS", "Crash", "LocalExecutor", "Workplace"]
-
 CRASHES_FORGIVEN = 1
 """How often a request whose worker died is tried again."""
 STARTS = 3

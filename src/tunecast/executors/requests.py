@@ -19,20 +19,6 @@ if TYPE_CHECKING:
     from tunecast.data import EncodedExample
     from tunecast.training.runner import Measurement, Runner, Scored
 
-__all__ = [
-    "Advance",
-    "Ask",
-    "Broken",
-    "Calibrate",
-    "Ready",
-    "Request",
-    "Save",
-    "SaveBase",
-    "ScoreModel",
-    "UseValidation",
-    "receive",
-]
-
 
 def receive(connection: Connection) -> Any:
     """The next message.

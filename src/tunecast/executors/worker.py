@@ -18,8 +18,6 @@ from typing import Any
 from tunecast.errors import UserError
 from tunecast.executors.requests import Broken, Ready, Request, receive
 
-__all__ = ["main"]
-
 ORPHAN_POLL_SECONDS = 0.5
 
 

@@ -8,8 +8,6 @@ from tunecast.errors import ConfigurationError
 from tunecast.exporters.job import Work, optimizer_of, value_of
 from tunecast.exporters.yaml_text import as_yaml, refuse_unknown
 
-__all__ = ["files"]
-
 METHODS = ("lora", "qlora", "full")
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 

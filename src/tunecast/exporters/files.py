@@ -12,8 +12,6 @@ from tunecast.errors import OutputError
 from tunecast.exporters import axolotl, llamafactory, trl
 from tunecast.exporters.job import Work
 
-__all__ = ["TRAINERS", "export"]
-
 TRAINERS: Mapping[str, tuple[Callable[[Work], Mapping[str, str]], str]] = {
     "trl": (trl.files, "prompt-completion"),
     "axolotl": (axolotl.files, "messages"),

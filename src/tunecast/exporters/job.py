@@ -19,8 +19,6 @@ from tunecast.models import ResolvedModel, check_length, describe, resolve
 from tunecast.records import ModelFacts, Pipeline, Scalar
 from tunecast.training.plan import nested_subset
 
-__all__ = ["Work", "optimizer_of", "prepare_work", "value_of"]
-
 SOURCES = "Give the output folder of tunecast tune, or the JSON file of a pipeline."
 OPTIMIZERS = {
     "adamw": "adamw_torch",

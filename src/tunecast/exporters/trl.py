@@ -9,8 +9,6 @@ from typing import Any
 from tunecast.errors import ConfigurationError, ModelError
 from tunecast.exporters.job import Work, optimizer_of, value_of
 
-__all__ = ["files"]
-
 SCRIPT = '''"""Trains one pipeline with TRL; made by tunecast export.
 
     python train.py [FOLDER FOR THE RESULT]

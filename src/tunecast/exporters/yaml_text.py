@@ -8,8 +8,6 @@ from typing import Any
 from tunecast.errors import ConfigurationError
 from tunecast.exporters.job import Work
 
-__all__ = ["as_yaml", "refuse_unknown"]
-
 
 def as_yaml(settings: Mapping[str, Any], command: str) -> str:
     """Settings as YAML in their order, below the command that runs them.

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from tunecast.errors import ConfigurationError
 from tunecast.records import Machine
 
-__all__ = ["ACCELERATORS", "Accelerator", "as_machine", "find_accelerator"]
-
 
 @dataclass(frozen=True)
 class Accelerator:

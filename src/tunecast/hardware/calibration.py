@@ -21,8 +21,6 @@ from tunecast.errors import ConfigurationError
 from tunecast.hardware.processor import available_cores, processor_name
 from tunecast.records import Machine, stable_hash
 
-__all__ = ["Calibration", "calibrate_here", "kept_calibration"]
-
 WIDE = 4096
 """Width of a model for which bfloat16 is taken wherever the hardware has it."""
 

@@ -22,8 +22,6 @@ from tunecast.hardware.processor import available_cores, processor_flags, undist
 from tunecast.models.load import NARROW_WIDTH
 from tunecast.records import Machine
 
-__all__ = ["Target", "calibrate", "processor_target", "target_of", "this_machine"]
-
 MATRIX_WIDTH = 768
 COPY_BYTES = 1 << 25
 REPEATS = 3

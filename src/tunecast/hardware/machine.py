@@ -20,20 +20,6 @@ from tunecast.records import Machine, Seconds, Versions
 if TYPE_CHECKING:
     import torch
 
-__all__ = [
-    "SecondsClock",
-    "accelerator_count",
-    "current_versions",
-    "device_bytes",
-    "find_device",
-    "has_kernels",
-    "load_average",
-    "measure_machine",
-    "peak_bytes",
-    "reset_peak",
-    "seconds_of",
-]
-
 _MEASURE_SECONDS = 0.2
 """Time spent on each rate: two dtypes and one copy stay well under a second."""
 _PRODUCT_SECONDS = 0.1

@@ -9,8 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["OthersLoad", "available_cores", "processor_flags", "processor_name", "undisturbed_seconds"]
-
 _INFO = Path("/proc/cpuinfo")
 
 

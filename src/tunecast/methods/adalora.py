@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from ConfigSpace.hyperparameters import Hyperparameter
     from torch import Tensor
 
-__all__ = ["AdaLora"]
-
 UNKNOWN_STEPS = 1_000_000
 """Stands for the number of steps until the first one is taken; peft will have one from the start."""
 AVERAGES = ("exp_avg_ipt", "exp_avg_unc")

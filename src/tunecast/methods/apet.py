@@ -18,8 +18,6 @@ from tunecast.records import ModelFacts, Pipeline
 if TYPE_CHECKING:
     from ConfigSpace.hyperparameters import Hyperparameter
 
-__all__ = ["Apet", "place"]
-
 RANKS = (1, 2, 4, 8, 16, 32, 64)
 SCALE = 2.0
 """``lora_alpha / rank`` of every unit, so that all learn alike."""

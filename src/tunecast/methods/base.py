@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from tunecast.data import EncodedExample
 
-__all__ = ["Method", "is_constant"]
-
 
 def is_constant(parameter: Hyperparameter) -> bool:
     """Whether a hyperparameter has one value only, by nature or because the user fixed it."""

@@ -11,8 +11,6 @@ from tunecast.records import ModelFacts, Pipeline
 if TYPE_CHECKING:
     from ConfigSpace.hyperparameters import Hyperparameter
 
-__all__ = ["Bias"]
-
 
 class Bias(WeightsMethod):
     """Trains every bias of the model, those of normalisations included."""

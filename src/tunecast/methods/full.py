@@ -12,8 +12,6 @@ from tunecast.records import ModelFacts, Pipeline
 if TYPE_CHECKING:
     from ConfigSpace.hyperparameters import Hyperparameter
 
-__all__ = ["Full"]
-
 
 class Full(WeightsMethod):
     """Trains all parameters; in bfloat16 small updates would vanish, so the copy is float32."""

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from ConfigSpace.hyperparameters import Hyperparameter
     from torch import Tensor
 
-__all__ = ["GradientMask", "keep_largest"]
-
 
 class GradientMask(Full):
     """At each step only the largest gradients of each matrix, summed over the whole batch, are let through.

@@ -14,8 +14,6 @@ from tunecast.records import ModelFacts, Pipeline
 if TYPE_CHECKING:
     from ConfigSpace.hyperparameters import Hyperparameter
 
-__all__ = ["LoHa", "LoKr"]
-
 SCALES = (1.0, 2.0)
 """peft's ``alpha / r``, by which the update is multiplied."""
 

@@ -11,8 +11,6 @@ from tunecast.records import ModelFacts, Pipeline
 if TYPE_CHECKING:
     from ConfigSpace.hyperparameters import Hyperparameter
 
-__all__ = ["IA3"]
-
 FEED_FORWARD = r".*\.(down_proj|wo|mlp\.c_proj|fc2|dense_4h_to_h)"
 """The layers whose *input* is scaled, by their names in models like Llama, T5, GPT-2, OPT and NeoX."""
 TARGETS = (

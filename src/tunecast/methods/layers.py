@@ -6,8 +6,6 @@ from typing import Any
 
 from tunecast.records import ModelFacts
 
-__all__ = ["decoder_layers", "final_norm", "layer_stack", "upper_names"]
-
 
 def decoder_layers(model: ModelFacts) -> int:
     """Number of layers on the side that writes the completion."""

@@ -12,8 +12,6 @@ from tunecast.records import ModelFacts, Pipeline
 if TYPE_CHECKING:
     from ConfigSpace.hyperparameters import Hyperparameter
 
-__all__ = ["LayerNormTuning"]
-
 NORMS = r".*(norm|\.ln_\w+)"
 """Normalisation layers by their names: ``...norm`` in models like Llama, T5 and OPT, ``ln_1`` in GPT-2."""
 WITHOUT_WEIGHTS = frozenset({"olmo"})

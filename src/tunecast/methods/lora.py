@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from ConfigSpace.hyperparameters import Hyperparameter
     from torch import Tensor
 
-__all__ = ["Lora"]
-
 RANKS = (4, 8, 16, 32, 64)
 ALPHAS = (4, 8, 16, 32, 64, 128)
 PLUS_RATIOS = (1.0, 2.0, 4.0, 8.0, 16.0)

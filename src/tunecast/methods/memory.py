@@ -13,8 +13,6 @@ from tunecast.records import ModelFacts, Pipeline
 if TYPE_CHECKING:
     from tunecast.estimate.request import Optimizer
 
-__all__ = ["adapter_of", "is_predictable", "optimizer_of"]
-
 OPTIMIZERS: Mapping[str, Optimizer] = {
     "adamw": "adamw",
     "adamw_8bit": "adamw-8bit",

@@ -12,8 +12,6 @@ from tunecast.records import ModelFacts
 if TYPE_CHECKING:
     from ConfigSpace.hyperparameters import Hyperparameter
 
-__all__ = ["Mezo"]
-
 
 class Mezo(Full):
     """Trains all parameters along random directions, whose slopes two losses tell.

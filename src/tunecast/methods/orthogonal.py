@@ -14,8 +14,6 @@ from tunecast.records import ModelFacts, Pipeline
 if TYPE_CHECKING:
     from ConfigSpace.hyperparameters import Hyperparameter
 
-__all__ = ["BOFT", "OFT"]
-
 OFT_BLOCKS = (16, 32, 64, 128)
 BOFT_BLOCKS = (4, 8, 16, 32)
 WIDEST_FOR_BOFT = 4096

@@ -13,8 +13,6 @@ from tunecast.records import ModelFacts, Pipeline
 if TYPE_CHECKING:
     from peft import TaskType
 
-__all__ = ["PeftMethod", "remove_leftovers", "task_type"]
-
 LEFTOVERS = ("peft_config", "active_adapter", "prepare_inputs_for_generation")
 """Attributes that peft sets on the base model itself; the last one hides the method of its class."""
 

@@ -11,8 +11,6 @@ from tunecast.errors import ConfigurationError
 from tunecast.methods.space import check_pipeline
 from tunecast.records import ZERO_SHOT, Pipeline
 
-__all__ = ["read_pipeline"]
-
 SHAPE = 'Write it as {"method": "lora", "hyperparameters": {"learning_rate": 2e-4}}.'
 
 

@@ -23,8 +23,6 @@ from tunecast.records import ModelFacts, Pipeline
 if TYPE_CHECKING:
     from ConfigSpace.hyperparameters import Hyperparameter
 
-__all__ = ["PTuning", "PrefixTuning", "PromptTuning", "VirtualTokens"]
-
 NUMBERS = (10, 20, 50, 100)
 CONTEXT_SHARE = 8
 """Virtual tokens may take one in so many positions of the context."""

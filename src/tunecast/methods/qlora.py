@@ -13,8 +13,6 @@ from tunecast.records import ModelFacts, Pipeline
 if TYPE_CHECKING:
     from ConfigSpace.hyperparameters import Hyperparameter
 
-__all__ = ["QLora"]
-
 
 class QLora(Lora):
     """Quantises the frozen linear layers to NF4 with double quantisation while a trial lasts.

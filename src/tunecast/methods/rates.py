@@ -6,16 +6,6 @@ from collections.abc import Mapping
 
 from tunecast.records import ModelFacts, Scalar
 
-__all__ = [
-    "OPTIMIZER_RATES",
-    "WIDE",
-    "WIDE_RATE",
-    "adapter_rate",
-    "around",
-    "optimizer_multiple",
-    "optimizer_rate",
-]
-
 WIDE_RATE = 3e-4
 """LoRA's rate of wide models. On a public sweep of 24 models from 4B up it is, at the largest rank, 0.0010
 nats from the best measured pair on average, and no rule that follows the width came nearer

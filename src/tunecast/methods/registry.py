@@ -9,8 +9,6 @@ from tunecast.methods.base import Method
 from tunecast.methods.rates import adapter_rate
 from tunecast.records import ModelFacts
 
-__all__ = ["ENTRY_POINT_GROUP", "central_rate", "get_method", "method_names", "register"]
-
 ENTRY_POINT_GROUP = "tunecast.methods"
 
 _METHODS: dict[str, Method] = {}

@@ -23,18 +23,6 @@ if TYPE_CHECKING:
     from ConfigSpace import Configuration, ConfigurationSpace
     from ConfigSpace.hyperparameters import Hyperparameter
 
-__all__ = [
-    "BASELINE",
-    "RATE_3E4",
-    "Restrictions",
-    "at_3e4",
-    "baseline_pipeline",
-    "check_names",
-    "check_pipeline",
-    "pipeline_space",
-    "sample_pipelines",
-]
-
 ROOT = "method"
 SCHEDULES = ("cosine", "linear", "constant")
 DRAWN_TOGETHER = 64

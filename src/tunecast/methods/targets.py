@@ -10,8 +10,6 @@ from tunecast.records import ModelFacts, Pipeline
 if TYPE_CHECKING:
     from ConfigSpace.hyperparameters import Hyperparameter
 
-__all__ = ["divisors", "target_choice", "target_modules", "why_not_linear"]
-
 ATTENTION_MODULES = r".*\.(q_proj|k_proj|v_proj|o_proj|c_attn|q|k|v|o|query_key_value|qkv_proj|Wqkv)"
 """The projections of attention by their names in models like Llama, GPT-2 and T5, and in fused ones."""
 CONV1D_FAMILIES = frozenset({"gpt2", "imagegpt", "openai-gpt"})

@@ -13,8 +13,6 @@ from tunecast.records import ModelFacts, Pipeline
 if TYPE_CHECKING:
     from ConfigSpace.hyperparameters import Hyperparameter
 
-__all__ = ["TopLayers"]
-
 
 class TopLayers(WeightsMethod):
     """Trains the last ``trained_layers`` layers of the decoder and the normalisation after them.

@@ -11,8 +11,6 @@ from tunecast.records import ModelFacts, Pipeline
 if TYPE_CHECKING:
     from ConfigSpace.hyperparameters import Hyperparameter
 
-__all__ = ["TrainableTokens"]
-
 MARKS = ("bos_token_id", "eos_token_id")
 """Tokens that every text carries; padding is not read and gets no gradient."""
 

@@ -13,8 +13,6 @@ from tunecast.records import ModelFacts, Pipeline
 if TYPE_CHECKING:
     from ConfigSpace.hyperparameters import Hyperparameter
 
-__all__ = ["Vera"]
-
 
 class Vera(PeftMethod):
     """Adds ``b * (B @ (d * (A @ x)))`` with A and B frozen and shared, b of shape (out,) and d of shape (r,).

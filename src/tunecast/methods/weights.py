@@ -11,8 +11,6 @@ from tunecast.estimate.empty import config_of, empty_model
 from tunecast.methods.base import Method
 from tunecast.records import ModelFacts, Pipeline
 
-__all__ = ["WeightsMethod"]
-
 
 class WeightsMethod(Method):
     """Trains a float32 copy of some weights; the frozen ones stay those of the worker's base, in its type."""

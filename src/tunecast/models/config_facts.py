@@ -16,8 +16,6 @@ from tunecast.errors import ModelError
 from tunecast.estimate.layer_specs import departs
 from tunecast.records import Architecture, ModelFacts
 
-__all__ = ["OUTLINED", "outline", "read_config"]
-
 Config = Mapping[str, Any]
 
 

@@ -13,16 +13,6 @@ from tunecast.estimate.empty import empty_model
 from tunecast.models.load import ResolvedModel, load_config
 from tunecast.records import Architecture, ModelFacts
 
-__all__ = [
-    "architecture_of",
-    "check_length",
-    "context_of",
-    "describe",
-    "describe_config",
-    "has_chat_template",
-    "with_folder",
-]
-
 MOST_PRETRAINING_TOKENS = 10**18
 """No corpus has as many. JSON's integers have no bound, and one that no float holds would end the arithmetic
 of features and laws."""

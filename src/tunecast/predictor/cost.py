@@ -17,8 +17,6 @@ from tunecast.records import ZERO_SHOT, Outcome, Run
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["CostModel", "FailureModel", "FailureScores", "fit_cost", "fit_failure", "score_failure"]
-
 COST_FEATURES = (
     *(name for name in PIPELINE if name.startswith(("method_", "optimizer_"))),
     *("trains_weights", "low_rank", "log_rank", "attention_only", "dora", "dropout", "log_batch"),

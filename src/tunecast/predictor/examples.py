@@ -25,8 +25,6 @@ from tunecast.records import ZERO_SHOT, Outcome, Run
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["WORST", "Examples", "ZeroShotLosses", "examples_of", "teaching_runs"]
-
 END_SHARE = 0.97
 """Share of a full length from which on a point counts as the end, and not as a part of the curve before."""
 WORST = math.log(4.0)

@@ -22,23 +22,6 @@ from tunecast.records import DatasetFacts, ModelFacts, Pipeline, Point
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = [
-    "CURVE",
-    "DATASET",
-    "FEATURES",
-    "FEATURES_VERSION",
-    "LEAST_LOSS",
-    "PIPELINE",
-    "Setting",
-    "columns",
-    "curve_row",
-    "feature_rows",
-    "joined",
-    "log_loss",
-    "pipeline_row",
-    "standardised",
-]
-
 FEATURES_VERSION = 3
 """Raised whenever a feature is added or changes its meaning."""
 LEAST_LOSS = 0.01

@@ -15,8 +15,6 @@ from tunecast.records import Run, device_kind
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Line", "by_device", "families_of", "fit_line", "is_enough"]
-
 PENALTY = 10.0
 FEWEST_RUNS = 10
 

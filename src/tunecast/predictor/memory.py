@@ -18,8 +18,6 @@ from tunecast.records import DatasetFacts, ModelFacts, Pipeline, Run, device_kin
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["BytesModel", "WorkerCapacity", "fit_bytes"]
-
 OF_PIPELINE = [
     PIPELINE.index(name)
     for name in (

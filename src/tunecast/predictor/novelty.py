@@ -15,8 +15,6 @@ from tunecast.predictor.task_groups import task_group
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Novelty"]
-
 SUBSTANCE = (
     "tokens_per_word",
     "characters_per_word",

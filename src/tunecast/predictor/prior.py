@@ -31,8 +31,6 @@ from tunecast.predictor.regressors import FAMILIES, Arrays, Regressor
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Prediction", "Prior", "Provenance", "load_prior", "prior_at", "read_prior", "shipped_prior"]
-
 SCHEMA_VERSION = 6
 SHIPPED = "prior.safetensors"
 SHARE, LAST_LOSS = FEATURES.index("share"), FEATURES.index("log_loss")

@@ -12,8 +12,6 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["dataset_families", "group_folds", "task_group"]
-
 SAYS_NOTHING = frozenset(
     {"data", "dataset", "examples", "finetune", "finetuning", "sft", "train", "training"}
 )

@@ -20,8 +20,6 @@ from tunecast.predictor.task_groups import task_group
 from tunecast.predictor.validation import CHOSEN, Scores, choose, nested
 from tunecast.records import Run, stable_hash
 
-__all__ = ["FEWEST_KIN", "learn", "learnable", "missing_libraries", "report", "table", "train"]
-
 FEWEST_KIN = 3
 """Families of datasets below which nothing can be left out of what was left out."""
 

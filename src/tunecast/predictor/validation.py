@@ -19,8 +19,6 @@ from tunecast.predictor.regressors import FAMILIES
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["CHOSEN", "Scores", "Trusted", "choose", "left_out", "models_left_out", "nested", "score"]
-
 INNER_FOLDS = 4
 ROWS_OF_A_MODEL = 400
 """A base model with more rows counts for this many where base models are left out."""

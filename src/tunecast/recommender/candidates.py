@@ -11,8 +11,6 @@ from tunecast.methods.targets import why_not_linear
 from tunecast.recommender.rate_rules import RULE_ALPHA, rule_rate
 from tunecast.records import ModelFacts, Pipeline, Scalar
 
-__all__ = ["METHODS", "grid"]
-
 METHODS = ("lora", "full", "ia3", "qlora")
 """Methods that are advised unasked: those that were measured most. Others are, where ``--methods`` names
 them."""

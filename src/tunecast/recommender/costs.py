@@ -18,8 +18,6 @@ from tunecast.records import ModelFacts, Pipeline
 if TYPE_CHECKING:
     from tunecast.estimate import MemoryRequest
 
-__all__ = ["Cost", "Costs"]
-
 CALIBRATED_SHARE = 0.75
 """Efficiency of full finetuning over that of a calibration's bare steps, which neither clip gradients nor put
 batches together: 0.68 over 0.92 in float32 and 0.50 over 0.65 in bfloat16 on one CPU."""

@@ -21,8 +21,6 @@ from tunecast.estimate.seconds import EFFICIENCY
 from tunecast.records import device_kind
 from tunecast.store.final_results import FinalResult
 
-__all__ = ["Efficiency", "Share", "credible_ratios", "ideal_ratio"]
-
 DEVICE_DEVIATION = 0.5
 """Standard deviation of the logarithm of the efficiency between kinds of device."""
 GROUP_DEVIATION = 0.3

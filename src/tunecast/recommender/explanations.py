@@ -12,8 +12,6 @@ from tunecast.recommender.question import Situation
 from tunecast.recommender.rate_rules import RULE_ALPHA
 from tunecast.recommender.recommendation import Prospect
 
-__all__ = ["overrides", "reasons", "worth_text"]
-
 CERTAIN = 0.995
 """Probabilities from here on would be printed as 100%, which no prediction deserves."""
 FAR = 1.0

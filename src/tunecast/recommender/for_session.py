@@ -21,8 +21,6 @@ from tunecast.session.candidates import candidate_pipelines
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.settings import SessionSettings
 
-__all__ = ["Advised", "question_of", "recommendation_for", "recommended_candidates", "situation_of"]
-
 SHOWN = 3
 MOST_ADVISED = 64
 """Candidates that a session keeps in the order of advice; behind them the others come as drawn."""

@@ -25,8 +25,6 @@ from tunecast.recommender.regression import Design, Floats, Posterior, fit
 from tunecast.records import ZERO_SHOT, ModelFacts, Outcome
 from tunecast.store.final_results import FinalResult
 
-__all__ = ["TASK_FEATURES", "KnownRuns"]
-
 TASK_FEATURES = (
     *("prompt_log_bytes_mean", "completion_log_bytes_mean", "log_distinct_completions"),
     *("distinct_completions_share", "label_entropy_nats", "top_completion_share", "copied_words_share"),

@@ -13,8 +13,6 @@ import math
 
 from tunecast.records import ModelFacts
 
-__all__ = ["excess_share", "ln_language_loss"]
-
 IRREDUCIBLE = 1.8172
 SIZE, SIZE_EXPONENT = 482.01, 0.3478
 DATA, DATA_EXPONENT = 2085.43, 0.3658

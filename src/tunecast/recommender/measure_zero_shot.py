@@ -15,8 +15,6 @@ from tunecast.recommender.recommendation import ZeroShotLoss
 from tunecast.session.budget import duration
 from tunecast.session.settings import SessionSettings
 
-__all__ = ["measure_zero_shot"]
-
 FIRST = 8
 """Examples of the first batch, whose seconds tell how many more there is time for."""
 WEIGHTS = ("*.safetensors", "*.bin")

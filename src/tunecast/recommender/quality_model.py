@@ -9,8 +9,6 @@ from typing import Protocol
 from tunecast.recommender.efficiency import Efficiency
 from tunecast.records import ModelFacts, Pipeline
 
-__all__ = ["Neighbour", "Plan", "Quality", "QualityModel", "TaskView"]
-
 
 @dataclass(frozen=True)
 class TaskView:

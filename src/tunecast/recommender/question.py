@@ -18,8 +18,6 @@ from tunecast.models.describe import with_folder
 from tunecast.recommender.quality_model import TaskView
 from tunecast.records import ModelFacts, Scalar
 
-__all__ = ["Question", "Situation", "look"]
-
 FEW_CUT = 0.01
 
 

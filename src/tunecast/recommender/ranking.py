@@ -10,8 +10,6 @@ from tunecast.recommender.quality_model import Plan, Quality, QualityModel, Task
 from tunecast.records import Pipeline
 from tunecast.search import PredictedEnd
 
-__all__ = ["ordered", "predict_ends", "recommended_order"]
-
 UNRANKED = 4
 """One in how many is taken as it comes, for tasks on which advice proves to be wrong."""
 

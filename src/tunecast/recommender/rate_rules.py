@@ -8,8 +8,6 @@ from tunecast.methods import central_rate
 from tunecast.methods.rates import optimizer_multiple
 from tunecast.records import ModelFacts, Pipeline
 
-__all__ = ["RULE_ALPHA", "rate_surplus", "rule_rate"]
-
 RULE_ALPHA = 32.0
 """``lora_alpha`` that the rates of the rule belong to."""
 

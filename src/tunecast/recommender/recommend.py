@@ -18,8 +18,6 @@ from tunecast.recommender.recommendation import Prospect, Recommendation, ZeroSh
 from tunecast.records import Pipeline
 from tunecast.session.run_factory import seconds_with_evaluation
 
-__all__ = ["MEASURABLE", "Horizon", "Recommender", "default_prior", "recommend_pipelines"]
-
 LEAST_STEPS = 16
 """Optimiser steps below which a pipeline learns little; it is advised only where none has more."""
 MEASURABLE = "The zero-shot loss is predicted; --measure 30s measures it where there are weights."

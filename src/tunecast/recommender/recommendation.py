@@ -9,8 +9,6 @@ from typing import Any, Literal
 from tunecast.recommender.quality_model import Neighbour
 from tunecast.records import Pipeline
 
-__all__ = ["Prospect", "Recommendation", "ZeroShotLoss"]
-
 
 @dataclass(frozen=True)
 class Prospect:

@@ -18,8 +18,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Design", "Posterior", "fit"]
-
 Floats = NDArray[np.float64]
 
 TASK_SCALES = (0.4, 0.8, 1.2)

@@ -14,8 +14,6 @@ from tunecast.methods.space import BASELINE
 from tunecast.records import ZERO_SHOT, DatasetFacts, ModelFacts, Outcome, Pipeline, Point, Run, Seconds
 from tunecast.session.run_factory import explosion_nats
 
-__all__ = ["Candidate", "Case", "Clock", "Leg", "cases_of", "on_clock"]
-
 LEAST_CANDIDATES = 8
 """Recorded pipelines of a task below which there is nothing to choose."""
 BATCH_SIZE = "per_device_train_batch_size"

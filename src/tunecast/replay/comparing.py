@@ -43,19 +43,6 @@ from tunecast.search.rivals import Maker, check_library
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = [
-    "BUDGETS",
-    "Comparison",
-    "Usage",
-    "check_name",
-    "compare_strategies",
-    "default_strategies",
-    "draw",
-    "tiny_models",
-    "why_no_surrogates",
-    "without_fixed",
-]
-
 BUDGETS = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Budgets in baseline trials at full length."""
 SLACK = 0.1

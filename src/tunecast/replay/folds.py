@@ -9,8 +9,6 @@ from tunecast.records import Run
 from tunecast.replay.cases import Case
 from tunecast.search import Context
 
-__all__ = ["Fold", "context_of"]
-
 
 class Fold(StrEnum):
     """What is left out of the runs that strategies learn from."""

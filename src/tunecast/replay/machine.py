@@ -27,8 +27,6 @@ from tunecast.search import History, Remaining, Strategy, TrialView, leader, poi
 from tunecast.session.rules import choose
 from tunecast.session.runtime_model import RuntimeModel
 
-__all__ = ["Improvement", "Replayed", "replay"]
-
 ROUNDING_SECONDS = 1e-9
 
 

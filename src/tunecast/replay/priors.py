@@ -19,8 +19,6 @@ from tunecast.predictor.train import train
 from tunecast.records import Run, stable_hash
 from tunecast.sources import code_meaning
 
-__all__ = ["kept_prior"]
-
 LIBRARIES = ("numpy", "scipy", "scikit-learn", "gpytorch", "torch")
 """What trains: of another version, it learns something else from the same runs."""
 

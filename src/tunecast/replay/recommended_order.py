@@ -13,8 +13,6 @@ from tunecast.search.fixed_order import Order
 from tunecast.search.task_predictor import setting_of
 from tunecast.store.final_results import final_result_of
 
-__all__ = ["recorded_order"]
-
 
 def recorded_order(context: Context) -> Order:
     """What a session's advice would say of candidates.

@@ -14,22 +14,6 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = [
-    "LEVEL",
-    "ClusterWeights",
-    "Pair",
-    "band",
-    "cliques",
-    "cluster_weights",
-    "detectable",
-    "interval",
-    "mean_ranks",
-    "paired",
-    "power",
-    "smallest_p",
-    "wilcoxon_holm",
-]
-
 Floats = NDArray[np.float64]
 
 LEVEL = 0.05

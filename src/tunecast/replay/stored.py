@@ -27,8 +27,6 @@ from tunecast.replay.verdicts import CLAIM_CANDIDATES, CLAIM_TASKS, Verdict
 from tunecast.search import BASELINE_BASED, SURROGATE_BASED
 from tunecast.store import open_for_reading
 
-__all__ = ["CompareSettings", "compare", "large_enough"]
-
 Named = TypeVar("Named", bound=StrEnum)
 
 

@@ -25,16 +25,6 @@ from tunecast.replay.statistics import (
 )
 from tunecast.search import BASELINE_BASED, RUN_BASED, SURROGATE_BASED
 
-__all__ = [
-    "CLAIM_CANDIDATES",
-    "CLAIM_FAMILIES",
-    "CLAIM_TASKS",
-    "SIMPLE",
-    "Catch",
-    "Claim",
-    "Verdict",
-]
-
 SIMPLE = (*BASELINE_BASED, *RUN_BASED)
 """Strategies that any other has to beat: each of their wins is named."""
 CLAIM_CANDIDATES = 40

@@ -13,8 +13,6 @@ from tunecast.report.tables import data_facts, hardware_facts, score_cells, toke
 from tunecast.report.wording import value_text, verdict
 from tunecast.search import GIVEN
 
-__all__ = ["model_card"]
-
 
 def model_card(record: SessionRecord, run: Run, *, base_model: str) -> str:
     """Write the README.md of a delivered model: YAML front matter, then Markdown.

@@ -12,8 +12,6 @@ from tunecast.report.numbers import compact, rate
 from tunecast.report.trials import DOTS_DRAWN, DrawnTrial, chosen_to_draw, grouped
 from tunecast.report.wording import value_text
 
-__all__ = ["hyperparameter_plots"]
-
 PANELS = 13
 ORDINAL_VALUES = 8
 """A hyperparameter with at most this many values (fractions: each used often) is drawn as equal steps."""

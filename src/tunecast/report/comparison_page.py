@@ -17,8 +17,6 @@ from tunecast.report.comparison_wording import (
     simple_sentences,
 )
 
-__all__ = ["write_comparison"]
-
 TEMPLATE = """<!doctype html>
 <html lang="en">
 <head><meta charset="utf-8"><title>Strategies compared</title>

@@ -12,8 +12,6 @@ from tunecast.replay.verdicts import Verdict
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-__all__ = ["anytime_plot", "critical_difference_plot"]
-
 COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#e377c2", "#7f7f7f")
 DASHES = ("solid", "dash", "dot", "dashdot")
 LABEL_PX = 190

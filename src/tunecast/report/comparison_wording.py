@@ -13,18 +13,6 @@ from tunecast.replay.statistics import LEVEL, smallest_p
 from tunecast.replay.verdicts import Verdict
 from tunecast.search import BASELINE_BASED, LIBRARY_BASED, SURROGATE_BASED
 
-__all__ = [
-    "catch_sentences",
-    "claim_sentences",
-    "difference_caption",
-    "header",
-    "notes",
-    "regret_rows",
-    "rival_rows",
-    "sentences",
-    "simple_sentences",
-]
-
 DEAR_ANSWER = 0.01
 """Part of an baseline trial above which what an answer is charged is told beside it."""
 MOST_EXHAUSTED = 0.5

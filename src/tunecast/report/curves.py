@@ -23,8 +23,6 @@ from tunecast.report.figures import (
 from tunecast.report.numbers import compact, duration, finite
 from tunecast.report.trials import DrawnTrial, chosen_to_draw, grouped
 
-__all__ = ["LOSS_TITLE", "curves_plot", "incumbent_plot"]
-
 CURVES_DRAWN = 150
 CROWD = 60
 """From this many curves on, each is drawn fainter."""

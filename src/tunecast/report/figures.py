@@ -16,21 +16,6 @@ import plotly.graph_objects as go
 from tunecast.report.numbers import compact, decimal
 from tunecast.report.trials import DrawnTrial
 
-__all__ = [
-    "ACCENT",
-    "FAILED",
-    "INK",
-    "MUTED",
-    "Plot",
-    "Style",
-    "log_axis",
-    "loss_range",
-    "method_styles",
-    "new_figure",
-    "scatter",
-    "token_axis",
-]
-
 INK, MUTED, ACCENT, BAD, GRID, CARD = (
     f"var(--{name})" for name in ("ink", "muted", "accent", "bad", "grid", "card")
 )

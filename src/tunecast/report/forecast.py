@@ -6,8 +6,6 @@ from tunecast.records import DataForecast, MoreData
 from tunecast.report.numbers import MISSING, compact, decimal, interval, with_interval
 from tunecast.report.tables import Table
 
-__all__ = ["outlook_sentences", "outlook_table"]
-
 
 def outlook_sentences(outlook: DataForecast) -> tuple[str, ...]:
     """The forecast in a sentence or two; where it should not be acted upon, the refusal comes first."""

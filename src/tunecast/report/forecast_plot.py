@@ -9,8 +9,6 @@ from tunecast.report.curves import LOSS_TITLE
 from tunecast.report.figures import ACCENT, INK, MUTED, Plot, log_axis, new_figure
 from tunecast.report.numbers import compact, with_interval
 
-__all__ = ["outlook_plot"]
-
 
 def outlook_plot(outlook: DataForecast | None) -> Plot | None:
     """Validation loss by unique examples; None where no forecast should be acted upon."""

@@ -9,8 +9,6 @@ from pathlib import Path
 from tunecast.methods import get_method
 from tunecast.records import ZERO_SHOT, Run
 
-__all__ = ["Delivery", "delivery"]
-
 ALIASES = {"smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 """Names of the command line for base models that come as GGUF files, and the repositories they stand for."""
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")

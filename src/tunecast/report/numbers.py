@@ -4,18 +4,6 @@ from __future__ import annotations
 
 import math
 
-__all__ = [
-    "MISSING",
-    "compact",
-    "decimal",
-    "duration",
-    "finite",
-    "interval",
-    "rate",
-    "storage",
-    "with_interval",
-]
-
 MISSING = "—"
 """Stands where nothing was measured."""
 

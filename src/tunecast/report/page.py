@@ -29,8 +29,6 @@ from tunecast.report.wording import verdict
 if TYPE_CHECKING:
     from tunecast.report.figures import Plot, Style
 
-__all__ = ["write_report"]
-
 OWN_LOCATIONS = ("output_dir", "store")
 LOCATIONS = ("model", "data", *OWN_LOCATIONS)
 """Settings that name a place; the last two are never on a hub."""

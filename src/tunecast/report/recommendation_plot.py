@@ -14,8 +14,6 @@ from tunecast.report.numbers import duration, with_interval
 from tunecast.report.tradeoffs import pareto_front
 from tunecast.report.wording import pipeline_line
 
-__all__ = ["prospects_figure", "write_prospects"]
-
 
 def write_prospects(recommendation: Recommendation, path: Path) -> None:
     """Write the chart as a file that needs no network.

@@ -12,19 +12,6 @@ from tunecast.report.numbers import MISSING, compact, decimal, finite, interval,
 from tunecast.report.trials import DrawnTrial
 from tunecast.report.wording import CONTENDER_NAMES, describe_pipeline
 
-__all__ = [
-    "Table",
-    "comparison_table",
-    "contender_pipelines",
-    "data_facts",
-    "failures_table",
-    "hardware_facts",
-    "pretty_json",
-    "score_cells",
-    "tokens_trained_on",
-    "version_facts",
-]
-
 FAILURES_SHOWN = 50
 ShownInterval = Callable[[float | None, float | None, float | None], str]
 """Writes a value and the ends of its interval."""

@@ -22,8 +22,6 @@ from tunecast.report.numbers import compact, finite, with_interval
 from tunecast.report.trials import DOTS_DRAWN, DrawnTrial, chosen_to_draw, grouped
 from tunecast.report.wording import CONTENDER_NAMES
 
-__all__ = ["cost_plots", "pareto_front", "scores_plot"]
-
 
 def scores_plot(record: SessionRecord) -> Plot | None:
     """Test loss of every contender with its 95% interval; None when nothing was scored."""

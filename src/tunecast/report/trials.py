@@ -10,8 +10,6 @@ from tunecast.records import ZERO_SHOT, Point, Run, SessionRecord
 from tunecast.report.numbers import decimal, finite, rate
 from tunecast.report.wording import value_text
 
-__all__ = ["DOTS_DRAWN", "DrawnTrial", "chosen_to_draw", "grouped", "view_trials", "zero_shot_loss"]
-
 HOVER_CHARACTERS = 600
 DOTS_DRAWN = 400
 """Most trials that a plot of dots shows; a browser slows down beyond."""

@@ -13,17 +13,6 @@ from tunecast.search import ONLY_TRIALS
 if TYPE_CHECKING:
     from tunecast.recommender.recommendation import Prospect
 
-__all__ = [
-    "CONTENDER_NAMES",
-    "Headline",
-    "describe_pipeline",
-    "pipeline_line",
-    "prospect_cells",
-    "prospect_line",
-    "value_text",
-    "verdict",
-]
-
 CONTENDER_NAMES = {"zero_shot": "zero-shot", "baseline": "baseline", "incumbent": "incumbent"}
 """What a contender of a record is called in text."""
 

@@ -12,8 +12,6 @@ from tunecast.scaling.arrays import Floats
 from tunecast.scaling.models import Posterior
 from tunecast.scaling.table import Curve
 
-__all__ = ["Advice", "advise", "candidate_sizes", "proportional_cost"]
-
 
 @dataclass(frozen=True)
 class Advice:

@@ -14,8 +14,6 @@ from tunecast.scaling.models import Posterior
 from tunecast.scaling.new_curves import curve_at, is_same_size
 from tunecast.scaling.table import Group, Table, group_name
 
-__all__ = ["Crossing", "JointConstants", "Root", "closed_form", "crossover", "joint_roots"]
-
 
 @dataclass(frozen=True)
 class Root:

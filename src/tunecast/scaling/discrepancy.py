@@ -20,8 +20,6 @@ import numpy as np
 from tunecast.scaling.arrays import Floats, Ints
 from tunecast.scaling.observations import Observations
 
-__all__ = ["LOG_RATIOS", "Whitening", "discrepancy_covariance", "whitening"]
-
 LOG_RATIOS: Floats = np.arange(-3.0, 4.01, 0.25)
 """Grid of ln(tau / sigma): discrepancy per nat^1.5 over measurement noise."""
 

@@ -14,8 +14,6 @@ from tunecast.scaling.models import LAWS, Model, candidates
 from tunecast.scaling.observations import observe
 from tunecast.scaling.table import Table
 
-__all__ = ["Fit", "best_formula", "fit"]
-
 
 @dataclass(frozen=True)
 class Fit:

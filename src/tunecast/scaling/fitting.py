@@ -20,8 +20,6 @@ from tunecast.scaling.priors import NOISE, STUDENT_FREEDOM
 from tunecast.scaling.sampling import Effort, sample
 from tunecast.scaling.solver import GaussianPrior, Huber, Problem, Student, minimise
 
-__all__ = ["QUICK", "Fitted", "fit_member", "fit_theta"]
-
 HUBER_DELTA = 0.02
 """Residuals of log loss beyond it count linearly: about twice the noise of one published
 measurement. The papers' 0.001 (arXiv 2402.17193) lies below that noise and would turn the fit into one of

@@ -15,8 +15,6 @@ from tunecast.scaling.predicting import Prediction
 from tunecast.scaling.sampling import Effort
 from tunecast.scaling.table import Curve, Table
 
-__all__ = ["Forecast", "Outlook", "forecast", "posteriors"]
-
 FEWEST_SIZES = 3
 FARTHEST = 64.0
 """Largest multiple of a curve's largest measured size that is still called supported."""

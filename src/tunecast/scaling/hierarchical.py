@@ -17,8 +17,6 @@ from tunecast.scaling.observations import Observations
 from tunecast.scaling.priors import CURVE_FREEDOM, prior_of
 from tunecast.scaling.solver import GaussianPrior
 
-__all__ = ["HyperPrior", "draw_covariance", "draw_effects", "hyper_prior", "search_prior"]
-
 
 @dataclass(frozen=True, eq=False)
 class HyperPrior:

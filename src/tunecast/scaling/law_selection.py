@@ -20,8 +20,6 @@ from tunecast.scaling.models import ENSEMBLE, Model, candidates, condition
 from tunecast.scaling.sampling import Effort
 from tunecast.scaling.table import Table
 
-__all__ = ["Hidden", "LawScore", "choose", "hidden_points", "hide_largest", "score_laws"]
-
 _QUICK = Effort(chains=16, warm_up=120, sweeps=120, every=6)
 _CLEARLY = 0.75
 _FEWEST_SIZES = 3

@@ -19,8 +19,6 @@ import numpy as np
 
 from tunecast.scaling.arrays import Floats
 
-__all__ = ["ADDITIVE", "JOINT", "POWER", "RECTIFIED", "Frame", "Law", "sigmoid"]
-
 _EXPONENT_LIMIT = 60.0  # beyond, the limit that is meant has long been reached in float64
 _BETA_LIMIT = 12.0
 

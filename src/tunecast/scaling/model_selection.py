@@ -11,8 +11,6 @@ from tunecast.scaling.arrays import Floats
 from tunecast.scaling.forecasting import posteriors
 from tunecast.scaling.table import Curve, Table
 
-__all__ = ["Ranked", "accept_then_stop", "pearson", "relative_accuracy", "select"]
-
 
 @dataclass(frozen=True)
 class Ranked:

@@ -12,8 +12,6 @@ from tunecast.scaling.predicting import Prediction, combine, distances, predict_
 from tunecast.scaling.sampling import Draws, Effort, sample
 from tunecast.scaling.table import Table
 
-__all__ = ["ENSEMBLE", "LAWS", "Member", "Model", "Posterior", "candidates", "condition"]
-
 
 @dataclass(frozen=True)
 class Member:

@@ -12,8 +12,6 @@ from tunecast.scaling.models import Posterior
 from tunecast.scaling.predicting import predict_law
 from tunecast.scaling.table import Curve, Table
 
-__all__ = ["curve_at", "is_same_size"]
-
 _ALIKE = 0.01
 """Model sizes within 1% of each other are the same model."""
 

@@ -10,8 +10,6 @@ from tunecast.scaling.arrays import Flags, Floats, Ints
 from tunecast.scaling.laws import Frame, Law
 from tunecast.scaling.table import Curve, Table
 
-__all__ = ["Observations", "joint_factor", "observe"]
-
 
 @dataclass(frozen=True, eq=False)
 class Observations:

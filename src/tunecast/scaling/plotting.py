@@ -15,8 +15,6 @@ from tunecast.scaling.models import Posterior
 from tunecast.scaling.predicting import Prediction
 from tunecast.scaling.table import Table
 
-__all__ = ["figures", "write_plot"]
-
 _COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#e377c2", "#7f7f7f")
 
 

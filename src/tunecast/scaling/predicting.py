@@ -11,8 +11,6 @@ from tunecast.scaling.discrepancy import LOG_RATIOS, discrepancy_covariance
 from tunecast.scaling.priors import STUDENT_FREEDOM
 from tunecast.scaling.sampling import Draws
 
-__all__ = ["LEVEL", "Prediction", "combine", "distances", "predict_law"]
-
 LEVEL = 0.9
 """Probability that an interval claims."""
 

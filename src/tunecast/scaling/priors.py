@@ -16,8 +16,6 @@ import numpy as np
 from tunecast.scaling.arrays import Floats
 from tunecast.scaling.laws import Law
 
-__all__ = ["CURVE_FREEDOM", "NOISE", "STUDENT_FREEDOM", "NoisePrior", "Prior", "prior_of"]
-
 CURVE_FREEDOM = 5.0
 """Curves' worth of weight that the prior covariance between curves has against the observed one."""
 

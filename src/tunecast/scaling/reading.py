@@ -14,8 +14,6 @@ from pathlib import Path
 from tunecast.errors import DataError
 from tunecast.scaling.table import FACTORS, LABELS, Row, Table, build_table
 
-__all__ = ["read_table"]
-
 ALIASES = {"model_size": "model_parameters", "size": "model_parameters", "config name": "model"}
 
 Record = Mapping[str, object]

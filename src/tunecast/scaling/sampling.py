@@ -23,8 +23,6 @@ from tunecast.scaling.observations import Observations
 from tunecast.scaling.priors import NOISE, STUDENT_FREEDOM
 from tunecast.scaling.solver import Problem, Student, minimise
 
-__all__ = ["Draws", "Effort", "sample"]
-
 
 @dataclass(frozen=True)
 class Effort:

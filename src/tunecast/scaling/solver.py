@@ -17,8 +17,6 @@ from tunecast.scaling.arrays import Flags, Floats
 from tunecast.scaling.laws import Law
 from tunecast.scaling.observations import Observations
 
-__all__ = ["GaussianPrior", "Huber", "Loss", "Problem", "Solution", "Student", "minimise"]
-
 
 class Loss(Protocol):
     """A robust cost of a residual."""

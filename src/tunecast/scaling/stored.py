@@ -9,8 +9,6 @@ from tunecast.errors import DataError
 from tunecast.records import ZERO_SHOT, Run
 from tunecast.scaling.table import Row, Table, build_table
 
-__all__ = ["read_store", "rows_of"]
-
 
 def read_store(url: str, by: Sequence[str] = (), max_observed: float | None = None) -> Table:
     """Read the completed runs of a store.

@@ -15,18 +15,6 @@ import numpy as np
 from tunecast.errors import DataError
 from tunecast.scaling.arrays import Floats
 
-__all__ = [
-    "FACTORS",
-    "LABELS",
-    "Curve",
-    "Group",
-    "Row",
-    "Table",
-    "build_table",
-    "group_name",
-    "table_of_points",
-]
-
 FACTORS = ("model_parameters", "pretraining_tokens", "peft_parameters")
 """Numeric descriptors that can be the factor X of a joint law, in order of preference."""
 

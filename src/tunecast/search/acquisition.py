@@ -17,14 +17,6 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = [
-    "Acquisition",
-    "ExpectedImprovement",
-    "ProbabilityOfImprovement",
-    "log_expected_improvement",
-    "log_probability_of_improvement",
-]
-
 LOG_ROOT_2PI = 0.5 * math.log(2 * math.pi)
 LEAST_DEVIATION = 1e-12
 

@@ -12,8 +12,6 @@ from tunecast.records import DatasetFacts, Machine, ModelFacts, Run
 if TYPE_CHECKING:
     from tunecast.predictor import Prior, WorkerCapacity
 
-__all__ = ["Context", "PredictedEnd"]
-
 
 @dataclass(frozen=True)
 class PredictedEnd:

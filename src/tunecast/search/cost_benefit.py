@@ -16,8 +16,6 @@ from tunecast.search.leader import has_yardstick, predicted_end
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["log_gain", "log_success", "only_worthy", "while_worth_it", "worth_its_seconds"]
-
 
 def log_success(failure: ArrayLike) -> NDArray[np.float64]:
     """Logarithm of the probability that a trial does not fail.

@@ -8,8 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from tunecast.methods.rates import optimizer_multiple
 from tunecast.records import Pipeline, Scalar
 
-__all__ = ["nearest", "pipeline_distance", "stand_ins"]
-
 RATE = "learning_rate"
 RATE_WEIGHT = 4.0
 """What the learning rate counts beside any other hyperparameter: no other moves a loss as much."""

@@ -14,8 +14,6 @@ from tunecast.search.context import Context
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["either", "memory_odds"]
-
 
 def memory_odds(context: Context, prior: Prior, pipelines: Sequence[Pipeline]) -> NDArray[np.float64]:
     """Probability that memory runs out.

@@ -13,8 +13,6 @@ from tunecast.search.context import Context
 from tunecast.search.fixed_order import Order
 from tunecast.search.task_tables import TaskTable, best_known
 
-__all__ = ["BestRate", "best_rates", "fixed_best"]
-
 WIDTH_DECADES = 0.2
 """Standard deviation, in decades, of the neighbourhood over which runs speak for a learning rate."""
 LEAST_WEIGHT = 3.0

@@ -8,8 +8,6 @@ from dataclasses import replace
 from tunecast.records import Pipeline
 from tunecast.search.history import History, Remaining, Strategy, TrialView
 
-__all__ = ["Order", "as_listed", "in_order", "reordered"]
-
 Order = Callable[[Sequence[Pipeline]], Sequence[int]]
 """From candidates to the places of those that are worth trying, the best first."""
 

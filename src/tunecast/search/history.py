@@ -9,17 +9,6 @@ from typing import Protocol, runtime_checkable
 
 from tunecast.records import Outcome, Pipeline, Point
 
-__all__ = [
-    "Diagnostic",
-    "History",
-    "Remaining",
-    "Strategy",
-    "TrialView",
-    "diagnostics_of",
-    "points_to_end",
-    "rung",
-]
-
 
 @dataclass(frozen=True)
 class TrialView:

@@ -7,8 +7,6 @@ import math
 from tunecast.records import Outcome
 from tunecast.search.history import History, TrialView, rung
 
-__all__ = ["has_yardstick", "leader", "predicted_end"]
-
 
 def predicted_end(trial: TrialView, reference: TrialView) -> float:
     """A trial's loss at full length, predicted by a reference trial that is further on.

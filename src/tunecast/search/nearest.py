@@ -14,8 +14,6 @@ from tunecast.search.task_tables import MEASURED_SHARE, TaskTable, best_known
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["nearest_task", "tables_by_nearness"]
-
 
 def nearest_task(context: Context) -> Order:
     """Candidates as they were ranked on the nearest known task.

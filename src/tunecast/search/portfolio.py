@@ -10,8 +10,6 @@ from tunecast.search.distance import stand_ins
 from tunecast.search.fixed_order import Order
 from tunecast.search.task_tables import MEASURED_SHARE, WORST, TaskTable, best_known
 
-__all__ = ["portfolio"]
-
 MEMBERS = 16
 
 

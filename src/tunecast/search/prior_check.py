@@ -14,8 +14,6 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["evidence_against", "is_trusted"]
-
 LEAST_TRIALS = 4
 """Trials with points below which no order speaks for or against the prior."""
 ODDS = math.log(3.0)

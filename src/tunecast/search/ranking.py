@@ -16,8 +16,6 @@ from tunecast.search.task_predictor import setting_of
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["ranked"]
-
 UNRANKED_SHARE = 0.25
 """Part of the candidates that is kept as drawn, for tasks on which the prior proves to be wrong."""
 MOST_FAILURE = 0.5

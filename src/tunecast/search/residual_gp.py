@@ -17,8 +17,6 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Residuals", "condition", "refit"]
-
 SHARES = (0.0, 0.3, 0.6, 0.9)
 """Parts of a trial's own variance that similar pipelines may share, of which the likelihood chooses."""
 LENGTHS = (0.5, 1.0, 2.0)

@@ -8,8 +8,6 @@ from collections.abc import Iterator, Sequence
 
 from tunecast.search.history import History, Remaining, Strategy, TrialView, rung
 
-__all__ = ["advised", "asha", "best_waiting", "fixed", "random_search"]
-
 
 def fixed(index: int) -> Strategy:
     """Train one candidate to its end and nothing else.

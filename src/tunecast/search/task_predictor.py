@@ -22,8 +22,6 @@ from tunecast.search.residual_gp import Residuals, condition, refit
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["ENDINGS", "LEAST_SECONDS", "Outlook", "TaskPredictor", "setting_of"]
-
 KNOWN_DEVIATION = 0.01
 """Standard deviation of the logarithm of a loss that was measured at full length: another seed's."""
 ENDINGS = (Outcome.COMPLETED, Outcome.DIVERGED)

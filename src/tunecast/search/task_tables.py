@@ -12,8 +12,6 @@ from tunecast.methods.rates import adapter_rate
 from tunecast.records import DatasetFacts, ModelFacts, Outcome, Pipeline, Run
 from tunecast.search.context import Context
 
-__all__ = ["MEASURED_SHARE", "WORST", "TaskTable", "best_known", "known_tables"]
-
 WORST = 2.0
 """Badness of a pipeline that failed, and the most that any has: as far behind the median as that
 is behind the best."""

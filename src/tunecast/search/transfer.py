@@ -33,8 +33,6 @@ from tunecast.search.task_predictor import LEAST_SECONDS, Outlook, TaskPredictor
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["guided_by", "transfer"]
-
 WORTH_PROMOTING = math.log(0.002)
 """Logarithm of the relative improvement below which a budget in trials, once all have begun, ends."""
 COMMIT = 1.5

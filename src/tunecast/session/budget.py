@@ -9,8 +9,6 @@ from typing import Literal
 
 from tunecast.errors import BudgetError, ConfigurationError
 
-__all__ = ["Budget", "Used", "duration"]
-
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _MULTIPLES = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9}
 

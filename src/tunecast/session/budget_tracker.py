@@ -12,8 +12,6 @@ from tunecast.session.budget import Budget, Used
 from tunecast.session.runtime_model import SCORING_MARGIN, RuntimeModel
 from tunecast.session.trials import Trial
 
-__all__ = ["BudgetTracker"]
-
 GRACE = 0.05
 """Steps begin where the 90% upper bound of their seconds fits. One in ten takes longer, and is let end as
 long as this part of the budget lasts beyond it: what it brings may be the end of the leader."""

@@ -22,8 +22,6 @@ from tunecast.training.plan import plan_trial
 from tunecast.training.runner import Measurement, Scored
 from tunecast.training.training_task import TrainingTask, TrialSpec
 
-__all__ = ["FullLength", "measure_full_length", "score_base_model", "share_of_budget"]
-
 SHARE_OF_BUDGET = 0.25
 """A full length is at most this part of what the budget affords."""
 SHARE_WITH_PRIOR = 1 / 3

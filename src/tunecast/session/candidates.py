@@ -16,15 +16,6 @@ from tunecast.session.settings import SessionSettings
 if TYPE_CHECKING:
     from tunecast.training.training_task import TrainingTask
 
-__all__ = [
-    "candidate_pipelines",
-    "long_enough",
-    "suitable",
-    "within_context",
-    "within_effort",
-    "worthwhile",
-]
-
 CANDIDATES = 256
 DRAWN_FOR_RANKING = 1000
 """Candidates that are drawn where a strategy knows which of them to keep."""

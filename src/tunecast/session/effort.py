@@ -17,8 +17,6 @@ from tunecast.records import Machine, Pipeline
 if TYPE_CHECKING:
     from tunecast.training.training_task import TrainingTask
 
-__all__ = ["Efforts"]
-
 USUAL = {
     "cpu": Machine("cpu", 2, 2, 0, 0, {"float32": 1e11}, 2e10),
     "cuda": Machine("cuda", 2, 2, 0, 0, {"float32": 5e13, "bfloat16": 5e14}, 2e12),

@@ -18,8 +18,6 @@ from tunecast.session.provenance import Origin
 from tunecast.session.settings import SessionSettings
 from tunecast.training.runner import Scored
 
-__all__ = ["SPLITS", "evaluate"]
-
 SPLITS = ("test", "validation")
 ADAPTER_FILE = "adapter_config.json"
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")

@@ -26,8 +26,6 @@ from tunecast.session.settings import SessionSettings
 if TYPE_CHECKING:
     from tunecast.training.training_task import TrainingTask
 
-__all__ = ["Feasible", "feasible_candidates", "limit_bytes"]
-
 ROOMY = 4
 """With this many times the bytes of full finetuning nothing else is estimated: DoRA with dropout, which needs
 the most of all adapters, holds four times its activations and less of all else (SmolLM2)."""

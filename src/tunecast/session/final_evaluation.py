@@ -24,16 +24,6 @@ from tunecast.training.checkpoint import sync
 from tunecast.training.runner import Scored
 from tunecast.training.training_task import TrialSpec
 
-__all__ = [
-    "FINALISTS",
-    "TEST_METRIC_EXAMPLES",
-    "Account",
-    "FinalScoring",
-    "Finalist",
-    "Judge",
-    "choose_incumbent",
-]
-
 FINALISTS = 3
 VALIDATION_METRIC_EXAMPLES = 100
 """Answers by which finalists are compared, where the objective is a metric."""

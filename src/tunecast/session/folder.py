@@ -15,8 +15,6 @@ from tunecast.atomic import written_whole
 from tunecast.errors import OutputError
 from tunecast.session.migration import with_current_names
 
-__all__ = ["STORE_FILE", "OutputFolder", "disk_error", "read_session"]
-
 SESSION_FILE = "session.json"
 LOCK_FILE = ".lock"
 STORE_FILE = "runs.sqlite"

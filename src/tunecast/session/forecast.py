@@ -25,8 +25,6 @@ from tunecast.session.state import Part, SurveyPlan
 from tunecast.session.trials import Trial, Trials
 from tunecast.store import Store
 
-__all__ = ["MULTIPLES", "Survey", "Surveyor", "end_loss", "examples_seen", "leading_trial", "part_of"]
-
 MULTIPLES = (2, 4, 10)
 """Of the data that the leading trial saw: what the forecast is for."""
 FORECAST_SHARE = 0.1

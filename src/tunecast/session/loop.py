@@ -24,8 +24,6 @@ from tunecast.session.status import session_status
 from tunecast.session.trials import Trials, retraining_note
 from tunecast.training.runner import Measurement
 
-__all__ = ["BUDGET_OVER", "Search"]
-
 BUDGET_OVER = "The budget is over and was not enough for"
 
 

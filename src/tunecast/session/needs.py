@@ -19,8 +19,6 @@ from tunecast.records import Pipeline
 if TYPE_CHECKING:
     from tunecast.training.training_task import TrainingTask
 
-__all__ = ["Need", "estimated_bytes", "need_of", "single_example", "which_fit"]
-
 MOST = ("adamw", "all-linear")
 """The choices of optimiser and of target layers that hold at least as much as any other."""
 ORDERED = {"LORA": ("r", "lora_dropout", "use_dora")}

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from tunecast.data import Dataset, EncodedExample
     from tunecast.models.load import ResolvedModel
 
-__all__ = ["Environment", "PreparedTask", "prepare_task"]
-
 MOST_NEW_TOKENS = 256
 
 

@@ -8,8 +8,6 @@ from pathlib import Path
 
 from tunecast.records import DatasetFacts
 
-__all__ = ["Origin"]
-
 FILE = "training.json"
 
 

@@ -6,8 +6,6 @@ from typing import Protocol
 
 from tunecast.search import History, Remaining, Strategy, leader, rung
 
-__all__ = ["BudgetView", "choose", "fits_beside", "is_probe"]
-
 PROBE_RUNG = -2
 """A quarter of the full length."""
 MOST_PASSED_OVER = 8

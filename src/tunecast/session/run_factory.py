@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from tunecast.session.prepare import Environment, PreparedTask
     from tunecast.training.training_task import TrainingTask
 
-__all__ = ["affordable_validation", "explosion_nats", "new_run", "seconds_with_evaluation", "zero_point"]
-
 EVALUATION_SHARE = 0.15
 """The points of a trial together cost at most this part of its training, and so does what its last one is
 scored on besides."""

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tunecast.training.runner import Measurement
 
-__all__ = ["SCORING_MARGIN", "RuntimeModel"]
-
 UPPER_QUANTILE = 1.2816
 """Standard deviations above the mean that hold 90% of a normal distribution."""
 FIRST_GUESS_FACTOR = {"full": 1.8, "lora": 1.0, "ia3": 1.0}

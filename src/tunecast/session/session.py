@@ -42,8 +42,6 @@ from tunecast.session.trials import Trial, Trials
 from tunecast.store import Store
 from tunecast.training.training_task import TrialSpec
 
-__all__ = ["Session", "wait_for_model"]
-
 
 def wait_for_model(executor: LocalExecutor, progress: Progress) -> Environment:
     """Wait, before the budget begins, until all workers have loaded the base model; tells where they compute.

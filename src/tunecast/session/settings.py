@@ -12,8 +12,6 @@ from tunecast.errors import ConfigurationError
 from tunecast.methods import Restrictions
 from tunecast.records import Scalar
 
-__all__ = ["SessionSettings"]
-
 POSITIVE = (
     *("epochs", "workers", "keep_gb", "max_memory_gb", "max_length", "unique_examples", "threads"),
     "value",

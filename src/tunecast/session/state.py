@@ -13,8 +13,6 @@ from tunecast.search.context import PredictedEnd
 from tunecast.session.folder import OutputFolder
 from tunecast.session.settings import SessionSettings
 
-__all__ = ["Part", "SessionState", "SurveyPlan", "earlier_state", "read_state", "state_of"]
-
 FLAGS = {"fixed": "fix", "ranges": "range", "forecast": "no-forecast"}
 """Flags of settings that are not called like them."""
 

@@ -8,8 +8,6 @@ from tunecast.progress import SessionStatus, TrialStatus
 from tunecast.session.budget import Budget, Used
 from tunecast.session.trials import Trial
 
-__all__ = ["session_status"]
-
 
 def session_status(started: Sequence[Trial], budget: Budget, used: Used, activity: str) -> SessionStatus:
     """The status of a session.

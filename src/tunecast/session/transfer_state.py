@@ -18,8 +18,6 @@ from tunecast.store import Store, open_for_reading, shipped
 if TYPE_CHECKING:
     from tunecast.predictor import Prior
 
-__all__ = ["as_begun", "keep", "prior_known", "runs_known"]
-
 
 def prior_known(strategy: str, file: str) -> Prior | None:
     """The trained surrogates for a strategy that rests on them; None for any other.

@@ -23,8 +23,6 @@ from tunecast.training.plan import TrialPlan
 from tunecast.training.runner import Measurement
 from tunecast.training.training_task import TrainingTask, TrialSpec
 
-__all__ = ["Trial", "Trials", "retraining_note"]
-
 RETRAINED = "retrained_tokens"
 """In ``Run.extra``: training tokens beyond those of the curve that went into the trial."""
 

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["content_checksum"]
-
 
 def content_checksum(table: pa.Table) -> str:
     """SHA-256 over names, types, nulls and values of all columns, as 64 hexadecimal digits.

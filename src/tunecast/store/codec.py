@@ -11,8 +11,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["dumps", "for_others", "loads"]
-
 _MARK = "$float"
 
 

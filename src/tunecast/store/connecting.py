@@ -16,8 +16,6 @@ from tunecast.errors import StoreError
 from tunecast.paths import expanded
 from tunecast.store.codec import dumps, loads
 
-__all__ = ["WRITING", "in_memory", "is_busy", "make_engine", "parse_url", "translated", "write_ahead"]
-
 WRITING = "tunecast_writing"
 """Execution option of a connection that will write: it takes SQLite's write lock from the start."""
 

@@ -5,15 +5,6 @@ Each list says what kind of value it permits too: text only where a program, not
 
 from __future__ import annotations
 
-__all__ = [
-    "CONFIG_NUMBERS",
-    "CONFIG_PARTS",
-    "CONFIG_WORDS",
-    "HYPERPARAMETER_NUMBERS",
-    "HYPERPARAMETER_WORDS",
-    "ORGANISATIONS",
-]
-
 HYPERPARAMETER_WORDS = frozenset(
     {
         *("optim", "lr_scheduler_type"),

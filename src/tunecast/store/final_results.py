@@ -20,8 +20,6 @@ from tunecast.store.rows import record
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["FinalResult", "StepCost", "final_result_of", "read_final_results"]
-
 _COLUMNS = (
     *("dataset", "model", "method", "hyperparameters", "full_length_tokens", "total_steps", "outcome"),
     *("unique_examples", "dataset_facts", "model_facts", "machine_facts", "dtype", "exclusive"),

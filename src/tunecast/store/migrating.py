@@ -10,8 +10,6 @@ from tunecast.errors import StoreError
 from tunecast.store.connecting import WRITING, write_ahead
 from tunecast.store.schema import HEAD, VERSION_TABLE
 
-__all__ = ["MADE_BY", "migrate"]
-
 MADE_BY = "Check --store; a store is made by tune, collect and runs import."
 """What to do where a store should be and is none."""
 

@@ -28,8 +28,6 @@ from tunecast.store.store import Store
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["LAYOUT", "ImportCounts", "export_parquet", "import_parquet", "merge_export", "read_export"]
-
 LAYOUT = 1
 """Version of the file's layout; raised when an older reader would misunderstand a file."""
 

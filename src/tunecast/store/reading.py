@@ -12,8 +12,6 @@ from tunecast.records import DatasetFacts, Machine, ModelFacts, Outcome, Run
 from tunecast.store.rows import Row, RunRows, clean, record, run_from_rows
 from tunecast.store.schema import FACTS, points, runs
 
-__all__ = ["Facts", "Filters", "conditions", "load_bundles", "load_runs", "page_of_ids"]
-
 _KINDS: dict[str, type[Any]] = {
     "dataset_hash": DatasetFacts,
     "model_hash": ModelFacts,

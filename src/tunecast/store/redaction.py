@@ -24,8 +24,6 @@ from tunecast.store.export_allowlist import (
 from tunecast.store.rows import Row, RunRows, facts_row, record
 from tunecast.store.schema import points
 
-__all__ = ["shareable", "shared_name", "shared_session"]
-
 _NUMBERS = (
     *("seed", "full_length_tokens", "total_steps", "unique_examples", "max_length"),
     *("trainable_parameters", "exclusive", "created_at"),

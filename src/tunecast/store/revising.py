@@ -14,8 +14,6 @@ from tunecast.store.rows import Row, RunRows
 from tunecast.store.schema import points, runs
 from tunecast.store.writing import add_points, add_runs
 
-__all__ = ["UNKNOWN", "revise_runs"]
-
 UNKNOWN = "unknown"
 """Name of a task, a model or a method that was not recorded."""
 

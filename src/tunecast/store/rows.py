@@ -26,18 +26,6 @@ from tunecast.records import (
 )
 from tunecast.store.codec import dumps
 
-__all__ = [
-    "Row",
-    "RunRows",
-    "clean",
-    "facts_of",
-    "point_row",
-    "record",
-    "run_from_rows",
-    "run_rows",
-    "score_json",
-]
-
 Row = dict[str, Any]
 T = TypeVar("T")
 

@@ -12,20 +12,6 @@ from typing import Any
 
 import sqlalchemy as sa
 
-__all__ = [
-    "FACTS",
-    "HEAD",
-    "VERSION_TABLE",
-    "ExactFloat",
-    "datasets",
-    "machines",
-    "metadata",
-    "models",
-    "points",
-    "runs",
-    "sessions",
-]
-
 HEAD = "0001"
 """Version of the schema that this program writes: the newest migration."""
 

@@ -9,8 +9,6 @@ from tunecast.paths import expanded
 from tunecast.store.parquet import import_parquet
 from tunecast.store.store import Store
 
-__all__ = ["open_for_reading", "shipped"]
-
 
 def shipped() -> Path | None:
     """The Parquet file of the runs that are shipped with the package, None where it has none."""

@@ -25,8 +25,6 @@ from tunecast.store.rows import RunRows, clean, error_row, point_row, run_rows, 
 from tunecast.store.schema import runs, sessions
 from tunecast.store.summaries import RunSummary, load_summaries
 
-__all__ = ["Store"]
-
 T = TypeVar("T")
 
 _PAGE = 250  # runs read in one transaction: short enough that a long reading blocks no checkpoint

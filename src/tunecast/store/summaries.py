@@ -8,8 +8,6 @@ import sqlalchemy as sa
 
 from tunecast.store.schema import points, runs
 
-__all__ = ["RunSummary", "load_summaries"]
-
 
 @dataclass(frozen=True)
 class RunSummary:

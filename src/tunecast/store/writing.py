@@ -13,8 +13,6 @@ from tunecast.records import Outcome
 from tunecast.store.rows import Row, RunRows
 from tunecast.store.schema import FACTS, points, runs, sessions
 
-__all__ = ["add_points", "add_runs", "put_session"]
-
 _CHUNK = 500  # ids in one IN (...)
 _ENDS = {
     Outcome.PAUSED: 0,

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from tunecast.data import EncodedExample
 
-__all__ = ["Batch", "collate", "example_nats", "smoothed_nats"]
-
 
 @dataclass(frozen=True)
 class Batch:

@@ -21,8 +21,6 @@ from tunecast.records import Hyperparameters
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["CheckpointFolder", "Position", "sync"]
-
 
 @dataclass(frozen=True)
 class Position:

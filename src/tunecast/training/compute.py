@@ -13,8 +13,6 @@ from tunecast.training.batch import Batch, collate
 if TYPE_CHECKING:
     from tunecast.data import EncodedExample
 
-__all__ = ["Compute"]
-
 
 @dataclass(frozen=True)
 class Compute:

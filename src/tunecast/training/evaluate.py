@@ -17,8 +17,6 @@ from tunecast.training.failures import is_out_of_memory
 if TYPE_CHECKING:
     from tunecast.data import EncodedExample
 
-__all__ = ["Evaluator", "ExampleScores"]
-
 BATCH_TOKENS = 4096
 """Padded tokens of one evaluation batch on an accelerator, before memory says otherwise."""
 PROCESSOR_BATCH_TOKENS = 1024

@@ -6,8 +6,6 @@ import errno
 
 from tunecast.records import Outcome, RunError
 
-__all__ = ["DivergedError", "describe_failure", "is_out_of_memory"]
-
 # What allocators and CUDA's libraries say beyond the messages that accelerate knows. A library that cannot
 # make its handle has no room for it.
 _ALLOCATION_FAILURES = (

@@ -8,8 +8,6 @@ from typing import Any
 from tunecast.training.compute import Compute
 from tunecast.training.failures import is_out_of_memory
 
-__all__ = ["generate"]
-
 BATCH_TOKENS = 32_768
 """Tokens of one batch on an accelerator, which writes many answers in about the time of one."""
 PROCESSOR_BATCH_TOKENS = 8192

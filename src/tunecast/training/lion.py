@@ -8,8 +8,6 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-__all__ = ["Lion"]
-
 
 class Lion(Optimizer):
     """Evolved sign momentum (Chen et al., arXiv 2302.06675, algorithm 2), with decoupled weight decay.

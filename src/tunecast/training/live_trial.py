@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     from tunecast.data import EncodedExample
 
-__all__ = ["LiveTrial", "Segment"]
-
 _METHOD_STATE = "method."
 """Before the keys of a method's own state in a checkpoint; the optimiser's start with a number."""
 

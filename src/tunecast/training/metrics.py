@@ -23,8 +23,6 @@ from numpy.typing import NDArray
 
 from tunecast.errors import ConfigurationError, did_you_mean
 
-__all__ = ["METRIC_NAMES", "Metric", "exact_match", "get_metric", "rouge_l", "token_f1"]
-
 Statistics = NDArray[np.float64]
 Texts = Sequence[str]
 

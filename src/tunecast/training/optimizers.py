@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.optim import Optimizer
 
-__all__ = ["OptimizerPair", "build_optimizer", "flatten_state", "restore_state"]
-
 Groups = list[dict[str, Any]]
 """Parameter groups as torch's optimisers take them: ``params``, and ``rate_factor``, by which the schedule's
 rate is multiplied."""

@@ -13,8 +13,6 @@ import numpy as np
 
 from tunecast.records import Pipeline
 
-__all__ = ["TrialPlan", "nested_subset", "plan_trial", "schedule"]
-
 GRID_HALVINGS = 6
 """The fidelity grid is 1/64, 1/32, ... 1/2, 1 of full length."""
 FIRST_MEASURED_STEP = 4

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from tunecast.data import EncodedExample, Example
     from tunecast.training.training_task import TrainingTask, TrialSpec
 
-__all__ = ["HELD_BEFORE", "Measurement", "Runner", "Scored"]
-
 HELD_BEFORE = "held_bytes"
 """In ``Run.extra``: what the worker held on its device before the trial's first step, which is in all peaks
 of the trial and not of its making."""

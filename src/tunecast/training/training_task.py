@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from tunecast.data import EncodedExample, Example
     from tunecast.training.runner import Runner
 
-__all__ = ["TrainingTask", "TrialSpec", "validation_subset"]
-
 
 @dataclass(frozen=True)
 class TrialSpec:

@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-__all__ = ["ZerothOrder"]
-
 CHUNK = 1 << 20
 """Elements of a direction that exist at a time."""
 

@@ -14,8 +14,6 @@ from tunecast.predictor.examples import Examples
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Arrays", "Family", "Regressor", "Scaling"]
-
 Arrays = Mapping[str, "NDArray[np.generic]"]
 LEAST_VARIANCE = 1e-6
 

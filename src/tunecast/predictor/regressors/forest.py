@@ -12,8 +12,6 @@ from tunecast.predictor.regressors.base import LEAST_VARIANCE, Arrays, Family, R
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Forest", "ForestModel"]
-
 TREES = 48
 LEAST_LEAF = 5
 SHARE_OF_FEATURES = 0.5

@@ -13,8 +13,6 @@ from tunecast.predictor.regressors.base import LEAST_VARIANCE, Arrays, Family, R
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["NearestTask", "NearestTaskMean"]
-
 NEIGHBOURS = 3
 TASK = columns([name for name in FEATURES if name.startswith("dataset_") or name == "log_zero_shot"])
 SHARE = columns(["log_share"])

@@ -17,8 +17,6 @@ from tunecast.predictor.regressors.base import LEAST_VARIANCE, Arrays, Family, R
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["DeepKernel", "GaussianProcess", "ProcessModel"]
-
 MOST_ROWS = 1000
 """Examples that a process keeps: what limits the prior file's size."""
 BATCH_ROWS = 128

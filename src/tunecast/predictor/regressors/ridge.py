@@ -13,8 +13,6 @@ from tunecast.predictor.regressors.base import LEAST_VARIANCE, Arrays, Family, R
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Ridge", "RidgeModel"]
-
 PENALTIES = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 FOLDS = 8
 PEAKED = ("log_effective_rate", "log_rate", "log_travel", "log_share")

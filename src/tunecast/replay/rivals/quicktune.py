@@ -27,8 +27,6 @@ from tunecast.search.history import rung
 from tunecast.search.rivals.base import LEAST_SHARE, Proposal, Rival
 from tunecast.search.task_predictor import setting_of
 
-__all__ = ["INTERPRETER", "QuickTune", "QuickTuneProcess", "meta_trained"]
-
 INTERPRETER = "TUNECAST_QUICKTUNE_PYTHON"
 """Environment variable with the interpreter of an environment in which ``quicktunetool`` is installed."""
 SERVER = Path(__file__).with_name("quicktune_server.py")

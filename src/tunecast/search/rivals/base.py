@@ -14,8 +14,6 @@ from tunecast.search.distance import nearest
 from tunecast.search.history import History, Remaining, TrialView
 from tunecast.search.simple import best_waiting
 
-__all__ = ["LEAST_SHARE", "Proposal", "Rival"]
-
 ASKS_IN_VAIN = 10
 """Proposals that no candidate can stand for, in a row, after which the next new candidate is taken."""
 LEAST_SHARE = 2.0**-6

@@ -14,8 +14,6 @@ from tunecast.records import Pipeline
 from tunecast.search.rivals.base import LEAST_SHARE, Proposal, Rival
 from tunecast.search.rivals.space import CandidateSpace
 
-__all__ = ["DehbPackage"]
-
 WORST = 1e6
 """Nats that stand for a failure: the package takes no infinite fitness."""
 

@@ -12,8 +12,6 @@ from tunecast.records import Pipeline, Point, Scalar
 from tunecast.search.rivals.base import LEAST_SHARE, Proposal, Rival
 from tunecast.search.rivals.space import CandidateSpace
 
-__all__ = ["OptunaTpe"]
-
 RESOURCE = round(1 / LEAST_SHARE)
 """Resource of a whole trial: 64 units, one for the first place of the fidelity grid."""
 

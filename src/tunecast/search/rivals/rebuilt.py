@@ -10,8 +10,6 @@ from tunecast.search.history import History, Remaining, Strategy, TrialView
 from tunecast.search.rivals import Maker
 from tunecast.search.rivals.base import Rival
 
-__all__ = ["rebuilt"]
-
 
 def rebuilt(build: Maker) -> Strategy:
     """The strategy that a library's search is, for sessions that may be killed and resumed.

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 
 from tunecast.records import Pipeline, Scalar
 
-__all__ = ["Axis", "CandidateSpace"]
-
 DISTINCT = 6
 """Numbers of more different values than this are a range, others are categories."""
 LOGARITHMIC = 10.0

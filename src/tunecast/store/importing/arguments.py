@@ -8,16 +8,6 @@ from typing import Any
 
 from tunecast.records import Scalar
 
-__all__ = [
-    "TRAINING_NAMES",
-    "number",
-    "peft_method",
-    "same_number",
-    "scalar",
-    "training_hyperparameters",
-    "whole",
-]
-
 TRAINING_NAMES = (
     *("learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps"),
     *("lr_scheduler_type", "warmup_ratio", "warmup_steps", "optim", "weight_decay", "max_grad_norm"),

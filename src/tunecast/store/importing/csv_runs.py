@@ -25,8 +25,6 @@ from tunecast.store.importing.arguments import (
 from tunecast.store.importing.foreign import Evaluation, ForeignRun, Problem, Recorded
 from tunecast.store.importing.log_history import LOSS_NAMES
 
-__all__ = ["read_csv"]
-
 _TEXTS = ("run", "task", "model", "method")
 _INTEGERS = (
     *("step", "total_steps", "tokens_seen", "full_length_tokens", "unique_examples", "max_length", "seed"),

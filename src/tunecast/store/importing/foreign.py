@@ -31,18 +31,6 @@ from tunecast.store.importing.arguments import number, same_number, whole
 from tunecast.store.importing.model_config import model_facts
 from tunecast.store.revising import UNKNOWN
 
-__all__ = [
-    "UNKNOWN",
-    "Assumed",
-    "Evaluation",
-    "ForeignRun",
-    "Problem",
-    "Recorded",
-    "read_one",
-    "repeated_steps",
-    "whole_or_told",
-]
-
 
 @dataclass(frozen=True)
 class Problem:

@@ -17,8 +17,6 @@ from tunecast.store.importing.foreign import Problem
 from tunecast.store.redaction import shared_session
 from tunecast.store.store import Store
 
-__all__ = ["as_known", "distinct", "log_identity", "without_contradictions"]
-
 _TABLES = "import-csv"  # the session of runs from tables
 # Of the extra of a run. Numbers, since words of it do not leave the house with an export.
 _LOG = "log_digests"

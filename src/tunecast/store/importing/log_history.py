@@ -8,8 +8,6 @@ from typing import Any
 from tunecast.store.importing.arguments import number, whole
 from tunecast.store.importing.foreign import Evaluation
 
-__all__ = ["LOSS_NAMES", "TRAIN_LOSS_NAMES", "evaluations_of"]
-
 LOSS_NAMES = (
     "eval_loss",
     "eval/loss",

@@ -26,8 +26,6 @@ from tunecast.store.importing.foreign import (
 from tunecast.store.importing.log_history import LOSS_NAMES, evaluations_of, first_number
 from tunecast.store.importing.model_config import KNOWN_NAMES
 
-__all__ = ["is_mlflow_database", "is_mlflow_folder", "read_mlflow_database", "read_mlflow_folder"]
-
 _TASK_NAMES = ("dataset", "dataset_name", "task", "data")
 _MODEL_NAMES = ("model_name_or_path", "base_model", "model_name", "_name_or_path", "model")
 _TEST_NAMES = ("test_loss", "test/loss", "predict_loss")

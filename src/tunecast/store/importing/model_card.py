@@ -6,8 +6,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["ModelCard", "parse_card"]
-
 _RENAMED = {
     "train_batch_size": "per_device_train_batch_size",
     "num_epochs": "num_train_epochs",

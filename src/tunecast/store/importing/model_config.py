@@ -7,8 +7,6 @@ from typing import Any
 
 from tunecast.records import ModelFacts
 
-__all__ = ["KNOWN_NAMES", "model_facts"]
-
 # The names that Llama-like, GPT-2-like and T5-like configurations give the same number.
 _NAMES = {
     "layers": ("num_hidden_layers", "n_layer", "num_layers"),

@@ -14,7 +14,7 @@ from tunecast.errors import ConfigurationError, StoreError
 from tunecast.records import Run
 from tunecast.store.connecting import make_engine, parse_url, translated
 from tunecast.store.importing.csv_runs import read_csv
-from tunecast.store.importing.foreign import UNKNOWN, Assumed, Problem, Recorded
+from tunecast.store.importing.foreign import Assumed, Problem, Recorded
 from tunecast.store.importing.identity import as_known, distinct, without_contradictions
 from tunecast.store.importing.mlflow_runs import (
     is_mlflow_database,
@@ -24,10 +24,9 @@ from tunecast.store.importing.mlflow_runs import (
 )
 from tunecast.store.importing.trainer import STATE_FILE, read_trainer_folder
 from tunecast.store.parquet import ImportCounts, merge_export, read_export
+from tunecast.store.revising import UNKNOWN
 from tunecast.store.rows import run_rows
 from tunecast.store.store import Store
-
-__all__ = ["ImportReport", "find_runs", "import_runs"]
 
 _BATCH = 200
 _SQLITE_HEADER = b"SQLite format 3\x00"

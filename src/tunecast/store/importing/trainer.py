@@ -22,8 +22,6 @@ from tunecast.store.importing.identity import log_identity
 from tunecast.store.importing.log_history import evaluations_of
 from tunecast.store.importing.model_card import ModelCard, parse_card
 
-__all__ = ["STATE_FILE", "read_trainer_folder"]
-
 STATE_FILE = "trainer_state.json"
 _ADAPTER_FILE = "adapter_config.json"
 _HEADER_LIMIT = 100_000_000  # as safetensors itself has it
