@@ -9,7 +9,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from tunecast import methods, models, records, surrogates
+from tunecast import methods, models, predictor, records
 from tunecast.cache import cache_folder
 from tunecast.data import dependence
 from tunecast.errors import StoreError
@@ -65,7 +65,7 @@ def _code() -> str:
 
 def _sources() -> list[Path]:
     """Files of the surrogates, and of what their features are computed with."""
-    packages = (Path(str(package.__file__)).parent for package in (methods, models, surrogates))
+    packages = (Path(str(package.__file__)).parent for package in (methods, models, predictor))
     files = [file for package in packages for file in sorted(package.rglob("*.py"))]
     return [*(Path(str(module.__file__)) for module in (records, dependence)), *files]
 
