@@ -1,6 +1,6 @@
 """Fits the formulas of bytes and seconds to dry runs, and says how far they are off.
 
-Every family of ``tunecast.estimate.layer_specs`` is dry-run on the meta device in each way of training: three
+Every family of ``tunecast.models.layer_specs`` is dry-run on the meta device in each way of training: three
 shapes, two batches, bfloat16 on CUDA and on the CPU, float32 on the CPU; a dry run takes some 0.2 s. Results
 are kept in ``--results``, not made again. ``--tables`` replaces the coefficients of
 ``tunecast/models/fitted.py``, but not the text above them.
@@ -31,11 +31,11 @@ from scipy.optimize import nnls
 from tunecast.estimate import MemoryRequest, estimate_memory, fitted
 from tunecast.estimate.closed_form import Form, Tables, amounts, bytes_held, parts, step_seconds, table_key
 from tunecast.estimate.forms import form_of
-from tunecast.estimate.layer_specs import ANATOMIES
 from tunecast.estimate.peak_bytes import cached_dry_run
 from tunecast.estimate.seconds import estimate_seconds
 from tunecast.methods.memory import adapter_of
 from tunecast.models.describe import describe_config
+from tunecast.models.layer_specs import LAYER_SPECS
 from tunecast.records import Machine, ModelFacts, Pipeline, Scalar
 
 GPU = Machine("cuda", 8, 8, 64 * 10**9, 85 * 10**9, {"float32": 67e12, "bfloat16": 989e12}, 3.35e12)
@@ -86,7 +86,7 @@ SHAPES: Mapping[str, Shape] = {
 }
 NEW_FALCON = "falcon_new"
 """Falcon as of 40B: keys and values in groups, two norms."""
-FAMILIES = sorted([*ANATOMIES, NEW_FALCON])
+FAMILIES = sorted([*LAYER_SPECS, NEW_FALCON])
 GPT = {
     "hidden_size": "n_embd",
     "intermediate_size": "n_inner",
@@ -382,7 +382,7 @@ def report(seen: Sequence[Seen], tables: Tables) -> str:
 
 
 def _is_gated(one: Seen) -> bool:
-    return ANATOMIES[described(one.case.family, one.case.shape)[1].family].gated
+    return LAYER_SPECS[described(one.case.family, one.case.shape)[1].family].gated
 
 
 DOCSTRINGS: Mapping[str, str] = {

@@ -13,8 +13,8 @@ from functools import cache
 from pathlib import Path
 
 import tunecast
+from tunecast.hardware.dtype import choose_dtype
 from tunecast.hardware.processor import available_cores
-from tunecast.models.load import choose_dtype
 from tunecast.predictor import shipped_prior
 from tunecast.records import stable_hash
 from tunecast.sources import code_meaning

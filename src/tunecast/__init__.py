@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from tunecast.version import VERSION as __version__
+
 if TYPE_CHECKING:
     from tunecast.api import evaluate, export, predict, recommend, train, tune
     from tunecast.recommender.question import Question
@@ -25,8 +27,6 @@ __all__ = [
     "train",
     "tune",
 ]
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "Question": "tunecast.recommender.question",

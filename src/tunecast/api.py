@@ -151,7 +151,7 @@ def recommend(
 
 
 def _calibrate(question: Question, progress: Progress) -> None:
-    from tunecast.hardware import local_machine
+    from tunecast.estimate.calibrate import calibrate
 
     if question.gpu is not None:
         raise ConfigurationError(
@@ -159,7 +159,7 @@ def _calibrate(question: Question, progress: Progress) -> None:
             "Leave one of them out.",
         )
     progress.start("Measuring this machine")
-    target = local_machine.calibrate()
+    target = calibrate()
     rates = target.machine.flops_per_second
     progress.finish(", ".join(f"{rate / 1e9:,.0f} GFLOP/s in {dtype}" for dtype, rate in rates.items()))
 

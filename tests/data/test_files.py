@@ -100,8 +100,8 @@ def test_an_object_of_splits(tmp_path: Path) -> None:
 FAULTS: dict[str, tuple[str, Any, str]] = {
     "empty": ("a.jsonl", b"", "is empty"),
     "only white space": ("a.csv", b" \n\n", "is empty"),
-    "only a header": ("a.csv", b"prompt,completion\n", "holds no rows"),
-    "an empty list": ("a.json", b"[]", "holds no rows"),
+    "only a header": ("a.csv", b"prompt,completion\n", "has no rows"),
+    "an empty list": ("a.json", b"[]", "has no rows"),
     "unknown kind": ("a.docx", b"x", "not a kind of file"),
     "json number": ("a.json", b"3", "a number at the top"),
     "json object": ("a.json", b'{"prompt": "a"}', "an object at the top"),

@@ -26,11 +26,11 @@ from tunecast.estimate.closed_form import (
 )
 from tunecast.estimate.constants import FRAMEWORK_BYTES
 from tunecast.estimate.forms import form_of
-from tunecast.estimate.layer_specs import ANATOMIES
 from tunecast.estimate.seconds import estimate_seconds
 from tunecast.methods import get_method
 from tunecast.methods.memory import adapter_of
 from tunecast.models.describe import describe_config
+from tunecast.models.layer_specs import LAYER_SPECS
 from tunecast.records import Machine, Pipeline
 from tunecast.training.optimizers import build_optimizer
 
@@ -49,7 +49,7 @@ def fitting() -> Iterator[ModuleType]:
         yield importlib.import_module("closed_form")
 
 
-@pytest.mark.parametrize("family", sorted(ANATOMIES))
+@pytest.mark.parametrize("family", sorted(LAYER_SPECS))
 def test_bytes_seconds_and_parameters(fitting: ModuleType, family: str) -> None:
     agree(fitting, family, GPU, ("full", "lora", "ia3"))
     agree(fitting, family, PLAIN_CPU, ("dropout", "attention"))

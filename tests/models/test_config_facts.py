@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from tunecast.errors import ModelError
-from tunecast.estimate.layer_specs import ANATOMIES
 from tunecast.models.config_facts import OUTLINED, outline, read_config
 from tunecast.models.describe import describe_config
+from tunecast.models.layer_specs import LAYER_SPECS
 
 DECODER = {
     "hidden_size": 64,
@@ -117,7 +117,7 @@ def test_what_departs_from_its_family_is_left_to_transformers(family: str, field
 
 
 def test_every_family_with_a_formula_is_outlined() -> None:
-    assert set(ANATOMIES) <= set(OUTLINED)
+    assert set(LAYER_SPECS) <= set(OUTLINED)
 
 
 @pytest.mark.parametrize("config", [{"model_type": "bert"}, {"model_type": "llama"}, {}])

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from tunecast import models
 from tunecast.errors import ModelError
+from tunecast.hardware.dtype import choose_dtype
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -150,8 +151,8 @@ def test_padding_and_end_of_turn(copied: Path) -> None:
 
 
 def test_compute_type_suits_the_hardware() -> None:
-    assert models.choose_dtype("cpu", 64) == "float32"
-    assert models.choose_dtype("cpu", 2048) in ("float32", "bfloat16")
+    assert choose_dtype("cpu", 64) == "float32"
+    assert choose_dtype("cpu", 2048) in ("float32", "bfloat16")
 
 
 def test_emulated_bfloat16_is_not_native(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +161,7 @@ def test_emulated_bfloat16_is_not_native(monkeypatch: pytest.MonkeyPatch) -> Non
             "torch.cuda.is_bf16_supported",
             lambda including_emulation=True, native=native: including_emulation or native,
         )
-        assert models.choose_dtype("cuda", 2048) == expected
+        assert choose_dtype("cuda", 2048) == expected
 
 
 def test_bfloat16_is_asked_of_the_device_that_computes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,7 +175,7 @@ def test_bfloat16_is_asked_of_the_device_that_computes(monkeypatch: pytest.Monke
 
     monkeypatch.setattr("torch.cuda.device", device)
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: current[-1] == 1)
-    assert [models.choose_dtype(name, 2048) for name in ("cuda", "cuda:1")] == ["float32", "bfloat16"]
+    assert [choose_dtype(name, 2048) for name in ("cuda", "cuda:1")] == ["float32", "bfloat16"]
 
 
 def test_a_broken_gguf_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

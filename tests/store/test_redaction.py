@@ -313,11 +313,11 @@ def test_every_hyperparameter_of_a_method_or_an_importer_is_permitted() -> None:
 
 
 def test_every_part_of_a_configuration_that_tunecast_reads_is_permitted() -> None:
-    from tunecast.estimate.layer_specs import DEPARTURES
     from tunecast.methods.trainable_tokens import MARKS
+    from tunecast.models.layer_specs import DEVIATING_FIELDS
     from tunecast.store.importing.model_config import KNOWN_NAMES
 
-    read = {*KNOWN_NAMES, *MARKS, *(name for names in DEPARTURES.values() for name in names)}
+    read = {*KNOWN_NAMES, *MARKS, *(name for names in DEVIATING_FIELDS.values() for name in names)}
     read |= {"head_dim", "d_kv", "num_decoder_layers", "decoder_layers", "word_embed_proj_dim"}
     assert read <= CONFIG_NUMBERS | CONFIG_WORDS
 

@@ -14,8 +14,8 @@ import sys
 
 import typer
 
-from tunecast import __version__
 from tunecast.errors import mistakes_told
+from tunecast.version import VERSION
 
 __all__ = ["app", "main"]
 
@@ -34,7 +34,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"tunecast {__version__}")
+        typer.echo(f"tunecast {VERSION}")
         raise typer.Exit
 
 

@@ -135,8 +135,8 @@ def _target(gpu: str | None, facts: ModelFacts) -> _Target:
         return _Target(asked.name, "cuda", memory_bytes, asked.dtype(facts.width))
     import torch
 
+    from tunecast.hardware.dtype import choose_dtype
     from tunecast.hardware.machine import device_bytes
-    from tunecast.models import choose_dtype
 
     device: Literal["cpu", "cuda"] = "cuda" if torch.cuda.is_available() else "cpu"
     name = torch.cuda.get_device_name() if device == "cuda" else "this machine's main memory"

@@ -17,9 +17,9 @@ from tunecast.collect.planfile import DatasetChoice, GridPipeline, ModelChoice, 
 from tunecast.collect.sampling import Drawing, Drawn
 from tunecast.data.examples import prompt_text
 from tunecast.errors import UserError
+from tunecast.hardware.dtype import choose_dtype
 from tunecast.methods.rates import adapter_rate
 from tunecast.methods.space import Restrictions, at_3e4, baseline_pipeline
-from tunecast.models.load import choose_dtype
 from tunecast.progress import Progress
 from tunecast.records import ZERO_SHOT, ModelFacts, Pipeline, device_kind, stable_hash
 

@@ -1,4 +1,4 @@
-"""How many characters of each script and kind a text has."""
+"""Counts the characters of a text by script and kind."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-# First code point of each range, and what the range holds; it ends where the next one begins.
+# First code point and kind of each range; a range ends where the next one begins.
 _RANGES: tuple[tuple[int, str], ...] = (
     (0x00, "other"),
     (0x09, "white_space"),
@@ -70,7 +70,7 @@ SCRIPTS: Mapping[str, tuple[str, ...]] = {
     "right_to_left": ("arabic", "hebrew"),
     "other_script": ("greek", "indic", "thai", "other"),
 }
-"""Families of scripts, by the kinds of character that belong to each."""
+"""Families of scripts, and the kinds of character in each."""
 
 KINDS = tuple(dict.fromkeys(name for _, name in _RANGES))
 _STARTS = np.array([start for start, _ in _RANGES], dtype=np.uint32)
@@ -78,12 +78,12 @@ _KIND_OF_RANGE = np.array([KINDS.index(name) for _, name in _RANGES])
 
 
 def count_characters(text: str) -> dict[str, int]:
-    """Characters of ``text`` by kind; kinds that do not occur are left out.
+    """Count the characters of ``text`` by kind, leaving out kinds that do not occur.
 
-    Accented Latin letters count as lower case: telling them apart would need a look at every character.
+    Accented Latin letters count as lower case, because telling them apart would take a look at each one.
     """
     points = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
-    # Counting distinct code points first keeps the search in the ranges short.
+    # Only distinct code points need to be searched in the ranges.
     distinct, counts = np.unique(points, return_counts=True)
     kinds = _KIND_OF_RANGE[np.searchsorted(_STARTS, distinct, side="right") - 1]
     totals = np.bincount(kinds, weights=counts, minlength=len(KINDS))

@@ -1,4 +1,4 @@
-"""What would be trained, looked at before anything is: lengths, mask, duplicates, what is cut or left out."""
+"""Checks a dataset before training: lengths, the training mask, duplicates, and what is cut or left out."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from tunecast.data.problems import listed
 from tunecast.data.splitting import shared_prompts
 from tunecast.records import Architecture
 
-LOOKED_AT = 20
-"""Examples among which the shortest is shown."""
+SHOWN_FROM = 20
+"""The example shown is the shortest of this many."""
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """Percentiles of a length in tokens, and the largest."""
+    """Percentiles of a length in tokens, and the maximum."""
 
     p50: int
     p90: int
@@ -34,28 +34,27 @@ class Lengths:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What ``tunecast data check`` says.
+    """The result of ``tunecast data check``.
 
     Args:
         name: The dataset's name.
-        source: What the user named.
-        format: The format found.
+        source: The data argument as the user wrote it.
+        format: The detected format.
         fingerprint: Hash over all examples of all splits.
         examples: Number of examples by split.
-        empty_rows: Rows left out because they had nothing to train.
+        empty_rows: Rows left out because they have nothing to train on.
         duplicates: Training examples that repeat an earlier one, prompt and completion.
         shared_prompts: Held-out examples whose prompt is also trained on, by split.
-        token_unit: ``tokens``, or ``words`` where there was no tokenizer.
-        max_length: Longest sequence, None where there is none.
-        context: Positions of the base model, None where it has no fixed limit.
-        lengths: Percentiles of ``prompt``, ``completion`` and ``total`` over all splits, before anything is
-            cut.
-        too_long: Examples left out because their prompt alone fills the longest sequence.
+        token_unit: ``tokens``, or ``words`` without a tokenizer.
+        max_length: Maximum sequence length, None if unlimited.
+        context: The base model's context length, None if it has no fixed limit.
+        lengths: Percentiles of ``prompt``, ``completion`` and ``total`` over all splits, before truncation.
+        too_long: Examples left out because the prompt alone reaches ``max_length``.
         truncated: Examples whose completion is cut.
         trained_share: Share of all tokens that are labels, None without a tokenizer.
-        end_of_turn: Text of the end-of-turn token, where all completions end with one and it is trained.
+        end_of_turn: Text of the end-of-turn token if every completion ends with one, else None.
         shown_row: Row of the example in ``segments``.
-        segments: One example as a model sees it: stretches of text, and whether each is trained.
+        segments: One example as the model sees it: pieces of text, and whether each is trained.
         warnings: What the user should know, one sentence each.
     """
 
@@ -82,7 +81,7 @@ class CheckReport:
 
 @dataclass(frozen=True)
 class _Encoding:
-    """What the check of the tokens found; the fields are those of :class:`CheckReport`."""
+    """The results that depend on the tokenizer; the fields match those of :class:`CheckReport`."""
 
     lengths: Mapping[str, Lengths]
     too_long: int
@@ -102,14 +101,14 @@ def check(
     architecture: Architecture,
     context: int | None = None,
 ) -> CheckReport:
-    """Look at a dataset as a training would see it.
+    """Check a dataset as training would see it.
 
     Args:
         dataset: The dataset.
-        tokenizer: A transformers tokenizer; with None lengths are counted in words and no mask is checked.
-        max_length: Longest sequence in tokens; None for none.
+        tokenizer: A transformers tokenizer. With None, lengths are in words and the mask is not checked.
+        max_length: Maximum sequence length in tokens; None for no limit.
         architecture: ``decoder-only`` or ``encoder-decoder``.
-        context: Positions of the base model, which the report names.
+        context: The base model's context length, for the report.
 
     Raises:
         DataError: Nothing would be trained, or more than half of the prompts are too long.
@@ -154,7 +153,7 @@ def check(
 
 
 def _duplicates(examples: Sequence[Example]) -> list[int]:
-    """Rows of the examples that stood before, white space at the ends of turns apart."""
+    """Return the rows of examples that repeat an earlier one, ignoring white space around turns."""
     seen = set()
     rows = []
     for example in examples:
@@ -184,7 +183,7 @@ def _with_tokenizer(
         warnings.append(
             "All tokens are trained, which is right for running text and wrong where there are prompts."
         )
-    shown = min(fitted[:LOOKED_AT], key=lambda item: item.tokens)
+    shown = min(fitted[:SHOWN_FROM], key=lambda item: item.tokens)
     return _Encoding(
         lengths={
             "prompt": _percentiles([_prompt_tokens(item) for item in whole]),
@@ -202,7 +201,7 @@ def _with_tokenizer(
 
 
 def _prompt_tokens(item: EncodedExample) -> int:
-    """Tokens that are not trained; a begin-of-sequence token that nothing precedes is none of the prompt."""
+    """Count untrained tokens. A lone begin-of-sequence token does not count as a prompt."""
     if item.architecture == "encoder-decoder":
         return len(item.input_ids)
     untrained = item.labels.count(IGNORED)
@@ -210,7 +209,7 @@ def _prompt_tokens(item: EncodedExample) -> int:
 
 
 def _end_of_turn(whole: Sequence[EncodedExample], tokenizer: Any) -> tuple[str | None, list[str]]:
-    """The end-of-turn token if it is trained everywhere, and a warning where it is not."""
+    """Return the end-of-turn token if every example trains it, else a warning."""
     special = {tokenizer.eos_token_id, *tokenizer.all_special_ids}
     special.update(number for number, token in tokenizer.added_tokens_decoder.items() if token.special)
     last = Counter(item.labels[-1] for item in whole)
@@ -224,7 +223,7 @@ def _end_of_turn(whole: Sequence[EncodedExample], tokenizer: Any) -> tuple[str |
 
 
 def _percentiles(values: Sequence[int]) -> Lengths:
-    # A length that occurs, not one between two: it is read as "so many tokens suffice".
+    # Take a length that occurs, not an interpolation: users read it as "this many tokens are enough".
     p50, p90, p99 = np.percentile(values, [50, 90, 99], method="higher")
     return Lengths(int(p50), int(p90), int(p99), max(values))
 
@@ -241,7 +240,7 @@ def _without_tokenizer(dataset: Dataset) -> _Encoding:
     examples = [example for _, split in dataset.splits() for example in split]
     prompts = [len(words(prompt_text(example))) for example in examples]
     completions = [len(words(trained_text(example))) for example in examples]
-    shown = min(dataset.train[:LOOKED_AT], key=lambda example: len(trained_text(example)))
+    shown = min(dataset.train[:SHOWN_FROM], key=lambda example: len(trained_text(example)))
     return _Encoding(
         lengths={
             "prompt": _percentiles(prompts),

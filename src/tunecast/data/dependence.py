@@ -1,8 +1,8 @@
-"""Whether completions have anything to do with their prompts, by their letters alone.
+"""Tests whether completions depend on their prompts.
 
-Rows that were shifted or sorted on one side look like any others, pass every check of form, and teach
-nothing. The Hilbert-Schmidt independence criterion (Gretton et al., "A Kernel Statistical Test of
-Independence", 2008) tells them: where prompts are alike, are completions more alike than in another order?
+Rows whose columns were shifted or sorted pass every format check and teach nothing. The Hilbert-Schmidt
+independence criterion (Gretton et al., "A Kernel Statistical Test of Independence", 2008) detects them: it
+asks whether similar prompts have more similar completions than a random pairing would give.
 """
 
 from __future__ import annotations
@@ -18,44 +18,43 @@ from tunecast.data.examples import Example, prompt_text, trained_text
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MOST_EXAMPLES = 256
-LEAST_EXAMPLES = 50
-LEAST_DISTINCT = 20
-"""Distinct completions in the sample below which nothing is said: of a few labels, letters rarely tell which
-belongs to a prompt, be it a riddle or a sentence whose grammar is in question."""
-MOST_CHARACTERS = 1000
-"""Characters of each text that are looked at, its last ones: many prompts begin with the same words."""
-LETTERS = 4
-"""Length of the pieces that texts are compared by; they need no words, so that any script will do."""
+MAX_EXAMPLES = 256
+MIN_EXAMPLES = 50
+MIN_DISTINCT = 20
+"""Below this many distinct completions there is no verdict: character n-grams rarely tell which of a few
+labels belongs to a prompt."""
+MAX_CHARACTERS = 1000
+"""Characters compared per text. The last ones are taken, because many prompts begin with the same words."""
+NGRAM = 4
+"""Characters per n-gram. Texts are compared by n-grams, not words, so that any script works."""
 COLUMNS = 4096
 PERMUTATIONS = 100
-LEAST_DEVIATIONS = 3.0
-"""Below this, prompts and completions count as unrelated. Of 35 datasets the 18 with enough kinds of
-completions had 10.9 and more; three of them had less than 1 once their completions were dealt out anew."""
+MIN_DEVIATIONS = 3.0
+"""Below this, prompts and completions count as unrelated. Of 35 datasets, the 18 with enough distinct
+completions scored 10.9 or more; three of them scored below 1 after their completions were shuffled."""
 UNRELATED = (
     "The completions look unrelated to their prompts, as if they belonged to other rows: where prompts are "
     "alike, completions are no more alike than by chance. Check that no column was shifted or sorted."
 )
-"""What the user is told of such a dataset."""
+"""The warning shown to the user."""
 
 
 def dependence(examples: Sequence[Example]) -> float | None:
-    """By how many standard deviations prompts and completions depend on each other.
-
-    The deviation is that over random pairings of the same prompts and completions, whose mean counts as zero.
+    """Measure how strongly completions depend on their prompts.
 
     Args:
-        examples: Training examples; an evenly spaced sample of them is looked at.
+        examples: Training examples; an evenly spaced sample is used.
 
     Returns:
-        None where nothing can be said: too few examples, too few kinds of completions, or no prompts.
+        The distance from the mean of random pairings, in their standard deviations. None when there are too
+        few examples or distinct completions, or no prompts.
     """
-    chosen = np.linspace(0, len(examples) - 1, min(len(examples), MOST_EXAMPLES)).astype(int)
+    chosen = np.linspace(0, len(examples) - 1, min(len(examples), MAX_EXAMPLES)).astype(int)
     sample = [examples[int(place)] for place in chosen]
     completions = [trained_text(example) for example in sample]
-    if len(sample) < LEAST_EXAMPLES or len({text.strip() for text in completions}) < LEAST_DISTINCT:
+    if len(sample) < MIN_EXAMPLES or len({text.strip() for text in completions}) < MIN_DISTINCT:
         return None
-    prompts, answers = _likeness([prompt_text(example) for example in sample]), _likeness(completions)
+    prompts, answers = _similarity([prompt_text(example) for example in sample]), _similarity(completions)
     np.fill_diagonal(prompts, 0.0)
     prompts -= prompts.mean(axis=0) + prompts.mean(axis=1)[:, None] - prompts.mean()
     draw = np.random.default_rng(0)
@@ -67,25 +66,21 @@ def dependence(examples: Sequence[Example]) -> float | None:
 
 
 def is_unrelated(deviations: float | None) -> bool:
-    """Whether completions look as if they belonged to other prompts.
-
-    Args:
-        deviations: What :func:`dependence` found.
-    """
-    return deviations is not None and deviations < LEAST_DEVIATIONS
+    """Return whether the result of :func:`dependence` shows unrelated completions."""
+    return deviations is not None and deviations < MIN_DEVIATIONS
 
 
-def _likeness(texts: Sequence[str]) -> NDArray[np.float64]:
-    """Cosines of texts as bags of pieces, rare ones counting more; shape (texts, texts)."""
+def _similarity(texts: Sequence[str]) -> NDArray[np.float64]:
+    """Return cosine similarities of the texts' n-grams, rare ones weighted up; shape (texts, texts)."""
     bags = np.zeros((len(texts), COLUMNS))
     for row, text in zip(bags, texts, strict=True):
-        row[[zlib.crc32(piece) % COLUMNS for piece in _pieces(text)]] = 1.0
+        row[[zlib.crc32(piece) % COLUMNS for piece in _ngrams(text)]] = 1.0
     bags *= np.log((1 + len(texts)) / (1 + bags.sum(axis=0)))
     length = np.linalg.norm(bags, axis=1, keepdims=True)
     bags /= np.where(length > 0, length, 1.0)
     return np.asarray(bags @ bags.T)
 
 
-def _pieces(text: str) -> set[bytes]:
-    padded = f" {' '.join(text.lower().split())[-MOST_CHARACTERS:]} "
-    return {padded[at : at + LETTERS].encode() for at in range(max(1, len(padded) - LETTERS + 1))}
+def _ngrams(text: str) -> set[bytes]:
+    padded = f" {' '.join(text.lower().split())[-MAX_CHARACTERS:]} "
+    return {padded[at : at + NGRAM].encode() for at in range(max(1, len(padded) - NGRAM + 1))}

@@ -1,4 +1,4 @@
-"""What is known of a dataset: raw facts, and the meta-features derived from them."""
+"""Describes a dataset: raw facts, and the meta-features derived from them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from tunecast.records import DatasetFacts
 
 
 def describe(dataset: Dataset, tokenizer: Any = None) -> DatasetFacts:
-    """Describe a dataset by numbers; none of its text is kept.
+    """Describe a dataset by numbers, keeping none of its text.
 
     Args:
-        dataset: The dataset. Only its training split is described, so that nothing held out leaks into a
+        dataset: The dataset. Only the training split is described, so that held-out data cannot influence a
             choice.
-        tokenizer: A transformers tokenizer that token lengths are counted with; words without one.
+        tokenizer: A transformers tokenizer to count tokens with. Without one, words are counted.
     """
     facts = collect(dataset, tokenizer)
     return DatasetFacts(

@@ -1,4 +1,4 @@
-"""Examples as token ids and labels."""
+"""Turns examples into token ids and labels."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from tunecast.errors import DataError
 from tunecast.records import Architecture
 
 IGNORED = -100
-"""The label of a token that is not trained, as torch's cross entropy expects it."""
+"""The label of an untrained token, as torch's cross entropy expects it."""
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedExample:
-    """One example as a model takes it.
+    """One example as token ids.
 
     Args:
         row: 1-based row in the source file.
         input_ids: Prompt and completion for a decoder-only model; the prompt for an encoder-decoder.
-        labels: For a decoder-only model as long as ``input_ids``, -100 where nothing is trained (labels are
-            not shifted); for an encoder-decoder the completion and its end-of-sequence token.
-        completion_bytes: UTF-8 bytes of the trained text, as far as it was kept.
-        truncated: Whether the completion was cut at its end to fit the longest sequence.
-        architecture: Which of the two readings of ``labels`` holds.
+        labels: For a decoder-only model, as long as ``input_ids``, with -100 where nothing is trained (labels
+            are not shifted). For an encoder-decoder, the completion and its end-of-sequence token.
+        completion_bytes: UTF-8 bytes of the trained text that was kept.
+        truncated: Whether the end of the completion was cut to fit ``max_length``.
+        architecture: Decides how ``labels`` is to be read.
     """
 
     row: int
@@ -40,14 +40,14 @@ class EncodedExample:
 
     @property
     def tokens(self) -> int:
-        """Prompt and completion tokens; there is no padding."""
+        """The number of prompt and completion tokens, without padding."""
         if self.architecture == "decoder-only":
             return len(self.input_ids)
         return len(self.input_ids) + len(self.labels)
 
     @property
     def label_tokens(self) -> int:
-        """Labels that are trained and can be predicted: no decoder-only model predicts the first token."""
+        """The number of labels that can be predicted; a decoder-only model never predicts the first token."""
         if self.architecture == "encoder-decoder":
             return len(self.labels)
         return sum(label != IGNORED for label in self.labels[1:])
@@ -58,23 +58,24 @@ def encode(
 ) -> list[EncodedExample]:
     """Tokenise examples and mark what is trained.
 
-    Trained are the assistant's turns with their end-of-turn token (for running text, all of it). Prompts are
-    never cut: a completion that does not fit loses its end, and an example whose prompt leaves no room for a
-    single trained token is left out; :func:`encoding_warnings` names both. For an encoder-decoder the prompt
-    is all that precedes the last trained turn, and ``max_length`` holds for prompt and completion each.
+    The assistant's turns are trained, with their end-of-turn tokens. All of a running text is trained.
+    Prompts are never cut. A completion that does not fit loses its end. An example is left out if its prompt
+    leaves no room for a trained token. :func:`encoding_warnings` reports both. For an encoder-decoder the
+    prompt is everything before the last trained turn, and ``max_length`` applies to prompt and completion
+    separately.
 
     Args:
         examples: The examples, in any order.
-        tokenizer: A transformers tokenizer. Its chat template is used where it has one (decoder-only).
-        max_length: Longest sequence in tokens.
+        tokenizer: A transformers tokenizer. A decoder-only model uses its chat template if it has one.
+        max_length: Maximum sequence length in tokens.
         architecture: ``decoder-only`` or ``encoder-decoder``.
 
     Returns:
-        The encoded examples in the order given, without those whose prompt is too long.
+        The encoded examples in the given order, without those whose prompt is too long.
 
     Raises:
-        DataError: Nothing is trained, more than half of the prompts are too long, the chat template refuses
-            an example, or running text meets an encoder-decoder.
+        DataError: Nothing is trained, more than half of the prompts are too long, the chat template rejects
+            an example, or an encoder-decoder is given running text.
     """
     return fit(encode_whole(examples, tokenizer, architecture=architecture), tokenizer, max_length=max_length)
 
@@ -82,7 +83,7 @@ def encode(
 def encode_whole(
     examples: Sequence[Example], tokenizer: Any, *, architecture: Architecture
 ) -> list[EncodedExample]:
-    """Tokenise examples, however long they get; arguments and errors as for :func:`encode`."""
+    """Tokenise examples without a length limit; see :func:`encode` for the arguments."""
     encoder = _encode_sequences if architecture == "decoder-only" else _encode_pairs
     encoded = encoder(examples, tokenizer) if examples else []
     if encoded and not any(item.label_tokens for item in encoded):
@@ -94,7 +95,7 @@ def encode_whole(
 
 
 def fit(whole: Sequence[EncodedExample], tokenizer: Any, *, max_length: int) -> list[EncodedExample]:
-    """Cut completions to the longest sequence, and leave out examples that have no room for any.
+    """Cut completions to ``max_length``, and leave out examples whose prompt is too long.
 
     Raises:
         DataError: More than half of the prompts are too long.
@@ -126,17 +127,17 @@ def _fit(item: EncodedExample, tokenizer: Any, max_length: int) -> EncodedExampl
 def encode_prompt(
     example: Example, tokenizer: Any, *, max_length: int, architecture: Architecture
 ) -> tuple[int, ...]:
-    """The tokens that an answer is generated from: all before the last trained turn, and its header.
+    """Encode the prompt to generate an answer from: everything before the last trained turn, and its header.
 
     Args:
         example: The example.
         tokenizer: A transformers tokenizer.
-        max_length: Longest prompt in tokens. A longer one loses its beginning, since questions tend to stand
-            at the end; leave room for the answer.
+        max_length: Maximum prompt length in tokens. A longer prompt loses its beginning, because questions
+            tend to come last. Leave room for the answer.
         architecture: ``decoder-only`` or ``encoder-decoder``.
 
     Raises:
-        DataError: The chat template refuses the example.
+        DataError: The chat template rejects the example.
     """
     start, end = special_affixes(tokenizer)
     if architecture == "encoder-decoder":
@@ -149,11 +150,11 @@ def encode_prompt(
 
 
 def encoding_warnings(examples: Sequence[Example], encoded: Sequence[EncodedExample]) -> list[str]:
-    """What :func:`encode` left out and cut, one sentence each.
+    """Report the examples that :func:`encode` left out or cut, one sentence each.
 
     Args:
-        examples: What was given to :func:`encode`.
-        encoded: What it returned.
+        examples: The input of :func:`encode`.
+        encoded: Its result.
     """
     warnings = []
     kept = iter(encoded)
@@ -222,7 +223,7 @@ def _encode_pairs(examples: Sequence[Example], tokenizer: Any) -> list[EncodedEx
 
 
 def _ended(ids: Sequence[int], eos: int | None) -> list[int]:
-    """The ids with exactly one end-of-sequence token at their end, where there is such a token."""
+    """Append the end-of-sequence token if the tokenizer has one and the ids do not end with it."""
     return [*ids] if eos is None or (ids and ids[-1] == eos) else [*ids, eos]
 
 
@@ -231,7 +232,7 @@ def _utf8_bytes(text: str) -> int:
 
 
 def _join(ids: _SegmentIds, index: int, tokenizer: Any) -> tuple[list[int], list[int]]:
-    """Inputs and labels of one example's segments."""
+    """Return inputs and labels of one example's segments."""
     inputs: list[int] = []
     labels: list[int] = []
     for segment, tokens in ids.of(index):
@@ -243,10 +244,10 @@ def _join(ids: _SegmentIds, index: int, tokenizer: Any) -> tuple[list[int], list
 
 
 class _SegmentIds:
-    """Token ids of the segments of many examples, every distinct text tokenised once, in one batch.
+    """Token ids of the segments of many examples; each distinct text is tokenised once, in one batch.
 
-    Some tokenizers put a space before whatever they are given; in a segment that continues another one it
-    would be wrong, so there the text is tokenised behind a line break, whose tokens are then taken away.
+    Some tokenizers put a space before any text. In a segment that continues another one this would be wrong.
+    There the text is tokenised after a line break, and the tokens of the line break are removed.
     """
 
     def __init__(self, tokenizer: Any, rendered: Sequence[Sequence[Segment]]) -> None:
@@ -256,13 +257,13 @@ class _SegmentIds:
         self._first = _by_text(tokenizer, first)
         if adds_space(tokenizer):
             anchor = token_ids(tokenizer, ["\n"])[0]
-            behind = _by_text(tokenizer, {f"\n{text}" for text in later})
-            self._later = {text[1:]: tokens[len(anchor) :] for text, tokens in behind.items()}
+            after = _by_text(tokenizer, {f"\n{text}" for text in later})
+            self._later = {text[1:]: tokens[len(anchor) :] for text, tokens in after.items()}
         else:
             self._later = _by_text(tokenizer, later)
 
     def of(self, index: int) -> Iterable[tuple[Segment, list[int]]]:
-        """The segments of the example at ``index`` with their tokens."""
+        """Yield the segments of the example at ``index`` with their tokens."""
         for position, segment in enumerate(self._rendered[index]):
             yield segment, (self._later if position else self._first)[segment.text]
 

@@ -1,4 +1,4 @@
-"""The canonical form of every dataset: turns, examples, and the three splits."""
+"""The canonical form of a dataset: turns, examples and three splits."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Turn:
     """One message of an example.
 
     Args:
-        role: ``system``, ``user``, ``assistant``, or ``text`` for running text that has no roles.
+        role: ``system``, ``user``, ``assistant``, or ``text`` for running text without roles.
         content: The message.
-        trained: Whether a model learns to write it.
+        trained: Whether the model learns to write it.
     """
 
     role: str
@@ -28,7 +28,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One row of a dataset, whatever its format was. The last turn is always a trained one.
+    """One row of a dataset in canonical form. The last turn is always trained.
 
     Args:
         turns: The messages in order.
@@ -45,13 +45,13 @@ class Dataset:
 
     Args:
         name: The file's stem, the folder's name or the hub id.
-        source: What the user named.
+        source: The data argument as the user wrote it.
         format: The detected format, such as ``prompt-completion`` or ``messages``.
         train: Examples to learn from.
-        validation: Examples that choose between models.
-        test: Examples that judge the chosen one.
+        validation: Examples to choose between models.
+        test: Examples to score the chosen model.
         warnings: What the user should know, one sentence each.
-        empty_rows: Rows that were left out because they had nothing to train.
+        empty_rows: Rows left out because they have nothing to train on.
     """
 
     name: str
@@ -64,14 +64,14 @@ class Dataset:
     empty_rows: int = 0
 
     def splits(self) -> Iterator[tuple[str, tuple[Example, ...]]]:
-        """The splits by name, in the order train, validation, test."""
+        """Yield the splits by name, in the order train, validation, test."""
         yield "train", self.train
         yield "validation", self.validation
         yield "test", self.test
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash over the contents of all examples of all splits, 16 hexadecimal digits."""
+        """A hash over the contents of all examples of all splits, 16 hexadecimal digits."""
         digest = hashlib.sha256()
         for name, examples in self.splits():
             digest.update(f"{name} {len(examples)}\n".encode())
@@ -82,24 +82,24 @@ class Dataset:
 
 
 def reference(example: Example) -> str:
-    """The text of the last trained turn: what a generated answer is compared with."""
+    """Return the text of the last trained turn, which generated answers are compared with."""
     return example.turns[-1].content
 
 
 def prompt_text(example: Example) -> str:
-    """Everything before the last trained turn, one message a line; empty for running text."""
+    """Return everything before the last trained turn, one message per line; empty for running text."""
     return "\n".join(turn.content for turn in example.turns[:-1])
 
 
 def trained_text(example: Example) -> str:
-    """Everything that is trained, one message a line."""
+    """Return everything that is trained, one message per line."""
     return "\n".join(turn.content for turn in example.turns if turn.trained)
 
 
 def prompt_key(example: Example) -> str:
-    """What makes two prompts the same: case and the amount of white space do not count.
+    """Return a key that equal prompts share; case and the amount of white space do not matter.
 
-    Examples without a prompt are told apart by their text.
+    Examples without a prompt are distinguished by their text.
     """
     return " ".join(prompt_text(example).casefold().split()) or " ".join(
         reference(example).casefold().split()

@@ -1,6 +1,6 @@
 """Raw facts of a dataset: counts and histograms, from which meta-features are derived.
 
-No text of the dataset enters the facts, so they can be kept and shared where the data cannot.
+The facts contain no text of the dataset, so they can be kept and shared where the data cannot.
 """
 
 from __future__ import annotations
@@ -25,37 +25,37 @@ from tunecast.data.tokens import token_ids
 FACTS_VERSION = 2
 
 EDGES = (0, 1, 2, 3, *(step << power for power in range(1, 20) for step in (2, 3)))
-"""Lower edges of the histograms' bins: 0, 1, 2, 3, 4, 6, 8, 12, 16, ...; the last bin is open."""
+"""Lower edges of the histograms' bins: 0, 1, 2, 3, 4, 6, 8, 12, 16, ... The last bin is open."""
 
 SAMPLE_CHARACTERS = 4_000_000
-"""Text that is looked into word by word. Of larger datasets an evenly spaced part of the examples is."""
+"""Characters analysed word by word. Of a larger dataset, an evenly spaced part of the examples is used."""
 
 COMPRESSED_BYTES = 1 << 18
-"""Text that is compressed: always up to the same amount, since more text compresses better."""
+"""Bytes that are compressed. The amount is fixed, because more text compresses better."""
 
 TOP_COMPLETIONS = 100
 PERCENTILES = (10, 25, 50, 75, 90, 99)
 
-# A character of a script without spaces is a word of its own.
+# In a script without spaces, each character counts as a word.
 _UNSPACED = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff"
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
 
 
 def words(text: str) -> list[str]:
-    """The words of ``text`` in lower case; digits are words, punctuation is not."""
+    """Return the words of ``text`` in lower case. Digits are words, punctuation is not."""
     return _WORD.findall(text.lower())
 
 
 def collect(dataset: Dataset, tokenizer: Any = None) -> dict[str, Any]:
-    """Count what there is to count in the training split.
+    """Count everything the meta-features need in the training split.
 
     Args:
-        dataset: The dataset. Its held-out splits are looked at only for prompts they share with training.
+        dataset: The dataset. Held-out splits are only searched for prompts that they share with training.
         tokenizer: A transformers tokenizer. Without one, tokens are words.
 
     Returns:
-        JSON-able facts; ``prompt`` is all that precedes the last trained turn, ``completion`` all that is
-        trained.
+        Facts that can be written as JSON. ``prompt`` is everything before the last trained turn,
+        ``completion`` everything that is trained.
     """
     examples = dataset.train
     prompts = [prompt_text(example) for example in examples]
@@ -91,7 +91,7 @@ def collect(dataset: Dataset, tokenizer: Any = None) -> dict[str, Any]:
 
 
 def histogram(values: Sequence[int] | NDArray[np.int64]) -> dict[str, Any]:
-    """Counts by bin of :data:`EDGES`, with what the bins cannot give exactly."""
+    """Count values by the bins of :data:`EDGES`, and add the statistics that bins cannot give exactly."""
     array = np.asarray(values, dtype=np.float64)
     if not len(array):
         array = np.zeros(1)
@@ -112,7 +112,7 @@ def histogram(values: Sequence[int] | NDArray[np.int64]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Side:
-    """The facts of all prompts or all completions, and the words they came from."""
+    """The facts of all prompts or all completions, and their words."""
 
     facts: dict[str, Any]
     words: list[list[str]]
@@ -143,7 +143,7 @@ def _side(texts: list[str], tokenizer: Any) -> _Side:
 
 
 def _window(split: Iterable[list[str]], size: int = 10_000) -> dict[str, int]:
-    """Distinct words among the first ``size``: a ratio that does not fall with the dataset's size."""
+    """Count distinct words among the first ``size``, so that the ratio does not depend on the data size."""
     head: list[str] = []
     for row in split:
         head.extend(row[: size - len(head)])
@@ -160,13 +160,13 @@ def _sizes(texts: list[str]) -> dict[str, Any]:
 
 
 def _evenly_spaced(sizes: list[int]) -> list[int]:
-    """Indices of examples that hold about :data:`SAMPLE_CHARACTERS` in all."""
+    """Return indices of evenly spaced examples with about :data:`SAMPLE_CHARACTERS` in total."""
     stride = max(1, math.ceil(sum(sizes) / SAMPLE_CHARACTERS))
     return list(range(0, len(sizes), stride))
 
 
 def _copied(prompts: list[list[str]], completions: list[list[str]]) -> dict[str, float]:
-    """How much of the completions stands in their own prompts."""
+    """Measure how much of each completion occurs in its own prompt."""
     shares = []
     for prompt, completion in zip(prompts, completions, strict=True):
         known = set(prompt)
@@ -179,7 +179,7 @@ def _copied(prompts: list[list[str]], completions: list[list[str]]) -> dict[str,
 
 
 def _repetition(texts: list[str]) -> dict[str, Any]:
-    """How often the same text comes up, white space at its ends apart."""
+    """Count how often the same text recurs, ignoring white space around it."""
     counts = Counter(text.strip() for text in texts)
     shares = np.fromiter(counts.values(), dtype=np.float64) / len(texts)
     return {
@@ -191,7 +191,7 @@ def _repetition(texts: list[str]) -> dict[str, Any]:
 
 
 def _frame(prompts: list[str]) -> dict[str, float]:
-    """Share of a mean prompt that is the beginning, and the end, that nine of ten prompts have in common."""
+    """Measure the share of a mean prompt taken up by the beginning and end common to nine of ten prompts."""
     total = sum(map(len, prompts))
     beginning = _common_prefix(prompts)
     end = _common_prefix([prompt[::-1] for prompt in prompts])
@@ -204,7 +204,7 @@ def _frame(prompts: list[str]) -> dict[str, float]:
 
 def _common_prefix(texts: list[str]) -> int:
     ordered = sorted(texts)
-    # All that is sorted between two texts shares their common prefix; odd ones at both ends are cut off.
+    # Sorted texts between two texts share their common prefix. Outliers at both ends are dropped.
     low, high = ordered[len(ordered) // 20], ordered[-1 - len(ordered) // 20]
     return next(
         (i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high))

@@ -1,4 +1,4 @@
-"""Rows out of json, jsonl, csv, tsv and parquet files, each with the number that an editor would show."""
+"""Reads rows from json, jsonl, csv, tsv and parquet files, with the row numbers that an editor would show."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Row = tuple[int, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of one file (or hub split) as they stand, before any format is read into them.
+    """The rows of one file (or hub split) as read, before a format is applied.
 
     Args:
         place: The file, as messages name it.
-        unit: ``line`` or ``row``: what the numbers in ``rows`` count.
-        rows: 1-based numbers and the values by column.
+        unit: The unit that the numbers in ``rows`` count, ``line`` or ``row``.
+        rows: 1-based numbers, and values by column.
     """
 
     place: str
@@ -37,15 +37,15 @@ def read_file(path: Path) -> dict[str, Table]:
     """Read one data file.
 
     Returns:
-        One table under the key ``""``, or one per top-level key for a json object of lists.
+        One table under the key ``""``, or one per top-level key of a JSON object of lists.
 
     Raises:
-        DataError: The file is missing, empty, of an unknown kind, not UTF-8, or malformed.
+        DataError: The file is missing, empty, of an unknown type, not UTF-8, or malformed.
     """
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise DataError(
-            f"{path} is not a kind of file that can be read as a dataset.",
+            f"{path} is not a file type that can be read as a dataset.",
             f"Use one that ends in {listed(SUFFIXES, 10)}.",
         )
     try:
@@ -57,24 +57,24 @@ def read_file(path: Path) -> dict[str, Table]:
             f"{path} cannot be read: {error.strerror}.", "Check the path and its permissions."
         ) from None
     if not data.strip():
-        raise DataError(f"{path} is empty.", "Give a file with one example a row.")
+        raise DataError(f"{path} is empty.", "Give a file with one example per row.")
     tables = reader(path, data)
     if not any(table.rows for table in tables.values()):
-        raise DataError(f"{path} holds no rows.", "Give a file with one example a row.")
+        raise DataError(f"{path} has no rows.", "Give a file with one example per row.")
     return tables
 
 
 def _decode(path: Path, data: bytes) -> str:
-    """UTF-8 text, with or without a byte order mark."""
+    """Decode UTF-8 with or without a byte order mark."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        # Offsets count from the byte after the mark, where there is one.
+        # Offsets count from the byte after the mark, if there is one.
         start = error.start + (3 if data.startswith(b"\xef\xbb\xbf") else 0)
         line = data.count(b"\n", 0, start) + 1
         column = start - data.rfind(b"\n", 0, start)
         raise DataError(
-            f"{path}, line {line}, byte {column} of it (byte {start + 1} of the file): not UTF-8.",
+            f"{path}, line {line}, byte {column} of the line (byte {start + 1} of the file): not UTF-8.",
             f"Convert it first, for example with: iconv -f latin1 -t utf-8 {path.name}",
         ) from None
 
@@ -84,12 +84,12 @@ def _read_json(path: Path, data: bytes) -> dict[str, Table]:
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
-        # One object a line under the name .json is common enough to be read as what it is.
+        # JSON lines in a file named .json are common enough to accept.
         if error.msg == "Extra data" and text.lstrip().startswith("{"):
             return _read_json_lines(path, data)
         raise DataError(
             f"{path}, line {error.lineno}, column {error.colno}: not valid JSON ({error.msg}).",
-            "Repair that line; a dataset is a list of objects, or an object of lists by split.",
+            "Repair that line. A dataset is a list of objects, or an object with one list per split.",
         ) from None
     except RecursionError:
         raise DataError(f"{path} is nested too deeply.", "A dataset is a list of objects.") from None
@@ -98,8 +98,8 @@ def _read_json(path: Path, data: bytes) -> dict[str, Table]:
     if isinstance(value, dict) and value and all(isinstance(part, list) for part in value.values()):
         return {key: _table_of(path, part, f" ({key})") for key, part in value.items()}
     raise DataError(
-        f"{path} holds {_kind(value)} at the top.",
-        "Expected a list of objects, or an object of lists by split.",
+        f"{path} has {_kind(value)} at the top level.",
+        "Expected a list of objects, or an object with one list per split.",
     )
 
 
@@ -118,7 +118,7 @@ def _table_of(path: Path, values: list[Any], part: str = "") -> Table:
 def _read_json_lines(path: Path, data: bytes) -> dict[str, Table]:
     problems = Problems(str(path), "line")
     rows: list[Row] = []
-    # Not splitlines(): it also breaks at U+2028 and the like, which are legal inside JSON strings.
+    # splitlines() would also break at U+2028 and the like, which are legal inside JSON strings.
     for number, line in enumerate(_decode(path, data).split("\n"), start=1):
         if not line.strip():
             continue
@@ -157,7 +157,7 @@ def _read_csv(path: Path, data: bytes) -> dict[str, Table]:
 
 
 def _numbered(reader: Any) -> Iterator[tuple[int, list[str]]]:
-    """Records with the line on which each starts, counting line breaks inside quoted fields."""
+    """Yield records with the line on which each starts, counting line breaks inside quoted fields."""
     start = reader.line_num + 1
     for values in reader:
         yield start, values
@@ -169,13 +169,13 @@ def _check_header(path: Path, header: list[str]) -> None:
     if twice:
         raise DataError(
             f"{path}, line 1: the header names {listed(map(repr, twice))} more than once.",
-            "Give every column its own name; the first line of a csv file is its header.",
+            "Give every column its own name. The first line of a csv file is its header.",
         )
 
 
 @contextmanager
 def _long_fields_allowed() -> Iterator[None]:
-    """Lift csv's limit of 131,072 characters a field, a setting of the whole process, for a while."""
+    """Lift csv's process-wide limit of 131,072 characters per field while reading."""
     before = csv.field_size_limit(sys.maxsize)
     try:
         yield
@@ -195,7 +195,7 @@ def _read_parquet(path: Path, data: bytes) -> dict[str, Table]:
 
 
 def _kind(value: Any) -> str:
-    """What JSON calls a value."""
+    """Name a value's JSON type."""
     names: dict[type, str] = {dict: "an object", list: "a list", str: "a string", bool: "a boolean"}
     return names.get(type(value), "null" if value is None else "a number")
 

@@ -1,7 +1,6 @@
-"""Which format a table is in, and its rows in canonical form; no mapping file needed.
+"""Detects the format of a table and converts its rows to canonical form.
 
-A format is a function from one row to its turns. :func:`detect` picks it by the names of the columns, which
-are compared without regard to case. A row that does not have the format's shape is a fault of that row.
+A format is a function from one row to its turns. :func:`detect` picks it by the column names, ignoring case.
 """
 
 from __future__ import annotations
@@ -66,7 +65,7 @@ ROLES = {
     "model": "assistant",
     "bot": "assistant",
 }
-"""What role names of messages and sharegpt mean."""
+"""Role names in messages and ShareGPT data, mapped to ours."""
 
 EXPECTED = (
     'Expected one of: {"prompt", "completion"} (or a pair such as question/answer, input/output), '
@@ -76,11 +75,11 @@ EXPECTED = (
 )
 
 DETECTION_ROWS = 50
-"""Rows that are looked at to find the format, so that a fault in the very first one is told as such."""
+"""Rows inspected to detect the format. With more than one, a bad first row is reported as a bad row."""
 
 
 class ShapeError(Exception):
-    """A row that does not have its format's shape; the text names the column."""
+    """A row without the shape of its format. The text names the column."""
 
 
 @dataclass(frozen=True)
@@ -90,9 +89,7 @@ class Format:
     Args:
         name: ``prompt-completion``, ``messages``, ``alpaca``, ``sharegpt`` or ``text``.
         columns: The columns it reads, as the file spells them.
-        turns: One row's turns.
-
-    ``turns`` raises :class:`ShapeError` for a row of another shape.
+        turns: Converts one row to turns. Raises :class:`ShapeError` for a row of another shape.
     """
 
     name: str
@@ -105,9 +102,9 @@ def detect(table: Table, prompt_column: str | None = None, completion_column: st
 
     Args:
         table: The rows as read.
-        prompt_column: Column of the prompt, where the user named it.
-        completion_column: Column of the completion, where the user named it. With one of the two missing, the
-            known pairs name its partner.
+        prompt_column: Column of the prompt, if the user named it.
+        completion_column: Column of the completion, if the user named it. If only one of the two is named,
+            the known pairs give the other.
 
     Raises:
         DataError: No known format fits the columns, or a named column does not exist.
@@ -126,13 +123,13 @@ def detect(table: Table, prompt_column: str | None = None, completion_column: st
 
 
 def convert(table: Table, fmt: Format) -> tuple[list[Example], list[int]]:
-    """Bring all rows into canonical form.
+    """Convert all rows to canonical form.
 
     Returns:
-        The examples, and the numbers of the rows that have nothing to train and were left out.
+        The examples, and the numbers of the rows left out because they have nothing to train on.
 
     Raises:
-        DataError: Rows that have another shape; the first few are named, the others counted.
+        DataError: Some rows have another shape. The first few are named, the others counted.
     """
     problems = Problems(table.place, table.unit)
     examples: list[Example] = []
@@ -155,7 +152,7 @@ def convert(table: Table, fmt: Format) -> tuple[list[Example], list[int]]:
 
 
 def _up_to_last_trained(turns: list[Turn]) -> list[Turn]:
-    """Without trained turns that are blank, and without whatever follows the last trained one."""
+    """Drop blank trained turns, and everything after the last trained turn."""
     kept = [turn for turn in turns if not turn.trained or turn.content.strip()]
     last = max((index for index, turn in enumerate(kept) if turn.trained), default=-1)
     return kept[: last + 1]
@@ -166,7 +163,7 @@ def _columns(row: Mapping[str, Any]) -> str:
 
 
 def _by_lower_name(row: Mapping[str, Any]) -> dict[str, str]:
-    """Column names as the file spells them, by their lower-case form."""
+    """Map lower-case column names to the file's spelling."""
     return {str(name).strip().lower(): name for name in row}
 
 
@@ -197,7 +194,7 @@ def _named(
 
 
 def _partner(names: Mapping[str, str], column: str | None, wanted: int) -> str | None:
-    """The column that goes with ``column``: as the known pairs say, else by any usual name for that side."""
+    """Find the column that goes with ``column``: its partner in a known pair, else any usual name."""
     taken = (column or "").lower()
     known = [pair[wanted] for pair in PAIRS if pair[1 - wanted] == taken] + [pair[wanted] for pair in PAIRS]
     return next((names[name] for name in known if name in names and name != taken), None)
@@ -227,7 +224,7 @@ def _detect_row(row: Mapping[str, Any]) -> Format | None:
 
 
 def _value(row: Mapping[str, Any], column: str) -> str:
-    """A cell as text; null is empty, numbers and booleans are written as JSON writes them."""
+    """Return a cell as text. Null is empty; numbers and booleans are written as in JSON."""
     if column not in row:
         raise ShapeError(f"column {column!r} is missing; found {_columns(row)}")
     return _as_text(row[column], f"column {column!r}")
@@ -235,7 +232,7 @@ def _value(row: Mapping[str, Any], column: str) -> str:
 
 def _as_text(value: Any, where: str) -> str:
     if isinstance(value, str):
-        # JSON's escapes can spell half of a surrogate pair, which no tokenizer takes.
+        # JSON escapes can encode half of a surrogate pair, which tokenizers reject.
         if not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
             raise ShapeError(f"{where} holds an unpaired surrogate, which is not Unicode text")
         return value
@@ -282,7 +279,7 @@ def _conversation(name: str, column: str) -> Format:
 
 
 def _prompt_messages(prompt: str, completion: str) -> Format:
-    """The two lists of messages that trl calls a conversational prompt and completion."""
+    """Read two lists of messages, which trl calls a conversational prompt and completion."""
 
     def turns(row: Mapping[str, Any]) -> list[Turn]:
         for column in (prompt, completion):
@@ -323,7 +320,7 @@ def _role_and_content(message: Mapping[str, Any], where: str) -> tuple[str, str]
 
 
 def _content(value: Any, where: str) -> str:
-    """A message's text; a list of text parts is joined."""
+    """Return a message's text, joining a list of text parts."""
     if not isinstance(value, list):
         return _as_text(value, where)
     parts = []

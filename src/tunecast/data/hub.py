@@ -1,4 +1,4 @@
-"""Datasets of the Hugging Face hub and folders written by ``save_to_disk``, read by ``datasets``."""
+"""Reads datasets from the Hugging Face hub, and folders written by ``save_to_disk``."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ _ID = re.compile(r"(?P<name>[\w.-]+(/[\w.-]+)?)(#(?P<config>[\w.-]+))?(:(?P<spli
 
 
 def looks_like_id(source: str) -> bool:
-    """Whether ``source`` could be ``name``, ``owner/name``, ``...#configuration`` or ``...:train[:1000]``."""
+    """Return whether ``source`` could be a dataset id such as ``owner/name#configuration:train[:1000]``."""
     return not source.startswith((".", "/")) and _ID.fullmatch(source) is not None
 
 
 def is_saved_folder(folder: Path) -> bool:
-    """Whether ``datasets`` wrote the folder with ``save_to_disk``."""
+    """Return whether ``datasets`` wrote the folder with ``save_to_disk``."""
     return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
 
 
 def read_hub(source: str) -> dict[str, Table]:
-    """Download (or take from the cache) a dataset of the hub.
+    """Load a dataset from the hub or its cache.
 
     Args:
         source: ``owner/name``, optionally followed by ``#configuration`` and ``:split`` with slicing, such as
             ``openai/gsm8k#main:train[:1000]``.
 
     Returns:
-        A table per split, or one under ``""`` where the source names a split.
+        One table per split, or one under ``""`` if the source names a split.
 
     Raises:
         DataError: The hub cannot be reached, or has no such dataset, configuration or split.
@@ -47,12 +47,12 @@ def read_hub(source: str) -> dict[str, Table]:
     try:
         with _quiet():
             loaded = datasets.load_dataset(name, config, split=split)
-    except Exception as error:  # The library raises whatever its readers and its network layer raise.
+    except Exception as error:  # datasets lets through whatever its readers and the network raise
         reason = str(error).strip().split("\n")[0]
         raise DataError(
             f"There is no file or folder {name!r} here, and no such dataset could be loaded from the "
             f"Hugging Face hub ({type(error).__name__}: {reason}).",
-            "Check the spelling and the network; a configuration is named as in owner/name#configuration.",
+            "Check the spelling and the network. Name a configuration as in owner/name#configuration.",
         ) from None
     return _tables(loaded, source)
 
@@ -67,14 +67,14 @@ def read_saved_folder(folder: Path) -> dict[str, Table]:
 
     try:
         loaded = datasets.load_from_disk(str(folder))
-    except Exception as error:  # The library raises whatever its readers raise.
+    except Exception as error:  # datasets lets through whatever its readers raise
         raise DataError(f"{folder} cannot be loaded: {error}", "Save the dataset again.") from None
     return _tables(loaded, str(folder))
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the hub's notes on every retry to itself; what went wrong in the end is said once."""
+    """Silence the hub's messages about retries; the final error is reported once."""
     logger = logging.getLogger("huggingface_hub")
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -91,7 +91,7 @@ def _tables(loaded: Any, place: str) -> dict[str, Table]:
 
 
 def _table(dataset: Any, place: str) -> Table:
-    """The rows of one split, with class labels written out."""
+    """Read the rows of one split, with class labels as text."""
     rows = dataset.to_list()
     for column, feature in dataset.features.items():
         if hasattr(feature, "int2str"):

@@ -1,4 +1,4 @@
-"""The longest sequence that a dataset needs: what a session trains with unless told otherwise."""
+"""Chooses the maximum sequence length for a dataset."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ SAMPLE = 1000
 def fitting_length(
     dataset: Dataset, tokenizer: Any, *, context: int | None, architecture: Architecture
 ) -> int:
-    """The multiple of 64 that holds 99% of the training examples, within the context and 1,024.
+    """Return the multiple of 64 that holds 99% of the training examples, at most the context and 1,024.
 
-    An encoder-decoder's prompt and completion are two sequences, and the longer one counts.
+    For an encoder-decoder, the longer of prompt and completion counts.
 
     Args:
         dataset: The dataset.
         tokenizer: A transformers tokenizer.
-        context: Positions of the base model, None where it has no fixed limit.
+        context: The base model's context length, None if it has no fixed limit.
         architecture: ``decoder-only`` or ``encoder-decoder``.
 
     Raises:
@@ -44,11 +44,11 @@ def fitting_length(
 
 
 def length_for(lengths: Sequence[int] | NDArray[Any], context: int | None) -> int:
-    """The rule of :func:`fitting_length` for lengths that were counted already.
+    """Apply the rule of :func:`fitting_length` to known lengths.
 
     Args:
         lengths: Tokens of each example, shape (examples,).
-        context: As there.
+        context: The base model's context length, None if it has no fixed limit.
     """
     needed = int(np.quantile(lengths, 0.99))
     return min(_limit(context), 64 * -(-needed // 64))
@@ -59,6 +59,6 @@ def _limit(context: int | None) -> int:
 
 
 def spread(examples: Sequence[Example], seed: int) -> tuple[Example, ...]:
-    """The examples in a seeded random order, so that the first few are a fair sample."""
+    """Shuffle the examples by a seed, so that the first few are a fair sample."""
     order = np.random.default_rng([seed, 3]).permutation(len(examples))
     return tuple(examples[int(index)] for index in order)

@@ -1,4 +1,4 @@
-"""Numbers that describe a dataset, derived from its raw facts alone, so that they can be derived anew."""
+"""Derives meta-features of a dataset from its raw facts alone, so that they can be recomputed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from tunecast.data.characters import SCRIPTS
 
 DEPENDENCE = "prompt_completion_dependence"
-"""Name of what :func:`tunecast.data.dependence.dependence` found; absent where nothing could be said."""
+"""Name of the result of :func:`tunecast.data.dependence.dependence`; absent without a verdict."""
 
 META_FEATURES_VERSION = 2
 
@@ -17,10 +17,10 @@ Facts = Mapping[str, Any]
 
 
 def derive(facts: Facts) -> dict[str, float]:
-    """Meta-features of the facts that :func:`tunecast.data.facts.collect` returns; all are finite.
+    """Derive finite meta-features from the facts that :func:`tunecast.data.facts.collect` returns.
 
-    Names that begin with ``log_`` are natural logarithms of 1 + a count; those that end in ``_share`` or
-    ``_ratio`` lie between 0 and 1 (a compression ratio may exceed 1 on very short text).
+    Names that begin with ``log_`` are natural logarithms of 1 + a count. Names that end in ``_share`` or
+    ``_ratio`` lie between 0 and 1, except that a compression ratio may exceed 1 on very short text.
     """
     features = {"log_examples": math.log1p(facts["examples"])}
     for side in ("prompt", "completion"):

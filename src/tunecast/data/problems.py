@@ -1,4 +1,4 @@
-"""Collecting everything that is wrong with a file into one message."""
+"""Collects everything that is wrong with a file into one message."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ SHOWN = 3
 
 
 def listed(values: Iterable[object], shown: int = 5) -> str:
-    """The first few values as text, with the number of those left out: ``3, 8, 9 and 14 more``."""
+    """List the first few values and count the rest: ``3, 8, 9 and 14 more``."""
     items = [str(value) for value in values]
     text = ", ".join(items[:shown])
     return f"{text} and {len(items) - shown} more" if len(items) > shown else text
 
 
 class Problems:
-    """The faults found in one file, in order of their rows.
+    """The errors found in one file, in order of their rows.
 
     Args:
         place: The file, as messages name it.
-        unit: ``line`` or ``row``: what the numbers count.
+        unit: The unit of the row numbers, ``line`` or ``row``.
     """
 
     def __init__(self, place: str, unit: str = "row") -> None:
@@ -30,14 +30,14 @@ class Problems:
         self._found: list[tuple[int, str]] = []
 
     def add(self, row: int, text: str) -> None:
-        """Note one fault of the 1-based ``row``."""
+        """Record an error in the 1-based ``row``."""
         self._found.append((row, text))
 
     def raise_any(self, hint: str) -> None:
-        """Say all that was found.
+        """Raise if an error was recorded.
 
         Raises:
-            DataError: At least one fault was noted; the first few are spelt out, the others counted.
+            DataError: The first few errors are shown, the others counted.
         """
         if not self._found:
             return

@@ -1,4 +1,4 @@
-"""From what the user named to a checked dataset in three splits."""
+"""Reads what the user named into a checked dataset with three splits."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ def read(
 
     Args:
         source: A json, jsonl, csv, tsv or parquet file; a folder with train, validation and test files of
-            those kinds; a folder written by ``datasets``; a Hugging Face dataset id, optionally with a split
-            (``owner/name:train[:1000]``); or ``stdlib``, the questions made from Python's own documentation.
-        prompt_column: Column of the prompt, where its name is none of the known ones.
-        completion_column: Column of the completion, likewise.
-        seed: Seed of the split, where the source has none.
+            those types; a folder written by ``datasets``; a Hugging Face dataset id, optionally with a split
+            (``owner/name:train[:1000]``); or ``stdlib``, questions made from Python's own documentation.
+        prompt_column: Column of the prompt, if its name is not a known one.
+        completion_column: Column of the completion, if its name is not a known one.
+        seed: Seed of the split, if the source has no splits.
 
     Returns:
-        The dataset in canonical form; no prompt stands in two splits that were made here.
+        The dataset in canonical form. Splits made here share no prompt.
 
     Raises:
-        DataError: The source is missing, malformed, of no known format, or too small to split.
+        DataError: The source is missing, malformed, of an unknown format, or too small to split.
     """
     tables, name = _tables(source)
     splits = {split: table for split, table in _by_split(tables, source).items() if table}
@@ -81,7 +81,7 @@ def read(
 
 
 def _convert_all(parts: list[Table], fmt: Format) -> tuple[list[Example], list[int], int]:
-    """The examples of a split's files, the rows left out, and the number of rows."""
+    """Convert a split's files; return the examples, the empty rows and the total number of rows."""
     examples: list[Example] = []
     empty: list[int] = []
     for part in parts:
@@ -92,7 +92,7 @@ def _convert_all(parts: list[Table], fmt: Format) -> tuple[list[Example], list[i
 
 
 def _tables(source: str) -> tuple[dict[str, list[Table]], str]:
-    """The raw tables by the split name that the source gives them, and the dataset's name."""
+    """Return the raw tables by the source's split names, and the dataset's name."""
     if source == "stdlib" and not Path(source).exists():
         from tunecast.data.standard_library import read_standard_library
 
@@ -113,9 +113,9 @@ def _listed(tables: dict[str, Table]) -> dict[str, list[Table]]:
 
 
 def _read_folder(folder: Path) -> dict[str, list[Table]]:
-    """The data files of a folder by split, shards in order of their names.
+    """Read the data files of a folder by split, shards in order of their names.
 
-    Files that belong to no split stand under their own name, unread.
+    Files that belong to no split are listed under their own name, without tables.
     """
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix.lower() in SUFFIXES)
     by_split: dict[str, list[Path]] = {}
@@ -142,13 +142,13 @@ def _single(path: Path) -> Table:
     if "" not in tables:
         raise DataError(
             f"{path} holds several lists ({listed(tables)}).",
-            "A file of a folder with splits is one list of objects.",
+            "In a folder with splits, each file is one list of objects.",
         )
     return tables[""]
 
 
 def _by_split(tables: dict[str, list[Table]], source: str) -> dict[str, list[Table]]:
-    """Tables under our names of the splits; what other splits of a hub dataset mean is not ours to guess."""
+    """Map tables to our split names. Unknown splits of a hub dataset are not guessed at."""
     if set(tables) == {""}:
         return {"train": tables[""]}
     by_split: dict[str, list[Table]] = {}
@@ -157,30 +157,30 @@ def _by_split(tables: dict[str, list[Table]], source: str) -> dict[str, list[Tab
         if split is not None:
             by_split.setdefault(split, []).extend(part for part in parts if part.rows)
     if len(tables) == 1 and not by_split:
-        # A single list under any name, such as {"data": [...]}, can only be the examples.
+        # A single list under another name, such as {"data": [...]}, can only hold the examples.
         return {"train": next(iter(tables.values()))}
     if not by_split:
         raise DataError(
-            f"{source} has the parts {listed(map(repr, tables))}, none of them a known split.",
-            f"Name them {listed(SPLITS)}, or give one of them as a file of its own.",
+            f"{source} has the parts {listed(map(repr, tables))}, and none is a known split.",
+            f"Name them {listed(SPLITS)}, or give one of them as a separate file.",
         )
     return {split: by_split[split] for split in SPLITS if split in by_split}
 
 
 def _ignored_parts(tables: dict[str, list[Table]], splits: dict[str, list[Table]]) -> list[str]:
-    """Say which files or splits play no part, lest an evaluation set by an unknown name goes unnoticed."""
+    """Report unused files or splits, so that a misnamed evaluation set is noticed."""
     used = [id(table) for parts in splits.values() for table in parts]
     unknown = {name: parts for name, parts in tables.items() if name.lower() not in SPLIT_NAMES}
     ignored = [name for name, parts in unknown.items() if not any(id(table) in used for table in parts)]
     if not ignored:
         return []
-    return [f"Not used, since no split is known by that name: {listed(map(repr, ignored))}."]
+    return [f"Not used, because the names match no split: {listed(map(repr, ignored))}."]
 
 
 def _unused_columns(splits: dict[str, list[Table]], fmt: Format) -> list[str]:
-    """Say which columns play no part, lest a context column that was left out goes unnoticed."""
+    """Report unused columns, so that a forgotten context column is noticed."""
     first = next(iter(splits.values()))[0].rows[0][1]
     unused = [repr(name) for name in first if name not in fmt.columns]
     if not unused:
         return []
-    return [f"Only {listed(map(repr, fmt.columns))} are used; not used: {listed(unused, 10)}."]
+    return [f"Only {listed(map(repr, fmt.columns))} are used. Not used: {listed(unused, 10)}."]

@@ -1,4 +1,4 @@
-"""Seeded splits in which no prompt stands on both sides."""
+"""Splits a dataset by seed so that no prompt is in two splits."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from tunecast.errors import DataError
 
 HELD_OUT_SHARE = 0.1
 SMALLEST_HELD_OUT = 10
-"""Below this many examples a score says little, so a small dataset gives up to a fifth of its rows."""
+"""With fewer examples a score says little, so a small dataset gives up to a fifth of its rows."""
 
 
 def held_out_size(examples: int) -> int:
-    """How many of ``examples`` rows one held-out split gets: a tenth, or more where a tenth is very few."""
+    """Return the rows for one held-out split: a tenth of ``examples``, or more if that is very few."""
     return max(round(HELD_OUT_SHARE * examples), min(SMALLEST_HELD_OUT, examples // 5), 1)
 
 
 def complete_splits(
     given: dict[str, Sequence[Example]], seed: int, place: str
 ) -> tuple[dict[str, tuple[Example, ...]], list[str]]:
-    """Carve the splits that are not given out of the training split, about 80/10/10 when there is only one.
+    """Take missing splits out of the training split, about 80/10/10 if there is only one split.
 
-    All examples with the same prompt (see :func:`~tunecast.data.examples.prompt_key`) go to the same side.
-    Which ones are held out depends on the seed and the prompts, not on the order of the rows.
+    All examples with the same prompt (see :func:`~tunecast.data.examples.prompt_key`) go to the same split.
+    The assignment depends on the seed and the prompts, not on the order of rows.
 
     Args:
-        given: Examples by split; ``train`` at least.
-        seed: Seed of the draw.
+        given: Examples by split, with at least ``train``.
+        seed: Seed of the assignment.
         place: The dataset, as messages name it.
 
     Returns:
-        The three splits, each in the order of its source, and warnings about prompts that given splits share.
+        The three splits, each in source order, and warnings about prompts shared between given splits.
 
     Raises:
-        DataError: There is no training split, or too few different prompts to hold some out.
+        DataError: There is no training split, or there are too few distinct prompts to hold some out.
     """
     if not given.get("train"):
         raise DataError(
             f"{place} has no training examples, only {listed(sorted(given))}.",
-            "Add a train file (or split), or name a single file, which is then split.",
+            "Add a train file (or split), or name a single file, which will then be split.",
         )
     missing = [name for name in ("test", "validation") if not given.get(name)]
     carved = _carve(list(given["train"]), missing, seed, place)
@@ -51,7 +51,7 @@ def complete_splits(
 
 
 def shared_prompts(one: Sequence[Example], other: Sequence[Example]) -> list[int]:
-    """Rows of ``other`` whose prompt also stands in ``one``."""
+    """Return the rows of ``other`` whose prompt also occurs in ``one``."""
     known = {prompt_key(example) for example in one}
     return [example.row for example in other if prompt_key(example) in known]
 
@@ -62,9 +62,9 @@ def _carve(train: list[Example], missing: list[str], seed: int, place: str) -> d
         groups[prompt_key(example)].append(example)
     if len(groups) < len(missing) + 1:
         raise DataError(
-            f"{place} has {len(groups)} different prompts to train on; {len(missing) + 1} are needed to hold "
+            f"{place} has {len(groups)} distinct prompts to train on; {len(missing) + 1} are needed to hold "
             f"out {' and '.join(reversed(missing))}.",
-            "Add examples, or give train, validation and test files of your own.",
+            "Add examples, or give your own train, validation and test files.",
         )
     size = held_out_size(len(train))
     room = dict.fromkeys(missing, size)
@@ -82,7 +82,7 @@ def _carve(train: list[Example], missing: list[str], seed: int, place: str) -> d
 
 
 def _fill_empty(side: dict[str, str], groups: dict[str, list[Example]], missing: list[str]) -> None:
-    """Give the smallest group to a split that got none, which happens when every prompt is repeated often."""
+    """Give the smallest group to a split that got none, which happens if every prompt recurs often."""
     for name in ("train", *missing):
         if name not in side.values():
             counts = list(side.values())
@@ -101,6 +101,6 @@ def _shared_warnings(splits: dict[str, tuple[Example, ...]], missing: list[str])
         if rows:
             warnings.append(
                 f"{len(rows)} of {len(splits[name])} {name} examples share their prompt with a training "
-                f"example (rows {listed(rows)}); scores on them are too good."
+                f"example (rows {listed(rows)}); scores on them are too optimistic."
             )
     return warnings

@@ -1,8 +1,8 @@
 """The embedded dataset ``stdlib``: questions about Python's standard library, answered by its docstrings.
 
-The pairs are made at run time from the files of the Python that runs, so nothing is copied and the same
-Python gives the same pairs. Sources are parsed, not imported: importing some modules prints, opens windows or
-starts threads. Parsing takes a second, so the pairs are kept in the user's cache folder.
+The pairs are made at run time from the files of the running Python, so nothing is copied, and the same Python
+gives the same pairs. Sources are parsed, not imported, because importing some modules prints, opens windows
+or starts threads. Parsing takes a second, so the pairs are cached in the user's cache folder.
 """
 
 from __future__ import annotations
@@ -31,65 +31,47 @@ from tunecast.records import stable_hash
 TESTS = ("test", "tests")
 APPLICATIONS = ("idlelib", "lib2to3", "turtledemo", "turtle", "tkinter", "antigravity", "this")
 BUNDLED = ("site-packages", "dist-packages", "lib-dynload", "ensurepip", "pydoc_data", "encodings")
-REMOVED_SINCE = (
-    "aifc",
-    "asynchat",
-    "asyncore",
-    "cgi",
-    "cgitb",
-    "chunk",
-    "crypt",
-    "distutils",
-    "imghdr",
-    "imp",
+# fmt: off
+REMOVED = (
+    "aifc", "asynchat", "asyncore", "cgi", "cgitb", "chunk", "crypt", "distutils", "imghdr", "imp", "mailcap",
+    "msilib", "nntplib", "pipes", "smtpd", "sndhdr", "sunau", "telnetlib", "uu", "xdrlib",
 )
-REMOVED_TOO = (
-    "mailcap",
-    "msilib",
-    "nntplib",
-    "pipes",
-    "smtpd",
-    "sndhdr",
-    "sunau",
-    "telnetlib",
-    "uu",
-    "xdrlib",
-)
-SKIPPED = frozenset((*TESTS, *APPLICATIONS, *BUNDLED, *REMOVED_SINCE, *REMOVED_TOO))
-"""Not asked about. Without the removed modules the pairs differ less between versions of Python."""
+# fmt: on
+SKIPPED = frozenset((*TESTS, *APPLICATIONS, *BUNDLED, *REMOVED))
+"""Modules without questions. Skipping those that newer Pythons removed keeps the pairs similar."""
 
 DEEPEST_NAME = 2
-"""Dots in the longest name asked about: ``logging.handlers.SysLogHandler``, but not its methods."""
+"""Dots in the longest name used: ``logging.handlers.SysLogHandler``, but not its methods."""
 
 COMPILED = ("builtins", "itertools", "math", "time")
-"""Modules without a source file that are documented well and do nothing when imported."""
+"""Well documented modules without a source file. Importing them has no side effects."""
 
 SHORTEST_ANSWER = 25
 LONGEST_ANSWER = 300
-"""Limits of an answer in characters: shorter ones say nothing, longer ones would be cut by small models."""
+"""Limits of an answer in characters. Shorter ones say nothing; small models would cut longer ones."""
 
 Pair = tuple[str, str]  # question, answer
 Documented = tuple[str, str, str]  # kind ("module", "class" or "function"), qualified name, docstring
 
 
 def read_standard_library() -> Table:
-    """Question-answer pairs from the docstrings of the standard library, ordered by name.
+    """Read question-answer pairs from the docstrings of the standard library, ordered by name.
 
     Raises:
-        DataError: This Python came without the sources of its standard library.
+        DataError: This Python has no sources of its standard library.
     """
-    kept = _place_kept()
-    pairs = None if kept is None else _read_kept(kept)
+    cache = _cache_file()
+    pairs = None if cache is None else _read_cache(cache)
     if pairs is None:
-        pairs = _made_pairs()
-        if kept is not None:
-            _keep(pairs, kept)
+        pairs = _make_pairs()
+        if cache is not None:
+            _write_cache(pairs, cache)
     columns = ("prompt", "completion")
     rows = [(number, dict(zip(columns, pair, strict=True))) for number, pair in enumerate(pairs, start=1)]
     return Table("stdlib", "row", rows)
 
 
-def _made_pairs() -> list[Pair]:
+def _make_pairs() -> list[Pair]:
     pairs: list[Pair] = []
     answers: set[str] = set()
     for kind, name, docstring in sorted({*_from_sources(), *_from_compiled()}):
@@ -99,17 +81,17 @@ def _made_pairs() -> list[Pair]:
             pairs.append((_question(kind, name), answer))
     if not pairs:
         raise DataError(
-            "This Python came without the sources of its standard library, from which `stdlib` is made.",
-            "Give a file of your own as data.",
+            "This Python has no sources of its standard library, from which `stdlib` is made.",
+            "Give your own data file.",
         )
     return pairs
 
 
-def _place_kept() -> Path | None:
-    """The file for the pairs of this Python; None where nothing can be kept.
+def _cache_file() -> Path | None:
+    """Return the cache file for this Python's pairs, None without access to its library.
 
-    Named after all that the pairs depend on: Python, its library's files by name, size and time of change,
-    what is compiled into it, and the rules of this module.
+    The name is a hash of everything that the pairs depend on: Python, the name, size and modification time of
+    its library's files, its compiled modules, and the source of this module.
     """
     try:
         root = Path(sysconfig.get_path("stdlib"))
@@ -123,12 +105,12 @@ def _place_kept() -> Path | None:
             ]
         )
         return cache_folder() / "stdlib" / f"{key}.json"
-    except OSError:  # no file to look at
+    except OSError:
         return None
 
 
-def _read_kept(file: Path) -> list[Pair] | None:
-    """What :func:`_keep` wrote; None where it did not, or where the file is damaged."""
+def _read_cache(file: Path) -> list[Pair] | None:
+    """Read what :func:`_write_cache` wrote; None if the file is missing or damaged."""
     try:
         digest, _, text = file.read_bytes().partition(b"\n")
     except OSError:
@@ -138,8 +120,8 @@ def _read_kept(file: Path) -> list[Pair] | None:
     return [(question, answer) for question, answer in json.loads(text)]
 
 
-def _keep(pairs: list[Pair], file: Path) -> None:
-    """Keep pairs, and drop those that were kept for another Python, library or version of this module."""
+def _write_cache(pairs: list[Pair], file: Path) -> None:
+    """Write the cache file, and delete those of another Python, library or version of this module."""
     text = json.dumps(pairs).encode()
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -161,7 +143,7 @@ def _question(kind: str, name: str) -> str:
 
 
 def _first_paragraph(docstring: str) -> str:
-    """The first paragraph on one line, without the call's signature that some docstrings begin with."""
+    """Return the first paragraph as one line, without the call signature that begins some docstrings."""
     for paragraph in re.split(r"\n\s*\n", inspect.cleandoc(docstring)):
         lines = paragraph.split("\n")
         while lines and re.match(r"[\w.]+\(.*", lines[0]):
@@ -179,7 +161,7 @@ def _from_sources() -> Iterator[Documented]:
         if names[-1] == "__init__":
             names.pop()
         with warnings.catch_warnings():
-            # Old escape sequences in the library's own strings are no concern of the user.
+            # Invalid escape sequences in the library's own strings do not concern the user.
             warnings.simplefilter("ignore")
             try:
                 tree = ast.parse(path.read_bytes())
@@ -189,7 +171,7 @@ def _from_sources() -> Iterator[Documented]:
 
 
 def _sources(folder: Path) -> Iterator[Path]:
-    """Public modules below ``folder``; skipped packages, which may hold very many files, are not entered."""
+    """Yield public modules below ``folder``, without entering skipped packages."""
     for path in folder.iterdir():
         if (
             path.stem in SKIPPED
@@ -204,7 +186,7 @@ def _sources(folder: Path) -> Iterator[Path]:
 
 
 def _documented(node: Any, name: str, kind: str) -> Iterator[Documented]:
-    """The docstrings of a module or class and of its public members, but not of what a function holds."""
+    """Yield the docstrings of a module, class or function and of its public members."""
     docstring = ast.get_docstring(node, clean=False)
     if docstring:
         yield kind, name, docstring
@@ -221,7 +203,6 @@ def _from_compiled() -> Iterator[Documented]:
         module = importlib.import_module(module_name)
         prefix = "" if module_name == "builtins" else f"{module_name}."
         for name, value in _members(module):
-            # The class of its own is documented, not that of the instances a module may hold.
             if isinstance(value, type):
                 yield "class", prefix + name, value.__doc__ or ""
                 for method, member in _members(value):
@@ -231,7 +212,7 @@ def _from_compiled() -> Iterator[Documented]:
 
 
 def _members(owner: ModuleType | type) -> Iterator[tuple[str, Any]]:
-    """Public callables that ``owner`` defines itself. Those that the ``site`` module adds are left out."""
+    """Yield the public callables that ``owner`` defines itself, without those that ``site`` adds."""
     added = (
         {"copyright", "credits", "exit", "help", "license", "quit"} if isinstance(owner, ModuleType) else ()
     )

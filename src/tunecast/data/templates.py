@@ -1,12 +1,12 @@
-"""Which text a model sees for an example, and which parts of it are trained.
+"""Renders an example as the text that a model sees, and marks the parts to train.
 
-An example becomes segments of text that are tokenised one by one and joined. So the tokens before a trained
-segment are exactly those that generation starts from, and no token stands half inside the mask.
+An example becomes segments of text, which are tokenised one by one and joined. The tokens before a trained
+segment are therefore exactly those that generation starts from, and no token crosses the edge of the mask.
 
-With a chat template, the trained part of a turn is found by rendering the conversation up to the turn (with
-the generation header) and through the turn: it is what the second has and the first has not, up to and
-including the end-of-turn token. Templates that write a turn differently once others follow it (some drop
-earlier reasoning) have no such prefixes; there the turn's text is searched in the whole rendering.
+With a chat template, the trained part of a turn is found from two renderings of the conversation: one up to
+the turn with the generation header, one through the turn. The trained part is what the second adds, up to and
+including the end-of-turn token. Some templates write a turn differently once others follow it, for example
+without its reasoning. For these, the turn's text is searched in the full rendering.
 
 Without a chat template, turns are joined by a line break unless white space already separates them, and the
 end-of-sequence token follows every trained turn.
@@ -29,10 +29,10 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A stretch of text that is trained as a whole or not at all.
+    """A piece of text that is trained entirely or not at all.
 
     Args:
-        text: The text, which may hold special tokens.
+        text: The text, which may contain special tokens.
         trained: Whether its tokens are labels.
         ends: Whether the end-of-sequence token follows it, as a label.
     """
@@ -43,12 +43,12 @@ class Segment:
 
 
 def uses_chat_template(example: Example, tokenizer: Any) -> bool:
-    """Whether ``example`` is rendered by the tokenizer's chat template; running text never is."""
+    """Return whether the tokenizer's chat template renders ``example``; it never renders running text."""
     return bool(tokenizer.chat_template) and example.turns[-1].role != "text"
 
 
 def prompt_segments(segments: Sequence[Segment]) -> list[Segment]:
-    """The segments before the last trained one: what a generated answer continues."""
+    """Return the segments before the last trained one, which a generated answer continues."""
     last = max(index for index, segment in enumerate(segments) if segment.trained)
     return list(segments[:last])
 
@@ -64,14 +64,14 @@ class Renderer:
         self._tokenizer = tokenizer
         added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
         specials = sorted(added | set(tokenizer.all_special_tokens), key=len, reverse=True)
-        # The longest first; without any, a pattern that never matches.
+        # Longest first. Without special tokens, use a pattern that never matches.
         self._specials = re.compile("|".join(map(re.escape, specials)) or r"(?!)")
 
     def render(self, example: Example) -> list[Segment]:
-        """The segments of an example, in order; the last one is trained.
+        """Return the segments of an example in order; the last one is trained.
 
         Raises:
-            DataError: The chat template refuses the example, or alters its turns beyond recognition.
+            DataError: The chat template rejects the example, or changes its turns beyond recognition.
         """
         if not uses_chat_template(example, self._tokenizer):
             return _render_plain(example.turns)
@@ -83,7 +83,7 @@ class Renderer:
             merged = _merge_system(example)
             if merged is None:
                 raise DataError(
-                    f"Row {example.row}: the model's chat template refuses the conversation ({error}).",
+                    f"Row {example.row}: the model's chat template rejects the conversation ({error}).",
                     "Templates commonly expect user and assistant to take turns, beginning with the user.",
                 ) from None
             return self.render(merged)
@@ -95,11 +95,7 @@ class Renderer:
         return str(text)
 
     def _spans(self, messages: list[Message], trained: Sequence[int], whole: str, row: int) -> list[Span]:
-        """Character spans of the trained turns in the whole rendering.
-
-        Raises:
-            DataError: A trained turn is neither what a rendered prefix is followed by nor found by its text.
-        """
+        """Return the character spans of the trained turns in the full rendering."""
         spans = []
         cursor = 0
         for index in range(len(messages)):
@@ -111,21 +107,21 @@ class Renderer:
             if index in trained:
                 if span is None:
                     raise DataError(
-                        f"Row {row}: the model's chat template alters message {index + 1}; which tokens "
-                        "to train cannot be told.",
-                        "Remove what the template rewrites, such as reasoning, from the messages.",
+                        f"Row {row}: the model's chat template changes message {index + 1}, so the tokens to "
+                        "train cannot be determined.",
+                        "Remove text that the template rewrites, such as reasoning, from the messages.",
                     )
                 spans.append(span)
         return spans
 
     def _span_by_search(self, messages: list[Message], index: int, whole: str, start: int) -> Span | None:
-        """The span of one turn by its text, or None where that does not occur from ``start`` on."""
+        """Find the span of one turn by its text, from ``start`` on."""
         content = messages[index]["content"].strip()
         found = whole.find(content, start)
         return None if found < 0 else (found, self._turn_end(whole, found + len(content)))
 
     def _span_by_prefix(self, messages: list[Message], index: int, whole: str) -> Span | None:
-        """The span of one turn, or None where the conversation up to it is not rendered as in the whole."""
+        """Find the span of one turn by rendering up to it; None if the full rendering differs there."""
         if index == 0:
             return None
         last = index == len(messages) - 1
@@ -144,10 +140,10 @@ class Renderer:
 
     @cached_property
     def _writes_header(self) -> bool:
-        """Whether the template opens the assistant's turn when asked to.
+        """Whether the template writes the assistant's header when it renders a generation prompt.
 
-        Where it does not, what stands before an answer's text is that header: it belongs to the prompt, or a
-        model would learn to write it into its answers.
+        If it does not, the text before an answer is that header. It belongs to the prompt; otherwise a model
+        would learn to write it into its answers.
         """
         question = [{"role": "user", "content": "a"}]
         try:
@@ -156,15 +152,15 @@ class Renderer:
             return True
 
     def _turn_end(self, text: str, content_end: int) -> int:
-        """End of the end-of-turn token that follows the content; without one, the end of the content."""
+        """Return the end of the end-of-turn token after the content, or the end of the content."""
         match = self._specials.search(text, content_end)
-        # A special token further on than the next word opens another turn; it does not end this one.
+        # A special token after other text opens another turn; it does not end this one.
         if match is None or text[content_end : match.start()].strip():
             return content_end
         return match.end()
 
     def _cut(self, whole: str, spans: Sequence[Span]) -> list[Segment]:
-        """The rendering as segments, without what follows the last trained turn, which is never predicted."""
+        """Cut the rendering into segments, without the text after the last trained turn."""
         segments: list[Segment] = []
         cursor = 0
         for number, (start, end) in enumerate(spans, start=1):
@@ -172,7 +168,7 @@ class Renderer:
                 segments.append(Segment(whole[cursor:start], trained=False))
             text = whole[start:end]
             closed = any(match.end() == len(text) for match in self._specials.finditer(text))
-            # A template without an end-of-turn token would leave a model that never stops.
+            # Without an end-of-turn token from the template, the model would never learn to stop.
             segments.append(Segment(text, trained=True, ends=number == len(spans) and not closed))
             cursor = end
         return segments
@@ -193,12 +189,12 @@ def _render_plain(turns: Sequence[Turn]) -> list[Segment]:
 def _template_errors() -> tuple[type[Exception], ...]:
     import jinja2
 
-    # Templates index and slice what they are given, so a refusal may also be a plain Python error.
+    # Templates index and slice their input, so a rejection may also be a plain Python error.
     return (jinja2.TemplateError, TypeError, KeyError, IndexError, ValueError)
 
 
 def _merge_system(example: Example) -> Example | None:
-    """The example with its system message put before the first user message."""
+    """Move the system message into the first user message."""
     turns = example.turns
     if len(turns) < 3 or turns[0].role != "system" or turns[1].role != "user":
         return None

@@ -1,4 +1,4 @@
-"""How many tokens a dataset has under a model's tokenizer, counted on a sample without transformers."""
+"""Counts a dataset's tokens under a model's tokenizer, on a sample and without importing transformers."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from tunecast.errors import DataError
 
 SAMPLE = 1000
 BYTES_PER_TOKEN = 4
-"""Where there is no tokenizer: what English text takes under current vocabularies."""
+"""Used without a tokenizer: typical for English text and current vocabularies."""
 TURN_TOKENS = 4
-"""Tokens of a role's header and end, where no chat template says."""
+"""Tokens of a turn's header and end, used without a tokenizer."""
 Counter = Callable[[Sequence[str]], list[int]]
 
 
@@ -30,13 +30,14 @@ class TokenLengths:
         examples: Training examples.
         mean: Mean tokens of an example, cut to ``max_length``.
         label_mean: Mean label tokens of an example.
-        label_longest: Label tokens that 99% of the examples stay within.
+        label_longest: The 99th percentile of label tokens.
         longest: Tokens of the longest example as it would be trained.
-        max_length: Longest sequence: the multiple of 64 that holds 99% of the examples, within the context.
-        bytes_per_label_token: Completion bytes over label tokens.
-        counted: Whether a tokenizer counted; else 4 bytes are taken for a token.
-        cut: Share of the examples that are longer than ``max_length``.
-        without_room: Share of the examples whose prompt alone fills ``max_length``.
+        max_length: Maximum sequence length: the multiple of 64 that holds 99% of the examples, within the
+            context.
+        bytes_per_label_token: Completion bytes divided by label tokens.
+        counted: Whether a tokenizer counted; otherwise a token is taken to be 4 bytes.
+        cut: Share of the examples longer than ``max_length``.
+        without_room: Share of the examples whose prompt alone reaches ``max_length``.
     """
 
     examples: int
@@ -59,16 +60,16 @@ class TokenLengths:
 def measure_lengths(
     dataset: Dataset, folder: Path | None, *, context: int | None, max_length: int | None = None
 ) -> TokenLengths:
-    """Count tokens on an even sample of the training examples.
+    """Count tokens on an evenly spaced sample of the training examples.
 
     Args:
         dataset: The dataset.
-        folder: Where the model's ``tokenizer.json`` may lie; None where there is no folder.
-        context: The model's largest number of positions, None without a limit.
-        max_length: The user's longest sequence; None derives it from the data.
+        folder: The model's folder, in which ``tokenizer.json`` is looked for; None for no folder.
+        context: The model's context length, None without a limit.
+        max_length: Maximum sequence length; None derives it from the data.
 
     Raises:
-        DataError: More than half of the prompts alone fill the context.
+        DataError: More than half of the prompts alone fill the maximum sequence length.
     """
     stride = max(1, -(-len(dataset.train) // SAMPLE))
     sample = dataset.train[::stride]
@@ -113,7 +114,7 @@ def _tokenizer(folder: Path | None) -> Counter | None:
 
     try:
         tokenizer = Tokenizer.from_file(str(file))
-    except Exception:  # tokenizers raises no narrower class for a file that it cannot read
+    except Exception:  # tokenizers raises no narrower class for an unreadable file
         return None
 
     def count(texts: Sequence[str]) -> list[int]:
@@ -124,7 +125,7 @@ def _tokenizer(folder: Path | None) -> Counter | None:
 
 
 def _frame_tokens(folder: Path | None, example: Example, count: Counter) -> int:
-    """Tokens that the chat template puts around the messages of an example."""
+    """Count the tokens that the chat template puts around the messages of an example."""
     turns = [{"role": turn.role, "content": turn.content} for turn in example.turns]
     rendered = _rendered(folder, turns) if folder and example.turns[-1].role != "text" else None
     if rendered is None:
@@ -134,7 +135,7 @@ def _frame_tokens(folder: Path | None, example: Example, count: Counter) -> int:
 
 
 def _rendered(folder: Path, turns: list[dict[str, str]]) -> str | None:
-    """The conversation by the model's chat template; None where it has none that renders it."""
+    """Render the conversation with the model's chat template; None if it has none or rejects it."""
     settings = _read(folder / "tokenizer_config.json")
     file = folder / "chat_template.jinja"
     template = file.read_text(encoding="utf-8") if file.is_file() else settings.get("chat_template")
@@ -150,7 +151,11 @@ def _rendered(folder: Path, turns: list[dict[str, str]]) -> str | None:
     try:
         compiled = environment.from_string(template)
         return compiled.render(messages=turns, add_generation_prompt=False, **words)
-    except (TemplateError, TypeError, ValueError):  # it refuses this example, or needs what only it knows
+    except (
+        TemplateError,
+        TypeError,
+        ValueError,
+    ):  # it rejects this example, or needs more variables
         return None
 
 

@@ -1,4 +1,4 @@
-"""Plain uses of a tokenizer: ids of many texts, and what it adds by itself."""
+"""Basic uses of a tokenizer: ids of many texts, and the tokens it adds automatically."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 
 def token_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Ids of many texts in one batch, special tokens in them recognised, none added."""
+    """Tokenise many texts in one batch, recognising special tokens but adding none."""
     if not texts:
         return []
-    # verbose=False: lengths are checked against max_length here, not against the tokenizer's own idea of it.
+    # verbose=False: the caller checks lengths, so the tokenizer need not warn.
     batch = tokenizer(
         list(texts),
         add_special_tokens=False,
@@ -22,7 +22,7 @@ def token_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
 
 
 def special_affixes(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """What the tokenizer puts before and after a single text by itself, such as a begin-of-sequence token."""
+    """Return the tokens added before and after a single text, such as a begin-of-sequence token."""
     bare = token_ids(tokenizer, ["a"])[0]
     full = list(tokenizer("a", add_special_tokens=True)["input_ids"])
     for start in range(len(full) - len(bare) + 1):
@@ -32,6 +32,6 @@ def special_affixes(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def adds_space(tokenizer: Any) -> bool:
-    """Whether the tokenizer puts a space before every text, as SentencePiece models commonly do."""
+    """Return whether the tokenizer puts a space before every text, as SentencePiece models often do."""
     anchor, word, joined = token_ids(tokenizer, ["\n", "a", "\na"])
     return joined != anchor + word and joined[: len(anchor)] == anchor

@@ -3,7 +3,7 @@ torch.
 
 The dry runs of :mod:`tunecast.estimate` know any model and adapter, but need torch, transformers and
 peft imported, which takes longer than advice may. What they find is close to a sum over the parts of a layer
-(:mod:`tunecast.estimate.layer_specs`), with coefficients that were fitted to dry runs
+(:mod:`tunecast.models.layer_specs`), with coefficients that were fitted to dry runs
 (:mod:`tunecast.estimate.fitted`). ``tests/models/test_closed_form.py`` holds both to each other.
 """
 
@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 
 from tunecast.estimate.constants import FOUR_BIT_BYTES, FRAMEWORK_BYTES, KERNEL_SECONDS
 from tunecast.estimate.fitted import HELD, KERNELS, MOVED, POWER, SCORING_KERNELS, SCORING_MOVED, Table
-from tunecast.estimate.layer_specs import ANATOMIES, departs, matrices, widths
+from tunecast.models.layer_specs import LAYER_SPECS, deviates, matrices, widths
 from tunecast.records import Machine, ModelFacts
 
 Kind = Literal["full", "lora", "ia3"]
@@ -83,7 +83,7 @@ FITTED = Tables(HELD, KERNELS, MOVED, SCORING_KERNELS, SCORING_MOVED)
 
 def is_known(model: ModelFacts) -> bool:
     """Whether the formulas hold for a model."""
-    return model.family in ANATOMIES and not departs(model.family, model.config)
+    return model.family in LAYER_SPECS and not deviates(model.family, model.config)
 
 
 def lora_parameters(model: ModelFacts, rank: int, placed: Placed = "all-linear") -> int:
@@ -95,7 +95,7 @@ def lora_parameters(model: ModelFacts, rank: int, placed: Placed = "all-linear")
 def ia3_parameters(model: ModelFacts) -> int:
     """Scalings of keys, values and inner activations; of queries too where one matrix makes all three."""
     _, inner, queries, keys = widths(model)
-    fused = ANATOMIES[model.family].fused_attention
+    fused = LAYER_SPECS[model.family].fused_attention
     return model.layers * (2 * keys + queries * fused + inner)
 
 
@@ -238,7 +238,7 @@ def _pairs(model: ModelFacts, form: Form) -> tuple[tuple[int, int], ...]:
 
 def amounts(model: ModelFacts, form: Form, tokens: int, length: int, labels: int) -> dict[str, float]:
     """What bytes are proportional to, by the names of :mod:`tunecast.estimate.fitted`."""
-    anatomy, pairs = ANATOMIES[model.family], _pairs(model, form)
+    anatomy, pairs = LAYER_SPECS[model.family], _pairs(model, form)
     hidden, inner, queries, keys = widths(model)
     of_layer = {
         "width": hidden,
@@ -267,7 +267,7 @@ def amounts(model: ModelFacts, form: Form, tokens: int, length: int, labels: int
 
 def parts(model: ModelFacts, form: Form) -> dict[str, float]:
     """What kernels are started for, by the names of :mod:`tunecast.estimate.fitted`."""
-    anatomy, layer = ANATOMIES[model.family], matrices(model)
+    anatomy, layer = LAYER_SPECS[model.family], matrices(model)
     of_layer = {
         "layer": 1,
         "matrices": len(layer.of("all-linear")),

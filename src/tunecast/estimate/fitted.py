@@ -2,7 +2,7 @@
 
 ``python benchmarks/closed_form.py --tables src/tunecast/estimate/fitted.py`` makes them again.
 Fitted by least squares of relative errors with non-negative coefficients, one fit for each way of
-training in each type of compute, over 3,240 dry runs of the families in :mod:`tunecast.estimate.layer_specs`:
+training in each type of compute, over 3,240 dry runs of the families in :mod:`tunecast.models.layer_specs`:
 widths 576, 2,048 and 3,584 at 24 to 30 layers, 4 sequences of 192 tokens and 2 of 640, bfloat16 on CUDA and
 on the CPU, float32 on the CPU. Coefficients below 0.05 are left out.
 

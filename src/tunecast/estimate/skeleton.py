@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from tunecast.errors import ConfigurationError, ModelError, first_line
 from tunecast.estimate.constants import FOUR_BIT_BYTES
-from tunecast.estimate.empty import model_class
 from tunecast.estimate.request import MemoryRequest
+from tunecast.models.empty import model_class
 
 if TYPE_CHECKING:
     import torch

@@ -1,8 +1,8 @@
-"""This machine in a tenth of a second and without torch, for advice; sessions measure it properly.
+"""Describes this machine in a tenth of a second and without torch, for ``recommend``.
 
-An accelerator is asked for by ``nvidia-smi`` and looked up in the table of accelerators. A processor's rate
-is that of one numpy product on one core, times the cores; what bfloat16 gains is taken from the processor's
-flags. :func:`calibrate` measures all of it with torch, in some seconds, and is remembered.
+``nvidia-smi`` names an accelerator, which is then looked up in the table of accelerators. A processor's rate is
+that of one numpy product on one core, times the number of cores; its flags tell how much faster bfloat16 is.
+After :func:`tunecast.estimate.calibrate.calibrate`, the measured rates are used instead.
 """
 
 from __future__ import annotations
@@ -16,35 +16,34 @@ from typing import Any
 
 from tunecast.errors import ConfigurationError
 from tunecast.hardware.accelerators import as_machine, find_accelerator
-from tunecast.hardware.calibration import Calibration, calibrate_here, kept_calibration
+from tunecast.hardware.calibration import Calibration, read_calibration
+from tunecast.hardware.dtype import NARROW_WIDTH
 from tunecast.hardware.main_memory import main_memory_bytes
 from tunecast.hardware.processor import available_cores, processor_flags, undisturbed_seconds
-from tunecast.models.load import NARROW_WIDTH
 from tunecast.records import Machine
 
 MATRIX_WIDTH = 768
 COPY_BYTES = 1 << 25
 REPEATS = 3
 LEAST_SECONDS = 0.08
-"""Whatever else runs can only slow a repetition down: the more of them, the truer the fastest."""
+"""Other work can only slow a repetition down, so the fastest of many is the most accurate."""
 BFLOAT16_GAIN = {"amx_bf16": 6.0, "avx512_bf16": 2.0}
-"""What the instructions bring over float32 products, by the processor's flag; measured products on two such
-processors gained 2.2 and 6."""
+"""Speed-up over float32 products, by the processor's flag. Two such processors were measured at 2.2 and 6."""
 PROCESSOR = "this machine's CPU"
 UNKNOWN_ACCELERATOR = "A10G"
-"""Stands for an accelerator that the table does not know: a common one that is slow."""
+"""Used for an accelerator that is not in the table: a common, slow one."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where a finetuning would run.
+    """The machine that a finetuning would run on.
 
     Args:
-        name: How people call it.
+        name: Its usual name.
         machine: Its rates and memory.
-        warnings: What the user should know of them.
-        efficiency: Share of the ideal that steps of a small model were measured to reach, by type of weights;
-            empty where nobody calibrated.
+        warnings: What the user should know about them.
+        efficiency: Share of the ideal rate that steps of a small model reached, by type of weights; empty
+            without a calibration.
         is_here: Whether it is this machine.
     """
 
@@ -55,21 +54,21 @@ class Target:
     is_here: bool = False
 
     def dtype(self, width: int) -> str:
-        """Type of frozen weights and of compute for a model of that hidden width."""
+        """Return the type of frozen weights and of compute for a model of the given hidden width."""
         native = "bfloat16" in self.machine.flops_per_second
         narrow = self.machine.device == "cpu" and width < NARROW_WIDTH
         return "bfloat16" if native and not narrow else "float32"
 
 
 def target_of(gpu: str | None, memory_gb: float | None) -> Target:
-    """The accelerator of a name, or this machine, with as much memory as the user says.
+    """Look up an accelerator, or describe this machine.
 
     Args:
         gpu: Name of an accelerator; None for this machine.
-        memory_gb: Memory of the device in 10^9 bytes; None for what it has.
+        memory_gb: Memory of the device in 10^9 bytes; None for its own.
 
     Raises:
-        ConfigurationError: There is no accelerator of that name; the nearest names are in the hint.
+        ConfigurationError: The accelerator is unknown; the hint lists similar names.
     """
     if memory_gb is not None and not 0 < memory_gb < float("inf"):
         raise ConfigurationError(f"--memory-gb must be a positive number, not {memory_gb:g}.")
@@ -85,7 +84,7 @@ def target_of(gpu: str | None, memory_gb: float | None) -> Target:
 
 
 def processor_target(threads: int, memory_bytes: int) -> Target:
-    """This machine's processor for a worker of so many threads and bytes."""
+    """Return this machine's processor as a worker with these threads and bytes sees it."""
     target = _processor_target()
     machine = target.machine
     share = min(1.0, threads / machine.cores)
@@ -95,61 +94,42 @@ def processor_target(threads: int, memory_bytes: int) -> Target:
 
 
 def this_machine() -> Target:
-    """What this machine has: its first accelerator, else its processor; measured rates where it was
-    calibrated."""
-    found = _accelerator()
+    """Return the first accelerator, else the processor, with measured rates after a calibration."""
+    found = find_local_accelerator()
     if found is None:
         return _processor_target()
     name, memory_bytes = found
-    kept = kept_calibration("cuda", name)
+    kept = read_calibration("cuda", name)
     if kept is not None:
-        return _calibrated(name, kept, memory_bytes)
+        return calibrated_target(name, kept, memory_bytes)
     warnings: tuple[str, ...] = ()
     try:
         accelerator = find_accelerator(name)
     except ConfigurationError:
         accelerator = find_accelerator(UNKNOWN_ACCELERATOR)
         warnings = (
-            f"The rates of {name} are not known; those of an {UNKNOWN_ACCELERATOR} are taken. "
+            f"The rates of {name} are unknown; those of an {UNKNOWN_ACCELERATOR} are used instead. "
             "--calibrate measures them.",
         )
     machine = as_machine(accelerator, cores=available_cores(), memory_bytes=main_memory_bytes())
     return Target(name, replace(machine, device_memory_bytes=memory_bytes), warnings, is_here=True)
 
 
-def calibrate() -> Target:
-    """Measure this machine with torch, in a few seconds; :func:`this_machine` knows it from then on.
-
-    Raises:
-        ConfigurationError: The driver names an accelerator that torch cannot use, or that has no memory left.
-    """
-    found = _accelerator()
-    if found is None:
-        return _calibrated(PROCESSOR, calibrate_here("cpu"), main_memory_bytes())
-    name, memory_bytes = found
-    try:
-        return _calibrated(name, calibrate_here("cuda", name), memory_bytes)
-    except ConfigurationError as error:
-        raise ConfigurationError(
-            f"--calibrate cannot measure the {name} of this machine: {error.what}",
-            "CUDA_VISIBLE_DEVICES= (empty) measures its processor instead.",
-        ) from error
-
-
 def _processor_target() -> Target:
-    kept = kept_calibration("cpu")
+    kept = read_calibration("cpu")
     if kept is None:
         return Target(PROCESSOR, _processor(), is_here=True)
-    return _calibrated(PROCESSOR, kept, main_memory_bytes())
+    return calibrated_target(PROCESSOR, kept, main_memory_bytes())
 
 
-def _calibrated(name: str, kept: Calibration, memory_bytes: int) -> Target:
+def calibrated_target(name: str, kept: Calibration, memory_bytes: int) -> Target:
+    """Return this machine by its measured rates, with the memory its driver reports."""
     machine = replace(kept.machine, memory_bytes=main_memory_bytes(), device_memory_bytes=memory_bytes)
     return Target(name, machine, efficiency=kept.efficiency, is_here=True)
 
 
-def _accelerator() -> tuple[str, int] | None:
-    """Name and bytes of the first CUDA device that may be used, as its driver tells; None without one."""
+def find_local_accelerator() -> tuple[str, int] | None:
+    """Ask the driver for the name and bytes of the first visible CUDA device; None without one."""
     program = shutil.which("nvidia-smi")
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     first = (visible or "").split(",")[0].strip()
@@ -175,7 +155,7 @@ def _processor() -> Machine:
 
 
 def _product_rate() -> float:
-    """FLOP/s of the fastest product of two square float32 matrices on the threads numpy uses, per core."""
+    """Measure the FLOP/s per core of a product of two float32 matrices, on the threads that numpy uses."""
     import numpy as np
 
     left = np.full((MATRIX_WIDTH, MATRIX_WIDTH), 0.5, dtype=np.float32)
@@ -185,7 +165,7 @@ def _product_rate() -> float:
 
 
 def _copy_rate() -> float:
-    """Bytes per second of the fastest copy, read and written bytes counted."""
+    """Measure the bytes per second of a copy, counting bytes read and written."""
     import numpy as np
 
     source = np.ones(COPY_BYTES, dtype=np.uint8)

@@ -16,6 +16,7 @@ from tunecast.errors import ConfigurationError
 from tunecast.hardware.main_memory import main_memory_bytes
 from tunecast.hardware.processor import available_cores, undisturbed_seconds
 from tunecast.records import Machine, Seconds, Versions
+from tunecast.version import VERSION
 
 if TYPE_CHECKING:
     import torch
@@ -71,10 +72,8 @@ def current_versions() -> Versions:
     import platform
     from importlib.metadata import version
 
-    import tunecast
-
     return Versions(
-        tunecast=tunecast.__version__,
+        tunecast=VERSION,
         python=platform.python_version(),
         torch=version("torch"),
         transformers=version("transformers"),

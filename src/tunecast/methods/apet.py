@@ -10,9 +10,9 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tunecast.estimate.empty import empty_model
 from tunecast.methods.peft_method import PeftMethod, task_type
 from tunecast.methods.rates import around
+from tunecast.models.empty import empty_model
 from tunecast.records import ModelFacts, Pipeline
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from abc import abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tunecast.estimate.empty import config_of, empty_model
 from tunecast.methods.base import Method
+from tunecast.models.empty import config_of, empty_model
 from tunecast.records import ModelFacts, Pipeline
 
 if TYPE_CHECKING:

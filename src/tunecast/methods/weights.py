@@ -7,8 +7,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, ClassVar
 
-from tunecast.estimate.empty import config_of, empty_model
 from tunecast.methods.base import Method
+from tunecast.models.empty import config_of, empty_model
 from tunecast.records import ModelFacts, Pipeline
 
 

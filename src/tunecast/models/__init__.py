@@ -3,7 +3,6 @@
 from tunecast.models.describe import architecture_of, check_length, context_of, describe, describe_config
 from tunecast.models.load import (
     ResolvedModel,
-    choose_dtype,
     load_config,
     load_model,
     load_tokenizer,
@@ -14,7 +13,6 @@ __all__ = [
     "ResolvedModel",
     "architecture_of",
     "check_length",
-    "choose_dtype",
     "context_of",
     "describe",
     "describe_config",

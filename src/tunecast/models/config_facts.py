@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tunecast.errors import ModelError
-from tunecast.estimate.layer_specs import departs
+from tunecast.models.layer_specs import deviates
 from tunecast.records import Architecture, ModelFacts
 
 Config = Mapping[str, Any]
@@ -79,7 +79,7 @@ def outline(config: Config, name: str) -> ModelFacts | None:
     """
     family = str(config.get("model_type"))
     measure = OUTLINED.get(family)
-    if measure is None or config.get("quantization_config") or departs(family, config):
+    if measure is None or config.get("quantization_config") or deviates(family, config):
         return None
     try:
         shape = measure(config)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tunecast.errors import ConfigurationError, ModelError
-from tunecast.estimate.empty import empty_model
+from tunecast.models.empty import empty_model
 from tunecast.models.load import ResolvedModel, load_config
 from tunecast.records import Architecture, ModelFacts
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunecast.cache import cache_folder
 from tunecast.errors import ModelError, first_line
-from tunecast.estimate.empty import model_class
+from tunecast.models.empty import model_class
 from tunecast.paths import expanded
 from tunecast.records import stable_hash
 
@@ -196,36 +196,6 @@ def load_model(
             "transformers would put random ones in their place; give a complete text-generating model.",
         )
     return loaded.requires_grad_(False).eval().to(device)
-
-
-def choose_dtype(device: str, width: int) -> str:
-    """The compute type that suits the hardware: ``bfloat16`` where it is native, else ``float32``.
-
-    A very narrow model loses more to the casts of autocast on a CPU than it gains from bfloat16's arithmetic.
-
-    Args:
-        device: ``cpu``, ``cuda`` or ``cuda:N``.
-        width: Hidden width of the model.
-    """
-    narrow = not device.startswith("cuda") and width < NARROW_WIDTH
-    return "bfloat16" if has_native_bfloat16(device) and not narrow else "float32"
-
-
-def has_native_bfloat16(device: str) -> bool:
-    """Whether ``cpu``, ``cuda`` or ``cuda:N`` computes in bfloat16 itself; else torch does it in software."""
-    import torch
-
-    if device.startswith("cuda"):
-        index = device.partition(":")[2]
-        with (
-            torch.cuda.device(int(index)) if index else contextlib.nullcontext()
-        ):  # torch tells it of the current one
-            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-
-
-NARROW_WIDTH = 256
-"""Below this width float32 is faster on a CPU (measured with ``benchmarks/trial_throughput.py``)."""
 
 
 def _embedded_gguf() -> Path:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from tunecast.estimate.closed_form import Form, step_seconds
 from tunecast.estimate.forms import nearest_form
+from tunecast.hardware.dtype import has_native_bfloat16
 from tunecast.methods import get_method
 from tunecast.methods.bias import Bias
 from tunecast.methods.weights import WeightsMethod
-from tunecast.models.load import has_native_bfloat16
 from tunecast.records import Machine, Pipeline
 
 if TYPE_CHECKING:

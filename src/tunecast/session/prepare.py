@@ -12,6 +12,7 @@ from tunecast import data, models
 from tunecast.data.dependence import UNRELATED, is_unrelated
 from tunecast.data.meta_features import DEPENDENCE
 from tunecast.errors import ConfigurationError, DataError
+from tunecast.hardware.dtype import choose_dtype
 from tunecast.hardware.machine import find_device, has_kernels
 from tunecast.hardware.processor import available_cores
 from tunecast.progress import Progress
@@ -136,7 +137,7 @@ def _training_task(
         ConfigurationError: The device is not there.
     """
     device = choose_device(settings.device)
-    wanted = settings.dtype if settings.dtype != "auto" else models.choose_dtype(device, facts.width)
+    wanted = settings.dtype if settings.dtype != "auto" else choose_dtype(device, facts.width)
     return TrainingTask(
         model=model,
         facts=facts,

@@ -1,4 +1,4 @@
-"""Base models without weights, on the meta device: shapes and types, but no data."""
+"""Builds base models without weights, on the meta device: shapes and types, but no data."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ if TYPE_CHECKING:
 
 
 def model_class(config: Any) -> Any:
-    """The class of transformers that builds text-generating models of a configuration's kind."""
+    """Return the transformers class that builds a text-generating model from a configuration."""
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
 
 
 def config_of(facts: ModelFacts) -> Any:
-    """The transformers configuration of a base model that is known by its facts."""
+    """Rebuild the transformers configuration from a base model's facts."""
     from transformers import AutoConfig
 
     settings = dict(facts.config)
@@ -24,10 +24,10 @@ def config_of(facts: ModelFacts) -> Any:
 
 
 def empty_model(config: Any) -> Any:
-    """The architecture of a transformers configuration, with tied weights tied.
+    """Build the model of a configuration on the meta device, with tied weights tied.
 
     Raises:
-        ValueError: Its class has no text-generating model.
+        ValueError: transformers has no text-generating model for the configuration.
     """
     import torch
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from tunecast.errors import ConfigurationError
+from tunecast.estimate.calibrate import calibrate, measure_device
 from tunecast.hardware import calibration, local_machine
-from tunecast.hardware.calibration import calibrate_here, kept_calibration
+from tunecast.hardware.calibration import read_calibration
 
 
 @pytest.fixture
@@ -21,12 +22,12 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_what_was_measured_is_remembered_and_used(cache: Path) -> None:
-    assert kept_calibration("cpu") is None
+    assert read_calibration("cpu") is None
     assert not local_machine.this_machine().efficiency
-    found = calibrate_here("cpu")
+    found = measure_device("cpu")
     assert found.efficiency.keys() == found.machine.flops_per_second.keys()
     assert all(0.02 < share < 2.0 for share in found.efficiency.values())
-    assert kept_calibration("cpu") == found
+    assert read_calibration("cpu") == found
     target = local_machine.this_machine()
     assert target.efficiency == found.efficiency
     assert target.machine.flops_per_second == found.machine.flops_per_second
@@ -37,17 +38,17 @@ def test_what_was_measured_is_remembered_and_used(cache: Path) -> None:
 
 
 def test_of_another_processor_or_damaged_is_none(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calibrate_here("cpu")
+    measure_device("cpu")
     (file,) = (cache / "machines").iterdir()
     whole = file.read_text()
     for damaged in ("", "[]", "{}", whole[: len(whole) // 2], whole.replace("cores", "kernels")):
         file.write_text(damaged)
-        assert kept_calibration("cpu") is None
+        assert read_calibration("cpu") is None
     file.write_text(whole)
-    assert kept_calibration("cpu") is not None
-    assert kept_calibration("cpu", "an accelerator") is None
+    assert read_calibration("cpu") is not None
+    assert read_calibration("cpu", "an accelerator") is None
     monkeypatch.setattr(calibration, "processor_name", lambda: "another processor")
-    assert kept_calibration("cpu") is None
+    assert read_calibration("cpu") is None
 
 
 def test_an_accelerator_that_torch_cannot_use_is_one_message(
@@ -62,12 +63,12 @@ def test_an_accelerator_that_torch_cannot_use_is_one_message(
     driver.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     with pytest.raises(ConfigurationError, match="cannot measure the NVIDIA A100"):
-        local_machine.calibrate()
+        calibrate()
 
 
 def test_what_cannot_be_kept_still_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "file"
     file.write_text("in the way")
     monkeypatch.setenv("TUNECAST_CACHE", str(file))
-    assert calibrate_here("cpu").machine.flops_per_second["float32"] > 1e8
-    assert kept_calibration("cpu") is None
+    assert measure_device("cpu").machine.flops_per_second["float32"] > 1e8
+    assert read_calibration("cpu") is None

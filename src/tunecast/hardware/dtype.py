@@ -1,0 +1,33 @@
+"""Chooses the type of frozen weights and of compute."""
+
+from __future__ import annotations
+
+import contextlib
+
+NARROW_WIDTH = 256
+"""Below this width float32 is faster on a CPU (measured with ``benchmarks/trial_throughput.py``)."""
+
+
+def choose_dtype(device: str, width: int) -> str:
+    """Return ``bfloat16`` if the hardware computes in it natively, else ``float32``.
+
+    On a CPU, a very narrow model loses more to the casts of autocast than it gains from bfloat16 arithmetic.
+
+    Args:
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
+        width: Hidden width of the model.
+    """
+    narrow = not device.startswith("cuda") and width < NARROW_WIDTH
+    return "bfloat16" if has_native_bfloat16(device) and not narrow else "float32"
+
+
+def has_native_bfloat16(device: str) -> bool:
+    """Return whether ``cpu``, ``cuda`` or ``cuda:N`` has bfloat16 arithmetic; otherwise torch emulates it."""
+    import torch
+
+    if device.startswith("cuda"):
+        index = device.partition(":")[2]
+        # torch answers for the current device only
+        with torch.cuda.device(int(index)) if index else contextlib.nullcontext():
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
