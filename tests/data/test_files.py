@@ -102,7 +102,7 @@ FAULTS: dict[str, tuple[str, Any, str]] = {
     "only white space": ("a.csv", b" \n\n", "is empty"),
     "only a header": ("a.csv", b"prompt,completion\n", "has no rows"),
     "an empty list": ("a.json", b"[]", "has no rows"),
-    "unknown kind": ("a.docx", b"x", "not a kind of file"),
+    "unknown kind": ("a.docx", b"x", "not a file type"),
     "json number": ("a.json", b"3", "a number at the top"),
     "json object": ("a.json", b'{"prompt": "a"}', "an object at the top"),
     "broken json": ("a.json", b'[{"a": 1},\n {"a" 2}]', r"line 2, column 7: not valid JSON \(Expecting ':'"),
@@ -117,7 +117,7 @@ FAULTS: dict[str, tuple[str, Any, str]] = {
     "latin-1": (
         "a.jsonl",
         '{"a": "x"}\n{"a": "für"}\n'.encode("latin1"),
-        r"line 2, byte 9 of it \(byte 20 of",
+        r"line 2, byte 9 of the line \(byte 20 of",
     ),
     "utf-16": ("a.json", "[1]".encode("utf-16"), "line 1, byte 1"),
     "header twice": ("a.csv", b"a,b,a\n1,2,3\n", "line 1: the header names 'a' more than once"),

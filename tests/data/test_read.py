@@ -66,7 +66,7 @@ def test_files_of_no_split_are_named(tmp_path: Path) -> None:
     tiny.write_jsonl(tmp_path / "train.jsonl", ROWS)
     tiny.write_jsonl(tmp_path / "holdout.jsonl", ROWS)
     (warning,) = read(str(tmp_path)).warnings
-    assert warning == "Not used, since no split is known by that name: 'holdout.jsonl'."
+    assert warning == "Not used, because the names match no split: 'holdout.jsonl'."
 
 
 def test_a_folder_with_a_single_file(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_an_object_of_splits_and_a_single_list_by_another_name(tmp_path: Path) -
     path.write_text(json.dumps({"data": ROWS}))
     assert len(contents(path)) == 60
     path.write_text(json.dumps({"good": ROWS, "bad": ROWS}))
-    with pytest.raises(DataError, match="parts 'good', 'bad', none of them a known split"):
+    with pytest.raises(DataError, match="parts 'good', 'bad', and none is a known split"):
         read(str(path))
 
 
@@ -112,7 +112,7 @@ def test_a_folder_that_datasets_saved(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("source", ["missing.jsonl", "./missing", "a/b/c", "missing.txt.gz/x/y"])
 def test_missing_files(source: str) -> None:
-    with pytest.raises(DataError, match=r"does not exist|not a kind of file"):
+    with pytest.raises(DataError, match=r"does not exist|not a file type"):
         read(source)
 
 
@@ -134,7 +134,7 @@ def test_empty_completions_are_counted_and_left_out(tmp_path: Path) -> None:
 
 def test_columns_that_play_no_part_are_named(tmp_path: Path) -> None:
     path = tiny.write_jsonl(tmp_path / "d.jsonl", [{**row, "id": 1, "context": "c"} for row in ROWS])
-    assert "not used: 'id', 'context'" in read(str(path)).warnings[0]
+    assert "Not used: 'id', 'context'" in read(str(path)).warnings[0]
     named = [{"q": row["prompt"], "a": row["completion"]} for row in ROWS]
     path = tiny.write_jsonl(tmp_path / "n.jsonl", named)
     assert contents(path, prompt_column="q", completion_column="a") == contents(tmp_path / "d.jsonl")

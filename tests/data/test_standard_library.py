@@ -87,7 +87,7 @@ def test_modules_are_not_imported() -> None:
 def test_a_python_without_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
     monkeypatch.setattr("tunecast.data.standard_library.COMPILED", ())
-    with pytest.raises(DataError, match="without the sources"):
+    with pytest.raises(DataError, match="no sources of its standard library"):
         read_standard_library()
 
 
@@ -109,7 +109,7 @@ def test_another_library_is_read_anew(library: Path) -> None:
     assert answers() == ["Documented in a module that was added."]
 
 
-def test_another_python_reads_anew(library: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_python_is_read_again(library: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answers()
     (before,) = kept(cache)
     others = [cache / "stdlib" / "notes.json", cache / "stdlib" / f".{before.name}.1-1"]
@@ -122,14 +122,14 @@ def test_another_python_reads_anew(library: Path, cache: Path, monkeypatch: pyte
     assert all(other.exists() for other in others)
 
 
-def test_another_selection_reads_anew(library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_selection_is_read_again(library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answers()
     changed = tmp_path / "changed.py"
     module = Path(sys.modules["tunecast.data.standard_library"].__file__ or "")
     changed.write_bytes(module.read_bytes() + b"\nSHORTEST_ANSWER = 60\n")
     monkeypatch.setattr("tunecast.data.standard_library.__file__", str(changed))
     monkeypatch.setattr("tunecast.data.standard_library.SHORTEST_ANSWER", 60)
-    with pytest.raises(DataError, match="without the sources"):
+    with pytest.raises(DataError, match="no sources of its standard library"):
         answers()
 
 

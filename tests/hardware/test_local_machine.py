@@ -94,7 +94,7 @@ def test_an_accelerator_is_the_first_that_may_be_used(
 def test_rates_of_an_unknown_accelerator_are_said_to_be_assumed(driver: Path) -> None:
     answer(driver, "NVIDIA Zeta 9000, 8192")
     target = this_machine()
-    assert "rates of NVIDIA Zeta 9000 are not known" in target.warnings[0]
+    assert "rates of NVIDIA Zeta 9000 are unknown" in target.warnings[0]
 
 
 def test_a_driver_without_a_device_is_no_accelerator(driver: Path) -> None:

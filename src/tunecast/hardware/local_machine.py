@@ -1,6 +1,6 @@
 """Describes this machine in a tenth of a second and without torch, for ``recommend``.
 
-``nvidia-smi`` names an accelerator, which is then looked up in the table of accelerators. A processor's rate is
+``nvidia-smi`` names an accelerator, whose rates come from a table. A processor's rate is
 that of one numpy product on one core, times the number of cores; its flags tell how much faster bfloat16 is.
 After :func:`tunecast.estimate.calibrate.calibrate`, the measured rates are used instead.
 """
