@@ -102,7 +102,7 @@ def test_warnings_go_to_stderr_and_markup_is_text(
     done = tunecast("check", path, "--model", tiny_llama, "--prompt-column", "q", "--completion-column", "a")
     assert done.returncode == 0, done.stderr
     assert "[bold]Case" in done.stdout
-    assert "warning: Only 'q', 'a' are used; not used: 'id'." in done.stderr
+    assert "warning: Only 'q', 'a' are used. Not used: 'id'." in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -101,8 +101,8 @@ def test_given_splits_stay_and_shared_prompts_are_warned_of() -> None:
     ("given", "message"),
     [
         ({"test": examples(5)}, "no training examples, only test"),
-        ({"train": examples(2)}, "2 different prompts to train on; 3 are needed"),
-        ({"train": [example(row, "same") for row in range(50)]}, "1 different prompts"),
+        ({"train": examples(2)}, "2 distinct prompts to train on; 3 are needed"),
+        ({"train": [example(row, "same") for row in range(50)]}, "1 distinct prompts"),
         ({"train": examples(1), "test": examples(5)}, "2 are needed to hold out validation"),
     ],
 )

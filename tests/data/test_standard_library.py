@@ -122,7 +122,9 @@ def test_another_python_is_read_again(library: Path, cache: Path, monkeypatch: p
     assert all(other.exists() for other in others)
 
 
-def test_another_selection_is_read_again(library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_selection_is_read_again(
+    library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     answers()
     changed = tmp_path / "changed.py"
     module = Path(sys.modules["tunecast.data.standard_library"].__file__ or "")
