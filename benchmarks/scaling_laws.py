@@ -22,7 +22,7 @@ from tunecast.scaling import (
     LAWS,
     Forecast,
     JointConstants,
-    Table,
+    LossTable,
     accept_then_stop,
     closed_form,
     fit,
@@ -52,7 +52,7 @@ class Case:
     """One table with the losses at its largest size."""
 
     name: str
-    table: Table
+    table: LossTable
     largest: float
     final: Floats
 
@@ -204,12 +204,12 @@ def show_advice(cases: list[Case]) -> None:
     print(f"      all      {better / total:.0%} of {total} curves (target 70%)")
 
 
-def widths(table: Table, size: float) -> Floats:
+def widths(table: LossTable, size: float) -> Floats:
     entries = forecast(table, [size], with_advice=False).forecasts
     return np.array([np.log(entry.high / entry.low) for entry in entries])
 
 
-def with_runs(full: Table, seen: Table, sizes: Sequence[float]) -> Table:
+def with_runs(full: LossTable, seen: LossTable, sizes: Sequence[float]) -> LossTable:
     """``seen`` with one more point of ``full`` per curve."""
     curves = []
     for whole, part, size in zip(full.curves, seen.curves, sizes, strict=True):
@@ -224,7 +224,7 @@ def with_runs(full: Table, seen: Table, sizes: Sequence[float]) -> Table:
                 whole.zero_shot,
             )
         )
-    return Table(tuple(curves), full.source)
+    return LossTable(tuple(curves), full.source)
 
 
 def show_speed(cases: list[Case]) -> None:

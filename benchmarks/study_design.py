@@ -11,7 +11,7 @@ from itertools import product
 import numpy as np
 
 from tunecast.records import Outcome, Run
-from tunecast.scaling import Curve, Row, Table, build_table
+from tunecast.scaling import Curve, LossRow, LossTable, build_table
 
 METHODS = ("full", "lora", "prompt_tuning")
 AMOUNT = {"lora": "lora_r", "prompt_tuning": "num_virtual_tokens"}
@@ -183,7 +183,7 @@ def matched(cells: Sequence[RunSpec], factor: Factor, method: str, task: str) ->
 
 def factor_table(
     cells: Sequence[RunSpec], factor: Factor, method: str, task: str, measure: str
-) -> Table | None:
+) -> LossTable | None:
     """The complete families of one method and task as a table whose only factor is X, None without any.
 
     A family is complete when it has every X that there is for its group of models (for a method's own amount:
@@ -201,13 +201,13 @@ def factor_table(
             # The package lets curves of different methods differ in level: so do families.
             labels = {"method": family}
             rows += [
-                Row(cell.losses[measure], cell.data_size, labels, {SLOT: float(factor.value(cell))})
+                LossRow(cell.losses[measure], cell.data_size, labels, {SLOT: float(factor.value(cell))})
                 for cell in members
             ]
     return build_table(rows, ["method"], f"{factor.name}, {method}, {task}") if rows else None
 
 
-def families_of(table: Table) -> list[list[Curve]]:
+def families_of(table: LossTable) -> list[list[Curve]]:
     """The curves of a table by family, smallest X first."""
     members: dict[str, list[Curve]] = {}
     for curve in table.curves:

@@ -26,7 +26,7 @@ from study_design import (
     matched,
 )
 
-from tunecast.scaling import LAWS, Crossing, Row, Table, build_table, crossover
+from tunecast.scaling import LAWS, Crossing, LossRow, LossTable, build_table, crossover
 from tunecast.scaling.arrays import Floats
 from tunecast.scaling.fitting import QUICK, fit_theta
 from tunecast.scaling.forecasting import posteriors
@@ -73,13 +73,13 @@ def backtests(cells: Sequence[RunSpec], measure: str) -> list[Backtest]:
         curves = [c for members in families_of(table) if len(members) >= 3 for c in members] if table else []
         for name, (hide_size, hide_factor) in HELD_OUT.items():
             if curves:
-                visible, targets = hold_out(Table(tuple(curves)), hide_size, hide_factor)
+                visible, targets = hold_out(LossTable(tuple(curves)), hide_size, hide_factor)
                 errors = {law: score(law, visible, targets) for law in RIVALS}
                 results.append(Backtest(factor.name, name, method, task, len(targets), errors))
     return results
 
 
-def hold_out(table: Table, hide_size: bool, hide_factor: bool) -> tuple[Table, list[Target]]:
+def hold_out(table: LossTable, hide_size: bool, hide_factor: bool) -> tuple[LossTable, list[Target]]:
     """The table without each curve's largest size, each family's largest X, or both; and what to predict.
 
     With both, only the corner is scored: the largest X at the largest size.
@@ -97,17 +97,17 @@ def hold_out(table: Table, hide_size: bool, hide_factor: bool) -> tuple[Table, l
                     Target(curve.labels["method"], curve.factors[SLOT], float(size), float(np.log(loss)))
                     for size, loss in zip(curve.data_sizes[first:], curve.losses[first:], strict=True)
                 ]
-    return Table(tuple(visible), table.source), targets
+    return LossTable(tuple(visible), table.source), targets
 
 
-def score(law: str, visible: Table, targets: Sequence[Target]) -> float:
+def score(law: str, visible: LossTable, targets: Sequence[Target]) -> float:
     """Mean absolute error of log loss at the targets."""
     ways = {"nearest": nearest, "joint-rectified": by_population}
     predicted = ways[law](visible, targets) if law in ways else by_formula(law, visible, targets)
     return float(np.mean(np.abs(predicted - np.array([target.log_loss for target in targets]))))
 
 
-def by_formula(law: str, visible: Table, targets: Sequence[Target]) -> Floats:
+def by_formula(law: str, visible: LossTable, targets: Sequence[Target]) -> Floats:
     """A joint law fitted to each family as the paper does, evaluated at the targets."""
     member = LAWS[law].members[0]
     data = observe(visible, member.law, factor=SLOT)
@@ -118,7 +118,7 @@ def by_formula(law: str, visible: Table, targets: Sequence[Target]) -> Floats:
     return member.law.log_loss(theta[[unit[target.family] for target in targets]], log_size, log_factor)[:, 0]
 
 
-def by_population(visible: Table, targets: Sequence[Target]) -> Floats:
+def by_population(visible: LossTable, targets: Sequence[Target]) -> Floats:
     """The pooled rectified law: a measured curve continues, an unseen X is drawn from the population."""
     part = posteriors(visible, "joint-rectified", effort=QUICK)[0]
     predicted = np.empty(len(targets))
@@ -130,7 +130,7 @@ def by_population(visible: Table, targets: Sequence[Target]) -> Floats:
     return predicted
 
 
-def nearest(visible: Table, targets: Sequence[Target]) -> Floats:
+def nearest(visible: LossTable, targets: Sequence[Target]) -> Floats:
     """No law: the loss at the largest X and size that were seen, up to the target's."""
     predicted = []
     for target in targets:
@@ -198,7 +198,7 @@ def measure_exponents(cells: Sequence[RunSpec], measure: str) -> Exponents:
     return results
 
 
-def alphas(table: Table | None) -> Floats:
+def alphas(table: LossTable | None) -> Floats:
     """Posterior of the joint law's alpha, mean over families; empty without a table."""
     if table is None:
         return np.empty(0)
@@ -237,7 +237,7 @@ def crossings(cells: Sequence[RunSpec], measure: str) -> dict[str, tuple[Crossin
     results = {}
     for task in sorted({cell.task for cell in cells}):
         rows = [
-            Row(
+            LossRow(
                 c.losses[measure],
                 c.data_size,
                 {"method": c.method, "model": c.model},

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tunecast.scaling import Row, Table, build_table
+from tunecast.scaling import LossRow, LossTable, build_table
 from tunecast.scaling.arrays import Floats
 
 SIZES = 200 * 2.0 ** np.arange(12)
@@ -26,7 +26,7 @@ def power(size: Floats | float, b: float = 6.0, beta: float = 0.15, e: float = 0
 
 def models_table(
     count: int = 8, sizes: Sequence[float] | Floats = SIZES, noise: float = 0.003, seed: int = 0
-) -> Table:
+) -> LossTable:
     """Curves of ``count`` models that differ in every constant of a rectified law."""
     random = np.random.default_rng(seed)
     rows = []
@@ -36,13 +36,13 @@ def models_table(
         for size in sizes:
             loss = float(rectified(size, b, learned, beta, e) * np.exp(noise * random.normal()))
             factors = {"model_parameters": 1e8 * 2.0**index}
-            rows.append(Row(loss, float(size), {"model": f"m{index}"}, factors))
+            rows.append(LossRow(loss, float(size), {"model": f"m{index}"}, factors))
     return build_table(rows, ["model"], "planted")
 
 
 def methods_table(
     constants: dict[str, tuple[float, float, float, float]], noise: float = 0.002, seed: int = 0
-) -> Table:
+) -> LossTable:
     """Joint laws ``A X^-alpha D^-beta + E``, one per method, on four model sizes."""
     random = np.random.default_rng(seed)
     rows = []
@@ -50,11 +50,11 @@ def methods_table(
         for factor in (1e8, 3e8, 1e9, 3e9):
             for size in 1000 * 2.0 ** np.arange(7):
                 loss = float((a * factor**-alpha * size**-beta + e) * np.exp(noise * random.normal()))
-                rows.append(Row(loss, float(size), {"method": method}, {"model_parameters": factor}))
+                rows.append(LossRow(loss, float(size), {"method": method}, {"model_parameters": factor}))
     return build_table(rows, ["method"], "planted")
 
 
-def write_long(path: Path, table: Table) -> Path:
+def write_long(path: Path, table: LossTable) -> Path:
     """Write a table as a long CSV file."""
     columns = ["model", "method", "task", "model_parameters", "data_size", "loss"]
     with path.open("w", newline="") as file:

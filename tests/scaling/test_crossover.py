@@ -5,7 +5,7 @@ import pytest
 
 from scaling.planted import methods_table
 from tunecast.errors import ConfigurationError
-from tunecast.scaling import JointConstants, Row, build_table, closed_form, crossover, joint_roots
+from tunecast.scaling import JointConstants, LossRow, build_table, closed_form, crossover, joint_roots
 
 
 def test_closed_form_equals_the_root_where_floors_are_equal() -> None:
@@ -60,15 +60,15 @@ def test_without_a_model_size_methods_are_compared_at_every_measured_one() -> No
 
 
 def test_one_group_cannot_cross() -> None:
-    rows = [Row(2 - 0.1 * i, 100 * 2.0**i, {"method": "full"}) for i in range(4)]
+    rows = [LossRow(2 - 0.1 * i, 100 * 2.0**i, {"method": "full"}) for i in range(4)]
     with pytest.raises(ConfigurationError, match="only one group"):
         crossover(build_table(rows, ["method"]))
 
 
 def test_single_curves_cross_without_a_model_size() -> None:
     sizes = 100 * 2.0 ** np.arange(8)
-    rows = [Row(float(8 * d**-0.3 + 0.5), d, {"method": "full"}) for d in sizes]
-    rows += [Row(float(2.5 * d**-0.1), d, {"method": "lora"}) for d in sizes]
+    rows = [LossRow(float(8 * d**-0.3 + 0.5), d, {"method": "full"}) for d in sizes]
+    rows += [LossRow(float(2.5 * d**-0.1), d, {"method": "lora"}) for d in sizes]
     grid = np.geomspace(10, 1e5, 4000)
     expected = grid[np.argmin(np.abs(8 * grid**-0.3 + 0.5 - 2.5 * grid**-0.1))]
     (crossing,) = crossover(build_table(rows, ["method"]))

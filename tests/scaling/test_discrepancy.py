@@ -6,7 +6,7 @@ from scaling.planted import models_table
 from tunecast.scaling.discrepancy import LOG_RATIOS, discrepancy_covariance, whitening
 from tunecast.scaling.laws import RECTIFIED
 from tunecast.scaling.observations import observe
-from tunecast.scaling.table import Table
+from tunecast.scaling.table import LossTable
 
 
 def test_covariance_is_that_of_an_integrated_walk() -> None:
@@ -23,7 +23,7 @@ def test_the_two_sides_of_the_origin_are_independent() -> None:
 
 def test_whitening_is_the_inverse_root_of_the_covariance_for_ragged_rows() -> None:
     table = models_table(count=3)
-    ragged = Table((table.curves[0].up_to(3200), *table.curves[1:]))
+    ragged = LossTable((table.curves[0].up_to(3200), *table.curves[1:]))
     data = observe(ragged, RECTIFIED)
     prepared = whitening(data)
     assert len(prepared.matrices) == 2

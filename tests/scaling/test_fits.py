@@ -5,7 +5,7 @@ import pytest
 
 from scaling.planted import SIZES, methods_table, models_table, power, rectified
 from tunecast.errors import ConfigurationError
-from tunecast.scaling import Row, Table, build_table, fit, table_of_points
+from tunecast.scaling import LossRow, LossTable, build_table, fit, table_of_points
 from tunecast.scaling.laws import JOINT, POWER
 from tunecast.scaling.observations import observe
 
@@ -34,7 +34,7 @@ def test_joint_constants_are_recovered() -> None:
 
 def test_additive_constants_are_recovered() -> None:
     rows = [
-        Row(200 * x**-0.3 + 9 * d**-0.2 + 0.4, d, {}, {"model_parameters": x})
+        LossRow(200 * x**-0.3 + 9 * d**-0.2 + 0.4, d, {}, {"model_parameters": x})
         for x in (1e8, 3e8, 1e9, 3e9)
         for d in SIZES
     ]
@@ -82,9 +82,9 @@ def test_joint_law_needs_a_factor() -> None:
 
 
 def test_a_named_factor_may_take_two_values_and_comes_before_the_first() -> None:
-    def table_of(settings: list[tuple[float, float]]) -> Table:
+    def table_of(settings: list[tuple[float, float]]) -> LossTable:
         return build_table(
-            Row(2.0, size, {}, {"model_parameters": parameters, "pretraining_tokens": tokens})
+            LossRow(2.0, size, {}, {"model_parameters": parameters, "pretraining_tokens": tokens})
             for parameters, tokens in settings
             for size in (100.0, 200.0)
         )

@@ -4,21 +4,21 @@ import numpy as np
 import pytest
 
 from scaling.planted import SIZES, models_table, rectified
-from tunecast.scaling import Table, forecast, read_table, select, table_of_points
+from tunecast.scaling import LossTable, forecast, read_table, select, table_of_points
 from tunecast.scaling.forecasting import FARTHEST, WIDEST
 from tunecast.scaling.law_selection import hidden_points, hide_largest
 
 
 @pytest.fixture(scope="module")
-def planted() -> Table:
+def planted() -> LossTable:
     return models_table(count=8)
 
 
-def truth(table: Table) -> np.ndarray:
+def truth(table: LossTable) -> np.ndarray:
     return np.array([curve.losses[-1] for curve in table.curves])
 
 
-def test_hidden_losses_are_predicted_and_covered(planted: Table) -> None:
+def test_hidden_losses_are_predicted_and_covered(planted: LossTable) -> None:
     entries = forecast(planted, [SIZES[-1]], max_observed=SIZES[-5], with_advice=False).forecasts
     losses = truth(planted)
     assert np.mean(np.abs([entry.loss for entry in entries] / losses - 1)) < 0.06
@@ -26,14 +26,14 @@ def test_hidden_losses_are_predicted_and_covered(planted: Table) -> None:
     assert all(entry.low <= entry.loss <= entry.high for entry in entries)
 
 
-def test_observed_losses_are_reproduced(planted: Table) -> None:
+def test_observed_losses_are_reproduced(planted: LossTable) -> None:
     entries = forecast(planted, [SIZES[6]], with_advice=False).forecasts
     losses = np.array([curve.losses[6] for curve in planted.curves])
     np.testing.assert_allclose([entry.loss for entry in entries], losses, rtol=0.02)
 
 
-def test_max_observed_keeps_larger_sizes_out(planted: Table) -> None:
-    poisoned = Table(
+def test_max_observed_keeps_larger_sizes_out(planted: LossTable) -> None:
+    poisoned = LossTable(
         tuple(
             type(curve)(
                 curve.group,
@@ -49,11 +49,11 @@ def test_max_observed_keeps_larger_sizes_out(planted: Table) -> None:
     assert forecast(poisoned, [SIZES[-1]], max_observed=SIZES[5]).forecasts == clean
 
 
-def test_the_same_table_gives_the_same_forecast(planted: Table) -> None:
+def test_the_same_table_gives_the_same_forecast(planted: LossTable) -> None:
     assert forecast(planted, [1e6]) == forecast(planted, [1e6])
 
 
-def test_intervals_widen_with_distance(planted: Table) -> None:
+def test_intervals_widen_with_distance(planted: LossTable) -> None:
     entries = forecast(planted, [SIZES[-1] * 2, SIZES[-1] * 16, SIZES[-1] * 128], with_advice=False).forecasts
     width = np.array([np.log(entry.high / entry.low) for entry in entries]).reshape(-1, 3)
     assert np.all(np.diff(width.mean(axis=0)) > 0)
@@ -71,7 +71,7 @@ def test_a_few_points_of_one_curve_are_enough_to_answer() -> None:
     assert 0 < advice.narrows_by < 1
 
 
-def test_refusals_say_why(planted: Table) -> None:
+def test_refusals_say_why(planted: LossTable) -> None:
     few = forecast(table_of_points([100, 200], [3.0, 2.8]), [400]).forecasts[0]
     assert (few.supported, few.reason.startswith("too few sizes")) == (False, True)
     entries = forecast(planted, [SIZES[-1] * FARTHEST * 2], with_advice=False).forecasts
@@ -82,7 +82,7 @@ def test_refusals_say_why(planted: Table) -> None:
         assert entry.supported == (entry.high / entry.low <= WIDEST)
 
 
-def test_ranking_is_sorted_complete_and_near_the_truth(planted: Table) -> None:
+def test_ranking_is_sorted_complete_and_near_the_truth(planted: LossTable) -> None:
     ranking = select(planted, SIZES[-1], max_observed=SIZES[-4])
     losses = [entry.loss for entry in ranking]
     assert losses == sorted(losses)
@@ -95,7 +95,7 @@ def test_ranking_is_sorted_complete_and_near_the_truth(planted: Table) -> None:
 def test_tables_of_unequal_curves_are_understood() -> None:
     table = models_table(count=4)
     curves = [curve.up_to(SIZES[4 + 2 * row]) for row, curve in enumerate(table.curves)]
-    entries = forecast(Table(tuple(curves)), [SIZES[-1]], with_advice=False).forecasts
+    entries = forecast(LossTable(tuple(curves)), [SIZES[-1]], with_advice=False).forecasts
     width = [np.log(entry.high / entry.low) for entry in entries]
     assert width[0] > width[-1]
 
@@ -114,8 +114,8 @@ def test_hidden_points_are_the_largest_of_every_curve() -> None:
 def test_what_is_seen_of_a_shorter_curve_is_never_hidden() -> None:
     whole = models_table(count=2)
     long, short = whole.curves
-    table = Table((long, short.up_to(SIZES[3])))
-    visible = Table((long.up_to(SIZES[5]), short.up_to(SIZES[2])))
+    table = LossTable((long, short.up_to(SIZES[3])))
+    visible = LossTable((long.up_to(SIZES[5]), short.up_to(SIZES[2])))
     hidden = hidden_points(table, visible)
     assert hidden.present.sum(axis=1).tolist() == [6, 1]
     assert hidden.sizes[0].tolist() == SIZES[6:].tolist()

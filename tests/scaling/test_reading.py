@@ -10,7 +10,7 @@ import pytest
 
 from scaling.planted import models_table, write_long
 from tunecast.errors import DataError
-from tunecast.scaling import Row, build_table, read_table
+from tunecast.scaling import LossRow, build_table, read_table
 
 
 def write(path: Path, text: str) -> Path:
@@ -115,7 +115,7 @@ def test_missing_file_and_missing_group_column(tmp_path: Path) -> None:
 
 def test_groups_show_what_tells_curves_apart() -> None:
     rows = [
-        Row(2.0, 100, {"model": model, "method": method}, {"model_parameters": 1e8})
+        LossRow(2.0, 100, {"model": model, "method": method}, {"model_parameters": 1e8})
         for model in ("a", "b")
         for method in ("full", "lora")
     ]

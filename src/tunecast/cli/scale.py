@@ -1,4 +1,4 @@
-"""``tunecast scale``: scaling laws from tables or from a store."""
+"""``tunecast scale``: scaling laws for a table or a store."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from tunecast.cli import options
 from tunecast.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from tunecast.scaling import Fit, Table
+    from tunecast.scaling import Fit, LossTable
 
-app = typer.Typer(help="What more data, a larger model or another method would bring.", no_args_is_help=True)
+app = typer.Typer(
+    help="Predict the effect of more data, a larger model or another method.", no_args_is_help=True
+)
 
 
 class LawName(StrEnum):
-    """The laws that ``--law`` takes."""
+    """Values of ``--law``."""
 
     AUTO = "auto"
     POWER = "power"
@@ -36,12 +38,12 @@ TablePath = Annotated[
     Path | None, typer.Option("--table", help="CSV or Parquet file with loss, data_size and descriptors.")
 ]
 StoreUrl = Annotated[
-    str | None, typer.Option("--store", help="A store of runs or a Parquet export; completed runs are used.")
+    str | None, typer.Option("--store", help="Store of runs or Parquet export; completed runs are used.")
 ]
 By = Annotated[str | None, typer.Option("--by", help="Columns that name the curves, separated by commas.")]
-Law = Annotated[LawName, typer.Option("--law", help="The law; auto chooses by held-out extrapolation.")]
+Law = Annotated[LawName, typer.Option("--law", help="Law to fit; auto selects by held-out extrapolation.")]
 MaxObserved = Annotated[
-    float | None, typer.Option("--max-observed", help="Use nothing measured above this data size.")
+    float | None, typer.Option("--max-observed", help="Ignore points above this data size.")
 ]
 Plot = Annotated[Path | None, typer.Option("--plot", help="Also write the curves to this HTML file.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the posterior.")]
@@ -175,7 +177,7 @@ def crossover_command(
     _plot(plot, data, law, seed, crossings=[root.data_size for entry in crossings for root in entry.roots])
 
 
-def _read(table: Path | None, store: str | None, by: str | None, max_observed: float | None) -> Table:
+def _read(table: Path | None, store: str | None, by: str | None, max_observed: float | None) -> LossTable:
     from tunecast.scaling import read_store, read_table
 
     columns = options.names("--by", by or None, "model,method")
@@ -207,13 +209,13 @@ def _check(plot: Path | None) -> None:
 
 def _plot(
     path: Path | None,
-    data: Table,
+    data: LossTable,
     law: LawName,
     seed: int,
     largest: float | None = None,
     crossings: Sequence[float] = (),
 ) -> None:
-    """Write the figures, after the answer is on the screen: they may still fail."""
+    """Write the figures; call this after printing the answer, because it may still fail."""
     if path is None:
         return
     from tunecast.scaling.plotting import write_plot

@@ -1,21 +1,20 @@
-"""Finetuning scaling laws: what more data, a larger model or another method would bring, and how sure that
-is.
+"""Finetuning scaling laws: predict the effect of more data, a larger model or another method, with intervals.
 
 >>> table = read_table("runs.csv", by=["model"])                           # doctest: +SKIP
 >>> forecast(table, data_sizes=[100_000, 1_000_000]).forecasts[0].loss     # doctest: +SKIP
 
-A law is fitted only to end points of complete learning-rate schedules.
+Laws are fitted only to end points of complete learning-rate schedules.
 """
 
 from tunecast.scaling.advice import Advice
 from tunecast.scaling.crossover import Crossing, JointConstants, Root, closed_form, crossover, joint_roots
 from tunecast.scaling.fits import Fit, fit
-from tunecast.scaling.forecasting import Forecast, Outlook, forecast
+from tunecast.scaling.forecasting import Forecast, ForecastReport, forecast
 from tunecast.scaling.model_selection import Ranked, accept_then_stop, select
 from tunecast.scaling.models import LAWS
 from tunecast.scaling.reading import read_table
 from tunecast.scaling.stored import read_store
-from tunecast.scaling.table import Curve, Row, Table, build_table, group_name, table_of_points
+from tunecast.scaling.table import Curve, LossRow, LossTable, build_table, group_name, table_of_points
 
 __all__ = [
     "LAWS",
@@ -24,12 +23,12 @@ __all__ = [
     "Curve",
     "Fit",
     "Forecast",
+    "ForecastReport",
     "JointConstants",
-    "Outlook",
+    "LossRow",
+    "LossTable",
     "Ranked",
     "Root",
-    "Row",
-    "Table",
     "accept_then_stop",
     "build_table",
     "closed_form",

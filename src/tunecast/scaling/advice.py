@@ -1,4 +1,4 @@
-"""What to measure next: the run that narrows a forecast most for what it costs."""
+"""Advice on what to measure next: the run that narrows a forecast most per unit of cost."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from itertools import pairwise
 import numpy as np
 
 from tunecast.scaling.arrays import Floats
-from tunecast.scaling.models import Posterior
+from tunecast.scaling.models import CurvePosterior
 from tunecast.scaling.table import Curve
 
 
 @dataclass(frozen=True)
 class Advice:
-    """A run worth making.
+    """The next run to make for one curve.
 
     Args:
         group: The curve it belongs to.
         data_size: Unique examples to train on.
         target_size: The size whose forecast it narrows.
-        narrows_by: Expected share by which the interval shrinks, between 0 and 1.
-        cost: What it costs, in the units of the cost function (examples by default).
+        narrows_by: Share of the interval that it is expected to remove, between 0 and 1.
+        cost: Its cost, in the units of the cost function (examples by default).
     """
 
     group: Mapping[str, str | float]
@@ -33,13 +33,12 @@ class Advice:
 
 
 def proportional_cost(data_size: float) -> float:
-    """A run costs what its examples cost."""
+    """Cost of a run: its number of examples."""
     return data_size
 
 
 def candidate_sizes(curve: Curve, target_size: float) -> Floats:
-    """Sizes worth considering: doublings beyond the largest measured one up to the target, and gaps of over
-    2x."""
+    """Sizes to consider: doublings from the largest measured size to the target, and gaps wider than 2.5x."""
     largest = float(curve.data_sizes[-1])
     doublings = largest * 2.0 ** np.arange(1, max(2, int(np.log2(max(target_size / largest, 2.0))) + 1))
     seen = np.unique(curve.data_sizes)
@@ -48,7 +47,7 @@ def candidate_sizes(curve: Curve, target_size: float) -> Floats:
 
 
 def advise(
-    posterior: Posterior,
+    posterior: CurvePosterior,
     target_size: float,
     candidates: list[Floats] | None = None,
     cost: Callable[[float], float] = proportional_cost,
@@ -57,14 +56,14 @@ def advise(
     """Advise one run per curve.
 
     A measurement at size c is expected to leave ``1 - corr(c, target)^2`` of the variance of the target's log
-    loss, with the correlation over posterior draws, measurement noise included (the linear-Gaussian
+    loss. The correlation is taken over posterior draws and includes measurement noise (the linear-Gaussian
     preposterior).
 
     Args:
-        posterior: The curves and what is known of them.
-        target_size: The size whose forecast is to be narrowed.
-        candidates: Sizes to choose from, per curve; by default :func:`candidate_sizes`.
-        cost: Cost of a run by its data size.
+        posterior: Posterior of the curves.
+        target_size: The size whose forecast should become narrower.
+        candidates: Sizes to choose from, per curve; :func:`candidate_sizes` by default.
+        cost: Cost of a run as a function of its data size.
         seed: Seed of the discrepancy's draws.
     """
     sizes = candidates or [candidate_sizes(curve, target_size) for curve in posterior.table.curves]

@@ -1,7 +1,7 @@
-"""Names for the arrays that laws, fits and posteriors pass to each other.
+"""Type names for the arrays that laws, fits and posteriors pass to each other.
 
-Shapes are written in words in every docstring: *rows* are curves, *sizes* the padded data sizes of a row,
-*units* the things that own a parameter vector (a curve, or a whole family of curves under a joint law).
+Docstrings give shapes in words. *Rows* are curves, *sizes* are the padded data sizes of a row, and *units*
+own a parameter vector each: a single curve, or a whole family of curves under a joint law.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where one method overtakes another: all data sizes, with intervals, or that there is none in range."""
+"""Crossovers: the data sizes at which one method overtakes another, with intervals."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 from tunecast.errors import ConfigurationError
 from tunecast.scaling.arrays import Floats
 from tunecast.scaling.forecasting import posteriors
-from tunecast.scaling.models import Posterior
+from tunecast.scaling.models import CurvePosterior
 from tunecast.scaling.new_curves import curve_at, is_same_size
-from tunecast.scaling.table import Group, Table, group_name
+from tunecast.scaling.table import Group, LossTable, group_name
 
 
 @dataclass(frozen=True)
@@ -36,15 +36,15 @@ class Root:
 
 @dataclass(frozen=True)
 class Crossing:
-    """How two methods compare over data size.
+    """A comparison of two methods over data size.
 
     Args:
         first: One group.
         second: The other.
-        model_parameters: Size of the model at which they are compared, None where it is not known.
+        model_parameters: Size of the model at which they are compared, None if unknown.
         roots: Every crossing of the median curves in range, smallest first.
-        probability: Share of the posterior with a crossing in range.
-        reason: In words: where they cross, or that they do not and who wins.
+        probability: Share of posterior draws with a crossing in range.
+        reason: A sentence: where they cross, or which is better everywhere.
     """
 
     first: Group
@@ -70,12 +70,12 @@ class JointConstants:
 
 
 def closed_form(first: JointConstants, second: JointConstants) -> tuple[float, float]:
-    """``(H, gamma)`` of the critical size ``D_c = H X^gamma`` (arXiv 2402.17193, section 4).
+    """Compute ``(H, gamma)`` of the critical size ``D_c = H X^gamma`` (arXiv 2402.17193, section 4).
 
-    Exact only where both have the same E; the E of both is ignored.
+    Exact only if both laws have the same E, because E is ignored.
 
     Raises:
-        ValueError: The exponents beta are equal: the ratio of the losses does not depend on D.
+        ValueError: The exponents beta are equal, so the ratio of the losses does not depend on D.
     """
     gap = first.beta - second.beta
     if gap == 0:
@@ -86,10 +86,10 @@ def closed_form(first: JointConstants, second: JointConstants) -> tuple[float, f
 def joint_roots(
     first: JointConstants, second: JointConstants, factor: float, low: float = 1.0, high: float = 1e12
 ) -> tuple[float, ...]:
-    """Every data size between ``low`` and ``high`` where the two laws are equal: none, one or two.
+    """Find every data size between ``low`` and ``high`` at which the two laws are equal: none, one or two.
 
-    The difference of the laws in ln D has at most one stationary point, known in closed form; Brent's method
-    on both sides of it finds every root.
+    As a function of ln D, the difference of the laws has at most one stationary point, known in closed form.
+    Brent's method on either side of it finds every root.
     """
     from scipy.optimize import brentq
 
@@ -113,7 +113,7 @@ def joint_roots(
 
 
 def crossover(
-    table: Table,
+    table: LossTable,
     model_parameters: float | None = None,
     max_observed: float | None = None,
     law: str = "auto",
@@ -123,17 +123,16 @@ def crossover(
     """Compare every two groups of a table.
 
     Args:
-        table: End points, grouped by method (or whatever is to be compared).
-        model_parameters: Size of the model to compare at, where the groups were measured at several.
-        max_observed: Nothing measured above it is used.
+        table: End points, grouped by method or by whatever else is compared.
+        model_parameters: Size of the model to compare at, if the groups were measured at several.
+        max_observed: Ignore points above this data size.
         law: As in :func:`~tunecast.scaling.forecasting.forecast`.
         seed: Seed of the posterior.
-        reach: Crossings are sought from the smallest measured size over ``reach`` to the largest times
-            ``reach``.
+        reach: Search from the smallest measured size divided by ``reach`` to the largest multiplied by it.
 
     Raises:
-        ConfigurationError: There is nothing to compare, or a group has several model sizes and none was
-        named.
+        ConfigurationError: There is only one group, or a group has several model sizes and
+            ``model_parameters`` is None.
     """
     if max_observed is not None:
         table = table.up_to(max_observed)
@@ -150,7 +149,7 @@ def crossover(
     return tuple(crossings)
 
 
-def _compare(part: Posterior, model_parameters: float | None, seed: int, reach: float) -> list[Crossing]:
+def _compare(part: CurvePosterior, model_parameters: float | None, seed: int, reach: float) -> list[Crossing]:
     sizes = np.concatenate([curve.data_sizes for curve in part.table.curves])
     log_sizes = np.linspace(np.log(max(sizes.min() / reach, 1.0)), np.log(sizes.max() * reach), 160)
     groups = _compared_groups(part.table, model_parameters)
@@ -168,14 +167,14 @@ _MODEL = ("model", "model_parameters")
 
 
 def _comparable(first: Group, second: Group) -> bool:
-    """Methods are compared on the same model; models are compared where nothing else differs."""
+    """Whether two groups are methods on the same model, or models that differ in nothing else."""
     methods = [{k: v for k, v in group.items() if k not in _MODEL} for group in (first, second)]
     models = [{k: v for k, v in group.items() if k in _MODEL} for group in (first, second)]
     return models[0] == models[1] or not (methods[0] or methods[1])
 
 
-def _compared_groups(table: Table, model_parameters: float | None) -> list[tuple[Group, list[int]]]:
-    """Groups, each with its rows; without their model where one model size was named."""
+def _compared_groups(table: LossTable, model_parameters: float | None) -> list[tuple[Group, list[int]]]:
+    """Groups with their rows; the model is left out of the group if a model size was given."""
     groups: dict[tuple[tuple[str, str | float], ...], list[int]] = {}
     hidden = _MODEL if model_parameters is not None else ()
     for row, curve in enumerate(table.curves):
@@ -212,7 +211,7 @@ def _crossing(
 
 
 def _roots(log_sizes: Floats, difference: Floats) -> tuple[Floats, bool]:
-    """Where a sampled function changes sign (interpolated), and whether it starts below 0."""
+    """Interpolated sign changes of a sampled function, and whether it starts below 0."""
     change = np.flatnonzero(difference[:-1] * difference[1:] < 0)
     left, right = difference[change], difference[change + 1]
     step = log_sizes[1] - log_sizes[0]

@@ -1,11 +1,11 @@
-"""How far a curve strays from its law, and the weighting of points that follows from it.
+"""The discrepancy between a curve and its law, and the weights of points that follow from it.
 
-No law holds exactly over four decades. We let the slope of the true curve do a random walk in ln D around the
-slope of the law, and pin both together at the largest observed size: ``ln L(D) = ln law(D) + g(ln D) +
-noise`` with ``g`` an integrated Wiener process that leaves 0 at the largest size in both directions.
-Backwards this discounts small sizes smoothly (what "accept then stop" does with a threshold, arXiv
-2402.02314, algorithm 1); forwards it widens a forecast with the cube of the distance, as an extrapolation
-deserves.
+No law holds exactly over four decades. The slope of the true curve therefore does a random walk in ln D
+around the slope of the law, and the two are pinned together at the largest observed size: ``ln L(D) =
+ln law(D) + g(ln D) + noise``, where ``g`` is an integrated Wiener process that starts from 0 at the largest
+size in both directions. Towards small sizes this discounts points smoothly ("accept then stop" does so with
+a threshold, arXiv 2402.02314, algorithm 1). Towards large sizes the variance of a forecast grows with the
+cube of the distance.
 
 Covariance of g on one side of the origin, at distances s and t in ln D: ``tau^2 min(s,t)^2 (3 max(s,t) -
 min(s,t)) / 6``.
@@ -42,10 +42,10 @@ def discrepancy_covariance(first: Floats, second: Floats) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class Whitening:
-    """Turns residuals of log loss into independent innovations, largest size first, for every ratio of the
-    grid.
+    """Matrices that turn residuals of log loss into independent innovations, largest size first.
 
-    Rows with the same sizes share a *design*, so that a table measured on one grid of sizes costs one.
+    There is one matrix for every ratio of the grid and every *design*. Rows with the same sizes share a
+    design, so a table measured on one grid of sizes needs only one.
 
     Args:
         design: Index of each row's design, shape (rows,).
@@ -59,8 +59,12 @@ class Whitening:
     log_scale: Floats
 
     def innovations(self, residuals: Floats, ratio: Ints) -> Floats:
-        """Whiten ``residuals`` of shape (chains, rows, sizes), each chain by its own ratio index, shape
-        (chains,)."""
+        """Whiten residuals.
+
+        Args:
+            residuals: Shape (chains, rows, sizes).
+            ratio: The ratio index of each chain, shape (chains,).
+        """
         if len(self.matrices) == 1:
             return np.asarray(residuals @ np.swapaxes(self.matrices[0, ratio], -1, -2))
         whitened = np.empty_like(residuals)
@@ -70,17 +74,17 @@ class Whitening:
         return whitened
 
     def row_log_scale(self, ratio: Ints) -> Floats:
-        """Log density's constant of every row, shape (chains, rows)."""
+        """Constant of every row's log density, shape (chains, rows)."""
         return self.log_scale[self.design][:, ratio].T
 
     def at(self, log_ratio: float) -> Floats:
-        """The matrices of every row at the grid's nearest ratio, shape (rows, sizes, sizes)."""
+        """Matrices of every row at the nearest ratio of the grid, shape (rows, sizes, sizes)."""
         nearest = int(np.argmin(np.abs(LOG_RATIOS - log_ratio)))
         return self.matrices[self.design, nearest]
 
 
 def whitening(observations: Observations) -> Whitening:
-    """Prepare the whitening of a table once, before any fit."""
+    """Compute the whitening of a table."""
     distance = observations.log_size - observations.log_size[:, :1]
     keys = np.where(observations.present, distance, 1.0)  # a distance above 0 marks padding
     patterns, design = np.unique(keys.round(9), axis=0, return_inverse=True)

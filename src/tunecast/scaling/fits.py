@@ -1,4 +1,4 @@
-"""The constants of a law for every curve of a table, and how well it describes and predicts them."""
+"""The constants of a law for every curve of a table, with in-sample and leave-one-out errors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tunecast.scaling.fitting import QUICK, fit_member, fit_theta
 from tunecast.scaling.law_selection import Hidden, hidden_points, hide_largest
 from tunecast.scaling.models import LAWS, Model, candidates
 from tunecast.scaling.observations import observe
-from tunecast.scaling.table import Table
+from tunecast.scaling.table import LossTable
 
 
 @dataclass(frozen=True)
@@ -20,12 +20,12 @@ class Fit:
     """A law fitted to one curve.
 
     Args:
-        group: What tells the curve apart in its table.
+        group: Descriptors that identify the curve in its table.
         law: Name of the law.
-        parameters: Constants of its formula, sizes in examples and factors in their own units.
+        parameters: Constants of its formula, with sizes in examples and factors in their own units.
         rmsd_log: Root mean squared deviation of log loss.
-        rmsd_log_leave_one_out: The same with every size predicted by a fit without it, None with too few
-            sizes.
+        rmsd_log_leave_one_out: The same with each size predicted by a fit that left it out; None if there
+            are too few sizes.
         points: Number of points.
     """
 
@@ -37,17 +37,19 @@ class Fit:
     points: int
 
 
-def fit(table: Table, law: str = "auto", max_observed: float | None = None, seed: int = 0) -> tuple[Fit, ...]:
+def fit(
+    table: LossTable, law: str = "auto", max_observed: float | None = None, seed: int = 0
+) -> tuple[Fit, ...]:
     """Fit a law to every curve of a table.
 
     Args:
         table: Measured end points.
         law: A name of :data:`~tunecast.scaling.models.LAWS`, or ``auto`` to choose by held-out extrapolation.
-        max_observed: Nothing measured above it is used.
+        max_observed: Ignore points above this data size.
         seed: Seed of the posteriors.
 
     Raises:
-        ConfigurationError: A joint law was asked for, and no factor takes three values in the table.
+        ConfigurationError: ``law`` is a joint law, and no factor takes three values in the table.
     """
     if max_observed is not None:
         table = table.up_to(max_observed)
@@ -72,10 +74,10 @@ def fit(table: Table, law: str = "auto", max_observed: float | None = None, seed
     return tuple(results)
 
 
-def best_formula(table: Table, seed: int = 0) -> Model:
-    """The single law whose fit to the smaller sizes predicts the largest ones of one task's table best.
+def best_formula(table: LossTable, seed: int = 0) -> Model:
+    """The single law whose fit to the smaller sizes best predicts the largest ones of one task's table.
 
-    Judged without discrepancy and averaging, which a formula on paper does not have.
+    Neither discrepancy nor averaging takes part: a formula on paper has neither.
     """
     visible = hide_largest(table)
     if visible is None:
@@ -84,7 +86,7 @@ def best_formula(table: Table, seed: int = 0) -> Model:
     return min(candidates(table), key=lambda model: _formula_error(model, visible, hidden, seed))
 
 
-def _formula_error(model: Model, visible: Table, hidden: Hidden, seed: int) -> float:
+def _formula_error(model: Model, visible: LossTable, hidden: Hidden, seed: int) -> float:
     member = model.members[0]
     data = observe(visible, member.law)
     theta = fit_theta(member, data, seed, QUICK)

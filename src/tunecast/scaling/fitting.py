@@ -1,8 +1,7 @@
-"""Plain fits of the laws: Huber on log loss, many starts, leave-one-size-out; all curves of a table in one
-call.
+"""Plain fits of the laws to all curves of a table: Huber cost of log loss, many starts, leave-one-out.
 
-This answers "what are the constants?", without priors or pooling, as the papers do. Forecasts and intervals
-come from :mod:`forecasting`.
+They give the constants that papers report, without priors or pooling. Forecasts and intervals come from
+:mod:`forecasting`.
 """
 
 from __future__ import annotations
@@ -18,12 +17,11 @@ from tunecast.scaling.models import Member
 from tunecast.scaling.observations import Observations
 from tunecast.scaling.priors import NOISE, STUDENT_FREEDOM
 from tunecast.scaling.sampling import Effort, sample
-from tunecast.scaling.solver import GaussianPrior, Huber, Problem, Student, minimise
+from tunecast.scaling.solver import FitProblem, GaussianPrior, Huber, Student, minimise
 
 HUBER_DELTA = 0.02
-"""Residuals of log loss beyond it count linearly: about twice the noise of one published
-measurement. The papers' 0.001 (arXiv 2402.17193) lies below that noise and would turn the fit into one of
-medians."""
+"""Residuals of log loss beyond it count linearly. It is about twice the noise of one published measurement;
+the 0.001 of arXiv 2402.17193 lies below that noise and would turn the fit into one of medians."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,8 +32,7 @@ class Fitted:
         law: The law.
         natural: Constants of the formula of each row, in the user's units.
         predicted: Log loss of the law at the observed sizes, shape (rows, sizes).
-        left_out: The same, each size predicted by a fit that did not see it; NaN where too few sizes were
-            left.
+        left_out: The same, each size predicted by a fit that left it out; NaN if too few sizes remained.
     """
 
     law: Law
@@ -47,12 +44,11 @@ class Fitted:
 def fit_member(member: Member, observations: Observations, seed: int = 0) -> Fitted:
     """Fit a law to every unit, and again without each size.
 
-    A law of single curves or of families is fitted to each unit alone. A pooled one is fitted to each curve
-    under a population learned from all, and its left-out sizes are predicted with a population that did not
-    see them either.
+    Without pooling each unit is fitted alone. With pooling each curve is fitted under a population learned
+    from all curves, and the population that predicts a left-out size has not seen that size either.
 
     Args:
-        member: The law, and whether curves borrow from each other.
+        member: The law, and whether curves share information.
         observations: The points.
         seed: Seed of the population's posterior.
     """
@@ -73,7 +69,9 @@ def fit_theta(
     if member.pooled:
         return _pooled_theta(member.law, observations, seed, effort)
     starts = member.law.starts(observations.unit_extremes()[0])
-    return minimise(Problem(member.law, observations, Huber(HUBER_DELTA)), starts, iterations=200).best()[0]
+    return minimise(FitProblem(member.law, observations, Huber(HUBER_DELTA)), starts, iterations=200).best()[
+        0
+    ]
 
 
 def _curves(law: Law, theta: Floats, observations: Observations) -> Floats:
@@ -93,36 +91,36 @@ def _left_out_pooled(member: Member, observations: Observations, seed: int) -> F
 
 
 QUICK = Effort(chains=16, warm_up=120, sweeps=96, every=6)
-"""Enough for a population, not for the tails of an interval."""
+"""Enough sampling for a population, but not for the tails of an interval."""
 
 
 def _pooled_theta(law: Law, observations: Observations, seed: int, effort: Effort | None) -> Floats:
-    """The mode of every unit's posterior given the population, shape (units, parameters)."""
+    """Mode of every unit's posterior given the population, shape (units, parameters)."""
     draws = sample(law, observations, pooled=True, seed=seed, effort=effort)
     noise = np.random.default_rng(seed).normal(size=(len(draws.theta), law.size, observations.units))
     spread = np.swapaxes(np.linalg.cholesky(draws.covariance) @ noise, -1, -2)
     curves = law.from_population(observations.covariates @ draws.effects + spread)
-    # The population as a Gaussian in fitting parameters; by quantiles, since a few draws are extreme.
+    # A Gaussian stands for the population; it is fitted by quantiles because a few draws are extreme.
     centre = np.median(curves, axis=0)
     width = np.maximum(np.quantile(np.abs(curves - centre), 0.68, axis=0), 1e-3)
     precision = np.eye(law.size) / width[:, :, None] ** 2
     loss = Student(STUDENT_FREEDOM, NOISE.noise)
-    problem = Problem(law, observations, loss, prior=GaussianPrior(centre, precision))
+    problem = FitProblem(law, observations, loss, prior=GaussianPrior(centre, precision))
     middle = np.median(draws.theta, axis=0)[None]
     starts = np.concatenate([middle, law.starts(observations.unit_extremes()[0])])
     return minimise(problem, starts).best()[0]
 
 
 def _left_out(law: Law, observations: Observations, theta: Floats) -> Floats:
-    """Predict every size by a fit without it, from the full fit and from every start, in one batch."""
+    """Predict every size by a fit that left it out; fits from the full fit and all starts are one batch."""
     sizes = np.unique(observations.log_size[observations.present])
     dropped = np.stack([observations.present & (observations.log_size == size) for size in sizes])
     keep: Flags = observations.present & ~dropped
-    # A fit needs as many points as parameters; with fewer the left-out prediction is not defined.
+    # With fewer points than parameters the left-out prediction is undefined.
     points = keep.sum(axis=2) @ observations.membership
     starts = np.concatenate([theta[None], law.starts(observations.unit_extremes()[0])])
     batch = np.repeat(starts, len(sizes), axis=0)
-    problem = Problem(law, observations, Huber(HUBER_DELTA), keep=np.tile(keep, (len(starts), 1, 1)))
+    problem = FitProblem(law, observations, Huber(HUBER_DELTA), keep=np.tile(keep, (len(starts), 1, 1)))
     solution = minimise(problem, batch, iterations=40, tolerance=1e-5)
     objective = solution.objective.reshape(len(starts), len(sizes), -1)
     fits = solution.theta.reshape(len(starts), len(sizes), *theta.shape)

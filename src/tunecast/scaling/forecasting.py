@@ -1,4 +1,4 @@
-"""What more data would bring: a loss with an interval for every curve and size, and whether to believe it."""
+"""Forecasts of the loss for every curve and data size, with an interval and whether it is supported."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import numpy as np
 
 from tunecast.scaling.advice import Advice, advise
 from tunecast.scaling.arrays import Floats
-from tunecast.scaling.law_selection import choose
-from tunecast.scaling.models import LAWS, Posterior, condition
-from tunecast.scaling.predicting import Prediction
+from tunecast.scaling.law_selection import select_law
+from tunecast.scaling.models import LAWS, CurvePosterior, condition
+from tunecast.scaling.predicting import CurvePrediction
 from tunecast.scaling.sampling import Effort
-from tunecast.scaling.table import Curve, Table
+from tunecast.scaling.table import Curve, LossTable
 
 FEWEST_SIZES = 3
 FARTHEST = 64.0
-"""Largest multiple of a curve's largest measured size that is still called supported."""
+"""Largest supported multiple of a curve's largest measured size."""
 WIDEST = 1.5
-"""Largest ratio of an interval's ends that is still called supported: beyond, it decides nothing."""
+"""Largest supported ratio of an interval's ends: a wider interval decides nothing."""
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,14 @@ class Forecast:
     """A predicted loss.
 
     Args:
-        group: What tells the curve apart in its table.
+        group: Descriptors that identify the curve in its table.
         data_size: Unique examples.
         loss: Best estimate.
         low: Lower end of the 90% interval of one measurement.
         high: Upper end.
         law: Name of the law.
-        supported: Whether the prediction should be acted upon.
-        reason: Why not, or on what it rests.
+        supported: Whether the prediction is fit to act upon.
+        reason: The points that it rests on, or why it is not supported.
     """
 
     group: Mapping[str, str | float]
@@ -48,50 +48,54 @@ class Forecast:
 
 
 @dataclass(frozen=True)
-class Outlook:
-    """Forecasts of every curve at every size, and what to measure next for the largest size asked for."""
+class ForecastReport:
+    """Forecasts of every curve at every size, and the next run to make for the largest of the sizes."""
 
     forecasts: tuple[Forecast, ...]
     advice: tuple[Advice, ...]
 
 
 def posteriors(
-    table: Table, law: str = "auto", seed: int = 0, other_factor: bool = False, effort: Effort | None = None
-) -> list[Posterior]:
-    """Choose a model for each task of a table (or take the law named) and draw from its posterior.
+    table: LossTable,
+    law: str = "auto",
+    seed: int = 0,
+    other_factor: bool = False,
+    effort: Effort | None = None,
+) -> list[CurvePosterior]:
+    """Choose a model for each task of a table, or take the given law, and draw from its posterior.
 
     Raises:
-        ConfigurationError: A joint law was asked for, and no factor takes three values in the table.
+        ConfigurationError: ``law`` is a joint law, and no factor takes three values in the table.
     """
     results = []
     for pool in table.pools():
-        model = choose(pool, seed, other_factor) if law == "auto" else LAWS[law]
+        model = select_law(pool, seed, other_factor) if law == "auto" else LAWS[law]
         model.check(pool)
         results.append(condition(model, pool, seed, effort))
     return results
 
 
 def forecast(
-    table: Table,
+    table: LossTable,
     data_sizes: Sequence[float],
     max_observed: float | None = None,
     law: str = "auto",
     seed: int = 0,
     with_advice: bool = True,
-) -> Outlook:
+) -> ForecastReport:
     """Forecast every curve of a table.
 
     Args:
         table: Measured end points; three per curve suffice where the table has several curves.
-        data_sizes: Unique examples to forecast, any scale above 0.
-        max_observed: Nothing measured above it is used.
+        data_sizes: Unique examples to forecast, each above 0.
+        max_observed: Ignore points above this data size.
         law: A name of :data:`~tunecast.scaling.models.LAWS`, or ``auto`` to choose by held-out extrapolation.
         seed: Seed of the posterior.
-        with_advice: Whether to work out what to measure next.
+        with_advice: Whether to advise what to measure next.
 
     Returns:
-        Forecasts, curve by curve and in the order of ``data_sizes``; a forecast is always given,
-        ``supported`` says whether to believe it.
+        Forecasts, curve by curve and in the order of ``data_sizes``. There is always a forecast;
+        ``supported`` says whether to trust it.
     """
     if max_observed is not None:
         table = table.up_to(max_observed)
@@ -102,10 +106,10 @@ def forecast(
         forecasts += _forecasts(part, part.predict(sizes, seed), sizes, seed)
         if with_advice:
             advice += advise(part, float(sizes.max()), seed=seed)
-    return Outlook(tuple(forecasts), tuple(advice))
+    return ForecastReport(tuple(forecasts), tuple(advice))
 
 
-def _forecasts(part: Posterior, prediction: Prediction, sizes: Floats, seed: int) -> list[Forecast]:
+def _forecasts(part: CurvePosterior, prediction: CurvePrediction, sizes: Floats, seed: int) -> list[Forecast]:
     loss, (low, high) = prediction.loss(), prediction.interval(seed)
     results = []
     for row, curve in enumerate(part.table.curves):

@@ -1,8 +1,8 @@
-"""The population of a table: how its curves are alike, and what they share.
+"""The hierarchical model of a table: its curves are draws from one population, so they share information.
 
-A curve's population parameters are Gaussian around ``covariates @ effects`` with a covariance learned from
-the table; the effects are Gaussian around the prior's. This is the partial pooling that lets three points
-borrow from the family.
+The population parameters of a curve are Gaussian around ``covariates @ effects``, with a covariance learned
+from the table. The effects are Gaussian around the prior's. This is the partial pooling that lets a curve of
+three points borrow from its family.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from tunecast.scaling.arrays import Floats
 from tunecast.scaling.laws import Law
 from tunecast.scaling.observations import Observations
-from tunecast.scaling.priors import CURVE_FREEDOM, prior_of
+from tunecast.scaling.priors import CURVE_FREEDOM, curve_prior
 from tunecast.scaling.solver import GaussianPrior
 
 
@@ -26,7 +26,7 @@ class HyperPrior:
         effects: Prior mean of the effects, shape (covariates, parameters).
         variance: Prior variance of each effect, same shape.
         covariance: Prior guess of the covariance between curves, shape (parameters, parameters).
-        pooled: False where curves do not borrow: the population is then one fixed, wide Gaussian.
+        pooled: Whether curves share information; if not, the population is one fixed, wide Gaussian.
     """
 
     effects: Floats
@@ -36,8 +36,8 @@ class HyperPrior:
 
 
 def hyper_prior(law: Law, observations: Observations, pooled: bool) -> HyperPrior:
-    """The prior of ``law``, placed at the level of the table's losses."""
-    prior = prior_of(law)
+    """Place the prior of ``law`` at the level of the table's losses."""
+    prior = curve_prior(law)
     smallest, largest = observations.unit_extremes()
     effects = np.zeros((observations.covariates.shape[1], law.size))
     effects[0] = prior.mean
@@ -49,13 +49,13 @@ def hyper_prior(law: Law, observations: Observations, pooled: bool) -> HyperPrio
     covariance = np.diag(prior.curve_spread**2)
     if pooled:
         return HyperPrior(effects, variance, covariance, pooled=True)
-    # Alone, a curve knows neither its table nor its neighbours: their spreads add up.
+    # Without pooling a curve knows neither its table nor its neighbours, so both spreads add up.
     return HyperPrior(effects, variance, covariance + np.diag(variance[0]), pooled=False)
 
 
 def search_prior(law: Law, observations: Observations) -> GaussianPrior:
-    """A wide Gaussian in fitting parameters that keeps a first fit within reason."""
-    prior = prior_of(law)
+    """A wide Gaussian in fitting parameters that keeps a first fit in a plausible range."""
+    prior = curve_prior(law)
     mean = np.repeat(prior.start_mean[None], observations.units, axis=0)
     mean[:, 0] += observations.unit_extremes()[0]
     precision = np.diag(prior.start_spread**-2.0)
@@ -65,7 +65,7 @@ def search_prior(law: Law, observations: Observations) -> GaussianPrior:
 def draw_effects(
     prior: HyperPrior, covariates: Floats, parameters: Floats, precision: Floats, random: np.random.Generator
 ) -> Floats:
-    """Draw the effects given every unit's parameters, from their Gaussian conditional.
+    """Draw the effects from their Gaussian conditional, given every unit's parameters.
 
     Args:
         prior: Prior over the population.
@@ -92,11 +92,11 @@ def draw_effects(
 
 
 def draw_covariance(prior: HyperPrior, offset: Floats, random: np.random.Generator) -> Floats:
-    """Draw the covariance between units from its inverse Wishart conditional (Bartlett's decomposition).
+    """Draw the covariance between units from its inverse Wishart conditional, by Bartlett's decomposition.
 
     Args:
         prior: Prior over the population.
-        offset: Parameters minus what the effects predict, shape (chains, units, parameters).
+        offset: Parameters minus ``covariates @ effects``, shape (chains, units, parameters).
         random: Generator.
 
     Returns:

@@ -1,12 +1,12 @@
-"""Which law to trust: judged by the largest observed sizes, hidden.
+"""Selection of a law by its predictions of the largest observed sizes, which are held out.
 
-Fit error says nothing of extrapolation. The largest sizes of the table are hidden (two doublings where enough
-remains, else one), every candidate is conditioned on the rest exactly as for a forecast, and its errors at
-the hidden points are pooled over all curves.
+Fit error says nothing about extrapolation. The largest sizes of the table are hidden: two doublings if enough
+remains, else one. Every candidate is conditioned on the rest exactly as for a forecast, and its errors at the
+hidden points are pooled over all curves.
 
-A forecast then uses the default ensemble unless a single law is clearly better: by a quarter of the error and
-by two standard errors of the paired difference. The bar is high because the hidden sizes are near: on the
-public tables the winner at 4 times the data is often not the winner at 100 times.
+A forecast uses the default ensemble unless a single law is clearly better: by a quarter of the error and by
+two standard errors of the paired difference. The bar is high because the hidden sizes are near: on the public
+tables the winner at 4 times the data is often not the winner at 100 times.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from tunecast.scaling.arrays import Flags, Floats
 from tunecast.scaling.models import ENSEMBLE, Model, candidates, condition
 from tunecast.scaling.sampling import Effort
-from tunecast.scaling.table import Table
+from tunecast.scaling.table import LossTable
 
 _QUICK = Effort(chains=16, warm_up=120, sweeps=120, every=6)
 _CLEARLY = 0.75
@@ -27,7 +27,7 @@ _FEWEST_SIZES = 3
 
 @dataclass(frozen=True, eq=False)
 class LawScore:
-    """How a model did on the hidden sizes: absolute errors of log loss, shape (hidden points,)."""
+    """A model's absolute errors of log loss at the hidden sizes, shape (hidden points,)."""
 
     model: Model
     errors: Floats
@@ -38,14 +38,14 @@ class LawScore:
         return float(self.errors.mean())
 
 
-def choose(table: Table, seed: int = 0, other_factor: bool = False) -> Model:
-    """The model to forecast one task's table with.
+def select_law(table: LossTable, seed: int = 0, other_factor: bool = False) -> Model:
+    """Select the model for forecasts of one task's table.
 
     Args:
         table: The table.
         seed: Seed of the posteriors.
-        other_factor: Whether a factor will be asked for that no curve was measured at. A joint law says most
-            about that, so it is taken unless it is clearly worse than the default.
+        other_factor: Whether the forecast is for a factor at which no curve was measured. A joint law says
+            most about that, so it is selected unless it is clearly worse than the default.
     """
     scores = score_laws(table, [ENSEMBLE, *(m for m in candidates(table) if m.name not in _WITHIN)], seed)
     if not scores:
@@ -63,12 +63,11 @@ def _clearly_better(one: LawScore, other: LawScore) -> bool:
 
 
 _WITHIN = ("power", "rectified", "joint-rectified")
-"""Laws that the ensemble holds already, alone or pooled."""
+"""Laws that are members of the ensemble, alone or pooled."""
 
 
-def score_laws(table: Table, models: list[Model], seed: int = 0) -> list[LawScore]:
-    """Score models on the hidden sizes of one task's table; empty where there are too few sizes to hide
-    any."""
+def score_laws(table: LossTable, models: list[Model], seed: int = 0) -> list[LawScore]:
+    """Score models on the hidden sizes of one task's table; empty if it has too few sizes to hide any."""
     visible = hide_largest(table)
     if visible is None:
         return []
@@ -76,8 +75,8 @@ def score_laws(table: Table, models: list[Model], seed: int = 0) -> list[LawScor
     return [LawScore(model, _errors(model, hidden, visible, seed)) for model in models]
 
 
-def hide_largest(table: Table) -> Table | None:
-    """The table without its largest sizes, None where a curve would keep fewer than three."""
+def hide_largest(table: LossTable) -> LossTable | None:
+    """The table without its largest sizes; None if a curve would keep fewer than three."""
     sizes = np.unique(np.concatenate([curve.data_sizes for curve in table.curves]))
     for limit in (sizes[-1] / 4, sizes[-1] / 2, sizes[-2] if len(sizes) > 1 else 0.0):
         visible = table.up_to(float(limit) * (1 + 1e-9))
@@ -89,11 +88,11 @@ def hide_largest(table: Table) -> Table | None:
 
 @dataclass(frozen=True, eq=False)
 class Hidden:
-    """The points of a table that a smaller one does not show.
+    """The points of a table that are missing from a smaller one.
 
     Args:
         sizes: Unique examples, padded at the front with the curve's largest, shape (rows, hidden sizes).
-        log_loss: What was measured there, same shape.
+        log_loss: Measured log loss, same shape.
         present: False at padding, same shape.
     """
 
@@ -102,7 +101,7 @@ class Hidden:
     present: Flags
 
 
-def hidden_points(table: Table, visible: Table) -> Hidden:
+def hidden_points(table: LossTable, visible: LossTable) -> Hidden:
     """The points of ``table`` beyond each curve's largest size in ``visible``, which has the same curves."""
     counts = [
         int(np.sum(whole.data_sizes > seen.data_sizes[-1]))
@@ -116,11 +115,11 @@ def hidden_points(table: Table, visible: Table) -> Hidden:
 
 
 def _last(values: Floats, width: int) -> Floats:
-    """The last ``width`` values; where there are fewer, the very last stands before them."""
+    """The last ``width`` values, padded at the front with the very last one."""
     tail = values[-width:]
     return np.pad(tail, (width - len(tail), 0), constant_values=tail[-1])
 
 
-def _errors(model: Model, hidden: Hidden, visible: Table, seed: int) -> Floats:
+def _errors(model: Model, hidden: Hidden, visible: LossTable, seed: int) -> Floats:
     predicted = condition(model, visible, seed, _QUICK).predict(hidden.sizes, seed).centre
     return np.asarray(np.abs(predicted - hidden.log_loss)[hidden.present])

@@ -3,11 +3,11 @@
 Every law is written in parameters without bounds, chosen so that any value obeys the constraints (E >= 0,
 exponents >= 0, the loss falls as data grows) and so that the fit is well scaled: a level in log loss,
 exponents as logarithms, the irreducible loss as the logit of its share. Sizes and factors enter as natural
-logarithms relative to a :class:`Frame`, so a change of units moves nothing but the frame.
+logarithms relative to a :class:`Frame`, so a change of units moves only the frame.
 
 Sources: power law ``B / D^beta + E`` and rectified law ``B / (D_l + D^beta) + E``: Lin et al., arXiv
 2402.02314, eq. 3 and 4. Multiplicative ``A X^-alpha D^-beta + E`` and additive ``A X^-alpha + B D^-beta + E``
-joint law: Zhang et al., arXiv 2402.17193, eq. 1 and its rival.
+joint laws: Zhang et al., arXiv 2402.17193, eq. 1 and its alternative.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ import numpy as np
 
 from tunecast.scaling.arrays import Floats
 
-_EXPONENT_LIMIT = 60.0  # beyond, the limit that is meant has long been reached in float64
+_EXPONENT_LIMIT = 60.0  # beyond it every law has reached its limit in float64
 _BETA_LIMIT = 12.0
 
 
 @dataclass(frozen=True)
 class Frame:
-    """Where logarithms are measured from: ``log_size`` in ln examples, ``log_factor`` in ln units of X."""
+    """Origin of the logarithms: ``log_size`` in ln examples, ``log_factor`` in ln units of X."""
 
     log_size: float
     log_factor: float = 0.0
@@ -36,7 +36,7 @@ class Law(Protocol):
 
     @property
     def name(self) -> str:
-        """The name that the command line and the output use."""
+        """Name on the command line and in the output."""
 
     @property
     def size(self) -> int:
@@ -65,7 +65,7 @@ class Law(Protocol):
         """The constants of the formula in the user's units, for one parameter vector, shape (parameters,)."""
 
     def to_population(self, theta: Floats) -> Floats:
-        """The parameters in which the curves of a table are alike (see :mod:`population`), same shape."""
+        """Parameters that are Gaussian over the curves of a table (see :mod:`hierarchical`), same shape."""
 
     def from_population(self, parameters: Floats) -> Floats:
         """Inverse of :meth:`to_population`."""
@@ -74,8 +74,7 @@ class Law(Protocol):
         """Log of the determinant of :meth:`to_population`'s derivative, shape (..., rows)."""
 
     def starts(self, level: Floats) -> Floats:
-        """Starting points for a fit: shape (starts, units, parameters), from each unit's smallest log
-        loss."""
+        """Starting points of a fit from each unit's smallest log loss, shape (starts, units, parameters)."""
 
 
 def sigmoid(value: Floats) -> Floats:
@@ -103,7 +102,7 @@ def _grid(level: Floats, *choices: tuple[float, ...]) -> Floats:
 
 
 class _OwnPopulation:
-    """A law whose fitting parameters are also the ones in which curves are alike."""
+    """A law whose fitting parameters are its population parameters too."""
 
     def to_population(self, theta: Floats) -> Floats:
         return theta
@@ -120,11 +119,11 @@ class _Rectified:
     """``L(D) = B / (D_l + D^beta) + E`` (arXiv 2402.02314, eq. 4) in (y, ln s, u, rho).
 
     With ``z = D^beta / D_l`` and ``r = E / L(0)`` the law is ``ln L = a + h(ln z)``, ``h(v) = ln((1 + r e^v)
-    / (1 + e^v))``: a smooth step down in log-log coordinates. Its parameters are what data determine one
-    after the other, at the frame's size: the log loss y, its slope s = -d ln L / d ln D, how far past the
-    onset of the fall u = ln z, and r = sigmoid(rho). Then ``beta = s / -h'(u)`` in closed form. Curves that
-    are alike in B, D_l, beta and E lie on bent ridges; in these parameters the ridges are straight, for
-    solver and sampler alike.
+    / (1 + e^v))``: a smooth step down in log-log coordinates. The parameters are those that data determine
+    one after the other, at the frame's size: the log loss y, its slope s = -d ln L / d ln D, the distance
+    past the onset of the fall u = ln z, and r = sigmoid(rho). Then ``beta = s / -h'(u)`` in closed form.
+    Curves with similar B, D_l, beta and E lie on bent ridges; in these parameters the ridges are straight,
+    which helps both solver and sampler.
     """
 
     name: str = "rectified"
@@ -150,8 +149,7 @@ class _Rectified:
         return np.stack(np.broadcast_arrays(np.ones_like(fall), fall, by_onset, by_floor), axis=-1)
 
     def to_population(self, theta: Floats) -> Floats:
-        """(ln A, ln D0, ln beta, rho) with A the loss of the flat phase and D0 the size where the fall
-        begins."""
+        """(ln A, ln D0, ln beta, rho): A is the loss of the flat phase, D0 the size where the fall begins."""
         level, log_slope, onset, floor = (theta[..., index] for index in range(4))
         log_beta = _log_beta(log_slope, onset, floor)
         here = _exp(onset)
@@ -168,7 +166,7 @@ class _Rectified:
         return np.stack([level, log_beta + np.log(steepness), onset, floor], axis=-1)
 
     def log_jacobian(self, theta: Floats) -> Floats:
-        """The derivative's determinant is 1 / beta."""
+        """Minus ln beta: the determinant is 1 / beta."""
         return -_log_beta(theta[..., 1], theta[..., 2], theta[..., 3])
 
     def natural(self, theta: Floats, frame: Frame) -> dict[str, float]:
@@ -184,7 +182,7 @@ class _Rectified:
 
 
 def _log_beta(log_slope: Floats, onset: Floats, floor: Floats) -> Floats:
-    """ln beta of the rectified law from its slope where ln z is ``onset``."""
+    """ln beta of the rectified law, from its slope where ln z is ``onset``."""
     share = sigmoid(floor)
     here = _exp(onset)
     steepness = (1 - share) * here / ((1 + here) * (1 + share * here))
@@ -265,8 +263,9 @@ class _Joint(_OwnPopulation):
 
 @dataclass(frozen=True)
 class _Additive(_OwnPopulation):
-    """``L(X, D) = A X^-alpha + B D^-beta + E`` (rival in arXiv 2402.17193) in (a, ln alpha, ln beta, kappa,
-    rho).
+    """``L(X, D) = A X^-alpha + B D^-beta + E`` (alternative in arXiv 2402.17193).
+
+    Its parameters are (a, ln alpha, ln beta, kappa, rho).
 
     e^a is the loss at the frame's size and factor; its shares due to X, D and E are softmax(kappa, 0, rho).
     """

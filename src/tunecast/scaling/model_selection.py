@@ -1,4 +1,4 @@
-"""Which model to finetune, judged from small runs: ours, and the rules it has to beat."""
+"""Ranking of models by their predicted loss, from small runs; and "accept then stop", the rule to beat."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from tunecast.scaling.arrays import Floats
 from tunecast.scaling.forecasting import posteriors
-from tunecast.scaling.table import Curve, Table
+from tunecast.scaling.table import Curve, LossTable
 
 
 @dataclass(frozen=True)
@@ -23,14 +23,14 @@ class Ranked:
 
 
 def select(
-    table: Table, data_size: float, max_observed: float | None = None, law: str = "auto", seed: int = 0
+    table: LossTable, data_size: float, max_observed: float | None = None, law: str = "auto", seed: int = 0
 ) -> tuple[Ranked, ...]:
     """Rank the curves of a table by their predicted loss at ``data_size``, best first.
 
     Args:
         table: Measured end points of several models (or methods).
-        data_size: Unique examples of the finetuning that is planned.
-        max_observed: Nothing measured above it is used.
+        data_size: Unique examples of the planned finetuning.
+        max_observed: Ignore points above this data size.
         law: As in :func:`~tunecast.scaling.forecasting.forecast`.
         seed: Seed of the posterior.
     """
@@ -46,12 +46,12 @@ def select(
 
 
 def accept_then_stop(curve: Curve, data_size: float, first: int = 3, threshold: float = 5.0) -> float:
-    """Predicted loss by "accept then stop" (arXiv 2402.02314, algorithm 1), the published rule to beat.
+    """Predict a loss by "accept then stop" (arXiv 2402.02314, algorithm 1), the published rule to beat.
 
-    A line in log-log is fitted to the largest ``first`` sizes; smaller sizes are accepted one by one until
-    one lies more than ``threshold`` standard deviations of the residuals off the line. As in the authors'
-    code the smallest size is never accepted and the deviation has no correction for degrees of freedom; with
-    both, the published correlations come out to the last digit.
+    A line in log-log coordinates is fitted to the largest ``first`` sizes. Smaller sizes are accepted one by
+    one until one lies more than ``threshold`` standard deviations of the residuals off the line. As in the
+    authors' code, the smallest size is never accepted and the deviation is not corrected for degrees of
+    freedom; this reproduces the published correlations to the last digit.
     """
     log_size, log_loss = np.log(curve.data_sizes[::-1]), np.log(curve.losses[::-1])
     accepted = min(first, len(log_size))
@@ -73,7 +73,6 @@ def pearson(predicted: Floats, actual: Floats) -> float:
 
 
 def relative_accuracy(predicted: Floats, actual: Floats) -> float:
-    """How near the chosen model is to the best: 1 for the best, 0 for the worst (arXiv 2402.02314, section
-    5)."""
+    """Quality of the chosen model: 1 for the best, 0 for the worst (arXiv 2402.02314, section 5)."""
     chosen = float(actual[int(np.argmin(predicted))])
     return float((actual.max() - chosen) / (actual.max() - actual.min()))

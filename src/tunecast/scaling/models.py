@@ -1,4 +1,4 @@
-"""The laws by name, as models of a whole table: how each is conditioned on it and how it predicts."""
+"""Models of a whole table, by name: a law, or an ensemble of two, that is conditioned on it and predicts."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from tunecast.errors import ConfigurationError
 from tunecast.scaling.arrays import Floats
 from tunecast.scaling.laws import ADDITIVE, JOINT, POWER, RECTIFIED, Law
 from tunecast.scaling.observations import joint_factor, observe
-from tunecast.scaling.predicting import Prediction, combine, distances, predict_law
+from tunecast.scaling.predicting import CurvePrediction, combine, distances, predict_law
 from tunecast.scaling.sampling import Draws, Effort, sample
-from tunecast.scaling.table import Table
+from tunecast.scaling.table import LossTable
 
 
 @dataclass(frozen=True)
 class Member:
-    """A law, and whether the curves of a table borrow from each other under it."""
+    """A law, and whether the curves of a table share information under it."""
 
     law: Law
     pooled: bool
@@ -23,17 +23,17 @@ class Member:
 
 @dataclass(frozen=True)
 class Model:
-    """One law, or a general and a local one whose predictions are averaged."""
+    """One law, or a general and a local law whose predictions are averaged."""
 
     name: str
     members: tuple[Member, ...]
 
     @property
     def uses_factor(self) -> bool:
-        """Whether the table has to have a factor X."""
+        """Whether the table must have a factor X."""
         return any(member.law.uses_factor for member in self.members)
 
-    def check(self, table: Table) -> None:
+    def check(self, table: LossTable) -> None:
         """Refuse a table that lacks the factor X.
 
         Raises:
@@ -53,7 +53,7 @@ LAWS = {
     "additive": Model("additive", (Member(ADDITIVE, pooled=False),)),
     "joint-rectified": Model("joint-rectified", (Member(RECTIFIED, pooled=True),)),
 }
-"""Single laws by the names that ``--law`` takes."""
+"""Single laws by their name in ``--law``."""
 
 ENSEMBLE = Model("joint-rectified+power", (Member(RECTIFIED, pooled=True), Member(POWER, pooled=False)))
 """The default: all curves of a table under the pooled rectified law, averaged with each curve's own power
@@ -61,18 +61,18 @@ law."""
 
 
 _ALONE = Effort(warm_up=150, sweeps=180)
-"""Curves that do not borrow from each other settle sooner."""
+"""Chains of curves that share no information settle sooner."""
 
 
 @dataclass(frozen=True, eq=False)
-class Posterior:
-    """A model conditioned on one task's table: the draws of each member."""
+class CurvePosterior:
+    """A model conditioned on one task's table, with the draws of each member."""
 
     model: Model
-    table: Table
+    table: LossTable
     draws: tuple[Draws, ...]
 
-    def predict(self, data_sizes: Floats, seed: int = 0) -> Prediction:
+    def predict(self, data_sizes: Floats, seed: int = 0) -> CurvePrediction:
         """Predict every curve at ``data_sizes``, shape (sizes,) for all rows or (rows, sizes)."""
         general = predict_law(self.draws[0], data_sizes, seed)
         if len(self.draws) == 1:
@@ -81,16 +81,16 @@ class Posterior:
         return combine(general, local, distances(self.draws[0], data_sizes))
 
 
-def condition(model: Model, table: Table, seed: int = 0, effort: Effort | None = None) -> Posterior:
-    """Draw from the posterior of one task's table under ``model``."""
+def condition(model: Model, table: LossTable, seed: int = 0, effort: Effort | None = None) -> CurvePosterior:
+    """Condition ``model`` on one task's table by drawing from its posterior."""
     draws = []
     for member in model.members:
         own = effort or (Effort() if member.pooled else _ALONE)
         draws.append(sample(member.law, observe(table, member.law), member.pooled, seed, own))
-    return Posterior(model, table, tuple(draws))
+    return CurvePosterior(model, table, tuple(draws))
 
 
-def candidates(table: Table) -> list[Model]:
-    """The single laws that can be conditioned on one task's table."""
+def candidates(table: LossTable) -> list[Model]:
+    """Single laws that apply to one task's table."""
     has_factor = joint_factor(table) is not None
     return [model for model in LAWS.values() if has_factor or not model.uses_factor]

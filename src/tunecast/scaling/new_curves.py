@@ -1,4 +1,4 @@
-"""Curves that a table does not hold: a model of another size, from the population of those that it does."""
+"""Predictions for curves that a table lacks: models of other sizes, drawn from the table's population."""
 
 from __future__ import annotations
 
@@ -8,26 +8,30 @@ import numpy as np
 
 from tunecast.errors import ConfigurationError
 from tunecast.scaling.arrays import Floats
-from tunecast.scaling.models import Posterior
+from tunecast.scaling.models import CurvePosterior
 from tunecast.scaling.predicting import predict_law
-from tunecast.scaling.table import Curve, Table
+from tunecast.scaling.table import Curve, LossTable
 
 _ALIKE = 0.01
-"""Model sizes within 1% of each other are the same model."""
+"""Model sizes within 1% of each other count as the same model."""
 
 
 def curve_at(
-    part: Posterior, rows: Sequence[int], model_parameters: float | None, data_sizes: Floats, seed: int = 0
+    part: CurvePosterior,
+    rows: Sequence[int],
+    model_parameters: float | None,
+    data_sizes: Floats,
+    seed: int = 0,
 ) -> Floats:
-    """Draws of the log loss of one group of curves at one model size.
+    """Draw the log loss of one group of curves at one model size.
 
-    A curve measured at that size is used as it is. Otherwise a joint law is evaluated there, and under a law
-    of single curves a new curve is drawn from the population.
+    A curve measured at that size is used as it is. Otherwise a joint law is evaluated there, and a law of
+    single curves draws a new curve from the population.
 
     Args:
         part: A task's curves and their posterior.
         rows: The group's rows.
-        model_parameters: The model's size; None where the group has a single curve.
+        model_parameters: The model's size; None if the group has a single curve.
         data_sizes: Unique examples, shape (sizes,).
         seed: Seed of the draws.
 
@@ -35,7 +39,7 @@ def curve_at(
         Shape (draws, sizes).
 
     Raises:
-        ConfigurationError: The group has several curves and no size was named, or its curves have no size.
+        ConfigurationError: The group has several curves and no size was given, or its curves have no size.
     """
     curves = [part.table.curves[row] for row in rows]
     if model_parameters is None:
@@ -56,12 +60,14 @@ def curve_at(
 
 
 def is_same_size(curve: Curve, model_parameters: float) -> bool:
-    """Whether a curve was measured on a model of that size, rounding aside."""
+    """Whether a curve was measured on a model of this size, up to rounding."""
     known = curve.factors.get("model_parameters")
     return known is not None and abs(np.log(known / model_parameters)) < _ALIKE
 
 
-def _new_curve(part: Posterior, row: int, model_parameters: float, data_sizes: Floats, seed: int) -> Floats:
+def _new_curve(
+    part: CurvePosterior, row: int, model_parameters: float, data_sizes: Floats, seed: int
+) -> Floats:
     draws, data = part.draws[0], part.draws[0].observations
     log_size = np.log(data_sizes)[None] - data.frame.log_size
     if draws.law.uses_factor:
@@ -76,8 +82,8 @@ def _new_curve(part: Posterior, row: int, model_parameters: float, data_sizes: F
     ]
 
 
-def _covariates_at(table: Table, covariates: Floats, row: int, model_parameters: float) -> Floats:
-    """The covariates of a row with another model size."""
+def _covariates_at(table: LossTable, covariates: Floats, row: int, model_parameters: float) -> Floats:
+    """Covariates of a row, changed to another model size."""
     changed = covariates[row].copy()
     factors = table.varying_factors()
     if "model_parameters" in factors:

@@ -1,4 +1,4 @@
-"""The numbers of a table as padded arrays, the form that solvers and samplers work on."""
+"""The numbers of a table as padded arrays, for solver and sampler."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import numpy as np
 
 from tunecast.scaling.arrays import Flags, Floats, Ints
 from tunecast.scaling.laws import Frame, Law
-from tunecast.scaling.table import Curve, Table
+from tunecast.scaling.table import Curve, LossTable
 
 
 @dataclass(frozen=True, eq=False)
 class Observations:
-    """What a law is fitted to: rows are curves, and every row holds its sizes from the largest down.
+    """Measured points: rows are curves, and every row holds its sizes from the largest down.
 
     Args:
-        frame: Where logarithms are measured from.
+        frame: Origin of the logarithms.
         log_size: ln D relative to the frame, shape (rows, sizes); padding repeats the row's largest size.
         log_loss: Natural logarithm of the loss, same shape.
-        present: False where there is padding, same shape.
+        present: False at padding, same shape.
         log_factor: ln X relative to the frame, shape (rows, 1); 0 under laws without a factor.
-        unit: Which parameter vector each row uses, shape (rows,).
-        covariates: What a unit's parameters may depend on, shape (units, covariates); the first column is 1.
-        covariate_spread: Prior scale of each covariate's effect, in units of how curves differ, shape
+        unit: Index of each row's parameter vector, shape (rows,).
+        covariates: Covariates of a unit's parameters, shape (units, covariates); the first column is 1.
+        covariate_spread: Prior scale of each covariate's effect, relative to the spread between curves, shape
             (covariates,).
     """
 
@@ -55,7 +55,7 @@ class Observations:
         return smallest, largest
 
     def without(self, dropped: Flags) -> Observations:
-        """The same with further points left out (shape of ``present``); rows keep at least one point."""
+        """Leave out more points (shape of ``present``); each row must keep at least one."""
         keep = self.present & ~dropped
         order = np.argsort(~keep, axis=1, kind="stable")
         present = np.take_along_axis(keep, order, axis=1)
@@ -76,19 +76,20 @@ class Observations:
         )
 
 
-def observe(table: Table, law: Law, frame: Frame | None = None, factor: str | None = None) -> Observations:
+def observe(
+    table: LossTable, law: Law, frame: Frame | None = None, factor: str | None = None
+) -> Observations:
     """Turn one task's table into arrays for ``law``.
 
     Args:
         table: One task's curves.
-        law: The law that will be fitted.
-        frame: Where logarithms are measured from; by default the largest size and the mean factor.
-        factor: The factor X of a joint law, one that every curve has; by default :func:`joint_factor`'s. Who
-            names it takes two values for enough.
+        law: The law to be fitted.
+        frame: Origin of the logarithms; by default the largest size and the mean factor.
+        factor: The factor X of a joint law, which every curve must have; :func:`joint_factor` by default. A
+            given factor may take only two values.
 
     Raises:
-        ValueError: The law needs a factor, none was named and none varies in the table (ask
-            :func:`joint_factor` first).
+        ValueError: The law needs a factor, ``factor`` is None and :func:`joint_factor` finds none.
     """
     if not law.uses_factor:
         factor = None
@@ -126,9 +127,8 @@ def observe(table: Table, law: Law, frame: Frame | None = None, factor: str | No
     )
 
 
-def joint_factor(table: Table) -> str | None:
-    """The factor X of a joint law: the first that takes at least three values within some family of
-    curves."""
+def joint_factor(table: LossTable) -> str | None:
+    """The factor X of a joint law: the first with at least three values within some family of curves."""
     families = _families(table.curves)
     for name in table.varying_factors():
         for family in range(int(families.max()) + 1):
@@ -139,19 +139,19 @@ def joint_factor(table: Table) -> str | None:
 
 
 def _families(curves: tuple[Curve, ...]) -> Ints:
-    """The family of each curve: all that share every label but the model's name."""
+    """Family of each curve; a family shares every label except the model's name."""
     keys = [tuple(sorted((k, v) for k, v in curve.labels.items() if k != "model")) for curve in curves]
     order = {key: index for index, key in enumerate(dict.fromkeys(keys))}
     return np.array([order[key] for key in keys], dtype=np.intp)
 
 
-# Effects per nat of a factor and per method, as a share of how much curves differ anyhow. On the two public
-# tables anything from 0.05 to 1 in variance gives the same ranking within a point of correlation.
+# Effects per nat of a factor and per method, relative to the spread between curves. On the two public tables
+# any variance from 0.05 to 1 gives the same ranking within a point of correlation.
 _FACTOR_SPREAD = 0.3
 _METHOD_SPREAD = 1.0
 
 
-def _covariates(table: Table, unit: Ints, with_factors: bool) -> tuple[Floats, Floats]:
+def _covariates(table: LossTable, unit: Ints, with_factors: bool) -> tuple[Floats, Floats]:
     firsts = [table.curves[int(np.flatnonzero(unit == index)[0])] for index in range(int(unit.max()) + 1)]
     columns, spread = [np.ones(len(firsts))], [1.0]
     if with_factors:

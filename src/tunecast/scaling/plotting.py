@@ -1,4 +1,4 @@
-"""Curves with their bands, iso-loss lines and crossovers, as one HTML file that needs nothing else."""
+"""Plots of curves with their bands, lines of equal loss and crossovers, as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import numpy as np
 from tunecast.atomic import write_page
 from tunecast.scaling.arrays import Floats
 from tunecast.scaling.forecasting import posteriors
-from tunecast.scaling.models import Posterior
-from tunecast.scaling.predicting import Prediction
-from tunecast.scaling.table import Table
+from tunecast.scaling.models import CurvePosterior
+from tunecast.scaling.predicting import CurvePrediction
+from tunecast.scaling.table import LossTable
 
 _COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#e377c2", "#7f7f7f")
 
 
 def write_plot(
     path: Path,
-    table: Table,
+    table: LossTable,
     law: str,
     largest: float | None = None,
     crossings: Sequence[float] = (),
@@ -31,8 +31,8 @@ def write_plot(
     Args:
         path: The HTML file.
         table: The curves.
-        law: A name of a law, or ``auto``.
-        largest: Draw up to this data size; by default four times the largest measured one.
+        law: Name of a law, or ``auto``.
+        largest: Draw up to this data size, and at least to four times the largest measured one.
         crossings: Data sizes to mark.
         seed: Seed of the posterior.
 
@@ -48,9 +48,9 @@ def write_plot(
 
 
 def figures(
-    table: Table, law: str, largest: float | None = None, crossings: Sequence[float] = (), seed: int = 0
+    table: LossTable, law: str, largest: float | None = None, crossings: Sequence[float] = (), seed: int = 0
 ) -> list[Any]:
-    """The plotly figures of a table: per task the curves and, where model sizes vary, lines of equal loss."""
+    """Build the plotly figures: for each task the curves and, if model sizes vary, lines of equal loss."""
     results = []
     for part in posteriors(table, law, seed):
         top = max(largest or 0.0, 4 * part.table.largest_size)
@@ -64,7 +64,7 @@ def figures(
 
 
 def _curves(
-    part: Posterior, prediction: Prediction, sizes: Floats, crossings: Sequence[float], seed: int
+    part: CurvePosterior, prediction: CurvePrediction, sizes: Floats, crossings: Sequence[float], seed: int
 ) -> Any:
     import plotly.graph_objects as go  # slow to import, and only plots need it
 
@@ -96,7 +96,7 @@ def _curves(
     return figure
 
 
-def _iso_loss(part: Posterior, prediction: Prediction, sizes: Floats) -> Any:
+def _iso_loss(part: CurvePosterior, prediction: CurvePrediction, sizes: Floats) -> Any:
     import plotly.graph_objects as go  # slow to import, and only plots need it
 
     rows = [row for row, curve in enumerate(part.table.curves) if "model_parameters" in curve.factors]

@@ -1,4 +1,4 @@
-"""From the posterior of a table to losses at sizes that were not measured."""
+"""Predictions of losses at unmeasured sizes from the posterior of a table."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from tunecast.scaling.priors import STUDENT_FREEDOM
 from tunecast.scaling.sampling import Draws
 
 LEVEL = 0.9
-"""Probability that an interval claims."""
+"""Nominal probability of an interval."""
 
-STRAY = 0.01
-"""Drift per nat^1.5 beyond the measured range, over the discrepancy seen within it, where the law has
+EXTRA_DISCREPANCY = 0.01
+"""Discrepancy per nat^1.5 beyond the measured range, in addition to that seen within it, where the law has
 adapted to the points. Chosen with both public tables in view: at 0 the intervals of one cover 80%, at 0.01
 those of both cover about 92%."""
 
 HORIZON = 5.0
-"""Distance beyond the largest size, in ln D, at which a purely local law has lost its say (see
+"""Scale, in ln D beyond the largest size, on which a purely local law loses its weight (see
 :func:`combine`)."""
 
 
 @dataclass(frozen=True, eq=False)
-class Prediction:
+class CurvePrediction:
     """Draws of the loss at given sizes.
 
     Args:
@@ -43,7 +43,7 @@ class Prediction:
         return np.asarray(np.exp(self.centre))
 
     def interval(self, seed: int = 0) -> tuple[Floats, Floats]:
-        """Ends of the 90% interval of one measurement's loss, two arrays of shape (rows, sizes)."""
+        """Ends of the 90% interval of one measured loss, two arrays of shape (rows, sizes)."""
         random = np.random.default_rng(seed)
         spread = random.standard_t(STUDENT_FREEDOM, size=self.curve.shape)
         measured = self.curve + self.noise[:, None, None] * spread
@@ -52,13 +52,13 @@ class Prediction:
         return np.exp(np.minimum(low, self.centre)), np.exp(np.maximum(high, self.centre))
 
 
-def combine(general: Prediction, local: Prediction, distance: Floats) -> Prediction:
+def combine(general: CurvePrediction, local: CurvePrediction, distance: Floats) -> CurvePrediction:
     """Average a law that knows the flat phase with one that continues the local slope.
 
-    Near the data nothing tells them apart and they share evenly; with the distance h in ln D beyond the
-    largest size the local law's weight falls as ``exp(-(h / HORIZON)^2) / 2``. On both public tables the
-    local law is the better one up to about 1/32 of the target size and the general one beyond; any HORIZON
-    between 4 and 6 ranks models alike.
+    Near the data the two are equally good and get equal weight. At a distance h in ln D beyond the largest
+    size the local law's weight is ``exp(-(h / HORIZON)^2) / 2``. On both public tables the local law is
+    better for targets up to about 32 times the largest size, and the general one beyond; any HORIZON between
+    4 and 6 gives about the same ranking of models.
 
     Args:
         general: Prediction of the first law.
@@ -67,16 +67,16 @@ def combine(general: Prediction, local: Prediction, distance: Floats) -> Predict
     """
     weight = 0.5 * np.exp(-((np.maximum(distance, 0.0) / HORIZON) ** 2))
     count = min(len(general.curve), len(local.curve))
-    # One rank per draw: a draw follows the local law up to some distance and the general one from there on.
+    # One rank per draw: each follows the local law up to some distance and the general one beyond it.
     ranks = (np.arange(count) * 0.6180339887498949) % 1.0
     take_local = ranks[:, None, None] < weight
     curve = np.where(take_local, local.curve[:count], general.curve[:count])
-    # The noise of a whole draw belongs to the law that it follows nearest to the data.
+    # A draw takes its noise from the law that it follows near the data.
     noise = np.where(ranks < 0.5, local.noise[:count], general.noise[:count])
-    return Prediction(weight * local.centre + (1 - weight) * general.centre, curve, noise)
+    return CurvePrediction(weight * local.centre + (1 - weight) * general.centre, curve, noise)
 
 
-def predict_law(draws: Draws, data_sizes: Floats, seed: int = 0) -> Prediction:
+def predict_law(draws: Draws, data_sizes: Floats, seed: int = 0) -> CurvePrediction:
     """Predict every curve at every size under one law.
 
     Args:
@@ -95,8 +95,8 @@ def predict_law(draws: Draws, data_sizes: Floats, seed: int = 0) -> Prediction:
         target = log_size[row] - data.log_size[row, 0]
         seen = (data.log_size[row] - data.log_size[row, 0])[data.present[row]]
         beyond = np.maximum(target, 0.0)
-        stray = np.linalg.cholesky(discrepancy_covariance(beyond, beyond) + 1e-9 * np.eye(len(target)))
-        curve[:, row] += STRAY * random.normal(size=curve[:, row].shape) @ stray.T
+        extra = np.linalg.cholesky(discrepancy_covariance(beyond, beyond) + 1e-9 * np.eye(len(target)))
+        curve[:, row] += EXTRA_DISCREPANCY * random.normal(size=curve[:, row].shape) @ extra.T
         mean = law[:, row].copy()
         for ratio in np.unique(draws.ratio):
             of = draws.ratio == ratio
@@ -106,7 +106,7 @@ def predict_law(draws: Draws, data_sizes: Floats, seed: int = 0) -> Prediction:
             mean[of] += discrepancy
             curve[of, row] += discrepancy + draws.noise[of, None] * spread
         centre[row] = np.median(mean, axis=0)
-    return Prediction(centre, curve, draws.noise)
+    return CurvePrediction(centre, curve, draws.noise)
 
 
 def distances(draws: Draws, data_sizes: Floats) -> Floats:
@@ -121,10 +121,10 @@ def _log_sizes(draws: Draws, data_sizes: Floats) -> Floats:
 
 
 def _conditional(seen: Floats, target: Floats, ratio: float) -> tuple[Floats, Floats]:
-    """Drift at ``target`` given residuals at ``seen``, in units of the noise.
+    """Discrepancy at ``target`` given residuals at ``seen``, in units of the noise.
 
     Returns:
-        Weights, shape (targets, seen), and the Cholesky factor of what stays uncertain, shape (targets,
+        Weights, shape (targets, seen), and the Cholesky factor of the remaining covariance, shape (targets,
         targets).
     """
     known = ratio**2 * discrepancy_covariance(seen, seen) + np.eye(len(seen))

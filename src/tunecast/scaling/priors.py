@@ -1,10 +1,10 @@
-"""What is believed of finetuning curves before a table is seen.
+"""Priors of finetuning curves.
 
-Three levels: a *table* (task, tokenisers, recipe) has typical parameters; its *curves* scatter around them,
-the more predictable the larger the table; factors such as model size shift them. Means and the spread of
-tables are round and wide: other values, or what one public table teaches, change the ranking of models on the
-other by about a point of correlation. The spread of curves matters more, and is as wide as served both.
-Levels are relative to the table's own losses; the one unit that enters is that of the onset, in examples.
+There are three levels. A *table* (task, tokenisers, recipe) has typical parameters, its *curves* scatter
+around them, and factors such as model size shift them. The means and the spread of tables are round and wide:
+other values, or values learned from one public table, change the ranking of models on the other by about a
+point of correlation. The spread of curves matters more; it was chosen to suit both tables. Levels are
+relative to the table's own losses, so the only unit that enters is that of the onset, in examples.
 """
 
 from __future__ import annotations
@@ -17,16 +17,15 @@ from tunecast.scaling.arrays import Floats
 from tunecast.scaling.laws import Law
 
 CURVE_FREEDOM = 5.0
-"""Curves' worth of weight that the prior covariance between curves has against the observed one."""
+"""Weight of the prior covariance between curves, in numbers of curves."""
 
 STUDENT_FREEDOM = 4.0
-"""Degrees of freedom of the innovations: single bad runs happen, and tables have typing errors."""
+"""Degrees of freedom of the innovations: few, because bad runs happen and tables have typing errors."""
 
 
 @dataclass(frozen=True)
 class NoisePrior:
-    """Log-normal priors: noise of one log loss, and discrepancy of the slope per nat^1.5 (see
-    :mod:`discrepancy`)."""
+    """Log-normal priors: noise of one log loss, and discrepancy per nat^1.5 (see :mod:`discrepancy`)."""
 
     noise: float = 0.008
     noise_spread: float = 0.7
@@ -38,17 +37,17 @@ NOISE = NoisePrior()
 
 
 @dataclass(frozen=True, eq=False)
-class Prior:
+class CurvePrior:
     """Prior of one law's parameters.
 
     Args:
         mean: Typical population parameters, shape (parameters,). The first, a level, is relative to the
-            table's own losses: to their largest under a law with a flat phase, to their smallest otherwise.
+            table's largest loss for a law with a flat phase and to its smallest otherwise.
         table_spread: Standard deviation of a table's typical parameters around ``mean``, same shape.
         curve_spread: Standard deviation of curves within a table, same shape.
         has_onset: Whether the second parameter is a data size, ln D0 in examples.
-        start_mean: Centre of the search for a first fit, in the law's fitting parameters, level relative to
-            the curve's smallest loss, same shape.
+        start_mean: Centre of the search for a first fit, in the law's fitting parameters, with the level
+            relative to the curve's smallest loss, same shape.
         start_spread: Width of that search, same shape.
     """
 
@@ -62,7 +61,7 @@ class Prior:
 
 _PRIORS = {
     # ln A, ln D0, ln beta, logit(E / A); starts in (level, ln slope, ln z, logit(E / A))
-    "rectified": Prior(
+    "rectified": CurvePrior(
         mean=np.array([0.1, np.log(50_000.0), np.log(0.4), -1.5]),
         table_spread=np.array([0.5, 3.0, 0.7, 1.5]),
         curve_spread=np.array([0.2, 2.0, 0.8, 2.0]),
@@ -71,7 +70,7 @@ _PRIORS = {
         start_spread=np.array([1.0, 1.0, 2.0, 1.5]),
     ),
     # level, ln beta, logit(E / L)
-    "power": Prior(
+    "power": CurvePrior(
         mean=np.array([0.0, np.log(0.2), -1.5]),
         table_spread=np.array([0.5, 0.8, 1.5]),
         curve_spread=np.array([0.3, 0.5, 1.0]),
@@ -80,7 +79,7 @@ _PRIORS = {
         start_spread=np.array([1.0, 1.0, 2.0]),
     ),
     # level, ln alpha, ln beta, logit(E / L)
-    "joint": Prior(
+    "joint": CurvePrior(
         mean=np.array([0.0, np.log(0.15), np.log(0.15), -1.0]),
         table_spread=np.array([0.5, 1.0, 1.0, 1.5]),
         curve_spread=np.array([0.3, 0.5, 0.5, 1.0]),
@@ -89,7 +88,7 @@ _PRIORS = {
         start_spread=np.array([1.0, 1.5, 1.5, 2.0]),
     ),
     # level, ln alpha, ln beta, kappa, rho
-    "additive": Prior(
+    "additive": CurvePrior(
         mean=np.array([0.0, np.log(0.15), np.log(0.15), 0.0, -0.5]),
         table_spread=np.array([0.5, 1.0, 1.0, 1.5, 1.5]),
         curve_spread=np.array([0.3, 0.5, 0.5, 1.0, 1.0]),
@@ -100,6 +99,6 @@ _PRIORS = {
 }
 
 
-def prior_of(law: Law) -> Prior:
-    """The prior of ``law``."""
+def curve_prior(law: Law) -> CurvePrior:
+    """Prior of the parameters of ``law``."""
     return _PRIORS[law.name]

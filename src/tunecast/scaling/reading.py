@@ -1,7 +1,7 @@
-"""Read a table of end points from CSV or Parquet, long or wide, and keep back what was not to be seen.
+"""Reading a table of end points from CSV or Parquet, long or wide.
 
-A *long* table has the columns ``loss`` and ``data_size`` and any descriptors. A *wide* one has one row per
-curve and a column per data size, named by the number, as published tables often do.
+A *long* table has the columns ``loss`` and ``data_size`` and any descriptors. A *wide* table has one row per
+curve and one column per data size, named by the number; many published tables have this form.
 """
 
 from __future__ import annotations
@@ -12,25 +12,24 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tunecast.errors import DataError
-from tunecast.scaling.table import FACTORS, LABELS, Row, Table, build_table
+from tunecast.scaling.table import FACTORS, LABELS, LossRow, LossTable, build_table
 
 ALIASES = {"model_size": "model_parameters", "size": "model_parameters", "config name": "model"}
 
 Record = Mapping[str, object]
 
 
-def read_table(path: str | Path, by: Sequence[str] = (), max_observed: float | None = None) -> Table:
+def read_table(path: str | Path, by: Sequence[str] = (), max_observed: float | None = None) -> LossTable:
     """Read a table.
 
     Args:
         path: A ``.csv`` or ``.parquet`` file.
         by: Columns that name the curves.
-        max_observed: Rows with a larger ``data_size`` are dropped before anything else is read of them, so
-            that nothing measured above it can reach a fit, a choice or a scale.
+        max_observed: Drop rows with a larger ``data_size`` before parsing the rest of them, so that a
+            back-test cannot leak.
 
     Raises:
-        DataError: The file cannot be read, or a cell is not what its column needs (file, row and column are
-        named).
+        DataError: The file cannot be read, or a cell has the wrong type; the message names row and column.
     """
     path = Path(path)
     header, records = _records(path)
@@ -50,7 +49,7 @@ def read_table(path: str | Path, by: Sequence[str] = (), max_observed: float | N
 
 
 def _records(path: Path) -> tuple[list[str], Iterator[tuple[int, Record]]]:
-    """The header, and each record with its line in the file (row 1 of a Parquet file is its first)."""
+    """The header, and each record with its line number (a Parquet file's first record is number 1)."""
     if not path.is_file():
         raise DataError(
             f"There is no table at {path}.", "Give a .csv or .parquet file with columns loss and data_size."
@@ -101,7 +100,7 @@ def _long(
 def _wide(
     records: Iterator[tuple[int, Record]], sizes: Mapping[str, float]
 ) -> Iterator[tuple[int, str, float, Record]]:
-    """One pair per filled cell; an empty cell was not measured."""
+    """One item per filled cell; an empty cell was not measured."""
     for line, record in records:
         for cell, size in sizes.items():
             if record.get(cell) not in (None, ""):
@@ -116,7 +115,7 @@ def _row(
     record: Record,
     columns: Mapping[str, str],
     labels: Mapping[str, str],
-) -> Row:
+) -> LossRow:
     loss = _number(path, line, cell, record.get(cell))
     if loss <= 0:
         raise DataError(f"{path}, row {line}, column {cell!r}: a loss of {loss:g} is not above 0.")
@@ -132,7 +131,7 @@ def _row(
                 raise DataError(f"{path}, row {line}, column {column!r}: {value} is not above 0.")
         elif canonical in labels:
             names[canonical] = str(value)
-    return Row(loss, size, names, factors)
+    return LossRow(loss, size, names, factors)
 
 
 def _number(path: Path, line: int, column: str, value: object) -> float:

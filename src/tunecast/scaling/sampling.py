@@ -1,12 +1,15 @@
 """The posterior of a whole table, by Markov chains that move all curves at once.
 
-Model: innovations of log loss (law plus discrepancy plus noise, see :mod:`discrepancy`) are Student t; a
-curve's parameters are Gaussian around the table's effects; effects, covariance, noise and discrepancy have
-the priors of :mod:`priors`. A sweep updates every curve by a differential-evolution step (ter Braak 2006: the
-difference of two chains of the other half is a proposal of the right scale and direction, so nothing is
-tuned), effects and covariance by their conjugate conditionals, and noise and discrepancy by a Metropolis
-step. Chains are split in two halves, each moved given the other, so detailed balance is exact. The generator
-is seeded: the same table gives the same posterior.
+In the model, innovations of log loss (law plus discrepancy plus noise, see :mod:`discrepancy`) are Student t;
+a curve's parameters are Gaussian around the table's effects; effects, covariance, noise and discrepancy have
+the priors of :mod:`priors`. A sweep updates every curve by a differential-evolution step, effects and
+covariance by their conjugate conditionals, and noise and discrepancy by a Metropolis step. In a
+differential-evolution step (ter Braak 2006) the difference of two chains is the proposal, which has the right
+scale and direction without tuning. Chains are split in two halves, and each half moves given the other, so
+detailed balance is exact. The generator is seeded: the same table gives the same posterior.
+
+emcee's ensemble with the same move updates all curves of a table as one vector. On 30 curves it took 128 s
+instead of 0.8 s to reach the same error, coverage and width, because it cannot use the conditionals.
 """
 
 from __future__ import annotations
@@ -21,13 +24,12 @@ from tunecast.scaling.hierarchical import HyperPrior, draw_covariance, draw_effe
 from tunecast.scaling.laws import Law
 from tunecast.scaling.observations import Observations
 from tunecast.scaling.priors import NOISE, STUDENT_FREEDOM
-from tunecast.scaling.solver import Problem, Student, minimise
+from tunecast.scaling.solver import FitProblem, Student, minimise
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How long to sample: chains (even), sweeps before and after the posterior is recorded, sweeps per
-    record."""
+    """Length of the sampling: chains (even), sweeps before recording, sweeps recorded, sweeps per record."""
 
     chains: int = 32
     warm_up: int = 250
@@ -41,7 +43,7 @@ class Draws:
 
     Args:
         law: The law.
-        observations: What it was conditioned on.
+        observations: The points on which it is conditioned.
         theta: Parameters, shape (draws, units, parameters).
         effects: Population effects, shape (draws, covariates, parameters).
         covariance: Covariance between units, shape (draws, parameters, parameters).
@@ -73,9 +75,9 @@ def sample(
     Args:
         law: The law.
         observations: The points.
-        pooled: Whether curves borrow from each other.
+        pooled: Whether curves share information.
         seed: Seed of the chains.
-        effort: How long to sample.
+        effort: Length of the sampling.
     """
     effort = effort or Effort()
     chains = _Chains(law, observations, pooled, np.random.default_rng(seed), effort.chains)
@@ -89,7 +91,7 @@ def sample(
 
 
 class _Chains:
-    """The state of all chains and one sweep over it."""
+    """The state of all chains, and the sweep that updates it."""
 
     def __init__(
         self, law: Law, observations: Observations, pooled: bool, random: np.random.Generator, chains: int
@@ -102,7 +104,7 @@ class _Chains:
         self.halves = (np.arange(chains // 2), np.arange(chains // 2, chains))
         self.theta = _scatter(random, *_modes(law, observations, self.whiten), chains)
         self.population = law.to_population(self.theta)
-        # Wide on purpose: a population that starts tight lets its curves move only slowly.
+        # Start wide: in a tight population the curves move only slowly.
         self.effects = np.repeat(self.prior.effects[None], chains, axis=0)
         self.covariance = np.repeat(4 * self.prior.covariance[None], chains, axis=0)
         self.log_noise = np.log(NOISE.noise) + 0.3 * random.normal(size=chains)
@@ -111,7 +113,7 @@ class _Chains:
         self.likelihood = self._likelihood(self.residuals, self.ratio, self.log_noise)
 
     def state(self) -> tuple[Floats, Floats, Floats, Floats, Ints]:
-        """A copy of what is recorded."""
+        """A copy of the state to record."""
         return (
             self.theta.copy(),
             self.effects.copy(),
@@ -174,7 +176,7 @@ class _Chains:
         self.residuals[mine] = np.where(rows, residuals, self.residuals[mine])
 
     def _move_noise(self) -> None:
-        """Metropolis step on noise and discrepancy, together: (noise, ratio) for all units of a chain."""
+        """Metropolis step on (noise, ratio), which all units of a chain share."""
         trial_noise = self.log_noise + 0.15 * self.random.normal(size=self.log_noise.shape)
         step = self.random.integers(-2, 3, size=self.ratio.shape)
         trial_ratio = self.ratio + step
@@ -190,17 +192,17 @@ class _Chains:
 
 
 def _modes(law: Law, observations: Observations, whiten: Whitening) -> tuple[Floats, Floats]:
-    """A first fit of every unit by itself: parameters and Hessian."""
+    """Fit every unit alone: parameters and Hessian."""
     loss = Student(STUDENT_FREEDOM, NOISE.noise)
     matrices = whiten.at(float(np.log(NOISE.discrepancy / NOISE.noise)))
-    problem = Problem(law, observations, loss, matrices, search_prior(law, observations))
+    problem = FitProblem(law, observations, loss, matrices, search_prior(law, observations))
     return minimise(
         problem, law.starts(observations.unit_extremes()[0]), iterations=30, tolerance=1e-4
     ).best()
 
 
 def _scatter(random: np.random.Generator, mode: Floats, curvature: Floats, chains: int) -> Floats:
-    """Starting points around the modes by the Laplace approximation, shape (chains, units, parameters)."""
+    """Draw starting points around the modes by Laplace's approximation, shape (chains, units, parameters)."""
     factor = np.linalg.cholesky(np.linalg.inv(curvature))
     noise = random.normal(size=(chains, *mode.shape))
     return np.asarray(mode + np.einsum("upq,kuq->kup", factor, noise))

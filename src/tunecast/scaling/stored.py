@@ -1,4 +1,4 @@
-"""A table from a store of runs: the end points of completed schedules, and nothing else."""
+"""Reading a table from a store of runs: the end points of completed schedules."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections.abc import Iterable, Sequence
 
 from tunecast.errors import DataError
 from tunecast.records import ZERO_SHOT, Run
-from tunecast.scaling.table import Row, Table, build_table
+from tunecast.scaling.table import LossRow, LossTable, build_table
 
 
-def read_store(url: str, by: Sequence[str] = (), max_observed: float | None = None) -> Table:
+def read_store(url: str, by: Sequence[str] = (), max_observed: float | None = None) -> LossTable:
     """Read the completed runs of a store.
 
     Args:
-        url: What :func:`~tunecast.store.open_for_reading` takes.
+        url: As for :func:`~tunecast.store.open_for_reading`.
         by: Descriptors that name the curves.
-        max_observed: Runs that saw more unique examples are left out.
+        max_observed: Leave out runs that saw more unique examples.
 
     Raises:
-        DataError: The store holds no completed run to fit.
+        DataError: The store holds no completed run.
         StoreError: The store cannot be read.
     """
-    from tunecast.store import open_for_reading  # SQLAlchemy is slow to import; tables from files do without
+    from tunecast.store import open_for_reading  # SQLAlchemy is slow to import, and files do not need it
 
     with open_for_reading(url) as store:
         rows = list(rows_of(store.runs(), max_observed))
@@ -33,8 +33,8 @@ def read_store(url: str, by: Sequence[str] = (), max_observed: float | None = No
     return build_table(rows, by, url)
 
 
-def rows_of(runs: Iterable[Run], max_observed: float | None = None) -> Iterable[Row]:
-    """The end point of every completed run; zero-shot runs stand at size 0."""
+def rows_of(runs: Iterable[Run], max_observed: float | None = None) -> Iterable[LossRow]:
+    """The end point of every completed run; zero-shot runs are at size 0."""
     zero_shot: dict[tuple[str, str], float] = {}
     completed: list[Run] = []
     for run in runs:
@@ -48,10 +48,10 @@ def rows_of(runs: Iterable[Run], max_observed: float | None = None) -> Iterable[
         row = _row(run)
         yield row
         if (run.task.dataset, run.task.model) in zero_shot:
-            yield Row(zero_shot[run.task.dataset, run.task.model], 0.0, row.labels, row.factors)
+            yield LossRow(zero_shot[run.task.dataset, run.task.model], 0.0, row.labels, row.factors)
 
 
-def _row(run: Run) -> Row:
+def _row(run: Run) -> LossRow:
     labels = {
         "task": run.task.dataset,
         "model": run.task.model,
@@ -63,4 +63,4 @@ def _row(run: Run) -> Row:
         factors["pretraining_tokens"] = float(run.model.pretraining_tokens)
     if 0 < run.trainable_parameters < run.model.parameters:
         factors["peft_parameters"] = float(run.trainable_parameters)
-    return Row(run.end_loss, float(run.examples_seen), labels, factors)
+    return LossRow(run.end_loss, float(run.examples_seen), labels, factors)

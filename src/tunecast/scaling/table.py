@@ -1,8 +1,8 @@
-"""A table of end points: what a law is fitted to.
+"""A table of end points, to which laws are fitted.
 
-Only the losses at the end of complete learning-rate schedules belong here; points in the middle of a schedule
-follow another curve. Sizes are numbers of unique training examples; losses are nats per token, or any
-positive loss that falls towards a floor.
+Only losses at the end of complete learning-rate schedules belong here, because points in the middle of a
+schedule follow another curve. Sizes are numbers of unique training examples. Losses are in nats per token, or
+any positive loss that falls towards a floor.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Group = Mapping[str, str | float]
 
 
 @dataclass(frozen=True)
-class Row:
+class LossRow:
     """One measured end point with its descriptors; ``data_size`` 0 is the model before finetuning."""
 
     loss: float
@@ -39,13 +39,12 @@ class Curve:
     """The end points of one setting (model, method, task, ...), smallest size first.
 
     Args:
-        group: Descriptors that tell this curve apart from the others of its table.
+        group: Descriptors that distinguish this curve from the others of its table.
         labels: All its names.
         factors: All its numeric descriptors.
-        data_sizes: Unique examples, ascending, above 0; a size repeats where it was measured with several
-            seeds.
-        losses: The loss at each of them, same shape.
-        zero_shot: The loss at size 0, None where it was not measured. A feature, never a fitted point.
+        data_sizes: Unique examples, ascending, above 0; a size measured with several seeds is repeated.
+        losses: The loss at each size, same shape.
+        zero_shot: The loss at size 0, None if not measured. Never a fitted point.
     """
 
     group: Group
@@ -57,16 +56,16 @@ class Curve:
 
     @property
     def name(self) -> str:
-        """The group as one short text for people."""
+        """The group as one short text."""
         return group_name(self.group)
 
     @property
     def distinct_sizes(self) -> int:
-        """How many different sizes were measured."""
+        """Number of different sizes that were measured."""
         return len(np.unique(self.data_sizes))
 
     def up_to(self, data_size: float) -> Curve:
-        """The same curve without anything measured above ``data_size``."""
+        """The curve without the points above ``data_size``."""
         keep = self.data_sizes <= data_size
         return Curve(
             self.group, self.labels, self.factors, self.data_sizes[keep], self.losses[keep], self.zero_shot
@@ -74,22 +73,22 @@ class Curve:
 
 
 @dataclass(frozen=True, eq=False)
-class Table:
-    """Curves that are looked at together, and where they came from (for messages)."""
+class LossTable:
+    """Curves to fit together, and their source for messages."""
 
     curves: tuple[Curve, ...]
     source: str = "table"
 
-    def up_to(self, data_size: float) -> Table:
-        """The table without anything measured above ``data_size``; curves left with no point are dropped."""
+    def up_to(self, data_size: float) -> LossTable:
+        """The table without the points above ``data_size`` and without curves that have no other."""
         curves = (curve.up_to(data_size) for curve in self.curves)
-        return Table(tuple(curve for curve in curves if curve.data_sizes.size), self.source)
+        return LossTable(tuple(curve for curve in curves if curve.data_sizes.size), self.source)
 
-    def pools(self) -> tuple[Table, ...]:
-        """The table split by task: losses of different tasks share no structure, those of one task do."""
+    def pools(self) -> tuple[LossTable, ...]:
+        """The table split by task, because losses of different tasks share no structure."""
         tasks = dict.fromkeys(curve.labels.get("task", "") for curve in self.curves)
         return tuple(
-            Table(tuple(c for c in self.curves if c.labels.get("task", "") == task), self.source)
+            LossTable(tuple(c for c in self.curves if c.labels.get("task", "") == task), self.source)
             for task in tasks
         )
 
@@ -99,7 +98,7 @@ class Table:
         return max(float(curve.data_sizes[-1]) for curve in self.curves)
 
     def varying_factors(self) -> tuple[str, ...]:
-        """The factors that every curve has and that are not the same for all."""
+        """Factors that every curve has and that differ between curves."""
         return tuple(
             name
             for name in FACTORS
@@ -109,22 +108,22 @@ class Table:
 
 
 def group_name(group: Group) -> str:
-    """What tells a curve apart, as one short text for people."""
+    """A curve's group as one short text."""
     values = (f"{value:.4g}" if isinstance(value, float) else str(value) for value in group.values())
     return ", ".join(values) or "all"
 
 
-def build_table(rows: Iterable[Row], by: Sequence[str] = (), source: str = "table") -> Table:
+def build_table(rows: Iterable[LossRow], by: Sequence[str] = (), source: str = "table") -> LossTable:
     """Group rows into curves.
 
-    A curve is made of the rows that agree in *every* descriptor; its ``group`` shows the columns of ``by``
-    and, where those leave several curves with the same values, whatever else tells them apart. Without ``by``
-    the group shows the descriptors that vary.
+    Rows that agree in *every* descriptor form a curve. Its ``group`` shows the columns in ``by`` and, if
+    several curves have the same values there, further descriptors that distinguish them. Without ``by`` the
+    group shows the descriptors that vary.
 
     Raises:
-        DataError: There is no row above size 0, or no row has a column of ``by``.
+        DataError: No row is above size 0, or no row has one of the columns in ``by``.
     """
-    by_key: dict[tuple[tuple[str, str | float], ...], list[Row]] = {}
+    by_key: dict[tuple[tuple[str, str | float], ...], list[LossRow]] = {}
     for row in rows:
         described: dict[str, str | float] = {**row.labels, **row.factors}
         key = tuple(sorted(described.items(), key=lambda item: item[0]))
@@ -138,19 +137,21 @@ def build_table(rows: Iterable[Row], by: Sequence[str] = (), source: str = "tabl
             hint = f"Its descriptors are {_names(descriptors)}."
             raise DataError(f"{source} has no column {column!r} to group by.", hint)
     groups = _groups(descriptors, tuple(by))
-    return Table(
+    return LossTable(
         tuple(_curve(group, rows) for group, rows in zip(groups, members.values(), strict=True)), source
     )
 
 
-def table_of_points(data_sizes: Sequence[float], losses: Sequence[float], source: str = "points") -> Table:
-    """A table of a single curve, such as one pipeline measured at a few shares of its dataset."""
+def table_of_points(
+    data_sizes: Sequence[float], losses: Sequence[float], source: str = "points"
+) -> LossTable:
+    """Build a table of a single curve, such as one pipeline measured on parts of its dataset."""
     return build_table(
-        [Row(loss, size) for size, loss in zip(data_sizes, losses, strict=True)], source=source
+        [LossRow(loss, size) for size, loss in zip(data_sizes, losses, strict=True)], source=source
     )
 
 
-def _curve(group: Group, rows: Sequence[Row]) -> Curve:
+def _curve(group: Group, rows: Sequence[LossRow]) -> Curve:
     measured = sorted((row for row in rows if row.data_size > 0), key=lambda row: row.data_size)
     zero = [row.loss for row in rows if row.data_size == 0]
     return Curve(
@@ -164,7 +165,7 @@ def _curve(group: Group, rows: Sequence[Row]) -> Curve:
 
 
 def _groups(descriptors: list[dict[str, str | float]], by: tuple[str, ...]) -> list[Group]:
-    """What to show of each curve: ``by``, then one further column after another until all curves differ."""
+    """Groups: the columns in ``by``, then one further column after another until all curves differ."""
     shown = list(by)
     columns = [column for column in (*LABELS, *FACTORS) if column not in shown]
     columns += sorted({column for descriptor in descriptors for column in descriptor} - {*columns, *shown})
