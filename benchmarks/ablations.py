@@ -32,17 +32,17 @@ from tunecast.predictor.validation import Trusted, choose, score
 from tunecast.progress import Progress
 from tunecast.records import Run, stable_hash
 from tunecast.replay.cases import Case, Clock, cases_of, on_clock
-from tunecast.replay.comparing import Comparison, compare_strategies
+from tunecast.replay.comparing import Comparison, built_once, compare_strategies
 from tunecast.replay.folds import Fold
+from tunecast.replay.intervals import cluster_weights, interval
 from tunecast.replay.priors import kept_prior
-from tunecast.replay.statistics import cluster_weights, interval
 from tunecast.replay.stored import large_enough
-from tunecast.replay.verdicts import Verdict
 from tunecast.search import Context, History, Strategy
 from tunecast.search.acquisition import Acquisition, ExpectedImprovement, ProbabilityOfImprovement
 from tunecast.search.task_predictor import ENDINGS, Outlook, TaskPredictor
 from tunecast.search.transfer import IMPROVEMENT, MOST_HOPE, guided_by, transfer
 from tunecast.store import open_for_reading
+from tunecast_benchmarks.verdict import Verdict
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -213,7 +213,7 @@ def _of_fewer_tasks(context: Context, tasks: int) -> tuple[Run, ...]:
 
 def replayed(cases: Sequence[Case], runs: Sequence[Run], seeds: int, progress: Progress) -> Comparison:
     """Every variant on the same replays."""
-    own = variants(load_prior().family)
+    own = {name: built_once(build) for name, build in variants(load_prior().family).items()}
     names = [*own, "asha", "random"]
     return compare_strategies(
         cases, runs, names, seeds=seeds, budgets=BUDGETS, fold=Fold.FAMILY, thinking_seconds=0.0, own=own,

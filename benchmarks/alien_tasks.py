@@ -33,8 +33,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from limits import verdict
-from provenance import file_hash
 
 from tunecast import data
 from tunecast.data.dependence import dependence
@@ -46,13 +44,16 @@ from tunecast.records import Run, stable_hash
 from tunecast.replay.cases import Case, Clock, cases_of, on_clock
 from tunecast.replay.comparing import BUDGETS, compare_strategies, draw
 from tunecast.replay.folds import Fold, context_of
+from tunecast.replay.intervals import cluster_weights
 from tunecast.replay.machine import replay
 from tunecast.replay.priors import kept_prior
-from tunecast.replay.statistics import cluster_weights, paired
 from tunecast.search import History, Remaining
 from tunecast.search.task_predictor import TaskPredictor
 from tunecast.search.transfer import transfer
 from tunecast.store import open_for_reading
+from tunecast_benchmarks.limits import verdict
+from tunecast_benchmarks.provenance import file_hash
+from tunecast_benchmarks.statistics import paired
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -32,11 +32,10 @@ from typing import IO
 
 from comparison_page import page
 from comparison_parts import PARTS, Part, Result
-from limits import is_missed
-from provenance import commit, machine
-
 from tunecast.atomic import check_writable, write_page
 from tunecast.errors import ConfigurationError, mistakes_told
+from tunecast_benchmarks.limits import is_missed
+from tunecast_benchmarks.provenance import commit, machine
 
 LAST_LINES = 5
 """Lines of what a failed part said last that are repeated."""

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from comparison_parts import PARTS, Part, Result
-
 from tunecast.store import open_for_reading
 
 REFERENCES = ("transfer", "advised")

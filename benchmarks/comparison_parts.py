@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from provenance import ROOT, code_hash, knowledge_hash
-
 from tunecast.atomic import written_whole
 from tunecast.records import stable_hash
+from tunecast_benchmarks.provenance import ROOT, code_hash, knowledge_hash
 
 TASKS, MODELS, QUICKTUNE = "TUNECAST_TASKS", "TUNECAST_MODELS", "TUNECAST_QUICKTUNE_PYTHON"
 SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1"
@@ -158,9 +157,16 @@ def _file(folder: Path, name: str) -> Path:
 
 def _compared(name: str, title: str, flags: str, needs: tuple[str, ...] = ()) -> Part:
     """Replays; where there are rivals, they take most of the time."""
-    command = f"tunecast compare {flags} --clock cpu --output {{folder}}/{name}.html --json"
-    words = tuple(command.split())
-    return Part(name, title, words, package="replay", needs=needs, is_optional=bool(needs))
+    line = f"compare.py {flags} --clock cpu --output {{folder}}/{name}.html --json"
+    rivals = ("rivals/__init__.py", "rivals/quicktune.py", "rivals/quicktune_server.py")
+    helpers = (*rivals, "statistics.py", "verdict.py")
+    files = ("benchmarks/compare.py", *map(_helper, helpers))
+    return Part(name, title, _program(line), files, "replay", needs=needs, is_optional=bool(needs))
+
+
+def _helper(file: str) -> str:
+    """A module that programs of this folder share."""
+    return f"benchmarks/tunecast_benchmarks/{file}"
 
 
 def _benchmark(
@@ -176,7 +182,7 @@ def _benchmark(
 ) -> Part:
     """A program of this folder, by its command line, and the modules of this folder that it uses."""
     program = shlex.split(line)[0]
-    files = tuple(f"benchmarks/{file}" for file in (program, *helpers))
+    files = (f"benchmarks/{program}", *map(_helper, helpers))
     return Part(
         name, f"{title}: `benchmarks/{program}`", _program(line), files, package,
         tuple(_program(word) for word in before), needs, is_optional=is_optional, is_timed=is_timed,
@@ -223,8 +229,8 @@ _PARTS = (
     Part(
         "quicktune-check",
         "Quick-Tune-Tool on a made-up table",
-        ("python", "-m", "pytest", "-q", "{root}tests/replay/test_rivals.py", "-k", "quick"),
-        files=("tests/replay/test_rivals.py", "tests/replay/made_up.py"),
+        ("python", "-m", "pytest", "-q", "{root}benchmarks/tests/test_rivals.py", "-k", "quick"),
+        files=("benchmarks/tests/test_rivals.py", "tests/replay/made_up.py"),
         needs=(QUICKTUNE,),
         is_optional=True,
     ),
@@ -273,7 +279,7 @@ _PARTS = (
         "aliens",
         "Made-up tasks",
         "alien_tasks.py judge --store {folder}/aliens.sqlite --aliens {folder}/aliens --tasks {tasks}",
-        "limits.py", "provenance.py", "alien_tasks.yaml",
+        "limits.py", "provenance.py", "../alien_tasks.yaml",
         before=ALIENS, needs=(TASKS, MODELS),
     ),
     _sessions(

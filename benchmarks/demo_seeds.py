@@ -18,8 +18,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from limits import verdict
-from whole_sessions import DELIVERED, INCUMBENT, Kept, Outcome, made_by, session
+from tunecast_benchmarks.limits import verdict
+from tunecast_benchmarks.whole_sessions import DELIVERED, INCUMBENT, Kept, Outcome, made_by, session
 
 SIDES: Mapping[str, tuple[str, ...]] = {
     "demo": (),

@@ -28,7 +28,8 @@ from pathlib import Path
 
 import numpy as np
 from scipy.stats import rankdata
-from whole_sessions import DELIVERED, INCUMBENT, Kept, Outcome, made_by, session
+
+from tunecast_benchmarks.whole_sessions import DELIVERED, INCUMBENT, Kept, Outcome, made_by, session
 
 BASELINE = "fixed-baseline"
 STRATEGIES = ("advised", "transfer", "asha", "random", "fixed-best", BASELINE)

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+
 from study_design import (
     BODY,
     COMPARED,
@@ -44,7 +45,6 @@ from study_findings import (
     crossings,
     measure_exponents,
 )
-
 from tunecast.records import Run
 from tunecast.scaling import Crossing
 from tunecast.scaling.arrays import Floats

@@ -17,14 +17,13 @@ import sys
 import time
 from collections.abc import Callable
 
-from limits import CANDIDATES, too_slow, verdict
-
 from tunecast.methods.space import pipeline_space, sample_pipelines
 from tunecast.predictor import Setting, load_prior
 from tunecast.predictor.features import feature_rows
-from tunecast.replay.rivals.quicktune import QuickTune, meta_trained
 from tunecast.search import Context
 from tunecast.store import open_for_reading
+from tunecast_benchmarks.limits import CANDIDATES, too_slow, verdict
+from tunecast_benchmarks.rivals.quicktune import QuickTune, meta_trained
 
 
 def main() -> None:

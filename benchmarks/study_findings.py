@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
+
 from study_design import (
     FACTORS,
     MODEL,
@@ -25,7 +26,6 @@ from study_design import (
     keys_of,
     matched,
 )
-
 from tunecast.scaling import LAWS, Crossing, LossRow, LossTable, build_table, crossover
 from tunecast.scaling.arrays import Floats
 from tunecast.scaling.fitting import QUICK, fit_theta

@@ -16,8 +16,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from limits import CANDIDATES, LEARNED_FROM, too_slow, verdict
-
 from tunecast.methods.space import pipeline_space, sample_pipelines
 from tunecast.predictor import Prior, Setting, read_prior, shipped_prior
 from tunecast.predictor.features import feature_rows
@@ -25,6 +23,7 @@ from tunecast.predictor.train import learnable, report, table, train
 from tunecast.predictor.validation import models_left_out
 from tunecast.records import Run
 from tunecast.store import open_for_reading
+from tunecast_benchmarks.limits import CANDIDATES, LEARNED_FROM, too_slow, verdict
 
 REPEATS = 20
 READING = """

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Collect on a machine without network: install the carried wheels for this run only, then calibrate, collect, export.
 #
-#   plans/collect_offline.sh WHEELS OUTPUT SECONDS [options of python -m tunecast.collect.offline]
+#   plans/collect_offline.sh WHEELS OUTPUT SECONDS [options of benchmarks/collect_offline.py]
 #
 # WHEELS is a folder of what the machine's own Python lacks beside torch and transformers (wheels.txt); an empty name skips
 # the installation. OUTPUT receives runs.sqlite, runs.parquet and summary.json.
@@ -16,5 +16,5 @@ if [ -n "$wheels" ]; then
 fi
 export PYTHONPATH="$project/src:$packages${PYTHONPATH:+:$PYTHONPATH}"
 export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false TUNECAST_CACHE="$output/cache"
-exec "$python" -m tunecast.collect.offline --calibration "$project/plans/calibration.yaml" \
+exec "$python" "$project/benchmarks/collect_offline.py" --calibration "$project/plans/calibration.yaml" \
     --plan "$project/plans/ladder.yaml" --output-dir "$output" --seconds "$seconds" "$@"

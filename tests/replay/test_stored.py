@@ -1,4 +1,4 @@
-"""From a store to a verdict: what is compared, and what is refused or left out before any replay."""
+"""From a store to a standings: what is compared, and what is refused or left out before any replay."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from tunecast.progress import Progress, Silent
 from tunecast.records import Run
 from tunecast.replay.cases import cases_of
 from tunecast.replay.comparing import default_strategies
+from tunecast.replay.standings import Standings
 from tunecast.replay.stored import CompareSettings, _with_fixed_rates, compare
-from tunecast.replay.verdicts import Verdict
 from tunecast.store import Store
 
 
 def compared(
     folder: Path, runs: list[Run], progress: Progress | None = None, **settings: object
-) -> tuple[Verdict, list[str]]:
+) -> tuple[Standings, list[str]]:
     path = folder / "runs.sqlite"
     with Store.open(path) as store:
         store.put_all(runs)
     given = {"strategies": ("random",), "seeds": 1, "budgets": (1.0,), "thinking_seconds": 0.0} | settings
-    return compare(CompareSettings(store=str(path), **given), progress)  # type: ignore[arg-type]
+    comparison, reasons = compare(CompareSettings(store=str(path), **given), progress)  # type: ignore[arg-type]
+    return Standings(comparison), reasons
 
 
 @pytest.mark.parametrize("tasks", [16, 15])
 def test_small_cases_are_left_out_by_name_where_enough_tasks_remain(tasks: int, tmp_path: Path) -> None:
-    verdict, reasons = compared(tmp_path, [*many_tasks(tasks), *task_runs("small", choices=pipelines(12))])
+    standings, reasons = compared(tmp_path, [*many_tasks(tasks), *task_runs("small", choices=pipelines(12))])
     if tasks == 16:
-        assert verdict.shortcomings == []
+        assert standings.too_few == ""
         assert reasons == ["small on nano at 16,384 tokens: 12 recorded pipelines, claims need 40."]
-        assert "small" not in verdict.comparison.tasks
+        assert "small" not in standings.comparison.tasks
     else:
-        (sentence,) = verdict.shortcomings
-        assert "12 recorded pipelines of at least 40 (small on nano" in sentence
+        assert "12 recorded pipelines of at least 40 (small on nano" in standings.too_few
         assert reasons == []
-        assert len(verdict.comparison.tasks) == 16
+        assert len(standings.comparison.tasks) == 16
 
 
 def test_an_unknown_base_model_is_told_where_nothing_can_be_replayed_too(tmp_path: Path) -> None:
@@ -90,21 +90,10 @@ def test_of_tiny_models_nothing_is_left_out_for_the_baselines_rates() -> None:
     assert heard.said == []
 
 
-def test_only_without_a_store_the_runs_are_the_shipped_ones(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    runs = task_runs("apple", choices=pipelines(12))
-    verdict, _ = compared(tmp_path, runs)
-    assert not verdict.comparison.shipped
-    monkeypatch.setattr("tunecast.store.shipping.shipped", lambda: tmp_path / "runs.sqlite")
-    settings = CompareSettings(strategies=("random",), seeds=1, budgets=(1.0,), thinking_seconds=0.0)
-    assert compare(settings)[0].comparison.shipped
-
-
 def test_by_default_surrogates_are_left_out_where_they_cannot_be_trained(tmp_path: Path) -> None:
     heard = Heard()
     runs = [run for name in ("apple", "brick") for run in task_runs(name, choices=pipelines(12))]
-    verdict, _ = compared(tmp_path, runs, heard, strategies=())
-    assert not {"transfer", "quick-tune"} & set(verdict.comparison.strategies)
+    standings, _ = compared(tmp_path, runs, heard, strategies=())
+    assert not {"transfer", "quick-tune"} & set(standings.comparison.strategies)
     (line,) = (line for line in heard.said if line.startswith("Left out: transfer, quick-tune, since"))
     assert "1 families of tasks" in line

@@ -5,7 +5,7 @@ from statistics import median
 
 import pytest
 
-from tunecast.collect.figures import evaluation_share
+from meta_dataset_figures import evaluation_share
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.run_factory import affordable_validation, explosion_nats, seconds_with_evaluation
 from tunecast.store import open_for_reading

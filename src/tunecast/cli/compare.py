@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,7 +10,7 @@ import typer
 from tunecast.cli import options
 
 if TYPE_CHECKING:
-    from tunecast.replay.verdicts import Verdict
+    from tunecast.replay.standings import Standings
 
 LEAST_WIDTH = 100
 WIDTH_FOR_INTERVALS = 170
@@ -26,9 +25,6 @@ Strategies = Annotated[
         "--strategies", help="Names separated by commas. (default: Tunecast's own, as far as runs allow)"
     ),
 ]
-Rivals = Annotated[
-    bool, typer.Option("--rivals", help="Add the algorithms of other libraries (extra: rivals).")
-]
 Seeds = Annotated[int, typer.Option("--seeds", help="Seeds: random 70% subsets of the candidates.")]
 Budgets = Annotated[str, typer.Option("--budgets", help="Budgets in baseline trials at full length.")]
 Folds = Annotated[str, typer.Option("--folds", help="What strategies must not know: task, family or model.")]
@@ -39,13 +35,11 @@ Thinking = Annotated[
     float | None,
     typer.Option("--thinking-seconds", help="Charged for each answer of a strategy. (default: as measured)"),
 ]
-Output = Annotated[Path | None, typer.Option("--output", help="Also write a page to this HTML file.")]
 
 
 def command(
     store: Store = None,
     strategies: Strategies = None,
-    rivals: Rivals = False,
     seeds: Seeds = 10,
     budgets: Budgets = "1,2,4,8,16",
     folds: Folds = "task",
@@ -53,58 +47,46 @@ def command(
     clock: Clock = "wall",
     workers: Workers = 1,
     thinking_seconds: Thinking = None,
-    output: Output = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Replay strategies on recorded runs under a simulated clock, and say who is first where."""
-    from tunecast.atomic import check_writable
+    """Replay strategies on recorded runs under a simulated clock: regret and mean rank by budget."""
     from tunecast.cli.progress import RichProgress
+    from tunecast.replay.standings import Standings
     from tunecast.replay.stored import CompareSettings, compare
-    from tunecast.report.comparison_page import write_comparison
-    from tunecast.report.comparison_wording import header, sentences
 
-    names = options.names("--strategies", strategies, "random,advised")
     settings = CompareSettings.parse(
-        store=store, strategies=names, rivals=rivals, seeds=seeds, budgets=budgets, folds=folds,
-        model=model, clock=clock, workers=workers, thinking_seconds=thinking_seconds,
+        store=store, strategies=options.names("--strategies", strategies, "random,advised"), seeds=seeds,
+        budgets=budgets, folds=folds, model=model, clock=clock, workers=workers,
+        thinking_seconds=thinking_seconds,
     )  # fmt: skip
-    if output is not None:
-        check_writable(output, "--output")
     with RichProgress() as progress:
-        verdict, reasons = compare(settings, progress)
+        comparison, left_out = compare(settings, progress)
+    standings = Standings(comparison)
     if as_json:
-        said = {"header": header(verdict), "sentences": sentences(verdict), "left_out": reasons}
-        typer.echo(json.dumps(verdict.as_json() | said, indent=2))
+        typer.echo(json.dumps(standings.as_json() | {"left_out": left_out}, indent=2))
     else:
-        _print(verdict, reasons)
-    # The page comes last: where it cannot be written after all, the comparison is on the screen.
-    if output is not None:
-        write_comparison(verdict, output)
+        print_standings(standings, left_out)
+        if standings.too_few:
+            typer.echo(standings.too_few)
 
 
-def _print(verdict: Verdict, reasons: list[str]) -> None:
+def print_standings(standings: Standings, left_out: list[str]) -> None:
+    """Print regrets and ranks as a table."""
     from rich.console import Console
     from rich.table import Table
 
-    from tunecast.report.comparison_wording import header, regret_rows, rival_rows, sentences
-
     console = Console()
     console.width = max(console.width, LEAST_WIDTH)
-    typer.echo(header(verdict))
+    typer.echo(standings.header)
     table = Table(
         title="Normalised regret on the test split in percent, and mean rank, by budget in baseline trials"
     )
     table.add_column("strategy", no_wrap=True)
-    for budget in verdict.comparison.budgets:
+    for budget in standings.comparison.budgets:
         table.add_column(f"{budget:g}", justify="right", no_wrap=True)
-    for row in regret_rows(verdict, with_interval=console.width >= WIDTH_FOR_INTERVALS):
+    for row in standings.rows(with_interval=console.width >= WIDTH_FOR_INTERVALS):
         table.add_row(*row)
     console.print(table)
-    for name, library, asked, distance in rival_rows(verdict):
-        typer.echo(f"{name}: {library}, asked {asked} times, mean distance of candidates {distance}")
-    for sentence in sentences(verdict):
-        typer.echo(sentence)
-    if reasons:
-        typer.echo(
-            f"Left out: {len(reasons)} combinations of task, base model and full length, such as {reasons[0]}"
-        )
+    if left_out:
+        count = f"{len(left_out)} combinations of task, base model and full length"
+        typer.echo(f"Left out: {count}, such as {left_out[0]}")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from importlib.metadata import version
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,13 +16,12 @@ from tunecast.predictor.examples import teaching_runs
 from tunecast.predictor.task_groups import dataset_families, task_group
 from tunecast.predictor.train import FEWEST_KIN, missing_libraries
 from tunecast.progress import Progress, Silent
-from tunecast.records import Run, stable_hash
+from tunecast.records import Pipeline, Run, stable_hash
 from tunecast.replay.cases import Candidate, Case
 from tunecast.replay.folds import Fold, context_of
 from tunecast.replay.machine import Replayed, replay
 from tunecast.replay.priors import kept_prior
 from tunecast.replay.recommended_order import recorded_order
-from tunecast.replay.rivals import RIVALS, MetaTraining, Rival, check_rival, rival_maker
 from tunecast.search import (
     ADVISED,
     BASELINE_BASED,
@@ -38,7 +37,7 @@ from tunecast.search import (
     get_strategy,
 )
 from tunecast.search.fixed_order import reordered
-from tunecast.search.rivals import Maker, check_library
+from tunecast.search.rivals import check_library
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -55,26 +54,25 @@ LEAST_ORDINARY = 100_000_000
 """Parameters from which on 2e-4 and 3e-4 are rates that someone would use: tiny models want far more."""
 
 
+Maker = Callable[[Sequence[Pipeline], int], Strategy]
+"""Builds a strategy for candidates and a seed."""
+Contestant = Callable[[Context], Maker]
+"""Prepares a strategy of the caller's own for one case, from what may be known there."""
+
+
 @dataclass
 class Usage:
     """What a strategy used besides the budget, over all its replays.
 
     Args:
-        asks: How often it was asked.
-        thinking_seconds: What its answers took on this computer.
-        charged_seconds: What each of them was charged in the simulated clock.
-        library_asks: For a rival: how often its library was asked. For a library's search that is led through
-            the history anew: how often it answered.
-        distances: For a rival: how far the candidates were from what the library proposed.
-        version: For a library's search: the library and its version.
+        asks: Number of its answers.
+        thinking_seconds: Seconds that its answers took on this computer.
+        charged_seconds: Seconds charged for each answer in the simulated clock.
     """
 
     asks: int = 0
     thinking_seconds: float = 0.0
     charged_seconds: float = 0.0
-    library_asks: int = 0
-    distances: list[float] = field(default_factory=list)
-    version: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +91,6 @@ class Comparison:
         exhausted: Share of the replays in which every candidate came to its end, shape (strategies, budgets).
         usage: By strategy.
         fold: What was left out of the runs that strategies learned from.
-        shipped: Whether the runs are those that come with the package.
     """
 
     strategies: tuple[str, ...]
@@ -106,7 +103,6 @@ class Comparison:
     exhausted: NDArray[np.float64]
     usage: dict[str, Usage]
     fold: Fold
-    shipped: bool = False
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -194,7 +190,8 @@ def compare_strategies(
     fold: Fold = Fold.TASK,
     workers: int = 1,
     thinking_seconds: float | None = None,
-    own: Mapping[str, Callable[[Context], Strategy]] | None = None,
+    own: Mapping[str, Contestant] | None = None,
+    watch: Callable[[str, Strategy], None] | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
     """Replay every strategy on every case, with every seed, at every budget.
@@ -202,16 +199,16 @@ def compare_strategies(
     Args:
         cases: Where to replay.
         runs: All recorded runs; each fold's strategies learn from a part of them.
-        strategies: Names of strategies or rivals.
-        seeds: Number of seeds: each is a random 70% of the candidates in a random order, and the rivals' own
-            seed. The baseline is always among them.
+        strategies: Names of strategies.
+        seeds: Number of seeds: each is a random 70% of the candidates in a random order, always with the
+            baseline.
         budgets: In baseline trials at full length, ascending; each is granted with a tenth of one on top.
         fold: What is left out of what strategies learn from.
         workers: Trials that are advanced side by side.
         thinking_seconds: Charged for each time that a strategy is asked. None charges what it takes on this
             computer, measured once per strategy and rounded up to a power of two of milliseconds.
-        own: Strategies by name beside the known ones, each built anew for every case from what may be known
-            there.
+        own: The caller's own strategies by name.
+        watch: Called after every replay with the strategy's name and the strategy.
         progress: Told how far the replays are.
 
     Raises:
@@ -225,20 +222,16 @@ def compare_strategies(
     grid = np.geomspace(1 / 8, budgets[-1] + SLACK, ANYTIME_POINTS)
     anytime = np.zeros((len(strategies), len(cases), len(grid)))
     exhausted = np.zeros((len(strategies), len(budgets)))
-    usage = {
-        name: Usage(charged_seconds=thinking_seconds or 0.0, version="" if name in own else _library(name))
-        for name in strategies
-    }
+    usage = {name: Usage(charged_seconds=thinking_seconds or 0.0) for name in strategies}
     progress.start("Replaying", len(cases), "cases")
-    training = MetaTraining()
     for c, case in enumerate(cases):
-        build = _Builder(context_of(case, runs, fold, all_families), own, training)
+        build = _Builder(context_of(case, runs, fold, all_families), own)
         for s, name in enumerate(strategies):
             used = usage[name]
             if c == 0 and thinking_seconds is None:
                 used.charged_seconds = _thinking(case, name, build, budgets[-1] * case.baseline_seconds)
             for seed in range(seeds):
-                ends = list(_replays(case, name, build, seed, budgets, workers, used))
+                ends = list(_replays(case, name, build, seed, budgets, workers, used, watch))
                 regrets[s, c, seed] = [done.regret for done in ends]
                 exhausted[s] += np.array([done.exhausted for done in ends]) / (len(cases) * seeds)
                 anytime[s, c] += _over_time(ends[-1], grid * case.baseline_seconds) / seeds
@@ -277,6 +270,7 @@ def _replays(
     budgets: Sequence[float],
     workers: int,
     used: Usage,
+    watch: Callable[[str, Strategy], None] | None,
 ) -> Iterator[Replayed]:
     """Replay a strategy with one seed at every budget, and count what it uses."""
     candidates = draw(case, seed)
@@ -290,7 +284,10 @@ def _replays(
             workers=workers,
             thinking_seconds=used.charged_seconds,
         )
-        _count(used, done, strategy)
+        used.asks += done.asks
+        used.thinking_seconds += done.thinking_seconds
+        if watch is not None:
+            watch(name, strategy)
         yield done
 
 
@@ -312,40 +309,39 @@ def draw(case: Case, seed: int, share: float = SUBSET) -> list[Candidate]:
 
 
 class _Builder:
-    """Strategies for one case; those that are pure functions are built once."""
+    """Builds strategies for one case; those that are pure functions are built once."""
 
-    def __init__(
-        self,
-        context: Context,
-        own: Mapping[str, Callable[[Context], Strategy]],
-        training: MetaTraining,
-    ) -> None:
+    def __init__(self, context: Context, own: Mapping[str, Contestant]) -> None:
         self._context = context
         self._own = own
-        self._training = training
         self._makers: dict[str, Maker] = {}
-        self._known: dict[str, Strategy] = {}
 
     def __call__(self, name: str, candidates: Sequence[Candidate], seed: int) -> Strategy:
-        if name in RIVALS and name not in self._own:
-            if name not in self._makers:
-                self._makers[name] = rival_maker(name, self._context, self._training)
-            return self._makers[name]([candidate.pipeline for candidate in candidates], seed)
         if name in BASELINE_BASED and name not in self._own:
             place = _fixed_place(name, candidates)
             assert place is not None
             return fixed(place + 1)
-        if name not in self._known:
-            self._known[name] = self._built(name)
-        return self._known[name]
+        if name not in self._makers:
+            contestant = self._own.get(name) or built_once(partial(_built, name))
+            self._makers[name] = contestant(self._context)
+        return self._makers[name]([candidate.pipeline for candidate in candidates], seed)
 
-    def _built(self, name: str) -> Strategy:
-        if name in self._own:
-            return self._own[name](self._context)
-        if name == ADVISED:
-            return reordered(advised(), recorded_order(self._context))
-        prior = kept_prior(self._context.runs) if name in SURROGATE_BASED else None
-        return get_strategy(name, replace(self._context, prior=prior))
+
+def _built(name: str, context: Context) -> Strategy:
+    if name == ADVISED:
+        return reordered(advised(), recorded_order(context))
+    prior = kept_prior(context.runs) if name in SURROGATE_BASED else None
+    return get_strategy(name, replace(context, prior=prior))
+
+
+def built_once(build: Callable[[Context], Strategy]) -> Contestant:
+    """Make a contestant of a strategy that is a pure function: built once for each case."""
+
+    def prepared(context: Context) -> Maker:
+        strategy = build(context)
+        return lambda pipelines, seed: strategy
+
+    return prepared
 
 
 def _fixed_place(name: str, candidates: Sequence[Candidate]) -> int | None:
@@ -359,27 +355,24 @@ def _families(cases: Sequence[Case], runs: Sequence[Run]) -> dict[str, str]:
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that no strategy has which could be replayed.
+    """Refuse a name that is not that of a strategy which can be replayed.
 
     Raises:
         ConfigurationError: There is none of that name.
     """
-    known = (*STRATEGIES, *RIVALS)
-    if name in known:
+    if name in STRATEGIES:
         return
     if name == GIVEN:
         raise ConfigurationError(f"--strategies: {name} cannot be replayed.", "Use fixed-best.")
     raise ConfigurationError(
         f"--strategies: there is no strategy {name!r}.",
-        f"{did_you_mean(name, known)}Known ones: {', '.join(known)}.",
+        f"{did_you_mean(name, STRATEGIES)}Known ones: {', '.join(STRATEGIES)}.",
     )
 
 
 def _check(name: str, cases: Sequence[Case]) -> None:
     check_name(name)
-    if name in RIVALS:
-        check_rival(name, [candidate.pipeline for candidate in cases[0].candidates])
-    elif name in LIBRARY_BASED:
+    if name in LIBRARY_BASED:
         check_library(name, LIBRARY_BASED[name], flag="--strategies")
     elif name in BASELINE_BASED:
         lacking = without_fixed(name, cases)
@@ -388,23 +381,6 @@ def _check(name: str, cases: Sequence[Case]) -> None:
                 f"--strategies: {name} has no recorded run of its pipeline for {lacking[0].name}.",
                 "Leave it out, or use fixed-best.",
             )
-
-
-def _count(used: Usage, done: Replayed, strategy: Strategy) -> None:
-    used.asks += done.asks
-    used.thinking_seconds += done.thinking_seconds
-    if isinstance(strategy, Rival):
-        used.library_asks += strategy.asked
-        used.distances += strategy.distances
-        used.version = strategy.version
-    elif used.version:
-        used.library_asks += done.asks
-
-
-def _library(name: str) -> str:
-    """Package and version of a strategy that is another library's, empty for others."""
-    package = LIBRARY_BASED.get(name)
-    return f"{package} {version(package)}" if package else ""
 
 
 def _over_time(done: Replayed, seconds: NDArray[np.float64]) -> NDArray[np.float64]:

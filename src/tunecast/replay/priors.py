@@ -9,7 +9,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from tunecast import methods, models, predictor, records
+from tunecast import estimate, methods, models, predictor, records
 from tunecast.cache import cache_folder
 from tunecast.data import dependence
 from tunecast.errors import StoreError
@@ -17,7 +17,6 @@ from tunecast.predictor import Prior, read_prior
 from tunecast.predictor.regressors import FAMILIES
 from tunecast.predictor.train import train
 from tunecast.records import Run, stable_hash
-from tunecast.sources import code_meaning
 
 LIBRARIES = ("numpy", "scipy", "scikit-learn", "gpytorch", "torch")
 """What trains: of another version, it learns something else from the same runs."""
@@ -59,13 +58,14 @@ def _key(runs: Sequence[Run], families: Sequence[str]) -> str:
 
 @cache
 def _code() -> str:
-    """A hash of what the code does that surrogates are made by: of other code they say something else."""
-    return stable_hash([code_meaning(file.read_text(encoding="utf-8")) for file in _sources()], 32)
+    """A hash of the code that trains: other code learns something else."""
+    return stable_hash([hashlib.sha256(file.read_bytes()).hexdigest() for file in _sources()], 32)
 
 
 def _sources() -> list[Path]:
-    """Files of the surrogates, and of what their features are computed with."""
-    packages = (Path(str(package.__file__)).parent for package in (methods, models, predictor))
+    """Files of the predictor, and of all that computes its features."""
+    rooms = (estimate, methods, models, predictor)
+    packages = (Path(str(package.__file__)).parent for package in rooms)
     files = [file for package in packages for file in sorted(package.rglob("*.py"))]
     return [*(Path(str(module.__file__)) for module in (records, dependence)), *files]
 

@@ -1,10 +1,10 @@
-"""From a store to a verdict."""
+"""Strategies compared on the runs of a store."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
 
@@ -14,6 +14,8 @@ from tunecast.records import Run
 from tunecast.replay.cases import Case, Clock, cases_of, on_clock
 from tunecast.replay.comparing import (
     BUDGETS,
+    Comparison,
+    Contestant,
     check_name,
     compare_strategies,
     default_strategies,
@@ -22,9 +24,8 @@ from tunecast.replay.comparing import (
     without_fixed,
 )
 from tunecast.replay.folds import Fold
-from tunecast.replay.rivals import usual_rivals
-from tunecast.replay.verdicts import CLAIM_CANDIDATES, CLAIM_TASKS, Verdict
-from tunecast.search import BASELINE_BASED, SURROGATE_BASED
+from tunecast.replay.standings import CLAIM_CANDIDATES, CLAIM_TASKS
+from tunecast.search import BASELINE_BASED, SURROGATE_BASED, Strategy
 from tunecast.store import open_for_reading
 
 Named = TypeVar("Named", bound=StrEnum)
@@ -36,8 +37,7 @@ class CompareSettings:
 
     Args:
         store: URL or path of a store, or a Parquet export; None for the shipped meta-dataset.
-        strategies: Names of strategies; none for all that the runs allow.
-        rivals: Names of rivals that join them.
+        strategies: Names of strategies; empty for all that the runs allow.
         seeds: Number of seeds.
         budgets: In baseline trials at full length, ascending.
         fold: What strategies must not know.
@@ -49,7 +49,6 @@ class CompareSettings:
 
     store: str | None = None
     strategies: tuple[str, ...] = ()
-    rivals: tuple[str, ...] = ()
     seeds: int = 10
     budgets: tuple[float, ...] = BUDGETS
     fold: Fold = Fold.TASK
@@ -64,7 +63,6 @@ class CompareSettings:
         *,
         store: str | None,
         strategies: tuple[str, ...],
-        rivals: bool,
         seeds: int,
         budgets: str,
         folds: str,
@@ -78,8 +76,6 @@ class CompareSettings:
         Raises:
             ConfigurationError: An option is wrong.
         """
-        for name in strategies:
-            check_name(name)
         for flag, number in (("--seeds", seeds), ("--workers", workers)):
             if number < 1:
                 raise ConfigurationError(f"{flag} must be at least 1, not {number}.")
@@ -88,7 +84,6 @@ class CompareSettings:
         return cls(
             store=store,
             strategies=strategies,
-            rivals=usual_rivals() if rivals else (),
             seeds=seeds,
             budgets=_budgets(budgets),
             fold=_named(Fold, "--folds", folds),
@@ -99,20 +94,32 @@ class CompareSettings:
         )
 
 
-def compare(settings: CompareSettings, progress: Progress | None = None) -> tuple[Verdict, list[str]]:
+def compare(
+    settings: CompareSettings,
+    progress: Progress | None = None,
+    *,
+    own: Mapping[str, Contestant] | None = None,
+    watch: Callable[[str, Strategy], None] | None = None,
+) -> tuple[Comparison, list[str]]:
     """Replay strategies on a store's runs.
 
     Args:
         settings: What to do.
         progress: Told how far everything is.
+        own: The caller's own strategies by name; those that the settings do not name join in too.
+        watch: Called after every replay with the strategy's name and the strategy.
 
     Returns:
-        The verdict, and why some tasks were left out, one sentence each.
+        The outcome of all replays, and why some tasks were left out, one sentence each.
 
     Raises:
         StoreError: The store cannot be read, or has no task with enough recorded pipelines.
         ConfigurationError: A strategy cannot be replayed, or the store has no tasks on the base model.
     """
+    own = own or {}
+    for name in settings.strategies:
+        if name not in own:
+            check_name(name)
     progress = progress or Silent()
     progress.start("Reading runs")
     with open_for_reading(settings.store) as store:
@@ -138,15 +145,17 @@ def compare(settings: CompareSettings, progress: Progress | None = None) -> tupl
     comparison = compare_strategies(
         cases,
         runs,
-        tuple(dict.fromkeys([*names, *settings.rivals])),
+        tuple(dict.fromkeys([*names, *own])),
         seeds=settings.seeds,
         budgets=settings.budgets,
         fold=settings.fold,
         workers=settings.workers,
         thinking_seconds=settings.thinking_seconds,
+        own=own,
+        watch=watch,
         progress=progress,
     )
-    return Verdict(replace(comparison, shipped=settings.store is None)), reasons
+    return comparison, reasons
 
 
 def _recorded_cases(runs: Sequence[Run], model: str | None) -> tuple[list[Case], list[str]]:

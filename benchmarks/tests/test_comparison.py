@@ -287,7 +287,7 @@ def test_what_depends_on_the_machine_s_speed_is_timed(parts: ModuleType) -> None
 def test_other_code_runs_or_circumstances_are_another_measurement(
     parts: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    provenance = importlib.import_module("provenance")
+    provenance = importlib.import_module("tunecast_benchmarks.provenance")
     part = parts.PARTS["sessions-nano"]
     keys = [part.key(), parts.PARTS["demo"].key()]
     assert part.key() == keys[0]
@@ -320,7 +320,7 @@ def test_other_code_runs_or_circumstances_are_another_measurement(
 
 
 def test_what_is_said_of_code_is_no_other_measurement(tmp_path: Path, parts: ModuleType) -> None:
-    provenance = importlib.import_module("provenance")
+    provenance = importlib.import_module("tunecast_benchmarks.provenance")
     file = tmp_path / "module.py"
 
     def written(text: str) -> str:
@@ -335,12 +335,12 @@ def test_what_is_said_of_code_is_no_other_measurement(tmp_path: Path, parts: Mod
 
 
 def test_the_machine_is_told_with_what_it_computes_in(parts: ModuleType) -> None:
-    told = importlib.import_module("provenance").machine()
+    told = importlib.import_module("tunecast_benchmarks.provenance").machine()
     assert re.fullmatch(r"\d+ cores, .+, (float32|bfloat16)", told), told
 
 
 def test_nothing_that_figures_rest_on_uses_what_is_left_out_of_their_key(parts: ModuleType) -> None:
-    left_out = importlib.import_module("provenance").DECIDES_NOTHING
+    left_out = importlib.import_module("tunecast_benchmarks.provenance").DECIDES_NOTHING
     package = BENCHMARKS.parent / "src" / "tunecast"
     assert all((package / name).is_dir() for name in left_out)
     uses = re.compile(rf"^\s*(?:from|import) tunecast(?:\.| import )({'|'.join(left_out)})\b", re.MULTILINE)
@@ -365,7 +365,7 @@ print(json.dumps([module.__file__ for name, module in sys.modules.items() if nam
 
 
 def test_whatever_a_replay_loads_is_in_its_key(parts: ModuleType) -> None:
-    provenance = importlib.import_module("provenance")
+    provenance = importlib.import_module("tunecast_benchmarks.provenance")
     done = subprocess.run(
         [sys.executable, "-c", LOADED], env=environment(), capture_output=True, text=True, check=True
     )
@@ -406,7 +406,7 @@ def test_every_part_names_programs_and_flags_that_there_are(parts: ModuleType) -
     for line in shown:
         given = dict(re.findall(r"--(model|folds|budgets|clock) (\S+)", line))
         CompareSettings.parse(
-            store=None, strategies=(), rivals=False, seeds=1, budgets=given.get("budgets", "1"),
+            store=None, strategies=(), seeds=1, budgets=given.get("budgets", "1"),
             folds=given["folds"], model=given["model"], clock=given["clock"], workers=1,
             thinking_seconds=None,
         )  # fmt: skip

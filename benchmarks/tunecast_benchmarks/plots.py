@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tunecast.replay.statistics import cliques
-from tunecast.replay.verdicts import Verdict
+from tunecast_benchmarks.statistics import cliques
+from tunecast_benchmarks.verdict import Verdict
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

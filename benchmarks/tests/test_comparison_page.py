@@ -14,8 +14,8 @@ import pytest
 from replay.made_up import many_tasks
 from tunecast.replay.cases import cases_of
 from tunecast.replay.comparing import compare_strategies
-from tunecast.replay.verdicts import Verdict
-from tunecast.report.comparison_wording import header, sentences
+from tunecast_benchmarks.verdict import Verdict
+from tunecast_benchmarks.wording import sentences
 
 STRATEGIES = ("random", "asha", "fixed-best", "advised")
 
@@ -34,7 +34,7 @@ def verdict() -> Verdict:
 
 @pytest.fixture(scope="module")
 def found(verdict: Verdict) -> dict[str, Any]:
-    said = {"header": header(verdict), "sentences": sentences(verdict)}
+    said = {"sentences": sentences(verdict)}
     return json.loads(json.dumps(verdict.as_json() | said))
 
 

@@ -22,7 +22,7 @@ from tunecast.predictor.train import train
 from tunecast.predictor.validation import choose
 from tunecast.records import Outcome, Run
 from tunecast.replay.cases import cases_of
-from tunecast.replay.comparing import compare_strategies
+from tunecast.replay.comparing import built_once, compare_strategies
 from tunecast.replay.folds import Fold
 from tunecast.search import Context, History, Remaining, TrialView
 from tunecast.search.acquisition import Acquisition, ExpectedImprovement
@@ -146,7 +146,7 @@ def test_every_variant_is_replayed_and_what_is_hidden_costs(
     hidden = ("log_rate", "log_effective_rate", "log_travel")
     monkeypatch.setattr(benchmark, "HIDDEN", {"without rate": hidden})
     monkeypatch.setattr(benchmark, "FEWER_TASKS", (4,))
-    own = benchmark.variants("forest")
+    own = {name: built_once(build) for name, build in benchmark.variants("forest").items()}
     cases = cases_of(runs)[0][:2]
     found = compare_strategies(
         cases, runs, [*own], seeds=2, budgets=(1.0, 4.0), fold=Fold.FAMILY, thinking_seconds=0.0, own=own
@@ -160,7 +160,7 @@ def test_every_variant_is_replayed_and_what_is_hidden_costs(
     assert len(kept) == 3
     again = compare_strategies(
         cases, runs, ["without rate"], seeds=2, budgets=(1.0, 4.0), fold=Fold.FAMILY, thinking_seconds=0.0,
-        own=benchmark.variants("forest"),
+        own=own,
     )  # fmt: skip
     assert {file: file.stat().st_mtime_ns for file in cache.iterdir()} == kept
     assert np.array_equal(again.regrets[0], found.regrets[found.strategies.index("without rate")])

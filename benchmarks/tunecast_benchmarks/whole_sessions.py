@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from provenance import code_hash, knowledge_hash
-
 import tunecast
 from tunecast.atomic import written_whole
 from tunecast.executors.local import LocalExecutor
@@ -27,6 +25,7 @@ from tunecast.session.state import read_state
 from tunecast.store import Store
 from tunecast.training.runner import Scored
 from tunecast.training.training_task import TrialSpec
+from tunecast_benchmarks.provenance import code_hash, knowledge_hash
 
 DELIVERED, INCUMBENT = "loss", "incumbent_loss"
 """Test loss of what a session delivers, and of the trial that the lowest validation loss chose."""

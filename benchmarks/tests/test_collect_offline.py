@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from collect_offline import OfflineSettings, collect_offline, main
 from sample_runs import sample_run
 from tunecast.collect import CollectionSummary, Plan
-from tunecast.collect.offline import OfflineSettings, collect_offline, main
 from tunecast.errors import ModelError, OutputError
 from tunecast.progress import Silent
 from tunecast.store import Store, open_for_reading
@@ -136,7 +136,7 @@ def test_too_many_processes_count_for_nothing(
     settings: OfflineSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failing = stand_in(lambda _, workers: workers == 2)
-    monkeypatch.setattr("tunecast.collect.offline.collect", failing)
+    monkeypatch.setattr("collect_offline.collect", failing)
     summary = collect_offline(settings)
     assert summary.token_parameters_per_second[1] > 0
     assert summary.token_parameters_per_second[2] == 0
@@ -147,7 +147,7 @@ def test_what_was_made_is_exported_where_the_plan_fails(
     settings: OfflineSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failing = stand_in(lambda plan, _: plan.name == "small")
-    monkeypatch.setattr("tunecast.collect.offline.collect", failing)
+    monkeypatch.setattr("collect_offline.collect", failing)
     with pytest.raises(ModelError, match="no room"):
         collect_offline(settings)
     with open_for_reading(settings.output_dir / "runs.parquet") as store:
@@ -157,7 +157,7 @@ def test_what_was_made_is_exported_where_the_plan_fails(
 def test_a_second_calibration_says_the_same_without_a_run(
     settings: OfflineSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tunecast.collect.offline.collect", stand_in(lambda *_: False))
+    monkeypatch.setattr("collect_offline.collect", stand_in(lambda *_: False))
     first, second = collect_offline(settings), collect_offline(settings)
     assert first.token_parameters_per_second[1] > 0
     assert second.token_parameters_per_second == first.token_parameters_per_second

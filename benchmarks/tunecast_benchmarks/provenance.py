@@ -17,12 +17,12 @@ from tunecast.hardware.dtype import choose_dtype
 from tunecast.hardware.processor import available_cores
 from tunecast.predictor import shipped_prior
 from tunecast.records import stable_hash
-from tunecast.sources import code_meaning
 from tunecast.store import shipped
+from tunecast_benchmarks.sources import code_meaning
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 """The repository."""
-DECIDES_NOTHING = ("cli", "report", "handover", "collect")
+DECIDES_NOTHING = ("cli", "report", "exporters", "collect")
 """Packages of ``tunecast`` that no figure rests on: they ask, show, hand over and record."""
 
 

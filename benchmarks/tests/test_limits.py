@@ -20,7 +20,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 @pytest.fixture
 def limits(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module("limits")
+    return importlib.import_module("tunecast_benchmarks.limits")
 
 
 def test_speeds_that_miss_their_limits_are_named(limits: ModuleType) -> None:

@@ -131,7 +131,7 @@ def test_a_session_is_asked_for_by_what_its_outcome_is_kept_by(
 def test_the_metric_of_an_incumbent_that_was_not_delivered_is_that_of_its_checkpoint(
     benchmark: ModuleType, tiny_llama: Path, folder: Path, tmp_path: Path
 ) -> None:
-    sessions = importlib.import_module("whole_sessions")
+    sessions = importlib.import_module("tunecast_benchmarks.whole_sessions")
     flags = {
         "--model": str(tiny_llama),
         "--budget": "1-trials",
@@ -197,7 +197,7 @@ def test_what_validation_chose_stands_beside_what_was_delivered(benchmark: Modul
 def test_an_outcome_says_by_what_runs_code_and_prior_it_was_made(
     benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    sessions, provenance = map(importlib.import_module, ("whole_sessions", "provenance"))
+    sessions, provenance = map(importlib.import_module, ("tunecast_benchmarks.whole_sessions", "tunecast_benchmarks.provenance"))
     first = sessions.made_by()
     assert first == sessions.made_by()
     assert first.startswith(f"{tunecast.__version__} {load_prior().provenance.checksum[:12]} ")

@@ -21,14 +21,22 @@ from tunecast.replay.cases import Case, cases_of
 from tunecast.replay.comparing import compare_strategies
 from tunecast.replay.folds import Fold, context_of
 from tunecast.replay.machine import Replayed, replay
-from tunecast.replay.rivals import QUICKTUNE, MetaTraining, Rival, check_rival, rival_maker, usual_rivals
-from tunecast.replay.rivals.quicktune import INTERPRETER, QuickTune, QuickTuneProcess, meta_trained
-from tunecast.replay.verdicts import Verdict
-from tunecast.report.comparison_wording import rival_rows
 from tunecast.search import Context, History, Remaining, TrialView, random_search
 from tunecast.search.rivals import LIBRARIES
 from tunecast.search.rivals.base import Proposal
 from tunecast.search.rivals.space import CandidateSpace
+from tunecast_benchmarks.rivals import (
+    QUICKTUNE,
+    MetaTraining,
+    Rival,
+    Watch,
+    check_rival,
+    contestants,
+    usual_rivals,
+)
+from tunecast_benchmarks.rivals.quicktune import INTERPRETER, QuickTune, QuickTuneProcess, meta_trained
+from tunecast_benchmarks.verdict import Verdict
+from tunecast_benchmarks.wording import rival_rows
 
 PACKAGES = {"optuna-tpe": "optuna", "dehb-package": "dehb"}
 rivals = pytest.mark.parametrize("name", LIBRARIES)
@@ -39,7 +47,7 @@ INFORMED_BUDGET = 2.0
 
 def rival(name: str, choices: Sequence[Pipeline], seed: int = 0) -> Rival:
     pytest.importorskip(PACKAGES[name.removesuffix("-index")])
-    return rival_maker(name, None)(choices, seed)
+    return LIBRARIES[name](choices, seed)
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +173,9 @@ def test_quick_tune_tool_takes_failures_and_goes_on_until_no_candidate_is_open()
     case = cases_of([replace(early, curve=()), *others])[0][0]
     assert any(not candidate.run.curve for candidate in case.candidates)
     context = context_of(case, task_runs("b"), Fold.TASK, {})
-    strategy = rival_maker("quicktunetool", context)([c.pipeline for c in case.candidates], 0)
+    strategy = contestants(["quicktunetool"])["quicktunetool"](context)(
+        [c.pipeline for c in case.candidates], 0
+    )
     done = replay(case, case.candidates, strategy, 1e5)
     assert done.regret == 0
     assert done.steps == sum(len(candidate.legs) for candidate in case.candidates)
@@ -197,18 +207,18 @@ def test_a_missing_environment_says_how_to_make_one(monkeypatch: pytest.MonkeyPa
     monkeypatch.delenv(INTERPRETER, raising=False)
     assert not set(usual_rivals()) & set(QUICKTUNE)
     with pytest.raises(ConfigurationError, match=r"(?s)is not set.*install\.sh"):
-        check_rival("quicktunetool", [])
+        check_rival("quicktunetool")
     monkeypatch.setenv(INTERPRETER, str(tmp_path / "python"))
     with pytest.raises(ConfigurationError, match="there is no"):
-        check_rival("quicktunetool", [])
+        check_rival("quicktunetool")
     monkeypatch.setenv(INTERPRETER, sys.executable)  # which has no such package
     with pytest.raises(ConfigurationError, match=r"(?s)ModuleNotFoundError.*install\.sh"):
-        check_rival("quicktunetool", [])
+        check_rival("quicktunetool")
 
 
 def test_cases_that_may_know_the_same_runs_share_what_was_learned(monkeypatch: pytest.MonkeyPatch) -> None:
     trained: list[Context] = []
-    monkeypatch.setattr("tunecast.replay.rivals.quicktune.meta_trained", trained.append)
+    monkeypatch.setattr("tunecast_benchmarks.rivals.quicktune.meta_trained", trained.append)
     case = cases_of(task_runs("a"))[0][0]
     training = MetaTraining()
     for known in (task_runs("b"), task_runs("b"), [*task_runs("b"), *task_runs("c")]):
@@ -217,11 +227,9 @@ def test_cases_that_may_know_the_same_runs_share_what_was_learned(monkeypatch: p
 
 
 def test_quick_tune_tool_cannot_do_without_other_tasks() -> None:
-    with pytest.raises(ConfigurationError, match="other tasks"):
-        rival_maker("quicktunetool", None)
     case = cases_of(task_runs("a"))[0][0]
     with pytest.raises(ConfigurationError, match="0 are too few"):
-        rival_maker("quicktunetool", context_of(case, [], Fold.TASK, {}))
+        meta_trained(context_of(case, [], Fold.TASK, {}))
 
 
 def test_what_they_proposed_and_got_is_counted() -> None:
@@ -229,7 +237,12 @@ def test_what_they_proposed_and_got_is_counted() -> None:
     runs = [*task_runs("a"), *task_runs("b")]
     cases, _ = cases_of(runs)
     names = ("random", "optuna-tpe", "optuna-tpe-index")
-    verdict = Verdict(compare_strategies(cases, runs, names, seeds=1, budgets=(4.0,), thinking_seconds=0.0))
+    watch = Watch()
+    found = compare_strategies(
+        cases, runs, names, seeds=1, budgets=(4.0,), thinking_seconds=0.0, own=contestants(names[1:]),
+        watch=watch,
+    )  # fmt: skip
+    verdict = Verdict(found, watch.asked)
     free, index = rival_rows(verdict)
     assert free[1].startswith("optuna ")
     assert int(free[2]) > 0
@@ -316,10 +329,9 @@ def test_what_quick_tune_tools_process_leaves_behind_goes_with_it(
 
 
 def test_a_missing_library_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "optuna", None)
-    monkeypatch.delitem(sys.modules, "tunecast.search.rivals.optuna_tpe", raising=False)
-    with pytest.raises(ConfigurationError, match=r"(?s)needs the package.*tunecast\[rivals\]"):
-        rival_maker("optuna-tpe", None)(pipelines(10), 0)
+    monkeypatch.setattr("tunecast.search.rivals.find_spec", lambda _: None)
+    with pytest.raises(ConfigurationError, match=r"--strategies: optuna-tpe needs the package optuna"):
+        contestants(["optuna-tpe"])
 
 
 def test_the_space_is_what_the_candidates_span() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tunecast.sources import code_meaning
+from tunecast_benchmarks.sources import code_meaning
 
 CODE = "RATE = 2\n\n\nclass Doubler:\n    def double(self, x):\n        return RATE * x\n"
 

@@ -9,34 +9,15 @@ import numpy as np
 
 from tunecast.replay.comparing import SLACK, Comparison, tiny_models
 from tunecast.replay.folds import Fold
-from tunecast.replay.statistics import LEVEL, smallest_p
-from tunecast.replay.verdicts import Verdict
+from tunecast.replay.intervals import LEVEL
 from tunecast.search import BASELINE_BASED, LIBRARY_BASED, SURROGATE_BASED
+from tunecast_benchmarks.statistics import smallest_p
+from tunecast_benchmarks.verdict import Verdict
 
 DEAR_ANSWER = 0.01
 """Part of an baseline trial above which what an answer is charged is told beside it."""
 MOST_EXHAUSTED = 0.5
 """Part of the replays above which it is told that every candidate came to its end."""
-
-
-def header(verdict: Verdict) -> str:
-    """What was compared, in one sentence."""
-    comparison = verdict.comparison
-    tasks, cases = len(comparison.tasks), len(comparison.cases)
-    return (
-        f"{len(comparison.strategies)} strategies on {tasks} tasks of {verdict.families} families ({cases} "
-        "replays), "
-        f"{comparison.seeds} seeds; left out of what they learned from: {_left_out(comparison.fold)}."
-    )
-
-
-def _left_out(fold: Fold) -> str:
-    """What a fold leaves out, in words."""
-    return {
-        Fold.TASK: "the task itself, on every base model",
-        Fold.FAMILY: "all tasks of its family",
-        Fold.MODEL: "all runs of its base model",
-    }[fold]
 
 
 def sentences(verdict: Verdict) -> list[str]:
@@ -48,32 +29,15 @@ def sentences(verdict: Verdict) -> list[str]:
     ]
 
 
-def regret_rows(verdict: Verdict, *, with_interval: bool = False) -> list[list[str]]:
-    """A row per strategy, best mean regret at the largest budget first: regret in percent, and rank."""
-    comparison = verdict.comparison
-    last = comparison.budgets[-1]
-    rows = []
-    for name in sorted(comparison.strategies, key=lambda name: verdict.regret(name, last)[0]):
-        row = [name]
-        for budget in comparison.budgets:
-            mean, low, high = verdict.regret(name, budget)
-            rank = verdict.ranks(budget)[comparison.strategies.index(name)]
-            ends = f" [{100 * low:.2f}, {100 * high:.2f}]" if with_interval else ""
-            row.append(f"{100 * mean:.2f}{ends} {rank:.1f}")
-        rows.append(row)
-    return rows
-
-
 def rival_rows(verdict: Verdict) -> list[list[str]]:
     """A row per search of another library: library and version, how often it was asked, mean distance of
     candidates.
     """
     rows = []
-    for name, usage in verdict.comparison.usage.items():
-        if usage.version:
-            uncounted = "not counted" if name in LIBRARY_BASED else "by index"
-            distance = f"{np.mean(usage.distances):.3f}" if usage.distances else uncounted
-            rows.append([name, usage.version, f"{usage.library_asks:,}", distance])
+    for name, asked in verdict.asked.items():
+        uncounted = "not counted" if name in LIBRARY_BASED else "by index"
+        distance = f"{np.mean(asked.distances):.3f}" if asked.distances else uncounted
+        rows.append([name, asked.version, f"{asked.asks:,}", distance])
     return rows
 
 

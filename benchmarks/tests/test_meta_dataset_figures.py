@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sample_runs import diverged_run, sample_curve, sample_dataset, sample_model, sample_pipeline, sample_run
-from tunecast.collect.figures import (
+from meta_dataset_figures import (
     best_rates,
     between_datasets,
     between_models,
@@ -19,6 +18,7 @@ from tunecast.collect.figures import (
     markdown,
     rank_correlation,
 )
+from sample_runs import diverged_run, sample_curve, sample_dataset, sample_model, sample_pipeline, sample_run
 from tunecast.records import Outcome, Pipeline, Run, Scalar, Seconds, Task, stable_hash
 from tunecast.store import Store, open_for_reading
 

@@ -1,4 +1,4 @@
-"""What a meta-dataset says, as Markdown: ``python -m tunecast.collect.figures [--store URL]``."""
+"""What a meta-dataset says, as Markdown: ``python benchmarks/meta_dataset_figures.py [--store URL]``."""
 
 from __future__ import annotations
 
@@ -284,7 +284,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     from tunecast.store import open_for_reading
 
-    parser = argparse.ArgumentParser("python -m tunecast.collect.figures", description=__doc__)
+    parser = argparse.ArgumentParser("meta_dataset_figures.py", description=__doc__)
     parser.add_argument("--store", help="URL, SQLite file or Parquet export; default: what is shipped")
     with mistakes_told(), open_for_reading(parser.parse_args(arguments).store) as store:
         print(markdown(list(store.runs())))

@@ -12,9 +12,9 @@ from replay.made_up import many_tasks
 from tunecast.replay.cases import cases_of
 from tunecast.replay.comparing import Comparison, compare_strategies
 from tunecast.replay.folds import Fold
-from tunecast.replay.verdicts import Verdict
-from tunecast.report.comparison_page import render, write_comparison
-from tunecast.report.comparison_wording import difference_caption, notes, regret_rows
+from tunecast_benchmarks.html_page import render, write_comparison
+from tunecast_benchmarks.verdict import Verdict
+from tunecast_benchmarks.wording import difference_caption, notes
 
 STRATEGIES = ("random", "asha", "fixed-best", "portfolio", "nearest-task", "fixed-baseline")
 
@@ -77,7 +77,7 @@ def test_the_page_needs_no_network_and_escapes_names(verdict: Verdict, tmp_path:
         assert sentence[:40].replace("'", "&#39;") in text
     for name in STRATEGIES:
         assert name in text
-    assert len(regret_rows(verdict)) == len(STRATEGIES)
+    assert len(verdict.rows()) == len(STRATEGIES)
     family_of = dict.fromkeys(verdict.comparison.family_of, "<script>alert(1)</script>")
     evil = Verdict(replace(verdict.comparison, family_of=family_of))
     assert "<script>alert(1)" not in render(evil)

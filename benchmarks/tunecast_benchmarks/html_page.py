@@ -5,14 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from tunecast.atomic import write_page
-from tunecast.replay.verdicts import Verdict
-from tunecast.report.comparison_wording import (
+from tunecast_benchmarks.verdict import Verdict
+from tunecast_benchmarks.wording import (
     catch_sentences,
     claim_sentences,
     difference_caption,
-    header,
     notes,
-    regret_rows,
     rival_rows,
     simple_sentences,
 )
@@ -86,7 +84,7 @@ def render(verdict: Verdict) -> str:
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
-    from tunecast.report.comparison_plots import anytime_plot, critical_difference_plot
+    from tunecast_benchmarks.plots import anytime_plot, critical_difference_plot
 
     comparison = verdict.comparison
     budgets = comparison.budgets
@@ -97,11 +95,11 @@ def render(verdict: Verdict) -> str:
     ]
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(TEMPLATE)
     return template.render(
-        header=header(verdict),
+        header=verdict.header,
         claims=claim_sentences(verdict),
         warned=bool(verdict.shortcomings),
         budgets=[f"{budget:g}" for budget in budgets],
-        rows=regret_rows(verdict, with_interval=True),
+        rows=verdict.rows(with_interval=True),
         anytime=Markup(anytime),
         catches=catch_sentences(verdict),
         tested=difference_caption(verdict),

@@ -4,7 +4,7 @@ First a calibration plan is run by one process (its runs are exclusive, so that 
 from) and by several, for a few minutes; the number of processes that trains most is kept. Then the plan is
 collected in its balanced order until nine tenths of the time are gone, and the store is exported to Parquet.
 
-Run as ``python -m tunecast.collect.offline --help``.
+Run as ``python benchmarks/collect_offline.py --help``.
 """
 
 from __future__ import annotations
@@ -195,7 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _settings(arguments: Sequence[str] | None) -> OfflineSettings:
-    parser = argparse.ArgumentParser("python -m tunecast.collect.offline", description=__doc__)
+    parser = argparse.ArgumentParser("collect_offline.py", description=__doc__)
     parser.add_argument("--calibration", type=Path, required=True, help="plan to calibrate with")
     parser.add_argument("--plan", type=Path, required=True, help="plan to collect")
     parser.add_argument("--output-dir", type=Path, required=True, help="where everything is written")

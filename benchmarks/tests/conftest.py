@@ -1,0 +1,23 @@
+"""Shares the fixtures of the package's tests."""
+
+from __future__ import annotations
+
+from collect.conftest import roots, small_world, write_plan
+from conftest import (
+    finished_session,
+    libraries_are_spared,
+    pytest_collection_modifyitems,
+    tiny_llama,
+    toy_data,
+)
+
+__all__ = [
+    "finished_session",
+    "libraries_are_spared",
+    "pytest_collection_modifyitems",
+    "roots",
+    "small_world",
+    "tiny_llama",
+    "toy_data",
+    "write_plan",
+]

@@ -1,0 +1,1 @@
+"""Shared code of the benchmarks: other libraries' searches, statistics, and the record of results."""

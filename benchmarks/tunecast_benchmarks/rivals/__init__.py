@@ -1,0 +1,134 @@
+"""Search algorithms of other libraries, by these libraries, as strategies of a replay.
+
+They are imported, and Quick-Tune-Tool's process is started, only on use.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from tunecast.replay.comparing import Contestant, Maker
+from tunecast.search import LIBRARY_BASED, Context, Strategy
+from tunecast.search.rivals import LIBRARIES, Rival, check_library, library_search
+
+if TYPE_CHECKING:
+    from tunecast_benchmarks.rivals.quicktune import QuickTuneProcess
+
+QUICKTUNE = {"quicktunetool": True, "quicktunetool-costless": False}
+"""Quick-Tune-Tool by name, and whether its acquisition is cost-aware: as published, or as the package's
+constructor has it by default."""
+
+RIVALS = (*LIBRARIES, *QUICKTUNE)
+"""Names."""
+
+
+class MetaTraining:
+    """Quick-Tune-Tool as it was last meta-trained: cases that may know the same runs share it."""
+
+    def __init__(self) -> None:
+        self._last: tuple[frozenset[str], QuickTuneProcess] | None = None
+
+    def __call__(self, context: Context) -> QuickTuneProcess:
+        """Start a process that has learned from a context's runs.
+
+        Raises:
+            ConfigurationError: Its environment is not installed, or too few runs are known.
+        """
+        from tunecast_benchmarks.rivals.quicktune import meta_trained
+
+        known = frozenset(run.id for run in context.runs)
+        if self._last is None or self._last[0] != known:
+            self._last = known, meta_trained(context)
+        return self._last[1]
+
+
+def usual_rivals() -> tuple[str, ...]:
+    """Names that ``--rivals`` means: Quick-Tune-Tool joins where its environment is named."""
+    from tunecast_benchmarks.rivals.quicktune import INTERPRETER
+
+    return RIVALS if os.environ.get(INTERPRETER) else tuple(LIBRARIES)
+
+
+def contestants(names: Iterable[str]) -> dict[str, Contestant]:
+    """Prepare rivals for a comparison; those that learn from other tasks share what they learned.
+
+    Args:
+        names: Names in :data:`RIVALS`.
+
+    Raises:
+        ConfigurationError: A library or environment is not installed.
+    """
+    training = MetaTraining()
+    found: dict[str, Contestant] = {}
+    for name in names:
+        check_rival(name)
+        found[name] = partial(_quicktune, name, training) if name in QUICKTUNE else partial(_library, name)
+    return found
+
+
+def check_rival(name: str) -> None:
+    """Refuse a rival that cannot be run here.
+
+    Raises:
+        ConfigurationError: Its library or environment is not installed.
+    """
+    if name in QUICKTUNE:
+        from tunecast_benchmarks.rivals.quicktune import QuickTuneProcess
+
+        QuickTuneProcess()
+    else:
+        check_library(name, name.split("-")[0], flag="--strategies")
+
+
+def _library(name: str, context: Context) -> Maker:
+    return partial(library_search, name, flag="--strategies")
+
+
+def _quicktune(name: str, training: MetaTraining, context: Context) -> Maker:
+    from tunecast_benchmarks.rivals.quicktune import QuickTune
+
+    process = training(context)
+    return lambda pipelines, seed: QuickTune(process, context, pipelines, seed, cost_aware=QUICKTUNE[name])
+
+
+@dataclass
+class Asked:
+    """How often a library was asked, and what became of its answers.
+
+    Args:
+        version: The library and its version.
+        asks: Number of its answers.
+        distances: How far the candidates were from what it proposed.
+    """
+
+    version: str
+    asks: int = 0
+    distances: list[float] = field(default_factory=list)
+
+
+class Watch:
+    """Counts what libraries are asked during a comparison; pass it as ``watch``."""
+
+    def __init__(self) -> None:
+        self.asked: dict[str, Asked] = {}
+
+    def __call__(self, name: str, strategy: Strategy) -> None:
+        """Count one replay."""
+        if isinstance(strategy, Rival):
+            asked = self.asked.setdefault(name, Asked(strategy.version))
+            asked.asks += strategy.asked
+            asked.distances += strategy.distances
+
+
+def of_sessions(asks: Mapping[str, int]) -> dict[str, Asked]:
+    """The libraries that are strategies of sessions, by name, from how often each strategy was asked."""
+    return {
+        name: Asked(f"{package} {version(package)}", asks[name])
+        for name, package in LIBRARY_BASED.items()
+        if name in asks
+    }
