@@ -197,7 +197,9 @@ def test_what_validation_chose_stands_beside_what_was_delivered(benchmark: Modul
 def test_an_outcome_says_by_what_runs_code_and_prior_it_was_made(
     benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    sessions, provenance = map(importlib.import_module, ("tunecast_benchmarks.whole_sessions", "tunecast_benchmarks.provenance"))
+    sessions, provenance = map(
+        importlib.import_module, ("tunecast_benchmarks.whole_sessions", "tunecast_benchmarks.provenance")
+    )
     first = sessions.made_by()
     assert first == sessions.made_by()
     assert first.startswith(f"{tunecast.__version__} {load_prior().provenance.checksum[:12]} ")
