@@ -187,7 +187,8 @@ def test_the_metric_decides(by_metric: Tuned) -> None:
     for contender in by_metric.record.contenders:
         assert contender.test.metric_name == "exact_match"
         assert contender.test.metric_low <= contender.test.metric <= contender.test.metric_high
-    scores = {contender.name: contender.test for contender in by_metric.record.contenders}
+        assert contender.validation.metric_name == "exact_match"
+    scores = {contender.name: contender.validation for contender in by_metric.record.contenders}
     best = max(scores.values(), key=lambda score: (score.metric, -score.loss))
     assert scores[by_metric.record.winner] == best
 

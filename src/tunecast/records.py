@@ -424,10 +424,16 @@ class Run:
 
 @dataclass(frozen=True)
 class Contender:
-    """One of the models that a session compares on the test split.
+    """One of the models that a session compares: validation chooses the winner, test is only reported.
 
-    ``name`` is ``zero_shot``, ``baseline`` or ``incumbent``; ``run`` is the id of its run; ``step`` the
-    optimiser step of the checkpoint that was scored.
+    Args:
+        name: ``zero_shot``, ``baseline`` or ``incumbent``.
+        run: Id of its run.
+        pipeline: Method and hyperparameters.
+        step: Optimiser step of the checkpoint that was scored.
+        test: Score on the test split.
+        validation: Score on the validation examples that chose the winner; None in sessions of 0.1.0, which
+            chose the winner on the test split.
     """
 
     name: str
@@ -435,6 +441,7 @@ class Contender:
     pipeline: Pipeline
     step: int
     test: Score
+    validation: Score | None = None
 
 
 @dataclass(frozen=True)
@@ -527,14 +534,15 @@ class SessionRecord:
         used_seconds: Seconds of the budget that were used.
         full_length_tokens: Horizon of every trial's schedule.
         contenders: Zero-shot, baseline and incumbent, in this order; the incumbent may be the baseline.
-        winner: Name of the contender that was delivered.
+        winner: Name of the contender that was delivered: the best on validation.
         incumbent_loss: The incumbent's loss on all validation examples that the session uses.
         samples: A few test prompts with the outputs before and after.
         warnings: What the user should know, one sentence each.
         output_dir: The folder that holds ``best/`` and the report.
         configuration: The resolved configuration, as JSON.
         versions: Versions of what computed it.
-        forecast: What more data would bring; None where nobody asked.
+        forecast: What more data would bring; None if it was switched off.
+        ahead_on_test: Names of contenders that score better than the winner on the test split.
     """
 
     id: str
@@ -555,6 +563,7 @@ class SessionRecord:
     configuration: Mapping[str, Any]
     versions: Versions
     forecast: DataForecast | None = None
+    ahead_on_test: tuple[str, ...] = ()
 
     def contender(self, name: str) -> Contender:
         """The contender called ``name``.

@@ -21,7 +21,12 @@ from tunecast.store import Store
 
 def test_json_keeps_the_contract(finished_session: Finished) -> None:
     result = finished_session.result
-    assert set(result) == {"incumbent", "test", "winner", "budget", "output_dir", "warnings", "forecast"}
+    assert set(result) == {
+        "incumbent", "validation", "test", "winner", "budget", "output_dir", "warnings", "forecast"
+    }  # fmt: skip
+    assert set(result["validation"]) == {"zero_shot", "baseline", "incumbent"}
+    assert all(set(score) == {"loss", "metric"} for score in result["validation"].values())
+    assert result["validation"]["incumbent"]["loss"] == result["incumbent"]["validation_loss"]
     assert set(result["incumbent"]) == {"pipeline", "trial", "validation_loss"}
     assert set(result["test"]) == {"zero_shot", "baseline", "incumbent"}
     for score in result["test"].values():
@@ -33,9 +38,9 @@ def test_json_keeps_the_contract(finished_session: Finished) -> None:
     assert result["output_dir"] == str(finished_session.folder)
 
 
-def test_the_winner_has_the_lowest_loss(finished_session: Finished) -> None:
-    test = finished_session.result["test"]
-    assert test[finished_session.result["winner"]]["loss"] == min(score["loss"] for score in test.values())
+def test_the_winner_has_the_lowest_validation_loss(finished_session: Finished) -> None:
+    scores = finished_session.result["validation"]
+    assert scores[finished_session.result["winner"]]["loss"] == min(one["loss"] for one in scores.values())
 
 
 def test_messages_are_progress_and_nothing_else(finished_session: Finished) -> None:
@@ -135,7 +140,7 @@ def test_what_cannot_be_scored_is_null(finished_session: Finished) -> None:
     base, _, incumbent = record.contenders
     broken = replace(base, test=replace(base.test, loss=float("nan")))
     result = as_result(replace(record, contenders=(broken, incumbent)))
-    assert result["test"]["baseline"] is None
+    assert result["validation"]["baseline"] is result["test"]["baseline"] is None
     assert result["test"]["zero_shot"]["loss"] is None
     json.dumps(result, allow_nan=False)
 

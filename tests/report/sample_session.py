@@ -207,7 +207,8 @@ def make_record(runs: list[Run], *, winner: str = "incumbent", metric: bool = Tr
     def contender(name: str, of: Run, shift: float, quality: float) -> Contender:
         loss = of.curve[-1].validation.loss if of.curve else math.nan
         scored = score(loss + shift, half_width=0.05, metric=quality if metric else None, examples=281)
-        return Contender(name, of.id, of.pipeline, of.curve[-1].step if of.curve else 0, scored)
+        validation = dataclasses.replace(scored, loss=loss, loss_low=None, loss_high=None)
+        return Contender(name, of.id, of.pipeline, of.curve[-1].step if of.curve else 0, scored, validation)
 
     return SessionRecord(
         "session-1", TASK, "loss", "asha", 0, "5m", 300.0, 291.4, FULL_LENGTH,

@@ -57,7 +57,7 @@ def test_a_card_says_what_every_method_delivers(method: str) -> None:
     expected = ("transformers", "finetune") if whole else ("peft", "adapter")
     assert (values["library_name"], values["base_model_relation"]) == expected
     assert ("A whole model for" in card) is whole
-    assert ("The adapter fits only" in card) is not whole
+    assert ("The adapter works only" in card) is not whole
 
 
 @pytest.mark.parametrize("name", ["a: b", "- x", "'\"", "# no", "<script>x</script>", "line\nbreak\n---\n"])
@@ -76,10 +76,10 @@ def test_hostile_names_leave_yaml_and_markdown_whole(name: str) -> None:
 def test_card_says_what_chose_it_and_how_it_compares() -> None:
     record, run = delivered()
     card = model_card(record, run, base_model="smollm2")
-    assert "**The loss** on the validation split chose" in card
-    assert "| **incumbent** (this model) | 2.708 (2.658 to 2.758) |" in card
-    assert "| zero-shot | 4.163 (4.113 to 4.213) |" in card
-    assert "**rouge_l**" in model_card(dataclasses.replace(record, objective="rouge_l"), run, base_model="x")
+    assert "Validation **loss** chose it" in card
+    assert "| **incumbent** (this model) | 2.698 | 2.708 (2.658 to 2.758) |" in card
+    assert "| zero-shot | 4.143 | 4.163 (4.113 to 4.213) |" in card
+    assert "Validation **rouge_l** chose it" in model_card(dataclasses.replace(record, objective="rouge_l"), run, base_model="x")
 
 
 def test_card_holds_hyperparameters_data_hardware_versions_seed() -> None:
@@ -100,8 +100,8 @@ def test_card_holds_hyperparameters_data_hardware_versions_seed() -> None:
 
 def test_card_says_where_the_base_lies() -> None:
     record, run = delivered()
-    assert "lies in `base/` beside the adapter" in model_card(record, run, base_model="smollm2")
-    assert "must be at hand" in model_card(record, run, base_model="org/base")
+    assert "is in `base/` beside the adapter" in model_card(record, run, base_model="smollm2")
+    assert "It needs the base model `org/base`" in model_card(record, run, base_model="org/base")
 
 
 def test_card_of_an_untouched_base() -> None:
@@ -116,4 +116,14 @@ def test_card_of_an_untouched_base() -> None:
 def test_what_the_metric_chose_among_is_said() -> None:
     record, run = delivered()
     card = model_card(record, run, base_model="org/base")
-    assert "chose among the checkpoints that led by loss, at most three" in card
+    assert "the base model, the baseline and the leading checkpoints, at most three" in card
+
+
+def test_a_disagreement_with_the_test_split_is_said() -> None:
+    record, run = delivered()
+    said = "The test split disagrees with validation: there zero-shot and the baseline score better."
+    card = model_card(
+        dataclasses.replace(record, ahead_on_test=("zero_shot", "baseline")), run, base_model="a/b"
+    )
+    assert said in card
+    assert "disagrees" not in model_card(record, run, base_model="a/b")

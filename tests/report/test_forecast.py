@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from report.sample_session import OUTLOOK
 from tunecast.records import DataForecast
-from tunecast.report.forecast import outlook_sentences, outlook_table
-from tunecast.report.forecast_plot import outlook_plot
+from tunecast.report.forecast import forecast_sentences, forecast_table
+from tunecast.report.forecast_plot import forecast_plot
 
 ALL_SUPPORTED = replace(OUTLOOK, forecasts=tuple(replace(one, supported=True) for one in OUTLOOK.forecasts))
 ALL_REFUSED = replace(
@@ -15,20 +15,20 @@ UNMEASURED = DataForecast(0, reason="no trial reached the end of its schedule")
 
 
 def test_a_forecast_is_said_with_its_intervals() -> None:
-    assert outlook_sentences(ALL_SUPPORTED) == (
+    assert forecast_sentences(ALL_SUPPORTED) == (
         "More data: from a validation loss of 2.680 on 2,242 examples to 2.586 (2.541 to 2.634) with 2x, "
         "2.508 (2.411 to 2.602) with 4x, 2.401 (1.702 to 2.899) with 10x; brackets hold 90% intervals.",
     )
 
 
 def test_what_is_not_supported_is_told_without_numbers() -> None:
-    said, refused = outlook_sentences(OUTLOOK)
+    said, refused = forecast_sentences(OUTLOOK)
     assert "2.401" not in said
     assert refused == (
         "No forecast for 10x: too wide: the interval spans a factor of 1.70. "
         "A run on 8.97k examples would narrow it most for its cost."
     )
-    table = outlook_table(OUTLOOK)
+    table = forecast_table(OUTLOOK)
     assert table is not None
     assert [row[0] for row in table.rows] == [
         *("280", "560", "1,121", "2,242"),
@@ -39,13 +39,13 @@ def test_what_is_not_supported_is_told_without_numbers() -> None:
 
 
 def test_the_refusal_leads_where_nothing_is_supported() -> None:
-    assert outlook_sentences(ALL_REFUSED)[0].startswith("No forecast: too far. ")
-    assert outlook_sentences(UNMEASURED) == ("No forecast: no trial reached the end of its schedule.",)
-    assert outlook_table(UNMEASURED) is None
+    assert forecast_sentences(ALL_REFUSED)[0].startswith("No forecast: too far. ")
+    assert forecast_sentences(UNMEASURED) == ("No forecast: no trial reached the end of its schedule.",)
+    assert forecast_table(UNMEASURED) is None
 
 
 def test_the_plot_shows_supported_forecasts_only() -> None:
-    plot = outlook_plot(OUTLOOK)
+    plot = forecast_plot(OUTLOOK)
     assert plot is not None
     line, measured, forecasts = plot.figure.data
     assert list(measured.x) == [280, 560, 1121, 2242]
@@ -53,4 +53,4 @@ def test_the_plot_shows_supported_forecasts_only() -> None:
     assert list(forecasts.x) == [4484, 8968]
     assert [y + up for y, up in zip(forecasts.y, forecasts.error_y.array, strict=True)] == [2.634, 2.602]
     for nothing in (None, UNMEASURED, ALL_REFUSED):
-        assert outlook_plot(nothing) is None
+        assert forecast_plot(nothing) is None

@@ -38,7 +38,7 @@ def test_report_shows_every_part(tmp_path: Path) -> None:
     page = written(tmp_path, record, runs)
     headings = re.findall(r"<h2>(.*?)</h2>", page)
     assert headings == [
-        "Comparison on the test split",
+        "Comparison",
         "What more data would bring",
         "Curves of all trials",
         "Incumbent over time",
@@ -50,7 +50,7 @@ def test_report_shows_every_part(tmp_path: Path) -> None:
         "Load the model",
     ]
     names = [name for name, _ in FIGURE.findall(page)]
-    assert names[:6] == ["scores", "outlook", "curves", "incumbent", "cost-seconds", "cost-bytes"]
+    assert names[:6] == ["scores", "forecast", "curves", "incumbent", "cost-seconds", "cost-bytes"]
     assert {"hyper-learning_rate", "hyper-lora_r", "hyper-neftune_noise_alpha"} <= set(names)
     for _, figure in FIGURE.findall(page):
         assert json.loads(figure)["data"]
@@ -143,7 +143,7 @@ def test_a_forecast_that_cannot_be_made_says_why(tmp_path: Path) -> None:
     refused = DataForecast(0, reason="no trial reached the <b>end</b>")
     page = written(tmp_path, dataclasses.replace(record, forecast=refused), runs)
     assert "No forecast: no trial reached the &lt;b&gt;end&lt;/b&gt;." in page
-    assert 'id="figure-outlook"' not in page
+    assert 'id="figure-forecast"' not in page
     assert "What more data" not in written(tmp_path, dataclasses.replace(record, forecast=None), runs)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -21,9 +22,26 @@ def test_comparison_has_a_row_a_contender_and_stresses_the_winner() -> None:
     table = comparison_table(record, runs)
     assert [row[0] for row in table.rows] == ["zero-shot", "baseline", "incumbent"]
     assert table.winner == 2
-    assert table.rows[0][1] == "4.163\n4.113 to 4.213"
+    assert table.header[1:3] == ("validation loss", "test loss (95%)")
+    assert table.rows[0][1:3] == ("4.143", "4.163\n4.113 to 4.213")
+    assert table.note.startswith("281 validation examples chose the winner; 281 test examples were scored")
     assert table.rows[1][-1] == "131k"
     assert all(len(row) == len(table.header) for row in table.rows)
+
+
+def test_the_objective_is_what_validation_shows() -> None:
+    record, runs = full_session()
+    table = comparison_table(dataclasses.replace(record, objective="rouge_l"), runs)
+    assert table.header[1] == "validation rouge_l"
+    assert [row[1] for row in table.rows] == ["0.141", "0.248", "0.296"]
+
+
+def test_a_session_chosen_by_test_shows_no_validation() -> None:
+    record, runs = full_session()
+    old = tuple(dataclasses.replace(one, validation=None) for one in record.contenders)
+    table = comparison_table(dataclasses.replace(record, contenders=old), runs)
+    assert table.header[1] == "test loss (95%)"
+    assert "which also chose the winner" in table.note
 
 
 def test_no_metric_no_column() -> None:

@@ -20,7 +20,7 @@ from tunecast.records import Machine, Outcome, Pipeline, Seconds, Versions
 from tunecast.search import History, Remaining, Strategy, random_search
 from tunecast.session.budget import Budget
 from tunecast.session.budget_tracker import BudgetTracker
-from tunecast.session.final_evaluation import Judge, choose_incumbent
+from tunecast.session.final_evaluation import Judge, leading_checkpoints, validate
 from tunecast.session.folder import OutputFolder
 from tunecast.session.loop import Search
 from tunecast.session.prepare import Environment, PreparedTask
@@ -319,10 +319,10 @@ def test_finalists_that_are_trained_once_more_are_told(begin: Begin) -> None:
     told = Told()
     search, _ = begin(1.0, random_search())
     search.spend()
-    run = search.trials[0].run
-    assert run is not None
+    leading = leading_checkpoints(search.trials)
+    run = leading[0].run
     again = Scored(run.curve[-1].validation, Seconds(1.0, 1.0), retrained_tokens=77)
-    choose_incumbent(search.trials, Judge("loss"), lambda request: again, told)
+    validate(leading, Judge("loss"), lambda request: again, told)
     assert told.lines == [retraining_note(run.id, 77)]
 
 

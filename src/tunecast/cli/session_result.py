@@ -1,4 +1,4 @@
-"""How ``tune`` and ``train`` run a session, and what they print of it."""
+"""Running a session from ``tune`` and ``train``, and printing its result."""
 
 from __future__ import annotations
 
@@ -13,20 +13,22 @@ import typer
 from tunecast.paths import expanded
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from tunecast.progress import Progress
-    from tunecast.records import SessionRecord
+    from tunecast.records import Contender, SessionRecord
 
 
 def run_session(
     session: Callable[[Progress], SessionRecord], output_dir: str, *, go_on: str, as_json: bool
 ) -> None:
-    """Run a session, show its progress and print its result; who interrupts it is told how to go on.
+    """Run a session, show its progress and print its result; on Ctrl-C, say how to continue.
 
     Args:
         session: Runs it.
         output_dir: Where it writes.
-        go_on: What goes on with it.
-        as_json: Whether the result is printed as JSON.
+        go_on: The command that continues it.
+        as_json: Whether to print the result as JSON.
     """
     from tunecast.cli.progress import RichProgress
 
@@ -43,28 +45,21 @@ def run_session(
 
 
 def _interrupted(folder: Path, go_on: str) -> str:
-    """What Ctrl-C leaves behind."""
+    """Say what an interrupted session left behind."""
     from tunecast.session.folder import SESSION_FILE
 
     if not (folder / SESSION_FILE).is_file():
         return "Interrupted before the session began; nothing was written."
-    return f"Interrupted. Nothing that was measured is lost; go on with {go_on}"
+    return f"Interrupted. All measured points are saved; continue with: {go_on}"
 
 
 def as_result(record: SessionRecord) -> dict[str, Any]:
-    """What ``--json`` prints; a contender of which no checkpoint was left to score is None."""
+    """Build what ``--json`` prints; a contender that was not scored is None."""
+    from tunecast.report.wording import test_disagreement
     from tunecast.store.codec import for_others
 
-    scores: dict[str, Any] = {"zero_shot": None, "baseline": None, "incumbent": None}
-    for contender in record.contenders:
-        score = contender.test
-        by_loss = score.metric is None
-        scores[contender.name] = {
-            "loss": score.loss,
-            "metric": score.metric,
-            "low": score.loss_low if by_loss else score.metric_low,
-            "high": score.loss_high if by_loss else score.metric_high,
-        }
+    names = ("zero_shot", "baseline", "incumbent")
+    contenders = {name: record.find_contender(name) for name in names}
     incumbent = record.contender("incumbent")
     result: dict[str, Any] = {
         "incumbent": {
@@ -72,57 +67,79 @@ def as_result(record: SessionRecord) -> dict[str, Any]:
             "trial": incumbent.run,
             "validation_loss": record.incumbent_loss,
         },
-        "test": scores,
+        "validation": {name: _validation(one) for name, one in contenders.items()},
+        "test": {name: _test(one) for name, one in contenders.items()},
         "winner": record.winner,
         "budget": {"granted_seconds": record.granted_seconds, "used_seconds": record.used_seconds},
         "output_dir": record.output_dir,
-        "warnings": list(record.warnings),
+        "warnings": [*test_disagreement(record), *record.warnings],
         "forecast": asdict(record.forecast) if record.forecast else None,
     }
     plain: dict[str, Any] = for_others(result)
     return plain
 
 
+def _validation(contender: Contender | None) -> dict[str, Any] | None:
+    score = contender.validation if contender else None
+    return {"loss": score.loss, "metric": score.metric} if score else None
+
+
+def _test(contender: Contender | None) -> dict[str, Any] | None:
+    if contender is None:
+        return None
+    score = contender.test
+    by_loss = score.metric is None
+    return {
+        "loss": score.loss,
+        "metric": score.metric,
+        "low": score.loss_low if by_loss else score.metric_low,
+        "high": score.loss_high if by_loss else score.metric_high,
+    }
+
+
 def print_record(record: SessionRecord) -> None:
-    """The comparison as a table."""
+    """Print the contenders as a table, then where everything is."""
     from rich.console import Console
+
+    from tunecast.report.forecast import forecast_sentences
+    from tunecast.report.wording import test_disagreement
+
+    console = Console()
+    console.print(_table(record))
+    # Each path stays on one line, so that it can be copied.
+    for line in (
+        f"Winner by validation: {record.winner.replace('_', '-')}. Model and card: {record.output_dir}/best",
+        f"Report: {record.output_dir}/report.html",
+        *test_disagreement(record),
+        *(forecast_sentences(record.forecast) if record.forecast else ()),
+    ):
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def _table(record: SessionRecord) -> Table:
+    """Build the table: what validation chose by, then the scores on the test split."""
     from rich.table import Table
     from rich.text import Text
 
-    from tunecast.report.forecast import outlook_sentences
-    from tunecast.report.numbers import interval
+    from tunecast.report.numbers import decimal, interval
     from tunecast.report.wording import pipeline_line
 
-    title = f"{record.task.dataset} on {record.task.model}: test scores"
+    title = f"{record.task.dataset} on {record.task.model}"
     table = Table(title=Text(title, style="table.title"))
     metric = record.objective if record.objective != "loss" else ""
-    for column in (
-        "",
-        "test loss",
-        "95% interval",
-        *([metric, "95% interval"] if metric else []),
-        "pipeline",
-    ):
+    measured = ("test loss", "95% interval", *((f"test {metric}", "95% interval") if metric else ()))
+    for column in ("", f"validation {record.objective}", *measured, "pipeline"):
         table.add_column(column, justify="left" if column in ("", "pipeline") else "right")
     for contender in record.contenders:
-        score = contender.test
-        row = [
+        score, chosen_by = contender.test, contender.validation
+        cells = [
             contender.name.replace("_", "-"),
-            f"{score.loss:.4f}",
+            decimal((chosen_by.metric if metric else chosen_by.loss) if chosen_by else None, 4),
+            decimal(score.loss, 4),
             interval(score.loss_low, score.loss_high, 4),
         ]
         if metric:
-            row += [f"{score.metric:.4f}", interval(score.metric_low, score.metric_high, 4)]
-        row.append(pipeline_line(contender.pipeline))
-        table.add_row(*row, style="bold green" if contender.name == record.winner else None)
-    console = Console()
-    console.print(table)
-    # Paths are for copying: as they are, on one line each.
-    for line in (
-        f"Winner: {record.winner.replace('_', '-')}. Model and card: {record.output_dir}/best",
-        f"Report: {record.output_dir}/report.html",
-    ):
-        console.print(line, markup=False, soft_wrap=True)
-    if record.forecast:
-        for line in outlook_sentences(record.forecast):
-            console.print(line, markup=False, soft_wrap=True)
+            cells += [decimal(score.metric, 4), interval(score.metric_low, score.metric_high, 4)]
+        cells.append(pipeline_line(contender.pipeline))
+        table.add_row(*cells, style="bold green" if contender.name == record.winner else None)
+    return table

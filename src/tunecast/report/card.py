@@ -1,4 +1,4 @@
-"""The model card: a README in Hugging Face's form that says what the model is and how it was chosen."""
+"""The model card: a README in Hugging Face's format that says what the model is and how it was chosen."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ from typing import Any
 from tunecast.records import ZERO_SHOT, Run, SessionRecord
 from tunecast.report.loading import Delivery, delivery
 from tunecast.report.numbers import MISSING, decimal, duration, finite, with_interval
-from tunecast.report.tables import data_facts, hardware_facts, score_cells, tokens_trained_on, version_facts
+from tunecast.report.tables import (
+    data_facts,
+    hardware_facts,
+    score_cells,
+    split_sizes,
+    tokens_trained_on,
+    version_facts,
+)
 from tunecast.report.wording import value_text, verdict
 from tunecast.search import GIVEN
 
@@ -62,15 +69,23 @@ def _summary(record: SessionRecord, run: Run, given: Delivery) -> str:
     if run.pipeline.method == ZERO_SHOT.method:
         kind = "The untouched base model"
     words = verdict(record, [run])
-    chosen = "The loss" if record.objective == "loss" else record.objective
-    # The last sentence counts trials, which needs all runs; the card says its cost under "Training".
+    # The last sentence counts trials, which needs all runs; the card gives the cost under "Training".
     outcome = "\n".join(f"- {_plain(sentence)}" for sentence in words.sentences[:-1])
-    rivals = "zero-shot" if record.strategy == GIVEN else "zero-shot and the baseline"
     return (
-        f"{kind} for {_plain(given.base_model)}, made by Tunecast. **{chosen}** on the validation "
-        f"split chose among the checkpoints that led by loss, at most three; on the test split, which no "
-        f"trial saw, the best was then compared with {rivals}.\n\n"
+        f"{kind} for {_plain(given.base_model)}, made by Tunecast.{_how_chosen(record)}\n\n"
         f"**{_plain(words.text)}.**\n\n{outcome}"
+    )
+
+
+def _how_chosen(record: SessionRecord) -> str:
+    """Describe how the winner was chosen; empty for 0.1.0, whose verdict says so."""
+    winner = record.find_contender(record.winner)
+    if winner is None or winner.validation is None:
+        return ""
+    rivals = "the base model" if record.strategy == GIVEN else "the base model, the baseline"
+    return (
+        f" Validation **{_plain(record.objective)}** chose it from {rivals} and the leading checkpoints, at "
+        "most three. The test split was scored once, afterwards, and is only reported."
     )
 
 
@@ -81,21 +96,17 @@ def _scores(record: SessionRecord) -> str:
     for contender, row in zip(record.contenders, rows, strict=True):
         if contender.name == record.winner:
             row[0] = f"**{row[0]}** (this model)"
-    examples = record.contenders[0].test.examples
-    return f"## Scores\n\nOn {examples:,} test examples; brackets hold 95% bootstrap intervals.\n\n" + _table(
-        header, rows
-    )
+    note = f"{split_sizes(record)} Brackets hold 95% bootstrap intervals."
+    return f"## Scores\n\n{note}\n\n{_table(header, rows)}"
 
 
 def _loading(given: Delivery) -> str:
     if not given.adapter:
         note = "The folder is complete; no network is needed."
     elif given.bundled_base:
-        note = "The base model lies in `base/` beside the adapter; no network is needed."
+        note = "The base model is in `base/` beside the adapter; no network is needed."
     else:
-        note = (
-            f"The base model `{_plain(given.base_model)}` must be at hand, in a folder or in the hub's cache."
-        )
+        note = f"It needs the base model `{_plain(given.base_model)}`, in a folder or in the hub's cache."
     return f"## Load it\n\n{note}\n\n```python\n{given.code('.')}\n```"
 
 
@@ -128,13 +139,13 @@ def _training(record: SessionRecord, run: Run) -> str:
 
 def _limits(record: SessionRecord, given: Delivery) -> str:
     lines = [
-        "It was judged on one dataset; elsewhere it may be worse than its base model.",
-        "It inherits the licence, the limits and the biases of its base model.",
+        "It was evaluated on one dataset; elsewhere it may be worse than its base model.",
+        "It inherits the licence, limits and biases of its base model.",
     ]
     if any(finite(one.test.loss_low) is None for one in record.contenders):
-        lines.append("Some scores come without an interval: their uncertainty was not measured.")
+        lines.append("Some scores have no interval: their uncertainty was not measured.")
     if given.adapter and not given.bundled_base:
-        lines.append("The adapter fits only the exact base model that it was trained on.")
+        lines.append("The adapter works only with the exact base model that it was trained on.")
     return "## Limits and warnings\n\n" + "\n".join(
         f"- {_plain(line)}" for line in (*lines, *record.warnings)
     )
@@ -155,5 +166,5 @@ def _cell(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that can neither end its line nor open an HTML element."""
+    """Escape text so that it can neither end its line nor open an HTML element."""
     return re.sub(r"\s+", " ", text).replace("&", "&amp;").replace("<", "&lt;").strip()

@@ -1,4 +1,4 @@
-"""What more data would bring, in words and as a table: the same for the terminal and the report."""
+"""The forecast of what more data would bring, in words and as a table, for terminal and report."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from tunecast.report.numbers import MISSING, compact, decimal, interval, with_in
 from tunecast.report.tables import Table
 
 
-def outlook_sentences(outlook: DataForecast) -> tuple[str, ...]:
-    """The forecast in a sentence or two; where it should not be acted upon, the refusal comes first."""
-    if outlook.reason:
-        return (f"No forecast: {outlook.reason}.",)
-    supported = [one for one in outlook.forecasts if one.supported]
-    refused = [one for one in outlook.forecasts if not one.supported]
+def forecast_sentences(forecast: DataForecast) -> tuple[str, ...]:
+    """Write the forecast in a sentence or two, or the reason for there being none."""
+    if forecast.reason:
+        return (f"No forecast: {forecast.reason}.",)
+    supported = [one for one in forecast.forecasts if one.supported]
+    refused = [one for one in forecast.forecasts if not one.supported]
     if not supported:
-        return (f"No forecast: {refused[0].reason}. {_advice(outlook)}",)
-    size, loss = outlook.measured[-1]
+        return (f"No forecast: {refused[0].reason}. {_advice(forecast)}",)
+    size, loss = forecast.measured[-1]
     found = [
-        f"{with_interval(one.loss, one.low, one.high)} with {_multiple(one, outlook)}" for one in supported
+        f"{with_interval(one.loss, one.low, one.high)} with {_multiple(one, forecast)}" for one in supported
     ]
     sentence = (
         f"More data: from a validation loss of {decimal(loss)} on {size:,} examples to {', '.join(found)}; "
@@ -25,40 +25,40 @@ def outlook_sentences(outlook: DataForecast) -> tuple[str, ...]:
     )
     if not refused:
         return (sentence,)
-    names = " and ".join(_multiple(one, outlook) for one in refused)
-    return sentence, f"No forecast for {names}: {refused[0].reason}. {_advice(outlook)}"
+    names = " and ".join(_multiple(one, forecast) for one in refused)
+    return sentence, f"No forecast for {names}: {refused[0].reason}. {_advice(forecast)}"
 
 
-def outlook_table(outlook: DataForecast) -> Table | None:
-    """What was measured and what is forecast, by rising data size; None where there are no forecasts."""
-    if not outlook.forecasts:
+def forecast_table(forecast: DataForecast) -> Table | None:
+    """Build the table of measured and forecast losses by data size; None without forecasts."""
+    if not forecast.forecasts:
         return None
-    last = outlook.measured[-1][1]
+    last = forecast.measured[-1][1]
     rows: list[tuple[str, ...]] = [
-        (f"{size:,}", decimal(loss), MISSING, "measured") for size, loss in outlook.measured
+        (f"{size:,}", decimal(loss), MISSING, "measured") for size, loss in forecast.measured
     ]
-    rows += [_forecast_row(one, last, outlook) for one in outlook.forecasts]
-    laws = " and ".join(sorted({one.law for one in outlook.forecasts}))
+    rows += [_forecast_row(one, last, forecast) for one in forecast.forecasts]
+    laws = " and ".join(sorted({one.law for one in forecast.forecasts}))
     note = (
-        f"Law: {laws}. All runs pass over their examples equally often, so that training takes longer in "
-        "proportion. An interval is that of one measurement on the same validation examples."
+        f"Law: {laws}. All runs make the same number of passes, so training time grows with the data. "
+        "Intervals are for one measurement on the same validation examples."
     )
     header = ("unique examples", "validation loss (90%)", "change", "")
     return Table(header, tuple(rows), frozenset({1, 2}), note=note)
 
 
-def _forecast_row(one: MoreData, last: float, outlook: DataForecast) -> tuple[str, ...]:
-    name = f"{_multiple(one, outlook)}: {one.data_size:,}"
+def _forecast_row(one: MoreData, last: float, forecast: DataForecast) -> tuple[str, ...]:
+    name = f"{_multiple(one, forecast)}: {one.data_size:,}"
     if not one.supported:
         return name, MISSING, MISSING, "no forecast"
     loss = f"{decimal(one.loss)}\n{interval(one.low, one.high)}"
     return name, loss, f"{one.loss / last - 1:+.1%}", "forecast"
 
 
-def _multiple(one: MoreData, outlook: DataForecast) -> str:
-    """How many times the data of the leading trial."""
-    return f"{one.data_size / outlook.data_size:.3g}x"
+def _multiple(one: MoreData, forecast: DataForecast) -> str:
+    """Write a data size as a multiple of the leading trial's data."""
+    return f"{one.data_size / forecast.data_size:.3g}x"
 
 
-def _advice(outlook: DataForecast) -> str:
-    return f"A run on {compact(outlook.next_size)} examples would narrow it most for its cost."
+def _advice(forecast: DataForecast) -> str:
+    return f"A run on {compact(forecast.next_size)} examples would narrow it most for its cost."

@@ -1,4 +1,4 @@
-"""The plot of what more data would bring: measured end points, and forecasts with their intervals."""
+"""The plot of the data forecast: measured end points, and predictions with their intervals."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from tunecast.report.figures import ACCENT, INK, MUTED, Plot, log_axis, new_figu
 from tunecast.report.numbers import compact, with_interval
 
 
-def outlook_plot(outlook: DataForecast | None) -> Plot | None:
-    """Validation loss by unique examples; None where no forecast should be acted upon."""
-    supported = [one for one in outlook.forecasts if one.supported] if outlook else []
-    if outlook is None or not supported:
+def forecast_plot(forecast: DataForecast | None) -> Plot | None:
+    """Plot validation loss by unique examples; None if no forecast is supported."""
+    supported = [one for one in forecast.forecasts if one.supported] if forecast else []
+    if forecast is None or not supported:
         return None
     figure = new_figure("unique training examples", LOSS_TITLE)
-    sizes, losses = zip(*outlook.measured, strict=True)
+    sizes, losses = zip(*forecast.measured, strict=True)
     figure.add_trace(
         go.Scatter(
             x=[sizes[-1], *(one.data_size for one in supported)],
@@ -54,4 +54,4 @@ def outlook_plot(outlook: DataForecast | None) -> Plot | None:
         )
     )
     figure.update_xaxes(**log_axis([*sizes, *(one.data_size for one in supported)], compact))
-    return Plot("outlook", figure, height_px=360)
+    return Plot("forecast", figure, height_px=360)

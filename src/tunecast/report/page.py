@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from tunecast.atomic import written_whole
 from tunecast.records import Run, SessionRecord
-from tunecast.report.forecast import outlook_sentences, outlook_table
+from tunecast.report.forecast import forecast_sentences, forecast_table
 from tunecast.report.loading import HUB_ID, delivery
 from tunecast.report.tables import (
     comparison_table,
@@ -76,8 +76,8 @@ def _values(record: SessionRecord, runs: Sequence[Run]) -> dict[str, Any]:
         "verdict": verdict(record, runs),
         "comparison": comparison_table(record, runs) if record.contenders else None,
         "pipelines": contender_pipelines(record),
-        "outlook": outlook_sentences(record.forecast) if record.forecast else (),
-        "outlook_table": outlook_table(record.forecast) if record.forecast else None,
+        "forecast": forecast_sentences(record.forecast) if record.forecast else (),
+        "forecast_table": forecast_table(record.forecast) if record.forecast else None,
         "legends": _legends(sections, method_styles(trials) | {"failed": FAILED}),
         "plots": sections,
         "figures": [(plot.name, Markup(_figure_json(plot))) for group in sections.values() for plot in group],
@@ -100,13 +100,13 @@ def _plots(record: SessionRecord, runs: Sequence[Run], trials: Sequence[DrawnTri
     """The plots of every section; a section without data is empty."""
     from tunecast.report.choices import hyperparameter_plots
     from tunecast.report.curves import curves_plot, incumbent_plot
-    from tunecast.report.forecast_plot import outlook_plot
+    from tunecast.report.forecast_plot import forecast_plot
     from tunecast.report.tradeoffs import cost_plots, scores_plot
 
     zero_shot = zero_shot_loss(runs)
     single = {
         "scores": scores_plot(record),
-        "outlook": outlook_plot(record.forecast),
+        "forecast": forecast_plot(record.forecast),
         "curves": curves_plot(record, trials, zero_shot),
         "incumbent": incumbent_plot(record, trials, zero_shot),
     }

@@ -1,4 +1,4 @@
-"""The tables of a report as plain text cells; the template escapes them."""
+"""Tables of a report, as plain text cells that the template escapes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Table:
         header: Titles of the columns.
         rows: The cells; a second line of a cell is shown smaller.
         numeric: Indices of the columns that are aligned to the right.
-        winner: Index of the row to stress, None for none.
+        winner: Index of the row to highlight, None for no row.
         note: A sentence below the table.
     """
 
@@ -37,7 +37,7 @@ class Table:
 
 
 def comparison_table(record: SessionRecord, runs: Sequence[Run]) -> Table:
-    """Every contender with all scores on the test split."""
+    """Build the table of all contenders with their validation and test scores."""
     by_id = {run.id: run for run in runs}
     titles, scores = score_cells(record, _two_lines)
     header = (*titles, "tokens trained on")
@@ -46,40 +46,60 @@ def comparison_table(record: SessionRecord, runs: Sequence[Run]) -> Table:
         for one, cells in zip(record.contenders, scores, strict=True)
     ]
     winner = next((index for index, one in enumerate(record.contenders) if one.name == record.winner), None)
-    examples = next((one.test.examples for one in record.contenders), 0)
-    note = f"Scored on {examples:,} test examples. Lower is better for losses and bits per byte."
+    note = f"{split_sizes(record)} Lower is better for losses and bits per byte."
     return Table(header, tuple(rows), frozenset(range(1, len(header))), winner, note)
 
 
+def split_sizes(record: SessionRecord) -> str:
+    """Say which examples chose the winner and which are only reported."""
+    first = record.contenders[0]
+    test = f"{first.test.examples:,} test examples"
+    if first.validation is None:
+        return f"Scored on {test}, which also chose the winner."
+    chosen = first.validation.metric_examples or first.validation.examples
+    return f"{chosen:,} validation examples chose the winner; {test} were scored once, afterwards."
+
+
 def score_cells(record: SessionRecord, shown: ShownInterval) -> tuple[list[str], list[list[str]]]:
-    """The header, and a row of every contender's name and scores on the test split.
+    """Build the header, and a row of name and scores for each contender.
 
     Args:
         record: The outcome of the session.
         shown: Writes a value with the ends of its interval.
     """
     metric = next((one.test.metric_name for one in record.contenders if one.test.metric is not None), "")
-    header = ["", "test loss (95%)", *([f"{metric} (95%)"] if metric else [])]
+    by_metric = record.objective != "loss"
+    validated = any(one.validation for one in record.contenders)
+    header = [
+        "",
+        *([f"validation {record.objective}"] if validated else []),
+        "test loss (95%)",
+        *([f"test {metric} (95%)"] if metric else []),
+        "nats per completion",
+        "bits per byte",
+    ]
     rows = []
     for contender in record.contenders:
-        score = contender.test
+        score, chosen_by = contender.test, contender.validation
         cells = [CONTENDER_NAMES.get(contender.name, contender.name)]
+        if validated:
+            cells.append(decimal((chosen_by.metric if by_metric else chosen_by.loss) if chosen_by else None))
         cells.append(shown(score.loss, score.loss_low, score.loss_high))
         if metric:
             cells.append(shown(score.metric, score.metric_low, score.metric_high))
         rows.append([*cells, decimal(score.nats_per_completion, 2), decimal(score.bits_per_byte)])
-    return [*header, "nats per completion", "bits per byte"], rows
+    return header, rows
 
 
 def tokens_trained_on(contender: Contender | None, run: Run | None) -> str:
-    """Tokens that a contender's checkpoint had seen in its run."""
+    """Count the tokens that a contender's checkpoint had seen in its run."""
     points = run.curve if contender and run else ()
     seen = next((point.tokens_seen for point in points if contender and point.step == contender.step), None)
     return compact(seen)
 
 
 def contender_pipelines(record: SessionRecord) -> dict[str, str]:
-    """Every contender's pipeline in one line."""
+    """Write every contender's pipeline in one line."""
     return {
         CONTENDER_NAMES.get(one.name, one.name): (
             "nothing is trained"
@@ -95,7 +115,7 @@ def _two_lines(value: float | None, low: float | None, high: float | None) -> st
 
 
 def failures_table(trials: Sequence[DrawnTrial]) -> Table | None:
-    """Every failed trial with its outcome and the class of the error; None when none failed."""
+    """Build the table of failed trials; None if none failed."""
     failed = [trial for trial in trials if trial.failed]
     if not failed:
         return None
@@ -117,7 +137,7 @@ def failures_table(trials: Sequence[DrawnTrial]) -> Table | None:
 
 
 def data_facts(run: Run) -> dict[str, str]:
-    """Counts, format and fingerprint of the dataset, and what the base model is."""
+    """Describe the dataset and the base model."""
     counts = ", ".join(f"{count:,} {split}" for split, count in run.dataset.examples.items())
     return {
         "dataset": f"{run.dataset.name} ({run.dataset.format})",
@@ -130,7 +150,7 @@ def data_facts(run: Run) -> dict[str, str]:
 
 
 def hardware_facts(machine: Machine) -> dict[str, str]:
-    """The machine as measured."""
+    """Describe the machine as measured."""
     rates = ", ".join(
         f"{dtype} {value / 1e9:.3g} GFLOP/s"
         for dtype, value in machine.flops_per_second.items()
@@ -146,10 +166,10 @@ def hardware_facts(machine: Machine) -> dict[str, str]:
 
 
 def version_facts(record: SessionRecord) -> dict[str, str]:
-    """Versions of what computed the session."""
+    """List the versions of the software that ran the session."""
     return {name: str(version) for name, version in asdict(record.versions).items()}
 
 
 def pretty_json(value: Mapping[str, Any]) -> str:
-    """A configuration as indented JSON; what JSON does not know is written as text."""
+    """Write a configuration as indented JSON; values that JSON does not know become text."""
     return json.dumps(value, indent=2, ensure_ascii=False, default=str)

@@ -1,4 +1,4 @@
-"""Words that report and card share: names of contenders, pipelines in one line, the verdict."""
+"""Wording that report, card and terminal share: names of contenders, pipelines in one line, the verdict."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tunecast.recommender.recommendation import Prospect
 
 CONTENDER_NAMES = {"zero_shot": "zero-shot", "baseline": "baseline", "incumbent": "incumbent"}
-"""What a contender of a record is called in text."""
+"""Names of contenders in text."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Headline:
 
     Args:
         text: One short sentence.
-        sentences: By how much, how certain that is, and what it cost.
+        sentences: What chose it, its margin on the test split, how certain that is, and what it cost.
     """
 
     text: str
@@ -31,7 +31,7 @@ class Headline:
 
 
 def pipeline_line(pipeline: Pipeline) -> str:
-    """Method, learning rate, batch and rank: what tells pipelines apart at a glance."""
+    """Method, learning rate, batch size and rank: enough to tell pipelines apart at a glance."""
     values = pipeline.hyperparameters
     if pipeline.method == ZERO_SHOT.method:
         return "no training"
@@ -43,7 +43,7 @@ def pipeline_line(pipeline: Pipeline) -> str:
 
 
 def value_text(name: str, value: Scalar) -> str:
-    """A hyperparameter's value as people write it."""
+    """Write a hyperparameter's value for people."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
@@ -52,7 +52,7 @@ def value_text(name: str, value: Scalar) -> str:
 
 
 def describe_pipeline(pipeline: Pipeline, separator: str = ", ") -> str:
-    """Method and every hyperparameter in one line."""
+    """Write a method and all its hyperparameters in one line."""
     parts = [f"{name} {value_text(name, value)}" for name, value in pipeline.hyperparameters.items()]
     return separator.join([pipeline.method, *parts])
 
@@ -65,9 +65,27 @@ def verdict(record: SessionRecord, runs: Sequence[Run]) -> Headline:
         return Headline("No model could be delivered", ("No contender has a test score to compare.", cost))
     others = [one for one in record.contenders if one.name != winner.name and one.run != winner.run]
     judge = _Judge(record.objective)
-    compared = [judge.compare(winner, other) for other in others]
-    diagnostics = judge.diagnostics(winner, others)
-    return Headline(_headline(record, winner), (judge.state(winner), *compared, *diagnostics, cost))
+    sentences = (
+        judge.choice(winner, others),
+        judge.test_score(winner),
+        *(judge.compare(winner, other) for other in others),
+        *test_disagreement(record),
+        *judge.uncertainties(winner, others),
+        cost,
+    )
+    return Headline(_headline(record, winner), sentences)
+
+
+def test_disagreement(record: SessionRecord) -> tuple[str, ...]:
+    """Say which contenders beat the winner on the test split; empty if none does."""
+    if not record.ahead_on_test:
+        return ()
+    names = [CONTENDER_NAMES.get(name, name) for name in record.ahead_on_test]
+    text = " and ".join(name if name == "zero-shot" else f"the {name}" for name in names)
+    return (
+        f"The test split disagrees with validation: there {text} {'score' if len(names) > 1 else 'scores'} "
+        "better. Validation decides; the test split is only reported.",
+    )
 
 
 def _with_article(contender: Contender) -> str:
@@ -98,22 +116,40 @@ def _cost(record: SessionRecord, runs: Sequence[Run]) -> str:
 
 @dataclass(frozen=True)
 class _Judge:
-    """Compares by what decided: test loss, or the metric where it was the objective."""
+    """Compares by the objective: the loss, or the metric where it was measured."""
 
     objective: str
 
     def by_metric(self, *scores: Score) -> bool:
         return self.objective != "loss" and all(finite(score.metric) is not None for score in scores)
 
-    def state(self, winner: Contender) -> str:
+    def choice(self, winner: Contender, others: Sequence[Contender]) -> str:
+        """The validation scores that chose the winner."""
+        score = winner.validation
+        if score is None:
+            return "The test split chose this winner, as in Tunecast 0.1.0; its test score may be optimistic."
+        examples = score.metric_examples if self.by_metric(score) else score.examples
+        rivals = [
+            f"{self._value(one.validation)} for {_with_article(one)}" for one in others if one.validation
+        ]
+        name = self.objective if self.by_metric(score) else "loss"
+        against = f", against {' and '.join(rivals)}" if rivals else ""
+        return f"Chosen on {examples:,} validation examples: {name} {self._value(score)}{against}."
+
+    def _value(self, score: Score) -> str:
+        return decimal(score.metric if self.by_metric(score) else score.loss)
+
+    def test_score(self, winner: Contender) -> str:
         score = winner.test
         loss = f"Test loss {with_interval(score.loss, score.loss_low, score.loss_high)} nats per token"
         if finite(score.metric) is None:
             return f"{loss}; brackets hold 95% intervals."
-        metric = f"{score.metric_name} {with_interval(score.metric, score.metric_low, score.metric_high)}"
-        ordered = (metric, loss[0].lower() + loss[1:]) if self.by_metric(score) else (loss, metric)
-        text = f"{ordered[0]}, {ordered[1]}; brackets hold 95% intervals."
-        return text[0].upper() + text[1:]
+        metric = (
+            f"test {score.metric_name} {with_interval(score.metric, score.metric_low, score.metric_high)}"
+        )
+        ordered = (metric, loss) if self.by_metric(score) else (loss, metric)
+        first, second = (text[0].upper() + text[1:] for text in ordered)
+        return f"{first}, {second[0].lower() + second[1:]}; brackets hold 95% intervals."
 
     def compare(self, winner: Contender, other: Contender) -> str:
         mine, theirs = winner.test, other.test
@@ -129,21 +165,21 @@ class _Judge:
         share = f" ({abs(gap) / theirs.loss:.0%})" if theirs.loss > 0 else ""
         return f"Against {name}: {_signed(gap, 'higher', 'lower')}{share} than its {loss}."
 
-    def diagnostics(self, winner: Contender, others: Sequence[Contender]) -> list[str]:
-        """Which differences are not certain, and why."""
+    def uncertainties(self, winner: Contender, others: Sequence[Contender]) -> list[str]:
+        """Name the differences that are not certain, and say why."""
         rivals = [one for one in others if finite(one.test.loss) is not None]
         overlaps = {_with_article(one): self.overlap(winner.test, one.test) for one in rivals}
         found = []
         if touching := [name for name, answer in overlaps.items() if answer]:
             names = " and ".join(touching)
-            found.append(f"The 95% intervals of winner and {names} overlap: this difference is not certain.")
+            found.append(f"The 95% intervals of winner and {names} overlap: the difference is not certain.")
         if unknown := [name for name, answer in overlaps.items() if answer is None]:
             names = " and ".join(unknown)
-            found.append(f"Without intervals nobody knows how certain the difference to {names} is.")
+            found.append(f"Without intervals, the difference to {names} may not be certain.")
         return found
 
     def overlap(self, mine: Score, theirs: Score) -> bool | None:
-        """Whether two intervals share a value, None where one was not computed."""
+        """Whether two intervals overlap; None if one was not computed."""
         ends: tuple[float | None, ...] = (mine.loss_low, mine.loss_high, theirs.loss_low, theirs.loss_high)
         if self.by_metric(mine, theirs):
             ends = (mine.metric_low, mine.metric_high, theirs.metric_low, theirs.metric_high)

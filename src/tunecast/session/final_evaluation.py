@@ -1,10 +1,10 @@
-"""The end of a session: choose the incumbent, score the contenders on the test split, deliver the winner."""
+"""The end of a session: choose the winner on validation, report it on the test split, deliver it."""
 
 from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -26,20 +26,27 @@ from tunecast.training.training_task import TrialSpec
 
 FINALISTS = 3
 VALIDATION_METRIC_EXAMPLES = 100
-"""Answers by which finalists are compared, where the objective is a metric."""
+"""Answers that choose the winner where the objective is a metric."""
 TEST_METRIC_EXAMPLES = 500
-"""Answers by which the test split is scored, here and by ``tunecast evaluate``."""
+"""Answers scored on the test split, here and by ``tunecast evaluate``."""
 SAMPLES = 5
+
+Key = tuple[str, int]
+"""A checkpoint: the id of its run, and its step."""
 
 
 @dataclass(frozen=True)
 class Finalist:
-    """A checkpoint that may become the incumbent; ``trial`` None stands for the base model."""
+    """A checkpoint that may win; ``trial`` None stands for the base model."""
 
-    name: str
     run: Run
     trial: Trial | None
     step: int
+
+    @property
+    def key(self) -> Key:
+        """What tells it from other checkpoints."""
+        return self.run.id, self.step
 
     @property
     def spec(self) -> TrialSpec | None:
@@ -51,6 +58,11 @@ class Finalist:
         """The committed hash of its weights."""
         return next(point.checkpoint_hash for point in self.run.curve if point.step == self.step)
 
+    @property
+    def measured_validation(self) -> Score | None:
+        """Its loss on all validation examples, None if it was never measured: only ends of runs are."""
+        return self.run.validation if self.run.curve[-1].step == self.step else None
+
     def scoring(
         self, split: str, metric: str, generate_limit: int, interval_seed: int | None = None
     ) -> ScoreModel:
@@ -61,7 +73,7 @@ class Finalist:
 
 
 class Judge:
-    """Compares scores by the session's objective; of equal metrics the lower loss is better."""
+    """Compares scores by the session's objective; the loss settles ties between metrics."""
 
     def __init__(self, objective: str) -> None:
         self.metric = "" if objective == "loss" else objective
@@ -78,6 +90,10 @@ class Judge:
         assert score.metric is not None
         return self._sign * score.metric, loss
 
+    def prefers(self, one: Score, other: Score) -> bool:
+        """Whether the first score is better."""
+        return self.badness(one) < self.badness(other)
+
 
 @dataclass(frozen=True)
 class Account:
@@ -85,8 +101,8 @@ class Account:
 
     Args:
         session: Identifier of the session.
-        budget: What was granted.
-        used_seconds: Seconds of it that are gone.
+        budget: The budget granted.
+        used_seconds: Seconds of it that were used.
         full_length_tokens: Horizon of every trial.
     """
 
@@ -98,15 +114,15 @@ class Account:
 
 @dataclass(frozen=True)
 class FinalScoring:
-    """Chooses, scores and delivers; all of it outside the budget.
+    """Chooses the winner, scores it and delivers it; all of this is outside the budget.
 
     Args:
         settings: The session's settings.
         prepared: The task.
-        folder: The output folder, in which ``best/`` will hold the winner.
-        store: Takes the test scores.
+        folder: The output folder; ``best/`` will hold the winner.
+        store: Receives the test scores.
         ask: Lets a worker answer.
-        progress: Told what is compared and scored.
+        progress: Shows what is compared and scored.
     """
 
     settings: SessionSettings
@@ -117,7 +133,7 @@ class FinalScoring:
     progress: Progress
 
     def run(self, trials: Trials, zero_shot: Run, account: Account) -> SessionRecord:
-        """Deliver the best of base model, baseline and incumbent by the test split.
+        """Deliver the best of base model, baseline and incumbent by validation, and score all three on test.
 
         Args:
             trials: The session's trials; the first is the baseline's.
@@ -131,18 +147,14 @@ class FinalScoring:
         warnings = trials.warnings(first_name(self.settings.strategy))
         for warning in warnings:
             self.progress.log(f"Note: {warning}")
-        base = Finalist("zero_shot", zero_shot, None, 0)
-        untrained = zero_shot.validation or zero_shot.curve[0].validation
-        chosen = choose_incumbent(trials, judge, self.ask, self.progress)
-        incumbent, validation = chosen or (base, untrained)
-        contenders = self._contenders(base, trials[0], incumbent)
-        scored = self._score_all(contenders, judge)
-        # Where the incumbent is the baseline or the base model, that one wins: min takes the first.
-        winner = min(contenders, key=lambda contender: judge.badness(scored[contender.name].score))
-        for contender in contenders:
-            self.store.set_scores(contender.run.id, test=scored[contender.name].score)
+        contenders, validation = self._contenders(trials, zero_shot, judge)
+        # min takes the first of equals: an incumbent that is the baseline's checkpoint wins as the baseline.
+        winner = min(contenders, key=lambda name: judge.badness(validation[contenders[name].key]))
+        test = self._score_on_test(contenders, judge)
+        for name, finalist in contenders.items():
+            self.store.set_scores(finalist.run.id, test=test[name].score)
         self.progress.start("Saving the winner")
-        self._deliver(winner)
+        self._deliver(contenders[winner])
         self.progress.finish(str(self.folder.path / "best"))
         return SessionRecord(
             id=account.session,
@@ -155,45 +167,53 @@ class FinalScoring:
             used_seconds=account.used_seconds,
             full_length_tokens=account.full_length_tokens,
             contenders=tuple(
-                Contender(c.name, c.run.id, c.run.pipeline, c.step, scored[c.name].score) for c in contenders
+                Contender(name, c.run.id, c.run.pipeline, c.step, test[name].score, validation[c.key])
+                for name, c in contenders.items()
             ),
-            winner=winner.name,
-            incumbent_loss=validation.loss,
-            samples=_samples(scored["zero_shot"], scored[winner.name]),
+            winner=winner,
+            incumbent_loss=validation[contenders["incumbent"].key].loss,
+            samples=_samples(test["zero_shot"], test[winner]),
             warnings=(*self.prepared.warnings, *warnings),
             output_dir=str(self.folder.path),
             configuration=self.settings.as_json(),
             versions=zero_shot.versions,
+            ahead_on_test=tuple(
+                name for name in contenders if judge.prefers(test[name].score, test[winner].score)
+            ),
         )
 
-    def _contenders(self, base: Finalist, baseline: Trial, incumbent: Finalist) -> list[Finalist]:
-        """What is scored on the test split, in the order in which ties are won."""
-        contenders = [base]
-        if self.settings.strategy != GIVEN and baseline.run is not None and baseline.best_point is not None:
-            contenders.append(Finalist("baseline", baseline.run, baseline, baseline.best_point.step))
-        return [*contenders, replace(incumbent, name="incumbent")]
+    def _contenders(
+        self, trials: Trials, zero_shot: Run, judge: Judge
+    ) -> tuple[dict[str, Finalist], dict[Key, Score]]:
+        """The contenders by name, in the order that settles ties, and validation scores by checkpoint."""
+        base = Finalist(zero_shot, None, 0)
+        contenders = {"zero_shot": base}
+        baseline = best_checkpoint(trials[0])
+        if self.settings.strategy != GIVEN and baseline is not None:
+            contenders["baseline"] = baseline
+        leading = leading_checkpoints(trials)
+        validation = validate([*contenders.values(), *leading], judge, self.ask, self.progress)
+        incumbent = min(leading, key=lambda one: judge.badness(validation[one.key]), default=base)
+        return {**contenders, "incumbent": incumbent}, validation
 
-    def _score_all(self, contenders: Sequence[Finalist], judge: Judge) -> dict[str, Scored]:
-        """Test scores by name; a checkpoint that stands twice is scored once."""
+    def _score_on_test(self, contenders: Mapping[str, Finalist], judge: Judge) -> dict[str, Scored]:
+        """Test scores by name; each checkpoint is scored once, whatever its names."""
         examples = len(self.prepared.training_task.test)
         self.progress.start(
             f"Scoring {examples} test examples, outside the budget", len(contenders), "models"
         )
-        known: dict[tuple[str, int], Scored] = {}
-        scored = {}
-        for contender in contenders:
-            key = (contender.run.id, contender.step)
-            if key not in known:
-                limit = TEST_METRIC_EXAMPLES if judge.metric else SAMPLES
-                known[key] = self.ask(contender.scoring("test", judge.metric, limit, self.settings.seed))
-                _tell_of_retraining(contender, known[key], self.progress)
-            scored[contender.name] = known[key]
-            self.progress.advance(note=f"{contender.name} {known[key].score.loss:.3f}")
+        limit = TEST_METRIC_EXAMPLES if judge.metric else SAMPLES
+        known: dict[Key, Scored] = {}
+        for name, finalist in contenders.items():
+            if finalist.key not in known:
+                request = finalist.scoring("test", judge.metric, limit, self.settings.seed)
+                known[finalist.key] = _scored(finalist, request, self.ask, self.progress)
+            self.progress.advance(note=f"{name} {known[finalist.key].score.loss:.3f}")
         self.progress.finish()
-        return scored
+        return {name: known[finalist.key] for name, finalist in contenders.items()}
 
     def _deliver(self, winner: Finalist) -> None:
-        """Write ``best/`` under another name and rename it, so that a half-written one is never found."""
+        """Write ``best/`` under another name and rename it, so that a half-written folder is never found."""
         import json
 
         temporary = self.folder.path / "best.part"
@@ -212,7 +232,7 @@ class FinalScoring:
         )
         fingerprint = self.prepared.dataset.fingerprint
         Origin(self.settings.seed, self.prepared.task.dataset, fingerprint).write(temporary)
-        # Durable before session.json says that the session is complete: a lost best/ would not be made again.
+        # Sync before session.json marks the session as complete: a lost best/ would not be written again.
         for place in (*temporary.rglob("*"), temporary):
             sync(place)
         final = self.folder.path / "best"
@@ -221,35 +241,46 @@ class FinalScoring:
         sync(self.folder.path)
 
 
-def choose_incumbent(
-    trials: Trials, judge: Judge, ask: Ask, progress: Progress
-) -> tuple[Finalist, Score] | None:
-    """The best of the few leading checkpoints on all validation examples that the session uses, with its
-    score there; None where nothing was trained.
-
-    Points were scored on a small subset; more examples keep the luckiest from winning.
-    """
-    candidates = [
-        Finalist("incumbent", trial.run, trial, trial.best_point.step)
-        for trial in trials
-        if trial.run is not None and trial.best_point is not None
-    ]
-    candidates.sort(key=_subset_loss)
-    finalists = candidates[:FINALISTS]
-    if not finalists:
+def best_checkpoint(trial: Trial) -> Finalist | None:
+    """The checkpoint of a trial with the lowest loss on the validation subset, None before its first."""
+    if trial.run is None or trial.best_point is None:
         return None
-    progress.start("Comparing the leading checkpoints", len(finalists), "checkpoints")
-    scores: list[Score] = []
-    for finalist in finalists:
-        limit = VALIDATION_METRIC_EXAMPLES if judge.metric else 0
-        scored: Scored = ask(finalist.scoring("validation", judge.metric, limit))
-        _tell_of_retraining(finalist, scored, progress)
-        scores.append(scored.score)
+    return Finalist(trial.run, trial, trial.best_point.step)
+
+
+def leading_checkpoints(trials: Iterable[Trial]) -> list[Finalist]:
+    """The best checkpoints of the leading trials by loss on the validation subset, at most three."""
+    found = [finalist for trial in trials if (finalist := best_checkpoint(trial))]
+    return sorted(found, key=_subset_loss)[:FINALISTS]
+
+
+def validate(finalists: Iterable[Finalist], judge: Judge, ask: Ask, progress: Progress) -> dict[Key, Score]:
+    """Score checkpoints on all validation examples that the session uses, each once.
+
+    Points are scored on a small subset; more examples keep the luckiest checkpoint from winning. The loss at
+    the end of a run was measured on these examples already, so it is not measured again.
+    """
+    unique = {finalist.key: finalist for finalist in finalists}
+    progress.start("Comparing the leading checkpoints on validation", len(unique), "models")
+    limit = VALIDATION_METRIC_EXAMPLES if judge.metric else 0
+    scores: dict[Key, Score] = {}
+    for key, finalist in unique.items():
+        score = None if judge.metric else finalist.measured_validation
+        if score is None:
+            request = finalist.scoring("validation", judge.metric, limit)
+            score = _scored(finalist, request, ask, progress).score
+        scores[key] = score
         progress.advance()
     progress.finish()
-    badness = [judge.badness(score) for score in scores]
-    best = badness.index(min(badness))
-    return finalists[best], scores[best]
+    return scores
+
+
+def _scored(finalist: Finalist, request: ScoreModel, ask: Ask, progress: Progress) -> Scored:
+    """A worker's answer; tells the user where a lost checkpoint had to be trained again."""
+    scored: Scored = ask(request)
+    if scored.retrained_tokens:
+        progress.log(retraining_note(finalist.run.id, scored.retrained_tokens))
+    return scored
 
 
 def _subset_loss(finalist: Finalist) -> float:
@@ -258,18 +289,13 @@ def _subset_loss(finalist: Finalist) -> float:
     return point.validation.loss
 
 
-def _tell_of_retraining(finalist: Finalist, scored: Scored, progress: Progress) -> None:
-    if scored.retrained_tokens:
-        progress.log(retraining_note(finalist.run.id, scored.retrained_tokens))
-
-
 def _samples(before: Scored, after: Scored) -> tuple[SampleOutput, ...]:
     pairs = zip(before.outputs[:SAMPLES], after.outputs[:SAMPLES], strict=True)
     return tuple(replace(new, before=old.after) for old, new in pairs)
 
 
 def _base_location(model: ResolvedModel) -> str:
-    """Where the saved adapter finds its base: beside it for a converted GGUF, else the user's model."""
+    """The base model's location as the adapter records it: beside it for a converted GGUF."""
     if model.converted:
         return "base"
     return str(Path(model.location).resolve()) if model.is_local else model.location

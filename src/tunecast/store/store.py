@@ -20,6 +20,7 @@ from tunecast.store.connecting import WRITING, in_memory, is_busy, make_engine, 
 from tunecast.store.curves import Curves, load_curves
 from tunecast.store.migrating import MADE_BY, migrate
 from tunecast.store.reading import Facts, Filters, conditions, load_bundles, load_runs, page_of_ids
+from tunecast.store.record_names import current_record
 from tunecast.store.revising import revise_runs
 from tunecast.store.rows import RunRows, clean, error_row, point_row, run_rows, score_json
 from tunecast.store.schema import runs, sessions
@@ -256,14 +257,14 @@ class Store:
         self._write(lambda connection: writing.put_session(connection, session_id, record))
 
     def get_session(self, session_id: str) -> dict[str, Any] | None:
-        """A session's document, None if there is none.
+        """Return a session's document under the names of this version, None if there is none.
 
         Raises:
             StoreError: The store cannot be read.
         """
         with self._reading() as connection:
             found = connection.scalar(sa.select(sessions.c.record).where(sessions.c.id == session_id))
-        return None if found is None else dict(found)
+        return None if found is None else current_record(found)
 
     def sessions(self) -> list[str]:
         """Identifiers of all sessions that have a document, sorted.
