@@ -27,8 +27,9 @@ def test_clear_winner_is_said_with_its_margin_and_cost() -> None:
     assert words.text.startswith("The search won: lora at learning rate ")
     assert "certain" not in str(words)
     text = " ".join(words.sentences)
-    chosen = "Chosen on 281 validation examples: loss 2.698, against 4.143 for zero-shot and 2.909 for the baseline."
-    assert words.sentences[0] == chosen
+    assert words.sentences[0] == (
+        "Chosen on 281 validation examples: loss 2.698, against 4.143 for zero-shot and 2.909 for the baseline."
+    )
     assert "Against zero-shot: 1.455 lower (35%)" in text
     assert "Against the baseline: 0.231 lower (8%)" in text
     assert (
@@ -88,7 +89,7 @@ def test_incumbent_that_is_the_baseline_pipeline_wins_as_the_baseline() -> None:
 def test_metric_decides_where_it_is_the_objective() -> None:
     record, runs = full_session()
     words = verdict(dataclasses.replace(record, objective="rouge_l"), runs)
-    assert words.sentences[0].startswith("Chosen on 281 validation examples: rouge_l 0.296, against 0.141 for")
+    assert words.sentences[0].startswith("Chosen on 281 validation examples: rouge_l 0.296, against 0.141")
     assert words.sentences[1].startswith("Test rouge_l 0.296 (0.275 to 0.317), test loss 2.708")
     assert "Against the baseline: rouge_l 0.048 higher than its 0.248" in str(words)
 

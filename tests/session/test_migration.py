@@ -117,6 +117,7 @@ def test_a_killed_session_goes_on_without_its_checkpoints(
     assert read_state(read_session(folder)).candidates == state.candidates
     result = json.loads(out)
     assert all(result["validation"].values())
-    assert min(one["loss"] for one in result["validation"].values()) == (
-        result["validation"][result["winner"]]["loss"]
+    assert (
+        min(one["loss"] for one in result["validation"].values())
+        == (result["validation"][result["winner"]]["loss"])
     )
