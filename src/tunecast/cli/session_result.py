@@ -108,7 +108,7 @@ def print_record(record: SessionRecord) -> None:
     console.print(_table(record))
     # Each path stays on one line, so that it can be copied.
     for line in (
-        f"Winner by validation: {record.winner.replace('_', '-')}. Model and card: {record.output_dir}/best",
+        f"Winner: {record.winner.replace('_', '-')}. Model and card: {record.output_dir}/best",
         f"Report: {record.output_dir}/report.html",
         *test_disagreement(record),
         *(forecast_sentences(record.forecast) if record.forecast else ()),
@@ -127,19 +127,20 @@ def _table(record: SessionRecord) -> Table:
     title = f"{record.task.dataset} on {record.task.model}"
     table = Table(title=Text(title, style="table.title"))
     metric = record.objective if record.objective != "loss" else ""
-    measured = ("test loss", "95% interval", *((f"test {metric}", "95% interval") if metric else ()))
-    for column in ("", f"validation {record.objective}", *measured, "pipeline"):
-        table.add_column(column, justify="left" if column in ("", "pipeline") else "right")
+    table.add_column("", no_wrap=True)
+    for name in (f"validation\n{record.objective}", "test loss", *([f"test {metric}"] if metric else [])):
+        heading = f"{name}\n(95% interval)" if name.startswith("test") else name
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("pipeline")
     for contender in record.contenders:
         score, chosen_by = contender.test, contender.validation
         cells = [
             contender.name.replace("_", "-"),
             decimal((chosen_by.metric if metric else chosen_by.loss) if chosen_by else None, 4),
-            decimal(score.loss, 4),
-            interval(score.loss_low, score.loss_high, 4),
+            f"{decimal(score.loss, 4)}\n{interval(score.loss_low, score.loss_high)}",
         ]
         if metric:
-            cells += [decimal(score.metric, 4), interval(score.metric_low, score.metric_high, 4)]
+            cells.append(f"{decimal(score.metric, 4)}\n{interval(score.metric_low, score.metric_high)}")
         cells.append(pipeline_line(contender.pipeline))
         table.add_row(*cells, style="bold green" if contender.name == record.winner else None)
     return table
