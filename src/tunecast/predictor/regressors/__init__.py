@@ -1,4 +1,4 @@
-"""Families of surrogates: one file each, and one line here."""
+"""Families of regressors: one file each, and one line here."""
 
 from tunecast.predictor.regressors.base import Arrays, Family, Regressor
 from tunecast.predictor.regressors.forest import Forest

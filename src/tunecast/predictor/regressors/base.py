@@ -1,4 +1,4 @@
-"""What a family of surrogates is: how it learns, and what it is once it has learned."""
+"""The interface of a family of regressors: one class fits, the other predicts."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ LEAST_VARIANCE = 1e-6
 
 @dataclass(frozen=True)
 class Scaling:
-    """Columns moved and stretched to mean 0 and standard deviation 1; those that never vary become 0.
+    """A scaling of columns to mean 0 and standard deviation 1; constant columns become 0.
 
     Args:
         mean: Shape (features,).
-        stretch: One over the standard deviation, 0 where that is 0; shape (features,).
+        stretch: Inverse standard deviation, 0 for constant columns; shape (features,).
     """
 
     mean: NDArray[np.float64]
@@ -32,22 +32,22 @@ class Scaling:
 
     @classmethod
     def of(cls, features: NDArray[np.float64]) -> Scaling:
-        """The scaling of a matrix of shape (rows, features)."""
+        """Fit the scaling of a matrix of shape (rows, features)."""
         deviation = features.std(axis=0)
         varies = deviation > 1e-9
         return cls(features.mean(axis=0), np.where(varies, 1.0 / np.where(varies, deviation, 1.0), 0.0))
 
     def __call__(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The scaled columns, cut at five standard deviations: far out, nothing was learned."""
+        """Scale columns and clip them to five standard deviations, beyond which nothing was learned."""
         return np.clip((features - self.mean) * self.stretch, -5.0, 5.0)
 
 
 class Regressor(ABC):
-    """A surrogate that has learned; it needs numpy alone."""
+    """A fitted regressor; it needs only numpy."""
 
     @abstractmethod
     def predict(self, features: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Mean and variance of the target.
+        """Predict mean and variance of the target.
 
         Args:
             features: Shape (rows, features).
@@ -58,25 +58,25 @@ class Regressor(ABC):
 
     @abstractmethod
     def arrays(self) -> Arrays:
-        """All that was learned, by name."""
+        """Everything that was learned, by name."""
 
     @classmethod
     @abstractmethod
     def from_arrays(cls, arrays: Arrays) -> Regressor:
-        """Put together what :meth:`arrays` took apart."""
+        """Rebuild the regressor from :meth:`arrays`."""
 
 
 class Family(ABC):
-    """A way to learn from examples."""
+    """A family of regressors, which fits them to examples."""
 
     name: ClassVar[str]
     regressor: ClassVar[type[Regressor]]
 
     @abstractmethod
     def fit(self, examples: Examples, seed: int) -> Regressor:
-        """Learn.
+        """Fit a regressor.
 
         Args:
             examples: Rows, at least one.
-            seed: Seed of whatever is random.
+            seed: Seed of everything random.
         """

@@ -1,4 +1,4 @@
-"""Extremely randomised trees (Geurts et al., 2006): grown by scikit-learn, evaluated with numpy."""
+"""Extremely randomised trees (Geurts et al., 2006), fitted by scikit-learn and evaluated with numpy."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class ForestModel(Regressor):
     """Trees as flat arrays, one element per node of all trees.
 
     Args:
-        feature: Feature that a node looks at; 0 at leaves.
+        feature: Feature that a node splits on; 0 at leaves.
         threshold: Rows with a value up to it go to ``left``; infinite at leaves.
-        left: Node to the left; a leaf leads to itself.
-        right: Node to the right.
+        left: Left child; a leaf is its own child.
+        right: Right child.
         mean: Mean target of a node.
         variance: Variance of the target in a node.
         roots: Root of each tree, shape (trees,).
@@ -40,7 +40,7 @@ class ForestModel(Regressor):
         self._roots, self._depth = nodes["roots"].astype(np.intp), int(nodes["depth"][0])
 
     def predict(self, features: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Mean over trees; the variance is that of leaves plus that between trees."""
+        """Mean over trees; the variance within leaves plus the variance between trees."""
         rows = np.ascontiguousarray(features, dtype=np.float32)
         flat, offsets = rows.ravel(), (np.arange(len(rows)) * rows.shape[1])[:, None]
         at = np.broadcast_to(self._roots, (len(rows), len(self._roots)))
@@ -57,7 +57,7 @@ class ForestModel(Regressor):
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> ForestModel:
-        """Put together what :meth:`arrays` took apart."""
+        """Rebuild the regressor from :meth:`arrays`."""
         return cls(arrays)
 
 
@@ -68,7 +68,7 @@ class Forest(Family):
     regressor: ClassVar[type[Regressor]] = ForestModel
 
     def fit(self, examples: Examples, seed: int) -> ForestModel:
-        """Grow the trees; every task weighs the same."""
+        """Grow the trees; every task has the same weight."""
         from sklearn.ensemble import ExtraTreesRegressor
 
         grown = ExtraTreesRegressor(
@@ -81,7 +81,7 @@ class Forest(Family):
 
 
 def _flat(trees: list[Any]) -> Arrays:
-    """Trees of scikit-learn one behind the other."""
+    """Concatenate the trees of scikit-learn."""
     starts = np.concatenate([[0], np.cumsum([tree.node_count for tree in trees])]).astype(np.int32)
     parts: dict[str, list[NDArray[np.generic]]] = {}
     for start, tree in zip(starts, trees, strict=False):

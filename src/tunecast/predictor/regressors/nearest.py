@@ -1,4 +1,4 @@
-"""The mean of what was measured on the nearest tasks: the baseline that knowledge has to beat."""
+"""The mean of measurements on the nearest tasks, the baseline that other families must beat."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ METHOD = columns([name for name in PIPELINE if name.startswith("method_")])
 SHARE_WIDTH = 0.5
 RATE_WIDTH = 0.7
 OTHER_METHOD = 0.05
-"""Weight of a run of another method beside one of the same."""
+"""Weight of a run of another method, relative to one of the same method."""
 ROWS_AT_ONCE = 256
-"""Predicted at a time: each row is compared with every example, which takes memory in proportion."""
+"""Rows per batch of predictions. Each row is compared with every example, so memory grows with the batch."""
 
 
 class NearestTaskMean(Regressor):
     """Weighted mean of the examples of the nearest tasks, by method, learning rate and share.
 
     Args:
-        examples: Features of what was learned from, shape (rows, features).
+        examples: Features of the examples, shape (rows, features).
         target: Their targets, shape (rows,).
         task: Their tasks, shape (rows,).
     """
@@ -44,7 +44,7 @@ class NearestTaskMean(Regressor):
         self._centres = np.array([scaled[task == number].mean(axis=0) for number in np.unique(task)])
 
     def predict(self, features: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Weighted mean and variance, drawn towards those of all examples where little is near."""
+        """Weighted mean and variance, shrunk towards those of all examples if few are near."""
         parts = [
             self._predict(features[at : at + ROWS_AT_ONCE]) for at in range(0, len(features), ROWS_AT_ONCE)
         ]
@@ -65,7 +65,7 @@ class NearestTaskMean(Regressor):
         return mean, np.maximum(square - mean**2, LEAST_VARIANCE)
 
     def _neighbours(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
-        """1 for examples of the nearest tasks of each row, else 0: shape (rows, examples)."""
+        """1 for examples of the nearest tasks of each row, else 0; shape (rows, examples)."""
         scaled = self._scaling(features[:, TASK])
         distance = ((scaled[:, None, :] - self._centres[None, :, :]) ** 2).sum(axis=2)
         kept = np.argsort(distance, axis=1, kind="stable")[:, :NEIGHBOURS]
@@ -78,13 +78,13 @@ class NearestTaskMean(Regressor):
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> NearestTaskMean:
-        """Put together what :meth:`arrays` took apart."""
+        """Rebuild the regressor from :meth:`arrays`."""
         task = np.asarray(arrays["task"], dtype=np.int64)
         return cls(np.asarray(arrays["examples"], np.float64), np.asarray(arrays["target"], np.float64), task)
 
 
 class NearestTask(Family):
-    """Learns by heart."""
+    """The mean over nearest tasks."""
 
     name: ClassVar[str] = "nearest-task"
     regressor: ClassVar[type[Regressor]] = NearestTaskMean

@@ -1,4 +1,4 @@
-"""Ridge regression on features, squares and products that matter."""
+"""Ridge regression on features and selected squares and products."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 PENALTIES = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 FOLDS = 8
 PEAKED = ("log_effective_rate", "log_rate", "log_travel", "log_share")
-"""Features whose best value lies in the middle: their squares count."""
+"""Features whose best value is in the middle, so that their squares matter."""
 PRODUCTS = (
     ("log_effective_rate", "trains_weights"),
     ("log_effective_rate", "low_rank"),
@@ -36,20 +36,20 @@ SPREAD = columns(["share", "log_share", "log_effective_rate"])
 
 
 class RidgeModel(Regressor):
-    """A line, with a variance that is another line in its logarithm.
+    """A linear model of the mean, and another of the logarithm of the variance.
 
     Args:
-        scaling: Of the expanded features.
-        weights: Shape (1 + expanded features,), the intercept first.
-        spread: Coefficients of the logarithm of the variance: intercept, ``SPREAD``, and the square of its
-            last; shape (5,).
+        scaling: Scaling of the expanded features.
+        weights: Coefficients of the mean, the intercept first; shape (1 + expanded features,).
+        spread: Coefficients of the log variance: intercept, ``SPREAD`` and the square of its last feature;
+            shape (5,).
     """
 
     def __init__(self, scaling: Scaling, weights: NDArray[np.float64], spread: NDArray[np.float64]) -> None:
         self._scaling, self._weights, self._spread = scaling, weights, spread
 
     def predict(self, features: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The line's value, and the variance around it."""
+        """Predicted mean, and the variance around it."""
         mean = self._weights[0] + self._scaling(_expanded(features)) @ self._weights[1:]
         log_variance = np.clip(_spread_terms(features) @ self._spread, -9.0, 2.0)
         return mean, np.maximum(np.exp(log_variance), LEAST_VARIANCE)
@@ -65,39 +65,41 @@ class RidgeModel(Regressor):
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> RidgeModel:
-        """Put together what :meth:`arrays` took apart."""
+        """Rebuild the regressor from :meth:`arrays`."""
         found = {name: np.asarray(values, np.float64) for name, values in arrays.items()}
         return cls(Scaling(found["mean"], found["stretch"]), found["weights"], found["spread"])
 
 
 class Ridge(Family):
-    """Ridge regression; its penalty is chosen by leaving out tasks."""
+    """Ridge regression with a penalty selected by cross-validation over tasks."""
 
     name: ClassVar[str] = "ridge"
     regressor: ClassVar[type[Regressor]] = RidgeModel
 
     def fit(self, examples: Examples, seed: int) -> RidgeModel:
-        """Solve for the weights, then for the variance of what is left over on tasks left out."""
+        """Fit the mean, then the variance of the residuals on held-out tasks."""
         from sklearn import linear_model
 
         expanded = _expanded(examples.features)
         scaling = Scaling.of(expanded)
         scaled = scaling(expanded)
         folds = examples.folds(FOLDS, seed)
-        left = {penalty: _left_over(scaled, examples.target, folds, penalty) for penalty in PENALTIES}
-        penalty = min(left, key=lambda candidate: float((left[candidate] ** 2).mean()))
+        residuals = {
+            penalty: _held_out_residuals(scaled, examples.target, folds, penalty) for penalty in PENALTIES
+        }
+        penalty = min(residuals, key=lambda candidate: float((residuals[candidate] ** 2).mean()))
         line = linear_model.Ridge(penalty).fit(scaled, examples.target)
         terms = _spread_terms(examples.features)
         # log e² of a normal e has mean log σ² − 1.27 (the mean of log χ²₁).
-        logs = np.log(left[penalty] ** 2 + 1e-5) + 1.27
+        logs = np.log(residuals[penalty] ** 2 + 1e-5) + 1.27
         spread = linear_model.Ridge(1.0, fit_intercept=False).fit(terms, logs).coef_
         return RidgeModel(scaling, np.array([line.intercept_, *line.coef_]), spread)
 
 
-def _left_over(
+def _held_out_residuals(
     scaled: NDArray[np.float64], target: NDArray[np.float64], folds: NDArray[np.int64], penalty: float
 ) -> NDArray[np.float64]:
-    """What is left over on folds that were left out."""
+    """Residuals on held-out folds."""
     from sklearn import linear_model
     from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 
