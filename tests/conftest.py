@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import os
-from collections.abc import Iterator
+import pickle
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -25,11 +28,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path not in slow)
 
 
+def built_once(name: str, build: Callable[[Path], None], factory: pytest.TempPathFactory) -> Path:
+    """Let the first of the test processes fill a folder, and the others wait for it."""
+    alone = "PYTEST_XDIST_WORKER" not in os.environ
+    shared = factory.getbasetemp() if alone else factory.getbasetemp().parent
+    folder, done = shared / name, shared / f"{name}.done"
+    with (shared / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            build(folder)
+            done.touch()
+    return folder
+
+
 @pytest.fixture(autouse=True)
 def libraries_are_spared() -> Iterator[None]:
-    """The collector passes over what was there before a test, as in a worker.
+    """Keep the garbage collector from what was there before a test, as a worker does.
 
-    A trial's end looks for garbage: among all that libraries made, longer than a tiny model trains.
+    The end of a trial collects garbage. Among all that the libraries made, this takes longer than to train a
+    tiny model.
     """
     gc.freeze()
     yield
@@ -60,6 +79,12 @@ def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished_session(
     tiny_llama: Path, toy_data: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> sessions.Finished:
-    """A session of six trials that nobody disturbed, run by the real command line."""
-    folder = tmp_path_factory.mktemp("finished") / "out"
-    return sessions.finish(folder, tiny_llama, toy_data, run=sessions.run_command)
+    """A session of six trials, run undisturbed by the real command line; for reading only."""
+
+    def run(folder: Path) -> None:
+        finished = sessions.finish(folder / "out", tiny_llama, toy_data, run=sessions.run_command)
+        (folder / "finished.pickle").write_bytes(pickle.dumps(finished))
+
+    folder = built_once("finished-session", run, tmp_path_factory)
+    finished: sessions.Finished = pickle.loads((folder / "finished.pickle").read_bytes())
+    return finished

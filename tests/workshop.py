@@ -181,34 +181,23 @@ def fresh_process(code: str, *arguments: Any, timeout: float = 600) -> Any:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def advance_once(job: dict[str, Any]) -> list[Any]:
-    """In a process of its own: advance a trial from the point at step ``after`` to the next one.
+def run_job(job: dict[str, Any]) -> list[list[Any]]:
+    """Run a trial in a process of its own, to its end.
 
     Args:
-        job: ``model`` (a folder), ``variant``, ``changes`` of the pipeline, ``folder`` of the checkpoints,
-            ``epochs``, ``after``.
+        job: ``model`` (a folder), ``variant``, ``changes`` of the pipeline, ``epochs``; ``folder`` of the
+            checkpoints and ``after``, the step to continue from, where it was begun elsewhere.
     """
-    task, trial = job_trial(job)
-    return curve(run_trial(task.open(), trial, after=job["after"], points=1))[0]
-
-
-def run_whole(job: dict[str, Any]) -> list[list[Any]]:
-    """A whole trial on a worker that did nothing before; arguments as for :func:`advance_once`."""
-    task, trial = job_trial(job)
-    return curve(run_trial(task.open(), trial))
-
-
-def job_trial(job: dict[str, Any]) -> tuple[TrainingTask, TrialSpec]:
-    """The training task and the trial that a job names."""
     task = training_task(Path(job["model"]))
     chosen = pipeline(job["variant"], **job["changes"])
-    return task, spec(task, chosen, job["folder"], epochs=job["epochs"])
+    trial = spec(task, chosen, job.get("folder", ""), epochs=job["epochs"])
+    return curve(run_trial(task.open(), trial, after=job.get("after", 0)))
 
 
 def in_processes(function: str, jobs: list[dict[str, Any]]) -> list[Any]:
     """Call a function of this module for each job, one after the other, each in a process of its own.
 
-    The processes are forked from a fresh one that has imported everything and computed nothing.
+    The processes are forked from a fresh one that has imported everything and trained nothing.
     """
     code = f"import workshop\nprint(json.dumps(workshop.forked(workshop.{function}, arguments[0])))"
     results: list[Any] = fresh_process(code, jobs)
@@ -216,16 +205,14 @@ def in_processes(function: str, jobs: list[dict[str, Any]]) -> list[Any]:
 
 
 def forked(function: Any, jobs: list[Any]) -> list[Any]:
-    """What :func:`in_processes` runs in the fresh process."""
+    """Do the part of :func:`in_processes` that runs in the fresh process."""
     import multiprocessing
 
-    import peft  # noqa: F401 (imported once, for all)
     import torch
-    import transformers  # noqa: F401
-
-    import tunecast.training.runner  # noqa: F401
 
     torch.set_num_threads(1)
+    # Loading a model imports and compiles much that all of them need.
+    training_task(Path(jobs[0]["model"])).open()
     gc.freeze()
     with multiprocessing.get_context("fork").Pool(1, maxtasksperchild=1) as pool:
         return pool.map(function, jobs, chunksize=1)

@@ -1,4 +1,4 @@
-"""No trial leaks into the next: after any method, any other trains as on a worker that did nothing before."""
+"""No trial leaks into the next: after any method, any other trains as on a fresh worker."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import pytest
 
 import workshop
 
-pytestmark = pytest.mark.timeout(900)
-
-CORE = ("lora", "full", "ia3", "dora", "rslora", "pissa")
-KINDS: dict[str, tuple[str, dict[str, Any]]] = {
-    **{name: (name, {}) for name in CORE},
+VARIANTS = ("lora", "full", "ia3", "dora", "rslora", "pissa")
+CORE: dict[str, tuple[str, dict[str, Any]]] = {
+    **{name: (name, {}) for name in VARIANTS},
     "dropout": ("lora", {"lora_dropout": 0.1}),
     "neftune": ("lora", {"neftune_noise_alpha": 5.0}),
 }
-"""Of these each follows each; a worker would need an hour for all methods."""
-OTHERS = tuple(name for name in workshop.VARIANTS if name not in (*CORE, "attention", *workshop.FAMILIES))
+"""Each of these follows each; all methods in all pairs would take an hour."""
+OTHERS = tuple(name for name in workshop.VARIANTS if name not in (*VARIANTS, "attention", *workshop.FAMILIES))
 """Each of these follows itself, LoRA and another, and is followed by them."""
+KINDS = {**CORE, **{name: (name, {}) for name in OTHERS}}
+EPOCHS = 0.5
 
 
 def every_ordered_pair(kinds: list[str]) -> list[str]:
@@ -36,35 +36,36 @@ def every_ordered_pair(kinds: list[str]) -> list[str]:
     return tour
 
 
-@pytest.mark.slow
-def test_every_ordered_pair_in_one_worker(tiny_llama: Path) -> None:
-    job = {"model": str(tiny_llama), "folder": "", "epochs": 1}
+@pytest.fixture(scope="module")
+def alone(tiny_llama: Path) -> dict[str, Any]:
+    """The curve of every kind of trial on a worker that did nothing before."""
+    job = {"model": str(tiny_llama), "epochs": EPOCHS}
     jobs = [{**job, "variant": variant, "changes": changes} for variant, changes in KINDS.values()]
-    fresh = dict(zip(KINDS, workshop.in_processes("run_whole", jobs), strict=True))
-    assert len({str(curve) for curve in fresh.values()}) == len(KINDS)
-
-    tour = every_ordered_pair(list(KINDS))
-    assert len(set(pairwise(tour))) == len(KINDS) ** 2
-    follow(tour, fresh, tiny_llama)
+    curves = dict(zip(KINDS, workshop.in_processes("run_job", jobs), strict=True))
+    assert len({str(curve) for curve in curves.values()}) == len(KINDS)
+    return curves
 
 
-def test_the_other_methods_in_one_worker(tiny_llama: Path) -> None:
-    job = {"model": str(tiny_llama), "folder": "", "epochs": 1}
-    kinds = ("lora", *OTHERS)
-    jobs = [{**job, "variant": kind, "changes": {}} for kind in kinds]
-    fresh = dict(zip(kinds, workshop.in_processes("run_whole", jobs), strict=True))
-    assert len({str(curve) for curve in fresh.values()}) == len(kinds)
-    follow(["lora", *(one for kind in OTHERS for one in (kind, kind, "lora")), *OTHERS], fresh, tiny_llama)
+def test_each_core_method_after_each(alone: dict[str, Any], tiny_llama: Path) -> None:
+    tour = every_ordered_pair(list(CORE))
+    assert len(set(pairwise(tour))) == len(CORE) ** 2
+    follow(tour, alone, tiny_llama)
 
 
-def follow(tour: list[str], fresh: dict[str, Any], model: Path) -> None:
-    """Run trials one after the other on one worker; each is to go as it did on a fresh one."""
+def test_every_other_method_after_itself_lora_and_another(alone: dict[str, Any], tiny_llama: Path) -> None:
+    follow(["lora", *(one for kind in OTHERS for one in (kind, kind, "lora")), *OTHERS], alone, tiny_llama)
+
+
+def follow(tour: list[str], alone: dict[str, Any], model: Path) -> None:
+    """Run trials one after the other on one worker; each must go as it did on a fresh one."""
     runner = workshop.training_task(model).open()
     for number, kind in enumerate(tour):
-        gc.freeze()  # once more: a base that was given up ends what is spared
-        variant, changes = KINDS.get(kind, (kind, {}))
-        trial = workshop.spec(runner.training_task, workshop.pipeline(variant, **changes), run=f"{number}")
+        gc.freeze()  # again, because a base that was given up unfreezes
+        variant, changes = KINDS[kind]
+        trial = workshop.spec(
+            runner.training_task, workshop.pipeline(variant, **changes), run=f"{number}", epochs=EPOCHS
+        )
         curve = workshop.curve(workshop.run_trial(runner, trial))
-        assert curve == fresh[kind], f"{kind} after {tour[number - 1]}"
+        assert curve == alone[kind], f"{kind} after {tour[number - 1]}"
     runner.release()
     assert runner.reloads == tour.count("pissa")
