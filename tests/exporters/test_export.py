@@ -1,16 +1,15 @@
-"""Hand-overs: TRL's script is run; the other configurations are compared with golden files."""
+"""Exports: the scripts for TRL are run, the other configurations are compared with golden files."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+import workshop
 from tunecast.api import export
 from tunecast.errors import ConfigurationError, ModelError, OutputError
 from tunecast.methods import BASELINE, Restrictions, baseline_pipeline
@@ -34,32 +33,58 @@ def changed(method: str = "lora", **values: Any) -> Pipeline:
     return Pipeline(method, {**BASELINE.hyperparameters, **values})
 
 
-@pytest.mark.parametrize(
-    "pipeline",
-    [
-        changed(learning_rate=1e-2),
-        Pipeline("full", {"learning_rate": 1e-3, "per_device_train_batch_size": 8}),
-        Pipeline("ia3", {"learning_rate": 1e-2, "lr_scheduler_type": "constant"}),
-    ],
-    ids=lambda pipeline: pipeline.method,
-)
-def test_the_trl_script_trains(pipeline: Pipeline, tiny_llama: Path, toy_data: Path, tmp_path: Path) -> None:
+TRAINED = {
+    "lora": changed(learning_rate=1e-2),
+    "full": Pipeline("full", {"learning_rate": 1e-3, "per_device_train_batch_size": 8}),
+    "ia3": Pipeline("ia3", {"learning_rate": 1e-2, "lr_scheduler_type": "constant"}),
+}
+RUN = """
+import contextlib, io, runpy
+
+def run(script, result):
+    sys.argv = [script, result]
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        runpy.run_path(script, run_name="__main__")
+    return printed.getvalue()
+
+printed = [run(*one) for one in arguments[0]]
+assert "tunecast" not in sys.modules
+print(json.dumps(printed))
+"""
+
+
+@pytest.fixture(scope="module")
+def trl_runs(
+    tiny_llama: Path, toy_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, tuple[str, Path]]:
+    """What TRL's scripts print and where they save, all run by one process, which imports TRL once."""
     pytest.importorskip("trl")
-    source = write_pipeline(tmp_path, pipeline)
-    folder = tmp_path / "out"
-    written = export(source, "trl", model=str(tiny_llama), data=str(toy_data), output_dir=folder, epochs=1.0)
-    assert written[0] == folder / "train.py"
-    done = subprocess.run(
-        [sys.executable, str(written[0]), str(tmp_path / "result")],
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "eval_loss" in done.stdout
-    name = "model.safetensors" if pipeline.method == "full" else "adapter_model.safetensors"
-    assert (tmp_path / "result" / name).is_file()
+    folders = {method: tmp_path_factory.mktemp(method) for method in TRAINED}
+    given = {"model": str(tiny_llama), "data": str(toy_data), "epochs": 1.0}
+    for method, folder in folders.items():
+        source = write_pipeline(folder, TRAINED[method])
+        written = export(source, "trl", **given, output_dir=folder / "out")
+        assert written[0] == folder / "out" / "train.py"
+    calls = [(str(folder / "out" / "train.py"), str(folder / "result")) for folder in folders.values()]
+    printed = workshop.fresh_process(RUN, calls)
+    return {
+        method: (text, folder / "result")
+        for (method, folder), text in zip(folders.items(), printed, strict=True)
+    }
+
+
+@pytest.mark.parametrize(
+    ("method", "weights"),
+    [
+        ("lora", "adapter_model.safetensors"),
+        ("ia3", "adapter_model.safetensors"),
+        ("full", "model.safetensors"),
+    ],
+)
+def test_the_trl_script_trains(method: str, weights: str, trl_runs: dict[str, tuple[str, Path]]) -> None:
+    printed, result = trl_runs[method]
+    assert "eval_loss" in printed
+    assert (result / weights).is_file()
 
 
 @pytest.mark.parametrize(
