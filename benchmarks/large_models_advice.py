@@ -28,7 +28,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tunecast.methods import BASELINE
-from tunecast.models.config_facts import outline
+from tunecast.models.config_facts import facts_from_config
 from tunecast.recommender.known_runs import KnownRuns
 from tunecast.recommender.quality_model import Plan, QualityModel, TaskView
 from tunecast.recommender.recommend import default_prior
@@ -96,7 +96,7 @@ def facts(name: str) -> ModelFacts:
     """A model of the right width and size; nothing else of it enters."""
     config = {"model_type": "llama", "hidden_size": WIDTHS[name], "intermediate_size": 4 * WIDTHS[name]}
     config |= {"num_hidden_layers": 32, "num_attention_heads": 32, "vocab_size": 150_000}
-    made = outline(config | {"max_position_embeddings": 4096}, name)
+    made = facts_from_config(config | {"max_position_embeddings": 4096}, name)
     assert made is not None
     billions = re.search(r"(\d+(?:\.\d+)?)[Bb]", name)
     assert billions is not None

@@ -170,7 +170,7 @@ def predict(
     """Score pipelines that the caller brings: predicted loss, hours and bytes; nothing is run.
 
     Args:
-        model: Hub id, folder (``config.json`` is enough), GGUF file or ``smollm2``.
+        model: The base model, as :func:`tunecast.models.resolve` takes it; ``config.json`` is enough.
         data: File, folder, hub id or ``stdlib``.
         pipelines: What to score; hyperparameters that are missing count as their defaults.
         machine: A measured machine, the name of an accelerator, or None for this machine.

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tunecast.errors import ModelError
-from tunecast.models.config_facts import OUTLINED, outline, read_config
+from tunecast.models.config_facts import MEASURES, facts_from_config, read_config
 from tunecast.models.describe import describe_config
 from tunecast.models.layer_specs import LAYER_SPECS
 
@@ -90,13 +90,13 @@ def test_counts_are_those_of_transformers(family: str, fields: dict[str, Any]) -
     config = AutoConfig.for_model(family, **fields)
     exact = describe_config(config, "x")
     for shortened in (False, True):  # as it is, and as it is saved: without what every class has as default
-        found = outline(json.loads(config.to_json_string(use_diff=shortened)), "x")
+        found = facts_from_config(json.loads(config.to_json_string(use_diff=shortened)), "x")
         assert found is not None
         assert replace(found, config={}) == replace(exact, config={})
 
 
 def test_every_family_is_among_the_cases() -> None:
-    assert {family for family, _ in CASES} == set(OUTLINED)
+    assert {family for family, _ in CASES} == set(MEASURES)
 
 
 @pytest.mark.parametrize(
@@ -112,17 +112,20 @@ def test_every_family_is_among_the_cases() -> None:
 )
 def test_what_departs_from_its_family_is_left_to_transformers(family: str, fields: dict[str, Any]) -> None:
     usual = dict(next(usual for name, usual in CASES if name == family), model_type=family)
-    assert outline(usual, "x") is not None
-    assert outline({key: value for key, value in (usual | fields).items() if value is not None}, "x") is None
+    assert facts_from_config(usual, "x") is not None
+    assert (
+        facts_from_config({key: value for key, value in (usual | fields).items() if value is not None}, "x")
+        is None
+    )
 
 
 def test_every_family_with_a_formula_is_outlined() -> None:
-    assert set(LAYER_SPECS) <= set(OUTLINED)
+    assert set(LAYER_SPECS) <= set(MEASURES)
 
 
 @pytest.mark.parametrize("config", [{"model_type": "bert"}, {"model_type": "llama"}, {}])
 def test_what_it_does_not_know_it_leaves_to_transformers(config: dict[str, Any]) -> None:
-    assert outline(config, "x") is None
+    assert facts_from_config(config, "x") is None
 
 
 def test_nothing_heavy_is_imported() -> None:

@@ -122,7 +122,7 @@ def test_weights_hash_tells_models_apart(tiny_llama: Path, tmp_path: Path) -> No
 
 def test_other_weights_files_count_where_there_are_no_safetensors(tiny_llama: Path, tmp_path: Path) -> None:
     facts = models.describe(models.resolve(str(tiny_llama)))
-    assert with_folder(facts, tmp_path).weights_hash == "", "a folder with a configuration alone is no model"
+    assert with_folder(facts, tmp_path).weights_hash == "", "a folder with a configuration alone is not a model"
     assert replace(facts, name="other", weights_hash="").identity == "other"
     (tmp_path / "training_args.bin").write_bytes(b"no weights")
     assert with_folder(facts, tmp_path).weights_hash == ""
@@ -172,7 +172,7 @@ def test_refuses_what_generates_no_text(config: object) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "words"),
-    [("gemma3", "takes images or sound beside text"), ("t5gemma", "put together of several models")],
+    [("gemma3", "takes images or sound besides text"), ("t5gemma", "consists of several models")],
 )
 def test_refuses_what_is_more_than_one_model(kind: str, words: str) -> None:
     with pytest.raises(ModelError, match=words):

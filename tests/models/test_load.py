@@ -57,7 +57,7 @@ def test_references_that_lead_nowhere(reference: str, complaint: str) -> None:
 
 def test_a_file_that_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "notamodel.txt").write_text("nothing of the kind")
-    with pytest.raises(ModelError, match=r"the file .*notamodel\.txt is no model"):
+    with pytest.raises(ModelError, match=r"the file .*notamodel\.txt is not a model"):
         models.resolve(str(tmp_path / "notamodel.txt"))
 
 
@@ -81,7 +81,7 @@ def test_a_hub_that_does_not_answer_is_asked_once() -> None:
     )
     assert "Retrying" not in done.stderr
     assert "ModelError: --model: cannot load the tokenizer of hub id nobody/no-such-model" in done.stderr
-    assert "offline, give a folder" in done.stderr
+    assert "Offline, give a folder" in done.stderr
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def test_a_folder_without_tokenizer(family: str, request: pytest.FixtureRequest,
         shutil.copy(folder / name, tmp_path / name)
     with pytest.raises(ModelError) as caught:
         models.load_tokenizer(str(tmp_path))
-    assert caught.value.what == f"--model: the folder {tmp_path} comes without its tokenizer."
+    assert caught.value.what == f"--model: the folder {tmp_path} has no tokenizer."
     assert "tokenizer.json" in caught.value.hint
 
 

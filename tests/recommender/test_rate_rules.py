@@ -8,7 +8,7 @@ import pytest
 
 from tunecast.methods import BASELINE
 from tunecast.methods.rates import WIDE_RATE
-from tunecast.models.config_facts import outline
+from tunecast.models.config_facts import facts_from_config
 from tunecast.recommender.rate_rules import rate_surplus, rule_rate
 from tunecast.records import ModelFacts, Pipeline
 
@@ -16,7 +16,7 @@ from tunecast.records import ModelFacts, Pipeline
 def model(width: int) -> ModelFacts:
     config = {"model_type": "llama", "hidden_size": width, "intermediate_size": 2 * width, "vocab_size": 1000}
     config |= {"num_hidden_layers": 2, "num_attention_heads": 8, "max_position_embeddings": 512}
-    facts = outline(config, "x")
+    facts = facts_from_config(config, "x")
     assert facts is not None
     return facts
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from tunecast.cli import options
+from tunecast.models.load import MODEL_FORMATS
 
 if TYPE_CHECKING:
     from tunecast.records import Evaluation
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 def command(
     model: str = typer.Option(
-        ..., "--model", help="Hub id, folder, GGUF file, smollm2, or the folder of an adapter."
+        ..., "--model", help=f"The folder of an adapter, or a base model: {MODEL_FORMATS}."
     ),
     data: str = typer.Option(..., "--data", help="File, folder, hub id, or stdlib."),
     adapter: str = typer.Option("", "--adapter", help="Folder of an adapter to put on the model."),

@@ -12,6 +12,7 @@ import typer
 
 from tunecast.cli import options
 from tunecast.errors import ConfigurationError
+from tunecast.models.load import MODEL_FORMATS
 
 if TYPE_CHECKING:
     from tunecast.estimate import MemoryEstimate, MemoryRequest
@@ -25,7 +26,7 @@ MOST_EXAMPLES = 1_000_000
 
 def command(
     model: Annotated[
-        str, typer.Option("--model", help="Folder (config.json is enough), GGUF file, hub id or smollm2.")
+        str, typer.Option("--model", help=f"Base model: {MODEL_FORMATS}; config.json is enough.")
     ],
     method: Annotated[
         str | None, typer.Option("--method", help="A finetuning method. (default: lora)")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tunecast.cli import options
+from tunecast.models.load import MODEL_FORMATS
 
 if TYPE_CHECKING:
     from tunecast.recommender.recommendation import Recommendation
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 def command(
     model: Annotated[
-        str, typer.Option("--model", help="Folder (config.json is enough), GGUF file, hub id or smollm2.")
+        str, typer.Option("--model", help=f"Base model: {MODEL_FORMATS}; config.json is enough.")
     ],
     data: Annotated[str, typer.Option("--data", help="File, folder, hub id, or stdlib.")],
     gpu: Annotated[

@@ -9,13 +9,14 @@ import typer
 
 from tunecast.cli import options
 from tunecast.cli.session_result import run_session
+from tunecast.models.load import MODEL_FORMATS
 
 
 def command(
     pipeline: Annotated[
         Path, typer.Option("--pipeline", help="JSON file of a pipeline, such as OUT/best/pipeline.json.")
     ],
-    model: str = typer.Option(..., "--model", help="Hub id, folder, GGUF file, or smollm2."),
+    model: str = typer.Option(..., "--model", help=f"Base model: {MODEL_FORMATS}."),
     data: str = typer.Option(..., "--data", help="File, folder, hub id, or stdlib."),
     output_dir: str = typer.Option(
         None, "--output-dir", help="Where everything is written. (default: tunecast-out)"

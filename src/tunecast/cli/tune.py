@@ -13,6 +13,7 @@ import typer
 from tunecast.cli import options
 from tunecast.cli.session_result import run_session
 from tunecast.errors import ConfigurationError, did_you_mean
+from tunecast.models.load import MODEL_FORMATS
 from tunecast.paths import expanded
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def command(
-    model: str = typer.Option(None, "--model", help="Hub id, folder, GGUF file, or smollm2."),
+    model: str = typer.Option(None, "--model", help=f"Base model: {MODEL_FORMATS}."),
     data: str = typer.Option(None, "--data", help="File, folder, hub id, or stdlib."),
     budget: str = typer.Option(None, "--budget", help="90s, 30m, 2h, 2M-tokens or 20-trials. (default: 30m)"),
     output_dir: str = typer.Option(

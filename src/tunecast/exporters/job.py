@@ -212,9 +212,9 @@ def _messages(example: data.Example) -> dict[str, Any]:
 
 def _max_length(dataset: data.Dataset, folder: Path | None) -> int:
     from tunecast.data.token_lengths import measure_lengths
-    from tunecast.models.config_facts import outline, read_config
+    from tunecast.models.config_facts import facts_from_config, read_config
 
-    facts = outline(read_config(folder), "model") if folder else None
+    facts = facts_from_config(read_config(folder), "model") if folder else None
     return measure_lengths(dataset, folder, context=facts.context if facts else None).max_length
 
 

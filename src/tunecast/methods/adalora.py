@@ -1,4 +1,4 @@
-"""AdaLoRA: low-rank updates whose ranks are pruned to a budget while training (arXiv 2303.10512)."""
+"""AdaLoRA: low-rank updates whose ranks are pruned to a budget during training (arXiv 2303.10512)."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 UNKNOWN_STEPS = 1_000_000
-"""Stands for the number of steps until the first one is taken; peft will have one from the start."""
+"""Placeholder until the first step; peft wants a number of steps at construction."""
 AVERAGES = ("exp_avg_ipt", "exp_avg_unc")
-"""peft's moving averages of the importance of every trained number and of its uncertainty."""
+"""peft's moving averages of the importance of each trained number, and of its uncertainty."""
 
 
 class AdaLora(PeftMethod):
-    """Adds ``s * P @ diag(e) @ Q``; the least important entries of e are set to 0, over all layers together.
+    """Adds ``s * P @ diag(e) @ Q`` and sets the least important entries of e, over all layers, to 0.
 
-    The rank falls from ``init_r`` to ``target_r`` on average, by a cubic schedule between the shares
-    ``tinit_ratio`` and ``1 - tfinal_ratio`` of the steps. P and Q are held near orthogonal by a penalty.
+    The mean rank falls from ``init_r`` to ``target_r`` by a cubic schedule between the shares ``tinit_ratio``
+    and ``1 - tfinal_ratio`` of the steps. A penalty keeps P and Q nearly orthogonal.
     """
 
     name: ClassVar[str] = "adalora"
@@ -33,7 +33,7 @@ class AdaLora(PeftMethod):
     rate_multiple: ClassVar[float] = 8.0
 
     def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
-        """Ranks, scale, the shares of the schedule, the weight of the penalty and the targets."""
+        """Return ranks, scale, the shares of the schedule, the weight of the penalty, and targets."""
         from ConfigSpace import Categorical, Float
 
         return (
@@ -49,7 +49,7 @@ class AdaLora(PeftMethod):
         )
 
     def peft_config(self, pipeline: Pipeline, *, encoder_decoder: bool) -> Any:
-        """The ``AdaLoraConfig`` of a pipeline; the schedule follows with the first step."""
+        """Build the ``AdaLoraConfig``; its schedule is set at the first step."""
         from peft import AdaLoraConfig
 
         target = int(pipeline.number("target_r", 8))
@@ -66,10 +66,10 @@ class AdaLora(PeftMethod):
         )
 
     def attach(self, base: Any, pipeline: Pipeline, seed: int) -> Any:
-        """Inject the adapter and remember the shares of its schedule."""
+        """Inject the adapter and store the shares of its schedule."""
         model = super().attach(base, pipeline, seed)
         for name, tensor in model.named_parameters():
-            if ".ranknum." in name:  # a divisor that is never saved; over a bfloat16 base peft would train it
+            if ".ranknum." in name:  # a constant divisor that peft would train over a bfloat16 base
                 tensor.requires_grad_(False)
         model._tunecast_shares = (
             pipeline.number("tinit_ratio", 0.1),
@@ -80,7 +80,7 @@ class AdaLora(PeftMethod):
     def before_update(self, model: Any) -> None:
         """Add the gradient of the penalty ``w * mean ||P'P - I||_F`` over all P and Q (equation 4).
 
-        peft adds it to a loss that the model computes itself, which is not the one trained on here.
+        peft adds it to the model's own loss, which is not the loss trained on here.
         """
         import torch
 
@@ -97,7 +97,7 @@ class AdaLora(PeftMethod):
         (weight * torch.stack(norms).mean()).backward()
 
     def after_update(self, model: Any, step: int, total_steps: int) -> None:
-        """Measure importance and prune; a schedule too short to measure before it prunes is left unpruned."""
+        """Measure importance and prune, unless the schedule is too short to measure before pruning."""
         config = _config(model)
         initial, final = (int(share * total_steps) for share in model._tunecast_shares)
         config.total_step, config.tinit, config.tfinal = total_steps, initial, final
@@ -105,7 +105,7 @@ class AdaLora(PeftMethod):
             model.base_model.update_and_allocate(step)
 
     def state(self, model: Any) -> dict[str, Tensor]:
-        """The moving averages and which ranks are kept."""
+        """Return the moving averages and the kept ranks."""
         import torch
 
         allocator = model.base_model.rankallocator
@@ -117,7 +117,7 @@ class AdaLora(PeftMethod):
         return state
 
     def restore(self, model: Any, state: Mapping[str, Tensor]) -> None:
-        """Put back what :meth:`state` took."""
+        """Restore what :meth:`state` returned."""
         import torch
 
         allocator, config = model.base_model.rankallocator, _config(model)
@@ -130,14 +130,14 @@ class AdaLora(PeftMethod):
                 config.rank_pattern = {**(config.rank_pattern or {}), name: tensor.bool().tolist()}
                 continue
             getattr(allocator, kind)[name] = tensor.to(devices[name])
-            # The latest importance is overwritten before it is read, but peft takes its absence for a start.
+            # peft never reads this value before writing it, but takes its absence for the first step.
             allocator.ipt[name] = torch.zeros_like(tensor, device=devices[name])
 
     def save(self, model: Any, folder: Path, base_location: str) -> None:
-        """Write the adapter with all its ranks: those that were pruned are zeros, which compute the same.
+        """Write the adapter with all its ranks; pruned ones are zeros, which computes the same.
 
-        Given its pattern, peft would cut ranks out, and shorten the pattern's names in the model under
-        training.
+        With the rank pattern set, peft would cut ranks out and rename entries of the pattern in the live
+        model.
         """
         config = _config(model)
         pattern, config.rank_pattern = config.rank_pattern, None

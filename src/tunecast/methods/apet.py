@@ -1,7 +1,7 @@
-"""APET: LoRA in arbitrary places, of a fixed number of parameters (Su et al., arXiv 2306.02320).
+"""APET: LoRA in random places with a fixed number of parameters (Su et al., arXiv 2306.02320).
 
-The paper asks whether it matters where trained parameters are placed, by placing them at random. Of its three
-ways of joining them to the model this is ADD, with LoRA's pairs of matrices as units that are never split.
+The paper places trained parameters at random to ask whether the place matters. Of its three ways to attach
+them, this is ADD, with LoRA's pairs of matrices as indivisible units.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
 
 RANKS = (1, 2, 4, 8, 16, 32, 64)
 SCALE = 2.0
-"""``lora_alpha / rank`` of every unit, so that all learn alike."""
+"""``lora_alpha / rank`` of every unit, so that all learn at the same scale."""
 
 
 class Apet(PeftMethod):
     """Low-rank adapters on a random choice of linear layers, with random ranks.
 
-    There are as many parameters as those of LoRA with the rank ``budget_r`` on all linear layers;
-    ``placement`` is the seed of the choice.
+    The number of parameters equals that of LoRA with rank ``budget_r`` on all linear layers. ``placement``
+    seeds the choice.
     """
 
     name: ClassVar[str] = "apet"
     weight: ClassVar[float] = 0.25
 
     def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
-        """The budget, the placement and the learning rate of LoRA."""
+        """Return the budget, the placement, and LoRA's learning rate."""
         from ConfigSpace import Categorical, Float
 
         return (
@@ -44,7 +44,7 @@ class Apet(PeftMethod):
         )
 
     def peft_config(self, pipeline: Pipeline, *, encoder_decoder: bool) -> Any:
-        """The ``LoraConfig`` of the budget, evenly spread, which is not yet placed."""
+        """Build the ``LoraConfig`` of the budget, spread evenly; layers are chosen later."""
         from peft import LoraConfig
 
         rank = int(pipeline.number("budget_r"))
@@ -56,7 +56,7 @@ class Apet(PeftMethod):
         )
 
     def _suited(self, pipeline: Pipeline, model_config: Any) -> Any:
-        """The configuration with the rank of every chosen layer."""
+        """Build the configuration with the rank of each chosen layer."""
         config = self.peft_config(pipeline, encoder_decoder=model_config.is_encoder_decoder)
         sizes = _linear_sizes(empty_model(model_config))
         budget = config.r * sum(map(sum, sizes.values()))
@@ -68,12 +68,15 @@ class Apet(PeftMethod):
 
 
 def place(sizes: Mapping[str, tuple[int, int]], budget: int, seed: int) -> dict[str, int]:
-    """Ranks of randomly chosen layers, which use a budget up to less than the smallest unit of rank 1.
+    """Choose layers and ranks at random until less of the budget is left than the smallest unit needs.
 
     Args:
-        sizes: Inputs and outputs of every layer that may be chosen.
-        budget: Number of parameters; rank r of a layer takes r * (inputs + outputs).
+        sizes: Inputs and outputs of every eligible layer.
+        budget: Number of parameters. Rank r of a layer takes r * (inputs + outputs).
         seed: Seed of the choice.
+
+    Returns:
+        Ranks by layer.
     """
     draw = random.Random(seed)
     order = draw.sample(sorted(sizes), len(sizes))
@@ -94,7 +97,7 @@ def place(sizes: Mapping[str, tuple[int, int]], budget: int, seed: int) -> dict[
 
 
 def _linear_sizes(model: Any) -> dict[str, tuple[int, int]]:
-    """Inputs and outputs of all linear layers but the head, by name."""
+    """Return inputs and outputs of all linear layers except the head, by name."""
     import torch
     from transformers.pytorch_utils import Conv1D
 

@@ -1,4 +1,4 @@
-"""BitFit: only biases are trained (Ben Zaken et al., arXiv 2106.10199)."""
+"""BitFit: trains only biases (Ben Zaken et al., arXiv 2106.10199)."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ if TYPE_CHECKING:
 
 
 class Bias(WeightsMethod):
-    """Trains every bias of the model, those of normalisations included."""
+    """Trains every bias of the model, including those of normalisation layers."""
 
     name: ClassVar[str] = "bias"
     weight: ClassVar[float] = 0.5
     fixed_rate: ClassVar[float | None] = 1e-3
 
     def applies(self, model: ModelFacts) -> str | None:
-        """Llama, T5 and their task group have no biases."""
+        """Reject models without biases, such as Llama and T5."""
         return None if model.has_biases else "its layers have no biases"
 
     def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
-        """Only the learning rate, an order of magnitude above that of full finetuning."""
+        """Return the learning rate, an order of magnitude above that of full finetuning."""
         from ConfigSpace import Float
 
         return (Float("learning_rate", (1e-4, 1e-2), log=True),)
 
     def trained(self, model: Any, pipeline: Pipeline) -> Collection[str]:
-        """Names that end in ``bias``; T5's position biases are tables, and do not."""
+        """Return the names that end in ``bias``. T5's position biases are tables, and do not."""
         return [name for name, _ in model.named_parameters() if name.endswith(".bias")]

@@ -1,4 +1,4 @@
-"""Full finetuning: every weight is trained, on the trial's own float32 copy."""
+"""Full finetuning: trains every weight, on the trial's own float32 copy."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ if TYPE_CHECKING:
 
 
 class Full(WeightsMethod):
-    """Trains all parameters; in bfloat16 small updates would vanish, so the copy is float32."""
+    """Trains all parameters of a float32 copy; in bfloat16, small updates would be lost."""
 
     name: ClassVar[str] = "full"
     weight: ClassVar[float] = 2.5
     rate_multiple: ClassVar[float] = 0.1
 
     def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
-        """The learning rate, around a tenth of LoRA's."""
+        """Return the learning rate, around a tenth of LoRA's."""
         from ConfigSpace import Float
 
         return (Float("learning_rate", around(self.central_rate(model)), log=True),)
 
     def trained(self, model: Any, pipeline: Pipeline) -> Collection[str]:
-        """All names."""
+        """Return all names."""
         return [name for name, _ in model.named_parameters()]
 
     def attach(self, base: Any, pipeline: Pipeline, seed: int) -> Any:
-        """Copy the base, its buffers too in float32."""
+        """Copy the base, with its buffers in float32 too."""
         import torch
 
         return super().attach(base, pipeline, seed).to(torch.float32)
 
     def trainable_parameters(self, model: ModelFacts, pipeline: Pipeline) -> int:
-        """All of them, tied ones once."""
+        """Return the model's parameters, counting tied ones once."""
         return model.parameters

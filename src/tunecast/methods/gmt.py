@@ -1,4 +1,4 @@
-"""GMT: full finetuning of the weights whose gradients are largest (arXiv 2406.15330)."""
+"""GMT: full finetuning of the weights with the largest gradients (arXiv 2406.15330)."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ if TYPE_CHECKING:
 
 
 class GradientMask(Full):
-    """At each step only the largest gradients of each matrix, summed over the whole batch, are let through.
+    """Keeps only the largest gradients of each matrix, summed over the batch, in each step.
 
-    The choice is made anew at each step; vectors are let through whole. A weight that is held back at a step
-    still moves by its momentum, as in the paper's masking of gradients before AdamW. Takes the memory and
-    the time of full finetuning.
+    The mask is chosen again in each step; vectors are not masked. AdamW runs on the masked gradients, so a
+    masked weight still moves by its momentum and its weight decay. Memory is that of full finetuning. Time is
+    more, because each matrix's threshold is searched in every step.
     """
 
     name: ClassVar[str] = "gmt"
     weight: ClassVar[float] = 0.25
 
     def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
-        """The learning rate of full finetuning and the share that is kept."""
+        """Return the learning rate of full finetuning and the share to keep."""
         from ConfigSpace import Categorical
 
         shares = (0.05, 0.1, 0.2, 0.4, 0.7, 0.9)
         return (*super().hyperparameters(model), Categorical("keep_share", shares, default=0.2, ordered=True))
 
     def attach(self, base: Any, pipeline: Pipeline, seed: int) -> Any:
-        """Copy the base; the share travels with the copy."""
+        """Copy the base and store the share with the copy."""
         model = super().attach(base, pipeline, seed)
         model._tunecast_keep_share = pipeline.number("keep_share", 0.2)
         return model
@@ -48,8 +48,8 @@ def keep_largest(gradient: Tensor, share: float) -> None:
     """Set all but the largest entries of a gradient to 0, in place.
 
     Args:
-        gradient: At least one entry.
-        share: Share of the entries that is kept, one at least; those equal to the smallest kept one stay.
+        gradient: A tensor with at least one entry.
+        share: Share of the entries to keep, at least one. Ties with the smallest kept entry are kept.
     """
     kept = max(1, int(share * gradient.numel()))
     if kept >= gradient.numel():

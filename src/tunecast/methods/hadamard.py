@@ -1,5 +1,5 @@
-"""LoHa and LoKr: updates that are a Hadamard product of two low-rank ones (arXiv 2108.06098), or a Kronecker
-product of two small matrices (arXiv 2309.14859)."""
+"""LoHa and LoKr: updates that are a Hadamard product of two low-rank matrices (arXiv 2108.06098), or a
+Kronecker product of two small matrices (arXiv 2309.14859)."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
     from ConfigSpace.hyperparameters import Hyperparameter
 
 SCALES = (1.0, 2.0)
-"""peft's ``alpha / r``, by which the update is multiplied."""
+"""peft's ``alpha / r``, the factor on the update."""
 
 
 class LoHa(PeftMethod):
-    """Adds ``s * (B1 @ A1) * (B2 @ A2)``, whose rank may reach the square of each factor's."""
+    """Adds ``s * (B1 @ A1) * (B2 @ A2)``, whose rank can reach the square of each factor's rank."""
 
     name: ClassVar[str] = "loha"
     weight: ClassVar[float] = 0.1
     rate_multiple: ClassVar[float] = 8.0
 
     def applies(self, model: ModelFacts) -> str | None:
-        """Where layers are plain linear ones."""
+        """Accept models whose layers are plain linear ones."""
         return why_not_linear(model, "LoHa")
 
     def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
-        """The learning rate, the rank of each factor, the scale and the targets."""
+        """Return the learning rate, the rank of each factor, the scale and the targets."""
         from ConfigSpace import Categorical, Float
 
         return (
@@ -41,7 +41,7 @@ class LoHa(PeftMethod):
         )
 
     def peft_config(self, pipeline: Pipeline, *, encoder_decoder: bool) -> Any:
-        """The ``LoHaConfig`` of a pipeline."""
+        """Build the ``LoHaConfig``."""
         from peft import LoHaConfig
 
         rank = int(pipeline.number("loha_r", 8))
@@ -54,18 +54,18 @@ class LoHa(PeftMethod):
 
 
 class LoKr(PeftMethod):
-    """Adds ``s * kron(W1, W2)``; W2 is of low rank where that is smaller."""
+    """Adds ``s * kron(W1, W2)``, where W2 is low-rank if that is smaller."""
 
     name: ClassVar[str] = "lokr"
     weight: ClassVar[float] = 0.15
     rate_multiple: ClassVar[float] = 8.0
 
     def applies(self, model: ModelFacts) -> str | None:
-        """Where layers are plain linear ones."""
+        """Accept models whose layers are plain linear ones."""
         return why_not_linear(model, "LoKr")
 
     def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
-        """The learning rate, the rank of W2, how wide W1 is, the scale and the targets."""
+        """Return the learning rate, the rank of W2, the width of W1, the scale and the targets."""
         from ConfigSpace import Categorical, Float
 
         return (
@@ -77,7 +77,7 @@ class LoKr(PeftMethod):
         )
 
     def peft_config(self, pipeline: Pipeline, *, encoder_decoder: bool) -> Any:
-        """The ``LoKrConfig`` of a pipeline."""
+        """Build the ``LoKrConfig``."""
         from peft import LoKrConfig
 
         rank = int(pipeline.number("lokr_r", 8))

@@ -1,4 +1,4 @@
-"""IA3: trained scalings of keys, values and inner activations (Liu et al., arXiv 2205.05638)."""
+"""IA3: trains scalings of keys, values and inner activations (Liu et al., arXiv 2205.05638)."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ TARGETS = (
 
 
 class IA3(PeftMethod):
-    """Multiplies keys, values and inner activations by one trained vector each, starting at 1."""
+    """Multiplies keys, values and inner activations by one trained vector each, initially 1."""
 
     name: ClassVar[str] = "ia3"
     weight: ClassVar[float] = 0.4
     fixed_rate: ClassVar[float | None] = 1e-2
 
     def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
-        """Only the learning rate, far above LoRA's: at 1e-4 the scalings hardly move."""
+        """Return the learning rate, far above LoRA's: at 1e-4 the scalings hardly move."""
         from ConfigSpace import Float
 
         return (Float("learning_rate", (1e-3, 1e-1), log=True),)
 
     def peft_config(self, pipeline: Pipeline, *, encoder_decoder: bool) -> Any:
-        """The ``IA3Config`` of a pipeline."""
+        """Build the ``IA3Config``."""
         from peft import IA3Config
 
         return IA3Config(

@@ -1,4 +1,4 @@
-"""The layers of a model, found in any architecture of transformers."""
+"""Finds the layers of a model in any transformers architecture."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tunecast.records import ModelFacts
 
 
 def decoder_layers(model: ModelFacts) -> int:
-    """Number of layers on the side that writes the completion."""
+    """Return the number of layers that write the completion: the decoder's."""
     for name in ("num_decoder_layers", "decoder_layers"):
         if model.config.get(name):
             return int(model.config[name])
@@ -16,10 +16,10 @@ def decoder_layers(model: ModelFacts) -> int:
 
 
 def layer_stack(model: Any) -> Any:
-    """The decoder's layers, a ``ModuleList`` in order of computation.
+    """Return the decoder's layers, a ``ModuleList`` in order of computation.
 
     Raises:
-        ValueError: The architecture has none.
+        ValueError: The architecture has no stack of layers.
     """
     lists = [part for part in model.get_decoder().children() if _is_list(part)]
     if not lists:
@@ -28,7 +28,7 @@ def layer_stack(model: Any) -> Any:
 
 
 def final_norm(model: Any) -> Any | None:
-    """The normalisation between the last layer and the head; None where there is none."""
+    """Return the normalisation between the last layer and the head, None without one."""
     parts = list(model.get_decoder().children())
     stack = layer_stack(model)
     after = parts[next(i for i, part in enumerate(parts) if part is stack) + 1 :]
@@ -37,10 +37,10 @@ def final_norm(model: Any) -> Any | None:
 
 
 def upper_names(model: Any, count: int) -> list[str]:
-    """Names of the parameters of the last ``count`` layers and of the normalisation after them.
+    """Return names of the parameters of the last ``count`` layers and the normalisation after them.
 
-    Embeddings and the head stay out: where they are tied, training them would need gradients all the way
-    down.
+    Embeddings and head are excluded. If they are tied, training them would need gradients through the whole
+    model.
     """
     layers = layer_stack(model)
     chosen = [*layers[len(layers) - min(count, len(layers)) :], final_norm(model)]

@@ -1,4 +1,4 @@
-"""LayerNorm tuning: the weights of normalisation layers are trained and nothing else (arXiv 2312.11420)."""
+"""LayerNorm tuning: trains only the weights of normalisation layers (arXiv 2312.11420)."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ WITHOUT_WEIGHTS = frozenset({"olmo"})
 class LayerNormTuning(PeftMethod):
     """Trains copies of all normalisation layers.
 
-    The saved adapter is in float32, but peft gives it the type of the base when it loads it: over a bfloat16
-    base it is rounded to that, over a float32 base it is exact.
+    The saved adapter is float32, but peft loads it in the type of the base model. Over a bfloat16 base it is
+    rounded; over a float32 base it is exact.
     """
 
     name: ClassVar[str] = "ln_tuning"
@@ -29,13 +29,13 @@ class LayerNormTuning(PeftMethod):
     rate_multiple: ClassVar[float] = 4.0
 
     def applies(self, model: ModelFacts) -> str | None:
-        """Where normalisation layers have weights."""
+        """Reject models whose normalisation layers have no weights."""
         if model.family in WITHOUT_WEIGHTS:
             return "its normalisation layers have no weights"
         return None
 
     def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
-        """The learning rate; weights that start around 1 are not pulled towards 0."""
+        """Return the learning rate. Weight decay is 0, because the weights start around 1."""
         from ConfigSpace import Constant, Float
 
         return (
@@ -44,7 +44,7 @@ class LayerNormTuning(PeftMethod):
         )
 
     def peft_config(self, pipeline: Pipeline, *, encoder_decoder: bool) -> Any:
-        """The ``LNTuningConfig`` of a pipeline."""
+        """Build the ``LNTuningConfig``."""
         from peft import LNTuningConfig
 
         return LNTuningConfig(

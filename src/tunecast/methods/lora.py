@@ -1,10 +1,12 @@
 """LoRA and its variants: rsLoRA, DoRA, PiSSA initialisation.
 
 LoRA adds ``s * B @ A`` to a frozen matrix, with A of shape (r, in), B of shape (out, r) and the scale
-``s = lora_alpha / lora_r`` (Hu et al., arXiv 2106.09685); rsLoRA takes ``lora_alpha / sqrt(lora_r)`` (arXiv
-2312.03732); DoRA trains the magnitude of each output apart (arXiv 2402.09353); PiSSA starts from the leading
-singular vectors (arXiv 2404.02948); LoRA+ trains B at ``loraplus_ratio`` times the rate of A (arXiv
-2402.12354).
+``s = lora_alpha / lora_r`` (Hu et al., arXiv 2106.09685). The variants:
+
+- rsLoRA scales by ``lora_alpha / sqrt(lora_r)`` (arXiv 2312.03732);
+- DoRA trains the magnitude of each output separately (arXiv 2402.09353);
+- PiSSA starts from the leading singular vectors (arXiv 2404.02948);
+- LoRA+ trains B at ``loraplus_ratio`` times the rate of A (arXiv 2402.12354).
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ RANKS = (4, 8, 16, 32, 64)
 ALPHAS = (4, 8, 16, 32, 64, 128)
 PLUS_RATIOS = (1.0, 2.0, 4.0, 8.0, 16.0)
 SCALES = (0.5, 4.0)
-"""Smallest and largest ``lora_alpha / lora_r`` that is searched: rank and scale are chosen jointly."""
+"""Smallest and largest ``lora_alpha / lora_r`` searched, so that rank and scale are chosen jointly."""
 
 
 class Lora(PeftMethod):
@@ -39,7 +41,7 @@ class Lora(PeftMethod):
     weight: ClassVar[float] = 4.0
 
     def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
-        """Rank and alpha, dropout, targets, and the variants."""
+        """Return rank, alpha, dropout, targets, and the switches of the variants."""
         from ConfigSpace import Categorical, Float
 
         return (
@@ -55,23 +57,23 @@ class Lora(PeftMethod):
         )
 
     def constraints(self, parameters: Mapping[str, Hyperparameter]) -> Sequence[Any]:
-        """Chosen jointly: a high rank with a small alpha hardly learns, the reverse diverges."""
+        """Forbid extreme scales: a high rank with a small alpha hardly learns, the reverse diverges."""
         from ConfigSpace import ForbiddenAndConjunction, ForbiddenEqualsClause
 
         rank, alpha = parameters["lora_r"], parameters["lora_alpha"]
         if is_constant(rank) or is_constant(alpha):
-            return ()  # the user has chosen; any scale is theirs to try
+            return ()  # the user chose; any scale is allowed
         pairs = [(r, a) for r in RANKS if rank.legal_value(r) for a in ALPHAS if alpha.legal_value(a)]
         forbidden = [(r, a) for r, a in pairs if not SCALES[0] <= a / r <= SCALES[1]]
         if len(forbidden) == len(pairs):
-            return ()  # the user's ranges leave no other
+            return ()  # the user's ranges allow nothing else
         return [
             ForbiddenAndConjunction(ForbiddenEqualsClause(rank, r), ForbiddenEqualsClause(alpha, a))
             for r, a in forbidden
         ]
 
     def attach(self, base: Any, pipeline: Pipeline, seed: int) -> Any:
-        """Inject the adapter; PiSSA's start is remembered, since :meth:`save` needs it."""
+        """Inject the adapter. For PiSSA, store its start, which :meth:`save` needs."""
         from peft import get_peft_model_state_dict
 
         model = super().attach(base, pipeline, seed)
@@ -81,14 +83,14 @@ class Lora(PeftMethod):
         return model
 
     def save(self, model: Any, folder: Path, base_location: str) -> None:
-        """Write the adapter; after PiSSA, as a plain one over the base as it was loaded."""
+        """Write the adapter. After PiSSA, rewrite it as a plain adapter over the unchanged base."""
         super().save(model, folder, base_location)
         start = vars(model).get("_tunecast_start")
         if start is not None:
             _subtract_start(folder, start)
 
     def peft_config(self, pipeline: Pipeline, *, encoder_decoder: bool) -> Any:
-        """The ``LoraConfig`` of a pipeline."""
+        """Build the ``LoraConfig``."""
         from peft import LoraConfig
 
         values = pipeline.hyperparameters
@@ -101,7 +103,7 @@ class Lora(PeftMethod):
             target_modules=target_modules(pipeline),
             use_rslora=bool(values.get("use_rslora", False)),
             use_dora=bool(values.get("use_dora", False)),
-            # Sixteen power iterations: the exact decomposition of every matrix would take minutes on a CPU.
+            # Sixteen power iterations, because exact decompositions would take minutes on a CPU.
             init_lora_weights="pissa_niter_16" if pissa else True,
         )
 
@@ -109,9 +111,9 @@ class Lora(PeftMethod):
 def _subtract_start(folder: Path, start: Mapping[str, Tensor]) -> None:
     """Rewrite a saved PiSSA adapter for the unchanged base.
 
-    PiSSA trains ``W - s B0 A0 + s B A``, with the start (A0, B0) found by a randomised decomposition that
-    another process would not find again. The same sum over W itself is an adapter of twice the rank:
-    ``s [B, -B0] [A; A0]``.
+    PiSSA trains ``W - s B0 A0 + s B A``, where a randomised decomposition gave the start (A0, B0). Another
+    process would not reproduce it. The same sum over W itself is an adapter of twice the rank: ``s [B, -B0]
+    [A; A0]``.
     """
     import torch
     from safetensors.torch import load_file, save_file

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 class Mezo(Full):
-    """Trains all parameters along random directions, whose slopes two losses tell.
+    """Trains all parameters along random directions, using only two losses per step.
 
-    Neither gradients nor an optimiser's state nor activations are kept. It takes many more steps than
-    gradients do, and prompts close to pretraining.
+    No gradients, optimiser state or activations are kept. MeZO needs many more steps than gradient descent,
+    and prompts that resemble pretraining text.
     """
 
     name: ClassVar[str] = "mezo"
@@ -26,16 +26,16 @@ class Mezo(Full):
     weight: ClassVar[float] = 0.1
 
     def central_rate(self, model: ModelFacts) -> float:
-        """Falls with the square of the width.
+        """Return a rate that falls with the square of the width.
 
-        The paper's rates are 1e-7 and 1e-6 at a width of 2048, up to 1e-5 at 1024. Narrower models stand
-        larger ones, because the estimate's noise grows with the number of parameters: at a width of 128, 1e-4
-        did best of the powers of ten.
+        The paper's rates are 1e-7 and 1e-6 at a width of 2048, and up to 1e-5 at 1024. Narrower models
+        tolerate larger ones, because the noise of the estimate grows with the number of parameters. At a
+        width of 128, 1e-4 was the best power of ten.
         """
         return 4e-7 * (2048.0 / model.width) ** 2
 
     def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
-        """The learning rate and the size of the perturbation."""
+        """Return the learning rate and the size of the perturbation."""
         from ConfigSpace import Categorical, Float
 
         return (

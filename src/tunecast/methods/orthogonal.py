@@ -1,4 +1,4 @@
-"""OFT and BOFT: a layer's input is rotated by trained orthogonal blocks (arXiv 2306.07280, 2311.06243)."""
+"""OFT and BOFT: rotate a layer's input by trained orthogonal blocks (arXiv 2306.07280, 2311.06243)."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 OFT_BLOCKS = (16, 32, 64, 128)
 BOFT_BLOCKS = (4, 8, 16, 32)
-WIDEST_FOR_BOFT = 4096
-"""Input width up to which BOFT is offered: peft keeps a dense square of it per layer and multiplies two."""
+MAX_BOFT_WIDTH = 4096
+"""Largest input width for BOFT: peft keeps a dense square matrix of this width for each layer."""
 
 
 class OFT(PeftMethod):
-    """Rotates by blocks ``(I + Q)^-1 (I - Q)`` with Q skew-symmetric: the exact Cayley transform.
+    """Rotates by blocks ``(I + Q)^-1 (I - Q)`` with Q skew-symmetric, the exact Cayley transform.
 
-    peft's faster series of five terms leaves the orthogonal matrices as soon as Q is not small.
+    peft's faster five-term series is no longer orthogonal once Q is not small.
     """
 
     name: ClassVar[str] = "oft"
@@ -31,11 +31,11 @@ class OFT(PeftMethod):
     fixed_rate: ClassVar[float | None] = 1e-4
 
     def applies(self, model: ModelFacts) -> str | None:
-        """Where layers are plain linear ones that blocks divide."""
+        """Accept models with plain linear layers that the blocks divide."""
         return why_not_linear(model, "OFT") or _why_no_blocks(model, OFT_BLOCKS)
 
     def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
-        """The learning rate, the size of a block and the targets."""
+        """Return the learning rate, the block size and the targets."""
         from ConfigSpace import Categorical, Float
 
         sizes = divisors(model, OFT_BLOCKS)
@@ -46,7 +46,7 @@ class OFT(PeftMethod):
         )
 
     def peft_config(self, pipeline: Pipeline, *, encoder_decoder: bool) -> Any:
-        """The ``OFTConfig`` of a pipeline."""
+        """Build the ``OFTConfig``."""
         from peft import OFTConfig
 
         return OFTConfig(
@@ -60,8 +60,8 @@ class OFT(PeftMethod):
 class BOFT(PeftMethod):
     """Rotates by orthogonal blocks and scales each output.
 
-    A single factor of the butterfly: where its extension for CUDA cannot be compiled, peft takes one whatever
-    is asked for, and a pipeline must mean the same on every machine.
+    It uses a single butterfly factor. Without its compiled CUDA extension, peft always uses one, and a
+    pipeline must mean the same on every machine.
     """
 
     name: ClassVar[str] = "boft"
@@ -69,16 +69,14 @@ class BOFT(PeftMethod):
     rate_multiple: ClassVar[float] = 2.0
 
     def applies(self, model: ModelFacts) -> str | None:
-        """Where layers are plain linear ones that blocks divide, and not too wide."""
+        """Accept models with plain linear layers that the blocks divide and that are not too wide."""
         widest = max(model.width, model.feed_forward_width)
-        if widest > WIDEST_FOR_BOFT:
-            return (
-                f"its layers are up to {widest} wide, and peft's BOFT takes a dense square of that for each"
-            )
+        if widest > MAX_BOFT_WIDTH:
+            return f"its layers are up to {widest} wide, and peft's BOFT needs a dense square matrix for each"
         return why_not_linear(model, "BOFT") or _why_no_blocks(model, BOFT_BLOCKS)
 
     def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
-        """The learning rate, the size of a block and the targets."""
+        """Return the learning rate, the block size and the targets."""
         from ConfigSpace import Categorical, Float
 
         sizes = divisors(model, BOFT_BLOCKS)
@@ -89,7 +87,7 @@ class BOFT(PeftMethod):
         )
 
     def peft_config(self, pipeline: Pipeline, *, encoder_decoder: bool) -> Any:
-        """The ``BOFTConfig`` of a pipeline."""
+        """Build the ``BOFTConfig``."""
         from peft import BOFTConfig
 
         return BOFTConfig(
@@ -100,14 +98,14 @@ class BOFT(PeftMethod):
         )
 
     def attach(self, base: Any, pipeline: Pipeline, seed: int) -> Any:
-        """Inject the adapter, without an attempt to compile the extension for each of its layers."""
+        """Inject the adapter without trying to compile the extension for each layer."""
         with _no_extension():
             return super().attach(base, pipeline, seed)
 
     def trainable_parameters(self, model: ModelFacts, pipeline: Pipeline) -> int:
-        """Blocks of ``in * block`` and a scale of ``out`` numbers per layer.
+        """Count ``in * block`` for the blocks and ``out`` for the scales of each layer.
 
-        peft cannot build BOFT without weights; OFT goes into the same layers.
+        peft cannot build BOFT without weights, so the layers are found with OFT.
         """
         block = int(pipeline.number("boft_block_size", 4))
         alike = Pipeline(OFT.name, {**pipeline.hyperparameters, "oft_block_size": block})
@@ -118,9 +116,9 @@ class BOFT(PeftMethod):
 
 @contextmanager
 def _no_extension() -> Iterator[None]:
-    """Tell peft that its extension for CUDA has been looked for and is not there.
+    """Tell peft that its CUDA extension is not available.
 
-    Else it starts a compiler, for a minute or in vain, and complains for every layer.
+    Otherwise it runs a compiler, for a minute or in vain, and warns for every layer.
     """
     from peft.tuners.boft import layer
 

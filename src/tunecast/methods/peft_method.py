@@ -1,4 +1,4 @@
-"""What methods have in common that stand on a peft configuration."""
+"""The base class of methods that inject an adapter with peft."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ if TYPE_CHECKING:
     from peft import TaskType
 
 LEFTOVERS = ("peft_config", "active_adapter", "prepare_inputs_for_generation")
-"""Attributes that peft sets on the base model itself; the last one hides the method of its class."""
+"""Attributes that peft sets on the base model. The last one hides a method of the model's class."""
 
 
 class PeftMethod(Method):
-    """A method that injects an adapter by peft and takes it out again."""
+    """A method that injects an adapter with peft and removes it again."""
 
     delivers: ClassVar[str] = "adapter"
 
     @abstractmethod
     def peft_config(self, pipeline: Pipeline, *, encoder_decoder: bool) -> Any:
-        """The peft configuration of a pipeline."""
+        """Build the peft configuration of a pipeline."""
 
     def suit(self, peft_config: Any, model_config: Any) -> None:
-        """Complete a peft configuration by what only the model's configuration tells; mostly nothing.
+        """Complete a peft configuration from the model's configuration, if the method needs it.
 
         Args:
-            peft_config: What :meth:`peft_config` returned; changed in place.
+            peft_config: The result of :meth:`peft_config`, changed in place.
             model_config: The transformers configuration of the base model.
         """
 
     def applies(self, model: ModelFacts) -> str | None:
-        """Any text-generating model with linear layers will do."""
+        """Accept any text-generating model."""
         return None
 
     def attach(self, base: Any, pipeline: Pipeline, seed: int) -> Any:
-        """Inject the adapter; peft keeps its weights in float32 over a bfloat16 base."""
+        """Inject the adapter, whose weights peft keeps in float32 over a bfloat16 base."""
         import warnings
 
         import torch
@@ -48,14 +48,14 @@ class PeftMethod(Method):
         config = self._suited(pipeline, base.config)
         if hasattr(config, "projection_prng_key"):
             config.projection_prng_key = seed
-        # Only the model's own GPU: unless told, torch would start every GPU of the machine.
+        # Fork only the model's own GPU: by default torch would initialise every GPU of the machine.
         with torch.random.fork_rng(devices=[base.device] if base.device.type == "cuda" else []):
             torch.manual_seed(seed)
-            with warnings.catch_warnings():  # of layers that peft wraps all the same, such as normalisations
+            with warnings.catch_warnings():  # peft warns of layers that it wraps all the same, such as norms
                 warnings.simplefilter("ignore", UserWarning)
                 model = get_peft_model(base, config, autocast_adapter_dtype=True)
         for parameter in model.parameters():
-            if parameter.requires_grad:  # peft leaves copies of the base's own layers in the base's type
+            if parameter.requires_grad:  # peft copies the base's own layers in the base's type
                 parameter.data = parameter.data.to(torch.float32)
         return model
 
@@ -65,25 +65,25 @@ class PeftMethod(Method):
         return peft_config
 
     def detach(self, model: Any) -> Any:
-        """Take the adapter's layers out; what peft leaves behind on the base is removed."""
+        """Remove the adapter's layers, and the attributes that peft leaves on the base."""
         base = model.unload()
         remove_leftovers(base)
         return base
 
     def save(self, model: Any, folder: Path, base_location: str) -> None:
-        """Write ``adapter_config.json`` and ``adapter_model.safetensors``; no hub is asked for anything."""
+        """Write ``adapter_config.json`` and ``adapter_model.safetensors`` without asking the hub."""
         for config in model.peft_config.values():
             config.base_model_name_or_path = base_location
-        # With False, peft does not look up the base model's vocabulary on the hub.
+        # With the default, peft would look up the base model's vocabulary on the hub.
         model.save_pretrained(folder, save_embedding_layers=False)
 
     def trainable_parameters(self, model: ModelFacts, pipeline: Pipeline) -> int:
-        """Count on the meta device, by attaching to a model without weights."""
+        """Count on the meta device, with the adapter attached to a model without weights."""
         adapted = self._without_weights(model, pipeline)
         return sum(p.numel() for p in adapted.parameters() if p.requires_grad)
 
     def _without_weights(self, model: ModelFacts, pipeline: Pipeline) -> Any:
-        """The adapted model on the meta device."""
+        """Build the adapted model on the meta device."""
         import torch
         from peft import get_peft_model
 
@@ -92,19 +92,19 @@ class PeftMethod(Method):
         with torch.device("meta"):
             peft_config = self._suited(pipeline, config)
             if hasattr(peft_config, "init_lora_weights"):
-                peft_config.init_lora_weights = True  # PiSSA would decompose weights that are not there
+                peft_config.init_lora_weights = True  # PiSSA would decompose weights that do not exist
             return get_peft_model(skeleton, peft_config, low_cpu_mem_usage=True)
 
 
 def remove_leftovers(base: Any) -> None:
-    """Delete what peft has left on a base model beside its layers."""
+    """Delete the attributes that peft leaves on a base model."""
     for leftover in LEFTOVERS:
         if leftover in vars(base):
             delattr(base, leftover)
 
 
 def task_type(encoder_decoder: bool) -> TaskType:
-    """What peft calls the generation of text by a model of one kind or the other."""
+    """Return peft's name for text generation by either architecture."""
     from peft import TaskType
 
     return TaskType.SEQ_2_SEQ_LM if encoder_decoder else TaskType.CAUSAL_LM

@@ -1,4 +1,4 @@
-"""A pipeline as a JSON file: what ``best/pipeline.json`` holds and ``--pipeline`` takes."""
+"""Reads a pipeline from a JSON file, as ``best/pipeline.json`` holds it and ``--pipeline`` takes it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ SHAPE = 'Write it as {"method": "lora", "hyperparameters": {"learning_rate": 2e-
 
 
 def read_pipeline(path: str | Path, *, called: str = "--pipeline") -> Pipeline:
-    """Read a pipeline; its hyperparameters may also stand beside ``method``, as ``tune --json`` prints them.
+    """Read a pipeline. Hyperparameters may also stand beside ``method``, as ``tune --json`` prints them.
 
     Args:
         path: The file.
-        called: What the user named it by, for messages.
+        called: The option that names the file, for messages.
 
     Raises:
-        ConfigurationError: There is no such file, or it holds no pipeline that can be trained.
+        ConfigurationError: The file is missing, or does not hold a pipeline that can be trained.
     """
     named = f"{called} {path}"
     try:
@@ -35,13 +35,13 @@ def read_pipeline(path: str | Path, *, called: str = "--pipeline") -> Pipeline:
         raise ConfigurationError(f"{named} names no method.", SHAPE)
     if content["method"] == ZERO_SHOT.method:
         raise ConfigurationError(
-            f"{named} is of the untouched model, which won its session: there is nothing to train.",
+            f"{named} is the untouched model, which won its session: there is nothing to train.",
             "Give the pipeline of a trial, such as the incumbent's.",
         )
     values = {name: value for name, value in content.items() if name != "method"}
     nested = values.pop("hyperparameters", {})
     if not isinstance(nested, Mapping):
-        raise ConfigurationError(f"{named}: hyperparameters must be names with values.", SHAPE)
+        raise ConfigurationError(f"{named}: hyperparameters must be an object of names and values.", SHAPE)
     values.update(nested)
     for name, value in values.items():
         _check_scalar(named, name, value)

@@ -1,12 +1,12 @@
 """Virtual tokens: prompt tuning, prefix tuning and p-tuning.
 
-Prompt tuning trains embeddings that stand before the text (Lester et al., arXiv 2104.08691); p-tuning makes
-them by a small network that is dropped on saving (Liu et al., arXiv 2103.10385); prefix tuning trains keys
-and values of every layer instead (Li and Liang, arXiv 2101.00190). The base model's weights are not touched.
+Prompt tuning trains embeddings before the text (Lester et al., arXiv 2104.08691). P-tuning computes them with
+a small network that is dropped on saving (Liu et al., arXiv 2103.10385). Prefix tuning instead trains keys
+and values of every layer (Li and Liang, arXiv 2101.00190). The base model's weights are not changed.
 
-peft lets the base model count positions, which is right for texts padded on the right only. Batches here are
-padded on the left, so positions are counted from the attention mask: virtual tokens take the first ones, the
-text follows, padding takes none. Without padding these are peft's own positions.
+peft lets the base model count positions, which is correct only for right-padded texts. Batches here are
+padded on the left, so positions are counted from the attention mask: virtual tokens take the first positions,
+the text follows, and padding takes none. Without padding, these are peft's own positions.
 """
 
 from __future__ import annotations
@@ -25,30 +25,30 @@ if TYPE_CHECKING:
 
 NUMBERS = (10, 20, 50, 100)
 CONTEXT_SHARE = 8
-"""Virtual tokens may take one in so many positions of the context."""
+"""Virtual tokens may take one in this many positions of the context."""
 LEARNED_POSITIONS = frozenset(
     {"biogpt", "codegen", "ctrl", "gpt2", "gpt_bigcode", "gpt_neo", "openai-gpt", "opt", "xglm"}
 )
-"""Families that look positions up in a table, where one beyond the last is an error."""
+"""Families that look positions up in a table, where a position beyond the last is an error."""
 WITHOUT_ATTENTION = frozenset({"falcon_mamba", "mamba", "mamba2", "rwkv", "xlstm"})
 
 
 class VirtualTokens(PeftMethod):
-    """What the three methods have in common: how many tokens, where they stand, how they come off again.
+    """The common part: the number of tokens, their positions, and their removal.
 
-    Noise on embeddings (NEFTune) is put on the text's only: virtual tokens are not looked up.
+    NEFTune's noise is added only to the text's embeddings, because virtual tokens are not looked up.
     """
 
     learning_rates: ClassVar[tuple[float, float]]
 
     def applies(self, model: ModelFacts) -> str | None:
-        """Where the context has room for the smallest number of virtual tokens."""
+        """Reject contexts too short for the smallest number of virtual tokens."""
         if model.context is not None and not _numbers(model):
             return f"its context of {model.context} positions has no room for {NUMBERS[0]} virtual tokens"
         return None
 
     def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
-        """The learning rate, far above LoRA's, and the number of virtual tokens."""
+        """Return the learning rate, far above LoRA's, and the number of virtual tokens."""
         from ConfigSpace import Categorical, Float
 
         numbers = _numbers(model)
@@ -59,18 +59,18 @@ class VirtualTokens(PeftMethod):
         )
 
     def peft_config(self, pipeline: Pipeline, *, encoder_decoder: bool) -> Any:
-        """The configuration of a pipeline; :meth:`own_config` adds what is particular to the method."""
+        """Build the configuration; :meth:`own_config` adds the method's own arguments."""
         number = int(pipeline.number("num_virtual_tokens"))
         task = task_type(encoder_decoder)
         return self.own_config(pipeline, num_virtual_tokens=number, task_type=task)
 
     @abstractmethod
     def own_config(self, pipeline: Pipeline, **common: Any) -> Any:
-        """The peft configuration out of the common arguments and the method's own."""
+        """Build the peft configuration from the common arguments and the method's own."""
 
     def attach(self, base: Any, pipeline: Pipeline, seed: int) -> Any:
-        """Put virtual tokens before the text; the hook on the base is kept beside the model."""
-        # What peft warns of at every pass, position ids that it drops, is made good by the hook.
+        """Put virtual tokens before the text, and hook the base to count positions."""
+        # peft warns at every pass that it drops position ids; the hook puts them back.
         warnings.filterwarnings("ignore", message="Position ids are not supported")
         model = super().attach(base, pipeline, seed)
         if "position_ids" in inspect.signature(base.forward).parameters:
@@ -80,7 +80,7 @@ class VirtualTokens(PeftMethod):
         return model
 
     def detach(self, model: Any) -> Any:
-        """The base model was only wrapped; hook and leftovers come off it."""
+        """Remove the hook and peft's attributes; the base model was only wrapped."""
         base = model.get_base_model()
         if "_tunecast_hook" in vars(model):
             model._tunecast_hook.remove()
@@ -89,7 +89,7 @@ class VirtualTokens(PeftMethod):
 
 
 class PromptTuning(VirtualTokens):
-    """Trained input embeddings; an encoder-decoder gets them on the encoder's side."""
+    """Trains input embeddings; an encoder-decoder gets them in the encoder."""
 
     name: ClassVar[str] = "prompt_tuning"
     weight: ClassVar[float] = 0.15
@@ -97,7 +97,7 @@ class PromptTuning(VirtualTokens):
     fixed_rate: ClassVar[float | None] = 1e-2
 
     def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
-        """Beside the common ones the start: embeddings of random words serve better than noise."""
+        """Return the common ones and the start: embeddings of random words work better than noise."""
         from ConfigSpace import Categorical
 
         start = Categorical(
@@ -106,20 +106,20 @@ class PromptTuning(VirtualTokens):
         return (*super().hyperparameters(model), start)
 
     def own_config(self, pipeline: Pipeline, **common: Any) -> Any:
-        """The ``PromptTuningConfig`` of a pipeline."""
+        """Build the ``PromptTuningConfig``."""
         from peft import PromptTuningConfig, PromptTuningInit
 
         random = pipeline.hyperparameters.get("prompt_tuning_init") == "random"
         return PromptTuningConfig(
             **common,
             prompt_tuning_init=PromptTuningInit.RANDOM if random else PromptTuningInit.SAMPLE_VOCAB,
-            # With the two that peft assumes for an encoder-decoder, half of the embeddings are never used.
+            # peft's default of two for an encoder-decoder would leave half of the embeddings unused.
             num_transformer_submodules=1,
         )
 
 
 class PTuning(VirtualTokens):
-    """Input embeddings out of a trained network of three layers."""
+    """Trains a three-layer network that computes input embeddings."""
 
     name: ClassVar[str] = "p_tuning"
     weight: ClassVar[float] = 0.1
@@ -127,14 +127,14 @@ class PTuning(VirtualTokens):
     fixed_rate: ClassVar[float | None] = 1e-3
 
     def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
-        """Beside the common ones the width of the network."""
+        """Return the common ones and the width of the network."""
         from ConfigSpace import Categorical
 
         width = Categorical("encoder_hidden_size", (128, 256, 512), default=256, ordered=True)
         return (*super().hyperparameters(model), width)
 
     def own_config(self, pipeline: Pipeline, **common: Any) -> Any:
-        """The ``PromptEncoderConfig`` of a pipeline."""
+        """Build the ``PromptEncoderConfig``."""
         from peft import PromptEncoderConfig
 
         return PromptEncoderConfig(
@@ -145,7 +145,7 @@ class PTuning(VirtualTokens):
 
 
 class PrefixTuning(VirtualTokens):
-    """Trained keys and values before those of the text, in every layer; of two stacks, in the decoder's."""
+    """Trains keys and values before the text's in every layer; in an encoder-decoder, in the decoder's."""
 
     name: ClassVar[str] = "prefix_tuning"
     weight: ClassVar[float] = 0.15
@@ -153,27 +153,27 @@ class PrefixTuning(VirtualTokens):
     fixed_rate: ClassVar[float | None] = 2e-2
 
     def applies(self, model: ModelFacts) -> str | None:
-        """Where there are keys and values."""
+        """Reject models without attention."""
         if model.family in WITHOUT_ATTENTION:
             return "it has no attention whose keys and values a prefix could extend"
         return super().applies(model)
 
     def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
-        """Beside the common ones the start: from zero the prefix disturbs least."""
+        """Return the common ones and the start: a prefix of zeros disturbs least."""
         from ConfigSpace import Categorical
 
         start = Categorical("prefix_init", ("zero", "random"), default="zero", weights=(0.8, 0.2))
         return (*super().hyperparameters(model), start)
 
     def own_config(self, pipeline: Pipeline, **common: Any) -> Any:
-        """The ``PrefixTuningConfig`` of a pipeline."""
+        """Build the ``PrefixTuningConfig``."""
         from peft import PrefixTuningConfig
 
         random = pipeline.hyperparameters.get("prefix_init") == "random"
         return PrefixTuningConfig(**common, init_weights=None if random else "zero")
 
     def suit(self, peft_config: Any, model_config: Any) -> None:
-        """Tell peft the shape of an encoder-decoder's keys: it takes the encoder's layers and the width."""
+        """Set the shape of an encoder-decoder's keys, where peft would use the encoder's layers and width."""
         if not model_config.is_encoder_decoder:
             return
         heads = getattr(model_config, "decoder_attention_heads", model_config.num_attention_heads)
@@ -192,10 +192,10 @@ def _numbers(model: ModelFacts) -> list[int]:
 
 
 def _positions_of(config: Any) -> Callable[..., Any]:
-    """A hook that counts positions from the attention mask before the base model is called.
+    """Build a hook that counts positions from the attention mask before the base model runs.
 
-    The hook raises ValueError where a text and its virtual tokens exceed a table of positions: on an
-    accelerator the failing look-up would take the whole process down.
+    The hook raises a ValueError if the text and its virtual tokens exceed the position table. On an
+    accelerator, the failing look-up would kill the process.
     """
     limit = None
     if config.model_type in LEARNED_POSITIONS:

@@ -1,4 +1,4 @@
-"""QLoRA: LoRA over a base model whose linear layers are held in four bits (arXiv 2305.14314)."""
+"""QLoRA: LoRA over a base model whose linear layers are stored in four bits (arXiv 2305.14314)."""
 
 from __future__ import annotations
 
@@ -15,44 +15,44 @@ if TYPE_CHECKING:
 
 
 class QLora(Lora):
-    """Quantises the frozen linear layers to NF4 with double quantisation while a trial lasts.
+    """Quantises the frozen linear layers to NF4 with double quantisation for the duration of a trial.
 
-    The layers themselves wait in main memory and come back bit by bit. What is saved is a plain LoRA adapter:
-    over the base in 16 bits it computes what it was trained for up to the error of quantisation.
+    The original layers wait in main memory and come back bit-equal. The saved adapter is plain LoRA. Over the
+    16-bit base it computes the trained function up to the quantisation error.
     """
 
     name: ClassVar[str] = "qlora"
     weight: ClassVar[float] = 0.5
 
     def applies(self, model: ModelFacts) -> str | None:
-        """Where there is a GPU for CUDA and bitsandbytes is installed."""
+        """Require a CUDA device and bitsandbytes."""
         import torch
 
         if not torch.cuda.is_available():
-            return "there is no CUDA device here, and on a CPU a base in four bits saves no memory"
+            return "there is no CUDA device, and on a CPU a four-bit base saves no memory"
         if find_spec("bitsandbytes") is None:
-            return "bitsandbytes, which quantises, is not installed"
+            return "bitsandbytes is not installed, which quantises"
         return why_not_linear(model, "QLoRA")
 
     def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
-        """LoRA's, without the variants that read the weights."""
+        """Return LoRA's, without the variants that read the base weights."""
         reading = ("use_dora", "init_lora_weights")
         return [parameter for parameter in super().hyperparameters(model) if parameter.name not in reading]
 
     def attach(self, base: Any, pipeline: Pipeline, seed: int) -> Any:
         """Quantise, then inject the adapter."""
         originals = _quantise(base)
-        base.is_loaded_in_4bit = True  # by this peft knows that its layers are to be those for four bits
+        base.is_loaded_in_4bit = True  # makes peft use its four-bit layers
         try:
             model = super().attach(base, pipeline, seed)
-        except BaseException:  # a base that is half quantised is of no use to the next trial
+        except BaseException:  # the next trial cannot use a half-quantised base
             _restore(base, originals)
             raise
         model._tunecast_originals = originals
         return model
 
     def detach(self, model: Any) -> Any:
-        """Take the adapter out and put the layers back."""
+        """Remove the adapter and put the original layers back."""
         originals = model._tunecast_originals
         base = super().detach(model)
         _restore(base, originals)
@@ -60,7 +60,7 @@ class QLora(Lora):
 
 
 def _quantise(base: Any) -> dict[str, Any]:
-    """Put four-bit layers in the places of all linear ones but the head; return these, by their paths."""
+    """Replace all linear layers except the head by four-bit ones; return the originals by path."""
     import torch
     from bitsandbytes.nn import Linear4bit, Params4bit
 

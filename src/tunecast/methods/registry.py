@@ -1,4 +1,4 @@
-"""The register of methods: the built-in ones, and those that other packages bring by entry point."""
+"""The registry of methods: built-in ones, and those that other packages add by entry point."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ _METHODS: dict[str, Method] = {}
 
 
 def register(method: Method) -> None:
-    """Add a method; fails at import when it is incomplete or its name is taken.
+    """Add a method.
 
     Raises:
-        ValueError: The name is missing, taken, or ``delivers`` is neither ``adapter`` nor ``model``.
+        ValueError: The name is missing or taken, or ``delivers`` is neither ``adapter`` nor ``model``.
     """
     name = getattr(method, "name", "")
     if not name or name in _METHODS:
         raise ValueError(f"the method name {name!r} is missing or taken")
     if getattr(method, "delivers", "") not in ("adapter", "model"):
-        raise ValueError(f"the method {name} must say what it delivers: adapter or model")
+        raise ValueError(f"the method {name} must set delivers to adapter or model")
     _METHODS[name] = method
 
 
 def get_method(name: str) -> Method:
-    """The method called ``name``.
+    """Return the method called ``name``.
 
     Raises:
-        ConfigurationError: There is no such method.
+        ConfigurationError: The method is unknown.
     """
     _load_plugins()
     if name not in _METHODS:
@@ -45,15 +45,15 @@ def get_method(name: str) -> Method:
 
 
 def central_rate(name: str, model: ModelFacts) -> float:
-    """The usual learning rate of the method called ``name`` on a model, LoRA's of a method that nobody knows.
+    """Return the usual learning rate of a method on a model.
 
-    Recorded runs may be of methods that another installation brought.
+    For an unknown method this is LoRA's: recorded runs may use methods that only another installation has.
     """
     return get_method(name).central_rate(model) if name in method_names() else adapter_rate(model)
 
 
 def method_names() -> tuple[str, ...]:
-    """All methods, in the order of their registration."""
+    """Return the names of all methods, in the order of registration."""
     _load_plugins()
     return tuple(_METHODS)
 

@@ -1,10 +1,11 @@
-"""Semantic layer freezing: data says how many of the lower layers can stay frozen (arXiv 2406.11753).
+"""Semantic layer freezing: the data decides how many lower layers stay frozen (arXiv 2406.11753).
 
-A prompt's last hidden state travels from layer to layer towards the point that stands for the answer's first
-token. Layers that already bring it closer to the straight way there are left alone, with all below them.
+A prompt's last hidden state moves from layer to layer towards the point that represents the answer's first
+token. Layers that already bring it closer to the straight line between the two are frozen, with all layers
+below.
 
-The paper's rule is that one layer of the largest gain is found, and it and all below are frozen. How it
-computes the gain could not be verified: the measure here is ours.
+In the paper, the layer with the largest gain is found, and frozen with all layers below it. The paper's
+formula for the gain could not be verified; the measure here is our own.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ if TYPE_CHECKING:
     from tunecast.data import EncodedExample
 
 CALIBRATION_EXAMPLES = 32
-"""Looked at one by one. With 128, four times as dear, a model of 4 layers was cut at the same ones on nine
-tasks, SmolLM2 in 31 of 36 cases, else at most two layers away (``benchmarks/semantic_cuts.py``)."""
+"""Examples to measure. With 128, at four times the cost, a model of 4 layers was cut at the same layer on
+nine tasks, and SmolLM2 in 31 of 36 cases, otherwise within two layers (``benchmarks/semantic_cuts.py``)."""
 SHARES = (0.25, 0.5, 0.75, 1.0)
-"""Largest shares of the layers that may be trained."""
+"""Largest shares of the layers to train."""
 
 
 class SemanticFreezing(WeightsMethod):
-    """Trains the upper layers of the decoder, as many of at most ``trained_layers`` as the data asks for."""
+    """Trains the decoder's upper layers, at most ``trained_layers`` and as many as the data calls for."""
 
     name: ClassVar[str] = "semantic_freezing"
     weight: ClassVar[float] = 0.25
@@ -45,7 +46,7 @@ class SemanticFreezing(WeightsMethod):
         self._measured = WeakKeyDictionary()
 
     def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
-        """The largest number of trained layers, and the learning rate of full finetuning."""
+        """Return the largest number of trained layers, and the learning rate of full finetuning."""
         from ConfigSpace import Categorical, Float
 
         counts = sorted({max(1, round(share * decoder_layers(model))) for share in SHARES})
@@ -55,30 +56,30 @@ class SemanticFreezing(WeightsMethod):
         )
 
     def choose(self, base: Any, pipeline: Pipeline, examples: Sequence[EncodedExample]) -> Hyperparameters:
-        """How many layers stay frozen, as ``frozen_layers``."""
+        """Choose ``frozen_layers``, the number of layers that stay frozen."""
         most = min(int(pipeline.number("trained_layers")), len(layer_stack(base)))
-        looked_at = tuple(_spread(examples))
-        of_base = self._measured.setdefault(base, {})
-        if looked_at not in of_base:  # of a frozen base they are the same for every trial
-            of_base[looked_at] = deviations(base, looked_at)
-        return {"frozen_layers": best_cut(of_base[looked_at], most)}
+        sample = tuple(_spread(examples))
+        measured = self._measured.setdefault(base, {})
+        if sample not in measured:  # a frozen base has the same deviations in every trial
+            measured[sample] = deviations(base, sample)
+        return {"frozen_layers": best_cut(measured[sample], most)}
 
     def trained(self, model: Any, pipeline: Pipeline) -> Collection[str]:
-        """Names of the layers above those that were chosen; without a choice, as many as are allowed."""
+        """Return the names above the chosen cut; without a choice, of as many layers as are allowed."""
         layers = len(layer_stack(model))
         allowed = layers - min(int(pipeline.number("trained_layers")), layers)
         return upper_names(model, layers - int(pipeline.number("frozen_layers", allowed)))
 
 
 def best_cut(deviation: Sequence[float], most: int) -> int:
-    """The number of layers to freeze.
+    """Choose the number of layers to freeze.
 
-    A layer's gain is by how much it lowers the deviation, times the share of the backward pass that freezing
-    it and all below saves. At least two layers and an eighth of all are trained, where that many are allowed;
-    where no layer lowers the deviation, as many as are allowed.
+    A layer's gain is the drop in deviation that it brings, times the share of the backward pass saved by
+    freezing it and all layers below. If allowed, at least two layers and an eighth of all are trained. If no
+    layer lowers the deviation, as many as allowed are trained.
 
     Args:
-        deviation: By space, from the embeddings' to the last layer's.
+        deviation: Deviation by space, from the embeddings to the last layer.
         most: Largest number of trained layers.
     """
     layers = len(deviation) - 1
@@ -92,15 +93,15 @@ def best_cut(deviation: Sequence[float], most: int) -> int:
 
 
 def deviations(model: Any, examples: Sequence[EncodedExample]) -> list[float]:
-    """How far hidden states are from the straight way to the answer, by space.
+    """Measure how far hidden states are from the straight line to the answer, by space.
 
     Args:
         model: The base model in evaluation mode.
         examples: At least one, each with a label.
 
     Returns:
-        Mean of 1 - cosine over the examples, for the embeddings' space and that of each layer, all as the
-        last normalisation makes them.
+        Mean of 1 - cosine over the examples, for the embeddings and each layer. All states go through the
+        final normalisation.
     """
     import torch
 
@@ -115,7 +116,7 @@ def deviations(model: Any, examples: Sequence[EncodedExample]) -> list[float]:
 
 
 def answer_points(model: Any, tokens: Sequence[int]) -> Tensor:
-    """The points in the head's input space that stand for tokens: columns of the head's pseudo-inverse.
+    """Return the points in the head's input space that represent tokens: columns of its pseudo-inverse.
 
     ``pinv(U) = inv(U' U) U'`` for a head U of shape (vocabulary, width) (arXiv 2401.16184).
 
@@ -130,7 +131,7 @@ def answer_points(model: Any, tokens: Sequence[int]) -> Tensor:
 
 
 def _states(model: Any, example: EncodedExample) -> Tensor:
-    """Hidden states of all spaces where the first label is predicted; float32, shape (spaces, width)."""
+    """Return the hidden states that predict the first label, for all spaces; float32, (spaces, width)."""
     import torch
 
     ids = torch.tensor([example.input_ids], device=model.device)
@@ -147,7 +148,7 @@ def _states(model: Any, example: EncodedExample) -> Tensor:
 
 @contextmanager
 def _recorded(layers: Any) -> Iterator[list[Tensor]]:
-    """What goes into the first layer and comes out of each; transformers' recorder leaves hooks on it."""
+    """Record the first layer's input and every layer's output; transformers' recorder would leave hooks."""
     spaces: list[Tensor] = []
 
     def record(_module: Any, inputs: Any, output: Any) -> None:
@@ -164,15 +165,15 @@ def _recorded(layers: Any) -> Iterator[list[Tensor]]:
 
 
 def _spread(examples: Sequence[EncodedExample]) -> list[EncodedExample]:
-    """Examples with a label, evenly spread over all."""
+    """Return evenly spaced examples that have a label."""
     usable = [example for example in examples if _first_position(example)]
     step = max(1, len(usable) // CALIBRATION_EXAMPLES)
     return usable[::step][:CALIBRATION_EXAMPLES]
 
 
 def _first_position(example: EncodedExample) -> int:
-    """Position of the first label that something precedes; 0 where there is none."""
-    from tunecast.data.encode import IGNORED  # reading a prior imports methods, and is to stay instant
+    """Return the position of the first label that something precedes, 0 without one."""
+    from tunecast.data.encode import IGNORED  # imported late, because reading a prior must stay instant
 
     if example.architecture == "encoder-decoder":
         return 1 if example.labels else 0

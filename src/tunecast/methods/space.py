@@ -1,8 +1,7 @@
-"""The space of pipelines, in one ConfigSpace: every method's hyperparameters and the shared ones.
+"""The space of pipelines as one ConfigSpace: every method's own hyperparameters and the shared ones.
 
-Each method is a conditional subspace under the root ``method``; its hyperparameters are prefixed with its
-name there (``lora:learning_rate``), because ranges differ by method, and lose the prefix in a
-:class:`Pipeline`.
+Each method is a conditional subspace under the root ``method``. Ranges differ by method, so hyperparameters
+carry the method's name as a prefix there (``lora:learning_rate``), and lose it in a :class:`Pipeline`.
 """
 
 from __future__ import annotations
@@ -25,14 +24,15 @@ if TYPE_CHECKING:
 
 ROOT = "method"
 SCHEDULES = ("cosine", "linear", "constant")
-DRAWN_TOGETHER = 64
-"""Drawn one at a time, configurations take far longer; with a fixed number, a longer sample starts alike."""
+SAMPLED_TOGETHER = 64
+"""Configurations sampled per call. One at a time is far slower; a fixed number makes samples extendable."""
 OPTIMIZERS = {"adamw": 0.7, "adafactor": 0.1, "sgd": 0.02, "lion": 0.1, "muon": 0.08, "adamw_8bit": 0.0}
-"""How often each optimiser is drawn. Eight bits are for whoever asks: they need CUDA and bitsandbytes."""
+"""How often each optimiser is sampled. The 8-bit one needs CUDA and bitsandbytes, so the user has to ask for
+it."""
 RATE = "learning_rate"
 RATE_3E4 = 3e-4
 SHARES = ("warmup_ratio", "_dropout", "_share", "label_smoothing")
-"""How the names of hyperparameters end that are below 1."""
+"""Name endings of hyperparameters that must be below 1."""
 
 BASELINE = Pipeline(
     "lora",
@@ -54,11 +54,11 @@ BASELINE = Pipeline(
         "neftune_noise_alpha": 0.0,
     },
 )
-"""What a careful engineer would use unasked."""
+"""The pipeline a careful engineer would use by default."""
 
 
 USUAL_MODEL = ModelFacts(
-    name="an ordinary model",
+    name="a typical model",
     family="llama",
     architecture="decoder-only",
     parameters=134_515_008,
@@ -75,17 +75,17 @@ USUAL_MODEL = ModelFacts(
     has_chat_template=True,
     config={},
 )
-"""Stands for any model where only the names of hyperparameters and the kinds of their values matter."""
+"""Stands for any model where only the names and types of hyperparameters matter."""
 
 
 @dataclass(frozen=True)
 class Restrictions:
-    """What the user has fixed or narrowed.
+    """The user's restrictions of the space.
 
     Args:
-        methods: Allowed methods, all when empty.
-        fixed: Value by hyperparameter name.
-        ranges: (low, high) by hyperparameter name.
+        methods: Allowed methods; empty for all.
+        fixed: Fixed values by hyperparameter.
+        ranges: (low, high) by hyperparameter.
     """
 
     methods: tuple[str, ...] = ()
@@ -94,25 +94,25 @@ class Restrictions:
 
 
 def at_3e4(baseline: Pipeline = BASELINE) -> Pipeline:
-    """A baseline at the other learning rate that is often recommended, 3e-4."""
+    """Return a baseline at 3e-4, the other learning rate that is often recommended."""
     return replace(baseline, hyperparameters={**baseline.hyperparameters, RATE: RATE_3E4})
 
 
 def check_names(restrictions: Restrictions) -> None:
-    """Refuse what no model has, before any is looked at: the names of hyperparameters depend on none.
+    """Check the names in restrictions; they are the same for all models.
 
     Raises:
-        ConfigurationError: A restriction names an unknown method or hyperparameter.
+        ConfigurationError: A method or hyperparameter is unknown.
     """
     names = restrictions.methods or method_names()
     _refuse_unknown(restrictions, {name: _parameters(name, USUAL_MODEL) for name in names})
 
 
 def check_pipeline(pipeline: Pipeline) -> None:
-    """Refuse a pipeline that no model could be trained by.
+    """Check that a pipeline can be trained.
 
     Raises:
-        ConfigurationError: Its method or a hyperparameter is unknown, or has a value that does not exist.
+        ConfigurationError: The method or a hyperparameter is unknown, or has an invalid value.
     """
     check_names(Restrictions((pipeline.method,), pipeline.hyperparameters))
     parameters = _parameters(pipeline.method, USUAL_MODEL)
@@ -121,13 +121,13 @@ def check_pipeline(pipeline: Pipeline) -> None:
 
 
 def baseline_pipeline(model: ModelFacts, restrictions: Restrictions | None = None) -> Pipeline:
-    """What a careful engineer would use unasked, within what the user fixed.
+    """Return the baseline within the user's restrictions.
 
-    Where LoRA is not allowed, it is the default configuration of the allowed method of the highest weight, of
-    the first of these where several have it.
+    If LoRA is not allowed, it is the default configuration of the allowed method with the highest weight, the
+    first of these in case of a tie.
 
     Raises:
-        ConfigurationError: As :func:`pipeline_space`.
+        ConfigurationError: As for :func:`pipeline_space`.
     """
     restrictions = restrictions or Restrictions()
     _parameters_by_method(model, restrictions)
@@ -142,7 +142,7 @@ def baseline_pipeline(model: ModelFacts, restrictions: Restrictions | None = Non
         usual = values.get(name, _plain(parameters[name].default_value) if name in parameters else "")
         if _is_number(usual):
             values[name] = type(usual)(min(max(usual, low), high))
-    if values["lr_scheduler_type"] == "constant":  # which is run without warm-up
+    if values["lr_scheduler_type"] == "constant":  # runs without warm-up
         del values["warmup_ratio"]
     if RATE not in (*restrictions.fixed, *restrictions.ranges):
         values[RATE] = optimizer_rate(str(values["optim"]), float(values[RATE]))
@@ -152,16 +152,16 @@ def baseline_pipeline(model: ModelFacts, restrictions: Restrictions | None = Non
 def pipeline_space(
     model: ModelFacts, restrictions: Restrictions | None = None, *, seed: int = 0
 ) -> ConfigurationSpace:
-    """The conditional space of all pipelines that apply to a model.
+    """Build the conditional space of all pipelines that apply to a model.
 
     Args:
         model: Facts of the base model; ranges of learning rates follow its width.
-        restrictions: What the user has fixed or narrowed.
+        restrictions: The user's restrictions.
         seed: Seed of the space's sampler.
 
     Raises:
-        ConfigurationError: A restriction names an unknown method or hyperparameter, lies outside the values
-            that exist, contradicts another one, or no method is left.
+        ConfigurationError: A restriction names an unknown method or hyperparameter, has an invalid value or
+            contradicts another one, or no method is left.
     """
     from ConfigSpace import Categorical, ConfigurationSpace
 
@@ -170,21 +170,21 @@ def pipeline_space(
     names = list(parameters)
     space = ConfigurationSpace(seed=seed)
     root = Categorical(ROOT, names, weights=[get_method(name).weight for name in names])
-    # In one call: the space is sorted anew with each, which takes half a second when methods come one by one.
+    # Each call sorts the space again: adding methods one by one would take half a second.
     space.add(root, *(_branch(root, name, parameters[name], restrictions) for name in names))
     return space
 
 
 def sample_pipelines(space: ConfigurationSpace, count: int) -> list[Pipeline]:
-    """Draw distinct pipelines; fewer than ``count`` where the space holds no more.
+    """Sample distinct pipelines; fewer than ``count`` if the space has no more.
 
     Args:
-        space: What :func:`pipeline_space` returned; its generator moves on.
-        count: Number of pipelines wanted.
+        space: The result of :func:`pipeline_space`. Its generator advances.
+        count: Number of pipelines.
     """
     found: dict[str, Pipeline] = {}
-    for _ in range(math.ceil(10 * count / DRAWN_TOGETHER)):
-        for configuration in space.sample_configuration(DRAWN_TOGETHER):
+    for _ in range(math.ceil(10 * count / SAMPLED_TOGETHER)):
+        for configuration in space.sample_configuration(SAMPLED_TOGETHER):
             pipeline = _to_pipeline(configuration)
             found.setdefault(pipeline.id, pipeline)
             if len(found) >= count:
@@ -203,7 +203,7 @@ def _to_pipeline(configuration: Configuration) -> Pipeline:
 
 
 def _plain(value: Any) -> Scalar:
-    """A Python scalar of a numpy one; floats to four significant digits, so that a pipeline reads well."""
+    """Convert to a Python scalar, rounding floats to four significant digits for readability."""
     value = value.item() if hasattr(value, "item") else value
     return float(f"{value:.4g}") if isinstance(value, float) else value
 
@@ -216,7 +216,7 @@ def _applies(name: str, model: ModelFacts, restrictions: Restrictions) -> bool:
 
 
 def _parameters(name: str, model: ModelFacts) -> dict[str, Hyperparameter]:
-    """A method's own hyperparameters and the shared ones, by name; its own win."""
+    """Return a method's own hyperparameters and the shared ones by name; its own take precedence."""
     from ConfigSpace import Categorical, Constant
 
     shared = (
@@ -237,7 +237,7 @@ def _parameters(name: str, model: ModelFacts) -> dict[str, Hyperparameter]:
 def _parameters_by_method(
     model: ModelFacts, restrictions: Restrictions
 ) -> dict[str, dict[str, Hyperparameter]]:
-    """The hyperparameters of every method that may be used; restrictions that make no sense are refused."""
+    """Return the hyperparameters of every usable method, after checking the restrictions."""
     wanted = dict.fromkeys(restrictions.methods or method_names())
     names = [name for name in wanted if _applies(name, model, restrictions)]
     if not names:
@@ -252,7 +252,7 @@ def _parameters_by_method(
 def _branch(
     root: Hyperparameter, name: str, parameters: Mapping[str, Hyperparameter], restrictions: Restrictions
 ) -> list[Any]:
-    """A method's hyperparameters under their names in the space, with what they depend on."""
+    """Return a method's hyperparameters under their names in the space, with their conditions."""
     from ConfigSpace import EqualsCondition, OrConjunction
 
     narrowed = {key: _narrowed(parameter, restrictions) for key, parameter in parameters.items()}
@@ -263,11 +263,11 @@ def _branch(
     ]
     if not warming:
         del narrowed["warmup_ratio"]
-    if RATE not in (*restrictions.fixed, *restrictions.ranges):  # what the user says holds for any optimiser
+    if RATE not in (*restrictions.fixed, *restrictions.ranges):  # the user's rate holds for any optimiser
         narrowed |= _rates(narrowed)
     own = {key: _renamed(parameter, f"{name}:{key}") for key, parameter in narrowed.items()}
     conditions = _rate_conditions(own)
-    # A constant schedule is run without warm-up.
+    # A constant schedule runs without warm-up.
     schedule = own["lr_scheduler_type"]
     if warming and not is_constant(schedule):
         by_schedule = [EqualsCondition(own["warmup_ratio"], schedule, value) for value in warming]
@@ -287,7 +287,8 @@ def _renamed(parameter: Hyperparameter, name: str) -> Hyperparameter:
 
 
 def _rates(parameters: Mapping[str, Hyperparameter]) -> dict[str, Hyperparameter]:
-    """The learning rate by optimiser: a range of its own, ``learning_rate@lion``, where it is not AdamW's."""
+    """Return a learning rate per optimiser whose range differs from AdamW's, such as
+    ``learning_rate@lion``."""
     from ConfigSpace import Float
 
     if "optim" not in parameters:
@@ -306,7 +307,7 @@ def _rates(parameters: Mapping[str, Hyperparameter]) -> dict[str, Hyperparameter
 
 
 def _rate_conditions(parameters: Mapping[str, Hyperparameter]) -> list[Any]:
-    """Exactly one learning rate is active: that of the chosen optimiser."""
+    """Activate exactly one learning rate, that of the chosen optimiser."""
     from ConfigSpace import EqualsCondition, InCondition
 
     owners = {name.partition("@")[2]: own for name, own in parameters.items() if name.startswith(f"{RATE}@")}
@@ -321,7 +322,7 @@ def _rate_conditions(parameters: Mapping[str, Hyperparameter]) -> list[Any]:
 
 
 def _narrowed(parameter: Hyperparameter, restrictions: Restrictions) -> Hyperparameter:
-    """The hyperparameter as the user wants it: a constant where fixed, fewer values in a range."""
+    """Apply the user's restrictions: a constant if fixed, fewer values in a range."""
     from ConfigSpace import Categorical, Constant, Float
 
     name = parameter.name
@@ -337,7 +338,7 @@ def _narrowed(parameter: Hyperparameter, restrictions: Restrictions) -> Hyperpar
     if hasattr(parameter, "log"):
         if low <= 0 and parameter.log:
             raise ConfigurationError(
-                f"--range {name}={low:g}:{high:g}: {name} must be above 0, since its scale is logarithmic."
+                f"--range {name}={low:g}:{high:g}: {name} must be above 0, because its scale is logarithmic."
             )
         return Float(name, (low, high), log=parameter.log)
     values = [value for value in _values(parameter) if _is_number(value) and low <= value <= high]
@@ -351,7 +352,7 @@ def _narrowed(parameter: Hyperparameter, restrictions: Restrictions) -> Hyperpar
 
 
 def _values(parameter: Hyperparameter) -> list[Scalar]:
-    """The values of a discrete hyperparameter, as Python scalars."""
+    """Return the values of a discrete hyperparameter as Python scalars."""
     for attribute in ("sequence", "choices"):
         if hasattr(parameter, attribute):
             return [_plain(value) for value in getattr(parameter, attribute)]
@@ -363,7 +364,7 @@ def _is_number(value: Scalar) -> TypeGuard[int | float]:
 
 
 def _fixed_value(parameter: Hyperparameter, value: Scalar) -> Scalar:
-    """The user's value in the hyperparameter's own type; a number may lie outside the searched values."""
+    """Convert the user's value to the hyperparameter's type; a number may lie outside the searched values."""
     example = _plain(parameter.default_value)
     if _is_number(example):
         if _is_number(value) and _is_possible(parameter, value):
@@ -377,7 +378,7 @@ def _fixed_value(parameter: Hyperparameter, value: Scalar) -> Scalar:
 
 
 def _is_possible(parameter: Hyperparameter, number: float) -> bool:
-    """Whether a number makes sense: whole for a count, not 0 unless 0 is searched, below 1 for a share."""
+    """Check a number: counts are integers, 0 is allowed only if it is searched, shares are below 1."""
     if not math.isfinite(number) or number < 0:
         return False
     if isinstance(_plain(parameter.default_value), int) and not float(number).is_integer():

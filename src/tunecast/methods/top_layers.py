@@ -1,4 +1,4 @@
-"""Finetuning of the last layers only, the others frozen (Howard & Ruder, arXiv 1801.06146, section 3.3)."""
+"""Finetuning of the last layers only (Howard & Ruder, arXiv 1801.06146, section 3.3)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TopLayers(WeightsMethod):
     rate_multiple: ClassVar[float] = 0.2
 
     def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
-        """The number of layers, in powers of two, and the learning rate of full finetuning."""
+        """Return the number of layers, in powers of two, and the learning rate."""
         from ConfigSpace import Categorical, Float
 
         counts = [2**power for power in range(decoder_layers(model).bit_length())]
@@ -36,5 +36,5 @@ class TopLayers(WeightsMethod):
         )
 
     def trained(self, model: Any, pipeline: Pipeline) -> Collection[str]:
-        """Names of the upper layers."""
+        """Return the names of the upper layers."""
         return upper_names(model, int(pipeline.number("trained_layers")))

@@ -1,4 +1,4 @@
-"""VeRA: one pair of random projections for all layers, and trained scalings (arXiv 2310.11454)."""
+"""VeRA: one pair of random projections shared by all layers, and trained scalings (arXiv 2310.11454)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Vera(PeftMethod):
     """Adds ``b * (B @ (d * (A @ x)))`` with A and B frozen and shared, b of shape (out,) and d of shape (r,).
 
-    The projections are drawn from the trial's seed and saved with the adapter.
+    The projections are sampled from the trial's seed and saved with the adapter.
     """
 
     name: ClassVar[str] = "vera"
@@ -25,7 +25,7 @@ class Vera(PeftMethod):
     rate_multiple: ClassVar[float] = 20.0
 
     def hyperparameters(self, model: ModelFacts) -> Sequence[Hyperparameter]:
-        """The learning rate, about ten times LoRA's, the width of the projections and where d starts."""
+        """Return the learning rate, the width of the projections, the start of d, and the targets."""
         from ConfigSpace import Categorical, Float
 
         return (
@@ -36,7 +36,7 @@ class Vera(PeftMethod):
         )
 
     def peft_config(self, pipeline: Pipeline, *, encoder_decoder: bool) -> Any:
-        """The ``VeraConfig`` of a pipeline."""
+        """Build the ``VeraConfig``."""
         from peft import VeraConfig
 
         return VeraConfig(

@@ -1,4 +1,4 @@
-"""What methods have in common that train the model's own weights, all of them or a part."""
+"""The base class of methods that train the model's own weights, all or some."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ from tunecast.records import ModelFacts, Pipeline
 
 
 class WeightsMethod(Method):
-    """Trains a float32 copy of some weights; the frozen ones stay those of the worker's base, in its type."""
+    """Trains a float32 copy of some weights. Frozen weights are shared with the worker's base."""
 
     delivers: ClassVar[str] = "model"
 
     @abstractmethod
     def trained(self, model: Any, pipeline: Pipeline) -> Collection[str]:
-        """Names of the parameters to train.
+        """Return the names of the parameters to train.
 
         Args:
-            model: The base model, or one of its architecture without weights.
+            model: The base model, or an empty model of its architecture.
             pipeline: A pipeline of this method.
         """
 
     def applies(self, model: ModelFacts) -> str | None:
-        """Any model will do; whether it fits in memory is for the memory surrogate to say."""
+        """Accept any model; the memory estimate decides whether it fits."""
         return None
 
     def attach(self, base: Any, pipeline: Pipeline, seed: int) -> Any:
-        """Copy what is trained: the worker's own stays as it is for the next trial."""
+        """Copy the trained weights, so that the worker's own stay unchanged for the next trial."""
         import copy
 
         import torch
 
         names = set(self.trained(base, pipeline))
         copied = names | _siblings(base, names)
-        # What deepcopy finds in its memo it takes for copied: frozen weights are shared with the base.
+        # deepcopy does not copy what its memo holds, so frozen weights are shared with the base.
         shared = {id(p): p for name, p in base.named_parameters() if name not in copied}
         model = copy.deepcopy(base, shared)
         for name, parameter in model.named_parameters():
             if name in copied:
                 parameter.data = parameter.data.to(torch.float32)
                 parameter.requires_grad_(name in names)
-        model._tunecast_base = [base]  # in a list, so that torch does not take it for a submodule
+        model._tunecast_base = [base]  # in a list, so that torch does not register it as a submodule
         return model
 
     def detach(self, model: Any) -> Any:
@@ -64,7 +64,7 @@ class WeightsMethod(Method):
                 cast[tensor.data_ptr()] = tensor.to(dtype)
             weights[name] = cast[tensor.data_ptr()]
         model.save_pretrained(folder, state_dict=weights)
-        config = copy.deepcopy(model.config)  # what was just written names the type that was trained in
+        config = copy.deepcopy(model.config)  # save_pretrained wrote the type of the trained weights
         config.dtype = dtype
         config.save_pretrained(folder)
 
@@ -76,7 +76,7 @@ class WeightsMethod(Method):
 
 
 def _siblings(model: Any, names: Collection[str]) -> set[str]:
-    """Vectors beside a trained one in a normalisation: torch wants both to be of one type."""
+    """Return vectors beside a trained one in a normalisation layer; torch requires the same type for both."""
     siblings: set[str] = set()
     for prefix, module in model.named_modules():
         own = {f"{prefix}.{name}": p for name, p in module.named_parameters(recurse=False)}

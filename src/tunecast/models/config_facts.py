@@ -1,7 +1,7 @@
-"""A model's facts from the JSON of its configuration alone, without importing transformers.
+"""Derives a model's facts from the JSON of its configuration alone, without importing transformers.
 
-Advice is given in a second or two, less than the import of transformers takes. So the common families are
-counted by their own formulas here; :func:`tunecast.models.describe` counts any other on the meta device.
+``recommend`` answers in a second or two, which is less than the import of transformers takes. Common families
+have their own formulas here; :func:`tunecast.models.describe` counts all others on the meta device.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ Config = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class _Shape:
-    """What decides a model's parameters.
+    """The sizes that determine a model's parameters.
 
     Args:
         width: Hidden width.
-        layers: Layers of the decoder, and of the encoder where there is one.
-        feed_forward: Width inside the feed-forward block.
+        layers: Layers of the decoder, and of the encoder if there is one.
+        feed_forward: Width of the feed-forward block.
         heads: Attention heads.
         key_value_heads: Heads of keys and values.
         vocabulary: Rows of the embedding table.
         tied: Whether the output layer is the embedding table.
-        context: Largest number of positions, None without a limit.
-        layer_parameters: Parameters of one layer, all layers' mean.
+        context: Context length, None without a limit.
+        layer_parameters: Mean parameters of one layer.
         other_parameters: Parameters outside the layers and the two tables.
         has_biases: Whether any layer has a bias.
         architecture: ``decoder-only`` or ``encoder-decoder``.
@@ -53,10 +53,10 @@ class _Shape:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The JSON of a model folder's ``config.json``.
+    """Read ``config.json`` in a model's folder.
 
     Raises:
-        ModelError: The file cannot be read or is no JSON object.
+        ModelError: The file cannot be read or is not a JSON object.
     """
     file = folder / "config.json"
     try:
@@ -66,24 +66,24 @@ def read_config(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ModelError(f"--model: {file} is not JSON: {error}.", "Save the configuration again.") from None
     if not isinstance(config, dict):
-        raise ModelError(f"--model: {file} holds a {type(config).__name__}, not an object.")
+        raise ModelError(f"--model: {file} holds a {type(config).__name__}, not a JSON object.")
     return config
 
 
-def outline(config: Config, name: str) -> ModelFacts | None:
-    """Describe a model of a common family; None where only transformers knows how.
+def facts_from_config(config: Config, name: str) -> ModelFacts | None:
+    """Describe a model of a common family; None if only transformers can.
 
     Args:
         config: The content of ``config.json``.
-        name: The name that records carry.
+        name: The name to record.
     """
     family = str(config.get("model_type"))
-    measure = OUTLINED.get(family)
+    measure = MEASURES.get(family)
     if measure is None or config.get("quantization_config") or deviates(family, config):
         return None
     try:
         shape = measure(config)
-    except (KeyError, TypeError, ValueError):  # it leaves out what its class has a default for
+    except (KeyError, TypeError, ValueError):  # a field is missing whose default only its class knows
         return None
     table = shape.vocabulary * shape.width
     return ModelFacts(
@@ -110,7 +110,7 @@ def outline(config: Config, name: str) -> ModelFacts | None:
 
 @dataclass(frozen=True)
 class _Norms:
-    """Parameters of a layer's norms, in units of the widths that they have."""
+    """Parameters of a layer's norms, in units of the respective width."""
 
     hidden: int = 2
     last: int = 1
@@ -129,17 +129,17 @@ def _llama_like(
     output_bias: bool = True,
     needs_head_width: bool = False,
 ) -> Callable[[Config], _Shape]:
-    """Decoders of equal layers whose matrices are those of Llama, one by one or fused.
+    """Return a measure for decoders of equal layers with Llama's matrices, fused or not.
 
     Args:
-        norms: Their parameters.
+        norms: Parameters of the norms.
         gated: Whether the feed-forward block has a gate.
-        tied: Whether the output layer is the embedding table where the configuration does not say.
+        tied: Default of ``tie_word_embeddings``.
         head_biases: Whether queries, keys and values always have a bias.
         biased: The field that gives attention a bias.
-        is_biased: What it is where the configuration does not say.
-        output_bias: Whether that field gives the matrix that leaves attention a bias too.
-        needs_head_width: Whether the class has a head width of its own where the configuration says none.
+        is_biased: Default of that field.
+        output_bias: Whether that field also gives the output projection a bias.
+        needs_head_width: Whether the class has its own default for ``head_dim``.
     """
 
     def measure(config: Config) -> _Shape:
@@ -176,7 +176,7 @@ def _llama_like(
 
 
 _LAYER_NORMS = _Norms(hidden=4, last=2)
-"""Two of torch's own, each with a bias."""
+"""Two of torch's own norms, each with a bias."""
 
 
 def _plain(
@@ -191,18 +191,18 @@ def _plain(
     other: int = 0,
     context: int,
 ) -> _Shape:
-    """A decoder without gates whose layer norms have a bias.
+    """Measure a decoder without gates and with biased layer norms.
 
     Args:
         config: The content of ``config.json``.
-        feed_forward: Width inside the feed-forward block.
+        feed_forward: Width of the feed-forward block.
         groups: Heads of keys and values.
-        tied: Whether the output layer is the embedding table where the configuration does not say.
-        norms: Norms of a layer.
+        tied: Default of ``tie_word_embeddings``.
+        norms: Norms per layer.
         attention_biases: Whether the matrices of attention have biases.
-        feed_forward_biases: Whether those of the feed-forward block have.
-        other: Parameters outside the layers and tables beside the last norm.
-        context: Largest number of positions.
+        feed_forward_biases: Whether those of the feed-forward block have biases.
+        other: Further parameters outside the layers and tables, besides the last norm.
+        context: Context length.
     """
     width = int(config["n_embd"] if "n_embd" in config else config["hidden_size"])
     heads = int(config["n_head"] if "n_head" in config else config["num_attention_heads"])
@@ -275,7 +275,7 @@ def _opt(config: Config) -> _Shape:
         feed_forward=int(config["ffn_dim"]),
         groups=int(config["num_attention_heads"]),
         tied=True,
-        other=(positions + 2) * width,  # the first two positions are kept for padding
+        other=(positions + 2) * width,  # the first two positions are reserved for padding
         context=positions,
     )
 
@@ -325,7 +325,7 @@ _ONE_NORM = _Norms(hidden=1)
 _FOUR_NORMS = _Norms(hidden=4)
 _NORMED_HEADS = _Norms(head=2)
 
-OUTLINED: Mapping[str, Callable[[Config], _Shape]] = {
+MEASURES: Mapping[str, Callable[[Config], _Shape]] = {
     "arcee": _llama_like(gated=False),
     "cohere": _llama_like(norms=_ONE_NORM, tied=True),
     "cohere2": _llama_like(norms=_ONE_NORM, tied=True),
@@ -363,4 +363,4 @@ OUTLINED: Mapping[str, Callable[[Config], _Shape]] = {
     "starcoder2": _starcoder2,
     "t5": _t5,
 }
-"""Families whose parameters are counted here, by ``model_type``."""
+"""The measure of each family that can be counted here, by ``model_type``."""

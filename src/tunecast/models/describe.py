@@ -1,4 +1,4 @@
-"""Describe a base model without loading its weights."""
+"""Describes a base model without loading its weights."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from tunecast.models.empty import empty_model
 from tunecast.models.load import ResolvedModel, load_config
 from tunecast.records import Architecture, ModelFacts
 
-MOST_PRETRAINING_TOKENS = 10**18
-"""No corpus has as many. JSON's integers have no bound, and one that no float holds would end the arithmetic
-of features and laws."""
+MAX_PRETRAINING_TOKENS = 10**18
+"""More than any corpus has. JSON integers are unbounded, and one beyond the range of floats would break later
+arithmetic."""
 
 
 def describe(model: ResolvedModel, *, trust_remote_code: bool = False) -> ModelFacts:
     """Describe a base model from its configuration alone.
 
     Raises:
-        ModelError: The configuration cannot be had, or its class has no text-generating model.
+        ModelError: The configuration cannot be loaded, or has no text-generating model.
     """
     config = load_config(model, trust_remote_code=trust_remote_code)
     facts = describe_config(config, model.name)
@@ -30,14 +30,14 @@ def describe(model: ResolvedModel, *, trust_remote_code: bool = False) -> ModelF
 
 
 def check_length(asked: int | None, facts: ModelFacts) -> None:
-    """Refuse a longest sequence that a model cannot read.
+    """Check a maximum sequence length against a model's context.
 
     Args:
-        asked: Tokens as given by ``--max-length``; None leaves the choice to others.
+        asked: ``--max-length`` in tokens, or None.
         facts: Facts of the model.
 
     Raises:
-        ConfigurationError: It exceeds the model's context, or nothing is so short.
+        ConfigurationError: It exceeds the model's context, or is below 1.
     """
     if asked is not None and asked < 1:
         raise ConfigurationError(f"--max-length must be at least 1, not {asked}.")
@@ -49,7 +49,7 @@ def check_length(asked: int | None, facts: ModelFacts) -> None:
 
 
 def with_folder(facts: ModelFacts, folder: Path) -> ModelFacts:
-    """The facts with what only a model's folder tells: weights, chat template, tokens of pretraining."""
+    """Add the facts found in a model's folder: hash of the weights, chat template, pretraining tokens."""
     return replace(
         facts,
         weights_hash=_weights_hash(folder),
@@ -59,14 +59,14 @@ def with_folder(facts: ModelFacts, folder: Path) -> ModelFacts:
 
 
 def describe_config(config: Any, name: str) -> ModelFacts:
-    """Describe a model from a ``PretrainedConfig``; parameters are counted on the meta device.
+    """Describe a model from a ``PretrainedConfig``, counting its parameters on the meta device.
 
     Args:
         config: A transformers configuration.
-        name: The name that records carry.
+        name: The name to record.
 
     Raises:
-        ModelError: The configuration's class has no text-generating model, or takes more than text.
+        ModelError: The configuration has no text-generating model, or takes more than text.
     """
     _check_plain(config, name)
     skeleton = _skeleton(config, name)
@@ -97,25 +97,18 @@ def describe_config(config: Any, name: str) -> ModelFacts:
 
 
 def architecture_of(config: Any) -> Architecture:
-    """Whether a model reads and writes one sequence, or has an encoder for what it reads.
-
-    Args:
-        config: A transformers configuration.
-    """
+    """Return the architecture of a transformers configuration."""
     return "encoder-decoder" if config.is_encoder_decoder else "decoder-only"
 
 
 def context_of(config: Any) -> int | None:
-    """Positions that a model has for one sequence.
-
-    Args:
-        config: A transformers configuration.
+    """Return the context length of a transformers configuration.
 
     Returns:
-        None where it tells no limit, and for encoder-decoders.
+        None without a limit, and for encoder-decoders.
     """
     limit = _first(config, ("max_position_embeddings", "n_positions"), 0)
-    # T5 carries an n_positions that its relative attention does not obey.
+    # T5 has an n_positions that its relative attention ignores.
     return None if config.is_encoder_decoder or not limit else limit
 
 
@@ -124,11 +117,11 @@ def _check_plain(config: Any, name: str) -> None:
         return
     if any(hasattr(config, part) for part in ("vision_config", "audio_config")):
         raise ModelError(
-            f"--model: {name} ({config.model_type}) takes images or sound beside text: not supported.",
+            f"--model: {name} ({config.model_type}) takes images or sound besides text: not supported.",
             "Give a checkpoint of the text model alone; its model_type often ends in _text.",
         )
     raise ModelError(
-        f"--model: {name} ({config.model_type}) is put together of several models, which is not supported.",
+        f"--model: {name} ({config.model_type}) consists of several models, which is not supported.",
         "Choose a decoder such as Llama, or an encoder-decoder such as T5.",
     )
 
@@ -156,7 +149,7 @@ def _is_tied(skeleton: Any) -> bool:
 
 def _key_value_heads(config: Any, heads: int) -> int:
     if getattr(config, "multi_query", False) and not getattr(config, "new_decoder_architecture", False):
-        return 1  # Falcon's and StarCoder's; Falcon then carries a number of heads that it does not obey
+        return 1  # Falcon and StarCoder; Falcon also has a number of heads, which it then ignores
     return _first(config, ("num_key_value_heads", "num_kv_heads"), heads)
 
 
@@ -169,7 +162,7 @@ def _first(config: Any, names: tuple[str, ...], default: int) -> int:
 
 
 def _plain(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration as JSON, without the path it was loaded from."""
+    """Return the configuration as JSON values, without the path it was loaded from."""
     text = json.dumps(config, default=str)
     plain: dict[str, Any] = json.loads(text)
     for key in ("_name_or_path", "_model_name_or_path", "quantization_config"):
@@ -178,9 +171,10 @@ def _plain(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _weights_hash(folder: Path) -> str:
-    """Hash of names, sizes and both ends of all weights files: a whole read would take minutes at 70B.
+    """Hash names, sizes and both ends of all weights files; reading all of a 70B model would take minutes.
 
-    Empty where there are none, as in a folder with only a configuration.
+    Returns:
+        An empty string without weights, as in a folder with only a configuration.
     """
     files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     if not files:
@@ -197,27 +191,27 @@ def _weights_hash(folder: Path) -> str:
 
 
 def has_chat_template(folder: Path) -> bool:
-    """Whether the tokenizer in a model's folder renders conversations."""
+    """Return whether the tokenizer in a model's folder has a chat template."""
     if (folder / "chat_template.jinja").is_file():
         return True
     return bool(_facts_in(folder / "tokenizer_config.json").get("chat_template"))
 
 
 def _pretraining_tokens(folder: Path) -> int | None:
-    """Tokens of pretraining, where a ``pretraining.json`` beside the weights tells them."""
+    """Read the number of pretraining tokens from ``pretraining.json`` beside the weights."""
     file = folder / "pretraining.json"
     tokens = _facts_in(file).get("pretraining_tokens")
     is_number = isinstance(tokens, int | float) and not isinstance(tokens, bool)
-    if tokens is not None and not (is_number and 0 <= tokens < MOST_PRETRAINING_TOKENS):
-        raise ModelError(f"--model: {file} says pretraining_tokens {tokens!r}, which is no number of tokens.")
+    if tokens is not None and not (is_number and 0 <= tokens < MAX_PRETRAINING_TOKENS):
+        raise ModelError(f"--model: {file} has pretraining_tokens {tokens!r}, which is not a token count.")
     return int(tokens) if tokens else None
 
 
 def _facts_in(file: Path) -> dict[str, Any]:
-    """The object in a JSON file beside the weights; empty where there is no such file.
+    """Read a JSON object beside the weights; empty if the file is missing.
 
     Raises:
-        ModelError: It holds something else.
+        ModelError: The file holds something else.
     """
     if not file.is_file():
         return {}
@@ -228,5 +222,5 @@ def _facts_in(file: Path) -> dict[str, Any]:
             f"--model: {file} cannot be read as JSON: {error}.", "Save the model and its tokenizer again."
         ) from None
     if not isinstance(found, dict):
-        raise ModelError(f"--model: {file} holds no JSON object.", "Save the model and its tokenizer again.")
+        raise ModelError(f"--model: {file} is not a JSON object.", "Save the model and its tokenizer again.")
     return found

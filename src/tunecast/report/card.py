@@ -27,7 +27,7 @@ def model_card(record: SessionRecord, run: Run, *, base_model: str) -> str:
     Args:
         record: The outcome of the session that delivered it.
         run: The run of the delivered model.
-        base_model: The base model as the user named it: hub id, folder, GGUF file, or alias.
+        base_model: The base model as the user named it.
     """
     given = delivery(run, base_model)
     sections = [

@@ -71,7 +71,7 @@ def delivery(run: Run, base_model: str, folder: Path | None = None) -> Delivery:
 
     Args:
         run: The run that won.
-        base_model: The base model as the user named it: hub id, folder, GGUF file, or alias.
+        base_model: The base model as the user named it.
         folder: ``best/`` where it is already written; what lies in it goes before what the names suggest.
     """
     encoder_decoder = run.model.architecture == "encoder-decoder"

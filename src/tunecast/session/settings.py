@@ -25,7 +25,7 @@ class SessionSettings:
     """Everything that decides what a session does; written to ``session.json``.
 
     Args:
-        model: Hub id, folder, GGUF file or ``smollm2``.
+        model: The base model, as :func:`tunecast.models.resolve` takes it.
         data: File, folder, hub id or ``stdlib``.
         budget: ``90s``, ``30m``, ``2h``, ``2M-tokens`` or ``20-trials``.
         output_dir: Where everything is written.
