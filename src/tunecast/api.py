@@ -221,14 +221,14 @@ def export(
     Raises:
         UserError: Whatever the user can mend, with what to do next.
     """
-    from tunecast.exporters import TRAINERS, prepare_work
+    from tunecast.exporters import TRAINERS, prepare_job
     from tunecast.exporters import export as write
 
     if to not in TRAINERS:
         raise ConfigurationError(f"--to: there is no trainer {to!r}.", f"Use {', '.join(TRAINERS)}.")
-    work = prepare_work(source, model=model, data_source=data, epochs=epochs, max_length=max_length)
+    job = prepare_job(source, model=model, data_source=data, epochs=epochs, max_length=max_length)
     home = Path(source) if Path(source).is_dir() else Path()
-    return write(work, to, output_dir or home / f"export-{to}")
+    return write(job, to, output_dir or home / f"export-{to}")
 
 
 def resolve(settings: SessionSettings, *, progress: Progress | None = None) -> dict[str, Any]:

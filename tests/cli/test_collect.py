@@ -41,7 +41,7 @@ def test_collects_resumes_and_prints_json(plan: Path) -> None:
     first = collect(plan, "--max-runs", "3", "--device", "cpu")
     assert first.exit_code == 0, first.output
     assert "small: 3 runs made" in first.stdout
-    assert "Go on with the same command." in first.stdout
+    assert "Continue with the same command." in first.stdout
     second = collect(plan, "--json", "--device", "cpu")
     summary = json.loads(second.stdout)
     assert (summary["planned"], summary["before"], summary["collected"]) == (8, 3, 5)
@@ -57,7 +57,7 @@ def test_collects_resumes_and_prints_json(plan: Path) -> None:
         (["--every", "20-trials"], "--every '20-trials' is not a duration"),
         (["--root", "tasks"], "--root 'tasks' is not NAME=FOLDER"),
         (["--plan", "nowhere.yaml"], "nowhere.yaml cannot be read: No such file"),
-        (["--device", "abacus"], "there is no such device"),
+        (["--device", "abacus"], "this machine has no such device"),
     ],
 )
 def test_mistakes_are_explained(plan: Path, flags: list[str], message: str) -> None:

@@ -122,7 +122,9 @@ def test_weights_hash_tells_models_apart(tiny_llama: Path, tmp_path: Path) -> No
 
 def test_other_weights_files_count_where_there_are_no_safetensors(tiny_llama: Path, tmp_path: Path) -> None:
     facts = models.describe(models.resolve(str(tiny_llama)))
-    assert with_folder(facts, tmp_path).weights_hash == "", "a folder with a configuration alone is not a model"
+    assert with_folder(facts, tmp_path).weights_hash == "", (
+        "a folder with a configuration alone is not a model"
+    )
     assert replace(facts, name="other", weights_hash="").identity == "other"
     (tmp_path / "training_args.bin").write_bytes(b"no weights")
     assert with_folder(facts, tmp_path).weights_hash == ""

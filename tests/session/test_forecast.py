@@ -140,7 +140,7 @@ def test_a_budget_that_affords_nothing_loses_nothing_and_says_why(
     dear = small.survey(trial, Used())
     assert dear.parts == ()
     assert dear.reason == (
-        "the runs on parts of the data would take 13.0% of the budget, and at most 10% go to a forecast"
+        "the runs on parts of the data would take 13.0% of the budget, and a forecast may take at most 10%"
     )
     late = large.survey(trial, Used(tokens=999_000))
     assert late.reason == "the runs on parts of the data would take 0.2% of the budget, and 0.1% are left"
@@ -298,6 +298,6 @@ def test_a_budget_of_few_trials_says_why(finished_session: Finished) -> None:
     outlook = finished_session.result["forecast"]
     assert (outlook["forecasts"], outlook["data_size"]) == ([], 128)
     assert outlook["reason"] == (
-        "the runs on parts of the data would take 33.3% of the budget, and at most 10% go to a forecast"
+        "the runs on parts of the data would take 33.3% of the budget, and a forecast may take at most 10%"
     )
     assert "No forecast: " in (finished_session.folder / "report.html").read_text()

@@ -1,6 +1,6 @@
-"""The command line: a file for each command, or group of commands, and a few for what these share.
+"""The command line: one file for each command or group of commands, and a few shared ones.
 
-A command parses, calls :mod:`tunecast.api` or the package that does its work, and prints.
+A command parses its arguments, calls :mod:`tunecast.api` or the package that does the work, and prints.
 
 Nothing heavy is imported here or at the top of a command's file, so that ``tunecast --help`` is instant.
 """
@@ -20,8 +20,8 @@ from tunecast.version import VERSION
 __all__ = ["app", "main"]
 
 OBJECTS_BETWEEN_COLLECTIONS = 50_000
-"""Libraries and datasets make objects by the million and hardly any garbage: to look for it as often as
-Python does by default takes a fifth of the time in which transformers is imported."""
+"""Libraries and datasets create millions of objects and hardly any garbage. Python's default interval between
+garbage collections would add a fifth to the import time of transformers."""
 
 app = typer.Typer(
     name="tunecast",
@@ -44,11 +44,11 @@ def _root(
         False, "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
     ),
 ) -> None:
-    """Hold the options that stand before any command."""
+    """Hold the options that come before a command."""
 
 
 def _register() -> None:
-    """Attach every command; a new command is one file and one line here."""
+    """Attach every command. A new command is one file and one line here."""
     from tunecast.cli import (
         collect,
         compare,
@@ -82,12 +82,12 @@ _register()
 
 
 def main() -> None:
-    """Run the command line; a user's mistake is one message on stderr and exit code 2."""
+    """Run the command line. A user's mistake prints one message on stderr and exits with code 2."""
     gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # what its encoding lacks ends no command
+        if isinstance(stream, io.TextIOWrapper):  # characters outside the encoding must not end a command
             stream.reconfigure(errors="replace")
-    # All of it goes with the process: to look through torch's objects for garbage at the end takes a second.
+    # At exit everything is freed anyway; searching torch's objects for garbage would take a second.
     atexit.register(gc.freeze)
     with mistakes_told():
         app()

@@ -1,4 +1,4 @@
-"""``tunecast collect``: make the runs of a plan, as many as time allows."""
+"""``tunecast collect``: run a plan, as far as time allows."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 Plan = Annotated[Path, typer.Option("--plan", help="YAML file of datasets, base models and pipelines.")]
 Root = Annotated[
-    list[str] | None, typer.Option("--root", help="Where {NAME} of the plan lies: NAME=FOLDER. Repeatable.")
+    list[str] | None, typer.Option("--root", help="Folder of {NAME} in the plan: NAME=FOLDER. Repeatable.")
 ]
 Threads = Annotated[
     int | None, typer.Option(min=1, help="Threads of each worker. (default: cores / workers)")
 ]
-TimeLimit = Annotated[str | None, typer.Option(help="Begin no run after 90s, 30m or 2h.")]
-MaxRuns = Annotated[int | None, typer.Option(min=1, help="Make at most so many runs now.")]
-Every = Annotated[str | None, typer.Option(help="Begin a run at most every 90s or 20m.")]
-PauseFile = Annotated[Path | None, typer.Option(help="Stand still while this file exists.")]
+TimeLimit = Annotated[str | None, typer.Option(help="Start no run after 90s, 30m or 2h.")]
+MaxRuns = Annotated[int | None, typer.Option(min=1, help="Make at most this many runs now.")]
+Every = Annotated[str | None, typer.Option(help="Start a run at most every 90s or 20m.")]
+PauseFile = Annotated[Path | None, typer.Option(help="Pause while this file exists.")]
 
 
 def command(
@@ -40,7 +40,7 @@ def command(
     pause_file: PauseFile = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Collect finetuning runs by a plan; what the store holds already is not made again."""
+    """Collect finetuning runs by a plan; runs already in the store are not repeated."""
     from tunecast.cli.progress import RichProgress
     from tunecast.collect import Limits, collect
     from tunecast.session.budget import duration
@@ -67,13 +67,13 @@ def command(
 
 
 def _text(summary: CollectionSummary) -> str:
-    there = summary.before + summary.collected
+    done = summary.before + summary.collected
     outcomes = ", ".join(f"{count} {outcome}" for outcome, count in sorted(summary.outcomes.items()))
     lines = [
-        f"{summary.plan}: {summary.collected} runs made ({outcomes or 'none'}); {there} of {summary.planned}."
+        f"{summary.plan}: {summary.collected} runs made ({outcomes or 'none'}); {done} of {summary.planned}."
     ]
     if summary.unusable:
-        lines.append(f"{summary.unusable} runs were passed by (see above for why).")
-    if there + summary.unusable < summary.planned:
-        lines.append("Go on with the same command.")
+        lines.append(f"{summary.unusable} runs were skipped (the reasons are above).")
+    if done + summary.unusable < summary.planned:
+        lines.append("Continue with the same command.")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""``tunecast data``: look at a dataset before it is trained on."""
+"""``tunecast data``: inspect a dataset before training on it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def check_command(
     seed: Seed = 0,
     as_json: options.AsJson = False,
 ) -> None:
-    """Show the format found, lengths, duplicates and one example with its trained tokens marked."""
+    """Show the detected format, lengths, duplicates and one example with its trained tokens marked."""
     from tunecast.data import check, fitting_length, read
 
     dataset = read(source, prompt_column=prompt_column, completion_column=completion_column, seed=seed)
@@ -73,7 +73,7 @@ def describe_command(
     completion_column: options.CompletionColumn = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Print the facts and meta-features of a dataset; none of its text is among them."""
+    """Print the facts and meta-features of a dataset; they contain none of its text."""
     from tunecast.data import describe, read
 
     dataset = read(source, prompt_column=prompt_column, completion_column=completion_column)
@@ -87,7 +87,7 @@ def describe_command(
 
 @dataclass(frozen=True)
 class _BaseModel:
-    """What of a base model matters to a dataset; the tokenizer is None where there is no model at all."""
+    """The parts of a base model that matter to a dataset; the tokenizer is None without a model."""
 
     tokenizer: Any = None
     architecture: Architecture = "decoder-only"
@@ -95,7 +95,7 @@ class _BaseModel:
 
 
 def _base_model(name: str | None) -> _BaseModel:
-    """The model called ``name``; without a name the embedded one, where it is installed."""
+    """Load the model called ``name``; without a name the embedded one, if it is installed."""
     from tunecast.errors import ModelError
     from tunecast.models import architecture_of, context_of, load_config, load_tokenizer, resolve
 
@@ -152,7 +152,7 @@ def _print_check(report: CheckReport) -> None:
         facts.append(("end of turn trained", report.end_of_turn or "NO"))
     for label, value in facts:
         out.print(f"{label:26}{value}", markup=False)
-    out.print(f"\nRow {report.shown_row}, what is trained between ⟦ and ⟧:", style="bold")
+    out.print(f"\nRow {report.shown_row}, with trained text between ⟦ and ⟧:", style="bold")
     shown = Text()
     for text, trained in report.segments:
         shown.append(f"⟦{text}⟧" if trained else text, style="green" if trained else "dim")

@@ -1,4 +1,4 @@
-"""``tunecast export``: a pipeline and its data, ready for another trainer."""
+"""``tunecast export``: write a pipeline and its data for another trainer."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def command(
     model: Annotated[str | None, typer.Option("--model", help="Base model. (default: the session's)")] = None,
     data: Annotated[str | None, typer.Option("--data", help="Data. (default: the session's)")] = None,
     output_dir: Annotated[
-        Path | None, typer.Option("--output-dir", help="Where to. (default: export-TRAINER here or in OUT)")
+        Path | None, typer.Option("--output-dir", help="Folder. (default: export-TRAINER here or in OUT)")
     ] = None,
     epochs: Annotated[
         float | None, typer.Option("--epochs", help="Passes over the data. (default: the session's)")
     ] = None,
     max_length: options.MaxLength = None,
 ) -> None:
-    """Write a ready configuration (for trl a script) and the data in the form that a trainer reads."""
+    """Write a ready configuration (for trl a script), and the data in the trainer's format."""
     from tunecast.api import export
 
     written = export(

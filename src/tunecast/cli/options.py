@@ -1,6 +1,6 @@
-"""Options that commands share, and the settings they become.
+"""Options shared by commands, and their conversion to settings.
 
-An option that is not given is None, so that a default stands in one place: the settings.
+An option that is not given is None, so that defaults stand in one place: the settings.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ TrustRemoteCode = Annotated[
 
 
 def settings_from(values: Mapping[str, Any]) -> SessionSettings:
-    """The settings of a session; what is None or missing keeps its default.
+    """Build the settings of a session; None or a missing value keeps the default.
 
     Args:
         values: Values by the names of the settings.
 
     Raises:
-        ConfigurationError: A value is not one of its setting.
+        ConfigurationError: A value does not fit its setting.
     """
     from pydantic import TypeAdapter, ValidationError
 
@@ -64,32 +64,32 @@ def settings_from(values: Mapping[str, Any]) -> SessionSettings:
 
 
 def keep_numpy_single_threaded() -> None:
-    """Give numpy's products one thread, before it is imported: the matrices of predictions are small, and on
-    a busy machine several threads wait for each other for seconds."""
+    """Limit numpy to one thread before its import: predictions multiply small matrices, and on a busy machine
+    several threads would wait for each other for seconds."""
     if "numpy" not in sys.modules:
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def fixed_values(texts: Sequence[str]) -> dict[str, Any]:
-    """What ``--fix lora_r=16``, given any number of times, fixes: values by name.
+    """Parse all ``--fix lora_r=16`` options to values by name.
 
     Raises:
-        ConfigurationError: One is not NAME=VALUE, or its value is none.
+        ConfigurationError: An option is not NAME=VALUE, or its value is invalid.
     """
     return dict(map(_fixed, texts))
 
 
 def pair(flag: str, text: str, example: str, form: str = "NAME=VALUE") -> tuple[str, str]:
-    """Both sides of what an option such as ``--fix lora_r=16`` was given.
+    """Split the value of an option such as ``--fix lora_r=16`` at its ``=``.
 
     Args:
         flag: The option.
-        text: What it was given.
-        example: What it may be given, for the message.
-        form: The same in capitals.
+        text: Its value.
+        example: A valid value, for the message.
+        form: The form of a valid value, for the message.
 
     Raises:
-        ConfigurationError: There is no ``=`` in it, or nothing on one side.
+        ConfigurationError: The ``=`` or one of the sides is missing.
     """
     name, _, value = text.partition("=")
     if not name or not value:
@@ -98,24 +98,24 @@ def pair(flag: str, text: str, example: str, form: str = "NAME=VALUE") -> tuple[
 
 
 def names(flag: str, text: str | None, example: str) -> tuple[str, ...]:
-    """The names in a list such as ``lora,ia3``.
+    """Split a list of names such as ``lora,ia3``.
 
     Args:
         flag: The option.
-        text: What it was given; None where it was not.
-        example: What it may be given, for the message.
+        text: Its value, None if it was not given.
+        example: A valid value, for the message.
 
     Raises:
-        ConfigurationError: It was given, and names none.
+        ConfigurationError: The option was given without a name.
     """
     found = tuple(filter(None, (part.strip() for part in (text or "").split(","))))
     if text is not None and not found:
-        raise ConfigurationError(f"{flag} {text!r} names none.", f"Write it as {flag} {example}.")
+        raise ConfigurationError(f"{flag} {text!r} contains no name.", f"Write it as {flag} {example}.")
     return found
 
 
 def _fixed(text: str) -> tuple[str, Any]:
-    """``lora_r=16`` as a name and a value of the type that it reads as."""
+    """Parse ``lora_r=16`` to a name and a typed value."""
     import yaml
 
     from tunecast.yaml_file import yaml_problem
@@ -131,28 +131,26 @@ def _fixed(text: str) -> tuple[str, Any]:
 
 
 def one_value(where: str, value: Any) -> Any:
-    """What YAML read for a hyperparameter, with numbers such as 1e-3, which it takes for strings, as numbers.
+    """Check a hyperparameter's value read by YAML, and convert numbers such as 1e-3, which YAML reads as
+    text.
 
     Raises:
-        ConfigurationError: It is a list or anything else that no hyperparameter takes.
+        ConfigurationError: The value is a list or another type that hyperparameters do not have.
     """
     found = number(value) if isinstance(value, str) else None
     if not isinstance(value, str | int | float):
         raise ConfigurationError(
-            f"{where}: a hyperparameter has one text, number or truth value, not a {type(value).__name__}.",
+            f"{where}: a hyperparameter is a text, a number or true/false, not a {type(value).__name__}.",
             "Write it as --fix lora_r=16.",
         )
     return value if found is None else found
 
 
 def number(text: str) -> int | float | None:
-    """The number that a text reads as to Python, which, unlike YAML, takes 1e-3 for one.
-
-    Args:
-        text: What was given.
+    """Parse a number as Python does, which unlike YAML accepts 1e-3.
 
     Returns:
-        An int where it reads as one, else a float; None where it reads as neither.
+        An int if possible, else a float, else None.
     """
     for kind in (int, float):
         try:

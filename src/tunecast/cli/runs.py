@@ -1,4 +1,4 @@
-"""``tunecast runs``: look at the runs of a store, and bring runs in and out."""
+"""``tunecast runs``: look at the runs of a store, import and export them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="List, show, import and export runs.", no_args_is_help=True)
 
-_SHOWN = 50  # runs of a table; a store may have thousands
+_SHOWN = 50  # rows of a table; a store may have thousands of runs
 _LONGEST_FACT = 200  # characters of one fact's JSON
 
 Source = Annotated[
@@ -34,7 +34,7 @@ Source = Annotated[
 Task = Annotated[str | None, typer.Option("--task", help="Only runs on the dataset of this name.")]
 Model = Annotated[str | None, typer.Option("--model", help="Only runs of the base model of this name.")]
 Method = Annotated[str | None, typer.Option("--method", help="Only runs of this method.")]
-Ended = Annotated[Outcome | None, typer.Option("--outcome", help="Only runs that stand like this.")]
+Ended = Annotated[Outcome | None, typer.Option("--outcome", help="Only runs with this outcome.")]
 Session = Annotated[str | None, typer.Option("--session", help="Only runs of this session.")]
 
 
@@ -46,14 +46,14 @@ def list_command(
     method: Method = None,
     outcome: Ended = None,
     session: Session = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many, the newest.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only this many, the newest.")] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """List the newest runs, in the order of their start."""
     from tunecast.store import open_for_reading
 
     with open_for_reading(store) as opened:
-        # A table is followed by the number of all runs.
+        # The table needs the number of all runs, so only JSON limits the query.
         most = limit if as_json else None
         found = opened.summaries(
             task=task, model=model, method=method, outcome=outcome, session=session, limit=most
@@ -102,17 +102,17 @@ def import_command(
             help="A Parquet export, a Trainer's output, an MLflow store, or a CSV file.",
         ),
     ],
-    store: Annotated[str, typer.Option("--store", help="The store (file or URL) that takes them.")],
+    store: Annotated[str, typer.Option("--store", help="The store (file or URL) to import into.")],
     mapping: Annotated[
         list[str] | None,
         typer.Option("--map", help="For CSV, repeatable: OURS=COLUMN, such as loss=val_nll."),
     ] = None,
-    task: Annotated[str, typer.Option("--task", help="The dataset's name, where none is told.")] = "",
-    model: Annotated[str, typer.Option("--model", help="The model's name, where none is told.")] = "",
-    method: Annotated[str, typer.Option("--method", help="The method, where none is told.")] = "",
+    task: Annotated[str, typer.Option("--task", help="The dataset's name, if the source has none.")] = "",
+    model: Annotated[str, typer.Option("--model", help="The model's name, if the source has none.")] = "",
+    method: Annotated[str, typer.Option("--method", help="The method, if the source has none.")] = "",
     as_json: options.AsJson = False,
 ) -> None:
-    """Import runs, and say what could not be understood; importing again adds what is new since."""
+    """Import runs and report what could not be understood. Importing again adds only what is new."""
     from tunecast.store import Assumed, Store, find_runs
 
     assumed = Assumed(task, model, method)
@@ -131,7 +131,7 @@ def export_command(
     path: Annotated[Path, typer.Argument(metavar="FILE.parquet", help="The file to write.")],
     store: Source = None,
     full: Annotated[
-        bool, typer.Option("--full", help="Everything, also paths, names and error texts: not for sharing.")
+        bool, typer.Option("--full", help="Include paths, names and error texts: not for sharing.")
     ] = False,
     task: Task = None,
     model: Model = None,
@@ -140,11 +140,11 @@ def export_command(
     session: Session = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Write runs to a Parquet file without paths, error texts or dataset texts, made for sharing.
+    """Write runs to a Parquet file without paths, error texts or dataset texts, for sharing.
 
-    Names of datasets, models, methods and metrics that are a single word are kept as they are: rename a
-    dataset whose file or folder is called after a person or a host. Other names become hashes, but for the
-    hub ids of well-known organisations.
+    Names of datasets, models, methods and metrics that are a single word are kept, so rename a dataset whose
+    file or folder is named after a person or a host. Other names become hashes, except hub ids of well-known
+    organisations.
     """
     from tunecast.store import export_parquet, open_for_reading
 
@@ -155,11 +155,11 @@ def export_command(
     }  # fmt: skip
     with open_for_reading(store) as opened:
         if not opened.summaries(**chosen, limit=1):
-            told = {"--store": store, **{f"--{name}": value for name, value in chosen.items()}}
-            asked = " ".join(f"{flag} {value}" for flag, value in told.items() if value is not None)
+            named = {"--store": store, **{f"--{name}": value for name, value in chosen.items()}}
+            asked = " ".join(f"{flag} {value}" for flag, value in named.items() if value is not None)
             raise ConfigurationError(
                 f"There is no run to export{f' for {asked}' if asked else ''}; nothing was written.",
-                "tunecast runs list shows what there is.",
+                "tunecast runs list shows all runs.",
             )
         count = export_parquet(opened, path, shareable=not full, **chosen)
     if as_json:
@@ -236,9 +236,9 @@ def _table(*columns: str) -> Table:
 
 
 def _console() -> Console:
-    """The terminal; where output goes to a file or a pipe, wide enough that no id is broken.
+    """Return a console that is wide enough for ids where output goes to a file or a pipe.
 
-    Texts are shown as they are: a name or a pattern with brackets or colons is no markup and no emoji.
+    Markup and emoji are off: names may contain brackets and colons.
     """
     from rich.console import Console
 
@@ -259,12 +259,12 @@ def _loss(value: float | None) -> str:
 
 
 def _number(value: float, form: str) -> str:
-    """A number, or nothing where it is not known."""
+    """Format a number; empty if it is unknown."""
     return "" if math.isnan(value) else format(value, form)
 
 
 def _printable(text: str) -> str:
-    """The text without what no terminal's encoding takes, such as the bytes of an undecodable path."""
+    """Remove what no terminal's encoding takes, such as bytes of an undecodable path."""
     from tunecast.store.rows import clean
 
     return clean(text)

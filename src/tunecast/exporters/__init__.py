@@ -1,6 +1,6 @@
-"""Pipelines and data as other trainers take them: TRL, Axolotl, LLaMA-Factory."""
+"""Writes pipelines and data in the formats of other trainers: TRL, Axolotl, LLaMA-Factory."""
 
 from tunecast.exporters.files import TRAINERS, export
-from tunecast.exporters.job import Work, prepare_work
+from tunecast.exporters.job import ExportJob, prepare_job
 
-__all__ = ["TRAINERS", "Work", "export", "prepare_work"]
+__all__ = ["TRAINERS", "ExportJob", "export", "prepare_job"]

@@ -1,58 +1,58 @@
-"""A configuration for Axolotl: ``axolotl train config.yaml``, from the folder that it lies in."""
+"""Writes a configuration for Axolotl. Run ``axolotl train config.yaml`` in its folder."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from tunecast.errors import ConfigurationError
-from tunecast.exporters.job import Work, optimizer_of, value_of
+from tunecast.exporters.job import ExportJob, optimizer_of, value_of
 from tunecast.exporters.yaml_text import as_yaml, refuse_unknown
 
 METHODS = ("lora", "qlora", "full")
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 
 
-def files(work: Work) -> dict[str, str]:
-    """``config.yaml``.
+def files(job: ExportJob) -> dict[str, str]:
+    """Return ``config.yaml``.
 
     Raises:
-        ConfigurationError: Axolotl cannot train the method, or the pipeline's optimiser.
+        ConfigurationError: Axolotl does not support the method or the optimiser.
     """
-    refuse_unknown(work, "Axolotl", METHODS)
-    if float(value_of(work, "label_smoothing")):
+    refuse_unknown(job, "Axolotl", METHODS)
+    if float(value_of(job, "label_smoothing")):
         raise ConfigurationError(
-            "label_smoothing cannot be told to Axolotl.", "Hand over a pipeline with label_smoothing 0."
+            "Axolotl does not support label_smoothing.", "Export a pipeline with label_smoothing 0."
         )
-    schedule = str(value_of(work, "lr_scheduler_type"))
+    schedule = str(value_of(job, "lr_scheduler_type"))
     settings: dict[str, Any] = {
-        "base_model": work.model,
-        **_adapter(work),
-        "datasets": [_dataset(work, "train.jsonl")],
-        "test_datasets": [_dataset(work, "validation.jsonl") | {"split": "train"}],
+        "base_model": job.model,
+        **_adapter(job),
+        "datasets": [_dataset(job, "train.jsonl")],
+        "test_datasets": [_dataset(job, "validation.jsonl") | {"split": "train"}],
         "train_on_inputs": False,
-        "sequence_len": work.max_length,
+        "sequence_len": job.max_length,
         "sample_packing": False,
-        "micro_batch_size": int(value_of(work, "per_device_train_batch_size")),
+        "micro_batch_size": int(value_of(job, "per_device_train_batch_size")),
         "gradient_accumulation_steps": 1,
-        "num_epochs": work.epochs,
-        "learning_rate": float(value_of(work, "learning_rate")),
+        "num_epochs": job.epochs,
+        "learning_rate": float(value_of(job, "learning_rate")),
         "lr_scheduler": schedule,
-        "warmup_ratio": 0.0 if schedule == "constant" else float(value_of(work, "warmup_ratio")),
-        "optimizer": optimizer_of(work),
-        "weight_decay": float(value_of(work, "weight_decay")),
-        "max_grad_norm": float(value_of(work, "max_grad_norm")),
+        "warmup_ratio": 0.0 if schedule == "constant" else float(value_of(job, "warmup_ratio")),
+        "optimizer": optimizer_of(job),
+        "weight_decay": float(value_of(job, "weight_decay")),
+        "max_grad_norm": float(value_of(job, "max_grad_norm")),
         "bf16": "auto",
-        "seed": work.seed,
+        "seed": job.seed,
         "output_dir": "./result",
     }
-    if float(value_of(work, "neftune_noise_alpha")):
-        settings["neftune_noise_alpha"] = float(value_of(work, "neftune_noise_alpha"))
+    if float(value_of(job, "neftune_noise_alpha")):
+        settings["neftune_noise_alpha"] = float(value_of(job, "neftune_noise_alpha"))
     return {"config.yaml": as_yaml(settings, "axolotl train config.yaml")}
 
 
-def _adapter(work: Work) -> dict[str, Any]:
-    values = work.pipeline.hyperparameters
-    if work.pipeline.method == "full":
+def _adapter(job: ExportJob) -> dict[str, Any]:
+    values = job.pipeline.hyperparameters
+    if job.pipeline.method == "full":
         return {}
     placed: dict[str, Any] = {"lora_target_linear": True}
     if values.get("target_modules") == "attention":
@@ -64,11 +64,11 @@ def _adapter(work: Work) -> dict[str, Any]:
     }
     ratio = float(values.get("loraplus_ratio", 1.0))
     return {
-        "adapter": work.pipeline.method,
-        "load_in_4bit": work.pipeline.method == "qlora",
-        "lora_r": int(value_of(work, "lora_r")),
-        "lora_alpha": int(value_of(work, "lora_alpha")),
-        "lora_dropout": float(value_of(work, "lora_dropout")),
+        "adapter": job.pipeline.method,
+        "load_in_4bit": job.pipeline.method == "qlora",
+        "lora_r": int(value_of(job, "lora_r")),
+        "lora_alpha": int(value_of(job, "lora_alpha")),
+        "lora_dropout": float(value_of(job, "lora_dropout")),
         **placed,
         **variants,
         **({"peft_init_lora_weights": "pissa"} if values.get("init_lora_weights") == "pissa" else {}),
@@ -76,8 +76,8 @@ def _adapter(work: Work) -> dict[str, Any]:
     }
 
 
-def _dataset(work: Work, name: str) -> dict[str, Any]:
-    if work.dataset.train[0].turns[-1].role == "text":
+def _dataset(job: ExportJob, name: str) -> dict[str, Any]:
+    if job.dataset.train[0].turns[-1].role == "text":
         return {"path": name, "ds_type": "json", "type": "completion", "field": "text"}
     return {
         "path": name,

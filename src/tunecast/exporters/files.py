@@ -1,4 +1,4 @@
-"""The files of a hand-over, written into one folder."""
+"""Writes the files of an export into one folder."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ from pathlib import Path
 from tunecast.atomic import written_whole
 from tunecast.errors import OutputError
 from tunecast.exporters import axolotl, llamafactory, trl
-from tunecast.exporters.job import Work
+from tunecast.exporters.job import ExportJob
 
-TRAINERS: Mapping[str, tuple[Callable[[Work], Mapping[str, str]], str]] = {
+TRAINERS: Mapping[str, tuple[Callable[[ExportJob], Mapping[str, str]], str]] = {
     "trl": (trl.files, "prompt-completion"),
     "axolotl": (axolotl.files, "messages"),
     "llamafactory": (llamafactory.files, "messages"),
 }
-"""What makes a trainer's files, and the style of the rows that it reads."""
+"""For each trainer, the function that makes its files, and the style of the rows it reads."""
 
 
-def export(work: Work, to: str, folder: Path) -> list[Path]:
+def export(job: ExportJob, to: str, folder: Path) -> list[Path]:
     """Write configuration and data for another trainer.
 
     Args:
-        work: What is handed over.
+        job: The pipeline, model and data.
         to: Name of the trainer, one of :data:`TRAINERS`.
-        folder: Where to; made where it is missing.
+        folder: Output folder; created if missing.
 
     Returns:
-        The files, the one to start first.
+        The files; the first is the one to start with.
 
     Raises:
-        ConfigurationError: The trainer does not know the method.
+        ConfigurationError: The trainer does not support the method.
         OutputError: The folder cannot be written.
     """
     make, style = TRAINERS[to]
-    texts = dict(make(work))
+    texts = dict(make(job))
     for split in ("train", "validation"):
-        rows = work.rows(getattr(work.dataset, split), style)
+        rows = job.rows(getattr(job.dataset, split), style)
         texts[f"{split}.jsonl"] = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with ExitStack() as stack:  # where one cannot be written, all of an earlier export stay
+        with ExitStack() as stack:  # if one file fails, an earlier export stays complete
             for name, text in texts.items():
                 file = folder / name
                 file.parent.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""What is handed over: a pipeline, a model, and the data in canonical form."""
+"""Prepares an export: a pipeline, a model, and the data in canonical form."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ OPTIMIZERS = {
     "lion": "lion_32bit",
     "sgd": "sgd",
 }
-"""Names of transformers' Trainer, which all three stand on."""
+"""Names of the optimisers in transformers' Trainer, on which all three trainers are built."""
 
 
 @dataclass(frozen=True)
-class Work:
-    """A pipeline with its model and its data.
+class ExportJob:
+    """A pipeline with its model and data.
 
     Args:
         pipeline: Method and hyperparameters.
-        model: What ``from_pretrained`` takes: an absolute folder or a hub id.
+        model: The argument of ``from_pretrained``: an absolute folder or a hub id.
         dataset: The data, split.
         epochs: Passes over the training examples.
-        max_length: Longest sequence in tokens.
+        max_length: Maximum sequence length in tokens.
         seed: Seed of data order and initialisation.
         has_chat_template: Whether the model's tokenizer renders conversations.
     """
@@ -53,12 +53,12 @@ class Work:
     has_chat_template: bool
 
     def rows(self, examples: Sequence[data.Example], style: str) -> list[dict[str, Any]]:
-        """Examples as JSON objects.
+        """Return examples as JSON objects.
 
         Args:
             examples: The examples.
-            style: ``messages`` for whole conversations, ``prompt-completion`` for what precedes the last turn
-                and the last turn.
+            style: ``messages`` for whole conversations, ``prompt-completion`` for the last turn and
+                everything before it.
         """
         make = _messages if style == "messages" else self._pair
         return [make(example) for example in examples]
@@ -75,26 +75,26 @@ class Work:
         return {"prompt": joined, "completion": last.content}
 
 
-def prepare_work(
+def prepare_job(
     source: str,
     *,
     model: str | None = None,
     data_source: str | None = None,
     epochs: float | None = None,
     max_length: int | None = None,
-) -> Work:
-    """Find out what to hand over.
+) -> ExportJob:
+    """Collect everything an export needs.
 
     Args:
         source: The output folder of a session, or the JSON file of a pipeline.
-        model: Base model; None takes the session's.
-        data_source: Data; None takes the session's, with as many training examples as it used.
-        epochs: Passes over the training examples; None takes the session's, else 3.
-        max_length: Longest sequence in tokens; None derives it as a session does.
+        model: Base model; None for the session's.
+        data_source: Data; None for the session's, with as many training examples as it used.
+        epochs: Passes over the training examples; None for the session's, else 3.
+        max_length: Maximum sequence length in tokens; None to derive it as a session does.
 
     Raises:
-        ConfigurationError: There is no such folder or file, model or data are missing, a number is none that
-            can be trained with, or the model is an encoder-decoder.
+        ConfigurationError: The source is missing or damaged, model or data are not given, a number is out of
+            range, or the model is an encoder-decoder.
         DataError: The data cannot be read.
         ModelError: The model cannot be found.
     """
@@ -104,13 +104,11 @@ def prepare_work(
         raise ConfigurationError(f"--max-length must be at least 1, not {max_length}.")
     pipeline, settings = _found(Path(source))
     model = model or settings.get("model")
-    # Another dataset is handed over whole, however much of its own the session used.
+    # Another dataset is exported whole, however much of its own the session used.
     unique_examples = None if data_source else settings.get("unique_examples")
     data_source = data_source or settings.get("data")
     if not model or not data_source:
-        raise ConfigurationError(
-            f"{source} says neither model nor data.", "Add --model and --data for which it was meant."
-        )
+        raise ConfigurationError(f"{source} names neither model nor data.", "Add --model and --data.")
     resolved = resolve(model)
     folder = Path(resolved.location) if resolved.is_local else None
     facts = _checked_facts(resolved, max_length) if folder else None
@@ -121,7 +119,7 @@ def prepare_work(
         completion_column=settings.get("completion_column"),
         seed=seed,
     )
-    return Work(
+    return ExportJob(
         pipeline=_completed(pipeline, facts or USUAL_MODEL),
         model=str(folder.resolve()) if folder else resolved.location,
         dataset=_drawn(dataset, unique_examples, seed),
@@ -132,37 +130,37 @@ def prepare_work(
     )
 
 
-def value_of(work: Work, name: str) -> Scalar:
-    """A hyperparameter; the baseline's where the pipeline leaves it out."""
-    return work.pipeline.hyperparameters.get(name, BASELINE.hyperparameters.get(name, 0))
+def value_of(job: ExportJob, name: str) -> Scalar:
+    """Return a hyperparameter, or the baseline's value if the pipeline does not set it."""
+    return job.pipeline.hyperparameters.get(name, BASELINE.hyperparameters.get(name, 0))
 
 
-def optimizer_of(work: Work) -> str:
-    """The optimiser by the Trainer's name.
+def optimizer_of(job: ExportJob) -> str:
+    """Return the Trainer's name of the optimiser.
 
     Raises:
-        ConfigurationError: The Trainer has none like it.
+        ConfigurationError: The Trainer does not have the optimiser.
     """
-    name = str(value_of(work, "optim"))
+    name = str(value_of(job, "optim"))
     if name not in OPTIMIZERS:
         raise ConfigurationError(
-            f"optim {name} is Tunecast's own: no other trainer has it.",
-            f"Hand over a pipeline with one of {', '.join(OPTIMIZERS)}, or train it with tunecast train.",
+            f"Only Tunecast has the optimiser {name}; other trainers do not.",
+            f"Export a pipeline with one of {', '.join(OPTIMIZERS)}, or train it with tunecast train.",
         )
     return OPTIMIZERS[name]
 
 
 def _found(source: Path) -> tuple[Pipeline, dict[str, Any]]:
-    """The pipeline, and the settings of the session that it comes from."""
+    """Return the pipeline, and the settings of the session it comes from."""
     if not source.exists():
-        raise ConfigurationError(f"There is no {source}.", SOURCES)
+        raise ConfigurationError(f"{source} does not exist.", SOURCES)
     if not source.is_dir():
         return read_pipeline(source, called="The pipeline"), {}
     file = source / "session.json"
     delivered = source / "best" / "pipeline.json"
     if not file.is_file() or not delivered.is_file():
         missing = file.name if not file.is_file() else "best/pipeline.json"
-        raise ConfigurationError(f"{source} holds no finished session: there is no {missing}.", SOURCES)
+        raise ConfigurationError(f"{source} is not a finished session: it has no {missing}.", SOURCES)
     try:
         settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))["configuration"]
         numbers = {"seed": int(settings.get("seed", 0)), "epochs": float(settings.get("epochs", 3.0))}
@@ -175,11 +173,11 @@ def _found(source: Path) -> tuple[Pipeline, dict[str, Any]]:
 
 
 def _checked_facts(model: ResolvedModel, max_length: int | None) -> ModelFacts:
-    """Facts of a model that is at hand; one that cannot be handed over is refused."""
+    """Describe a local model and check that it can be exported."""
     facts = describe(model)
     if facts.architecture == "encoder-decoder":
         raise ConfigurationError(
-            f"--model {model.name} is an encoder-decoder: what is written here trains decoders only.",
+            f"--model {model.name} is an encoder-decoder: exports train decoders only.",
             "Train it with tunecast train.",
         )
     check_length(max_length, facts)
@@ -187,17 +185,16 @@ def _checked_facts(model: ResolvedModel, max_length: int | None) -> ModelFacts:
 
 
 def _completed(pipeline: Pipeline, model: ModelFacts) -> Pipeline:
-    """The pipeline, with its method's defaults for all that it leaves out, as ``tunecast train`` has it."""
+    """Fill in the method's defaults, as ``tunecast train`` does."""
     given = pipeline.hyperparameters
-    # Here may be no CUDA, without which QLoRA has no space; its hyperparameters are LoRA's.
+    # QLoRA has no space without CUDA; its hyperparameters are LoRA's.
     method = "lora" if pipeline.method == "qlora" else pipeline.method
     usual = baseline_pipeline(model, Restrictions((method,), given))
     return Pipeline(pipeline.method, {**usual.hyperparameters, **given})
 
 
 def _drawn(dataset: data.Dataset, unique_examples: int | None, seed: int) -> data.Dataset:
-    """The dataset with the training examples that a session drew: the very same where no prompt was too long
-    for it, else as many."""
+    """Draw the training examples that a session used, or as many if some of its prompts were too long."""
     if unique_examples is None or unique_examples >= len(dataset.train):
         return dataset
     chosen = nested_subset(len(dataset.train), unique_examples, seed)

@@ -1,11 +1,11 @@
-"""A configuration for LLaMA-Factory: ``llamafactory-cli train config.yaml``, from the folder it lies in."""
+"""Writes a configuration for LLaMA-Factory. Run ``llamafactory-cli train config.yaml`` in its folder."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-from tunecast.exporters.job import Work, optimizer_of, value_of
+from tunecast.exporters.job import ExportJob, optimizer_of, value_of
 from tunecast.exporters.yaml_text import as_yaml, refuse_unknown
 
 METHODS = ("lora", "qlora", "full")
@@ -22,42 +22,42 @@ TEMPLATES = (("qwen3", "qwen3"), ("qwen", "qwen"), ("llama-3", "llama3"), ("mist
 OTHER_TEMPLATE = "default"
 
 
-def files(work: Work) -> dict[str, str]:
-    """``config.yaml`` and ``dataset_info.json``.
+def files(job: ExportJob) -> dict[str, str]:
+    """Return ``config.yaml`` and ``dataset_info.json``.
 
     Raises:
-        ConfigurationError: LLaMA-Factory cannot train the method, or the pipeline's optimiser.
+        ConfigurationError: LLaMA-Factory does not support the method or the optimiser.
     """
-    refuse_unknown(work, "LLaMA-Factory", METHODS)
-    schedule = str(value_of(work, "lr_scheduler_type"))
-    is_text = work.dataset.train[0].turns[-1].role == "text"
+    refuse_unknown(job, "LLaMA-Factory", METHODS)
+    schedule = str(value_of(job, "lr_scheduler_type"))
+    is_text = job.dataset.train[0].turns[-1].role == "text"
     settings: dict[str, Any] = {
-        "model_name_or_path": work.model,
+        "model_name_or_path": job.model,
         "stage": "pt" if is_text else "sft",
         "do_train": True,
-        **_finetuning(work),
+        **_finetuning(job),
         "dataset_dir": ".",
         "dataset": "train",
         "eval_dataset": "validation",
-        "template": _template(work),
-        "cutoff_len": work.max_length,
-        "per_device_train_batch_size": int(value_of(work, "per_device_train_batch_size")),
+        "template": _template(job),
+        "cutoff_len": job.max_length,
+        "per_device_train_batch_size": int(value_of(job, "per_device_train_batch_size")),
         "gradient_accumulation_steps": 1,
-        "num_train_epochs": work.epochs,
-        "learning_rate": float(value_of(work, "learning_rate")),
+        "num_train_epochs": job.epochs,
+        "learning_rate": float(value_of(job, "learning_rate")),
         "lr_scheduler_type": schedule,
-        "warmup_ratio": 0.0 if schedule == "constant" else float(value_of(work, "warmup_ratio")),
-        "optim": optimizer_of(work),
-        "weight_decay": float(value_of(work, "weight_decay")),
-        "max_grad_norm": float(value_of(work, "max_grad_norm")),
-        "label_smoothing_factor": float(value_of(work, "label_smoothing")),
+        "warmup_ratio": 0.0 if schedule == "constant" else float(value_of(job, "warmup_ratio")),
+        "optim": optimizer_of(job),
+        "weight_decay": float(value_of(job, "weight_decay")),
+        "max_grad_norm": float(value_of(job, "max_grad_norm")),
+        "label_smoothing_factor": float(value_of(job, "label_smoothing")),
         "bf16": True,
-        "seed": work.seed,
+        "seed": job.seed,
         "output_dir": "result",
         "report_to": "none",
     }
-    if float(value_of(work, "neftune_noise_alpha")):
-        settings["neftune_noise_alpha"] = float(value_of(work, "neftune_noise_alpha"))
+    if float(value_of(job, "neftune_noise_alpha")):
+        settings["neftune_noise_alpha"] = float(value_of(job, "neftune_noise_alpha"))
     info = {split: _columns(f"{split}.jsonl", is_text) for split in ("train", "validation")}
     return {
         "config.yaml": as_yaml(settings, "llamafactory-cli train config.yaml"),
@@ -65,28 +65,28 @@ def files(work: Work) -> dict[str, str]:
     }
 
 
-def _finetuning(work: Work) -> dict[str, Any]:
-    values = work.pipeline.hyperparameters
-    if work.pipeline.method == "full":
+def _finetuning(job: ExportJob) -> dict[str, Any]:
+    values = job.pipeline.hyperparameters
+    if job.pipeline.method == "full":
         return {"finetuning_type": "full"}
     ratio = float(values.get("loraplus_ratio", 1.0))
     return {
         "finetuning_type": "lora",
-        "lora_rank": int(value_of(work, "lora_r")),
-        "lora_alpha": int(value_of(work, "lora_alpha")),
-        "lora_dropout": float(value_of(work, "lora_dropout")),
+        "lora_rank": int(value_of(job, "lora_r")),
+        "lora_alpha": int(value_of(job, "lora_alpha")),
+        "lora_dropout": float(value_of(job, "lora_dropout")),
         "lora_target": ATTENTION if values.get("target_modules") == "attention" else "all",
         **({"use_rslora": True} if values.get("use_rslora") else {}),
         **({"use_dora": True} if values.get("use_dora") else {}),
         **({"pissa_init": True} if values.get("init_lora_weights") == "pissa" else {}),
         **({"loraplus_lr_ratio": ratio} if ratio != 1.0 else {}),
-        **({"quantization_bit": 4} if work.pipeline.method == "qlora" else {}),
+        **({"quantization_bit": 4} if job.pipeline.method == "qlora" else {}),
     }
 
 
-def _template(work: Work) -> str:
-    """LLaMA-Factory renders conversations by templates of its own, chosen by the model's name."""
-    name = work.model.rsplit("/", 1)[-1].lower()
+def _template(job: ExportJob) -> str:
+    """Choose one of LLaMA-Factory's own chat templates by the model's name."""
+    name = job.model.rsplit("/", 1)[-1].lower()
     return next((template for part, template in TEMPLATES if part in name), OTHER_TEMPLATE)
 
 

@@ -1,4 +1,4 @@
-"""A training script for TRL's SFTTrainer, with the adapter's own configuration beside it."""
+"""Writes a training script for TRL's SFTTrainer, and the adapter's configuration beside it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from tunecast.errors import ConfigurationError, ModelError
-from tunecast.exporters.job import Work, optimizer_of, value_of
+from tunecast.exporters.job import ExportJob, optimizer_of, value_of
 
-SCRIPT = '''"""Trains one pipeline with TRL; made by tunecast export.
+SCRIPT = '''"""Trains one pipeline with TRL; written by tunecast export.
 
     python train.py [FOLDER FOR THE RESULT]
 """
@@ -33,7 +33,7 @@ def main() -> None:
     output = sys.argv[1] if len(sys.argv) > 1 else str(HERE / "result")
     cuda = torch.cuda.is_available()
     bf16 = cuda and torch.cuda.is_bf16_supported(including_emulation=False)
-    # What is trained is float32: in bfloat16 small updates vanish. Frozen weights may be bfloat16.
+    # Trained weights are float32, because bfloat16 loses small updates. Frozen weights may be bfloat16.
     dtype = torch.bfloat16 if bf16 and HAS_ADAPTER else torch.float32
     tokenizer = AutoTokenizer.from_pretrained(MODEL)
     model = AutoModelForCausalLM.from_pretrained(MODEL, dtype=dtype{quantisation})
@@ -64,18 +64,18 @@ QUANTISATION = """,
     """
 
 
-def files(work: Work) -> dict[str, str]:
-    """``train.py``, and for adapters ``adapter/adapter_config.json``.
+def files(job: ExportJob) -> dict[str, str]:
+    """Return ``train.py``, and for adapters ``adapter/adapter_config.json``.
 
     Raises:
-        ConfigurationError: TRL cannot train the method, or the pipeline's optimiser.
+        ConfigurationError: TRL does not support the method or the optimiser.
     """
-    adapter = _adapter(work)
-    four_bit = work.pipeline.method == "qlora"
+    adapter = _adapter(job)
+    four_bit = job.pipeline.method == "qlora"
     script = SCRIPT.format(
-        model=work.model,
+        model=job.model,
         has_adapter=adapter is not None,
-        hyperparameters=_literal(_hyperparameters(work)),
+        hyperparameters=_literal(_hyperparameters(job)),
         quantisation_import=", BitsAndBytesConfig" if four_bit else "",
         quantisation=QUANTISATION if four_bit else "",
     )
@@ -87,30 +87,30 @@ def files(work: Work) -> dict[str, str]:
     return made
 
 
-def _adapter(work: Work) -> Mapping[str, Any] | None:
-    """The adapter in peft's words; None where all weights are trained."""
+def _adapter(job: ExportJob) -> Mapping[str, Any] | None:
+    """Return the adapter's peft configuration; None if all weights are trained."""
     from tunecast.methods import get_method
     from tunecast.methods.full import Full
     from tunecast.methods.peft_method import PeftMethod
 
-    method = get_method(work.pipeline.method)
+    method = get_method(job.pipeline.method)
     if type(method) is Full:
         return None
     if not isinstance(method, PeftMethod):
         raise ConfigurationError(
-            f"{work.pipeline.method} is Tunecast's own method: TRL cannot train it.",
-            "Hand over full finetuning or an adapter of peft, or train it with tunecast train.",
+            f"Only Tunecast has the method {job.pipeline.method}: TRL cannot train it.",
+            "Export full finetuning or a peft adapter, or train it with tunecast train.",
         )
-    if float(work.pipeline.hyperparameters.get("loraplus_ratio", 1.0)) != 1.0:
+    if float(job.pipeline.hyperparameters.get("loraplus_ratio", 1.0)) != 1.0:
         raise ConfigurationError(
-            "loraplus_ratio is not known to TRL.", "Hand over a pipeline without it, or with 1.0."
+            "TRL does not support loraplus_ratio.", "Export a pipeline without it, or with 1.0."
         )
-    config = method.peft_config(work.pipeline, encoder_decoder=False)
-    method.suit(config, _model_config(work.model))
+    config = method.peft_config(job.pipeline, encoder_decoder=False)
+    method.suit(config, _model_config(job.model))
     plain: dict[str, Any] = config.to_dict()
     for name in ("peft_type", "task_type"):
         plain[name] = getattr(plain[name], "value", plain[name])
-    plain["base_model_name_or_path"] = work.model
+    plain["base_model_name_or_path"] = job.model
     return plain
 
 
@@ -122,29 +122,29 @@ def _model_config(model: str) -> Any:
     except (OSError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise ModelError(
-            f"The configuration of --model {model} cannot be had, and its layers' names are needed: {reason}",
+            f"The configuration of --model {model} cannot be loaded; it gives the layers' names: {reason}",
             "Give a local folder, or go online once.",
         ) from None
 
 
-def _hyperparameters(work: Work) -> dict[str, Any]:
-    """Arguments of SFTConfig; losses count completions only, as in Tunecast."""
-    schedule = str(value_of(work, "lr_scheduler_type"))
-    noise = float(value_of(work, "neftune_noise_alpha"))
+def _hyperparameters(job: ExportJob) -> dict[str, Any]:
+    """Return the arguments of SFTConfig; as in Tunecast, only completions count in the loss."""
+    schedule = str(value_of(job, "lr_scheduler_type"))
+    noise = float(value_of(job, "neftune_noise_alpha"))
     return {
-        "learning_rate": float(value_of(work, "learning_rate")),
-        "per_device_train_batch_size": int(value_of(work, "per_device_train_batch_size")),
-        "num_train_epochs": work.epochs,
+        "learning_rate": float(value_of(job, "learning_rate")),
+        "per_device_train_batch_size": int(value_of(job, "per_device_train_batch_size")),
+        "num_train_epochs": job.epochs,
         "lr_scheduler_type": schedule,
         # transformers 5 reads a number below 1 as a share of all steps.
-        "warmup_steps": 0 if schedule == "constant" else float(value_of(work, "warmup_ratio")),
-        "optim": optimizer_of(work),
-        "weight_decay": float(value_of(work, "weight_decay")),
-        "max_grad_norm": float(value_of(work, "max_grad_norm")),
-        "label_smoothing_factor": float(value_of(work, "label_smoothing")),
+        "warmup_steps": 0 if schedule == "constant" else float(value_of(job, "warmup_ratio")),
+        "optim": optimizer_of(job),
+        "weight_decay": float(value_of(job, "weight_decay")),
+        "max_grad_norm": float(value_of(job, "max_grad_norm")),
+        "label_smoothing_factor": float(value_of(job, "label_smoothing")),
         "neftune_noise_alpha": noise or None,
-        "max_length": work.max_length,
-        "seed": work.seed,
+        "max_length": job.max_length,
+        "seed": job.seed,
         "gradient_checkpointing": False,
         "logging_steps": 10,
         "report_to": "none",

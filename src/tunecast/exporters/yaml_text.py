@@ -1,4 +1,4 @@
-"""What the YAML configurations have in common."""
+"""Shared parts of the YAML configurations."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tunecast.errors import ConfigurationError
-from tunecast.exporters.job import Work
+from tunecast.exporters.job import ExportJob
 
 
 def as_yaml(settings: Mapping[str, Any], command: str) -> str:
-    """Settings as YAML in their order, below the command that runs them.
+    """Return settings as YAML in their order, below a comment with the command.
 
-    Floats stand as 0.0002, never as 2e-4: YAML 1.1 takes that for a string.
+    Floats are written as 0.0002, never as 2e-4, which YAML 1.1 reads as a string.
     """
     import yaml
 
@@ -28,14 +28,14 @@ def as_yaml(settings: Mapping[str, Any], command: str) -> str:
     return f"# {command}\n{body}"
 
 
-def refuse_unknown(work: Work, trainer: str, methods: Sequence[str]) -> None:
-    """Stop where the trainer does not know the pipeline's method.
+def refuse_unknown(job: ExportJob, trainer: str, methods: Sequence[str]) -> None:
+    """Refuse a method that the trainer does not support.
 
     Raises:
-        ConfigurationError: It does not.
+        ConfigurationError: The trainer does not support it.
     """
-    if work.pipeline.method not in methods:
+    if job.pipeline.method not in methods:
         raise ConfigurationError(
-            f"{trainer} cannot be told to train {work.pipeline.method}.",
-            f"Hand over one of {', '.join(methods)}, or use --to trl for other adapters of peft.",
+            f"{trainer} does not support {job.pipeline.method}.",
+            f"Export one of {', '.join(methods)}, or use --to trl for other peft adapters.",
         )

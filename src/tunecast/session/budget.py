@@ -1,4 +1,4 @@
-"""Budgets: seconds, tokens or trials, and how much of one is used."""
+"""Budgets in seconds, tokens or trials, and the part of one that is used."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MULTIPLES = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9}
 
 @dataclass(frozen=True)
 class Used:
-    """What a session has spent, in every unit that a budget may have."""
+    """Everything a session has spent, in each unit of a budget."""
 
     seconds: float = 0.0
     tokens: int = 0
@@ -27,12 +27,12 @@ class Used:
 
 @dataclass(frozen=True)
 class Budget:
-    """What a session may spend.
+    """The amount a session may spend.
 
     Args:
         kind: The unit of ``amount``.
-        amount: How much.
-        text: As the user wrote it.
+        amount: The amount.
+        text: The budget as the user wrote it.
     """
 
     kind: Literal["seconds", "tokens", "trials"]
@@ -62,27 +62,27 @@ class Budget:
 
     @property
     def seconds(self) -> float | None:
-        """The amount where it is in seconds, else None."""
+        """The amount if it is in seconds, else None."""
         return self.amount if self.kind == "seconds" else None
 
     def fraction_left(self, used: Used) -> float:
-        """Part of the budget that is left, 0 to 1."""
+        """Return the part of the budget that is left, 0 to 1."""
         return max(0.0, 1.0 - self.spent(used) / self.amount)
 
     def spent(self, used: Used) -> float:
-        """What is used, in the budget's unit."""
+        """Return the used amount in the budget's unit."""
         return {"seconds": used.seconds, "tokens": used.tokens, "trials": used.trials}[self.kind]
 
 
 def duration(flag: str, text: str) -> float:
-    """Seconds of a duration such as ``90s``, ``30m`` or ``2h``, as budgets write it.
+    """Parse a duration such as ``90s``, ``30m`` or ``2h`` to seconds.
 
     Args:
-        flag: The option that was given it, for the message.
-        text: What it was given.
+        flag: The option, for the message.
+        text: Its value.
 
     Raises:
-        ConfigurationError: It is none.
+        ConfigurationError: The value is not a duration.
     """
     try:
         seconds = Budget.parse(text).seconds
@@ -95,7 +95,7 @@ def duration(flag: str, text: str) -> float:
 
 def _whole(value: float) -> int:
     if not math.isfinite(value) or value != int(value):
-        raise ValueError("tokens and trials are counted in whole numbers")
+        raise ValueError("tokens and trials are whole numbers")
     return int(_positive(value))
 
 

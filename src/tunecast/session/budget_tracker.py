@@ -1,4 +1,4 @@
-"""The budget in use: what is spent, what is left, and what still fits."""
+"""Tracks a budget: what is spent, what is left, and what still fits."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from tunecast.session.runtime_model import SCORING_MARGIN, RuntimeModel
 from tunecast.session.trials import Trial
 
 GRACE = 0.05
-"""Steps begin where the 90% upper bound of their seconds fits. One in ten takes longer, and is let end as
-long as this part of the budget lasts beyond it: what it brings may be the end of the leader."""
+"""A step starts if the 90% upper bound of its seconds fits, so one in ten takes longer. It may overrun by
+this part of the budget, because it may be the leader's last step."""
 
 
 class BudgetTracker:
     """A session's budget and its clock.
 
     Args:
-        budget: What the user granted.
+        budget: The budget that the user granted.
         seconds_before: Seconds that earlier processes of the session used.
     """
 
@@ -32,29 +32,29 @@ class BudgetTracker:
         self._start = time.monotonic()
 
     def elapsed(self) -> float:
-        """Seconds of the session so far, this process's and those before."""
+        """Return the session's seconds so far, including earlier processes."""
         return self._seconds_before + time.monotonic() - self._start
 
     @property
     def is_overrun(self) -> bool:
-        """Whether a step under way has had more of a budget in seconds than a last one may take beyond it."""
+        """Whether the step under way has used up the grace beyond a budget in seconds."""
         return self.budget.kind == "seconds" and self.elapsed() > (1 + GRACE) * self.budget.amount
 
     def share(self, fraction: float) -> float:
-        """A fraction of the whole budget in its unit; tokens and trials are rounded down."""
+        """Return a fraction of the whole budget in its unit, rounding tokens and trials down."""
         amount = fraction * self.budget.amount
         return amount if self.budget.kind == "seconds" else float(math.floor(amount + 1e-9))
 
     def hold_back(self, amount: float) -> None:
-        """Keep a part of the budget, in its unit, from every trial of the search; 0 gives all of it back."""
+        """Reserve an amount of the budget, in its unit, from the search; 0 releases it."""
         self._free = replace(self.budget, amount=self.budget.amount - amount)
 
     def left(self, used: Used) -> float:
-        """What is left of the whole budget in its unit, what is held back included."""
+        """Return what is left of the whole budget in its unit, including the reserved part."""
         return max(0.0, self.budget.amount - self.budget.spent(used))
 
     def affordable_tokens(self, tokens_per_second: float) -> float:
-        """Training tokens that the rest of the budget affords; infinite where it is counted in trials."""
+        """Return the training tokens that the rest of the budget affords; infinite for a budget in trials."""
         if self.budget.kind == "tokens":
             return self.budget.amount
         return (
@@ -64,10 +64,10 @@ class BudgetTracker:
         )
 
     def remaining(self, used: Used, full_length_tokens: int) -> Remaining:
-        """What strategies are told of the budget.
+        """Return what strategies see of the budget.
 
         Args:
-            used: What is spent.
+            used: The amounts spent.
             full_length_tokens: Horizon of every trial.
         """
         seconds, tokens = self._free.seconds, self._free.kind == "tokens"
@@ -79,12 +79,12 @@ class BudgetTracker:
         )
 
     def fits(self, trial: Trial, reserved: Trial | None, used: Used, runtime_model: RuntimeModel) -> bool:
-        """Whether a trial's next step, by its upper bound, still leaves what is reserved.
+        """Return whether a trial's next step fits by its upper bound and leaves what is reserved.
 
         Args:
             trial: The trial to advance.
-            reserved: A trial that must be able to reach its end afterwards, if any.
-            used: What is spent.
+            reserved: A trial that must still be able to finish afterwards, if any.
+            used: The amounts spent.
             runtime_model: Predicts seconds.
         """
         if self.budget.kind == "trials":
@@ -99,7 +99,7 @@ class BudgetTracker:
         )
 
     def affords_end(self, trial: Trial, used: Used, runtime_model: RuntimeModel) -> bool:
-        """Whether a trial, by its upper bound, can be brought to its full length with what is left."""
+        """Return whether a trial can be finished with what is left, by its upper bound."""
         if self.budget.kind == "trials":
             return True
         if self.budget.kind == "tokens":
@@ -114,13 +114,13 @@ class BudgetTracker:
         *,
         upper: bool = True,
     ) -> float:
-        """What new trials take of the budget, in its unit, where each is trained to its end in one go.
+        """Return what new trials cost in the budget's unit if each is trained to its end in one go.
 
         Args:
-            trials: Trials of which nothing is done.
+            trials: Trials that have not started.
             runtime_model: Predicts seconds.
-            scoring_seconds: Seconds for which all validation examples are scored at the end of each.
-            upper: Whether the 90% upper bound of seconds is asked for, else what is expected.
+            scoring_seconds: Seconds to score all validation examples at the end of each.
+            upper: Whether to return the 90% upper bound of seconds instead of the expectation.
         """
         if self.budget.kind == "trials":
             return len(trials)
@@ -132,6 +132,6 @@ class BudgetTracker:
 
 
 def _to_end(trial: Trial, runtime_model: RuntimeModel) -> float:
-    """Upper bound of the seconds that a trial needs to its last point."""
+    """Return the upper bound of the seconds that a trial needs to its last point."""
     points = trial.points_to_end
     return runtime_model.upper(trial.spec.pipeline.method, trial.work_to_end, points, ends=points > 0)

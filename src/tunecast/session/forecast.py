@@ -1,7 +1,7 @@
-"""What more data would bring: the leading pipeline on parts of its data, and what a scaling law makes of it.
+"""Forecasts the loss with more data: trains the leading pipeline on parts of its data and fits a scaling law.
 
-A part is as large as a share of the examples that the leading trial saw, drawn from those that it had, and
-passed over as often, under a complete schedule of its own; laws are fitted to end points only.
+A part is a share of the examples that the leading trial saw. It is trained for as many passes under a
+complete schedule of its own, because laws are fitted to end points only.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from tunecast.session.trials import Trial, Trials
 from tunecast.store import Store
 
 MULTIPLES = (2, 4, 10)
-"""Of the data that the leading trial saw: what the forecast is for."""
+"""The forecast is for these multiples of the data that the leading trial saw."""
 FORECAST_SHARE = 0.1
-"""At most so much of a budget goes to a forecast."""
+"""Largest share of a budget for a forecast."""
 SHARES = ((1 / 8, 1 / 4, 1 / 2), (1 / 8, 1 / 4), (1 / 4, 1 / 2), (1 / 16, 1 / 8))
-"""Parts to measure, the best choice first; fewer than two beside the whole would support no forecast."""
+"""Choices of parts to measure, best first. Fewer than two besides the whole would not support a forecast."""
 HELD_MARGIN = 1.5
-"""The leading trial may be slower than the baseline, by which is reckoned what to hold back."""
+"""Extra reserve, because the leading trial may be slower than the baseline that the reserve is based on."""
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What a forecast rests on.
+    """The measurements behind a forecast.
 
     Args:
-        leading: The trial whose pipeline is measured, None where no trial reached its end.
+        leading: The trial whose pipeline is measured, None if no trial was completed.
         parts: A trial for each part of its data, smallest first.
-        reason: Why there are no parts, empty where there are.
+        reason: Why there are no parts, else empty.
     """
 
     leading: Trial | None
@@ -64,13 +64,13 @@ class Survey:
 
     @property
     def plan(self) -> SurveyPlan:
-        """What :meth:`Surveyor.again` needs."""
+        """The plan that :meth:`Surveyor.again` needs."""
         specs = [trial.spec for (trial,) in self.parts]
         parts = tuple(Part(spec.unique_examples, spec.full_length_tokens) for spec in specs)
         return SurveyPlan(self.leading.spec.run if self.leading else "", parts, self.reason)
 
     def forecast(self, seed: int) -> DataForecast:
-        """Fit a law to what was measured and carry it on.
+        """Fit a law to the measurements and extrapolate it.
 
         Args:
             seed: Seed of the posterior.
@@ -87,22 +87,22 @@ class Survey:
         return DataForecast(self.data_size, measured, forecasts, next_size=round(outlook.advice[0].data_size))
 
     def _missing(self) -> str:
-        """Which runs are not there, where too few are for any forecast."""
+        """Return which runs are missing if there are too few for a forecast."""
         if len(self.measured) >= FEWEST_SIZES:
             return ""
         sizes = f"too few sizes: {len(self.measured)} measured, {FEWEST_SIZES} are needed"
-        endings = [_ending(trial) for (trial,) in self.parts if end_loss(trial) is None]
-        return "; ".join([sizes, *endings])
+        outcomes = [_describe_outcome(trial) for (trial,) in self.parts if end_loss(trial) is None]
+        return "; ".join([sizes, *outcomes])
 
 
 @dataclass(frozen=True)
 class Surveyor:
-    """Decides which parts of the data are measured.
+    """Decides which parts of the data to measure.
 
     Args:
         session: Identifier of the session.
         prepared: The task, with its validation examples chosen.
-        store: Where runs are committed.
+        store: The store that runs are committed to.
         budget_tracker: The budget.
         runtime_model: Predicts seconds.
     """
@@ -114,18 +114,18 @@ class Surveyor:
     runtime_model: RuntimeModel
 
     def to_hold_back(self, baseline: Trial, seconds_per_token: float) -> float:
-        """What of the budget, in its unit, the search leaves to the forecast; 0 where that affords none.
+        """Return the amount of the budget, in its unit, to reserve for the forecast; 0 if it is too small.
 
         Args:
-            baseline: The baseline's trial, in the place of a leading one that nobody knows yet.
-            seconds_per_token: Of training it, as measured.
+            baseline: The baseline's trial, which stands for the unknown leading trial.
+            seconds_per_token: Measured rate of training it.
         """
         training_task = self.prepared.training_task
         tokens = sum(example.tokens for example in (*training_task.validation, *training_task.subset))
         scoring = FORWARD_COST * seconds_per_token * tokens
         choices = self._choices(baseline)
         most = self.budget_tracker.share(FORECAST_SHARE)
-        # A budget that turns out too small goes back to the search, so that the expectation is enough here.
+        # The expectation is enough here, because a reserve that proves too small returns to the search.
         expected = [self._price(parts, scoring, upper=False) for parts in choices]
         if not expected or min(expected) > most:
             return 0.0
@@ -133,11 +133,11 @@ class Surveyor:
         return min(most, dearest if self.budget_tracker.budget.kind == "trials" else HELD_MARGIN * dearest)
 
     def survey(self, leading: Trial | None, used: Used) -> Survey:
-        """Choose the parts that a tenth of the budget, and what is left of it, affords.
+        """Choose the parts that fit in a tenth of the budget and in what is left of it.
 
         Args:
-            leading: The completed trial that ended best.
-            used: What is spent.
+            leading: The best completed trial.
+            used: The amounts spent.
         """
         if leading is None:
             return Survey(None, reason="no trial reached the end of its schedule")
@@ -154,11 +154,11 @@ class Surveyor:
         return Survey(leading, reason=self._too_dear(min(prices), left))
 
     def again(self, trials: Iterable[Trial], plan: SurveyPlan) -> Survey:
-        """The survey that was fixed, with what an earlier process of the session committed of it.
+        """Rebuild a survey from its plan, with what an earlier process of the session committed.
 
         Args:
             trials: All trials of the session.
-            plan: What was fixed.
+            plan: The plan.
         """
         leading = next((trial for trial in trials if trial.spec.run == plan.leading), None)
         laid_out = tuple(self._laid_out(leading, part) for part in plan.parts) if leading else ()
@@ -167,7 +167,7 @@ class Surveyor:
         return Survey(leading, laid_out, plan.reason)
 
     def _choices(self, trial: Trial) -> list[tuple[Trials, ...]]:
-        """The sets of parts that leave enough optimiser steps to each, best first."""
+        """Return the sets of parts that leave each enough optimiser steps, best first."""
         laid_out = {
             share: self._laid_out(trial, part)
             for share in sorted({share for shares in SHARES for share in shares})
@@ -177,7 +177,7 @@ class Surveyor:
         return [tuple(laid_out[share] for share in shares) for shares in SHARES if enough.issuperset(shares)]
 
     def _laid_out(self, trial: Trial, part: Part) -> Trials:
-        """The only trial of a part; what it trained is thrown away, since only its loss is wanted."""
+        """Return the single trial of a part. Its weights are discarded, because only the loss is needed."""
         return Trials(
             self.session,
             self.prepared,
@@ -201,26 +201,26 @@ class Surveyor:
         needed = f"the runs on parts of the data would take {price / amount:.1%} of the budget"
         if price <= FORECAST_SHARE * amount:
             return f"{needed}, and {left / amount:.1%} are left"
-        return f"{needed}, and at most {FORECAST_SHARE:.0%} go to a forecast"
+        return f"{needed}, and a forecast may take at most {FORECAST_SHARE:.0%}"
 
 
 def leading_trial(trials: Iterable[Trial]) -> Trial | None:
-    """The completed trial with the lowest loss on all validation examples, None where none was completed."""
+    """Return the completed trial with the lowest loss on all validation examples, None without one."""
     ended = [(loss, index, trial) for index, trial in enumerate(trials) if (loss := end_loss(trial))]
     return min(ended)[2] if ended else None
 
 
 def examples_seen(trial: Trial) -> int:
-    """Unique training examples of a whole trial: fewer than it may draw from where it ends within a pass."""
+    """Count the unique training examples of a whole trial; fewer than available if it ends within a pass."""
     return len(_seen(trial))
 
 
 def part_of(trial: Trial, share: float) -> Part | None:
-    """A share of the data that a whole trial sees, with as many passes; None where no example is left.
+    """Return a share of the data that a whole trial sees, with as many passes; None if it would be empty.
 
     Args:
         trial: The trial.
-        share: Of its unique examples, between 0 and 1.
+        share: Share of its unique examples, between 0 and 1.
     """
     seen = _seen(trial)
     count = round(share * len(seen))
@@ -229,7 +229,7 @@ def part_of(trial: Trial, share: float) -> Part | None:
     every = trial.training_task.training_examples(trial.spec)
     tokens = sum(every[int(index)].tokens for index in seen)
     subset = trial.training_task.training_examples(replace(trial.spec, unique_examples=count))
-    # Whole numbers throughout: an even number of passes ends with the last batch of the last one.
+    # Integers throughout: a whole number of passes ends with the last batch of the last pass.
     whole = trial.plan.tokens_at(trial.plan.total_steps)
     return Part(count, max(1, whole * sum(example.tokens for example in subset) // tokens))
 
@@ -239,13 +239,13 @@ def _seen(trial: Trial) -> np.ndarray:
 
 
 def end_loss(trial: Trial) -> float | None:
-    """Loss on all validation examples at the end of a complete schedule; laws take positive ones."""
+    """Return the loss on all validation examples after a complete schedule, if it is positive and finite."""
     if trial.run is None or trial.outcome is not Outcome.COMPLETED or trial.run.validation is None:
         return None
     loss = trial.run.validation.loss
     return loss if math.isfinite(loss) and loss > 0 else None
 
 
-def _ending(trial: Trial) -> str:
-    how = trial.outcome.value.replace("_", " ") if trial.run else "not made"
-    return f"the run on {trial.spec.unique_examples:,} examples: {how}"
+def _describe_outcome(trial: Trial) -> str:
+    outcome = trial.outcome.value.replace("_", " ") if trial.run else "not started"
+    return f"the run on {trial.spec.unique_examples:,} examples: {outcome}"

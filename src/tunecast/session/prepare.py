@@ -1,4 +1,4 @@
-"""From settings to a training_task: read the data, encode it, describe everything, choose device and type."""
+"""Prepares a task: reads and encodes the data, describes data and model, chooses device and dtype."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class PreparedTask:
     """A task ready for a session.
 
     Args:
-        training_task: What workers need.
+        training_task: The task as workers need it.
         task: Names of dataset and base model, and the metric.
         dataset: Facts of the dataset.
         warnings: What the user should know.
@@ -44,32 +44,31 @@ class PreparedTask:
     warnings: tuple[str, ...]
 
     def unique_examples(self, wanted: int | None) -> int:
-        """Training examples that are used: as many as wanted, at most what there is; None wants all."""
+        """Return how many training examples to use: ``wanted``, at most all; None means all."""
         available = len(self.training_task.train)
         return available if wanted is None else min(wanted, available)
 
 
 @dataclass(frozen=True)
 class Environment:
-    """Hardware and software that workers report."""
+    """Hardware and software as workers report them."""
 
     machine: Machine
     versions: Versions
 
 
 def prepare_task(settings: SessionSettings, progress: Progress, *, dtype: str = "") -> PreparedTask:
-    """Lay out the task of a session.
+    """Prepare the task of a session.
 
     Args:
         settings: The session's settings.
-        progress: Told how far it is.
-        dtype: Type of the weights that the session began with, whatever this machine would choose; empty
-            where it begins.
+        progress: Receives progress reports.
+        dtype: Type of the weights, for a session that began with it; empty to choose.
 
     Raises:
         DataError: The dataset cannot be used.
         ModelError: The base model cannot be used.
-        ConfigurationError: The device is not there, or the longest sequence exceeds the context.
+        ConfigurationError: The device does not exist, or the maximum length exceeds the context.
     """
     from tunecast.data.describe import describe as describe_dataset
 
@@ -107,11 +106,7 @@ def prepare_task(settings: SessionSettings, progress: Progress, *, dtype: str = 
 def _encoded(
     source: str, dataset: Dataset, tokenizer: Any, max_length: int, facts: ModelFacts
 ) -> dict[str, tuple[EncodedExample, ...]]:
-    """The encoded examples of every split.
-
-    Raises:
-        DataError: A split is empty.
-    """
+    """Encode the examples of every split, none of which may be empty."""
     encoded = {
         name: tuple(data.encode(examples, tokenizer, max_length=max_length, architecture=facts.architecture))
         for name, examples in dataset.splits()
@@ -131,11 +126,7 @@ def _training_task(
     max_length: int,
     dtype: str,
 ) -> TrainingTask:
-    """What workers need; the examples that points are scored on are chosen with the full length.
-
-    Raises:
-        ConfigurationError: The device is not there.
-    """
+    """Build the workers' task. Examples to score points on are chosen later, with the full length."""
     device = choose_device(settings.device)
     wanted = settings.dtype if settings.dtype != "auto" else choose_dtype(device, facts.width)
     return TrainingTask(
@@ -158,10 +149,10 @@ def _training_task(
 
 
 def choose_device(wanted: str) -> str:
-    """The device to train on: an accelerator where there is one, unless told otherwise.
+    """Choose the device to train on: by default an accelerator if there is one.
 
     Raises:
-        ConfigurationError: The device that was asked for is not there, or torch was built without it.
+        ConfigurationError: The device does not exist, or torch was built without support for it.
     """
     import torch
 
@@ -172,20 +163,19 @@ def choose_device(wanted: str) -> str:
         found = find_device(chosen)
     except ConfigurationError as error:
         raise ConfigurationError(
-            f"--device {wanted}: there is no such device here.", "Use auto, cpu, cuda or cuda:N."
+            f"--device {wanted}: this machine has no such device.", "Use auto, cpu, cuda or cuda:N."
         ) from error
     if found.type == "cuda" and not has_kernels(found):
         name = torch.cuda.get_device_name(found)
         raise ConfigurationError(
             f"--device {wanted}: torch {torch.__version__} has no kernels for {name}.",
-            "Install a build of torch that has (those for an older CUDA serve older devices), or use cpu.",
+            "Install a build of torch for it (a build for an older CUDA supports older devices), or use cpu.",
         )
     return chosen
 
 
 def _new_tokens(encoded: Sequence[EncodedExample], context: int | None) -> int:
-    """WorkerCapacity for nearly every completion seen in training and a half more; half the context is the
-    prompt's."""
+    """Limit generation to 1.5 times nearly every training completion, and to half of the context."""
     longest = float(np.quantile([example.label_tokens for example in encoded], 0.99))
     most = min(MOST_NEW_TOKENS, context // 2) if context else MOST_NEW_TOKENS
     return int(min(most, max(8, round(1.5 * longest))))

@@ -1,4 +1,4 @@
-"""What a session and a collection do alike: affordable validation, the limit of a loss, a new record."""
+"""Shared by sessions and collections: affordable validation, the divergence limit, and new records."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from tunecast.training.training_task import TrainingTask
 
 EVALUATION_SHARE = 0.15
-"""The points of a trial together cost at most this part of its training, and so does what its last one is
-scored on besides."""
+"""Largest cost of all points of a trial, as a share of its training. The additional examples of its last
+point may cost as much again."""
 EXPECTED_EVALUATION = 0.26
-"""Seconds of all that a trial is scored on over those of its training, as is expected: the median of the
-recorded runs. The share above allows twice 15%; where that is less than the fewest examples it takes more."""
+"""Expected cost of all scoring of a trial, as a share of its training: the median of recorded runs. It can
+exceed the share above where even the minimum of examples costs more."""
 FORWARD_COST = 0.4
-"""Seconds of evaluating a token relative to training on it."""
+"""Seconds to evaluate a token relative to training on it."""
 POINTS_PER_TRIAL = 7
 LEAST_VALIDATION = 16
 EXPLOSION_FACTOR = 1.5
@@ -31,10 +31,10 @@ EXPLOSION_FACTOR = 1.5
 def affordable_validation(
     training_task: TrainingTask, full_length_tokens: int, seed: int
 ) -> tuple[tuple[EncodedExample, ...], tuple[EncodedExample, ...]]:
-    """The validation examples that a trial of a full length can afford.
+    """Choose the validation examples that a trial of a full length can afford.
 
     Returns:
-        The subset that every point is scored on, and what the last point is scored on besides.
+        The subset that every point is scored on, and all examples that the last point is scored on.
     """
     affordable = EVALUATION_SHARE * full_length_tokens / FORWARD_COST
     whole = validation_subset(
@@ -47,17 +47,17 @@ def affordable_validation(
 
 
 def seconds_with_evaluation(training_seconds: float) -> float:
-    """Seconds that a trial is expected to take with everything that it is scored on."""
+    """Return the seconds that a trial is expected to take including all its scoring."""
     return (1 + EXPECTED_EVALUATION) * training_seconds
 
 
 def explosion_nats(zero_shot_loss: float, vocabulary: int) -> float:
-    """Loss in nats per label token above which a trial counts as diverged: well above knowing nothing."""
+    """Return the loss per label token in nats above which a trial counts as diverged: well above chance."""
     return EXPLOSION_FACTOR * max(zero_shot_loss, math.log(vocabulary))
 
 
 def zero_point(score: Score, evaluation: Seconds, workers: int) -> Point:
-    """The only point of a zero-shot run."""
+    """Build the only point of a zero-shot run."""
     return Point(
         step=0,
         tokens_seen=0,
@@ -87,17 +87,17 @@ def new_run(
     exclusive: bool = False,
     extra: Mapping[str, Any] | None = None,
 ) -> Run:
-    """The record of a trial before its first point.
+    """Build the record of a trial before its first point.
 
     Args:
         session: Identifier of the session or collection.
         prepared: The task, with the validation subset of its points.
         spec: The trial.
-        environment: Hardware and software that compute it.
+        environment: Hardware and software of the worker.
         total_steps: Optimiser steps of the complete schedule.
-        trainable_parameters: Number of parameters that are trained.
+        trainable_parameters: Number of trained parameters.
         exclusive: Whether nothing else runs on the machine.
-        extra: Raw facts for which there is no field.
+        extra: Raw facts that have no field.
     """
     training_task = prepared.training_task
     return Run(

@@ -1,4 +1,4 @@
-"""How long the next step of a trial will take, learned from the session's own steps."""
+"""Predicts how long a trial's next step takes, learning from the session's own steps."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ if TYPE_CHECKING:
     from tunecast.training.runner import Measurement
 
 UPPER_QUANTILE = 1.2816
-"""Standard deviations above the mean that hold 90% of a normal distribution."""
+"""90% of a normal distribution lies below this many standard deviations above the mean."""
 FIRST_GUESS_FACTOR = {"full": 1.8, "lora": 1.0, "ia3": 1.0}
-"""Seconds per token relative to the baseline before a method was measured: its backward passes."""
+"""Seconds per token relative to the baseline, by its backward passes, before a method is measured."""
 OTHER_METHOD = 1.5
 SCORING_MARGIN = 1.5
-"""What a busy machine may take longer for everything but training, such as to score the same again."""
+"""Allowance for a busy machine on everything but training, such as repeated scoring."""
 UNMEASURED_SPREAD = 0.3
 LEAST_SPREAD = 0.05
 LATEST = 8
-"""Steps whose overheads stand for the next one's."""
+"""Number of recent steps that overheads are averaged over."""
 
 
 class RuntimeModel:
-    """Seconds of a step: a rate per training token by method, and an overhead for what surrounds training.
-    A step that ends a trial takes longer: all validation examples are scored once.
+    """Seconds of a step: a rate per training token for each method, plus an overhead around training.
 
-    Rates are pooled by tokens, so that a short step on a busy machine says little about a long one.
+    A trial's last step takes longer, because all validation examples are scored once. Rates are pooled by
+    tokens, so that a short step on a busy machine counts little.
 
     Args:
-        seconds_per_token: Measured with the baseline before the first trial.
-        overhead_seconds: What surrounds a step's training, as far as it is known before the first one.
-        validation_seconds: Of scoring all validation examples.
+        seconds_per_token: Rate measured with the baseline before the first trial.
+        overhead_seconds: Overhead around a step's training, as known before the first step.
+        validation_seconds: Seconds to score all validation examples.
     """
 
     def __init__(
@@ -46,15 +46,13 @@ class RuntimeModel:
         self._overheads_by_method: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=LATEST))
 
     def learn(self, method: str, tokens: float, training_seconds: float, other_seconds: float) -> None:
-        """Take in a step.
+        """Learn from a step.
 
         Args:
             method: Name of the method.
-            tokens: Training tokens of the step, weighed by their effort (:mod:`tunecast.session.effort`), as
-                are those that seconds are asked for.
+            tokens: Training tokens of the step, weighted by effort as in predictions.
             training_seconds: Wall time of training alone.
-            other_seconds: Wall time of everything else that comes with each step: attaching, evaluation,
-                checkpoint.
+            other_seconds: Wall time of the rest of the step: attaching, evaluation, checkpoint.
         """
         if tokens > 0:
             self._steps[method].append((tokens, training_seconds / tokens))
@@ -65,13 +63,13 @@ class RuntimeModel:
     def learn_from(
         self, method: str, tokens_before: int, measured: Measurement, seconds: float, effort: float = 1.0
     ) -> None:
-        """Take in a step as a worker measured it; one that gave no point teaches nothing.
+        """Learn from a step as a worker measured it; a step without a point teaches nothing.
 
         Args:
             method: Name of the method.
-            tokens_before: Tokens seen at the point before.
-            measured: What came back; what was trained once more counts as training.
-            seconds: From the request to the answer.
+            tokens_before: Tokens seen at the previous point.
+            measured: The worker's answer. Repeated training counts as training.
+            seconds: Time from the request to the answer.
             effort: Weight of the training tokens.
         """
         point = measured.point
@@ -83,39 +81,35 @@ class RuntimeModel:
         self.learn(method, effort * tokens, training, other)
 
     def expected(self, method: str, tokens: float, points: int = 1, *, ends: bool = False) -> float:
-        """Expected seconds for so many more training tokens and points.
+        """Return the expected seconds for more training tokens and points.
 
         Args:
             method: Name of the method.
             tokens: Training tokens.
-            points: Points to be measured.
+            points: Points to measure.
             ends: Whether the last of them ends the trial.
         """
         return tokens * self._rate(method)[0] + self._scoring(method, points, ends)
 
     def upper(self, method: str, tokens: float, points: int = 1, *, ends: bool = False) -> float:
-        """The 90% upper bound of the seconds for so many more training tokens and points.
+        """Return the 90% upper bound of the seconds for more training tokens and points.
 
-        Args:
-            method: Name of the method.
-            tokens: Training tokens.
-            points: Points to be measured.
-            ends: Whether the last of them ends the trial.
+        The arguments are those of :meth:`expected`.
         """
         rate, spread = self._rate(method)
         training = tokens * rate * math.exp(UPPER_QUANTILE * spread)
         return training + SCORING_MARGIN * self._scoring(method, points, ends)
 
     def _scoring(self, method: str, points: int, ends: bool) -> float:
-        """Seconds of what surrounds training, by the latest steps of a method, or of all while it has none.
+        """Return the overhead in seconds by the latest steps of a method, or of all methods if it has none.
 
-        Methods differ by the size of their checkpoints.
+        Methods differ in the size of their checkpoints.
         """
         latest = self._overheads_by_method.get(method) or self._overheads or [self._first_overhead]
         return points * sum(latest) / len(latest) + (self.validation_seconds if ends else 0.0)
 
     def _rate(self, method: str) -> tuple[float, float]:
-        """Seconds per token, and the standard deviation of its logarithm; asked for every candidate."""
+        """Return seconds per token and the standard deviation of its logarithm, cached for all candidates."""
         if method not in self._rates:
             self._rates[method] = self._learned_rate(method)
         return self._rates[method]
@@ -127,8 +121,8 @@ class RuntimeModel:
         total = sum(tokens for tokens, _ in steps)
         mean = sum(tokens * rate for tokens, rate in steps) / total
         variance = sum(tokens * math.log(max(rate, 1e-12) / mean) ** 2 for tokens, rate in steps) / total
-        # With few steps the spread that was seen is itself uncertain: the prior counts as one more step.
+        # With few steps the observed spread is itself uncertain: the prior counts as one more step.
         count = len(steps)
         pooled = (count * variance + UNMEASURED_SPREAD**2) / (count + 1)
-        # The next step scatters as the others did, and their mean is itself uncertain.
+        # The next step varies like the others, and their mean is itself uncertain.
         return mean, max(LEAST_SPREAD, math.sqrt(pooled * (1 + 1 / count)))

@@ -1,4 +1,4 @@
-"""How a session stands, for whoever watches."""
+"""Builds the status of a session for progress displays."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from tunecast.session.trials import Trial
 
 
 def session_status(started: Sequence[Trial], budget: Budget, used: Used, activity: str) -> SessionStatus:
-    """The status of a session.
+    """Build the status of a session.
 
     Args:
-        started: Trials into which any budget went, in order.
-        budget: What was granted.
-        used: What is spent.
+        started: Trials that have used any budget, in order.
+        budget: The granted budget.
+        used: The amounts spent.
         activity: What happens right now.
     """
     measured = [
