@@ -23,7 +23,7 @@ def test_a_pair_has_two_sides() -> None:
 def test_names_stand_between_commas() -> None:
     assert options.names("--methods", " lora, ia3,", "lora,ia3") == ("lora", "ia3")
     assert options.names("--methods", None, "lora,ia3") == ()
-    with pytest.raises(ConfigurationError, match="--methods ' ' names none"):
+    with pytest.raises(ConfigurationError, match="--methods ' ' contains no name"):
         options.names("--methods", " ", "lora,ia3")
 
 
@@ -42,4 +42,4 @@ def test_a_list_that_names_none_is_refused_by_every_command(
     places = {"MODEL": str(tiny_llama), "DATA": str(toy_data), "OUT": str(tmp_path / "out")}
     result = CliRunner().invoke(app, [*(places.get(word, word) for word in command), flag, ","])
     assert isinstance(result.exception, ConfigurationError)
-    assert result.exception.what == f"{flag} ',' names none."
+    assert result.exception.what == f"{flag} ',' contains no name."

@@ -194,7 +194,7 @@ def test_parts_that_failed_are_named(prepared: PreparedTask, store: Store) -> No
     assert outlook.forecasts == ()
     assert outlook.reason == (
         "too few sizes: 2 measured, 3 are needed; the run on 16 examples: diverged; "
-        "the run on 64 examples: not made"
+        "the run on 64 examples: not started"
     )
 
 
@@ -269,7 +269,7 @@ def test_a_run_that_outlasts_the_budget_is_given_up(
     assert code == 0, err
     assert len(begun) == 1
     assert "The budget is over and was not enough for the run on 16 examples." in err
-    assert "the run on 16 examples: not made" in json.loads(out)["forecast"]["reason"]
+    assert "the run on 16 examples: not started" in json.loads(out)["forecast"]["reason"]
     assert (folder / "best" / "README.md").is_file()
 
 
