@@ -1,6 +1,6 @@
 """Tunecast picks the right finetuning for an LLM and runs it.
 
-The functions of :mod:`tunecast.api` are at hand here; each is imported at its first use, so that importing
+The functions of :mod:`tunecast.api` are available here. Each is imported at its first use, so that importing
 the package stays instant.
 """
 

@@ -1,4 +1,4 @@
-"""``python -m tunecast`` is the command line."""
+"""Runs the command line for ``python -m tunecast``."""
 
 from tunecast.cli import main
 

@@ -1,7 +1,4 @@
-"""Files that are replaced in one step: whoever reads one finds all of it, old or new.
-
-The pages that a user asks a command for are written so too, and checked before the work that fills them.
-"""
+"""Writes files atomically, so that a reader finds either the old or the new content, complete."""
 
 from __future__ import annotations
 
@@ -18,14 +15,11 @@ from tunecast.errors import OutputError
 
 @contextlib.contextmanager
 def written_whole(path: Path, *, durable: bool = False) -> Iterator[Path]:
-    """A file to write that takes the place of ``path`` once it is finished.
-
-    So whoever else reads ``path`` meanwhile, or after a kill, finds all of it or nothing.
+    """Yield a temporary file that replaces ``path`` when the block ends.
 
     Args:
-        path: The file, in a folder that there is.
-        durable: Whether its content is on the disk before it takes its place, so that a power cut leaves one
-            of the two as well.
+        path: The file, in an existing folder.
+        durable: Whether to sync the content to disk first, so that the file survives a power cut.
 
     Raises:
         OSError: The folder cannot be written.
@@ -38,22 +32,22 @@ def written_whole(path: Path, *, durable: bool = False) -> Iterator[Path]:
                 os.fsync(file.fileno())
         unfinished.replace(path)
     finally:
-        with contextlib.suppress(OSError):  # what went wrong before is what has to be told
+        with contextlib.suppress(OSError):  # an earlier error must reach the caller
             unfinished.unlink(missing_ok=True)
 
 
 def check_writable(path: Path, flag: str) -> None:
-    """Refuse a file that could not be written, before the work whose outcome it is for.
+    """Check that a file can be written, before the work that produces its content.
 
     Args:
-        path: The file; folders on the way to it are made.
+        path: The file; missing folders are created.
         flag: The option that names it, such as ``--plot``.
 
     Raises:
         OutputError: It cannot be written, or is a folder or a device.
     """
     try:
-        path = path.resolve()  # of a link it is the target that is written
+        path = path.resolve()  # writes go to a link's target
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_file():
             raise OSError(errno.EINVAL, "it is a folder or a device")
@@ -64,11 +58,11 @@ def check_writable(path: Path, flag: str) -> None:
 
 
 def write_page(path: Path, text: str, flag: str) -> None:
-    """Write a page that a user asked for; an older one is replaced in one step.
+    """Write a page, replacing an older one atomically.
 
     Args:
-        path: The file; folders on the way to it are made.
-        text: All of it.
+        path: The file; missing folders are created.
+        text: The whole content.
         flag: The option that names it, such as ``--plot``.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Where things are kept that can be made anew."""
+"""The folder for files that can be recreated."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """``TUNECAST_CACHE``, else the user's cache folder; that of a user without a home is a temporary one."""
+    """Return ``TUNECAST_CACHE``, else the user's cache folder, or a temporary one for a user without a
+    home."""
     root = os.environ.get("TUNECAST_CACHE")
     try:
         if root:

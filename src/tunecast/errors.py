@@ -1,7 +1,7 @@
-"""The exception tree: what a user can fix, said in one message.
+"""The exceptions for mistakes that a user can fix.
 
-Every :class:`UserError` states what was wrong, where (file, row, column, flag) and what to do next. The
-command line prints it without a traceback and exits with code 2.
+Every :class:`UserError` says what was wrong, where (file, row, column, flag) and what to do next. The command
+line prints it without a traceback and exits with code 2.
 """
 
 import sys
@@ -15,7 +15,7 @@ class UserError(Exception):
 
     Args:
         what: What was wrong and where, as one sentence.
-        hint: What to do next, as one sentence; may be empty when ``what`` already says it.
+        hint: What to do next, as one sentence; may be empty if ``what`` already says it.
     """
 
     def __init__(self, what: str, hint: str = "") -> None:
@@ -25,15 +25,15 @@ class UserError(Exception):
 
 
 class DataError(UserError):
-    """The dataset is missing, malformed, or holds nothing to train on."""
+    """The dataset is missing or malformed, or has nothing to train on."""
 
 
 class ModelError(UserError):
-    """The base model is unknown, incomplete, or unusable for what was asked."""
+    """The base model is unknown, incomplete or unsuitable."""
 
 
 class ConfigurationError(UserError):
-    """A flag, a configuration file or a pipeline is wrong."""
+    """An option, a configuration file or a pipeline is wrong."""
 
 
 class BudgetError(UserError):
@@ -45,27 +45,23 @@ class OutputError(UserError):
 
 
 class StoreError(UserError):
-    """The store is unreachable, newer than this program, or holds something else."""
+    """The store is unreachable, newer than this program, or not a store."""
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says, the name of its kind where it says nothing."""
+    """Return the first line of an error's text, or the name of its class if it has none."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A question for a hint, such as ``Did you mean lora? ``; empty where no known word is like it."""
+    """Return a hint such as ``Did you mean lora? ``; empty if no known word is similar."""
     near = get_close_matches(word, known, n=1)
     return f"Did you mean {near[0]}? " if near else ""
 
 
 @contextmanager
 def mistakes_told() -> Iterator[None]:
-    """Print a user's mistake on stderr, without a traceback, and exit.
-
-    Raises:
-        SystemExit: With code 2, in the place of a :class:`UserError`.
-    """
+    """Print a :class:`UserError` on stderr, without a traceback, and exit with code 2."""
     import typer
 
     try:

@@ -1,4 +1,4 @@
-"""Paths as a user writes them."""
+"""Expands paths as a user writes them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 
 def expanded(path: str | Path) -> Path:
-    """A path whose ``~`` is a home folder.
+    """Expand ``~`` to a home folder.
 
-    That of a user nobody knows stays as it is, so that the path is reported as missing by its name;
-    ``Path.expanduser`` would raise a RuntimeError that names nothing.
+    For an unknown user the path stays unchanged, so that it is later reported as missing by its name.
+    ``Path.expanduser`` would raise a RuntimeError without the name.
     """
     return Path(os.path.expanduser(path))

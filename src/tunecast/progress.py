@@ -1,6 +1,6 @@
-"""The one small interface through which everything that takes long reports how far it is.
+"""The interface through which long computations report their progress.
 
-The command line renders it with rich; a program that calls the API passes its own object, or nothing.
+The command line renders reports with rich. A program that calls the API passes its own object, or nothing.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from tunecast.records import Outcome
 
 @dataclass(frozen=True)
 class TrialStatus:
-    """How one trial stands, as the live view of a session shows it.
+    """The status of one trial in the live view of a session.
 
     Args:
         method: Name of the method.
-        learning_rate: The pipeline's learning rate, None where it has none.
-        share: Part of the full length that is done, 0 to 1.
+        learning_rate: The pipeline's learning rate, None if it has none.
+        share: Finished part of the full length, 0 to 1.
         losses: Validation loss of every point so far, in order.
-        outcome: How the trial stands; ``paused`` while it waits or runs.
-        running: Whether a worker advances it right now.
+        outcome: State of the trial; ``paused`` while it waits or runs.
+        running: Whether a worker is advancing it.
     """
 
     method: str
@@ -34,13 +34,13 @@ class TrialStatus:
 
 @dataclass(frozen=True)
 class SessionStatus:
-    """How a tuning session stands; sent whole on every change, so that a view holds no state of its own.
+    """The status of a tuning session, sent whole on every change so that a view needs no state.
 
     Args:
-        granted_seconds: Budget in seconds, None where it was given in tokens or trials.
-        used_seconds: Seconds of the budget that are used.
+        granted_seconds: Budget in seconds, None if it is in tokens or trials.
+        used_seconds: Used seconds of the budget.
         budget_text: The budget as the user wrote it.
-        fraction_used: Part of the budget that is used, in whatever unit it was given, 0 to 1.
+        fraction_used: Used part of the budget in its own unit, 0 to 1.
         trials: All trials, in order of their start.
         incumbent: Index into ``trials`` of the one with the best validation objective, None before any point.
         activity: What happens right now, in a few words.
@@ -56,26 +56,26 @@ class SessionStatus:
 
 
 class Progress(Protocol):
-    """Receives what a long computation has to say. One stage is open at a time."""
+    """Receives the reports of a long computation. One stage is open at a time."""
 
     def start(self, stage: str, total: float | None = None, unit: str = "") -> None:
-        """Open a stage. ``total`` is None where it cannot be known; ``unit`` names what is counted."""
+        """Open a stage. ``total`` is None if it is unknown; ``unit`` names what is counted."""
 
     def advance(self, amount: float = 1.0, note: str = "") -> None:
-        """Add ``amount`` to what is done of the open stage; ``note`` replaces the text beside the bar."""
+        """Advance the open stage by ``amount``; ``note`` replaces the text beside the bar."""
 
     def finish(self, note: str = "") -> None:
         """Close the open stage."""
 
     def log(self, text: str) -> None:
-        """Say one line that stays on the screen."""
+        """Print a line that stays on the screen."""
 
     def show(self, status: SessionStatus) -> None:
-        """Show how the tuning session stands; may be called at any time, inside a stage or not."""
+        """Show the status of the tuning session. May be called at any time, inside a stage or not."""
 
 
 class Silent:
-    """The progress of nobody: every message is dropped."""
+    """A progress reporter that does nothing."""
 
     def start(self, stage: str, total: float | None = None, unit: str = "") -> None:
         """Drop the stage."""

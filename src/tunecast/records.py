@@ -1,13 +1,13 @@
-"""The frozen dataclasses that every part of Tunecast speaks in.
+"""The frozen dataclasses shared by all parts of Tunecast.
 
-The words are those of the field and of the documentation: a *task* is a dataset, a base model and a metric; a
+The terms are those of the documentation: a *task* is a dataset, a base model and a metric; a
 *pipeline* is a method with every hyperparameter fixed; a *trial* is one pipeline on one task; a *run* is the
-record of a trial. Three amounts are never mixed: ``unique_examples`` (data size), ``full_length_tokens`` (the
-horizon that a trial's learning-rate schedule spans) and ``tokens_seen`` (fidelity: non-padding prompt and
-completion tokens).
+record of a trial. Three amounts are kept apart: ``unique_examples`` (data size), ``full_length_tokens`` (the
+horizon of a trial's learning-rate schedule) and ``tokens_seen`` (fidelity: non-padding prompt and completion
+tokens).
 
-Raw facts (the model's own configuration, length histograms, measured machine rates) are kept beside
-everything that is derived from them, so that a better derivation never needs a run collected again.
+Raw facts (the model's configuration, length histograms, measured machine rates) are stored beside everything
+derived from them, so that a better derivation never requires collecting a run again.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ Architecture = Literal["decoder-only", "encoder-decoder"]
 
 
 def stable_hash(value: Any, digits: int = 16) -> str:
-    """Hash a JSON-serialisable value, independent of key order and of the process.
+    """Hash a JSON-serialisable value, independently of key order and process.
 
     Args:
-        value: Anything that ``json.dumps`` takes.
+        value: Anything that ``json.dumps`` accepts.
         digits: Number of hexadecimal digits to return, at most 64.
     """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    # Names of undecodable files hold lone surrogates; all other texts have the same bytes either way.
+    # Only names of undecodable files have lone surrogates; other texts encode the same either way.
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:digits]
 
 
 def device_kind(device: str) -> str:
-    """``cpu`` or ``cuda``, whatever the number behind it."""
+    """Return ``cpu`` or ``cuda``, without the device number."""
     return device.partition(":")[0]
 
 
 class Outcome(StrEnum):
-    """How a trial stands. Every run in a store has one; a trial that is between two steps is ``paused``."""
+    """The state of a trial. A trial between two steps is ``paused``."""
 
     COMPLETED = "completed"
     PAUSED = "paused"
@@ -71,7 +71,7 @@ class Pipeline:
 
     @property
     def id(self) -> str:
-        """A hash of method and hyperparameters, equal on every machine."""
+        """A hash of method and hyperparameters, the same on every machine."""
         return stable_hash({"method": self.method, **self.hyperparameters}, 12)
 
     def __getitem__(self, name: str) -> Scalar:
@@ -79,12 +79,12 @@ class Pipeline:
 
     @property
     def learning_rate(self) -> float | None:
-        """The learning rate, None where it has none."""
+        """The learning rate, None if it has none."""
         value = self.hyperparameters.get("learning_rate")
         return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
     def number(self, name: str, default: float = 0.0) -> float:
-        """The numeric hyperparameter ``name``, or ``default`` where it is not active.
+        """Return the numeric hyperparameter ``name``, or ``default`` if it is not active.
 
         Raises:
             TypeError: The hyperparameter is a string.
@@ -96,12 +96,12 @@ class Pipeline:
 
 
 ZERO_SHOT = Pipeline("zero-shot")
-"""The pipeline that trains nothing; its run has one point, at 0 tokens."""
+"""The pipeline without training. Its run has one point, at 0 tokens."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be learned: a dataset, a base model and the metric that judges."""
+    """A dataset, a base model, and the metric of success."""
 
     dataset: str
     model: str
@@ -110,10 +110,10 @@ class Task:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What is known of a base model without running it.
+    """Facts of a base model, known without running it.
 
-    ``parameters`` counts tied tensors once. ``context`` is the largest number of positions, None when the
-    architecture has no fixed limit (T5). ``weights_hash`` is empty when only the configuration was at hand.
+    ``parameters`` counts tied tensors once. ``context`` is the context length, None if the architecture has
+    no fixed limit (T5). ``weights_hash`` is empty if only the configuration was available.
     """
 
     name: str
@@ -137,18 +137,18 @@ class ModelFacts:
 
     @property
     def identity(self) -> str:
-        """What tells it from other models: the hash of its weights, its name where that is not known."""
+        """Its identity among models: the hash of its weights, or its name if the hash is unknown."""
         return self.weights_hash or self.name
 
     @property
     def likely_pretraining_tokens(self) -> float:
-        """Tokens that it was pretrained on; where nobody says, 10^12, as current models see at least."""
+        """Tokens it was pretrained on; if unknown 10^12, the least that current models see."""
         return self.pretraining_tokens or 1e12
 
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """What is known of a dataset: raw facts, and the meta-features derived from them.
+    """Facts of a dataset: raw facts, and the meta-features derived from them.
 
     Args:
         name: The dataset's name: the file's stem, the folder's name or the hub id.
@@ -157,7 +157,7 @@ class DatasetFacts:
         examples: Number of examples by split (``train``, ``validation``, ``test``).
         facts: Raw counts and histograms, as JSON.
         meta_features: Numbers that describe the dataset, by name.
-        meta_features_version: Raised whenever the meaning of a meta-feature changes.
+        meta_features_version: Incremented when the meaning of a meta-feature changes.
     """
 
     name: str
@@ -170,22 +170,22 @@ class DatasetFacts:
 
     @property
     def identity(self) -> str:
-        """What tells it from other datasets: its fingerprint, its name where that is not known."""
+        """Its identity among datasets: its fingerprint, or its name if the fingerprint is unknown."""
         return self.fingerprint or self.name
 
 
 @dataclass(frozen=True)
 class Machine:
-    """The hardware of a worker, as measured: rates stand for it, never its name.
+    """The hardware of a worker, described by measured rates, not by name.
 
     Args:
         device: ``cpu`` or ``cuda``.
         cores: Processor cores that this process may use.
-        threads: Threads that torch uses in one worker.
+        threads: torch threads of one worker.
         memory_bytes: Main memory.
-        device_memory_bytes: Memory of the accelerator; equal to ``memory_bytes`` on a CPU.
+        device_memory_bytes: Memory of the accelerator; on a CPU equal to ``memory_bytes``.
         flops_per_second: Measured matrix-multiplication rate by dtype.
-        bandwidth_bytes_per_second: Measured rate of a large copy, read and write counted.
+        bandwidth_bytes_per_second: Measured rate of a large copy, counting reads and writes.
     """
 
     device: str
@@ -197,12 +197,12 @@ class Machine:
     bandwidth_bytes_per_second: float
 
     def undisturbed(self, seconds: Seconds, *, exclusive: bool) -> float:
-        """Seconds that something would have taken with nothing else on the machine.
+        """Return the seconds that a computation would have taken on an otherwise idle machine.
 
-        A processor that others used too is better told by what it computed than by the clock on the wall.
+        On a shared processor, CPU time is more accurate than wall time.
 
         Args:
-            seconds: What it took, by every clock.
+            seconds: The measured seconds.
             exclusive: Whether nothing else ran.
         """
         shared = self.device.startswith("cpu") and not exclusive
@@ -211,7 +211,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Versions:
-    """Versions of what computed a run."""
+    """Versions of the software that computed a run."""
 
     tunecast: str
     python: str
@@ -222,7 +222,7 @@ class Versions:
 
 @dataclass(frozen=True)
 class Seconds:
-    """A duration by three clocks. ``device`` is the accelerator's own time, None on a CPU."""
+    """A duration by three clocks. ``device`` is the accelerator's time, None on a CPU."""
 
     wall: float
     cpu: float
@@ -244,10 +244,10 @@ class Score:
             models.
         examples: Number of examples scored.
         label_tokens: Number of label tokens scored.
-        loss_low: Lower end of the 95% bootstrap interval of ``loss``, None when it was not computed.
+        loss_low: Lower end of the 95% bootstrap interval of ``loss``, None if not computed.
         loss_high: Upper end of that interval.
-        metric: Value of the task's metric, None when it was not measured.
-        metric_name: The metric's name, empty when it was not measured.
+        metric: Value of the task's metric, None if not measured.
+        metric_name: The metric's name, empty if not measured.
         metric_low: Lower end of the 95% bootstrap interval of ``metric``.
         metric_high: Upper end of that interval.
         metric_examples: Number of examples the metric was measured on.
@@ -269,26 +269,27 @@ class Score:
 
 @dataclass(frozen=True)
 class Point:
-    """What was measured at one fidelity of a trial.
+    """The measurements at one fidelity of a trial.
 
     Args:
-        step: Optimiser steps done.
+        step: Optimiser steps so far.
         tokens_seen: Non-padding prompt and completion tokens trained on.
-        label_tokens_seen: Those of them that carried a label.
-        share: ``tokens_seen`` over the full length, up to rounding to whole steps; 1.0 at the last point.
-        learning_rate: Rate that the schedule gave the last step, before any group's factor.
-        train_loss: Nats per label token over the steps since the point before; None at 0 tokens.
-        gradient_norm: Mean norm before clipping over those steps; None where there is no gradient.
+        label_tokens_seen: Tokens of these with a label.
+        share: ``tokens_seen`` divided by the full length, up to rounding to whole steps; 1.0 at the last
+            point.
+        learning_rate: Scheduled rate of the last step, before any parameter group's factor.
+        train_loss: Nats per label token over the steps since the previous point; None at 0 tokens.
+        gradient_norm: Mean norm before clipping over those steps; None without gradients.
         validation: Score on the fixed validation subset.
         training: Time spent on those steps.
         evaluation: Time spent on this point's evaluation.
-        peak_bytes: Highest memory of the worker on its device while it reached this point; None if unknown.
-        micro_batch_size: Examples per forward pass; smaller than the batch where memory forced it.
-        load_average: One-minute load average of the machine, None where there is none.
+        peak_bytes: Peak memory of the worker on its device up to this point; None if unknown.
+        micro_batch_size: Examples per forward pass; smaller than the batch if memory required it.
+        load_average: One-minute load average of the machine, None if unavailable.
         workers: Workers on the same device at the time.
-        elapsed_seconds: Seconds of the session's budget that were used when the point was committed.
-        checkpoint_hash: Hash of the weights file that belongs to this point, empty when none was kept: what
-            is continued, scored or delivered is held to it.
+        elapsed_seconds: Seconds of the session's budget used when the point was committed.
+        checkpoint_hash: Hash of this point's weights file, empty if none was kept. It is checked before the
+            weights are resumed, scored or delivered.
     """
 
     step: int
@@ -310,12 +311,12 @@ class Point:
 
 
 FORECAST_ONLY: Mapping[str, Any] = {"purpose": "forecast"}
-"""In ``Run.extra`` of a run that no search chose: it was made on a part of the data, to forecast from."""
+"""``Run.extra`` of a run on part of the data, which serves a forecast and is not a candidate."""
 
 
 @dataclass(frozen=True)
 class RunError:
-    """Why a trial ended early: the exception's class, and its text for whoever owns the store."""
+    """Why a trial ended early: the exception's class and text."""
 
     kind: str
     text: str
@@ -326,8 +327,8 @@ class Run:
     """The record of a trial.
 
     Args:
-        id: Hash of all that determines the run (task contents, pipeline, seed, full length, unique examples,
-            ...).
+        id: Hash of everything that determines the run (task contents, pipeline, seed, full length, unique
+            examples, ...).
         session: Identifier of the session or collection that made it.
         task: Names of dataset and base model, and the metric.
         pipeline: Method and hyperparameters.
@@ -335,23 +336,23 @@ class Run:
         full_length_tokens: Horizon of the learning-rate schedule.
         total_steps: Optimiser steps of the complete schedule.
         unique_examples: Training examples that this run may draw from.
-        max_length: Longest sequence in tokens; longer ones were cut.
-        validation_hash: Hash of the validation subset that every point was scored on.
+        max_length: Maximum sequence length in tokens; longer sequences were cut.
+        validation_hash: Hash of the validation subset that every point is scored on.
         dataset: Facts of the dataset.
         model: Facts of the base model.
         machine: The hardware.
         versions: The software.
-        dtype: Type of frozen weights and of compute (``bfloat16``, ``float32``); what is trained is float32.
+        dtype: Type of frozen weights and of compute (``bfloat16``, ``float32``); trained weights are float32.
         trainable_parameters: Number of parameters that were trained.
-        exclusive: Whether nothing else ran on the machine, so that its seconds may teach a cost surrogate.
+        exclusive: Whether nothing else ran on the machine, so that seconds can be learned from.
         created_at: Start, in seconds since 1970 UTC.
         curve: The points, in order of ``step``.
-        outcome: How the trial stands.
-        error: Why it ended early, None where it did not.
+        outcome: State of the trial.
+        error: Why it ended early, None if it did not.
         validation: Score of the last point on all validation examples that the session uses, None until
             measured.
         test: Score on the test split, None until measured.
-        extra: Raw facts for which there is no field yet, as JSON.
+        extra: Further raw facts, as JSON.
     """
 
     id: str
@@ -381,21 +382,21 @@ class Run:
 
     @property
     def is_candidate(self) -> bool:
-        """Whether it is one of those that a session chooses from: neither zero-shot's nor a forecast's."""
+        """Whether a session can choose it: it is neither the zero-shot run nor a forecast's run."""
         forecast_only = self.extra.get("purpose") == FORECAST_ONLY["purpose"]
         return self.pipeline.method != ZERO_SHOT.method and not forecast_only
 
     @property
     def is_described(self) -> bool:
-        """Whether its base model's sizes and its full length are known: of imported runs they may not be."""
+        """Whether its base model's sizes and its full length are known; imported runs may lack them."""
         model = self.model
         return min(model.parameters, model.width, model.layers, model.vocabulary, self.full_length_tokens) > 0
 
     @property
     def examples_seen(self) -> int:
-        """Unique examples that a whole schedule sees: all that it may draw from, unless it ends before that.
+        """Unique examples that a whole schedule sees: all available ones, unless it ends earlier.
 
-        Batches of a pass share no example; its one short batch may make this too large by less than a batch.
+        Because of the short last batch of a pass, this may be too large by less than a batch.
         """
         drawn = self.total_steps * int(self.pipeline.number("per_device_train_batch_size"))
         return min(self.unique_examples, drawn or self.unique_examples)
@@ -407,9 +408,9 @@ class Run:
 
     @property
     def end_loss(self) -> float:
-        """Loss at the end of the schedule: on all validation examples, else that of the last point.
+        """Loss at the end of the schedule, on all validation examples if measured, else on the subset.
 
-        Infinite where the trial was not completed, or its loss is no number.
+        Infinite if the trial was not completed or its loss is not finite.
         """
         score = self.validation or (self.curve[-1].validation if self.curve else None)
         if self.outcome is not Outcome.COMPLETED or score is None or not math.isfinite(score.loss):
@@ -446,7 +447,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class SampleOutput:
-    """What the base model and the winner wrote for one test prompt."""
+    """Outputs of the base model and of the winner for one test prompt."""
 
     prompt: str
     reference: str
@@ -456,11 +457,11 @@ class SampleOutput:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How good a model is on a dataset, as ``tunecast evaluate`` prints it.
+    """The score of a model on a dataset, as ``tunecast evaluate`` prints it.
 
     Args:
         model: The base model, as the user named it.
-        adapter: Folder of the adapter on it, empty for none.
+        adapter: Folder of its adapter, empty without one.
         dataset: The dataset's name.
         split: ``test`` or ``validation``.
         score: Loss and metric with their intervals.
@@ -477,16 +478,16 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class MoreData:
-    """What so much data would bring.
+    """A forecast of the loss at one data size.
 
     Args:
         data_size: Unique training examples.
-        loss: Validation loss in nats per label token after a complete schedule of as many passes.
+        loss: Validation loss in nats per label token after a complete schedule with as many passes.
         low: Lower end of the 90% interval of one measurement.
         high: Upper end of that interval.
         law: Name of the scaling law.
-        supported: Whether the forecast should be acted upon.
-        reason: Why not, or on what it rests.
+        supported: Whether the forecast is reliable enough to act upon.
+        reason: Why it is not, or what it is based on.
     """
 
     data_size: int
@@ -500,16 +501,15 @@ class MoreData:
 
 @dataclass(frozen=True)
 class DataForecast:
-    """What more data would bring, predicted from the leading pipeline on parts of the data, or why nobody can
-    say.
+    """Predicted loss with more data, or why there is no forecast.
 
     Args:
-        data_size: Unique training examples that the leading trial saw; 0 where no trial reached its end.
+        data_size: Unique training examples that the leading trial saw; 0 if no trial was completed.
         measured: Pairs of unique examples and validation loss, smallest first.
-        forecasts: One for each multiple of ``data_size``; empty where too little was measured.
-        reason: Why there are no forecasts, empty where there are.
-        next_size: Unique examples whose measurement would narrow the farthest forecast most for its cost;
-            None without forecasts.
+        forecasts: One for each multiple of ``data_size``; empty if too little was measured.
+        reason: Why there are no forecasts, else empty.
+        next_size: Data size whose measurement would narrow the farthest forecast most for its cost; None
+            without forecasts.
     """
 
     data_size: int

@@ -1,4 +1,4 @@
-"""YAML that users write: read with one message for each way in which it can be wrong."""
+"""Reads YAML that users write, with one message for each way it can be wrong."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from tunecast.errors import ConfigurationError
 
 
 def read_yaml(flag: str, path: Path) -> Any:
-    """What a file of YAML holds.
+    """Read a YAML file.
 
     Args:
-        flag: The option that named it, for messages.
+        flag: The option that names it, for messages.
         path: The file.
 
     Raises:
@@ -35,5 +35,5 @@ def read_yaml(flag: str, path: Path) -> Any:
 
 
 def yaml_problem(error: Exception) -> str:
-    """What is wrong with a piece of YAML, in one line."""
+    """Describe what is wrong with a piece of YAML, in one line."""
     return str(getattr(error, "problem", None) or error).partition("\n")[0]
