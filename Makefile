@@ -53,12 +53,12 @@ meta-dataset: $(READY)
 	mkdir -p runs
 	$(BIN)/tunecast runs import $(SHIPPED) --store $(COLLECTED)
 	$(BIN)/tunecast runs export $(SHIPPED) --store $(COLLECTED)
-	$(BIN)/python -m tunecast.collect.figures > runs/figures.md
+	$(BIN)/python benchmarks/meta_dataset_figures.py > runs/figures.md
 	mv runs/figures.md docs/meta-dataset-figures.md
 
 # Rebuilds the prior from the runs that are shipped.
 prior: $(READY)
-	$(BIN)/tunecast learn --no-scores --output src/tunecast/surrogates/prior.safetensors
+	$(BIN)/tunecast learn --no-scores --output src/tunecast/predictor/prior.safetensors
 
 # Measures the figures of docs/comparing.md anew: hours. What rests on the same runs, prior and code as before is
 # not measured again; results are kept in benchmarks/results. PARTS="task family" measures these alone, so that two
