@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -78,16 +79,24 @@ class Victim:
         while self.process.poll() is None and not reached():
             time.sleep(0.001)
 
-    def workers(self) -> list[psutil.Process]:
+    def helpers(self) -> list[psutil.Process]:
+        """The session's server and its workers."""
         try:
-            children = psutil.Process(self.process.pid).children()
-            return [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
+            below = psutil.Process(self.process.pid).children(recursive=True)
+            return [process for process in below if process.status() != psutil.STATUS_ZOMBIE]
         except psutil.NoSuchProcess:
             return []
 
+    def workers(self) -> list[psutil.Process]:
+        """The workers, which the session's server has forked."""
+        helpers = self.helpers()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return [process for process in helpers if process.ppid() != self.process.pid]
+        return []
+
     def kill(self, target: str) -> str:
         """Kill the session or its worker; the phase that was hit, empty where nothing was left to kill."""
-        workers = self.workers()
+        workers, helpers = self.workers(), self.helpers()
         if self.process.poll() is not None or (target == "worker" and not workers):
             return ""
         if target == "worker":
@@ -98,9 +107,9 @@ class Victim:
         self.process.wait()
         # Its own last phase is sure now; what its worker was doing is only known from before.
         own = self._latest_phases().get(self.process.pid, "start")
-        _, alive = psutil.wait_procs(workers, timeout=ORPHAN_SECONDS)
-        outliving = [worker for worker in alive if worker.status() != psutil.STATUS_ZOMBIE]
-        assert not outliving, f"{len(outliving)} workers outlived their session by {ORPHAN_SECONDS} s"
+        _, alive = psutil.wait_procs(helpers, timeout=ORPHAN_SECONDS)
+        outliving = [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+        assert not outliving, f"{len(outliving)} processes outlived their session by {ORPHAN_SECONDS} s"
         return before if own == "search" else own
 
 

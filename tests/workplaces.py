@@ -88,8 +88,15 @@ def die(desk: list[str]) -> None:
 
 def die_while_answering(desk: list[str]) -> None:
     """A message of 1,000 bytes is announced, of which ten come."""
-    os.write(int(sys.argv[1]), struct.pack("!i", 1000) + b"x" * 10)
+    frame = sys._getframe()
+    while "connection" not in frame.f_locals and frame.f_back:
+        frame = frame.f_back
+    os.write(frame.f_locals["connection"].fileno(), struct.pack("!i", 1000) + b"x" * 10)
     os._exit(4)
+
+
+def give_up(desk: list[str]) -> None:
+    raise SystemExit("the desk is broken")
 
 
 def leave(desk: list[str]) -> None:
@@ -100,8 +107,24 @@ def doze(desk: list[str]) -> None:
     time.sleep(60)
 
 
-def cublas_workspace(desk: list[str]) -> str:
-    return os.environ["CUBLAS_WORKSPACE_CONFIG"]
+def nap(desk: list[str]) -> None:
+    time.sleep(0.3)
+
+
+def variables(desk: list[str]) -> tuple[str, str, str, int]:
+    """Variables that libraries read, and the threads that torch has taken from them."""
+    import torch
+
+    names = ("CUBLAS_WORKSPACE_CONFIG", "GOMP_SPINCOUNT", "OMP_NUM_THREADS")
+    first, second, third = (os.environ[name] for name in names)
+    return first, second, third, torch.get_num_threads()
+
+
+def sockets(desk: list[str]) -> list[str]:
+    """Open sockets and pipes, without standard streams."""
+    descriptors = [Path("/proc/self/fd") / str(number) for number in range(3, 256)]
+    targets = [os.readlink(one) for one in descriptors if one.is_symlink()]
+    return [target for target in targets if target.startswith(("socket:", "pipe:"))]
 
 
 def process(desk: list[str]) -> tuple[int, int]:

@@ -13,8 +13,9 @@ from typing import Any
 
 import tunecast
 from tunecast.atomic import written_whole
-from tunecast.executors.local import LocalExecutor
-from tunecast.executors.requests import Broken, ScoreModel
+from tunecast.executors import start_executor
+from tunecast.executors.base import Broken
+from tunecast.executors.requests import ScoreModel
 from tunecast.predictor import load_prior, shipped_prior
 from tunecast.progress import Silent
 from tunecast.records import SessionRecord
@@ -142,8 +143,8 @@ def incumbent_metric(output: Path, metric: str, delivered: float | None) -> floa
     prepared = prepare_task(settings, Silent(), dtype=state.dtype)
     spec, weights = _checkpoint(output, record)
     request = ScoreModel(spec, incumbent.step, "test", weights, metric, METRIC_EXAMPLES, settings.seed)
-    with LocalExecutor(prepared.training_task, 1) as executor:
-        executor.ready()
+    with start_executor("in-process", 1, prepared.training_task.threads) as executor:
+        executor.open(prepared.training_task)
         answer = executor.call(request)
     if isinstance(answer, Broken):
         raise answer.error(output)

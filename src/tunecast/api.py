@@ -13,15 +13,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunecast.errors import ConfigurationError, UserError
+from tunecast.errors import ConfigurationError, UserError, disk_error
 from tunecast.paths import expanded
 from tunecast.progress import Progress, Silent
 from tunecast.records import Evaluation, Machine, Pipeline, SessionRecord
 from tunecast.session.budget import Budget
-from tunecast.session.folder import STORE_FILE, OutputFolder, disk_error
+from tunecast.session.folder import STORE_FILE, OutputFolder
 from tunecast.session.settings import SessionSettings
 
 if TYPE_CHECKING:
+    from tunecast.executors.base import Executor
     from tunecast.recommender.question import Question
     from tunecast.recommender.recommendation import Prospect, Recommendation
     from tunecast.session.feasible import Feasible
@@ -283,16 +284,33 @@ def resolve(settings: SessionSettings, *, progress: Progress | None = None) -> d
 def _tune_in(
     folder: OutputFolder, settings: SessionSettings, resume: bool, progress: Progress
 ) -> SessionRecord:
-    from tunecast.session.state import earlier_state, state_of
+    from tunecast.session.state import earlier_state
 
     earlier = earlier_state(folder, settings, resume)
     if earlier is not None and earlier.record is not None:
         progress.log(f"The session in {folder.path} is complete.")
         return earlier.record
-    from tunecast.executors.local import LocalExecutor
+    from tunecast.executors import start_executor
+    from tunecast.hardware.processor import worker_threads
+
+    # Its workers' libraries load while this process reads and predicts.
+    threads = worker_threads(settings.threads, settings.workers)
+    lock = [folder.lock_descriptor]
+    with start_executor(settings.executor, settings.workers, threads, lock) as executor:
+        return _tune_with(executor, folder, settings, earlier, progress)
+
+
+def _tune_with(
+    executor: Executor,
+    folder: OutputFolder,
+    settings: SessionSettings,
+    earlier: SessionState | None,
+    progress: Progress,
+) -> SessionRecord:
     from tunecast.session.candidates import check_restrictions
     from tunecast.session.prepare import prepare_task
-    from tunecast.session.session import Session, wait_for_model
+    from tunecast.session.session import Session, load_model
+    from tunecast.session.state import state_of
     from tunecast.session.transfer_state import runs_known
     from tunecast.store import Store
 
@@ -306,11 +324,8 @@ def _tune_in(
     settings = _with_strategy(settings, state.advised, progress)
     feasible = _feasible(settings, prepared, limit, progress, state.advised)
     prepared = replace(prepared, warnings=(*prepared.warnings, *feasible.warnings))
-    with (
-        Store.open(settings.store or folder.path / STORE_FILE) as store,
-        LocalExecutor(prepared.training_task, settings.workers, [folder.lock_descriptor]) as executor,
-    ):
-        environment = wait_for_model(executor, progress)
+    with Store.open(settings.store or folder.path / STORE_FILE) as store:
+        load_model(executor, prepared.training_task, progress)
         # What they say was written down when the session began.
         is_kept = state.listed is not None
         known = () if is_kept else runs_known(settings.strategy, store, state.id, progress)
@@ -323,7 +338,6 @@ def _tune_in(
             progress,
             state,
             feasible,
-            environment,
             known,
         )
         record = session.run()

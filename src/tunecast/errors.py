@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -46,6 +47,14 @@ class OutputError(UserError):
 
 class StoreError(UserError):
     """The store is unreachable, newer than this program, or not a store."""
+
+
+def disk_error(path: Path, reason: str) -> OutputError:
+    """The error for a disk that takes no more."""
+    return OutputError(
+        f"--output-dir {path}: cannot write ({reason}).",
+        "Free some space and go on with --resume; what was measured so far is kept.",
+    )
 
 
 def first_line(error: BaseException) -> str:

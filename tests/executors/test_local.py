@@ -1,10 +1,9 @@
-"""Real worker processes on a desk instead of a model."""
+"""Worker processes, their deaths and their environment."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -12,146 +11,115 @@ import pytest
 
 import workplaces
 from tunecast.errors import ModelError
-from tunecast.executors import local as executor_module
-from tunecast.executors.local import Crash, LocalExecutor, own_accelerator
-from tunecast.executors.requests import Broken
+from tunecast.executors import local as local_module
+from tunecast.executors.local import LocalExecutor, crash_of, own_accelerator
 from tunecast.records import Outcome, RunError
-from workplaces import Desk, Do, Locked
+from workplaces import Desk, Do
 
 
-@pytest.fixture(autouse=True)
-def _workers_find_this_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(workplaces.__file__).parent))
+def test_workers_are_processes_out_of_reach_of_ctrl_c(local: LocalExecutor) -> None:
+    processes = [local.call(Do(workplaces.process), slot) for slot in local.idle()]
+    assert len({pid for pid, _ in processes} | {os.getpid()}) == 3
+    assert os.getpgid(0) not in {group for _, group in processes}
 
 
-@pytest.fixture(scope="module")
-def executor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalExecutor]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(workplaces.__file__).parent))
-        with LocalExecutor(Desk(str(tmp_path_factory.mktemp("desk"))), 2) as running:
-            ready = running.ready()
-            assert (ready.machine.device, ready.machine.threads) == ("cpu", 1)
-            yield running
+def test_libraries_find_their_environment_as_they_load(local: LocalExecutor) -> None:
+    assert local.call(Do(workplaces.variables)) == (":4096:8", "1000", "1", 1)
 
 
-def test_every_slot_answers_by_itself(executor: LocalExecutor) -> None:
-    assert executor.idle() == [0, 1]
-    executor.submit(0, Do(workplaces.process))
-    executor.submit(1, Do(workplaces.process))
-    assert executor.idle() == []
-    answers: dict[int, tuple[int, int]] = {}
-    while len(answers) < 2:
-        answers |= dict(executor.wait(timeout=10))
-    assert answers[0][0] != answers[1][0]
-    assert os.getpgid(0) not in {group for _, group in answers.values()}, "Ctrl-C would reach a worker"
-
-
-def test_failures_are_answers(executor: LocalExecutor) -> None:
-    assert executor.call(Do(workplaces.fail)) == Broken("ValueError", "no pen", system=False)
-    answer = executor.call(Do(workplaces.fill_disk))
-    assert (answer.kind, answer.system) == ("OSError", True)
-
-
-def test_a_users_error_and_lost_memory_are_told_apart(executor: LocalExecutor) -> None:
-    by_the_user = executor.call(Do(workplaces.fail_by_the_user))
-    assert (by_the_user.kind, by_the_user.text, by_the_user.hint) == (
-        "ConfigurationError",
-        "no pen",
-        "Buy one.",
-    )
-    assert executor.call(Do(workplaces.run_out_of_memory)).memory
-
-
-def test_products_on_an_accelerator_can_be_bit_equal(executor: LocalExecutor) -> None:
-    assert executor.call(Do(workplaces.cublas_workspace)) == ":4096:8"
-
-
-def test_standard_output_stays_the_sessions(
-    executor: LocalExecutor, capfd: pytest.CaptureFixture[str]
-) -> None:
-    assert executor.call(Do(workplaces.speak)) is None
+def test_standard_output_stays_the_sessions(local: LocalExecutor, capfd: pytest.CaptureFixture[str]) -> None:
+    assert local.call(Do(workplaces.speak)) is None
     assert capfd.readouterr().out == ""
 
 
-def test_a_death_is_an_answer_and_the_next_worker_is_set_up(executor: LocalExecutor) -> None:
-    executor.setup(Do(workplaces.put_paper))
-    crash = executor.call(Do(workplaces.die), slot=1)
-    assert crash == Crash(-9)
-    assert crash.text == "the worker was killed by SIGKILL"
-    assert executor.call(Do(workplaces.put_paper), slot=1) == 2
-    assert executor.call(Do(workplaces.leave), slot=1).text == "the worker ended with exit code 3"
+def test_workers_hold_no_connection_of_each_other(local: LocalExecutor) -> None:
+    first, second = (local.call(Do(workplaces.sockets), slot) for slot in local.idle())
+    assert (len(first), len(second)) == (1, 1)
 
 
-def test_a_death_in_the_middle_of_an_answer_is_a_death(executor: LocalExecutor) -> None:
-    assert executor.call(Do(workplaces.die_while_answering)) == Crash(4)
-    assert executor.call(Do(workplaces.process), slot=0)[0] > 0
+def test_a_death_is_an_answer(local: LocalExecutor) -> None:
+    assert local.call(Do(workplaces.die), slot=1) == crash_of(-9)
+    assert local.call(Do(workplaces.leave), slot=1).text == "the worker ended with exit code 3"
+    assert local.call(Do(workplaces.die_while_answering), slot=1) == crash_of(4)
+    assert local.call(Do(workplaces.process), slot=1)[0] > 0
 
 
-def test_a_worker_that_died_while_idle_is_found(executor: LocalExecutor) -> None:
-    pid, _ = executor.call(Do(workplaces.process))
+def test_a_worker_that_died_while_idle_is_replaced_at_once(local: LocalExecutor) -> None:
+    pid, _ = local.call(Do(workplaces.process))
+    machine = local.slots[0].machine
     psutil.Process(pid).kill()
-    assert executor.call(Do(workplaces.process)) == Crash(-9)
-    assert executor.call(Do(workplaces.process))[0] != pid
+    assert local.call(Do(workplaces.process)) == crash_of(-9)
+    began = time.monotonic()
+    assert local.call(Do(workplaces.process))[0] != pid
+    assert time.monotonic() - began < 1.0
+    assert local.slots[0].machine is not machine
+    assert local.slots[0].machine == machine, "it is not measured again"
+
+
+def test_workers_do_not_outlive_their_server_and_the_next_have_another(local: LocalExecutor) -> None:
+    pids = [local.call(Do(workplaces.process), slot)[0] for slot in local.idle()]
+    server = psutil.Process(pids[0]).parent()
+    assert server is not None
+    workers = [psutil.Process(pid) for pid in pids]
+    server.kill()
+    assert not psutil.wait_procs(workers, timeout=5)[1]
+    assert [local.call(Do(workplaces.process), slot) for slot in local.idle()] == [crash_of(1)] * 2
+    assert all(local.call(Do(workplaces.process), slot)[0] not in pids for slot in local.idle())
 
 
 @pytest.mark.parametrize(("exit_code", "outcome"), [(-9, Outcome.OUT_OF_MEMORY), (3, Outcome.FAILED)])
 def test_what_a_run_becomes_whose_worker_died(exit_code: int, outcome: Outcome) -> None:
-    crash = Crash(exit_code)
+    crash = crash_of(exit_code)
     assert crash.failure == (outcome, RunError("WorkerCrash", crash.text))
 
 
 @pytest.mark.parametrize("while_telling", [False, True])
-def test_a_worker_that_dies_while_it_loads_is_started_again(while_telling: bool, tmp_path: Path) -> None:
-    with LocalExecutor(Desk(str(tmp_path), deaths=1, while_telling=while_telling), 1) as running:
-        assert running.ready().machine.device == "cpu"
-        pid, _ = running.call(Do(workplaces.process))
-    assert not psutil.pid_exists(pid), "closing left a worker behind"
+def test_a_worker_that_dies_while_it_loads_is_started_again(
+    while_telling: bool, local: LocalExecutor, tmp_path: Path
+) -> None:
+    local.open(Desk(str(tmp_path), deaths=1, while_telling=while_telling))
+    assert local.call(Do(workplaces.process))[0] > 0
 
 
-def test_workers_that_are_busy_are_ended_together(tmp_path: Path) -> None:
-    with LocalExecutor(Desk(str(tmp_path)), 2) as running:
-        running.ready()
-        pids = [running.call(Do(workplaces.process), slot)[0] for slot in running.idle()]
-        for slot in running.idle():
-            running.submit(slot, Do(workplaces.doze))
-        started = time.monotonic()
-    assert time.monotonic() - started < 2 * executor_module.PATIENCE_SECONDS
+def test_workers_that_are_busy_are_ended_together(local: LocalExecutor, tmp_path: Path) -> None:
+    pids = [local.call(Do(workplaces.process), slot)[0] for slot in local.idle()]
+    for slot in local.idle():
+        local.submit(Do(workplaces.doze), slot)
+    began = time.monotonic()
+    local._end_workers()
+    assert time.monotonic() - began < 2 * local_module.PATIENCE_SECONDS
     assert not any(map(psutil.pid_exists, pids))
 
 
-def test_who_is_given_up_leaves_in_the_middle_of_it_and_another_is_set_up(tmp_path: Path) -> None:
-    with LocalExecutor(Desk(str(tmp_path)), 2) as running:
-        running.ready()
-        running.setup(Do(workplaces.put_paper))
-        pids = [running.call(Do(workplaces.process), slot)[0] for slot in running.idle()]
-        running.submit(1, Do(workplaces.doze))
-        running.break_off()
-        assert not psutil.pid_exists(pids[1])
-        assert running.idle() == [0, 1]
-        assert running.call(Do(workplaces.process), 0)[0] == pids[0]
-        assert running.call(Do(workplaces.put_paper), 1) == 2
+def test_cancelling_ends_busy_workers_alone(local: LocalExecutor) -> None:
+    pids = [local.call(Do(workplaces.process), slot)[0] for slot in local.idle()]
+    local.submit(Do(workplaces.doze), 1)
+    local.cancel()
+    assert not psutil.pid_exists(pids[1])
+    assert local.call(Do(workplaces.process), 0)[0] == pids[0]
 
 
-def test_a_call_is_given_up_when_time_is_over(executor: LocalExecutor) -> None:
-    started = time.monotonic()
-    over = started + 0.5
-    assert executor.call(Do(workplaces.doze), is_over=lambda: time.monotonic() > over) is None
-    assert time.monotonic() - started < 30.0
-    assert executor.call(Do(workplaces.process), is_over=lambda: False)[0] > 0
+def test_pausing_stops_workers_in_the_middle_of_a_request(local: LocalExecutor) -> None:
+    handle = local.submit(Do(workplaces.nap))
+    local.pause()
+    assert local.wait(timeout=1.0) == []
+    local.resume()
+    assert local.wait(timeout=10.0) == [(handle, None)]
 
 
-def test_a_workplace_that_cannot_be_opened_is_reported() -> None:
-    with LocalExecutor(Locked(), 1) as running, pytest.raises(ModelError, match="there is no key"):
-        running.ready()
+def test_a_call_is_given_up_when_time_is_over(local: LocalExecutor) -> None:
+    over = time.monotonic() + 0.5
+    assert local.call(Do(workplaces.doze), is_over=lambda: time.monotonic() > over) is None
+    assert time.monotonic() - over < 30.0
+    assert local.call(Do(workplaces.process), is_over=lambda: False)[0] > 0
 
 
-def test_workers_that_always_die_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executor_module, "STARTS", 2)
-    with (
-        LocalExecutor(Desk(str(tmp_path), deaths=9), 1) as running,
-        pytest.raises(ModelError, match="killed by SIGKILL, 2 times in a row"),
-    ):
-        running.ready()
+def test_workers_that_always_die_are_reported(
+    local: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_module, "STARTS", 2)
+    with pytest.raises(ModelError, match="killed by SIGKILL, 2 times in a row"):
+        local.open(Desk(str(tmp_path), deaths=9))
 
 
 def test_slots_take_the_accelerators_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:

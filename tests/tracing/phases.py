@@ -2,7 +2,8 @@
 
 With ``TUNECAST_TRACE=FILE`` in the environment, and this folder in ``PYTHONPATH``, each of these processes
 appends a line ``PID PHASE`` to the file whenever its phase changes. A thread reads the phase off the main
-thread's stack a few hundred times a second, so that the code under test knows nothing of it.
+thread's stack a few hundred times a second, so that the code under test knows nothing of it. The server that
+workers are forked from runs no thread: its workers begin to trace when they are forked.
 """
 
 from __future__ import annotations
@@ -11,14 +12,17 @@ import os
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
 __all__ = ["PHASES", "VARIABLE", "start_trace"]
 
 VARIABLE = "TUNECAST_TRACE"
-TRACED = {"tune", "tunecast.executors.worker"}
-"""Words on the command lines of processes that are traced."""
+SESSION = "tune"
+"""A word on the command line of a session."""
+SERVER = "tunecast.executors.fork_server"
+"""A word on the command line of a process whose forks are workers."""
 EVERY_SECONDS = 0.002
 PHASES = {
     ("trials.py", "record"): "commit",
@@ -35,9 +39,9 @@ PHASES = {
     ("runner.py", "measure_speed"): "start",
     ("evaluate.py", "evaluate"): "evaluation",
     ("live_trial.py", "advance"): "step",
-    ("worker.py", "_answer"): "step",
-    ("worker.py", "_loaded"): "start",
-    ("worker.py", "main"): "waiting",
+    ("base.py", "answer_to"): "step",
+    ("worker.py", "_open"): "start",
+    ("worker.py", "serve"): "waiting",
 }
 """Phase by file and function; of all functions on the stack the first that is listed here counts."""
 
@@ -45,8 +49,14 @@ PHASES = {
 def start_trace() -> None:
     """Begin to trace this process, where the environment asks for it and it is a session or a worker."""
     path = os.environ.get(VARIABLE)
-    if path and not TRACED.isdisjoint(sys.orig_argv):
-        threading.Thread(target=_watch, args=(path, threading.main_thread().ident), daemon=True).start()
+    if path and SESSION in sys.orig_argv:
+        _start_watching(path)
+    elif path and SERVER in sys.orig_argv:
+        os.register_at_fork(after_in_child=partial(_start_watching, path))
+
+
+def _start_watching(path: str) -> None:
+    threading.Thread(target=_watch, args=(path, threading.main_thread().ident), daemon=True).start()
 
 
 def _watch(path: str, thread: int) -> None:

@@ -34,6 +34,7 @@ def command(
     workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 1,
     threads: Threads = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    executor: Annotated[str, typer.Option(help="Where workers run: local or in-process.")] = "local",
     time_limit: TimeLimit = None,
     max_runs: MaxRuns = None,
     every: Every = None,
@@ -60,6 +61,7 @@ def command(
             workers=workers,
             threads=threads,
             device=device,
+            executor=executor,
             limits=limits,
             progress=progress,
         )

@@ -31,6 +31,7 @@ def command(
     ),
     device: options.Device = None,
     dtype: options.Dtype = None,
+    executor: options.Executor = None,
     trust_remote_code: options.TrustRemoteCode = None,
     as_json: options.AsJson = False,
 ) -> None:

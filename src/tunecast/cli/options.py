@@ -27,6 +27,10 @@ UniqueExamples = Annotated[
 ]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:N. (default: auto)")]
 Dtype = Annotated[str | None, typer.Option("--dtype", help="auto, bfloat16 or float32. (default: auto)")]
+Executor = Annotated[
+    str | None,
+    typer.Option("--executor", help="Where workers run: local or in-process. (default: local)"),
+]
 Store = Annotated[str | None, typer.Option("--store", help="URL of the store. (default: OUT/runs.sqlite)")]
 PromptColumn = Annotated[
     str | None, typer.Option("--prompt-column", help="Column of the prompts. (default: detected)")

@@ -31,6 +31,7 @@ def command(
     device: options.Device = None,
     dtype: options.Dtype = None,
     threads: int = typer.Option(None, "--threads", help="Threads of the worker. (default: all cores)"),
+    executor: options.Executor = None,
     store: options.Store = None,
     deterministic: options.Deterministic = None,
     trust_remote_code: options.TrustRemoteCode = None,

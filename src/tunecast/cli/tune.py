@@ -53,6 +53,7 @@ def command(
     dtype: options.Dtype = None,
     workers: int = typer.Option(None, "--workers", help="Worker processes. (default: 1)"),
     threads: int = typer.Option(None, "--threads", help="Threads of a worker. (default: cores / workers)"),
+    executor: options.Executor = None,
     keep_gb: float = typer.Option(None, "--keep-gb", help="Most GB of checkpoints to keep. (default: 10)"),
     max_memory_gb: float = typer.Option(
         None, "--max-memory-gb", help="Leave out what cannot fit. (default: the device's memory)"

@@ -22,6 +22,7 @@ def collect(
     workers: int = 1,
     threads: int | None = None,
     device: str = "auto",
+    executor: str = "local",
     limits: Limits | None = None,
     progress: Progress | None = None,
 ) -> CollectionSummary:
@@ -31,9 +32,10 @@ def collect(
         plan: A plan, or the path of its YAML file.
         store: Path or URL of the store; a SQLite file is made where there is none.
         roots: Folders by the names that stand in braces in the plan's paths.
-        workers: Worker processes on the device.
+        workers: Runs that are made at the same time, one by each worker.
         threads: Threads of each worker; None shares the processor's cores among them.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        executor: Where workers run: ``local`` or ``in-process``.
         limits: When to wait or end; None collects everything.
         progress: Told how far everything is.
 
@@ -42,8 +44,8 @@ def collect(
     """
     from tunecast.collect.run_specs import expand
     from tunecast.collect.worker import CollectWorker
-    from tunecast.executors.local import LocalExecutor
-    from tunecast.hardware.processor import available_cores
+    from tunecast.executors import start_executor
+    from tunecast.hardware.processor import worker_threads
     from tunecast.session.prepare import choose_device
     from tunecast.store import Store
 
@@ -55,15 +57,12 @@ def collect(
             f"--workers {workers}: the plan {plan.name} makes its runs one at a time, to time them.",
             "Say --workers 1.",
         )
-    chosen = choose_device(device)
-    collect_worker = CollectWorker(
-        device=chosen,
-        threads=threads or max(1, available_cores() // workers),
-        workers=workers,
-        collection=plan.name,
-        scoring=plan.scoring,
-    )
-    expansion = expand(plan, device=chosen, progress=progress)
-    with Store.open(store) as opened, LocalExecutor(collect_worker, workers) as executor:
-        executor.ready()
-        return Collection(plan.name, expansion, opened, executor, progress, limits.since(began)).run()
+    threads = worker_threads(threads, workers)
+    # The libraries of its workers load while this process reads the plan's datasets and models.
+    with start_executor(executor, workers, threads) as started:
+        chosen = choose_device(device)
+        expansion = expand(plan, device=chosen, progress=progress)
+        with Store.open(store) as opened:
+            started.open(CollectWorker(chosen, threads, workers, plan.name, plan.scoring))
+            collection = Collection(plan.name, expansion, opened, started, progress, limits.since(began))
+            return collection.run()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-import signal
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
@@ -14,14 +13,12 @@ from typing import Any
 
 from tunecast.collect.run_specs import Expansion, RunSpec
 from tunecast.collect.worker import BlankRun, MakeRun
-from tunecast.executors.local import CRASHES_FORGIVEN, Crash, LocalExecutor
-from tunecast.executors.requests import Broken
+from tunecast.executors.base import CRASHES_FORGIVEN, POLL_SECONDS, Broken, Crash, Executor
 from tunecast.hardware.main_memory import used_share_of_memory
 from tunecast.progress import Progress
 from tunecast.records import Outcome, Run, RunError
 from tunecast.store import RunSummary, Store
 
-POLL_SECONDS = 1.0
 MOST_MEMORY_OF_OTHERS = 0.5
 """Share of the main memory beyond which a killed worker may have lacked what others held."""
 
@@ -93,7 +90,7 @@ class Collection:
         name: The plan's name.
         expansion: All runs of the plan, in order.
         store: Where runs are committed, each as a whole.
-        executor: The workers.
+        executor: Makes runs, one in each slot.
         progress: Told how far everything is.
         limits: When to wait or end.
         clock: Seconds, rising.
@@ -104,7 +101,7 @@ class Collection:
         name: str,
         expansion: Expansion,
         store: Store,
-        executor: LocalExecutor,
+        executor: Executor,
         progress: Progress,
         limits: Limits,
         clock: Callable[[], float] = time.monotonic,
@@ -144,14 +141,14 @@ class Collection:
                 continue
             limit = math.inf if self._limits.seconds is None else self._limits.seconds
             if self._clock() - self._started > limit + self._limits.grace_seconds:
-                self._executor.send_signal(signal.SIGKILL)
+                self._executor.cancel()
                 break
             if self._paused:
                 # A worker that dies in a pause is found after it: a new one would start at once, not stopped.
                 time.sleep(POLL_SECONDS)
                 continue
-            for slot, answer in self._executor.wait(timeout=POLL_SECONDS):
-                self._take(self._slots[slot], slot, answer)
+            for handle, answer in self._executor.wait(timeout=POLL_SECONDS):
+                self._take(self._slots[handle.slot], handle.slot, answer)
         collected = sum(self._outcomes.values())
         self._progress.finish(f"{collected} runs")
         return CollectionSummary(
@@ -178,7 +175,7 @@ class Collection:
         slot.run_spec, slot.failure, slot.paused = run_spec, None, False
         self._begun += 1
         self._last_begun = self._clock()
-        self._executor.submit(number, MakeRun(run_spec))
+        self._executor.submit(MakeRun(run_spec), number)
 
     def _is_over(self) -> bool:
         """Whether no run is to be begun any more."""
@@ -236,20 +233,20 @@ class Collection:
             self._progress.log(f"{answer.text}; a new one is started.")
             if self._crashes[run_spec.id] <= CRASHES_FORGIVEN:
                 slot.paused = False  # what the pause was in is lost
-                self._executor.submit(number, MakeRun(run_spec))
+                self._executor.submit(MakeRun(run_spec), number)
                 return
         if self._says_nothing(answer):  # of the run, which the next collection tries again
             self._pass_by(slot, f"{run_spec.model} on {run_spec.dataset.path}: {answer.text}")
             return
         slot.failure = answer.failure
-        self._executor.submit(number, BlankRun(run_spec))
+        self._executor.submit(BlankRun(run_spec), number)
 
     def _says_nothing(self, answer: Crash | Broken) -> bool:
         """Whether a failure is not the run's own: a full disk, or a lack of memory that others held too."""
         if isinstance(answer, Broken):
             return answer.system
         alone = len(self._slots) == 1 and used_share_of_memory() < MOST_MEMORY_OF_OTHERS
-        return answer.exit_code == -signal.SIGKILL and not alone
+        return answer.outcome is Outcome.OUT_OF_MEMORY and not alone
 
     def _commit(self, slot: _Slot, run: Run) -> None:
         if slot.failure is not None:
@@ -284,7 +281,10 @@ class Collection:
         self._paused = wanted
         for slot in self._slots.values():
             slot.paused |= wanted
-        self._executor.send_signal(signal.SIGSTOP if wanted else signal.SIGCONT)
+        if wanted:
+            self._executor.pause()
+        else:
+            self._executor.resume()
         self._progress.log(f"Paused until {file} is removed." if wanted else "Going on.")
 
 

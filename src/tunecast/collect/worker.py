@@ -5,18 +5,17 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
-import signal
-import sys
 import time
 from dataclasses import dataclass, replace
 
 from tunecast.collect.planfile import Scoring
 from tunecast.collect.run_specs import DATA_SEED, RunSpec
+from tunecast.executors.base import Slot
 from tunecast.hardware.machine import current_versions, measure_machine
 from tunecast.hardware.processor import OthersLoad
 from tunecast.progress import Silent
 from tunecast.records import ZERO_SHOT, Outcome, Point, Run, Score, Task
-from tunecast.session.prepare import Environment, prepare_task
+from tunecast.session.prepare import prepare_task
 from tunecast.session.run_factory import affordable_validation, explosion_nats, new_run, zero_point
 from tunecast.session.settings import SessionSettings
 from tunecast.training.failures import describe_failure
@@ -49,7 +48,6 @@ class CollectWorker:
 
     def open(self) -> Host:
         """A host, in the worker's process."""
-        _die_with_parent()
         return Host(self)
 
 
@@ -79,7 +77,7 @@ class Host:
     """Makes runs, one after the other, in this process; keeps the last task open."""
 
     def __init__(self, collect_worker: CollectWorker) -> None:
-        self._station = collect_worker
+        self._worker = collect_worker
         self._open: _OpenTask | None = None
 
     def make(self, run_spec: RunSpec) -> Run:
@@ -117,7 +115,7 @@ class Host:
             self._open = None
             gc.unfreeze()
             gc.collect()  # its memory goes before the next one's comes
-            self._open = _OpenTask(self._station, run_spec)
+            self._open = _OpenTask(self._worker, run_spec)
             # The encoded dataset is millions of objects, which every later collection would walk through.
             gc.freeze()
         self._open.use_validation(run_spec.full_length_tokens)
@@ -128,7 +126,7 @@ class _OpenTask:
     """A dataset and a base model, loaded."""
 
     def __init__(self, collect_worker: CollectWorker, run_spec: RunSpec) -> None:
-        self._station = collect_worker
+        self._worker = collect_worker
         self._names = (run_spec.model, run_spec.dataset)
         self._base_losses: dict[str, float] = {}
         settings = SessionSettings(
@@ -162,10 +160,10 @@ class _OpenTask:
         """The record of a run spec's run before its first point."""
         training_task, spec = self._prepared.training_task, self._spec(run_spec)
         return new_run(
-            self._station.collection,
+            self._worker.collection,
             self._prepared,
             spec,
-            Environment(measure_machine(training_task.device, training_task.threads), current_versions()),
+            Slot(measure_machine(training_task.device, training_task.threads), current_versions()),
             total_steps=0 if run_spec.pipeline == ZERO_SHOT else training_task.plan(spec).total_steps,
             trainable_parameters=0,
             exclusive=run_spec.exclusive,
@@ -180,7 +178,7 @@ class _OpenTask:
         """The run of the base model as it is."""
         subset = self._runner.score(None, 0, "subset")
         whole = self._runner.score(None, 0, "validation").score
-        point = zero_point(subset.score, subset.evaluation, self._station.workers)
+        point = zero_point(subset.score, subset.evaluation, self._worker.workers)
         return replace(run, curve=(point,), outcome=Outcome.COMPLETED, validation=whole)
 
     def trained(self, run: Run, run_spec: RunSpec) -> Run:
@@ -221,7 +219,7 @@ class _OpenTask:
 
     def _metric_examples(self) -> int:
         """Answers that may be generated for one metric."""
-        scoring = self._station.scoring
+        scoring = self._worker.scoring
         affordable = scoring.generated_tokens // self._training_task.max_new_tokens
         return min(scoring.metric_examples, affordable, len(self._training_task.test_examples))
 
@@ -245,7 +243,7 @@ class _OpenTask:
             full_length_tokens=run_spec.full_length_tokens,
             unique_examples=run_spec.unique_examples,
             folder="",
-            workers=self._station.workers,
+            workers=self._worker.workers,
         )
 
     def _limited_spec(self, run_spec: RunSpec) -> TrialSpec:
@@ -259,13 +257,6 @@ class _OpenTask:
         if key not in self._base_losses:
             self._base_losses[key] = self._runner.score(None, 0, "subset").score.loss
         return self._base_losses[key]
-
-
-def _die_with_parent() -> None:
-    """Let the kernel end this process with its parent, even while it is stopped by a pause; Linux only."""
-    if sys.platform == "linux":
-        set_parent_death_signal = 1
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
 
 
 def _return_memory() -> None:

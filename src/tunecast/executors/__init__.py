@@ -1,1 +1,48 @@
-"""Where trials run: worker processes that hold the base model and answer requests."""
+"""Where trials run: executors, whose workers hold the base model and answer requests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tunecast.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from tunecast.executors.base import Executor
+
+__all__ = ["EXECUTORS", "check_executor", "start_executor"]
+
+EXECUTORS = ("local", "in-process")
+
+
+def check_executor(name: str) -> None:
+    """Refuse the name of an executor that does not exist.
+
+    Raises:
+        ConfigurationError: There is none of that name.
+    """
+    if name not in EXECUTORS:
+        raise ConfigurationError(f"--executor: there is no {name!r}.", f"Use {' or '.join(EXECUTORS)}.")
+
+
+def start_executor(name: str, workers: int, threads: int, inherited: Sequence[int] = ()) -> Executor:
+    """Start an executor; whatever it has to load without a workplace loads in the background.
+
+    Args:
+        name: One of :data:`EXECUTORS`.
+        workers: Number of slots.
+        threads: Threads of each worker.
+        inherited: File descriptors that local worker processes hold open as long as they live, such as the
+            lock of an output folder.
+
+    Raises:
+        ConfigurationError: There is no executor of that name.
+    """
+    check_executor(name)
+    if name == "in-process":
+        from tunecast.executors.in_process import InProcessExecutor
+
+        return InProcessExecutor(workers)
+    from tunecast.executors.local import LocalExecutor
+
+    return LocalExecutor(workers, threads, inherited)

@@ -1,84 +1,98 @@
-"""The worker process: opens its workplace (loads a base model) and answers requests until its parent is gone.
-
-Started as ``python -m tunecast.executors.worker FD PARENT``, with one end of a socket and its parent's
-process id, so that it depends neither on the parent's main module nor on its memory.
-"""
+"""The inside of a worker process: it opens a workplace (loads a base model) and answers requests until its
+session is gone."""
 
 from __future__ import annotations
 
 import gc
 import os
-import sys
+import pickle
 import threading
 import time
 import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
 
-from tunecast.errors import UserError
-from tunecast.executors.requests import Broken, Ready, Request, receive
+from tunecast.executors.base import Slot, Workplace, answer_to, broken
+from tunecast.records import Machine
 
 ORPHAN_POLL_SECONDS = 0.5
 
 
-def main(descriptor: int, parent: int) -> None:
-    """Serve requests of the process ``parent`` that come over ``descriptor``; the first is the workplace."""
-    _die_with(parent)
+@dataclass(frozen=True)
+class Opening:
+    """The first message to a worker.
+
+    Args:
+        workplace: What it opens.
+        environment: Its own environment variables.
+        machine: What an earlier worker of the same slot measured; None has it measured.
+    """
+
+    workplace: Workplace
+    environment: Mapping[str, str] = field(default_factory=dict)
+    machine: Machine | None = None
+
+
+def serve(connection: Connection, parent: int) -> None:
+    """Answer requests that come over a connection; the first message is an :class:`Opening`.
+
+    Args:
+        connection: To the session.
+        parent: Process id of the parent, with which this process ends.
+    """
+    _end_with(parent)
     # Libraries warn each other of what they will rename; the user can do nothing about it.
     warnings.simplefilter("ignore", FutureWarning)
-    connection: Connection = Connection(descriptor)
     try:
-        workplace = receive(connection)
-        started = time.perf_counter()
-        answer: Any
+        opening = receive(connection)
         try:
-            opened, answer = _loaded(workplace, started)
+            opened, slot = _open(opening)
         except Exception as error:  # the session is told whatever keeps the model from loading
-            connection.send(_broken(error))
+            connection.send(broken(error))
             return
-        connection.send(answer)
+        connection.send(slot)
         while (request := receive(connection)) is not None:
-            connection.send(_answer(opened, request))
+            connection.send(answer_to(request, opened))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the session is gone
 
 
-def _loaded(workplace: Any, started: float) -> tuple[Any, Ready]:
-    # What comes now stays, half a million objects of libraries. To look for garbage among them takes a fifth
-    # of the time in which they load, and is done again after every trial.
+def receive(connection: Connection) -> Any:
+    """The next message.
+
+    Raises:
+        EOFError: The other side is gone, perhaps in the middle of a message.
+    """
+    try:
+        content = connection.recv_bytes()
+    except OSError as error:
+        raise EOFError(str(error)) from error
+    return pickle.loads(content)
+
+
+def _open(opening: Opening) -> tuple[Any, Slot]:
+    began, workplace = time.perf_counter(), opening.workplace
+    os.environ.update(opening.environment)
+    # The objects that come now stay, half a million of them. A collection of garbage would go through them
+    # all, again after every trial.
     gc.disable()
     import torch
 
     from tunecast.hardware.machine import current_versions, measure_machine
 
     torch.set_num_threads(workplace.threads)
-    machine = measure_machine(
-        workplace.device, workplace.threads
-    )  # before the model takes what memory there is
+    # Before the model takes what memory there is.
+    machine = opening.machine or measure_machine(workplace.device, workplace.threads)
     opened = workplace.open()
     gc.freeze()
     gc.enable()
-    return opened, Ready(machine, current_versions(), time.perf_counter() - started)
+    return opened, Slot(machine, current_versions(), time.perf_counter() - began)
 
 
-def _answer(opened: Any, request: Request) -> Any:
-    try:
-        return request.perform(opened)
-    except Exception as error:  # the session decides what a broken request means
-        return _broken(error)
-
-
-def _broken(error: Exception) -> Broken:
-    if isinstance(error, UserError):
-        return Broken(type(error).__name__, error.what, False, error.hint)
-    from tunecast.training.failures import is_out_of_memory
-
-    memory = is_out_of_memory(error)
-    return Broken(type(error).__name__, str(error), isinstance(error, OSError) and not memory, memory=memory)
-
-
-def _die_with(parent: int) -> None:
-    """Leave when the parent's process is gone, even in the middle of a step."""
+def _end_with(parent: int) -> None:
+    """End this process soon after its parent has, even in the middle of a step."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -86,9 +100,3 @@ def _die_with(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
-    sys.stderr.flush()
-    os._exit(0)  # taking torch apart in good order takes a second that nobody has after a kill

@@ -18,6 +18,11 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def worker_threads(asked: int | None, workers: int) -> int:
+    """Threads of each of several workers, which share the cores unless a number is asked for."""
+    return asked or max(1, available_cores() // workers)
+
+
 def processor_flags() -> frozenset[str]:
     """Instructions that the processor knows, as Linux calls them; empty on other systems."""
     return frozenset(_value("flags").split())

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tunecast.errors import BudgetError
-from tunecast.executors.requests import Ask, Calibrate, ScoreModel
+from tunecast.executors.base import Ask
+from tunecast.executors.requests import Calibrate, ScoreModel
 from tunecast.progress import Progress
 from tunecast.records import Outcome, Pipeline
 from tunecast.search import ADVISED, ONLY_TRIALS, SURROGATE_BASED

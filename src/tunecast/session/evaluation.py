@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from tunecast.errors import ConfigurationError, ModelError
-from tunecast.executors.local import Crash, LocalExecutor
-from tunecast.executors.requests import Broken, ScoreModel
+from tunecast.executors import start_executor
+from tunecast.executors.base import Broken, Crash
+from tunecast.executors.requests import ScoreModel
+from tunecast.hardware.processor import worker_threads
 from tunecast.progress import Progress
 from tunecast.records import Evaluation
 from tunecast.session.final_evaluation import TEST_METRIC_EXAMPLES
@@ -52,8 +54,6 @@ def evaluate(
         _read_adapter("--adapter", Path(adapter))
     elif (Path(settings.model) / ADAPTER_FILE).is_file():
         adapter, settings = settings.model, replace(settings, model=_base_of(Path(settings.model)))
-    prepared = prepare_task(settings, progress)
-    diagnostics = origin.warnings(prepared.dataset, settings.seed) if origin else []
     metric = settings.objective if settings.objective != "loss" else ""
     request = ScoreModel(
         None,
@@ -63,11 +63,13 @@ def evaluate(
         generate_limit=TEST_METRIC_EXAMPLES if metric else 0,
         interval_seed=settings.seed,
     )
-    progress.start(f"Scoring the {split} examples")
-    with LocalExecutor(replace(prepared.training_task, adapter=adapter), 1) as executor:
-        executor.ready()
+    with start_executor(settings.executor, 1, worker_threads(settings.threads, settings.workers)) as executor:
+        prepared = prepare_task(settings, progress)
+        progress.start(f"Scoring the {split} examples")
+        executor.open(replace(prepared.training_task, adapter=adapter))
         scored = _scored(executor.call(request))
     progress.finish(f"loss {scored.score.loss:.4f}")
+    diagnostics = origin.warnings(prepared.dataset, settings.seed) if origin else []
     return Evaluation(
         model=settings.model,
         adapter=adapter,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tunecast.atomic import written_whole
-from tunecast.errors import OutputError
+from tunecast.errors import OutputError, disk_error
 from tunecast.session.migration import with_current_names
 
 SESSION_FILE = "session.json"
@@ -151,11 +151,3 @@ def read_session(folder: Path) -> dict[str, Any]:
         if not isinstance(content, dict) or not isinstance(content.get(name), kind):
             raise OutputError(f"{file} is damaged: it holds no {name}.", "Choose another --output-dir.")
     return with_current_names(content)
-
-
-def disk_error(path: Path, reason: str) -> OutputError:
-    """The message for a disk that takes no more."""
-    return OutputError(
-        f"--output-dir {path}: cannot write ({reason}).",
-        "Free some space and go on with --resume; what was measured so far is kept.",
-    )

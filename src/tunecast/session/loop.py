@@ -8,15 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tunecast.executors.local import CRASHES_FORGIVEN, POLL_SECONDS, Crash, LocalExecutor
-from tunecast.executors.requests import Advance, Broken
+from tunecast.executors.base import CRASHES_FORGIVEN, POLL_SECONDS, Broken, Crash, Executor, Handle, Slot
+from tunecast.executors.requests import Advance
 from tunecast.progress import Progress
 from tunecast.search import Remaining, Strategy, diagnostics_of, first_name, leader
 from tunecast.session.budget import Used
 from tunecast.session.budget_tracker import BudgetTracker
 from tunecast.session.final_evaluation import FINALISTS
 from tunecast.session.folder import OutputFolder
-from tunecast.session.prepare import Environment
 from tunecast.session.rules import choose
 from tunecast.session.runtime_model import RuntimeModel
 from tunecast.session.settings import SessionSettings
@@ -29,7 +28,7 @@ BUDGET_OVER = "The budget is over and was not enough for"
 
 @dataclass(frozen=True)
 class _Step:
-    """A trial's step that a worker is at."""
+    """A step of a trial that a worker performs."""
 
     index: int
     began: float
@@ -41,12 +40,11 @@ class Search:
     Args:
         trials: The candidates; the first is brought to its end before, or beside, all others.
         strategy: Chooses among the others.
-        executor: The workers, one for each trial that is advanced at a time.
+        executor: Advances trials, one in each slot.
         budget_tracker: The budget and its clock.
         runtime_model: Predicts seconds, and learns from every step.
         folder: The output folder.
         settings: The session's settings.
-        environment: Hardware and software that compute.
         progress: Shown how the session stands.
         save: Writes ``session.json``; called after every commit.
         diagnostics: What the strategy was found to doubt, one sentence each; new ones are told and added.
@@ -57,12 +55,11 @@ class Search:
         *,
         trials: Trials,
         strategy: Strategy,
-        executor: LocalExecutor,
+        executor: Executor,
         budget_tracker: BudgetTracker,
         runtime_model: RuntimeModel,
         folder: OutputFolder,
         settings: SessionSettings,
-        environment: Environment,
         progress: Progress,
         save: Callable[[], None],
         diagnostics: list[str],
@@ -74,11 +71,10 @@ class Search:
         self._budget_tracker = budget_tracker
         self._folder = folder
         self._settings = settings
-        self._environment = environment
         self._progress = progress
         self._save = save
         self._diagnostics = diagnostics
-        self._under_way: dict[int, _Step] = {}
+        self._under_way: dict[Handle, _Step] = {}
         self._crashes: Counter[tuple[int, int]] = Counter()
         self._activity = ""
 
@@ -116,11 +112,8 @@ class Search:
     def _search(self) -> None:
         """Bring the first trial to its end, and let the strategy spend what no end is reserved for."""
         while True:
-            for slot in self._executor.idle():
-                index = self._next()
-                if index is None:
-                    break
-                self._submit(slot, index)
+            while self._executor.idle() and (index := self._next()) is not None:
+                self._submit(index)
             if not self._under_way:
                 return
             self._collect()
@@ -134,7 +127,7 @@ class Search:
         trial = self.trials[index]
         before = trial.step
         while trial.goes_on and self.fits(index):
-            self._submit(0, index)
+            self._submit(index)
             while self._under_way:
                 self._collect()
         return trial.step > before
@@ -149,14 +142,15 @@ class Search:
             self._activity = f"Searching ({self._settings.strategy})"
         return choose(self._strategy, self.trials.history(self.runtime_model), self)
 
-    def _submit(self, slot: int, index: int) -> None:
+    def _submit(self, index: int) -> None:
         trial = self.trials[index]
         following = trial.next_step
         assert following is not None
         trial.running = True
-        self._under_way[slot] = _Step(index, time.monotonic())
         self._show()
-        self._executor.submit(slot, Advance(trial.spec, trial.step, following, trial.weights_hash))
+        began = time.monotonic()
+        request = Advance(trial.spec, trial.step, following, trial.weights_hash)
+        self._under_way[self._executor.submit(request)] = _Step(index, began)
 
     def _collect(self) -> None:
         """Commit what has come back, and give up the rest where time is over."""
@@ -169,20 +163,20 @@ class Search:
                 self._break_off()
         self._show()
 
-    def _take(self, answers: list[tuple[int, Any]]) -> None:
+    def _take(self, answers: list[tuple[Handle, Any]]) -> None:
         """Commit what was measured; a crashed step is tried once more."""
-        for slot, answer in sorted(answers, key=lambda found: isinstance(found[1], Broken)):
-            step = self._under_way.pop(slot)
+        for handle, answer in sorted(answers, key=lambda found: isinstance(found[1], Broken)):
+            step, slot = self._under_way.pop(handle), self._executor.slots[handle.slot]
             if isinstance(answer, Broken):
                 raise answer.error(self._folder.path)
             if isinstance(answer, Crash):
-                self._handle_crash(step.index, answer)
+                self._handle_crash(step.index, answer, slot)
             else:
-                self._commit(step, answer)
+                self._commit(step, answer, slot)
 
     def _break_off(self) -> None:
         """Give up the steps under way; their trials keep the points that they have."""
-        self._executor.break_off()
+        self._executor.cancel()
         for step in self._under_way.values():
             trial = self.trials[step.index]
             trial.running = False
@@ -190,10 +184,10 @@ class Search:
         self._under_way.clear()
         self._save()  # so that a session that goes on from here knows what is spent
 
-    def _commit(self, step: _Step, measured: Measurement) -> None:
+    def _commit(self, step: _Step, measured: Measurement, slot: Slot) -> None:
         trial = self.trials[step.index]
         before = trial.curve[-1].tokens_seen if trial.curve else 0
-        self.trials.record(step.index, measured, self._environment, self._budget_tracker.elapsed())
+        self.trials.record(step.index, measured, slot, self._budget_tracker.elapsed())
         seconds = time.monotonic() - step.began
         self.runtime_model.learn_from(trial.spec.pipeline.method, before, measured, seconds, trial.effort)
         self._tell_diagnostics()
@@ -218,13 +212,13 @@ class Search:
             limit = f"--keep-gb {self._settings.keep_gb:g}"
             self._progress.log(f"Dropped the checkpoint of trial {run}: {limit}.")
 
-    def _handle_crash(self, index: int, crash: Crash) -> None:
+    def _handle_crash(self, index: int, crash: Crash, slot: Slot) -> None:
         trial = self.trials[index]
         trial.running = False
         self._progress.log(f"{crash.text}; a new one is started.")
         self._crashes[index, trial.step] += 1
         if self._crashes[index, trial.step] > CRASHES_FORGIVEN:
-            self.trials.fail(index, *crash.failure, self._environment, self._budget_tracker.elapsed())
+            self.trials.fail(index, *crash.failure, slot, self._budget_tracker.elapsed())
 
     def _show(self) -> None:
         status = session_status(self.trials.started, self._budget_tracker.budget, self.used(), self._activity)

@@ -14,9 +14,9 @@ from tunecast.data.meta_features import DEPENDENCE
 from tunecast.errors import ConfigurationError, DataError
 from tunecast.hardware.dtype import choose_dtype
 from tunecast.hardware.machine import find_device, has_kernels
-from tunecast.hardware.processor import available_cores
+from tunecast.hardware.processor import worker_threads
 from tunecast.progress import Progress
-from tunecast.records import DatasetFacts, Machine, ModelFacts, Task, Versions
+from tunecast.records import DatasetFacts, ModelFacts, Task
 from tunecast.session.settings import SessionSettings
 from tunecast.training.training_task import TrainingTask
 
@@ -47,14 +47,6 @@ class PreparedTask:
         """Return how many training examples to use: ``wanted``, at most all; None means all."""
         available = len(self.training_task.train)
         return available if wanted is None else min(wanted, available)
-
-
-@dataclass(frozen=True)
-class Environment:
-    """Hardware and software as workers report them."""
-
-    machine: Machine
-    versions: Versions
 
 
 def prepare_task(settings: SessionSettings, progress: Progress, *, dtype: str = "") -> PreparedTask:
@@ -134,7 +126,7 @@ def _training_task(
         facts=facts,
         device=device,
         dtype=dtype or wanted,
-        threads=settings.threads or max(1, available_cores() // settings.workers),
+        threads=worker_threads(settings.threads, settings.workers),
         train=encoded["train"],
         subset=(),
         validation=encoded["validation"],

@@ -12,7 +12,8 @@ from tunecast.training.training_task import TrialSpec, validation_subset
 
 if TYPE_CHECKING:
     from tunecast.data import EncodedExample
-    from tunecast.session.prepare import Environment, PreparedTask
+    from tunecast.executors.base import Slot
+    from tunecast.session.prepare import PreparedTask
     from tunecast.training.training_task import TrainingTask
 
 EVALUATION_SHARE = 0.15
@@ -80,7 +81,7 @@ def new_run(
     session: str,
     prepared: PreparedTask,
     spec: TrialSpec,
-    environment: Environment,
+    slot: Slot,
     *,
     total_steps: int,
     trainable_parameters: int,
@@ -93,7 +94,7 @@ def new_run(
         session: Identifier of the session or collection.
         prepared: The task, with the validation subset of its points.
         spec: The trial.
-        environment: Hardware and software of the worker.
+        slot: Where it is computed.
         total_steps: Optimiser steps of the complete schedule.
         trainable_parameters: Number of trained parameters.
         exclusive: Whether nothing else runs on the machine.
@@ -113,8 +114,8 @@ def new_run(
         validation_hash=training_task.validation_hash,
         dataset=prepared.dataset,
         model=training_task.facts,
-        machine=environment.machine,
-        versions=environment.versions,
+        machine=slot.machine,
+        versions=slot.versions,
         dtype=training_task.dtype,
         trainable_parameters=trainable_parameters,
         exclusive=exclusive,

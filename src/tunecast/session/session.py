@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 from tunecast.errors import ModelError, OutputError
-from tunecast.executors.local import CRASHES_FORGIVEN, Crash, LocalExecutor
-from tunecast.executors.requests import Advance, Broken, Request, UseValidation
+from tunecast.executors.base import CRASHES_FORGIVEN, Broken, Crash, Executor, Request, Slot, Workplace
+from tunecast.executors.requests import Advance, UseValidation
 from tunecast.predictor import WorkerCapacity
 from tunecast.progress import Progress
 from tunecast.records import ZERO_SHOT, DataForecast, Pipeline, Run, SessionRecord
@@ -31,7 +31,7 @@ from tunecast.session.final_evaluation import Account, FinalScoring
 from tunecast.session.folder import OutputFolder
 from tunecast.session.forecast import Survey, Surveyor, end_loss, leading_trial
 from tunecast.session.loop import BUDGET_OVER, Search
-from tunecast.session.prepare import Environment, PreparedTask
+from tunecast.session.prepare import PreparedTask
 from tunecast.session.run_factory import affordable_validation, explosion_nats
 from tunecast.session.runtime_model import RuntimeModel
 from tunecast.session.settings import SessionSettings
@@ -43,16 +43,15 @@ from tunecast.store import Store
 from tunecast.training.training_task import TrialSpec
 
 
-def wait_for_model(executor: LocalExecutor, progress: Progress) -> Environment:
-    """Wait, before the budget begins, until all workers have loaded the base model; tells where they compute.
+def load_model(executor: Executor, workplace: Workplace, progress: Progress) -> None:
+    """Have all workers load the base model, before the budget begins.
 
     Raises:
         ModelError: The base model cannot be loaded.
     """
     progress.start("Loading the base model")
-    ready = executor.ready()
-    progress.finish(f"{ready.loading_seconds:.1f} s, outside the budget")
-    return Environment(ready.machine, ready.versions)
+    executor.open(workplace)
+    progress.finish(f"{executor.slots[0].loading_seconds:.1f} s, outside the budget")
 
 
 class Session:
@@ -68,7 +67,6 @@ class Session:
         state: What an earlier process decided, filled in and written as the session goes on.
         feasible: The pipelines that may be tried; the first is the baseline, which is not trained
             where memory does not hold it and there are others.
-        environment: Hardware and software that compute.
         known: Recorded runs of other tasks, for a strategy that rests on them.
     """
 
@@ -78,11 +76,10 @@ class Session:
         prepared: PreparedTask,
         folder: OutputFolder,
         store: Store,
-        executor: LocalExecutor,
+        executor: Executor,
         progress: Progress,
         state: SessionState,
         feasible: Feasible,
-        environment: Environment,
         known: tuple[Run, ...] = (),
     ) -> None:
         self._settings = settings
@@ -94,7 +91,6 @@ class Session:
         self._progress = progress
         self._state = state
         self._feasible = feasible
-        self._environment = environment
         self._known = known
         self._budget_tracker = BudgetTracker(Budget.parse(settings.budget), self._seconds_before())
 
@@ -155,6 +151,11 @@ class Session:
         if isinstance(answer, Broken):
             raise answer.error(self._folder.path)
         return answer
+
+    @property
+    def _asked(self) -> Slot:
+        """The slot that answers everything outside the search."""
+        return self._executor.slots[0]
 
     @property
     def _full_length(self) -> int:
@@ -222,7 +223,7 @@ class Session:
             measured = score_base_model(base, self._prepared.training_task, self._ask, self._progress)
             self._state.validation_seconds = measured.validation_seconds
             self._save_state()
-            return base.record(0, measured, self._environment, self._budget_tracker.elapsed())
+            return base.record(0, measured, self._asked, self._budget_tracker.elapsed())
         return base[0].run
 
     def _lay_out_search(self, zero_shot: Run) -> Search:
@@ -247,7 +248,6 @@ class Session:
             runtime_model=runtime_model,
             folder=self._folder,
             settings=self._settings,
-            environment=self._environment,
             progress=self._progress,
             save=self._save_state,
             diagnostics=self._state.diagnostics,
@@ -298,7 +298,7 @@ class Session:
             unique_examples=self._unique_examples,
             zero_shot_loss=zero_shot_loss,
             evaluation_seconds=evaluation_seconds,
-            machine=self._environment.machine,
+            machine=self._asked.machine,
             room=WorkerCapacity(
                 training_task.device, training_task.dtype, training_task.max_length, self._worker_bytes
             ),
@@ -368,9 +368,9 @@ class Session:
         answer = self._answer(request, lambda: self._budget_tracker.is_overrun)
         elapsed = self._budget_tracker.elapsed()
         if isinstance(answer, Crash):
-            part.fail(0, *answer.failure, self._environment, elapsed)
+            part.fail(0, *answer.failure, self._asked, elapsed)
         elif answer is not None:
-            part.record(0, answer, self._environment, elapsed)
+            part.record(0, answer, self._asked, elapsed)
         self._save_state()
 
     def _forecast(self, survey: Survey) -> DataForecast:

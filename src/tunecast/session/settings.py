@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tunecast.errors import ConfigurationError
+from tunecast.executors import check_executor
 from tunecast.methods import Restrictions
 from tunecast.records import Scalar
 
@@ -40,7 +41,8 @@ class SessionSettings:
         seed: Seed of split, sampling, data order and initialisation.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         dtype: ``auto``, ``bfloat16`` or ``float32``.
-        workers: Worker processes.
+        workers: Trials that are trained at the same time, one by each worker.
+        executor: Where workers run: ``local`` for processes on this machine, ``in-process`` for none.
         threads: Threads of one worker on a CPU; None shares the cores between the workers.
         keep_gb: Most GB of checkpoints to keep.
         max_memory_gb: Most GB that the workers of a device may hold together; candidates that cannot fit are
@@ -73,6 +75,7 @@ class SessionSettings:
     device: str = "auto"
     dtype: str = "auto"
     workers: int = 1
+    executor: str = "local"
     threads: int | None = None
     keep_gb: float = 10.0
     max_memory_gb: float | None = None
@@ -104,6 +107,7 @@ class SessionSettings:
             raise ConfigurationError(f"--seed must not be negative, as {self.seed} is.")
         if self.dtype not in DTYPES:
             raise ConfigurationError(f"--dtype: there is no {self.dtype!r}.", f"Use {', '.join(DTYPES)}.")
+        check_executor(self.executor)
 
     @property
     def restrictions(self) -> Restrictions:

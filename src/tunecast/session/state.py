@@ -165,7 +165,7 @@ def _check_same(before: Mapping[str, Any], settings: SessionSettings) -> None:
     """A session goes on only with the configuration it began with."""
     now = settings.as_json()
     # What is computed may not change, nor the store, without which the points that are in it would be lost.
-    free = {"output_dir", "keep_gb"}
+    free = {"output_dir", "keep_gb", "executor"}
     # The threads decide the last bits of every result, and follow from the workers unless they are given.
     if settings.threads is not None:
         free.add("workers")

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from tunecast.executors.base import Slot
 from tunecast.methods import get_method
 from tunecast.records import ZERO_SHOT, Outcome, Pipeline, Point, Run, RunError, stable_hash
 from tunecast.search import History, TrialView
 from tunecast.session.budget import Used
 from tunecast.session.effort import Efforts
 from tunecast.session.folder import OutputFolder
-from tunecast.session.prepare import Environment, PreparedTask
+from tunecast.session.prepare import PreparedTask
 from tunecast.session.run_factory import new_run
 from tunecast.session.runtime_model import RuntimeModel
 from tunecast.store import Store
@@ -271,22 +272,20 @@ class Trials:
         """What the trials have spent."""
         return Used(seconds, sum(trial.tokens_spent for trial in self.started), len(self.started))
 
-    def record(
-        self, index: int, measured: Measurement, environment: Environment, elapsed_seconds: float
-    ) -> Run:
-        """Commit what a worker measured: the store first, then memory, and only then old checkpoints go.
+    def record(self, index: int, measured: Measurement, slot: Slot, elapsed_seconds: float) -> Run:
+        """Commit what a worker measured: first to the store, then to memory; then drop old checkpoints.
 
         Args:
             index: The trial's place.
-            measured: What came back.
-            environment: Hardware and software that computed it.
+            measured: The worker's answer.
+            slot: Where it was computed; a run carries the machine of its first point.
             elapsed_seconds: Seconds of the budget used so far.
         """
         trial = self._all[index]
         points = trial.curve
         if measured.point is not None:
             points = (*points, replace(measured.point, elapsed_seconds=elapsed_seconds))
-        run = trial.run or self._new_run(trial, environment, measured.trainable_parameters or _counted(trial))
+        run = trial.run or self._new_run(trial, slot, measured.trainable_parameters or _counted(trial))
         retrained = trial.retrained_tokens + measured.retrained_tokens
         run = replace(
             run,
@@ -307,14 +306,14 @@ class Trials:
         index: int,
         outcome: Outcome,
         error: RunError,
-        environment: Environment,
+        slot: Slot,
         elapsed_seconds: float,
     ) -> Run:
         """Commit that a trial ended because its worker died."""
         trial = self._all[index]
         retrained = trial.tokens_to(trial.step)  # nobody can tell how much of it was done
         nothing = Measurement(trial.spec.run, None, outcome, error, retrained_tokens=retrained)
-        return self.record(index, nothing, environment, elapsed_seconds)
+        return self.record(index, nothing, slot, elapsed_seconds)
 
     def limit_disk(self, most_bytes: float, spare: set[int]) -> list[str]:
         """Drop resume checkpoints of the worst waiting trials until the rest fits; they can be trained anew.
@@ -383,12 +382,12 @@ class Trials:
             }
         )
 
-    def _new_run(self, trial: Trial, environment: Environment, trainable_parameters: int) -> Run:
+    def _new_run(self, trial: Trial, slot: Slot, trainable_parameters: int) -> Run:
         return new_run(
             self._session,
             self._prepared,
             trial.spec,
-            environment,
+            slot,
             total_steps=0 if trial.spec.pipeline == ZERO_SHOT else trial.plan.total_steps,
             trainable_parameters=trainable_parameters,
             extra=self._extra,

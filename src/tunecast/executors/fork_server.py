@@ -1,0 +1,233 @@
+"""A process that has imported torch, transformers and peft and forks workers, which then start at once.
+
+It is started as ``python -m tunecast.executors.fork_server FD PARENT``, with one end of a socket and its
+parent's process id, so that neither it nor its workers depend on the parent's main module or memory. It
+computes nothing and runs no thread: a fork of computing threads would hang. It never outlives its parent,
+and its workers never outlive it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from multiprocessing.connection import Connection, wait
+from types import FrameType
+
+from tunecast.executors.worker import serve
+
+PARENT_POLL_SECONDS = 0.5
+"""How often the server looks whether its parent lives."""
+STANDARD_ERROR = 2
+NUMBER = struct.Struct("!i")
+"""How process ids and exit codes travel."""
+FORK = b"f"
+
+
+class ForkServer:
+    """The server's process, as its parent sees it.
+
+    Args:
+        environment: Variables that all workers share; libraries read some of them only while they load.
+        inherited: File descriptors that server and workers hold open as long as they live, such as the lock
+            of the output folder.
+    """
+
+    def __init__(self, environment: Mapping[str, str], inherited: Sequence[int] = ()) -> None:
+        self._control, theirs = socket.socketpair()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tunecast.executors.fork_server", str(theirs.fileno()), str(os.getpid())],
+            pass_fds=(theirs.fileno(), *inherited),
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            process_group=0,  # Ctrl-C is for the session, which ends its workers
+            stdout=STANDARD_ERROR,  # the session's own stdout belongs to --json
+        )
+        theirs.close()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process.poll() is None
+
+    def fork(self) -> tuple[Connection, WorkerProcess]:
+        """Fork a worker; returns at once, even while the server still imports.
+
+        Returns:
+            The connection over which the worker answers, and its process.
+        """
+        ours, theirs = socket.socketpair()
+        status, written = os.pipe()
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # a dead server: status ends at once
+            socket.send_fds(self._control, [FORK], [theirs.fileno(), written])
+        theirs.close()
+        os.close(written)
+        return Connection(ours.detach()), WorkerProcess(status)
+
+    def close(self) -> None:
+        """End the server, and with it workers that are left."""
+        self._control.close()
+        self._process.kill()
+        self._process.wait()
+
+
+class WorkerProcess:
+    """A forked worker's process, as the server's parent sees it.
+
+    Args:
+        status: File descriptor that tells the process id at the start and the exit code at the end.
+    """
+
+    def __init__(self, status: int) -> None:
+        self._status = status
+        self._numbers: list[int] = []
+        self._has_ended = False
+
+    @property
+    def is_started(self) -> bool:
+        """Whether the server has forked it."""
+        self._read(1, 0.0)
+        return bool(self._numbers)
+
+    def exit_code(self, timeout: float | None = None) -> int | None:
+        """The exit code, negative for a signal; 1 where the server died and cannot tell.
+
+        Args:
+            timeout: Longest wait in seconds; None waits for the end.
+
+        Returns:
+            None after a timeout.
+        """
+        self._read(2, timeout)
+        if not self._has_ended:
+            return None
+        return self._numbers[1] if len(self._numbers) > 1 else 1
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal to a process that is started and has not ended."""
+        if self.is_started and self.exit_code(0.0) is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._numbers[0], number)
+
+    def _read(self, count: int, timeout: float | None) -> None:
+        """Read numbers until ``count`` are there, nothing more comes, or time is over."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while len(self._numbers) < count and not self._has_ended:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if not wait([self._status], left):
+                return
+            content = os.read(self._status, NUMBER.size)
+            if content:
+                self._numbers += NUMBER.unpack(content)
+            if not content or len(self._numbers) == 2:
+                self._has_ended = True
+                os.close(self._status)
+
+
+def main(descriptor: int, parent: int) -> None:
+    """Fork a worker for every request of the process ``parent`` that comes over ``descriptor``."""
+    with _ending_with(parent):
+        _import_libraries()
+    woken, wake = os.pipe()
+    os.set_blocking(wake, False)
+    signal.signal(signal.SIGCHLD, _ignore)  # a signal without a handler would not wake
+    signal.set_wakeup_fd(wake)
+    control = socket.socket(fileno=descriptor)
+    statuses: dict[int, int] = {}
+    while os.getppid() == parent:
+        ready = wait([control, woken], PARENT_POLL_SECONDS)
+        if woken in ready:
+            os.read(woken, 1024)
+        _report_ended(statuses)
+        if control in ready:
+            _, descriptors, _, _ = socket.recv_fds(control, len(FORK), 2)
+            if not descriptors:
+                break  # the parent is gone
+            connection, status = descriptors
+            worker = _fork(connection, [control.fileno(), woken, wake, status, *statuses.values()])
+            os.close(connection)
+            statuses[worker] = status
+            _tell(status, worker)
+    for worker in statuses:
+        os.kill(worker, signal.SIGKILL)
+
+
+def _import_libraries() -> None:
+    """Import everything that workers need. What comes stays: no collection of garbage goes through it."""
+    gc.disable()
+    import peft  # noqa: F401
+    import torch  # noqa: F401
+    import transformers  # noqa: F401
+
+    import tunecast.training.runner  # noqa: F401
+
+    gc.freeze()
+    gc.enable()
+
+
+@contextlib.contextmanager
+def _ending_with(parent: int) -> Iterator[None]:
+    """End this process soon after its parent has, whatever it does meanwhile; without a thread."""
+
+    def look(*_: object) -> None:
+        if os.getppid() != parent:
+            os._exit(1)
+
+    signal.signal(signal.SIGALRM, look)
+    signal.setitimer(signal.ITIMER_REAL, PARENT_POLL_SECONDS, PARENT_POLL_SECONDS)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0.0)
+
+
+def _fork(connection: int, foreign: Sequence[int]) -> int:
+    """Fork a worker that serves a connection, without file descriptors that are not its own."""
+    server = os.getpid()
+    worker = os.fork()
+    if worker:
+        return worker
+    code = 1
+    try:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for descriptor in foreign:
+            os.close(descriptor)
+        serve(Connection(connection), server)
+        code = 0
+    except SystemExit as ended:
+        print(ended, file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)  # taking torch apart in good order takes a second that nobody has after a kill
+
+
+def _report_ended(statuses: dict[int, int]) -> None:
+    """Tell the exit codes of workers that have ended."""
+    for worker in list(statuses):
+        ended, code = os.waitpid(worker, os.WNOHANG)
+        if ended:
+            status = statuses.pop(worker)
+            _tell(status, os.waitstatus_to_exitcode(code))
+            os.close(status)
+
+
+def _tell(status: int, number: int) -> None:
+    with contextlib.suppress(BrokenPipeError):  # nobody wants to know any more
+        os.write(status, NUMBER.pack(number))
+
+
+def _ignore(number: int, frame: FrameType | None) -> None:
+    """Do nothing: the wakeup is all that is wanted."""
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))
