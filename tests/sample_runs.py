@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
+from tunecast.executors.base import Slot
 from tunecast.records import (
     DatasetFacts,
     Machine,
@@ -107,6 +108,11 @@ def sample_machine(**changes: Any) -> Machine:
         "cpu", 2, 2, 8_000_000_000, 8_000_000_000, {"float32": 1.1e11, "bfloat16": 4e10}, 2.2e10
     )
     return replace(machine, **changes)
+
+
+def sample_slot(**changes: Any) -> Slot:
+    """A slot on :func:`sample_machine`; `changes` replace fields of the machine."""
+    return Slot(sample_machine(**changes), Versions("0.1.0", "3.11.7", "2.13.0", "5.14.1", "0.20.0"))
 
 
 def sample_pipeline(method: str = "lora", **hyperparameters: Any) -> Pipeline:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -13,12 +12,12 @@ import psutil
 import pytest
 
 from sample_runs import sample_pipeline, sample_run
+from scripted_executor import ScriptedExecutor
 from tunecast.collect.collection import Collection, CollectionSummary, Limits
 from tunecast.collect.planfile import DatasetChoice
 from tunecast.collect.run_specs import Expansion, RunSpec
 from tunecast.collect.worker import BlankRun
-from tunecast.executors.local import Crash
-from tunecast.executors.requests import Broken
+from tunecast.executors.base import Broken, Crash, Handle
 from tunecast.progress import Silent
 from tunecast.records import Outcome
 from tunecast.store import Store
@@ -42,6 +41,8 @@ def a_cell(number: int) -> RunSpec:
 
 CHUNKS = [[a_cell(0), a_cell(1)], [a_cell(2), a_cell(3)], [a_cell(4)]]
 UNUSABLE = 0
+KILLED = Crash("the worker was killed by SIGKILL", Outcome.OUT_OF_MEMORY)
+CRASHED = Crash("the worker ended with exit code 3")
 
 
 class Clock:
@@ -52,47 +53,39 @@ class Clock:
         return self.now
 
 
-class ScriptedExecutor:
+class Script(ScriptedExecutor):
     """Answers every request in the order of its slots, ten seconds each, or as its script says."""
 
     def __init__(self, clock: Clock, slots: int = 1, script: dict[str, list[Any]] | None = None) -> None:
+        super().__init__(slots)
         self.clock = clock
-        self.busy: dict[int, Any] = {}
-        self.slots = slots
         self.script = script or {}
         self.asked: list[str] = []
-        self.signals: list[signal.Signals] = []
         self.hangs = False
         self.unopened: set[str] = set()
         self.on_wait: Callable[[], None] = lambda: None
 
-    def idle(self) -> list[int]:
-        return [slot for slot in range(self.slots) if slot not in self.busy]
-
-    def submit(self, slot: int, request: Any) -> None:
-        self.busy[slot] = request
+    def submit(self, request: Any, slot: int | None = None) -> Handle:
         self.asked.append(request.run_spec.id)
+        return super().submit(request, slot)
 
-    def wait(self, timeout: float | None = None) -> list[tuple[int, Any]]:
+    def wait(self, timeout: float | None = None) -> list[tuple[Handle, Any]]:
         self.clock.now += 10
         self.on_wait()
         if self.hangs:
             return []
-        answers = []
-        for slot, request in sorted(self.busy.items()):
+        answers: list[tuple[Handle, Any]] = []
+        for handle, request in sorted(self.busy.items(), key=lambda item: item[0].slot):
             scripted = self.script.get(request.run_spec.id)
             blank = isinstance(request, BlankRun)
             if blank and request.run_spec.id in self.unopened:
-                answers.append((slot, Broken("DataError", "no rows", False)))
+                answers.append((handle, Broken("DataError", "no rows", False)))
             elif scripted and not blank:
-                answers.append((slot, scripted.pop(0)))
+                answers.append((handle, scripted.pop(0)))
             else:
-                answers.append((slot, made(request.run_spec, blank)))
+                answers.append((handle, made(request.run_spec, blank)))
         self.busy.clear()
         return answers
-
-    def send_signal(self, number: signal.Signals) -> None:
-        self.signals.append(number)
 
 
 def made(run_spec: RunSpec, blank: bool) -> Any:
@@ -100,12 +93,12 @@ def made(run_spec: RunSpec, blank: bool) -> Any:
     return replace(run, curve=(), outcome=Outcome.PAUSED) if blank else run
 
 
-def collected(store: Store, executor: ScriptedExecutor, limits: Limits | None = None) -> CollectionSummary:
+def collected(store: Store, executor: Script, limits: Limits | None = None) -> CollectionSummary:
     collection = Collection(
         "small",
         Expansion(CHUNKS, UNUSABLE),
         store,
-        executor,  # type: ignore[arg-type]
+        executor,
         Silent(),
         limits or Limits(),
         executor.clock,
@@ -120,7 +113,7 @@ def store() -> Store:
 
 @pytest.mark.parametrize("slots", [1, 2, 8])
 def test_everything_is_collected_once(store: Store, slots: int) -> None:
-    executor = ScriptedExecutor(Clock(), slots)
+    executor = Script(Clock(), slots)
     summary = collected(store, executor)
     assert (summary.planned, summary.before, summary.collected) == (5, 0, 5)
     assert summary.outcomes == {"completed": 5}
@@ -128,21 +121,21 @@ def test_everything_is_collected_once(store: Store, slots: int) -> None:
 
 
 def test_what_is_there_is_not_made_again(store: Store) -> None:
-    collected(store, ScriptedExecutor(Clock()), Limits(runs=3))
-    executor = ScriptedExecutor(Clock())
+    collected(store, Script(Clock()), Limits(runs=3))
+    executor = Script(Clock())
     summary = collected(store, executor)
     assert (summary.before, summary.collected) == (3, 2)
     assert executor.asked == [a_cell(3).id, a_cell(4).id]
-    assert collected(store, ScriptedExecutor(Clock())).collected == 0
+    assert collected(store, Script(Clock())).collected == 0
 
 
 def test_two_collections_of_one_plan_share_it(store: Store) -> None:
     """Both begin with the same run; from then on none is made twice that the other had made before."""
     chunks = [[a_cell(number)] for number in range(20)]
     run_specs = [run_spec for chunk in chunks for run_spec in chunk]
-    first, second = ScriptedExecutor(Clock()), ScriptedExecutor(Clock())
+    first, second = Script(Clock()), Script(Clock())
     one, other = (
-        Collection("small", Expansion(chunks, 0), store, executor, Silent(), Limits(runs=10), executor.clock)  # type: ignore[arg-type]
+        Collection("small", Expansion(chunks, 0), store, executor, Silent(), Limits(runs=10), executor.clock)
         for executor in (first, second)
     )
     assert one.run().collected == 10
@@ -155,26 +148,26 @@ def test_two_collections_of_one_plan_share_it(store: Store) -> None:
 
 def test_what_the_plan_could_not_use_is_counted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules[__name__], "UNUSABLE", 7)
-    collected(store, ScriptedExecutor(Clock()), Limits(runs=3))
-    summary = collected(store, ScriptedExecutor(Clock()))
+    collected(store, Script(Clock()), Limits(runs=3))
+    summary = collected(store, Script(Clock()))
     assert (summary.planned, summary.before, summary.collected, summary.unusable) == (12, 3, 2, 7)
 
 
 def test_no_run_is_begun_after_the_time_limit(store: Store) -> None:
-    assert collected(store, ScriptedExecutor(Clock()), Limits(seconds=25)).collected == 3
+    assert collected(store, Script(Clock()), Limits(seconds=25)).collected == 3
 
 
 def test_runs_that_outlast_the_grace_are_given_up(store: Store) -> None:
-    executor = ScriptedExecutor(Clock())
+    executor = Script(Clock())
     executor.hangs = True
     summary = collected(store, executor, Limits(seconds=25, grace_seconds=30))
     assert summary.collected == 0
-    assert executor.signals == [signal.SIGKILL]
+    assert executor.given_up == 1
     assert summary.seconds == 60
 
 
 def test_runs_may_be_spaced(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    executor = ScriptedExecutor(Clock())
+    executor = Script(Clock())
 
     def sleep(seconds: float) -> None:
         executor.clock.now += 1
@@ -186,8 +179,8 @@ def test_runs_may_be_spaced(store: Store, monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_crash_is_tried_again_then_recorded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(percent=20.0))
     once, twice = a_cell(0).id, a_cell(1).id
-    executor = ScriptedExecutor(
-        Clock(), script={once: [Crash(1)], twice: [Crash(-9), Crash(-9)], a_cell(2).id: [Crash(3), Crash(3)]}
+    executor = Script(
+        Clock(), script={once: [CRASHED], twice: [KILLED, KILLED], a_cell(2).id: [CRASHED, CRASHED]}
     )
     summary = collected(store, executor)
     assert summary.outcomes == {"completed": 3, "out_of_memory": 1, "failed": 1}
@@ -201,10 +194,10 @@ def test_a_crash_is_tried_again_then_recorded(store: Store, monkeypatch: pytest.
 
 def test_a_kill_among_several_workers_says_nothing_of_memory(store: Store) -> None:
     killed, crashed = a_cell(0).id, a_cell(2).id
-    script = {killed: [Crash(-9), Crash(-9)], crashed: [Crash(3), Crash(3)]}
-    first = collected(store, ScriptedExecutor(Clock(), 2, script))
+    script = {killed: [KILLED, KILLED], crashed: [CRASHED, CRASHED]}
+    first = collected(store, Script(Clock(), 2, script))
     assert (first.outcomes, first.unusable) == ({"completed": 3, "failed": 1}, 1)
-    again = ScriptedExecutor(Clock())
+    again = Script(Clock())
     summary = collected(store, again)
     assert (summary.before, summary.collected) == (4, 1)
     assert again.asked == [killed]
@@ -213,17 +206,17 @@ def test_a_kill_among_several_workers_says_nothing_of_memory(store: Store) -> No
 
 def test_a_kill_that_is_followed_by_another_failure_is_known(store: Store) -> None:
     killed = a_cell(0).id
-    collected(store, ScriptedExecutor(Clock(), 2, {killed: [Crash(-9), Crash(-9)]}))
-    collected(store, ScriptedExecutor(Clock(), script={killed: [Crash(3), Crash(3)]}))
+    collected(store, Script(Clock(), 2, {killed: [KILLED, KILLED]}))
+    collected(store, Script(Clock(), script={killed: [CRASHED, CRASHED]}))
     error = store.get(killed).error
     assert error is not None
     assert error.kind == "WorkerCrash"
-    assert collected(store, ScriptedExecutor(Clock())).collected == 0
+    assert collected(store, Script(Clock())).collected == 0
 
 
 def test_a_failure_takes_nothing_from_a_run_that_another_host_completed(store: Store) -> None:
     failing = a_cell(0).id
-    executor = ScriptedExecutor(Clock(), script={failing: [Crash(3), Crash(3)]})
+    executor = Script(Clock(), script={failing: [CRASHED, CRASHED]})
     elsewhere = replace(sample_run(outcome=Outcome.COMPLETED), id=failing, created_at=1.0)
     executor.on_wait = lambda: None if store.summaries() else store.put(elsewhere)
     collected(store, executor)
@@ -236,20 +229,20 @@ def test_a_kill_on_a_full_machine_says_nothing_of_memory(
 ) -> None:
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(percent=others))
     killed = a_cell(0).id
-    collected(store, ScriptedExecutor(Clock(), script={killed: [Crash(-9), Crash(-9)]}))
+    collected(store, Script(Clock(), script={killed: [KILLED, KILLED]}))
     assert [run.outcome for run in store.summaries() if run.id == killed] == outcomes
 
 
 def test_a_task_that_cannot_be_opened_is_passed_by(store: Store) -> None:
-    executor = ScriptedExecutor(Clock(), script={a_cell(1).id: [Broken("DataError", "no rows", False)]})
+    executor = Script(Clock(), script={a_cell(1).id: [Broken("DataError", "no rows", False)]})
     executor.unopened = {a_cell(1).id}
     summary = collected(store, executor)
     assert (summary.collected, summary.unusable) == (4, 1)
-    assert collected(store, ScriptedExecutor(Clock())).collected == 1
+    assert collected(store, Script(Clock())).collected == 1
 
 
 def test_a_run_that_cannot_be_made_is_recorded(store: Store) -> None:
-    executor = ScriptedExecutor(Clock(), script={a_cell(1).id: [Broken("ValueError", "odd", False)]})
+    executor = Script(Clock(), script={a_cell(1).id: [Broken("ValueError", "odd", False)]})
     assert collected(store, executor).outcomes == {"completed": 4, "failed": 1}
     error = store.get(a_cell(1).id).error
     assert error is not None
@@ -259,15 +252,15 @@ def test_a_run_that_cannot_be_made_is_recorded(store: Store) -> None:
 @pytest.mark.parametrize(("memory", "outcome"), [(True, "out_of_memory"), (False, "failed")])
 def test_memory_that_runs_out_beside_training_is_an_outcome(store: Store, memory: bool, outcome: str) -> None:
     broken = Broken("RuntimeError", "no room", False, memory=memory)
-    executor = ScriptedExecutor(Clock(), script={a_cell(1).id: [broken]})
+    executor = Script(Clock(), script={a_cell(1).id: [broken]})
     assert collected(store, executor).outcomes == {"completed": 4, outcome: 1}
 
 
 def test_an_error_of_the_disk_is_not_recorded_as_the_runs(store: Store) -> None:
-    executor = ScriptedExecutor(Clock(), script={a_cell(1).id: [Broken("OSError", "disk full", True)]})
+    executor = Script(Clock(), script={a_cell(1).id: [Broken("OSError", "disk full", True)]})
     summary = collected(store, executor)
     assert (summary.collected, summary.unusable) == (4, 1)
-    assert collected(store, ScriptedExecutor(Clock())).collected == 1
+    assert collected(store, Script(Clock())).collected == 1
 
 
 def test_a_run_for_its_seconds_is_made_anew_until_the_machine_is_idle(
@@ -279,13 +272,13 @@ def test_a_run_for_its_seconds_is_made_anew_until_the_machine_is_idle(
     idle = {
         run_spec.id: [replace(busy, id=run_spec.id, exclusive=True)] for chunk in CHUNKS for run_spec in chunk
     }
-    collected(store, ScriptedExecutor(Clock(), script={**idle, busy.id: [busy]}))
-    again = ScriptedExecutor(
+    collected(store, Script(Clock(), script={**idle, busy.id: [busy]}))
+    again = Script(
         Clock(), script={busy.id: [replace(busy, exclusive=True, created_at=busy.created_at + 60)]}
     )
     assert collected(store, again).collected == 1
     assert store.get(busy.id).exclusive
-    assert collected(store, ScriptedExecutor(Clock())).collected == 0
+    assert collected(store, Script(Clock())).collected == 0
 
 
 def test_a_pause_takes_the_mark_from_a_run_for_its_seconds(
@@ -295,14 +288,14 @@ def test_a_pause_takes_the_mark_from_a_run_for_its_seconds(
     monkeypatch.setattr(sys.modules[__name__], "CHUNKS", [[run_spec]])
     file = tmp_path / "PAUSE"
     timed = replace(sample_run(), id=run_spec.id, exclusive=True)
-    executor = ScriptedExecutor(Clock(), script={run_spec.id: [timed]})
+    executor = Script(Clock(), script={run_spec.id: [timed]})
     executor.hangs = True
 
     def sleep(_: float) -> None:  # the pause has begun: now it ends, and the run with it
         file.unlink()
         executor.hangs = False
 
-    executor.on_wait = lambda: None if executor.signals else file.touch()
+    executor.on_wait = lambda: None if executor.pauses else file.touch()
     monkeypatch.setattr("tunecast.collect.collection.time.sleep", sleep)
     collected(store, executor, Limits(pause_file=file))
     assert not store.get(run_spec.id).exclusive
@@ -315,19 +308,19 @@ def test_a_worker_that_dies_in_a_pause_is_replaced_after_it(
     monkeypatch.setattr(sys.modules[__name__], "CHUNKS", [[run_spec]])
     file = tmp_path / "PAUSE"
     timed = replace(sample_run(), id=run_spec.id, exclusive=True)
-    executor = ScriptedExecutor(Clock(), script={run_spec.id: [Crash(-9), timed]})
+    executor = Script(Clock(), script={run_spec.id: [KILLED, timed]})
     executor.hangs = True
 
     def on_wait() -> None:
-        assert executor.signals != [signal.SIGSTOP], "a new worker would start in the pause"
-        executor.hangs = not executor.signals
+        assert executor.pauses != ["pause"], "a new worker would start in the pause"
+        executor.hangs = not executor.pauses
         if executor.hangs:
             file.touch()
 
     executor.on_wait = on_wait
     monkeypatch.setattr("tunecast.collect.collection.time.sleep", lambda _: file.unlink())
     collected(store, executor, Limits(pause_file=file))
-    assert executor.signals == [signal.SIGSTOP, signal.SIGCONT]
+    assert executor.pauses == ["pause", "resume"]
     assert executor.asked == [run_spec.id, run_spec.id]
     assert store.get(run_spec.id).exclusive
 
@@ -343,7 +336,7 @@ def test_the_pause_file_stops_the_workers(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "PAUSE"
-    executor = ScriptedExecutor(Clock())
+    executor = Script(Clock())
     waits = 0
 
     def on_wait() -> None:
@@ -353,11 +346,11 @@ def test_the_pause_file_stops_the_workers(
             file.touch()
 
     def sleep(_: float) -> None:
-        assert executor.signals == [signal.SIGSTOP]
+        assert executor.pauses == ["pause"]
         file.unlink()
 
     executor.on_wait = on_wait
     monkeypatch.setattr("tunecast.collect.collection.time.sleep", sleep)
     summary = collected(store, executor, Limits(pause_file=file))
-    assert executor.signals == [signal.SIGSTOP, signal.SIGCONT]
+    assert executor.pauses == ["pause", "resume"]
     assert summary.collected == 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,12 +15,18 @@ from tunecast.executors.local import LocalExecutor
 from workplaces import Desk
 
 
-@pytest.fixture(scope="session")
-def processes() -> Iterator[LocalExecutor]:
+@pytest.fixture(autouse=True, scope="package")
+def _workers_find_workplaces() -> Iterator[None]:
+    places = [str(Path(workplaces.__file__).parent), os.environ.get("PYTHONPATH", "")]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(workplaces.__file__).parent))
-        started = LocalExecutor(2, 1)
-    with started:
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, places)))
+        yield
+
+
+@pytest.fixture(scope="package")
+def processes() -> Iterator[LocalExecutor]:
+    """An executor of two worker processes that has opened nothing, or something else."""
+    with LocalExecutor(2, 1) as started:
         yield started
 
 

@@ -98,8 +98,7 @@ def test_a_workplace_that_cannot_be_opened_is_reported(started: Executor) -> Non
 
 
 @pytest.mark.parametrize("name", EXECUTORS)
-def test_closing_leaves_no_process(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(workplaces.__file__).parent))
+def test_closing_leaves_no_process(name: str, tmp_path: Path) -> None:
     before = set(psutil.Process().children(recursive=True))
     with start_executor(name, 2, 1) as executor:
         executor.open(Desk(str(tmp_path)))

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tunecast.errors import ConfigurationError, OutputError
-from tunecast.executors.requests import Advance, Broken, Calibrate, Save, SaveBase, ScoreModel, UseValidation
+from tunecast.executors.base import Broken
+from tunecast.executors.requests import Advance, Calibrate, Save, SaveBase, ScoreModel, UseValidation
 from tunecast.methods.space import BASELINE
 from tunecast.records import Outcome, RunError
 from tunecast.session.prepare import PreparedTask

@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 
 from kills import Victim, check_between, check_end, committed
-from sample_runs import sample_point
+from sample_runs import sample_point, sample_slot
 from sessions import Finished, call_main, finish, unfinish
-from tunecast.executors import local as executor
+from tunecast.executors import base as executor
 from tunecast.methods.space import BASELINE
-from tunecast.records import FORECAST_ONLY, Machine, Outcome, Pipeline, Run, Score, Versions
+from tunecast.records import FORECAST_ONLY, Outcome, Pipeline, Run, Score
 from tunecast.session.budget import Budget, Used
 from tunecast.session.budget_tracker import BudgetTracker
 from tunecast.session.forecast import Survey, Surveyor, end_loss, examples_seen, leading_trial, part_of
-from tunecast.session.prepare import Environment, PreparedTask
+from tunecast.session.prepare import PreparedTask
 from tunecast.session.runtime_model import RuntimeModel
 from tunecast.session.session import Session
 from tunecast.session.state import Part, SurveyPlan
@@ -31,9 +31,7 @@ from tunecast.training.runner import Measurement
 from tunecast.training.training_task import TrialSpec
 
 SMALL_BATCHES = Pipeline("lora", {**BASELINE.hyperparameters, "per_device_train_batch_size": 4})
-ENVIRONMENT = Environment(
-    Machine("cpu", 2, 1, 10**9, 10**9, {"float32": 1e9}, 1e9), Versions("0", "3", "2", "5", "0")
-)
+SLOT = sample_slot()
 
 
 def a_trial(prepared: PreparedTask, epochs: float = 1.0, pipeline: Pipeline = SMALL_BATCHES) -> Trial:
@@ -63,7 +61,7 @@ def a_run(surveyor: Surveyor, trial: Trial, loss: float, outcome: Outcome = Outc
 def recorded(part: Trials, loss: float, outcome: Outcome) -> Run:
     score = Score(loss, loss, loss, 16, 96) if outcome is Outcome.COMPLETED else None
     measured = Measurement(part[0].spec.run, sample_point(loss=9.0), outcome, validation=score)
-    return part.record(0, measured, ENVIRONMENT, 7.0)
+    return part.record(0, measured, SLOT, 7.0)
 
 
 def leading(prepared: PreparedTask, store: Store, **values: object) -> Trial:

@@ -11,39 +11,39 @@ from typing import Any
 import pytest
 
 from sample_runs import sample_point
+from scripted_executor import ScriptedExecutor
 from tunecast.errors import OutputError
-from tunecast.executors.local import Crash
-from tunecast.executors.requests import Advance, Broken
+from tunecast.executors.base import Broken, Crash, Handle, Request
+from tunecast.executors.requests import Advance
 from tunecast.methods.space import BASELINE
 from tunecast.progress import Silent
-from tunecast.records import Machine, Outcome, Pipeline, Seconds, Versions
+from tunecast.records import Outcome, Pipeline, Seconds
 from tunecast.search import History, Remaining, Strategy, random_search
 from tunecast.session.budget import Budget
 from tunecast.session.budget_tracker import BudgetTracker
 from tunecast.session.final_evaluation import Judge, leading_checkpoints, validate
 from tunecast.session.folder import OutputFolder
 from tunecast.session.loop import Search
-from tunecast.session.prepare import Environment, PreparedTask
+from tunecast.session.prepare import PreparedTask
 from tunecast.session.runtime_model import RuntimeModel
 from tunecast.session.settings import SessionSettings
 from tunecast.session.trials import Trials, retraining_note
 from tunecast.store import Store
 from tunecast.training.runner import Measurement, Scored
 
-ENVIRONMENT = Environment(
-    Machine("cpu", 2, 1, 10**9, 10**9, {"float32": 1e9}, 1e9), Versions("0", "3", "2", "5", "0")
-)
 CANDIDATES = [
     BASELINE,
     *(Pipeline("lora", {**BASELINE.hyperparameters, "lora_r": rank}) for rank in (2, 4, 8)),
 ]
 FULL_LENGTH = 10_000
+KILLED = Crash("the worker was killed by SIGKILL", Outcome.OUT_OF_MEMORY)
 
 
-class Hand:
-    """An executor whose workers answer at once: with what a script says, else with the next point."""
+class Hand(ScriptedExecutor):
+    """Answers at once: with what a script says, else with the next point."""
 
     def __init__(self, trials: Trials, losses: tuple[float, ...], workers: int) -> None:
+        super().__init__(workers)
         self.places = {trial.spec.run: place for place, trial in enumerate(trials)}
         self.trials = trials
         self.losses = losses
@@ -51,38 +51,41 @@ class Hand:
         self.asked: list[int] = []
         self.hashes: list[str] = []
         self.retrained = 0
-        self.busy: dict[int, Advance] = {}
-        self.workers = workers
         self.side_by_side: set[frozenset[int]] = set()
         self.answers = math.inf
-        self.late: list[tuple[int, Any]] = []
+        self.late: list[tuple[Handle, Any]] = []
         self.stall: Callable[[], None] = lambda: None
-        self.given_up = 0
 
-    def idle(self) -> list[int]:
-        return [slot for slot in range(self.workers) if slot not in self.busy]
-
-    def submit(self, slot: int, request: Advance) -> None:
+    def submit(self, request: Request, slot: int | None = None) -> Handle:
+        assert isinstance(request, Advance)
         self.asked.append(self.places[request.spec.run])
-        self.busy[slot] = request
+        return super().submit(request, slot)
 
-    def wait(self, timeout: float | None = None) -> list[tuple[int, Any]]:
+    def wait(self, timeout: float | None = None) -> list[tuple[Handle, Any]]:
         self.side_by_side.add(frozenset(self.places[request.spec.run] for request in self.busy.values()))
         if len(self.hashes) >= self.answers:
             self.stall()
             late, self.late = self.late, []
-            for slot, _ in late:
-                del self.busy[slot]
+            for handle, _ in late:
+                del self.busy[handle]
             return late
-        slot = min(self.busy)
-        request = self.busy.pop(slot)
-        return [(slot, self.script.pop(0) if self.script else self._point(request))]
+        handle = self.in_slot(0) or self.in_slot(1)
+        assert handle is not None
+        request = self.busy.pop(handle)
+        return [(handle, self.script.pop(0) if self.script else self.point(request))]
 
-    def break_off(self) -> None:
-        self.given_up += len(self.busy)
-        self.busy.clear()
+    def in_slot(self, slot: int) -> Handle | None:
+        """What was submitted to a slot and is not answered."""
+        return next((handle for handle in self.busy if handle.slot == slot), None)
 
-    def _point(self, request: Advance) -> Measurement:
+    def late_answers(self, first: object) -> list[tuple[Handle, Any]]:
+        """The answers of two busy slots: the first slot's is given, the other's is its point."""
+        one, other = self.in_slot(0), self.in_slot(1)
+        assert one is not None
+        assert other is not None
+        return [(one, first), (other, self.point(self.busy[other]))]
+
+    def point(self, request: Advance) -> Measurement:
         place, step = self.places[request.spec.run], request.to_step
         plan = self.trials[place].plan
         at = {"share": plan.share_at(step), "tokens_seen": plan.tokens_at(step)}
@@ -144,12 +147,11 @@ def begin(settings: SessionSettings, prepared: PreparedTask, tmp_path: Path) -> 
             search = Search(
                 trials=trials,
                 strategy=strategy,
-                executor=hand,  # type: ignore[arg-type]
+                executor=hand,
                 budget_tracker=budget_tracker or BudgetTracker(tokens, 0.0),
                 runtime_model=RuntimeModel(1e-3),
                 folder=folder,
                 settings=replace(settings, keep_gb=keep_gb, workers=workers),
-                environment=ENVIRONMENT,
                 progress=progress or Silent(),
                 save=save,
                 diagnostics=[] if diagnostics is None else diagnostics,
@@ -183,6 +185,15 @@ def test_beside_the_first_trial_the_others_go_on(begin: Begin) -> None:
     assert outcomes(search)[0] is Outcome.COMPLETED
 
 
+def test_a_run_carries_the_machine_of_the_slot_that_computed_it(begin: Begin) -> None:
+    search, hand = begin(3.0, random_search(), workers=2)
+    search.spend()
+    first, second = (slot.machine for slot in hand.slots)
+    assert first != second
+    machines = [trial.run.machine for trial in search.trials if trial.run]
+    assert machines[:2] == [first, second]
+
+
 def test_what_is_left_brings_the_leader_to_its_end(begin: Begin) -> None:
     search, hand = begin(2.6, one_step_each)
     search.spend()
@@ -200,7 +211,7 @@ def test_the_budget_is_kept_to(begin: Begin) -> None:
 
 def test_a_crashed_step_is_tried_once_more(begin: Begin) -> None:
     search, hand = begin(1.0, random_search())
-    hand.script = [Crash(-9)]
+    hand.script = [KILLED]
     search.spend()
     assert outcomes(search)[0] is Outcome.COMPLETED
     assert len(hand.asked) == 1 + len(search.trials[0].curve)
@@ -209,7 +220,7 @@ def test_a_crashed_step_is_tried_once_more(begin: Begin) -> None:
 def test_a_step_that_crashes_twice_ends_its_trial_alone(begin: Begin) -> None:
     told = Told()
     search, hand = begin(2.5, random_search(), progress=told)
-    hand.script = [Crash(-9), Crash(-9)]
+    hand.script = [KILLED, KILLED]
     search.spend()
     first = search.trials[0].run
     assert first is not None
@@ -266,8 +277,7 @@ def test_what_came_in_time_counts_though_it_is_found_at_the_end(begin: Begin) ->
     def stall() -> None:
         if budget_tracker._seconds_before == 0.0 and len(hand.busy) == 2:
             budget_tracker._seconds_before = 2000.0
-            request = hand.busy[1]
-            hand.late = [(0, Crash(-9)), (1, hand._point(request))]
+            hand.late = hand.late_answers(KILLED)
 
     hand.stall, hand.answers = stall, 1
     search.spend()
@@ -280,7 +290,7 @@ def test_an_answer_that_cannot_be_used_loses_no_other(begin: Begin) -> None:
 
     def stall() -> None:
         broken = Broken("OSError", "No space left on device", system=True)
-        hand.late = [(0, broken), (1, hand._point(hand.busy[1]))]
+        hand.late = hand.late_answers(broken)
 
     hand.stall, hand.answers = stall, 1
     with pytest.raises(OutputError, match="No space left"):

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from sample_runs import sample_machine, sample_run
-from tunecast.executors.local import LocalExecutor
+from tunecast.executors.in_process import InProcessExecutor
 from tunecast.predictor import WorkerCapacity
 from tunecast.progress import Silent
 from tunecast.session.feasible import Feasible
 from tunecast.session.folder import OutputFolder
-from tunecast.session.prepare import Environment, PreparedTask
+from tunecast.session.prepare import PreparedTask
 from tunecast.session.session import Session
 from tunecast.session.settings import SessionSettings
 from tunecast.session.state import SessionState
@@ -31,17 +30,13 @@ def test_a_strategy_is_told_what_a_worker_may_hold(
     prepared: PreparedTask, settings: SessionSettings, store: Store, tmp_path: Path
 ) -> None:
     folder = OutputFolder(tmp_path)
-    told = Session(
-        replace(settings, strategy="random", budget="2-trials"),
-        prepared,
-        folder,
-        store,
-        LocalExecutor.__new__(LocalExecutor),  # no worker is asked for anything
-        Silent(),
-        SessionState("s", {}, "of these rows", full_length_tokens=2000, worker_bytes=1_500_000_000),
-        Feasible(()),
-        Environment(sample_machine(), sample_run().versions),
-    )._context(4.0, 0.1)
+    state = SessionState("s", {}, "of these rows", full_length_tokens=2000, worker_bytes=1_500_000_000)
+    random = replace(settings, strategy="random", budget="2-trials")
+    with InProcessExecutor() as executor:
+        executor.open(prepared.training_task)
+        session = Session(random, prepared, folder, store, executor, Silent(), state, Feasible(()))
+        told = session._context(4.0, 0.1)
+    assert told.machine == executor.slots[0].machine
     folder.close()
     training_task = prepared.training_task
     assert told.room == WorkerCapacity("cpu", training_task.dtype, training_task.max_length, 1_500_000_000)

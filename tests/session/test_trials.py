@@ -9,20 +9,19 @@ from pathlib import Path
 
 import pytest
 
+from sample_runs import sample_slot
 from tunecast.methods.space import BASELINE
-from tunecast.records import Machine, Outcome, Pipeline, Point, RunError, Score, Seconds, Versions
+from tunecast.records import Outcome, Pipeline, Point, RunError, Score, Seconds
 from tunecast.session.budget import Budget
 from tunecast.session.budget_tracker import BudgetTracker
 from tunecast.session.folder import OutputFolder
-from tunecast.session.prepare import Environment, PreparedTask
+from tunecast.session.prepare import PreparedTask
 from tunecast.session.runtime_model import RuntimeModel
 from tunecast.session.trials import Trials
 from tunecast.store import Store
 from tunecast.training.runner import Measurement
 
-ENVIRONMENT = Environment(
-    Machine("cpu", 2, 1, 10**9, 10**9, {"float32": 1e9}, 1e9), Versions("0", "3", "2", "5", "0")
-)
+SLOT = sample_slot()
 OTHER = Pipeline("lora", {**BASELINE.hyperparameters, "learning_rate": 1e-3})
 
 
@@ -94,7 +93,7 @@ def advance(
         workers=1,
     )
     measured = Measurement(trial.spec.run, point, outcome, retrained_tokens=retrained_tokens)
-    trials.record(index, measured, ENVIRONMENT, elapsed)
+    trials.record(index, measured, SLOT, elapsed)
 
 
 def files(trials: Trials, index: int) -> set[str]:
@@ -179,7 +178,7 @@ def test_retraining_is_spent_where_the_worker_dies_of_it(trials: Trials) -> None
     advance(trials, 0, 4.0)
     done, ahead = trials[0].plan.tokens_at(trials[0].step), trials[0].tokens_to_next
     trials.limit_disk(0, spare=set())
-    trials.fail(0, Outcome.FAILED, RunError("WorkerCrash", "killed"), ENVIRONMENT, 3.0)
+    trials.fail(0, Outcome.FAILED, RunError("WorkerCrash", "killed"), SLOT, 3.0)
     assert trials.used(3.0).tokens == 2 * done + ahead
 
 
@@ -189,7 +188,7 @@ def test_tokens_count_when_a_step_begins_and_when_it_fails(trials: Trials) -> No
     assert trials.used(3.0).tokens == 0
     trial.running = True
     assert (trials.used(3.0).tokens, trials.used(3.0).trials) == (ahead, 1)
-    trials.fail(0, Outcome.OUT_OF_MEMORY, RunError("WorkerCrash", "killed"), ENVIRONMENT, 3.0)
+    trials.fail(0, Outcome.OUT_OF_MEMORY, RunError("WorkerCrash", "killed"), SLOT, 3.0)
     assert trials.used(3.0).tokens == ahead
     assert trial.outcome is Outcome.OUT_OF_MEMORY
     assert trials.history(RuntimeModel(0.001)).trials[0].next_share is None
@@ -199,7 +198,7 @@ def test_a_loss_that_explodes_at_a_point_costs_what_led_there(trials: Trials) ->
     advance(trials, 0, math.nan, Outcome.DIVERGED)
     assert trials.used(3.0).tokens == trials[0].plan.tokens_at(trials[0].step)
     advance(trials, 1, 4.0)
-    trials.fail(1, Outcome.DIVERGED, RunError("DivergedError", "step 9"), ENVIRONMENT, 3.0)
+    trials.fail(1, Outcome.DIVERGED, RunError("DivergedError", "step 9"), SLOT, 3.0)
     assert trials[1].tokens_spent > trials[1].plan.tokens_at(trials[1].step)
 
 
@@ -210,7 +209,7 @@ def test_what_did_not_end_is_told(trials: Trials) -> None:
     ]
     advance(trials, 1, 5.0)
     for index, kind in enumerate((Outcome.DIVERGED, Outcome.FAILED)):
-        trials.fail(index, kind, RunError("OddError", "two\nlines"), ENVIRONMENT, 3.0)
+        trials.fail(index, kind, RunError("OddError", "two\nlines"), SLOT, 3.0)
     assert trials.warnings("baseline") == [
         "The baseline did not reach its end: diverged (OddError: two lines).",
         "1 of 2 trials broke down; the first one: failed (OddError: two lines).",
@@ -271,7 +270,7 @@ def test_a_new_record_holds_the_raw_facts(trials: Trials, prepared: PreparedTask
     assert run is not None
     assert run.model.config["hidden_size"] == 32
     assert run.dataset == prepared.dataset
-    assert (run.machine, run.versions) == (ENVIRONMENT.machine, ENVIRONMENT.versions)
+    assert (run.machine, run.versions) == (SLOT.machine, SLOT.versions)
     assert run.total_steps == trials[0].plan.total_steps
 
 

@@ -25,7 +25,7 @@ from tunecast.executors.base import (
 from tunecast.executors.fork_server import ForkServer
 from tunecast.executors.worker import Opening, receive
 from tunecast.hardware.machine import accelerator_count
-from tunecast.records import Outcome
+from tunecast.records import Machine, Outcome
 
 STARTS = 3
 """How many workers may die in a row while they open the workplace."""
@@ -74,6 +74,8 @@ class LocalExecutor(Executor):
         self._workers: list[_Worker | None] = [None] * workers
         """None where a worker died; the slot gets another one when it is needed."""
         self._slots: list[Slot | None] = [None] * workers
+        self._machines: dict[tuple[int, str, int], Machine] = {}
+        """What was measured, by slot, device and threads: a later worker need not measure it again."""
         self._busy: dict[int, Handle] = {}
 
     def open(self, workplace: Workplace) -> None:
@@ -174,9 +176,10 @@ class LocalExecutor(Executor):
         if not self._server.is_alive:
             self._server.close()
             self._server = self._start_server()
-        known = self._slots[slot]
-        own = own_accelerator(self._workplace.device, slot)
-        return _Worker(self._server, Opening(self._workplace, own, known.machine if known else None))
+        workplace = self._workplace
+        own = own_accelerator(workplace.device, slot)
+        known = self._machines.get((slot, workplace.device, workplace.threads))
+        return _Worker(self._server, Opening(workplace, own, known))
 
     def _worker(self, slot: int) -> _Worker:
         worker = self._workers[slot]
@@ -193,7 +196,9 @@ class LocalExecutor(Executor):
             worker = self._workers[slot] = self._workers[slot] or self._start(slot)
             try:
                 if not worker.is_ready:
-                    self._slots[slot] = worker.get_ready(self._setup)
+                    found = self._slots[slot] = worker.get_ready(self._setup)
+                    key = slot, self._workplace.device, self._workplace.threads
+                    self._machines[key] = found.machine
                 return worker
             except (EOFError, BrokenPipeError, ConnectionResetError):
                 crash = self._bury(slot)
