@@ -9,11 +9,17 @@ import pickle
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 import sessions
 import tiny
+from tunecast.progress import Silent
+from tunecast.session.settings import SessionSettings
+
+if TYPE_CHECKING:
+    from tunecast.session.prepare import PreparedTask
 
 # Nothing may reach for a hub: every test passes with no network at all.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -88,3 +94,16 @@ def finished_session(
     folder = built_once("finished-session", run, tmp_path_factory)
     finished: sessions.Finished = pickle.loads((folder / "finished.pickle").read_bytes())
     return finished
+
+
+@pytest.fixture(scope="session")
+def settings(tiny_llama: Path, toy_data: Path) -> SessionSettings:
+    return SessionSettings(model=str(tiny_llama), data=str(toy_data), threads=1)
+
+
+@pytest.fixture(scope="session")
+def prepared(settings: SessionSettings) -> PreparedTask:
+    """A task on the tiny Llama."""
+    from tunecast.session.prepare import prepare_task
+
+    return prepare_task(settings, Silent())

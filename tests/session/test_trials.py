@@ -204,14 +204,15 @@ def test_a_loss_that_explodes_at_a_point_costs_what_led_there(trials: Trials) ->
 
 def test_what_did_not_end_is_told(trials: Trials) -> None:
     advance(trials, 0, 4.0)
+    share = f"{trials[0].curve[-1].share:.0%}"
     assert trials.warnings("baseline") == [
-        f"The budget brought the baseline to only {trials[0].curve[-1].share:.0%} of its full length."
+        f"The budget brought the baseline pipeline to only {share} of its full length."
     ]
     advance(trials, 1, 5.0)
     for index, kind in enumerate((Outcome.DIVERGED, Outcome.FAILED)):
         trials.fail(index, kind, RunError("OddError", "two\nlines"), SLOT, 3.0)
     assert trials.warnings("baseline") == [
-        "The baseline did not reach its end: diverged (OddError: two lines).",
+        "The baseline pipeline did not reach its end: diverged (OddError: two lines).",
         "1 of 2 trials broke down; the first one: failed (OddError: two lines).",
     ]
 
