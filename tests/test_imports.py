@@ -30,7 +30,6 @@ ORDER = (
 """The rooms from top to bottom. The other modules of the root lie below them all."""
 
 KNOWN = {
-    "tunecast.executors.requests → tunecast.session.folder",
     "tunecast.recommender.for_session → tunecast.search",
     "tunecast.recommender.for_session → tunecast.session.budget",
     "tunecast.recommender.for_session → tunecast.session.calibrate_length",
