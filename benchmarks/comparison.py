@@ -1,14 +1,18 @@
-"""All figures of docs/comparing.md, from the runs and the prior that are shipped: hours.
+"""Measure all figures of docs/comparing.md from the shipped runs and prior: hours.
 
     python benchmarks/comparison.py FOLDER [PART ...]
 
-Every part's result is kept in FOLDER, and measured anew when the runs, the prior or the code that it
-rests on have changed. A part that fails is named at the end and leaves the others alone; what it said is
-in FOLDER/PART.log. The page is written whatever failed.
+FOLDER keeps the result of every part. A part is measured again when its runs, prior or code have changed. One
+that fails is named at the end and leaves the others alone; its messages are in FOLDER/PART.log. The page is
+written in any case; ``--only-page`` writes it without measuring.
+
+After a change that moves or renames code but gives the same results, show that it does, for example by
+measuring some parts into another folder and comparing the outputs. Then ``--carry`` keeps the results as
+those of the present code; the page names the commit. Other runs or another prior are always measured.
 
 Several calls with the same FOLDER may run side by side: no part is measured by two at once. A part whose
-result depends on how fast the machine is waits until no other is being measured, and others wait for it.
-What else the machine does meanwhile is up to whoever calls.
+result depends on how fast the machine is waits until no other is being measured, and others wait for it. Keep
+the machine idle otherwise.
 
 TUNECAST_TASKS is the folder of the datasets and TUNECAST_MODELS that of the small base models. With
 TUNECAST_QUICKTUNE_PYTHON (benchmarks/quicktunetool/install.sh) Quick-Tune-Tool is compared with too.
@@ -30,12 +34,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
-from comparison_page import page
-from comparison_parts import PARTS, Part, Result
 from tunecast.atomic import check_writable, write_page
 from tunecast.errors import ConfigurationError, mistakes_told
+from tunecast_benchmarks.figures_page import page
 from tunecast_benchmarks.limits import is_missed
-from tunecast_benchmarks.provenance import commit, machine
+from tunecast_benchmarks.parts import PARTS, Part, Result
+from tunecast_benchmarks.provenance import commit, knowledge_hash, machine
+from tunecast_benchmarks.whole_sessions import Kept
 
 LAST_LINES = 5
 """Lines of what a failed part said last that are repeated."""
@@ -65,45 +70,67 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where results are kept")
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"default: all of {', '.join(PARTS)}")
     parser.add_argument("--page", type=Path, help="the page; default: FOLDER/page.md")
+    modes = parser.add_mutually_exclusive_group()
+    modes.add_argument("--only-page", action="store_true", help="write the page without measuring")
+    modes.add_argument("--carry", action="store_true", help="keep results for code that gives the same")
     chosen = parser.parse_args()
+    folder, names = chosen.folder, chosen.parts or list(PARTS)
+    page_file = chosen.page or folder / "page.md"
+    problems: dict[str, str] = {}
     with mistakes_told():
-        problems = compare(chosen.folder, chosen.parts or list(PARTS), chosen.page)
+        if unknown := [name for name in names if name not in PARTS]:
+            raise ConfigurationError(f"There is no part {unknown[0]!r}.", f"Parts: {', '.join(PARTS)}.")
+        check_writable(folder / "page.md", "FOLDER")
+        check_writable(page_file, "--page")
+        try:
+            if chosen.carry:
+                carry(folder, names)
+            elif not chosen.only_page:
+                problems = compare(folder, names)
+        finally:
+            write_page(page_file, "\n\n".join(page(folder)) + "\n", "--page")
     for name, problem in problems.items():
         print(f"{name}: {problem}", file=sys.stderr)
     sys.exit(1 if problems else 0)
 
 
-def compare(folder: Path, names: list[str], page_file: Path | None = None) -> dict[str, str]:
-    """Measure parts and write the page.
+def carry(folder: Path, names: list[str]) -> None:
+    """Keep the results of parts for the present code, which was shown to give the same.
 
     Args:
-        folder: Where results are kept.
+        folder: Folder of the results.
         names: Names of parts.
-        page_file: Where the page is written; None for the folder.
+    """
+    for name in names:
+        kept = Result.read(folder, name)
+        if kept is None:
+            print(f"{name}: no result")
+        elif kept.knowledge != knowledge_hash():
+            print(f"{name}: rests on other runs or another prior and must be measured again")
+        else:
+            kept.carried_to(PARTS[name], commit()).write(folder, name)
+    for file in sorted((folder / "sessions").glob("*.json")):
+        Kept(file).carry()
+
+
+def compare(folder: Path, names: list[str]) -> dict[str, str]:
+    """Measure parts that are missing or out of date.
+
+    Args:
+        folder: Folder of the results.
+        names: Names of parts.
 
     Returns:
-        By name of the part, what went wrong; the parts with which all is well are not in it.
-
-    Raises:
-        ConfigurationError: There is no such part.
-        OutputError: The folder or the page cannot be written.
+        By name of the part, what went wrong; parts in order are left out.
     """
-    if unknown := [name for name in names if name not in PARTS]:
-        raise ConfigurationError(f"There is no part {unknown[0]!r}.", f"Parts: {', '.join(PARTS)}.")
-    page_file = page_file or folder / "page.md"
-    check_writable(folder / "page.md", "FOLDER")
-    check_writable(page_file, "--page")
     os.environ["HF_HUB_OFFLINE"] = "1"
     problems: dict[str, str] = {}
-    try:
-        for number, name in enumerate(names, 1):
-            say = functools.partial(_say, f"{number} of {len(names)}, {name}")
-            told = brought_up_to_date(PARTS[name], folder, say)
-            say(told.text)
-            if not told.is_well:
-                problems[name] = told.text
-    finally:
-        write_page(page_file, "\n\n".join(page(folder)) + "\n", "--page")
+    for number, name in enumerate(names, 1):
+        say = functools.partial(_say, f"{number} of {len(names)}, {name}")
+        told = brought_up_to_date(PARTS[name], folder, say)
+        say(told.text)
+        if not told.is_well:
+            problems[name] = told.text
     return problems
 
 
@@ -125,7 +152,7 @@ def brought_up_to_date(part: Part, folder: Path, say: Say) -> Told:
         if lock is None:
             return IS_BUSY
         kept = Result.read(folder, part.name)
-        if kept and kept.key == part.key():
+        if kept and kept.is_current(part):
             return MISSES_LIMIT if kept.is_missed else IS_THERE
         with _undisturbed(folder / "timed.lock", part.is_timed, say) as others:
             return _measure(part, folder, say, (lock, others))
@@ -169,8 +196,9 @@ def _is_ours(lock: int, kind: int) -> bool:
 
 def _measure(part: Part, folder: Path, say: Say, locks: tuple[int, ...]) -> Told:
     """Run a part's commands and keep what the last one prints."""
-    began, key, log = time.monotonic(), part.key(), folder / f"{part.name}.log"
-    made_by = commit(), datetime.now(UTC).date().isoformat(), machine()
+    began, log = time.monotonic(), folder / f"{part.name}.log"
+    rests_on, date = (knowledge_hash(), part.code()), datetime.now(UTC).date().isoformat()
+    checked_out, computer = commit(), machine()
     say(f"begins; what it says meanwhile is in {log}")
     last = len(part.steps)
     with log.open("w", encoding="utf-8") as said:
@@ -183,7 +211,8 @@ def _measure(part: Part, folder: Path, say: Say, locks: tuple[int, ...]) -> Told
     if status and not misses:
         return _failed(status, output, log)
     seconds = round(time.monotonic() - began, 1)
-    Result(key, part.shown, *made_by, seconds, output, misses).write(folder, part.name)
+    found = Result(*rests_on, part.shown, checked_out, "", date, computer, seconds, output, misses)
+    found.write(folder, part.name)
     return MISSES_LIMIT if misses else MEASURED
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
+import ablations
 from planted_runs import ZERO_SHOT_LOSS, planted_model, planted_runs
 from replay.made_up import many_tasks
 from tunecast.predictor.examples import examples_of
@@ -36,12 +35,11 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "priors"
 
 
-@pytest.fixture
-def benchmark(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
-    module = importlib.import_module("ablations")
+@pytest.fixture(autouse=True)
+def families() -> Iterator[None]:
+    """Takes away the families of regressors that a test registers."""
     known = set(FAMILIES)
-    yield module
+    yield
     for name in set(FAMILIES) - known:
         del FAMILIES[name]
 
@@ -51,11 +49,11 @@ def runs() -> list[Run]:
     return planted_runs(tasks=10, runs=16)
 
 
-def test_a_blinded_surrogate_does_not_see_what_is_hidden(benchmark: ModuleType, runs: list[Run]) -> None:
+def test_a_blinded_surrogate_does_not_see_what_is_hidden(runs: list[Run]) -> None:
     examples = examples_of(runs)
     rate, share = columns(["log_rate"]), columns(["share"])
-    blind = benchmark.Blinded("forest", ["log_rate", "log_effective_rate", "log_travel"]).fit(examples, 0)
-    again = benchmark.Blind.from_arrays(blind.arrays())
+    blind = ablations.Blinded("forest", ["log_rate", "log_effective_rate", "log_travel"]).fit(examples, 0)
+    again = ablations.Blind.from_arrays(blind.arrays())
     assert np.array_equal(again.predict(examples.features)[0], blind.predict(examples.features)[0])
     sighted = FAMILIES["forest"].fit(examples, 0)
     for column, hidden in ((rate, True), (share, False)):
@@ -92,10 +90,10 @@ def context_of(runs: list[Run]) -> Context:
     )
 
 
-def test_without_curves_a_trial_under_way_is_no_measurement(benchmark: ModuleType, runs: list[Run]) -> None:
+def test_without_curves_a_trial_under_way_is_no_measurement(runs: list[Run]) -> None:
     context = context_of(runs)
     prior = train(context.runs, families=("ridge",))
-    blind, sighted = benchmark.WithoutCurves(context, prior), TaskPredictor(context, prior)
+    blind, sighted = ablations.WithoutCurves(context, prior), TaskPredictor(context, prior)
     ended, under_way = {0: 4, 1: 4}, {2: 2, 3: 1, 4: 3, 5: 2, 6: 1}
     found = blind.outlook(views(runs, ended | under_way))
     alone, told = (sighted.outlook(views(runs, shown)) for shown in (ended, ended | under_way))
@@ -109,7 +107,7 @@ def test_without_curves_a_trial_under_way_is_no_measurement(benchmark: ModuleTyp
 
 
 def test_without_curves_trials_under_way_do_not_speak_for_the_prior(
-    benchmark: ModuleType, runs: list[Run], monkeypatch: pytest.MonkeyPatch
+    runs: list[Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     judged: list[int] = []
 
@@ -119,19 +117,19 @@ def test_without_curves_trials_under_way_do_not_speak_for_the_prior(
 
     monkeypatch.setattr(import_module("tunecast.search.task_predictor"), "is_trusted", watched)
     context = context_of(runs)
-    strategy = benchmark.variants("ridge")["without partial curve"](context)
+    strategy = ablations.variants("ridge")["without partial curve"](context)
     strategy(views(runs, {0: 4, 1: 4, 2: 2, 3: 2, 4: 3}), Remaining(0.5, 1000.0))
     assert judged[-1] == 2
 
 
-def test_fewer_tasks_are_of_as_many_families_as_there_are(benchmark: ModuleType, runs: list[Run]) -> None:
+def test_fewer_tasks_are_of_as_many_families_as_there_are(runs: list[Run]) -> None:
     first = next(run for run in runs if run.curve)
     tasks = {run.task.dataset for run in runs}
     context = Context(
         first.dataset, first.model, first.full_length_tokens, first.unique_examples, runs=tuple(runs)
     )
     for count in (4, 8):
-        kept = benchmark._of_fewer_tasks(context, count)
+        kept = ablations._of_fewer_tasks(context, count)
         names = {run.task.dataset for run in kept}
         assert len(names) == count
         assert names < tasks
@@ -140,20 +138,20 @@ def test_fewer_tasks_are_of_as_many_families_as_there_are(benchmark: ModuleType,
 
 
 def test_every_variant_is_replayed_and_what_is_hidden_costs(
-    benchmark: ModuleType, cache: Path, monkeypatch: pytest.MonkeyPatch
+    cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = many_tasks(12, shift=0.6)  # so that rates are known from curves alone
     hidden = ("log_rate", "log_effective_rate", "log_travel")
-    monkeypatch.setattr(benchmark, "HIDDEN", {"without rate": hidden})
-    monkeypatch.setattr(benchmark, "FEWER_TASKS", (4,))
-    own = {name: built_once(build) for name, build in benchmark.variants("forest").items()}
+    monkeypatch.setattr(ablations, "HIDDEN", {"without rate": hidden})
+    monkeypatch.setattr(ablations, "FEWER_TASKS", (4,))
+    own = {name: built_once(build) for name, build in ablations.variants("forest").items()}
     cases = cases_of(runs)[0][:2]
     found = compare_strategies(
         cases, runs, [*own], seeds=2, budgets=(1.0, 4.0), fold=Fold.FAMILY, thinking_seconds=0.0, own=own
     )
     mean = dict(zip(found.strategies, found.by_task()[:, :, 1].mean(axis=1), strict=True))
     assert mean["whole"] < mean["without partial curve"]
-    shown = benchmark.regrets(found)
+    shown = ablations.regrets(found)
     assert all(f"| {name} |" in shown for name in own)
     # Both tasks are of one family: with all features, with fewer, and of fewer tasks; the others share these.
     kept = {file: file.stat().st_mtime_ns for file in cache.iterdir()}
@@ -166,12 +164,10 @@ def test_every_variant_is_replayed_and_what_is_hidden_costs(
     assert np.array_equal(again.regrets[0], found.regrets[found.strategies.index("without rate")])
 
 
-def test_a_candidate_is_chosen_by_another_improvement_where_that_is_said(
-    benchmark: ModuleType, runs: list[Run]
-) -> None:
+def test_a_candidate_is_chosen_by_another_improvement_where_that_is_said(runs: list[Run]) -> None:
     context = context_of(runs)
     history = views(runs, {0: 4, 1: 4, 2: 2, 3: 1})
-    own = benchmark.variants("ridge")
+    own = ablations.variants("ridge")
     seen: list[Acquisition] = []
     rule = ExpectedImprovement.__call__
 
@@ -187,11 +183,9 @@ def test_a_candidate_is_chosen_by_another_improvement_where_that_is_said(
     assert seen == [IMPROVEMENT, ExpectedImprovement(0.5), ExpectedImprovement(1.0)]
 
 
-def test_what_carries_from_a_narrow_model_to_a_wide_one_is_told(
-    benchmark: ModuleType, runs: list[Run]
-) -> None:
+def test_what_carries_from_a_narrow_model_to_a_wide_one_is_told(runs: list[Run]) -> None:
     wide = planted_runs(tasks=6, runs=6, seed=1, model=planted_model(512))
-    text = benchmark.carried([*runs, *wide], "small-512")
+    text = ablations.carried([*runs, *wide], "small-512")
     assert text.startswith("other models: small-128\n\n|")
     found = rows_of(text)
     learned = ("other models", "its own runs", "both")
@@ -202,17 +196,15 @@ def test_what_carries_from_a_narrow_model_to_a_wide_one_is_told(
     assert float(found["both", "to 0.7"][1]) > 0.6
 
 
-def test_a_model_of_which_no_row_is_left_gets_the_spread_of_unknown_models(
-    benchmark: ModuleType, runs: list[Run]
-) -> None:
+def test_a_model_of_which_no_row_is_left_gets_the_spread_of_unknown_models(runs: list[Run]) -> None:
     wide = planted_runs(tasks=6, runs=6, seed=1, model=planted_model(512))
     examples = examples_of([*runs, *wide])
     others = examples.where(examples.model != examples.models.index("small-512"))
     trusted = choose(others, 0, ("ridge",))
     trusted = replace(trusted, abroad=trusted.abroad.at_least(trusted.calibration))
     assert "small-512" in others.models, "which is why its name being there says nothing"
-    assert benchmark.calibration_for("small-512", others, trusted) is trusted.abroad
-    assert benchmark.calibration_for("small-512", examples, trusted) is trusted.calibration
+    assert ablations.calibration_for("small-512", others, trusted) is trusted.abroad
+    assert ablations.calibration_for("small-512", examples, trusted) is trusted.calibration
     assert trusted.abroad is not trusted.calibration
 
 
@@ -223,12 +215,12 @@ def rows_of(text: str) -> dict[tuple[str, str], list[str]]:
     return {(row[0], row[1]): row[2:] for row in rows}
 
 
-def test_to_know_the_level_of_a_task_is_not_to_know_pipelines(benchmark: ModuleType, runs: list[Run]) -> None:
-    found = rows_of("\n".join(benchmark._trivial(examples_of(runs))))
+def test_to_know_the_level_of_a_task_is_not_to_know_pipelines(runs: list[Run]) -> None:
+    found = rows_of("\n".join(ablations._trivial(examples_of(runs))))
     assert found["no change from here on", "no curve"][1] == "0.00"
     assert float(found["no change from here on", "to 0.7"][1]) > 0.6
     for stage in ("no curve", "to 0.2", "to 0.7"):
         assert found["its task's mean end", stage] == ["", "0.00", "10", ""]
     few = [run for task in {run.task for run in runs} for run in [r for r in runs if r.task == task][:4]]
-    found = rows_of("\n".join(benchmark._trivial(examples_of(few))))
+    found = rows_of("\n".join(ablations._trivial(examples_of(few))))
     assert found["its task's mean end", "no curve"] == ["", "too few", "0", ""]

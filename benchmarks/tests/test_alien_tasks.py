@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 import shutil
@@ -11,12 +10,13 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+import alien_tasks
 from replay.made_up import pipelines, task_runs
 from tunecast import data
 from tunecast.data.meta_features import DEPENDENCE
@@ -31,14 +31,8 @@ from tunecast.store import Store
 ROWS = [{"prompt": f"Which colour is number {n}?", "completion": f"colour {n}"} for n in range(20)]
 
 
-@pytest.fixture
-def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
-    return importlib.import_module("alien_tasks")
-
-
-def write_sources(benchmark: ModuleType, tasks: Path) -> None:
-    for source in {source for source, _ in benchmark.ALIENS.values()}:
+def write_sources(tasks: Path) -> None:
+    for source in {source for source, _ in alien_tasks.ALIENS.values()}:
         (tasks / source).mkdir(parents=True)
         for split in ("train", "test"):
             text = "".join(json.dumps(row) + "\n" for row in ROWS)
@@ -59,87 +53,87 @@ def runs_on(folder: Path, model: str = "nano") -> list[Run]:
     ]
 
 
-def test_every_made_up_task_differs_from_its_source(benchmark: ModuleType, tmp_path: Path) -> None:
-    write_sources(benchmark, tmp_path)
-    benchmark.make(tmp_path, tmp_path / "aliens")
-    assert len(benchmark.ALIENS) == 10
-    for name in benchmark.ALIENS:
+def test_every_made_up_task_differs_from_its_source(tmp_path: Path) -> None:
+    write_sources(tmp_path)
+    alien_tasks.make(tmp_path, tmp_path / "aliens")
+    assert len(alien_tasks.ALIENS) == 10
+    for name in alien_tasks.ALIENS:
         for split in ("train", "test"):
             file = tmp_path / "aliens" / f"alien_{name}" / f"{split}.jsonl"
             rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
             assert len(rows) == len(ROWS)
             changed = sum(new["completion"] != old["completion"] for new, old in zip(rows, ROWS, strict=True))
             assert changed > len(ROWS) / 2, name
-    benchmark.make(tmp_path, tmp_path / "again")
+    alien_tasks.make(tmp_path, tmp_path / "again")
     for file in (tmp_path / "aliens").rglob("*.jsonl"):
         assert file.read_text() == (tmp_path / "again" / file.relative_to(tmp_path / "aliens")).read_text()
 
 
-def test_tasks_are_made_all_or_none(benchmark: ModuleType, tmp_path: Path) -> None:
+def test_tasks_are_made_all_or_none(tmp_path: Path) -> None:
     tasks, output = tmp_path / "tasks", tmp_path / "made" / "aliens"
-    write_sources(benchmark, tasks)
-    hidden = next(iter(benchmark.ALIENS.values()))[0]
+    write_sources(tasks)
+    hidden = next(iter(alien_tasks.ALIENS.values()))[0]
     (tasks / hidden).rename(tmp_path / "hidden")
     with pytest.raises(DataError, match=f"no task {hidden}"):
-        benchmark.make(tasks, output)
-    last = list(benchmark.ALIENS.values())[-1][0]
+        alien_tasks.make(tasks, output)
+    last = list(alien_tasks.ALIENS.values())[-1][0]
     (tmp_path / "hidden").rename(tasks / hidden)
     (tasks / last / "test.jsonl").write_text("cut off")
     with pytest.raises(ValueError, match="Expecting value"):
-        benchmark.make(tasks, output)
+        alien_tasks.make(tasks, output)
     assert list(output.parent.iterdir()) == []
     (tasks / last / "test.jsonl").write_text("")
-    benchmark.make(tasks, output)
+    alien_tasks.make(tasks, output)
     made = {file: file.stat().st_mtime_ns for file in output.rglob("*.jsonl")}
     assert len(made) == 20
-    benchmark.make(tasks, output)
+    alien_tasks.make(tasks, output)
     assert {file: file.stat().st_mtime_ns for file in output.rglob("*.jsonl")} == made
     assert [folder.name for folder in output.parent.iterdir()] == ["aliens"]
     shutil.rmtree(output / "alien_rot13_answers")
-    benchmark.make(tasks, output)
+    alien_tasks.make(tasks, output)
     assert len(list(output.rglob("*.jsonl"))) == 20
 
 
 def test_tasks_are_made_anew_where_what_they_are_made_of_changed(
-    benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tasks, output = tmp_path / "tasks", tmp_path / "made" / "aliens"
-    write_sources(benchmark, tasks)
-    benchmark.make(tasks, output)
+    write_sources(tasks)
+    alien_tasks.make(tasks, output)
     random = output / "alien_random_labels" / "train.jsonl"
     texts = [random.read_text()]
-    benchmark.make(tasks, output, seed=1)
+    alien_tasks.make(tasks, output, seed=1)
     texts.append(random.read_text())
     (tasks / "tweet_emotion" / "train.jsonl").write_text(json.dumps(ROWS[0]) + "\n")
-    benchmark.make(tasks, output, seed=1)
+    alien_tasks.make(tasks, output, seed=1)
     texts.append(random.read_text())
     assert len(set(texts)) == 3
     assert len(texts[-1].splitlines()) == 1
     other = tmp_path / "program.py"
     other.write_text("makes other tasks")
     made = random.stat().st_ino
-    monkeypatch.setattr(benchmark, "__file__", str(other))
-    benchmark.make(tasks, output, seed=1)
+    monkeypatch.setattr(alien_tasks, "__file__", str(other))
+    alien_tasks.make(tasks, output, seed=1)
     assert random.stat().st_ino != made
     assert [folder.name for folder in output.parent.iterdir()] == ["aliens"]
 
 
-def test_nothing_else_is_lost_for_made_up_tasks(benchmark: ModuleType, tmp_path: Path) -> None:
-    write_sources(benchmark, tmp_path / "tasks")
+def test_nothing_else_is_lost_for_made_up_tasks(tmp_path: Path) -> None:
+    write_sources(tmp_path / "tasks")
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "thesis.tex").write_text("years of work")
     with pytest.raises(OutputError, match=r"holds thesis\.tex"):
-        benchmark.make(tmp_path / "tasks", tmp_path / "own")
+        alien_tasks.make(tmp_path / "tasks", tmp_path / "own")
     with pytest.raises(OutputError, match="is no folder"):
-        benchmark.make(tmp_path / "tasks", tmp_path / "own" / "thesis.tex")
+        alien_tasks.make(tmp_path / "tasks", tmp_path / "own" / "thesis.tex")
     assert (tmp_path / "own" / "thesis.tex").read_text() == "years of work"
 
 
 def test_a_part_of_the_made_up_tasks_is_not_judged(
-    benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_sources(benchmark, tmp_path / "tasks")
-    benchmark.make(tmp_path / "tasks", tmp_path / "aliens")
+    write_sources(tmp_path / "tasks")
+    alien_tasks.make(tmp_path / "tasks", tmp_path / "aliens")
     store = tmp_path / "runs.sqlite"
     with Store.open(store) as opened:
         for run in runs_on(tmp_path / "aliens" / "alien_shuffled_queries"):
@@ -151,7 +145,7 @@ def test_a_part_of_the_made_up_tasks_is_not_judged(
     for aliens in (tmp_path / "tasks", tmp_path / "aliens"):
         monkeypatch.setattr(sys, "argv", ["alien_tasks.py", *asked, "--aliens", str(aliens)])
         with pytest.raises(SystemExit) as ended:
-            benchmark.main()
+            alien_tasks.main()
         assert ended.value.code == 2
         shown = capsys.readouterr()
         assert shown.out == ""
@@ -161,50 +155,46 @@ def test_a_part_of_the_made_up_tasks_is_not_judged(
     assert "lacks runs on alien_shuffled_intents, alien_shuffled_sentences, alien_random_labels" in told[1]
 
 
-def test_a_task_that_would_count_twice_is_not_judged(
-    benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_task_that_would_count_twice_is_not_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alien = tmp_path / "aliens" / "alien_shuffled_queries"
     write_task(alien)
-    monkeypatch.setattr(benchmark, "ALIENS", {"shuffled_queries": benchmark.ALIENS["shuffled_queries"]})
+    monkeypatch.setattr(alien_tasks, "ALIENS", {"shuffled_queries": alien_tasks.ALIENS["shuffled_queries"]})
     with Store.open(tmp_path / "runs.sqlite") as opened:
         for model in ("nano", "micro"):
             for run in runs_on(alien, model):
                 opened.put(run)
     with pytest.raises(StoreError, match="runs on alien_shuffled_queries on several base models"):
-        benchmark.judge(str(tmp_path / "runs.sqlite"), tmp_path / "aliens", tmp_path / "tasks")
+        alien_tasks.judge(str(tmp_path / "runs.sqlite"), tmp_path / "aliens", tmp_path / "tasks")
 
 
-def test_the_guard_fires_by_either_sign_and_on_enough_tasks(benchmark: ModuleType) -> None:
-    silent, new, aside = (benchmark.Doubts(*told) for told in ((False, 0.5), (True, 0.0), (False, 0.6)))
+def test_the_guard_fires_by_either_sign_and_on_enough_tasks() -> None:
+    silent, new, aside = (alien_tasks.Doubts(*told) for told in ((False, 0.5), (True, 0.0), (False, 0.6)))
     assert [told.fires for told in (silent, new, aside)] == [False, True, True]
 
     def wrong(made_up: int, real: int) -> list[str]:
         caught = [new] * made_up + [silent] * (10 - made_up)
-        return benchmark._wrong_rates(caught, [aside] * real + [silent] * (20 - real))
+        return alien_tasks._wrong_rates(caught, [aside] * real + [silent] * (20 - real))
 
     assert wrong(8, 2) == []
     assert wrong(7, 2) == ["fires on 7 of 10 made-up tasks, 80% wanted"]
     assert wrong(8, 3) == ["fires on 3 of 20 real tasks, 10% allowed"]
 
 
-def test_the_difference_to_asha_is_that_of_the_same_tasks(
-    benchmark: ModuleType, capsys: pytest.CaptureFixture[str]
-) -> None:
-    tasks = [f"alien_{name}" for name in benchmark.ALIENS]
+def test_the_difference_to_asha_is_that_of_the_same_tasks(capsys: pytest.CaptureFixture[str]) -> None:
+    tasks = [f"alien_{name}" for name in alien_tasks.ALIENS]
     base = np.linspace(0.1, 0.5, len(tasks))[:, None]
     by_strategy = {"advised": 0.0, "transfer": -0.02, "asha": 0.0, "random": 0.3}
-    budgets = np.zeros(len(benchmark.BUDGETS))
-    regrets = np.stack([base + by_strategy[name] + budgets for name in benchmark.STRATEGIES])
-    assert benchmark._print_regrets(tasks, regrets) == []
+    budgets = np.zeros(len(alien_tasks.BUDGETS))
+    regrets = np.stack([base + by_strategy[name] + budgets for name in alien_tasks.STRATEGIES])
+    assert alien_tasks._print_regrets(tasks, regrets) == []
     shown = capsys.readouterr().out
-    assert shown.count("  -2.00 [-2.00, -2.00]") == len(benchmark.BUDGETS)
-    regrets[benchmark.STRATEGIES.index("transfer"), :, 1] += 0.03
-    assert benchmark._print_regrets(tasks, regrets) == ["regret above asha's at 2 baseline trials"]
+    assert shown.count("  -2.00 [-2.00, -2.00]") == len(alien_tasks.BUDGETS)
+    regrets[alien_tasks.STRATEGIES.index("transfer"), :, 1] += 0.03
+    assert alien_tasks._print_regrets(tasks, regrets) == ["regret above asha's at 2 baseline trials"]
 
 
 def test_no_made_up_task_is_judged_by_what_knows_its_source(
-    benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     real = ("geo_sql", "atis_sql", "apple_one", "brick_two", "cloud_three", "delta_four")
     alien = "alien_shuffled_queries"
@@ -215,7 +205,7 @@ def test_no_made_up_task_is_judged_by_what_knows_its_source(
     forgotten = task_runs("echo_five", choices=pipelines(12))
     stores = {"a store": [*runs_on(tmp_path / "aliens" / alien), *forgotten], None: known}
     described: set[str] = set()
-    diagnostics = benchmark.diagnostics
+    diagnostics = alien_tasks.diagnostics
 
     def watched_diagnostics(case: Case, *rest: Any) -> Any:
         described.update([case.task] * (DEPENDENCE in case.dataset.meta_features))
@@ -232,17 +222,17 @@ def test_no_made_up_task_is_judged_by_what_knows_its_source(
         replayed.append(({case.task for case in cases}, {run.task.dataset for run in known}))
         return compare_strategies(cases, known, *rest, **more)
 
-    monkeypatch.setattr(benchmark, "SEEDS", 1)
-    monkeypatch.setattr(benchmark, "ALIENS", {"shuffled_queries": benchmark.ALIENS["shuffled_queries"]})
-    monkeypatch.setattr(benchmark, "diagnostics", watched_diagnostics)
-    monkeypatch.setattr(benchmark, "dependence", lambda rows: 0.5)  # there are too few to measure it
-    monkeypatch.setattr(benchmark, "kept_prior", watched_prior)
+    monkeypatch.setattr(alien_tasks, "SEEDS", 1)
+    monkeypatch.setattr(alien_tasks, "ALIENS", {"shuffled_queries": alien_tasks.ALIENS["shuffled_queries"]})
+    monkeypatch.setattr(alien_tasks, "diagnostics", watched_diagnostics)
+    monkeypatch.setattr(alien_tasks, "dependence", lambda rows: 0.5)  # there are too few to measure it
+    monkeypatch.setattr(alien_tasks, "kept_prior", watched_prior)
     monkeypatch.setattr("tunecast.replay.comparing.kept_prior", watched_prior)
-    monkeypatch.setattr(benchmark, "compare_strategies", watched_compare)
+    monkeypatch.setattr(alien_tasks, "compare_strategies", watched_compare)
     monkeypatch.setattr(
-        benchmark, "open_for_reading", lambda name: nullcontext(SimpleNamespace(runs=lambda: stores[name]))
+        alien_tasks, "open_for_reading", lambda name: nullcontext(SimpleNamespace(runs=lambda: stores[name]))
     )
-    status = benchmark.judge("a store", tmp_path / "aliens", tmp_path / "tasks")
+    status = alien_tasks.judge("a store", tmp_path / "aliens", tmp_path / "tasks")
     assert described == {alien, *real[:4]}, "the guard is to know as much of the real ones"
     others = set(real) - {"geo_sql", "atis_sql"}
     assert replayed == [({alien}, others)]

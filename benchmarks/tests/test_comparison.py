@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 import json
 import os
@@ -12,13 +11,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import takewhile
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+
+import comparison
+from tunecast_benchmarks import parts, provenance
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 PROGRAM = BENCHMARKS / "comparison.py"
@@ -42,7 +43,7 @@ STUB = """#!/bin/sh
 own=$(dirname "$0")
 echo "$*" >>"$own/asked"
 case "$*" in
-*compare*) cat "$own/compared.json" ;;
+*compare.py*) cat "$own/compared.json" ;;
 *) echo "a table of $*" ;;
 esac
 for word in $(cat "$own/slow" 2>/dev/null); do
@@ -55,12 +56,6 @@ for word in $(cat "$own/failing" 2>/dev/null); do
     case "$*" in *"$word"*) echo "$word is broken" >&2; exit 3 ;; esac
 done
 """
-
-
-@pytest.fixture
-def parts(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module("comparison_parts")
 
 
 @pytest.fixture
@@ -99,7 +94,6 @@ def compare(stubs: Path, *names: str, **more: str) -> Called:
     """A call within this process, which has read the code that all keys are hashes of already."""
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.syspath_prepend(str(BENCHMARKS))
         given = environment(**more)
         for name in set(os.environ) - set(given):
             patch.delenv(name)
@@ -108,7 +102,7 @@ def compare(stubs: Path, *names: str, **more: str) -> Called:
         patch.setattr(sys, "executable", str(stubs / "interpreter"))
         patch.setattr(sys, "argv", [str(PROGRAM), str(stubs.parent / "results"), *names])
         with pytest.raises(SystemExit) as ended:
-            importlib.import_module("comparison").main()
+            comparison.main()
     return Called(ended.value.code, out.getvalue(), err.getvalue())
 
 
@@ -201,9 +195,9 @@ def test_the_interpreter_that_runs_it_runs_everything_whatever_the_path_has(stub
     done = compare(stubs, "task", "ablations", PATH=path)
     assert done.returncode == 0, done.stderr
     replays, ablations = asked(stubs)
-    assert replays.startswith("-m tunecast compare --model nano-16m ")
+    assert replays.startswith(f"{BENCHMARKS / 'compare.py'} --model nano-16m ")
     assert ablations == str(BENCHMARKS / "ablations.py")
-    assert ": `tunecast compare --model nano-16m " in page(stubs)
+    assert ": `python benchmarks/compare.py --model nano-16m " in page(stubs)
     assert ": `python benchmarks/ablations.py`" in page(stubs)
 
 
@@ -237,6 +231,28 @@ def test_a_limit_that_is_missed_is_a_result_that_is_told_every_time(stubs: Path)
         assert "surrogates: measured, but it misses a limit" in done.stderr
         assert len(asked(stubs)) == times
     assert "Missed: a limit" in page(stubs)
+
+
+def test_results_are_carried_to_code_that_gives_the_same(stubs: Path) -> None:
+    assert compare(stubs, "ablations").returncode == 0
+    results = stubs.parent / "results"
+    measured = parts.Result.read(results, "ablations")
+    assert measured
+    old = replace(measured, code="of an older layout", command="python -m old.ablations")
+    old.write(results, "ablations")
+    asked(stubs)
+    assert compare(stubs, "--only-page").returncode == 0
+    assert "**Out of date**" in page(stubs)
+    told = compare(stubs, "ablations", "family", "--carry")
+    assert (told.returncode, told.stdout) == (0, "family: no result\n")
+    carried = parts.Result.read(results, "ablations")
+    assert carried == replace(measured, carried=provenance.commit())
+    assert "gives the same" in page(stubs)
+    assert "**Out of date**" not in page(stubs)
+    replace(old, knowledge="of other runs").write(results, "ablations")
+    assert "must be measured again" in compare(stubs, "ablations", "--carry").stdout
+    assert "**Out of date**" in page(stubs)
+    assert asked(stubs) == []
 
 
 def test_two_callers_never_measure_the_same_part(stubs: Path) -> None:
@@ -279,102 +295,9 @@ def test_a_part_that_is_timed_is_measured_alone(stubs: Path, first: str, program
     assert waiting.returncode == 0
 
 
-def test_what_depends_on_the_machine_s_speed_is_timed(parts: ModuleType) -> None:
+def test_what_depends_on_the_machine_s_speed_is_timed() -> None:
     timed = {name for name, part in parts.PARTS.items() if part.is_timed}
     assert timed == {"surrogates", "scoring", "sessions-smollm2", "demo"}
-
-
-def test_other_code_runs_or_circumstances_are_another_measurement(
-    parts: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    provenance = importlib.import_module("tunecast_benchmarks.provenance")
-    part = parts.PARTS["sessions-nano"]
-    keys = [part.key(), parts.PARTS["demo"].key()]
-    assert part.key() == keys[0]
-    other = tmp_path / "runs.parquet"
-    other.write_bytes(b"more runs")
-    with monkeypatch.context() as patch:
-        patch.setattr(provenance, "shipped", lambda: other)
-        keys.append(part.key())
-    with monkeypatch.context() as patch:
-        patch.setattr(provenance, "shipped_prior", lambda: other)
-        keys.append(part.key())
-    package = tmp_path / "tunecast"
-    package.mkdir()
-    monkeypatch.setattr(provenance.tunecast, "__file__", str(package / "__init__.py"))
-    for file in (
-        "records.py",
-        "models/memory/head.py",
-        "data/read.py",
-        "store/store.py",
-        "session/runtime_model.py",
-    ):
-        (package / file).parent.mkdir(parents=True, exist_ok=True)
-        (package / file).write_text(f"name = {file!r}")
-        keys.append(part.key())
-    assert len(set(keys)) == len(keys)
-    for name in provenance.DECIDES_NOTHING:
-        (package / name).mkdir()
-        (package / name / "code.py").write_text(f"name = {name!r}")
-    assert part.key() == keys[-1], "no figure rests on reports"
-
-
-def test_what_is_said_of_code_is_no_other_measurement(tmp_path: Path, parts: ModuleType) -> None:
-    provenance = importlib.import_module("tunecast_benchmarks.provenance")
-    file = tmp_path / "module.py"
-
-    def written(text: str) -> str:
-        file.write_text(text, encoding="utf-8")
-        return str(provenance.code_hash([file]))
-
-    first = written("RATE = 2\n\n\ndef double(x):\n    return RATE * x\n")
-    said = '"""Doubling."""\nRATE = 2  # twice\n"""How often."""\ndef double(x):\n    """Twice x."""\n'
-    assert written(said + "    return (RATE * x)\n") == first
-    assert written(said + "    return RATE * x + 1\n") != first
-    assert written(said.replace("2", "3") + "    return RATE * x\n") != first
-
-
-def test_the_machine_is_told_with_what_it_computes_in(parts: ModuleType) -> None:
-    told = importlib.import_module("tunecast_benchmarks.provenance").machine()
-    assert re.fullmatch(r"\d+ cores, .+, (float32|bfloat16)", told), told
-
-
-def test_nothing_that_figures_rest_on_uses_what_is_left_out_of_their_key(parts: ModuleType) -> None:
-    left_out = importlib.import_module("tunecast_benchmarks.provenance").DECIDES_NOTHING
-    package = BENCHMARKS.parent / "src" / "tunecast"
-    assert all((package / name).is_dir() for name in left_out)
-    uses = re.compile(rf"^\s*(?:from|import) tunecast(?:\.| import )({'|'.join(left_out)})\b", re.MULTILINE)
-    using = {
-        str(file.relative_to(package))
-        for file in package.rglob("*.py")
-        if file.relative_to(package).parts[0] not in left_out and uses.search(file.read_text())
-    }
-    # They hand a session's outcome over, write its report, and start the command line.
-    assert using == {"api.py", "__main__.py"}
-
-
-LOADED = """
-import contextlib, json, sys
-from tunecast.cli import main
-sys.argv = ["tunecast", "compare", *"--folds model --budgets 1 --seeds 1 --json".split()]
-sys.argv += ["--model", "SmolLM2-135M-Instruct.Q4_1", "--strategies", "random,nearest-task,portfolio"]
-with contextlib.redirect_stdout(None), contextlib.suppress(SystemExit):
-    main()
-print(json.dumps([module.__file__ for name, module in sys.modules.items() if name.startswith("tunecast.")]))
-"""
-
-
-def test_whatever_a_replay_loads_is_in_its_key(parts: ModuleType) -> None:
-    provenance = importlib.import_module("tunecast_benchmarks.provenance")
-    done = subprocess.run(
-        [sys.executable, "-c", LOADED], env=environment(), capture_output=True, text=True, check=True
-    )
-    package = BENCHMARKS.parent / "src" / "tunecast"
-    loaded = {Path(file).relative_to(package) for file in json.loads(done.stdout)}
-    assert {Path("replay/machine.py"), Path("search/fixed_order.py"), Path("session/rules.py")} <= loaded
-    known = {file.relative_to(package) for file in provenance.sources("replay")}
-    assert {file for file in loaded - known if file.parts[0] not in provenance.DECIDES_NOTHING} == set()
-    assert Path("session/session.py") not in known, "replays do not train"
 
 
 @cache
@@ -387,13 +310,12 @@ def help_of(*program: str) -> str:
     return done.stdout
 
 
-def test_every_part_names_programs_and_flags_that_there_are(parts: ModuleType) -> None:
+def test_every_part_names_programs_and_flags_that_there_are() -> None:
     from tunecast.replay.stored import CompareSettings  # what compare's flags are parsed by
 
     checked = 0
     for part in parts.PARTS.values():
-        for file in part.files:
-            assert (BENCHMARKS.parent / file).is_file(), part.name
+        assert len(part.code()) == 16, "every file that it rests on is there"
         for words in part.commands(Path("folder")):
             flags = {word for word in words if word.startswith("--")}
             if flags:

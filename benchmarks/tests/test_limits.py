@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from planted_runs import planted_runs
 from tunecast.store import Store
+from tunecast_benchmarks import limits
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
-@pytest.fixture
-def limits(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module("tunecast_benchmarks.limits")
-
-
-def test_speeds_that_miss_their_limits_are_named(limits: ModuleType) -> None:
+def test_speeds_that_miss_their_limits_are_named() -> None:
     assert limits.too_slow(49.9, 0.29) == []
     assert limits.too_slow(50.0, 0.29) == ["1000 candidates scored in under 50 ms"]
     assert limits.too_slow(49.9, 0.3) == ["the prior read in under 0.3 s"]
@@ -31,7 +24,7 @@ def test_speeds_that_miss_their_limits_are_named(limits: ModuleType) -> None:
     assert limits.too_slow(49.9, 0.29, 300.0) == ["2000 runs learned from in under 300 s"]
 
 
-def test_what_broke_down_is_not_taken_for_a_limit_that_was_missed(limits: ModuleType) -> None:
+def test_what_broke_down_is_not_taken_for_a_limit_that_was_missed() -> None:
     assert limits.is_missed(1, "a table\nMissed: speed\n")
     assert not limits.is_missed(2, "a table\nMissed: speed\n")
     assert not limits.is_missed(1, "Missed: speed\nand then it broke down\n")
@@ -39,9 +32,7 @@ def test_what_broke_down_is_not_taken_for_a_limit_that_was_missed(limits: Module
 
 
 @pytest.mark.parametrize(("milliseconds", "status"), [(10.0, 0), (60.0, 1)])
-def test_scoring_that_is_too_slow_is_an_exit_status(
-    limits: ModuleType, milliseconds: float, status: int, tmp_path: Path
-) -> None:
+def test_scoring_that_is_too_slow_is_an_exit_status(milliseconds: float, status: int, tmp_path: Path) -> None:
     with Store.open(tmp_path / "runs.sqlite") as store:
         store.put_all(planted_runs(tasks=1, runs=2))
     program = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 import subprocess
@@ -10,30 +9,24 @@ import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
+import demo_seeds
+import real_sessions
 import tiny
-import tunecast
-from tunecast.predictor import load_prior
+from tunecast_benchmarks import whole_sessions
 
 
-@pytest.fixture
-def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
-    return importlib.import_module("real_sessions")
-
-
-def test_another_setting_is_another_result(benchmark: ModuleType) -> None:
-    first = benchmark.Setting("models/a", "1k-tokens", 100, 1, "1 a")
+def test_another_setting_is_another_result() -> None:
+    first = real_sessions.Setting("models/a", "1k-tokens", 100, 1, "1 a")
     others = [
-        benchmark.Setting("models/b", "1k-tokens", 100, 1, "1 a"),
-        benchmark.Setting("models/a", "2k-tokens", 100, 1, "1 a"),
-        benchmark.Setting("models/a", "1k-tokens", 50, 1, "1 a"),
-        benchmark.Setting("models/a", "1k-tokens", 100, 2, "1 a"),
-        benchmark.Setting("models/a", "1k-tokens", 100, 1, "1 b"),
+        real_sessions.Setting("models/b", "1k-tokens", 100, 1, "1 a"),
+        real_sessions.Setting("models/a", "2k-tokens", 100, 1, "1 a"),
+        real_sessions.Setting("models/a", "1k-tokens", 50, 1, "1 a"),
+        real_sessions.Setting("models/a", "1k-tokens", 100, 2, "1 a"),
+        real_sessions.Setting("models/a", "1k-tokens", 100, 1, "1 b"),
     ]
     keys = [setting.key("t", "", "asha", 0) for setting in (first, *others)]
     keys += [first.key("u", "", "asha", 0), first.key("t", "bleu", "asha", 0), first.key("t", "", "asha", 1)]
@@ -41,12 +34,12 @@ def test_another_setting_is_another_result(benchmark: ModuleType) -> None:
     assert first.key("x/t", "", "asha", 0) == first.key("y/t", "", "asha", 0)
 
 
-def test_a_copy_of_a_folder_has_fewer_test_rows(benchmark: ModuleType, tmp_path: Path) -> None:
+def test_a_copy_of_a_folder_has_fewer_test_rows(tmp_path: Path) -> None:
     for name in ("colours", "elsewhere"):
         (tmp_path / name).mkdir()
     for split in ("train", "test"):
         (tmp_path / "colours" / f"{split}.jsonl").write_text("{}\n" * 5)
-    copy = Path(benchmark._shortened(tmp_path / "colours", tmp_path / "elsewhere", 2))
+    copy = Path(real_sessions._shortened(tmp_path / "colours", tmp_path / "elsewhere", 2))
     assert copy.name == "colours"
     assert {file.stem: len(file.read_text().splitlines()) for file in copy.iterdir()} == {
         "train": 5,
@@ -54,12 +47,10 @@ def test_a_copy_of_a_folder_has_fewer_test_rows(benchmark: ModuleType, tmp_path:
     }
 
 
-def test_strategies_take_turns_and_what_is_kept_is_not_measured_again(
-    benchmark: ModuleType, tmp_path: Path
-) -> None:
+def test_strategies_take_turns_and_what_is_kept_is_not_measured_again(tmp_path: Path) -> None:
     measured: list[tuple[str, int, str]] = []
 
-    class Noted(benchmark.Setting):  # type: ignore[misc, name-defined]
+    class Noted(real_sessions.Setting):
         def session(self, task: str, metric: str, strategy: str, seed: int) -> dict[str, Any]:
             measured.append((task, seed, strategy))
             if len(measured) == 4:
@@ -67,26 +58,26 @@ def test_strategies_take_turns_and_what_is_kept_is_not_measured_again(
             return {"seconds": float(len(measured))}
 
     setting = Noted("models/a", "5m", 2, 1, "1 a")
-    kept = benchmark.Kept(tmp_path / "sessions" / "a.json")
+    kept = real_sessions.Kept(tmp_path / "sessions" / "a.json")
     asked = {"b": "bleu", "a": ""}, ("one", "two"), 2
     with pytest.raises(KeyboardInterrupt):
-        benchmark.measure(setting, kept, *asked)
-    found = benchmark.measure(setting, benchmark.Kept(tmp_path / "sessions" / "a.json"), *asked)
+        real_sessions.measure(setting, kept, *asked)
+    found = real_sessions.measure(setting, real_sessions.Kept(tmp_path / "sessions" / "a.json"), *asked)
     in_turn = [(task, seed, name) for task in ("b", "a") for seed in (0, 1) for name in ("one", "two")]
     assert measured == [*in_turn[:4], *in_turn[3:]]
-    lines = benchmark.seconds_table(found, ["one", "two"]).splitlines()
+    lines = real_sessions.seconds_table(found, ["one", "two"]).splitlines()
     assert lines[2:] == ["| b | 0 | 1 | 2 |", "| b | 1 | 3 | 5 |", "| a | 0 | 6 | 7 |", "| a | 1 | 8 | 9 |"]
 
 
-def test_nothing_is_lost_where_several_add(benchmark: ModuleType, tmp_path: Path) -> None:
+def test_nothing_is_lost_where_several_add(tmp_path: Path) -> None:
     def add(lane: int) -> None:
-        kept = benchmark.Kept(tmp_path / "kept" / "model.json")
+        kept = real_sessions.Kept(tmp_path / "kept" / "model.json")
         for number in range(20):
             kept.add(f"{lane} {number}", {"loss": number})
 
     with ThreadPoolExecutor(4) as lanes:
         list(lanes.map(add, range(4)))
-    kept = benchmark.Kept(tmp_path / "kept" / "model.json")
+    kept = real_sessions.Kept(tmp_path / "kept" / "model.json")
     assert all(kept.get(f"{lane} {number}") == {"loss": number} for lane in range(4) for number in range(20))
     assert kept.get("4 0") is None
 
@@ -102,8 +93,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_session_is_measured(benchmark: ModuleType, tiny_llama: Path, folder: Path) -> None:
-    setting = benchmark.Setting(str(tiny_llama), "2-trials", 10, 1, "1 a")
+def test_a_session_is_measured(tiny_llama: Path, folder: Path) -> None:
+    setting = real_sessions.Setting(str(tiny_llama), "2-trials", 10, 1, "1 a")
     outcome = setting.session(str(folder), "", "random", 0)
     assert outcome["loss"] in (outcome["incumbent_loss"], outcome["zero_shot"])
     assert outcome["seconds"] > 0
@@ -111,7 +102,7 @@ def test_a_session_is_measured(benchmark: ModuleType, tiny_llama: Path, folder: 
 
 
 def test_a_session_is_asked_for_by_what_its_outcome_is_kept_by(
-    benchmark: ModuleType, folder: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: dict[str, str] = {}
 
@@ -120,8 +111,8 @@ def test_a_session_is_asked_for_by_what_its_outcome_is_kept_by(
         asked.update(flags, metric=metric, rows=str(len(test_rows)))
         return {}
 
-    monkeypatch.setattr(benchmark, "session", noted)
-    benchmark.Setting("models/a", "5m", 10, 2, "1 a").session(str(folder), "bleu", "asha", 3)
+    monkeypatch.setattr(real_sessions, "session", noted)
+    real_sessions.Setting("models/a", "5m", 10, 2, "1 a").session(str(folder), "bleu", "asha", 3)
     assert asked == {
         "--model": "models/a", "--budget": "5m", "--threads": "2", "--strategy": "asha", "--seed": "3",
         "metric": "bleu", "rows": "10",
@@ -129,9 +120,9 @@ def test_a_session_is_asked_for_by_what_its_outcome_is_kept_by(
 
 
 def test_the_metric_of_an_incumbent_that_was_not_delivered_is_that_of_its_checkpoint(
-    benchmark: ModuleType, tiny_llama: Path, folder: Path, tmp_path: Path
+    tiny_llama: Path, folder: Path, tmp_path: Path
 ) -> None:
-    sessions = importlib.import_module("tunecast_benchmarks.whole_sessions")
+    sessions = whole_sessions
     flags = {
         "--model": str(tiny_llama),
         "--budget": "1-trials",
@@ -151,7 +142,7 @@ def test_the_metric_of_an_incumbent_that_was_not_delivered_is_that_of_its_checkp
     assert found > 0
 
 
-def test_the_table_says_who_was_best(benchmark: ModuleType) -> None:
+def test_the_table_says_who_was_best() -> None:
     def result(loss: float, metric: float | None = None) -> dict[str, object]:
         return {"loss": loss, "metric": metric, "zero_shot": 5.0}
 
@@ -165,57 +156,47 @@ def test_the_table_says_who_was_best(benchmark: ModuleType) -> None:
         ("b", "one", 1): result(1.0),
         ("b", "two", 1): result(1.5),
     }
-    lines = benchmark.table(found, ["one", "two"]).splitlines()
+    lines = real_sessions.table(found, ["one", "two"]).splitlines()
     assert lines[2] == "| a | 5.0000 | 2.0000 (0.600) | 2.2500 (0.500) |"
     assert lines[3] == "| b | 5.0000 | 1.0000 | 1.5000 |"
     assert lines[4] == "| best of a seed |  | 3 | 1 |"
     assert lines[5] == "| mean rank |  | 1.25 | 1.75 |"
 
 
-def test_those_that_tie_share_rank_and_first_place(benchmark: ModuleType) -> None:
+def test_those_that_tie_share_rank_and_first_place() -> None:
     losses = {"one": (2.0, 1.0), "two": (1.0, 1.0), "three": (1.0, 1.0)}
     found = {
         ("a", name, seed): {"loss": loss, "metric": None, "zero_shot": 5.0}
         for name, of_seeds in losses.items()
         for seed, loss in enumerate(of_seeds)
     }
-    lines = benchmark.table(found, ["one", "two", "three"]).splitlines()
+    lines = real_sessions.table(found, ["one", "two", "three"]).splitlines()
     assert lines[3] == "| best of a seed |  | 0.333 | 0.833 | 0.833 |"
     assert lines[4] == "| mean rank |  | 2.50 | 1.75 | 1.75 |"
-    turned = benchmark.table(found, ["three", "two", "one"]).splitlines()
+    turned = real_sessions.table(found, ["three", "two", "one"]).splitlines()
     assert turned[3] == "| best of a seed |  | 0.833 | 0.833 | 0.333 |"
 
 
-def test_what_validation_chose_stands_beside_what_was_delivered(benchmark: ModuleType) -> None:
+def test_what_validation_chose_stands_beside_what_was_delivered() -> None:
     told = {"loss": 2.0, "metric": 0.5, "incumbent_loss": 2.5, "incumbent_metric": 0.25, "zero_shot": 5.0}
     found = {("a", "one", 0): told}
-    assert benchmark.table(found, ["one"]).splitlines()[2] == "| a | 5.0000 | 2.0000 (0.500) |"
-    chosen = benchmark.table(found, ["one"], benchmark.INCUMBENT).splitlines()
+    assert real_sessions.table(found, ["one"]).splitlines()[2] == "| a | 5.0000 | 2.0000 (0.500) |"
+    chosen = real_sessions.table(found, ["one"], real_sessions.INCUMBENT).splitlines()
     assert chosen[2] == "| a | 5.0000 | 2.5000 (0.250) |"
 
 
-def test_an_outcome_says_by_what_runs_code_and_prior_it_was_made(
-    benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    sessions, provenance = map(
-        importlib.import_module, ("tunecast_benchmarks.whole_sessions", "tunecast_benchmarks.provenance")
-    )
-    first = sessions.made_by()
-    assert first == sessions.made_by()
-    assert first.startswith(f"{tunecast.__version__} {load_prior().provenance.checksum[:12]} ")
-    other = tmp_path / "other"
-    other.write_bytes(b"trained or collected anew")
-    for name in ("shipped", "shipped_prior"):
-        with monkeypatch.context() as patch:
-            patch.setattr(provenance, name, lambda: other)
-            assert sessions.made_by() != first
-    monkeypatch.setattr(sessions, "shipped_prior", lambda: None)
-    assert "no prior" in sessions.made_by()
+def test_outcomes_are_carried_to_code_that_gives_the_same(tmp_path: Path) -> None:
+    kept = whole_sessions.Kept(tmp_path / "nano.json")
+    knowledge, code = whole_sessions.made_by().split()
+    kept.add(f"{knowledge} oldercode nano 2-trials asha 0", {"loss": 1.0})
+    kept.add("otherruns oldercode nano 2-trials asha 0", {"loss": 2.0})
+    kept.carry()
+    assert kept.get(f"{knowledge} {code} nano 2-trials asha 0") == {"loss": 1.0}
+    assert kept.get("otherruns oldercode nano 2-trials asha 0") == {"loss": 2.0}
+    assert kept.get(f"{knowledge} oldercode nano 2-trials asha 0") is None
 
 
-def test_the_demo_is_measured_once_and_judged(
-    benchmark: ModuleType, tiny_llama: Path, toy_data: Path, tmp_path: Path
-) -> None:
+def test_the_demo_is_measured_once_and_judged(tiny_llama: Path, toy_data: Path, tmp_path: Path) -> None:
     program = str(Path(__file__).parents[2] / "benchmarks" / "demo_seeds.py")
     asked = [sys.executable, program, "--model", str(tiny_llama), "--data", str(toy_data)]
     asked += [
@@ -240,10 +221,8 @@ def test_the_demo_is_measured_once_and_judged(
     ("below", "seconds", "missed"), [(4, 280.0, ""), (3, 280.0, "below"), (5, 260.0, "less")]
 )
 def test_the_demo_is_to_be_below_the_baseline_of_as_many_seconds_on_four_of_five_seeds(
-    benchmark: ModuleType, below: int, seconds: float, missed: str, capsys: pytest.CaptureFixture[str]
+    below: int, seconds: float, missed: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    demo = importlib.import_module("demo_seeds")
-
     def side(loss: float, seconds: float) -> dict[str, Any]:
         more = {"zero_shot": 4.0, "winner": "incumbent", "incumbent": "full 0.0001", "seconds": seconds}
         return {"loss": loss, "incumbent_loss": loss + 0.5, **more}
@@ -252,7 +231,7 @@ def test_the_demo_is_to_be_below_the_baseline_of_as_many_seconds_on_four_of_five
         {"demo": side(2.0, 300.0), "baseline": side(2.5 if seed < below else 2.0, seconds)}
         for seed in range(5)
     ]
-    assert demo.report(found) == bool(missed)
+    assert demo_seeds.report(found) == bool(missed)
     shown = capsys.readouterr().out.splitlines()
     row = "| 0 | 4.0000 | 2.0000 | 2.5000 | incumbent (full 0.0001) | 2.5000 | yes | "
     assert shown[2] == f"{row}300, {seconds:.0f} |"

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 
+import scaling_study as study
+import study_design as design
+import study_findings as findings
 from sample_runs import sample_dataset, sample_model, sample_point, sample_run, sample_score
 from tunecast.records import Outcome, Pipeline, Run, Task
 from tunecast.store import Store
@@ -30,29 +31,6 @@ SEEN = 416
 """What is seen of the largest size: 52 steps of 8 examples."""
 Law = Callable[[float, float, float, float], float]
 """Loss from model parameters, pretraining tokens, the method's amount and data size."""
-
-
-@pytest.fixture(scope="module")
-def benchmarks() -> Iterator[None]:
-    """Benchmarks are scripts: they find each other in their own folder."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT / "benchmarks")
-        yield
-
-
-@pytest.fixture(scope="module")
-def design(benchmarks: None) -> ModuleType:
-    return importlib.import_module("study_design")
-
-
-@pytest.fixture(scope="module")
-def findings(benchmarks: None) -> ModuleType:
-    return importlib.import_module("study_findings")
-
-
-@pytest.fixture(scope="module")
-def study(benchmarks: None) -> ModuleType:
-    return importlib.import_module("scaling_study")
 
 
 def multiplicative(a: float, alpha: float, gamma: float, beta: float, delta: float = 0.0) -> Law:
@@ -111,9 +89,7 @@ def _run(number: int, task: str, name: str, method: str, amount: int, size: int,
     )
 
 
-def test_the_planted_exponents_and_their_order_are_found(
-    design: ModuleType, findings: ModuleType, study: ModuleType
-) -> None:
+def test_the_planted_exponents_and_their_order_are_found() -> None:
     cells = design.read_cells(planted_runs(PLANTED))
     found = findings.measure_exponents(cells, "test")
     for method in ("full", "lora"):
@@ -127,9 +103,7 @@ def test_the_planted_exponents_and_their_order_are_found(
     assert "in 2 of 2 (method, task) groups (clearly above in 2, clearly below in 0)" in first
 
 
-def test_what_does_not_lower_the_loss_is_said_to(
-    design: ModuleType, findings: ModuleType, study: ModuleType
-) -> None:
+def test_what_does_not_lower_the_loss_is_said_to() -> None:
     laws = {name: multiplicative(5.0, -0.2, 0.1, 0.15) for name in PLANTED}
     found = findings.measure_exponents(design.read_cells(planted_runs(laws)), "test")
     lines = [line for line in study.verdicts_on_exponents(found) if "A doubling of model, last" in line]
@@ -139,9 +113,6 @@ def test_what_does_not_lower_the_loss_is_said_to(
 
 @pytest.mark.parametrize(("law", "winner"), [(None, "joint"), (additive, "additive")])
 def test_the_law_that_was_planted_predicts_best(
-    design: ModuleType,
-    findings: ModuleType,
-    study: ModuleType,
     law: Law | None,
     winner: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -156,7 +127,7 @@ def test_the_law_that_was_planted_predicts_best(
     assert verdict.endswith(f"the multiplicative law is {'better' if winner == 'joint' else 'worse'}.")
 
 
-def test_what_is_held_out_reaches_no_law(design: ModuleType, findings: ModuleType) -> None:
+def test_what_is_held_out_reaches_no_law() -> None:
     cells = design.read_cells(planted_runs(PLANTED))
     table = design.factor_table(cells, design.PRETRAINING, "lora", "one", "test")
     for hide_size, hide_factor in findings.HELD_OUT.values():
@@ -172,7 +143,7 @@ def test_what_is_held_out_reaches_no_law(design: ModuleType, findings: ModuleTyp
     assert {(target.factor, target.data_size) for target in targets} == {(16e6, SEEN)}  # of both: the corner
 
 
-def test_the_planted_crossing_is_found(design: ModuleType, findings: ModuleType, study: ModuleType) -> None:
+def test_the_planted_crossing_is_found() -> None:
     cells = design.read_cells(planted_runs(PLANTED))
     found = findings.crossings(cells, "test")["one"]
     assert len(found) == len(MODELS)
@@ -184,28 +155,24 @@ def test_the_planted_crossing_is_found(design: ModuleType, findings: ModuleType,
     assert f"full / lora: a crossing in {len(MODELS)} of {len(MODELS)} settings (full is better" in pairs
 
 
-def test_a_method_that_always_wins_is_named(
-    design: ModuleType, findings: ModuleType, study: ModuleType
-) -> None:
+def test_a_method_that_always_wins_is_named() -> None:
     laws = {"full": PLANTED["full"], "lora": lambda *x: 2 * PLANTED["full"](*x)}
     shown = study.show_crossovers(findings.crossings(design.read_cells(planted_runs(laws)), "test"))
     assert f"Better everywhere in range: full in {len(MODELS)}." in shown
 
 
-def test_early_stopping_takes_the_lowest_point_and_the_end_the_test_loss(design: ModuleType) -> None:
+def test_early_stopping_takes_the_lowest_point_and_the_end_the_test_loss() -> None:
     run = planted_runs(PLANTED)[0]
     (cell,) = design.read_cells([replace(run, test=sample_score(7.0))])
     assert cell.losses == {"test": 7.0, "stopped": pytest.approx(run.curve[1].validation.loss)}
 
 
-def test_data_size_is_what_was_seen(design: ModuleType) -> None:
+def test_data_size_is_what_was_seen() -> None:
     sizes = {cell.planned: cell.data_size for cell in design.read_cells(planted_runs(PLANTED))}
     assert sizes == {16: 16, 48: 48, 144: 144, 2000: SEEN}
 
 
-def test_incomplete_curves_and_failed_runs_are_left_out_and_counted(
-    design: ModuleType, study: ModuleType
-) -> None:
+def test_incomplete_curves_and_failed_runs_are_left_out_and_counted() -> None:
     runs = planted_runs(PLANTED)
     runs[0] = replace(runs[0], outcome=Outcome.DIVERGED)
     cells = design.read_cells(runs)
@@ -220,7 +187,7 @@ def test_incomplete_curves_and_failed_runs_are_left_out_and_counted(
     assert {curve.labels["method"] for curve in table.curves} == {"0 7000000"}
 
 
-def test_one_command_writes_the_figures_between_the_markers(study: ModuleType, tmp_path: Path) -> None:
+def test_one_command_writes_the_figures_between_the_markers(tmp_path: Path) -> None:
     url, page = str(tmp_path / "runs.sqlite"), tmp_path / "study.md"
     runs = [run for run in planted_runs(PLANTED) if run.task.model.startswith("nano")]
     runs = [run for run in runs if run.pipeline.hyperparameters.get("lora_r", 8) == 8]
@@ -236,7 +203,7 @@ def test_one_command_writes_the_figures_between_the_markers(study: ModuleType, t
     assert "old" not in text
 
 
-def test_a_page_without_markers_is_not_touched(study: ModuleType, tmp_path: Path) -> None:
+def test_a_page_without_markers_is_not_touched(tmp_path: Path) -> None:
     page = tmp_path / "study.md"
     page.write_text("mine")
     with pytest.raises(SystemExit, match="markers"):
@@ -244,20 +211,18 @@ def test_a_page_without_markers_is_not_touched(study: ModuleType, tmp_path: Path
     assert page.read_text() == "mine"
 
 
-def test_a_store_with_too_few_runs_says_so(study: ModuleType) -> None:
+def test_a_store_with_too_few_runs_says_so() -> None:
     text = study.study(planted_runs(PLANTED)[:3])
     assert "No family of three values of X is complete yet." in text
     assert "No two methods are complete on one model yet." in text
 
 
-def test_the_page_holds_the_markers(study: ModuleType) -> None:
+def test_the_page_holds_the_markers() -> None:
     page = (ROOT / "docs" / "scaling-study.md").read_text(encoding="utf-8")
     assert page.index(study.BEGIN) < page.index(study.END)
 
 
-def test_the_change_per_doubling_needs_no_whole_curve(
-    design: ModuleType, findings: ModuleType, study: ModuleType
-) -> None:
+def test_the_change_per_doubling_needs_no_whole_curve() -> None:
     runs = [run for run in planted_runs(PLANTED) if run.unique_examples == 48]
     found = findings.measure_exponents(design.read_cells(runs), "test")
     effect = found[design.EQUAL.name, "full", "one"]
@@ -268,7 +233,7 @@ def test_the_change_per_doubling_needs_no_whole_curve(
     assert ("data", "full", "one") not in found
 
 
-def test_one_group_is_no_interval(design: ModuleType, findings: ModuleType, study: ModuleType) -> None:
+def test_one_group_is_no_interval() -> None:
     runs = [r for r in planted_runs(PLANTED) if r.unique_examples == 48 and r.task.model.startswith("nano")]
     found = findings.measure_exponents(design.read_cells(runs), "test")
     lines = [
@@ -279,7 +244,7 @@ def test_one_group_is_no_interval(design: ModuleType, findings: ModuleType, stud
     assert "clearly lower in 0, clearly higher in 0" in lines[0]
 
 
-def test_winners_are_counted_at_their_own_size(design: ModuleType, study: ModuleType) -> None:
+def test_winners_are_counted_at_their_own_size() -> None:
     runs = planted_runs(PLANTED)
     prompts = [
         replace(

@@ -12,109 +12,133 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-import tunecast
 from tunecast.hardware.dtype import choose_dtype
 from tunecast.hardware.processor import available_cores
 from tunecast.predictor import shipped_prior
 from tunecast.records import stable_hash
 from tunecast.store import shipped
-from tunecast_benchmarks.sources import code_meaning
 
 ROOT = Path(__file__).parents[2]
 """The repository."""
+SOURCES = (ROOT / "src", ROOT / "benchmarks")
+"""Folders whose modules are followed."""
 DECIDES_NOTHING = ("cli", "report", "exporters", "collect")
-"""Packages of ``tunecast`` that no figure rests on: they ask, show, hand over and record."""
+"""Packages of ``tunecast`` on which no figure rests: they parse, show, export and record."""
+
+SESSION = ("tunecast.api", "tunecast.executors.worker")
+"""Modules that ``tunecast tune`` runs, in its own processes."""
 
 
-def code_hash(files: Iterable[Path] = (), package: str = "") -> str:
-    """A hash of the code that figures rest on; comments, docstrings and layout are no part of it.
-
-    Args:
-        files: Files outside of ``tunecast``.
-        package: The one of its packages that computes the figures, which then rest on that and on what it
-            imports; empty for all of ``tunecast`` but :data:`DECIDES_NOTHING`.
-    """
-    own = sources(package) if package else _all_sources()
-    return stable_hash([_code_of(file) for file in (*sorted(own), *files)], 16)
-
-
-_meaning = cache(code_meaning)
-"""Files are read anew each time, but seldom hold anything else."""
-
-
-def _code_of(file: Path) -> str:
-    """A hash of what a module does, whatever is said about it; that of another file's content."""
-    return _meaning(file.read_text(encoding="utf-8")) if file.suffix == ".py" else file_hash(file)
-
-
-def sources(package: str) -> set[Path]:
-    """The files of a package of ``tunecast`` and all others of ``tunecast`` that they import at any time.
+def code_hash(roots: Iterable[str]) -> str:
+    """Hash the code on which figures rest; comments, docstrings and layout do not count.
 
     Args:
-        package: Its name within ``tunecast``.
+        roots: Modules, and files by their path in the repository. A module, and a file of Python, stands for
+            itself and all that it imports.
     """
-    waiting, found = {f"tunecast.{package}", *_modules_below(package)}, set[Path]()
+    return stable_hash([_hash_of(file) for file in sorted(sources(roots))], 16)
+
+
+def sources(roots: Iterable[str]) -> set[Path]:
+    """Find the files of some roots, and all files of the repository that they import at any time.
+
+    Args:
+        roots: As for :func:`code_hash`.
+    """
+    waiting, found = {_root(root) for root in roots}, set[Path]()
     while waiting:
-        name = waiting.pop()
-        file = _file_of(name)
-        if file is None or file in found:
-            continue
+        file = waiting.pop()
         found.add(file)
-        parents = name.split(".")
-        waiting |= {".".join(parents[:depth]) for depth in range(1, len(parents))}
-        waiting |= _imports(file.read_text(encoding="utf-8"))
+        if file.suffix == ".py":
+            imported = {_file_of(name) for name in _imports(file.read_text(encoding="utf-8"))}
+            waiting |= {file for file in imported if file} - found
     return found
 
 
-def _all_sources() -> set[Path]:
-    folder = _folder()
-    return {f for f in folder.rglob("*.py") if f.relative_to(folder).parts[0] not in DECIDES_NOTHING}
-
-
-def _folder() -> Path:
-    return Path(tunecast.__file__).parent
-
-
-def _modules_below(package: str) -> set[str]:
-    files = (_folder() / package).rglob("*.py")
-    return {".".join(("tunecast", *file.relative_to(_folder()).with_suffix("").parts)) for file in files}
+def _root(root: str) -> Path:
+    file = ROOT / root if "/" in root else _file_of(root)
+    if file is None or not file.is_file():
+        raise ValueError(f"{root} is not a file or module of the repository")
+    return file
 
 
 def _file_of(module: str) -> Path | None:
-    """The file of a module of ``tunecast``, None for what is none."""
-    place = _folder().joinpath(*module.split(".")[1:])
-    return next((f for f in (place / "__init__.py", place.with_suffix(".py")) if f.is_file()), None)
+    """The file of a module of the repository; None for others, and for those that decide nothing."""
+    parts = module.split(".")
+    if parts[0] == "tunecast" and parts[1:2] and parts[1] in DECIDES_NOTHING:
+        return None
+    places = [folder.joinpath(*parts) for folder in SOURCES]
+    files = [file for place in places for file in (place / "__init__.py", place.with_suffix(".py"))]
+    return next((file for file in files if file.is_file()), None)
 
 
 @cache
 def _imports(code: str) -> frozenset[str]:
-    """Modules of ``tunecast`` that code imports, in functions too, but not those that only types need."""
+    """Modules that code imports, in functions too, with their packages; not those that only types need."""
     tree = ast.parse(code)
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
             node.body.clear()
-    found = set()
+    names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return frozenset(name for name in found if name.split(".")[0] == "tunecast")
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return frozenset(
+        ".".join(parts[: depth + 1]) for parts in (n.split(".") for n in names) for depth in range(len(parts))
+    )
+
+
+def _hash_of(file: Path) -> str:
+    """A hash of what a module does, or of another file's content."""
+    return code_meaning(file.read_text(encoding="utf-8")) if file.suffix == ".py" else file_hash(file)
+
+
+@cache
+def code_meaning(text: str) -> str:
+    """Hash what a module does; comments, docstrings and layout do not count.
+
+    Another version of Python may parse the same text differently, and then gives another hash.
+
+    Args:
+        text: The module's source.
+
+    Returns:
+        32 hexadecimal digits.
+
+    Raises:
+        SyntaxError: The text is not Python.
+    """
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            # Texts without effect: docstrings, of attributes too.
+            node.body = [part for part in node.body if not _is_text(part)]
+    return stable_hash(ast.dump(tree), 32)
+
+
+def _is_text(part: ast.stmt) -> bool:
+    return (
+        isinstance(part, ast.Expr)
+        and isinstance(part.value, ast.Constant)
+        and isinstance(part.value.value, str)
+    )
 
 
 def knowledge_hash() -> str:
-    """A hash of the shipped runs and the shipped prior, as far as there are any."""
+    """Hash the shipped runs and the shipped prior, as far as there are any."""
     return stable_hash([file_hash(file) if file else "" for file in (shipped(), shipped_prior())], 16)
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file."""
+    """Compute the SHA-256 of a file."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def commit() -> str:
-    """The commit that is checked out, with a mark where code differs from it; ``unknown`` without git."""
+    """Name the commit that is checked out, with a mark if code differs from it; ``unknown`` without git."""
     try:
         found = _git("rev-parse", "--short=12", "HEAD")
         changed = _git("status", "--porcelain", "--", "src", "benchmarks/*.py")
@@ -124,12 +148,12 @@ def commit() -> str:
 
 
 def machine() -> str:
-    """Cores that may be used, their kind, and the type of numbers that models of some width compute in."""
+    """Describe the cores that may be used, and the type of numbers in which models of some width compute."""
     return f"{available_cores()} cores, {_processor()}, {choose_dtype('cpu', width=1024)}"
 
 
 def _processor() -> str:
-    """The processor's name where the system tells it, else its architecture."""
+    """The processor's name if the system tells it, else its architecture."""
     with contextlib.suppress(OSError):
         told = Path("/proc/cpuinfo").read_text(encoding="utf-8")
         if name := re.search(r"^model name\s*: (.+)$", told, re.MULTILINE):

@@ -11,12 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import tunecast
 from tunecast.atomic import written_whole
 from tunecast.executors import start_executor
 from tunecast.executors.base import Broken
 from tunecast.executors.requests import ScoreModel
-from tunecast.predictor import load_prior, shipped_prior
 from tunecast.progress import Silent
 from tunecast.records import SessionRecord
 from tunecast.session.folder import read_session
@@ -26,7 +24,7 @@ from tunecast.session.state import read_state
 from tunecast.store import Store
 from tunecast.training.runner import Scored
 from tunecast.training.training_task import TrialSpec
-from tunecast_benchmarks.provenance import code_hash, knowledge_hash
+from tunecast_benchmarks.provenance import SESSION, code_hash, knowledge_hash
 
 DELIVERED, INCUMBENT = "loss", "incumbent_loss"
 """Test loss of what a session delivers, and of the trial that the lowest validation loss chose."""
@@ -57,6 +55,16 @@ class Kept:
         with self._alone(), written_whole(self._file) as unfinished:
             unfinished.write_text(json.dumps({**self._read(), key: outcome}, indent=1), encoding="utf-8")
 
+    def carry(self) -> None:
+        """Keep outcomes for the present code, which gives the same; never for other runs or another prior."""
+        knowledge, code = made_by().split()
+        with self._alone(), written_whole(self._file) as unfinished:
+            words = [key.split(" ", 2) for key in self._read()]
+            codes = [code if runs_and_prior == knowledge else old for runs_and_prior, old, _ in words]
+            keys = [f"{one} {other} {asked}" for (one, _, asked), other in zip(words, codes, strict=True)]
+            outcomes = dict(zip(keys, self._read().values(), strict=True))
+            unfinished.write_text(json.dumps(outcomes, indent=1), encoding="utf-8")
+
     def _read(self) -> dict[str, Outcome]:
         return dict(json.loads(self._file.read_text(encoding="utf-8"))) if self._file.exists() else {}
 
@@ -68,13 +76,8 @@ class Kept:
 
 
 def made_by() -> str:
-    """What the outcome of a session rests on whatever it is asked for.
-
-    The package's version, the runs that its prior learned from, and hashes of the shipped runs and prior
-    and of the package's code.
-    """
-    learned = load_prior().provenance.checksum[:12] if shipped_prior() else "no prior"
-    return f"{tunecast.__version__} {learned} {knowledge_hash()} {code_hash()}"
+    """Hash what the outcome of any session rests on: the shipped runs and prior, and the code."""
+    return f"{knowledge_hash()} {code_hash(SESSION)}"
 
 
 def run_tunecast(*arguments: str) -> dict[str, Any]:

@@ -1,30 +1,21 @@
-"""The figures of docs/comparing.md as a page, from what ``comparison.py`` measured.
+"""The figures of docs/comparing.md as a page, from the results of ``comparison.py``.
 
-    python benchmarks/comparison_page.py FOLDER > docs/comparing-figures.md
-
-Parts that the folder lacks are named. Every section says when, where and by what it was measured.
+Parts without a result are named. Every section says when, where and by what it was measured.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from comparison_parts import PARTS, Part, Result
 from tunecast.store import open_for_reading
+from tunecast_benchmarks.parts import PARTS, Part, Result
 
 REFERENCES = ("transfer", "advised")
 """Strategies that all others are compared with in pairs."""
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("folder", type=Path, help="where comparison.py keeps its results")
-    print("\n\n".join(page(parser.parse_args().folder)))
 
 
 def page(folder: Path) -> Iterator[str]:
@@ -60,11 +51,12 @@ def section(part: Part, result: Result) -> Iterator[str]:
         result: What it gave.
     """
     yield f"## {part.title}"
+    carried = f" (commit {result.carried} gives the same)" if result.carried else ""
     yield (
-        f"Measured on {result.date} at commit {result.commit} on {result.machine}, "
+        f"Measured on {result.date} at commit {result.commit}{carried} on {result.machine}, "
         f"in {result.seconds:,.0f} s: `{result.command}`"
     )
-    if result.key != part.key():
+    if not result.is_current(part):
         yield "**Out of date**: the runs, the prior or the code that this rests on have changed since."
     if result.is_missed:
         yield "**It misses a limit of its own**, which the last line names."
@@ -136,7 +128,3 @@ def _difference(pairs: Sequence[dict[str, Any]], reference: str, other: str) -> 
 def _table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [names, ["---", *["---:"] * (len(names) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-if __name__ == "__main__":
-    main()

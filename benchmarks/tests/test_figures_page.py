@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -14,16 +12,12 @@ import pytest
 from replay.made_up import many_tasks
 from tunecast.replay.cases import cases_of
 from tunecast.replay.comparing import compare_strategies
+from tunecast_benchmarks import figures_page, parts
+from tunecast_benchmarks.provenance import knowledge_hash
 from tunecast_benchmarks.verdict import Verdict
 from tunecast_benchmarks.wording import sentences
 
 STRATEGIES = ("random", "asha", "fixed-best", "advised")
-
-
-@pytest.fixture
-def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
-    return importlib.import_module("comparison_page")
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +32,8 @@ def found(verdict: Verdict) -> dict[str, Any]:
     return json.loads(json.dumps(verdict.as_json() | said))
 
 
-def test_regrets_and_ranks(benchmark: ModuleType, found: dict[str, Any], verdict: Verdict) -> None:
-    text = "\n".join(benchmark.comparison(found))
+def test_regrets_and_ranks(found: dict[str, Any], verdict: Verdict) -> None:
+    text = "\n".join(figures_page.comparison(found))
     for name in STRATEGIES:
         row = next(line for line in text.splitlines() if line.startswith(f"| `{name}` |"))
         cells = [float(cell.split()[0]) for cell in row.strip("| ").split("|")[1:]]
@@ -47,8 +41,8 @@ def test_regrets_and_ranks(benchmark: ModuleType, found: dict[str, Any], verdict
         assert cells == pytest.approx(means, abs=0.005)
 
 
-def test_differences_have_the_sign_that_is_said(benchmark: ModuleType, found: dict[str, Any]) -> None:
-    text = "\n".join(benchmark.comparison(found))
+def test_differences_have_the_sign_that_is_said(found: dict[str, Any]) -> None:
+    text = "\n".join(figures_page.comparison(found))
     _, after = text.split("| `advised` minus |")
     row = next(line for line in after.splitlines() if line.startswith("| `random` |"))
     cells = [cell.strip(" *") for cell in row.strip("| ").split("|")[1:]]
@@ -59,25 +53,26 @@ def test_differences_have_the_sign_that_is_said(benchmark: ModuleType, found: di
         assert low <= mean <= high
 
 
-def test_what_the_comparison_says_is_on_the_page(benchmark: ModuleType, found: dict[str, Any]) -> None:
-    text = "\n".join(benchmark.comparison(found))
+def test_what_the_comparison_says_is_on_the_page(found: dict[str, Any]) -> None:
+    text = "\n".join(figures_page.comparison(found))
     assert found["header"] in text
     for sentence in found["sentences"]:
         assert f"- {sentence}\n" in f"{text}\n"
 
 
-def kept(module: ModuleType, folder: Path, name: str, output: str, **changed: Any) -> None:
-    part = module.PARTS[name]
-    told = {"commit": "abc123", "date": "2026-01-02", "machine": "2 cores, x86_64", "seconds": 61.0}
-    given = {"key": part.key(), "command": part.shown, "is_missed": False, **told, **changed}
-    module.Result(output=output, **given).write(folder, name)
+def kept(folder: Path, name: str, output: str, **changed: Any) -> None:
+    part = parts.PARTS[name]
+    rests_on = {"knowledge": knowledge_hash(), "code": part.code(), "commit": "abc123", "carried": ""}
+    told = {"date": "2026-01-02", "machine": "2 cores, x86_64", "seconds": 61.0, "is_missed": False}
+    given = {"command": part.shown, "output": output, **rests_on, **told, **changed}
+    parts.Result(**given).write(folder, name)
 
 
-def test_what_was_not_measured_is_named(benchmark: ModuleType, found: dict[str, Any], tmp_path: Path) -> None:
-    kept(benchmark, tmp_path, "ablations", "a table\n")
-    kept(benchmark, tmp_path, "family", json.dumps(found))
+def test_what_was_not_measured_is_named(found: dict[str, Any], tmp_path: Path) -> None:
+    kept(tmp_path, "ablations", "a table\n")
+    kept(tmp_path, "family", json.dumps(found))
     (tmp_path / "task.json").write_text(json.dumps(found))  # as an earlier version kept it
-    text = "\n\n".join(benchmark.page(tmp_path))
+    text = "\n\n".join(figures_page.page(tmp_path))
     assert re.findall("^## (.*)$", text, re.MULTILINE) == [
         "Without the family of the task at hand",
         "Ablations: `benchmarks/ablations.py`",
@@ -87,27 +82,32 @@ def test_what_was_not_measured_is_named(benchmark: ModuleType, found: dict[str, 
     missing = re.search("^Not measured: (.*)\\.$", text, re.MULTILINE)
     assert missing
     assert missing[1].replace("`", "").split(", ") == [
-        name for name in benchmark.PARTS if name not in ("family", "ablations")
+        name for name in parts.PARTS if name not in ("family", "ablations")
     ]
 
 
-def test_a_section_says_what_it_rests_on(benchmark: ModuleType, tmp_path: Path) -> None:
-    kept(benchmark, tmp_path, "aliens", "of\nnumbers\n")
-    text = "\n\n".join(benchmark.page(tmp_path))
+def test_a_section_says_what_it_rests_on(tmp_path: Path) -> None:
+    kept(tmp_path, "aliens", "of\nnumbers\n")
+    text = "\n\n".join(figures_page.page(tmp_path))
     assert (
         "Measured on 2026-01-02 at commit abc123 on 2 cores, x86_64, in 61 s: `python benchmarks/alien"
         in text
     )
     assert "--store FOLDER/aliens.sqlite --aliens FOLDER/aliens --tasks $TUNECAST_TASKS`" in text
     assert "**" not in text
-    kept(benchmark, tmp_path, "aliens", "of\nnumbers\n", key="of other code")
-    assert "**Out of date**" in "\n\n".join(benchmark.page(tmp_path))
-    kept(benchmark, tmp_path, "aliens", "of\nMissed: one\n", is_missed=True)
-    assert "**It misses a limit" in "\n\n".join(benchmark.page(tmp_path))
+    for changed in ({"code": "another"}, {"knowledge": "another"}):
+        kept(tmp_path, "aliens", "of\nnumbers\n", **changed)
+        assert "**Out of date**" in "\n\n".join(figures_page.page(tmp_path))
+    kept(tmp_path, "aliens", "of\nnumbers\n", carried="def456")
+    assert "at commit abc123 (commit def456 gives the same) on 2 cores" in "\n\n".join(
+        figures_page.page(tmp_path)
+    )
+    kept(tmp_path, "aliens", "of\nMissed: one\n", is_missed=True)
+    assert "**It misses a limit" in "\n\n".join(figures_page.page(tmp_path))
 
 
-def test_the_shipped_runs_are_counted(benchmark: ModuleType) -> None:
+def test_the_shipped_runs_are_counted() -> None:
     total, *models = (
-        int(n.replace(",", "")) for n in re.findall(r"([\d,]+) (?:of|runs)", benchmark.shipped_runs())
+        int(n.replace(",", "")) for n in re.findall(r"([\d,]+) (?:of|runs)", figures_page.shipped_runs())
     )
     assert total == sum(models) > 0

@@ -7,12 +7,12 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from tunecast.atomic import written_whole
 from tunecast.records import stable_hash
-from tunecast_benchmarks.provenance import ROOT, code_hash, knowledge_hash
+from tunecast_benchmarks.provenance import ROOT, SESSION, code_hash, knowledge_hash
 
 TASKS, MODELS, QUICKTUNE = "TUNECAST_TASKS", "TUNECAST_MODELS", "TUNECAST_QUICKTUNE_PYTHON"
 SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1"
@@ -49,21 +49,19 @@ class Part:
     Args:
         name: Name of the part and of its result.
         title: Heading of its section.
-        command: What prints its result.
-        files: Files that its result rests on, from the root of the repository, beside shipped runs, prior
-            and the code of ``tunecast``.
-        package: The package of ``tunecast`` that computes its result; empty for all that trains.
+        command: The command that prints its result.
+        rests_on: Files and modules that decide its result, as
+            :func:`~tunecast_benchmarks.provenance.code_hash` takes them.
         before: Commands that must have succeeded before.
         needs: Environment variables without which it cannot be measured.
-        is_optional: Whether nothing is wrong where what it needs is not set.
+        is_optional: Whether all is well if what it needs is not set.
         is_timed: Whether its result depends on how fast the machine is meanwhile.
     """
 
     name: str
     title: str
     command: Command
-    files: tuple[str, ...] = ()
-    package: str = ""
+    rests_on: tuple[str, ...]
     before: tuple[Command, ...] = ()
     needs: tuple[str, ...] = ()
     is_optional: bool = False
@@ -88,7 +86,7 @@ class Part:
     def commands(self, folder: Path) -> list[list[str]]:
         """Everything to run, in this order; the last command prints the result.
 
-        Python and ``tunecast`` are those that run this program, since :meth:`key` is of their code.
+        Python and ``tunecast`` are those that run this program, since :meth:`code` is of theirs.
         """
         tasks, models = (os.environ.get(name, "") for name in (TASKS, MODELS))
         places = {"root": f"{ROOT}/", "folder": str(folder), "tasks": tasks, "models": models}
@@ -98,10 +96,9 @@ class Part:
         """Environment variables that it needs and that are not set."""
         return [name for name in self.needs if not os.environ.get(name)]
 
-    def key(self) -> str:
-        """A hash of all that its result rests on: another one has to be measured anew."""
-        code = code_hash((ROOT / file for file in self.files), self.package)
-        return stable_hash([knowledge_hash(), code, self.steps], 16)
+    def code(self) -> str:
+        """Hash the code that decides its result, and its commands."""
+        return stable_hash([code_hash(self.rests_on), self.steps], 16)
 
     def _filled(self, places: Mapping[str, str]) -> list[list[str]]:
         return [[word.format(**places) for word in command] for command in (*self.before, self.command)]
@@ -109,27 +106,49 @@ class Part:
 
 @dataclass(frozen=True)
 class Result:
-    """What a part gave.
+    """The outcome of a part.
 
     Args:
-        key: Of the part, when its measurement began.
-        command: As a reader would type it.
-        commit: What was checked out.
-        date: Day on which it began, in UTC.
+        knowledge: Hash of the shipped runs and prior with which it was measured.
+        code: Hash of the part's code and commands, of those that it was carried to.
+        command: The command as a reader would type it.
+        commit: The commit that was checked out.
+        carried: The commit whose code was shown to give the same result; empty if it is that of the
+            measurement.
+        date: Day on which the measurement began, in UTC.
         machine: Cores, and their kind.
         seconds: Wall seconds that it took.
-        output: What it printed.
+        output: Text that it printed.
         is_missed: Whether it measured everything and missed a limit of its own.
     """
 
-    key: str
+    knowledge: str
+    code: str
     command: str
     commit: str
+    carried: str
     date: str
     machine: str
     seconds: float
     output: str
     is_missed: bool
+
+    def is_current(self, part: Part) -> bool:
+        """Whether it rests on the present runs, prior and code."""
+        return (self.knowledge, self.code) == (knowledge_hash(), part.code())
+
+    def carried_to(self, part: Part, commit: str) -> Result:
+        """The same result for other code, which was shown to give it; never for other runs or another prior.
+
+        Args:
+            part: The part as it is now.
+            commit: The commit that is checked out.
+        """
+        return (
+            self
+            if self.code == part.code()
+            else replace(self, code=part.code(), command=part.shown, carried=commit)
+        )
 
     @classmethod
     def read(cls, folder: Path, name: str) -> Result | None:
@@ -156,37 +175,42 @@ def _file(folder: Path, name: str) -> Path:
 
 
 def _compared(name: str, title: str, flags: str, needs: tuple[str, ...] = ()) -> Part:
-    """Replays; where there are rivals, they take most of the time."""
+    """Replays; with rivals, these take most of the time."""
     line = f"compare.py {flags} --clock cpu --output {{folder}}/{name}.html --json"
-    rivals = ("rivals/__init__.py", "rivals/quicktune.py", "rivals/quicktune_server.py")
-    helpers = (*rivals, "statistics.py", "verdict.py")
-    files = ("benchmarks/compare.py", *map(_helper, helpers))
-    return Part(name, title, _program(line), files, "replay", needs=needs, is_optional=bool(needs))
-
-
-def _helper(file: str) -> str:
-    """A module that programs of this folder share."""
-    return f"benchmarks/tunecast_benchmarks/{file}"
+    return _part(name, title, line, needs=needs, is_optional=bool(needs))
 
 
 def _benchmark(
     name: str,
     title: str,
     line: str,
-    *helpers: str,
-    package: str = "",
+    rests_on: tuple[str, ...] = (),
     before: tuple[str, ...] = (),
     needs: tuple[str, ...] = (),
     is_optional: bool = False,
     is_timed: bool = False,
 ) -> Part:
-    """A program of this folder, by its command line, and the modules of this folder that it uses."""
+    """A program whose name stands in the heading."""
     program = shlex.split(line)[0]
-    files = (f"benchmarks/{program}", *map(_helper, helpers))
-    return Part(
-        name, f"{title}: `benchmarks/{program}`", _program(line), files, package,
-        tuple(_program(word) for word in before), needs, is_optional=is_optional, is_timed=is_timed,
+    return _part(
+        name, f"{title}: `benchmarks/{program}`", line, rests_on, before, needs, is_optional, is_timed
     )  # fmt: skip
+
+
+def _part(
+    name: str,
+    title: str,
+    line: str,
+    rests_on: tuple[str, ...] = (),
+    before: tuple[str, ...] = (),
+    needs: tuple[str, ...] = (),
+    is_optional: bool = False,
+    is_timed: bool = False,
+) -> Part:
+    """A program of ``benchmarks/``, by its command line, and files and modules that it runs beside itself."""
+    roots = (f"benchmarks/{shlex.split(line)[0]}", *rests_on)
+    steps = tuple(_program(step) for step in before)
+    return Part(name, title, _program(line), roots, steps, needs, is_optional, is_timed)
 
 
 def _program(line: str) -> Command:
@@ -211,8 +235,7 @@ def _sessions(
         name,
         title,
         f"real_sessions.py {shared} {more} --results {{folder}}/sessions {data}",
-        "whole_sessions.py",
-        "provenance.py",
+        SESSION,
         needs=needs,
         is_timed=is_timed,
     )
@@ -230,7 +253,7 @@ _PARTS = (
         "quicktune-check",
         "Quick-Tune-Tool on a made-up table",
         ("python", "-m", "pytest", "-q", "{root}benchmarks/tests/test_rivals.py", "-k", "quick"),
-        files=("benchmarks/tests/test_rivals.py", "tests/replay/made_up.py"),
+        rests_on=("benchmarks/tests/test_rivals.py", "tests/replay/made_up.py"),
         needs=(QUICKTUNE,),
         is_optional=True,
     ),
@@ -269,17 +292,17 @@ _PARTS = (
         "On SmolLM2, without its own runs",
         f"--model {SMOLLM2} --folds model --budgets 1,2,4",
     ),
-    _benchmark("surrogates", "Surrogates", "surrogates.py", "limits.py", is_timed=True),
-    _benchmark("ablations", "Ablations", "ablations.py", package="replay"),
+    _benchmark("surrogates", "Surrogates", "surrogates.py", is_timed=True),
+    _benchmark("ablations", "Ablations", "ablations.py"),
     _benchmark(
-        "scoring", "Scoring candidates", "scoring_speed.py --most-runs 400", "limits.py",
+        "scoring", "Scoring candidates", "scoring_speed.py --most-runs 400",
         needs=(QUICKTUNE,), is_optional=True, is_timed=True,
     ),
     _benchmark(
         "aliens",
         "Made-up tasks",
         "alien_tasks.py judge --store {folder}/aliens.sqlite --aliens {folder}/aliens --tasks {tasks}",
-        "limits.py", "provenance.py", "../alien_tasks.yaml",
+        ("benchmarks/alien_tasks.yaml",),
         before=ALIENS, needs=(TASKS, MODELS),
     ),
     _sessions(
@@ -291,7 +314,7 @@ _PARTS = (
     ),
     _benchmark(
         "demo", "`make demo` against the baseline", "demo_seeds.py --results {folder}/sessions",
-        "whole_sessions.py", "provenance.py", "limits.py", is_timed=True,
+        SESSION, is_timed=True,
     ),
 )  # fmt: skip
 PARTS: Mapping[str, Part] = {part.name: part for part in _PARTS}
