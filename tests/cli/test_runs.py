@@ -210,9 +210,9 @@ def test_import_says_what_it_did_not_understand(tmp_path: Path) -> None:
         "import", table, "--store", tmp_path / "new.sqlite", "--map", "lora_r=step", "--map", "step=step"
     )
     assert text.splitlines()[0] == "Read 1 run with 1 point; 1 and 1 were new."
-    assert f"{table}, column colour: is not understood" in text
+    assert f"{table}, column colour: is unknown" in text
     assert f"{table}, line 3: loss is 'low', not a number" in text
-    assert "1 of 1 runs tell no model; give it with --model" in text
+    assert "1 of 1 runs have no model; give it with --model" in text
 
 
 def test_import_takes_what_the_user_knows(tmp_path: Path) -> None:

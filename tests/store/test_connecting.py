@@ -64,7 +64,7 @@ def test_a_server_that_is_not_there() -> None:
 
 @pytest.mark.parametrize("password", ["secret", "s@cret", "s:cret"])
 def test_a_url_that_is_none_shows_no_password(password: str) -> None:
-    with pytest.raises(StoreError, match="is not a store's URL") as caught:
+    with pytest.raises(StoreError, match="is not the URL of a store") as caught:
         parse_url(f"postgresql://me:{password}@host:port/team")
     assert "postgresql://me:***@host:port/team" in caught.value.what
     assert password not in caught.value.what

@@ -48,5 +48,5 @@ def _is_of(ending: FinalResult, run: Run) -> bool:
 def test_what_is_no_export_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "x.parquet"
     file.write_bytes(b"no parquet")
-    with pytest.raises(StoreError, match="no export of runs"):
+    with pytest.raises(StoreError, match="is not an export of runs"):
         read_final_results(file)

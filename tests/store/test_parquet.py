@@ -119,10 +119,10 @@ def test_other_files_are_refused(store: Store, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="There is no file"):
         import_parquet(path, store)
     path.write_bytes(b"PAR1 but not really PAR1")
-    with pytest.raises(StoreError, match="is no Parquet file"):
+    with pytest.raises(StoreError, match="is not a Parquet file"):
         import_parquet(path, store)
     pq.write_table(pa.table({"loss": [1.0]}), path)
-    with pytest.raises(StoreError, match="no export of Tunecast"):
+    with pytest.raises(StoreError, match="not an export of Tunecast"):
         import_parquet(path, store)
 
 

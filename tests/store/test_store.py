@@ -395,7 +395,7 @@ def test_no_file_is_made_where_none_may_be(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="is a folder"):
         Store.open(tmp_path)
     for name in ("x.parquet", "x.PARQUET"):
-        with pytest.raises(StoreError, match="name of a Parquet export") as refused:
+        with pytest.raises(StoreError, match="named like a Parquet export") as refused:
             Store.open(tmp_path / name)
         assert str(tmp_path / "x.sqlite") in refused.value.hint
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Where runs live: SQL for many writers at once, Parquet to carry them, importers for what users have."""
+"""The store of runs: SQL for concurrent writers, Parquet for exchange, importers for other tools' records."""
 
 from tunecast.store.curves import Curves
 from tunecast.store.importing import Assumed, ImportReport, Problem, find_runs, import_runs

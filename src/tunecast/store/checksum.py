@@ -1,4 +1,4 @@
-"""A checksum of what a table says, not of the bytes that a version of a library wrote it in."""
+"""A checksum of a table's content, independent of the bytes that a version of a library writes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def content_checksum(table: pa.Table) -> str:
-    """SHA-256 over names, types, nulls and values of all columns, as 64 hexadecimal digits.
+    """Compute SHA-256 over names, types, nulls and values of all columns, as 64 hexadecimal digits.
 
     Args:
         table: Columns of strings (also dictionary-encoded), numbers, booleans, and lists of structs of these.

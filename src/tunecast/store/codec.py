@@ -1,7 +1,7 @@
-"""JSON that every database stores and gives back exactly: not-a-number and infinity included.
+"""JSON that every database stores and returns exactly, including NaN and infinity.
 
-A diverged run has losses that JSON has no words for, and PostgreSQL refuses Python's ``NaN``. They are
-written as ``{"$float": "nan"}``; all other floats keep Python's shortest exact form.
+A diverged run has losses that JSON cannot express, and PostgreSQL refuses Python's ``NaN``. They are written
+as ``{"$float": "nan"}``; all other floats keep Python's shortest exact form.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ def dumps(value: Any, *, sort_keys: bool = False) -> str:
 
     Args:
         value: Mappings with string keys, sequences, strings, numbers (also NaN, infinity), booleans, None.
-        sort_keys: Whether keys are put in order, as a hash needs, instead of kept in their own.
+        sort_keys: Whether to sort keys, as a hash needs, instead of keeping their order.
 
     Raises:
-        TypeError: The value holds something else.
+        TypeError: The value contains something else.
     """
     try:
         return _strict(value, sort_keys)
@@ -31,17 +31,17 @@ def dumps(value: Any, *, sort_keys: bool = False) -> str:
 
 
 def loads(text: str | bytes) -> Any:
-    """Read what :func:`dumps` wrote.
+    """Parse the output of :func:`dumps`.
 
     Raises:
-        ValueError: The text is no JSON.
+        ValueError: The text is not JSON.
     """
     marked = _MARK in text if isinstance(text, str) else _MARK.encode() in text
     return json.loads(text, object_hook=_unmarked) if marked else json.loads(text)
 
 
 def for_others(value: Any) -> Any:
-    """The same for readers that know JSON only: what is not a finite number becomes None."""
+    """Replace numbers that are not finite by None, for readers of plain JSON."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
@@ -56,7 +56,7 @@ def _strict(value: Any, sort_keys: bool) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """What ``json`` does not take by itself: read-only mappings and numpy's scalars."""
+    """Convert the types that ``json`` refuses: read-only mappings and numpy's scalars."""
     if isinstance(value, Mapping):
         return dict(value)
     if hasattr(value, "tolist"):

@@ -1,4 +1,4 @@
-"""Engines: the URL a user writes, SQLite made safe for many writers, and what errors mean to a user."""
+"""Database engines: store URLs, SQLite for concurrent writers, and user-facing messages for errors."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from tunecast.store.codec import dumps, loads
 WRITING = "tunecast_writing"
 """Execution option of a connection that will write: it takes SQLite's write lock from the start."""
 
-_UNBEGUN = "tunecast_unbegun"  # execution option of a connection that begins no transaction
+_UNBEGUN = "tunecast_unbegun"  # execution option of a connection without a transaction
 
 BUSY_SECONDS = 60.0
-"""How long one statement waits for another writer of the same SQLite file."""
+"""Longest wait of one statement for another writer of the same SQLite file."""
 
 _RETRIED_STATES = ("40001", "40P01", "57P01", "08006", "08003", "08001")
-"""PostgreSQL's serialisation failure, deadlock, shutdown and lost connection: writing again may succeed."""
+"""PostgreSQL's serialisation failure, deadlock, shutdown and lost connection; a retry may succeed."""
 
 
 def parse_url(url_or_path: str | Path) -> sa.URL:
-    """Understand what a user calls a store: a SQLAlchemy URL, or the path of a SQLite file.
+    """Parse a SQLAlchemy URL or the path of a SQLite file.
 
     Raises:
-        StoreError: The URL is malformed, or of a database that stores do not support.
+        StoreError: The URL is malformed, or its database is not supported.
     """
     text = str(url_or_path)
     if text == ":memory:":
@@ -42,16 +42,18 @@ def parse_url(url_or_path: str | Path) -> sa.URL:
     try:
         url = sa.make_url(text)
     except (sa.exc.ArgumentError, ValueError) as error:
-        raise StoreError(f"{_without_password(text)!r} is not a store's URL: {error}", _URL_HINT) from None
+        raise StoreError(
+            f"{_without_password(text)!r} is not the URL of a store: {error}", _URL_HINT
+        ) from None
     if url.drivername in ("postgresql", "postgres", "postgresql+psycopg"):
         return url.set(drivername="postgresql+psycopg")
     if url.drivername in ("sqlite", "sqlite+pysqlite"):
         return url.set(drivername="sqlite")
-    raise StoreError(f"A store cannot live in {url.drivername!r}.", _URL_HINT)
+    raise StoreError(f"Stores in {url.drivername!r} are not supported.", _URL_HINT)
 
 
 def _without_password(text: str) -> str:
-    """What is no URL, with stars for what stands where a URL has its password."""
+    """A malformed URL with its password masked."""
     return re.sub(r"(://[^:/@]*):.*@", r"\1:***@", text)
 
 
@@ -59,12 +61,12 @@ _URL_HINT = "Use a file (runs.sqlite), sqlite:///FILE, or postgresql://USER:PASS
 
 
 def in_memory(url: sa.URL) -> bool:
-    """Whether the store lives in this process only."""
+    """Whether the store is in this process's memory."""
     return url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:")
 
 
 def make_engine(url: sa.URL) -> sa.Engine:
-    """An engine whose commits are durable and whose writers queue instead of failing. Does not connect yet.
+    """Make an engine with durable commits and queueing writers, without connecting.
 
     Raises:
         StoreError: PostgreSQL's driver is not installed.
@@ -91,17 +93,17 @@ def make_engine(url: sa.URL) -> sa.Engine:
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
-    # Python's own transaction handling begins too late for a reader that will write; `_begin_sqlite` does it.
+    # Python begins transactions too late for a reader that will write, so `_begin_sqlite` begins them.
     connection.isolation_level = None
-    # Not the journal mode, which is kept in the file: nothing is known yet of whose file it is.
+    # The journal mode is not set here: it is kept in the file, which may not be a store.
     for pragma in ("synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}").fetchall()
 
 
 def write_ahead(engine: sa.Engine) -> None:
-    """Give a SQLite file the journal with which readers and a writer do not wait for each other.
+    """Switch a SQLite file to write-ahead logging, so that readers and a writer do not block each other.
 
-    This changes the file, once: it is for one that is a store or becomes one, and for no other.
+    This changes the file permanently; call it only for a file that is a store or becomes one.
     """
     if engine.dialect.name == "sqlite":
         with engine.connect().execution_options(**{_UNBEGUN: True}) as connection:
@@ -111,13 +113,13 @@ def write_ahead(engine: sa.Engine) -> None:
 def _begin_sqlite(connection: sa.Connection) -> None:
     if connection.get_execution_options().get(_UNBEGUN, False):
         return
-    # A deferred transaction that turns into a writing one cannot wait for its turn (SQLITE_BUSY_SNAPSHOT).
+    # A deferred transaction that starts to write cannot wait for another writer (SQLITE_BUSY_SNAPSHOT).
     writing = connection.get_execution_options().get(WRITING, False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
 
 
 def is_busy(error: sa.exc.DBAPIError) -> bool:
-    """Whether the same write may succeed when it is tried again."""
+    """Whether a retry of the same write may succeed."""
     if error.connection_invalidated:
         return True
     state = getattr(error.orig, "sqlstate", None)
@@ -126,11 +128,11 @@ def is_busy(error: sa.exc.DBAPIError) -> bool:
 
 @contextmanager
 def translated(url: sa.URL) -> Iterator[None]:
-    """Turn what a database says into one message that a user can act on.
+    """Turn database errors into one actionable message.
 
     Raises:
-        StoreError: In place of every error of the database or its driver.
-        TypeError: A value that was to be stored is not JSON.
+        StoreError: The database or its driver failed.
+        TypeError: A value to be stored is not JSON.
     """
     shown = url.database if url.get_backend_name() == "sqlite" else url.render_as_string(hide_password=True)
     try:
@@ -142,7 +144,7 @@ def translated(url: sa.URL) -> Iterator[None]:
     except OverflowError as error:
         raise StoreError(f"The store {shown} refused a record: {error}.") from error
     except sa.exc.StatementError as error:
-        # What the caller gave could not become a column: the caller's mistake, not the database's.
+        # The caller's value does not fit the column, so this is not an error of the database.
         raise (error.orig or error) from error
 
 
@@ -152,7 +154,10 @@ def _first_line(error: sa.exc.DBAPIError) -> str:
 
 def _explained(shown: str, url: sa.URL, reason: str) -> tuple[str, str]:
     if "file is not a database" in reason:
-        return f"{shown} is not a Tunecast store: it is no SQLite file.", "Name another file with --store."
+        return (
+            f"{shown} is not a Tunecast store: it is not a SQLite file.",
+            "Name another file with --store.",
+        )
     if "readonly" in reason or "unable to open" in reason:
         return (
             f"The store {shown} cannot be opened: {reason}.",

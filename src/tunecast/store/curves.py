@@ -1,4 +1,4 @@
-"""All curves as arrays: what surrogates and figures are computed from."""
+"""All curves as arrays, for predictors and figures."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Curves:
-    """Every point of many runs, one array element per point, grouped by run and in order of step.
+    """Points of many runs, one array element per point, grouped by run and ordered by step.
 
-    All arrays have the same one axis of points. What was not measured is NaN, as is a loss that was not a
-    number; a run without points has an entry in ``run_ids`` only if another has points.
+    All arrays have one axis, the points. Unmeasured values are NaN, as are losses that were not a number.
 
     Args:
-        run_ids: The runs that have points, by the numbers in ``run``.
-        run: Which run, as an index into ``run_ids``.
+        run_ids: The runs that have points, indexed by ``run``.
+        run: Index into ``run_ids``.
         step: Optimiser steps done.
         tokens_seen: Non-padding tokens trained on.
         label_tokens_seen: Those of them that carried a label.
@@ -77,7 +76,7 @@ _FLOATS = {
 
 
 def load_curves(connection: sa.Connection, conditions: list[sa.ColumnElement[bool]]) -> Curves:
-    """Read all points of the runs that meet the conditions; the connection is in a transaction."""
+    """Read all points of the runs that meet the conditions, within a transaction."""
     import numpy as np
 
     def chosen(*columns: Any) -> sa.Select[Any]:
@@ -90,12 +89,12 @@ def load_curves(connection: sa.Connection, conditions: list[sa.ColumnElement[boo
     counted = connection.execute(sizes).all()
     columns = _INTEGERS | _FLOATS
     statement = chosen(*columns.values()).order_by(points.c.run_id, points.c.step)
-    # Rows as the driver gives them: numpy turns SQLite's text for NaN, and NULL, into numbers by itself.
+    # Read the driver's raw rows: numpy converts SQLite's text for NaN, and NULL, into numbers.
     with connection.execute(statement) as result:
         rows = result.cursor.fetchall() if result.cursor is not None else []
     table = np.array(rows, dtype=np.float64).reshape(len(rows), len(columns))
     arrays: dict[str, Any] = {name: table[:, index].copy() for index, name in enumerate(columns)}
-    # Whole numbers below 2^53 are exact in a float.
+    # Integers below 2^53 are exact in a float.
     arrays |= {name: arrays[name].astype(np.int64) for name in _INTEGERS}
     run = np.repeat(np.arange(len(counted)), [count for _, count in counted])
     return Curves(tuple(run_id for run_id, _ in counted), run, **arrays)

@@ -1,6 +1,6 @@
-"""Names of what may leave the house: hyperparameters, parts of a configuration, organisations of the hub.
+"""Names that an export may contain: hyperparameters, parts of a model's configuration, hub organisations.
 
-Each list says what kind of value it permits too: text only where a program, not a person, chooses the words.
+Each list also says which kind of value it permits. Text is permitted only where a program chooses the words.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ HYPERPARAMETER_WORDS = frozenset(
         *("target_modules", "init_lora_weights", "prompt_tuning_init", "prefix_init"),
     }
 )
-"""Hyperparameters with a number or a word."""
+"""Hyperparameters whose value may be a number or a word."""
 
 HYPERPARAMETER_NUMBERS = frozenset(
     {
@@ -27,7 +27,7 @@ HYPERPARAMETER_NUMBERS = frozenset(
         *("num_virtual_tokens", "keep_share", "perturbation", "placement", "trained_layers"),
     }
 )
-"""Hyperparameters with a number."""
+"""Hyperparameters whose value must be a number."""
 
 CONFIG_WORDS = frozenset(
     {
@@ -36,10 +36,10 @@ CONFIG_WORDS = frozenset(
         *("dense_act_fn", "layer_types", "attention_layers", "position_embedding_type", "norm_type"),
     }
 )
-"""Parts of a model's configuration with a word, a number, or a list of them."""
+"""Parts of a model's configuration that may be words, numbers, or lists of them."""
 
 CONFIG_PARTS = frozenset({"rope_parameters", "rope_scaling", "full_attention", "sliding_attention"})
-"""Parts of a model's configuration that have parts."""
+"""Parts of a model's configuration that are mappings."""
 
 CONFIG_NUMBERS = frozenset(
     {
@@ -90,7 +90,7 @@ CONFIG_NUMBERS = frozenset(
         "problem_type",
     }
 )
-"""Parts of a model's configuration with a number, or a list of them."""
+"""Parts of a model's configuration that must be numbers or lists of numbers."""
 
 ORGANISATIONS = frozenset(
     {
@@ -102,4 +102,4 @@ ORGANISATIONS = frozenset(
         *("stabilityai", "stanfordnlp", "state-spaces", "swiss-ai", "tatsu-lab", "tiiuae", "zai-org"),
     }
 )
-"""Whose models and datasets on the hub anybody may name; another's may be private, or somebody's folder."""
+"""Organisations whose hub ids are public. Other ids may be private, or may be folders."""

@@ -1,7 +1,7 @@
-"""How recorded runs ended, read straight from a Parquet export: what advice before running rests on.
+"""Final results of recorded runs, read directly from a Parquet export.
 
-A database would have to be filled first, and not all of the curves is needed: only the columns that
-matter are read, in a fraction of a second for thousands of runs.
+Recommendations need only these. Reading the necessary columns takes a fraction of a second for thousands of
+runs; loading all curves into a database first would take much longer.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _OF_POINTS = (
 
 @dataclass(frozen=True)
 class StepCost:
-    """What the optimiser steps of a run took.
+    """The mean cost of an optimiser step of a run.
 
     Args:
-        machine: Where it ran.
+        machine: The machine of the run.
         dtype: Type of weights and compute.
-        steps: How many there were.
-        seconds: Mean seconds of a step, with nothing else on the machine.
+        steps: Number of steps.
+        seconds: Mean seconds of a step, as if nothing else ran on the machine.
         tokens: Mean tokens of a step.
         label_tokens: Mean label tokens of a step.
     """
@@ -53,7 +53,7 @@ class StepCost:
 
 @dataclass(frozen=True)
 class FinalResult:
-    """What one run came to.
+    """The final result of one run.
 
     Args:
         dataset: The dataset's name.
@@ -63,9 +63,9 @@ class FinalResult:
         full_length_tokens: Horizon of the learning-rate schedule.
         total_steps: Optimiser steps of the complete schedule.
         unique_examples: Training examples that it drew from.
-        outcome: How it stands.
-        bits_per_byte: Validation loss of its last point, in bits per completion byte; None where it has none.
-        step_cost: What its steps took; None where it made none.
+        outcome: Outcome of the run.
+        bits_per_byte: Validation loss of its last point in bits per completion byte; None without points.
+        step_cost: Mean cost of its steps; None without steps.
     """
 
     dataset: str
@@ -81,7 +81,7 @@ class FinalResult:
 
 
 def final_result_of(run: Run) -> FinalResult:
-    """The ending of a run that is at hand."""
+    """The final result of a run."""
     last = run.curve[-1] if run.curve else None
     seconds = sum(run.machine.undisturbed(point.training, exclusive=run.exclusive) for point in run.curve)
     so_far = (last.step, last.tokens_seen, last.label_tokens_seen) if last else (0, 0, 0)
@@ -100,10 +100,10 @@ def final_result_of(run: Run) -> FinalResult:
 
 
 def read_final_results(path: Path) -> list[FinalResult]:
-    """The endings of all runs of a Parquet export, in its order.
+    """Read the final results of all runs of a Parquet export, in its order.
 
     Raises:
-        StoreError: The file cannot be read, or is no export of Tunecast.
+        StoreError: The file cannot be read, or is not an export of Tunecast.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -114,20 +114,22 @@ def read_final_results(path: Path) -> list[FinalResult]:
         curves = _curves(table.column("points"))
         facts: dict[str, Any] = {}
         rows = table.drop_columns(["points"]).to_pylist()
-        return [_ending(row, curve, facts) for row, curve in zip(rows, curves, strict=True)]
+        return [_final_result(row, curve, facts) for row, curve in zip(rows, curves, strict=True)]
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
-        raise StoreError(f"{path} is no export of runs, or is damaged: {error}.") from error
+        raise StoreError(f"{path} is not an export of runs, or is damaged: {error}.") from error
 
 
 def _curves(column: pa.ChunkedArray) -> Iterator[Mapping[str, list[Any]]]:
-    """What is read of each run's points, by name."""
+    """The needed columns of each run's points, by name."""
     for chunk in column.chunks:
         values = {name: chunk.values.field(name).to_pylist() for name in _OF_POINTS}
         for start, end in pairwise(chunk.offsets.to_pylist()):
             yield {name: of[start:end] for name, of in values.items()}
 
 
-def _ending(row: Mapping[str, Any], curve: Mapping[str, list[Any]], facts: dict[str, Any]) -> FinalResult:
+def _final_result(
+    row: Mapping[str, Any], curve: Mapping[str, list[Any]], facts: dict[str, Any]
+) -> FinalResult:
     dataset = _once(row["dataset_facts"], facts, lambda value: value["meta_features"])
     model = _once(row["model_facts"], facts, lambda value: record(ModelFacts, value))
     machine = _once(row["machine_facts"], facts, lambda value: record(Machine, value))
@@ -159,14 +161,14 @@ def _step_cost(row: Mapping[str, Any], machine: Machine, curve: Mapping[str, lis
 def _mean_step_cost(
     machine: Machine, dtype: str, seconds: float, steps: int, tokens: int, label_tokens: int
 ) -> StepCost | None:
-    """Means over the steps so far; None where there was none."""
+    """Means over the steps so far; None without steps."""
     if not steps:
         return None
     return StepCost(machine, dtype, steps, seconds / steps, tokens / steps, label_tokens / steps)
 
 
 def _once(text: str, known: dict[str, Any], read: Any) -> Any:
-    """What ``read`` makes of a JSON text; thousands of runs share a few texts."""
+    """Parse a JSON text once and apply ``read``, because thousands of runs share a few texts."""
     if text not in known:
         known[text] = read(loads(text))
     return known[text]

@@ -1,4 +1,4 @@
-"""Bringing a database to this program's schema, once, however many processes open it at the same time."""
+"""Migration of a database to this program's schema, once even if many processes open it at the same time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tunecast.store.connecting import WRITING, write_ahead
 from tunecast.store.schema import HEAD, VERSION_TABLE
 
 MADE_BY = "Check --store; a store is made by tune, collect and runs import."
-"""What to do where a store should be and is none."""
+"""Hint for a missing store."""
 
 SCRIPTS = Path(__file__).parent / "migrations"
 _LOCK = 0x74756E65  # any constant: every Tunecast that migrates takes the same advisory lock
@@ -20,17 +20,17 @@ _LOCK = 0x74756E65  # any constant: every Tunecast that migrates takes the same 
 def migrate(engine: sa.Engine, shown: str, *, create: bool = True) -> None:
     """Create the tables, or upgrade them to :data:`~tunecast.store.schema.HEAD`.
 
-    A database that is refused is left byte for byte as it was, and so is a store of this version that is only
-    read (``create`` is False).
+    A refused database is left unchanged, byte for byte, and so is a store of this version if ``create`` is
+    False.
 
     Args:
-        engine: The database; connected to here for the first time.
-        shown: What to call it in messages.
-        create: Whether an empty database becomes a store.
+        engine: The database; this is its first connection.
+        shown: Its name in messages.
+        create: Whether to turn an empty database into a store.
 
     Raises:
-        StoreError: The database holds something else, was written by a newer version, or is empty and none
-            is to be made.
+        StoreError: The database contains something else, was written by a newer version, or is empty and
+            ``create`` is False.
     """
     with engine.connect() as connection:
         version = _version(connection, shown)
@@ -67,7 +67,7 @@ def _version(connection: sa.Connection, shown: str) -> str | None:
 
 
 def _upgrade(connection: sa.Connection) -> None:
-    # Imported only when there is something to do: alembic takes longer to load than a store to open.
+    # Imported only when needed: loading alembic takes longer than opening a store.
     from alembic import command
     from alembic.config import Config
 

@@ -1,8 +1,8 @@
-"""Runs as one Parquet file: to carry them between machines, to merge stores, and to ship with the package.
+"""Runs as one Parquet file, to move them between machines, merge stores and ship them with the package.
 
-One row per run; its points are a list of structs, and its facts are JSON in dictionary-encoded columns, so
-that facts shared by thousands of runs take their space once. The file's metadata hold the version of this
-layout and a checksum of the content, which importing checks.
+Each run is a row. Its points are a list of structs. Its facts are JSON in dictionary-encoded columns, so that
+facts shared by thousands of runs take their space once. The file's metadata contain the version of this
+layout and a checksum of the content, which an import verifies.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LAYOUT = 1
 """Version of the file's layout; raised when an older reader would misunderstand a file."""
 
 _LAYOUT_KEY, _CHECKSUM_KEY = b"tunecast.layout", b"tunecast.checksum"
-_BATCH = 200  # runs of one transaction: other writers get their turn in between
+_BATCH = 200  # runs per transaction; other writers get their turn in between
 _FACTS_COLUMNS = {
     "dataset_facts": ("dataset_hash", DatasetFacts),
     "model_facts": ("model_hash", ModelFacts),
@@ -49,7 +49,7 @@ _MEASURED = (
 
 @dataclass(frozen=True)
 class ImportCounts:
-    """What an import did: runs and points read, and those of them that the store did not have."""
+    """Counts of an import: runs and points that were read, and those that were new to the store."""
 
     runs: int
     points: int
@@ -60,21 +60,20 @@ class ImportCounts:
 def export_parquet(
     store: Store, path: str | Path, *, shareable: bool = True, **chosen: Unpack[Filters]
 ) -> int:
-    """Write runs to a Parquet file, in order of their start; a file of that name is replaced at the end.
+    """Write runs to a Parquet file, in order of their start; an existing file is replaced at the end.
 
     Args:
-        store: Where the runs are.
+        store: The store to read.
         path: The file.
-        shareable: Whether only what :mod:`~tunecast.store.redaction` lists is written: no paths, names of
-        hosts
-            or users, error texts or dataset texts.
-        chosen: ``task``, ``model``, ``method``, ``outcome``, ``session``: which runs.
+        shareable: Whether to redact the runs (:mod:`~tunecast.store.redaction`): no paths, names of hosts or
+            users, error texts or dataset texts.
+        chosen: Filters: ``task``, ``model``, ``method``, ``outcome``, ``session``.
 
     Returns:
         The number of runs written.
 
     Raises:
-        StoreError: The store cannot be read, or the file not written.
+        StoreError: The store cannot be read, or the file cannot be written.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -102,7 +101,7 @@ def export_parquet(
 
 
 def _encodings() -> dict[str, list[str]]:
-    """Which columns have a dictionary, and which hold measurements, where one would only add bytes."""
+    """Columns with a dictionary, and columns of measurements, for which one would only add bytes."""
     names = [name for name in _schema().names if name != "points"]
     others = [column.name for column in points.columns if column.name not in (*_MEASURED, "run_id")]
     return {
@@ -115,14 +114,14 @@ def import_parquet(path: str | Path, store: Store) -> ImportCounts:
     """Merge the runs of a Parquet export into a store, as :meth:`~tunecast.store.Store.merge` does.
 
     Raises:
-        StoreError: The file is no export of Tunecast, is damaged or newer than this program, or the store
+        StoreError: The file is not an export of Tunecast, is damaged or newer than this program, or the store
             cannot be written.
     """
     return merge_export(read_export(Path(path)), path, store)
 
 
 def merge_export(table: pa.Table, path: str | Path, store: Store) -> ImportCounts:
-    """Merge what :func:`read_export` returned for ``path``; see :func:`import_parquet`."""
+    """Merge the result of :func:`read_export` for ``path``; see :func:`import_parquet`."""
     new_runs = new_points = point_count = 0
     try:
         for batch in _batches(table):
@@ -131,15 +130,15 @@ def merge_export(table: pa.Table, path: str | Path, store: Store) -> ImportCount
             new_points += added[1]
             point_count += sum(len(bundle.points) for bundle in batch)
     except (KeyError, TypeError, ValueError) as error:
-        raise StoreError(f"{path} holds a run that cannot be understood: {error}.") from error
+        raise StoreError(f"{path} contains an invalid run: {error}.") from error
     return ImportCounts(table.num_rows, point_count, new_runs, new_points)
 
 
 def read_export(path: Path) -> pa.Table:
-    """The table of a file whose layout and checksum are right.
+    """Read the table of an export and verify its layout and checksum.
 
     Raises:
-        StoreError: The file is no export of Tunecast, is damaged or newer than this program.
+        StoreError: The file is not an export of Tunecast, is damaged or newer than this program.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -150,7 +149,7 @@ def read_export(path: Path) -> pa.Table:
         file = pq.ParquetFile(path)
         metadata: Mapping[bytes, bytes] = file.schema_arrow.metadata or {}
         if _LAYOUT_KEY not in metadata:
-            raise StoreError(f"{path} is a Parquet file, but no export of Tunecast.")
+            raise StoreError(f"{path} is a Parquet file, but not an export of Tunecast.")
         layout = int(metadata[_LAYOUT_KEY])
         if layout > LAYOUT:
             raise StoreError(
@@ -159,14 +158,14 @@ def read_export(path: Path) -> pa.Table:
             )
         table = file.read()
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise StoreError(f"{path} is no Parquet file, or is damaged: {error}") from error
+        raise StoreError(f"{path} is not a Parquet file, or is damaged: {error}") from error
     if content_checksum(table).encode() != metadata.get(_CHECKSUM_KEY):
         raise StoreError(f"{path} is damaged or was altered: its checksum is wrong.", "Export it again.")
     return table
 
 
 def _schema() -> pa.Schema:
-    """The layout, derived from the tables: a column that they gain is carried too."""
+    """The layout, derived from the tables, so that new columns are exported too."""
     import pyarrow as pa
 
     def kind(column: sa.Column[Any]) -> Any:
@@ -204,7 +203,7 @@ def _file_row(bundle: RunRows) -> Row:
 
 
 def _batches(table: pa.Table) -> Iterator[list[RunRows]]:
-    # A few facts serve thousands of runs: each text is read once.
+    # Thousands of runs share a few facts, so each text is parsed once.
     known: dict[str, Row] = {}
     for start in range(0, table.num_rows, _BATCH):
         rows = table.slice(start, _BATCH).to_pylist()

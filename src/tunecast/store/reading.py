@@ -1,4 +1,4 @@
-"""Statements that read, and runs put together from what they give."""
+"""Statements that read, and the assembly of runs from their rows."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _KINDS: dict[str, type[Any]] = {
 
 
 class Filters(TypedDict, total=False):
-    """Which runs are meant. What is not given, or None, is any.
+    """Filters of runs; a filter that is missing or None matches all.
 
-    ``task`` is the dataset's name, ``model`` the base model's, ``session`` of the session that made them.
+    ``task`` is the dataset's name, ``model`` the base model's, and ``session`` the id of the runs' session.
     """
 
     task: str | None
@@ -33,7 +33,7 @@ class Filters(TypedDict, total=False):
 
 
 def conditions(chosen: Filters) -> list[sa.ColumnElement[bool]]:
-    """The same as conditions on the table of runs; texts are compared as they are stored, cleaned."""
+    """Turn filters into conditions on the table of runs; texts are cleaned as on writing."""
     columns = {
         "task": runs.c.dataset,
         "model": runs.c.model,
@@ -45,14 +45,14 @@ def conditions(chosen: Filters) -> list[sa.ColumnElement[bool]]:
 
 
 class Facts:
-    """Facts by hash. What a hash names never changes, so each is read and built once."""
+    """Cache of facts by hash; facts of a hash never change, so each is read and built once."""
 
     def __init__(self) -> None:
         self.rows: dict[str, Row] = {}
         self.records: dict[str, Any] = {}
 
     def load(self, connection: sa.Connection, column: str, hashes: set[str]) -> None:
-        """Read those of ``hashes`` that are not known yet; ``column`` says of which table."""
+        """Read the missing facts among ``hashes`` from the table of ``column``."""
         missing = sorted(hashes - self.rows.keys())
         table = FACTS[column]
         for start in range(0, len(missing), 500):
@@ -65,13 +65,13 @@ class Facts:
 def page_of_ids(
     connection: sa.Connection, chosen: Filters, after: tuple[float, str] | None, limit: int
 ) -> list[tuple[float, str]]:
-    """The next runs in order of age: pairs of start and id.
+    """Read the next runs in order of their start, as pairs of start and id.
 
     Args:
-        connection: In a transaction.
-        chosen: Which runs.
-        after: The last pair of the page before, None for the first page.
-        limit: At most so many.
+        connection: A connection in a transaction.
+        chosen: Filters.
+        after: The last pair of the previous page, None for the first page.
+        limit: Largest number of pairs.
     """
     key = (runs.c.created_at, runs.c.id)
     statement = sa.select(*key).where(*conditions(chosen)).order_by(*key).limit(limit)
@@ -81,7 +81,7 @@ def page_of_ids(
 
 
 def load_bundles(connection: sa.Connection, ids: Sequence[str], facts: Facts) -> list[RunRows]:
-    """Runs as rows, in the order of their ids, at most 500; ids that the store lacks are left out."""
+    """Read at most 500 runs as rows, in the order of ``ids``; missing ids are left out."""
     rows = {row["id"]: row for row in _mappings(connection, sa.select(runs).where(runs.c.id.in_(ids)))}
     for column in FACTS:
         facts.load(connection, column, {row[column] for row in rows.values()})
@@ -95,7 +95,7 @@ def load_bundles(connection: sa.Connection, ids: Sequence[str], facts: Facts) ->
 
 
 def load_runs(connection: sa.Connection, ids: Sequence[str], facts: Facts) -> list[Run]:
-    """Runs, in the order of their ids, at most 500; ids that the store lacks are left out."""
+    """Read at most 500 runs, in the order of ``ids``; missing ids are left out."""
     return [_run(bundle, facts) for bundle in load_bundles(connection, ids, facts)]
 
 

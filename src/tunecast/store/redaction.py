@@ -1,9 +1,9 @@
-"""What leaves the house: only what is on the lists below. No path, host, user name, error or dataset text.
+"""Redacts runs for export: no path, host, user name, error text or dataset text remains.
 
-Everything is kept by permission, nothing by the lack of a prohibition: a field that a later version adds is
-not shared until it is listed here or in :mod:`~tunecast.store.export_allowlist`. Single words that name a
-dataset, a model, a method or a metric are kept whoever chose them: a folder called after a person is shared
-as such."""
+Only listed fields are kept, so a field that a later version adds is not shared until it is listed here or in
+:mod:`~tunecast.store.export_allowlist`. Single words that name a dataset, a model, a method or a metric are
+kept, whoever chose them: a folder named after a person is shared under that name.
+"""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ _HASHES = ("id", "validation_hash")
 _WORDS = ("metric", "method", "dtype", "outcome")
 _VERSIONS = tuple(field.name for field in fields(Versions))
 _SPLITS = ("train", "validation", "test")
-# Facts of a dataset as tunecast.data collects them; another's counts may be keyed by text of the dataset.
+# Facts of a dataset that tunecast.data collects. Counts from elsewhere may have text of the dataset as keys.
 _DATASET_FACTS = {
     *("version", "histogram_edges", "examples", "sampled_examples", "empty_rows", "tokenizer_vocabulary"),
     *("sizes", "prompt", "completion", "copied", "completions", "prompts", "conversation", "shared_prompts"),
     "dependence",
 }
-# The place of a run in its plan, and what a Trainer's record tells of it.
+# The position of a run in its plan, and numbers from a Trainer's record.
 _EXTRA_NUMBERS = {
     *("number", "shared", "test_tokens", "retrained_tokens", "held_bytes"),
     *("epochs", "train_loss", "log_digests", "arguments_digest"),
 }
-# Where an imported run came from and what is not known of it; what the counts of tokens count.
+# The source of an imported run and its unknown fields; the unit of token counts.
 _EXTRA_WORDS = {"source", "unknown", "inferred", "purpose", "metric_error"}
 _FACT_WORDS = {"token_unit"}
 _MODEL_WORDS = ("family", "architecture")
@@ -51,7 +51,7 @@ _POINT_NUMBERS = tuple(
     column.name for column in points.columns if column.name not in ("run_id", "checkpoint_hash")
 )
 
-# A word of a program, such as a metric's module:function. No dots in words: names of hosts have them.
+# A word of a program, such as a metric's module:function. Words have no dots, because names of hosts do.
 _WORD = re.compile(r"[A-Za-z0-9_+-]{1,80}(:[A-Za-z0-9_]{1,40})?")
 # A version of Python or of a package: 2.13.0+cpu, 5.0.0.dev0, 3.14.0rc1, 0.1.0.dev3+g1a2b3c.d20260101.
 _VERSION = re.compile(
@@ -64,8 +64,8 @@ _NUMERIC = re.compile(r"-?[0-9.e+-]{1,32}")
 _CONFIG = CONFIG_NUMBERS | CONFIG_WORDS
 _HYPERPARAMETERS = HYPERPARAMETER_NUMBERS | HYPERPARAMETER_WORDS
 _HUB_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,79}")
-# A dot stands only before a number or the kind of a quantisation: Qwen2.5-0.5B, phi-1.5, colours.v2, x.Q4_1;
-# but not where there are digits and dots only, as in the address of a host.
+# A dot is allowed only before a number or a kind of quantisation (Qwen2.5-0.5B, phi-1.5, colours.v2, x.Q4_1),
+# and not in names of digits and dots only, because those may be addresses of hosts.
 _PLAIN_NAME = re.compile(
     r"(?!.{81})(?![0-9.]*\.[0-9.]*$)[A-Za-z0-9_]([A-Za-z0-9_+-]|\.(?=[0-9]|v[0-9]|I?Q[0-9]|B?F[0-9]))*"
 )
@@ -73,12 +73,11 @@ _HASHED_NAME = re.compile(r"[0-9a-f]{12}")
 
 
 def shareable(rows: RunRows, known: dict[str, Row]) -> RunRows:
-    """The same run without anything that is not listed in this module; facts get new hashes.
+    """Keep only the listed parts of a run; its facts get new hashes.
 
     Args:
         rows: The run.
-        known: Facts that were made shareable before, by their old hashes; filled here, since few facts serve
-            thousands of runs.
+        known: Cache of redacted facts by their old hashes, because thousands of runs share a few facts.
     """
     old = rows.run
     facts: dict[str, Row] = {}
@@ -144,19 +143,19 @@ _FACTS: dict[str, Callable[[Mapping[str, Any]], DatasetFacts | ModelFacts | Mach
 
 
 def shared_session(name: str) -> str:
-    """What an export calls a session, whose name may be a folder's or a person's.
+    """Hash a session's name for export, because it may be the name of a folder or a person.
 
-    A name that is such a hash stays: the sessions of an export keep their names when it is exported again.
+    A name that is such a hash already is kept, so exporting an export changes nothing.
     """
     return name if _HASHED_NAME.fullmatch(name) else stable_hash(name, 12)
 
 
 def shared_name(name: str) -> str:
-    """What an export calls a dataset or a model.
+    """Name of a dataset or a model in an export.
 
-    A single word stays, and so does a hub id of an organisation that everybody knows. Anything else becomes a
-    hash: ``data/secret`` and ``/home/somebody`` look like hub ids and names, but are places, and
-    ``box.example.com`` is a host.
+    A single word is kept, and so is a hub id of a well-known organisation. Anything else becomes a hash:
+    ``data/secret`` and ``/home/somebody`` look like hub ids and names, but are paths, and ``box.example.com``
+    is a host.
     """
     organisation, slash, rest = name.rpartition("/")
     allowed = _HUB_NAME if organisation in ORGANISATIONS else _PLAIN_NAME
@@ -178,7 +177,7 @@ def _point(row: Row, run_id: str) -> Row:
 
 
 def _config(config: Mapping[str, Any]) -> Row:
-    """A model's configuration: what is listed of it."""
+    """The listed parts of a model's configuration."""
     kept: Row = {}
     for name, value in config.items():
         if isinstance(value, Mapping):
@@ -193,7 +192,7 @@ def _config(config: Mapping[str, Any]) -> Row:
 
 
 def _hyperparameters(values: Mapping[str, Any]) -> Row:
-    """Those that are listed; a list of module names is one word."""
+    """The listed hyperparameters; a list of module names counts as one word."""
     return {
         name: value
         for name, value in values.items()
@@ -202,12 +201,12 @@ def _hyperparameters(values: Mapping[str, Any]) -> Row:
 
 
 def _may_be(value: Any, *, text: bool) -> bool:
-    """Whether a value is a number, or a short word where text is permitted."""
+    """Whether a value is a number, or a short word if text is permitted."""
     return _is_number(value) or (text and isinstance(value, str) and bool(_SHORT_WORD.fullmatch(value)))
 
 
 def _numbers(value: Any) -> Any:
-    """Facts: numbers only, in mappings by identifiers or numbers, and in lists."""
+    """Only numbers: alone, in lists, and in mappings whose keys are identifiers or numbers."""
     if isinstance(value, Mapping):
         kept = {name: _numbers(inner) for name, inner in value.items() if _is_key(name)}
         return {name: inner for name, inner in kept.items() if inner is not None}
@@ -217,14 +216,14 @@ def _numbers(value: Any) -> Any:
 
 
 def _chosen_numbers(extra: Mapping[str, Any]) -> Row:
-    """The listed numbers beside the fields of a run, and lists of them; nothing by other names."""
+    """The listed extra numbers of a run, and lists of them."""
     listed = {name: extra[name] for name in extra if name in _EXTRA_NUMBERS}
     kept: Row = _numbers({name: value for name, value in listed.items() if not isinstance(value, Mapping)})
     return kept
 
 
 def _chosen_words(values: Mapping[str, Any], names: set[str]) -> Row:
-    """Those of the values that are single words, or lists of them, by names that may hold some."""
+    """The values under ``names`` that are single words or lists of them."""
     kept: Row = {}
     for name in sorted(names & values.keys()):
         value = values[name]
@@ -246,7 +245,7 @@ def _word(text: Any) -> str:
 
 
 def _metric(name: Any) -> str:
-    """A metric's name, or a hash that tells it from others."""
+    """A metric's name, hashed unless it is a word."""
     return name if not name or _word(name) else stable_hash(str(name), 12)
 
 
@@ -255,5 +254,5 @@ def _version(text: Any) -> str:
 
 
 def _hash(text: str) -> str:
-    """A hash as it is; anything else hashed."""
+    """``text`` if it is a hash, else its hash."""
     return text if not text or re.fullmatch(r"[0-9a-f]{8,64}", text) else stable_hash(text)

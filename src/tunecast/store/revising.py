@@ -1,4 +1,4 @@
-"""Runs that another program goes on recording: what is stored of them follows their newest record."""
+"""Revision of imported runs: the stored run follows the record that another program keeps updating."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from tunecast.store.writing import add_points, add_runs
 UNKNOWN = "unknown"
 """Name of a task, a model or a method that was not recorded."""
 
-# Columns that hold a name, with the facts that go with it.
+# Columns of names, with the columns of facts that belong to them.
 _NAMES = {"dataset": ("dataset_hash",), "model": ("model_hash",), "method": ()}
 _NAMES_IN_EXTRA = {"dataset": "task", "model": "model"}
 
 
 def revise_runs(connection: sa.Connection, bundles: Sequence[RunRows]) -> tuple[int, int]:
-    """Write each run as the record tells it that goes furthest: the given one or the stored one.
+    """Write each run from the record that goes further, the given or the stored one.
 
-    A stored point is never lost nor measured anew, but its share follows the length that the run has now.
+    Stored points are neither lost nor replaced, but their shares follow the run's new length.
 
     Args:
-        connection: In a transaction.
+        connection: A connection in a transaction.
         bundles: The runs, each once; their shares are steps over the steps of the run.
 
     Returns:
-        How many runs and how many points were new.
+        The number of new runs and of new points.
     """
     stored, new_runs, new_points = _add_new(connection, bundles)
     further: list[RunRows] = []
@@ -53,10 +53,10 @@ def revise_runs(connection: sa.Connection, bundles: Sequence[RunRows]) -> tuple[
 
 
 def _add_new(connection: sa.Connection, bundles: Sequence[RunRows]) -> tuple[dict[str, Row], int, int]:
-    """Add the runs that are not there; those that are stay locked and are as they will be revised.
+    """Add the missing runs, and lock the stored ones for revision.
 
     Returns:
-        The rows of those that were there, and how many runs and how many points were new.
+        The rows of the stored runs, and the number of new runs and of new points.
     """
     while True:
         stored = _stored(connection, [str(bundle.run["id"]) for bundle in bundles])
@@ -65,16 +65,16 @@ def _add_new(connection: sa.Connection, bundles: Sequence[RunRows]) -> tuple[dic
             new_runs, new_points = add_runs(connection, new, overwrite=True)
             if new_runs == len({bundle.run["id"] for bundle in new}):
                 return stored, new_runs, new_points
-            # Another importer added some of them meanwhile: what it wrote must be seen before it is revised.
+            # Another importer added some of them meanwhile; read its rows before revising them.
             attempt.rollback()
 
 
 def _stored(connection: sa.Connection, ids: list[str]) -> dict[str, Row]:
-    """The rows of those runs that are there, each with its ``last_step``, -1 where it has no point.
+    """Read and lock the rows of the stored runs, each with its ``last_step``, -1 without points.
 
     No other writer changes them until this transaction ends.
     """
-    # A statement of its own: one that waited for a lock goes on with the points as they were before.
+    # Locked by a separate statement: one that waits for a lock sees the points as they were before.
     locked = sa.select(runs.c.id).where(runs.c.id.in_(ids)).order_by(runs.c.id).with_for_update()
     connection.execute(locked).all()
     last = sa.select(sa.func.max(points.c.step)).where(points.c.run_id == runs.c.id).scalar_subquery()
@@ -87,14 +87,14 @@ def _last_step(bundle: RunRows) -> int:
 
 
 def _reach(run: Mapping[str, Any], last_step: int) -> tuple[int, int, int, bool]:
-    """How far a record goes: in steps, then in what it knows, then in what it was told, then by its end."""
+    """Sort key for how far a record goes: steps, known fields, recorded fields, whether it ended."""
     extra = run["extra"]
     unknown, inferred = len(extra.get("unknown", ())), len(extra.get("inferred", ()))
     return last_step, -unknown, -inferred, run["outcome"] != Outcome.PAUSED.value
 
 
 def _with_known_names(bundle: RunRows, known: Row) -> RunRows:
-    """The same with the names that the user gave when it was imported before, where it tells none itself."""
+    """Fill in names that the record lacks with those that the user gave at an earlier import."""
     run = dict(bundle.run)
     for name, others in _NAMES.items():
         if run[name] == UNKNOWN != known[name]:
@@ -105,14 +105,14 @@ def _with_known_names(bundle: RunRows, known: Row) -> RunRows:
 
 
 def _rewrite(connection: sa.Connection, bundles: list[RunRows], stored: Mapping[str, Row]) -> int:
-    """Put whole rows in the place of the stored ones; stored points stay. Says how many points were new."""
+    """Replace the stored rows but keep their points; return the number of new points."""
     same_start = [
         replace(bundle, run={**bundle.run, "created_at": stored[bundle.run["id"]]["created_at"]})
         for bundle in bundles
     ]
     _, new_points = add_runs(connection, same_start, overwrite=True)
     for bundle in bundles:
-        # What a run that goes on may take back, unlike one that is written by its own trainer.
+        # Unlike a run of our own, a continued run may revoke its outcome.
         values = {name: bundle.run[name] for name in ("outcome", "error_kind", "error_text")}
         values["created_at"] = bundle.run["created_at"] or stored[bundle.run["id"]]["created_at"]
         connection.execute(sa.update(runs).where(runs.c.id == bundle.run["id"]).values(**values))

@@ -1,6 +1,6 @@
-"""Records to table rows and back. Pure: no database here.
+"""Conversion of records to table rows and back, without a database.
 
-A row is the form in which runs cross the boundary to SQL and to Parquet; nothing beyond this folder sees one.
+Rows are the form in which runs enter SQL and Parquet; they stay inside this package.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tunecast.store.codec import dumps
 Row = dict[str, Any]
 T = TypeVar("T")
 
-# What a point holds as records of its own; their fields become columns `<part>_<field>`.
+# Records inside a point; their fields become columns `<part>_<field>`.
 _PARTS: dict[str, type[Score] | type[Seconds]] = {
     "validation": Score,
     "training": Seconds,
@@ -37,7 +37,7 @@ _PARTS: dict[str, type[Score] | type[Seconds]] = {
 }
 
 
-# Fields of a run that are columns as they are.
+# Fields of a run that are columns unchanged.
 _PLAIN = (
     *("id", "session", "seed", "full_length_tokens", "total_steps", "unique_examples", "max_length"),
     *("validation_hash", "dtype", "trainable_parameters", "exclusive", "created_at", "extra"),
@@ -46,7 +46,7 @@ _PLAIN = (
 
 @dataclass(frozen=True)
 class RunRows:
-    """A run as rows: its own, those of its facts by column of ``runs``, and its points in order of step."""
+    """A run as rows: its own row, the rows of its facts by column of ``runs``, and its points by step."""
 
     run: Row
     facts: Mapping[str, Row]
@@ -54,7 +54,7 @@ class RunRows:
 
 
 def record(kind: type[T], values: Mapping[str, Any]) -> T:
-    """Build a flat record from a mapping; fields that this version does not know are dropped.
+    """Build a flat record from a mapping; unknown fields are dropped.
 
     Raises:
         TypeError: A field without default is missing.
@@ -64,22 +64,22 @@ def record(kind: type[T], values: Mapping[str, Any]) -> T:
 
 
 def facts_of(value: Any) -> Row:
-    """The fields of a flat record by name; what they hold is shared, not copied."""
+    """The fields of a flat record by name; values are not copied."""
     return {field.name: getattr(value, field.name) for field in fields(value)}
 
 
 def score_json(score: Score | None) -> Row | None:
-    """A score as JSON object, None for none."""
+    """A score as a JSON object, or None."""
     return None if score is None else facts_of(score)
 
 
 def clean(text: str) -> str:
-    """Text that every database takes: NUL and lone surrogates (from undecodable output) are replaced."""
+    """Replace NUL and lone surrogates (from undecodable output), which some databases refuse."""
     return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
 
 
 def _cleaned(row: Row) -> Row:
-    """The row with every text column clean; names may come from undecodable paths. JSON escapes its own."""
+    """Clean every text column, because names may come from undecodable paths; JSON escapes its own text."""
     return {name: clean(value) if isinstance(value, str) else value for name, value in row.items()}
 
 
@@ -104,7 +104,7 @@ def _point(row: Mapping[str, Any]) -> Point:
 
 
 def facts_row(value: DatasetFacts | ModelFacts | Machine) -> Row:
-    """The row of facts, under the hash of their content."""
+    """The row of facts, keyed by the hash of their content."""
     facts = facts_of(value)
     # Hashed as the strict JSON that is stored, so that NaN hashes the same on every machine.
     row: Row = {"hash": stable_hash(dumps(facts, sort_keys=True)), "facts": facts}
@@ -132,7 +132,7 @@ def run_rows(run: Run) -> RunRows:
 
 
 def error_row(error: RunError | None) -> Row:
-    """The columns of an error; both NULL for none."""
+    """The columns of an error; both NULL if there is none."""
     if error is None:
         return {"error_kind": None, "error_text": None}
     return {"error_kind": clean(error.kind), "error_text": clean(error.text)}
@@ -141,7 +141,7 @@ def error_row(error: RunError | None) -> Row:
 def run_from_rows(
     row: Mapping[str, Any], dataset: DatasetFacts, model: ModelFacts, machine: Machine, points: Iterable[Row]
 ) -> Run:
-    """Put a run together again from its row, its facts and its points in order of step."""
+    """Rebuild a run from its row, its facts and its points in order of step."""
     flat = {field.name: row[field.name] for field in fields(Run) if field.name in row}
     built: Row = {
         "task": Task(row["dataset"], row["model"], row["metric"]),

@@ -1,7 +1,7 @@
 """The tables of a store. Facts are stored once, under the hash of their content; a curve is a row per point.
 
-What is written here must equal what the migrations build (a test compares the two); a change needs a new
-file in ``migrations/versions`` and a new :data:`HEAD`.
+These tables must equal those that the migrations build, which a test verifies. A change needs a new file in
+``migrations/versions`` and a new :data:`HEAD`.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ HEAD = "0001"
 """Version of the schema that this program writes: the newest migration."""
 
 VERSION_TABLE = "tunecast_schema"
-"""Table that holds the version. Not alembic's own name, which the databases of other programs carry too."""
+"""Table of the schema's version. It differs from alembic's default, which other programs use too."""
 
 metadata = sa.MetaData()
 
 
 class ExactFloat(sa.types.TypeDecorator[float]):
-    """A double that keeps NaN: SQLite would store it as NULL, which means *not measured*, so it gets text."""
+    """A double that keeps NaN as text in SQLite, which would store NULL; NULL means *not measured*."""
 
     impl = sa.Double
     cache_ok = True
 
     def bind_processor(self, dialect: sa.Dialect) -> Callable[[Any], Any]:
-        """What makes a float fit for the database. Overridden whole: Double's own would undo the text."""
+        """Convert floats for the database; Double's own processor would undo the text."""
         sqlite = dialect.name == "sqlite"
 
         def prepare(value: Any) -> Any:
@@ -38,7 +38,7 @@ class ExactFloat(sa.types.TypeDecorator[float]):
         return prepare
 
     def process_result_value(self, value: Any, dialect: sa.Dialect) -> float | None:
-        """What the database gave, as a float again."""
+        """Convert the database's value back to a float."""
         return None if value is None else float(value)
 
 
@@ -73,7 +73,7 @@ models = _facts_table("models", _text("name"), _integer("parameters"))
 machines = _facts_table("machines", _text("device"))
 
 FACTS = {"dataset_hash": datasets, "model_hash": models, "machine_hash": machines}
-"""The tables of facts by the column of ``runs`` that points at them."""
+"""The tables of facts, by the column of ``runs`` that refers to them."""
 
 runs = sa.Table(
     "runs",

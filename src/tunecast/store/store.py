@@ -1,4 +1,4 @@
-"""The store: where runs live. Safe for many processes and hosts at once."""
+"""The store of runs, safe for many processes and hosts at once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tunecast.store.summaries import RunSummary, load_summaries
 
 T = TypeVar("T")
 
-_PAGE = 250  # runs read in one transaction: short enough that a long reading blocks no checkpoint
+_PAGE = 250  # runs read in one transaction; short, so that no checkpoint of the database is blocked for long
 _TRIES = 6
 _FIRST_WAIT_SECONDS = 0.05
 
@@ -36,8 +36,8 @@ _FIRST_WAIT_SECONDS = 0.05
 class Store:
     """Runs, their curves and their facts in a SQL database; use :meth:`open`, and as a context manager.
 
-    Every write is one short transaction, durable when the call returns, and may be repeated without harm. A
-    store may be used from several threads, and after a fork by the child too.
+    Every write is one short, idempotent transaction, durable when the call returns. A store may be used from
+    several threads, and by a child process after a fork.
     """
 
     def __init__(self, url: sa.URL, engine: sa.Engine) -> None:
@@ -46,22 +46,22 @@ class Store:
         self._process = os.getpid()
         self._inherited: list[object] = []
         self._facts = Facts()
-        # A store in memory has one connection, hence one transaction at a time.
+        # A store in memory has one connection and therefore one transaction at a time.
         self._turn: AbstractContextManager[Any] = threading.RLock() if in_memory(url) else nullcontext()
 
     @classmethod
     def open(cls, url_or_path: str | Path, *, create: bool = True) -> Store:
-        """Open a store, and create or upgrade its tables where needed.
+        """Open a store, and create or upgrade its tables if necessary.
 
-        What is refused is left as it was.
+        A refused file or database is left unchanged.
 
         Args:
             url_or_path: The path of a SQLite file, ``:memory:``, or a SQLAlchemy URL of SQLite or PostgreSQL.
-            create: Whether a SQLite file that does not exist is made, and an empty file or database becomes
-                a store.
+            create: Whether to create a missing SQLite file, and to turn an empty file or database into a
+                store.
 
         Raises:
-            StoreError: The store cannot be reached, is newer than this program, or is no Tunecast store.
+            StoreError: The store cannot be reached, is newer than this program, or is not a Tunecast store.
         """
         url = parse_url(url_or_path)
         if url.get_backend_name() == "sqlite" and not in_memory(url):
@@ -71,18 +71,18 @@ class Store:
         try:
             with translated(url):
                 store._retried(lambda: migrate(store._engine, shown, create=create))
-        except BaseException:  # whatever it was, nobody gets this store, so nobody else closes it
+        except BaseException:  # the caller never gets this store, so it must be closed here
             store.close()
             raise
         return store
 
     @property
     def url(self) -> str:
-        """What :meth:`open` takes to open the same store elsewhere. Holds the password, if there is one."""
+        """URL with which :meth:`open` opens the same store elsewhere, including a password."""
         return self._url.render_as_string(hide_password=False)
 
     def close(self) -> None:
-        """Let go of all connections."""
+        """Close all connections."""
         self._engine.dispose()
 
     def __enter__(self) -> Self:
@@ -94,19 +94,19 @@ class Store:
         self.close()
 
     def put(self, run: Run) -> bool:
-        """Write a run with its facts and its curve, or bring a known one up to date.
+        """Write a run with its facts and its curve, or update the stored one.
 
-        The curve is the union of what was and what is given, by step; a step keeps what was measured first.
-        An ended run does not become ``paused`` again, a completed one does not fail, scores are not
-        forgotten; the rest is as in ``run``.
+        ``created_at`` identifies an execution of the run. For the same execution, the curve becomes the union
+        of the stored and the given points; a stored point is kept. An ended run does not become ``paused``
+        again, a completed one does not fail, and scores are not removed; the rest is taken from ``run``.
 
-        All this is within one execution of the run, which ``created_at`` tells. Another one, such as that of
-        a second machine, replaces the stored one as a whole if it ended better or, having ended alike, was
-        alone on its machine or else has more points; else nothing changes. Completed is better than diverged
-        or out of memory, these than failed, and failed than paused.
+        Another execution, such as that of a second machine, either replaces the stored one as a whole or
+        changes nothing. It replaces it if its outcome is better (completed, then diverged or out of memory,
+        then failed, then paused); if outcomes are equal, if it alone was exclusive on its machine; else if it
+        has more points.
 
         Returns:
-            Whether there was no run of this id before.
+            Whether the run is new.
 
         Raises:
             StoreError: The store cannot be written.
@@ -123,31 +123,30 @@ class Store:
         self._add([run_rows(run) for run in many], overwrite=True)
 
     def merge(self, bundles: Iterable[RunRows]) -> tuple[int, int]:
-        """Take runs over from another store, in one transaction; what this store knows of an execution stays.
+        """Merge runs of another store in one transaction.
 
-        A known run gains points, scores, and an outcome where it was paused or the other one completed;
-        another execution of it replaces it or changes nothing, as in :meth:`put`.
+        A known run gains points, missing scores, and an outcome if it was paused or the other one completed.
+        Another execution of it replaces it or changes nothing, as in :meth:`put`.
 
         Returns:
-            How many runs and how many points were new.
+            The number of new runs and of new points.
 
         Raises:
-            StoreError: The store cannot be written; then nothing was.
+            StoreError: The store cannot be written, and nothing was.
         """
         return self._add(list(bundles), overwrite=False)
 
     def revise(self, bundles: Iterable[RunRows]) -> tuple[int, int]:
-        """Take the records of another program over, in one transaction; each run once.
+        """Import the records of another program in one transaction; each run may occur once.
 
-        A known run whose record goes further now is written anew, but for its points: those that are there
-        stay, with the share that they have of the run's new length. A record that goes less far adds what
-        points it has.
+        If the record of a known run goes further now, the run is replaced, but its points stay, with their
+        share of the run's new length. A record that goes less far only adds points.
 
         Returns:
-            How many runs and how many points were new.
+            The number of new runs and of new points.
 
         Raises:
-            StoreError: The store cannot be written; then nothing was.
+            StoreError: The store cannot be written, and nothing was.
         """
         listed = list(bundles)
         return self._write(lambda connection: revise_runs(connection, listed))
@@ -156,7 +155,7 @@ class Store:
         return self._write(lambda connection: writing.add_runs(connection, bundles, overwrite=overwrite))
 
     def bundles(self, **chosen: Unpack[Filters]) -> Iterator[RunRows]:
-        """The chosen runs as rows, for what carries them to another store; arguments as in :meth:`runs`.
+        """Read the chosen runs as rows, to export them; arguments as in :meth:`runs`.
 
         Raises:
             StoreError: The store cannot be read.
@@ -164,7 +163,7 @@ class Store:
         return self._paged(load_bundles, chosen, None)
 
     def add_point(self, run_id: str, point: Point) -> None:
-        """Append a point to a run's curve; durable when this returns. A step that is there stays as it is.
+        """Append a point to a run's curve, durably; a stored point of the same step is kept.
 
         Raises:
             StoreError: There is no such run, or the store cannot be written.
@@ -177,7 +176,7 @@ class Store:
         self._write(write)
 
     def finish(self, run_id: str, outcome: Outcome, error: RunError | None = None) -> None:
-        """Set how a run stands, whatever it was before, and why it ended early.
+        """Set a run's outcome, whatever it was before, and its error if it has one.
 
         Raises:
             StoreError: There is no such run, or the store cannot be written.
@@ -185,7 +184,7 @@ class Store:
         self._update(run_id, {"outcome": Outcome(outcome).value, **error_row(error)})
 
     def set_scores(self, run_id: str, *, validation: Score | None = None, test: Score | None = None) -> None:
-        """Set the score on all validation examples, on the test split, or both; None leaves what is there.
+        """Set the score on all validation examples, on the test split, or both; None changes nothing.
 
         Raises:
             StoreError: There is no such run, or the store cannot be written.
@@ -202,10 +201,10 @@ class Store:
         self._write(write)
 
     def get(self, run_id: str) -> Run:
-        """The run of that id.
+        """Read a run.
 
         Raises:
-            StoreError: There is none, or the store cannot be read.
+            StoreError: There is no such run, or the store cannot be read.
         """
         with self._reading() as connection:
             found = load_runs(connection, [clean(run_id)], self._facts)
@@ -214,11 +213,11 @@ class Store:
         return found[0]
 
     def runs(self, *, limit: int | None = None, **chosen: Unpack[Filters]) -> Iterator[Run]:
-        """Runs in order of their start, read page by page while the caller goes on.
+        """Read runs in order of their start, page by page as the caller iterates.
 
         Args:
-            limit: At most so many, None for all.
-            chosen: ``task``, ``model``, ``method``, ``outcome``, ``session``: which runs.
+            limit: Largest number of runs, None for all.
+            chosen: Filters: ``task``, ``model``, ``method``, ``outcome``, ``session``.
 
         Raises:
             StoreError: The store cannot be read.
@@ -226,11 +225,11 @@ class Store:
         return self._paged(load_runs, chosen, limit)
 
     def summaries(self, *, limit: int | None = None, **chosen: Unpack[Filters]) -> list[RunSummary]:
-        """Runs in one line each, in order of their start, without curves.
+        """Read summaries of runs, without curves, in order of their start.
 
         Args:
-            limit: At most so many, the newest.
-            **chosen: As in :meth:`runs`.
+            limit: Largest number of runs, the newest; None for all.
+            **chosen: Filters, as in :meth:`runs`.
 
         Raises:
             StoreError: The store cannot be read.
@@ -239,7 +238,7 @@ class Store:
             return load_summaries(connection, conditions(chosen), limit)
 
     def curves(self, **chosen: Unpack[Filters]) -> Curves:
-        """All points of the chosen runs as arrays; arguments as in :meth:`runs`.
+        """Read all points of the chosen runs as arrays; arguments as in :meth:`runs`.
 
         Raises:
             StoreError: The store cannot be read.
@@ -248,11 +247,11 @@ class Store:
             return load_curves(connection, conditions(chosen))
 
     def put_session(self, session_id: str, record: Mapping[str, Any]) -> None:
-        """Write a session's JSON document, or replace it.
+        """Write or replace a session's JSON document.
 
         Raises:
             StoreError: The store cannot be written.
-            TypeError: The document holds something that is not JSON.
+            TypeError: The document contains something that is not JSON.
         """
         self._write(lambda connection: writing.put_session(connection, session_id, record))
 
@@ -267,7 +266,7 @@ class Store:
         return None if found is None else current_record(found)
 
     def sessions(self) -> list[str]:
-        """Identifiers of all sessions that have a document, sorted.
+        """List the ids of all sessions that have a document, sorted.
 
         Raises:
             StoreError: The store cannot be read.
@@ -296,7 +295,7 @@ class Store:
 
     @contextmanager
     def _reading(self) -> Iterator[sa.Connection]:
-        """A connection in a transaction: all that is read is of one moment."""
+        """Connect and begin a transaction, so that all statements read one snapshot."""
         with (
             self._turn,
             translated(self._url),
@@ -317,7 +316,7 @@ class Store:
             return self._retried(once)
 
     def _retried(self, work: Callable[[], T]) -> T:
-        """Do ``work`` again while another writer stands in the way; safe, as every write is idempotent."""
+        """Retry ``work`` while another writer blocks it; safe, because every write is idempotent."""
         for attempt in range(_TRIES - 1):
             try:
                 return work()
@@ -328,9 +327,9 @@ class Store:
         return work()
 
     def _own_engine(self) -> sa.Engine:
-        """The engine, with fresh connections in a forked child: no two processes may share one."""
+        """The engine, with new connections in a forked child, because processes must not share one."""
         if os.getpid() != self._process:
-            # Kept alive, never closed: closing them here would disturb the parent, whose they are.
+            # Keep the parent's connections alive: closing them here would disturb the parent.
             self._inherited.append(self._engine.pool)
             self._engine.dispose(close=False)
             self._process = os.getpid()
@@ -342,8 +341,8 @@ def _check_file(path: Path, *, create: bool) -> None:
         raise StoreError(f"{path} is a folder, not a store.", "Name a file in it, such as runs.sqlite.")
     if path.suffix.lower() == ".parquet":
         raise StoreError(
-            f"{path} has the name of a Parquet export, which takes no runs.",
-            f"Name a SQLite file, such as {path.with_suffix('.sqlite')}; runs export makes Parquet of it.",
+            f"{path} is named like a Parquet export, to which no runs can be added.",
+            f"Name a SQLite file, such as {path.with_suffix('.sqlite')}; runs export turns it into Parquet.",
         )
     if not path.parent.is_dir():
         raise StoreError(
@@ -360,5 +359,5 @@ def _require(connection: sa.Connection, run_id: str) -> None:
 
 def _no_run(run_id: str) -> StoreError:
     return StoreError(
-        f"The store has no run {run_id!r}.", "List what it has: tunecast runs list, with the same --store."
+        f"The store has no run {run_id!r}.", "List its runs: tunecast runs list, with the same --store."
     )

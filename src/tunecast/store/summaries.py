@@ -1,4 +1,4 @@
-"""Runs in one line each, for lists of thousands: no curve and no facts are read."""
+"""Summaries of runs for long lists, read without curves and facts."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class RunSummary:
         task: Name of the dataset.
         model: Name of the base model.
         method: Name of the method.
-        outcome: How the trial stands.
+        outcome: Outcome of the run.
         full_length_tokens: Horizon of the learning-rate schedule.
-        final_loss: Validation loss of the last point in nats per label token, None before the first.
+        final_loss: Validation loss of the last point in nats per label token, None without points.
         exclusive: Whether nothing else ran on the machine.
     """
 
@@ -37,7 +37,7 @@ class RunSummary:
 def load_summaries(
     connection: sa.Connection, conditions: list[sa.ColumnElement[bool]], limit: int | None
 ) -> list[RunSummary]:
-    """Summaries of the runs that meet the conditions, the newest if limited, in order of their start."""
+    """Read summaries of the runs that meet the conditions, in order of start; the newest if limited."""
     last = (
         sa.select(points.c.validation_loss)
         .where(points.c.run_id == runs.c.id)

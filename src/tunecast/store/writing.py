@@ -1,4 +1,4 @@
-"""Statements that write. All are idempotent, so that an interrupted or repeated write does no harm."""
+"""Statements that write; all are idempotent, so an interrupted or repeated write does no harm."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _ENDS = {
 
 
 def _insert(connection: sa.Connection, table: sa.Table) -> Any:
-    """An insert that knows conflicts; the two dialects have the same form but no common class."""
+    """An insert that can handle conflicts; the two dialects share its form but no class."""
     return (postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert)(table)
 
 
 def _insert_missing(connection: sa.Connection, table: sa.Table, rows: Iterable[Row]) -> int:
-    """Insert the rows whose key is not there yet, and say how many that were."""
+    """Insert the rows with new keys, and return their number."""
     listed = list(rows)
     if not listed:
         return 0
@@ -38,10 +38,10 @@ def _insert_missing(connection: sa.Connection, table: sa.Table, rows: Iterable[R
 
 
 def add_points(connection: sa.Connection, rows: Iterable[Row]) -> int:
-    """Append points; a step that the run already has keeps what was measured first.
+    """Append points; a stored point of the same step is kept.
 
     Returns:
-        How many points were new.
+        The number of new points.
     """
     return _insert_missing(connection, points, rows)
 
@@ -49,21 +49,21 @@ def add_points(connection: sa.Connection, rows: Iterable[Row]) -> int:
 def add_runs(connection: sa.Connection, bundles: Iterable[RunRows], *, overwrite: bool) -> tuple[int, int]:
     """Write runs with their facts and points.
 
-    A stored run is what one execution of it gave; ``created_at`` says which. What is given of the same
-    execution is united with it: an ended run never becomes ``paused`` again and a completed one never failed;
-    a score is never forgotten. Another execution takes the place of the stored one, row and points together,
-    where it ranks higher (:func:`_rank`), and changes nothing otherwise.
+    A stored run belongs to one execution, identified by ``created_at``. Data of the same execution are united
+    with it: an ended run never becomes ``paused`` again, a completed one never failed, and scores are kept.
+    Another execution replaces the stored row and points together if it ranks higher (:func:`_rank`), and
+    changes nothing otherwise.
 
     Args:
-        connection: In a transaction.
+        connection: A connection in a transaction.
         bundles: The runs.
-        overwrite: Whether what is known of the same execution is replaced (its owner writes it) or only
-            completed (two stores are merged).
+        overwrite: Whether to overwrite the same execution, as its owner does, or only to fill its gaps, as a
+            merge of two stores does.
 
     Returns:
-        How many runs and how many points were new.
+        The number of new runs and of new points.
     """
-    # Always in the same order, so that two writers of the same rows cannot wait for each other.
+    # Sorted, so that two writers of the same rows cannot deadlock.
     listed = sorted(bundles, key=lambda bundle: str(bundle.run["id"]))
     for column, table in FACTS.items():
         facts = {bundle.facts[column]["hash"]: bundle.facts[column] for bundle in listed}
@@ -78,7 +78,7 @@ def add_runs(connection: sa.Connection, bundles: Iterable[RunRows], *, overwrite
 
 
 def _rounds(bundles: Iterable[RunRows]) -> list[list[RunRows]]:
-    """The bundles in parts that hold no run twice; of those of one run, the first come first."""
+    """Split the bundles into parts without duplicate runs, in order."""
     rounds: list[list[RunRows]] = []
     times: Counter[str] = Counter()
     for bundle in bundles:
@@ -91,10 +91,10 @@ def _rounds(bundles: Iterable[RunRows]) -> list[list[RunRows]]:
 
 
 def _update_known(connection: sa.Connection, bundles: list[RunRows], *, overwrite: bool) -> list[RunRows]:
-    """Bring runs that are all there up to date, but for their points.
+    """Update stored runs, but not their points.
 
     Returns:
-        Those whose points belong to what is stored now.
+        The bundles whose points belong to the stored execution now.
     """
     stored = _lock(connection, [bundle.run["id"] for bundle in bundles])
 
@@ -115,7 +115,7 @@ def _update_known(connection: sa.Connection, bundles: list[RunRows], *, overwrit
 def _outranking(
     connection: sa.Connection, others: list[RunRows], stored: Mapping[str, sa.Row[Any, Any, Any, Any]]
 ) -> list[RunRows]:
-    """Those executions that rank higher than the stored ones of their runs; equals do not."""
+    """The executions that rank higher than the stored executions of their runs."""
     counts = _count_points(connection, [bundle.run["id"] for bundle in others])
     return [
         bundle
@@ -126,9 +126,9 @@ def _outranking(
 
 
 def _lock(connection: sa.Connection, ids: list[str]) -> dict[str, sa.Row[Any, Any, Any, Any]]:
-    """Id, start, outcome and ``exclusive`` of runs by id; no other writer changes them in this transaction.
+    """Lock runs for this transaction, and read their id, start, outcome and ``exclusive``.
 
-    SQLite needs no lock on rows: its writers take turns.
+    SQLite needs no locks on rows, because its writers take turns.
     """
     wanted = (runs.c.id, runs.c.created_at, runs.c.outcome, runs.c.exclusive)
     chosen = sa.select(*wanted).order_by(runs.c.id).with_for_update()
@@ -137,7 +137,7 @@ def _lock(connection: sa.Connection, ids: list[str]) -> dict[str, sa.Row[Any, An
 
 
 def _count_points(connection: sa.Connection, ids: list[str]) -> dict[str, int]:
-    """How many points runs have, by id; those without any are left out."""
+    """Number of points by run id; runs without points are left out."""
     count = sa.select(points.c.run_id, sa.func.count()).group_by(points.c.run_id)
     parts = (connection.execute(count.where(points.c.run_id.in_(part))) for part in _chunks(ids))
     return {run_id: number for part in parts for run_id, number in part}
@@ -148,19 +148,19 @@ def _chunks(ids: list[str]) -> list[list[str]]:
 
 
 def _rank(outcome: str, exclusive: bool, point_count: int) -> tuple[int, bool, int]:
-    """How much an execution of a run tells: how it ended, whether of its seconds too, how far it went."""
+    """Rank of an execution by its information: outcome, then usable seconds, then number of points."""
     return _ENDS[Outcome(outcome)], exclusive, point_count
 
 
 def _replace(connection: sa.Connection) -> Any:
-    """Puts the whole row of another execution in the place of the stored one."""
+    """Statement that replaces the stored row by that of another execution."""
     statement = _insert(connection, runs)
     changes = {column.name: statement.excluded[column.name] for column in runs.columns}
     return statement.on_conflict_do_update(index_elements=[runs.c.id], set_=changes)
 
 
 def _unite(connection: sa.Connection, *, overwrite: bool) -> Any:
-    """Brings a row up to date with what is given of the same execution."""
+    """Statement that updates a row with data of the same execution."""
     statement = _insert(connection, runs)
     new, old = statement.excluded, runs.c
     higher = _ending(new.outcome) > _ending(old.outcome)
@@ -179,7 +179,7 @@ def _unite(connection: sa.Connection, *, overwrite: bool) -> Any:
 
 
 def _ending(outcome: Any) -> sa.Case[int]:
-    """How far one execution is; it fails in one way only, so that its failures need no order."""
+    """Progress of one execution; it fails in only one way, so its failures need no order."""
     return sa.case((outcome == Outcome.PAUSED.value, 0), (outcome == Outcome.COMPLETED.value, 2), else_=1)
 
 

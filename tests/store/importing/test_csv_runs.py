@@ -70,7 +70,7 @@ def test_rows_that_cannot_be_understood_are_told(tmp_path: Path) -> None:
     }
     assert told == {
         "3": "step is 'two', not a number",
-        "4": "step is '2.5', not a whole number",
+        "4": "step is '2.5', not an integer",
         "5": "has no validation loss",
         "6": "loss is 'low', not a number",
     }
@@ -152,7 +152,9 @@ def test_numbers_that_no_store_takes_cost_their_rows_only(tmp_path: Path) -> Non
     text = f"run,step,seed,max_steps,loss\na,1,1,,2.5\na,1e30,1,,2\nb,1,{2**63},,2\nc,-1,1,,2\nd,2,-1,-1,2\n"
     report, runs = _import(tmp_path, text)
     assert [(run.extra["run"], run.seed, run.total_steps) for run in runs] == [("d", 0, 2), ("a", 1, 1)]
-    told = [problem.where.rsplit(" ", 1)[1] for problem in report.problems if "takes" in problem.reason]
+    told = [
+        problem.where.rsplit(" ", 1)[1] for problem in report.problems if "out of range" in problem.reason
+    ]
     assert told == ["3", "4", "5"]
 
 
@@ -175,7 +177,11 @@ def test_another_run_of_the_same_name_is_left_out_and_told(tmp_path: Path) -> No
 def test_rows_that_nothing_tells_apart_are_told(tmp_path: Path) -> None:
     report, runs = _import(tmp_path, "run,step,loss\na,1,2.5\na,1,2.5\na,1,2.25\na,1,2.5\na,2,2\n")
     assert [point.validation.loss for point in runs[0].curve] == [2.5, 2]
-    told = [problem.where.rsplit(" ", 1)[1] for problem in report.problems if "apart" in problem.reason]
+    told = [
+        problem.where.rsplit(" ", 1)[1]
+        for problem in report.problems
+        if "of an earlier line" in problem.reason
+    ]
     assert told == ["4", "5"]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from tunecast.records import Outcome
-from tunecast.store.importing.foreign import UNKNOWN, Assumed, Evaluation, ForeignRun
+from tunecast.store.importing.foreign import UNKNOWN, Assumed, ForeignRun, LoggedEvaluation
 
 
 def test_records_win_over_what_the_user_assumes() -> None:
@@ -16,14 +16,16 @@ def test_records_win_over_what_the_user_assumes() -> None:
 
 
 def test_what_is_known_is_not_listed_as_unknown() -> None:
-    run = ForeignRun("csv", "k", seed=0, total_steps=4, evaluations=(Evaluation(2, 1.5, tokens_seen=10),))
+    run = ForeignRun(
+        "csv", "k", seed=0, total_steps=4, evaluations=(LoggedEvaluation(2, 1.5, tokens_seen=10),)
+    )
     unknown = run.to_run(Assumed()).extra["unknown"]
     assert not {"seed", "total_steps", "tokens_seen"} & set(unknown)
     assert run.to_run(Assumed()).curve[0].share == 0.5
 
 
 def test_unknown_numbers_are_not_zero_where_zero_would_be_a_measurement() -> None:
-    point = ForeignRun("csv", "k", evaluations=(Evaluation(2, 1.5),)).to_run(Assumed()).curve[0]
+    point = ForeignRun("csv", "k", evaluations=(LoggedEvaluation(2, 1.5),)).to_run(Assumed()).curve[0]
     for value in (
         point.share,
         point.learning_rate,
@@ -34,7 +36,7 @@ def test_unknown_numbers_are_not_zero_where_zero_would_be_a_measurement() -> Non
 
 
 def test_an_evaluation_that_was_repeated_counts_once() -> None:
-    given = (Evaluation(4, 2.0), Evaluation(2, 3.0), Evaluation(4, 1.0))
+    given = (LoggedEvaluation(4, 2.0), LoggedEvaluation(2, 3.0), LoggedEvaluation(4, 1.0))
     run = ForeignRun("csv", "k", evaluations=given).to_run(Assumed())
     assert [(point.step, point.validation.loss) for point in run.curve] == [(2, 3.0), (4, 1.0)]
 

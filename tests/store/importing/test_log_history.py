@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from tunecast.store.importing.foreign import Evaluation
+from tunecast.store.importing.foreign import LoggedEvaluation
 from tunecast.store.importing.log_history import evaluations_of
 
 
@@ -21,8 +21,8 @@ def test_training_since_the_evaluation_before() -> None:
         {"eval_loss": 1.0},
     ]
     assert list(evaluations_of(history)) == [
-        Evaluation(2, 3.5, 640, 0.05, 3.5, 1.5, 0.5),
-        Evaluation(3, 2.5, None, 0.05, 2.0, None, None),
+        LoggedEvaluation(2, 3.5, 640, 0.05, 3.5, 1.5, 0.5),
+        LoggedEvaluation(3, 2.5, None, 0.05, 2.0, None, None),
     ]
 
 

@@ -66,7 +66,7 @@ def test_runs_are_imported_and_the_rest_is_told(logged: Path) -> None:
     report, runs = _import(logged)
     assert [run.outcome for run in runs] == ["completed", "diverged", "failed"]
     assert any("no validation loss was logged (metrics: accuracy)" in p.reason for p in report.problems)
-    assert any("2 of 3 runs tell no method" in problem.reason for problem in report.problems)
+    assert any("2 of 3 runs have no method" in problem.reason for problem in report.problems)
 
 
 def test_a_run_of_ones_own_loop(logged: Path) -> None:
@@ -115,7 +115,7 @@ def test_what_the_trainer_logged_through_mlflow(trained: Trained, tiny_llama: Pa
         same = next(store.runs())
     assert [p.validation.loss for p in run.curve] == [p.validation.loss for p in same.curve]
     assert [p.train_loss for p in run.curve] == pytest.approx([p.train_loss for p in same.curve])
-    assert any("tell no method" in problem.reason for problem in report.problems)
+    assert any("have no method" in problem.reason for problem in report.problems)
 
 
 def test_a_broken_run_is_reported_and_the_rest_imported(tmp_path: Path) -> None:

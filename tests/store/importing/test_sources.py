@@ -27,7 +27,7 @@ def test_an_export(target: Store, tmp_path: Path) -> None:
 
 def test_nothing_that_can_be_imported(target: Store, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("notes")
-    with pytest.raises(StoreError, match="nothing that Tunecast can import"):
+    with pytest.raises(StoreError, match="no format that Tunecast can import"):
         import_runs(tmp_path / "notes.txt", target)
     with pytest.raises(StoreError, match="holds no runs"):
         import_runs(tmp_path, target)
@@ -58,14 +58,14 @@ def test_a_database_of_something_else_is_left_as_it_was(target: Store, tmp_path:
     connection.execute("CREATE TABLE runs (id TEXT)")
     connection.close()
     before = path.read_bytes()
-    with pytest.raises(StoreError, match="is no MLflow store"):
+    with pytest.raises(StoreError, match="is not an MLflow store"):
         import_runs(path, target)
     assert path.read_bytes() == before
 
 
 def test_a_store_of_ones_own_is_told_the_way(target: Store, tmp_path: Path) -> None:
     Store.open(tmp_path / "own.sqlite").close()
-    with pytest.raises(StoreError, match="no MLflow store") as caught:
+    with pytest.raises(StoreError, match="not an MLflow store") as caught:
         import_runs(tmp_path / "own.sqlite", target)
     assert "runs export" in caught.value.hint
 

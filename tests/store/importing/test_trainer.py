@@ -131,7 +131,7 @@ def test_broken_files_are_reported_and_the_rest_imported(trained: Trained, tmp_p
         Path(problem.where).relative_to(tmp_path).parts[0]: problem.reason for problem in recorded.problems
     }
     assert "cannot be read as JSON" in reasons["torn"]
-    assert "is no JSON object" in reasons["other"]
+    assert "is not a JSON object" in reasons["other"]
     assert "has no log_history" in reasons["empty"]
     assert "an adapter without" in reasons["lonely"]
     assert "no evaluation was logged" in reasons["silent"]
@@ -166,7 +166,7 @@ def _told(folder: Path) -> tuple[list[str], dict[str, str]]:
         reasons = {
             Path(problem.where).relative_to(folder).parts[0]: problem.reason
             for problem in report.problems
-            if "tell no" not in problem.reason
+            if "have no" not in problem.reason
         }
         return sorted(run.outcome for run in store.runs()), reasons
 

@@ -1,4 +1,4 @@
-"""Runs that users have already: from a Trainer, MLflow or a table, and what could not be understood."""
+"""Importers for runs recorded by a Trainer, MLflow or a table, with a report of the problems."""
 
 from tunecast.store.importing.foreign import Assumed, Problem
 from tunecast.store.importing.sources import ImportReport, find_runs, import_runs

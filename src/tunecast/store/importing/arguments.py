@@ -1,4 +1,4 @@
-"""The names and values that transformers and peft give hyperparameters, as pipelines have them."""
+"""Conversion of hyperparameters of transformers and peft to those of pipelines."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ TRAINING_NAMES = (
     *("lr_scheduler_type", "warmup_ratio", "warmup_steps", "optim", "weight_decay", "max_grad_norm"),
     *("neftune_noise_alpha", "label_smoothing_factor"),
 )
-"""Arguments of a Trainer that are hyperparameters of a pipeline. Epochs are not: they are the full length."""
+"""Arguments of a Trainer that are hyperparameters of a pipeline. Epochs are not: they set the full length."""
 
-_END_OF_INTEGERS = 2**63  # of a column of a database
+_END_OF_INTEGERS = 2**63  # limit of a database column
 
-# Hyperparameters of peft's configurations by method; what is not listed has no name in a pipeline.
+# Hyperparameters of peft's configurations by method; others have no name in a pipeline.
 _PEFT_NAMES = {
     "lora": {
         "r": "lora_r",
@@ -34,28 +34,28 @@ _PEFT_NAMES = {
 
 
 def number(value: Any) -> float | None:
-    """A number, also from its text; None for anything else."""
+    """Parse a number or its text; None for anything else."""
     if isinstance(value, bool):
         return None
     try:
         return float(value)
-    except OverflowError:  # a whole number beyond all floats; as text it would be infinite too
+    except OverflowError:  # an integer beyond all floats; its text would give infinity too
         return math.inf if value > 0 else -math.inf
     except (TypeError, ValueError):
         return None
 
 
 def same_number(one: float, other: float) -> bool:
-    """Whether two recorded numbers are equal; a NaN is equal to a NaN."""
+    """Whether two recorded numbers are equal; NaN equals NaN."""
     return one == other or (math.isnan(one) and math.isnan(other))
 
 
 def whole(value: Any) -> int | None:
-    """A whole number from 0 that every database takes, also from its text; None for anything else."""
+    """Parse a non-negative integer that every database can store, or its text; None for anything else."""
     read = number(value)
     if read is None or not math.isfinite(read) or not read.is_integer():
         return None
-    try:  # what is whole already is exact, where a float has 53 bits
+    try:  # an integer is exact, whereas a float has 53 bits
         exact = int(value)
     except ValueError:
         exact = int(read)
@@ -63,7 +63,7 @@ def whole(value: Any) -> int | None:
 
 
 def scalar(text: str) -> Scalar:
-    """What a text says: a whole number, a float, true or false, or itself."""
+    """Parse a text as an integer, a float, true or false; else return it unchanged."""
     value = number(text)
     if value is None:
         return {"true": True, "false": False}.get(text.lower(), text)
@@ -71,10 +71,10 @@ def scalar(text: str) -> Scalar:
 
 
 def training_hyperparameters(arguments: Mapping[str, Any]) -> dict[str, Scalar]:
-    """Those arguments of a Trainer that belong to a pipeline, as numbers and plain words.
+    """Select a Trainer's arguments that belong to a pipeline, as numbers and plain words.
 
     Args:
-        arguments: By the names of ``TrainingArguments``; values may be texts.
+        arguments: Arguments by their name in ``TrainingArguments``; values may be texts.
     """
     found: dict[str, Scalar] = {}
     for name in TRAINING_NAMES:
@@ -99,7 +99,7 @@ def _word(name: str, value: str) -> str:
 
 
 def _unite_warmup(found: dict[str, Scalar]) -> None:
-    """One name for a warm-up given as a fraction: newer versions write it as ``warmup_steps`` below 1."""
+    """Rename a fractional warm-up, which newer versions write as ``warmup_steps`` below 1."""
     steps = found.get("warmup_steps")
     if steps is not None and not isinstance(steps, str) and steps < 1:
         del found["warmup_steps"]
@@ -107,7 +107,7 @@ def _unite_warmup(found: dict[str, Scalar]) -> None:
 
 
 def peft_method(config: Mapping[str, Any]) -> tuple[str, dict[str, Scalar]]:
-    """The method of an ``adapter_config.json``, and its hyperparameters."""
+    """Method and hyperparameters of an ``adapter_config.json``."""
     method = str(config.get("peft_type", "")).lower()
     names = _PEFT_NAMES.get(method, {})
     values = {

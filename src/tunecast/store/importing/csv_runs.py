@@ -1,7 +1,7 @@
-"""Runs from a table: one row per evaluation (with a step), or one row per run.
+"""Importer of runs from a table with one row per evaluation (with a step) or one row per run.
 
-Columns have our names, those that a Trainer logs, or names that the user maps (``loss=val_nll``). Another
-column is a hyperparameter if it is mapped or known as one; the rest is reported.
+Columns have our names, a Trainer's names, or names that the user maps (``loss=val_nll``). Other columns are
+hyperparameters if they are mapped or known as such; the rest is reported.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tunecast.store.importing.arguments import (
     training_hyperparameters,
     whole,
 )
-from tunecast.store.importing.foreign import Evaluation, ForeignRun, Problem, Recorded
+from tunecast.store.importing.foreign import ForeignRun, LoggedEvaluation, Problem, Recorded
 from tunecast.store.importing.log_history import LOSS_NAMES
 
 _TEXTS = ("run", "task", "model", "method")
@@ -53,13 +53,12 @@ _ALIASES = {
     "num_input_tokens_seen": "tokens_seen",
     "max_steps": "total_steps",
 }
-# A repeated step with another loss.
-_TWICE = "tells no run, seed or hyperparameter apart from an earlier line with another loss"
+_REPEATED = "has the run, seed and hyperparameters of an earlier line with another loss"
 
 
 @dataclass(frozen=True)
 class _Columns:
-    """Which column of the table holds what; ``unused`` ones hold nothing that is understood."""
+    """The table's columns by field and hyperparameter; ``unused`` are the unknown ones."""
 
     fields: Mapping[str, str]
     hyperparameters: Mapping[str, str]
@@ -67,7 +66,7 @@ class _Columns:
 
 
 def read_csv(path: Path, mapping: Mapping[str, str]) -> Recorded:
-    """All runs of a table; rows without a number as loss, or with a step that is none, are left out.
+    """Read all runs of a table; rows with an invalid loss or step are left out and reported.
 
     Args:
         path: The file: comma-separated, UTF-8, with a header.
@@ -75,7 +74,7 @@ def read_csv(path: Path, mapping: Mapping[str, str]) -> Recorded:
 
     Raises:
         StoreError: The file cannot be read or has no column of losses.
-        ConfigurationError: A mapped column is not in the file.
+        ConfigurationError: A mapped column is missing.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -85,9 +84,7 @@ def read_csv(path: Path, mapping: Mapping[str, str]) -> Recorded:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise StoreError(f"{path} cannot be read as CSV: {error}") from error
     columns = _columns(path, header, mapping)
-    problems = [
-        Problem(f"{path}, column {name}", "is not understood; map it with --map") for name in columns.unused
-    ]
+    problems = [Problem(f"{path}, column {name}", "is unknown; map it with --map") for name in columns.unused]
     groups, faults = _grouped(rows, columns)
     problems += [Problem(f"{path}, line {line}", reason) for line, reason in faults]
     return Recorded(
@@ -98,7 +95,7 @@ def read_csv(path: Path, mapping: Mapping[str, str]) -> Recorded:
 def _grouped(
     rows: Iterable[tuple[int, dict[str, str]]], columns: _Columns
 ) -> tuple[dict[str, list[dict[str, str]]], list[tuple[int, str]]]:
-    """The rows of each run by its key, and by their lines what cannot be understood or is doubtful."""
+    """Group rows by the key of their run, and list faults by line."""
     groups: dict[str, list[dict[str, str]]] = {}
     faults: list[tuple[int, str]] = []
     losses: dict[tuple[str, int], float] = {}
@@ -111,7 +108,7 @@ def _grouped(
         before = losses.get((key, found.step), found.loss)
         losses[key, found.step] = found.loss
         if not same_number(before, found.loss):
-            faults.append((line, f"{_TWICE} at step {found.step}; the later one counts"))
+            faults.append((line, f"{_REPEATED} at step {found.step}; the later one counts"))
     return groups, faults
 
 
@@ -145,8 +142,8 @@ def _columns(path: Path, header: list[str], mapping: Mapping[str, str]) -> _Colu
 
 
 def _fault(row: Mapping[str, Any], columns: _Columns) -> str:
-    """Why a row cannot be understood, empty if it can."""
-    if None in row:  # where csv puts the cells for which the header has no name
+    """Why a row is invalid, empty if it is valid."""
+    if None in row:  # csv puts surplus cells under this key
         return "has more cells than the header"
     for name in (*_INTEGERS, *_FLOATS):
         value = _cell(row, columns, name)
@@ -156,9 +153,9 @@ def _fault(row: Mapping[str, Any], columns: _Columns) -> str:
         if read is None or name not in _INTEGERS or whole(value) is not None:
             continue
         if not read.is_integer():
-            return f"{columns.fields[name]} is {value!r}, not a whole number"
-        if read > 0 or name == "step":  # below 0 is what programs write for something that is not set
-            return f"{columns.fields[name]} is {value!r}, not a whole number that a store takes"
+            return f"{columns.fields[name]} is {value!r}, not an integer"
+        if read > 0 or name == "step":  # programs write -1 for unset values
+            return f"{columns.fields[name]} is {value!r}, which is out of range"
     return "" if _cell(row, columns, "loss") else "has no validation loss"
 
 
@@ -167,7 +164,7 @@ def _cell(row: Mapping[str, Any], columns: _Columns, name: str) -> str:
 
 
 def _key(row: Mapping[str, Any], columns: _Columns) -> str:
-    """What tells runs apart: their name where they have one, and all that does not change along a curve."""
+    """Key of a row's run: its name if it has one, and everything that is constant along a curve."""
     constant = ("run", "task", "model", "method", "seed", "full_length_tokens", "unique_examples")
     texts = [_cell(row, columns, name) for name in constant]
     return stable_hash(
@@ -184,7 +181,7 @@ def _foreign_run(key: str, rows: list[dict[str, str]], columns: _Columns) -> For
     last_step = max(evaluation.step for evaluation in evaluations)
     extra: dict[str, Any] = {"run": name} if (name := _cell(last, columns, "run")) else {}
     if integers["total_steps"] is None and last_step > 0:
-        # A table of finished runs: the last row is taken for the end of the schedule.
+        # Assume a table of finished runs, whose last row is the end of the schedule.
         integers["total_steps"] = last_step
         extra["inferred"] = ["total_steps"]
     return ForeignRun(
@@ -215,10 +212,10 @@ def _integer(row: Mapping[str, Any], columns: _Columns, name: str) -> int | None
     return whole(_cell(row, columns, name))
 
 
-def _evaluation(row: Mapping[str, Any], columns: _Columns) -> Evaluation:
+def _evaluation(row: Mapping[str, Any], columns: _Columns) -> LoggedEvaluation:
     floats = {name: number(_cell(row, columns, name)) for name in _FLOATS}
     loss, step = floats["loss"], _integer(row, columns, "step")
-    return Evaluation(
+    return LoggedEvaluation(
         step=(_integer(row, columns, "total_steps") or 0) if step is None else step,
         loss=float("nan") if loss is None else loss,
         tokens_seen=_integer(row, columns, "tokens_seen"),

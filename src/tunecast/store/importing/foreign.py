@@ -1,8 +1,7 @@
-"""A run that another program recorded, and how it becomes a :class:`~tunecast.records.Run`.
+"""A run that another program recorded, and its conversion to a :class:`~tunecast.records.Run`.
 
-What the other program did not record stays unknown: NaN where a field is a float, 0 or empty elsewhere, and
-named in ``extra["unknown"]``. What was inferred is in
-``extra["inferred"]``.
+Missing values stay unknown: NaN for floats, 0 or empty for others, and listed in ``extra["unknown"]``.
+Inferred values are listed in ``extra["inferred"]``.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from tunecast.store.revising import UNKNOWN
 
 @dataclass(frozen=True)
 class Problem:
-    """What could not be understood: where (file, row or run), and why."""
+    """A problem of an import: its place (file, row or run) and the reason."""
 
     where: str
     reason: str
@@ -42,7 +41,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Assumed:
-    """What the user knows and the records do not say; empty for nothing. Records win."""
+    """Names from the user for runs whose records lack them; empty for none."""
 
     task: str = ""
     model: str = ""
@@ -50,8 +49,8 @@ class Assumed:
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """One evaluation on validation data; None is what was not recorded. Units as in a ``Point``."""
+class LoggedEvaluation:
+    """One recorded evaluation on validation data; missing values are None. Units are those of a ``Point``."""
 
     step: int
     loss: float
@@ -64,17 +63,17 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class ForeignRun:
-    """What another program recorded of a run; None, or empty, is what it did not.
+    """A run as another program recorded it; missing values are None or empty.
 
     Args:
         source: ``trainer``, ``mlflow`` or ``csv``.
-        key: What tells this run from others of its source, wherever the files lie: it decides the id.
-        where: The place that it was read from; empty where that tells no more than the source as a whole.
-        hyperparameters: By the names of transformers and peft.
+        key: Identity of the run within its source, independent of file paths; it determines the id.
+        where: Place from which it was read; empty if it is no more specific than the source.
+        hyperparameters: Values by their name in transformers and peft.
         config: The base model's own configuration.
         test_loss: Loss on held-out data after training.
-        versions: By the names of the fields of ``Versions``.
-        extra: Whatever else is worth keeping, as JSON.
+        versions: Versions by field of ``Versions``.
+        extra: Other values worth keeping, as JSON.
     """
 
     source: str
@@ -89,7 +88,7 @@ class ForeignRun:
     full_length_tokens: int | None = None
     unique_examples: int | None = None
     max_length: int | None = None
-    evaluations: tuple[Evaluation, ...] = ()
+    evaluations: tuple[LoggedEvaluation, ...] = ()
     outcome: Outcome = Outcome.COMPLETED
     error: RunError | None = None
     test_loss: float | None = None
@@ -102,7 +101,7 @@ class ForeignRun:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def to_run(self, assumed: Assumed) -> Run:
-        """The same as a run of a store, with ``extra`` naming its source and what is unknown."""
+        """Convert to a run of a store; ``extra`` names the source and the unknown fields."""
         task, model, method = (
             getattr(self, name) or getattr(assumed, name) or UNKNOWN for name in ("task", "model", "method")
         )
@@ -135,8 +134,8 @@ class ForeignRun:
             extra={**self.extra, "source": self.source, "unknown": unknown},
         )
 
-    def _by_step(self) -> list[Evaluation]:
-        """The evaluations in order, the last of each step: a repeated one replaced it."""
+    def _by_step(self) -> list[LoggedEvaluation]:
+        """The evaluations in order of step; the last one of each step counts."""
         return [evaluation for _, evaluation in sorted({e.step: e for e in self.evaluations}.items())]
 
     def _outcome(self) -> Outcome:
@@ -170,7 +169,7 @@ class ForeignRun:
         if any(evaluation.tokens_seen is None for evaluation in self.evaluations):
             yield "tokens_seen"
 
-    def _point(self, evaluation: Evaluation) -> Point:
+    def _point(self, evaluation: LoggedEvaluation) -> Point:
         known = {name: _or_nan(getattr(evaluation, name)) for name in ("learning_rate", "evaluation_seconds")}
         return Point(
             step=evaluation.step,
@@ -193,7 +192,7 @@ class ForeignRun:
 
 @dataclass(frozen=True)
 class Recorded:
-    """What an importer found: runs, and what it could not understand."""
+    """The result of an importer: runs and problems."""
 
     runs: tuple[ForeignRun, ...] = ()
     problems: tuple[Problem, ...] = ()
@@ -203,23 +202,23 @@ class Recorded:
 
 
 def read_one(where: str, read: Callable[[], Recorded]) -> Recorded:
-    """What ``read`` returns of one run; a record of no expected form is a problem of this run only.
+    """Read one run; an invalid record becomes a problem of this run only.
 
     Args:
         where: The place of the run.
-        read: Reads it.
+        read: Function that reads it.
     """
     try:
         return read()
     except (TypeError, ValueError, AttributeError, OverflowError, OSError) as error:
-        return Recorded(problems=(Problem(where, f"cannot be understood, and is left out: {error}"),))
+        return Recorded(problems=(Problem(where, f"is invalid and left out: {error}"),))
 
 
-def repeated_steps(evaluations: Iterable[Evaluation]) -> Iterator[str]:
-    """Why evaluations are doubtful that give one step several losses: the last is taken for the step's.
+def repeated_steps(evaluations: Iterable[LoggedEvaluation]) -> Iterator[str]:
+    """Report steps with several different losses, of which the last counts.
 
     Args:
-        evaluations: Those of one run, in order of time.
+        evaluations: The evaluations of one run, in order of time.
     """
     losses: dict[int, list[float]] = {}
     for evaluation in evaluations:
@@ -231,20 +230,20 @@ def repeated_steps(evaluations: Iterable[Evaluation]) -> Iterator[str]:
             yield f"{len(found)} different losses were logged at step {step}; the last counts"
 
 
-def whole_or_told(value: Any, name: str, where: str, problems: list[Problem]) -> int | None:
-    """A whole number that a store takes; another number is a problem, and unknown.
+def whole_or_problem(value: Any, name: str, where: str, problems: list[Problem]) -> int | None:
+    """Parse a non-negative integer; another number is reported and stays unknown.
 
-    Negative ones are not told: -1 is how programs say that something is not set.
+    Negative numbers are not reported, because programs write -1 for unset values.
 
     Args:
-        value: What was recorded, None for nothing.
-        name: What it is.
+        value: Recorded value, None if there is none.
+        name: Name of the value.
         where: The file or run.
-        problems: The list that is added to.
+        problems: List to which a problem is appended.
     """
     found, read = whole(value), number(value)
     if found is None and read is not None and not read < 0:
-        problems.append(Problem(where, f"{name} is {read:g}, not a whole number that a store takes"))
+        problems.append(Problem(where, f"{name} is {read:g}, not an integer in range"))
     return found
 
 

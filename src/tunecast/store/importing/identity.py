@@ -1,7 +1,7 @@
-"""Which of the runs that were read are one and the same, and which of them a store has already.
+"""Identity of imported runs: duplicates among them, and runs that a store already has.
 
-A Trainer writes down no name of a run. Its log tells runs apart, and grows as the run goes on: of two records
-of one run, the log of one begins with the log of the other.
+A Trainer records no name of a run, so its log identifies it. The log grows while the run goes on: of two
+records of one run, the log of one is a prefix of the other's.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from tunecast.store.redaction import shared_session
 from tunecast.store.store import Store
 
 _TABLES = "import-csv"  # the session of runs from tables
-# Of the extra of a run. Numbers, since words of it do not leave the house with an export.
+# Keys in the extra of a run. The values are numbers, because an export removes most words.
 _LOG = "log_digests"
 _ARGUMENTS = "arguments_digest"
-_ENTRIES = 50  # enough for a warm-up, during which runs of different rates and schedules log the same
+_ENTRIES = 50  # enough to outlast a warm-up, during which runs of different schedules log the same
 
 
 def log_identity(
     settled: Sequence[Any], entries: Sequence[Mapping[str, Any]], arguments: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What of a log tells its run from others, for the run's ``extra``; its hash is a key of the run.
+    """Digest a log to identify its run; the digest goes into ``extra``, and its hash is the run's key.
 
     Args:
-        settled: What stays the same from the first entry on.
-        entries: All that was logged so far; of a longer log, the first ones are looked at.
-        arguments: Of the training; empty where they are not at hand.
+        settled: Values that are constant from the first entry on.
+        entries: The log so far; only the first entries are used.
+        arguments: Arguments of the training; empty if unknown.
     """
     digests = [_digest(settled), *(_digest(entry) for entry in entries[:_ENTRIES])]
     return {_LOG: digests, _ARGUMENTS: _digest(arguments) if arguments else 0}
@@ -43,10 +43,10 @@ def _digest(value: Any) -> int:
 
 
 def distinct(found: Sequence[tuple[str, Run]]) -> tuple[list[Run], list[Problem]]:
-    """The runs without those that another one is too, as far as the records tell, and what was left out.
+    """Drop duplicate runs, as far as the records tell, and report them.
 
     Args:
-        found: Runs, each with the place that it was read from.
+        found: Runs, each with the place from which it was read.
     """
     kept: dict[int, Run] = {}
     alike: dict[str, list[tuple[str, Run]]] = {}
@@ -59,13 +59,13 @@ def distinct(found: Sequence[tuple[str, Run]]) -> tuple[list[Run], list[Problem]
             kept[index] = run
             others.append((where, run))
         else:
-            reason = f"is the same run as {twin}, as far as their records tell, and is left out"
-            problems.append(Problem(where, f"{reason}; if it is another one, import it into another store"))
+            reason = f"is the same run as {twin} according to the records and is left out"
+            problems.append(Problem(where, f"{reason}; if it is another run, import it into another store"))
     return [kept[index] for index in sorted(kept)], problems
 
 
 def _beginning(run: Run) -> str:
-    """What two records of the same run have in common for sure."""
+    """A key that all records of the same run share."""
     log = run.extra.get(_LOG, ())
     return str(list(log[:2])) if len(log) > 1 else run.id
 
@@ -79,19 +79,19 @@ def _length(run: Run) -> tuple[int, int, bool]:
 
 
 def _same(one: Run, other: Run) -> bool:
-    """Whether two records are of one run; True also where nothing that was logged so far tells."""
+    """Whether two records may be of one run; True if the logs so far do not tell them apart."""
     if one.id == other.id:
         return True
     first, second = one.extra.get(_LOG, ()), other.extra.get(_LOG, ())
     length = min(len(first), len(second))
-    if length < 2 or list(first[:length]) != list(second[:length]):  # 1: nothing was logged
+    if length < 2 or list(first[:length]) != list(second[:length]):  # length 1: nothing was logged
         return False
     arguments = {value for run in (one, other) if (value := run.extra.get(_ARGUMENTS))}
     return len(arguments) <= 1
 
 
 def as_known(many: Sequence[Run], store: Store) -> Iterator[Run]:
-    """The runs, each with the id under which the store has it, whether its log was shorter or longer then.
+    """Give each run the id under which the store has it, even if its log had another length then.
 
     Raises:
         StoreError: The store cannot be read.
@@ -99,7 +99,7 @@ def as_known(many: Sequence[Run], store: Store) -> Iterator[Run]:
     alike: dict[str, list[Run]] = {}
     for run in _stored({run.session for run in many if _LOG in run.extra}, store):
         alike.setdefault(_beginning(run), []).append(run)
-    taken = {run.id for run in many}  # nobody takes the id of a run that is itself here
+    taken = {run.id for run in many}  # a run never takes the id of another run in this import
     for run in many:
         same = [other for other in alike.get(_beginning(run), []) if _same(run, other)]
         free = [other.id for other in same if other.id not in taken]
@@ -111,9 +111,9 @@ def as_known(many: Sequence[Run], store: Store) -> Iterator[Run]:
 
 
 def without_contradictions(many: Sequence[Run], store: Store) -> tuple[list[Run], list[Problem]]:
-    """The runs of tables that say the same as the store where both speak, all others, and what was left out.
+    """Drop runs of tables that contradict the store, and report them.
 
-    A table knows its runs by a name that somebody gave, such as a number that begins anew in the next one.
+    A table names its runs by a label such as a number, which may mean another run in the next table.
 
     Raises:
         StoreError: The store cannot be read.
@@ -127,13 +127,13 @@ def without_contradictions(many: Sequence[Run], store: Store) -> tuple[list[Run]
             fitting.append(run)
         else:
             name = run.extra.get("run", "without a name")
-            left_out = "and is left out; give different runs different names"
-            problems.append(Problem(f"run {name}", f"has {reason} in the store than here, {left_out}"))
+            left_out = "so it is left out; give different runs different names"
+            problems.append(Problem(f"run {name}", f"has {reason} in the store, {left_out}"))
     return fitting, problems
 
 
 def _contradiction(run: Run, other: Run) -> str:
-    """What tells that two records are not of one run, empty for nothing."""
+    """The contradiction between two records of a run, empty if there is none."""
     there = {point.step: point.validation.loss for point in other.curve}
     for point in run.curve:
         if point.step in there and not same_number(point.validation.loss, there[point.step]):
@@ -143,11 +143,11 @@ def _contradiction(run: Run, other: Run) -> str:
 
 
 def _not_told(run: Run) -> list[str]:
-    """What the record of a run leaves open."""
+    """Fields that the record of a run lacks."""
     return [*run.extra.get("inferred", ()), *run.extra.get("unknown", ())]
 
 
 def _stored(sessions: Iterable[str], store: Store) -> Iterator[Run]:
     for session in sorted(sessions):
         yield from store.runs(session=session)
-        yield from store.runs(session=shared_session(session))  # as an export for others calls it
+        yield from store.runs(session=shared_session(session))  # its name in a redacted export

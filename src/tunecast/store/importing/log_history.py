@@ -1,4 +1,4 @@
-"""Evaluations out of the entries that a Trainer logs, in its state file or through MLflow."""
+"""Extraction of evaluations from a Trainer's log entries, in its state file or in MLflow."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from tunecast.store.importing.arguments import number, whole
-from tunecast.store.importing.foreign import Evaluation
+from tunecast.store.importing.foreign import LoggedEvaluation
 
 LOSS_NAMES = (
     "eval_loss",
@@ -17,21 +17,21 @@ LOSS_NAMES = (
     "validation/loss",
     "val/loss",
 )
-"""Names under which a validation loss is logged."""
+"""Names of a logged validation loss."""
 
 TRAIN_LOSS_NAMES = ("loss", "train/loss", "train_loss")
-"""Names under which the loss since the entry before is logged."""
+"""Names of the logged training loss since the previous entry."""
 
 
-def evaluations_of(history: Iterable[Mapping[str, Any]]) -> Iterator[Evaluation]:
-    """The evaluations among the entries, each with what was logged of training since the one before.
+def evaluations_of(history: Iterable[Mapping[str, Any]]) -> Iterator[LoggedEvaluation]:
+    """Extract evaluations, each with the training metrics since the previous one.
 
     Args:
         history: Entries in order of time, each with ``step`` and any of ``eval_loss``, ``loss``,
             ``learning_rate``, ``grad_norm``, ``num_input_tokens_seen``, ``eval_runtime``.
 
     Raises:
-        ValueError: An evaluation was logged at a step that is no whole number.
+        ValueError: An evaluation was logged at a step that is not an integer.
     """
     losses: list[float] = []
     norms: list[float] = []
@@ -39,7 +39,7 @@ def evaluations_of(history: Iterable[Mapping[str, Any]]) -> Iterator[Evaluation]
     for entry in history:
         loss = first_number(entry, LOSS_NAMES)
         rate = number(entry.get("learning_rate")) if number(entry.get("learning_rate")) is not None else rate
-        # The summary at the end of training carries an average over all of it.
+        # The summary at the end of training has an average over all of it.
         if "train_runtime" not in entry or "loss" in entry:
             losses += _listed(first_number(entry, TRAIN_LOSS_NAMES))
             norms += _listed(number(entry.get("grad_norm")))
@@ -48,7 +48,7 @@ def evaluations_of(history: Iterable[Mapping[str, Any]]) -> Iterator[Evaluation]
         step = whole(entry["step"])
         if step is None:
             raise ValueError(f"an evaluation was logged at step {number(entry['step']):g}")
-        yield Evaluation(
+        yield LoggedEvaluation(
             step=step,
             loss=loss,
             tokens_seen=whole(entry.get("num_input_tokens_seen")) or None,
@@ -61,7 +61,7 @@ def evaluations_of(history: Iterable[Mapping[str, Any]]) -> Iterator[Evaluation]
 
 
 def first_number(entry: Mapping[str, Any], names: Iterable[str]) -> float | None:
-    """The first of the names that holds a number."""
+    """The first number under one of the names, None if there is none."""
     return next((value for name in names if (value := number(entry.get(name))) is not None), None)
 
 

@@ -1,4 +1,4 @@
-"""Runs from an MLflow tracking store: its database, or the folder of its file store, read without MLflow."""
+"""Importer of runs from an MLflow tracking store, a database or a file store, without MLflow."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tunecast.store.importing.foreign import (
     Recorded,
     read_one,
     repeated_steps,
-    whole_or_told,
+    whole_or_problem,
 )
 from tunecast.store.importing.log_history import LOSS_NAMES, evaluations_of, first_number
 from tunecast.store.importing.model_config import KNOWN_NAMES
@@ -35,7 +35,7 @@ _LORA_NAMES = ("lora_r", "lora_alpha", "lora_dropout", "target_modules", "use_rs
 
 @dataclass(frozen=True)
 class _Logged:
-    """One run as MLflow holds it; a metric's values are (timestamp, step, value), in order of time."""
+    """One run in MLflow; a metric's values are (timestamp, step, value), in order of time."""
 
     id: str
     where: str
@@ -54,17 +54,17 @@ def is_mlflow_database(engine: sa.Engine) -> bool:
 
 
 def is_mlflow_folder(folder: Path) -> bool:
-    """Whether a folder is a file store, or has one in it."""
+    """Whether a folder is or contains a file store."""
     return next(_run_files(folder), None) is not None
 
 
 def _run_files(folder: Path) -> Iterator[Path]:
-    """The ``meta.yaml`` of every run; an experiment's own, or another program's, has no metrics beside it."""
+    """The ``meta.yaml`` of every run; those of experiments and other programs have no metrics beside them."""
     return (path for path in folder.rglob("meta.yaml") if (path.parent / "metrics").is_dir())
 
 
 def read_mlflow_database(engine: sa.Engine) -> Recorded:
-    """All runs of MLflow's database that are not deleted."""
+    """Read all runs of MLflow's database that are not deleted."""
     with engine.connect() as connection:
         rows = connection.execute(
             sa.text("SELECT run_uuid, status, start_time FROM runs WHERE lifecycle_stage = 'active'")
@@ -100,12 +100,12 @@ def _metrics(connection: sa.Connection) -> dict[str, dict[str, list[tuple[int, i
 
 
 def _infinite(value: float) -> float:
-    """MLflow's database writes the largest double for infinity."""
+    """Restore infinity, for which MLflow's database stores the largest double."""
     return float("inf") * (1 if value > 0 else -1) if abs(value) == sys.float_info.max else value
 
 
 def read_mlflow_folder(folder: Path) -> Recorded:
-    """All runs of MLflow's file store that are not deleted."""
+    """Read all runs of MLflow's file store that are not deleted."""
     problems: list[Problem] = []
     paths = sorted(_run_files(folder))
     logged = [run for path in paths if (run := _read_run(path, problems)) is not None]
@@ -116,7 +116,7 @@ def _read_run(path: Path, problems: list[Problem]) -> _Logged | None:
     try:
         meta = yaml.safe_load(path.read_text(encoding="utf-8"))
         if not isinstance(meta, dict):
-            raise ValueError("is no mapping")
+            raise ValueError("is not a mapping")
         run_id = meta.get("run_id") or meta.get("run_uuid")
         if run_id is None or meta.get("lifecycle_stage") == "deleted":
             return None
@@ -137,15 +137,15 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _named(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Metrics by name: one with a slash in it lies in a folder."""
+    """Metrics by name; a metric with a slash in its name is in a folder."""
     yield from ((file.relative_to(folder).as_posix(), file) for file in _files(folder))
 
 
 def _values(file: Path, problems: list[Problem]) -> list[tuple[int, int, float]]:
-    """The values of a metric's file; lines that a full disk or a kill tore are reported and left out."""
+    """Read a metric's file; lines torn by a full disk or a kill are reported and left out."""
     lines = file.read_text(encoding="utf-8", errors="replace").split("\n")
     rows = {count: line.split() for count, line in enumerate(lines, start=1) if line.strip()}
-    # Old versions wrote no step. Where others of the file have one, a line without has lost it.
+    # Old versions wrote no step. If other lines have one, a line without it is torn.
     width = max((len(row) for row in rows.values()), default=0)
     found: list[tuple[int, int, float]] = []
     for count, row in rows.items():
@@ -159,7 +159,7 @@ def _values(file: Path, problems: list[Problem]) -> list[tuple[int, int, float]]
 
 
 def _started(milliseconds: Any, where: str, problems: list[Problem]) -> float | None:
-    """When a run began, in seconds; what is no time is reported and unknown."""
+    """Start of a run in seconds; an invalid time is reported and stays unknown."""
     read = number(milliseconds)
     if read is not None and math.isfinite(read):
         return read / 1000
@@ -201,7 +201,7 @@ def _foreign_run(run: _Logged, problems: list[Problem]) -> ForeignRun:
         model=_first(run.params, _MODEL_NAMES),
         method="lora" if "lora_r" in tuned else "",
         hyperparameters=hyperparameters | tuned,
-        seed=whole_or_told(run.params.get("seed"), "seed", run.where, problems),
+        seed=whole_or_problem(run.params.get("seed"), "seed", run.where, problems),
         total_steps=total,
         evaluations=evaluations,
         outcome=_outcome(run.state),
@@ -216,8 +216,8 @@ def _foreign_run(run: _Logged, problems: list[Problem]) -> ForeignRun:
 
 
 def _total_steps(run: _Logged, problems: list[Problem]) -> tuple[int | None, dict[str, Any]]:
-    """Steps of the complete schedule, None if unknown, and whether they were inferred from the last step."""
-    told = whole_or_told(run.params.get("max_steps"), "max_steps", run.where, problems)
+    """Steps of the complete schedule, None if unknown, and ``inferred`` if taken from the last step."""
+    told = whole_or_problem(run.params.get("max_steps"), "max_steps", run.where, problems)
     last = whole(max((step for values in run.metrics.values() for _, step, _ in values), default=0))
     if told or run.state != "FINISHED" or not last:
         return told or None, {}
@@ -229,7 +229,7 @@ def _outcome(state: str) -> Outcome:
 
 
 def _history(metrics: Mapping[str, list[tuple[int, int, float]]]) -> list[dict[str, Any]]:
-    """Metrics as the entries that they were logged in: what has the same time and step was one."""
+    """Regroup metrics into log entries: values with the same time and step were logged together."""
     entries: dict[tuple[int, int], dict[str, Any]] = {}
     for name, values in metrics.items():
         for timestamp, step, value in values:

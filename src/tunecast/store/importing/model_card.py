@@ -1,4 +1,4 @@
-"""What the README.md that a Trainer writes says of a run: the only readable place of its arguments."""
+"""Parser of the README.md that a Trainer writes, the only readable record of its arguments."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _DATASET = re.compile(r"\bon the (.+?) dataset\b")
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What a card says; empty where it does not.
+    """The content of a card; missing values are empty.
 
     Args:
         model: Name of the base model.
         task: Name of the dataset.
-        arguments: By the names of ``TrainingArguments``, as text.
-        versions: By the names of the fields of ``Versions``.
+        arguments: Arguments by their name in ``TrainingArguments``, as text.
+        versions: Versions by field of ``Versions``.
     """
 
     model: str = ""
@@ -38,7 +38,7 @@ class ModelCard:
 
 
 def parse_card(text: str) -> ModelCard:
-    """Read a card that a Trainer wrote; anything else gives an empty one."""
+    """Parse a card written by a Trainer; other text gives an empty card."""
     base, dataset = _BASE.search(text), _DATASET.search(text)
     listed = _ITEM.findall(_section(text, "Training hyperparameters"))
     versions = dict(_ITEM.findall(_section(text, "Framework versions")))
@@ -51,6 +51,6 @@ def parse_card(text: str) -> ModelCard:
 
 
 def _section(text: str, title: str) -> str:
-    """The lines below a heading, up to the next one."""
+    """The lines between a heading and the next."""
     found = re.search(rf"^#+ {title}\s*\n(.*?)(?=^#|\Z)", text, re.MULTILINE | re.DOTALL)
     return found.group(1) if found else ""

@@ -1,4 +1,4 @@
-"""A base model's facts, as far as its raw configuration gives them: no library, no weights."""
+"""A base model's facts from its raw configuration, without a library or weights."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from tunecast.records import ModelFacts
 
-# The names that Llama-like, GPT-2-like and T5-like configurations give the same number.
+# Names of the same number in Llama-like, GPT-2-like and T5-like configurations.
 _NAMES = {
     "layers": ("num_hidden_layers", "n_layer", "num_layers"),
     "width": ("hidden_size", "n_embd", "d_model"),
@@ -26,11 +26,11 @@ KNOWN_NAMES = frozenset(name for names in (*_NAMES.values(), _CONTEXT) for name 
     "mlp_bias",
     "rope_theta",
 }
-"""Parts of a configuration that are worth keeping where it is mixed with other things."""
+"""Keys of a configuration to keep if it is mixed with other parameters."""
 
 
 def model_facts(name: str, config: Mapping[str, Any], parameters: int | None) -> ModelFacts:
-    """What a configuration says; 0, empty or False where it says nothing.
+    """Read facts from a configuration; missing values are 0, empty or False.
 
     Args:
         name: The model's name.

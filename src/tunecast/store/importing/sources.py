@@ -1,4 +1,4 @@
-"""Finding out what a path holds, and bringing it into a store."""
+"""Import of a path or URL into a store by the importer for its format."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _HINT = (
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What an import did, and what it could not understand."""
+    """Counts and problems of an import."""
 
     counts: ImportCounts
     problems: tuple[Problem, ...]
@@ -108,13 +108,13 @@ def find_runs(
 
 
 def _without_scheme(source: str | Path) -> str | Path:
-    """A file's URL, as MLflow says where its file store is, as the path."""
+    """Convert a ``file:`` URL, which MLflow uses for its file store, to a path."""
     scheme, found, rest = str(source).partition("://")
     return url2pathname(rest.removeprefix("localhost")) if found and scheme == "file" else source
 
 
 def _nameless(source: str | Path, many: list[Run]) -> Iterator[Problem]:
-    """What the records should say and the user may add."""
+    """Report names that the records lack and the user may give."""
     names = {
         "task": [run.task.dataset for run in many],
         "model": [run.task.model for run in many],
@@ -123,14 +123,14 @@ def _nameless(source: str | Path, many: list[Run]) -> Iterator[Problem]:
     for name, found in names.items():
         count = found.count(UNKNOWN)
         if count:
-            yield Problem(str(source), f"{count} of {len(many)} runs tell no {name}; give it with --{name}")
+            yield Problem(str(source), f"{count} of {len(many)} runs have no {name}; give it with --{name}")
 
 
 def _read(source: str | Path, path: Path, mapping: Mapping[str, str]) -> Recorded:
     if str(source).startswith(("http://", "https://")):
         raise StoreError(
-            f"{source} is a server, and runs are not fetched from one.",
-            "Give the database or the folder in which it keeps its runs.",
+            f"{source} is a server; Tunecast does not download runs.",
+            "Give the database or the folder that the server stores its runs in.",
         )
     if "://" in str(source):
         return _read_database(str(source))
@@ -143,11 +143,11 @@ def _read(source: str | Path, path: Path, mapping: Mapping[str, str]) -> Recorde
     with path.open("rb") as file:
         if file.read(len(_SQLITE_HEADER)) == _SQLITE_HEADER:
             return _read_database(str(path))
-    raise StoreError(f"{path} is nothing that Tunecast can import.", _HINT)
+    raise StoreError(f"{path} has no format that Tunecast can import.", _HINT)
 
 
 def _read_folder(folder: Path) -> Recorded:
-    """A folder may hold several kinds: all are read."""
+    """Read runs of all formats in a folder."""
     recorded = Recorded()
     if is_mlflow_folder(folder):
         recorded += read_mlflow_folder(folder)
@@ -162,7 +162,7 @@ def _read_database(url_or_path: str) -> Recorded:
     with _engine(url_or_path) as engine:
         if not is_mlflow_database(engine):
             raise StoreError(
-                f"{engine.url.render_as_string()} is no MLflow store.",
+                f"{engine.url.render_as_string()} is not an MLflow store.",
                 "To merge a store of Tunecast, export it first: tunecast runs export FILE.parquet --full",
             )
         return read_mlflow_database(engine)
@@ -170,14 +170,11 @@ def _read_database(url_or_path: str) -> Recorded:
 
 @contextmanager
 def _engine(url_or_path: str) -> Iterator[sa.Engine]:
-    """Any database that MLflow may use; it is only read."""
+    """Connect to a database of MLflow, only to read it."""
     url = parse_url(url_or_path)
-    if url.get_backend_name() == "sqlite":
-        if not Path(str(url.database)).is_file():
-            raise StoreError(f"There is no file {url.database}.", _HINT)
-        engine = sa.create_engine(url)  # not as a store: a foreign file keeps its journal mode
-    else:
-        engine = make_engine(url)
+    if url.get_backend_name() == "sqlite" and not Path(str(url.database)).is_file():
+        raise StoreError(f"There is no file {url.database}.", _HINT)
+    engine = make_engine(url)
     try:
         with translated(url):
             yield engine

@@ -1,7 +1,7 @@
-"""Runs from the folders that a transformers Trainer (also trl's and peft's users') leaves behind.
+"""Importer of runs from output folders of a transformers Trainer, including trl's trainers.
 
-Only JSON, the README and the headers of safetensors files are read: ``training_args.bin`` and ``*.pt`` are
-pickles, which can run anything when they are loaded.
+It reads only JSON, the README and the headers of safetensors files. ``training_args.bin`` and ``*.pt`` are
+pickles, which can run any code when loaded.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from typing import Any
 
 from tunecast.records import Outcome, Scalar, stable_hash
 from tunecast.store.importing.arguments import number, peft_method, training_hyperparameters, whole
-from tunecast.store.importing.foreign import ForeignRun, Problem, Recorded, read_one, whole_or_told
+from tunecast.store.importing.foreign import ForeignRun, Problem, Recorded, read_one, whole_or_problem
 from tunecast.store.importing.identity import log_identity
 from tunecast.store.importing.log_history import evaluations_of
 from tunecast.store.importing.model_card import ModelCard, parse_card
 
 STATE_FILE = "trainer_state.json"
 _ADAPTER_FILE = "adapter_config.json"
-_HEADER_LIMIT = 100_000_000  # as safetensors itself has it
+_HEADER_LIMIT = 100_000_000  # the limit of safetensors itself
 
 
 def read_trainer_folder(folder: Path) -> Recorded:
-    """All runs below a folder; checkpoints of one run are one run, as far as the furthest of them got."""
+    """Read all runs below a folder; the furthest checkpoint of a run represents it."""
     states: dict[Path, list[Path]] = {}
     for path in sorted(folder.rglob(STATE_FILE)):
         states.setdefault(_run_folder(path.parent), []).append(path)
@@ -55,7 +55,7 @@ def _read_run(folder: Path, paths: list[Path]) -> Recorded:
     path, state = max(
         states, key=lambda found: (whole(found[1].get("global_step")) or 0, found[0].parent == folder)
     )
-    # The furthest checkpoint describes the run best; what it lacks may lie in the run's own folder.
+    # The furthest checkpoint describes the run best; files that it lacks may be in the run's own folder.
     places = [path.parent, folder]
     card = _card(places, problems)
     adapter = _first_json(places, _ADAPTER_FILE, problems)
@@ -90,7 +90,7 @@ def _foreign_run(
     model = card.model or str(
         (adapter or {}).get("base_model_name_or_path") or config.get("_name_or_path") or ""
     )
-    total_steps = whole_or_told(state.get("max_steps"), "max_steps", str(path), problems) or None
+    total_steps = whole_or_problem(state.get("max_steps"), "max_steps", str(path), problems) or None
     completed = total_steps is not None and (number(state.get("global_step")) or 0) >= total_steps
     tokens = whole(state.get("num_input_tokens_seen"))
     versions = dict(card.versions or {})
@@ -102,7 +102,7 @@ def _foreign_run(
         model=model,
         method=method,
         hyperparameters=hyperparameters | tuned,
-        seed=whole_or_told((card.arguments or {}).get("seed"), "seed", str(path), problems),
+        seed=whole_or_problem((card.arguments or {}).get("seed"), "seed", str(path), problems),
         total_steps=total_steps,
         evaluations=tuple(evaluations_of(history)),
         full_length_tokens=tokens if completed and tokens else None,
@@ -118,13 +118,13 @@ def _foreign_run(
 def _hyperparameters(
     state: Mapping[str, Any], card: ModelCard, history: list[dict[str, Any]]
 ) -> tuple[dict[str, Scalar], dict[str, Any]]:
-    """Hyperparameters, and what was inferred rather than read."""
+    """Hyperparameters, and the names of those that were inferred."""
     arguments: dict[str, Any] = dict(card.arguments or {})
     arguments.setdefault("per_device_train_batch_size", state.get("train_batch_size"))
     rates = [rate for entry in history if (rate := number(entry.get("learning_rate"))) is not None]
     if "learning_rate" in arguments or not rates:
         return training_hyperparameters(arguments), {}
-    # The highest rate that was logged; warm-up and decay may have kept it below the one that was set.
+    # Use the highest logged rate; during warm-up and decay it may be below the configured rate.
     return training_hyperparameters(arguments | {"learning_rate": max(rates)}), {
         "inferred": ["learning_rate"]
     }
@@ -141,7 +141,7 @@ def _card(places: list[Path], problems: list[Problem]) -> ModelCard:
     found = next((card for card in parsed if card.arguments), None)
     pickled = next((p / "training_args.bin" for p in places if (p / "training_args.bin").is_file()), None)
     if found is None and pickled is not None:
-        reason = "is a pickle, which is never loaded, and no README.md tells the arguments"
+        reason = "is a pickle, which is never loaded, and no README.md lists the arguments"
         problems.append(Problem(str(pickled), reason))
     return found or next(iter(parsed), ModelCard())
 
@@ -169,21 +169,21 @@ def _read_json(path: Path, problems: list[Problem]) -> Mapping[str, Any] | None:
         return None
     if isinstance(value, dict):
         return value
-    problems.append(Problem(str(path), "is no JSON object"))
+    problems.append(Problem(str(path), "is not a JSON object"))
     return None
 
 
 def _count_parameters(places: list[Path], pattern: str, problems: list[Problem]) -> int | None:
-    """Number of parameters in the first place that has such files and all of them whole, by their headers."""
+    """Count parameters by headers, in the first place that has such files, all of them intact."""
     for place in places:
         counts = [_header_count(path, problems) for path in sorted(place.glob(pattern))]
-        if any(counts) and None not in counts:  # a sum over some of the files looks like a smaller model
+        if any(counts) and None not in counts:  # a sum over part of the files would be too small
             return sum(count or 0 for count in counts)
     return None
 
 
 def _header_count(path: Path, problems: list[Problem]) -> int | None:
-    """Number of parameters in a file; a damaged one has none and is told, since the curve is what matters."""
+    """Count parameters in a file; a damaged file is reported but does not stop the import of the curve."""
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
