@@ -37,7 +37,7 @@ from tunecast.replay.folds import Fold
 from tunecast.replay.intervals import cluster_weights, interval
 from tunecast.replay.priors import kept_prior
 from tunecast.replay.stored import large_enough
-from tunecast.search import Context, History, Strategy
+from tunecast.search import Context, History, Policy
 from tunecast.search.acquisition import Acquisition, ExpectedImprovement, ProbabilityOfImprovement
 from tunecast.search.task_predictor import ENDINGS, Outlook, TaskPredictor
 from tunecast.search.transfer import IMPROVEMENT, MOST_HOPE, guided_by, transfer
@@ -150,36 +150,36 @@ def _registered(family: str, hidden: Sequence[str]) -> str:
     return name
 
 
-def variants(family: str) -> dict[str, Callable[[Context], Strategy]]:
+def variants(family: str) -> dict[str, Callable[[Context], Policy]]:
     """``transfer`` by what its prior knows, or what it does with it, each built from what may be known."""
 
     def prior_of(runs: Sequence[Run], learner: str) -> Prior:
         return kept_prior(runs, families=(learner,))
 
-    def of(learner: str) -> Callable[[Context], Strategy]:
+    def of(learner: str) -> Callable[[Context], Policy]:
         return lambda context: transfer(replace(context, prior=prior_of(context.runs, learner)))
 
-    def without_seconds(context: Context) -> Strategy:
+    def without_seconds(context: Context) -> Policy:
         prior = replace(prior_of(context.runs, family), cost={})
         return guided_by(TaskPredictor(context, prior), context, replace(IMPROVEMENT, cost_exponent=0.0))
 
-    def by(acquisition: Acquisition, most_hope: float = MOST_HOPE) -> Callable[[Context], Strategy]:
-        def chosen_by(context: Context) -> Strategy:
+    def by(acquisition: Acquisition, most_hope: float = MOST_HOPE) -> Callable[[Context], Policy]:
+        def chosen_by(context: Context) -> Policy:
             predictor = TaskPredictor(context, prior_of(context.runs, family))
             return guided_by(predictor, context, acquisition, most_hope=most_hope)
 
         return chosen_by
 
-    def without_curves(context: Context) -> Strategy:
+    def without_curves(context: Context) -> Policy:
         # The rules around what is predicted go on with the true history: which trials have begun, and how
         # far.
         return guided_by(WithoutCurves(context, prior_of(context.runs, family)), context)
 
-    def refitted(context: Context) -> Strategy:
-        return transfer(replace(context, prior=prior_of(context.runs, family)), refits=True)
+    def refitted(context: Context) -> Policy:
+        return transfer(replace(context, prior=prior_of(context.runs, family)), learns_residuals=True)
 
-    def of_fewer(tasks: int) -> Callable[[Context], Strategy]:
-        def learned(context: Context) -> Strategy:
+    def of_fewer(tasks: int) -> Callable[[Context], Policy]:
+        def learned(context: Context) -> Policy:
             return transfer(replace(context, prior=prior_of(_of_fewer_tasks(context, tasks), family)))
 
         return learned

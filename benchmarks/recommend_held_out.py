@@ -19,8 +19,9 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from tunecast.estimate.seconds import EFFICIENCY
+from tunecast.predictor.prediction import NORMAL_90
 from tunecast.recommender.efficiency import Efficiency, credible_ratios
-from tunecast.recommender.known_runs import HALF, KnownRuns
+from tunecast.recommender.known_runs import KnownRuns
 from tunecast.recommender.quality_model import Plan, TaskView
 from tunecast.records import Outcome
 from tunecast.store.final_results import FinalResult, read_final_results
@@ -119,7 +120,7 @@ def timed(endings: Sequence[FinalResult], is_held: Callable[[FinalResult], bool]
     held = credible_ratios(ending for ending in endings if is_held(ending))
     asked = [(known.share(device, *key), ratio) for _, ((device, key), ratio) in held]
     errors = np.array([math.log(share.value / ratio) for share, ratio in asked])
-    spread = np.array([HALF * share.deviation for share, _ in asked])
+    spread = np.array([NORMAL_90 * share.deviation for share, _ in asked])
     constant = np.array([math.log(EFFICIENCY / ratio) for _, ratio in asked])
     return [
         f"{len(asked)}",

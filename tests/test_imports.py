@@ -30,16 +30,9 @@ ORDER = (
 """The rooms from top to bottom. The other modules of the root lie below them all."""
 
 KNOWN = {
-    "tunecast.recommender.for_session → tunecast.search",
-    "tunecast.recommender.for_session → tunecast.session.budget",
-    "tunecast.recommender.for_session → tunecast.session.calibrate_length",
-    "tunecast.recommender.for_session → tunecast.session.candidates",
-    "tunecast.recommender.for_session → tunecast.session.prepare",
-    "tunecast.recommender.for_session → tunecast.session.settings",
     "tunecast.recommender.measure_zero_shot → tunecast.session.budget",
     "tunecast.recommender.measure_zero_shot → tunecast.session.prepare",
     "tunecast.recommender.measure_zero_shot → tunecast.session.settings",
-    "tunecast.recommender.ranking → tunecast.search",
     "tunecast.recommender.recommend → tunecast.session.budget",
     "tunecast.recommender.recommend → tunecast.session.run_factory",
     "tunecast.training.runner ↔ tunecast.training.training_task",

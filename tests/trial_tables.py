@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from sample_runs import sample_pipeline, sample_point
 from tunecast.records import Outcome
-from tunecast.search import History, Remaining, Strategy, TrialView
+from tunecast.search import History, Policy, Remaining, TrialView
 
 RUNGS = range(-6, 1)
 
@@ -42,7 +42,7 @@ def _view(trial: Trial) -> TrialView:
 
 
 def simulate(
-    strategy: Strategy,
+    strategy: Policy,
     loss: Callable[[int, int], float | None],
     *,
     trials: int,

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from tunecast.replay.comparing import Comparison
 from tunecast.replay.intervals import TIE, band, interval
 from tunecast.replay.standings import Standings, budget_key, counted_families
-from tunecast.search import BASELINE_BASED, RUN_BASED, SURROGATE_BASED
+from tunecast.search import rests_on_prior, strategies
 from tunecast_benchmarks.rivals import Asked, of_sessions
 from tunecast_benchmarks.statistics import WANTED_POWER, Pair, detectable, paired, power, wilcoxon_holm
 
-SIMPLE = (*BASELINE_BASED, *RUN_BASED)
+SIMPLE = tuple(one.name for one in strategies() if one.is_simple)
 """Strategies that any other has to beat: each of their wins is named."""
 EFFECT = 0.5
 
@@ -109,8 +109,11 @@ class Verdict(Standings):
         """How early a strategy is as good as the best other one at the end; None where there is no other, or
         where nothing may be claimed."""
         comparison = self.comparison
-        alike = SURROGATE_BASED if strategy in SURROGATE_BASED else (strategy,)
-        others = [place for place, name in enumerate(comparison.strategies) if name not in alike]
+        others = [
+            place
+            for place, name in enumerate(comparison.strategies)
+            if not (name == strategy or (rests_on_prior(name) and rests_on_prior(strategy)))
+        ]
         if not others or self.shortcomings:
             return None
         values = comparison.anytime_by_task()
@@ -152,7 +155,7 @@ class Verdict(Standings):
         """Strategies whose rules were chosen while looking at these very tasks: those of the surrogates, on
         the runs that come with the package."""
         comparison = self.comparison
-        return [name for name in comparison.strategies if self.shipped and name in SURROGATE_BASED]
+        return [name for name in comparison.strategies if self.shipped and rests_on_prior(name)]
 
     @cached_property
     def simple_wins(self) -> dict[float, dict[str, list[str]]]:

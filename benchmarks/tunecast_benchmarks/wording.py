@@ -10,7 +10,7 @@ import numpy as np
 from tunecast.replay.comparing import SLACK, Comparison, tiny_models
 from tunecast.replay.folds import Fold
 from tunecast.replay.intervals import LEVEL
-from tunecast.search import BASELINE_BASED, LIBRARY_BASED, SURROGATE_BASED
+from tunecast.search import find_strategy, rests_on_prior, strategies
 from tunecast_benchmarks.statistics import smallest_p
 from tunecast_benchmarks.verdict import Verdict
 
@@ -35,7 +35,7 @@ def rival_rows(verdict: Verdict) -> list[list[str]]:
     """
     rows = []
     for name, asked in verdict.asked.items():
-        uncounted = "not counted" if name in LIBRARY_BASED else "by index"
+        uncounted = "not counted" if find_strategy(name) else "by index"
         distance = f"{np.mean(asked.distances):.3f}" if asked.distances else uncounted
         rows.append([name, asked.version, f"{asked.asks:,}", distance])
     return rows
@@ -93,9 +93,9 @@ def catch_sentences(verdict: Verdict) -> list[str]:
     return sentences
 
 
-def _besides(strategy: str, strategies: Sequence[str]) -> str:
+def _besides(strategy: str, names: Sequence[str]) -> str:
     """Which other strategy is not counted, since it rests on the same surrogate."""
-    alike = [name for name in strategies if {name, strategy} <= {*SURROGATE_BASED} and name != strategy]
+    alike = [name for name in names if name != strategy and rests_on_prior(name) and rests_on_prior(strategy)]
     return f" ({_listed(alike)}, of the same surrogate, aside)" if alike else ""
 
 
@@ -141,13 +141,14 @@ def _charges(comparison: Comparison) -> Iterator[str]:
 
 def _fixed_rates(comparison: Comparison) -> Iterator[str]:
     """What fixed rates stand for, and where the baseline's are no fair choice."""
-    named, tiny = [n for n in comparison.strategies if n in BASELINE_BASED], tiny_models(comparison.cases)
+    fixed_rates = [one.name for one in strategies() if one.fixed_pipeline is not None]
+    named, tiny = [n for n in comparison.strategies if n in fixed_rates], tiny_models(comparison.cases)
     if "fixed-best" in comparison.strategies:
         of_others = "the training folds of other base models, carried over by their width"
         known = of_others if comparison.fold is Fold.MODEL else "the training folds of that model"
         rates = f"for every method the one learning rate that is best on average over {known}"
         yield (
-            f"fixed-best stands for {' and '.join(BASELINE_BASED)}: {rates}, since 2e-4 and 3e-4 are far too "
+            f"fixed-best stands for {' and '.join(fixed_rates)}: {rates}, since 2e-4 and 3e-4 are far too "
             "low for tiny models."
             if tiny and not named
             else f"fixed-best has {rates}."

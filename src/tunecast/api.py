@@ -243,10 +243,10 @@ def resolve(settings: SessionSettings, *, progress: Progress | None = None) -> d
         UserError: As :func:`tune`.
     """
     from tunecast.methods import pipeline_space
-    from tunecast.recommender.for_session import recommendation_for
     from tunecast.session.candidates import check_restrictions
     from tunecast.session.feasible import limit_bytes
     from tunecast.session.prepare import prepare_task
+    from tunecast.session.recommendation import recommendation_for
 
     _check(settings)
     prepared = prepare_task(settings, Silent())
@@ -254,8 +254,8 @@ def resolve(settings: SessionSettings, *, progress: Progress | None = None) -> d
     training_task = prepared.training_task
     check_restrictions(settings, training_task.facts)
     limit = limit_bytes(settings, training_task.device)
-    predicted, advised = recommendation_for(settings, prepared, limit)
-    feasible = _feasible(settings, prepared, limit, Silent(), advised.pipelines)
+    predicted, lineup = recommendation_for(settings, prepared, limit)
+    feasible = _feasible(settings, prepared, limit, Silent(), lineup.pipelines)
     space = pipeline_space(training_task.facts, settings.restrictions, seed=settings.seed)
     _show(predicted, progress or Silent())
     return {
@@ -307,6 +307,7 @@ def _tune_with(
     earlier: SessionState | None,
     progress: Progress,
 ) -> SessionRecord:
+    from tunecast.search import get_strategy
     from tunecast.session.candidates import check_restrictions
     from tunecast.session.prepare import prepare_task
     from tunecast.session.session import Session, load_model
@@ -321,14 +322,15 @@ def _tune_with(
     check_restrictions(settings, prepared.training_task.facts)
     state = state_of(settings, prepared.dataset.fingerprint, prepared.training_task.dtype, earlier)
     limit = _follow_recommendation(state, settings, prepared, progress)
-    settings = _with_strategy(settings, state.advised, progress)
+    settings = _with_usable_strategy(settings, state.advised, progress)
     feasible = _feasible(settings, prepared, limit, progress, state.advised)
     prepared = replace(prepared, warnings=(*prepared.warnings, *feasible.warnings))
     with Store.open(settings.store or folder.path / STORE_FILE) as store:
         load_model(executor, prepared.training_task, progress)
-        # What they say was written down when the session began.
+        # A resumed session wrote down what the recorded runs said when it began.
         is_kept = state.listed is not None
-        known = () if is_kept else runs_known(settings.strategy, store, state.id, progress)
+        strategy = get_strategy(settings.strategy)
+        known = () if is_kept else runs_known(strategy, store, state.id, progress)
         session = Session(
             settings,
             prepared,
@@ -348,18 +350,20 @@ def _tune_with(
 def _follow_recommendation(
     state: SessionState, settings: SessionSettings, prepared: PreparedTask, progress: Progress
 ) -> int:
-    """Ask for advice and show it, once, and keep it in the session's state: one that goes on with other
-    memory, or with advice that knows more, keeps its candidates. Returns the bytes that a worker may hold.
+    """Recommend pipelines once, show them, and keep the lineup in the session's state.
+
+    A resumed session keeps its candidates, even if it has other memory or better recommendations by then.
+    Returns the bytes that a worker may hold.
     """
     if state.worker_bytes is None:
-        from tunecast.recommender.for_session import recommendation_for
         from tunecast.session.feasible import limit_bytes
+        from tunecast.session.recommendation import recommendation_for
 
         state.worker_bytes = limit_bytes(settings, prepared.training_task.device)
-        predicted, chosen = recommendation_for(settings, prepared, state.worker_bytes)
-        state.advised = list(chosen.pipelines)
+        predicted, lineup = recommendation_for(settings, prepared, state.worker_bytes)
+        state.advised = list(lineup.pipelines)
         if settings.value is not None:
-            state.predicted = dict(chosen.predicted)
+            state.predicted = dict(lineup.predicted)
         _show(predicted, progress)
     return state.worker_bytes
 
@@ -369,14 +373,14 @@ def _feasible(
     prepared: PreparedTask,
     worker_bytes: int,
     progress: Progress,
-    advised: Sequence[Pipeline],
+    lineup: Sequence[Pipeline],
 ) -> Feasible:
-    """The candidates, without those that no worker can hold."""
+    """Return the candidates without those that no worker can hold."""
     from tunecast.session.candidates import candidate_pipelines
     from tunecast.session.feasible import feasible_candidates
 
     progress.start("Estimating what fits in memory")
-    candidates = candidate_pipelines(settings, prepared.training_task.facts, advised)
+    candidates = candidate_pipelines(settings, prepared.training_task.facts, lineup)
     feasible = feasible_candidates(settings, prepared.training_task, candidates, worker_bytes)
     left_out = f"{feasible.left_out} of {len(candidates)} candidates left out"
     progress.finish(f"{left_out}, {worker_bytes / 1e9:.2f} GB for a worker")
@@ -385,19 +389,21 @@ def _feasible(
     return feasible
 
 
-def _with_strategy(
-    settings: SessionSettings, advised: Sequence[Pipeline], progress: Progress
+def _with_usable_strategy(
+    settings: SessionSettings, lineup: Sequence[Pipeline], progress: Progress
 ) -> SessionSettings:
-    """The settings; where there is nothing to follow advice with, candidates are halved as they are drawn."""
-    from tunecast.search import ADVISED
+    """Replace a strategy that needs a recommendation by its fallback if there is none."""
+    from tunecast.search import get_strategy
 
-    if settings.strategy != ADVISED or advised:
+    fallback = get_strategy(settings.strategy).fallback
+    if not fallback or lineup:
         return settings
-    unused = "" if settings.value is None else ", and --value has no effect"
+    unused = "" if settings.value is None else "; --value has no effect"
     progress.log(
-        f"Note: nothing could be advised, so that candidates come in random order (--strategy asha){unused}."
+        f"Note: nothing could be recommended, so candidates come in random order (--strategy {fallback})"
+        f"{unused}."
     )
-    return replace(settings, strategy="asha")
+    return replace(settings, strategy=fallback)
 
 
 def _as_plain(predicted: Recommendation | UserError) -> dict[str, Any]:

@@ -25,8 +25,8 @@ from tunecast.replay.comparing import (
     why_no_surrogates,
 )
 from tunecast.replay.folds import Fold, context_of
-from tunecast.replay.recommended_order import recorded_order
-from tunecast.search import Context, History, Remaining, Strategy, asha
+from tunecast.search import Context, History, Policy, Remaining, asha
+from tunecast.search.advised import predicted_order
 
 STRATEGIES = ("random", "asha", "fixed-best", "portfolio", "nearest-task", "fixed-baseline")
 
@@ -132,7 +132,7 @@ def test_a_strategy_of_the_callers_own_is_built_once_for_every_case(
 ) -> None:
     built: list[Context] = []
 
-    def mine(context: Context) -> Strategy:
+    def mine(context: Context) -> Policy:
         built.append(context)
         return asha()
 
@@ -166,12 +166,12 @@ def test_advice_is_replayed_without_what_it_must_not_know(cases: list[Case], run
     context = context_of(case, runs, Fold.TASK, family_of)
     assert {run.task.dataset for run in context.runs} == {other.task for other in cases[1:]}
     candidates = [candidate.pipeline for candidate in case.candidates]
-    order = recorded_order(context)(candidates)
+    order = predicted_order(context)(candidates)
     assert sorted(order) == list(range(len(candidates)))
     # The first is what did best elsewhere, not the first that was drawn.
-    reverse = recorded_order(context)(candidates[::-1])
+    reverse = predicted_order(context)(candidates[::-1])
     assert candidates[order[0]] == candidates[::-1][reverse[0]]
-    with_own = recorded_order(replace(context, runs=tuple(runs)))(candidates)
+    with_own = predicted_order(replace(context, runs=tuple(runs)))(candidates)
     assert with_own != order
     found = compare_strategies(cases, runs, ("advised", "asha"), seeds=3, thinking_seconds=0.0)
     advised, asha_alone = found.by_task().mean(axis=1)

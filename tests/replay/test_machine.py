@@ -10,7 +10,7 @@ from replay.made_up import pipelines, task_runs
 from tunecast.records import Outcome
 from tunecast.replay.cases import Candidate, Case, cases_of
 from tunecast.replay.machine import replay
-from tunecast.search import History, Remaining, Strategy, asha, fixed, random_search
+from tunecast.search import History, Policy, Remaining, asha, fixed, random_search
 
 
 @pytest.fixture(scope="module")
@@ -167,9 +167,7 @@ def test_what_answers_on_the_way_take_is_kept_free_for_a_trial_that_is_to_end(ca
 
 
 @pytest.mark.parametrize("strategy", [random_search(), asha()])
-def test_incumbents_come_in_the_order_of_time_however_long_answers_take(
-    case: Case, strategy: Strategy
-) -> None:
+def test_incumbents_come_in_the_order_of_time_however_long_answers_take(case: Case, strategy: Policy) -> None:
     done = replay(case, case.candidates, strategy, 200.0, workers=3, thinking_seconds=1.5)
     times = [improvement.seconds for improvement in done.improvements]
     assert len(times) > 2

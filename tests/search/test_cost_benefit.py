@@ -12,16 +12,13 @@ import pytest
 from sample_runs import sample_pipeline
 from search.known_runs import context
 from trial_tables import Trial, history
-from tunecast.errors import ConfigurationError
+from tunecast.predictor import Prediction
 from tunecast.records import Outcome
 from tunecast.search import (
-    STRATEGIES,
     History,
-    PredictedEnd,
+    Policy,
     Remaining,
-    Strategy,
     advised,
-    check_strategy,
     get_strategy,
 )
 from tunecast.search.cost_benefit import worth_its_seconds
@@ -40,12 +37,12 @@ def seen(*trials: Trial, seconds: float = 100.0) -> History:
     return History(tuple(views))
 
 
-def predicted(*losses: float, deviation: float = SURE) -> dict[str, PredictedEnd]:
-    return {p.id: PredictedEnd(math.log(loss), deviation) for p, loss in zip(PIPELINES, losses, strict=False)}
+def predicted(*losses: float, deviation: float = SURE) -> dict[str, Prediction]:
+    return {p.id: Prediction(math.log(loss), deviation) for p, loss in zip(PIPELINES, losses, strict=False)}
 
 
-def following(ends: Mapping[str, PredictedEnd], minutes: float | None) -> Strategy:
-    return get_strategy("advised", replace(context({}), value_minutes=minutes, predicted=ends))
+def following(ends: Mapping[str, Prediction], minutes: float | None) -> Policy:
+    return get_strategy("advised").policy(replace(context({}), value_minutes=minutes, predicted=ends))
 
 
 def test_seconds_are_worth_what_the_expected_gain_is() -> None:
@@ -129,15 +126,3 @@ def test_without_a_value_advice_is_followed_as_ever(trials: Sequence[Trial]) -> 
     if not any(trial.losses and not trial.outcome.is_failure for trial in trials):
         nothing_yet = following(predicted(3.0, 9.0, 9.0), 1e-6)
         assert nothing_yet(seen(*trials), Remaining(0.5)) == usual(seen(*trials), Remaining(0.5))
-
-
-def test_a_value_is_taken_by_those_that_know_what_a_trial_may_gain() -> None:
-    for name in STRATEGIES:
-        if name in ("advised", "transfer", "quick-tune"):
-            check_strategy(name, value=2.0)
-        elif STRATEGIES[name].library == "":
-            with pytest.raises(ConfigurationError, match="--value") as caught:
-                check_strategy(name, value=2.0)
-            assert caught.value.hint == "Use one of: advised, transfer, quick-tune."
-    with pytest.raises(ConfigurationError, match="--prior: the strategy advised takes none"):
-        check_strategy("advised", "prior.safetensors", 2.0)

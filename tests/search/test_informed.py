@@ -11,21 +11,22 @@ from sample_runs import sample_model, sample_pipeline
 from search.known_runs import PIPELINES, context, task_runs
 from tunecast.methods.rates import adapter_rate
 from tunecast.records import Outcome, Pipeline
-from tunecast.search import RUN_BASED, Context, History, Remaining, TrialView, get_strategy, listed_ids
+from tunecast.search import Context, History, Remaining, TrialView, get_strategy, strategies
 from tunecast.search.distance import nearest, pipeline_distance, stand_ins
 from tunecast.search.fixed_best import best_rates
 from tunecast.search.nearest import tables_by_nearness
 from tunecast.search.task_tables import WORST, best_known, known_tables
 
+RUN_BASED = [one.name for one in strategies() if one.knows == "runs"]
 FULL = [Pipeline("full", {"learning_rate": rate, "optim": "adamw"}) for rate in (1e-5, 1e-4, 1e-3)]
 
 
 def order_of(name: str, known: Context, candidates: list[Pipeline]) -> list[Pipeline]:
     """The candidates in the order in which a strategy starts them, each trained to its end in one step."""
-    strategy = get_strategy(name, known)
+    policy = get_strategy(name).policy(known)
     views = [TrialView(pipeline, next_share=1.0) for pipeline in candidates]
     tried = []
-    while (index := strategy(History(tuple(views)), Remaining(1.0))) is not None:
+    while (index := policy(History(tuple(views)), Remaining(1.0))) is not None:
         tried.append(candidates[index])
         views[index] = replace(views[index], next_share=None, outcome=Outcome.COMPLETED)
     return tried
@@ -156,7 +157,7 @@ def test_fixed_best_tries_every_method_once_at_its_best_rate() -> None:
 
 
 def test_what_cannot_end_with_the_rest_of_the_budget_is_put_off() -> None:
-    strategy = get_strategy("nearest-task", context({"a": task_runs("a", [1.0, 2.0, 3.0, 4.0])}))
+    strategy = get_strategy("nearest-task").policy(context({"a": task_runs("a", [1.0, 2.0, 3.0, 4.0])}))
     views = tuple(
         TrialView(p, next_share=0.25, expected_end_seconds=40.0 - 4 * i) for i, p in enumerate(PIPELINES)
     )
@@ -172,10 +173,9 @@ def test_what_was_listed_when_a_session_began_holds_whatever_is_known_later(name
     later = context({"a": task_runs("a", [1.0, 4.0, 3.0, 2.0]), "b": task_runs("b", [1.0, 4.0, 3.0, 2.0])})
     tried = order_of(name, begun, PIPELINES)
     assert order_of(name, later, PIPELINES) != tried
-    kept = listed_ids(name, begun, PIPELINES)
+    kept = get_strategy(name).order(begun, PIPELINES)
     assert kept is not None
     assert order_of(name, replace(later, listed=tuple(kept)), PIPELINES) == tried
-    assert listed_ids("asha", begun, PIPELINES) is None
 
 
 @pytest.mark.parametrize("name", RUN_BASED)

@@ -9,16 +9,19 @@ from typing import Any
 import pytest
 
 from sample_runs import sample_pipeline
+from search.known_runs import context
 from trial_tables import Trial, history, simulate
 from tunecast.errors import ConfigurationError
 from tunecast.records import Outcome, Pipeline
-from tunecast.search import LIBRARY_BASED, History, Remaining, Strategy, check_strategy, get_strategy
+from tunecast.search import History, Policy, Remaining, check_strategy, get_strategy, strategies
 from tunecast.search.rivals.base import Proposal, Rival
 from tunecast.search.rivals.rebuilt import rebuilt
 
 TRIALS = 24
 STEPS = 60
-libraries = pytest.mark.parametrize("name", LIBRARY_BASED)
+LIBRARIES = {one.name: one.library for one in strategies() if one.library}
+BARE = context({})
+libraries = pytest.mark.parametrize("name", LIBRARIES)
 
 
 class Scripted(Rival):
@@ -55,15 +58,15 @@ def with_rates(seen: History) -> History:
 
 @libraries
 def test_built_anew_before_every_choice_it_chooses_as_if_it_had_never_stopped(name: str) -> None:
-    pytest.importorskip(LIBRARY_BASED[name])
-    lasting, asked = get_strategy(name), 0
+    pytest.importorskip(LIBRARIES[name])
+    lasting, asked = get_strategy(name).policy(BARE), 0
 
     def often_killed(seen: History, remaining: Remaining) -> int | None:
         nonlocal asked
         asked += 1
         chosen = lasting(with_rates(seen), remaining)
         if asked % 6 == 0:
-            assert get_strategy(name)(with_rates(seen), remaining) == chosen
+            assert get_strategy(name).policy(BARE)(with_rates(seen), remaining) == chosen
         return chosen
 
     _, choices = simulate(often_killed, loss, trials=TRIALS, steps=STEPS)
@@ -79,7 +82,7 @@ def asks_like(table: Sequence[Trial], remaining: Remaining | None = None) -> tup
         built.append(Scripted(pipelines, seed))
         return built[-1]
 
-    strategy: Strategy = rebuilt(build)
+    strategy: Policy = rebuilt(build)
     return strategy(history(table), remaining or Remaining(1.0)), built[0].told
 
 

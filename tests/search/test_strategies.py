@@ -1,4 +1,4 @@
-"""What holds for every strategy: a new one is tested here by its place in the table."""
+"""The contract of strategies; it runs for every registered one."""
 
 from __future__ import annotations
 
@@ -7,32 +7,46 @@ from dataclasses import replace
 
 import pytest
 
+from sample_runs import sample_pipeline
 from search.known_runs import PIPELINES, context, task_runs
 from trial_tables import Trial, history
 from tunecast.errors import ConfigurationError
-from tunecast.predictor import load_prior
+from tunecast.methods import Restrictions
+from tunecast.methods.space import BASELINE
+from tunecast.predictor import Prediction, load_prior
 from tunecast.records import Outcome
 from tunecast.search import (
-    LIBRARY_BASED,
-    RUN_BASED,
-    STRATEGIES,
-    SURROGATE_BASED,
+    Context,
+    Policy,
+    Recommended,
     Remaining,
+    Strategy,
     check_strategy,
+    find_strategy,
     get_strategy,
+    register,
+    strategies,
 )
 
-strategies = pytest.mark.parametrize("name", STRATEGIES)
+NAMES = [*(one.name for one in strategies()), "given"]
+every_strategy = pytest.mark.parametrize("name", NAMES)
+BARE = context({})
 KNOWN = replace(
     context({name: task_runs(name, [2.0, 1.0, 3.0, None], PIPELINES) for name in "ab"}), prior=load_prior()
 )
-COUNTS = dict.fromkeys(SURROGATE_BASED, 100) | dict.fromkeys(LIBRARY_BASED, 30)
-"""Histories for strategies that think longer than others."""
+CANDIDATES = [sample_pipeline(learning_rate=1e-4 * 1.1**place, lora_r=8) for place in range(300)]
 
 
-def skip_without_library(name: str) -> None:
-    if name in LIBRARY_BASED:
-        pytest.importorskip(LIBRARY_BASED[name])
+def policy(name: str, known: Context = KNOWN) -> Policy:
+    strategy = get_strategy(name)
+    if strategy.library:
+        pytest.importorskip(strategy.library)
+    return strategy.policy(known)
+
+
+def histories(strategy: Strategy) -> int:
+    """How many histories to try: fewer for strategies that think for longer."""
+    return 30 if strategy.library else 100 if strategy.knows == "prior" else 300
 
 
 def random_trials(draw: random.Random, count: int = 9) -> list[Trial]:
@@ -49,42 +63,130 @@ def random_trials(draw: random.Random, count: int = 9) -> list[Trial]:
     ]
 
 
-@strategies
-def test_pure_and_only_ever_advances_open_trials(name: str) -> None:
-    skip_without_library(name)
+@every_strategy
+def test_a_policy_is_pure_and_only_ever_advances_open_trials(name: str) -> None:
     draw = random.Random(0)
-    for _ in range(COUNTS.get(name, 300)):
+    for _ in range(histories(get_strategy(name))):
         seen = history(random_trials(draw))
         remaining = Remaining(draw.random(), draw.choice((None, 10.0)), draw.choice((None, 0, 3)))
-        chosen = get_strategy(name, KNOWN)(seen, remaining)
-        assert chosen == get_strategy(name, KNOWN)(seen, remaining)
+        chosen = policy(name)(seen, remaining)
+        assert chosen == policy(name)(seen, remaining)
         assert chosen is None or seen.trials[chosen].is_open
 
 
-@strategies
-def test_ends_when_every_trial_is_closed(name: str) -> None:
-    skip_without_library(name)
+@every_strategy
+def test_a_policy_starts_no_trial_beyond_the_budget(name: str) -> None:
+    draw = random.Random(1)
+    for _ in range(histories(get_strategy(name))):
+        seen = history(random_trials(draw))
+        chosen = policy(name)(seen, Remaining(draw.random(), new_trials=0))
+        assert chosen is None or seen.trials[chosen].is_started
+
+
+@every_strategy
+def test_a_policy_ends_when_every_trial_is_closed(name: str) -> None:
     closed = [
         Trial((2.0,), Outcome.FAILED),
         Trial(tuple([2.0] * 7), Outcome.COMPLETED),
         Trial((2.0,), running=True),
     ]
-    assert get_strategy(name, KNOWN)(history(closed), Remaining(1.0)) is None
+    assert policy(name)(history(closed), Remaining(1.0)) is None
 
 
-def test_unknown_strategy_suggests_the_nearest() -> None:
-    with pytest.raises(ConfigurationError, match=r"'ashaa'(.|\n)*Did you mean asha\?"):
-        get_strategy("ashaa")
+@every_strategy
+def test_a_policy_uses_only_the_knowledge_that_its_strategy_names(name: str) -> None:
+    strategy = get_strategy(name)
+    if strategy.knows == "prior":
+        with pytest.raises(ConfigurationError, match="needs a trained prior"):
+            strategy.policy(replace(KNOWN, prior=None))
+        known, bare = KNOWN, replace(BARE, prior=KNOWN.prior)
+    elif strategy.knows == "runs":
+        known, bare = replace(KNOWN, prior=None), KNOWN
+    else:
+        known, bare = KNOWN, BARE
+    draw = random.Random(2)
+    for _ in range(30):
+        seen = history(random_trials(draw))
+        remaining = Remaining(draw.random())
+        assert policy(name, known)(seen, remaining) == policy(name, bare)(seen, remaining)
 
 
-@pytest.mark.parametrize("name", [*RUN_BASED, *SURROGATE_BASED])
-def test_what_rests_on_other_tasks_says_so_where_there_are_none(name: str) -> None:
+@every_strategy
+def test_candidates_are_some_of_those_it_was_given_and_none_twice(name: str) -> None:
+    strategy = get_strategy(name)
+    kept = strategy.select(KNOWN, CANDIDATES)
+    assert {one.id for one in kept} <= {one.id for one in CANDIDATES}
+    assert len({one.id for one in kept}) == len(kept) >= 200
+    assert kept == strategy.select(KNOWN, CANDIDATES)
+    order = strategy.order(KNOWN, kept)
+    assert order is None or set(order) <= {one.id for one in kept}
+    assert order is None or len(set(order)) == len(order)
+
+
+@every_strategy
+def test_a_lineup_holds_recommended_and_drawn_pipelines_with_a_prediction_each(name: str) -> None:
+    drawn = tuple(CANDIDATES[:100])
+    recommended = Recommended(
+        tuple(CANDIDATES[100:103]),
+        BASELINE,
+        drawn,
+        lambda pipelines: [Prediction(one.number("learning_rate"), 0.1) for one in pipelines],
+    )
+    found = get_strategy(name).lineup(recommended)
+    assert {one.id for one in found.pipelines} <= {one.id for one in (*recommended.pipelines, *drawn)}
+    assert len({one.id for one in found.pipelines}) == len(found.pipelines)
+    assert {one.id for one in found.pipelines} <= set(found.predicted)
+    assert bool(found.pipelines) == (get_strategy(name).knows == "recommendation")
+
+
+@every_strategy
+def test_a_strategy_without_a_search_pins_every_trial_and_shares_the_budget_among_them(name: str) -> None:
+    strategy = get_strategy(name)
+    pinned = strategy.pinned(BASELINE, Restrictions())
+    assert BASELINE not in pinned
+    for unit in ("seconds", "tokens", "trials"):
+        assert 0 < (strategy.trials or 1) * strategy.share_of_budget(unit) <= 1
+    if strategy.trials is not None:
+        assert 1 + len(pinned) == strategy.trials
+        assert not strategy.stops_early
+
+
+@every_strategy
+def test_a_fallback_needs_no_recommendation_itself(name: str) -> None:
+    fallback = get_strategy(name).fallback
+    assert bool(fallback) == (get_strategy(name).knows == "recommendation")
+    assert not fallback or get_strategy(fallback).knows == "nothing"
+
+
+@every_strategy
+def test_options_that_a_strategy_does_not_use_are_refused(name: str) -> None:
+    strategy = get_strategy(name)
+    if strategy.library:
+        pytest.importorskip(strategy.library)
     check_strategy(name)
-    with pytest.raises(ConfigurationError, match="recorded runs of other tasks"):
-        get_strategy(name)
+    if strategy.stops_early:
+        check_strategy(name, value=2.0)
+    else:
+        with pytest.raises(ConfigurationError, match=f"--value: the strategy {name}") as caught:
+            check_strategy(name, value=2.0)
+        assert caught.value.hint == "Use one of: advised, transfer, quick-tune."
+    if strategy.knows != "prior":
+        with pytest.raises(ConfigurationError, match=f"--prior: the strategy {name}") as caught:
+            check_strategy(name, "prior.safetensors")
+        assert caught.value.hint == "Use one of: transfer, quick-tune."
 
 
-@pytest.mark.parametrize("name", SURROGATE_BASED)
-def test_what_rests_on_surrogates_takes_none_but_those_it_is_given(name: str) -> None:
-    with pytest.raises(ConfigurationError, match="trained surrogates"):
-        get_strategy(name, replace(KNOWN, prior=None))
+def test_an_unknown_strategy_suggests_the_nearest_and_lists_those_to_choose_from() -> None:
+    with pytest.raises(ConfigurationError, match=r"'ashaa'(.|\n)*Did you mean asha\?") as caught:
+        get_strategy("ashaa")
+    assert "given" not in caught.value.hint
+    assert find_strategy("ashaa") is None
+
+
+def test_a_name_is_registered_once() -> None:
+    class Nameless(type(get_strategy("asha"))):  # type: ignore[misc]
+        name = ""
+
+    for strategy in (get_strategy("asha"), Nameless()):
+        with pytest.raises(ValueError, match="missing or taken"):
+            register(strategy)

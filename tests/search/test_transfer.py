@@ -33,8 +33,8 @@ from tunecast.records import Outcome, Pipeline, Run, stable_hash
 from tunecast.search import (
     Context,
     History,
+    Policy,
     Remaining,
-    Strategy,
     TrialView,
     asha,
     check_strategy,
@@ -76,7 +76,7 @@ def view(run: Run, points: int, **changes: object) -> TrialView:
 
 
 def play(
-    strategy: Strategy, runs: Sequence[Run], steps: int, remaining: Remaining | None = None
+    strategy: Policy, runs: Sequence[Run], steps: int, remaining: Remaining | None = None
 ) -> tuple[list[int], list[int]]:
     """Let a strategy advance recorded runs: points by run, and its choices."""
     reached = [0] * len(runs)
@@ -97,11 +97,11 @@ def best_end(runs: Sequence[Run], reached: Sequence[int]) -> float:
     return min(ends, default=math.inf)
 
 
-@pytest.mark.parametrize("refits", [False, True])
-def test_tries_good_candidates_from_the_start(prior: Prior, refits: bool) -> None:
+@pytest.mark.parametrize("learns_residuals", [False, True])
+def test_tries_good_candidates_from_the_start(prior: Prior, learns_residuals: bool) -> None:
     runs = candidates(40)
     truth = [planted_end(run.pipeline, MODEL, DATASET) for run in runs]
-    reached, choices = play(transfer(context(prior=prior), refits=refits), runs, 16)
+    reached, choices = play(transfer(context(prior=prior), learns_residuals=learns_residuals), runs, 16)
     assert truth[choices[0]] <= sorted(truth)[10]
     assert best_end(runs, reached) <= sorted(truth)[5]
     halved = play(asha(), runs, 16)[1]
@@ -132,15 +132,15 @@ def test_a_point_better_than_foretold_draws_the_search_on(prior: Prior) -> None:
 
 
 @pytest.mark.parametrize("points", [0, 2])
-@pytest.mark.parametrize("refits", [False, True])
+@pytest.mark.parametrize("learns_residuals", [False, True])
 def test_a_trial_that_diverged_ended_as_surrogates_are_taught_and_moves_no_other(
-    prior: Prior, points: int, refits: bool
+    prior: Prior, points: int, learns_residuals: bool
 ) -> None:
     runs = candidates(8)
     others = [view(run, 2 * (place < 3)) for place, run in enumerate(runs)]
     gone = view(runs[3], points, outcome=Outcome.DIVERGED, next_share=None)
     without, with_it = (
-        TaskPredictor(context(), prior, refits=refits).outlook(History(tuple(trials)))
+        TaskPredictor(context(), prior, learns_residuals=learns_residuals).outlook(History(tuple(trials)))
         for trials in (others, [*others[:3], gone, *others[4:]])
     )
     assert with_it.mean[3] == WORST
@@ -599,13 +599,13 @@ def test_a_prior_of_the_users_own_is_taken_from_its_file(prior: Prior, tmp_path:
     runs = candidates(20)
     history = History(tuple(view(run, 0) for run in runs))
     theirs = context(prior=prior_at(str(path)))
-    own = get_strategy("transfer", theirs)(history, Remaining(0.5))
+    own = get_strategy("transfer").policy(theirs)(history, Remaining(0.5))
     assert own == transfer(context(prior=prior))(history, Remaining(0.5))
     drawn = [run.pipeline for run in runs]
     assert ranked(theirs, drawn, 8) == ranked(context(prior=prior), drawn, 8)
     with pytest.raises(StoreError, match="nowhere cannot be read"):
         check_strategy("transfer", str(tmp_path / "nowhere"))
-    with pytest.raises(ConfigurationError, match="--prior: the strategy asha takes none"):
+    with pytest.raises(ConfigurationError, match="--prior: the strategy asha does not use it"):
         check_strategy("asha", str(path))
 
 

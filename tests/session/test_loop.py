@@ -18,7 +18,7 @@ from tunecast.executors.requests import Advance
 from tunecast.methods.space import BASELINE
 from tunecast.progress import Silent
 from tunecast.records import Outcome, Pipeline, Seconds
-from tunecast.search import History, Remaining, Strategy, random_search
+from tunecast.search import History, Policy, Remaining, random_search
 from tunecast.session.budget import Budget
 from tunecast.session.budget_tracker import BudgetTracker
 from tunecast.session.final_evaluation import Judge, leading_checkpoints, validate
@@ -119,7 +119,7 @@ def begin(settings: SessionSettings, prepared: PreparedTask, tmp_path: Path) -> 
 
         def make(
             full_lengths: float,
-            strategy: Strategy,
+            policy: Policy,
             *,
             losses: tuple[float, ...] = (4.0, 3.0, 2.0, 3.5),
             workers: int = 1,
@@ -146,7 +146,7 @@ def begin(settings: SessionSettings, prepared: PreparedTask, tmp_path: Path) -> 
             tokens = Budget("tokens", int(full_lengths * whole), "")
             search = Search(
                 trials=trials,
-                strategy=strategy,
+                policy=policy,
                 executor=hand,
                 budget_tracker=budget_tracker or BudgetTracker(tokens, 0.0),
                 runtime_model=RuntimeModel(1e-3),

@@ -10,8 +10,8 @@ import pytest
 from report.sample_session import full_session
 from tunecast.errors import ConfigurationError, OutputError
 from tunecast.methods.space import BASELINE
+from tunecast.predictor import Prediction
 from tunecast.records import Pipeline
-from tunecast.search.context import PredictedEnd
 from tunecast.session.folder import OutputFolder
 from tunecast.session.settings import SessionSettings
 from tunecast.session.state import Part, SessionState, SurveyPlan, earlier_state, read_state, state_of
@@ -81,7 +81,7 @@ def decided() -> SessionState:
         used_seconds=12.5,
         worker_bytes=10**9,
         advised=[BASELINE],
-        predicted={BASELINE.id: PredictedEnd(0.5, 0.1)},
+        predicted={BASELINE.id: Prediction(0.5, 0.1)},
         full_length_tokens=1000,
         seconds_per_token=1e-3,
         validation_seconds=2.0,

@@ -12,7 +12,7 @@ from replay.made_up import task_runs
 from tunecast.errors import ConfigurationError
 from tunecast.predictor import load_prior
 from tunecast.progress import Silent
-from tunecast.search import Context
+from tunecast.search import Context, get_strategy
 from tunecast.session import transfer_state
 from tunecast.session.state import SessionState
 from tunecast.session.transfer_state import as_begun, keep, prior_known, runs_known
@@ -28,9 +28,9 @@ def test_runs_of_the_store_without_the_sessions_own() -> None:
     runs = task_runs("a")
     with Store.open(":memory:") as store:
         store.put_all([*runs, replace(runs[1], id="own", session="mine")])
-        known = runs_known("portfolio", store, "mine", Silent())
+        known = runs_known(get_strategy("portfolio"), store, "mine", Silent())
         assert {run.id for run in known} == {run.id for run in runs}
-        assert runs_known("asha", store, "mine", Silent()) == ()
+        assert runs_known(get_strategy("asha"), store, "mine", Silent()) == ()
 
 
 def test_what_is_shipped_is_known_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -41,7 +41,7 @@ def test_what_is_shipped_is_known_too(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setattr(transfer_state, "open_for_reading", lambda: Store.open(path))
     with Store.open(":memory:") as store:
         store.put_all(task_runs("b"))
-        known = runs_known("nearest-task", store, "mine", Silent())
+        known = runs_known(get_strategy("nearest-task"), store, "mine", Silent())
     assert {run.task.dataset for run in known} == {"a", "b"}
 
 
@@ -49,7 +49,7 @@ def test_too_few_runs_are_one_error_before_anything_is_spent() -> None:
     with Store.open(":memory:") as store:
         store.put_all(task_runs("a")[:3])
         with pytest.raises(ConfigurationError, match=r"(?s)too few.*tunecast collect"):
-            runs_known("portfolio", store, "mine", Silent())
+            runs_known(get_strategy("portfolio"), store, "mine", Silent())
 
 
 @pytest.mark.parametrize("strategy", ["portfolio"])
@@ -80,7 +80,7 @@ def test_the_order_of_candidates_is_written_down_without_an_baseline_that_does_n
     pipelines = [run.pipeline for run in runs if run.is_candidate]
     begun = Context(runs[0].dataset, runs[0].model, runs[0].full_length_tokens, 100, runs=tuple(runs))
     state = SessionState("id", {}, "of these rows")
-    keep(state, "portfolio", begun, pipelines, baseline_fits=fits)
+    keep(state, get_strategy("portfolio"), begun, pipelines, baseline_fits=fits)
     assert state.candidates == pipelines
     assert state.listed is not None
     assert (pipelines[0].id in state.listed) is fits
@@ -93,7 +93,7 @@ def test_a_strategy_that_knows_no_other_task_keeps_its_candidates_alone() -> Non
     run = task_runs("a")[0]
     plain = Context(run.dataset, run.model, run.full_length_tokens, 100)
     state = SessionState("id", {}, "of these rows")
-    keep(state, "asha", plain, [run.pipeline], baseline_fits=True)
+    keep(state, get_strategy("asha"), plain, [run.pipeline], baseline_fits=True)
     assert (state.candidates, state.listed, state.prior) == ([run.pipeline], None, None)
     assert as_begun(plain, state) == plain
 
@@ -102,7 +102,7 @@ def test_another_prior_is_noticed() -> None:
     run, prior = task_runs("a")[0], load_prior()
     begun = Context(run.dataset, run.model, run.full_length_tokens, 100, prior=prior)
     state = SessionState("id", {}, "of these rows")
-    keep(state, "transfer", begun, [run.pipeline], baseline_fits=True)
+    keep(state, get_strategy("transfer"), begun, [run.pipeline], baseline_fits=True)
     assert as_begun(begun, state).is_prior_kept
     wider = replace(prior.calibration, inflation=2 * prior.calibration.inflation)
     other = replace(prior, calibration=wider)
@@ -115,8 +115,8 @@ def test_the_prior_is_read_from_its_file_for_strategies_that_rest_on_it_and_for_
 ) -> None:
     changed = replace(load_prior(), provenance=replace(load_prior().provenance, checksum="my own"))
     changed.save(tmp_path / "prior")
-    found = prior_known("transfer", str(tmp_path / "prior"))
+    found = prior_known(get_strategy("transfer"), str(tmp_path / "prior"))
     assert found is not None
     assert found.provenance.checksum == "my own"
-    assert prior_known("quick-tune", "") is load_prior()
-    assert prior_known("asha", str(tmp_path / "nowhere")) is None
+    assert prior_known(get_strategy("quick-tune"), "") is load_prior()
+    assert prior_known(get_strategy("asha"), str(tmp_path / "nowhere")) is None

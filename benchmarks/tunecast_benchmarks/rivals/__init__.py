@@ -13,7 +13,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from tunecast.replay.comparing import Contestant, Maker
-from tunecast.search import LIBRARY_BASED, Context, Strategy
+from tunecast.search import Context, Policy, strategies
 from tunecast.search.rivals import LIBRARIES, Rival, check_library, library_search
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class Watch:
     def __init__(self) -> None:
         self.asked: dict[str, Asked] = {}
 
-    def __call__(self, name: str, strategy: Strategy) -> None:
+    def __call__(self, name: str, strategy: Policy) -> None:
         """Count one replay."""
         if isinstance(strategy, Rival):
             asked = self.asked.setdefault(name, Asked(strategy.version))
@@ -128,7 +128,7 @@ class Watch:
 def of_sessions(asks: Mapping[str, int]) -> dict[str, Asked]:
     """The libraries that are strategies of sessions, by name, from how often each strategy was asked."""
     return {
-        name: Asked(f"{package} {version(package)}", asks[name])
-        for name, package in LIBRARY_BASED.items()
-        if name in asks
+        one.name: Asked(f"{one.library} {version(one.library)}", asks[one.name])
+        for one in strategies()
+        if one.library and one.name in asks
     }

@@ -38,15 +38,15 @@ SHARE, LAST_LOSS = FEATURES.index("share"), FEATURES.index("log_loss")
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """What is predicted of trials of one session; all arrays have shape (trials,).
+class PriorPredictions:
+    """Predictions for the trials of one session; all arrays have shape (trials,).
 
     Args:
         end: Mean of the logarithm of the loss at the end of the schedule over the zero-shot loss.
         variance: Its variance.
         shared: The part of the variance that all trials of the session have in common.
         log_seconds_per_token: Expected logarithm of seconds per training token, up to a constant that all
-            trials share; None where nothing is known of such a device.
+            trials share; None if such a device is unknown.
         failure: Probability of divergence.
     """
 
@@ -104,7 +104,9 @@ class Prior:
     failure: FailureModel | None
     provenance: Provenance
 
-    def predict(self, setting: Setting, features: NDArray[np.float64], device: str = "cpu") -> Prediction:
+    def predict(
+        self, setting: Setting, features: NDArray[np.float64], device: str = "cpu"
+    ) -> PriorPredictions:
         """Predict the ends of trials of one session from what is known of each.
 
         Args:
@@ -120,7 +122,7 @@ class Prior:
         cost = self.cost.get(device)
         seconds = cost.log_seconds_per_token(features) if cost else None
         failure = self.failure.probability(features) if self.failure else np.zeros(len(features))
-        return Prediction(last + mean, whole, shared, seconds, failure)
+        return PriorPredictions(last + mean, whole, shared, seconds, failure)
 
     @property
     def identity(self) -> str:

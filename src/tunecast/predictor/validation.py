@@ -14,6 +14,7 @@ import numpy as np
 
 from tunecast.predictor.calibration import EDGES, Calibration, stage
 from tunecast.predictor.examples import Examples
+from tunecast.predictor.prediction import NORMAL_90
 from tunecast.predictor.regressors import FAMILIES
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ OUTER_FOLDS = 8
 CHOSEN = "chosen inside"
 """The row of the nested table that uses in each fold the family that its inner folds chose."""
 STAGES = ("no curve", "to 0.2", "to 0.7", "beyond 0.7")
-NORMAL_90 = 1.6449
 
 Predictions = tuple["NDArray[np.float64]", "NDArray[np.float64]"]
 

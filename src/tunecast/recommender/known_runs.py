@@ -17,9 +17,10 @@ from functools import cached_property
 import numpy as np
 
 from tunecast.predictor.novelty import Novelty
+from tunecast.predictor.prediction import Prediction
 from tunecast.recommender.efficiency import Efficiency
 from tunecast.recommender.language_law import excess_share, ln_language_loss
-from tunecast.recommender.quality_model import Neighbour, Plan, Quality, TaskView
+from tunecast.recommender.quality_model import Neighbour, Plan, TaskView
 from tunecast.recommender.rate_rules import rate_surplus
 from tunecast.recommender.regression import Design, Floats, Posterior, fit
 from tunecast.records import ZERO_SHOT, ModelFacts, Outcome
@@ -72,8 +73,6 @@ NEIGHBOURS = 3
 """Known datasets that are named as the nearest."""
 MOST_RUNS = 400
 """Runs that are conditioned on, those of the nearest tasks first: the time grows with their cube."""
-HALF = 1.6449
-"""Standard deviations on either side of the mean that hold 90% of a normal distribution."""
 CARRIED = 0.5
 """Part of a surprise in the measured zero-shot loss that the loss after training is expected to share."""
 
@@ -100,7 +99,7 @@ class KnownRuns:
         """What share of the ideal seconds the recorded steps reached."""
         return Efficiency(self._endings)
 
-    def predict(self, task: TaskView, plans: list[Plan]) -> list[Quality]:
+    def predict(self, task: TaskView, plans: list[Plan]) -> list[Prediction]:
         """Loss at the end of each plan; see :class:`~tunecast.recommender.quality_model.QualityModel`."""
         if not plans:
             return []
@@ -109,14 +108,14 @@ class KnownRuns:
         mean, deviation = tuned.predict(self._design(rows, task))
         shift = self._surprise(task)
         return [
-            _quality(m + CARRIED * shift, s, task.bytes_per_label_token)
+            _in_nats(m + CARRIED * shift, s, task.bytes_per_label_token)
             for m, s in zip(mean, deviation, strict=True)
         ]
 
-    def zero_shot(self, task: TaskView) -> Quality:
+    def zero_shot(self, task: TaskView) -> Prediction:
         """Loss of the untouched model, from known models on known tasks."""
         mean, deviation = self._zero_shot_log(task)
-        return _quality(mean, deviation, task.bytes_per_label_token)
+        return _in_nats(mean, deviation, task.bytes_per_label_token)
 
     def unlike(self, task: TaskView) -> str:
         """What makes a task's text unlike all known; see :class:`~tunecast.predictor.novelty.Novelty`."""
@@ -297,8 +296,6 @@ def _is_usable(ending: FinalResult) -> bool:
     return ending.outcome is Outcome.COMPLETED and bits is not None and math.isfinite(bits) and bits > 0
 
 
-def _quality(log_bits: float, deviation: float, bytes_per_label_token: float) -> Quality:
+def _in_nats(log_bits: float, deviation: float, bytes_per_label_token: float) -> Prediction:
     """From ln(bits per byte) to nats per label token."""
-    unit = math.log(2) * bytes_per_label_token
-    low, middle, high = (math.exp(log_bits + sign * HALF * deviation) * unit for sign in (-1, 0, 1))
-    return Quality(loss=middle, low=low, high=high)
+    return Prediction(log_bits + math.log(math.log(2) * bytes_per_label_token), deviation)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from tunecast.predictor.prediction import Prediction
 from tunecast.recommender.efficiency import Efficiency
 from tunecast.records import ModelFacts, Pipeline
 
@@ -48,15 +49,6 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Quality:
-    """A predicted loss in nats per label token, with the ends of its 90% interval."""
-
-    loss: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
 class Neighbour:
     """A known task near the one at hand.
 
@@ -81,10 +73,10 @@ class QualityModel(Protocol):
     def efficiency(self) -> Efficiency:
         """What share of the ideal seconds real steps reach."""
 
-    def predict(self, task: TaskView, plans: list[Plan]) -> list[Quality]:
+    def predict(self, task: TaskView, plans: list[Plan]) -> list[Prediction]:
         """Loss on held-out data at the end of each plan, in the order of ``plans``."""
 
-    def zero_shot(self, task: TaskView) -> Quality:
+    def zero_shot(self, task: TaskView) -> Prediction:
         """Loss of the untouched base model."""
 
     def unlike(self, task: TaskView) -> str:

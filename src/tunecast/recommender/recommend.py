@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 from tunecast.errors import BudgetError, ConfigurationError
+from tunecast.predictor.prediction import NORMAL_90, Prediction
 from tunecast.recommender.candidates import grid
 from tunecast.recommender.costs import Cost, Costs
 from tunecast.recommender.explanations import overrides, reasons
-from tunecast.recommender.known_runs import HALF, KnownRuns
-from tunecast.recommender.quality_model import Plan, Quality, QualityModel
+from tunecast.recommender.known_runs import KnownRuns
+from tunecast.recommender.quality_model import Plan, QualityModel
 from tunecast.recommender.question import Question, Situation
 from tunecast.recommender.recommendation import Prospect, Recommendation, ZeroShotLoss
 from tunecast.records import Pipeline
@@ -190,7 +191,7 @@ class Recommender:
             steps = min(steps, int(self._horizon.seconds / seconds_with_evaluation(cost.step_seconds)))
         return Plan(pipeline, min(round(tokens), round(steps * batch * lengths.mean)), steps)
 
-    def _prospect(self, plan: Plan, cost: Cost, quality: Quality, untouched: float) -> Prospect:
+    def _prospect(self, plan: Plan, cost: Cost, quality: Prediction, untouched: float) -> Prospect:
         hours = seconds_with_evaluation(plan.total_steps * cost.step_seconds) / 3600
         return Prospect(
             pipeline=plan.pipeline,
@@ -199,8 +200,8 @@ class Recommender:
             high=quality.high,
             relative_gain=1 - quality.loss / untouched,
             hours=hours,
-            hours_low=hours * math.exp(-HALF * cost.deviation),
-            hours_high=hours * math.exp(HALF * cost.deviation),
+            hours_low=hours * math.exp(-NORMAL_90 * cost.deviation),
+            hours_high=hours * math.exp(NORMAL_90 * cost.deviation),
             memory_gb=cost.bytes / 1e9,
             money=None if self._price is None else hours * self._price,
             full_length_tokens=plan.full_length_tokens,
@@ -230,8 +231,8 @@ def _varied(prospects: Iterable[Prospect], count: int) -> list[Prospect]:
 
 def _probability_of_gain(best: Prospect, zero_shot: ZeroShotLoss) -> float:
     """Probability that the loss after training is below the untouched model's, both log-normal."""
-    trained = math.log(best.high / best.predicted_loss) / HALF
-    untouched = math.log(zero_shot.high / zero_shot.value) / HALF
+    trained = math.log(best.high / best.predicted_loss) / NORMAL_90
+    untouched = math.log(zero_shot.high / zero_shot.value) / NORMAL_90
     variance = trained**2 + untouched**2 - 2 * SHARED_ERROR * trained * untouched
     gain = math.log(zero_shot.value / best.predicted_loss)
     return NormalDist().cdf(gain / math.sqrt(variance)) if variance > 0 else float(gain > 0)

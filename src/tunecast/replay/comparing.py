@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tunecast.errors import ConfigurationError, did_you_mean
-from tunecast.methods.space import BASELINE, at_3e4
 from tunecast.predictor.examples import teaching_runs
 from tunecast.predictor.task_groups import dataset_families, task_group
 from tunecast.predictor.train import FEWEST_KIN, missing_libraries
@@ -21,22 +20,7 @@ from tunecast.replay.cases import Candidate, Case
 from tunecast.replay.folds import Fold, context_of
 from tunecast.replay.machine import Replayed, replay
 from tunecast.replay.priors import kept_prior
-from tunecast.replay.recommended_order import recorded_order
-from tunecast.search import (
-    ADVISED,
-    BASELINE_BASED,
-    GIVEN,
-    LIBRARY_BASED,
-    RUN_BASED,
-    STRATEGIES,
-    SURROGATE_BASED,
-    Context,
-    Strategy,
-    advised,
-    fixed,
-    get_strategy,
-)
-from tunecast.search.fixed_order import reordered
+from tunecast.search import Context, Policy, find_strategy, fixed, get_strategy, rests_on_prior, strategies
 from tunecast.search.rivals import check_library
 
 if TYPE_CHECKING:
@@ -54,7 +38,7 @@ LEAST_ORDINARY = 100_000_000
 """Parameters from which on 2e-4 and 3e-4 are rates that someone would use: tiny models want far more."""
 
 
-Maker = Callable[[Sequence[Pipeline], int], Strategy]
+Maker = Callable[[Sequence[Pipeline], int], Policy]
 """Builds a strategy for candidates and a seed."""
 Contestant = Callable[[Context], Maker]
 """Prepares a strategy of the caller's own for one case, from what may be known there."""
@@ -128,16 +112,22 @@ class Comparison:
 
 
 def default_strategies(cases: Sequence[Case], *, surrogates: bool) -> tuple[str, ...]:
-    """What is compared unless something else is asked for: the baseline's fixed rates only where all cases
-    have them recorded, and only on base models that they are meant for.
+    """Return the names of Tunecast's own strategies that can be replayed on these cases.
+
+    Strategies that train a fixed pipeline are left out unless all cases have recorded it, and on base models
+    that are too small for its learning rate.
 
     Args:
         cases: Where to replay.
-        surrogates: Whether surrogates can be trained there, as :func:`why_no_surrogates` tells.
+        surrogates: Whether a prior can be trained there, as :func:`why_no_surrogates` tells.
     """
-    fixed_rates = () if tiny_models(cases) else BASELINE_BASED
-    baseline = [name for name in fixed_rates if not without_fixed(name, cases)]
-    return ("random", "asha", ADVISED, *baseline, *RUN_BASED, *(SURROGATE_BASED if surrogates else ()))
+    return tuple(
+        one.name
+        for one in strategies()
+        if not one.library
+        and (surrogates or one.knows != "prior")
+        and (one.fixed_pipeline is None or not (tiny_models(cases) or without_fixed(one.name, cases)))
+    )
 
 
 def tiny_models(cases: Sequence[Case]) -> list[str]:
@@ -191,7 +181,7 @@ def compare_strategies(
     workers: int = 1,
     thinking_seconds: float | None = None,
     own: Mapping[str, Contestant] | None = None,
-    watch: Callable[[str, Strategy], None] | None = None,
+    watch: Callable[[str, Policy], None] | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
     """Replay every strategy on every case, with every seed, at every budget.
@@ -255,7 +245,7 @@ def _check_all(names: Sequence[str], cases: Sequence[Case], runs: Sequence[Run],
     """Refuse strategies that are unknown, or cannot be replayed on these runs."""
     for name in names:
         _check(name, cases)
-    surrogates = [name for name in names if name in SURROGATE_BASED]
+    surrogates = [name for name in names if rests_on_prior(name)]
     if surrogates and (reason := why_no_surrogates(cases, runs, fold)):
         raise ConfigurationError(
             f"--strategies: {' and '.join(surrogates)} cannot be replayed: {reason}.", "Leave it out."
@@ -270,7 +260,7 @@ def _replays(
     budgets: Sequence[float],
     workers: int,
     used: Usage,
-    watch: Callable[[str, Strategy], None] | None,
+    watch: Callable[[str, Policy], None] | None,
 ) -> Iterator[Replayed]:
     """Replay a strategy with one seed at every budget, and count what it uses."""
     candidates = draw(case, seed)
@@ -300,7 +290,7 @@ def draw(case: Case, seed: int, share: float = SUBSET) -> list[Candidate]:
         share: Part of the candidates.
     """
     generator = np.random.default_rng([seed, int(stable_hash(case.name, 15), 16)])
-    pinned = {i for name in BASELINE_BASED if (i := _fixed_place(name, case.candidates)) is not None}
+    pinned = {i for one in strategies() if (i := _fixed_place(one.name, case.candidates)) is not None}
     order = [int(index) for index in generator.permutation(len(case.candidates))]
     others = [index for index in order if index not in pinned]
     free = max(0, round(share * len(order)) - len(pinned))
@@ -316,10 +306,8 @@ class _Builder:
         self._own = own
         self._makers: dict[str, Maker] = {}
 
-    def __call__(self, name: str, candidates: Sequence[Candidate], seed: int) -> Strategy:
-        if name in BASELINE_BASED and name not in self._own:
-            place = _fixed_place(name, candidates)
-            assert place is not None
+    def __call__(self, name: str, candidates: Sequence[Candidate], seed: int) -> Policy:
+        if name not in self._own and (place := _fixed_place(name, candidates)) is not None:
             return fixed(place + 1)
         if name not in self._makers:
             contestant = self._own.get(name) or built_once(partial(_built, name))
@@ -327,14 +315,12 @@ class _Builder:
         return self._makers[name]([candidate.pipeline for candidate in candidates], seed)
 
 
-def _built(name: str, context: Context) -> Strategy:
-    if name == ADVISED:
-        return reordered(advised(), recorded_order(context))
-    prior = kept_prior(context.runs) if name in SURROGATE_BASED else None
-    return get_strategy(name, replace(context, prior=prior))
+def _built(name: str, context: Context) -> Policy:
+    prior = kept_prior(context.runs) if rests_on_prior(name) else None
+    return get_strategy(name).replayed(replace(context, prior=prior))
 
 
-def built_once(build: Callable[[Context], Strategy]) -> Contestant:
+def built_once(build: Callable[[Context], Policy]) -> Contestant:
     """Make a contestant of a strategy that is a pure function: built once for each case."""
 
     def prepared(context: Context) -> Maker:
@@ -345,8 +331,11 @@ def built_once(build: Callable[[Context], Strategy]) -> Contestant:
 
 
 def _fixed_place(name: str, candidates: Sequence[Candidate]) -> int | None:
-    """Where the baseline, or the same at 3e-4, is among candidates; None where it is not."""
-    target = BASELINE if name == "fixed-baseline" else at_3e4()
+    """Find the recorded run of the fixed pipeline that a strategy trains; None if there is neither."""
+    strategy = find_strategy(name)
+    target = None if strategy is None else strategy.fixed_pipeline
+    if target is None:
+        return None
     return next((index for index, candidate in enumerate(candidates) if candidate.is_like(target)), None)
 
 
@@ -360,27 +349,27 @@ def check_name(name: str) -> None:
     Raises:
         ConfigurationError: There is none of that name.
     """
-    if name in STRATEGIES:
+    known = [one.name for one in strategies()]
+    if name in known:
         return
-    if name == GIVEN:
+    if find_strategy(name) is not None:
         raise ConfigurationError(f"--strategies: {name} cannot be replayed.", "Use fixed-best.")
     raise ConfigurationError(
         f"--strategies: there is no strategy {name!r}.",
-        f"{did_you_mean(name, STRATEGIES)}Known ones: {', '.join(STRATEGIES)}.",
+        f"{did_you_mean(name, known)}Known ones: {', '.join(known)}.",
     )
 
 
 def _check(name: str, cases: Sequence[Case]) -> None:
     check_name(name)
-    if name in LIBRARY_BASED:
-        check_library(name, LIBRARY_BASED[name], flag="--strategies")
-    elif name in BASELINE_BASED:
-        lacking = without_fixed(name, cases)
-        if lacking:
-            raise ConfigurationError(
-                f"--strategies: {name} has no recorded run of its pipeline for {lacking[0].name}.",
-                "Leave it out, or use fixed-best.",
-            )
+    strategy = get_strategy(name)
+    if strategy.library:
+        check_library(name, strategy.library, flag="--strategies")
+    if strategy.fixed_pipeline is not None and (lacking := without_fixed(name, cases)):
+        raise ConfigurationError(
+            f"--strategies: {name} has no recorded run of its pipeline for {lacking[0].name}.",
+            "Leave it out, or use fixed-best.",
+        )
 
 
 def _over_time(done: Replayed, seconds: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from tunecast.methods.space import BASELINE
 from tunecast.records import Outcome, Point
 from tunecast.replay.cases import Candidate, Case, Leg
-from tunecast.search import History, Remaining, Strategy, TrialView, leader, points_to_end
+from tunecast.search import History, Policy, Remaining, TrialView, leader, points_to_end
 from tunecast.session.rules import choose
 from tunecast.session.runtime_model import RuntimeModel
 
@@ -67,7 +67,7 @@ class Replayed:
 def replay(
     case: Case,
     candidates: Sequence[Candidate],
-    strategy: Strategy,
+    strategy: Policy,
     budget_seconds: float,
     *,
     workers: int = 1,
@@ -139,7 +139,7 @@ class _Trial:
 class _Replay:
     case: Case
     candidates: Sequence[Candidate]
-    strategy: Strategy
+    strategy: Policy
     budget: float
     workers: int
     thinking: float

@@ -25,7 +25,7 @@ from tunecast.replay.comparing import (
 )
 from tunecast.replay.folds import Fold
 from tunecast.replay.standings import CLAIM_CANDIDATES, CLAIM_TASKS
-from tunecast.search import BASELINE_BASED, SURROGATE_BASED, Strategy
+from tunecast.search import Policy, rests_on_prior, strategies
 from tunecast.store import open_for_reading
 
 Named = TypeVar("Named", bound=StrEnum)
@@ -99,7 +99,7 @@ def compare(
     progress: Progress | None = None,
     *,
     own: Mapping[str, Contestant] | None = None,
-    watch: Callable[[str, Strategy], None] | None = None,
+    watch: Callable[[str, Policy], None] | None = None,
 ) -> tuple[Comparison, list[str]]:
     """Replay strategies on a store's runs.
 
@@ -141,7 +141,8 @@ def compare(
         why_none = why_no_surrogates(cases, runs, settings.fold)
         names = default_strategies(cases, surrogates=not why_none)
         if why_none:
-            progress.log(f"Left out: {', '.join(SURROGATE_BASED)}, since {why_none}.")
+            left_out = ", ".join(one.name for one in strategies() if rests_on_prior(one.name))
+            progress.log(f"Left out: {left_out}, since {why_none}.")
     comparison = compare_strategies(
         cases,
         runs,
@@ -205,7 +206,8 @@ def _with_fixed_rates(cases: Sequence[Case], progress: Progress) -> tuple[list[C
         progress: Told what is left out.
     """
     kept, reasons = list(cases), []
-    for name in () if tiny_models(cases) else BASELINE_BASED:
+    fixed_rates = [one.name for one in strategies() if one.fixed_pipeline is not None]
+    for name in () if tiny_models(cases) else fixed_rates:
         lacking = without_fixed(name, kept)
         others = [case for case in kept if case not in lacking]
         listed = "; ".join(case.name for case in lacking)

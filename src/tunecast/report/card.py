@@ -18,7 +18,6 @@ from tunecast.report.tables import (
     version_facts,
 )
 from tunecast.report.wording import value_text, verdict
-from tunecast.search import GIVEN
 
 
 def model_card(record: SessionRecord, run: Run, *, base_model: str) -> str:
@@ -82,7 +81,8 @@ def _how_chosen(record: SessionRecord) -> str:
     winner = record.find_contender(record.winner)
     if winner is None or winner.validation is None:
         return ""
-    rivals = "the base model" if record.strategy == GIVEN else "the base model, the baseline"
+    has_baseline = record.find_contender("baseline") is not None
+    rivals = "the base model, the baseline" if has_baseline else "the base model"
     return (
         f" Validation **{_plain(record.objective)}** chose it from {rivals} and the leading checkpoints, at "
         "most three. The test split was scored once, afterwards, and is only reported."

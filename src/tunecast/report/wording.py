@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tunecast.records import ZERO_SHOT, Contender, Pipeline, Run, Scalar, Score, SessionRecord
 from tunecast.report.numbers import decimal, duration, finite, rate, with_interval
-from tunecast.search import ONLY_TRIALS
+from tunecast.search import find_strategy
 
 if TYPE_CHECKING:
     from tunecast.recommender.recommendation import Prospect
@@ -96,7 +96,8 @@ def _with_article(contender: Contender) -> str:
 def _headline(record: SessionRecord, winner: Contender) -> str:
     if winner.name == "zero_shot":
         return "Zero-shot won: no finetuning beat the untouched base model"
-    searched = record.strategy not in ONLY_TRIALS
+    strategy = find_strategy(record.strategy)
+    searched = strategy is None or not strategy.trials
     baseline = record.find_contender("baseline")
     if winner.name == "baseline" or (baseline is not None and baseline.run == winner.run):
         return "The baseline won" + (": the search found nothing better" if searched else "")

@@ -10,7 +10,7 @@ import numpy as np
 from tunecast.records import Outcome
 from tunecast.search.acquisition import log_expected_improvement
 from tunecast.search.context import Context
-from tunecast.search.history import History, Remaining, Strategy, TrialView
+from tunecast.search.history import History, Policy, Remaining, TrialView
 from tunecast.search.leader import has_yardstick, predicted_end
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def only_worthy(history: History, worth: NDArray[np.bool_]) -> History:
     return history.without([i for i, trial in enumerate(history.trials) if trial.is_open and not worth[i]])
 
 
-def while_worth_it(strategy: Strategy, context: Context, minutes: float) -> Strategy:
+def while_worth_it(strategy: Policy, context: Context, minutes: float) -> Policy:
     """A strategy that is shown only the trials which are worth their seconds, and ends where none is.
 
     How a trial that has begun will end is told by its loss beside the baseline's. How others will, and

@@ -1,4 +1,4 @@
-"""Strategies that know an order of pipelines beforehand."""
+"""Policies that know the order of candidates before the first trial."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from tunecast.records import Pipeline
-from tunecast.search.history import History, Remaining, Strategy, TrialView
+from tunecast.search.history import History, Policy, Remaining, TrialView
 
 Order = Callable[[Sequence[Pipeline]], Sequence[int]]
-"""From candidates to the places of those that are worth trying, the best first."""
+"""Maps candidates to the places of those that are worth trying, best first."""
 
 
 def as_listed(ids: Sequence[str]) -> Order:
-    """The order in which the ids of pipelines stand; candidates whose id is not there are not listed.
+    """Return the order of a list of pipelines' ids; candidates that it lacks are not worth trying.
 
     Args:
-        ids: Ids of pipelines, the best first.
+        ids: Ids of pipelines, best first.
     """
 
     def order(pipelines: Sequence[Pipeline]) -> list[int]:
@@ -26,16 +26,16 @@ def as_listed(ids: Sequence[str]) -> Order:
     return order
 
 
-def in_order(order: Order, *, only_listed: bool = False) -> Strategy:
-    """Train candidates to their end in an order that depends on nothing but which candidates there are.
+def in_order(order: Order, *, only_listed: bool = False) -> Policy:
+    """Train candidates to their end in an order that depends only on which candidates there are.
 
-    Candidates that are not expected to reach their end with what is left are put off. The first place counts
-    only where it can be opened or was started: in a replay the baseline stands there for reference alone, and
-    is a candidate further behind.
+    Candidates that are not expected to reach their end with the remaining budget are put off. The first
+    place counts only if its trial is open or was started: in a replay the baseline stands there for
+    reference, and is a candidate further back.
 
     Args:
-        order: Gives it.
-        only_listed: Whether to stop after those that it lists; else the others follow as they come.
+        order: Orders the candidates.
+        only_listed: Whether to stop after those that it lists; otherwise the others follow.
     """
     ordered = _remembering(order, only_listed=only_listed)
 
@@ -55,19 +55,19 @@ def in_order(order: Order, *, only_listed: bool = False) -> Strategy:
     return choose
 
 
-def reordered(strategy: Strategy, order: Order) -> Strategy:
-    """A strategy that meets the candidates behind the baseline in another order.
+def reordered(policy: Policy, order: Order) -> Policy:
+    """Show a policy the candidates behind the baseline in another order.
 
     Args:
-        strategy: What decides.
-        order: Gives the order of the candidates behind the baseline, which stays first.
+        policy: Chooses the trial.
+        order: Orders the candidates behind the baseline, which stays first.
     """
     behind_baseline = _remembering(lambda pipelines: [1 + place for place in order(pipelines[1:])])
 
     def choose(history: History, remaining: Remaining) -> int | None:
         places = (0, *(place for place in behind_baseline(history.trials) if place))
         seen = replace(history, trials=tuple(history.trials[place] for place in places))
-        chosen = strategy(seen, remaining)
+        chosen = policy(seen, remaining)
         return None if chosen is None else places[chosen]
 
     return choose
@@ -76,7 +76,7 @@ def reordered(strategy: Strategy, order: Order) -> Strategy:
 def _remembering(
     order: Order, *, only_listed: bool = False
 ) -> Callable[[Sequence[TrialView]], tuple[int, ...]]:
-    """The order of candidates, worked out once: the same candidates have the same order."""
+    """Order candidates once; the same candidates keep the same order."""
     last: list[tuple[list[Pipeline], tuple[int, ...]]] = []
 
     def ordered(trials: Sequence[TrialView]) -> tuple[int, ...]:
@@ -92,7 +92,7 @@ def _remembering(
 
 
 def _can_end(trial: TrialView, remaining: Remaining) -> bool:
-    """Whether a new trial is expected to reach its end with what is left."""
+    """Whether a new trial is expected to reach its end with the remaining budget."""
     if remaining.full_lengths is not None:
         return remaining.full_lengths >= 1.0
     if remaining.seconds is None or trial.expected_end_seconds is None:

@@ -1,4 +1,4 @@
-"""What a strategy sees: the trials so far, and what is left of the budget."""
+"""The view that a strategy decides by: the trials so far, and what is left of the budget."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class TrialView:
     Args:
         pipeline: Its pipeline.
         curve: Its points so far, in order.
-        next_share: Share of the full length at its next point; None when there is none.
-        outcome: How it stands; ``paused`` also before its start.
+        next_share: Share of the full length at its next point; None if it has no further point.
+        outcome: Its outcome so far; ``paused`` also before its start.
         running: Whether a worker advances it right now.
-        expected_seconds: Predicted seconds of the step to its next point; None where nothing is known.
-        expected_end_seconds: Predicted seconds to its last point, the next one included; likewise.
+        expected_seconds: Predicted seconds of the step to its next point; None if unknown.
+        expected_end_seconds: Predicted seconds to its last point, the next one included; None if unknown.
     """
 
     pipeline: Pipeline
@@ -39,17 +39,17 @@ class TrialView:
 
     @property
     def is_started(self) -> bool:
-        """Whether any budget went into it."""
+        """Whether any budget was spent on it."""
         return bool(self.curve) or self.running or self.outcome is not Outcome.PAUSED
 
     @property
     def can_lead(self) -> bool:
-        """Whether it has points, and did not fail: the only kind that may turn out best."""
+        """Whether it has points and did not fail, so that it may turn out best."""
         return bool(self.curve) and not self.outcome.is_failure
 
     @property
     def goes_on(self) -> bool:
-        """Whether it has a further point, be it that a worker is on the way there."""
+        """Whether it has a further point, even if a worker is already on the way there."""
         return self.outcome is Outcome.PAUSED and self.next_share is not None
 
     @property
@@ -58,10 +58,9 @@ class TrialView:
         return self.goes_on and not self.running
 
     def loss_at(self, nominal: int) -> float | None:
-        """Validation loss at a rung of the fidelity grid, infinite if it is no number, None if absent.
+        """Return the validation loss at a rung of the grid: infinite if not a number, None if absent.
 
-        Of two points that are nearest to the same rung, as examples of very uneven lengths bring about, the
-        later one stands for it.
+        Examples of very uneven lengths can put two points nearest to the same rung; the later one counts.
         """
         for point in reversed(self.curve):
             if rung(point.share) == nominal:
@@ -76,8 +75,8 @@ class History:
 
     Args:
         trials: The candidates.
-        baseline_curve: The baseline's points where its first place cannot be advanced and it is trained
-            as a candidate further behind, as in a replay: there it counts as a trial, here as the yardstick.
+        baseline_curve: The baseline's points if the trial at the first place cannot be advanced, as in a
+            replay, which trains the baseline as a candidate further back.
     """
 
     trials: tuple[TrialView, ...]
@@ -85,7 +84,7 @@ class History:
 
     @property
     def baseline(self) -> TrialView:
-        """The baseline with all its points, which other trials are compared with."""
+        """The baseline with all its points, as the yardstick for other trials."""
         first = self.trials[0]
         return replace(first, curve=self.baseline_curve) if self.baseline_curve else first
 
@@ -95,7 +94,7 @@ class History:
         return [i for i, trial in enumerate(self.trials) if trial.is_open and not trial.is_started]
 
     def without(self, places: Collection[int]) -> History:
-        """The same, but trials at these places look as if they had no further point."""
+        """Return the same history, but trials at these places have no further point."""
         trials = list(self.trials)
         for place in places:
             trials[place] = replace(trials[place], next_share=None)
@@ -108,9 +107,9 @@ class Remaining:
 
     Args:
         fraction: Part of the budget that is left, 0 to 1.
-        seconds: Seconds left, None where the budget is not in seconds.
-        new_trials: Trials that may still be started, None for any number.
-        full_lengths: Tokens left, in full lengths of a trial; None where the budget is not in tokens.
+        seconds: Seconds left; None if the budget is not in seconds.
+        new_trials: Trials that may still be started; None for any number.
+        full_lengths: Tokens left, in full lengths of a trial; None if the budget is not in tokens.
     """
 
     fraction: float
@@ -124,28 +123,28 @@ class Remaining:
         return self.new_trials is None or self.new_trials > 0
 
 
-Strategy = Callable[[History, Remaining], int | None]
-"""Decides which candidate to advance by one fidelity step: its index, or None to stop. It is pure."""
+Policy = Callable[[History, Remaining], int | None]
+"""Chooses the candidate to advance by one fidelity step: its index, or None to stop. A pure function."""
 
 
 @runtime_checkable
 class Diagnostic(Protocol):
-    """A strategy that may doubt what it rests on."""
+    """A policy that checks its own assumptions against the history."""
 
     def diagnostics(self, history: History) -> tuple[str, ...]:
-        """What a user should know of that, one sentence each; as pure as the strategy."""
+        """Return what the user should know about them, one sentence each; a pure function too."""
 
 
-def diagnostics_of(strategy: Strategy, history: History) -> tuple[str, ...]:
-    """What a strategy has come to doubt, one sentence each; nothing where it rests on nothing."""
-    return strategy.diagnostics(history) if isinstance(strategy, Diagnostic) else ()
+def diagnostics_of(policy: Policy, history: History) -> tuple[str, ...]:
+    """Return a policy's diagnostics, one sentence each; none if it makes no assumptions."""
+    return policy.diagnostics(history) if isinstance(policy, Diagnostic) else ()
 
 
 def rung(share: float) -> int:
-    """The rung of the fidelity grid nearest to a share of the full length: 0 the whole, -1 a half, ..."""
+    """Return the rung nearest to a share of the full length: 0 for the whole, -1 for a half, and so on."""
     return round(math.log2(share))
 
 
 def points_to_end(next_share: float) -> int:
-    """Points of the fidelity grid from one that lies at ``next_share`` to the last, both included."""
+    """Count the points of the fidelity grid from the one at ``next_share`` to the last, both included."""
     return 1 + math.ceil(max(0.0, -math.log2(next_share)))

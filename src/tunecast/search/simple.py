@@ -1,15 +1,99 @@
-"""Strategies that need no surrogate: one fixed pipeline, random search, asynchronous successive halving, and
-the same after what advice puts first."""
+"""Strategies that know no other task: fixed pipelines, random search, asynchronous successive halving."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from tunecast.search.history import History, Remaining, Strategy, TrialView, rung
+from tunecast.errors import ConfigurationError
+from tunecast.methods.space import BASELINE, RATE_3E4, at_3e4
+from tunecast.records import Pipeline
+from tunecast.search.context import Context
+from tunecast.search.history import History, Policy, Remaining, TrialView, rung
+from tunecast.search.strategy import Strategy
+
+if TYPE_CHECKING:
+    from tunecast.methods import Restrictions
+
+GIVEN = "given"
+"""The strategy of ``tunecast train``, which trains the one pipeline it was given."""
 
 
-def fixed(index: int) -> Strategy:
+class Random(Strategy):
+    """Trains candidates to their end in random order."""
+
+    name = "random"
+
+    def policy(self, context: Context) -> Policy:
+        """See :func:`random_search`."""
+        return random_search()
+
+
+class Asha(Strategy):
+    """Asynchronous successive halving of random candidates."""
+
+    name = "asha"
+
+    def policy(self, context: Context) -> Policy:
+        """See :func:`asha`."""
+        return asha()
+
+
+class FixedBaseline(Strategy):
+    """Trains the baseline and nothing else."""
+
+    name = "fixed-baseline"
+    trials = 1
+    fixed_pipeline = BASELINE
+
+    def policy(self, context: Context) -> Policy:
+        """See :func:`fixed`."""
+        return fixed(0)
+
+
+class FixedRate(Strategy):
+    """Trains the baseline and then the same pipeline at a learning rate of 3e-4."""
+
+    name = "fixed-3e-4"
+    trials = 2
+    fixed_pipeline = at_3e4()
+
+    def policy(self, context: Context) -> Policy:
+        """See :func:`fixed`."""
+        return fixed(1)
+
+    def pinned(self, baseline: Pipeline, restrictions: Restrictions) -> list[Pipeline]:
+        """Return the baseline at 3e-4."""
+        fixed_rate = restrictions.fixed.get("learning_rate", RATE_3E4)
+        low, high = restrictions.ranges.get("learning_rate", (RATE_3E4, RATE_3E4))
+        if fixed_rate != RATE_3E4 or not low <= RATE_3E4 <= high:
+            raise ConfigurationError(
+                "--strategy fixed-3e-4 contradicts what --fix or --range say of learning_rate.",
+                "Use --strategy fixed-baseline for the baseline within them.",
+            )
+        pipeline = at_3e4(baseline)
+        if pipeline == baseline:
+            raise ConfigurationError(
+                "--strategy fixed-3e-4: the baseline already has that learning rate here.",
+                "Use --strategy fixed-baseline.",
+            )
+        return [pipeline]
+
+
+class Given(Strategy):
+    """Trains the one pipeline that the user chose: the strategy of ``tunecast train``."""
+
+    name = GIVEN
+    trials = 1
+    has_baseline = False
+
+    def policy(self, context: Context) -> Policy:
+        """See :func:`fixed`."""
+        return fixed(0)
+
+
+def fixed(index: int) -> Policy:
     """Train one candidate to its end and nothing else.
 
     Args:
@@ -17,13 +101,14 @@ def fixed(index: int) -> Strategy:
     """
 
     def choose(history: History, remaining: Remaining) -> int | None:
-        return index if history.trials[index].is_open else None
+        trial = history.trials[index]
+        return index if trial.is_open and (trial.is_started or remaining.may_start) else None
 
     return choose
 
 
-def random_search() -> Strategy:
-    """Train candidates to their end, one after the other: candidates come in random order."""
+def random_search() -> Policy:
+    """Train candidates to their end, one after the other, in the order in which they were drawn."""
 
     def choose(history: History, remaining: Remaining) -> int | None:
         started = [i for i, trial in enumerate(history.trials) if trial.is_open and trial.is_started]
@@ -32,16 +117,15 @@ def random_search() -> Strategy:
     return choose
 
 
-def asha(reduction_factor: int = 2) -> Strategy:
+def asha(reduction_factor: int = 2) -> Policy:
     """Asynchronous successive halving with resumed trials (Li et al., arXiv 1810.05934, algorithm 2).
 
-    From the highest rung of the fidelity grid down, the best ``1 / reduction_factor`` of the trials that were
-    measured at a rung are worth a next step; where there is none, a new trial is started. When there is no
-    candidate left but still budget, the best waiting trial goes on; a budget counted in trials ends with the
-    last promotion.
+    From the highest rung of the fidelity grid down, promote one of the best ``1 / reduction_factor`` of the
+    trials measured at that rung. If none can be promoted, start a new trial. If no candidate is left,
+    continue the best waiting trial, unless the budget counts trials: that ends with the last promotion.
 
     Args:
-        reduction_factor: One in how many is promoted.
+        reduction_factor: One in so many trials is promoted.
     """
 
     def choose(history: History, remaining: Remaining) -> int | None:
@@ -56,42 +140,11 @@ def asha(reduction_factor: int = 2) -> Strategy:
     return choose
 
 
-def advised() -> Strategy:
-    """Bring the candidate that advice puts first, which stands second, to its end; then halve.
-
-    Early losses flatter small steps: a pipeline of a higher rate is behind others until its rate falls, and
-    halving would give it up (SmolLM2-135M on ``stdlib``: full finetuning had 3.04 at an eighth of its length,
-    where IA3 had 2.95, and ended lower). So it goes on for as long as it is ahead of the baseline at
-    equal shares, or of all others where that was not trained.
-    """
-    halve = asha()
-
-    def choose(history: History, remaining: Remaining) -> int | None:
-        first = history.trials[1] if len(history.trials) > 1 else None
-        if first and first.is_open and (first.is_started or remaining.may_start):
-            rivals = [history.baseline] if history.baseline.curve else history.trials[2:]
-            if not _is_behind(first, rivals):
-                return 1
-        return halve(history, remaining)
-
-    return choose
-
-
-def _is_behind(trial: TrialView, rivals: Sequence[TrialView]) -> bool:
-    """Whether a trial's last loss is above that of a rival that has been there."""
-    if not trial.curve:
-        return False
-    nominal = rung(trial.curve[-1].share)
-    own = trial.loss_at(nominal)
-    theirs = [loss for rival in rivals if (loss := rival.loss_at(nominal)) is not None]
-    return own is not None and bool(theirs) and own > min(theirs)
-
-
 def _promotable(history: History, reduction_factor: int) -> Iterator[int]:
-    """Trials worth a next step, highest rung first, best first.
+    """Yield trials to promote, highest rung first, best first.
 
-    The baseline, which a session always trains to its end, is no competitor here: it stands on every
-    rung, and the first trial to beat it would be promoted to the end before any other was tried.
+    The baseline does not compete. A session always trains it to its end, so it stands on every rung, and the
+    first trial to beat it would be promoted to the end before any other was tried.
     """
     rivals = list(enumerate(history.trials))[1:]
     rungs = sorted({rung(point.share) for _, trial in rivals for point in trial.curve}, reverse=True)
@@ -106,9 +159,9 @@ def _promotable(history: History, reduction_factor: int) -> Iterator[int]:
 
 
 def _loss_at(trial: TrialView, nominal: int, rungs: Sequence[int]) -> float | None:
-    """Loss at a rung, infinite where the trial failed on its way there, None where it never was.
+    """Return the loss at a rung: infinite if the trial failed on its way there, None without a point there.
 
-    A failure counts on one rung only: counted on all, failures would let everybody else pass.
+    A failure counts on one rung only. If it counted on all, every other trial would be promoted.
     """
     loss = trial.loss_at(nominal)
     if loss is not None or not trial.outcome.is_failure:
@@ -122,7 +175,7 @@ def _next_new(history: History, remaining: Remaining) -> int | None:
 
 
 def best_waiting(history: History) -> int | None:
-    """The trial that is furthest of those that wait, the best of these; None where none does."""
+    """Return the waiting trial that is furthest along, the best of several; None if no trial waits."""
     waiting = [
         (-trial.share, trial.curve[-1].validation.loss, index)
         for index, trial in enumerate(history.trials)

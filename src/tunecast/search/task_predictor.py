@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tunecast.predictor import Prediction, Prior, Setting
+from tunecast.predictor import Prior, PriorPredictions, Setting
 from tunecast.predictor.examples import WORST
 from tunecast.predictor.features import curve_row, joined, log_loss, pipeline_row, standardised
 from tunecast.records import Outcome, Pipeline, device_kind
@@ -29,7 +29,7 @@ ENDINGS = (Outcome.COMPLETED, Outcome.DIVERGED)
 JUDGED_SHARE = 0.1
 """Share of the schedule from which on a trial says whether the prior ordered it rightly."""
 LEAST_SECONDS = 1e-3
-NOTHING = Prediction(np.zeros(0), np.zeros(0), np.zeros(0), None, np.zeros(0))
+NOTHING = PriorPredictions(np.zeros(0), np.zeros(0), np.zeros(0), None, np.zeros(0))
 
 
 @dataclass(frozen=True)
@@ -79,12 +79,12 @@ class TaskPredictor:
     Args:
         context: The task.
         prior: The trained surrogates.
-        refits: Whether pipelines that are alike are believed to be missed alike.
+        learns_residuals: Whether similar pipelines share what the prior missed.
     """
 
-    def __init__(self, context: Context, prior: Prior, *, refits: bool = False) -> None:
+    def __init__(self, context: Context, prior: Prior, *, learns_residuals: bool = False) -> None:
         self._prior = prior
-        self._refits = refits
+        self._learns_residuals = learns_residuals
         self.setting = setting_of(context, prior.provenance.zero_shot_loss)
         self.is_new = prior.novelty.is_new(context.dataset.meta_features)
         self._context = context
@@ -128,7 +128,7 @@ class TaskPredictor:
 
     def _after(
         self, trials: Sequence[TrialView], begun: NDArray[np.int64], pipelines: NDArray[np.float64]
-    ) -> Prediction:
+    ) -> PriorPredictions:
         """What is predicted of trials that have points or have diverged, given that."""
         if not len(begun):
             return NOTHING
@@ -151,8 +151,8 @@ class TaskPredictor:
     def _moved(
         self,
         pipelines: NDArray[np.float64],
-        before: Prediction,
-        after: Prediction,
+        before: PriorPredictions,
+        after: PriorPredictions,
         begun: NDArray[np.int64],
         went_on: NDArray[np.bool_],
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -170,13 +170,15 @@ class TaskPredictor:
             own[known],
             features[known],
         )
-        if self._refits:
+        if self._learns_residuals:
             miss, variance = refit(residuals, before.shared, own, features)
         else:
             miss, variance = condition(residuals, before.shared, own)
         return before.end + miss, variance
 
-    def _seconds_per_token(self, trials: Sequence[TrialView], before: Prediction) -> NDArray[np.float64]:
+    def _seconds_per_token(
+        self, trials: Sequence[TrialView], before: PriorPredictions
+    ) -> NDArray[np.float64]:
         """As measured where there are points, else as the prior has it, at this machine's speed."""
         tokens = float(self.setting.full_length_tokens)
         measured = np.array([_measured_seconds_per_token(trial) for trial in trials])
@@ -196,8 +198,8 @@ class TaskPredictor:
         self,
         trials: Sequence[TrialView],
         begun: NDArray[np.int64],
-        before: Prediction,
-        after: Prediction,
+        before: PriorPredictions,
+        after: PriorPredictions,
     ) -> bool:
         judged = [
             place

@@ -26,7 +26,7 @@ from tunecast.records import Outcome, stable_hash
 from tunecast.search.acquisition import Acquisition, ExpectedImprovement
 from tunecast.search.context import Context
 from tunecast.search.cost_benefit import log_gain, log_success, only_worthy, worth_its_seconds
-from tunecast.search.history import History, Remaining, Strategy
+from tunecast.search.history import History, Policy, Remaining
 from tunecast.search.simple import asha
 from tunecast.search.task_predictor import LEAST_SECONDS, Outlook, TaskPredictor
 
@@ -61,20 +61,21 @@ OTHER = (
 )
 
 
-def transfer(context: Context, *, refits: bool = False) -> Strategy:
+def transfer(context: Context, *, learns_residuals: bool = False) -> Policy:
     """Advance the candidate whose expected improvement is best worth its seconds.
 
-    Where the prior proves to be wrong about this task, or is not the one that the session began with,
-    successive halving takes over, with new candidates in an order that has nothing to do with the prior.
+    If the prior proves wrong about this task, or is not the one that the session began with, successive
+    halving takes over and draws new candidates at random.
 
     Args:
-        context: The task, and the trained surrogates.
-        refits: Whether the surrogate is refitted to the running search.
+        context: The task, and the trained prior.
+        learns_residuals: Whether a Gaussian process learns which pipelines the prior misjudges.
 
     Raises:
-        ConfigurationError: The context has no trained surrogates.
+        ConfigurationError: The context has no trained prior.
     """
-    return guided_by(TaskPredictor(context, context.needed_prior, refits=refits), context)
+    predictor = TaskPredictor(context, context.needed_prior, learns_residuals=learns_residuals)
+    return guided_by(predictor, context)
 
 
 def guided_by(
@@ -83,7 +84,7 @@ def guided_by(
     acquisition: Acquisition = IMPROVEMENT,
     *,
     most_hope: float = MOST_HOPE,
-) -> Strategy:
+) -> Policy:
     """:func:`transfer` with what is predicted by anyone.
 
     Args:
@@ -103,7 +104,7 @@ class _Guided:
     context: Context
     score: Acquisition
     most_hope: float
-    fallback: Strategy
+    fallback: Policy
 
     def __call__(self, history: History, remaining: Remaining) -> int | None:
         outlook = self.predictor.outlook(history)

@@ -19,7 +19,7 @@ from tunecast.estimate.constants import FRAMEWORK_BYTES
 from tunecast.hardware.machine import accelerator_count, device_bytes
 from tunecast.models import load_config
 from tunecast.records import Pipeline
-from tunecast.search import GIVEN, ONLY_TRIALS
+from tunecast.search import get_strategy
 from tunecast.session.needs import Need, estimated_bytes, need_of, single_example, which_fit
 from tunecast.session.settings import SessionSettings
 
@@ -78,7 +78,8 @@ def feasible_candidates(
     """
     config = load_config(training_task.model, trust_remote_code=training_task.trust_remote_code)
     single = single_example(training_task)
-    tried = candidates[: ONLY_TRIALS.get(settings.strategy)]
+    strategy = get_strategy(settings.strategy)
+    tried = candidates[: strategy.trials]
     needs = [need_of(pipeline, training_task, single) for pipeline in tried]
     fitting, fewest = _fitting(config, single, dict.fromkeys(need for need in needs if need), limit)
     bare = _bare_bytes(training_task, single)
@@ -88,7 +89,7 @@ def feasible_candidates(
     text = _limit_text(settings, training_task.device)
     if fewest is None:
         return Feasible(tuple(candidates))
-    if settings.strategy == GIVEN:
+    if not strategy.has_baseline:
         warning = f"The given pipeline is expected to hold {_gb(fewest)}, more than {text}."
         return Feasible(tuple(candidates), warnings=(warning,))
     if not any(fits):
@@ -135,7 +136,7 @@ def _nothing_fits(settings: SessionSettings, device: str, fewest: int) -> Config
         remedies.insert(0, f"at least --max-memory-gb {math.ceil(fewest * share / 1e7) / 100:g}")
     limit = f"{_limit_text(settings, device)}: even one example at a time"
     what = f"No candidate pipeline fits {limit} the smallest would hold {_gb(fewest)}."
-    if settings.strategy in ONLY_TRIALS:
+    if get_strategy(settings.strategy).trials:
         what = f"The baseline does not fit {limit} it would hold {_gb(fewest)}."
     return ConfigurationError(what, f"Give {', or '.join(remedies)}.")
 

@@ -13,7 +13,7 @@ from tunecast.executors.requests import Save, SaveBase, ScoreModel
 from tunecast.models.load import ResolvedModel
 from tunecast.progress import Progress
 from tunecast.records import Contender, Run, SampleOutput, Score, SessionRecord
-from tunecast.search import GIVEN, first_name
+from tunecast.search import get_strategy
 from tunecast.session.budget import Budget
 from tunecast.session.folder import OutputFolder
 from tunecast.session.prepare import PreparedTask
@@ -145,7 +145,7 @@ class FinalScoring:
             The session's record.
         """
         judge = Judge(self.settings.objective)
-        warnings = trials.warnings(first_name(self.settings.strategy))
+        warnings = trials.warnings(get_strategy(self.settings.strategy).first_name)
         for warning in warnings:
             self.progress.log(f"Note: {warning}")
         contenders, validation = self._contenders(trials, zero_shot, judge)
@@ -190,7 +190,7 @@ class FinalScoring:
         base = Finalist(zero_shot, None, 0)
         contenders = {"zero_shot": base}
         baseline = best_checkpoint(trials[0])
-        if self.settings.strategy != GIVEN and baseline is not None:
+        if get_strategy(self.settings.strategy).has_baseline and baseline is not None:
             contenders["baseline"] = baseline
         leading = leading_checkpoints(trials)
         validation = validate([*contenders.values(), *leading], judge, self.ask, self.progress)

@@ -11,7 +11,7 @@ from typing import Any
 from tunecast.executors.base import CRASHES_FORGIVEN, POLL_SECONDS, Broken, Crash, Executor, Handle, Slot
 from tunecast.executors.requests import Advance
 from tunecast.progress import Progress
-from tunecast.search import Remaining, Strategy, diagnostics_of, first_name, leader
+from tunecast.search import Policy, Remaining, diagnostics_of, get_strategy, leader
 from tunecast.session.budget import Used
 from tunecast.session.budget_tracker import BudgetTracker
 from tunecast.session.final_evaluation import FINALISTS
@@ -39,7 +39,7 @@ class Search:
 
     Args:
         trials: The candidates; the first is brought to its end before, or beside, all others.
-        strategy: Chooses among the others.
+        policy: Chooses among the others.
         executor: Advances trials, one in each slot.
         budget_tracker: The budget and its clock.
         runtime_model: Predicts seconds, and learns from every step.
@@ -54,7 +54,7 @@ class Search:
         self,
         *,
         trials: Trials,
-        strategy: Strategy,
+        policy: Policy,
         executor: Executor,
         budget_tracker: BudgetTracker,
         runtime_model: RuntimeModel,
@@ -66,7 +66,7 @@ class Search:
     ) -> None:
         self.trials = trials
         self.runtime_model = runtime_model
-        self._strategy = strategy
+        self._policy = policy
         self._executor = executor
         self._budget_tracker = budget_tracker
         self._folder = folder
@@ -136,11 +136,11 @@ class Search:
         """The first trial as long as it can go on; beside it, or after it, what the strategy chooses."""
         first = self.trials[0]
         if first.goes_on and not first.running and self.fits(0):
-            self._activity = f"Training the {first_name(self._settings.strategy)} pipeline"
+            self._activity = f"Training the {get_strategy(self._settings.strategy).first_name} pipeline"
             return 0
         if not first.running:
             self._activity = f"Searching ({self._settings.strategy})"
-        return choose(self._strategy, self.trials.history(self.runtime_model), self)
+        return choose(self._policy, self.trials.history(self.runtime_model), self)
 
     def _submit(self, index: int) -> None:
         trial = self.trials[index]
@@ -198,7 +198,7 @@ class Search:
 
     def _tell_diagnostics(self) -> None:
         """Say once what the strategy diagnostics of what it rests on."""
-        for text in diagnostics_of(self._strategy, self.trials.history(self.runtime_model)):
+        for text in diagnostics_of(self._policy, self.trials.history(self.runtime_model)):
             if text not in self._diagnostics:
                 self._diagnostics.append(text)
                 self._progress.log(f"Note: {text}")

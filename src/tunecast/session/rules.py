@@ -1,48 +1,48 @@
-"""Rules by which a session, and a replay of one, spends its budget on what a strategy chooses."""
+"""The rules by which a session or a replay spends its budget on the trials that a policy chooses."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
-from tunecast.search import History, Remaining, Strategy, leader, rung
+from tunecast.search import History, Policy, Remaining, leader, rung
 
 PROBE_RUNG = -2
 """A quarter of the full length."""
 MOST_PASSED_OVER = 8
-"""Candidates that a strategy may name in vain before the rest of the budget counts as too small for any."""
+"""After so many choices that do not fit, the rest of the budget counts as too small for any candidate."""
 
 
 class BudgetView(Protocol):
-    """What is left of a budget, and what it suffices for; trials are named by their place in the history."""
+    """The rest of a budget, and what it suffices for; trials are named by their place in the history."""
 
     def remaining(self) -> Remaining:
-        """What strategies are told of it."""
+        """Return what policies see of it."""
 
     def fits(self, index: int, reserved: int | None) -> bool:
-        """Whether it affords a trial's next step, and the end of a reserved one after it."""
+        """Whether it suffices for a trial's next step, and for the end of a reserved trial after that."""
 
     def affords_end(self, index: int) -> bool:
-        """Whether it affords to bring a trial to its full length."""
+        """Whether it suffices to bring a trial to its full length."""
 
 
-def choose(strategy: Strategy, history: History, budget_view: BudgetView) -> int | None:
-    """What a strategy wants to advance; where that does not fit, what it wants instead.
+def choose(policy: Policy, history: History, budget_view: BudgetView) -> int | None:
+    """Ask a policy which trial to advance, and ask again if that trial does not fit the budget.
 
     Args:
-        strategy: It decides, on a history in which what was passed over has no further point.
+        policy: Chooses; trials that were passed over look to it as if they had no further point.
         history: The trials so far.
-        budget_view: What is left; looked into anew for each answer, since answers take time.
+        budget_view: What is left; read again for each answer, since answers take time.
 
     Returns:
-        The trial's place; None where the strategy stops, or nothing that it names fits.
+        The trial's place; None if the policy stops, or nothing that it chooses fits.
 
     Raises:
-        RuntimeError: The strategy chose a trial that cannot be advanced.
+        RuntimeError: The policy chose a trial that cannot be advanced.
     """
     passed_over: set[int] = set()
     while len(passed_over) < MOST_PASSED_OVER:
         shown = history.without(passed_over)
-        index = strategy(shown, budget_view.remaining())
+        index = policy(shown, budget_view.remaining())
         if index is None:
             return None
         if not shown.trials[index].is_open:
@@ -54,11 +54,11 @@ def choose(strategy: Strategy, history: History, budget_view: BudgetView) -> int
 
 
 def fits_beside(index: int, history: History, budget_view: BudgetView) -> bool:
-    """Whether a step of an open trial fits, and still lets the first trial while that runs, else the leader,
-    and one that is far on itself, end.
+    """Whether a step of an open trial fits, and leaves enough for the ends that matter.
 
-    A waiting leader of which nobody can be sure that it ends gets what is left, unless the other surely ends:
-    a probe that nothing can follow would tell nobody anything.
+    While the first trial runs, its end is reserved; otherwise the leader's. A trial that is no longer a probe
+    must be able to end itself. If the paused leader may not finish, it gets the rest of the budget, unless
+    the other trial can finish: a probe that nothing can follow would be wasted.
     """
     share = history.trials[index].next_share
     assert share is not None
@@ -73,9 +73,8 @@ def fits_beside(index: int, history: History, budget_view: BudgetView) -> bool:
 
 
 def is_probe(share: float) -> bool:
-    """Whether a trial that goes on to a share of the full length is only tried out; beyond a quarter it is
-    meant to be brought to its end.
+    """Whether a step to a share of the full length is only a probe; beyond a quarter, a trial should end.
 
-    Points lie at the first step that reaches their share, hence hardly ever at a quarter exactly.
+    Points lie at the first step that reaches their share, so hardly ever at exactly a quarter.
     """
     return rung(share) <= PROBE_RUNG

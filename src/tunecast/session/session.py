@@ -8,20 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from tunecast.errors import ModelError, OutputError
+from tunecast.errors import ModelError
 from tunecast.executors.base import CRASHES_FORGIVEN, Broken, Crash, Executor, Request, Slot, Workplace
 from tunecast.executors.requests import Advance, UseValidation
 from tunecast.predictor import WorkerCapacity
 from tunecast.progress import Progress
 from tunecast.records import ZERO_SHOT, DataForecast, Pipeline, Run, SessionRecord
-from tunecast.search import (
-    GIVEN,
-    ONLY_TRIALS,
-    RUN_BASED,
-    SURROGATE_BASED,
-    Context,
-    get_strategy,
-)
+from tunecast.search import Context, get_strategy
 from tunecast.session.budget import Budget
 from tunecast.session.budget_tracker import BudgetTracker
 from tunecast.session.calibrate_length import measure_full_length, score_base_model
@@ -83,6 +76,7 @@ class Session:
         known: tuple[Run, ...] = (),
     ) -> None:
         self._settings = settings
+        self._strategy = get_strategy(settings.strategy)
         self._prepared = prepared
         self._unique_examples = prepared.unique_examples(settings.unique_examples)
         self._folder = folder
@@ -107,7 +101,7 @@ class Session:
         zero_shot = self._measure_zero_shot()
         search = self._lay_out_search(zero_shot)
         survey = None
-        if self._settings.forecast and self._settings.strategy != GIVEN:
+        if self._settings.forecast and self._strategy.has_baseline:
             survey = self._look_ahead(search)
         else:
             search.spend()
@@ -229,20 +223,19 @@ class Session:
     def _lay_out_search(self, zero_shot: Run) -> Search:
         """The trials, what chooses among them, and what earlier steps of theirs taught of their
         runtime_model."""
-        training_task, strategy = self._prepared.training_task, self._settings.strategy
+        training_task = self._prepared.training_task
         start, scoring = zero_shot.curve[0].validation.loss, zero_shot.curve[0].evaluation.wall
         context = self._context(start, scoring)
         candidates = self._candidates(context)
-        chooser = get_strategy(strategy, as_begun(context, self._state))
+        policy = self._strategy.policy(as_begun(context, self._state))
         trials = self._laid_out(candidates, explosion_nats(start, training_task.facts.vocabulary))
         trials[0].is_feasible = self._feasible.baseline_fits
-        # A session of an earlier version did not keep how long scoring all validation examples took.
-        whole = self._state.validation_seconds
-        runtime_model = RuntimeModel(self._seconds_per_token, scoring, scoring if whole is None else whole)
+        assert self._state.validation_seconds is not None
+        runtime_model = RuntimeModel(self._seconds_per_token, scoring, self._state.validation_seconds)
         trials.teach(runtime_model)
         return Search(
             trials=trials,
-            strategy=chooser,
+            policy=policy,
             executor=self._executor,
             budget_tracker=self._budget_tracker,
             runtime_model=runtime_model,
@@ -257,19 +250,11 @@ class Session:
         """The candidates that the session began with."""
         if self._state.candidates:
             return self._state.candidates
-        strategy, fits = self._settings.strategy, self._feasible.baseline_fits
-        if strategy in (*RUN_BASED, *SURROGATE_BASED) and self._has_begun_trials():
-            raise OutputError(
-                f"{self._folder.path} was begun by a version of Tunecast that did not keep its candidates.",
-                "Choose another --output-dir.",
-            )
-        found = suitable(self._feasible.pipelines, strategy, self._prepared.training_task, context)
-        keep(self._state, strategy, context, found, baseline_fits=fits)
+        fits = self._feasible.baseline_fits
+        found = suitable(self._feasible.pipelines, self._strategy, self._prepared.training_task, context)
+        keep(self._state, self._strategy, context, found, baseline_fits=fits)
         self._save_state()
         return found
-
-    def _has_begun_trials(self) -> bool:
-        return any(run.is_candidate for run in self._store.runs(session=self._state.id))
 
     def _laid_out(self, pipelines: Sequence[Pipeline], limit: float) -> Trials:
         """Trials of these pipelines, with what an earlier process committed of them."""
@@ -303,7 +288,7 @@ class Session:
                 training_task.device, training_task.dtype, training_task.max_length, self._worker_bytes
             ),
             value_minutes=self._settings.value,
-            prior=prior_known(self._settings.strategy, self._settings.prior),
+            prior=prior_known(self._strategy, self._settings.prior),
             runs=self._known,
             predicted=self._state.predicted,
         )
@@ -330,8 +315,9 @@ class Session:
     def _hold_back(self, surveyor: Surveyor, baseline: Trial) -> None:
         """Keep the forecast's share from a search, as decided before the first trial."""
         if self._state.held_back is None:
-            searches = self._settings.strategy not in ONLY_TRIALS
-            held_back = surveyor.to_hold_back(baseline, self._seconds_per_token) if searches else 0.0
+            held_back = 0.0
+            if not self._strategy.trials:
+                held_back = surveyor.to_hold_back(baseline, self._seconds_per_token)
             self._state.held_back = held_back
             self._save_state()
         self._budget_tracker.hold_back(self._state.held_back)

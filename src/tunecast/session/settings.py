@@ -12,6 +12,7 @@ from tunecast.errors import ConfigurationError
 from tunecast.executors import check_executor
 from tunecast.methods import Restrictions
 from tunecast.records import Scalar
+from tunecast.search.registry import DEFAULT
 
 POSITIVE = (
     *("epochs", "workers", "keep_gb", "max_memory_gb", "max_length", "unique_examples", "threads"),
@@ -52,18 +53,18 @@ class SessionSettings:
         completion_column: Overrides the detected column.
         deterministic: Bit-equal results on an accelerator too.
         trust_remote_code: Whether code that comes with a model may run.
-        forecast: Whether up to a tenth of the budget goes to what more data would bring.
-        value: Minutes that 1% of the loss is worth: a search that knows other tasks ends when it expects
-            less. None searches until the budget is spent.
-        prior: File that ``tunecast learn`` wrote, for strategies that rest on surrogates; empty for the one
-            that comes with the package.
+        forecast: Whether to spend up to a tenth of the budget on a forecast of the loss with more data.
+        value: Minutes that 1% of the loss is worth: a strategy that predicts gains ends when it expects less.
+            None searches until the budget is spent.
+        prior: File that ``tunecast learn`` wrote, for strategies that rest on a prior; empty for the one that
+            comes with the package.
     """
 
     model: str
     data: str
     budget: str = "30m"
     output_dir: str = "tunecast-out"
-    strategy: str = "advised"
+    strategy: str = DEFAULT
     objective: str = "loss"
     methods: tuple[str, ...] = ()
     fixed: Mapping[str, Scalar] = field(default_factory=dict)

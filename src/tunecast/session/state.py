@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tunecast.errors import ConfigurationError, OutputError
+from tunecast.predictor import Prediction
 from tunecast.records import Pipeline, SessionRecord, stable_hash
-from tunecast.search.context import PredictedEnd
 from tunecast.session.folder import OutputFolder
 from tunecast.session.settings import SessionSettings
 
@@ -76,7 +76,7 @@ class SessionState:
     used_seconds: float = 0.0
     worker_bytes: int | None = None
     advised: list[Pipeline] = field(default_factory=list)
-    predicted: dict[str, PredictedEnd] = field(default_factory=dict)
+    predicted: dict[str, Prediction] = field(default_factory=dict)
     full_length_tokens: int | None = None
     seconds_per_token: float | None = None
     validation_seconds: float | None = None

@@ -1,5 +1,7 @@
-"""What a session knows of other tasks before its first trial, and keeps: by the time at which it goes on, its
-store may hold other runs, and its prior may have been trained anew."""
+"""Knowledge of other tasks, as a session finds it before its first trial and writes it down.
+
+By the time a session resumes, its store may hold other runs, and its prior may have been replaced.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING
 from tunecast.errors import ConfigurationError
 from tunecast.progress import Progress
 from tunecast.records import Pipeline, Run
-from tunecast.search import RUN_BASED, SURROGATE_BASED, Context, listed_ids
+from tunecast.search import Context, Strategy
 from tunecast.search.task_tables import known_tables
 from tunecast.session.state import SessionState
 from tunecast.store import Store, open_for_reading, shipped
@@ -19,31 +21,31 @@ if TYPE_CHECKING:
     from tunecast.predictor import Prior
 
 
-def prior_known(strategy: str, file: str) -> Prior | None:
-    """The trained surrogates for a strategy that rests on them; None for any other.
+def prior_known(strategy: Strategy, file: str) -> Prior | None:
+    """Read the trained prior for a strategy that rests on one; return None for any other.
 
     Args:
-        strategy: Name of the strategy.
+        strategy: The session's strategy.
         file: File of the prior; empty for the one that comes with the package.
 
     Raises:
-        StoreError: There is none, or it is damaged.
+        StoreError: The prior is missing or damaged.
     """
-    if strategy not in SURROGATE_BASED:
+    if strategy.knows != "prior":
         return None
     from tunecast.predictor import prior_at
 
     return prior_at(file)
 
 
-def runs_known(strategy: str, store: Store, session: str, progress: Progress) -> tuple[Run, ...]:
-    """Recorded runs for a strategy that rests on them; none for any other.
+def runs_known(strategy: Strategy, store: Store, session: str, progress: Progress) -> tuple[Run, ...]:
+    """Read recorded runs for a strategy that rests on them; return none for any other.
 
-    They are the shipped ones and those of the session's store, without those of the session itself: these a
-    strategy sees in its history.
+    These are the shipped runs and those of the session's store, except the session's own, which a strategy
+    sees in its history.
 
     Args:
-        strategy: Name of the strategy.
+        strategy: The session's strategy.
         store: Where the session commits its runs.
         session: The session's identifier.
         progress: Told how many there are.
@@ -52,7 +54,7 @@ def runs_known(strategy: str, store: Store, session: str, progress: Progress) ->
         ConfigurationError: The strategy rests on recorded runs, and there are too few.
         StoreError: The store cannot be read.
     """
-    if strategy not in RUN_BASED:
+    if strategy.knows != "runs":
         return ()
     progress.start("Reading recorded runs, outside the budget")
     runs = {run.id: run for run in store.runs() if run.session != session}
@@ -63,8 +65,8 @@ def runs_known(strategy: str, store: Store, session: str, progress: Progress) ->
     progress.finish(f"{len(runs):,} runs; {len(tables)} tasks with enough pipelines to compare")
     if not tables:
         raise ConfigurationError(
-            f"--strategy {strategy} rests on recorded runs of other tasks, and there are too few: no task "
-            "has four pipelines on the same model, full length and examples.",
+            f"--strategy {strategy.name} rests on recorded runs of other tasks, and there are too few: no "
+            "task has four pipelines on the same model, full length and examples.",
             "Use --strategy asha, or name a store with such runs by --store; tunecast collect makes them.",
         )
     return tuple(runs.values())
@@ -72,34 +74,34 @@ def runs_known(strategy: str, store: Store, session: str, progress: Progress) ->
 
 def keep(
     state: SessionState,
-    strategy: str,
+    strategy: Strategy,
     context: Context,
     candidates: Sequence[Pipeline],
     *,
     baseline_fits: bool,
 ) -> None:
-    """Write into a session's state what may be tried, and what its strategy made of other tasks.
+    """Write into a session's state which candidates it has, and what its strategy concluded from other tasks.
 
-    Another version, or another processor, might leave other candidates out.
+    A resumed session reads them back, since another version or processor might leave out other candidates.
 
     Args:
-        state: The session's, which is changed.
-        strategy: Name of the strategy.
+        state: The session's state, which is changed.
+        strategy: The session's strategy.
         context: The task, and what is known of others.
-        candidates: What may be tried; the first is the baseline.
-        baseline_fits: Whether that is one of them.
+        candidates: The candidates; the first is the baseline.
+        baseline_fits: Whether memory holds the baseline.
     """
     state.candidates = list(candidates)
     state.prior = None if context.prior is None else context.prior.identity
-    state.listed = listed_ids(strategy, context, candidates if baseline_fits else candidates[1:])
+    state.listed = strategy.order(context, candidates if baseline_fits else candidates[1:])
 
 
 def as_begun(context: Context, state: SessionState) -> Context:
-    """A context that knows what :func:`keep` wrote down, where it did.
+    """Return a context with what :func:`keep` wrote down when the session began.
 
     Args:
         context: The task, and what is known of others by now.
-        state: The session's.
+        state: The session's state.
     """
     return replace(
         context,

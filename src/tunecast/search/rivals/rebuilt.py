@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tunecast.records import Outcome, Pipeline, stable_hash
-from tunecast.search.history import History, Remaining, Strategy, TrialView
+from tunecast.search.history import History, Policy, Remaining, TrialView
 from tunecast.search.rivals import Maker
 from tunecast.search.rivals.base import Rival
 
 
-def rebuilt(build: Maker) -> Strategy:
+def rebuilt(build: Maker) -> Policy:
     """The strategy that a library's search is, for sessions that may be killed and resumed.
 
     A library has a memory, and a history is all that a resumed session has. So the library is asked again

@@ -1,47 +1,29 @@
-"""Advice on the task of a session, from what the session has prepared already."""
+"""The recommendation for a session's task, from what the session has prepared already."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from functools import partial
 
 from tunecast.data.token_lengths import TokenLengths
 from tunecast.errors import UserError
 from tunecast.hardware.local_machine import Target, processor_target, target_of
 from tunecast.recommender.quality_model import QualityModel, TaskView
 from tunecast.recommender.question import Question, Situation
-from tunecast.recommender.ranking import ordered, predict_ends
+from tunecast.recommender.ranking import predict_ends
 from tunecast.recommender.recommend import MEASURABLE, default_prior, recommend_pipelines
 from tunecast.recommender.recommendation import Recommendation
-from tunecast.records import Pipeline
-from tunecast.search import ADVISED, PredictedEnd
+from tunecast.search import Lineup, Recommended, get_strategy
 from tunecast.session.budget import Budget
-from tunecast.session.calibrate_length import share_of_budget
 from tunecast.session.candidates import candidate_pipelines
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.settings import SessionSettings
 
 SHOWN = 3
-MOST_ADVISED = 64
-"""Candidates that a session keeps in the order of advice; behind them the others come as drawn."""
-
-
-@dataclass(frozen=True)
-class Advised:
-    """What a session that follows advice begins with.
-
-    Args:
-        pipelines: The candidates that advice puts first, best first.
-        predicted: How these, the baseline and all others that are drawn are expected to end, by the ids
-            of the pipelines.
-    """
-
-    pipelines: tuple[Pipeline, ...] = ()
-    predicted: Mapping[str, PredictedEnd] = field(default_factory=dict)
 
 
 def question_of(settings: SessionSettings) -> Question:
-    """What a session's settings ask: one training is at most what it gives a trial."""
+    """Translate a session's settings: one training may take what the session gives a trial."""
     return Question(
         settings.model,
         settings.data,
@@ -59,68 +41,62 @@ def question_of(settings: SessionSettings) -> Question:
 
 def recommendation_for(
     settings: SessionSettings, prepared: PreparedTask, worker_bytes: int
-) -> tuple[Recommendation | UserError, Advised]:
-    """What is recommended for a session's task, or why nothing is: no reason not to begin; and the candidates
-    that the session begins with, none where its strategy takes no advice.
+) -> tuple[Recommendation | UserError, Lineup]:
+    """Recommend pipelines for a session's task, and line up the candidates that its strategy tries first.
 
     Args:
         settings: The session's settings.
         prepared: The task, encoded.
-        worker_bytes: What one worker may hold.
+        worker_bytes: Bytes that one worker may hold.
+
+    Returns:
+        The recommendation, or the reason why there is none, which does not stop a session; and the lineup,
+        empty if the strategy uses no recommendation.
     """
     try:
         prior = default_prior()
         situation = situation_of(settings, prepared, worker_bytes)
-        advice = _without_measuring(recommend_pipelines(question_of(settings), situation, prior))
+        found = _without_measuring(recommend_pipelines(question_of(settings), situation, prior))
     except UserError as error:
-        return error, Advised()
-    follows = settings.strategy == ADVISED
-    return advice, recommended_candidates(settings, prepared, advice, prior) if follows else Advised()
+        return error, Lineup()
+    return found, lineup_of(settings, prepared, found, prior)
 
 
-def _without_measuring(advice: Recommendation) -> Recommendation:
-    """Without the hint that the zero-shot loss could be measured: a session does so unasked."""
-    return replace(advice, warnings=tuple(text for text in advice.warnings if text != MEASURABLE))
-
-
-def recommended_candidates(
-    settings: SessionSettings, prepared: PreparedTask, advice: Recommendation, prior: QualityModel
-) -> Advised:
-    """The candidates that a session that follows advice begins with: what is recommended, then what is drawn
-    for it, in the order of advice.
+def lineup_of(
+    settings: SessionSettings, prepared: PreparedTask, recommendation: Recommendation, prior: QualityModel
+) -> Lineup:
+    """Line up the candidates that a session's strategy tries first.
 
     Args:
         settings: The session's settings.
         prepared: The task, encoded.
-        advice: What is recommended.
+        recommendation: The recommendation for the task.
         prior: Predicts how candidates end.
     """
+    strategy = get_strategy(settings.strategy)
+    if strategy.knows != "recommendation":
+        return Lineup()
     training_task = prepared.training_task
-    recommended = [prospect.pipeline for prospect in advice.recommendations]
     baseline, *drawn = candidate_pipelines(settings, training_task.facts)
-    pipelines = [*recommended, baseline, *drawn]
-    # A time would be worth more tokens to a fast pipeline; the trials of a session all have the same.
-    ends = predict_ends(
+    # In a given time a fast pipeline sees more tokens; the trials of a session all have the same full length.
+    predict = partial(
+        predict_ends,
         prior,
         _view(settings, prepared, _lengths(prepared)),
-        pipelines,
-        full_length_tokens=advice.recommendations[0].full_length_tokens,
+        full_length_tokens=recommendation.recommendations[0].full_length_tokens,
         mean_tokens=training_task.train_tokens / len(training_task.train),
     )
-    first = sorted(range(len(recommended)), key=lambda place: ends[place].log_loss)
-    others = ordered(ends[len(pipelines) - len(drawn) :])
-    best = [*(recommended[place] for place in first), *(drawn[place] for place in others)]
-    told = {pipeline.id: end for pipeline, end in zip(pipelines, ends, strict=True)}
-    return Advised(tuple(best[:MOST_ADVISED]), told)
+    recommended = tuple(prospect.pipeline for prospect in recommendation.recommendations)
+    return strategy.lineup(Recommended(recommended, baseline, tuple(drawn), predict))
 
 
 def situation_of(settings: SessionSettings, prepared: PreparedTask, worker_bytes: int) -> Situation:
-    """What a session knows of its task, before anything is measured.
+    """Describe what a session knows of its task before anything is measured.
 
     Args:
         settings: The session's settings.
         prepared: The task, encoded.
-        worker_bytes: What one worker may hold.
+        worker_bytes: Bytes that one worker may hold.
     """
     training_task = prepared.training_task
     lengths = _lengths(prepared)
@@ -137,6 +113,12 @@ def situation_of(settings: SessionSettings, prepared: PreparedTask, worker_bytes
     )
 
 
+def _without_measuring(recommendation: Recommendation) -> Recommendation:
+    """Drop the hint that the zero-shot loss could be measured: a session always measures it."""
+    warnings = tuple(text for text in recommendation.warnings if text != MEASURABLE)
+    return replace(recommendation, warnings=warnings)
+
+
 def _view(settings: SessionSettings, prepared: PreparedTask, lengths: TokenLengths) -> TaskView:
     return TaskView(
         dataset=prepared.task.dataset,
@@ -149,9 +131,9 @@ def _view(settings: SessionSettings, prepared: PreparedTask, lengths: TokenLengt
 
 def _budget_of_one(budget: str, strategy: str) -> str:
     parsed = Budget.parse(budget)
-    amount = share_of_budget(strategy, parsed) * parsed.amount
     if parsed.kind == "trials":
         return ""
+    amount = get_strategy(strategy).share_of_budget(parsed.kind) * parsed.amount
     return f"{amount:.3f}s" if parsed.kind == "seconds" else f"{max(1, int(amount))}-tokens"
 
 

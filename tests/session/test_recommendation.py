@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,18 +11,12 @@ from tunecast.api import resolve
 from tunecast.data import read
 from tunecast.data.token_lengths import measure_lengths
 from tunecast.progress import Silent
-from tunecast.recommender.for_session import (
-    Advised,
-    question_of,
-    recommendation_for,
-    recommended_candidates,
-    situation_of,
-)
-from tunecast.recommender.known_runs import HALF
 from tunecast.recommender.recommend import default_prior
 from tunecast.recommender.recommendation import Recommendation
+from tunecast.search import Lineup
 from tunecast.session.candidates import candidate_pipelines
 from tunecast.session.prepare import prepare_task
+from tunecast.session.recommendation import lineup_of, question_of, recommendation_for, situation_of
 from tunecast.session.settings import SessionSettings
 
 
@@ -98,8 +91,8 @@ def test_a_session_begins_with_what_is_best_at_equal_tokens(tiny_llama: Path, to
     tokens = advice.recommendations[0].full_length_tokens
     slow_first = tuple(replace(one, full_length_tokens=tokens) for one in reversed(advice.recommendations))
     turned = replace(advice, recommendations=slow_first)
-    assert recommended_candidates(settings, prepared, turned, default_prior()) == advised
-    assert recommendation_for(replace(settings, strategy="asha"), prepared, 10**10)[1] == Advised()
+    assert lineup_of(settings, prepared, turned, default_prior()) == advised
+    assert recommendation_for(replace(settings, strategy="asha"), prepared, 10**10)[1] == Lineup()
 
 
 def test_the_end_of_every_candidate_is_foretold(tiny_llama: Path, toy_data: Path) -> None:
@@ -113,9 +106,8 @@ def test_the_end_of_every_candidate_is_foretold(tiny_llama: Path, toy_data: Path
     assert [end.log_loss for end in ends[:3]] == sorted(end.log_loss for end in ends[:3])
     best = advice.recommendations[0]
     told = advised.predicted[best.pipeline.id]
-    assert math.exp(told.log_loss) == pytest.approx(best.predicted_loss, rel=0.05)
-    low, high = (math.exp(told.log_loss + sign * HALF * told.deviation) for sign in (-1, 1))
-    assert (low, high) == (pytest.approx(best.low, rel=0.1), pytest.approx(best.high, rel=0.1))
+    assert told.loss == pytest.approx(best.predicted_loss, rel=0.05)
+    assert (told.low, told.high) == (pytest.approx(best.low, rel=0.1), pytest.approx(best.high, rel=0.1))
 
 
 @pytest.mark.parametrize(("wanted", "used"), [(None, 128), (40, 40), (100_000, 128)])

@@ -1,0 +1,102 @@
+"""The register of strategies: the built-in ones, and those that other packages add by entry point."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from tunecast.errors import ConfigurationError, did_you_mean
+from tunecast.search.strategy import Strategy
+
+ENTRY_POINT_GROUP = "tunecast.strategies"
+DEFAULT = "advised"
+"""The strategy of a session unless the user names another."""
+
+_STRATEGIES: dict[str, Strategy] = {}
+
+
+def register(strategy: Strategy) -> None:
+    """Add a strategy; fails at import if its name is missing or taken.
+
+    Raises:
+        ValueError: The name is missing or taken.
+    """
+    name = getattr(strategy, "name", "")
+    if not name or name in _STRATEGIES:
+        raise ValueError(f"the strategy name {name!r} is missing or taken")
+    _STRATEGIES[name] = strategy
+
+
+def find_strategy(name: str) -> Strategy | None:
+    """Return the strategy called ``name``; None if it is unknown, as in a record of another installation."""
+    _load_plugins()
+    return _STRATEGIES.get(name)
+
+
+def get_strategy(name: str) -> Strategy:
+    """Return the strategy called ``name``.
+
+    Raises:
+        ConfigurationError: There is no such strategy.
+    """
+    strategy = find_strategy(name)
+    if strategy is None:
+        names = [one.name for one in strategies()]
+        raise ConfigurationError(
+            f"--strategy: there is no strategy {name!r}.",
+            f"{did_you_mean(name, names)}Known ones: {', '.join(names)}.",
+        )
+    return strategy
+
+
+def strategies() -> tuple[Strategy, ...]:
+    """Return all strategies that choose pipelines, in the order of registration."""
+    _load_plugins()
+    return tuple(strategy for strategy in _STRATEGIES.values() if strategy.has_baseline)
+
+
+def rests_on_prior(name: str) -> bool:
+    """Whether the strategy called ``name`` rests on a trained prior; False if it is unknown."""
+    strategy = find_strategy(name)
+    return strategy is not None and strategy.knows == "prior"
+
+
+def check_strategy(name: str, prior: str = "", value: float | None = None) -> None:
+    """Refuse an unknown strategy, a missing prior or library, and options without effect.
+
+    Args:
+        name: Its name on the command line.
+        prior: File of the prior; empty for the one that comes with the package.
+        value: Minutes that 1% of the loss is worth; None if the user did not say.
+
+    Raises:
+        ConfigurationError: The strategy is unknown, its library is not installed, or it uses no prior or no
+            value.
+        StoreError: Its prior is missing or cannot be read.
+    """
+    strategy = get_strategy(name)
+    if strategy.library:
+        from tunecast.search.rivals import check_library
+
+        check_library(name, strategy.library, flag="--strategy")
+    if strategy.knows == "prior":
+        from tunecast.predictor import prior_at
+
+        prior_at(prior)
+    elif prior:
+        raise _without_effect("--prior", name, [one.name for one in strategies() if one.knows == "prior"])
+    if value is not None and not strategy.stops_early:
+        raise _without_effect("--value", name, [one.name for one in strategies() if one.stops_early])
+
+
+def _without_effect(flag: str, name: str, users: list[str]) -> ConfigurationError:
+    return ConfigurationError(
+        f"{flag}: the strategy {name} does not use it.", f"Use one of: {', '.join(users)}."
+    )
+
+
+@cache
+def _load_plugins() -> None:
+    from importlib.metadata import entry_points
+
+    for entry in entry_points(group=ENTRY_POINT_GROUP):
+        register(entry.load()())

@@ -1,0 +1,180 @@
+"""The role of a strategy, and everything that a session, a replay or a report asks of one."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from tunecast.records import Pipeline
+from tunecast.search.context import Context
+from tunecast.search.history import Policy
+
+if TYPE_CHECKING:
+    from tunecast.methods import Restrictions
+    from tunecast.predictor import Prediction
+
+Knowledge = Literal["nothing", "recommendation", "runs", "prior"]
+"""What a strategy rests on: nothing, what ``tunecast recommend`` says of the task, recorded runs of other
+tasks, or a prior trained on such runs."""
+
+SHARE_OF_BUDGET = 0.25
+"""A full length is at most this part of what the budget affords."""
+SHARE_WITH_KNOWLEDGE = 1 / 3
+"""A strategy that predicts which candidates are good tries fewer of them, each for longer."""
+SHARE_WITHOUT_SEARCH = {"seconds": 0.6, "tokens": 0.9}
+"""The part of a budget that all trials together may train for where nothing is searched.
+
+Scoring the base model, the points and the end takes up to 0.47 of the seconds of training, and the last step
+begins only where more than its expected seconds are left. Tokens are counted in training alone; the rest is
+for the ends of last batches and for a forecast."""
+
+
+@dataclass(frozen=True)
+class Recommended:
+    """What is recommended for a task before anything runs.
+
+    Args:
+        pipelines: The recommended pipelines, best first.
+        baseline: The baseline.
+        drawn: Other candidates, in random order.
+        predict: Predicts how pipelines end if all are trained equally long.
+    """
+
+    pipelines: tuple[Pipeline, ...]
+    baseline: Pipeline
+    drawn: tuple[Pipeline, ...]
+    predict: Callable[[Sequence[Pipeline]], Sequence[Prediction]]
+
+
+@dataclass(frozen=True)
+class Lineup:
+    """Candidates that a session tries before all others.
+
+    Args:
+        pipelines: The candidates, best first.
+        predicted: Predicted ends by the ids of pipelines, those of other candidates included.
+    """
+
+    pipelines: tuple[Pipeline, ...] = ()
+    predicted: Mapping[str, Prediction] = field(default_factory=dict)
+
+
+class Strategy(ABC):
+    """Decides which candidates a session has, and which trial it advances next.
+
+    A strategy keeps no state of a session: :meth:`policy` returns a pure function of the history.
+    """
+
+    name: ClassVar[str]
+    """The name on the command line and in records."""
+
+    knows: ClassVar[Knowledge] = "nothing"
+    """What the strategy rests on."""
+
+    trials: ClassVar[int | None] = None
+    """How many of the first candidates it brings to their end without trying others; None if it searches."""
+
+    has_baseline: ClassVar[bool] = True
+    """Whether the first candidate is the baseline. Otherwise the user chose the only pipeline."""
+
+    stops_early: ClassVar[bool] = False
+    """Whether ``--value`` can end the search before the budget is spent."""
+
+    fallback: ClassVar[str] = ""
+    """The strategy that takes over if nothing can be recommended."""
+
+    draws: ClassVar[int] = 256
+    """How many candidates are drawn at random."""
+
+    library: ClassVar[str] = ""
+    """The package that searches (extra: rivals); empty for a strategy of Tunecast's own."""
+
+    fixed_pipeline: ClassVar[Pipeline | None] = None
+    """For a strategy that trains one known pipeline: the pipeline whose recorded run a replay looks for."""
+
+    @abstractmethod
+    def policy(self, context: Context) -> Policy:
+        """Return the function that chooses trials on a task.
+
+        Args:
+            context: The task, and what the strategy may know of others.
+
+        Raises:
+            ConfigurationError: The context lacks what the strategy rests on.
+        """
+
+    def replayed(self, context: Context) -> Policy:
+        """Return the policy for a replay, where candidates come in random order behind the baseline.
+
+        Args:
+            context: The task, and the runs that may be known there.
+        """
+        return self.policy(context)
+
+    def pinned(self, baseline: Pipeline, restrictions: Restrictions) -> list[Pipeline]:
+        """Return the pipelines that stand right behind the baseline and are always kept.
+
+        Args:
+            baseline: The baseline within the user's restrictions.
+            restrictions: What the user fixed or narrowed.
+
+        Raises:
+            ConfigurationError: The restrictions exclude such a pipeline.
+        """
+        return []
+
+    def lineup(self, recommended: Recommended) -> Lineup:
+        """Return the candidates to try first; called only if the strategy knows recommendations.
+
+        Args:
+            recommended: What is recommended for the task.
+        """
+        return Lineup()
+
+    def select(self, context: Context, pipelines: Sequence[Pipeline]) -> list[Pipeline]:
+        """Choose which candidates the session keeps, once the full length is known.
+
+        Args:
+            context: The task, and what the strategy may know of others.
+            pipelines: Candidates that suit the task, without the pinned ones.
+
+        Raises:
+            ConfigurationError: The context lacks what the strategy rests on.
+        """
+        return list(pipelines)
+
+    def order(self, context: Context, pipelines: Sequence[Pipeline]) -> list[str] | None:
+        """Return the ids of candidates in the order of trial, if that is fixed when the session begins.
+
+        Args:
+            context: The task, and the recorded runs.
+            pipelines: The candidates.
+        """
+        return None
+
+    def share_of_budget(self, unit: str) -> float:
+        """Return the part of the budget that the full length of one trial may take.
+
+        The baseline is timed to convert seconds to tokens. Better pipelines may be slower and must reach
+        their end too (full finetuning of SmolLM2-135M on two cores takes 1.5 times as long), so budgets in
+        seconds get no larger share from knowledge.
+
+        Args:
+            unit: ``seconds``, ``tokens`` or ``trials``.
+        """
+        if self.trials:
+            return SHARE_WITHOUT_SEARCH.get(unit, 1.0) / self.trials
+        predicts = self.knows in ("recommendation", "prior")
+        return SHARE_WITH_KNOWLEDGE if predicts and unit != "seconds" else SHARE_OF_BUDGET
+
+    @property
+    def first_name(self) -> str:
+        """What the first candidate is called: every session trains it to its end."""
+        return "baseline" if self.has_baseline else self.name
+
+    @property
+    def is_simple(self) -> bool:
+        """Whether it needs no model of how trials end: it trains fixed pipelines or looks runs up."""
+        return self.fixed_pipeline is not None or self.knows == "runs"
