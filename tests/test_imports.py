@@ -30,11 +30,6 @@ ORDER = (
 """The rooms from top to bottom. The other modules of the root lie below them all."""
 
 KNOWN = {
-    "tunecast.recommender.measure_zero_shot → tunecast.session.budget",
-    "tunecast.recommender.measure_zero_shot → tunecast.session.prepare",
-    "tunecast.recommender.measure_zero_shot → tunecast.session.settings",
-    "tunecast.recommender.recommend → tunecast.session.budget",
-    "tunecast.recommender.recommend → tunecast.session.run_factory",
     "tunecast.training.runner ↔ tunecast.training.training_task",
 }
 """Imports that still have to be mended; nothing may be added."""

@@ -13,11 +13,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunecast.budget import Budget
 from tunecast.errors import ConfigurationError, UserError, disk_error
 from tunecast.paths import expanded
 from tunecast.progress import Progress, Silent
 from tunecast.records import Evaluation, Machine, Pipeline, SessionRecord
-from tunecast.session.budget import Budget
 from tunecast.session.folder import STORE_FILE, OutputFolder
 from tunecast.session.settings import SessionSettings
 
@@ -145,7 +145,7 @@ def recommend(
     situation = look(question)
     measured = None
     if measure:
-        from tunecast.recommender.measure_zero_shot import measure_zero_shot
+        from tunecast.session.measure_zero_shot import measure_zero_shot
 
         measured = measure_zero_shot(question, situation, measure, progress)
     return recommend_pipelines(question, situation, default_prior(), measured)

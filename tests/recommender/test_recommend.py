@@ -1,21 +1,23 @@
-"""Advice as a whole, on tiny models with real files."""
+"""Recommendations as a whole, on tiny models with real files."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 
 import pytest
 
 import tunecast
+from meta_dataset_figures import evaluation_share
 from tunecast.errors import BudgetError, ConfigurationError, ModelError
 from tunecast.hardware.accelerators import as_machine, find_accelerator
-from tunecast.recommender.measure_zero_shot import _spread
 from tunecast.recommender.question import Question, look
-from tunecast.recommender.recommend import Horizon, Recommender, default_prior
+from tunecast.recommender.recommend import Horizon, Recommender, default_prior, seconds_with_evaluation
 from tunecast.records import Pipeline
-from tunecast.session.run_factory import seconds_with_evaluation
+from tunecast.session.measure_zero_shot import _spread
+from tunecast.store import open_for_reading
 
 LARGE = {"hidden_size": 8192, "intermediate_size": 28_672, "num_hidden_layers": 80, "head_dim": 128}
 LARGE |= {"num_attention_heads": 64, "num_key_value_heads": 8, "vocab_size": 128_256}
@@ -219,3 +221,10 @@ def test_a_class_that_transformers_does_not_know(tiny_llama: Path, toy_data: Pat
     (tmp_path / "config.json").write_text(json.dumps(config | {"model_type": "unheard_of"}))
     with pytest.raises(ModelError, match="unheard_of"):
         tunecast.recommend(ask(tmp_path, toy_data))
+
+
+def test_evaluation_is_expected_to_take_what_it_took() -> None:
+    """The median of the shipped runs, each with all its points and the last one's further examples."""
+    with open_for_reading(None) as store:
+        shares = evaluation_share(run for run in store.runs() if run.is_candidate)
+    assert seconds_with_evaluation(100.0) == pytest.approx(100 * (1 + median(shares)), rel=0.02)

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from tunecast.budget import Budget
 from tunecast.errors import BudgetError
 from tunecast.executors.requests import Calibrate
 from tunecast.methods.space import BASELINE
 from tunecast.progress import Silent
 from tunecast.records import Pipeline
-from tunecast.session.budget import Budget
 from tunecast.session.budget_tracker import BudgetTracker
 from tunecast.session.calibrate_length import FullLength, measure_full_length
 from tunecast.session.effort import Efforts

@@ -14,10 +14,10 @@ import pytest
 from kills import Victim, check_between, check_end, committed
 from sample_runs import sample_point, sample_slot
 from sessions import Finished, call_main, finish, unfinish
+from tunecast.budget import Budget, Used
 from tunecast.executors import base as executor
 from tunecast.methods.space import BASELINE
 from tunecast.records import FORECAST_ONLY, Outcome, Pipeline, Run, Score
-from tunecast.session.budget import Budget, Used
 from tunecast.session.budget_tracker import BudgetTracker
 from tunecast.session.forecast import Survey, Surveyor, end_loss, examples_seen, leading_trial, part_of
 from tunecast.session.prepare import PreparedTask

@@ -12,6 +12,7 @@ import pytest
 
 from sample_runs import sample_point
 from scripted_executor import ScriptedExecutor
+from tunecast.budget import Budget
 from tunecast.errors import OutputError
 from tunecast.executors.base import Broken, Crash, Handle, Request
 from tunecast.executors.requests import Advance
@@ -19,7 +20,6 @@ from tunecast.methods.space import BASELINE
 from tunecast.progress import Silent
 from tunecast.records import Outcome, Pipeline, Seconds
 from tunecast.search import History, Policy, Remaining, random_search
-from tunecast.session.budget import Budget
 from tunecast.session.budget_tracker import BudgetTracker
 from tunecast.session.final_evaluation import Judge, leading_checkpoints, validate
 from tunecast.session.folder import OutputFolder

@@ -1,14 +1,9 @@
 from __future__ import annotations
 
 import math
-from statistics import median
 
-import pytest
-
-from meta_dataset_figures import evaluation_share
 from tunecast.session.prepare import PreparedTask
-from tunecast.session.run_factory import affordable_validation, explosion_nats, seconds_with_evaluation
-from tunecast.store import open_for_reading
+from tunecast.session.run_factory import affordable_validation, explosion_nats
 
 
 def test_validation_fits_the_full_length(prepared: PreparedTask) -> None:
@@ -25,10 +20,3 @@ def test_validation_fits_the_full_length(prepared: PreparedTask) -> None:
 def test_a_loss_explodes_well_above_knowing_nothing() -> None:
     assert explosion_nats(0.5, 1000) == 1.5 * math.log(1000)
     assert explosion_nats(20.0, 1000) == 30.0
-
-
-def test_evaluation_is_expected_to_take_what_it_took() -> None:
-    """The median of the shipped runs, each with all its points and the last one's further examples."""
-    with open_for_reading(None) as store:
-        shares = evaluation_share(run for run in store.runs() if run.is_candidate)
-    assert seconds_with_evaluation(100.0) == pytest.approx(100 * (1 + median(shares)), rel=0.02)

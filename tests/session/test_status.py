@@ -3,9 +3,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import sample_runs
+from tunecast.budget import Budget, Used
 from tunecast.methods.space import BASELINE
 from tunecast.records import ZERO_SHOT
-from tunecast.session.budget import Budget, Used
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.status import session_status
 from tunecast.session.trials import Trial

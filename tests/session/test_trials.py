@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from sample_runs import sample_slot
+from tunecast.budget import Budget
 from tunecast.methods.space import BASELINE
 from tunecast.records import Outcome, Pipeline, Point, RunError, Score, Seconds
-from tunecast.session.budget import Budget
 from tunecast.session.budget_tracker import BudgetTracker
 from tunecast.session.folder import OutputFolder
 from tunecast.session.prepare import PreparedTask

@@ -42,9 +42,9 @@ def command(
     as_json: options.AsJson = False,
 ) -> None:
     """Collect finetuning runs by a plan; runs already in the store are not repeated."""
+    from tunecast.budget import duration
     from tunecast.cli.progress import RichProgress
     from tunecast.collect import Limits, collect
-    from tunecast.session.budget import duration
 
     limits = Limits(
         seconds=None if time_limit is None else duration("--time-limit", time_limit),

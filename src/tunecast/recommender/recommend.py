@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 
+from tunecast.budget import Budget
 from tunecast.errors import BudgetError, ConfigurationError
 from tunecast.predictor.prediction import NORMAL_90, Prediction
 from tunecast.recommender.candidates import grid
@@ -17,8 +18,9 @@ from tunecast.recommender.quality_model import Plan, QualityModel
 from tunecast.recommender.question import Question, Situation
 from tunecast.recommender.recommendation import Prospect, Recommendation, ZeroShotLoss
 from tunecast.records import Pipeline
-from tunecast.session.run_factory import seconds_with_evaluation
 
+EXPECTED_EVALUATION = 0.26
+"""Seconds of all evaluations of a trial over those of its training: the median of the recorded runs."""
 LEAST_STEPS = 16
 """Optimiser steps below which a pipeline learns little; it is advised only where none has more."""
 MEASURABLE = "The zero-shot loss is predicted; --measure 30s measures it where there are weights."
@@ -49,8 +51,6 @@ class Horizon:
         """
         if not question.budget:
             return cls(question.epochs)
-        from tunecast.session.budget import Budget
-
         budget = Budget.parse(question.budget)
         if budget.kind == "trials":
             raise BudgetError(
@@ -59,6 +59,11 @@ class Horizon:
             )
         tokens = int(budget.amount) if budget.kind == "tokens" else None
         return cls(question.epochs, budget.seconds, tokens)
+
+
+def seconds_with_evaluation(training_seconds: float) -> float:
+    """Add the expected seconds of a trial's evaluations to those of its training."""
+    return (1 + EXPECTED_EVALUATION) * training_seconds
 
 
 def default_prior() -> QualityModel:

@@ -7,8 +7,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+from tunecast.budget import Budget, Used
 from tunecast.search import Remaining
-from tunecast.session.budget import Budget, Used
 from tunecast.session.runtime_model import SCORING_MARGIN, RuntimeModel
 from tunecast.session.trials import Trial
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tunecast.budget import Budget
 from tunecast.errors import BudgetError
 from tunecast.executors.base import Ask
 from tunecast.executors.requests import Calibrate, ScoreModel
 from tunecast.progress import Progress
 from tunecast.records import Outcome, Pipeline
 from tunecast.search import get_strategy
-from tunecast.session.budget import Budget
 from tunecast.session.budget_tracker import BudgetTracker
 from tunecast.session.effort import Efforts
 from tunecast.session.run_factory import zero_point

@@ -8,13 +8,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from tunecast.budget import Budget
 from tunecast.executors.base import Ask
 from tunecast.executors.requests import Save, SaveBase, ScoreModel
 from tunecast.models.load import ResolvedModel
 from tunecast.progress import Progress
 from tunecast.records import Contender, Run, SampleOutput, Score, SessionRecord
 from tunecast.search import get_strategy
-from tunecast.session.budget import Budget
 from tunecast.session.folder import OutputFolder
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.provenance import Origin

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tunecast.budget import Used
 from tunecast.records import FORECAST_ONLY, DataForecast, MoreData, Outcome
 from tunecast.scaling import forecast, table_of_points
 from tunecast.scaling.forecasting import FEWEST_SIZES
-from tunecast.session.budget import Used
 from tunecast.session.budget_tracker import BudgetTracker
 from tunecast.session.calibrate_length import LEAST_STEPS
 from tunecast.session.prepare import PreparedTask

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from tunecast.budget import Used
 from tunecast.executors.base import CRASHES_FORGIVEN, POLL_SECONDS, Broken, Crash, Executor, Handle, Slot
 from tunecast.executors.requests import Advance
 from tunecast.progress import Progress
 from tunecast.search import Policy, Remaining, diagnostics_of, get_strategy, leader
-from tunecast.session.budget import Used
 from tunecast.session.budget_tracker import BudgetTracker
 from tunecast.session.final_evaluation import FINALISTS
 from tunecast.session.folder import OutputFolder

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
+from tunecast.budget import Budget
 from tunecast.data.token_lengths import TokenLengths
 from tunecast.errors import UserError
 from tunecast.hardware.local_machine import Target, processor_target, target_of
@@ -14,7 +15,6 @@ from tunecast.recommender.ranking import predict_ends
 from tunecast.recommender.recommend import MEASURABLE, default_prior, recommend_pipelines
 from tunecast.recommender.recommendation import Recommendation
 from tunecast.search import Lineup, Recommended, get_strategy
-from tunecast.session.budget import Budget
 from tunecast.session.candidates import candidate_pipelines
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.settings import SessionSettings

@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 EVALUATION_SHARE = 0.15
 """Largest cost of all points of a trial, as a share of its training. The additional examples of its last
 point may cost as much again."""
-EXPECTED_EVALUATION = 0.26
-"""Expected cost of all scoring of a trial, as a share of its training: the median of recorded runs. It can
-exceed the share above where even the minimum of examples costs more."""
 FORWARD_COST = 0.4
 """Seconds to evaluate a token relative to training on it."""
 POINTS_PER_TRIAL = 7
@@ -45,11 +42,6 @@ def affordable_validation(
         whole, token_limit=affordable / POINTS_PER_TRIAL, minimum=LEAST_VALIDATION, seed=seed
     )
     return subset, whole
-
-
-def seconds_with_evaluation(training_seconds: float) -> float:
-    """Return the seconds that a trial is expected to take including all its scoring."""
-    return (1 + EXPECTED_EVALUATION) * training_seconds
 
 
 def explosion_nats(zero_shot_loss: float, vocabulary: int) -> float:

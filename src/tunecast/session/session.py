@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from tunecast.budget import Budget
 from tunecast.errors import ModelError
 from tunecast.executors.base import CRASHES_FORGIVEN, Broken, Crash, Executor, Request, Slot, Workplace
 from tunecast.executors.requests import Advance, UseValidation
@@ -15,7 +16,6 @@ from tunecast.predictor import WorkerCapacity
 from tunecast.progress import Progress
 from tunecast.records import ZERO_SHOT, DataForecast, Pipeline, Run, SessionRecord
 from tunecast.search import Context, get_strategy
-from tunecast.session.budget import Budget
 from tunecast.session.budget_tracker import BudgetTracker
 from tunecast.session.calibrate_length import measure_full_length, score_base_model
 from tunecast.session.candidates import suitable

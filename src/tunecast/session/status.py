@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tunecast.budget import Budget, Used
 from tunecast.progress import SessionStatus, TrialStatus
-from tunecast.session.budget import Budget, Used
 from tunecast.session.trials import Trial
 
 

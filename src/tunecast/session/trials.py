@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from tunecast.budget import Used
 from tunecast.executors.base import Slot
 from tunecast.methods import get_method
 from tunecast.records import ZERO_SHOT, Outcome, Pipeline, Point, Run, RunError, stable_hash
 from tunecast.search import History, TrialView
-from tunecast.session.budget import Used
 from tunecast.session.effort import Efforts
 from tunecast.session.folder import OutputFolder
 from tunecast.session.prepare import PreparedTask

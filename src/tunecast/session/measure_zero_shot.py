@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+from tunecast.budget import duration
 from tunecast.errors import ConfigurationError
 from tunecast.progress import Progress
 from tunecast.recommender.question import Question, Situation
 from tunecast.recommender.recommendation import ZeroShotLoss
-from tunecast.session.budget import duration
 from tunecast.session.settings import SessionSettings
 
 FIRST = 8

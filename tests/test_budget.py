@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from tunecast.budget import Budget, Used
 from tunecast.errors import BudgetError
-from tunecast.session.budget import Budget, Used
 
 
 @pytest.mark.parametrize(
