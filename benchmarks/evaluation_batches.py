@@ -22,6 +22,7 @@ from tunecast.session.prepare import prepare_task
 from tunecast.session.settings import SessionSettings
 from tunecast.training.compute import Compute
 from tunecast.training.evaluate import BATCH_TOKENS, PROCESSOR_BATCH_TOKENS, Evaluator
+from tunecast.training.losses.completion import CompletionLoss
 from tunecast.training.training_task import TrainingTask
 
 SIZES = (BATCH_TOKENS, 2048, PROCESSOR_BATCH_TOKENS, 512, 256)
@@ -33,10 +34,12 @@ def seconds(
 ) -> float:
     """Seconds to score the examples once, in batches of so many padded tokens."""
     evaluator = Evaluator(
-        Compute("cpu", training_task.dtype, training_task.facts.architecture, 0), batch_tokens
+        Compute("cpu", training_task.dtype, training_task.facts.architecture, 0),
+        CompletionLoss(),
+        batch_tokens,
     )
     started = time.perf_counter()
-    evaluator.evaluate(model, examples)
+    evaluator.measure(model, examples)
     return time.perf_counter() - started
 
 

@@ -28,6 +28,7 @@ from tunecast.session.prepare import prepare_task
 from tunecast.session.settings import SessionSettings
 from tunecast.training.compute import Compute
 from tunecast.training.live_trial import LiveTrial
+from tunecast.training.losses.completion import CompletionLoss
 from tunecast.training.plan import TrialPlan
 from tunecast.training.runner import Runner
 from tunecast.training.training_task import TrainingTask, TrialSpec
@@ -79,6 +80,7 @@ def ours(work: Work) -> Result:
         work.plan,
         work.training_task.train,
         compute,
+        CompletionLoss(),
         seed=work.spec.seed,
     )
     segments = [live.advance(step + 1) for step in range(work.steps)]

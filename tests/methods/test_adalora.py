@@ -14,6 +14,7 @@ from tunecast import models
 from tunecast.methods import get_method
 from tunecast.training.compute import Compute
 from tunecast.training.live_trial import LiveTrial
+from tunecast.training.losses.completion import CompletionLoss
 
 ADALORA = get_method("adalora")
 LAYERS = 14
@@ -30,6 +31,7 @@ def live_trial(folder: Path, *, dtype: str = "float32", **changes: Any) -> LiveT
         task.plan(workshop.spec(task, pipeline, epochs=2)),
         task.train,
         Compute("cpu", dtype, task.facts.architecture, 3),
+        CompletionLoss(),
         seed=0,
     )
 

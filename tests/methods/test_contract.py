@@ -20,6 +20,7 @@ from tunecast.training.base_fingerprint import fingerprint
 from tunecast.training.compute import Compute
 from tunecast.training.evaluate import Evaluator
 from tunecast.training.live_trial import LiveTrial
+from tunecast.training.losses.completion import CompletionLoss
 from tunecast.training.plan import plan_trial
 
 FAMILIES = ("llama", "gpt2", "t5")
@@ -75,7 +76,7 @@ def nats(model: Any, folder: Path, dtype: str) -> torch.Tensor:
     """Losses of a few examples, as a worker measures them."""
     training_task = bench_of(folder)
     compute = Compute("cpu", dtype, training_task.facts.architecture, 0)
-    return torch.from_numpy(Evaluator(compute).evaluate(model, training_task.subset).nats)
+    return torch.from_numpy(Evaluator(compute, CompletionLoss()).measure(model, training_task.subset))
 
 
 def trained(model: Any) -> dict[str, torch.Tensor]:
@@ -149,7 +150,7 @@ def test_smallest_learning_rate_moves_what_is_trained_and_nothing_else(
     plan = plan_trial(
         [e.tokens for e in training_task.train], smallest_rate, seed=0, full_length_tokens=10**4
     )
-    live = LiveTrial(model, smallest_rate, plan, training_task.train, compute, seed=0)
+    live = LiveTrial(model, smallest_rate, plan, training_task.train, compute, CompletionLoss(), seed=0)
     frozen = copies((n, p) for n, p in model.named_parameters() if not p.requires_grad)
     frozen |= copies(model.named_buffers())
     before = copies(trained(model).items())
@@ -166,7 +167,7 @@ def test_smallest_learning_rate_moves_what_is_trained_and_nothing_else(
 def _with_gradient(live: LiveTrial) -> list[str]:
     """Names of the trained tensors that the first batch gives a gradient."""
     live.model.train()
-    live._accumulate(live.plan.batches[0])
+    live._accumulate(live._batch())
     names = [
         name for name, tensor in trained(live.model).items() if tensor.grad is not None and tensor.grad.any()
     ]

@@ -14,6 +14,7 @@ from tunecast.methods import get_method
 from tunecast.methods.gmt import keep_largest
 from tunecast.training.compute import Compute
 from tunecast.training.live_trial import LiveTrial
+from tunecast.training.losses.completion import CompletionLoss
 
 
 @pytest.mark.parametrize(("share", "kept"), [(0.2, 40), (0.05, 10), (0.001, 1), (0.999, 199), (1.0, 200)])
@@ -48,6 +49,7 @@ def live_trial(folder: Path, method: str, **changes: Any) -> LiveTrial:
         task.plan(workshop.spec(task, pipeline)),
         task.train,
         Compute("cpu", "float32", task.facts.architecture, 3),
+        CompletionLoss(),
         seed=0,
     )
 

@@ -17,6 +17,7 @@ from tunecast.methods import get_method
 from tunecast.training import zeroth_order
 from tunecast.training.compute import Compute
 from tunecast.training.live_trial import LiveTrial
+from tunecast.training.losses.completion import CompletionLoss
 from tunecast.training.zeroth_order import ZerothOrder
 
 
@@ -143,6 +144,7 @@ def live_trial(folder: Path, **changes: Any) -> LiveTrial:
         task.plan(workshop.spec(task, pipeline, epochs=40)),
         task.train,
         Compute("cpu", "float32", task.facts.architecture, 3),
+        CompletionLoss(),
         seed=0,
     )
 
@@ -168,10 +170,10 @@ def test_the_slope_is_that_of_the_gradient(tiny_llama: Path) -> None:
     """The estimate is the gradient's product with the direction."""
     trial = live_trial(tiny_llama)
     trial.model.eval()
-    trial._accumulate(trial.plan.batches[0])
+    trial._accumulate(trial._batch())
     gradient = torch.cat([p.grad.flatten() for p in trial._trained.values() if p.grad is not None])
     trial._optimizer.zero_grad()
-    trial._learn(trial.plan.batches[0])
+    trial._learn(trial._batch())
     trial._optimizer._walk(1.0)
     moved = flat(trial)
     trial._optimizer._walk(-1.0)
@@ -209,6 +211,7 @@ from tunecast.methods import get_method
 from tunecast.hardware.machine import peak_bytes, reset_peak
 from tunecast.training.compute import Compute
 from tunecast.training.live_trial import LiveTrial
+from tunecast.training.losses.completion import CompletionLoss
 
 torch.set_num_threads(1)
 folder, variant = arguments
@@ -217,15 +220,15 @@ pipeline = workshop.pipeline(variant if variant != "inference" else "full", per_
 base = models.load_model(task.model, dtype=torch.float32, device="cpu")
 model = get_method(pipeline.method).attach(base, pipeline, seed=0)
 live = LiveTrial(model, pipeline, task.plan(workshop.spec(task, pipeline)), task.train,
-    Compute("cpu", "float32", task.facts.architecture, 3), seed=0)
+    Compute("cpu", "float32", task.facts.architecture, 3), CompletionLoss(), seed=0)
 with torch.no_grad():  # what libraries allocate once is not counted
-    live._accumulate(live.plan.batches[0][:1], backward=False)
+    live._accumulate(live._batch()[:1], backward=False)
 import gc; gc.collect()
 reset_peak("cpu")
 before = peak_bytes("cpu")
 if variant == "inference":
     with torch.no_grad():
-        live._accumulate(live.plan.batches[0], backward=False)
+        live._accumulate(live._batch(), backward=False)
 else:
     live.advance(1)
 weights = sum(p.numel() * 4 for p in model.parameters())

@@ -14,10 +14,10 @@ import workshop
 from sample_runs import sample_model
 from tunecast import data, models
 from tunecast.methods import get_method
-from tunecast.training.batch import example_nats
 from tunecast.training.compute import Compute
 from tunecast.training.generate import generate
 from tunecast.training.live_trial import _neftune
+from tunecast.training.losses.completion import CompletionLoss, example_nats
 
 METHODS = ("prompt_tuning", "prefix_tuning", "p_tuning")
 FAMILIES = ("llama", "gpt2", "t5")
@@ -88,12 +88,13 @@ def by_hand(model: Any, example: Any, method: str, encoder_decoder: bool) -> tor
 @families
 def test_loss_is_the_one_computed_by_hand(method: str, family: str, task: Any) -> None:
     model, examples = shaken(folder_of(task), method), ragged(task)
-    together = example_nats(model, compute_of(task).collate(examples))
+    together = example_nats(model, CompletionLoss().collate(examples, compute_of(task)))
     alone = torch.stack([by_hand(model, e, method, family == "t5") for e in examples])
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-4)
     with torch.no_grad():
         next(p for p in model.parameters() if p.requires_grad).mul_(-1.0)
-    assert not torch.allclose(example_nats(model, compute_of(task).collate(examples)), together, rtol=1e-4)
+    apart = example_nats(model, CompletionLoss().collate(examples, compute_of(task)))
+    assert not torch.allclose(apart, together, rtol=1e-4)
 
 
 @methods
@@ -102,7 +103,7 @@ def test_gradient_is_the_one_computed_by_hand(method: str, family: str, task: An
     model = shaken(folder_of(task), method)
     trained = [p for p in model.parameters() if p.requires_grad]
     examples = ragged(task)
-    together = example_nats(model, compute_of(task).collate(examples)).sum()
+    together = example_nats(model, CompletionLoss().collate(examples, compute_of(task))).sum()
     alone = torch.stack([by_hand(model, e, method, family == "t5") for e in examples]).sum()
     for one, other in zip(
         torch.autograd.grad(together, trained), torch.autograd.grad(alone, trained), strict=True
@@ -160,7 +161,7 @@ def test_noise_falls_on_the_text_only(method: str, family: str, task: Any) -> No
     handle = model.get_base_model().register_forward_pre_hook(
         lambda _m, _a, named: seen.append(named.get("inputs_embeds")), with_kwargs=True
     )
-    batch = compute_of(task).collate(task.train[:2])
+    batch = CompletionLoss().collate(task.train[:2], compute_of(task))
     quiet = example_nats(model, batch)
     with _neftune(model, 5.0):
         noisy = example_nats(model, batch)

@@ -15,6 +15,7 @@ from tunecast.methods import get_method, qlora
 from tunecast.training.base_fingerprint import fingerprint
 from tunecast.training.compute import Compute
 from tunecast.training.live_trial import LiveTrial
+from tunecast.training.losses.completion import CompletionLoss
 
 QLORA = get_method("qlora")
 
@@ -56,6 +57,7 @@ def test_trains_over_four_bits_and_gives_the_base_back(dtype: str, tiny_llama: P
         task.plan(workshop.spec(task, pipeline)),
         task.train,
         Compute("cpu", dtype, "decoder-only", 3),
+        CompletionLoss(),
         seed=0,
     )
     assert live.advance(1).train_loss > live.advance(6).train_loss

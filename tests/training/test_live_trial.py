@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 import workshop
 from tunecast import models
+from tunecast.data import EncodedExample
 from tunecast.methods import get_method
 from tunecast.methods.rates import optimizer_rate
 from tunecast.training.checkpoint import CheckpointFolder
 from tunecast.training.compute import Compute
 from tunecast.training.failures import DivergedError
 from tunecast.training.live_trial import LiveTrial
+from tunecast.training.losses.completion import CompletionLoss
 from tunecast.training.plan import schedule
 from tunecast.training.training_task import TrainingTask
 
@@ -38,6 +40,7 @@ def live_trial(
         task.plan(workshop.spec(task, pipeline)),
         task.train,
         Compute("cpu", "float32", task.facts.architecture, 3),
+        CompletionLoss(),
         seed=0,
         explosion_nats=explosion_nats,
     )
@@ -102,11 +105,11 @@ def test_the_peak_is_that_of_the_micro_batch_that_had_room(
     trial, told = live_trial(task), list[str]()
     learn = trial._learn
 
-    def tight(indices: np.ndarray) -> tuple[float, int]:
+    def tight(examples: Sequence[EncodedExample]) -> tuple[float, int]:
         if trial.micro_batch_size > 1:
             told.append(f"no room for {trial.micro_batch_size}")
             raise MemoryError
-        return learn(indices)
+        return learn(examples)
 
     monkeypatch.setattr(trial, "_learn", tight)
     monkeypatch.setattr(

@@ -18,6 +18,7 @@ from tunecast.hardware.processor import worker_threads
 from tunecast.progress import Progress
 from tunecast.records import DatasetFacts, ModelFacts, Task
 from tunecast.session.settings import SessionSettings
+from tunecast.training.losses import COMPLETION, get_loss
 from tunecast.training.training_task import TrainingTask
 
 if TYPE_CHECKING:
@@ -99,8 +100,9 @@ def _encoded(
     source: str, dataset: Dataset, tokenizer: Any, max_length: int, facts: ModelFacts
 ) -> dict[str, tuple[EncodedExample, ...]]:
     """Encode the examples of every split, none of which may be empty."""
+    loss = get_loss(COMPLETION)
     encoded = {
-        name: tuple(data.encode(examples, tokenizer, max_length=max_length, architecture=facts.architecture))
+        name: tuple(loss.encode(examples, tokenizer, max_length=max_length, architecture=facts.architecture))
         for name, examples in dataset.splits()
     }
     for name, kept in encoded.items():

@@ -1,17 +1,12 @@
-"""How a worker computes: device, type, padding; the autocast that every forward pass runs under."""
+"""A worker's settings for computing: device, dtype, padding, autocast, kernels."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tunecast.records import Architecture, device_kind
-from tunecast.training.batch import Batch, collate
-
-if TYPE_CHECKING:
-    from tunecast.data import EncodedExample
 
 
 @dataclass(frozen=True)
@@ -20,9 +15,9 @@ class Compute:
 
     Args:
         device: ``cpu``, ``cuda`` or ``cuda:N``.
-        dtype: Type of frozen weights and of compute, by torch's name.
+        dtype: Type of frozen weights and of compute, by its name in torch.
         architecture: Decoder-only or encoder-decoder.
-        pad_token_id: Fills up short examples.
+        pad_token_id: Token that pads short examples.
     """
 
     device: str
@@ -31,27 +26,21 @@ class Compute:
     pad_token_id: int
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Compute in ``dtype`` whatever the weights' own type is."""
+        """Compute in ``dtype``, whatever the type of the weights."""
         import torch
 
         if self.dtype == "float32":
             return nullcontext()
         return torch.autocast(device_kind(self.device), dtype=getattr(torch, self.dtype))
 
-    def collate(self, examples: Sequence[EncodedExample]) -> Batch:
-        """Pad examples into a batch on the device."""
-        return collate(
-            examples, architecture=self.architecture, pad_token_id=self.pad_token_id, device=self.device
-        )
-
     def choose_kernels(self, *, deterministic: bool = False) -> None:
-        """Choose how this process attends on an accelerator, and whether it computes bit-equal results.
+        """Choose the attention kernels of this process on an accelerator.
 
-        cuDNN's attention is left out: its gradients are not numbers for masked batches of some lengths
-        (github.com/pytorch/pytorch/issues/196678), and it plans anew for every length.
+        cuDNN's attention is disabled: its gradients are NaN for masked batches of some lengths
+        (github.com/pytorch/pytorch/issues/196678), and it plans again for every length.
 
         Args:
-            deterministic: Bit-equal results, which no fused attention gives.
+            deterministic: Whether results must be bit-equal, which no fused attention guarantees.
         """
         import torch
 
@@ -63,7 +52,7 @@ class Compute:
             torch.backends.cuda.enable_mem_efficient_sdp(not deterministic)
 
     def free_memory(self) -> None:
-        """Give back what the allocator holds but nobody uses, so that a smaller attempt finds room."""
+        """Return unused memory of the allocator, so that a smaller attempt finds room."""
         import gc
 
         import torch

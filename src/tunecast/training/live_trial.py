@@ -1,7 +1,7 @@
-"""A trial in memory: the training loop, which can stop after any step and go on as if it never had.
+"""A trial in memory: a training loop that can stop after any step and continue as if it never had.
 
-Transformers' Trainer owns its data order, its evaluation and its checkpoints, and cannot pause in memory;
-this loop is what is left when those are ours. Optimisers, schedules, adapters and clipping come from torch,
+Transformers' Trainer owns data order, evaluation and checkpoints, and cannot pause in memory. Tunecast needs
+control of all three, so the loop is its own; optimisers, schedules, adapters and clipping come from torch,
 transformers and peft.
 """
 
@@ -16,29 +16,35 @@ from typing import TYPE_CHECKING, Any
 from tunecast.hardware.machine import SecondsClock, reset_peak
 from tunecast.methods import get_method
 from tunecast.records import Pipeline, Seconds
-from tunecast.training.batch import smoothed_nats
 from tunecast.training.checkpoint import CheckpointFolder, Position
 from tunecast.training.compute import Compute
 from tunecast.training.failures import DivergedError, is_out_of_memory
+from tunecast.training.losses import Loss
 from tunecast.training.optimizers import build_optimizer, flatten_state, restore_state
 from tunecast.training.plan import TrialPlan, schedule
 
 if TYPE_CHECKING:
-    from numpy import ndarray
-
     from tunecast.data import EncodedExample
 
 _METHOD_STATE = "method."
-"""Before the keys of a method's own state in a checkpoint; the optimiser's start with a number."""
+"""Prefix of the keys of a method's own state in a checkpoint; the optimiser's keys start with a number."""
 
 
 @dataclass(frozen=True)
 class Segment:
-    """What happened between two points: nats per label token, the mean norm of gradients, the time."""
+    """Training between two points.
+
+    Args:
+        train_loss: Mean loss per label token.
+        gradient_norm: Mean norm of the gradients.
+        training: Time spent.
+        skipped_steps: Zeroth-order steps without an update, because a loss was not finite; in no mean.
+    """
 
     train_loss: float
     gradient_norm: float
     training: Seconds
+    skipped_steps: int = 0
 
 
 class LiveTrial:
@@ -47,9 +53,10 @@ class LiveTrial:
     Args:
         model: What a method's ``attach`` returned.
         pipeline: Its pipeline.
-        plan: Its course.
+        plan: Its batches, schedule and fidelity grid.
         examples: The training examples that ``plan`` indexes.
         compute: How to compute.
+        loss: What to minimise.
         seed: Seed from which every step's dropout and noise derive.
         explosion_nats: A step whose loss per label token is above this ends the trial.
     """
@@ -61,6 +68,7 @@ class LiveTrial:
         plan: TrialPlan,
         examples: Sequence[EncodedExample],
         compute: Compute,
+        loss: Loss,
         *,
         seed: int,
         explosion_nats: float = math.inf,
@@ -74,6 +82,7 @@ class LiveTrial:
         self._method = get_method(pipeline.method)
         self._examples = examples
         self._compute = compute
+        self._loss = loss
         self._seed = seed
         self._explosion_nats = explosion_nats
         self._trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -91,40 +100,48 @@ class LiveTrial:
         return sum(parameter.numel() for parameter in self._trained.values())
 
     def learning_rate(self, step: int) -> float:
-        """The rate with which step number ``step`` (from 0) is taken."""
+        """Return the learning rate of step number ``step``, from 0."""
         return self._pipeline.number("learning_rate") * self._factor(step)
 
     def advance(self, to_step: int) -> Segment:
         """Train up to ``to_step``.
 
         Raises:
-            DivergedError: A loss or gradient was not finite, or the loss exploded.
+            DivergedError: A loss or gradient was not finite, or the loss exploded. Zeroth-order steps are
+                skipped instead, unless none of them was finite.
             MemoryError, RuntimeError: Memory ran out with a single example per forward pass.
         """
         import torch
 
         clock = SecondsClock(self._compute.device)
         nats = norms = 0.0
-        labels = 0
+        weight = skipped = 0
         first = self.step
         device = torch.device(self._compute.device)
         forked = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])  # no other GPU
         with forked, _neftune(self.model, self._pipeline.number("neftune_noise_alpha")):
-            self.model.train(self._zeroth_order is None)  # two losses to compare leave no room for dropout
+            self.model.train(self._zeroth_order is None)  # with dropout, two losses could not be compared
             while self.step < to_step:
-                step_nats, step_labels, norm = self._step()
-                nats, labels, norms = nats + step_nats, labels + step_labels, norms + norm
+                examples = self._batch()
+                taken = self._step(examples)
                 self.step += 1
-                self.label_tokens_seen += step_labels
+                self.label_tokens_seen += sum(example.label_tokens for example in examples)
+                if taken is None:
+                    skipped += 1
+                    continue
+                nats, weight, norms = nats + taken[0], weight + taken[1], norms + taken[2]
             self.model.eval()
-        return Segment(nats / max(labels, 1), norms / max(to_step - first, 1), clock.read())
+        steps = to_step - first - skipped
+        if skipped and not steps:
+            raise DivergedError(f"step {self.step}: none of {skipped} steps had finite losses")
+        return Segment(nats / max(weight, 1), norms / max(steps, 1), clock.read(), skipped)
 
     def save(self, folder: CheckpointFolder, *, goes_on: bool) -> str:
-        """Write a checkpoint of the present step; see :meth:`CheckpointFolder.write`.
+        """Write a checkpoint of the current step; see :meth:`CheckpointFolder.write`.
 
         Args:
-            folder: Where to.
-            goes_on: Whether the trial is to be continued from here; if not, its weights are enough.
+            folder: The trial's folder.
+            goes_on: Whether the trial may continue from here; if not, its weights are enough.
         """
         if not goes_on:
             return folder.write(self._trained, None, self._position({}))
@@ -146,7 +163,7 @@ class LiveTrial:
         self.label_tokens_seen = position.label_tokens_seen
 
     def load_weights(self, folder: CheckpointFolder, step: int) -> None:
-        """Put the trained tensors of ``step`` into the model."""
+        """Copy the trained tensors of ``step`` into the model."""
         import torch
 
         saved = folder.read_weights(step)
@@ -157,62 +174,71 @@ class LiveTrial:
     def _position(self, scalars: Mapping[str, float | None]) -> Position:
         return Position(self.step, self.micro_batch_size, self.label_tokens_seen, "", scalars)
 
-    def _step(self) -> tuple[float, int, float]:
-        """One optimiser step; memory that runs out shrinks the micro-batch and the step is taken anew."""
-        indices = self.plan.batches[self.step]
+    def _batch(self) -> list[EncodedExample]:
+        """The examples of the next step."""
+        return [self._examples[int(index)] for index in self.plan.batches[self.step]]
+
+    def _step(self, examples: Sequence[EncodedExample]) -> tuple[float, int, float] | None:
+        """Take one optimiser step, with smaller micro-batches if memory runs out.
+
+        Returns:
+            Summed loss, its weight and the gradient's norm; None if a zeroth-order step was skipped.
+        """
         while True:
             try:
-                total, labels = self._learn(indices)
+                total, weight = self._learn(examples)
                 break
-            except Exception as error:  # only memory is handled; the rest goes on up
+            except Exception as error:  # all but memory errors are raised again
                 if not is_out_of_memory(error) or self.micro_batch_size == 1:
                     raise
-            # Outside the handler, where the failed pass's tensors are no longer referenced by the exception.
+            # Outside the handler: the exception no longer references the failed pass's tensors.
             self._optimizer.zero_grad(set_to_none=True)
             self._compute.free_memory()
-            reset_peak(self._compute.device)  # the point is of the smaller micro-batch, and so is its peak
-            self.micro_batch_size = math.ceil(min(self.micro_batch_size, len(indices)) / 2)
-        # A smaller micro-batch would not help the update, and a half-done one must not be repeated.
+            reset_peak(self._compute.device)  # the point's peak is that of the smaller micro-batch
+            self.micro_batch_size = math.ceil(min(self.micro_batch_size, len(examples)) / 2)
+        # The update is not retried: smaller micro-batches would not help, and half of it may be done.
         norm = self._update()
-        loss = total / max(labels, 1)
+        loss = total / max(weight, 1)
+        if self._zeroth_order is not None and not math.isfinite(norm):
+            return None
         if not (math.isfinite(loss) and math.isfinite(norm)) or loss > self._explosion_nats:
             raise DivergedError(f"step {self.step + 1}: loss {loss:.4g}, gradient norm {norm:.4g}")
-        return total, labels, norm
+        return total, weight, norm
 
-    def _learn(self, indices: ndarray) -> tuple[float, int]:
-        """What one batch tells the optimiser, by gradients or by losses; the batch's nats and its labels."""
+    def _learn(self, examples: Sequence[EncodedExample]) -> tuple[float, int]:
+        """Compute gradients, or the slope between two losses; return the summed loss and its weight."""
         if self._zeroth_order is None:
-            _, nats, labels = self._accumulate(indices)
-            return nats, labels
+            _, total, weight = self._accumulate(examples)
+            return total, weight
         measured: list[tuple[float, float, int]] = []
 
         def loss() -> float:
-            measured.append(self._accumulate(indices, backward=False))
-            smoothed, _, labels = measured[-1]
-            return smoothed / max(labels, 1)
+            measured.append(self._accumulate(examples, backward=False))
+            minimised, _, weight = measured[-1]
+            return minimised / max(weight, 1)
 
         self._zeroth_order.estimate(loss, _derived_seed(self._seed, self.step, DIRECTION))
-        (_, above, labels), (_, below, _) = measured
-        return (above + below) / 2, labels
+        (_, above, weight), (_, below, _) = measured
+        return (above + below) / 2, weight
 
-    def _accumulate(self, indices: ndarray, *, backward: bool = True) -> tuple[float, float, int]:
-        """Nats of one batch, smoothed and plain, and its labels; with its gradients, by micro-batch."""
+    def _accumulate(
+        self, examples: Sequence[EncodedExample], *, backward: bool = True
+    ) -> tuple[float, float, int]:
+        """Sum the minimised and the reported loss over micro-batches, with gradients if wanted."""
         import torch
 
-        examples = [self._examples[int(index)] for index in indices]
-        labels = sum(example.label_tokens for example in examples)
-        smoothing = self._pipeline.number("label_smoothing")
+        weight = self._loss.weight(examples)
         minimised = total = 0.0
         for number, start in enumerate(range(0, len(examples), self.micro_batch_size)):
             torch.manual_seed(_derived_seed(self._seed, self.step, number))
-            batch = self._compute.collate(examples[start : start + self.micro_batch_size])
+            batch = self._loss.collate(examples[start : start + self.micro_batch_size], self._compute)
             with self._compute.autocast():
-                smoothed, nats = smoothed_nats(self.model, batch, smoothing)
+                losses, reported = self._loss.minimised(self.model, batch, self._pipeline)
             if backward:
-                (smoothed.sum() / max(labels, 1)).backward()
-            minimised += smoothed.sum().item()
-            total += nats.sum().item()
-        return minimised, total, labels
+                (losses.sum() / max(weight, 1)).backward()
+            minimised += losses.sum().item()
+            total += reported.sum().item()
+        return minimised, total, weight
 
     def _update(self) -> float:
         import torch
@@ -233,11 +259,11 @@ class LiveTrial:
 
 
 DIRECTION = 1 << 31
-"""In the place of a micro-batch's number, for the seed of a zeroth-order step's direction."""
+"""Stands for the micro-batch number in the seed of a zeroth-order step's direction."""
 
 
 def _derived_seed(seed: int, step: int, micro_batch: int) -> int:
-    """A seed for one forward pass, spread over 63 bits so that neighbours are unrelated."""
+    """Derive the seed of one forward pass, spread over 63 bits so that neighbours are unrelated."""
     import numpy as np
 
     state = np.random.SeedSequence([seed, step, micro_batch]).generate_state(1, np.uint64)
@@ -245,7 +271,7 @@ def _derived_seed(seed: int, step: int, micro_batch: int) -> int:
 
 
 def _text_embeddings(model: Any) -> Any:
-    """The layer that looks the input up; an encoder has one of its own beside the shared one."""
+    """Find the layer that embeds the input; an encoder has one of its own beside the shared one."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     side = inner.get_encoder() if inner.config.is_encoder_decoder else inner
     return side.get_input_embeddings()
@@ -253,7 +279,7 @@ def _text_embeddings(model: Any) -> Any:
 
 @contextmanager
 def _neftune(model: Any, alpha: float) -> Iterator[None]:
-    """Uniform noise in ±alpha / sqrt(L·d) on input embeddings while training (arXiv 2310.05914)."""
+    """Add uniform noise in ±alpha / sqrt(L·d) to input embeddings while training (arXiv 2310.05914)."""
     import torch
 
     def add_noise(_module: Any, _inputs: Any, output: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A worker's inside: the base model loaded once, one trial live on it at a time, cleanness proved between."""
+"""Runs trials one at a time on one base model, and verifies the base model between them."""
 
 from __future__ import annotations
 
@@ -21,19 +21,26 @@ from tunecast.training.compute import Compute
 from tunecast.training.evaluate import Evaluator
 from tunecast.training.failures import DivergedError, describe_failure
 from tunecast.training.live_trial import LiveTrial, Segment
+from tunecast.training.losses import get_loss
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tunecast.data import EncodedExample, Example
     from tunecast.training.training_task import TrainingTask, TrialSpec
 
+    Examples = Sequence[EncodedExample]
+
+SPLITS = ("subset", "validation", "test")
+
 HELD_BEFORE = "held_bytes"
-"""In ``Run.extra``: what the worker held on its device before the trial's first step, which is in all peaks
-of the trial and not of its making."""
+"""In ``Run.extra``: bytes on the worker's device before the trial's first step. All peaks of the trial
+include them."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What advancing a trial by one fidelity step gave.
+    """The result of advancing a trial by one fidelity step.
 
     Args:
         run: Id of the trial's run.
@@ -43,11 +50,12 @@ class Measurement:
         validation: Score of all validation examples that the session uses, at the last point only.
         validation_seconds: Wall seconds of that score; a trial's last point counts them as evaluation too.
         trainable_parameters: Number of trained parameters.
-        retrained_tokens: Training tokens that were gone through once more, since their checkpoint was gone.
-        retraining_seconds: Wall seconds that this took; they are in no point.
-        held_bytes: What the worker held on its device before it began.
-        choosing_seconds: Wall seconds in which the method decided on the data, before the first step; in no
-            point.
+        retrained_tokens: Tokens trained again because their checkpoint was lost.
+        retraining_seconds: Wall seconds of that; no point includes them.
+        held_bytes: Bytes on the worker's device before the trial began.
+        choosing_seconds: Wall seconds in which the method looked at the data, before the first step; no point
+            includes them.
+        skipped_steps: Zeroth-order steps without an update, because a loss was not finite.
     """
 
     run: str
@@ -61,17 +69,18 @@ class Measurement:
     retraining_seconds: float = 0.0
     held_bytes: int = 0
     choosing_seconds: float = 0.0
+    skipped_steps: int = 0
 
 
 @dataclass(frozen=True)
 class Scored:
-    """What scoring a model on a split gave.
+    """The result of scoring a model on a split.
 
     Args:
         score: The score.
-        evaluation: The time that took.
-        outputs: What it wrote, where it was asked to.
-        retrained_tokens: As of :class:`Measurement`.
+        evaluation: Time spent.
+        outputs: Generated texts, if any were requested.
+        retrained_tokens: As in :class:`Measurement`.
     """
 
     score: Score
@@ -95,7 +104,9 @@ class Runner:
             training_task.facts.architecture,
             self._tokenizer.pad_token_id,
         )
-        self._evaluator = Evaluator(self._compute)
+        self._loss = get_loss(training_task.loss)
+        self._evaluator = Evaluator(self._compute, self._loss)
+        self._splits: dict[str, tuple[Examples, Examples]] = {}
         self._live: LiveTrial | None = None
         self._live_spec: TrialSpec | None = None
         self._retrained = 0, 0.0
@@ -113,24 +124,24 @@ class Runner:
             spec: The trial.
             from_step: The step of its last committed point; 0 for a new trial.
             to_step: Where to measure next.
-            weights_hash: The last committed point's ``checkpoint_hash``: a checkpoint of another hash is not
-                continued, but trained anew; empty where nobody knows.
+            weights_hash: The last committed point's ``checkpoint_hash``; a checkpoint with another hash is
+                trained again. Empty if unknown.
 
         Returns:
-            The point, or the outcome with which the trial ended; failures of the trial are never raised.
+            The point, or the outcome that ended the trial; failures of the trial are never raised.
 
         Raises:
             OSError: A checkpoint cannot be written or read, which is not the trial's fault.
         """
         if self._live_spec != spec:
-            self.release()  # what the last trial held is no part of this one's peak
+            self.release()  # memory of the last trial must not count in this one's peak
         reset_peak(self.training_task.device)
         held = peak_bytes(self.training_task.device)
         self._retrained = 0, 0.0
         self._choosing = 0.0
         try:
             measured = self._advanced(spec, from_step, to_step, weights_hash)
-        except Exception as error:  # whatever breaks a trial is its outcome; the worker goes on
+        except Exception as error:  # any error of a trial becomes its outcome; the worker goes on
             outcome, record = describe_failure(error)
             if isinstance(error, OSError) and outcome is not Outcome.OUT_OF_MEMORY:
                 raise
@@ -149,7 +160,7 @@ class Runner:
         )
 
     def _advanced(self, spec: TrialSpec, from_step: int, to_step: int, weights_hash: str) -> Measurement:
-        """As :meth:`advance`, which holds nothing of a trial that fails here and so can free its memory."""
+        """Advance a trial; if it fails, :meth:`advance` holds no reference to it and can free its memory."""
         live = self._made_live(spec, from_step, weights_hash)
         return self._measure(live, spec, live.advance(to_step))
 
@@ -169,7 +180,7 @@ class Runner:
         Args:
             spec: The trial; None for the base model.
             step: The step whose weights are scored.
-            split: ``subset``, ``validation`` or ``test``.
+            split: One of :data:`SPLITS`.
             weights_hash: The ``checkpoint_hash`` of the trial's point there, as for :meth:`advance`.
             metric: Metric to measure by generation; empty for none.
             generate_limit: Number of examples to generate for, 0 for none.
@@ -178,7 +189,7 @@ class Runner:
         self._retrained = 0, 0.0
         model = self._base_model() if spec is None else self._with_weights(spec, step, weights_hash)
         clock = SecondsClock(self.training_task.device)
-        score = self._evaluator.evaluate(model, self._split(split)).score(interval_seed=interval_seed)
+        score = self._evaluator.score(model, self._split(split), interval_seed=interval_seed)
         evaluation = clock.read()
         outputs = self._generate(model, split, generate_limit) if generate_limit else ()
         if metric and outputs:
@@ -193,8 +204,8 @@ class Runner:
         Args:
             spec: The trial.
             step: The step whose weights are written.
-            folder: Where to.
-            base_location: Where the written model is to find its base.
+            folder: Folder to write to.
+            base_location: Location of the base model, as the written model records it.
             weights_hash: The ``checkpoint_hash`` of the trial's point there, as for :meth:`advance`.
         """
         model = self._with_weights(spec, step, weights_hash)
@@ -203,20 +214,21 @@ class Runner:
         self._tokenizer.save_pretrained(folder)
 
     def save_base(self, folder: str) -> None:
-        """Write the base model, for a delivery that must carry it."""
+        """Write the base model and its tokenizer."""
         with quiet():
             self._base_model().save_pretrained(folder)
         self._tokenizer.save_pretrained(folder)
 
     def measure_speed(self, spec: TrialSpec, seconds: float) -> float:
-        """Training tokens per second of a trial; nothing of it is kept.
+        """Measure the training tokens per second of a trial, and discard the trial.
 
-        The median over steps is taken, after one that warms up: a busy machine delays some steps, not most.
+        The result is the median over steps after a first one to warm up: a busy machine delays some steps,
+        not most.
 
         Args:
             spec: The trial.
-            seconds: About how long to measure; at least one step is taken. Where the loss diverges the steps
-                before it count: it is for the trial to tell.
+            seconds: About how long to measure; at least one step is taken. If the loss diverges, the steps
+                before that count.
 
         Raises:
             ModelError: It diverges at the very first step.
@@ -240,21 +252,21 @@ class Runner:
         return statistics.median(rates[1:] or rates)
 
     def release(self) -> None:
-        """Take the live trial off the base; a base that is not as it was loaded is loaded again.
+        """Take the live trial off the base model; reload a base model that is not as it was loaded.
 
         Raises:
-            SystemExit: It cannot be loaded, as on an accelerator that failed for good; a new process may.
+            SystemExit: It cannot be loaded, as on an accelerator that failed for good; a new process might.
         """
         self._take_off()
         if self._base is None:
             try:
                 self._base = self._load_base()
-            except Exception as error:  # whatever it was, this process can serve no trial any more
+            except Exception as error:  # without a base model this process cannot run trials
                 raise SystemExit(f"The base model cannot be loaded again: {error}") from error
             self.reloads += 1
 
     def _take_off(self) -> None:
-        """End the live trial; a base that it leaves unclean is given up."""
+        """End the live trial; discard a base model that it leaves changed."""
         if self._live is None and self._base is not None:
             return
         if self._live is not None and self._live_spec is not None:
@@ -262,16 +274,16 @@ class Runner:
             try:
                 self._base = method.detach(self._live.model)
                 clean = fingerprint(self._base) == self._clean
-            except Exception:  # a model that cannot be taken apart is thrown away whole
+            except Exception:  # a model that cannot be taken apart is discarded whole
                 clean = False
             self._live = self._live_spec = None
             if not clean:
                 self._base = None
         if self._base is None:
-            gc.unfreeze()  # a worker has the collector spare what it began with: the model that goes too
+            gc.unfreeze()  # workers freeze their first objects, which include the discarded model
         try:
             self._compute.free_memory()
-        except RuntimeError:  # an accelerator that failed for good: what comes next finds that it cannot load
+        except RuntimeError:  # an accelerator that failed for good; the next load reports it
             self._base = None
 
     def _load_base(self) -> Any:
@@ -295,7 +307,7 @@ class Runner:
         return self._base
 
     def _made_live(self, spec: TrialSpec, from_step: int, weights_hash: str = "") -> LiveTrial:
-        """The trial at ``from_step``: as it is, from its checkpoint, or trained anew from an earlier one."""
+        """Bring the trial to ``from_step``: as it is, from its checkpoint, or trained again."""
         if self._live is not None and self._live_spec == spec and self._live.step == from_step:
             return self._live
         live = self._attached(spec)
@@ -309,15 +321,17 @@ class Runner:
                 live.load(folder, start)
         if live.step < from_step:
             tokens = live.plan.tokens_at(from_step) - live.plan.tokens_at(live.step)
-            self._retrained = tokens, 0.0  # should it fail, its tokens are spent all the same
+            self._retrained = tokens, 0.0  # these tokens are spent even if training fails
             self._retrained = tokens, live.advance(from_step).training.wall
         return live
 
     def _attached(self, spec: TrialSpec) -> LiveTrial:
         self.release()
-        # Batches that shrank where memory ran out beside another trial may have room now.
-        self._evaluator = Evaluator(self._compute)
-        examples = self.training_task.training_examples(spec)
+        # Batches that shrank because memory ran out in another trial may fit now.
+        self._evaluator = Evaluator(self._compute, self._loss)
+        for split in SPLITS:  # while the base model is untouched
+            self._split(split)
+        examples = self._prepared(self.training_task.training_examples(spec))
         try:
             pipeline = self._chosen(spec, examples)
             live = LiveTrial(
@@ -326,19 +340,20 @@ class Runner:
                 self.training_task.plan(spec),
                 examples,
                 self._compute,
+                self._loss,
                 seed=spec.seed,
                 explosion_nats=spec.explosion_nats,
             )
         except Exception:
-            # Half an adapter may be in the base. The next release loads it anew, not this handler: what the
-            # exception holds on to would leave no room for a second model.
+            # Half an adapter may be in the base model. The next release reloads it; in this handler, what the
+            # exception references would leave no room for a second model.
             self._base = None
             raise
         self._live, self._live_spec = live, spec
         return live
 
-    def _chosen(self, spec: TrialSpec, examples: list[EncodedExample]) -> Pipeline:
-        """The pipeline with what its method decides on the data; decided once for a trial that is kept."""
+    def _chosen(self, spec: TrialSpec, examples: Examples) -> Pipeline:
+        """Complete the pipeline with what its method chooses on the data, once for a trial that is kept."""
         folder = CheckpointFolder(Path(spec.folder)) if spec.folder else None
         chosen = folder.read_choice() if folder else None
         if chosen is None:
@@ -350,29 +365,25 @@ class Runner:
         return replace(spec.pipeline, hyperparameters={**spec.pipeline.hyperparameters, **chosen})
 
     def _with_weights(self, spec: TrialSpec, step: int, weights_hash: str) -> Any:
-        """A trial's model with the weights of ``step``; where they were not kept, or are not what was
-        written, they are trained anew and put back.
-        """
+        """Load a trial's weights of ``step`` into its model; train and save them again if they are lost."""
         folder = CheckpointFolder(Path(spec.folder))
         if spec.folder and folder.has_weights(step, weights_hash):
             live = self._attached(spec)
             live.load_weights(folder, step)
-            live.step = -1  # its optimiser is not at this step: it must not be continued
+            live.step = -1  # its optimiser is not at this step, so it must not continue
             return live.model
         live = self._made_live(spec, step, weights_hash)
         if spec.folder:
-            with contextlib.suppress(OSError):  # what cannot be kept is trained anew next time too
+            with contextlib.suppress(OSError):  # if they cannot be saved, they are trained again next time
                 live.save(folder, goes_on=False)
         return live.model
 
     def _measure(self, live: LiveTrial, spec: TrialSpec, segment: Segment) -> Measurement:
         clock = SecondsClock(self.training_task.device)
-        score = self._evaluator.evaluate(live.model, self.training_task.subset).score()
+        score = self._evaluator.score(live.model, self._split("subset"))
         scored = clock.read()
         at_end = live.step == live.plan.total_steps
-        whole = (
-            self._evaluator.evaluate(live.model, self.training_task.validation).score() if at_end else None
-        )
+        whole = self._evaluator.score(live.model, self._split("validation")) if at_end else None
         evaluation = clock.read()
         validation_seconds = evaluation.wall - scored.wall if at_end else 0.0
         diverged = not math.isfinite(score.loss) or score.loss > spec.explosion_nats
@@ -399,15 +410,26 @@ class Runner:
             error = RunError("DivergedError", f"validation loss {score.loss:.4g} at step {live.step}")
             return Measurement(spec.run, point, Outcome.DIVERGED, error, whole, validation_seconds)
         outcome = Outcome.COMPLETED if at_end else Outcome.PAUSED
-        return Measurement(spec.run, point, outcome, None, whole, validation_seconds)
+        return Measurement(
+            spec.run,
+            point,
+            outcome,
+            None,
+            whole,
+            validation_seconds,
+            skipped_steps=segment.skipped_steps,
+        )
 
-    def _split(self, name: str) -> tuple[EncodedExample, ...]:
-        training_task = self.training_task
-        return {
-            "subset": training_task.subset,
-            "validation": training_task.validation,
-            "test": training_task.test,
-        }[name]
+    def _split(self, name: str) -> Examples:
+        """The examples of a split, prepared for the loss when the base model was untouched."""
+        source: Examples = getattr(self.training_task, name)
+        known = self._splits.get(name)
+        if known is None or known[0] is not source:
+            known = self._splits[name] = source, self._prepared(source)
+        return known[1]
+
+    def _prepared(self, examples: Examples) -> Examples:
+        return self._loss.prepare(self._base, examples, self._compute)
 
     def _generate(self, model: Any, split: str, limit: int) -> tuple[SampleOutput, ...]:
         from tunecast.data import encode_prompt, reference

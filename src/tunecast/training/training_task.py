@@ -1,4 +1,4 @@
-"""What a worker needs for one task: the model to load, the encoded splits, and how to compute."""
+"""Everything a worker needs for one task: the model to load, the encoded splits, and how to compute."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from tunecast.models.load import ResolvedModel
 from tunecast.records import ModelFacts, Pipeline, stable_hash
+from tunecast.training.losses import COMPLETION
 from tunecast.training.plan import TrialPlan, nested_subset, plan_trial
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class TrialSpec:
         seed: Seed of data order, initialisation and dropout.
         full_length_tokens: Horizon of the schedule.
         unique_examples: Training examples it may draw from.
-        folder: Where its checkpoints lie; empty to keep none, for a trial that is trained in one go.
+        folder: Folder of its checkpoints; empty to keep none, for a trial that is trained in one go.
         workers: Workers that share the device, for the record.
         explosion_nats: Loss per label token above which the trial counts as diverged.
     """
@@ -47,8 +48,8 @@ class TrainingTask:
     """A task laid out for training.
 
     Args:
-        model: Where the base model lies.
-        facts: What it is.
+        model: Location of the base model.
+        facts: Facts of the base model.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
         dtype: Type of frozen weights and of compute.
         threads: Threads of one worker.
@@ -63,6 +64,7 @@ class TrainingTask:
         deterministic: Whether the accelerator must compute bit-equal results.
         trust_remote_code: Whether code that comes with the model may run.
         adapter: Folder of a trained adapter to put on the base model, empty for none.
+        loss: Name of what is minimised and measured; see :mod:`tunecast.training.losses`.
     """
 
     model: ResolvedModel
@@ -81,6 +83,7 @@ class TrainingTask:
     deterministic: bool = False
     trust_remote_code: bool = False
     adapter: str = ""
+    loss: str = COMPLETION
 
     def open(self) -> Runner:
         """Load the base model, in the process that will train it."""
@@ -99,14 +102,14 @@ class TrainingTask:
         return stable_hash([example.input_ids for example in self.subset])
 
     def training_examples(self, spec: TrialSpec) -> list[EncodedExample]:
-        """The examples that a trial may draw from; the same for every trial of equal seed and number."""
+        """Choose the examples that a trial may draw from, equal for trials of equal seed and number."""
         if spec.unique_examples >= len(self.train):
             return list(self.train)
         chosen = nested_subset(len(self.train), spec.unique_examples, spec.seed)
         return [self.train[int(index)] for index in chosen]
 
     def plan(self, spec: TrialSpec) -> TrialPlan:
-        """The course of a trial."""
+        """Plan a trial's batches, schedule and fidelity grid."""
         lengths = [example.tokens for example in self.training_examples(spec)]
         return plan_trial(lengths, spec.pipeline, seed=spec.seed, full_length_tokens=spec.full_length_tokens)
 
@@ -114,11 +117,11 @@ class TrainingTask:
 def validation_subset(
     examples: Sequence[EncodedExample], *, token_limit: float, minimum: int, seed: int
 ) -> tuple[EncodedExample, ...]:
-    """A seeded choice of examples within a number of tokens.
+    """Choose examples at random within a number of tokens.
 
     Args:
         examples: Encoded validation examples.
-        token_limit: Tokens that the choice may hold together.
+        token_limit: Most tokens of all chosen examples together.
         minimum: Examples to take even where they exceed the limit.
         seed: Seed of the choice.
     """
@@ -127,7 +130,7 @@ def validation_subset(
     for index in np.random.default_rng([seed, 2]).permutation(len(examples)):
         example = examples[int(index)]
         if len(chosen) >= minimum and tokens + example.tokens > token_limit:
-            break  # passing over long examples to fill up with short ones would bias the choice
+            break  # skipping long examples to fill up with short ones would bias the choice
         chosen.append(example)
         tokens += example.tokens
     return tuple(chosen)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from tunecast import models
 from tunecast.data import EncodedExample
-from tunecast.training.batch import Batch, collate, example_nats, smoothed_nats
+from tunecast.training.losses.completion import Batch, collate, example_nats, pooled_score, smoothed_nats
 
 FAMILIES = ("llama", "gpt2", "t5")
 PAD = 3
+EXAMPLES = (np.array([6.0, 2.0, 4.0]), np.array([3, 1, 4]), np.array([12, 5, 13]))
 
 
 def decoder_only(length: int, *spans: tuple[int, int]) -> EncodedExample:
@@ -137,3 +141,60 @@ def test_smoothing_is_that_of_transformers(family: str, loaded: dict[str, Any]) 
     outputs = model(input_ids=ids, attention_mask=mask, labels=labels)
     theirs = LabelSmoother(epsilon=0.1)(outputs, labels, shift_labels=family != "t5")
     torch.testing.assert_close(smoothed.sum() / batch.label_tokens, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_pools_by_the_formulas() -> None:
+    score = pooled_score(*EXAMPLES)
+    assert score.loss == 12.0 / 8
+    assert score.nats_per_completion == 12.0 / 3
+    assert score.bits_per_byte == pytest.approx(12.0 / math.log(2) / 30)
+    assert (score.examples, score.label_tokens) == (3, 8)
+    assert score.loss_low is score.loss_high is None
+
+
+def test_interval_holds_the_loss_and_narrows_with_more_examples() -> None:
+    draw = np.random.default_rng(0)
+
+    def scored(count: int) -> tuple[float, float, float]:
+        tokens = draw.integers(1, 20, count)
+        score = pooled_score(tokens * draw.normal(2.0, 0.5, count), tokens, tokens, interval_seed=1)
+        assert score.loss_low is not None
+        assert score.loss_high is not None
+        return score.loss_low, score.loss, score.loss_high
+
+    (low, loss, high), (close_low, close_loss, close_high) = scored(50), scored(5000)
+    assert low < loss < high
+    assert close_low < close_loss < close_high
+    assert close_high - close_low == pytest.approx((high - low) / 10, rel=0.4)
+
+
+def test_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+    draw = np.random.default_rng(3)
+    tokens = np.full(80, 4)
+    hits = 0
+    for _ in range(200):
+        score = pooled_score(4 * draw.normal(2.0, 1.0, 80), tokens, tokens, interval_seed=0)
+        hits += score.loss_low < 2.0 < score.loss_high  # type: ignore[operator]
+    assert 0.89 < hits / 200 < 0.985
+
+
+def test_interval_draws_as_if_all_at_once() -> None:
+    draw = np.random.default_rng(5)
+    tokens = draw.integers(1, 9, 37)
+    nats = tokens * draw.normal(2.0, 0.5, 37)
+    score = pooled_score(nats, tokens, tokens, interval_seed=7)
+    chosen = np.random.default_rng(7).integers(0, 37, (1000, 37))
+    losses = nats[chosen].sum(1) / tokens[chosen].sum(1)
+    assert (score.loss_low, score.loss_high) == pytest.approx(tuple(np.quantile(losses, [0.025, 0.975])))
+
+
+def test_interval_takes_no_memory_for_all_draws() -> None:
+    tokens = np.full(20_000, 4)
+    tracemalloc.start()
+    pooled_score(4 * np.ones(20_000), tokens, tokens, interval_seed=0)
+    assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    tracemalloc.stop()
+
+
+def test_interval_is_seeded() -> None:
+    assert pooled_score(*EXAMPLES, interval_seed=4) == pooled_score(*EXAMPLES, interval_seed=4)

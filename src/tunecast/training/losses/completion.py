@@ -1,28 +1,64 @@
-"""Batches, and the loss on them: nats of completion tokens, with logits only where there are labels."""
+"""The loss of supervised finetuning: nats of completion tokens, with logits only where there are labels."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tunecast.data.encode import IGNORED
-from tunecast.records import Architecture
+from tunecast.records import Architecture, Pipeline, Score
+from tunecast.training.losses.loss import Loss
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from tunecast.data import EncodedExample
+    from tunecast.training.compute import Compute
+
+RESAMPLES = 1000
+
+
+class CompletionLoss(Loss):
+    """Cross-entropy of completion tokens, with smoothed labels where the pipeline asks for them."""
+
+    def collate(self, examples: Sequence[EncodedExample], compute: Compute) -> Batch:
+        """Pad examples into a batch."""
+        return collate(
+            examples,
+            architecture=compute.architecture,
+            pad_token_id=compute.pad_token_id,
+            device=compute.device,
+        )
+
+    def minimised(self, model: Any, batch: Batch, pipeline: Pipeline) -> tuple[Tensor, Tensor]:
+        """Sum nats against smoothed labels, to minimise, and against plain ones, to report."""
+        return smoothed_nats(model, batch, pipeline.number("label_smoothing"))
+
+    def measure(self, model: Any, batch: Batch) -> Tensor:
+        """Sum the nats of each completion."""
+        return example_nats(model, batch)
+
+    def score(
+        self, examples: Sequence[EncodedExample], measured: np.ndarray, *, interval_seed: int | None = None
+    ) -> Score:
+        """Pool the nats of completions."""
+        label_tokens = np.array([example.label_tokens for example in examples])
+        completion_bytes = np.array([example.completion_bytes for example in examples])
+        return pooled_score(measured, label_tokens, completion_bytes, interval_seed=interval_seed)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Tensors of several examples.
+    """Several examples as tensors.
 
     Args:
         inputs: Keyword arguments of the model's forward call, each of shape (examples, positions).
         labels: Token ids, -100 where nothing is trained; shape (examples, positions of the predicting side).
-        kept: Number of last positions whose logits are needed (decoder-only), 0 for an encoder-decoder.
+        kept: Number of final positions whose logits are needed (decoder-only), 0 for an encoder-decoder.
         label_tokens: Number of labels.
     """
 
@@ -37,14 +73,14 @@ def collate(
 ) -> Batch:
     """Pad examples into a batch.
 
-    Decoder-only inputs are padded on the left: completions then end at the same position, and the few last
-    positions are all that needs logits.
+    Decoder-only inputs are padded on the left: completions then end at the same position, so logits are
+    needed only for the last few positions.
 
     Args:
         examples: At least one.
         architecture: Which side carries the labels.
-        pad_token_id: Fills up the shorter ones.
-        device: Where the tensors go.
+        pad_token_id: Token that pads the shorter ones.
+        device: Device of the tensors.
     """
     if architecture == "encoder-decoder":
         return _collate_encoder_decoder(examples, pad_token_id, device)
@@ -91,7 +127,7 @@ def _on(device: str, inputs: dict[str, Tensor], labels: Tensor, kept: int) -> Ba
 
 
 def example_nats(model: Any, batch: Batch) -> Tensor:
-    """Summed cross-entropy of each example's labels, in float32.
+    """Sum the cross-entropy of each example's labels, in float32.
 
     Args:
         model: A transformers or peft model.
@@ -104,9 +140,9 @@ def example_nats(model: Any, batch: Batch) -> Tensor:
 
 
 def smoothed_nats(model: Any, batch: Batch, label_smoothing: float) -> tuple[Tensor, Tensor]:
-    """The cross-entropy of each example against smoothed labels, and the plain one.
+    """Sum the cross-entropy of each example against smoothed labels, and against plain ones.
 
-    Smoothed labels give ``label_smoothing`` of their mass to all tokens alike (Szegedy et al., arXiv
+    Smoothed labels spread ``label_smoothing`` of their mass evenly over all tokens (Szegedy et al., arXiv
     1512.00567, section 7).
 
     Args:
@@ -115,8 +151,8 @@ def smoothed_nats(model: Any, batch: Batch, label_smoothing: float) -> tuple[Ten
         label_smoothing: At least 0, below 1.
 
     Returns:
-        What training minimises and :func:`example_nats`, in nats, each of shape (examples,); the first is
-        differentiable, and is the second where nothing is smoothed.
+        The smoothed and the plain sums in nats, each of shape (examples,). The first is differentiable;
+        without smoothing both are the same tensor.
     """
     import torch
     from torch.nn.functional import cross_entropy
@@ -142,13 +178,13 @@ def smoothed_nats(model: Any, batch: Batch, label_smoothing: float) -> tuple[Ten
 
 
 def _last_logits(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Logits and the labels they predict: position t predicts the token at t + 1."""
+    """Compute the needed logits and the labels they predict: position t predicts the token at t + 1."""
     import torch
 
     options: dict[str, Any] = {"use_cache": False}
     accepted = _forward_arguments(model)
     if "logits_to_keep" in accepted:
-        # As indices, not as a number: a slice is not contiguous, and the head would copy its weight for it.
+        # As indices, not as a number: a slice is not contiguous, so the head would copy its weight.
         options["logits_to_keep"] = torch.arange(-batch.kept, 0, device=batch.labels.device)
     inputs = {name: value for name, value in batch.inputs.items() if name in accepted}
     logits = model(**inputs, **options).logits[:, -batch.kept : -1]
@@ -156,8 +192,49 @@ def _last_logits(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def _forward_arguments(model: Any) -> frozenset[str]:
-    """Names that the underlying model's forward takes; adapters pass them through."""
+    """Names of the arguments that the underlying model's forward accepts; adapters pass them through."""
     import inspect
 
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     return frozenset(inspect.signature(inner.forward).parameters)
+
+
+def pooled_score(
+    nats: np.ndarray,
+    label_tokens: np.ndarray,
+    completion_bytes: np.ndarray,
+    *,
+    interval_seed: int | None = None,
+) -> Score:
+    """Pool examples into a score.
+
+    Args:
+        nats: Summed cross-entropy of each example, shape (examples,).
+        label_tokens: Labels of each example, shape (examples,).
+        completion_bytes: UTF-8 bytes of each completion, shape (examples,).
+        interval_seed: Seed of the bootstrap over examples that gives the loss its 95% interval; None omits
+            the interval.
+    """
+    total, tokens = float(nats.sum()), int(label_tokens.sum())
+    low = high = None
+    if interval_seed is not None:
+        low, high = _loss_interval(nats, label_tokens, interval_seed)
+    return Score(
+        loss=total / max(tokens, 1),
+        nats_per_completion=total / max(len(nats), 1),
+        bits_per_byte=total / math.log(2) / max(int(completion_bytes.sum()), 1),
+        examples=len(nats),
+        label_tokens=tokens,
+        loss_low=low,
+        loss_high=high,
+    )
+
+
+def _loss_interval(nats: np.ndarray, label_tokens: np.ndarray, seed: int) -> tuple[float, float]:
+    generator = np.random.default_rng(seed)
+    losses = np.empty(RESAMPLES)
+    for number in range(RESAMPLES):  # one at a time: all at once take gigabytes for a large split
+        chosen = generator.integers(0, len(nats), len(nats))
+        losses[number] = nats[chosen].sum() / max(label_tokens[chosen].sum(), 1)
+    low, high = np.quantile(losses, [0.025, 0.975])
+    return float(low), float(high)

@@ -1,0 +1,99 @@
+"""The protocol of a training loss."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from tunecast.data import EncodedExample, Example
+    from tunecast.records import Architecture, Pipeline, Score
+    from tunecast.training.compute import Compute
+
+
+class Loss(ABC):
+    """What a trial minimises, and what its points report.
+
+    The training loop, the evaluator and the session know losses only through these methods. The loop picks
+    examples, splits them into micro-batches that fit in memory, and steps the optimiser; the loss turns
+    examples into tensors and tensors into a number.
+
+    Preference losses fit in one file too. DPO, for instance:
+
+    - A ``PreferencePair`` subclasses :class:`~tunecast.data.EncodedExample`. It adds the rejected sequence
+      and a field for the reference model's log-probabilities, and overrides ``tokens`` to count both
+      sequences, since budgets and batches are measured in tokens.
+    - ``encode`` tokenises the chosen and the rejected completion.
+    - ``prepare`` runs the untouched base model over the examples and stores its log-probabilities in copies
+      of them, so no second model is held in memory while training.
+    - ``collate`` stacks chosen and rejected sequences into one batch, which halves into pairs again in
+      ``minimised``.
+    - ``weight`` counts pairs instead of label tokens.
+    - ``measure`` and ``score`` report the loss per pair, and the accuracy of the implicit reward if wanted.
+    """
+
+    def encode(
+        self, examples: Sequence[Example], tokenizer: Any, *, max_length: int, architecture: Architecture
+    ) -> Sequence[EncodedExample]:
+        """Tokenise examples; see :func:`tunecast.data.encode`, which this calls unless overridden."""
+        from tunecast.data import encode
+
+        return encode(examples, tokenizer, max_length=max_length, architecture=architecture)
+
+    def prepare(
+        self, base: Any, examples: Sequence[EncodedExample], compute: Compute
+    ) -> Sequence[EncodedExample]:
+        """Add to examples what only the untouched base model can tell; by default, nothing.
+
+        Args:
+            base: The base model, before a method changes it.
+            examples: Encoded examples of one split.
+            compute: How to compute.
+
+        Returns:
+            As many examples, in the same order.
+        """
+        return examples
+
+    def weight(self, examples: Sequence[EncodedExample]) -> int:
+        """Count what a batch's summed loss is divided by: label tokens, unless overridden."""
+        return sum(example.label_tokens for example in examples)
+
+    @abstractmethod
+    def collate(self, examples: Sequence[EncodedExample], compute: Compute) -> Any:
+        """Turn at least one example into a batch of tensors on the device."""
+
+    @abstractmethod
+    def minimised(self, model: Any, batch: Any, pipeline: Pipeline) -> tuple[Tensor, Tensor]:
+        """Compute the loss of each example in training mode.
+
+        Args:
+            model: A transformers or peft model.
+            batch: What :meth:`collate` returned.
+            pipeline: Gives the loss its hyperparameters.
+
+        Returns:
+            What training minimises, differentiable, and what the training loss reports, both summed per
+            example, shape (examples,).
+        """
+
+    @abstractmethod
+    def measure(self, model: Any, batch: Any) -> Tensor:
+        """Measure each example in evaluation mode; shape (examples,) or (examples, values)."""
+
+    @abstractmethod
+    def score(
+        self, examples: Sequence[EncodedExample], measured: np.ndarray, *, interval_seed: int | None = None
+    ) -> Score:
+        """Pool measurements into a score.
+
+        Args:
+            examples: The measured examples.
+            measured: Rows of what :meth:`measure` returned, in the order of ``examples``.
+            interval_seed: Seed of the bootstrap that gives the loss its 95% interval; None omits the
+                interval.
+        """
