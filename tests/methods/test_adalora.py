@@ -73,7 +73,7 @@ def test_penalty_is_what_peft_adds_to_a_loss_of_its_own(tiny_llama: Path) -> Non
     expected = torch.autograd.grad(
         with_penalty - plain, list(trained.values()), allow_unused=True, materialize_grads=True
     )
-    ADALORA.before_update(model)
+    ADALORA.before_update(model, 0.0)
     for (name, tensor), gradient in zip(trained.items(), expected, strict=True):
         given = torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
         torch.testing.assert_close(given, gradient, rtol=1e-4, atol=1e-6)

@@ -80,6 +80,24 @@ def test_one_step_changes_the_share_of_each_matrix(tiny_llama: Path) -> None:
             assert 0.9 * int(0.2 * after.numel()) <= changed <= int(0.2 * after.numel())
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "lion"])
+def test_weight_decay_moves_only_what_is_let_through(tiny_llama: Path, optimizer: str) -> None:
+    decayed, plain = (
+        live_trial(tiny_llama, "gmt", keep_share=0.2, optim=optimizer, learning_rate=0.1, weight_decay=decay)
+        for decay in (0.5, 0.0)
+    )
+    before = weights(decayed)
+    decayed.advance(1), plain.advance(1)
+    for name, start in before.items():
+        if start.ndim > 1:
+            ours, without = weights(decayed)[name], weights(plain)[name]
+            moved = without != start
+            assert torch.equal(ours[~moved], start[~moved])
+            torch.testing.assert_close(
+                (without - ours)[moved], 0.1 * 0.5 * start[moved], atol=1e-6, rtol=1e-3
+            )
+
+
 def test_the_mask_is_that_of_the_whole_batch(tiny_llama: Path) -> None:
     whole, parts = (
         live_trial(tiny_llama, "gmt", keep_share=0.2, optim="sgd", learning_rate=1.0) for _ in range(2)

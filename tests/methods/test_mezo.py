@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tunecast import models
 from tunecast.methods import get_method
 from tunecast.training import zeroth_order
 from tunecast.training.compute import Compute
+from tunecast.training.failures import DivergedError
 from tunecast.training.live_trial import LiveTrial
 from tunecast.training.losses.completion import CompletionLoss
 from tunecast.training.zeroth_order import ZerothOrder
@@ -157,8 +159,8 @@ def flat(trial: LiveTrial) -> torch.Tensor:
 def test_without_perturbation_both_losses_are_equal(family: str, request: pytest.FixtureRequest) -> None:
     trial = live_trial(request.getfixturevalue(f"tiny_{family}"))
     trial.model.eval()
-    indices = trial.plan.batches[0]
-    assert trial._accumulate(indices, backward=False) == trial._accumulate(indices, backward=False)
+    examples = trial._batch()
+    assert trial._accumulate(examples, backward=False) == trial._accumulate(examples, backward=False)
     generator = torch.random.get_rng_state()
     segment = trial.advance(1)
     assert segment.gradient_norm == abs(trial._optimizer.projected_gradient)
@@ -194,6 +196,41 @@ def test_steps_can_be_replayed_from_their_slopes(tiny_llama: Path) -> None:
     # A trial's weights carry the roundings of every walk beside its steps.
     torch.testing.assert_close(flat(trial), flat(again), rtol=0, atol=1e-6)
     assert len({seed for seed, _, _ in log}) == 4
+
+
+class Burst(CompletionLoss):
+    """A completion loss that is infinite in some calls, as after an overflow."""
+
+    def __init__(self, *infinite: int) -> None:
+        self.infinite = infinite
+        self.calls = 0
+
+    def minimised(self, model: Any, batch: Any, pipeline: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        self.calls += 1
+        smoothed, plain = super().minimised(model, batch, pipeline)
+        factor = math.inf if self.calls in self.infinite else 1.0
+        return factor * smoothed, factor * plain
+
+
+def test_a_step_with_an_infinite_loss_is_skipped_and_counted(tiny_llama: Path) -> None:
+    trial = live_trial(tiny_llama)
+    trial._loss = Burst(3)  # the first loss of the second step
+    trial.advance(1)
+    before = flat(trial)
+    second = trial.plan.batches[1]
+    with pytest.raises(DivergedError, match="none of 1 steps"):
+        trial.advance(2)
+    assert torch.allclose(flat(trial), before, atol=1e-6)  # walked along the direction and back
+    assert trial.step == 2
+    whole = live_trial(tiny_llama)
+    whole._loss = Burst(3)
+    segment = whole.advance(4)
+    assert segment.skipped_steps == 1
+    assert math.isfinite(segment.train_loss)
+    assert math.isfinite(segment.gradient_norm)
+    assert whole.step == 4
+    labels = sum(whole._examples[int(index)].label_tokens for index in second)
+    assert whole.label_tokens_seen > labels
 
 
 def test_it_learns(tiny_llama: Path) -> None:

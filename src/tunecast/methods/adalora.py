@@ -77,7 +77,7 @@ class AdaLora(PeftMethod):
         )
         return model
 
-    def before_update(self, model: Any) -> None:
+    def before_update(self, model: Any, learning_rate: float) -> None:
         """Add the gradient of the penalty ``w * mean ||P'P - I||_F`` over all P and Q (equation 4).
 
         peft adds it to the model's own loss, which is not the loss trained on here.

@@ -42,6 +42,9 @@ class Method(ABC):
     ignores: ClassVar[frozenset[str]] = frozenset()
     """Shared hyperparameters without effect under this method. They are not searched."""
 
+    applies_weight_decay: ClassVar[bool] = False
+    """Whether the method decays weights itself, before each update, instead of the optimiser."""
+
     rate_multiple: ClassVar[float] = 1.0
     """The method's usual learning rate as a multiple of LoRA's on the same model."""
 
@@ -97,11 +100,12 @@ class Method(ABC):
         """
         return {}
 
-    def before_update(self, model: Any) -> None:  # noqa: B027 (most methods do nothing here)
+    def before_update(self, model: Any, learning_rate: float) -> None:  # noqa: B027 (mostly nothing)
         """Change the gradients of a step, which are summed over the batch and not yet clipped.
 
         Args:
             model: The model that ``attach`` returned, in training mode.
+            learning_rate: Rate of this step.
         """
 
     def after_update(self, model: Any, step: int, total_steps: int) -> None:  # noqa: B027

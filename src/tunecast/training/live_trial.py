@@ -243,7 +243,7 @@ class LiveTrial:
     def _update(self) -> float:
         import torch
 
-        self._method.before_update(self.model)
+        self._method.before_update(self.model, self.learning_rate(self.step))
         if self._zeroth_order is None:
             limit = self._pipeline.number("max_grad_norm", 1.0)
             norm = torch.nn.utils.clip_grad_norm_(self._trained.values(), limit).item()

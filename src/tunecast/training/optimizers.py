@@ -73,7 +73,8 @@ def build_optimizer(model: Any, pipeline: Pipeline) -> Optimizer | OptimizerPair
     Raises:
         ConfigurationError: ``optim`` names an unknown optimiser, or one that cannot run here.
     """
-    name = get_method(pipeline.method).optimizer or str(pipeline.hyperparameters.get("optim", "adamw"))
+    method = get_method(pipeline.method)
+    name = method.optimizer or str(pipeline.hyperparameters.get("optim", "adamw"))
     builders: dict[str, Builder] = {
         **_BUILDERS,
         "muon": partial(_muon, _tables(model)),
@@ -83,7 +84,8 @@ def build_optimizer(model: Any, pipeline: Pipeline) -> Optimizer | OptimizerPair
         raise ConfigurationError(
             f"optim={name}: there is no such optimiser.", f"Known: {', '.join(builders)}."
         )
-    rate, decay = pipeline.number("learning_rate"), pipeline.number("weight_decay", 0.0)
+    rate = pipeline.number("learning_rate")
+    decay = 0.0 if method.applies_weight_decay else pipeline.number("weight_decay")
     named = {key: parameter for key, parameter in model.named_parameters() if parameter.requires_grad}
     return builders[name](_groups(named, pipeline), rate, decay)
 
