@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from tunecast.budget import Budget, Used
 from tunecast.methods.space import BASELINE
 from tunecast.records import Outcome
-from tunecast.session.budget import Budget, Used
 from tunecast.session.budget_tracker import BudgetTracker
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.runtime_model import RuntimeModel
