@@ -283,5 +283,5 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_session_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"there is no session\.json"):
+    with pytest.raises(ConfigurationError, match=r"it has no session\.json"):
         export(str(tmp_path), "trl")
