@@ -1,1 +1,1 @@
-"""What a machine can do: processors, accelerators, memory, measured rates."""
+"""Describes and measures hardware: processors, accelerators, memory, rates."""

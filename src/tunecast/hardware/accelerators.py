@@ -1,7 +1,7 @@
-"""Common accelerators: what their makers state, for advice about a machine that is not at hand.
+"""Common accelerators with the rates that their makers state, to predict for machines that are not available.
 
-A machine that is at hand is measured (:mod:`tunecast.hardware.machine`). Stated rates are peaks: dense,
-without sparsity; what a finetuning reaches of them is the efficiency in :mod:`tunecast.estimate.seconds`.
+An available machine is measured instead (:mod:`tunecast.hardware.machine`). Stated rates are dense peaks,
+without sparsity; the share that a finetuning reaches is the efficiency in :mod:`tunecast.estimate.seconds`.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ class Accelerator:
 
     Args:
         name: Its name on the command line.
-        memory_gb: Memory that programs can use, in 10^9 bytes.
-        bfloat16: Peak dense FLOP/s of matrix products in bfloat16; 0 where the hardware has none.
+        memory_gb: Memory available to programs, in 10^9 bytes.
+        bfloat16: Peak dense FLOP/s of matrix products in bfloat16; 0 if the hardware has none.
         float16: The same in float16.
         float32: Peak FLOP/s in float32, without TF32.
         bandwidth: Bytes per second between memory and processor.
-        aliases: Other names that people use.
+        aliases: Other common names.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Accelerator:
 
     @property
     def memory_bytes(self) -> int:
-        """Memory that programs can use, in bytes."""
+        """Memory available to programs, in bytes."""
         return round(self.memory_gb * 1e9)
 
 
@@ -50,13 +50,12 @@ def _of(
     bandwidth_gb: float,
     *aliases: str,
 ) -> Accelerator:
-    """An accelerator by (bfloat16, float16, float32) in 10^12 FLOP/s and 10^9 bytes per second."""
+    """Build an accelerator from (bfloat16, float16, float32) in 10^12 FLOP/s, and 10^9 bytes per second."""
     low, half, full = (rate * 1e12 for rate in teraflops)
     return Accelerator(name, memory_gb, low, half, full, bandwidth_gb * 1e9, aliases)
 
 
-# Rates from the makers' data sheets, dense; memory as drivers report it to programs (a little below the
-# name).
+# Dense rates from the makers' data sheets. Memory as drivers report it, a little below the nominal size.
 ACCELERATORS: tuple[Accelerator, ...] = (
     _of("B200", 191.5, (2250, 2250, 80), 8000),
     _of("MI300X", 206.1, (1307, 1307, 163), 5300),
@@ -78,11 +77,12 @@ ACCELERATORS: tuple[Accelerator, ...] = (
 
 
 def find_accelerator(name: str) -> Accelerator:
-    """The accelerator called ``name``; case, spaces, hyphens and the maker's name do not matter,
-    and a number such as 4090 suffices where only one has it.
+    """Find an accelerator by name, ignoring case, spaces, hyphens and the maker's name.
+
+    A number such as 4090 is enough if only one accelerator has it.
 
     Raises:
-        ConfigurationError: There is none of that name; the hint says which ones come nearest.
+        ConfigurationError: The accelerator is unknown; the hint lists similar names.
     """
     wanted = _plain(name)
     known = {_plain(label): item for item in ACCELERATORS for label in (item.name, *item.aliases)}
@@ -97,13 +97,12 @@ def find_accelerator(name: str) -> Accelerator:
 
 
 def as_machine(accelerator: Accelerator, *, cores: int = 8, memory_bytes: int = 64_000_000_000) -> Machine:
-    """Describe an accelerator that is not at hand as a :class:`~tunecast.records.Machine` with its stated
-    rates.
+    """Describe an accelerator as a :class:`~tunecast.records.Machine` with its stated rates.
 
     Args:
         accelerator: The accelerator.
-        cores: Processor cores assumed beside it.
-        memory_bytes: Main memory assumed beside it.
+        cores: Assumed processor cores beside it.
+        memory_bytes: Assumed main memory beside it.
     """
     rates = {
         "bfloat16": accelerator.bfloat16,

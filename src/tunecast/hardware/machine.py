@@ -1,7 +1,7 @@
-"""What this machine can do, measured: matrix-multiplication rate, copy bandwidth, memory, clocks.
+"""Measures this machine: matrix-multiplication rate, copy bandwidth, memory, clocks.
 
-A machine is described by rates that were measured on it in about a second, never by its name; what a worker
-used (seconds by three clocks, peak bytes) is read here too, so that every part of Tunecast reads it alike.
+A machine is described by measured rates, never by its name. What a worker used (seconds by three clocks, peak
+bytes) is also read here, so that all parts of Tunecast read it in the same way.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 _MEASURE_SECONDS = 0.2
 """Time spent on each rate: two dtypes and one copy stay well under a second."""
 _PRODUCT_SECONDS = 0.1
-"""A product that would take longer is made of smaller matrices: where a dtype is computed in software, as
-bfloat16 by most processors, those of full width would take seconds each."""
+"""A product that would take longer uses smaller matrices: where a dtype is emulated, as bfloat16 is on most
+processors, full-width products would take seconds each."""
 _MINIMUM_REPEATS = 3
 _MATRIX_WIDTH = {"cpu": 1024, "cuda": 8192}
 _COPY_BYTES = {"cpu": 1 << 26, "cuda": 1 << 30}
@@ -33,13 +33,12 @@ _measured: dict[tuple[str, int, tuple[str, ...]], Machine] = {}
 
 
 def measure_machine(device: str, threads: int, dtypes: Sequence[str] = ("float32", "bfloat16")) -> Machine:
-    """Measure what one worker on ``device`` can do, in about a second; later calls return the first answer.
+    """Measure the rates of one worker on ``device`` in about a second; later calls return the first result.
 
     The rate of a dtype is 2·n³ / seconds of the fastest of several n×n products (n = 1,024 on a CPU, 8,192 on
-    an accelerator, half or a quarter of it where a product is slow), the bandwidth is read plus written bytes
-    / seconds of the fastest copy of a buffer larger than the caches. The fastest is taken because whatever
-    else runs can only slow a repetition down; on a CPU the mean processor time of its threads counts where
-    that is less.
+    an accelerator, or half or a quarter of that for slow products). The bandwidth is read plus written bytes
+    / seconds of the fastest copy of a buffer larger than the caches. The fastest counts, because other work
+    can only slow a repetition down; on a CPU, the mean processor time of its threads counts if that is less.
 
     Args:
         device: ``cpu``, ``cuda`` or ``cuda:1``.
@@ -47,7 +46,7 @@ def measure_machine(device: str, threads: int, dtypes: Sequence[str] = ("float32
         dtypes: Names of torch dtypes to measure.
 
     Raises:
-        ConfigurationError: The device is not there, the threads are not positive, or a dtype is unknown.
+        ConfigurationError: The device does not exist, threads are not positive, or a dtype is unknown.
     """
     import torch
 
@@ -63,12 +62,12 @@ def measure_machine(device: str, threads: int, dtypes: Sequence[str] = ("float32
         finally:
             torch.set_num_threads(before)
             if found.type == "cuda":
-                torch.cuda.empty_cache()  # other processes on the accelerator want what was measured with
+                torch.cuda.empty_cache()  # free the memory for other processes on the accelerator
     return _measured[key]
 
 
 def current_versions() -> Versions:
-    """The versions of Python and of the packages that compute a run."""
+    """Return the versions of Python and of the packages that compute a run."""
     import platform
     from importlib.metadata import version
 
@@ -82,7 +81,7 @@ def current_versions() -> Versions:
 
 
 def load_average() -> float | None:
-    """The one-minute load average of the machine, None on systems that keep none."""
+    """Return the one-minute load average of the machine, None if the system has none."""
     try:
         return os.getloadavg()[0]
     except (AttributeError, OSError):  # Windows has none; a container may refuse
@@ -90,10 +89,10 @@ def load_average() -> float | None:
 
 
 def reset_peak(device: str) -> None:
-    """Make :func:`peak_bytes` count from now on.
+    """Restart the measurement of :func:`peak_bytes`.
 
-    On an accelerator its allocator's peak is reset. On Linux the process's own peak is; where the kernel
-    refuses that, the peak stays that of the whole process.
+    On an accelerator this resets the allocator's peak; on Linux, the process's peak. If the kernel refuses,
+    the peak remains that of the whole process.
     """
     if _is_cpu(device):
         try:
@@ -108,10 +107,10 @@ def reset_peak(device: str) -> None:
 
 
 def peak_bytes(device: str) -> int:
-    """The highest memory in bytes since the last :func:`reset_peak`.
+    """Return the peak memory in bytes since the last :func:`reset_peak`.
 
-    On a CPU this is the peak resident set of this process (VmHWM), which includes the interpreter and the
-    libraries; on an accelerator it is what tensors held at most, without the allocator's reserve.
+    On a CPU this is the peak resident set of this process (VmHWM), including the interpreter and libraries.
+    On an accelerator it is the peak of tensors, without the allocator's reserve.
     """
     if _is_cpu(device):
         return _peak_resident_bytes()
@@ -121,10 +120,9 @@ def peak_bytes(device: str) -> int:
 
 
 class SecondsClock:
-    """Measures a duration, from when it is made, by three clocks: wall, processor time of this process, and
-    the device's own time.
+    """Measures the time since its construction by three clocks: wall, processor and device.
 
-    The device's time is what its stream took between two marks; on a CPU there is none.
+    Device time is the time between two marks in the device's stream; a CPU has none.
 
     Args:
         device: ``cpu``, ``cuda`` or ``cuda:N``.
@@ -137,7 +135,7 @@ class SecondsClock:
         self._cpu = time.process_time()
 
     def read(self) -> Seconds:
-        """The time since it was made; the device's queue is drained first."""
+        """Return the time so far, after waiting for the device's queue."""
         event = self._mark()
         device_seconds = None
         if event is not None and self._event is not None:
@@ -160,17 +158,17 @@ def _is_cpu(device: str) -> bool:
 
 
 def accelerator_count() -> int:
-    """Number of CUDA devices that this process may use."""
+    """Return the number of CUDA devices that this process may use."""
     import torch
 
     return torch.cuda.device_count()
 
 
 def device_bytes(name: str) -> int:
-    """Bytes of memory that a device has, whoever uses them now; on a CPU those of :func:`main_memory_bytes`.
+    """Return the total memory of a device in bytes; for a CPU see :func:`main_memory_bytes`.
 
     Raises:
-        ConfigurationError: There is no such device on this machine.
+        ConfigurationError: The device does not exist on this machine.
     """
     found = find_device(name)
     if found.type == "cpu":
@@ -181,10 +179,10 @@ def device_bytes(name: str) -> int:
 
 
 def find_device(name: str) -> torch.device:
-    """The device called ``cpu``, ``cuda`` or ``cuda:N``.
+    """Return the device called ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises:
-        ConfigurationError: There is no such device on this machine.
+        ConfigurationError: The device does not exist on this machine.
     """
     import torch
 
@@ -195,21 +193,21 @@ def find_device(name: str) -> torch.device:
     if found.type not in ("cpu", "cuda"):
         raise ConfigurationError(f"device {name!r} cannot be measured", "use cpu, cuda or cuda:1")
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise ConfigurationError(f"there is no device {name!r} on this machine", "use --device cpu")
+        raise ConfigurationError(f"device {name!r} does not exist on this machine", "use --device cpu")
     return found
 
 
 def has_kernels(device: torch.device) -> bool:
-    """Whether this build of torch computes on a CUDA device: builds leave out what is too old for them."""
+    """Return whether this build of torch supports a CUDA device; builds drop old devices."""
     import torch
 
-    if torch.version.hip is not None:  # its architectures have names such as gfx90a, which say no generation
+    if torch.version.hip is not None:  # AMD's names, such as gfx90a, do not encode a generation
         return True
     capability = torch.cuda.get_device_capability(device)
     for architecture in torch.cuda.get_arch_list():
         kind, _, digits = architecture.partition("_")
         built = divmod(int(digits.rstrip("abcdefghijklmnopqrstuvwxyz")), 10)
-        # A kernel serves later devices of its generation, what is compiled when it is needed all later ones.
+        # Compiled kernels run on later devices of their generation; PTX is compiled for all later ones.
         if built <= capability and (kind == "compute" or built[0] == capability[0]):
             return True
     return False
@@ -228,7 +226,7 @@ def _measure(device: torch.device, threads: int, dtypes: Sequence[str]) -> Machi
 
 
 def _matmul_rate(device: torch.device, dtype: str) -> float:
-    """FLOP/s of the fastest product of two square matrices."""
+    """Measure the FLOP/s of the fastest product of two square matrices."""
     import torch
 
     kind = getattr(torch, dtype, None)
@@ -251,7 +249,7 @@ def _product(width: int, kind: torch.dtype, device: torch.device) -> Callable[[]
 
 
 def _copy_rate(device: torch.device) -> float:
-    """Bytes per second of the fastest copy, read and written bytes counted."""
+    """Measure the bytes per second of the fastest copy, counting bytes read and written."""
     import torch
 
     source = torch.ones(_COPY_BYTES[device.type], dtype=torch.uint8, device=device)
@@ -266,13 +264,13 @@ def seconds_of(
     least_repeats: int = _MINIMUM_REPEATS,
     least_seconds: float = _MEASURE_SECONDS,
 ) -> float:
-    """Seconds of the fastest repetition of ``work`` on a device; the first one is not counted.
+    """Return the seconds of the fastest repetition of ``work`` on a device, not counting the first.
 
     Args:
-        work: What is repeated.
-        device: ``cpu``, where it uses the threads that torch is set to, ``cuda`` or ``cuda:1``.
-        least_repeats: Repetitions that are made in any case.
-        least_seconds: They go on for so long.
+        work: The work to repeat.
+        device: ``cpu`` (with torch's current number of threads), ``cuda`` or ``cuda:1``.
+        least_repeats: Minimum number of repetitions.
+        least_seconds: Minimum duration of all repetitions.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""How much main memory a process may use: the machine's, or what its control group leaves it."""
+"""Finds how much main memory a process may use: the machine's, or the limit of its control group."""
 
 from __future__ import annotations
 
@@ -10,27 +10,24 @@ _OWN_CGROUPS = Path("/proc/self/cgroup")
 
 
 def main_memory_bytes() -> int:
-    """Bytes of main memory that this process may use: the machine's, or a container's limit below them."""
+    """Return the bytes of main memory that this process may use, respecting a container's limit."""
     import psutil
 
     return min([int(psutil.virtual_memory().total), *_cgroup_limits(_OWN_CGROUPS, _CGROUPS)])
 
 
 def used_share_of_memory() -> float:
-    """Share of the machine's main memory that its processes hold now, 0 to 1."""
+    """Return the share of the machine's main memory in use, 0 to 1."""
     import psutil
 
     return float(psutil.virtual_memory().percent) / 100
 
 
 def _cgroup_limits(own: Path, mounted: Path) -> Iterator[int]:
-    """The limits of this process's control group and of every group above it; see cgroups(7).
+    """Yield the limits of this process's control group and of the groups above it; see cgroups(7).
 
-    Args:
-        own: The file that names the groups: ``number:controllers:path`` a line, without controllers for
-            version 2.
-        mounted: Where control groups are mounted. In a container that may be its own group while the path is
-            the host's: parts of it that are not there are passed over.
+    ``own`` names the groups as ``number:controllers:path`` lines, without controllers for version 2. In a
+    container, ``mounted`` may be its own group while the paths are the host's, so missing paths are skipped.
     """
     try:
         lines = own.read_text(encoding="utf-8").splitlines()
@@ -50,5 +47,5 @@ def _cgroup_limits(own: Path, mounted: Path) -> Iterator[int]:
                 limit = (root / folder / name).read_text(encoding="ascii").strip()
             except OSError:
                 continue
-            if limit.isdecimal():  # version 2 says "max" where there is none
+            if limit.isdecimal():  # version 2 writes "max" for no limit
                 yield int(limit)

@@ -1,4 +1,4 @@
-"""The processor as the operating system describes it, and seconds on it."""
+"""Describes the processor by what the operating system reports, and measures seconds on it."""
 
 from __future__ import annotations
 
@@ -13,39 +13,40 @@ _INFO = Path("/proc/cpuinfo")
 
 
 def available_cores() -> int:
-    """Processor cores that this process may use."""
+    """Return the number of processor cores that this process may use."""
     # macOS and Windows have no affinity.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def worker_threads(asked: int | None, workers: int) -> int:
-    """Threads of each of several workers, which share the cores unless a number is asked for."""
+    """Return the threads of each worker: the given number, or an equal share of the cores."""
     return asked or max(1, available_cores() // workers)
 
 
 def processor_flags() -> frozenset[str]:
-    """Instructions that the processor knows, as Linux calls them; empty on other systems."""
+    """Return the processor's instruction sets by their Linux names; empty on other systems."""
     return frozenset(_value("flags").split())
 
 
 def processor_name() -> str:
-    """What tells this kind of processor from others; virtual ones share a name, but not the instructions."""
+    """Return a name for this kind of processor. Virtual ones share a name, so instruction sets are added."""
     return " ".join([_value("model name") or platform.processor(), *sorted(processor_flags())])
 
 
 def undisturbed_seconds(
     work: Callable[[], Any], *, threads: int, least_repeats: int, least_seconds: float
 ) -> float:
-    """Seconds of ``work`` on this processor as if nothing else ran; its first repetition is not counted.
+    """Return the seconds of ``work`` on an otherwise idle processor, not counting the first repetition.
 
-    The fastest repetition on the wall's clock, or where others have some of every one of them, the mean of
-    what this process computed: the mean, since the least of many is the one that the clock got wrong.
+    This is the wall time of the fastest repetition, or the mean processor time if that is less, which happens
+    if other work disturbs every repetition. The minimum of processor times would be biased by the clock's
+    errors.
 
     Args:
-        work: What is repeated.
+        work: The work to repeat.
         threads: Threads that it keeps busy.
-        least_repeats: Repetitions that are made in any case.
-        least_seconds: They go on for so long.
+        least_repeats: Minimum number of repetitions.
+        least_seconds: Minimum duration of all repetitions.
     """
     work()
     fastest = float("inf")
@@ -60,29 +61,28 @@ def undisturbed_seconds(
 
 
 class OthersLoad:
-    """What other processes take of the machine's processors from the moment this is made.
+    """Measures how busy other processes keep the machine's processors since its construction.
 
-    Averaged over exactly that time and over all cores, unlike the system's load average: a run of seconds
-    beside a job that has just begun is told from one on an idle machine.
+    Unlike the load average, this covers exactly that time, so a short run beside a job that has just started
+    is noticed.
     """
 
     def __init__(self) -> None:
         self._begin, self._all, self._own = time.perf_counter(), _busy_seconds(), time.process_time()
 
     def cores(self) -> float:
-        """Cores that others kept busy on average until now, those of virtual machines beside this one too."""
+        """Return the mean number of cores that others, including neighbouring virtual machines, kept busy."""
         own = time.process_time() - self._own
         seconds = max(time.perf_counter() - self._begin, LEAST_SECONDS)
         return max(0.0, _busy_seconds() - self._all - own) / seconds
 
 
 LEAST_SECONDS = 0.1
-"""Over a shorter time the system's clock of processor seconds, which ticks a hundred times a second, tells
-nothing."""
+"""The system's clock of processor seconds ticks a hundred times a second, too coarse for a shorter time."""
 
 
 def _busy_seconds() -> float:
-    """Seconds that all processors of the machine were busy since it started, summed."""
+    """Return the seconds that all processors were busy since the machine started, summed."""
     import psutil
 
     times = psutil.cpu_times()._asdict()
