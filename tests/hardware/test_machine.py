@@ -59,7 +59,7 @@ def test_threads_are_restored() -> None:
     [
         ("abacus", 1, ("float32",), "unknown device"),
         ("meta", 1, ("float32",), "cannot be measured"),
-        ("cuda:99", 1, ("float32",), "no device"),
+        ("cuda:99", 1, ("float32",), "does not exist"),
         ("cpu", 0, ("float32",), "at least one thread"),
         ("cpu", 1, ("float99",), "not a torch dtype"),
     ],
