@@ -39,8 +39,8 @@ from tunecast.replay.priors import kept_prior
 from tunecast.replay.stored import large_enough
 from tunecast.search import Context, History, Policy
 from tunecast.search.acquisition import Acquisition, ExpectedImprovement, ProbabilityOfImprovement
-from tunecast.search.task_predictor import ENDINGS, Outlook, TaskPredictor
-from tunecast.search.transfer import IMPROVEMENT, MOST_HOPE, guided_by, transfer
+from tunecast.search.task_predictor import ENDINGS, TaskPredictor, TrialPredictions
+from tunecast.search.transfer import IMPROVEMENT, MOST_UNCERTAINTY, guided_by, transfer
 from tunecast.store import open_for_reading
 from tunecast_benchmarks.verdict import Verdict
 
@@ -105,13 +105,13 @@ class WithoutCurves(TaskPredictor):
     it said before, and that would count as a measurement which proves it exactly right.
     """
 
-    def outlook(self, history: History) -> Outlook:
+    def predict(self, history: History) -> TrialPredictions:
         """As of a history in which only ended trials have points; the seconds are those of the true one."""
-        told = super().outlook(history)
+        told = super().predict(history)
         shown = tuple(
             trial if trial.outcome in ENDINGS else replace(trial, curve=()) for trial in history.trials
         )
-        blind = super().outlook(replace(history, trials=shown))
+        blind = super().predict(replace(history, trials=shown))
         return replace(
             blind, step_seconds=told.step_seconds, end_seconds=told.end_seconds, failure=told.failure
         )
@@ -163,10 +163,12 @@ def variants(family: str) -> dict[str, Callable[[Context], Policy]]:
         prior = replace(prior_of(context.runs, family), cost={})
         return guided_by(TaskPredictor(context, prior), context, replace(IMPROVEMENT, cost_exponent=0.0))
 
-    def by(acquisition: Acquisition, most_hope: float = MOST_HOPE) -> Callable[[Context], Policy]:
+    def by(
+        acquisition: Acquisition, most_uncertainty: float = MOST_UNCERTAINTY
+    ) -> Callable[[Context], Policy]:
         def chosen_by(context: Context) -> Policy:
             predictor = TaskPredictor(context, prior_of(context.runs, family))
-            return guided_by(predictor, context, acquisition, most_hope=most_hope)
+            return guided_by(predictor, context, acquisition, most_uncertainty=most_uncertainty)
 
         return chosen_by
 
@@ -189,9 +191,9 @@ def variants(family: str) -> dict[str, Callable[[Context], Policy]]:
         **{name: of(_registered(family, hidden)) for name, hidden in HIDDEN.items()},
         "without partial curve": without_curves,
         "without seconds": without_seconds,
-        "without a limit to hope": by(IMPROVEMENT, most_hope=math.inf),
+        "without a limit to hope": by(IMPROVEMENT, most_uncertainty=math.inf),
         "by probability of improvement": by(ProbabilityOfImprovement()),
-        "by improvement per second": by(ExpectedImprovement(), most_hope=math.inf),  # as Quick-Tune's
+        "by improvement per second": by(ExpectedImprovement(), most_uncertainty=math.inf),  # as Quick-Tune's
         "with refit (quick-tune)": refitted,
         **{f"from {tasks} tasks": of_fewer(tasks) for tasks in FEWER_TASKS},
     }

@@ -259,7 +259,7 @@ def diagnostics(case: Case, runs: Sequence[Run], prior_of: Callable[[Sequence[Ru
         seen: list[bool] = []
 
         def watched(history: History, remaining: Remaining, seen: list[bool] = seen) -> int | None:
-            seen.append(not predictor.outlook(history).is_trusted)
+            seen.append(not predictor.predict(history).is_reliable)
             return strategy(history, remaining)
 
         replay(case, draw(case, seed), watched, BUDGET * case.baseline_seconds)

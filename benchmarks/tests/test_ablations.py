@@ -95,11 +95,11 @@ def test_without_curves_a_trial_under_way_is_no_measurement(runs: list[Run]) -> 
     prior = train(context.runs, families=("ridge",))
     blind, sighted = ablations.WithoutCurves(context, prior), TaskPredictor(context, prior)
     ended, under_way = {0: 4, 1: 4}, {2: 2, 3: 1, 4: 3, 5: 2, 6: 1}
-    found = blind.outlook(views(runs, ended | under_way))
-    alone, told = (sighted.outlook(views(runs, shown)) for shown in (ended, ended | under_way))
+    found = blind.predict(views(runs, ended | under_way))
+    alone, told = (sighted.predict(views(runs, shown)) for shown in (ended, ended | under_way))
     assert np.array_equal(found.mean, alone.mean)
     assert np.array_equal(found.deviation, alone.deviation)
-    assert not np.allclose(found.mean, sighted.outlook(views(runs, {})).mean)
+    assert not np.allclose(found.mean, sighted.predict(views(runs, {})).mean)
     assert not np.allclose(found.mean, told.mean)
     # What is left of a trial takes what it takes, whatever is known of its end.
     assert np.array_equal(found.step_seconds, told.step_seconds)
@@ -115,7 +115,7 @@ def test_without_curves_trials_under_way_do_not_speak_for_the_prior(
         judged.append(len(predicted))
         return True
 
-    monkeypatch.setattr(import_module("tunecast.search.task_predictor"), "is_trusted", watched)
+    monkeypatch.setattr(import_module("tunecast.search.task_predictor"), "orders_rightly", watched)
     context = context_of(runs)
     strategy = ablations.variants("ridge")["without partial curve"](context)
     strategy(views(runs, {0: 4, 1: 4, 2: 2, 3: 2, 4: 3}), Remaining(0.5, 1000.0))

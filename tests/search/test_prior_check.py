@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tunecast.search.prior_check import evidence_against, is_trusted
+from tunecast.search.prior_check import evidence_against, orders_rightly
 
 
 def rates(order: float, count: int, level: float = 0.0, *, is_new: bool = False) -> float:
@@ -17,7 +17,7 @@ def rates(order: float, count: int, level: float = 0.0, *, is_new: bool = False)
         measured = level + order * predicted + draw.normal(0, 0.25, count)
         if order == 0:  # ends that have nothing to do with what was predicted
             measured = level + draw.normal(0, 0.5, count)
-        trusted.append(is_trusted(predicted, np.full(count, 0.3), measured, is_new=is_new))
+        trusted.append(orders_rightly(predicted, np.full(count, 0.3), measured, is_new=is_new))
     return float(np.mean(trusted))
 
 
@@ -31,7 +31,7 @@ def test_a_level_and_a_scale_that_were_missed_do_not_matter(order: float) -> Non
     draw = np.random.default_rng(0)
     predicted = draw.normal(0, 0.5, 8)
     measured = 3.0 + order * (predicted + draw.normal(0, 0.1, 8))
-    assert is_trusted(predicted, np.full(8, 0.3), measured, is_new=False)
+    assert orders_rightly(predicted, np.full(8, 0.3), measured, is_new=False)
 
 
 def test_a_prior_that_orders_at_random_or_backwards_is_left_aside() -> None:
@@ -44,7 +44,7 @@ def test_trials_that_were_foretold_to_end_alike_say_little() -> None:
     draw = np.random.default_rng(0)
     spread = np.full(6, 0.5)
     for _ in range(50):
-        assert is_trusted(draw.normal(0, 0.02, 6), spread, draw.normal(0, 0.5, 6), is_new=False)
+        assert orders_rightly(draw.normal(0, 0.02, 6), spread, draw.normal(0, 0.5, 6), is_new=False)
 
 
 def test_on_an_unknown_dataset_less_speaks_against_it() -> None:
@@ -58,7 +58,7 @@ def test_ties_are_no_trouble() -> None:
 
 def test_nothing_was_measured() -> None:
     nothing = np.zeros(0)
-    assert is_trusted(nothing, nothing, nothing, is_new=False)
+    assert orders_rightly(nothing, nothing, nothing, is_new=False)
 
 
 def test_evidence_has_the_right_sign() -> None:

@@ -43,7 +43,7 @@ from tunecast.search import (
 )
 from tunecast.search.failure import memory_odds
 from tunecast.search.ranking import ranked
-from tunecast.search.task_predictor import Outlook, TaskPredictor
+from tunecast.search.task_predictor import TaskPredictor, TrialPredictions
 from tunecast.search.transfer import ASIDE, NEW, OTHER, guided_by, transfer
 
 MODEL = planted_model()
@@ -121,13 +121,13 @@ def test_is_a_pure_function_of_the_history(prior: Prior) -> None:
 def test_a_point_better_than_foretold_draws_the_search_on(prior: Prior) -> None:
     runs = candidates(12)
     predictor = TaskPredictor(context(), prior)
-    blank = predictor.outlook(History(tuple(view(run, 0) for run in runs)))
+    blank = predictor.predict(History(tuple(view(run, 0) for run in runs)))
     started = [view(run, 2 if place == 3 else 0) for place, run in enumerate(runs)]
     last = started[3].curve[-1]
     better = replace(last, validation=replace(last.validation, loss=0.8 * last.validation.loss))
     started[3] = replace(started[3], curve=(started[3].curve[0], better))
-    seen = predictor.outlook(History(tuple(started)))
-    worse = predictor.outlook(History(tuple(view(run, 2 * (n == 3)) for n, run in enumerate(runs))))
+    seen = predictor.predict(History(tuple(started)))
+    worse = predictor.predict(History(tuple(view(run, 2 * (n == 3)) for n, run in enumerate(runs))))
     assert seen.mean[3] < min(blank.mean[3], worse.mean[3])
 
 
@@ -140,7 +140,7 @@ def test_a_trial_that_diverged_ended_as_surrogates_are_taught_and_moves_no_other
     others = [view(run, 2 * (place < 3)) for place, run in enumerate(runs)]
     gone = view(runs[3], points, outcome=Outcome.DIVERGED, next_share=None)
     without, with_it = (
-        TaskPredictor(context(), prior, learns_residuals=learns_residuals).outlook(History(tuple(trials)))
+        TaskPredictor(context(), prior, learns_residuals=learns_residuals).predict(History(tuple(trials)))
         for trials in (others, [*others[:3], gone, *others[4:]])
     )
     assert with_it.mean[3] == WORST
@@ -152,7 +152,7 @@ def test_a_trial_that_broke_down_tells_what_it_told_before(prior: Prior) -> None
     paused = [view(runs[0], 1), *(view(run, 0) for run in runs[1:])]
     broken = [replace(paused[0], outcome=Outcome.OUT_OF_MEMORY, next_share=None), *paused[1:]]
     predictor = TaskPredictor(context(), prior)
-    before, after = (predictor.outlook(History(tuple(views))) for views in (paused, broken))
+    before, after = (predictor.predict(History(tuple(views))) for views in (paused, broken))
     assert after.mean == pytest.approx(before.mean)
     assert after.deviation == pytest.approx(before.deviation)
 
@@ -165,7 +165,7 @@ def test_a_prior_that_foretold_a_divergence_is_not_doubted_for_it(prior: Prior) 
     lucky = [_flattered(run) for run in runs[:3]]
     trials = [view(run, 1, outcome=Outcome.DIVERGED, next_share=None) for run in lucky]
     trials += [view(run, 3) for run in runs[3:]]
-    assert TaskPredictor(context(), prior).outlook(History(tuple(trials))).is_trusted
+    assert TaskPredictor(context(), prior).predict(History(tuple(trials))).is_reliable
 
 
 def _lora(rate: float) -> Pipeline:
@@ -180,7 +180,7 @@ def _flattered(run: Run) -> Run:
 
 def test_a_completed_trial_is_known(prior: Prior) -> None:
     runs = candidates(3)
-    seen = TaskPredictor(context(), prior).outlook(
+    seen = TaskPredictor(context(), prior).predict(
         History((view(runs[0], 4), view(runs[1], 0), view(runs[2], 0)))
     )
     assert seen.mean[0] == pytest.approx(math.log(runs[0].curve[-1].validation.loss / ZERO_SHOT_LOSS))
@@ -194,15 +194,15 @@ def test_the_level_of_the_task_moves_what_has_not_begun(prior: Prior) -> None:
         replace(v, curve=tuple(replace(p, validation=replace(p.validation, loss=3.9)) for p in v.curve))
         for v in (view(run, 4) for run in runs[:5])
     ]
-    blank = predictor.outlook(History(tuple(view(run, 0) for run in runs)))
-    moved = predictor.outlook(History((*worse, *(view(run, 0) for run in runs[5:]))))
+    blank = predictor.predict(History(tuple(view(run, 0) for run in runs)))
+    moved = predictor.predict(History((*worse, *(view(run, 0) for run in runs[5:]))))
     assert (moved.mean[5:] > blank.mean[5:]).all()
 
 
 def test_seconds_are_as_measured_and_scale_to_this_machine(prior: Prior) -> None:
     runs = candidates(10)
     predictor = TaskPredictor(context(), prior)
-    seen = predictor.outlook(History((view(runs[0], 2), *(view(run, 0) for run in runs[1:]))))
+    seen = predictor.predict(History((view(runs[0], 2), *(view(run, 0) for run in runs[1:]))))
     rate = runs[0].curve[0].training.wall / runs[0].curve[0].tokens_seen
     ahead = (SHARES[2] - SHARES[1]) * 64_000
     tokens = runs[0].curve[1].tokens_seen
@@ -222,7 +222,7 @@ def test_without_seconds_of_the_device_the_sessions_own_hints_serve(prior: Prior
     runs = candidates(4)
     hinted = [view(run, 0, expected_seconds=2.0 + n) for n, run in enumerate(runs)]
     predictor = TaskPredictor(context(machine=sample_machine(device=device)), prior)
-    found = predictor.outlook(History(tuple(hinted))).step_seconds
+    found = predictor.predict(History(tuple(hinted))).step_seconds
     if device == "cuda:0":
         assert found == pytest.approx([2.0, 3.0, 4.0, 5.0])
     else:
@@ -233,7 +233,7 @@ def test_a_trial_that_can_still_end_goes_before_one_that_cannot(prior: Prior) ->
     runs = candidates(6)
     history = History((view(runs[0], 3), *(view(run, 0) for run in runs[1:])))
     predictor = TaskPredictor(context(), prior)
-    left = float(predictor.outlook(history).end_seconds[0]) + 0.1
+    left = float(predictor.predict(history).end_seconds[0]) + 0.1
     assert transfer(context(prior=prior))(history, Remaining(0.1, seconds=left)) == 0
 
 
@@ -244,7 +244,7 @@ def test_so_it_does_where_tokens_are_counted(prior: Prior) -> None:
     left = 1.1 * (1.0 - history.trials[0].curve[-1].share)
     assert strategy(history, Remaining(0.1, full_lengths=left)) == 0
     ahead = [view(runs[0], 2), view(runs[1], 2), *(view(run, 0) for run in runs[2:])]
-    best = int(np.argmin(TaskPredictor(context(), prior).outlook(History(tuple(ahead))).mean[:2]))
+    best = int(np.argmin(TaskPredictor(context(), prior).predict(History(tuple(ahead))).mean[:2]))
     left = 1.2 * (1.0 - ahead[best].curve[-1].share)
     assert strategy(History(tuple(ahead)), Remaining(0.1, full_lengths=left)) == best
 
@@ -252,10 +252,10 @@ def test_so_it_does_where_tokens_are_counted(prior: Prior) -> None:
 def test_where_time_is_left_for_one_trial_it_is_the_best_that_goes_on(prior: Prior) -> None:
     runs = candidates(12)
     history = History((view(runs[0], 2), view(runs[1], 2), *(view(run, 0) for run in runs[2:])))
-    outlook = TaskPredictor(context(), prior).outlook(history)
-    best = int(np.argmin(outlook.mean[:2]))
+    predictions = TaskPredictor(context(), prior).predict(history)
+    best = int(np.argmin(predictions.mean[:2]))
     strategy = transfer(context(prior=prior))
-    left = 1.2 * float(outlook.end_seconds[best])
+    left = 1.2 * float(predictions.end_seconds[best])
     assert strategy(history, Remaining(0.1, seconds=left)) == best
     ample = {strategy(history, Remaining(0.9, seconds=100 * left)) for _ in range(2)}
     assert ample != {best}, "with time to spare others are tried"
@@ -287,8 +287,8 @@ def test_a_cheap_point_of_a_slow_trial_is_not_worth_more_than_a_dear_one_of_a_qu
     history = History((view(runs[0], 3), *(view(run, 0) for run in runs[1:])))
 
     class Told(Dreamt):
-        def outlook(self, _: History) -> Outlook:
-            made = super().outlook(_)
+        def predict(self, _: History) -> TrialPredictions:
+            made = super().predict(_)
             return replace(made, step_seconds=np.array([1.0, 4.0, 5.0]))
 
     told = Told([0.0, -0.1, -0.1], [100.0, 100.0, 50.0])
@@ -304,19 +304,19 @@ def test_who_may_end_anywhere_is_hoped_to_end_best_in_every_third_turn(begun: in
     class Told(Dreamt):
         is_new = False
 
-        def outlook(self, _: History) -> Outlook:
-            return replace(super().outlook(_), deviation=np.array([0.01] * 5 + [4.0]))
+        def predict(self, _: History) -> TrialPredictions:
+            return replace(super().predict(_), deviation=np.array([0.01] * 5 + [4.0]))
 
     told, left = Told([0.0] * 4 + [-0.1, -0.06], [50.0] * 6), Remaining(0.5, seconds=900.0)
     assert guided_by(told, context())(history, left) == chosen  # type: ignore[arg-type]
-    assert guided_by(told, context(), most_hope=math.inf)(history, left) == 5  # type: ignore[arg-type]
+    assert guided_by(told, context(), most_uncertainty=math.inf)(history, left) == 5  # type: ignore[arg-type]
 
 
 def test_an_evaluation_counts_before_one_of_a_trial_was_seen(prior: Prior) -> None:
     runs = candidates(4)
     blank = History(tuple(view(run, 0) for run in runs))
-    without = TaskPredictor(context(), prior).outlook(blank)
-    told = TaskPredictor(context(evaluation_seconds=7.0), prior).outlook(blank)
+    without = TaskPredictor(context(), prior).predict(blank)
+    told = TaskPredictor(context(evaluation_seconds=7.0), prior).predict(blank)
     assert told.step_seconds - without.step_seconds == pytest.approx([7.0] * 4)
     assert (told.end_seconds - without.end_seconds > 7.0).all(), "there are several on the way"
 
@@ -346,10 +346,10 @@ def test_a_candidate_that_is_worth_its_seconds_keeps_the_search_going() -> None:
         is_new = False
         failure = np.zeros(4)
 
-        def outlook(self, _: History) -> Outlook:
+        def predict(self, _: History) -> TrialPredictions:
             mean, deviation = np.array([0.0, -0.015, 0.0, 1.0]), np.array([1e-3, 0.005, 0.3, 1e-3])
             seconds = np.full(4, 200.0)
-            return Outlook(mean, deviation, seconds / 16, seconds, self.failure, True)
+            return TrialPredictions(mean, deviation, seconds / 16, seconds, self.failure, True)
 
     runs = candidates(4)
     begun = History(tuple(view(run, points) for run, points in zip(runs, (3, 0, 0, 1), strict=True)))
@@ -371,13 +371,13 @@ class Dreamt:
 
     is_new = True
 
-    def __init__(self, mean: Sequence[float], seconds: Sequence[float], *, is_trusted: bool = True) -> None:
+    def __init__(self, mean: Sequence[float], seconds: Sequence[float], *, is_reliable: bool = True) -> None:
         self.mean, self.seconds = np.array(mean), np.array(seconds)
-        self.is_trusted = is_trusted
+        self.is_reliable = is_reliable
 
-    def outlook(self, _: History) -> Outlook:
+    def predict(self, _: History) -> TrialPredictions:
         spread, failure = np.full(len(self.mean), 0.02), np.zeros(len(self.mean))
-        return Outlook(self.mean, spread, self.seconds / 16, self.seconds, failure, self.is_trusted)
+        return TrialPredictions(self.mean, spread, self.seconds / 16, self.seconds, failure, self.is_reliable)
 
 
 def test_chance_draws_from_what_can_end_and_is_worth_its_seconds() -> None:
@@ -405,7 +405,7 @@ def test_where_the_prior_is_left_aside_halving_goes_on_while_it_is_worth_it() ->
     ends = [0.0, -0.1, 0.1, 0.05]
 
     def chosen(value: float | None, new: float = -1.0, seconds: float = 100.0) -> int | None:
-        told = Dreamt([*ends, *[new] * 4], [seconds] * 8, is_trusted=False)
+        told = Dreamt([*ends, *[new] * 4], [seconds] * 8, is_reliable=False)
         strategy = guided_by(told, context(value_minutes=value))  # type: ignore[arg-type]
         return strategy(history, Remaining(0.5))
 
@@ -454,8 +454,8 @@ def test_where_the_prior_is_wrong_successive_halving_takes_over(prior: Prior) ->
     runs = [upside_down(run) for run in candidates(24)]
     finished = [*range(0, 24, 2)]
     history = History(tuple(view(run, 4 if n in finished else 0) for n, run in enumerate(runs)))
-    outlook = TaskPredictor(context(), prior).outlook(history)
-    assert not outlook.is_trusted
+    predictions = TaskPredictor(context(), prior).predict(history)
+    assert not predictions.is_reliable
     strategy = transfer(context(prior=prior))
     assert diagnostics_of(strategy, History(tuple(view(run, 0) for run in runs))) == ()
     assert diagnostics_of(strategy, history) == (ASIDE,)
@@ -487,7 +487,7 @@ def test_a_prior_that_the_session_did_not_begin_with_is_left_aside(prior: Prior)
 def test_where_the_prior_is_right_it_stays(prior: Prior) -> None:
     runs = candidates(24)
     history = History(tuple(view(run, 4 if n % 2 else 0) for n, run in enumerate(runs)))
-    assert TaskPredictor(context(), prior).outlook(history).is_trusted
+    assert TaskPredictor(context(), prior).predict(history).is_reliable
 
 
 def test_without_a_zero_shot_loss_a_typical_one_serves(prior: Prior) -> None:
@@ -579,8 +579,8 @@ def test_the_odds_of_a_failure_are_those_of_divergence_and_of_too_little_memory(
     prior, room = roomy
     runs = candidates(20)
     trials = [view(run, int(number == 0)) for number, run in enumerate(runs)]
-    found = TaskPredictor(context(prior=prior, room=room), prior).outlook(History(tuple(trials))).failure
-    diverging = TaskPredictor(context(prior=prior), prior).outlook(History(tuple(trials))).failure
+    found = TaskPredictor(context(prior=prior, room=room), prior).predict(History(tuple(trials))).failure
+    diverging = TaskPredictor(context(prior=prior), prior).predict(History(tuple(trials))).failure
     beyond = memory_odds(context(room=room), prior, [run.pipeline for run in runs])
     assert beyond.min() < 0.1
     assert beyond.max() > 0.9

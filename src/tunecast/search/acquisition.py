@@ -1,8 +1,8 @@
-"""Acquisition: how much it is worth to advance a candidate, from a prediction alone.
+"""Acquisition functions: the value of advancing a candidate, from its prediction alone.
 
-All are of minimisation, of a loss that is normally distributed, and give logarithms: where an improvement is
-all but impossible its expectation is no number in floating point, but its logarithm still orders candidates
-(Ament et al., arXiv 2310.20708).
+All assume a normally distributed loss that is to be minimised, and return logarithms. Where an improvement is
+all but impossible, its expectation underflows, but the logarithm still orders candidates (Ament et al.,
+arXiv 2310.20708).
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ class Acquisition(Protocol):
         incumbent: float,
         seconds: NDArray[np.float64],
     ) -> NDArray[np.float64]:
-        """Scores of candidates, shape (candidates,).
+        """Score candidates, shape (candidates,).
 
         Args:
             mean: Expected loss at the end of the schedule, shape (candidates,).
             deviation: Its standard deviation, shape (candidates,).
-            incumbent: Loss that is to be improved upon.
-            seconds: What it costs to advance each, positive, shape (candidates,).
+            incumbent: Loss to improve on.
+            seconds: Seconds to advance each, positive, shape (candidates,).
         """
 
 
 @dataclass(frozen=True)
 class _Improvement(ABC):
-    """Logarithm of a gain over a power of the seconds."""
+    """The logarithm of a gain over a power of the seconds."""
 
     cost_exponent: float
     margin: float
@@ -62,16 +62,16 @@ class _Improvement(ABC):
     def _log_gain(
         self, mean: NDArray[np.float64], deviation: NDArray[np.float64], threshold: float
     ) -> NDArray[np.float64]:
-        """Logarithm of what is gained below a threshold, whatever it takes."""
+        """Return the logarithm of the gain below a threshold, without regard to seconds."""
 
 
 @dataclass(frozen=True)
 class ExpectedImprovement(_Improvement):
-    """Logarithm of the expected improvement at full length over a power of the seconds.
+    """The logarithm of the expected improvement at full length over a power of the seconds.
 
     Args:
         cost_exponent: 0 ignores seconds; 1 is improvement per second, as in Quick-Tune (arXiv 2306.03828).
-        margin: Improvements below this are none.
+        margin: Smaller improvements do not count.
     """
 
     cost_exponent: float = 1.0
@@ -85,11 +85,11 @@ class ExpectedImprovement(_Improvement):
 
 @dataclass(frozen=True)
 class ProbabilityOfImprovement(_Improvement):
-    """Logarithm of the probability of an improvement over a power of the seconds.
+    """The logarithm of the probability of an improvement over a power of the seconds.
 
     Args:
         cost_exponent: As for :class:`ExpectedImprovement`.
-        margin: Improvements below this are none.
+        margin: Smaller improvements do not count.
     """
 
     cost_exponent: float = 0.5
@@ -104,15 +104,15 @@ class ProbabilityOfImprovement(_Improvement):
 def log_expected_improvement(
     mean: NDArray[np.float64], deviation: NDArray[np.float64], incumbent: ArrayLike
 ) -> NDArray[np.float64]:
-    """Logarithm of E max(incumbent − X, 0) for normal X.
+    """Return the logarithm of E max(incumbent − X, 0) for normal X.
 
     Args:
         mean: Shape (candidates,).
         deviation: Shape (candidates,); 0 stands for a known value.
-        incumbent: What is to be improved upon, shape (candidates,) or one for all.
+        incumbent: Value to improve on, shape (candidates,) or one for all.
 
     Returns:
-        Shape (candidates,); finite, except for a known value that is no improvement: minus infinity.
+        Shape (candidates,); finite, except minus infinity for a known value that is no improvement.
     """
     safe = np.maximum(np.asarray(deviation, dtype=float), LEAST_DEVIATION)
     z = (np.asarray(incumbent) - np.asarray(mean, dtype=float)) / safe
@@ -125,7 +125,7 @@ def log_expected_improvement(
 def log_probability_of_improvement(
     mean: NDArray[np.float64], deviation: NDArray[np.float64], incumbent: float
 ) -> NDArray[np.float64]:
-    """Logarithm of P(X < incumbent) for normal X; arguments as of :func:`log_expected_improvement`."""
+    """Return the logarithm of P(X < incumbent) for normal X; see :func:`log_expected_improvement`."""
     from scipy.special import log_ndtr
 
     safe = np.maximum(np.asarray(deviation, dtype=float), LEAST_DEVIATION)
@@ -133,10 +133,10 @@ def log_probability_of_improvement(
 
 
 def _log_h(z: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Logarithm of φ(z) + z Φ(z).
+    """Return the logarithm of φ(z) + z Φ(z).
 
-    Above −1 it is computed as it stands. Below, φ(z)(1 − |z| Φ(z)/φ(z)) keeps its digits through the scaled
-    complementary error function, down to where both terms agree to rounding: there Φ's asymptotic series
+    Above −1 it is computed directly. Below, φ(z)(1 − |z| Φ(z)/φ(z)) keeps its precision through the scaled
+    complementary error function, until both terms agree to rounding. Further below, Φ's asymptotic series
     leaves φ(z)(1 − 3/z²) / z².
     """
     from scipy.special import erfcx, ndtr

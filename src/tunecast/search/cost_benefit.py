@@ -1,4 +1,4 @@
-"""Whether what a trial may gain is worth the seconds that it takes."""
+"""Weighs the expected gain of a trial against its seconds, for ``--value``."""
 
 from __future__ import annotations
 
@@ -18,13 +18,10 @@ if TYPE_CHECKING:
 
 
 def log_success(failure: ArrayLike) -> NDArray[np.float64]:
-    """Logarithm of the probability that a trial does not fail.
+    """Return the logarithm of the probability that a trial does not fail, which is kept finite.
 
     Args:
-        failure: Probability that it does.
-
-    Returns:
-        Of the same shape, finite.
+        failure: Probability that it fails.
     """
     return np.asarray(np.log1p(-np.minimum(failure, 0.999)))
 
@@ -32,12 +29,12 @@ def log_success(failure: ArrayLike) -> NDArray[np.float64]:
 def log_gain(
     mean: NDArray[np.float64], deviation: NDArray[np.float64], incumbent: ArrayLike, failure: ArrayLike = 0.0
 ) -> NDArray[np.float64]:
-    """Logarithm of how much of the loss a trial is expected to take away at its end.
+    """Return the logarithm of the share of the loss that a trial should take away at its end.
 
     Args:
         mean: Mean of the logarithm of the final loss, shape (trials,).
         deviation: Its standard deviation, shape (trials,).
-        incumbent: The same of what is to be improved on, shape (trials,) or one for all.
+        incumbent: Logarithm of the loss to improve on, shape (trials,) or one for all.
         failure: Probability that the trial fails, shape (trials,) or one for all.
 
     Returns:
@@ -54,15 +51,15 @@ def worth_its_seconds(
     minutes: float,
     failure: ArrayLike = 0.0,
 ) -> NDArray[np.bool_]:
-    """Which trials are expected to gain enough for what they take to their ends.
+    """Return which trials should gain enough for the seconds that they take to their ends.
 
     Args:
-        mean: As of :func:`log_gain`.
+        mean: As for :func:`log_gain`.
         deviation: As there.
         incumbent: As there.
-        seconds: What each takes to its end, shape (trials,).
+        seconds: Seconds of each to its end, shape (trials,).
         minutes: Minutes that 1% of the loss is worth.
-        failure: As of :func:`log_gain`.
+        failure: As for :func:`log_gain`.
 
     Returns:
         Shape (trials,).
@@ -72,7 +69,7 @@ def worth_its_seconds(
 
 
 def only_worthy(history: History, worth: NDArray[np.bool_]) -> History:
-    """The same, but waiting trials that are not worth it look as if they had no further point.
+    """Return the same history, but waiting trials that are not worth it have no further point.
 
     Args:
         history: The trials.
@@ -81,24 +78,24 @@ def only_worthy(history: History, worth: NDArray[np.bool_]) -> History:
     return history.without([i for i, trial in enumerate(history.trials) if trial.is_open and not worth[i]])
 
 
-def while_worth_it(strategy: Policy, context: Context, minutes: float) -> Policy:
-    """A strategy that is shown only the trials which are worth their seconds, and ends where none is.
+def while_worth_it(policy: Policy, context: Context, minutes: float) -> Policy:
+    """Show a policy only the trials that are worth their seconds, so that it ends if none is.
 
-    How a trial that has begun will end is told by its loss beside the baseline's. How others will, and
-    all where the baseline is no yardstick, is told by what was predicted of them, moved by how far that
-    was off where trials have ended. A trial that nobody predicted anything of is not begun; one whose seconds
-    are not known counts as free.
+    The end of a trial that has begun is predicted from its loss beside the baseline's. Other ends, and all if
+    the baseline is no yardstick, are those that were predicted before the session, moved by how far such
+    predictions missed the trials that have ended. A trial without a prediction is not started. A trial of
+    unknown seconds counts as free.
 
     Args:
-        strategy: What decides.
-        context: Says what was predicted.
+        policy: Chooses the trial.
+        context: The task, with the predicted ends.
         minutes: Minutes that 1% of the loss is worth.
     """
 
     def choose(history: History, remaining: Remaining) -> int | None:
         if not any(trial.curve for trial in history.trials):
-            return strategy(history, remaining)
-        return strategy(only_worthy(history, _worthy(history, context, minutes)), remaining)
+            return policy(history, remaining)
+        return policy(only_worthy(history, _worthy(history, context, minutes)), remaining)
 
     return choose
 
@@ -108,13 +105,13 @@ def _worthy(history: History, context: Context, minutes: float) -> NDArray[np.bo
     known = np.isfinite(mean)
     seconds = np.array([trial.expected_end_seconds or 0.0 for trial in history.trials])
     begun = np.array([trial.can_lead for trial in history.trials])
-    # What each has to improve on is the best of the others: one that is ahead gains what it is ahead by.
+    # Each trial has to improve on the best of the others: the leader gains its lead.
     ends = np.where(begun & known, mean, math.inf)
     first = int(np.argmin(ends))
     others = np.full(len(ends), ends[first])
     others[first] = np.delete(ends, first).min(initial=math.inf)
     judged = known & np.isfinite(others)
-    worth = known & ~judged  # all others broke down before there was anything to improve on
+    worth = known & ~judged  # all others failed before there was a loss to improve on
     worth[judged] = worth_its_seconds(
         mean[judged], deviation[judged], others[judged], seconds[judged], minutes
     )
@@ -122,8 +119,9 @@ def _worthy(history: History, context: Context, minutes: float) -> NDArray[np.bo
 
 
 def _ends(history: History, context: Context) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Logarithms of the losses at the trials' ends, and their standard deviations, both of shape (trials,);
-    not finite where nothing is known.
+    """Return the logarithms of the trials' final losses and their standard deviations, each (trials,).
+
+    Both are not finite if nothing is known.
     """
     baseline, predicted = history.baseline, context.predicted
     misses = [
@@ -146,6 +144,6 @@ def _ends(history: History, context: Context) -> tuple[NDArray[np.float64], NDAr
 
 
 def _log_end(trial: TrialView, baseline: TrialView) -> float:
-    """Logarithm of a begun trial's loss at its end; a memorised task reaches a loss of zero."""
+    """Return the logarithm of a begun trial's final loss; a memorised task reaches a loss of zero."""
     end = predicted_end(trial, baseline)
     return math.log(max(end, 1e-12)) if math.isfinite(end) else math.inf

@@ -1,4 +1,4 @@
-"""How unlike two pipelines are."""
+"""The distance between pipelines."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from tunecast.records import Pipeline, Scalar
 
 RATE = "learning_rate"
 RATE_WEIGHT = 4.0
-"""What the learning rate counts beside any other hyperparameter: no other moves a loss as much."""
+"""Weight of the learning rate relative to any other hyperparameter: no other moves a loss as much."""
 RATE_DECADES = 1.0
 FACTOR = 4.0
-"""Numbers (decades of the learning rate) that differ by this factor are wholly unlike."""
+"""Numbers that differ by this factor, or learning rates that differ by that many decades, have distance 1."""
 
 
 def pipeline_distance(first: Pipeline, second: Pipeline) -> float:
-    """How unlike two pipelines of one method are: 0 for equals, 1 at most; infinite across methods.
+    """Return the distance of two pipelines of one method, 0 to 1; infinite across methods.
 
-    The weighted mean over the hyperparameters that either has (after Gower, Biometrics 1971): a category that
-    differs counts 1, as does one that only one of them has; positive numbers by the logarithm of their ratio,
-    a factor of four counting 1. Learning rates are compared as multiples of their optimiser's usual rate,
-    a decade counting 1, with four times the weight of the others.
+    It is the weighted mean over the hyperparameters that either has (after Gower, Biometrics 1971). A
+    category that differs counts 1, and so does one that only one pipeline has. Positive numbers count by the
+    logarithm of their ratio, with 1 for a factor of four. Learning rates are compared as multiples of their
+    optimiser's usual rate, with 1 for a decade and four times the weight.
     """
     if first.method != second.method:
         return math.inf
@@ -41,7 +41,7 @@ def pipeline_distance(first: Pipeline, second: Pipeline) -> float:
 
 
 def nearest(pipelines: Sequence[Pipeline], target: Pipeline) -> tuple[int, float] | None:
-    """Index of the pipeline most like a target, and how unlike it is; None where none has its method.
+    """Return the index of the pipeline nearest to a target, and its distance; None without its method.
 
     The first of equals wins.
     """
@@ -51,9 +51,9 @@ def nearest(pipelines: Sequence[Pipeline], target: Pipeline) -> tuple[int, float
 
 
 def stand_ins(candidates: Sequence[Pipeline], targets: Iterable[Pipeline]) -> list[int]:
-    """For every target the index of the candidate most like it that stands for no other yet.
+    """Return for every target the index of the nearest candidate that no earlier target took.
 
-    A target whose method no free candidate has is left out.
+    Targets whose method no free candidate has are skipped.
     """
     free = list(range(len(candidates)))
     places = []

@@ -1,4 +1,4 @@
-"""The odds that a trial fails: that it diverges, or that the worker's memory runs out."""
+"""The probability that a trial exceeds the worker's memory, and how it combines with others."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 
 def memory_odds(context: Context, prior: Prior, pipelines: Sequence[Pipeline]) -> NDArray[np.float64]:
-    """Probability that memory runs out.
+    """Return the probability that each pipeline exceeds the memory.
 
     Args:
-        context: The task, and what a worker has for a trial.
-        prior: The trained surrogates.
+        context: The task, and what one worker can hold.
+        prior: The trained prior.
         pipelines: Pipelines of trials that have not begun.
 
     Returns:
-        Shape (pipelines,); 0 where nothing is known of the worker, or of devices of its kind.
+        Shape (pipelines,); 0 if the worker or its kind of device is unknown.
     """
     room = context.room
     known = prior.bytes.get(device_kind(room.device)) if room else None
@@ -34,5 +34,5 @@ def memory_odds(context: Context, prior: Prior, pipelines: Sequence[Pipeline]) -
 
 
 def either(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Probability of one of two things, or both, that have nothing to do with each other."""
+    """Return the probability that at least one of two independent events happens."""
     return 1.0 - (1.0 - one) * (1.0 - other)

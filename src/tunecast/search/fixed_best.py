@@ -1,4 +1,4 @@
-"""The constant that is hard to beat: for every method the one learning rate that was best on known tasks."""
+"""A constant that is hard to beat: for every method the learning rate that was best on known tasks."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from tunecast.search.fixed_order import Order
 from tunecast.search.task_tables import TaskTable, best_known
 
 WIDTH_DECADES = 0.2
-"""Standard deviation, in decades, of the neighbourhood over which runs speak for a learning rate."""
+"""Standard deviation, in decades, of the neighbourhood over which runs count for a learning rate."""
 LEAST_WEIGHT = 3.0
-"""Runs' worth of evidence that a method needs; with less its badness is drawn toward the median's, 1."""
+"""Number of runs that the median's badness of 1 counts for; with few runs it dominates."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,7 @@ class BestRate:
 
 
 def fixed_best(context: Context) -> Order:
-    """A candidate for every method, at its best known learning rate, the best method first.
-
-    A candidate stands for a method's best rate when its own is nearest to it.
-    """
+    """Order one candidate per method, nearest to its best known learning rate, the best method first."""
     rates = best_rates(best_known(context))
 
     def order(candidates: Sequence[Pipeline]) -> list[int]:
@@ -55,10 +52,10 @@ def fixed_best(context: Context) -> Order:
 
 
 def best_rates(tables: Sequence[TaskTable]) -> list[BestRate]:
-    """Each method's best learning rate, the best method first.
+    """Return each method's best learning rate, the best method first.
 
-    At every rate that was measured, the badness of the method's runs is averaged with Gaussian weights in
-    the logarithm of the rate.
+    At every measured rate, the badness of the method's runs is averaged with Gaussian weights in the
+    logarithm of the rate.
     """
     import numpy as np
 
@@ -79,7 +76,7 @@ def best_rates(tables: Sequence[TaskTable]) -> list[BestRate]:
 
 
 def _log_rate(pipeline: Pipeline) -> float | None:
-    """Logarithm of the learning rate in AdamW's terms, None where there is none."""
+    """Return the logarithm of the learning rate in AdamW's terms; None without a rate."""
     rate = pipeline.number("learning_rate")
     if rate <= 0:
         return None

@@ -1,4 +1,4 @@
-"""Which trial would end best: the one that deserves what is left of the budget."""
+"""Finds the leader: the trial that should end best, and so deserves the rest of the budget."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from tunecast.search.history import History, TrialView, rung
 
 
 def predicted_end(trial: TrialView, reference: TrialView) -> float:
-    """A trial's loss at full length, predicted by a reference trial that is further on.
+    """Predict a trial's loss at full length from a reference trial that is further along.
 
-    All trials of a session share one full length, so equal shares of it are comparable: the trial's advantage
-    over the reference at an equal share, shrunk where that share is small, is carried to the reference's end.
-    One that diverged is no yardstick: then a trial's last loss stands for its end.
+    All trials of a session share one full length, so their losses at equal shares of it are comparable. The
+    trial's advantage over the reference at an equal share, shrunk if that share is small, is carried to the
+    reference's end. If the reference diverged, the trial's last loss stands for its end.
 
     Args:
         trial: A trial with at least one point.
@@ -34,7 +34,7 @@ def predicted_end(trial: TrialView, reference: TrialView) -> float:
 
 
 def has_yardstick(trial: TrialView, reference: TrialView) -> bool:
-    """Whether a reference trial tells how a trial with points will end.
+    """Whether a reference trial helps to predict the end of a trial with points.
 
     Args:
         trial: A trial with at least one point.
@@ -44,7 +44,7 @@ def has_yardstick(trial: TrialView, reference: TrialView) -> bool:
 
 
 def _yardstick(trial: TrialView, reference: TrialView) -> float | None:
-    """The reference's loss at the share that a trial with points has reached; None where it tells nothing."""
+    """Return the reference's loss at the share that a trial has reached; None if it is no yardstick."""
     loss = reference.loss_at(rung(trial.curve[-1].share))
     if loss is None or not math.isfinite(loss) or reference.outcome is Outcome.DIVERGED:
         return None
@@ -52,9 +52,9 @@ def _yardstick(trial: TrialView, reference: TrialView) -> float | None:
 
 
 def leader(history: History) -> int | None:
-    """Index of the trial with the lowest predicted end, None where none has points; the baseline wins ties.
+    """Return the index of the trial with the lowest predicted end; None if none has points.
 
-    Trials that failed cannot be continued and do not count.
+    The baseline wins ties. Trials that failed cannot be continued and do not count.
     """
     started = [index for index, trial in enumerate(history.trials) if trial.can_lead]
     if not started:

@@ -1,4 +1,4 @@
-"""The nearest task: try first what was best on the known task whose dataset is most like the new one."""
+"""The nearest task: start with what was best on the known task whose dataset is most like the new one."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 def nearest_task(context: Context) -> Order:
-    """Candidates as they were ranked on the nearest known task.
+    """Order candidates as they ranked on the nearest known task.
 
-    Candidates that were not measured there follow in the order of the next task, and so on. Where less than a
-    third of the candidates was measured on any known task, the candidate most like each of the nearest task's
-    pipelines, best first, stands for it.
+    Candidates that were not measured there follow in the order of the next task, and so on. If less than a
+    third of the candidates was measured on any known task, each of the nearest task's pipelines is replaced
+    by the candidate most like it.
     """
     tables = tables_by_nearness(context)
 
@@ -35,10 +35,11 @@ def nearest_task(context: Context) -> Order:
 
 
 def tables_by_nearness(context: Context) -> list[TaskTable]:
-    """The known tasks, the one whose dataset is most like the context's first.
+    """Return the known tasks, that with the most similar dataset first.
 
     The distance is Euclidean over the meta-features that all datasets have, each divided by its standard
-    deviation over the known tasks and the new one. Tasks without any, as those of imported runs, come last.
+    deviation over the known tasks and the new one. Tasks without meta-features, such as those of imported
+    runs, come last.
     """
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""The portfolio: pipelines that together left some good choice on every known task."""
+"""The portfolio: pipelines that together contain a good choice for every known task."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ MEMBERS = 16
 
 
 def portfolio(context: Context) -> Order:
-    """The portfolio's members, the first first.
+    """Order candidates as they join the portfolio.
 
-    Where a third of the candidates or more was measured on known tasks, the portfolio is chosen among these;
-    else it is chosen among all known pipelines, and the candidate most like a member stands for it.
+    If at least a third of the candidates was measured on known tasks, the portfolio is chosen from these.
+    Otherwise it is chosen from all known pipelines, and the candidate most like a member replaces it.
     """
     tables = best_known(context)
 
@@ -34,10 +34,10 @@ def portfolio(context: Context) -> Order:
 def _greedy(
     tables: Sequence[TaskTable], count: int, allowed: Collection[str] | None = None
 ) -> list[Pipeline]:
-    """Pipelines, each the one that most lowers the mean over tasks of the best badness so far.
+    """Choose pipelines one by one, each lowering the mean over tasks of the best badness so far the most.
 
-    A pipeline that was not measured on a task counts as :data:`WORST` there, so that those come first that
-    are known to be good on many tasks. The first of equals wins, by mean badness, then by id.
+    A pipeline that was not measured on a task counts as :data:`WORST` there, so pipelines that are known to
+    be good on many tasks come first. The first of equals wins, by mean badness, then by id.
     """
     import numpy as np
 
@@ -53,7 +53,7 @@ def _greedy(
     chosen: list[Pipeline] = []
     while len(chosen) < min(count, len(names)):
         means = np.where(free, np.minimum(badness, reached).mean(axis=1), np.inf)
-        # Once nothing gains any more, this is the best of the rest by its own mean.
+        # Once no pipeline lowers the mean, this is the best of the rest by its own mean.
         best = int(np.argmin(means))
         free[best] = False
         reached = np.minimum(reached, badness[best])

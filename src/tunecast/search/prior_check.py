@@ -1,7 +1,7 @@
-"""Whether the prior may be trusted on the task at hand: a guard against negative transfer.
+"""Checks the prior on the task at hand: a guard against negative transfer.
 
-What counts is the order of pipelines. A task that is easier or harder as a whole, or on which all of them are
-closer together than predicted, is no reason to leave a prior aside that orders them rightly.
+Only the order of pipelines counts. A prior that orders them rightly stays in use even if the task as a whole
+is easier or harder than predicted, or its pipelines lie closer together.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LEAST_TRIALS = 4
-"""Trials with points below which no order speaks for or against the prior."""
+"""With fewer trials that have points, their order tells nothing about the prior."""
 ODDS = math.log(3.0)
-"""Logarithm of the odds against the prior from which on it is left aside: what Jeffreys calls substantial."""
+"""Logarithm of the odds against the prior from which on it is ignored: Jeffreys' "substantial" evidence."""
 SUSPICION = math.log(1.5)
-"""Where the dataset is unlike all known ones, the odds begin here."""
+"""The odds begin here if the dataset is unlike all known ones."""
 LEAST_CORRELATION, MOST_CORRELATION = 0.1, 0.8
-"""Bounds of the correlation that a prior which is right is expected to show."""
+"""Bounds of the correlation that is expected of a correct prior."""
 PERFECT = 0.95
-"""A correlation above this counts as this: with few trials, it is easily had by chance."""
+"""Higher correlations count as this, since with few trials they are often due to chance."""
 
 
-def is_trusted(
+def orders_rightly(
     predicted: NDArray[np.float64],
     deviation: NDArray[np.float64],
     measured: NDArray[np.float64],
     *,
     is_new: bool,
 ) -> bool:
-    """Whether to go on believing the prior.
+    """Whether the prior orders the trials well enough to go on with it.
 
     Args:
         predicted: Ends as predicted before the first point of each trial, shape (trials,).
-        deviation: Standard deviation of the part of each trial's own, shape (trials,).
-        measured: Ends as predicted from what was measured, shape (trials,).
+        deviation: Standard deviation of what trials do not share, shape (trials,).
+        measured: Ends as predicted from the measured points, shape (trials,).
         is_new: Whether the dataset is unlike all that the prior knows.
     """
     if len(predicted) < LEAST_TRIALS:
@@ -49,14 +49,14 @@ def is_trusted(
 def evidence_against(
     predicted: NDArray[np.float64], deviation: NDArray[np.float64], measured: NDArray[np.float64]
 ) -> float:
-    """Logarithm of how much likelier the order is that was measured when the one predicted means nothing.
+    """Return the logarithm of the odds that the predicted order means nothing, given the measured one.
 
     The inverse hyperbolic tangent of a rank correlation of n trials is about normal with variance 1 / (n − 3)
-    (Fisher, 1915): around 0 when the order means nothing, else around what the prior itself expects. Trials
-    that were all predicted to end alike can hardly show a correlation, and say little either way.
+    (Fisher, 1915). Its mean is 0 if the order means nothing, else what the prior itself expects. Trials that
+    were all predicted to end alike can hardly show a correlation, and tell little either way.
 
     Args:
-        predicted: As of :func:`is_trusted`, at least four trials.
+        predicted: As for :func:`orders_rightly`, of at least four trials.
         deviation: As there.
         measured: As there.
     """
@@ -68,7 +68,7 @@ def evidence_against(
 
 
 def _rank_correlation(left: NDArray[np.float64], right: NDArray[np.float64]) -> float:
-    """Spearman's correlation; 0 where one side is all ties."""
+    """Return Spearman's correlation; 0 if one side is all ties."""
     from scipy.stats import spearmanr
 
     return float(spearmanr(left, right).statistic) if np.ptp(left) > 0 and np.ptp(right) > 0 else 0.0

@@ -1,4 +1,4 @@
-"""Which of many candidates a session should have at all: those that the prior thinks well of, and others."""
+"""Chooses a session's candidates from a large draw: those that the prior ranks highest, and some others."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 UNRANKED_SHARE = 0.25
-"""Part of the candidates that is kept as drawn, for tasks on which the prior proves to be wrong."""
+"""Part of the candidates that is kept as drawn, for tasks on which the prior is wrong."""
 MOST_FAILURE = 0.5
-"""Probability of divergence, or of too little memory, above which a candidate is not tried."""
-HOPE = 0.5
-"""Candidates are ranked by mean minus this many standard deviations."""
-ALIKE = 2.0
-"""Standard deviations that a candidate loses beside one that is the same."""
+"""A candidate is not tried if it diverges or exceeds the memory with a higher probability."""
+OPTIMISM = 0.5
+"""Candidates are ranked by mean minus so many standard deviations."""
+REDUNDANCY = 2.0
+"""A candidate loses so many standard deviations beside an identical one."""
 
 
 def ranked(context: Context, pipelines: Sequence[Pipeline], count: int) -> list[Pipeline]:
     """Choose candidates for a session, best first, then some in the order in which they were drawn.
 
-    Those that would rather fail than not are cut where enough others are there. Each choice makes those
-    that are like it less attractive, by how uncertain they are: it will tell of them.
+    Candidates that will probably fail are dropped if enough others remain. Each choice makes similar ones
+    less attractive, the more so the less certain they are, since its own trial will tell about them.
 
     Args:
-        context: The task, and the trained surrogates.
+        context: The task, and the trained prior.
         pipelines: A random draw.
-        count: How many are wanted.
+        count: Number of candidates to choose.
 
     Raises:
-        ConfigurationError: The context has no trained surrogates.
+        ConfigurationError: The context has no trained prior.
     """
     prior = context.needed_prior
     if not pipelines:
@@ -51,9 +51,9 @@ def ranked(context: Context, pipelines: Sequence[Pipeline], count: int) -> list[
     feasible = np.flatnonzero(failure <= MOST_FAILURE)
     if len(feasible) < min(count, len(pipelines)):
         feasible = np.argsort(failure, kind="stable")[:count]
-    hoped = (found.end - HOPE * own)[feasible]
+    worth = (found.end - OPTIMISM * own)[feasible]
     rows = features[feasible, : len(PIPELINE)]
-    chosen = feasible[_diverse(hoped, own[feasible], rows, round((1 - UNRANKED_SHARE) * count))]
+    chosen = feasible[_diverse(worth, own[feasible], rows, round((1 - UNRANKED_SHARE) * count))]
     is_chosen = set(chosen)
     rest = [place for place in sorted(feasible) if place not in is_chosen]
     return [pipelines[place] for place in (*chosen, *rest[: count - len(chosen)])]
@@ -62,14 +62,14 @@ def ranked(context: Context, pipelines: Sequence[Pipeline], count: int) -> list[
 def _diverse(
     worth: NDArray[np.float64], own: NDArray[np.float64], rows: NDArray[np.float64], count: int
 ) -> list[int]:
-    """Places of the lowest values, one after the other, each far from those before it."""
+    """Return the places of the lowest values, one by one, each far from those before it."""
     scaled = standardised(rows)
     typical = max(1e-9, float((scaled**2).sum(axis=1).mean()))
     likeness = np.zeros(len(rows))
     left = np.ones(len(rows), dtype=bool)
     chosen: list[int] = []
     while len(chosen) < min(count, len(rows)):
-        best = int(np.argmin(np.where(left, worth + ALIKE * own * likeness, np.inf)))
+        best = int(np.argmin(np.where(left, worth + REDUNDANCY * own * likeness, np.inf)))
         chosen.append(best)
         left[best] = False
         distance = ((scaled - scaled[best]) ** 2).sum(axis=1)

@@ -1,4 +1,4 @@
-"""What the trained surrogates predict of a running search: the end of every candidate, and its seconds."""
+"""Predicts the end of every candidate of a running search, and its seconds, from a trained prior."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tunecast.records import Outcome, Pipeline, device_kind
 from tunecast.search.context import Context
 from tunecast.search.failure import either, memory_odds
 from tunecast.search.history import History, TrialView, points_to_end
-from tunecast.search.prior_check import is_trusted
+from tunecast.search.prior_check import orders_rightly
 from tunecast.search.residual_gp import Residuals, condition, refit
 
 if TYPE_CHECKING:
@@ -25,24 +25,24 @@ if TYPE_CHECKING:
 KNOWN_DEVIATION = 0.01
 """Standard deviation of the logarithm of a loss that was measured at full length: another seed's."""
 ENDINGS = (Outcome.COMPLETED, Outcome.DIVERGED)
-"""How a trial stands whose end says what its pipeline is worth."""
+"""Outcomes that tell the value of a pipeline."""
 JUDGED_SHARE = 0.1
-"""Share of the schedule from which on a trial says whether the prior ordered it rightly."""
+"""From this share of the schedule on, a trial tells whether the prior ordered it rightly."""
 LEAST_SECONDS = 1e-3
 NOTHING = PriorPredictions(np.zeros(0), np.zeros(0), np.zeros(0), None, np.zeros(0))
 
 
 @dataclass(frozen=True)
-class Outlook:
-    """What is predicted of all candidates; all arrays have shape (trials,).
+class TrialPredictions:
+    """Predictions for all candidates of a search; all arrays have shape (trials,).
 
     Args:
         mean: Mean of the logarithm of the final loss over the zero-shot loss.
         deviation: Its standard deviation.
         step_seconds: Seconds to the next point.
         end_seconds: Seconds to the end.
-        failure: Probability that a trial which has not begun diverges, or that memory does not hold it.
-        is_trusted: Whether what was measured lets the prior be believed.
+        failure: Probability that a trial that has not begun diverges or exceeds the memory.
+        is_reliable: Whether the measured points agree with the order that the prior predicted.
     """
 
     mean: NDArray[np.float64]
@@ -50,12 +50,12 @@ class Outlook:
     step_seconds: NDArray[np.float64]
     end_seconds: NDArray[np.float64]
     failure: NDArray[np.float64]
-    is_trusted: bool
+    is_reliable: bool
 
 
 @dataclass(frozen=True)
 class _Known:
-    """What a pipeline alone tells: its features, and the odds that memory does not hold it."""
+    """Facts of a pipeline alone: its features, and the probability that it exceeds the memory."""
 
     pipeline: Pipeline
     row: list[float]
@@ -63,7 +63,7 @@ class _Known:
 
 
 def setting_of(context: Context, usual_zero_shot_loss: float) -> Setting:
-    """What surrogates are told of a task; a zero-shot loss that nobody measured is the usual one."""
+    """Describe a task to the predictor; a zero-shot loss that was not measured is the usual one."""
     zero_shot = context.zero_shot_loss
     if zero_shot is None or not math.isfinite(zero_shot):
         zero_shot = usual_zero_shot_loss
@@ -73,12 +73,13 @@ def setting_of(context: Context, usual_zero_shot_loss: float) -> Setting:
 
 
 class TaskPredictor:
-    """Predicts all candidates of a session from its history. What it keeps between calls is computed from
-    pipelines alone, so that it stays a pure function.
+    """Predicts all candidates of a session from its history.
+
+    Between calls it keeps only what it computed from pipelines alone, so it remains a pure function.
 
     Args:
         context: The task.
-        prior: The trained surrogates.
+        prior: The trained prior.
         learns_residuals: Whether similar pipelines share what the prior missed.
     """
 
@@ -92,8 +93,8 @@ class TaskPredictor:
         self._evaluation = context.evaluation_seconds or 0.0
         self._known: dict[int, _Known] = {}
 
-    def outlook(self, history: History) -> Outlook:
-        """What is predicted of every candidate."""
+    def predict(self, history: History) -> TrialPredictions:
+        """Predict every candidate."""
         trials = history.trials
         known = [self._told(index, trial.pipeline) for index, trial in enumerate(trials)]
         pipelines = np.array([one.row for one in known])
@@ -110,8 +111,8 @@ class TaskPredictor:
         step, end = _seconds(trials, seconds, self.setting.full_length_tokens, self._evaluation)
         failure = either(before.failure, np.array([one.beyond_memory for one in known]))
         failure = np.where([bool(trial.curve) for trial in trials], 0.0, failure)
-        trusted = self._trusted(trials, begun, before, after)
-        return Outlook(mean, np.sqrt(variance), step, end, failure, trusted)
+        reliable = self._is_reliable(trials, begun, before, after)
+        return TrialPredictions(mean, np.sqrt(variance), step, end, failure, reliable)
 
     def _told(self, index: int, pipeline: Pipeline) -> _Known:
         known = self._known.get(index)
@@ -123,13 +124,13 @@ class TaskPredictor:
 
     def _relative(self, trial: TrialView) -> float:
         if trial.outcome is Outcome.DIVERGED:
-            return WORST  # as surrogates were taught, whatever its last point was
+            return WORST  # as in the training rows, whatever its last point was
         return log_loss(trial.curve[-1].validation.loss) - log_loss(self.setting.zero_shot_loss)
 
     def _after(
         self, trials: Sequence[TrialView], begun: NDArray[np.int64], pipelines: NDArray[np.float64]
     ) -> PriorPredictions:
-        """What is predicted of trials that have points or have diverged, given that."""
+        """Predict the trials that have points or have diverged, given these."""
         if not len(begun):
             return NOTHING
         start = self.setting.zero_shot_loss
@@ -139,7 +140,7 @@ class TaskPredictor:
             curves.append(curve_row(trials[index].curve, start, rate))
         rows = joined(self.setting, pipelines[begun], np.array(curves))
         found = self._prior.predict(self.setting, rows)
-        # What has come to its end or diverged is known; one that broke down might have ended like others.
+        # The value of a finished or diverged trial is known; one that crashed might have ended like others.
         ended = np.array([trials[index].outcome in ENDINGS for index in begun])
         last = np.array([self._relative(trials[index]) for index in begun])
         return replace(
@@ -156,9 +157,9 @@ class TaskPredictor:
         begun: NDArray[np.int64],
         went_on: NDArray[np.bool_],
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Predictions without a curve, moved by how far the prior was off where there is one.
+        """Move the predictions of trials without points by how far the prior missed those with points.
 
-        A trial that diverged says nothing of the level of those that do not.
+        A trial that diverged tells nothing about the level of the others.
         """
         own = before.variance - before.shared
         features = standardised(pipelines)
@@ -179,7 +180,7 @@ class TaskPredictor:
     def _seconds_per_token(
         self, trials: Sequence[TrialView], before: PriorPredictions
     ) -> NDArray[np.float64]:
-        """As measured where there are points, else as the prior has it, at this machine's speed."""
+        """Return seconds per token as measured, else as the prior predicts at this machine's speed."""
         tokens = float(self.setting.full_length_tokens)
         measured = np.array([_measured_seconds_per_token(trial) for trial in trials])
         hinted = np.array([_hinted_seconds_per_token(trial, tokens, self._evaluation) for trial in trials])
@@ -194,7 +195,7 @@ class TaskPredictor:
                     break
         return np.where(np.isfinite(measured), measured, guess)
 
-    def _trusted(
+    def _is_reliable(
         self,
         trials: Sequence[TrialView],
         begun: NDArray[np.int64],
@@ -208,16 +209,16 @@ class TaskPredictor:
         ]
         those = begun[judged]
         own = before.variance[those] - before.shared[those] + after.variance[judged]
-        return is_trusted(before.end[those], np.sqrt(own), after.end[judged], is_new=self.is_new)
+        return orders_rightly(before.end[those], np.sqrt(own), after.end[judged], is_new=self.is_new)
 
 
 def _tells(trial: TrialView) -> bool:
-    """Whether a trial says anything of how pipelines end."""
+    """Whether a trial tells anything about how pipelines end."""
     return bool(trial.curve) or trial.outcome is Outcome.DIVERGED
 
 
 def _measured_seconds_per_token(trial: TrialView) -> float:
-    """Seconds of training per token so far; NaN before the first point."""
+    """Return the seconds of training per token so far; NaN before the first point."""
     if not trial.curve or trial.curve[-1].tokens_seen <= 0:
         return math.nan
     seconds = sum(point.training.wall for point in trial.curve)
@@ -225,7 +226,7 @@ def _measured_seconds_per_token(trial: TrialView) -> float:
 
 
 def _hinted_seconds_per_token(trial: TrialView, full_length_tokens: float, evaluation: float) -> float:
-    """What the session expects of the next step's training per token; NaN where it says nothing."""
+    """Return the session's estimate of seconds per token in the next step; NaN without one."""
     if not trial.expected_seconds or trial.next_share is None:
         return math.nan
     tokens = (trial.next_share - trial.share) * full_length_tokens
@@ -236,13 +237,9 @@ def _hinted_seconds_per_token(trial: TrialView, full_length_tokens: float, evalu
 def _seconds(
     trials: Sequence[TrialView], per_token: NDArray[np.float64], full_length_tokens: int, evaluation: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Seconds of every trial to its next point and to its end, evaluations included.
+    """Return the seconds of every trial to its next point and to its end, evaluations included.
 
-    Args:
-        trials: The trials.
-        per_token: Seconds of training per token, shape (trials,).
-        full_length_tokens: Horizon of every trial.
-        evaluation: Seconds of an evaluation before any of a trial was measured.
+    ``per_token`` has shape (trials,); ``evaluation`` is used until an evaluation was measured.
     """
     evaluations = [point.evaluation.wall for trial in trials for point in trial.curve]
     evaluation = sum(evaluations) / len(evaluations) if evaluations else evaluation

@@ -1,4 +1,4 @@
-"""What recorded runs of other tasks say of pipelines: how far each ended from its task's best."""
+"""Tables of recorded runs of other tasks: how far each pipeline ended from its task's best."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from tunecast.records import DatasetFacts, ModelFacts, Outcome, Pipeline, Run
 from tunecast.search.context import Context
 
 WORST = 2.0
-"""Badness of a pipeline that failed, and the most that any has: as far behind the median as that
-is behind the best."""
+"""Badness of a failed pipeline, and the largest of any: as far behind the median as that is behind the
+best."""
 MEASURED_SHARE = 1 / 3
-"""Part of the candidates that must have been measured on known tasks for an order of these alone to do."""
+"""Part of the candidates that must have been measured on known tasks to order these alone."""
 LEAST_RUNS = 4
-"""Runs of one task below which their best and median say little."""
+"""With fewer runs of one task, their best and median tell little."""
 SAME_LENGTH = 2.0
-"""Full lengths within this factor count as alike."""
+"""Full lengths within this factor count as equal."""
 
 
 @dataclass(frozen=True)
 class TaskTable:
-    """How pipelines ended on one task at one full length, on the same examples.
+    """The ends of pipelines on one task at one full length, on the same examples.
 
     Args:
         dataset: Facts of the dataset.
@@ -43,10 +43,10 @@ class TaskTable:
 
 
 def known_tables(runs: Iterable[Run]) -> tuple[TaskTable, ...]:
-    """Recorded candidates' runs by task, base model, full length and unique examples.
+    """Group candidates' runs by task, base model, full length and unique examples.
 
-    Runs that are still paused say nothing of their end and are left out, and so are imported runs that do not
-    tell their model or full length, and groups of fewer than four runs or without two runs that ended.
+    Paused runs are left out, since their end is unknown, and so are imported runs without model or full
+    length, and groups of fewer than four runs or without two that ended.
     """
     groups: dict[tuple[str, str, int, int], list[Run]] = defaultdict(list)
     for run in runs:
@@ -58,11 +58,11 @@ def known_tables(runs: Iterable[Run]) -> tuple[TaskTable, ...]:
 
 
 def best_known(context: Context) -> tuple[TaskTable, ...]:
-    """The tables that speak most directly of a context.
+    """Return the tables that are most relevant to a context.
 
-    Those of the same base model at about the same full length where there are any, else those of the same
-    base model, else all, with learning rates as they would be on the context's model: in proportion to the
-    rate around which adapters of a model of its width are searched.
+    These are the tables of the same base model at about the same full length; without any, those of the same
+    base model; without any, all tables with their learning rates adapted to the context's model, in
+    proportion to the rate around which adapters of its width are searched.
     """
     tables = known_tables(context.runs)
     same_model = [table for table in tables if table.model.name == context.model.name]
@@ -76,7 +76,7 @@ def best_known(context: Context) -> tuple[TaskTable, ...]:
 
 
 def _carried_over(table: TaskTable, model: ModelFacts) -> TaskTable:
-    """The table with the learning rates that its pipelines would have on another base model."""
+    """Return a table with the learning rates that its pipelines would have on another base model."""
     factor = adapter_rate(model) / adapter_rate(table.model)
     pipelines: dict[str, Pipeline] = {}
     badness: dict[str, float] = {}

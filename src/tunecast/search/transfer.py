@@ -1,16 +1,15 @@
-"""Strategies that know other tasks: ``transfer`` believes what was learned there, ``quick-tune`` refits it.
+"""The rule of ``transfer`` and ``quick-tune``: advance the trial whose expected improvement is worth most.
 
-Both rank candidates by the loss that is predicted for the end of the schedule, given every point so far, and
-advance the one with the best acquisition: the improvement that is expected over the best that is predicted of
-a trial which has begun, over the square root of its seconds, the geometric mean of those to the next point
-and those to the end. In two of three turns, how unsure an end is raises hope up to a limit only. On recorded
-runs of tasks left out that came sooner to a good end than Quick-Tune's expected improvement per second. Once
-half as much was spent on trials without an end as on those with one, the best of the former goes on to its
-end.
+A trained prior predicts the loss at the end of every candidate, given every point so far. The expected
+improvement is measured against the best predicted end of a trial that has begun. It is divided by the square
+root of seconds: of the geometric mean of the seconds to the next point and those to the end. In two of three
+turns, uncertainty adds to the expected improvement only up to a limit. On recorded runs of held-out tasks
+this reached good ends sooner than Quick-Tune's expected improvement per second. Once trials without an end
+have taken half as much as those with one, the best of them is trained to its end.
 
-``transfer`` trains nothing on the task at hand (Strangmann et al., arXiv 2411.01195); what it has measured
-moves the level of all predictions, by conditioning. ``quick-tune`` also learns which pipelines were missed
-(Arango et al., arXiv 2306.03828).
+Neither strategy trains the prior on the task at hand (Strangmann et al., arXiv 2411.01195). Measured points
+move the level of all predictions, by conditioning. In ``quick-tune`` a Gaussian process also learns which
+pipelines the prior misjudges, after the idea of Arango et al. (arXiv 2306.03828), who refit their surrogate.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from tunecast.search.context import Context
 from tunecast.search.cost_benefit import log_gain, log_success, only_worthy, worth_its_seconds
 from tunecast.search.history import History, Policy, Remaining
 from tunecast.search.simple import asha
-from tunecast.search.task_predictor import LEAST_SECONDS, Outlook, TaskPredictor
+from tunecast.search.task_predictor import LEAST_SECONDS, TaskPredictor, TrialPredictions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,33 +35,33 @@ if TYPE_CHECKING:
 WORTH_PROMOTING = math.log(0.002)
 """Logarithm of the relative improvement below which a budget in trials, once all have begun, ends."""
 COMMIT = 1.5
-"""With less than this many trial lengths of budget left, commit to one trial and start no other."""
+"""With less than so many trial lengths of budget left, continue one trial and start no other."""
 PROBED = 0.5
-"""How much trials without an end may take, for each full length of those with one, before the best of them is
-brought to its end."""
+"""Budget that trials without an end may take, per full length of those with one, before the best of them is
+trained to its end."""
 IMPROVEMENT = ExpectedImprovement(cost_exponent=0.5)
-"""What candidates are scored by, with the limit to hope below."""
-MOST_HOPE = 0.03
-"""How much of the deviation of a predicted end counts, in the logarithm of the loss."""
-HOPEFUL_TURNS = 3
-"""While the number of trials that have begun is a multiple of this, all of it counts."""
+"""Scores candidates, with the limit on uncertainty below."""
+MOST_UNCERTAINTY = 0.03
+"""The most that the deviation of a predicted end may count, in the logarithm of the loss."""
+UNLIMITED_TURNS = 3
+"""The limit does not apply while the number of trials that have begun is a multiple of this."""
 LEAST_SHARE = 1e-6
 NEW = (
-    "The dataset is unlike all that the prior learned from: every other new trial of the search is left to "
-    "chance."
+    "The dataset is unlike all that the prior learned from: every other new trial of the search is drawn at "
+    "random."
 )
 ASIDE = (
-    "The order in which the prior expects pipelines to end proved wrong on this task: it is left aside, and "
-    "the search goes on by successive halving for as long as it does."
+    "The prior orders the pipelines of this task wrongly: while that is so, the search ignores it and uses "
+    "successive halving."
 )
 OTHER = (
-    "The prior is not the one that the session began with: it is left aside, and the search goes on among "
-    "the same candidates by successive halving."
+    "The prior is not the one that the session began with: the search ignores it and uses successive halving "
+    "of the same candidates."
 )
 
 
 def transfer(context: Context, *, learns_residuals: bool = False) -> Policy:
-    """Advance the candidate whose expected improvement is best worth its seconds.
+    """Advance the candidate whose expected improvement is most worth its seconds.
 
     If the prior proves wrong about this task, or is not the one that the session began with, successive
     halving takes over and draws new candidates at random.
@@ -83,46 +82,46 @@ def guided_by(
     context: Context,
     acquisition: Acquisition = IMPROVEMENT,
     *,
-    most_hope: float = MOST_HOPE,
+    most_uncertainty: float = MOST_UNCERTAINTY,
 ) -> Policy:
-    """:func:`transfer` with what is predicted by anyone.
+    """Apply the rule of :func:`transfer` to the predictions of any predictor.
 
     Args:
         predictor: Predicts all candidates.
         context: The task.
         acquisition: Scores candidates.
-        most_hope: Deviations above this count for as much, but in every third turn.
+        most_uncertainty: Larger deviations count as this, except in every third turn.
     """
-    return _Guided(predictor, context, acquisition, most_hope, asha())
+    return _Guided(predictor, context, acquisition, most_uncertainty, asha())
 
 
 @dataclass(frozen=True)
 class _Guided:
-    """The strategy of :func:`guided_by`; a :class:`~tunecast.search.history.Diagnostic`."""
+    """The policy of :func:`guided_by`; a :class:`~tunecast.search.history.Diagnostic`."""
 
     predictor: TaskPredictor
     context: Context
     score: Acquisition
-    most_hope: float
+    most_uncertainty: float
     fallback: Policy
 
     def __call__(self, history: History, remaining: Remaining) -> int | None:
-        outlook = self.predictor.outlook(history)
-        if not (outlook.is_trusted and self.context.is_prior_kept):
-            # Of another prior nothing is believed, what a trial may gain neither.
+        predictions = self.predictor.predict(history)
+        if not (predictions.is_reliable and self.context.is_prior_kept):
+            # With a different prior, ignore all its predictions, including gains.
             kept = self.context.is_prior_kept
-            seen = _worth_halving(history, self.context, outlook) if kept else history
+            seen = _worth_halving(history, self.context, predictions) if kept else history
             return _as_drawn(seen, self.fallback(seen, remaining), seen.startable)
-        to_beat = _best_predicted_end(history, outlook)
-        worth = _is_worth_it(history, remaining, self.context, outlook, to_beat)
-        chosen = _eligible(history, remaining, outlook, worth)
+        to_beat = _best_predicted_end(history, predictions)
+        worth = _is_worth_it(history, remaining, self.context, predictions, to_beat)
+        chosen = _eligible(history, remaining, predictions, worth)
         if not len(chosen):
             return None
-        # A point that is had for little is worth little where the end that it may call for takes long.
-        seconds = np.sqrt(outlook.step_seconds * outlook.end_seconds)
-        deviation = _hoped(history, outlook.deviation, self.most_hope)
-        scores = self.score(outlook.mean[chosen], deviation[chosen], to_beat, seconds[chosen])
-        best = int(chosen[int(np.argmax(scores + log_success(outlook.failure[chosen])))])
+        # A cheap step has little value if finishing the trial is expensive.
+        seconds = np.sqrt(predictions.step_seconds * predictions.end_seconds)
+        deviation = _limited(history, predictions.deviation, self.most_uncertainty)
+        scores = self.score(predictions.mean[chosen], deviation[chosen], to_beat, seconds[chosen])
+        best = int(chosen[int(np.argmax(scores + log_success(predictions.failure[chosen])))])
         return (
             _as_drawn(history, best, chosen)
             if self.predictor.is_new and _is_turn_of_chance(history)
@@ -130,36 +129,39 @@ class _Guided:
         )
 
     def diagnostics(self, history: History) -> tuple[str, ...]:
-        """Whether the dataset is like none that was learned from, and whether the prior is left aside."""
+        """Say whether the dataset is unlike all that was learned from, and whether the prior is ignored."""
         told = [NEW] if self.predictor.is_new else []
         if not self.context.is_prior_kept:
             told.append(OTHER)
-        elif not self.predictor.outlook(history).is_trusted:
+        elif not self.predictor.predict(history).is_reliable:
             told.append(ASIDE)
         return tuple(told)
 
 
-def _hoped(history: History, deviation: NDArray[np.float64], most_hope: float) -> NDArray[np.float64]:
-    """The deviations that an improvement is hoped for by, shape (trials,).
+def _limited(
+    history: History, deviation: NDArray[np.float64], most_uncertainty: float
+) -> NDArray[np.float64]:
+    """Limit how much uncertainty adds to the expected improvement, shape (trials,).
 
-    Surrogates say of some pipelines, of high rates above all, that they may end anywhere: on other tasks they
-    ended far apart. On one task good pipelines gain much the same, so that most may end far worse than is
-    predicted and hardly better. Who takes every deviation for hope tries whatever is least certain; who takes
-    none never finds out where a task is unlike the others.
+    The predicted ends of some pipelines, above all those with high rates, are very uncertain, because these
+    ended far apart on other tasks. On one task good pipelines gain much the same, so most of them may end far
+    worse than predicted and hardly better. Full uncertainty bonuses favour the least certain candidates;
+    without any, the search never finds out where a task differs from the others.
     """
-    return (
-        deviation if _begun_beside_first(history) % HOPEFUL_TURNS == 0 else np.minimum(deviation, most_hope)
-    )
+    if _begun_beside_first(history) % UNLIMITED_TURNS == 0:
+        return deviation
+    return np.minimum(deviation, most_uncertainty)
 
 
 def _eligible(
-    history: History, remaining: Remaining, outlook: Outlook, worth: NDArray[np.bool_]
+    history: History, remaining: Remaining, predictions: TrialPredictions, worth: NDArray[np.bool_]
 ) -> NDArray[np.int64]:
-    """Candidates that can be advanced and are worth it; where some can still reach their end, only those.
+    """Return the candidates that can be advanced and are worth it.
 
-    As long as none has, and hardly more is left than one takes, the best one goes on; so it does where it is
-    due. Seconds pass for all workers alike, and each spends them on the best that it can have. Tokens are
-    taken from one another: where the best trial is another worker's, they are kept for it.
+    If some candidates can still reach their end, only those count. If no trial has ended and hardly more than
+    one trial's budget is left, only the best one counts, and likewise if that one is due. Seconds pass for
+    all workers alike, so each spends them on the best trial that is free. Workers compete for tokens: if the
+    best trial is another worker's, the tokens are kept for it.
     """
     tokens_count = remaining.seconds is None and remaining.full_lengths is not None
     shared = np.array(
@@ -171,7 +173,7 @@ def _eligible(
         ],
         dtype=np.int64,
     )
-    promising = _promising(shared, history, remaining, outlook, worth)
+    promising = _promising(shared, history, remaining, predictions, worth)
     return promising[np.array([history.trials[index].is_open for index in promising], dtype=bool)]
 
 
@@ -179,11 +181,11 @@ def _promising(
     found: NDArray[np.int64],
     history: History,
     remaining: Remaining,
-    outlook: Outlook,
+    predictions: TrialPredictions,
     worth: NDArray[np.bool_],
 ) -> NDArray[np.int64]:
-    """Of these trials, whether they can be advanced now or are, those that deserve what is left."""
-    needed = _needed_to_end(history, remaining, outlook)
+    """Return those of the found trials, running ones included, that deserve the rest of the budget."""
+    needed = _needed_to_end(history, remaining, predictions)
     affordable = found if needed is None else found[needed[found] <= 1.0]
     if needed is None or not len(affordable):
         return found[worth[found]]
@@ -192,31 +194,37 @@ def _promising(
         return affordable
     begun = affordable[[history.trials[index].is_started for index in affordable]]
     pool = begun if len(begun) else affordable
-    best = int(pool[np.argmin(outlook.mean[pool])])
+    best = int(pool[np.argmin(predictions.mean[pool])])
     has_end = any(trial.outcome is Outcome.COMPLETED for trial in history.trials)
     is_late = not has_end and COMMIT * needed[best] > 1.0
-    return np.array([best]) if is_late or _is_due(best, history, outlook) else affordable
+    return np.array([best]) if is_late or _is_due(best, history, predictions) else affordable
 
 
-def _is_due(best: int, history: History, outlook: Outlook) -> bool:
-    """Whether the best trial under way should go on to its end: it is expected to end better than all that
-    have, and the others that have not took :data:`PROBED` of what those that have did and it still takes.
+def _is_due(best: int, history: History, predictions: TrialPredictions) -> bool:
+    """Whether the best trial under way should now be trained to its end.
 
-    Without that, probes go on as long as anything may still be better. On the budget of a few trials hardly
-    any comes to its end then, and to choose among many that are a quarter done is worth less than three ends.
+    It is due if it should end better than all finished trials, and if the other unfinished ones have taken
+    :data:`PROBED` of what the finished ones took plus what it still needs. Without this rule, the search
+    probes as long as any candidate may be better: in a budget of a few trials hardly one would end, and a
+    choice among many quarter-done trials is worth less than three ends.
     """
     trial = history.trials[best]
-    ends = [outlook.mean[i] for i, one in enumerate(history.trials) if one.outcome is Outcome.COMPLETED]
-    if not (trial.is_started and trial.is_open) or outlook.mean[best] >= min(ends, default=math.inf):
+    ends = [predictions.mean[i] for i, one in enumerate(history.trials) if one.outcome is Outcome.COMPLETED]
+    if not (trial.is_started and trial.is_open) or predictions.mean[best] >= min(ends, default=math.inf):
         return False
     probed = sum(one.share for one in history.trials if one.outcome is not Outcome.COMPLETED) - trial.share
     return probed >= PROBED * (len(ends) + 1.0 - trial.share)
 
 
-def _needed_to_end(history: History, remaining: Remaining, outlook: Outlook) -> NDArray[np.float64] | None:
-    """What each candidate takes to its end over what is left, shape (trials,); None where trials count."""
+def _needed_to_end(
+    history: History, remaining: Remaining, predictions: TrialPredictions
+) -> NDArray[np.float64] | None:
+    """Return what each candidate needs to its end over what is left, shape (trials,).
+
+    None if the budget counts trials.
+    """
     if remaining.seconds is not None:
-        return outlook.end_seconds / max(remaining.seconds, LEAST_SECONDS)
+        return predictions.end_seconds / max(remaining.seconds, LEAST_SECONDS)
     if remaining.full_lengths is None:
         return None
     # The step that a worker is at counts as spent.
@@ -224,78 +232,68 @@ def _needed_to_end(history: History, remaining: Remaining, outlook: Outlook) -> 
     return (1.0 - np.array(done, dtype=np.float64)) / max(remaining.full_lengths, LEAST_SHARE)
 
 
-def _best_predicted_end(history: History, outlook: Outlook) -> float:
-    """The best end that is predicted of a trial which has begun; before any has, the baseline's."""
-    begun = [float(outlook.mean[index]) for index, trial in enumerate(history.trials) if trial.can_lead]
-    return min(begun, default=float(outlook.mean[0]))
+def _best_predicted_end(history: History, predictions: TrialPredictions) -> float:
+    """Return the best predicted end of a trial that has begun; before the first, the baseline's."""
+    begun = [float(predictions.mean[index]) for index, trial in enumerate(history.trials) if trial.can_lead]
+    return min(begun, default=float(predictions.mean[0]))
 
 
 def _is_worth_it(
-    history: History, remaining: Remaining, context: Context, outlook: Outlook, to_beat: float
+    history: History, remaining: Remaining, context: Context, predictions: TrialPredictions, to_beat: float
 ) -> NDArray[np.bool_]:
-    """Which candidates are expected to gain enough for what they take to their ends, shape (trials,).
+    """Return which candidates should gain enough for the seconds to their ends, shape (trials,).
 
-    Args:
-        history: The trials.
-        remaining: What is left.
-        context: Says what 1% of the loss is worth.
-        outlook: What is predicted.
-        to_beat: Logarithm of the loss that is to be improved on.
+    ``to_beat`` is the logarithm of the loss to improve on.
     """
     worth = np.ones(len(history.trials), dtype=bool)
     if not any(trial.curve for trial in history.trials):
         return worth
-    mean, deviation, failure = outlook.mean, outlook.deviation, outlook.failure
+    mean, deviation, failure = predictions.mean, predictions.deviation, predictions.failure
     if not remaining.may_start:
         worth &= log_gain(mean, deviation, to_beat, failure) >= WORTH_PROMOTING
     minutes = context.value_minutes
     if minutes is not None:
-        worth &= worth_its_seconds(mean, deviation, to_beat, outlook.end_seconds, minutes, failure)
+        worth &= worth_its_seconds(mean, deviation, to_beat, predictions.end_seconds, minutes, failure)
     return worth
 
 
-def _worth_halving(history: History, context: Context, outlook: Outlook) -> History:
-    """What halving is shown where the prior is left aside: the trials that are worth their seconds.
+def _worth_halving(history: History, context: Context, predictions: TrialPredictions) -> History:
+    """Return the history that successive halving sees if the prior is ignored: trials worth their seconds.
 
-    New ones are drawn by chance, and are expected to end as those before them did.
+    New trials are drawn at random, so they are expected to end as earlier ones did.
     """
     if context.value_minutes is None:
         return history
     begun = np.array([trial.can_lead for trial in history.trials])
     if begun.sum() < 2:
         return history
-    ends = outlook.mean[begun]
+    ends = predictions.mean[begun]
     worth = worth_its_seconds(
-        np.where(begun, outlook.mean, ends.mean()),
-        np.where(begun, outlook.deviation, ends.std(ddof=1)),
-        _best_predicted_end(history, outlook),
-        outlook.end_seconds,
+        np.where(begun, predictions.mean, ends.mean()),
+        np.where(begun, predictions.deviation, ends.std(ddof=1)),
+        _best_predicted_end(history, predictions),
+        predictions.end_seconds,
         context.value_minutes,
-        outlook.failure,
+        predictions.failure,
     )
     return only_worthy(history, worth)
 
 
 def _is_turn_of_chance(history: History) -> bool:
-    """Whether a new trial is not the prior's to choose: every other, where nothing alike was learned from."""
+    """Whether the next new trial is drawn at random, as every other is on a dataset unlike all known ones."""
     return _begun_beside_first(history) % 2 == 1
 
 
 def _begun_beside_first(history: History) -> int:
-    """Trials that have begun beside the first: by this number, turns go round."""
+    """Count the trials that have begun beside the first, which numbers the turns."""
     return sum(trial.is_started for trial in history.trials[1:])
 
 
 def _as_drawn(history: History, index: int | None, places: Iterable[int]) -> int | None:
-    """Instead of a new candidate one by chance, which has nothing to do with the prior's order.
+    """Replace a chosen new trial by one drawn at random from those at ``places`` that have not begun.
 
-    The dice are hashes of pipelines together with all other candidates: the same at every call of a session,
-    and others in another session, though it may have many of the pipelines too.
-
-    Args:
-        history: The trials.
-        index: What was chosen; a trial that has begun stays so.
-        places: Trials of which those that have not begun are drawn from.
+    The draw hashes each pipeline together with all candidates. It is the same at every call in a session, and
+    differs in another session even if that shares many pipelines. A trial that has begun stays chosen.
     """
     if index is None or history.trials[index].is_started:
         return index
