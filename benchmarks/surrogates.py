@@ -19,11 +19,13 @@ from pathlib import Path
 from tunecast.methods.space import pipeline_space, sample_pipelines
 from tunecast.predictor import Prior, Setting, read_prior, shipped_prior
 from tunecast.predictor.features import feature_rows
+from tunecast.predictor.regressors import FAMILIES
 from tunecast.predictor.train import learnable, report, table, train
 from tunecast.predictor.validation import models_left_out
 from tunecast.records import Run
 from tunecast.store import open_for_reading
 from tunecast_benchmarks.limits import CANDIDATES, LEARNED_FROM, too_slow, verdict
+from tunecast_benchmarks.processes import PROCESSES
 
 REPEATS = 20
 READING = """
@@ -79,7 +81,8 @@ def main() -> None:
     path = chosen.prior or shipped_prior()
     prior = read_prior(path) if path else train(runs)
     if not chosen.no_scores:
-        print(report(runs, prior, seed=0), "\n")
+        FAMILIES.update(PROCESSES)
+        print(report(runs, prior, seed=0, families=tuple(FAMILIES)), "\n")
         print(f"{prior.family}, with a base model left out, which then stands for the family:\n")
         print(table(models_left_out(prior.family, learnable(runs))), "\n")
     run = next(run for run in runs if run.curve)

@@ -96,7 +96,6 @@ def test_the_shipped_prior_is_small_and_needs_numpy_alone() -> None:
         "torch",
         "transformers",
         "sklearn",
-        "gpytorch",
         "scipy",
         "sqlalchemy",
         "pyarrow",

@@ -1,4 +1,4 @@
-"""What holds for every family of surrogates: a new one is tested here by its place in the table."""
+"""Properties of every family of regressors; a new family is tested by its entry in the table."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from scipy.stats import spearmanr
 
 from planted_runs import planted_runs
 from tunecast.predictor.examples import Examples, examples_of
-from tunecast.predictor.regressors import FAMILIES
+from tunecast.predictor.regressors import FAMILIES, regressor_of
 
 families = pytest.mark.parametrize("name", FAMILIES)
 
@@ -65,28 +65,29 @@ def test_flat_trees_say_what_scikit_learn_says(examples: Examples) -> None:
     assert flat.predict(examples.features)[0] == pytest.approx(grown.predict(examples.features), abs=1e-5)
 
 
-@pytest.mark.parametrize("name", ["gp", "deep-kernel"])
-def test_numpy_says_what_gpytorch_says(name: str, examples: Examples) -> None:
-    import gpytorch
-    import torch
+def test_a_process_of_an_earlier_prior_predicts_its_posterior() -> None:
+    draw = np.random.default_rng(0)
+    inputs, target = draw.normal(size=(20, 2)), draw.normal(size=20)
+    lengths, constant, kernel, noise = np.array([0.5, 2.0]), 0.3, 1.5, 0.1
 
-    from tunecast.predictor.regressors import process
-    from tunecast.predictor.regressors.base import Scaling
+    def covariance(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        distance = np.sqrt(5.0) * np.linalg.norm((one[:, None] - other[None]) / lengths, axis=2)
+        return np.asarray(kernel * (1 + distance + distance**2 / 3) * np.exp(-distance))
 
-    some = examples.where(examples.task < 4)
-    scaling = Scaling.of(some.features)
-    inputs, target = torch.tensor(scaling(some.features)).float(), torch.tensor(some.target).float()
-    torch.manual_seed(0)
-    model, encoder = process._built(inputs, target, name == "deep-kernel")
-    ours = process.ProcessModel(process._taken_apart(scaling, model, encoder))
-    model.eval()
-    columns = torch.tensor(scaling.stretch != 0)
-    rows = (inputs[:7] + 0.1 * columns).clip(-5, 5)
-    with torch.no_grad(), gpytorch.settings.fast_pred_var(False):
-        theirs = model.likelihood(model(rows))
-    plain = rows.numpy() / np.where(scaling.stretch == 0, 1, scaling.stretch) + scaling.mean
-    inside = np.where(scaling.stretch == 0, scaling.mean, plain)
-    mean, variance = ours.predict(inside)
-    assert np.allclose(scaling(inside), rows.numpy(), atol=1e-4)
-    assert mean == pytest.approx(theirs.mean.numpy(), abs=1e-3)
-    assert variance == pytest.approx(theirs.variance.numpy(), rel=1e-2)
+    known = covariance(inputs, inputs) + noise * np.eye(20)
+    arrays = {
+        "mean": np.zeros(2),
+        "stretch": np.ones(2),
+        "lengths": lengths,
+        "inputs": inputs / lengths,
+        "alpha": np.linalg.solve(known, target - constant),
+        "inverse": np.linalg.inv(np.linalg.cholesky(known)),
+        "numbers": np.array([constant, kernel, noise]),
+    }
+    rows = draw.normal(size=(5, 2))
+    across = covariance(rows, inputs)
+    for family in ("gp", "deep-kernel"):
+        mean, variance = regressor_of(family).from_arrays(arrays).predict(rows)
+        assert mean == pytest.approx(constant + across @ np.linalg.solve(known, target - constant), abs=1e-4)
+        explained = np.einsum("ns,sn->n", across, np.linalg.solve(known, across.T))
+        assert variance == pytest.approx(kernel - explained + noise, abs=1e-4)

@@ -89,7 +89,7 @@ def test_whatever_determines_a_prior_is_in_its_key(runs: list[Run], monkeypatch:
     assert len(set(keys)) == len(keys)
     monkeypatch.setattr(priors, "version", lambda name: "another" if name == "scikit-learn" else "0")
     keys.append(priors._key(runs, competing))
-    monkeypatch.setattr(priors, "version", lambda name: "another" if name == "gpytorch" else "0")
+    monkeypatch.setattr(priors, "version", lambda name: "another" if name == "scipy" else "0")
     keys.append(priors._key(runs, competing))
     assert len(set(keys)) == len(keys)
 

@@ -26,7 +26,7 @@ from tunecast.predictor.features import FEATURES, FEATURES_VERSION, Setting
 from tunecast.predictor.linear import Line
 from tunecast.predictor.memory import BytesModel
 from tunecast.predictor.novelty import Novelty
-from tunecast.predictor.regressors import FAMILIES, Arrays, Regressor
+from tunecast.predictor.regressors import Arrays, Regressor, regressor_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -241,7 +241,7 @@ def _put_together(tensors: Mapping[str, Any], header: Mapping[str, Any]) -> Prio
     provenance["tasks"] = tuple(provenance["tasks"])
     return Prior(
         family=header["family"],
-        performance=FAMILIES[header["family"]].regressor.from_arrays(part("performance")),
+        performance=regressor_of(header["family"]).from_arrays(part("performance")),
         calibration=Calibration(**part("calibration")),
         abroad=Calibration(**part("abroad")),
         novelty=Novelty.from_arrays(part("novelty"), header["novelty"]),

@@ -34,9 +34,7 @@ def train(runs: Sequence[Run], *, seed: int = 0, families: Sequence[str] = tuple
 
     Raises:
         StoreError: There are too few tasks to judge anything on ones that were left out.
-        ConfigurationError: A library that trains is not installed.
     """
-    _check_libraries()
     examples = learnable(runs)
     chosen = choose(examples, seed, families)
     known = set(examples.runs)
@@ -162,18 +160,3 @@ def learn(
     size = output.stat().st_size / 1e6
     show(f"Wrote {output} ({size:.2f} MB, {time.monotonic() - started:.0f} s).")
     return prior
-
-
-def missing_libraries() -> list[str]:
-    """Libraries that training needs and that are not installed."""
-    from importlib.util import find_spec
-
-    return [name for name in ("gpytorch", "sklearn") if find_spec(name) is None]
-
-
-def _check_libraries() -> None:
-    if missing := missing_libraries():
-        raise ConfigurationError(
-            f"Training surrogates needs {' and '.join(missing)}.",
-            "Install them: pip install 'tunecast[learn]'.",
-        )

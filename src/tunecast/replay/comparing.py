@@ -13,7 +13,7 @@ import numpy as np
 from tunecast.errors import ConfigurationError, did_you_mean
 from tunecast.predictor.examples import teaching_runs
 from tunecast.predictor.task_groups import dataset_families, task_group
-from tunecast.predictor.train import FEWEST_KIN, missing_libraries
+from tunecast.predictor.train import FEWEST_KIN
 from tunecast.progress import Progress, Silent
 from tunecast.records import Pipeline, Run, stable_hash
 from tunecast.replay.cases import Candidate, Case
@@ -153,8 +153,6 @@ def why_no_surrogates(cases: Sequence[Case], runs: Sequence[Run], fold: Fold = F
         runs: All recorded runs.
         fold: What is left out of what strategies learn from.
     """
-    if missing := missing_libraries():
-        return f"training surrogates needs {' and '.join(missing)} (pip install 'tunecast[learn]')"
     all_families = _families(cases, runs)
     # A fold leaves out the runs of a task on a model whole, so that the others teach as much without them.
     teaching = {run.id for run in teaching_runs(runs)}

@@ -18,7 +18,7 @@ from tunecast.predictor.regressors import FAMILIES
 from tunecast.predictor.train import train
 from tunecast.records import Run, stable_hash
 
-LIBRARIES = ("numpy", "scipy", "scikit-learn", "gpytorch", "torch")
+LIBRARIES = ("numpy", "scipy", "scikit-learn")
 """What trains: of another version, it learns something else from the same runs."""
 
 
@@ -33,7 +33,6 @@ def kept_prior(runs: Sequence[Run], families: Sequence[str] = tuple(FAMILIES)) -
 
     Raises:
         StoreError: There are too few tasks among them.
-        ConfigurationError: A library that trains is not installed.
     """
     path = cache_folder() / "priors" / f"{_key(runs, families)}.safetensors"
     if path.is_file():
