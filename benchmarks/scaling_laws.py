@@ -1,10 +1,10 @@
-"""What the scaling laws of Tunecast are worth on published tables, beside the figures that others published.
+"""Measures the accuracy of Tunecast's scaling laws on published tables, beside published figures.
 
     python benchmarks/scaling_laws.py --data FOLDER
 
-FOLDER holds wide tables of the benchmark of arXiv 2402.02314 (``flan.csv``, ``wmt19.csv``, any further one):
-a row per model, a column per data size, and the model's size. Every figure is printed with what it has to be
-compared with. Arrays are small here: set OMP_NUM_THREADS=1 where other programs use the machine.
+FOLDER contains wide tables of the benchmark of arXiv 2402.02314 (``flan.csv``, ``wmt19.csv`` or others), with
+one row per model, one column per data size, and the model's size. Every figure is shown beside its reference.
+Arrays are small: set OMP_NUM_THREADS=1 if other programs use the machine.
 """
 
 from __future__ import annotations

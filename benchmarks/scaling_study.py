@@ -1,11 +1,10 @@
-"""The design of arXiv 2402.17193 in small: what the runs of ``plans/study.yaml`` say about its claims.
+"""A small version of the study of arXiv 2402.17193: tests its claims on the runs of ``plans/study.yaml``.
 
     python benchmarks/scaling_study.py --store URL [--output docs/scaling-study.md]
 
-Prints every figure of the study as Markdown, from whatever runs the store holds: curves and families that are
-not complete are left out and counted. With ``--output`` the part of that file between its two markers is
-replaced. All fits, posteriors and crossings are those of ``tunecast.scaling``. Arrays are small: set
-OMP_NUM_THREADS=1.
+Prints every figure of the study as Markdown, from the runs in the store. Incomplete curves and families are
+left out and counted. With ``--output`` the part of that file between its two markers is replaced. All fits,
+posteriors and crossings are those of ``tunecast.scaling``. Arrays are small: set OMP_NUM_THREADS=1.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""What the study of ``scaling_study.py`` varies: its runs as cells, and the families of cells that differ in
-one factor."""
+"""The design of ``scaling_study.py``: its runs as cells, and families of cells that differ in one factor."""
 
 from __future__ import annotations
 
@@ -16,16 +15,15 @@ from tunecast.scaling import Curve, LossRow, LossTable, build_table
 METHODS = ("full", "lora", "prompt_tuning")
 AMOUNT = {"lora": "lora_r", "prompt_tuning": "num_virtual_tokens"}
 COMPARED = {"full": 0, "lora": 8, "prompt_tuning": 16}
-"""The one pipeline of each method that crossovers compare, named before any result was seen."""
+"""The pipeline of each method that crossovers compare, fixed before any result was seen."""
 MEASURES = {"test": "final test loss", "stopped": "early-stopped validation loss"}
 SLOT = "model_parameters"
-"""Tables here have one factor X. Whatever it is, it stands in this column: the package draws new curves by
-it."""
+"""Tables have one factor X. It is always stored in this column, by which the package draws new curves."""
 
 
 @dataclass(frozen=True)
 class RunSpec:
-    """One completed run: what was varied, and its two losses.
+    """One completed run: its settings and its two losses.
 
     Args:
         task: The dataset.
@@ -33,11 +31,11 @@ class RunSpec:
         method: The method.
         amount: LoRA rank or prompt length, 0 for full.
         planned: Unique examples that the run might draw from.
-        data_size: Those that it saw.
+        data_size: Unique examples that it saw.
         parameters: The model's parameters.
-        body: Those outside the embeddings.
+        body: Parameters outside the embeddings.
         pretraining: Pretraining tokens.
-        last: Whether no model of this size has seen more of them.
+        last: Whether no model of this size saw more pretraining tokens.
         losses: The loss by measure.
         noise: Half the 95% interval of the log test loss.
     """

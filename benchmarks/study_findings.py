@@ -1,4 +1,4 @@
-"""What ``scaling_study.py`` measures: errors of the laws out of sample, exponents, crossovers.
+"""The measurements of ``scaling_study.py``: errors of the laws out of sample, exponents, crossovers.
 
 All fits, posteriors and crossings are those of ``tunecast.scaling``.
 """
@@ -36,16 +36,16 @@ from tunecast.scaling.observations import observe
 from tunecast.scaling.sampling import sample
 
 FEWEST = 3
-"""Values that a bootstrap needs at least."""
+"""Fewest values for a bootstrap."""
 REACH = 4.0
-"""Crossings are sought up to this factor beyond the measured sizes."""
+"""Search for crossings up to this factor beyond the measured sizes."""
 HELD_OUT = {"largest size": (True, False), "largest X": (False, True), "both": (True, True)}
 RIVALS = ("joint", "additive", "joint-rectified", "nearest")
 
 
 @dataclass(frozen=True)
 class Target:
-    """A measured point that no law saw: its family and X, its size and log loss."""
+    """A held-out point: its family and X, its size and log loss."""
 
     family: str
     factor: float
@@ -55,7 +55,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Backtest:
-    """Mean absolute errors of log loss, by law, of one group at one way of holding out."""
+    """Mean absolute errors of log loss by law, for one group and one way of holding out."""
 
     factor: str
     held_out: str

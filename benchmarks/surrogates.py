@@ -1,8 +1,8 @@
-"""How good surrogates are on tasks and base models left out, by nested cross-validation, and how fast.
+"""Measures the accuracy of regressors on held-out tasks and base models, and their speed.
 
 python benchmarks/surrogates.py [--store URL] [--prior FILE] [--no-scores]
 
-Exits with status 1 where scoring, reading or training takes longer than it may.
+Exits with status 1 if scoring, reading or training takes too long.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from tunecast.predictor import read_prior
 read_prior(sys.argv[1])
 print(time.perf_counter() - started)
 """
-"""What a new process does to have a prior, the import of all that it takes included."""
+"""Code by which a new process reads a prior, including imports."""
 
 
 def milliseconds(prior: Prior, run: Run, loss: float) -> tuple[float, float, float]:
-    """Median milliseconds to score candidates: wall and processor time with features, wall without."""
+    """Median milliseconds to score candidates: wall and processor time with features, wall time without."""
     setting = Setting(run.dataset, run.model, run.full_length_tokens, run.unique_examples, loss)
     drawn = sample_pipelines(pipeline_space(run.model), CANDIDATES)
     features = feature_rows(setting, drawn)
@@ -57,13 +57,13 @@ def milliseconds(prior: Prior, run: Run, loss: float) -> tuple[float, float, flo
 
 
 def loading_seconds(path: Path) -> float:
-    """Median seconds to read a prior in processes of their own, libraries included."""
+    """Median seconds to read a prior in a new process, including imports."""
     read = [sys.executable, "-c", READING, str(path)]
     return statistics.median(float(subprocess.check_output(read)) for _ in range(5))
 
 
 def learning_seconds(runs: Sequence[Run]) -> float:
-    """Seconds to train a prior on a random :data:`LEARNED_FROM` of the runs, on all where there are fewer."""
+    """Seconds to train a prior on :data:`LEARNED_FROM` random runs, or on all if there are fewer."""
     drawn = random.Random(0).sample(list(runs), min(LEARNED_FROM, len(runs)))
     started = time.perf_counter()
     train(drawn)
@@ -95,7 +95,7 @@ def main() -> None:
     if path:
         print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB, read in {1e3 * loading:.0f} ms")
     learning = learning_seconds(runs)
-    print(f"trained anew on {min(LEARNED_FROM, len(runs))} of the runs in {learning:.0f} s")
+    print(f"trained on {min(LEARNED_FROM, len(runs))} of the runs in {learning:.0f} s")
     sys.exit(verdict(too_slow(whole, loading, learning)))
 
 

@@ -40,7 +40,7 @@ def test_the_seed_decides(name: str, examples: Examples) -> None:
 
 
 @families
-def test_numpy_says_what_gpytorch_says(name: str, examples: Examples) -> None:
+def test_numpy_predicts_as_gpytorch_does(name: str, examples: Examples) -> None:
     some = examples.where(examples.task < 4)
     scaling = Scaling.of(some.features)
     inputs, target = torch.tensor(scaling(some.features)).float(), torch.tensor(some.target).float()

@@ -193,6 +193,6 @@ def test_a_store_knows_how_many_examples_a_short_schedule_saw() -> None:
     assert list(rows_of([replace(short, total_steps=10**6)], max_observed=1999)) == []
 
 
-def test_a_run_whose_loss_is_no_number_is_no_end_point_of_a_law() -> None:
+def test_a_run_without_a_finite_loss_is_not_an_end_point() -> None:
     run = completed_run(0, 2000)
     assert list(rows_of([replace(run, validation=sample_score(math.nan))])) == []

@@ -31,7 +31,7 @@ def test_finds_the_planted_law_on_tasks_left_out(name: str, examples: Examples) 
 
 
 @families
-def test_taken_apart_and_put_together_it_says_the_same(name: str, examples: Examples) -> None:
+def test_a_rebuilt_regressor_predicts_the_same(name: str, examples: Examples) -> None:
     learned = FAMILIES[name].fit(examples, seed=0)
     copied = {key: np.array(values) for key, values in learned.arrays().items()}
     again = FAMILIES[name].regressor.from_arrays(copied)
@@ -54,7 +54,7 @@ def test_far_from_everything_it_stays_finite(name: str, examples: Examples) -> N
     assert np.isfinite(variance).all()
 
 
-def test_flat_trees_say_what_scikit_learn_says(examples: Examples) -> None:
+def test_flat_trees_predict_as_scikit_learn_does(examples: Examples) -> None:
     from sklearn.ensemble import ExtraTreesRegressor
 
     from tunecast.predictor.regressors.forest import ForestModel, _flat

@@ -1,4 +1,4 @@
-"""Where the published tables are, on machines that have them."""
+"""Paths of the published tables, on machines that have them."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def test_ranking_is_sorted_complete_and_near_the_truth(planted: LossTable) -> No
     assert np.corrcoef(ours, truth(planted))[0, 1] > 0.9
 
 
-def test_tables_of_unequal_curves_are_understood() -> None:
+def test_curves_of_unequal_length_are_forecast() -> None:
     table = models_table(count=4)
     curves = [curve.up_to(SIZES[4 + 2 * row]) for row, curve in enumerate(table.curves)]
     entries = forecast(LossTable(tuple(curves)), [SIZES[-1]], with_advice=False).forecasts
@@ -111,7 +111,7 @@ def test_hidden_points_are_the_largest_of_every_curve() -> None:
     assert hide_largest(models_table(count=2, sizes=SIZES[:3])) is None
 
 
-def test_what_is_seen_of_a_shorter_curve_is_never_hidden() -> None:
+def test_visible_points_of_a_shorter_curve_are_not_hidden() -> None:
     whole = models_table(count=2)
     long, short = whole.curves
     table = LossTable((long, short.up_to(SIZES[3])))

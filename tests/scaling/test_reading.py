@@ -113,7 +113,7 @@ def test_missing_file_and_missing_group_column(tmp_path: Path) -> None:
         read_table(path, by=["method"])
 
 
-def test_groups_show_what_tells_curves_apart() -> None:
+def test_groups_show_the_descriptors_that_distinguish_curves() -> None:
     rows = [
         LossRow(2.0, 100, {"model": model, "method": method}, {"model_parameters": 1e8})
         for model in ("a", "b")

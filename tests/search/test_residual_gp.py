@@ -37,7 +37,7 @@ def test_where_nothing_is_shared_nothing_is_learned() -> None:
     assert variance == pytest.approx(0.1)
 
 
-def test_refitting_learns_which_pipelines_were_missed() -> None:
+def test_refit_learns_which_pipelines_had_errors() -> None:
     seen = residuals([-0.5, -0.4, -0.3, 0.0, 0.3, 0.4, 0.5], own=0.3)
     ends = np.array([[0.05], [0.95]])
     low, high = refit(seen, np.full(2, 0.5), np.full(2, 0.3), ends)[0]

@@ -31,7 +31,7 @@ def test_round_trip(value: object) -> None:
     assert loads(dumps(value)) == value
 
 
-def test_what_is_no_number_survives_as_strict_json() -> None:
+def test_nan_and_infinity_survive_as_strict_json() -> None:
     text = dumps({"a": [math.nan, (math.inf, -math.inf)], "b": {"c": math.nan}})
     json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert repr(loads(text)) == "{'a': [nan, [inf, -inf]], 'b': {'c': nan}}"

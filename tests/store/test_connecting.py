@@ -1,4 +1,4 @@
-"""What a user may call a store, and what a user is told when it cannot be one."""
+"""URLs and paths of stores, and the messages for invalid ones."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def test_other_databases_are_refused(url: str) -> None:
         parse_url(url)
 
 
-def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "runs.sqlite"
     path.write_text("id,loss\n1,2.5\n" * 100)
     with pytest.raises(StoreError, match="is not a Tunecast store"):
         Store.open(path)
 
 
-def test_a_server_that_is_not_there() -> None:
+def test_an_unreachable_server_is_reported() -> None:
     with pytest.raises(StoreError, match="cannot be used") as caught:
         Store.open("postgresql://me:secret@127.0.0.1:1/team")
     assert "secret" not in str(caught.value)
@@ -63,7 +63,7 @@ def test_a_server_that_is_not_there() -> None:
 
 
 @pytest.mark.parametrize("password", ["secret", "s@cret", "s:cret"])
-def test_a_url_that_is_none_shows_no_password(password: str) -> None:
+def test_a_malformed_url_is_shown_without_its_password(password: str) -> None:
     with pytest.raises(StoreError, match="is not the URL of a store") as caught:
         parse_url(f"postgresql://me:{password}@host:port/team")
     assert "postgresql://me:***@host:port/team" in caught.value.what
@@ -130,7 +130,7 @@ def test_an_empty_database_does_not_become_a_store_by_being_read(store_url: str)
     engine.dispose()
 
 
-def test_a_store_that_is_only_read_keeps_every_byte(tmp_path: Path) -> None:
+def test_reading_a_store_leaves_its_bytes_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "runs.sqlite"
     with Store.open(path) as store:
         store.put(sample_run(1))

@@ -10,7 +10,7 @@ from sample_runs import STEPS, diverged_run, sample_curve, sample_pipeline, samp
 from tunecast.store import Store
 
 
-def test_arrays_hold_what_the_runs_hold(store: Store) -> None:
+def test_arrays_equal_the_runs(store: Store) -> None:
     many = [sample_run(1), sample_run(2, curve=()), diverged_run(3)]
     store.put_all(many)
     curves = store.curves()

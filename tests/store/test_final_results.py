@@ -45,7 +45,7 @@ def _is_of(ending: FinalResult, run: Run) -> bool:
     return same and step_cost and ending.bits_per_byte == pytest.approx(last, nan_ok=True)
 
 
-def test_what_is_no_export_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_export_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "x.parquet"
     file.write_bytes(b"no parquet")
     with pytest.raises(StoreError, match="is not an export of runs"):

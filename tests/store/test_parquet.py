@@ -86,7 +86,7 @@ def test_the_same_runs_give_the_same_bytes(tmp_path: Path) -> None:
     assert _export(tmp_path, sample_run(2), sample_run(1)).read_bytes() == first
 
 
-def test_the_layout_is_what_readers_rely_on(tmp_path: Path) -> None:
+def test_the_layout_is_stable_for_readers(tmp_path: Path) -> None:
     schema = pq.read_schema(_export(tmp_path, sample_run(1)))
     assert schema.metadata[b"tunecast.layout"] == b"1"
     assert len(schema.metadata[b"tunecast.checksum"]) == 64
@@ -134,7 +134,7 @@ def test_a_truncated_file_is_refused(store: Store, tmp_path: Path) -> None:
         import_parquet(path, store)
 
 
-def test_a_folder_that_is_not_there(store: Store, tmp_path: Path) -> None:
+def test_a_missing_folder_is_refused(store: Store, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="cannot be written"):
         export_parquet(store, tmp_path / "absent" / "runs.parquet")
 

@@ -119,7 +119,7 @@ def test_no_secret_is_left_anywhere(shared: Run) -> None:
     assert "/home" not in repr(shared)
 
 
-def test_what_can_be_learned_from_is_kept(shared: Run) -> None:
+def test_learnable_content_is_kept(shared: Run) -> None:
     run = _secretive_run()
     for name in ("id", "seed", "full_length_tokens", "unique_examples", "created_at", "machine", "outcome"):
         assert getattr(shared, name) == getattr(run, name)
@@ -216,7 +216,7 @@ def _shared_again(run: Run, tmp_path: Path) -> Run:
         return next(store.runs())
 
 
-def test_a_host_is_no_word(tmp_path: Path) -> None:
+def test_a_host_does_not_pass_as_a_word(tmp_path: Path) -> None:
     score = sample_score(1.5, metric=0.5, metric_name=HOST)
     run = sample_run(
         1,
@@ -271,7 +271,7 @@ TOLD = ("Alice ran this on gpu-box-3.corp.example.com", "The patient has (severe
 
 @pytest.mark.parametrize("told", TOLD)
 @pytest.mark.parametrize("name", ["comments", "target_modules"])
-def test_what_a_table_tells_beside_numbers_stays_at_home(tmp_path: Path, told: str, name: str) -> None:
+def test_text_of_a_table_is_not_exported(tmp_path: Path, told: str, name: str) -> None:
     (tmp_path / "runs.csv").write_text(f"run,loss,learning_rate,note\na,1.5,0.001,{told}\n")
     with Store.open(":memory:") as store:
         import_runs(tmp_path / "runs.csv", store, mapping={name: "note"})
@@ -330,7 +330,7 @@ def _shipped_rows(path: Path | None = None) -> list[dict[str, Any]]:
     return rows
 
 
-def test_what_is_shipped_loses_nothing_when_it_is_shared_again(tmp_path: Path) -> None:
+def test_redacting_the_shipped_runs_again_changes_nothing(tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 
     source = shipped()
@@ -356,7 +356,7 @@ def _texts(value: Any) -> Iterator[str]:
         yield from (text for inner in value for text in _texts(inner))
 
 
-def test_what_is_shipped_holds_no_text_but_permitted_words() -> None:
+def test_the_shipped_runs_contain_only_permitted_words() -> None:
     words = re.compile(r"[A-Za-z0-9_.+,-]{0,80}")
     for row in _shipped_rows():
         parsed = {name: loads(text) for name, text in row.items() if str(text).startswith(("{", "["))}

@@ -44,7 +44,7 @@ def test_a_record_that_goes_less_far_adds_its_points_only(store: Store) -> None:
     assert (got.total_steps, got.outcome) == (12, "paused")
 
 
-def test_a_length_that_is_not_known_any_more_leaves_no_shares(store: Store) -> None:
+def test_a_lost_length_removes_the_shares(store: Store) -> None:
     store.revise([run_rows(_record(1, total=1))])
     store.revise([run_rows(_record(1, 3, total=0))])
     assert all(math.isnan(point.share) for point in store.get(sample_run(1).id).curve)

@@ -42,6 +42,6 @@ def test_facts_are_known_by_their_content() -> None:
     assert facts_row(sample_machine(device="cuda"))["device"] == "cuda"
 
 
-def test_text_is_cleaned_of_what_a_database_refuses() -> None:
+def test_text_is_cleaned_for_every_database() -> None:
     assert clean("Ünï 🙂\n") == "Ünï 🙂\n"
     assert clean("a\x00b\ud800") == "a\ufffdb?"

@@ -28,14 +28,14 @@ def test_a_package_without_the_file_ships_nothing(tmp_path: Path, monkeypatch: p
     assert shipped() == tmp_path / "runs.parquet"
 
 
-def test_what_is_shipped_is_sound() -> None:
+def test_the_shipped_runs_are_consistent() -> None:
     if shipped() is None:
         pytest.skip("no meta-dataset is shipped yet")
     with open_for_reading() as store:
         assert store.summaries()
 
 
-def test_what_is_shipped_tells_seconds_and_metrics() -> None:
+def test_the_shipped_runs_have_seconds_and_metrics() -> None:
     if shipped() is None:
         pytest.skip("no meta-dataset is shipped yet")
     with open_for_reading() as store:
@@ -50,7 +50,7 @@ def test_what_is_shipped_tells_seconds_and_metrics() -> None:
     assert 4 * len(telling) >= len(completed)
 
 
-def test_what_is_shipped_is_of_the_plans_and_of_nothing_that_is_kept_back() -> None:
+def test_the_shipped_runs_come_from_the_plans_and_from_no_held_back_task() -> None:
     plans = Path(__file__).parents[2] / "plans"
     names = [yaml.safe_load(path.read_text(encoding="utf-8"))["name"] for path in plans.glob("*.yaml")]
     kept_back = ("*_slots", "*_match", "privacy_question_category", "e2e_nlg")

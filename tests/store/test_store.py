@@ -33,7 +33,7 @@ def assert_same(left: Any, right: Any) -> None:
     assert repr(left) == repr(right)
 
 
-def test_gives_back_what_was_put(store: Store) -> None:
+def test_a_stored_run_is_read_back_unchanged(store: Store) -> None:
     run = sample_run(1)
     store.put(run)
     assert store.get(run.id) == run
@@ -91,7 +91,7 @@ def test_put_tells_whether_the_run_is_new(store: Store) -> None:
     assert store.put(sample_run(2))
 
 
-def test_put_unites_curves_by_step_and_keeps_what_was_measured_first(store: Store) -> None:
+def test_put_unites_curves_by_step_and_keeps_stored_points(store: Store) -> None:
     run = sample_run(1)
     store.put(replace(run, curve=run.curve[2:5]))
     other = replace(run.curve[3], train_loss=99.0)
@@ -99,7 +99,7 @@ def test_put_unites_curves_by_step_and_keeps_what_was_measured_first(store: Stor
     assert store.get(run.id).curve == run.curve
 
 
-def test_put_replaces_what_is_not_appended(store: Store) -> None:
+def test_put_replaces_fields_outside_the_curve(store: Store) -> None:
     run = sample_run(1)
     store.put(run)
     changed = replace(run, extra={"note": "again"}, exclusive=True, dataset=sample_dataset(facts={"n": 2}))
@@ -222,7 +222,7 @@ def test_points_are_appended_once(store: Store) -> None:
     assert store.get(run.id).curve == sample_curve()
 
 
-def test_finish_says_how_a_run_stands(store: Store) -> None:
+def test_finish_sets_the_outcome(store: Store) -> None:
     run = sample_run(1, outcome=Outcome.PAUSED)
     store.put(run)
     store.finish(run.id, Outcome.OUT_OF_MEMORY, RunError("OutOfMemoryError", "wanted 2 GB"))
@@ -324,7 +324,7 @@ def test_a_session_of_0_1_0_is_read_under_current_names(tmp_path: Path) -> None:
     assert all(one["test"]["loss"] > 0 for one in record["contenders"])
 
 
-def test_what_is_no_json_is_refused_and_leaves_nothing(store: Store) -> None:
+def test_a_value_that_is_not_json_is_refused_and_nothing_written(store: Store) -> None:
     with pytest.raises(TypeError, match="not JSON"):
         store.put_session("a", {"x": object()})
     assert store.sessions() == []
@@ -337,7 +337,7 @@ def test_a_write_that_fails_leaves_nothing(store: Store) -> None:
     assert list(store.runs()) == []
 
 
-def test_a_store_opens_again_with_what_it_held(store_url: str) -> None:
+def test_a_reopened_store_has_the_same_runs(store_url: str) -> None:
     with Store.open(store_url) as first:
         first.put(sample_run(1))
         url = first.url
@@ -387,7 +387,7 @@ def test_a_store_in_memory_is_a_store() -> None:
         assert len(store.curves()) == 7
 
 
-def test_no_file_is_made_where_none_may_be(tmp_path: Path) -> None:
+def test_no_file_is_created_at_an_invalid_path(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="There is no store"):
         Store.open(tmp_path / "absent.sqlite", create=False)
     with pytest.raises(StoreError, match="does not exist"):
@@ -429,7 +429,7 @@ def test_undecodable_names_are_cleaned_in_every_text(store: Store) -> None:
         store.get(odd)
 
 
-def test_the_public_surface_is_what_is_promised() -> None:
+def test_the_public_names_are_as_documented() -> None:
     import tunecast.store
 
     assert tunecast.store.__all__ == [

@@ -1,4 +1,4 @@
-"""What real programs wrote: a transformers Trainer, with peft and without, and MLflow underneath it."""
+"""Records of real programs: a transformers Trainer with and without peft, logging to MLflow."""
 
 from __future__ import annotations
 

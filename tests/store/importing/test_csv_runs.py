@@ -50,7 +50,7 @@ def test_columns_are_mapped(tmp_path: Path) -> None:
     assert [problem.where.split(", ")[1] for problem in report.problems[:1]] == ["column comment"]
 
 
-def test_lines_are_told_as_the_file_has_them(tmp_path: Path) -> None:
+def test_line_numbers_are_those_of_the_file(tmp_path: Path) -> None:
     text = 'run,step,loss\n\n"a\nb",1,low\n\na,2,2.5,9\n'
     report, runs = _import(tmp_path, text)
     assert runs == []
@@ -59,7 +59,7 @@ def test_lines_are_told_as_the_file_has_them(tmp_path: Path) -> None:
     assert told["line 6"] == "has more cells than the header"
 
 
-def test_rows_that_cannot_be_understood_are_told(tmp_path: Path) -> None:
+def test_invalid_rows_are_reported(tmp_path: Path) -> None:
     text = "run,step,loss\na,1,2.5\na,two,2.25\na,2.5,2\na,3,\na,4,low\na,5,2\n"
     report, runs = _import(tmp_path, text)
     assert [point.step for point in runs[0].curve] == [1, 5]
@@ -76,14 +76,14 @@ def test_rows_that_cannot_be_understood_are_told(tmp_path: Path) -> None:
     }
 
 
-def test_the_end_of_the_schedule_is_told_or_inferred(tmp_path: Path) -> None:
+def test_the_end_of_the_schedule_is_recorded_or_inferred(tmp_path: Path) -> None:
     inferred = _import(tmp_path, "step,loss\n5,2.5\n10,2.25\n")[1][0]
     assert (inferred.total_steps, inferred.extra["inferred"]) == (10, ["total_steps"])
     unfinished = _import(tmp_path, "step,max_steps,loss\n5,20,2.5\n")[1][0]
     assert (unfinished.outcome, "inferred" in unfinished.extra) == ("paused", False)
 
 
-def test_importing_again_adds_only_what_is_new(tmp_path: Path) -> None:
+def test_importing_again_adds_only_new_points(tmp_path: Path) -> None:
     path = tmp_path / "runs.csv"
     with Store.open(":memory:") as store:
         path.write_text(CURVES)
@@ -158,7 +158,7 @@ def test_numbers_that_no_store_takes_cost_their_rows_only(tmp_path: Path) -> Non
     assert told == ["3", "4", "5"]
 
 
-def test_another_run_of_the_same_name_is_left_out_and_told(tmp_path: Path) -> None:
+def test_another_run_of_the_same_name_is_left_out_and_reported(tmp_path: Path) -> None:
     path = tmp_path / "runs.csv"
     with Store.open(":memory:") as store:
         for text in ("a,1,2.5\na,2,2.25\nb,1,nan\n", "a,1,3.5\na,3,3.25\nb,1,nan\nb,2,4\n"):
@@ -174,7 +174,7 @@ def test_another_run_of_the_same_name_is_left_out_and_told(tmp_path: Path) -> No
     assert "at step 1 in the store" in told[0][1]
 
 
-def test_rows_that_nothing_tells_apart_are_told(tmp_path: Path) -> None:
+def test_indistinguishable_rows_are_reported(tmp_path: Path) -> None:
     report, runs = _import(tmp_path, "run,step,loss\na,1,2.5\na,1,2.5\na,1,2.25\na,1,2.5\na,2,2\n")
     assert [point.validation.loss for point in runs[0].curve] == [2.5, 2]
     told = [

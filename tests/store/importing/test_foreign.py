@@ -1,4 +1,4 @@
-"""What another program did not record stays unknown."""
+"""Values that another program did not record stay unknown."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from tunecast.records import Outcome
 from tunecast.store.importing.foreign import UNKNOWN, Assumed, ForeignRun, LoggedEvaluation
 
 
-def test_records_win_over_what_the_user_assumes() -> None:
+def test_records_override_assumed_names() -> None:
     run = ForeignRun("csv", "k", task="told").to_run(Assumed(task="assumed", model="assumed"))
     assert (run.task.dataset, run.task.model, run.pipeline.method) == ("told", "assumed", UNKNOWN)
     assert {"method", "seed", "machine"} <= set(run.extra["unknown"])
     assert "model" not in run.extra["unknown"]
 
 
-def test_what_is_known_is_not_listed_as_unknown() -> None:
+def test_known_fields_are_not_listed_as_unknown() -> None:
     run = ForeignRun(
         "csv", "k", seed=0, total_steps=4, evaluations=(LoggedEvaluation(2, 1.5, tokens_seen=10),)
     )

@@ -69,7 +69,7 @@ def test_arguments_tell_runs_apart_whose_logs_are_equal(store: Store, tmp_path: 
 
 
 @pytest.mark.parametrize("steps", [8, 12])
-def test_what_nothing_tells_apart_is_reported(store: Store, tmp_path: Path, steps: int) -> None:
+def test_indistinguishable_runs_are_reported(store: Store, tmp_path: Path, steps: int) -> None:
     _write(tmp_path / "a", _history(1e-3, 8))
     _write(tmp_path / "b", _history(1e-3, steps))
     report = import_runs(tmp_path, store)

@@ -35,6 +35,6 @@ def test_one_entry_may_hold_both() -> None:
 
 
 @pytest.mark.parametrize("step", [math.inf, math.nan, 1e30, -1, 2.5])
-def test_a_step_that_is_none_is_an_error(step: float) -> None:
+def test_an_invalid_step_is_an_error(step: float) -> None:
     with pytest.raises(ValueError, match="was logged at step"):
         list(evaluations_of([{"step": step, "eval_loss": 2.5}]))

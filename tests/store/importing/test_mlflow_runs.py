@@ -62,14 +62,14 @@ def _import(path: Path) -> tuple[ImportReport, list[Run]]:
         return report, list(store.runs())
 
 
-def test_runs_are_imported_and_the_rest_is_told(logged: Path) -> None:
+def test_runs_are_imported_and_problems_reported(logged: Path) -> None:
     report, runs = _import(logged)
     assert [run.outcome for run in runs] == ["completed", "diverged", "failed"]
     assert any("no validation loss was logged (metrics: accuracy)" in p.reason for p in report.problems)
     assert any("2 of 3 runs have no method" in problem.reason for problem in report.problems)
 
 
-def test_a_run_of_ones_own_loop(logged: Path) -> None:
+def test_a_run_of_a_custom_loop_is_imported(logged: Path) -> None:
     run = _import(logged)[1][0]
     assert (run.task.dataset, run.task.model, run.pipeline.method) == ("colours", "smollm2", "lora")
     assert dict(run.pipeline.hyperparameters) == {"learning_rate": 0.001, "lora_r": 8}
@@ -97,11 +97,11 @@ def test_importing_again_adds_nothing(logged: Path) -> None:
         assert import_runs(logged, store).counts.new_runs == 0
 
 
-def test_a_folder_around_it_is_understood(logged: Path) -> None:
+def test_a_parent_folder_is_recognised(logged: Path) -> None:
     assert len(_import(logged.parent)[1]) == 3
 
 
-def test_what_the_trainer_logged_through_mlflow(trained: Trained, tiny_llama: Path) -> None:
+def test_a_trainer_s_log_in_mlflow_is_imported(trained: Trained, tiny_llama: Path) -> None:
     report, runs = _import(trained.mlflow)
     run = runs[0]
     assert len(runs) == 1
@@ -150,7 +150,7 @@ def test_a_torn_line_is_reported_and_the_rest_imported(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("start", ["soon", "[1, 2]", ".inf"])
-def test_a_start_that_is_no_time_is_reported(tmp_path: Path, start: str) -> None:
+def test_an_invalid_start_time_is_reported(tmp_path: Path, start: str) -> None:
     _file_run(tmp_path, "odd", "1 2.5 1\n", start)
     _file_run(tmp_path, "whole", "1 2.5 1\n")
     report, runs = _import(tmp_path)
@@ -165,7 +165,7 @@ def test_files_of_old_versions_have_no_steps(tmp_path: Path) -> None:
     assert not any("cannot be read" in problem.reason for problem in report.problems)
 
 
-def test_losses_that_were_logged_without_a_step_are_told(tmp_path: Path) -> None:
+def test_losses_logged_without_a_step_are_reported(tmp_path: Path) -> None:
     _file_run(tmp_path, "stepless", "1 4.0 0\n2 3.0 0\n3 3.0 0\n4 2.5 0\n")
     _file_run(tmp_path, "again", "1 2.5 1\n2 2.25 2\n3 2.25 2\n")
     report, runs = _import(tmp_path)

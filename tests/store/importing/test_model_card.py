@@ -1,4 +1,4 @@
-"""What the cards of several versions of the Trainer say."""
+"""Cards written by several versions of the Trainer."""
 
 from __future__ import annotations
 
@@ -44,6 +44,6 @@ def test_a_card() -> None:
     assert card.versions == {"peft": "0.15.0", "transformers": "4.50.0", "torch": "2.6.0+cu124"}
 
 
-def test_another_readme_says_nothing() -> None:
+def test_another_readme_gives_an_empty_card() -> None:
     card = parse_card("# My model\n\n- loss: good\n\nTrained on an unknown dataset.\n")
     assert (card.model, card.task, card.arguments, card.versions) == ("", "", {}, {})

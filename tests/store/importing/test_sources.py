@@ -1,4 +1,4 @@
-"""What a path may be, and what is said of one that is nothing."""
+"""Recognition of formats, and the messages for unknown ones."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_nothing_that_can_be_imported(target: Store, tmp_path: Path) -> None:
         import_runs(f"sqlite:///{tmp_path}/absent.db", target)
 
 
-def test_a_server_is_told_from_a_database(target: Store) -> None:
+def test_a_server_is_distinguished_from_a_database(target: Store) -> None:
     with pytest.raises(StoreError, match="is a server") as caught:
         import_runs("http://localhost:5000", target)
     assert "the database or the folder" in caught.value.hint
@@ -63,7 +63,7 @@ def test_a_database_of_something_else_is_left_as_it_was(target: Store, tmp_path:
     assert path.read_bytes() == before
 
 
-def test_a_store_of_ones_own_is_told_the_way(target: Store, tmp_path: Path) -> None:
+def test_importing_a_tunecast_store_suggests_to_export_it(target: Store, tmp_path: Path) -> None:
     Store.open(tmp_path / "own.sqlite").close()
     with pytest.raises(StoreError, match="not an MLflow store") as caught:
         import_runs(tmp_path / "own.sqlite", target)
@@ -75,7 +75,7 @@ def test_a_mapping_is_for_tables(target: Store, tmp_path: Path) -> None:
         import_runs(tmp_path, target, mapping={"loss": "x"})
 
 
-def test_what_cannot_be_opened_is_told(
+def test_an_unreadable_source_is_reported(
     target: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "runs.db"

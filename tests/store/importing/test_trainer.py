@@ -65,7 +65,7 @@ def test_a_full_run(trained: Trained) -> None:
     assert "lora_r" not in run.pipeline.hyperparameters
 
 
-def test_the_curve_is_what_was_logged(trained: Trained) -> None:
+def test_the_curve_equals_the_log(trained: Trained) -> None:
     run = _runs(trained.adapter)["lora"]
     history = _state(trained.adapter)["log_history"]
     assert isinstance(history, list)
@@ -79,7 +79,7 @@ def test_the_curve_is_what_was_logged(trained: Trained) -> None:
     assert run.curve[2].evaluation.wall > 0
 
 
-def test_what_was_not_recorded_is_unknown_not_guessed(trained: Trained) -> None:
+def test_missing_values_stay_unknown(trained: Trained) -> None:
     run = _runs(trained.adapter)["lora"]
     assert {"machine", "seconds", "unique_examples", "bits_per_byte"} <= set(run.extra["unknown"])
     assert "seed" not in run.extra["unknown"]
@@ -171,14 +171,14 @@ def _told(folder: Path) -> tuple[list[str], dict[str, str]]:
         return sorted(run.outcome for run in store.runs()), reasons
 
 
-def test_a_checkpoint_without_its_step_is_none_of_the_furthest(tmp_path: Path) -> None:
+def test_a_checkpoint_without_its_step_is_not_the_furthest(tmp_path: Path) -> None:
     _write_state(tmp_path / "run" / "checkpoint-1", global_step=None)
     _write_state(tmp_path / "run" / "checkpoint-2")
     assert _told(tmp_path) == (["completed"], {})
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, 2**63, 10**400])
-def test_a_length_that_is_none_is_reported_and_unknown(tmp_path: Path, value: float) -> None:
+def test_an_invalid_length_is_reported_and_unknown(tmp_path: Path, value: float) -> None:
     _write_state(tmp_path / "run", max_steps=value)
     outcomes, reasons = _told(tmp_path)
     assert outcomes == ["paused"]
@@ -186,7 +186,7 @@ def test_a_length_that_is_none_is_reported_and_unknown(tmp_path: Path, value: fl
 
 
 @pytest.mark.parametrize("seed", ["inf", str(2**63)])
-def test_a_seed_that_is_none_is_reported_and_unknown(tmp_path: Path, seed: str) -> None:
+def test_an_invalid_seed_is_reported_and_unknown(tmp_path: Path, seed: str) -> None:
     card = f"## Training hyperparameters\n\n- learning_rate: 0.001\n- seed: {seed}\n"
     (_write_state(tmp_path / "run") / "README.md").write_text(card)
     outcomes, reasons = _told(tmp_path)

@@ -138,11 +138,11 @@ def _contradiction(run: Run, other: Run) -> str:
     for point in run.curve:
         if point.step in there and not same_number(point.validation.loss, there[point.step]):
             return f"another loss at step {point.step}"
-    lengths = {r.total_steps for r in (run, other) if "total_steps" not in _not_told(r)}
+    lengths = {r.total_steps for r in (run, other) if "total_steps" not in _unknown_fields(r)}
     return "another number of steps" if len(lengths) > 1 else ""
 
 
-def _not_told(run: Run) -> list[str]:
+def _unknown_fields(run: Run) -> list[str]:
     """Fields that the record of a run lacks."""
     return [*run.extra.get("inferred", ()), *run.extra.get("unknown", ())]
 

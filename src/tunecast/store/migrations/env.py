@@ -1,4 +1,4 @@
-"""What alembic runs: the migrations, inside the transaction that the store has opened already."""
+"""Script that alembic runs: applies the migrations within the store's open transaction."""
 
 from alembic import context
 
