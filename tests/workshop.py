@@ -188,10 +188,12 @@ def run_job(job: dict[str, Any]) -> list[list[Any]]:
         job: ``model`` (a folder), ``variant``, ``changes`` of the pipeline, ``epochs``; ``folder`` of the
             checkpoints and ``after``, the step to continue from, where it was begun elsewhere.
     """
+    from tunecast.training.runner import Runner
+
     task = training_task(Path(job["model"]))
     chosen = pipeline(job["variant"], **job["changes"])
     trial = spec(task, chosen, job.get("folder", ""), epochs=job["epochs"])
-    return curve(run_trial(task.open(), trial, after=job.get("after", 0)))
+    return curve(run_trial(Runner(task), trial, after=job.get("after", 0)))
 
 
 def in_processes(function: str, jobs: list[dict[str, Any]]) -> list[Any]:
@@ -210,9 +212,11 @@ def forked(function: Any, jobs: list[Any]) -> list[Any]:
 
     import torch
 
+    from tunecast.training.runner import Runner
+
     torch.set_num_threads(1)
     # Loading a model imports and compiles much that all of them need.
-    training_task(Path(jobs[0]["model"])).open()
+    Runner(training_task(Path(jobs[0]["model"])))
     gc.freeze()
     with multiprocessing.get_context("fork").Pool(1, maxtasksperchild=1) as pool:
         return pool.map(function, jobs, chunksize=1)

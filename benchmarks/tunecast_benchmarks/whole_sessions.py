@@ -14,7 +14,7 @@ from typing import Any
 from tunecast.atomic import written_whole
 from tunecast.executors import start_executor
 from tunecast.executors.base import Broken
-from tunecast.executors.requests import ScoreModel
+from tunecast.executors.requests import ScoreModel, TrainingPlace
 from tunecast.progress import Silent
 from tunecast.records import SessionRecord
 from tunecast.session.folder import read_session
@@ -147,7 +147,7 @@ def incumbent_metric(output: Path, metric: str, delivered: float | None) -> floa
     spec, weights = _checkpoint(output, record)
     request = ScoreModel(spec, incumbent.step, "test", weights, metric, METRIC_EXAMPLES, settings.seed)
     with start_executor("in-process", 1, prepared.training_task.threads) as executor:
-        executor.open(prepared.training_task)
+        executor.open(TrainingPlace(prepared.training_task))
         answer = executor.call(request)
     if isinstance(answer, Broken):
         raise answer.error(output)

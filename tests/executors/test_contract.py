@@ -14,8 +14,9 @@ import workshop
 from tunecast.errors import ConfigurationError, ModelError
 from tunecast.executors import EXECUTORS, start_executor
 from tunecast.executors.base import Broken, Crash, Executor
-from tunecast.executors.requests import Advance
+from tunecast.executors.requests import Advance, TrainingPlace
 from tunecast.records import Outcome, RunError
+from tunecast.training.runner import Runner
 from tunecast.training.training_task import TrainingTask, TrialSpec
 from workplaces import Desk, Do, Locked
 
@@ -133,11 +134,11 @@ def test_a_trial_goes_on_bit_equal_in_another_executor(
     with start_executor("in-process", 2, 1) as in_process:
         executors: dict[str, Executor] = {"local": processes, "in-process": in_process}
         for executor in executors.values():
-            executor.open(task)
+            executor.open(TrainingPlace(task))
         half = len(steps) // 2
         begun = advanced(executors[first], spec, steps[:half])
         ended = advanced(executors[second], spec, steps[half:], steps[half - 1])
     whole = workshop.curve(
-        workshop.run_trial(task.open(), workshop.spec(task, chosen, tmp_path / "w", epochs=2))
+        workshop.run_trial(Runner(task), workshop.spec(task, chosen, tmp_path / "w", epochs=2))
     )
     assert begun + ended == whole

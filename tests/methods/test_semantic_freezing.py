@@ -19,6 +19,7 @@ from tunecast.methods.layers import layer_stack
 from tunecast.methods.semantic_freezing import answer_points, best_cut, deviations
 from tunecast.training.base_fingerprint import fingerprint
 from tunecast.training.checkpoint import CheckpointFolder
+from tunecast.training.runner import Runner
 
 METHOD = get_method("semantic_freezing")
 LAYERS = 6
@@ -137,7 +138,7 @@ def test_the_choice_is_kept_for_whoever_continues(deep: Path, tmp_path: Path) ->
     trial = workshop.spec(
         task, workshop.pipeline("semantic_freezing", trained_layers=4), tmp_path / "trial", epochs=3
     )
-    runner = task.open()
+    runner = Runner(task)
     first, second = workshop.run_trial(runner, trial, points=2)
     assert first.choosing_seconds > 0
     assert second.choosing_seconds == 0

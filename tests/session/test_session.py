@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tunecast.executors.in_process import InProcessExecutor
+from tunecast.executors.requests import TrainingPlace
 from tunecast.predictor import WorkerCapacity
 from tunecast.progress import Silent
 from tunecast.session.feasible import Feasible
@@ -33,7 +34,7 @@ def test_a_strategy_is_told_what_a_worker_may_hold(
     state = SessionState("s", {}, "of these rows", full_length_tokens=2000, worker_bytes=1_500_000_000)
     random = replace(settings, strategy="random", budget="2-trials")
     with InProcessExecutor() as executor:
-        executor.open(prepared.training_task)
+        executor.open(TrainingPlace(prepared.training_task))
         session = Session(random, prepared, folder, store, executor, Silent(), state, Feasible(()))
         told = session._context(4.0, 0.1)
     assert told.machine == executor.slots[0].machine

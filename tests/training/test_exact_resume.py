@@ -31,7 +31,7 @@ EPOCHS = 2
 def runners(request: pytest.FixtureRequest) -> dict[str, Runner]:
     """A worker for each family of models."""
     return {
-        family: workshop.training_task(request.getfixturevalue(f"tiny_{family}")).open()
+        family: Runner(workshop.training_task(request.getfixturevalue(f"tiny_{family}")))
         for family in ("llama", "gpt2", "t5")
     }
 

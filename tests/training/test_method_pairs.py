@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import workshop
+from tunecast.training.runner import Runner
 
 VARIANTS = ("lora", "full", "ia3", "dora", "rslora", "pissa")
 CORE: dict[str, tuple[str, dict[str, Any]]] = {
@@ -58,7 +59,7 @@ def test_every_other_method_after_itself_lora_and_another(alone: dict[str, Any],
 
 def follow(tour: list[str], alone: dict[str, Any], model: Path) -> None:
     """Run trials one after the other on one worker; each must go as it did on a fresh one."""
-    runner = workshop.training_task(model).open()
+    runner = Runner(workshop.training_task(model))
     for number, kind in enumerate(tour):
         gc.freeze()  # again, because a base that was given up unfreezes
         variant, changes = KINDS[kind]

@@ -25,6 +25,7 @@ from pathlib import Path
 import torch
 import workshop
 from tunecast.data import EncodedExample
+from tunecast.training.runner import Runner
 
 torch.set_num_threads(1)
 UNLIMITED = resource.getrlimit(resource.RLIMIT_AS)
@@ -44,7 +45,7 @@ def examples(count):
 
 task = workshop.training_task(Path(arguments[0]))
 task = dataclasses.replace(task, train=examples(8), subset=examples(4), validation=examples(2))
-runner = task.open()
+runner = Runner(task)
 
 def run(name, batch_size, more):
     pipeline = workshop.pipeline("lora", per_device_train_batch_size=batch_size)

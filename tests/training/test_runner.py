@@ -29,7 +29,7 @@ def task(tiny_llama: Path) -> TrainingTask:
 
 @pytest.fixture(scope="module")
 def runner(task: TrainingTask) -> Runner:
-    return task.open()
+    return Runner(task)
 
 
 def test_points_of_a_trial(runner: Runner, task: TrainingTask, tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_a_lost_checkpoint_is_trained_anew(runner: Runner, task: TrainingTask, t
     for file in tmp_path.glob("*"):
         if file.name not in ("state-4.safetensors", "weights-4.safetensors"):
             file.unlink()
-    again = workshop.run_trial(task.open(), trial, after=before[-2][0])
+    again = workshop.run_trial(Runner(task), trial, after=before[-2][0])
     assert workshop.curve(again) == before[-1:]
     plan = task.plan(trial)
     assert again[0].retrained_tokens == plan.tokens_at(before[-2][0]) - plan.tokens_at(4) > 0
@@ -70,7 +70,7 @@ def test_a_lost_checkpoint_is_trained_anew(runner: Runner, task: TrainingTask, t
 def test_an_accelerator_that_failed_for_good_ends_its_worker(
     task: TrainingTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runner = task.open()
+    runner = Runner(task)
     sound = workshop.spec(task, workshop.pipeline(), tmp_path / "sound")
     absurd = workshop.spec(
         task, workshop.pipeline(learning_rate=1e3), tmp_path / "absurd", explosion_nats=3.0
@@ -100,7 +100,7 @@ def test_tokens_of_a_retraining_that_breaks_are_spent(task: TrainingTask, tmp_pa
     absurd = workshop.pipeline(learning_rate=1e3, warmup_ratio=0.0)
     trial = workshop.spec(task, absurd, tmp_path, epochs=2, explosion_nats=30.0)
     plan = task.plan(trial)
-    broken = task.open().advance(trial, plan.grid[-2], plan.grid[-1])
+    broken = Runner(task).advance(trial, plan.grid[-2], plan.grid[-1])
     assert broken.outcome is Outcome.DIVERGED
     assert broken.retrained_tokens == plan.tokens_at(plan.grid[-2])
 
@@ -118,7 +118,7 @@ def test_a_damaged_checkpoint_is_trained_anew(
         content = bytearray(weights.read_bytes())
         content[-8:] = bytes(byte ^ 0x55 for byte in content[-8:])
         weights.write_bytes(content)
-    own = task.open()
+    own = Runner(task)
     point = measured[-2].point
     assert point is not None
     assert own.score(trial, at, "subset").score == point.validation
@@ -140,10 +140,10 @@ def test_a_checkpoint_that_is_not_the_committed_points_is_trained_anew(
     for kind in ("weights", "state"):
         name = f"{kind}-{at}.safetensors"
         shutil.copy(Path(other.folder) / name, Path(trial.folder) / name)
-    own = task.open()
+    own = Runner(task)
     assert own.score(trial, at, "subset").score != before.validation, "whole, but another trial's"
     assert own.score(trial, at, "subset", weights_hash=known).score == before.validation
-    again = task.open().advance(trial, at, last, weights_hash=known)
+    again = Runner(task).advance(trial, at, last, weights_hash=known)
     assert again.retrained_tokens > 0
     assert workshop.curve([again]) == workshop.curve(measured[-1:])
 
@@ -153,7 +153,7 @@ def test_damaged_weights_are_neither_scored_nor_delivered(task: TrainingTask, tm
     folders = [tmp_path / name for name in ("whole", "damaged")]
     for folder in folders:
         folder.mkdir()
-    own = task.open()
+    own = Runner(task)
     last = workshop.run_trial(own, trial)[-1]
     assert last.point is not None
     step, known = last.point.step, last.point.checkpoint_hash
@@ -218,7 +218,7 @@ def test_long_prompts_leave_room_for_the_answer(tiny_gpt2: Path) -> None:
         replace(example, turns=(replace(example.turns[0], content="red green " * 200), *example.turns[1:]))
         for example in task.test_examples[:2]
     )
-    own = replace(task, test_examples=long, max_new_tokens=24).open()
+    own = Runner(replace(task, test_examples=long, max_new_tokens=24))
     outputs = own.score(None, 0, "test", generate_limit=2).outputs
     assert len(outputs) == 2
     assert all("red green" in output.prompt for output in outputs)
@@ -244,7 +244,7 @@ def test_saves_trial_and_base_with_their_tokenizer(
 
 def test_speed_is_measured_and_nothing_is_kept(runner: Runner, task: TrainingTask, tmp_path: Path) -> None:
     assert runner.measure_speed(workshop.spec(task, workshop.pipeline()), 0.0) > 0
-    assert runner.score(None, 0, "subset").score == task.open().score(None, 0, "subset").score
+    assert runner.score(None, 0, "subset").score == Runner(task).score(None, 0, "subset").score
 
 
 def test_speed_is_that_of_the_steps_before_a_divergence(runner: Runner, task: TrainingTask) -> None:
@@ -260,7 +260,7 @@ def test_speed_is_that_of_the_steps_before_a_divergence(runner: Runner, task: Tr
 def test_a_peak_counts_from_when_the_last_trial_is_off(
     task: TrainingTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = task.open()
+    own = Runner(task)
     held: list[str] = []
     monkeypatch.setattr(
         "tunecast.training.runner.reset_peak",
@@ -275,7 +275,7 @@ def test_a_peak_counts_from_when_the_last_trial_is_off(
 
 
 def test_reloads_only_a_base_that_is_not_clean(task: TrainingTask) -> None:
-    own = task.open()
+    own = Runner(task)
     for variant, reloads in (("lora", 0), ("full", 0), ("pissa", 1), ("ia3", 1)):
         workshop.run_trial(own, workshop.spec(task, workshop.pipeline(variant), run=variant), points=1)
         own.release()
@@ -288,18 +288,18 @@ def test_reloads_only_a_base_that_is_not_clean(task: TrainingTask) -> None:
     ids=["after injecting", "while injecting"],
 )
 def test_a_trial_that_cannot_begin_leaves_nothing_behind(broken: Pipeline, task: TrainingTask) -> None:
-    own = task.open()
+    own = Runner(task)
     failed = workshop.run_trial(own, workshop.spec(task, broken, run="broken"))
     assert [one.outcome for one in failed] == [Outcome.FAILED]
     trial = workshop.spec(task, workshop.pipeline("full"))
-    expected = workshop.curve(workshop.run_trial(task.open(), trial))
+    expected = workshop.curve(workshop.run_trial(Runner(task), trial))
     assert workshop.curve(workshop.run_trial(own, trial)) == expected
     own.release()
     assert own.reloads == 1
 
 
 def test_a_base_that_is_given_up_goes_though_the_collector_was_to_spare_it(task: TrainingTask) -> None:
-    own = task.open()
+    own = Runner(task)
     own._base.itself = [own._base]  # a model that refers to itself, as some do
     base = weakref.ref(own._base)
     gc.freeze()
@@ -314,7 +314,7 @@ def test_a_base_that_is_given_up_goes_though_the_collector_was_to_spare_it(task:
 def test_a_worker_that_lost_its_base_model_leaves(tiny_llama: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_llama, tmp_path / "model")
     task = workshop.training_task(tmp_path / "model")
-    own = task.open()
+    own = Runner(task)
     shutil.rmtree(tmp_path / "model")
     failed = workshop.run_trial(own, workshop.spec(task, workshop.pipeline(target_modules="nowhere")))
     assert [one.outcome for one in failed] == [Outcome.FAILED], "what broke the trial is still its outcome"
@@ -343,7 +343,7 @@ def test_weights_that_are_no_numbers_diverge_at_once(tiny_llama: Path, tmp_path:
     weights["model.norm.weight"][3] = math.nan
     save_file(weights, broken / "model.safetensors", {"format": "pt"})
     task = workshop.training_task(broken)
-    measured = workshop.run_trial(task.open(), workshop.spec(task, workshop.pipeline()))
+    measured = workshop.run_trial(Runner(task), workshop.spec(task, workshop.pipeline()))
     assert [one.outcome for one in measured] == [Outcome.DIVERGED]
     assert measured[0].point is None
     assert measured[0].error is not None
@@ -372,7 +372,7 @@ def test_a_full_disk_is_not_the_trials_fault(runner: Runner, task: TrainingTask,
 
 
 def test_bfloat16_base_trains(tiny_llama: Path) -> None:
-    own = workshop.training_task(tiny_llama, dtype="bfloat16").open()
+    own = Runner(workshop.training_task(tiny_llama, dtype="bfloat16"))
     zero_shot = own.score(None, 0, "subset").score.loss
     trial = workshop.spec(own.training_task, workshop.pipeline("full"), epochs=2)
     *_, last = workshop.run_trial(own, trial)

@@ -6,62 +6,23 @@ from collections.abc import Mapping
 
 import numpy as np
 
-# First code point and kind of each range; a range ends where the next one begins.
+# First code point and kind of each range; a range ends where the next one begins. The kind "code" covers
+# brackets and the signs + / < = > \ ^ _ ` | ~
+# fmt: off
 _RANGES: tuple[tuple[int, str], ...] = (
-    (0x00, "other"),
-    (0x09, "white_space"),
-    (0x0A, "line_break"),
-    (0x0B, "white_space"),
-    (0x0E, "other"),
-    (0x20, "white_space"),
-    (0x21, "punctuation"),
-    (0x28, "code"),  # ( )
-    (0x2A, "punctuation"),
-    (0x2B, "code"),  # +
-    (0x2C, "punctuation"),
-    (0x2F, "code"),  # /
-    (0x30, "digit"),
-    (0x3A, "punctuation"),
-    (0x3C, "code"),  # < = >
-    (0x3F, "punctuation"),
-    (0x41, "latin_upper"),
-    (0x5B, "code"),  # [ \ ] ^ _ `
-    (0x61, "latin_lower"),
-    (0x7B, "code"),  # { | } ~
-    (0x7F, "other"),
-    (0xA0, "white_space"),
-    (0xA1, "punctuation"),
-    (0xC0, "latin_lower"),
-    (0x250, "other"),
-    (0x370, "greek"),
-    (0x400, "cyrillic"),
-    (0x530, "other"),
-    (0x590, "hebrew"),
-    (0x600, "arabic"),
-    (0x780, "other"),
-    (0x900, "indic"),
-    (0xE00, "thai"),
-    (0xE80, "other"),
-    (0x1100, "hangul"),
-    (0x1200, "other"),
-    (0x1E00, "latin_lower"),
-    (0x1F00, "greek"),
-    (0x2000, "punctuation"),
-    (0x2070, "symbol"),
-    (0x3000, "punctuation"),
-    (0x3040, "kana"),
-    (0x3100, "other"),
-    (0x3400, "han"),
-    (0xA000, "other"),
-    (0xAC00, "hangul"),
-    (0xD7B0, "other"),
-    (0xF900, "han"),
-    (0xFB00, "other"),
-    (0x1F000, "symbol"),
-    (0x1FB00, "other"),
-    (0x20000, "han"),
-    (0x323B0, "other"),
+    (0x00, "other"), (0x09, "white_space"), (0x0A, "line_break"), (0x0B, "white_space"), (0x0E, "other"),
+    (0x20, "white_space"), (0x21, "punctuation"), (0x28, "code"), (0x2A, "punctuation"), (0x2B, "code"),
+    (0x2C, "punctuation"), (0x2F, "code"), (0x30, "digit"), (0x3A, "punctuation"), (0x3C, "code"),
+    (0x3F, "punctuation"), (0x41, "latin_upper"), (0x5B, "code"), (0x61, "latin_lower"), (0x7B, "code"),
+    (0x7F, "other"), (0xA0, "white_space"), (0xA1, "punctuation"), (0xC0, "latin_lower"), (0x250, "other"),
+    (0x370, "greek"), (0x400, "cyrillic"), (0x530, "other"), (0x590, "hebrew"), (0x600, "arabic"),
+    (0x780, "other"), (0x900, "indic"), (0xE00, "thai"), (0xE80, "other"), (0x1100, "hangul"),
+    (0x1200, "other"), (0x1E00, "latin_lower"), (0x1F00, "greek"), (0x2000, "punctuation"),
+    (0x2070, "symbol"), (0x3000, "punctuation"), (0x3040, "kana"), (0x3100, "other"), (0x3400, "han"),
+    (0xA000, "other"), (0xAC00, "hangul"), (0xD7B0, "other"), (0xF900, "han"), (0xFB00, "other"),
+    (0x1F000, "symbol"), (0x1FB00, "other"), (0x20000, "han"), (0x323B0, "other"),
 )
+# fmt: on
 
 SCRIPTS: Mapping[str, tuple[str, ...]] = {
     "latin": ("latin_upper", "latin_lower"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -141,14 +141,7 @@ def check(
         token_unit="words" if tokenizer is None else "tokens",
         max_length=None if tokenizer is None else max_length,
         context=context,
-        lengths=found.lengths,
-        too_long=found.too_long,
-        truncated=found.truncated,
-        trained_share=found.trained_share,
-        end_of_turn=found.end_of_turn,
-        shown_row=found.shown_row,
-        segments=found.segments,
-        warnings=tuple(warnings),
+        **vars(replace(found, warnings=tuple(warnings))),
     )
 
 

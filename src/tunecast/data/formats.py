@@ -16,38 +16,18 @@ from tunecast.data.files import Table
 from tunecast.data.problems import Problems, listed
 from tunecast.errors import DataError
 
+# fmt: off
 PAIRS = (
-    ("prompt", "completion"),
-    ("prompt", "response"),
-    ("prompt", "output"),
-    ("prompt", "answer"),
-    ("prompt", "target"),
-    ("instruction", "response"),
-    ("instruction", "completion"),
-    ("instruction", "answer"),
-    ("question", "answer"),
-    ("question", "response"),
-    ("question", "output"),
-    ("query", "response"),
-    ("query", "answer"),
-    ("input", "output"),
-    ("input", "target"),
-    ("input", "completion"),
-    ("inputs", "targets"),
-    ("user", "assistant"),
-    ("human", "assistant"),
-    ("context", "response"),
-    ("source", "target"),
-    ("src", "tgt"),
-    ("article", "highlights"),
-    ("document", "summary"),
-    ("dialogue", "summary"),
-    ("text", "completion"),
-    ("text", "summary"),
-    ("text", "target"),
-    ("text", "label"),
-    ("sentence", "label"),
+    ("prompt", "completion"), ("prompt", "response"), ("prompt", "output"), ("prompt", "answer"),
+    ("prompt", "target"), ("instruction", "response"), ("instruction", "completion"),
+    ("instruction", "answer"), ("question", "answer"), ("question", "response"), ("question", "output"),
+    ("query", "response"), ("query", "answer"), ("input", "output"), ("input", "target"),
+    ("input", "completion"), ("inputs", "targets"), ("user", "assistant"), ("human", "assistant"),
+    ("context", "response"), ("source", "target"), ("src", "tgt"), ("article", "highlights"),
+    ("document", "summary"), ("dialogue", "summary"), ("text", "completion"), ("text", "summary"),
+    ("text", "target"), ("text", "label"), ("sentence", "label"),
 )
+# fmt: on
 """Column names that mean (prompt, completion), in order of precedence."""
 
 ALPACA_INPUTS = ("input", "context")

@@ -1,4 +1,4 @@
-"""The requests of a session: what its workers are asked to do with a
+"""The workplace and the requests of a session, whose workers hold a
 :class:`~tunecast.training.runner.Runner`."""
 
 from __future__ import annotations
@@ -11,6 +11,30 @@ from tunecast.training.training_task import TrialSpec
 if TYPE_CHECKING:
     from tunecast.data import EncodedExample
     from tunecast.training.runner import Measurement, Runner, Scored
+    from tunecast.training.training_task import TrainingTask
+
+
+@dataclass(frozen=True)
+class TrainingPlace:
+    """The workplace for the trials of one task."""
+
+    task: TrainingTask
+
+    @property
+    def device(self) -> str:
+        """``cpu``, ``cuda`` or ``cuda:N``."""
+        return self.task.device
+
+    @property
+    def threads(self) -> int:
+        """Threads of one worker."""
+        return self.task.threads
+
+    def open(self) -> Runner:
+        """Load the base model, in the process that will train it."""
+        from tunecast.training.runner import Runner
+
+        return Runner(self.task)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 from tunecast.errors import ConfigurationError, ModelError
 from tunecast.executors import start_executor
 from tunecast.executors.base import Broken, Crash
-from tunecast.executors.requests import ScoreModel
+from tunecast.executors.requests import ScoreModel, TrainingPlace
 from tunecast.hardware.processor import worker_threads
 from tunecast.progress import Progress
 from tunecast.records import Evaluation
@@ -66,7 +66,7 @@ def evaluate(
     with start_executor(settings.executor, 1, worker_threads(settings.threads, settings.workers)) as executor:
         prepared = prepare_task(settings, progress)
         progress.start(f"Scoring the {split} examples")
-        executor.open(replace(prepared.training_task, adapter=adapter))
+        executor.open(TrainingPlace(replace(prepared.training_task, adapter=adapter)))
         scored = _scored(executor.call(request))
     progress.finish(f"loss {scored.score.loss:.4f}")
     diagnostics = origin.warnings(prepared.dataset, settings.seed) if origin else []

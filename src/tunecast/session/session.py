@@ -10,8 +10,8 @@ from typing import Any
 
 from tunecast.budget import Budget
 from tunecast.errors import ModelError
-from tunecast.executors.base import CRASHES_FORGIVEN, Broken, Crash, Executor, Request, Slot, Workplace
-from tunecast.executors.requests import Advance, UseValidation
+from tunecast.executors.base import CRASHES_FORGIVEN, Broken, Crash, Executor, Request, Slot
+from tunecast.executors.requests import Advance, TrainingPlace, UseValidation
 from tunecast.predictor import WorkerCapacity
 from tunecast.progress import Progress
 from tunecast.records import ZERO_SHOT, DataForecast, Pipeline, Run, SessionRecord
@@ -33,17 +33,17 @@ from tunecast.session.status import session_status
 from tunecast.session.transfer_state import as_begun, keep, prior_known
 from tunecast.session.trials import Trial, Trials
 from tunecast.store import Store
-from tunecast.training.training_task import TrialSpec
+from tunecast.training.training_task import TrainingTask, TrialSpec
 
 
-def load_model(executor: Executor, workplace: Workplace, progress: Progress) -> None:
+def load_model(executor: Executor, task: TrainingTask, progress: Progress) -> None:
     """Have all workers load the base model, before the budget begins.
 
     Raises:
         ModelError: The base model cannot be loaded.
     """
     progress.start("Loading the base model")
-    executor.open(workplace)
+    executor.open(TrainingPlace(task))
     progress.finish(f"{executor.slots[0].loading_seconds:.1f} s, outside the budget")
 
 

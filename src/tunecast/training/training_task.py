@@ -15,7 +15,6 @@ from tunecast.training.plan import TrialPlan, nested_subset, plan_trial
 
 if TYPE_CHECKING:
     from tunecast.data import EncodedExample, Example
-    from tunecast.training.runner import Runner
 
 
 @dataclass(frozen=True)
@@ -84,12 +83,6 @@ class TrainingTask:
     trust_remote_code: bool = False
     adapter: str = ""
     loss: str = COMPLETION
-
-    def open(self) -> Runner:
-        """Load the base model, in the process that will train it."""
-        from tunecast.training.runner import Runner
-
-        return Runner(self)
 
     @property
     def train_tokens(self) -> int:
