@@ -79,7 +79,7 @@ def test_mistakes_are_told(
     ("config", "part"),
     [
         ("{", "adapter_config.json cannot be read"),
-        ("[]", "adapter_config.json is no configuration of an adapter"),
+        ("[]", "adapter_config.json is not an adapter's configuration"),
         ('{"r": 8}', "no peft_type"),
         ('{"peft_type": "LORA"}', "no adapter_model.safetensors"),
     ],

@@ -16,7 +16,7 @@ def test_every_curve_is_drawn_and_the_incumbent_on_top() -> None:
     gaps = sum(list(trace.x).count(None) for trace in plot.figure.data)
     assert gaps == sum(bool(trial.points) for trial in view_trials(record, runs)) - 1
     assert plot.figure.layout.xaxis.type == "log"
-    assert "3 without a finite measurement" in plot.caption
+    assert "3 trials without a finite measurement" in plot.caption
 
 
 def test_failed_trials_are_marked_within_the_axis() -> None:
@@ -61,4 +61,4 @@ def test_a_session_decided_by_a_metric_says_what_is_drawn() -> None:
     record = dataclasses.replace(record, objective="exact_match")
     plot = incumbent_plot(record, view_trials(record, runs), None)
     assert plot
-    assert "decided by exact_match" in plot.caption
+    assert "chosen by exact_match" in plot.caption

@@ -20,9 +20,9 @@ def command(
         ..., "--model", help=f"The folder of an adapter, or a base model: {MODEL_FORMATS}."
     ),
     data: str = typer.Option(..., "--data", help="File, folder, hub id, or stdlib."),
-    adapter: str = typer.Option("", "--adapter", help="Folder of an adapter to put on the model."),
+    adapter: str = typer.Option("", "--adapter", help="Folder of an adapter for the model."),
     split: str = typer.Option("test", "--split", help="test or validation."),
-    objective: str = typer.Option(None, "--objective", help="loss, or a metric to measure too."),
+    objective: str = typer.Option(None, "--objective", help="loss, or a metric to measure as well."),
     max_length: options.MaxLength = None,
     prompt_column: options.PromptColumn = None,
     completion_column: options.CompletionColumn = None,
@@ -35,7 +35,7 @@ def command(
     trust_remote_code: options.TrustRemoteCode = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Score a model on a dataset; nothing is trained."""
+    """Score a model on a dataset, without training."""
     values = dict(locals())
     for name in ("adapter", "split", "as_json"):
         del values[name]

@@ -1,4 +1,4 @@
-"""Progress on stderr: a live display on a terminal, plain lines elsewhere; it never makes a run fail."""
+"""Progress on stderr: a live display on a terminal, plain lines elsewhere. It never makes a run fail."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ ASCII_BLOCKS = "_.-~=*%#"
 
 
 def sparkline(losses: Sequence[float], width: int = 12, *, unicode: bool = True) -> str:
-    """A curve as one character a point, high where the loss is high; a cross where it is not finite.
+    """Draw a curve with one character per point, high for high losses; a cross marks one that is not finite.
 
     Args:
         losses: Validation losses in order.
-        width: Most characters; of a longer curve the last points are shown.
+        width: Most characters; a longer curve shows its last points.
         unicode: Whether the terminal can show block elements.
     """
     blocks, cross = (BLOCKS, CROSS) if unicode else (ASCII_BLOCKS, "x")
@@ -55,7 +55,7 @@ def sparkline(losses: Sequence[float], width: int = 12, *, unicode: bool = True)
 
 @dataclass(frozen=True)
 class _Stage:
-    """The open stage; replaced whole on every change, because the display reads it from its own thread."""
+    """The open stage, replaced as a whole on every change because the display thread reads it."""
 
     name: str
     total: float | None
@@ -66,16 +66,16 @@ class _Stage:
 
     @property
     def fraction(self) -> float | None:
-        """Part that is done, None where the total is unknown."""
+        """Part that is done, None if the total is unknown."""
         return None if not self.total or self.total <= 0 else min(1.0, self.done / self.total)
 
     def seconds_left(self, now: float) -> float | None:
-        """Time left at the speed so far, None before there is one."""
+        """Estimate the time left at the speed so far; None before there is one."""
         fraction = self.fraction
         return None if not fraction else (now - self.started) * (1 - fraction) / fraction
 
     def words(self, now: float) -> str:
-        """How far it is, in one line."""
+        """Describe the progress in one line."""
         unit = f" {self.unit}" if self.unit else ""
         amount = f"{compact(self.done)}{unit}" if self.done else ""
         if self.fraction is not None:
@@ -91,11 +91,11 @@ class _Stage:
 
 @dataclass(frozen=True)
 class SessionView:
-    """A tuning session drawn with rich: budget, the best trials, what happens now.
+    """A tuning session drawn with rich: budget, best trials, current activity.
 
     Args:
-        status: How the session stands.
-        encoding: What the terminal can show.
+        status: Status of the session.
+        encoding: Encoding of the terminal.
     """
 
     status: SessionStatus
@@ -171,12 +171,12 @@ def _bar(fraction: float, width: int) -> ProgressBar:
 
 
 def as_shown(text: str, encoding: str) -> str:
-    """The text as a stream of that encoding can carry it, a question mark for what it cannot."""
+    """Replace characters that the encoding lacks by question marks."""
     return text.encode(encoding, "replace").decode(encoding, "replace")
 
 
 def ranked(status: SessionStatus) -> list[int]:
-    """Indices of the trials as a reader wants them: incumbent, running ones, then by loss, failures last."""
+    """Sort trials for display: the incumbent, running ones, the rest by loss, failures last."""
 
     def order(index: int) -> tuple[bool, bool, bool, float]:
         trial = status.trials[index]
@@ -192,7 +192,7 @@ def ranked(status: SessionStatus) -> list[int]:
 
 
 def budget_words(status: SessionStatus) -> str:
-    """What is used and what is left of the budget."""
+    """Describe the used and the remaining budget."""
     used = f"{max(0.0, finite(status.fraction_used) or 0.0):.0%} of {status.budget_text} used"
     if status.granted_seconds is None:
         return f"{used} in {duration(status.used_seconds)}"
@@ -200,7 +200,7 @@ def budget_words(status: SessionStatus) -> str:
 
 
 def session_words(status: SessionStatus) -> str:
-    """The session in one line, for logs."""
+    """Describe the session in one line, for logs."""
     trials = len(status.trials)
     parts = [f"budget {budget_words(status)}", f"{trials} trial{'' if trials == 1 else 's'}"]
     if status.incumbent is not None and 0 <= status.incumbent < len(status.trials):
@@ -211,7 +211,7 @@ def session_words(status: SessionStatus) -> str:
 
 
 def _harmless(method: Callable[..., None]) -> Callable[..., None]:
-    """Let no failure of the display reach the run: whatever a terminal does, it only falls silent."""
+    """Keep failures of the display from the run: the display falls silent instead."""
 
     @functools.wraps(method)
     def guarded(self: RichProgress, *args: Any, **keywords: Any) -> None:
@@ -219,7 +219,7 @@ def _harmless(method: Callable[..., None]) -> Callable[..., None]:
             return
         try:
             method(self, *args, **keywords)
-        except Exception:  # a closed pipe, an unknown encoding, a narrow terminal: none is worth a run
+        except Exception:  # a closed pipe, an unknown encoding or a narrow terminal must not end a run
             self._broken = True
             self._abandon()
 
@@ -227,17 +227,17 @@ def _harmless(method: Callable[..., None]) -> Callable[..., None]:
 
 
 class _Console(Console):
-    """A console that goes silent when its reader has gone, where rich's own would end the program."""
+    """A console that falls silent when its reader is gone; rich's own would end the program."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
 
 
 class RichProgress:
-    """Progress for people, on stderr. As a context manager it gives the cursor back on Ctrl-C too.
+    """Progress for people, on stderr. As a context manager it restores the cursor, even on Ctrl-C.
 
     Args:
-        stream: Where to write, stderr unless told.
+        stream: Stream to write to; None for stderr.
         clock: Seconds from an arbitrary start.
         console: A console of rich to use instead of one over ``stream``.
     """
@@ -286,7 +286,7 @@ class RichProgress:
 
     @_harmless
     def finish(self, note: str = "") -> None:
-        """Close the open stage; a line about it stays, unless the view of a session tells the same."""
+        """Close the open stage and leave a line about it, unless the session view shows the same."""
         stage, self._stage = self._stage, None
         if stage is None:
             return
@@ -298,12 +298,12 @@ class RichProgress:
 
     @_harmless
     def log(self, text: str) -> None:
-        """Say one line that stays."""
+        """Print one line that stays."""
         self._say(text)
 
     @_harmless
     def show(self, status: SessionStatus) -> None:
-        """Show how the tuning session stands."""
+        """Show the status of the tuning session."""
         self._status = status
         if self._terminal:
             self._show_live()
@@ -312,19 +312,19 @@ class RichProgress:
 
     @_harmless
     def close(self) -> None:
-        """Take the live display away and give the cursor back; may be called twice."""
+        """Remove the live display and restore the cursor; may be called twice."""
         self._stage = None
         self._stop_live()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """What the live display draws, several times a second, from its own thread."""
+        """Draw the live display; called several times a second, from its own thread."""
         status, stage = self._status, self._stage
         parts: list[Any] = [] if status is None else [SessionView(status, self._console.encoding)]
         if stage is not None:
             parts.append(self._stage_row(stage, options.max_width))
         try:
             lines = console.render_lines(Group(*parts), options, pad=False)
-        except Exception:  # Nobody catches what the display's own thread raises: better an empty display.
+        except Exception:  # an error in the display thread would not be caught; show nothing instead
             return
         for line in lines:
             yield from line
@@ -342,7 +342,7 @@ class RichProgress:
 
     def _show_live(self) -> None:
         if self._live is None:
-            # Standard output may carry JSON, so that only stderr is routed around the display.
+            # Standard output may carry JSON, so only stderr is routed around the display.
             self._live = Live(
                 self,
                 console=self._console,
@@ -361,15 +361,15 @@ class RichProgress:
             live.stop()
 
     def _abandon(self) -> None:
-        """Stop a display that failed, and free the cursor if that still can be done."""
+        """Stop a failed display and restore the cursor if possible."""
         try:
             self._stop_live()
             self._console.show_cursor(True)
-        except Exception:  # The terminal is gone, and with it whoever could have read this.
+        except Exception:  # the terminal is gone
             self._live = None
 
     def _due(self, since: float = -math.inf) -> bool:
-        """Whether a log can take another update, and if so, count it as given."""
+        """Return whether a log is due another update, and if so, count it as given."""
         now = self._clock()
         if now - max(self._updated, since) < LINE_EVERY_SECONDS:
             return False

@@ -19,9 +19,9 @@ def command(
     model: str = typer.Option(..., "--model", help=f"Base model: {MODEL_FORMATS}."),
     data: str = typer.Option(..., "--data", help="File, folder, hub id, or stdlib."),
     output_dir: str = typer.Option(
-        None, "--output-dir", help="Where everything is written. (default: tunecast-out)"
+        None, "--output-dir", help="Folder for all output. (default: tunecast-out)"
     ),
-    objective: str = typer.Option(None, "--objective", help="loss, or a metric to measure too."),
+    objective: str = typer.Option(None, "--objective", help="loss, or a metric to choose the winner by."),
     epochs: float = typer.Option(None, "--epochs", help="Passes over the training examples. (default: 3)"),
     unique_examples: options.UniqueExamples = None,
     max_length: options.MaxLength = None,
@@ -35,10 +35,10 @@ def command(
     store: options.Store = None,
     deterministic: options.Deterministic = None,
     trust_remote_code: options.TrustRemoteCode = None,
-    resume: bool = typer.Option(False, "--resume", help="Go on with the training in the output folder."),
+    resume: bool = typer.Option(False, "--resume", help="Continue the training in the output folder."),
     as_json: options.AsJson = False,
 ) -> None:
-    """Train one pipeline, keep its best checkpoint, and compare it with the untouched model."""
+    """Train one pipeline and deliver its best checkpoint, or the base model if that is better."""
     values = dict(locals())
     for name in ("pipeline", "resume", "as_json"):
         del values[name]

@@ -1,4 +1,4 @@
-"""What a session leaves for people to read: the HTML report and the model card.
+"""The HTML report and the model card of a session.
 
 Importing this package is cheap; plotly and jinja2 are imported when a report is written.
 """

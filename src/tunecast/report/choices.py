@@ -1,4 +1,4 @@
-"""Plots of hyperparameters against loss: one panel each, holding only the trials where it is active."""
+"""Plots of hyperparameters against loss, one panel each, with only the trials where it is active."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from tunecast.report.wording import value_text
 
 PANELS = 13
 ORDINAL_VALUES = 8
-"""A hyperparameter with at most this many values (fractions: each used often) is drawn as equal steps."""
+"""A hyperparameter with at most this many values is drawn in equal steps, if fractions are used often."""
 
 
 def hyperparameter_plots(trials: Sequence[DrawnTrial]) -> list[Plot]:
-    """Panels for the hyperparameters that varied, learning rate first and largest."""
+    """Draw a panel for each hyperparameter that varied, the learning rate first and largest."""
     usable = [trial for trial in trials if trial.best_loss is not None]
     drawn = chosen_to_draw(usable, DOTS_DRAWN)
     varied = _varied(usable)
     if "learning_rate" in varied:
         varied.remove("learning_rate")
         varied.insert(0, "learning_rate")
-    # One range of losses for all panels, so that they can be compared by eye.
+    # All panels share one range of losses, so that they can be compared by eye.
     limits = loss_range([trial.best_loss for trial in usable if trial.best_loss is not None])
     return [_panel(name, drawn, method_styles(trials), limits) for name in varied[:PANELS]]
 
 
 def _varied(trials: Sequence[DrawnTrial]) -> list[str]:
-    """Names with at least two values, those that most trials have first."""
+    """List the names with at least two values, most used first."""
     values: dict[str, set[str]] = {}
     uses: dict[str, int] = {}
     for trial in trials:
@@ -52,7 +52,7 @@ def _panel(
     for method, own in grouped(having, styles):
         x = [_position(values[id(trial)], steps, index) for index, trial in enumerate(own)]
         text = [f"{name} {value_text(name, values[id(trial)])}<br>{trial.short_hover}" for trial in own]
-        # Area grows with the share done: a small dot had little training, not necessarily a bad pipeline.
+        # The area grows with the share done: a small dot had little training, not necessarily a bad pipeline.
         sizes = [6 + 9 * min(1.0, trial.share) ** 0.5 for trial in own]
         figure.add_trace(scatter(own, x, text, sizes, styles[method], limits, len(trials)))
     figure.update_xaxes(**_axis(name, list(values.values()), steps))
@@ -61,7 +61,7 @@ def _panel(
 
 
 def _steps(values: Sequence[Scalar]) -> list[Scalar] | None:
-    """The distinct values in order where they are few or no numbers, else None for a continuous axis."""
+    """Sort the distinct values if they are few or not numbers; return None for a continuous axis."""
     distinct = list(dict.fromkeys(values))
     if all(isinstance(value, int | float) for value in distinct):
         whole = all(float(value).is_integer() for value in distinct)
@@ -71,7 +71,7 @@ def _steps(values: Sequence[Scalar]) -> list[Scalar] | None:
 
 
 def _position(value: Scalar, steps: list[Scalar] | None, index: int) -> float:
-    """Where a value lies; equal values are spread a little by a fixed pattern, lest dots hide dots."""
+    """Place a value; equal values are spread a little in a fixed pattern, so that no dot hides another."""
     if steps is None:
         return float(value)
     return steps.index(value) + ((index * 0.618 + 0.5) % 1 - 0.5) * 0.4
@@ -93,5 +93,5 @@ def _axis(name: str, values: Sequence[Scalar], steps: list[Scalar] | None) -> di
 
 
 def _short(text: str) -> str:
-    """A tick label that fits, as plain text."""
+    """Shorten a tick label so that it fits, as plain text."""
     return escape(text if len(text) <= 18 else text[:17] + "…")

@@ -1,4 +1,4 @@
-"""Plots over the course of a session: every trial's curve, and the incumbent over time."""
+"""Plots of a session over time: every trial's curve, and the incumbent."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from tunecast.report.trials import DrawnTrial, chosen_to_draw, grouped
 
 CURVES_DRAWN = 150
 CROWD = 60
-"""From this many curves on, each is drawn fainter."""
+"""With more curves than this, each is drawn fainter."""
 LOSS_TITLE = "validation loss (nats per token)"
 
 
 def curves_plot(record: SessionRecord, trials: Sequence[DrawnTrial], zero_shot: float | None) -> Plot | None:
-    """Validation loss against tokens seen, one line a trial; None when no trial was ever measured."""
+    """Plot validation loss against tokens seen, one line per trial; None if no trial was measured."""
     measured = [trial for trial in trials if trial.points]
     if not measured:
         return None
@@ -64,14 +64,15 @@ def _curves_caption(
     full_length: int,
 ) -> str:
     parts = [
-        f"Every line is one trial under the same full length of {compact(full_length)} tokens; "
-        "lines that end early were stopped because others promised more. The incumbent is drawn thick."
+        f"Each line is one trial; all have the same full length of {compact(full_length)} tokens. Lines "
+        "that end early were paused because others promised more. The incumbent is drawn thick."
     ]
     if any(trial.failed for trial in drawn):
-        parts.append("A cross marks where a trial failed; crosses at the upper edge lie beyond it.")
+        parts.append("A cross marks a failure; crosses at the upper edge lie beyond it.")
     unseen = len(trials) - len(measured)
     if unseen:
-        parts.append(f"{unseen} without a finite measurement cannot be drawn.")
+        count = "1 trial" if unseen == 1 else f"{unseen} trials"
+        parts.append(f"{count} without a finite measurement cannot be drawn.")
     if len(drawn) < len(measured):
         parts.append(
             f"{len(drawn)} of {len(measured):,} curves are drawn: the best, and an even sample of the rest."
@@ -80,7 +81,7 @@ def _curves_caption(
 
 
 def _joined_curves(method: str, trials: Sequence[DrawnTrial], style: Style, *, crowded: bool) -> go.Scatter:
-    """All curves of a method as one trace with gaps, which browsers draw far faster than one trace each."""
+    """Draw all curves of a method as one trace with gaps, far faster in browsers than a trace each."""
     x: list[float | None] = []
     y: list[float | None] = []
     hover: list[str] = []
@@ -149,7 +150,7 @@ def _horizontal(figure: go.Figure, loss: float, text: str) -> None:
 def incumbent_plot(
     record: SessionRecord, trials: Sequence[DrawnTrial], zero_shot: float | None
 ) -> Plot | None:
-    """Best validation loss so far against the budget used; None when no time was recorded."""
+    """Plot the best validation loss so far against the budget used; None if no time was recorded."""
     steps = list(_improvements(trials))
     if not steps or all(point.elapsed_seconds <= 0 for point, _ in steps):
         return None
@@ -175,10 +176,10 @@ def incumbent_plot(
     if zero_shot is not None:
         _horizontal(figure, zero_shot, "zero-shot")
     figure.update_xaxes(range=[-0.02 * last / scale, 1.03 * last / scale])
-    caption = "Every marker is a new incumbent, coloured by the method that found it."
+    caption = "Each marker is a new incumbent, coloured by its method."
     if record.objective != "loss":
         caption += (
-            f" The session was decided by {record.objective}; validation loss is what all trials share."
+            f" The winner was chosen by {record.objective}; all trials were measured by validation loss."
         )
     return Plot("incumbent", figure, "Incumbent over time", caption, 380)
 
@@ -198,7 +199,7 @@ def _improvement_markers(
 
 
 def _improvements(trials: Sequence[DrawnTrial]) -> Iterator[tuple[Point, DrawnTrial]]:
-    """The points, in order of the clock, that beat all before them."""
+    """Yield, in order of time, the points that beat all before them."""
     best = math.inf
     every = [(point, trial) for trial in trials for point in trial.points]
     for point, trial in sorted(every, key=lambda pair: pair[0].elapsed_seconds):

@@ -1,7 +1,7 @@
-"""What all plots of a report share: layout, colours, scales.
+"""Layout, colours and scales shared by all plots of a report.
 
-Colours are names of CSS variables (``var(--ink)``); the page's script puts in the values of the light or the
-dark theme, so that plots follow the reader's preference even while the page is open.
+Colours are names of CSS variables (``var(--ink)``). The page's script inserts the values of the light or dark
+theme, so plots follow the reader's preference even while the page is open.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ INK, MUTED, ACCENT, BAD, GRID, CARD = (
 )
 METHOD_COLOURS = 8
 FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
-# Colour never stands alone: a method also has its own marker. The paths draw it in the legend, 16 by 16.
+# Each method has a marker besides its colour. The paths draw it in the legend, 16 by 16 pixels.
 SYMBOLS = {
     "circle": "M8 2a6 6 0 1 0 0 12a6 6 0 1 0 0-12z",
     "square": "M3 3h10v10H3z",
@@ -37,13 +37,13 @@ CROSS = "M3 1l5 5 5-5 2 2-5 5 5 5-2 2-5-5-5 5-2-2 5-5-5-5z"
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure with the words around it.
+    """A figure with its heading and caption.
 
     Args:
         name: Identifier within the page.
         figure: The plotly figure.
-        title: Heading above it; empty for a panel among others.
-        caption: What one sees, what was left out.
+        title: Heading; empty for one panel among others.
+        caption: A description of what is shown and what is left out.
         height_px: Height on the page.
     """
 
@@ -56,14 +56,14 @@ class Plot:
 
 @dataclass(frozen=True)
 class Style:
-    """How one method looks in every plot."""
+    """The look of one method in every plot."""
 
     colour: str
     symbol: str
 
     @property
     def path(self) -> str:
-        """The symbol's outline for an SVG legend."""
+        """Outline of the symbol for an SVG legend."""
         return CROSS if self.symbol == "x" else SYMBOLS[self.symbol]
 
 
@@ -71,7 +71,7 @@ FAILED = Style(BAD, "x")
 
 
 def method_styles(trials: Sequence[DrawnTrial]) -> dict[str, Style]:
-    """A colour and a marker for every method, in alphabetical order of the methods."""
+    """Choose a colour and a marker for every method, in alphabetical order."""
     symbols = list(SYMBOLS)
     names = sorted({trial.method for trial in trials})
     return {
@@ -81,7 +81,7 @@ def method_styles(trials: Sequence[DrawnTrial]) -> dict[str, Style]:
 
 
 def _axis(title: str) -> dict[str, Any]:
-    """Defaults of both axes of every plot."""
+    """Return the defaults of both axes of every plot."""
     return {
         "title": {"text": title, "font": {"color": INK, "size": 13}, "standoff": 10},
         "gridcolor": GRID,
@@ -97,7 +97,7 @@ def _axis(title: str) -> dict[str, Any]:
 
 
 def new_figure(x_title: str, y_title: str) -> go.Figure:
-    """An empty figure in the report's style; axis titles carry the unit."""
+    """Make an empty figure in the report's style; axis titles include the unit."""
     figure = go.Figure()
     figure.update_layout(
         template=None,
@@ -112,7 +112,7 @@ def new_figure(x_title: str, y_title: str) -> go.Figure:
             "font": {"family": FONTS, "color": INK, "size": 12},
             "align": "left",
         },
-        # The page has one legend a section, which wraps on a phone and filters all its panels at once.
+        # Each section of the page has one legend, which wraps on a phone and filters all its panels.
         showlegend=False,
         xaxis=_axis(x_title),
         yaxis=_axis(y_title),
@@ -121,11 +121,11 @@ def new_figure(x_title: str, y_title: str) -> go.Figure:
 
 
 def loss_range(losses: Sequence[float], reference: float | None = None) -> tuple[float, float] | None:
-    """A range that shows what matters: all good losses and the reference, but no explosion.
+    """Choose a range that shows all good losses and the reference, but no explosion.
 
     Args:
         losses: Finite losses, in nats per token.
-        reference: A loss that must be visible (zero-shot).
+        reference: A loss that must be visible, such as zero-shot.
     """
     known = sorted(losses) + ([reference] if reference is not None else [])
     if not known:
@@ -133,14 +133,14 @@ def loss_range(losses: Sequence[float], reference: float | None = None) -> tuple
     low = min(known)
     usual = sorted(losses)[int(0.9 * (len(losses) - 1))] if losses else low
     high = max(usual, reference if reference is not None else usual)
-    # A few bad losses just above the usual ones stretch the axis little; let them be seen.
+    # A few bad losses just above the usual ones stretch the axis little, so show them.
     high = max([high, *(loss for loss in losses if loss <= low + 1.25 * (high - low))])
     pad = 0.06 * (high - low) or 0.05 * abs(high) or 0.05
     return low - pad, high + pad
 
 
 def token_axis(full_length_tokens: int, smallest: int) -> dict[str, Any]:
-    """A logarithmic axis of tokens with its ticks on the fidelity grid 1, 1/2, 1/4, ... of full length."""
+    """Make a logarithmic axis of tokens with ticks at 1, 1/2, 1/4, ... of full length."""
     if full_length_tokens <= 0 or smallest <= 0:
         return {"type": "log"}
     halvings = min(12, max(1, math.ceil(math.log2(max(1.0, full_length_tokens / smallest)))))
@@ -156,7 +156,7 @@ def token_axis(full_length_tokens: int, smallest: int) -> dict[str, Any]:
 
 
 def log_axis(values: Sequence[float], label: Callable[[float], str]) -> dict[str, Any]:
-    """A logarithmic axis over positive values, with ticks at 1, 2, 5 or at powers of ten."""
+    """Make a logarithmic axis over positive values, with ticks at 1, 2, 5 or at powers of ten."""
     low, high = math.log10(min(values)), math.log10(max(values))
     pad = 0.05 * (high - low) + 0.02
     steps = (1, 2, 5) if high - low <= 1.7 else (1,) if high - low >= 3 else (1, 3)
@@ -181,16 +181,16 @@ def scatter(
     limits: tuple[float, float] | None,
     drawn: int,
 ) -> go.Scatter:
-    """Trials of one method as dots over their best loss; losses above the axis are shown at its upper edge.
+    """Draw trials of one method as dots at their best loss; losses beyond the axis go to its upper edge.
 
     Args:
-        trials: What to draw, each with a best loss.
+        trials: Trials to draw, each with a best loss.
         x: Horizontal position of each.
-        text: Escaped text that hovering shows under the loss of each.
-        sizes: Diameter of each in pixels, where few are drawn.
+        text: Escaped hover text of each, shown under its loss.
+        sizes: Diameter of each in pixels, if few are drawn.
         style: The method's colour and marker.
         limits: Range of the loss axis.
-        drawn: Number of dots in the whole plot; many are drawn smaller.
+        drawn: Number of dots in the whole plot; many are made smaller.
     """
     top = limits[1] if limits else math.inf
     scale = 1.0 if drawn <= 100 else 0.6

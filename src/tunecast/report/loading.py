@@ -1,4 +1,4 @@
-"""How a delivered model is loaded, with transformers and peft alone and without a network."""
+"""Code that loads a delivered model with transformers and peft alone, without a network."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from tunecast.methods import get_method
 from tunecast.records import ZERO_SHOT, Run
 
 ALIASES = {"smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct"}
-"""Names of the command line for base models that come as GGUF files, and the repositories they stand for."""
+"""Aliases of base models that come as GGUF files, and the repositories they stand for."""
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """What ``best/`` holds.
+    """The contents of ``best/``.
 
     Args:
         adapter: Whether it is an adapter that needs its base model, not a whole model.
-        bundled_base: Whether the base model lies beside the adapter in ``base/``.
-        base_model: The base model's hub id, or its name where it has none.
-        auto_class: The class of transformers that loads the model.
+        bundled_base: Whether the base model is in ``base/`` beside the adapter.
+        base_model: Hub id of the base model, or its name if it has none.
+        auto_class: Class of transformers that loads the model.
     """
 
     adapter: bool
@@ -32,11 +32,11 @@ class Delivery:
 
     @property
     def library(self) -> str:
-        """The library that loads it, as model cards name it."""
+        """Library that loads it, as model cards name it."""
         return "peft" if self.adapter else "transformers"
 
     def code(self, folder: str) -> str:
-        """Python that loads the model from ``folder`` and answers one prompt."""
+        """Write Python that loads the model from ``folder`` and answers one prompt."""
         lines = [f"from transformers import {self.auto_class}, AutoTokenizer"]
         if self.adapter:
             lines.append("from peft import PeftModel")
@@ -67,12 +67,12 @@ class Delivery:
 
 
 def delivery(run: Run, base_model: str, folder: Path | None = None) -> Delivery:
-    """Tell what was delivered.
+    """Describe what was delivered.
 
     Args:
-        run: The run that won.
+        run: The winning run.
         base_model: The base model as the user named it.
-        folder: ``best/`` where it is already written; what lies in it goes before what the names suggest.
+        folder: ``best/`` if it is already written; its contents override what the names suggest.
     """
     encoder_decoder = run.model.architecture == "encoder-decoder"
     method = run.pipeline.method
@@ -88,7 +88,7 @@ def delivery(run: Run, base_model: str, folder: Path | None = None) -> Delivery:
 
 
 def _public_name(base_model: str, run: Run) -> str:
-    """A hub id, or a bare name: a path on the user's machine is nobody else's business."""
+    """Return a hub id or a bare name, never a path on the user's machine."""
     if base_model in ALIASES:
         return ALIASES[base_model]
     if HUB_ID.fullmatch(base_model) and not Path(base_model).exists() and not base_model.startswith("."):

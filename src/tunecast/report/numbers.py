@@ -1,20 +1,20 @@
-"""Numbers as people read them: losses, intervals, durations, amounts, with their units."""
+"""Numbers formatted for people: losses, intervals, durations, amounts, with their units."""
 
 from __future__ import annotations
 
 import math
 
 MISSING = "—"
-"""Stands where nothing was measured."""
+"""Shown in place of values that were not measured."""
 
 
 def finite(value: float | None) -> float | None:
-    """``value``, or None where it is missing, infinite or not a number."""
+    """Return ``value``, or None if it is missing, infinite or NaN."""
     return value if value is not None and math.isfinite(value) else None
 
 
 def decimal(value: float | None, digits: int = 3) -> str:
-    """A loss or a metric with a fixed number of decimals; words where it is no finite number."""
+    """Format a loss or a metric with fixed decimals, or in words if it is not finite."""
     if value is None:
         return MISSING
     if math.isnan(value):
@@ -25,19 +25,19 @@ def decimal(value: float | None, digits: int = 3) -> str:
 
 
 def interval(low: float | None, high: float | None, digits: int = 3) -> str:
-    """Both ends of an interval, empty where either is missing."""
+    """Format both ends of an interval; empty if either is missing."""
     low, high = finite(low), finite(high)
     return "" if low is None or high is None else f"{low:.{digits}f} to {high:.{digits}f}"
 
 
 def with_interval(value: float | None, low: float | None, high: float | None) -> str:
-    """A value, followed by its interval in brackets where there is one."""
+    """Format a value, followed by its interval in brackets if there is one."""
     ends = interval(low, high)
     return f"{decimal(value)} ({ends})" if ends else decimal(value)
 
 
 def rate(value: float | None) -> str:
-    """A learning rate with up to three significant digits: ``2e-4``, ``3.75e-5``."""
+    """Format a learning rate with up to three significant digits: ``2e-4``, ``3.75e-5``."""
     if value is None:
         return MISSING
     if not math.isfinite(value) or value == 0:
@@ -47,7 +47,7 @@ def rate(value: float | None) -> str:
 
 
 def compact(amount: float | None) -> str:
-    """An amount with a suffix of thousands, three significant digits: ``950``, ``12.4k``, ``1.35M``."""
+    """Format an amount with three significant digits and a suffix: ``950``, ``12.4k``, ``1.35M``."""
     if amount is None or not math.isfinite(amount):
         return MISSING
     for limit, suffix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -57,7 +57,7 @@ def compact(amount: float | None) -> str:
 
 
 def storage(amount: float | None) -> str:
-    """A number of bytes in decimal units: ``3.21 GB`` is 3.21 · 10^9 bytes."""
+    """Format bytes in decimal units: ``3.21 GB`` is 3.21 · 10^9 bytes."""
     if amount is None or not math.isfinite(amount):
         return MISSING
     for limit, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
@@ -67,7 +67,7 @@ def storage(amount: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """A duration in its two largest units: ``4.2 s``, ``5 min 12 s``, ``2 h 5 min``, ``3 d 4 h``."""
+    """Format a duration in its two largest units: ``4.2 s``, ``5 min 12 s``, ``2 h 5 min``, ``3 d 4 h``."""
     if seconds is None or not math.isfinite(seconds):
         return MISSING
     if seconds < 10:

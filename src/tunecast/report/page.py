@@ -31,19 +31,19 @@ if TYPE_CHECKING:
 
 OWN_LOCATIONS = ("output_dir", "store")
 LOCATIONS = ("model", "data", *OWN_LOCATIONS)
-"""Settings that name a place; the last two are never on a hub."""
+"""Settings that hold a location; the last two are never on a hub."""
 SAMPLED = "At most {} of {:,} trials are drawn: the best, and an even sample of the rest."
 
 
 def write_report(record: SessionRecord, runs: Sequence[Run], path: Path) -> None:
     """Write the report of a session as one self-contained HTML file.
 
-    The page asks nothing of any network, and its content security policy forbids it to. Whatever comes from
-    users (dataset texts, names, error classes) is escaped.
+    The page needs no network, and its content security policy forbids any. Text from users (dataset texts,
+    names, error classes) is escaped.
 
     Args:
         record: The outcome of the session.
-        runs: All its runs, zero-shot's and the baseline's among them.
+        runs: All its runs, including those of zero-shot and baseline.
         path: The file to write; an older one is replaced in one step.
     """
     text = _render(record, runs)
@@ -89,7 +89,7 @@ def _values(record: SessionRecord, runs: Sequence[Run]) -> dict[str, Any]:
         "versions": version_facts(record),
         "configuration": pretty_json(_without_paths(record.configuration)),
         "loading": _loading_code(record, runs),
-        # Hashes admit exactly these two scripts: even text that escaped our escaping could not run.
+        # The hashes admit exactly these two scripts, so that no other could run, even if escaping failed.
         "policy": Markup(_policy(scripts)),
         "style": Markup(_asset("report.css")),
         "scripts": [Markup(script) for script in scripts],
@@ -97,7 +97,7 @@ def _values(record: SessionRecord, runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def _plots(record: SessionRecord, runs: Sequence[Run], trials: Sequence[DrawnTrial]) -> dict[str, list[Plot]]:
-    """The plots of every section; a section without data is empty."""
+    """Draw the plots of every section; a section without data is empty."""
     from tunecast.report.choices import hyperparameter_plots
     from tunecast.report.curves import curves_plot, incumbent_plot
     from tunecast.report.forecast_plot import forecast_plot
@@ -115,7 +115,7 @@ def _plots(record: SessionRecord, runs: Sequence[Run], trials: Sequence[DrawnTri
 
 
 def _legends(sections: dict[str, list[Plot]], styles: dict[str, Style]) -> dict[str, dict[str, Style]]:
-    """For every section the styles that its plots really show."""
+    """Collect, for every section, the styles that its plots use."""
     shown = {
         section: {trace.name for plot in plots for trace in plot.figure.data}
         for section, plots in sections.items()
@@ -127,7 +127,7 @@ def _legends(sections: dict[str, list[Plot]], styles: dict[str, Style]) -> dict[
 
 
 def _figure_json(plot: Plot) -> str:
-    """The figure for a script element, where ``<`` could end the element."""
+    """Write the figure for a script element, which ``<`` could end."""
     return (
         str(plot.figure.to_json())
         .replace("<", "\\u003c")
@@ -147,9 +147,9 @@ def _loading_code(record: SessionRecord, runs: Sequence[Run]) -> str:
 
 
 def _without_paths(configuration: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration with bare names for paths, and without a store's address and password.
+    """Replace paths by bare names, and remove a store's address and password.
 
-    A report is passed on; where things lie on the user's machine is nobody else's business. A hub id stays.
+    Reports are shared, and paths on the user's machine are private. Hub ids stay.
     """
     shown = dict(configuration)
     for name in LOCATIONS:

@@ -1,4 +1,4 @@
-"""The chart of what pipelines are expected to bring and to take, as one HTML file."""
+"""The chart of predicted loss and time of pipelines, as one HTML file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def write_prospects(recommendation: Recommendation, path: Path) -> None:
 
 
 def prospects_figure(recommendation: Recommendation) -> go.Figure:
-    """Predicted loss against seconds of every pipeline that fits, with the Pareto front."""
+    """Plot predicted loss against seconds of every pipeline that fits, with the Pareto front."""
     considered = recommendation.considered
     figure = go.Figure()
     front = pareto_front([(one.seconds, one.predicted_loss) for one in considered])

@@ -1,4 +1,4 @@
-"""Plots that weigh: contenders against each other, cost against quality."""
+"""Plots that compare: contenders with each other, cost with quality."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tunecast.report.wording import CONTENDER_NAMES
 
 
 def scores_plot(record: SessionRecord) -> Plot | None:
-    """Test loss of every contender with its 95% interval; None when nothing was scored."""
+    """Plot the test loss of every contender with its 95% interval; None if nothing was scored."""
     scored = [one for one in record.contenders if finite(one.test.loss) is not None]
     if not scored:
         return None
@@ -67,7 +67,7 @@ def _distance(value: float, end: float | None) -> float:
 
 
 def cost_plots(trials: Sequence[DrawnTrial]) -> list[Plot]:
-    """Lowest validation loss against seconds, and against bytes where memory was measured."""
+    """Plot lowest validation loss against seconds, and against bytes if memory was measured."""
     plots = [
         _cost_plot("seconds", "training and evaluation (seconds)", trials, lambda trial: trial.seconds),
         _cost_plot("bytes", "peak memory on the device (GB)", trials, _gigabytes),
@@ -94,7 +94,7 @@ def _cost_plot(
         )
     )  # fmt: skip
     limits = loss_range([trial.best_loss or 0.0 for trial in usable])
-    # The front is that of all trials; those on it are drawn, however many others are left out.
+    # The front is that of all trials; the trials on it are always drawn.
     sample = chosen_to_draw(usable, DOTS_DRAWN)
     kept = {trial.run.id for trial in sample}
     drawn = sample + [
@@ -115,7 +115,7 @@ def _cost_plot(
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The (cost, loss) pairs that no other beats in both, by rising cost."""
+    """Return the (cost, loss) pairs that no other beats in both, by rising cost."""
     front: list[tuple[float, float]] = []
     for cost, loss in sorted(points):
         if not front or loss < front[-1][1]:

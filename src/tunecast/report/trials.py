@@ -1,4 +1,4 @@
-"""Runs as the plots see them: one finite best loss, what it cost, how far it went."""
+"""Runs prepared for plots: best finite loss, cost, and share of the full length."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tunecast.report.wording import value_text
 
 HOVER_CHARACTERS = 600
 DOTS_DRAWN = 400
-"""Most trials that a plot of dots shows; a browser slows down beyond."""
+"""Most trials in a plot of dots; beyond that, browsers slow down."""
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,12 @@ class DrawnTrial:
     Args:
         run: The record.
         points: Its points with a finite validation loss and at least one token seen.
-        best_loss: Lowest validation loss of those, None where there are none.
+        best_loss: Lowest validation loss of those, None if there are none.
         seconds: Wall seconds of training and evaluation together.
-        peak_bytes: Highest memory on the device, None where unknown.
-        share: Part of the full length that it reached, 0 to 1.
+        peak_bytes: Highest memory on the device, None if unknown.
+        share: Share of the full length that it reached, 0 to 1.
         incumbent: Whether its checkpoint is the session's incumbent.
-        hover: The pipeline as escaped text, one hyperparameter a line.
+        hover: The pipeline as escaped text, one hyperparameter per line.
     """
 
     run: Run
@@ -46,37 +46,37 @@ class DrawnTrial:
 
     @property
     def short_hover(self) -> str:
-        """Method, learning rate and share done, for plots that show a trial many times."""
+        """Method, learning rate and share done, for plots that show a trial several times."""
         return (
             f"<b>{escape(self.method)}</b>, learning rate {rate(self.learning_rate)}<br>{self.share:.0%} done"
         )
 
     @property
     def failed(self) -> bool:
-        """Whether the trial ended by a failure."""
+        """Whether the trial failed."""
         return self.run.outcome.is_failure
 
     @property
     def learning_rate(self) -> float | None:
-        """The pipeline's learning rate, None where it has none."""
+        """The pipeline's learning rate, None if it has none."""
         return self.run.pipeline.learning_rate
 
 
 def view_trials(record: SessionRecord, runs: Sequence[Run]) -> list[DrawnTrial]:
-    """Every run but zero-shot's and those of a forecast, in the order given."""
+    """Prepare all runs except zero-shot and those of a forecast, in the order given."""
     incumbent = record.find_contender("incumbent")
     wanted = incumbent.run if incumbent else ""
     return [_view(run, run.id == wanted) for run in runs if run.is_candidate]
 
 
 def zero_shot_loss(runs: Sequence[Run]) -> float | None:
-    """Validation loss before any training, None where the session has no such run."""
+    """Return the validation loss before any training, None if it was not measured."""
     found = next((run for run in runs if run.pipeline.method == ZERO_SHOT.method), None)
     return finite(found.final_loss) if found else None
 
 
 def chosen_to_draw(trials: Sequence[DrawnTrial], limit: int) -> list[DrawnTrial]:
-    """At most ``limit`` trials: the incumbent, the best half, an even sample of the rest, in their order."""
+    """Choose at most ``limit`` trials: the incumbent, the best half, and an even sample of the rest."""
     if len(trials) <= limit:
         return list(trials)
     ranked = sorted(trials, key=lambda trial: (not trial.incumbent, _rank(trial)))
@@ -88,7 +88,7 @@ def chosen_to_draw(trials: Sequence[DrawnTrial], limit: int) -> list[DrawnTrial]
 
 
 def grouped(trials: Sequence[DrawnTrial], methods: Iterable[str]) -> Iterator[tuple[str, list[DrawnTrial]]]:
-    """The trials by method, in the order in which to draw them: the incumbent last, on top of all."""
+    """Group trials by method in drawing order, with the incumbent last, on top of all."""
     for method in methods:
         if own := [trial for trial in trials if trial.method == method and not trial.incumbent]:
             yield method, own
@@ -119,7 +119,7 @@ def _view(run: Run, incumbent: bool) -> DrawnTrial:
 
 
 def _hover(run: Run) -> str:
-    """What a plot shows beside a point; plotly reads it as markup, so that every part is escaped."""
+    """Write a point's hover text; every part is escaped, because plotly reads it as markup."""
     lines = [f"<b>{escape(run.pipeline.method)}</b> · {run.outcome.value.replace('_', ' ')}"]
     for name, value in run.pipeline.hyperparameters.items():
         line = f"{escape(name)} {escape(value_text(name, value)[:60])}"

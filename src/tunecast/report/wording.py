@@ -193,7 +193,7 @@ def _signed(gap: float, above: str, below: str) -> str:
 
 
 def prospect_cells(prospect: Prospect) -> list[str]:
-    """A prediction as cells: gain, loss, interval, time, GB, money where there is a price, pipeline."""
+    """Write a prediction as cells: gain, loss, interval, time, GB, money if there is a price, pipeline."""
     return [
         f"{prospect.relative_gain:+.0%}",
         f"{prospect.predicted_loss:.2f}",
@@ -206,6 +206,6 @@ def prospect_cells(prospect: Prospect) -> list[str]:
 
 
 def prospect_line(prospect: Prospect) -> str:
-    """A prediction in one line."""
+    """Write a prediction in one line."""
     gain, loss, ends, time, gigabytes, *rest = prospect_cells(prospect)
     return f"{gain} gain, loss {loss} ({ends}), {time}, {gigabytes} GB: {rest[-1]}"

@@ -1,4 +1,4 @@
-"""The score of a finished model, with or without an adapter, on a dataset: nothing is trained."""
+"""Scoring a finished model, with or without an adapter, on a dataset, without training."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ def evaluate(
     """Score a model on a split.
 
     Args:
-        settings: Model, data, objective, seed and device; the rest is not looked at.
-        adapter: Folder of an adapter in PEFT's format; empty for none, or where ``settings.model`` is one.
+        settings: Model, data, objective, seed and device; other settings are ignored.
+        adapter: Folder of an adapter in PEFT's format; empty for none, or if ``settings.model`` is one.
         split: One of :data:`SPLITS`.
-        progress: Told how far it is.
-        seed: Of the split and of the intervals; None for that of the session that delivered the model, where
-            its folder names one, else for that of ``settings``.
+        progress: Shows the stages.
+        seed: Seed of the split and of the intervals. None takes that of the session that delivered the model,
+            if its folder names one, else that of ``settings``.
 
     Raises:
-        ConfigurationError: There is no such split, or the adapter is not one.
+        ConfigurationError: There is no such split, or the folder holds no adapter.
         DataError: The dataset cannot be used.
         ModelError: The model, or the adapter on it, cannot be loaded.
     """
@@ -81,7 +81,7 @@ def evaluate(
 
 
 def _read_adapter(flag: str, folder: Path) -> dict[str, Any]:
-    """An adapter's configuration; its weights must lie beside it, or peft would look for them on the hub."""
+    """Read an adapter's configuration; without weights beside it, peft would look for them on the hub."""
     file = folder / ADAPTER_FILE
     hint = "Give a folder that peft wrote."
     if not file.is_file():
@@ -91,21 +91,21 @@ def _read_adapter(flag: str, folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"{flag}: {file} cannot be read: {error}.", hint) from None
     if not isinstance(content, dict) or not isinstance(content.get("peft_type"), str):
-        raise ConfigurationError(f"{flag}: {file} is no configuration of an adapter: no peft_type.", hint)
+        raise ConfigurationError(f"{flag}: {file} is not an adapter's configuration: no peft_type.", hint)
     if not any((folder / name).is_file() for name in ADAPTER_WEIGHTS):
         raise ConfigurationError(f"{flag}: the folder {folder} has no {ADAPTER_WEIGHTS[0]}.", hint)
     return content
 
 
 def _base_of(adapter: Path) -> str:
-    """The base model that an adapter names; one that lies in its own folder goes before."""
+    """Return the base model in an adapter's folder, else the one that the adapter names."""
     named = _read_adapter("--model", adapter).get("base_model_name_or_path")
     if (adapter / "base").is_dir():
         return str(adapter / "base")
     if not isinstance(named, str) or not named:
         raise ModelError(
             f"--model: {adapter} is an adapter that names no base model.",
-            f"Say --model BASE --adapter {adapter}.",
+            f"Give --model BASE --adapter {adapter}.",
         )
     return named
 

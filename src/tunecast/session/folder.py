@@ -1,4 +1,4 @@
-"""The output folder: one session at a time, written so that nothing half-done is ever taken for whole."""
+"""The output folder: locked by one session at a time, and written so that no partial file looks complete."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ SESSION_FILE = "session.json"
 LOCK_FILE = ".lock"
 STORE_FILE = "runs.sqlite"
 LOCK_PATIENCE_SECONDS = 8.0
-"""Workers of a killed session leave within a few seconds; a resumed one waits for them."""
+"""Workers of a killed session exit within a few seconds; a resumed session waits for them."""
 
 
 class OutputFolder:
-    """``OUT/``: locked as long as this object lives, and as long as any worker does that inherited the lock.
+    """``OUT/``, locked until this object is closed and all workers that inherited the lock have exited.
 
     Raises:
         OutputError: The folder cannot be written, or another session uses it.
@@ -31,7 +31,7 @@ class OutputFolder:
 
     def __init__(self, path: Path) -> None:
         if path.parts[:1] and path.parts[0].startswith("~"):
-            raise OutputError(f"--output-dir {path}: nobody knows that user.", "Write the folder in full.")
+            raise OutputError(f"--output-dir {path}: there is no such user.", "Write the folder in full.")
         self.path = path
         self._found = self._names()
         self._missing = [folder for folder in (path, *path.parents) if not os.path.exists(folder)]
@@ -39,24 +39,24 @@ class OutputFolder:
 
     @property
     def lock_descriptor(self) -> int:
-        """The file descriptor that workers inherit."""
+        """File descriptor that workers inherit."""
         return self._lock
 
     def close(self) -> None:
-        """Give the lock back; a folder in which no session has begun is left as it was found."""
+        """Release the lock; if no session has begun, leave the folder as it was found."""
         if not (self.path / SESSION_FILE).is_file():
             self._clear()
         os.close(self._lock)
 
     def trial(self, run: str) -> Path:
-        """Where a trial's checkpoints lie."""
+        """Return the folder of a trial's checkpoints."""
         return self.path / "trials" / run
 
     def read_session(self) -> dict[str, Any] | None:
-        """What ``session.json`` holds, None where there is none.
+        """Read ``session.json``; None if there is none.
 
         Raises:
-            OutputError: The file is not what this program wrote.
+            OutputError: This program did not write the file.
         """
         return read_session(self.path) if (self.path / SESSION_FILE).is_file() else None
 
@@ -78,7 +78,7 @@ class OutputFolder:
             raise disk_error(self.path, str(error)) from error
 
     def _acquired(self) -> int:
-        """The descriptor of the locked lock file."""
+        """Lock the lock file and return its descriptor."""
         patience = time.monotonic() + LOCK_PATIENCE_SECONDS
         while True:
             lock = self._opened()
@@ -98,10 +98,10 @@ class OutputFolder:
             os.close(lock)
 
     def _names(self) -> set[str] | None:
-        """What is in the folder, None where there is no such folder yet."""
+        """List the folder's contents; None if there is no such folder yet."""
         try:
             return set(os.listdir(self.path))
-        except OSError:  # a folder that cannot be used is reported when it is opened
+        except OSError:  # an unusable folder is reported when it is opened
             return None
 
     def _opened(self) -> int:
@@ -115,14 +115,14 @@ class OutputFolder:
             ) from error
 
     def _is_current(self, lock: int) -> bool:
-        """Whether the locked file still has its name: who held it before may have cleared the folder."""
+        """Return whether the locked file still has its name: its last holder may have cleared the folder."""
         try:
             return os.path.samestat(os.fstat(lock), os.stat(self.path / LOCK_FILE))
         except FileNotFoundError:
             return False
 
     def _clear(self) -> None:
-        """Remove what has come into the folder, and the folders that were not there before."""
+        """Remove new files, and folders that were not there before."""
         store = [STORE_FILE + suffix for suffix in ("", "-wal", "-shm", "-journal")]
         for name in (*store, LOCK_FILE):
             if name not in (self._found or ()):
@@ -131,16 +131,16 @@ class OutputFolder:
 
     def _remove_new_folders(self) -> None:
         for folder in self._missing:
-            with contextlib.suppress(OSError):  # never made, or somebody else put something there
+            with contextlib.suppress(OSError):  # never created, or another process uses it
                 folder.rmdir()
 
 
 def read_session(folder: Path) -> dict[str, Any]:
-    """What a folder's ``session.json`` holds.
+    """Read a folder's ``session.json``.
 
     Raises:
         OSError: There is no such file, or it cannot be read.
-        OutputError: The file is not what this program wrote.
+        OutputError: This program did not write the file.
     """
     file = folder / SESSION_FILE
     try:

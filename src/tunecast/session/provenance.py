@@ -1,4 +1,4 @@
-"""What a delivered model was trained on, kept beside it so that nobody scores it on its own training rows."""
+"""The training data of a delivered model, recorded beside it to detect scoring on training rows."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ FILE = "training.json"
 
 @dataclass(frozen=True)
 class Origin:
-    """The data behind a model.
+    """The data that a model was trained on.
 
     Args:
-        seed: The session's, by which the dataset was split.
+        seed: Seed of the session, which also split the dataset.
         dataset: The dataset's name.
-        dataset_fingerprint: Hash over all its examples, by split.
+        dataset_fingerprint: Hash of all its examples, by split.
     """
 
     seed: int
@@ -26,13 +26,13 @@ class Origin:
     dataset_fingerprint: str
 
     def write(self, folder: Path) -> None:
-        """Put it beside a model."""
+        """Write it beside a model."""
         text = json.dumps(asdict(self), indent=2, ensure_ascii=False)
         (folder / FILE).write_text(text + "\n", encoding="utf-8")
 
     @classmethod
     def read(cls, folder: Path) -> Origin | None:
-        """What lies beside a model; None where there is nothing, or another program's file of that name."""
+        """Read it from a model's folder; None if there is none, or a file of another program."""
         try:
             content = json.loads((folder / FILE).read_text(encoding="utf-8"))
             return cls(int(content["seed"]), str(content["dataset"]), str(content["dataset_fingerprint"]))
@@ -40,20 +40,20 @@ class Origin:
             return None
 
     def warnings(self, dataset: DatasetFacts, seed: int) -> list[str]:
-        """Why scores on a dataset may be those of rows that the model was trained on, one sentence each.
+        """Say why a dataset may contain rows that the model was trained on, one sentence per reason.
 
         Args:
-            dataset: The dataset on which the model is scored.
-            seed: By which it was split.
+            dataset: The dataset to score the model on.
+            seed: Seed that split it.
         """
-        if seed != self.seed:  # the fingerprint holds the splits, and could not tell other data from these
+        if seed != self.seed:  # fingerprints cover the splits, so other splits cannot be compared
             return [
-                f"--seed {seed} splits the data in another way than the model's training did "
-                f"(--seed {self.seed}): rows that are scored may have been trained on."
+                f"--seed {seed} splits the data differently from the model's training (--seed {self.seed}): "
+                "scored rows may have been trained on."
             ]
         if dataset.fingerprint != self.dataset_fingerprint:
             return [
                 f"{dataset.name} is not the dataset that the model was trained on ({self.dataset}), or has "
-                "changed since: rows that are in both may have been trained on."
+                "changed since: rows in both may have been trained on."
             ]
         return []

@@ -1,4 +1,4 @@
-"""Proof that a base model is as it was loaded, so that one trial can never leak into the next."""
+"""A fingerprint of the base model, to verify that no trial leaks into the next."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 
 
 def fingerprint(model: Any) -> str:
-    """Hash of everything that a trial could have changed.
+    """Hash everything that a trial could have changed.
 
-    Weights and buffers (two checksums each, computed on their device), their types and ``requires_grad``; the
-    class, mode and hooks of every module; the model's configuration and its own attributes.
+    The hash covers weights and buffers (two checksums each, computed on their device), their types and
+    ``requires_grad``; the class, mode and hooks of every module; the model's configuration and attributes.
     """
     digest = hashlib.sha256()
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
@@ -29,7 +29,7 @@ def fingerprint(model: Any) -> str:
 
 
 def _checksum(tensor: Any) -> str:
-    """Plain and position-weighted sums of the raw bits; in chunks, since the 64-bit copy is large."""
+    """Sum the raw bits, plainly and weighted by position, in chunks because the 64-bit copy is large."""
     import torch
 
     raw = tensor.detach().contiguous().view(-1)

@@ -1,7 +1,7 @@
-"""A trial's checkpoints: safetensors on disk, fsynced under a new name before anybody relies on them.
+"""A trial's checkpoints: safetensors files, fsynced under a new name before they are used.
 
-A checkpoint is two files: the weights that are trained, and what only a continuation needs (optimiser state
-and position). The best point keeps just the first, and the last of a trial has no other.
+A checkpoint is two files: the trained weights, and the state to continue from (optimiser and position). The
+best point keeps only its weights; the last point of a trial never has more.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Position:
-    """Where a trial stands, beside its tensors.
+    """A trial's position in its plan, saved beside its tensors.
 
     Args:
         step: Optimiser steps done.
         micro_batch_size: Examples per forward pass that memory allows.
         label_tokens_seen: Labels trained on.
         weights_hash: Hash of the weights file of the same step.
-        scalars: Numbers in the optimiser's state that are no tensors, by key.
+        scalars: Plain numbers in the optimiser's state, by key.
     """
 
     step: int
@@ -54,8 +54,8 @@ class CheckpointFolder:
 
         Args:
             weights: Trained tensors by name.
-            optimizer: Optimiser state by key; None where the trial does not go on from here.
-            position: Where the trial stands; its ``weights_hash`` is filled in here.
+            optimizer: Optimiser state by key; None if the trial does not continue from here.
+            position: The trial's position; its ``weights_hash`` is filled in here.
 
         Raises:
             OSError: The disk is full or not writable; nothing is left under the final names.
@@ -68,17 +68,17 @@ class CheckpointFolder:
             if optimizer is not None:
                 about = asdict(replace(position, weights_hash=weights_hash))
                 _stage(state_path, optimizer, {"position": json.dumps(about)})
-        except BaseException:  # an interrupt too must leave nothing half-written
+        except BaseException:  # not even an interrupt may leave half-written files
             _staged(weights_path).unlink(missing_ok=True)
             raise
-        # The weights come first: a state without its weights would not be found, but would take up the disk.
+        # Weights first: a state without weights would never be found, but would occupy the disk.
         for path in (weights_path,) if optimizer is None else (weights_path, state_path):
             _staged(path).replace(path)
         sync(self.folder)
         return weights_hash
 
     def write_choice(self, chosen: Hyperparameters) -> None:
-        """Keep what a method decided on the data: another machine's rounding might decide otherwise.
+        """Save what a method chose on the data, since rounding on another machine might choose otherwise.
 
         Raises:
             OSError: The disk is full or not writable.
@@ -88,7 +88,7 @@ class CheckpointFolder:
             unfinished.write_text(json.dumps(dict(chosen)), encoding="utf-8")
 
     def read_choice(self) -> Hyperparameters | None:
-        """What :meth:`write_choice` kept; None where there is nothing, or nothing that can be read."""
+        """Read what :meth:`write_choice` saved; None if there is no readable file."""
         try:
             chosen: Hyperparameters = json.loads(self._choice.read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
@@ -96,17 +96,17 @@ class CheckpointFolder:
         return chosen
 
     def latest(self, at_most: int) -> int:
-        """The last step not after ``at_most`` that can be continued from; 0 where there is none."""
+        """Return the last step up to ``at_most`` that training can continue from, 0 if there is none."""
         steps = [int(file.stem.removeprefix("state-")) for file in self.folder.glob("state-*.safetensors")]
         usable = [step for step in steps if step <= at_most and self._weights(step).is_file()]
         return max(usable, default=0)
 
     def has_weights(self, step: int, weights_hash: str = "") -> bool:
-        """Whether the weights of ``step`` are kept, and are what was written as far as can be told.
+        """Return whether the weights of ``step`` are kept and, as far as can be verified, intact.
 
         Args:
-            step: Which ones.
-            weights_hash: What :meth:`write` returned for them; empty where nobody knows.
+            step: Step of the weights.
+            weights_hash: Hash that :meth:`write` returned for them; empty if unknown.
 
         Raises:
             OSError: They cannot be read, which does not mean that they are damaged.
@@ -118,12 +118,12 @@ class CheckpointFolder:
         return self.is_whole(step) if self._state(step).is_file() else _opens(self._weights(step))
 
     def is_whole(self, step: int, weights_hash: str = "") -> bool:
-        """Whether the state of ``step`` can be read and its weights are those that were written with it.
+        """Return whether the state of ``step`` is readable and its weights are those written with it.
 
         Args:
-            step: Which one.
-            weights_hash: What :meth:`write` returned for it, so that another trial's is told apart; empty
-                where nobody knows.
+            step: Step of the checkpoint.
+            weights_hash: Hash that :meth:`write` returned for it, to detect another trial's checkpoint; empty
+                if unknown.
 
         Raises:
             OSError: They cannot be read, which does not mean that they are damaged.
@@ -139,12 +139,12 @@ class CheckpointFolder:
             return False
 
     def discard(self, step: int) -> None:
-        """Remove a checkpoint; there need not be one."""
+        """Remove a checkpoint, if there is one."""
         for path in (self._state(step), self._weights(step)):
             path.unlink(missing_ok=True)
 
     def read_weights(self, step: int) -> dict[str, Tensor]:
-        """The trained tensors of ``step``.
+        """Read the trained tensors of ``step``.
 
         Raises:
             FileNotFoundError: They were not kept.
@@ -154,7 +154,7 @@ class CheckpointFolder:
         return load_file(self._weights(step))
 
     def read_state(self, step: int) -> tuple[dict[str, Tensor], Position]:
-        """Optimiser state and position of ``step``.
+        """Read the optimiser state and the position of ``step``.
 
         Raises:
             FileNotFoundError: They were not kept.
@@ -166,15 +166,15 @@ class CheckpointFolder:
             return tensors, _position(file)
 
     def keep_only(self, *, continue_from: Iterable[int], weights_of: Iterable[int]) -> None:
-        """Remove what is neither needed to continue nor the best so far.
+        """Remove all files except those named here.
 
         Args:
-            continue_from: Steps whose whole checkpoint stays.
-            weights_of: Steps whose weights stay.
+            continue_from: Steps that keep their whole checkpoint.
+            weights_of: Steps that keep their weights.
         """
         whole = set(continue_from)
         weights = whole | set(weights_of)
-        for leftover in self.folder.glob(".tmp*"):  # of a process killed while safetensors wrote
+        for leftover in self.folder.glob(".tmp*"):  # from a process killed while safetensors was writing
             leftover.unlink(missing_ok=True)
         for file in self.folder.glob("*.safetensors*"):
             kind, _, rest = file.name.partition("-")
@@ -184,7 +184,7 @@ class CheckpointFolder:
                 file.unlink(missing_ok=True)
 
     def size_bytes(self) -> int:
-        """Bytes on disk."""
+        """Count the bytes on disk."""
         return sum(file.stat().st_size for file in self.folder.glob("*.safetensors"))
 
     @property
@@ -199,7 +199,7 @@ class CheckpointFolder:
 
 
 def _position(file: Any) -> Position:
-    """The position in an open state file."""
+    """Read the position from an open state file."""
     return Position(**json.loads(file.metadata()["position"]))
 
 
@@ -214,13 +214,13 @@ def _opens(path: Path) -> bool:
 
 
 def _file_hash(path: Path) -> str:
-    """The content's SHA-256, shortened."""
+    """Hash the content with SHA-256, shortened."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
 
 
 def _staged(path: Path) -> Path:
-    """The temporary name under which a file is written."""
+    """Return the temporary name under which a file is written."""
     return path.with_suffix(".safetensors.part")
 
 
@@ -240,13 +240,13 @@ def _stage(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) 
     except SafetensorError as error:
         temporary.unlink(missing_ok=True)
         raise _as_os_error(error, path) from error
-    except BaseException:  # an interrupt too must leave nothing half-written
+    except BaseException:  # not even an interrupt may leave half-written files
         temporary.unlink(missing_ok=True)
         raise
 
 
 def _as_os_error(error: Exception, path: Path) -> OSError:
-    """What safetensors wraps in an exception of its own, as the system's error that it is."""
+    """Unwrap the system's error from an exception of safetensors."""
     found = re.search(r"\(os error (\d+)\)", str(error))
     if found is None:
         return OSError(f"{path}: {error}")
@@ -255,7 +255,7 @@ def _as_os_error(error: Exception, path: Path) -> OSError:
 
 
 def sync(place: Path) -> None:
-    """Make a file's content, or the names in a folder, durable."""
+    """Fsync a file, or the names in a folder."""
     descriptor = os.open(place, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""How training goes wrong: out of memory, divergence, and everything else."""
+"""Failures of training: out of memory, divergence, and everything else."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import errno
 
 from tunecast.records import Outcome, RunError
 
-# What allocators and CUDA's libraries say beyond the messages that accelerate knows. A library that cannot
-# make its handle has no room for it.
+# Messages of allocators and CUDA libraries beyond those that accelerate knows. A library that cannot create
+# its handle has run out of memory.
 _ALLOCATION_FAILURES = (
     *("bad_alloc", "could not create a memory object", "not enough memory"),
     *("CUDA error: out of memory", "CUDA driver error: out of memory", "STATUS_ALLOC_FAILED"),
@@ -16,11 +16,11 @@ _ALLOCATION_FAILURES = (
 
 
 class DivergedError(RuntimeError):
-    """The loss is not a number, infinite, or has exploded."""
+    """The loss is NaN or infinite, or has exploded."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception means that memory ran out, on whichever device."""
+    """Return whether an exception means that memory ran out, on any device."""
     import torch
     from accelerate.utils.memory import should_reduce_batch_size
 
@@ -36,7 +36,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def describe_failure(error: BaseException) -> tuple[Outcome, RunError]:
-    """The outcome that an exception gives a trial, and the record of it."""
+    """Turn an exception into a trial's outcome and its record."""
     if is_out_of_memory(error):
         outcome = Outcome.OUT_OF_MEMORY
     elif isinstance(error, DivergedError):

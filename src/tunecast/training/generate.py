@@ -1,4 +1,4 @@
-"""Batched greedy generation, for metrics and for showing outputs."""
+"""Batched greedy generation, for metrics and sample outputs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tunecast.training.compute import Compute
 from tunecast.training.failures import is_out_of_memory
 
 BATCH_TOKENS = 32_768
-"""Tokens of one batch on an accelerator, which writes many answers in about the time of one."""
+"""Tokens of one batch on an accelerator, which generates many answers in about the time of one."""
 PROCESSOR_BATCH_TOKENS = 8192
 
 
@@ -30,8 +30,8 @@ def generate(
         prompts: Token ids of each prompt.
         compute: How to compute.
         max_new_tokens: Longest completion.
-        batch_tokens: Most tokens at once, prompts and completions padded to the longest; halved when memory
-            runs out. None takes what suits the device.
+        batch_tokens: Most tokens at once, with prompts and completions padded to the longest; halved when
+            memory runs out. None chooses by device.
 
     Returns:
         One text per prompt, without special tokens.
@@ -45,7 +45,7 @@ def generate(
         part = order[: max(1, most // longest)]
         try:
             completed = _complete(model, tokenizer, [prompts[i] for i in part], compute, max_new_tokens)
-        except Exception as error:  # only memory is handled; the rest goes on up
+        except Exception as error:  # all but memory errors are raised again
             if not is_out_of_memory(error) or len(part) == 1:
                 raise
             completed = None
@@ -90,7 +90,7 @@ def _complete(
 
 
 def _stop_tokens(model: Any, tokenizer: Any) -> list[int]:
-    """The end-of-turn token that training taught, and whatever else the model itself stops at."""
+    """List the end-of-turn token that is trained, and those that the model itself stops at."""
     own = getattr(model.generation_config, "eos_token_id", None)
     listed = own if isinstance(own, list) else [own]
     return sorted({tokenizer.eos_token_id, *(token for token in listed if token is not None)})

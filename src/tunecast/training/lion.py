@@ -1,4 +1,4 @@
-"""The optimiser Lion, which torch does not have."""
+"""The Lion optimiser, which torch lacks."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Lion(Optimizer):
 
     Args:
         params: Parameters or groups of them.
-        lr: Learning rate; each weight moves by all of it.
+        lr: Learning rate; each weight moves by the whole rate.
         betas: (b1, b2).
-        weight_decay: Share of a weight that a step of rate 1 takes away.
+        weight_decay: Share of a weight that a step of rate 1 removes.
     """
 
     def __init__(

@@ -96,7 +96,7 @@ class LiveTrial:
 
     @property
     def trainable_parameters(self) -> int:
-        """Number of parameters that are trained."""
+        """Number of trained parameters."""
         return sum(parameter.numel() for parameter in self._trained.values())
 
     def learning_rate(self, step: int) -> float:

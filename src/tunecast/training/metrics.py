@@ -1,8 +1,8 @@
-"""Metrics of generated text: exact match, token F1, ROUGE-L, BLEU, chrF, and any function of the user's.
+"""Metrics of generated text: exact match, token F1, ROUGE-L, BLEU, chrF, and functions of the user.
 
-A metric first takes *statistics* of each example, which add up over examples, and then computes the score
-from their sum. So a bootstrap over examples of a corpus metric such as BLEU costs no second look at the text,
-and is right where a mean of sentence scores would not be.
+A metric first computes *statistics* of each example, which add up over examples, and then the score from
+their sum. A bootstrap of a corpus metric such as BLEU therefore never reads the text again, and is exact,
+which a mean of sentence scores would not be.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ Texts = Sequence[str]
 CONFIDENCE = 0.95
 
 END_OF_REASONING = "</think>"
-"""Templates of reasoning models put an empty thought before answers, and models learn to write it."""
+"""End of the reasoning that some templates put before answers, and that models learn to write."""
 
 
 class Metric(ABC):
     """A measure of predictions against references, one of each per example.
 
-    Of a prediction only what follows its last ``</think>`` counts, unless the reference holds one as well.
+    Only the part of a prediction after its last ``</think>`` counts, unless the reference has one too.
 
     Args:
         name: The name by which :func:`get_metric` finds it.
@@ -48,7 +48,7 @@ class Metric(ABC):
 
     @abstractmethod
     def score(self, predictions: Texts, references: Texts) -> float:
-        """The score of a whole set.
+        """Score a whole set.
 
         Raises:
             ValueError: The two differ in length, or are empty.
@@ -58,13 +58,13 @@ class Metric(ABC):
     def bootstrap_interval(
         self, predictions: Texts, references: Texts, *, resamples: int = 1000, seed: int = 0
     ) -> tuple[float, float]:
-        """The 95% percentile interval of :meth:`score` over resamples of the examples.
+        """Compute the 95% percentile interval of :meth:`score` over resamples of the examples.
 
         Args:
             predictions: One text an example.
             references: One text an example.
             resamples: Number of bootstrap samples.
-            seed: Seed of the resampling; the same seed gives the same interval.
+            seed: Seed of the resampling.
 
         Raises:
             ValueError: The two differ in length, or are empty.
@@ -72,7 +72,7 @@ class Metric(ABC):
 
 
 class _SummedMetric(Metric):
-    """A metric whose score follows from the sum of per-example statistics."""
+    """A metric computed from the sum of per-example statistics."""
 
     def __init__(
         self,
@@ -100,10 +100,10 @@ class _SummedMetric(Metric):
 
 
 class _CustomMetric(Metric):
-    """A function of the user's: (predictions, references) to one float, or to one float an example."""
+    """A function of the user from (predictions, references) to one float, or to one float per example."""
 
     WHOLE_SET_RESAMPLES = 200
-    """A function that gives one float must be called for every resample, and may be slow."""
+    """Resamples for functions that return one float: they are called for each, and may be slow."""
 
     def __init__(self, name: str, function: Callable[[list[str], list[str]], Any]) -> None:
         super().__init__(name, bool(getattr(function, "higher_is_better", True)))
@@ -127,34 +127,34 @@ class _CustomMetric(Metric):
         )
 
     def _call(self, predictions: Texts, references: Texts) -> Statistics:
-        """What the function gives: shape () or (examples,).
+        """Call the function; the result has shape () or (examples,).
 
         Raises:
-            ConfigurationError: The function fails, or gives something else.
+            ConfigurationError: The function fails or returns something else.
         """
         try:
             values = np.asarray(self._function(list(predictions), list(references)), dtype=np.float64)
-        except Exception as error:  # Whatever a user's function raises is the user's to fix.
+        except Exception as error:  # the user's function may raise anything
             raise ConfigurationError(
                 f"The metric {self.name} failed: {type(error).__name__}: {error}.",
-                "It is called with two lists of strings and gives a float or a list of floats.",
+                "It is called with two lists of strings and must return a float or a list of floats.",
             ) from error
         if values.shape not in ((), (len(predictions),)) or not np.isfinite(values).all():
             raise ConfigurationError(
-                f"For {len(predictions)} examples the metric {self.name} gave values of shape "
-                f"{values.shape}, or some that are not finite.",
-                "It gives a float, or a list of one float an example.",
+                f"For {len(predictions)} examples the metric {self.name} returned values of shape "
+                f"{values.shape}, or values that are not finite.",
+                "It must return a float, or a list with one float per example.",
             )
         return values
 
 
 def get_metric(name: str) -> Metric:
-    """The metric called ``name``.
+    """Return the metric called ``name``.
 
     Args:
         name: ``exact_match``, ``token_f1``, ``rougeL`` (all 0 to 1), ``bleu``, ``chrf`` (both 0 to 100), or
             ``module:function`` for a function ``(predictions: list[str], references: list[str])`` that
-            returns a float or a list of floats. Its attribute ``higher_is_better`` is honoured.
+            returns a float or a list of floats. Its attribute ``higher_is_better`` is respected.
 
     Raises:
         ConfigurationError: There is no such metric, or the function cannot be imported.
@@ -171,14 +171,14 @@ def get_metric(name: str) -> Metric:
 
 
 def exact_match(prediction: str, reference: str) -> float:
-    """1.0 where both are equal but for the white space around and between words; case counts."""
+    """Return 1.0 if both are equal up to white space, else 0.0; case matters."""
     return float(prediction.split() == reference.split())
 
 
 def token_f1(prediction: str, reference: str) -> float:
-    """Harmonic mean of precision and recall over words, as SQuAD scores answers.
+    """Compute the harmonic mean of precision and recall over words, as SQuAD does.
 
-    Case, ASCII punctuation and the articles a, an, the do not count. Two texts without words are equal.
+    Case, ASCII punctuation and the articles a, an, the are ignored. Two texts without words are equal.
     """
     predicted, expected = _squad_words(prediction), _squad_words(reference)
     if not predicted or not expected:
@@ -188,10 +188,10 @@ def token_f1(prediction: str, reference: str) -> float:
 
 
 def rouge_l(predictions: Texts, references: Texts) -> list[float]:
-    """ROUGE-L F-measure of each example, without stemming.
+    """Compute the ROUGE-L F-measure of each example, without stemming.
 
-    The ``rouge_score`` package lower-cases and sees only the letters a to z and digits, so for other scripts
-    the value says nothing; prefer chrF there.
+    The ``rouge_score`` package lower-cases text and keeps only the letters a to z and digits. For other
+    scripts the value is meaningless; use chrF.
     """
     from rouge_score import rouge_scorer
 
@@ -206,7 +206,7 @@ def _squad_words(text: str) -> list[str]:
 
 
 def _mean_metric(name: str, values: Callable[[Texts, Texts], Sequence[float]]) -> Metric:
-    """A metric that is the mean of per-example values; its statistics are (value, 1)."""
+    """Make a metric that is the mean of per-example values; its statistics are (value, 1)."""
 
     def statistics(predictions: Texts, references: Texts) -> Statistics:
         return np.array([(value, 1.0) for value in values(predictions, references)])
@@ -219,10 +219,10 @@ def _each(value: Callable[[str, str], float]) -> Callable[[Texts, Texts], list[f
 
 
 def _sacrebleu_metric(name: str) -> Metric:
-    """BLEU or chrF of sacrebleu with its default settings, from its own statistics per sentence."""
+    """Make BLEU or chrF of sacrebleu with its default settings, from its statistics per sentence."""
     from sacrebleu.metrics import BLEU, CHRF
 
-    # force: without it sacrebleu warns about text that looks tokenised, which the user's data may well be.
+    # force: otherwise sacrebleu warns about text that looks tokenised, as the user's data may be.
     scorer = BLEU(force=True) if name == "bleu" else CHRF()
 
     def statistics(predictions: Texts, references: Texts) -> Statistics:
@@ -246,7 +246,7 @@ METRIC_NAMES = tuple(_BUILDERS)
 
 
 def _answers(predictions: Texts, references: Texts) -> list[str]:
-    """The predictions without the reasoning that some models write first, unless the reference has some."""
+    """Remove reasoning from predictions, unless the reference has some."""
     if len(predictions) != len(references) or not predictions:
         raise ValueError(f"{len(predictions)} predictions for {len(references)} references")
     return [
@@ -256,7 +256,7 @@ def _answers(predictions: Texts, references: Texts) -> list[str]:
 
 
 def _draws(examples: int, resamples: int, seed: int) -> Iterator[NDArray[np.int64]]:
-    """Indices of each bootstrap sample, shape (examples,)."""
+    """Draw the indices of each bootstrap sample, shape (examples,)."""
     generator = np.random.default_rng(seed)
     for _ in range(resamples):
         yield generator.integers(examples, size=examples)
@@ -273,19 +273,19 @@ def _import_function(name: str) -> Callable[[list[str], list[str]], Any]:
     try:
         with _working_directory_importable():
             function = getattr(importlib.import_module(module_name), function_name)
-    except Exception as error:  # Importing runs the user's module, which may raise anything.
+    except Exception as error:  # the user's module may raise anything
         raise ConfigurationError(
             f"The metric {name} cannot be imported: {type(error).__name__}: {error}.",
-            "Name it as module:function, with a module of this folder or of an installed package.",
+            "Write it as module:function, with a module in this folder or in an installed package.",
         ) from error
     if not callable(function):
-        raise ConfigurationError(f"The metric {name} is not a function.", "Name it as module:function.")
+        raise ConfigurationError(f"The metric {name} is not a function.", "Write it as module:function.")
     return function
 
 
 @contextlib.contextmanager
 def _working_directory_importable() -> Iterator[None]:
-    """Let a module beside the data be found, which an installed command does not do by itself."""
+    """Make modules in the working directory importable, as they are not for an installed command."""
     here = os.getcwd()
     sys.path.append(here)
     try:

@@ -1,4 +1,4 @@
-"""Optimisers by name, and their state as flat tensors that safetensors can hold."""
+"""Optimisers by name, and their state as flat tensors for safetensors."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 Groups = list[dict[str, Any]]
-"""Parameter groups as torch's optimisers take them: ``params``, and ``rate_factor``, by which the schedule's
-rate is multiplied."""
+"""Parameter groups as torch's optimisers take them: ``params``, and ``rate_factor``, which multiplies the
+schedule's rate."""
 
 
 Builder = Callable[[Groups, float, float], "Optimizer | OptimizerPair"]
 
 
 class OptimizerPair:
-    """Two optimisers over disjoint parameters, which look like one."""
+    """Two optimisers over disjoint parameters, behind the interface of one."""
 
     def __init__(self, first: Optimizer, second: Optimizer) -> None:
         self._parts = (first, second)
@@ -44,13 +44,13 @@ class OptimizerPair:
             part.zero_grad(set_to_none=set_to_none)
 
     def state_dict(self) -> dict[str, Any]:
-        """As torch's; the parameters of the second are numbered on from those of the first."""
+        """Return the state as torch does, numbering the second's parameters after the first's."""
         first, second = (part.state_dict() for part in self._parts)
         moved = {index + self._border: state for index, state in second["state"].items()}
         return {"state": {**first["state"], **moved}, "param_groups": self.param_groups}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Put back the state, not the groups, of :meth:`state_dict`."""
+        """Restore the state, but not the groups, of :meth:`state_dict`."""
         states: tuple[dict[int, Any], dict[int, Any]] = {}, {}
         for index, state in state_dict["state"].items():
             second = index >= self._border
@@ -64,14 +64,14 @@ class OptimizerPair:
 
 
 def build_optimizer(model: Any, pipeline: Pipeline) -> Optimizer | OptimizerPair:
-    """The optimiser of a pipeline over what a model trains.
+    """Build a pipeline's optimiser for the trained parameters of a model.
 
     Args:
         model: A module; its parameters with ``requires_grad`` are optimised.
-        pipeline: Names the optimiser, the rate, and the weight decay.
+        pipeline: Gives the optimiser, the learning rate and the weight decay.
 
     Raises:
-        ConfigurationError: ``optim`` names an unknown optimiser, or one that cannot run here.
+        ConfigurationError: ``optim`` is unknown, or cannot run here.
     """
     method = get_method(pipeline.method)
     name = method.optimizer or str(pipeline.hyperparameters.get("optim", "adamw"))
@@ -91,10 +91,10 @@ def build_optimizer(model: Any, pipeline: Pipeline) -> Optimizer | OptimizerPair
 
 
 def _groups(named: Mapping[str, Any], pipeline: Pipeline) -> Groups:
-    """Parameters by the factor of their learning rate.
+    """Group parameters by the factor of their learning rate.
 
-    LoRA+ (Hayou et al., arXiv 2402.12354) trains B faster than A; vectors, such as the magnitudes of DoRA, go
-    with B, as in the authors' code and in peft's.
+    LoRA+ (Hayou et al., arXiv 2402.12354) trains B faster than A. Vectors, such as DoRA's magnitudes, use the
+    rate of B, as in the authors' code and in peft.
     """
     ratio = pipeline.number("loraplus_ratio", 1.0)
     groups: dict[float, list[Any]] = {}
@@ -111,14 +111,14 @@ def _adamw(groups: Groups, learning_rate: float, weight_decay: float) -> Optimiz
 
 
 def _adamw_8bit(groups: Groups, learning_rate: float, weight_decay: float) -> Optimizer:
-    """AdamW whose moments take eight bits each (Dettmers et al., arXiv 2110.02861)."""
+    """Build AdamW with 8-bit moments (Dettmers et al., arXiv 2110.02861)."""
     from importlib.util import find_spec
 
     on_cuda = all(parameter.is_cuda for group in groups for parameter in group["params"])
     if not on_cuda or find_spec("bitsandbytes") is None:
         raise ConfigurationError(
-            "optim=adamw_8bit: this needs the package bitsandbytes and a CUDA device.",
-            "Use optim=adamw, or optim=adafactor where memory is short.",
+            "optim=adamw_8bit needs the package bitsandbytes and a CUDA device.",
+            "Use optim=adamw, or optim=adafactor to save memory.",
         )
     from bitsandbytes.optim import AdamW8bit
 
@@ -127,7 +127,7 @@ def _adamw_8bit(groups: Groups, learning_rate: float, weight_decay: float) -> Op
 
 
 def _adafactor(groups: Groups, learning_rate: float, weight_decay: float) -> Optimizer:
-    """Adafactor with plain learning rates: relative ones would mean something else than AdamW's."""
+    """Build Adafactor with absolute learning rates, so that rates mean the same as AdamW's."""
     from transformers.optimization import Adafactor
 
     optimizer: Optimizer = Adafactor(
@@ -142,7 +142,7 @@ def _adafactor(groups: Groups, learning_rate: float, weight_decay: float) -> Opt
 
 
 def _sgd(groups: Groups, learning_rate: float, weight_decay: float) -> Optimizer:
-    """SGD with a momentum of 0.9; its weight decay is part of the gradient."""
+    """Build SGD with a momentum of 0.9; its weight decay is part of the gradient."""
     import torch
 
     return torch.optim.SGD(groups, lr=learning_rate, momentum=0.9, weight_decay=weight_decay, fused=True)
@@ -155,7 +155,7 @@ def _lion(groups: Groups, learning_rate: float, weight_decay: float) -> Optimize
 
 
 def _tables(model: Any) -> frozenset[int]:
-    """Ids of the weights of embeddings and of the head: their rows are words, not directions."""
+    """Collect the ids of embedding and head weights, whose rows are words, not directions."""
     import torch
 
     head: Any = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
@@ -166,10 +166,10 @@ def _tables(model: Any) -> frozenset[int]:
 def _muon(
     tables: frozenset[int], groups: Groups, learning_rate: float, weight_decay: float
 ) -> Optimizer | OptimizerPair:
-    """Muon for matrices, LoRA's factors among them; AdamW for vectors, embeddings and the head.
+    """Build Muon for matrices, including LoRA's, and AdamW for vectors, embeddings and the head.
 
-    Steps are scaled to AdamW's size, so that its learning rates serve (Liu et al., arXiv 2502.16982, section
-    2.2).
+    Steps are scaled to AdamW's size, so that AdamW's learning rates apply (Liu et al., arXiv 2502.16982,
+    section 2.2).
     """
     import torch
 
@@ -207,10 +207,10 @@ _BUILDERS: dict[str, Builder] = {
 def flatten_state(
     optimizer: Optimizer | OptimizerPair,
 ) -> tuple[dict[str, Tensor], dict[str, float | None]]:
-    """The optimiser's state as tensors and as plain numbers, both by ``<parameter index>.<name>``.
+    """Flatten the optimiser's state into tensors and plain numbers, both by ``<parameter index>.<name>``.
 
-    bitsandbytes wraps what it quantised into a mapping of its own, takes it back unwrapped, and has all
-    parameters share one table of values, of which each gets a copy: no file keeps one tensor under two names.
+    bitsandbytes wraps quantised state in its own mapping and accepts it unwrapped. Its parameters share one
+    table of values; each gets a copy, because a file cannot hold one tensor under two names.
     """
     import torch
 
@@ -229,7 +229,7 @@ def flatten_state(
 
 
 def _unwrapped(state: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Names and values, those within a mapping in its place."""
+    """Yield names and values, with mappings replaced by their contents."""
     for name, value in state.items():
         if isinstance(value, Mapping):
             yield from value.items()
@@ -240,7 +240,7 @@ def _unwrapped(state: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 def restore_state(
     optimizer: Optimizer | OptimizerPair, tensors: Mapping[str, Tensor], scalars: Mapping[str, float | None]
 ) -> None:
-    """Put back what :func:`flatten_state` took."""
+    """Restore what :func:`flatten_state` returned."""
     state: dict[int, dict[str, Any]] = {}
     for key, value in {**tensors, **scalars}.items():
         index, _, name = key.partition(".")

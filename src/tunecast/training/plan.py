@@ -1,7 +1,7 @@
-"""What a trial will do, fixed before its first step: the order of batches, the schedule, the fidelity grid.
+"""A trial's plan, fixed before its first step: the order of batches, the schedule, the fidelity grid.
 
-Everything here is a pure function of (seed, example lengths, pipeline, full length), so that a resumed trial,
-in this process or another, sees the same batches at the same learning rates.
+Everything here is a pure function of (seed, example lengths, pipeline, full length). A resumed trial, in this
+process or another, therefore sees the same batches at the same learning rates.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ GRID_HALVINGS = 6
 """The fidelity grid is 1/64, 1/32, ... 1/2, 1 of full length."""
 FIRST_MEASURED_STEP = 4
 POOLED_BATCHES = 16
-"""Batches whose examples are sorted by length together: less padding, and still a mixture."""
+"""Batches whose examples are sorted by length together, which saves padding and still mixes them."""
 
 
 @dataclass(frozen=True)
 class TrialPlan:
-    """The course of a trial.
+    """The batches, schedule and measuring points of a trial.
 
     Args:
         batches: Indices of training examples by step; the last batch of an epoch may be smaller.
@@ -42,18 +42,18 @@ class TrialPlan:
         return len(self.batches)
 
     def tokens_at(self, step: int) -> int:
-        """Tokens seen after ``step`` steps."""
+        """Return the tokens seen after ``step`` steps."""
         return int(self.tokens[step - 1]) if step else 0
 
     def share_at(self, step: int) -> float:
-        """Share of the full length after ``step`` steps."""
+        """Return the share of the full length seen after ``step`` steps."""
         return self.tokens_at(step) / int(self.tokens[-1])
 
 
 def plan_trial(
     lengths: Sequence[int], pipeline: Pipeline, *, seed: int, full_length_tokens: int
 ) -> TrialPlan:
-    """Lay out a trial.
+    """Plan a trial.
 
     Args:
         lengths: Non-padding tokens of each training example.
@@ -81,13 +81,13 @@ def plan_trial(
                 break
         epoch += 1
     tokens = np.asarray(cumulative, dtype=np.int64)
-    # The first step of a warm-up has a learning rate of 0: a schedule of that one alone would train nothing.
+    # The first warm-up step has a learning rate of 0, so a schedule of that step alone would train nothing.
     warmup = min(int(np.ceil(pipeline.number("warmup_ratio") * len(batches))), len(batches) - 1)
     return TrialPlan(tuple(batches), tokens, warmup, _grid(tokens, warmup))
 
 
 def _epoch(sizes: np.ndarray, batch_size: int, draw: np.random.Generator) -> list[np.ndarray]:
-    """One pass over all examples: pools of shuffled examples, sorted by length, cut, and shuffled again."""
+    """Batch one pass over all examples: shuffle, sort pools by length, cut into batches, shuffle those."""
     order = draw.permutation(len(sizes))
     pool = POOLED_BATCHES * batch_size
     batches = []
@@ -99,7 +99,7 @@ def _epoch(sizes: np.ndarray, batch_size: int, draw: np.random.Generator) -> lis
 
 
 def _grid(tokens: np.ndarray, warmup_steps: int) -> tuple[int, ...]:
-    """The fidelity grid snapped to steps, without points in warm-up or before the fourth step."""
+    """Snap the fidelity grid to steps, without points during warm-up or before the fourth step."""
     total = len(tokens)
     targets = [tokens[-1] / 2**halvings for halvings in range(GRID_HALVINGS, -1, -1)]
     steps = sorted({int(np.searchsorted(tokens, target)) + 1 for target in targets})
@@ -108,7 +108,7 @@ def _grid(tokens: np.ndarray, warmup_steps: int) -> tuple[int, ...]:
 
 
 def schedule(name: str, *, warmup_steps: int, total_steps: int) -> Callable[[int], float]:
-    """The learning rate's factor by step, as transformers defines it; a function has no state to restore.
+    """Return the learning rate's factor by step, as transformers defines it, without state to restore.
 
     Args:
         name: A scheduler of transformers: ``cosine``, ``linear``, ``constant``, ...
@@ -129,7 +129,7 @@ def schedule(name: str, *, warmup_steps: int, total_steps: int) -> Callable[[int
 
 
 def nested_subset(count: int, unique_examples: int, seed: int) -> np.ndarray:
-    """Indices of a random subset; a larger subset of the same seed contains every smaller one.
+    """Choose a random subset; a larger subset of the same seed contains every smaller one.
 
     Args:
         count: Number of training examples there are.

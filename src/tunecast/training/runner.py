@@ -46,7 +46,7 @@ class Measurement:
         run: Id of the trial's run.
         point: The new point; None where the trial failed before it could be measured.
         outcome: ``paused``, ``completed``, or why the trial ended.
-        error: Why it ended early, None where it did not.
+        error: Why it ended early, None if it did not.
         validation: Score of all validation examples that the session uses, at the last point only.
         validation_seconds: Wall seconds of that score; a trial's last point counts them as evaluation too.
         trainable_parameters: Number of trained parameters.
@@ -123,7 +123,7 @@ class Runner:
         Args:
             spec: The trial.
             from_step: The step of its last committed point; 0 for a new trial.
-            to_step: Where to measure next.
+            to_step: The step to measure at.
             weights_hash: The last committed point's ``checkpoint_hash``; a checkpoint with another hash is
                 trained again. Empty if unknown.
 

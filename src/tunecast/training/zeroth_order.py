@@ -1,4 +1,4 @@
-"""MeZO's optimiser: gradients estimated from two losses, with the memory of inference."""
+"""MeZO's optimiser: estimates gradients from two losses, with the memory of inference."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import torch
 from torch.optim import Optimizer
 
 CHUNK = 1 << 20
-"""Elements of a direction that exist at a time."""
+"""Elements of a direction that are held in memory at a time."""
 
 
 class ZerothOrder(Optimizer):
     """Simultaneous perturbation in place (Malladi et al., arXiv 2305.17333, algorithm 1).
 
     With ``g = (L(w + eps * z) - L(w - eps * z)) / (2 * eps)`` and z from N(0, I), weights become
-    ``w - lr * (g * z + weight_decay * w)``; vectors do not decay. z is never stored: it is drawn again from a
-    seed, a million elements at a time, by a generator of its own. It has no state to keep between steps.
+    ``w - lr * (g * z + weight_decay * w)``; vectors do not decay. z is never stored: a private generator
+    draws it again from a seed, a million elements at a time. No state is kept between steps.
 
     Args:
         params: Parameters or groups of them, contiguous.
         lr: Learning rate.
         perturbation: eps.
-        weight_decay: Share of a matrix that a step of rate 1 takes away.
+        weight_decay: Share of a matrix that a step of rate 1 removes.
     """
 
     def __init__(
@@ -34,14 +34,14 @@ class ZerothOrder(Optimizer):
         self.perturbation = perturbation
         self.projected_gradient = math.nan
         self._seed = 0
-        self._room: dict[tuple[torch.device, torch.dtype], torch.Tensor] = {}
+        self._buffers: dict[tuple[torch.device, torch.dtype], torch.Tensor] = {}
 
     @torch.no_grad()
     def estimate(self, loss: Callable[[], float], seed: int) -> None:
-        """Measure the slope along a random direction; weights are put back, up to rounding.
+        """Measure the slope along a random direction, and restore the weights up to rounding.
 
         Args:
-            loss: The loss at the present weights, the same for both calls but for the weights.
+            loss: Computes the loss at the current weights; nothing else may differ between its two calls.
             seed: Seed of the direction.
         """
         self._seed = seed
@@ -51,7 +51,7 @@ class ZerothOrder(Optimizer):
             above = loss()
             away += self._walk(-2 * self.perturbation)
             below = loss()
-        finally:  # memory may have run out in between, and the step is taken anew with smaller batches
+        finally:  # after running out of memory, the step is taken again with smaller batches
             self._walk(-away)
         self.projected_gradient = (above - below) / (2 * self.perturbation)
 
@@ -72,7 +72,7 @@ class ZerothOrder(Optimizer):
         return distance
 
     def _parameters(self) -> Iterable[tuple[torch.Generator, dict[str, Any], torch.Tensor]]:
-        """All parameters in a fixed order, with the generator of the direction on their device."""
+        """Yield all parameters in a fixed order, each with its device's generator of the direction."""
         generators: dict[torch.device, torch.Generator] = {}
         for group in self.param_groups:
             for parameter in group["params"]:
@@ -82,15 +82,14 @@ class ZerothOrder(Optimizer):
                 yield generators[device], group, parameter
 
     def _add(self, parameter: torch.Tensor, scale: float, generator: torch.Generator) -> None:
-        room = self._room_for_draws(parameter)
+        buffer = self._buffer(parameter)
         for part in parameter.detach().view(-1).split(CHUNK):
-            drawn = torch.randn(part.shape, generator=generator, out=room[: part.numel()])
+            drawn = torch.randn(part.shape, generator=generator, out=buffer[: part.numel()])
             part.add_(drawn, alpha=scale)
 
-    def _room_for_draws(self, parameter: torch.Tensor) -> torch.Tensor:
-        """WorkerCapacity that is kept: were it asked for anew, memory could run out with half of the weights
-        moved."""
+    def _buffer(self, parameter: torch.Tensor) -> torch.Tensor:
+        """Return a buffer that is allocated once: later, memory could run out with half the weights moved."""
         kind = parameter.device, parameter.dtype
-        if kind not in self._room:
-            self._room[kind] = torch.empty(CHUNK, device=parameter.device, dtype=parameter.dtype)
-        return self._room[kind]
+        if kind not in self._buffers:
+            self._buffers[kind] = torch.empty(CHUNK, device=parameter.device, dtype=parameter.dtype)
+        return self._buffers[kind]
