@@ -93,7 +93,7 @@ def _wilcoxon(differences: Floats) -> float:
 def cliques(ranks: Floats, corrected: Floats) -> list[tuple[int, int]]:
     """Find the groups of strategies with neighbouring ranks in which no two differ significantly.
 
-    They are the bars of a critical-difference diagram (Demšar 2006, with the pairwise tests of Benavoli et al.
+    They are the bars of a critical-difference diagram (Demšar 2006, with pairwise tests as in Benavoli et al.
     2016).
 
     Args:
