@@ -22,10 +22,8 @@ from tunecast.replay.comparing import compare_strategies
 from tunecast.replay.folds import Fold, context_of
 from tunecast.replay.machine import Replayed, replay
 from tunecast.search import Context, History, Remaining, TrialView, random_search
-from tunecast.search.rivals import LIBRARIES
-from tunecast.search.rivals.base import Proposal
-from tunecast.search.rivals.space import CandidateSpace
 from tunecast_benchmarks.rivals import (
+    LIBRARIES,
     QUICKTUNE,
     MetaTraining,
     Rival,
@@ -34,7 +32,9 @@ from tunecast_benchmarks.rivals import (
     contestants,
     usual_rivals,
 )
+from tunecast_benchmarks.rivals.base import Proposal
 from tunecast_benchmarks.rivals.quicktune import INTERPRETER, QuickTune, QuickTuneProcess, meta_trained
+from tunecast_benchmarks.rivals.space import CandidateSpace
 from tunecast_benchmarks.verdict import Verdict
 from tunecast_benchmarks.wording import rival_rows
 
@@ -47,7 +47,7 @@ INFORMED_BUDGET = 2.0
 
 def rival(name: str, choices: Sequence[Pipeline], seed: int = 0) -> Rival:
     pytest.importorskip(PACKAGES[name.removesuffix("-index")])
-    return LIBRARIES[name](choices, seed)
+    return LIBRARIES[name].build(choices, seed)
 
 
 @pytest.fixture(scope="module")
@@ -329,7 +329,7 @@ def test_what_quick_tune_tools_process_leaves_behind_goes_with_it(
 
 
 def test_a_missing_library_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tunecast.search.rivals.find_spec", lambda _: None)
+    monkeypatch.setattr("tunecast.search.registry.find_spec", lambda _: None)
     with pytest.raises(ConfigurationError, match=r"--strategies: optuna-tpe needs the package optuna"):
         contestants(["optuna-tpe"])
 

@@ -176,7 +176,7 @@ def test_strategies_that_know_other_tasks_run_to_the_end_and_resume(
     assert "is not the one" not in " ".join(again.result["warnings"])
 
 
-@pytest.mark.parametrize("strategy", ["fixed-3e-4", "fixed-best", "nearest-task", "tpe", "dehb"])
+@pytest.mark.parametrize("strategy", ["fixed-3e-4", "fixed-best", "nearest-task"])
 def test_every_other_strategy_runs_to_the_end(
     strategy: str, tiny_llama: Path, toy_data: Path, tmp_path: Path
 ) -> None:

@@ -28,7 +28,7 @@ from tunecast.search import (
     strategies,
 )
 
-NAMES = [*(one.name for one in strategies()), "given"]
+NAMES = [*(one.name for one in strategies() if not one.library), "given"]  # benchmarks/ adds others' searches
 every_strategy = pytest.mark.parametrize("name", NAMES)
 BARE = context({})
 KNOWN = replace(
@@ -38,15 +38,12 @@ CANDIDATES = [sample_pipeline(learning_rate=1e-4 * 1.1**place, lora_r=8) for pla
 
 
 def policy(name: str, known: Context = KNOWN) -> Policy:
-    strategy = get_strategy(name)
-    if strategy.library:
-        pytest.importorskip(strategy.library)
-    return strategy.policy(known)
+    return get_strategy(name).policy(known)
 
 
 def histories(strategy: Strategy) -> int:
     """How many histories to try: fewer for strategies that think for longer."""
-    return 30 if strategy.library else 100 if strategy.knows == "prior" else 300
+    return 100 if strategy.knows == "prior" else 300
 
 
 def random_trials(draw: random.Random, count: int = 9) -> list[Trial]:
@@ -161,8 +158,6 @@ def test_a_fallback_needs_no_recommendation_itself(name: str) -> None:
 @every_strategy
 def test_options_that_a_strategy_does_not_use_are_refused(name: str) -> None:
     strategy = get_strategy(name)
-    if strategy.library:
-        pytest.importorskip(strategy.library)
     check_strategy(name)
     if strategy.stops_early:
         check_strategy(name, value=2.0)

@@ -6,18 +6,54 @@ They are imported, and Quick-Tune-Tool's process is started, only on use.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from tunecast.records import Pipeline
 from tunecast.replay.comparing import Contestant, Maker
-from tunecast.search import Context, Policy, strategies
-from tunecast.search.rivals import LIBRARIES, Rival, check_library, library_search
+from tunecast.search import Context, Policy, check_library, strategies
+from tunecast_benchmarks.rivals.base import Rival, Search
 
 if TYPE_CHECKING:
     from tunecast_benchmarks.rivals.quicktune import QuickTuneProcess
+
+
+@dataclass(frozen=True)
+class Library:
+    """A library's search.
+
+    Args:
+        package: The package to import.
+        build: Builds the search.
+    """
+
+    package: str
+    build: Search
+
+
+def _optuna(pipelines: Sequence[Pipeline], seed: int, by_index: bool) -> Rival:
+    from tunecast_benchmarks.rivals.optuna_tpe import OptunaTpe
+
+    return OptunaTpe(pipelines, seed, by_index=by_index)
+
+
+def _dehb(pipelines: Sequence[Pipeline], seed: int, by_index: bool) -> Rival:
+    from tunecast_benchmarks.rivals.dehb_package import DehbPackage
+
+    return DehbPackage(pipelines, seed, by_index=by_index)
+
+
+LIBRARIES = {
+    "optuna-tpe": Library("optuna", partial(_optuna, by_index=False)),
+    "optuna-tpe-index": Library("optuna", partial(_optuna, by_index=True)),
+    "dehb-package": Library("dehb", partial(_dehb, by_index=False)),
+    "dehb-package-index": Library("dehb", partial(_dehb, by_index=True)),
+}
+"""Optuna's TPE with its Hyperband pruner, and the authors' DEHB, by name. They propose freely and get the
+most similar candidate, or choose by index."""
 
 QUICKTUNE = {"quicktunetool": True, "quicktunetool-costless": False}
 """Quick-Tune-Tool by name, and whether its acquisition is cost-aware: as published, or as the package's
@@ -67,7 +103,7 @@ def contestants(names: Iterable[str]) -> dict[str, Contestant]:
     found: dict[str, Contestant] = {}
     for name in names:
         check_rival(name)
-        found[name] = partial(_quicktune, name, training) if name in QUICKTUNE else partial(_library, name)
+        found[name] = _contestant(name, training)
     return found
 
 
@@ -82,11 +118,11 @@ def check_rival(name: str) -> None:
 
         QuickTuneProcess()
     else:
-        check_library(name, name.split("-")[0], flag="--strategies")
+        check_library(name, LIBRARIES[name].package, flag="--strategies")
 
 
-def _library(name: str, context: Context) -> Maker:
-    return partial(library_search, name, flag="--strategies")
+def _contestant(name: str, training: MetaTraining) -> Contestant:
+    return partial(_quicktune, name, training) if name in QUICKTUNE else lambda _: LIBRARIES[name].build
 
 
 def _quicktune(name: str, training: MetaTraining, context: Context) -> Maker:

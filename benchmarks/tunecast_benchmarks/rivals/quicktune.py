@@ -24,8 +24,8 @@ from tunecast.predictor.features import CURVE, FEATURES, Setting, feature_rows
 from tunecast.records import Pipeline, Run
 from tunecast.search import Context
 from tunecast.search.history import rung
-from tunecast.search.rivals.base import LEAST_SHARE, Proposal, Rival
 from tunecast.search.task_predictor import setting_of
+from tunecast_benchmarks.rivals.base import LEAST_SHARE, Proposal, Rival
 
 INTERPRETER = "TUNECAST_QUICKTUNE_PYTHON"
 """Environment variable with the interpreter of an environment in which ``quicktunetool`` is installed."""

@@ -30,8 +30,8 @@ def command(
     strategy: str = typer.Option(
         None,
         "--strategy",
-        help="advised, asha, transfer, quick-tune, random, portfolio, nearest-task, tpe, dehb, fixed-... "
-        "(default: advised)",
+        help="advised, asha, transfer, quick-tune, random, portfolio, nearest-task, fixed-..., or one of an "
+        "installed package. (default: advised)",
     ),
     objective: str = typer.Option(
         None, "--objective", help="loss, or the metric that decides. (default: loss)"

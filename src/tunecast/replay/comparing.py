@@ -20,8 +20,16 @@ from tunecast.replay.cases import Candidate, Case
 from tunecast.replay.folds import Fold, context_of
 from tunecast.replay.machine import Replayed, replay
 from tunecast.replay.priors import kept_prior
-from tunecast.search import Context, Policy, find_strategy, fixed, get_strategy, rests_on_prior, strategies
-from tunecast.search.rivals import check_library
+from tunecast.search import (
+    Context,
+    Policy,
+    check_library,
+    find_strategy,
+    fixed,
+    get_strategy,
+    rests_on_prior,
+    strategies,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -361,8 +369,7 @@ def check_name(name: str) -> None:
 def _check(name: str, cases: Sequence[Case]) -> None:
     check_name(name)
     strategy = get_strategy(name)
-    if strategy.library:
-        check_library(name, strategy.library, flag="--strategies")
+    check_library(name, strategy.library, strategy.installation, flag="--strategies")
     if strategy.fixed_pipeline is not None and (lacking := without_fixed(name, cases)):
         raise ConfigurationError(
             f"--strategies: {name} has no recorded run of its pipeline for {lacking[0].name}.",

@@ -15,10 +15,10 @@ from tunecast.search.history import (
     rung,
 )
 from tunecast.search.leader import leader, predicted_end
-from tunecast.search.library_based import Dehb, Tpe
 from tunecast.search.prior_based import QuickTune, Transfer
 from tunecast.search.registry import (
     DEFAULT,
+    check_library,
     check_strategy,
     find_strategy,
     get_strategy,
@@ -50,8 +50,6 @@ register(NearestTask())
 register(Portfolio())
 register(Transfer())
 register(QuickTune())
-register(Tpe())
-register(Dehb())
 register(Given())
 
 __all__ = [
@@ -67,6 +65,7 @@ __all__ = [
     "TrialView",
     "advised",
     "asha",
+    "check_library",
     "check_strategy",
     "diagnostics_of",
     "find_strategy",

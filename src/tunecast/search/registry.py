@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from importlib.util import find_spec
 
 from tunecast.errors import ConfigurationError, did_you_mean
 from tunecast.search.strategy import Strategy
@@ -74,10 +75,7 @@ def check_strategy(name: str, prior: str = "", value: float | None = None) -> No
         StoreError: Its prior is missing or cannot be read.
     """
     strategy = get_strategy(name)
-    if strategy.library:
-        from tunecast.search.rivals import check_library
-
-        check_library(name, strategy.library, flag="--strategy")
+    check_library(name, strategy.library, strategy.installation, flag="--strategy")
     if strategy.knows == "prior":
         from tunecast.predictor import prior_at
 
@@ -86,6 +84,25 @@ def check_strategy(name: str, prior: str = "", value: float | None = None) -> No
         raise _without_effect("--prior", name, [one.name for one in strategies() if one.knows == "prior"])
     if value is not None and not strategy.stops_early:
         raise _without_effect("--value", name, [one.name for one in strategies() if one.stops_early])
+
+
+def check_library(name: str, library: str, installation: str = "", *, flag: str) -> None:
+    """Refuse a strategy whose library is not installed, without importing it.
+
+    Args:
+        name: Name of the strategy.
+        library: The package that it needs; empty for none.
+        installation: The command that installs it; empty for pip and its name.
+        flag: The option that named the strategy.
+
+    Raises:
+        ConfigurationError: The library is not installed.
+    """
+    if library and find_spec(library) is None:
+        raise ConfigurationError(
+            f"{flag}: {name} needs the package {library}.",
+            f"Install it: {installation or f'pip install {library}'}",
+        )
 
 
 def _without_effect(flag: str, name: str, users: list[str]) -> ConfigurationError:

@@ -89,7 +89,10 @@ class Strategy(ABC):
     """How many candidates are drawn at random."""
 
     library: ClassVar[str] = ""
-    """The package that searches (extra: rivals); empty for a strategy of Tunecast's own."""
+    """The package of others whose search it is; comparisons leave such strategies out by default."""
+
+    installation: ClassVar[str] = ""
+    """The command that installs the library, if it is not ``pip install`` and the library's name."""
 
     fixed_pipeline: ClassVar[Pipeline | None] = None
     """For a strategy that trains one known pipeline: the pipeline whose recorded run a replay looks for."""

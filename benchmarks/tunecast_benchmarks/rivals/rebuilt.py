@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 
 from tunecast.records import Outcome, Pipeline, stable_hash
 from tunecast.search.history import History, Policy, Remaining, TrialView
-from tunecast.search.rivals import Maker
-from tunecast.search.rivals.base import Rival
+from tunecast_benchmarks.rivals.base import Rival, Search
 
 
-def rebuilt(build: Maker) -> Policy:
+def rebuilt(build: Search) -> Policy:
     """The strategy that a library's search is, for sessions that may be killed and resumed.
 
     A library has a memory, and a history is all that a resumed session has. So the library is asked again
@@ -58,7 +57,7 @@ class _Walk:
     passed_over: bool = False
 
     @classmethod
-    def begun(cls, build: Maker, history: History) -> _Walk:
+    def begun(cls, build: Search, history: History) -> _Walk:
         pipelines = [trial.pipeline for trial in history.trials[1:]]
         first = TrialView(history.trials[0].pipeline)  # without a next point nobody can choose it
         shown = [first, *(_shown(trial, 0) for trial in history.trials[1:])]

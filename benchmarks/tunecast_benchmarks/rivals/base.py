@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -175,6 +175,10 @@ class Rival(ABC):
         ]
         found = nearest([self._pipelines[index] for index in free], proposal.pipeline)
         return (None, None) if found is None else (1 + free[found[0]], found[1])
+
+
+Search = Callable[[Sequence[Pipeline], int], Rival]
+"""Builds a library's search, new and without knowledge, from the candidates and the library's own seed."""
 
 
 def _loss_at(trial: TrialView, share: float) -> float | None:

@@ -11,8 +11,8 @@ from typing import Any
 from dehb import DEHB
 
 from tunecast.records import Pipeline
-from tunecast.search.rivals.base import LEAST_SHARE, Proposal, Rival
-from tunecast.search.rivals.space import CandidateSpace
+from tunecast_benchmarks.rivals.base import LEAST_SHARE, Proposal, Rival
+from tunecast_benchmarks.rivals.space import CandidateSpace
 
 WORST = 1e6
 """Nats that stand for a failure: the package takes no infinite fitness."""

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sample_runs import sample_pipeline
 from search.known_runs import context
+from sessions import finish
 from trial_tables import Trial, history, simulate
 from tunecast.errors import ConfigurationError
 from tunecast.records import Outcome, Pipeline
-from tunecast.search import History, Policy, Remaining, check_strategy, get_strategy, strategies
-from tunecast.search.rivals.base import Proposal, Rival
-from tunecast.search.rivals.rebuilt import rebuilt
+from tunecast.search import History, Policy, Remaining, check_library, find_strategy
+from tunecast.store import Store
+from tunecast_benchmarks.rivals.base import Proposal, Rival
+from tunecast_benchmarks.rivals.rebuilt import rebuilt
+from tunecast_benchmarks.strategies import Dehb, Tpe
 
 TRIALS = 24
 STEPS = 60
-LIBRARIES = {one.name: one.library for one in strategies() if one.library}
+STRATEGIES = {one.name: one for one in (Tpe(), Dehb())}
 BARE = context({})
-libraries = pytest.mark.parametrize("name", LIBRARIES)
+libraries = pytest.mark.parametrize("name", STRATEGIES)
 
 
 class Scripted(Rival):
@@ -58,15 +63,15 @@ def with_rates(seen: History) -> History:
 
 @libraries
 def test_built_anew_before_every_choice_it_chooses_as_if_it_had_never_stopped(name: str) -> None:
-    pytest.importorskip(LIBRARIES[name])
-    lasting, asked = get_strategy(name).policy(BARE), 0
+    pytest.importorskip(STRATEGIES[name].library)
+    lasting, asked = STRATEGIES[name].policy(BARE), 0
 
     def often_killed(seen: History, remaining: Remaining) -> int | None:
         nonlocal asked
         asked += 1
         chosen = lasting(with_rates(seen), remaining)
         if asked % 6 == 0:
-            assert get_strategy(name).policy(BARE)(with_rates(seen), remaining) == chosen
+            assert STRATEGIES[name].policy(BARE)(with_rates(seen), remaining) == chosen
         return chosen
 
     _, choices = simulate(often_killed, loss, trials=TRIALS, steps=STEPS)
@@ -108,8 +113,28 @@ def test_a_choice_that_did_not_fit_is_asked_for_again() -> None:
     assert [lasting(one, Remaining(1.0)) for one in (seen, closed, seen, closed)] == [3, 1, 3, 1]
 
 
+@pytest.mark.parametrize(("name", "installation"), [("tpe", "optuna"), ("dehb", "--no-deps dehb")])
+def test_a_missing_library_is_one_error(
+    name: str, installation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = STRATEGIES[name]
+    monkeypatch.setattr("tunecast.search.registry.find_spec", lambda _: None)
+    with pytest.raises(ConfigurationError, match=f"--strategy: {name} needs the package") as caught:
+        check_library(name, one.library, one.installation, flag="--strategy")
+    assert caught.value.hint == f"Install it: pip install {installation}"
+
+
+@pytest.mark.skipif(
+    "CI" not in os.environ and not find_strategy("tpe"), reason="needs pip install -e benchmarks"
+)
 @libraries
-def test_a_missing_library_is_one_error(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tunecast.search.rivals.find_spec", lambda _: None)
-    with pytest.raises(ConfigurationError, match=rf"(?s)--strategy: {name} needs.*tunecast\[rivals\]"):
-        check_strategy(name)
+def test_it_is_a_strategy_of_sessions(name: str, tiny_llama: Path, toy_data: Path, tmp_path: Path) -> None:
+    pytest.importorskip(STRATEGIES[name].library)
+    flags = ("--strategy", name, "--no-forecast", "--budget", "3-trials", "--epochs", "0.5")
+    done = finish(tmp_path / "out", tiny_llama, toy_data, *flags)
+    with Store.open(tmp_path / "out" / "runs.sqlite", create=False) as store:
+        tried = [run for run in store.runs() if run.is_candidate]
+    assert 1 < len(tried) <= 3
+    assert len({run.pipeline.id for run in tried}) == len(tried)
+    assert tried[0].outcome is Outcome.COMPLETED
+    assert done.result["incumbent"]["trial"] in {run.id for run in tried}

@@ -1,27 +1,29 @@
-"""Strategies that are other libraries' searches: optuna's TPE and the authors' DEHB (extra: rivals)."""
+"""Strategies of ``tunecast tune`` that are other libraries' searches: optuna's TPE and the authors' DEHB."""
 
 from __future__ import annotations
 
-from functools import partial
 from typing import ClassVar
 
 from tunecast.search.context import Context
 from tunecast.search.history import Policy
 from tunecast.search.strategy import Strategy
 
+WITHOUT_DEPENDENCIES = "pip install --no-deps dehb"
+"""DEHB asks for an older numpy than it needs."""
+
 
 class LibraryBased(Strategy):
     """Leads a library's search through the history; the library is imported when it is used."""
 
     search: ClassVar[str]
-    """The search's name in :data:`tunecast.search.rivals.LIBRARIES`."""
+    """Name of the search in :data:`~tunecast_benchmarks.rivals.LIBRARIES`."""
 
     def policy(self, context: Context) -> Policy:
-        """See :func:`~tunecast.search.rivals.rebuilt.rebuilt`."""
-        from tunecast.search.rivals import library_search
-        from tunecast.search.rivals.rebuilt import rebuilt
+        """Return the library's search as a pure function of the history."""
+        from tunecast_benchmarks.rivals import LIBRARIES
+        from tunecast_benchmarks.rivals.rebuilt import rebuilt
 
-        return rebuilt(partial(library_search, self.search, flag="--strategy"))
+        return rebuilt(LIBRARIES[self.search].build)
 
 
 class Tpe(LibraryBased):
@@ -37,4 +39,5 @@ class Dehb(LibraryBased):
 
     name = "dehb"
     library = "dehb"
+    installation = WITHOUT_DEPENDENCIES
     search = "dehb-package"

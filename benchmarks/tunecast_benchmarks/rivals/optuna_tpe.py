@@ -9,8 +9,8 @@ from typing import Any
 import optuna
 
 from tunecast.records import Pipeline, Point, Scalar
-from tunecast.search.rivals.base import LEAST_SHARE, Proposal, Rival
-from tunecast.search.rivals.space import CandidateSpace
+from tunecast_benchmarks.rivals.base import LEAST_SHARE, Proposal, Rival
+from tunecast_benchmarks.rivals.space import CandidateSpace
 
 RESOURCE = round(1 / LEAST_SHARE)
 """Resource of a whole trial: 64 units, one for the first place of the fidelity grid."""
