@@ -22,6 +22,8 @@ from tunecast.store import Store
 
 FLAGS = ("--threads", "1")
 """What every session of these tests is run with, so that results do not depend on the machine's cores."""
+IN_PROCESS = ("--executor", "in-process")
+"""Spares a session its worker processes."""
 Said = tuple[int, str, str]
 """Exit code, stdout and stderr of a command."""
 
@@ -79,6 +81,8 @@ def finish(
 ) -> Finished:
     """Run a session with ``--json``, of six trials where no flag says otherwise.
 
+    In this process it has no worker processes either.
+
     Args:
         folder: Its output folder.
         model: The base model.
@@ -88,7 +92,8 @@ def finish(
     """
     flags = ["--model", str(model), "--data", str(data), "--budget", "6-trials", *FLAGS, *more]
     started = time.monotonic()
-    code, out, err = run("tune", *flags, "--output-dir", str(folder), "--json")
+    where = IN_PROCESS if run is call_main else ()
+    code, out, err = run("tune", *flags, *where, "--output-dir", str(folder), "--json")
     assert code == 0, err[-3000:]
     return Finished(folder, flags, json.loads(out), err, time.monotonic() - started)
 

@@ -77,7 +77,8 @@ class Tuned:
 
 
 def tuned(model: Path, data: Path, folder: Path, **values: Any) -> Tuned:
-    settings = SessionSettings(str(model), str(data), output_dir=str(folder), threads=1, **values)
+    where = {"executor": "in-process", **values}
+    settings = SessionSettings(str(model), str(data), output_dir=str(folder), threads=1, **where)
     record = api.tune(settings)
     with Store.open(settings.store or folder / "runs.sqlite") as store:
         return Tuned(settings, record, tuple(store.runs(session=record.id)))
@@ -137,6 +138,7 @@ def by_tokens(
         tmp_path_factory.mktemp("tokens") / "out",
         budget="40k-tokens",
         workers=2,
+        executor="local",
         store=shared_store,
     )
 
@@ -330,6 +332,7 @@ def test_where_nothing_can_be_advised_the_session_halves_and_says_so(
         budget="2-trials",
         epochs=1.0,
         threads=1,
+        executor="in-process",
     )
     record = api.tune(settings, progress=shown)
     assert record.strategy == "asha"

@@ -42,7 +42,7 @@ def test_collects_resumes_and_prints_json(plan: Path) -> None:
     assert first.exit_code == 0, first.output
     assert "small: 3 runs made" in first.stdout
     assert "Continue with the same command." in first.stdout
-    second = collect(plan, "--json", "--device", "cpu")
+    second = collect(plan, "--json", "--device", "cpu", "--executor", "in-process")
     summary = json.loads(second.stdout)
     assert (summary["planned"], summary["before"], summary["collected"]) == (8, 3, 5)
     assert sum(summary["outcomes"].values()) == 5

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sessions import Finished, call_main, finish
+from sessions import IN_PROCESS, Finished, call_main, finish
 
 THE_SAME = 2e-3
 """Nats by which a delivered model may differ from the live one: its weights were rounded for the disk."""
@@ -22,7 +22,7 @@ def with_adapter(tiny_llama: Path, toy_data: Path, tmp_path_factory: pytest.Temp
 
 
 def evaluated(*flags: str) -> dict[str, object]:
-    code, out, err = call_main("evaluate", *flags, "--device", "cpu", "--json")
+    code, out, err = call_main("evaluate", *IN_PROCESS, *flags, "--device", "cpu", "--json")
     assert code == 0, err
     found: dict[str, object] = json.loads(out)
     return found
@@ -38,7 +38,8 @@ def test_base_model_and_winner_score_as_the_session_said(
     assert base["score"]["loss"] == pytest.approx(said["zero_shot"]["loss"], abs=1e-5)
     assert base["score"]["loss_low"] < base["score"]["loss"] < base["score"]["loss_high"]
     winner = said[with_adapter.result["winner"]]["loss"]
-    named = evaluated("--model", str(tiny_llama), "--adapter", str(best), "--data", str(toy_data))
+    adapter = ("--model", str(tiny_llama), "--adapter", str(best), "--executor", "local")
+    named = evaluated(*adapter, "--data", str(toy_data))
     assert named["score"]["loss"] == pytest.approx(winner, abs=THE_SAME)
     found = evaluated("--model", str(best), "--data", str(toy_data))
     assert (found["model"], found["adapter"]) == (str(tiny_llama), str(best))
@@ -51,7 +52,7 @@ def test_base_model_and_winner_score_as_the_session_said(
 def test_a_metric_and_the_other_split(with_adapter: Finished, toy_data: Path) -> None:
     best = str(with_adapter.folder / "best")
     flags = ("--model", best, "--data", str(toy_data), "--split", "validation", "--objective", "token_f1")
-    code, out, err = call_main("evaluate", *flags)
+    code, out, err = call_main("evaluate", *IN_PROCESS, *flags)
     assert code == 0, err
     assert "validation examples" in out
     assert "nats per label token (95% interval" in out
@@ -64,7 +65,7 @@ def test_mistakes_are_told(
     toy_data: Path,
     tmp_path: Path,
 ) -> None:
-    model = ("evaluate", "--model", str(tiny_llama), "--data", str(toy_data))
+    model = ("evaluate", *IN_PROCESS, "--model", str(tiny_llama), "--data", str(toy_data))
     code, _, err = call_main(*model, "--adapter", str(tmp_path))
     assert (code, "adapter_config.json" in err) == (2, True)
     code, _, err = call_main(*model, "--split", "dev")

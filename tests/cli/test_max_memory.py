@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import tiny
-from sessions import FLAGS, call_main
+from sessions import FLAGS, IN_PROCESS, call_main
 from tunecast.estimate.constants import FRAMEWORK_BYTES
 from tunecast.hardware.main_memory import main_memory_bytes
 from tunecast.store import Store
@@ -31,7 +31,9 @@ def wide_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def session(model: Path, data: Path, folder: Path, *flags: str) -> tuple[dict[str, Any], str, Counter[str]]:
     """A session on a CPU: its result, its messages, and the trials by method."""
     given = ("--model", str(model), "--data", str(data), "--output-dir", str(folder), *COMPUTE)
-    code, out, err = call_main("tune", *given, *FLAGS, "--methods", "lora,full,ia3", *flags, "--json")
+    code, out, err = call_main(
+        "tune", *given, *FLAGS, *IN_PROCESS, "--methods", "lora,full,ia3", *flags, "--json"
+    )
     assert code == 0, err[-3000:]
     with Store.open(folder / "runs.sqlite", create=False) as store:
         methods = Counter(run.pipeline.method for run in store.runs())
@@ -87,7 +89,9 @@ def test_a_dry_run_tells_what_is_left(wide_llama: Path, toy_data: Path, tmp_path
 def test_a_limit_below_everything_is_refused(wide_llama: Path, toy_data: Path, tmp_path: Path) -> None:
     flags = ("--model", str(wide_llama), "--data", str(toy_data), *COMPUTE, "--methods", "lora,full,ia3")
     out = tmp_path / "out"
-    code, printed, err = call_main("tune", *flags, "--output-dir", str(out), "--max-memory-gb", "0.1")
+    code, printed, err = call_main(
+        "tune", *flags, *IN_PROCESS, "--output-dir", str(out), "--max-memory-gb", "0.1"
+    )
     assert (code, printed) == (2, "")
     assert "No candidate pipeline fits --max-memory-gb 0.1" in err
     assert "Give at least --max-memory-gb 0.42" in err

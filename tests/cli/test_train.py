@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sessions import FLAGS, Finished, call_main
+from sessions import FLAGS, IN_PROCESS, Finished, call_main
 from tunecast.store import Store
 
 
@@ -21,7 +21,7 @@ def test_an_incumbent_is_trained_again(
     (tmp_path / "pipeline.json").write_text(json.dumps(pipeline))
     folder = tmp_path / "out"
     flags = ("--model", str(tiny_llama), "--data", str(toy_data), "--output-dir", str(folder))
-    train = ("train", "--pipeline", str(tmp_path / "pipeline.json"), *flags, *FLAGS)
+    train = ("train", "--pipeline", str(tmp_path / "pipeline.json"), *flags, *FLAGS, *IN_PROCESS)
     code, out, err = call_main(*train, "--json")
     assert code == 0, err
     result = json.loads(out)

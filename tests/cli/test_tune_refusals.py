@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import tiny
-from sessions import FLAGS, Finished, call_main, run_command
+from sessions import FLAGS, IN_PROCESS, Finished, call_main, run_command
 from tunecast.session import folder as folder_module
 from tunecast.session.folder import OutputFolder
 
@@ -31,7 +31,7 @@ class Case:
             **{f"--{name.replace('_', '-')}": str(value) for name, value in changed.items()},
         }
         arguments = [text for pair in flags.items() for text in pair]
-        code, out, err = call_main("tune", *arguments, *FLAGS, *extra)
+        code, out, err = call_main("tune", *arguments, *FLAGS, *IN_PROCESS, *extra)
         assert code == 2, err
         assert out == ""
         assert "Traceback" not in err
@@ -283,6 +283,6 @@ def test_full_disk(tiny_llama: Path, toy_data: Path, tmp_path: Path) -> None:
     assert "Traceback" not in err
     assert "cannot write" in err
     assert "--resume" in err
-    code, out, err = call_main("tune", *flags, "--resume", "--json")
+    code, out, err = call_main("tune", *flags, *IN_PROCESS, "--resume", "--json")
     assert code == 0, err[-2000:]
     assert json.loads(out)["test"]["baseline"]["loss"] > 0

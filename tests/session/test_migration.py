@@ -106,7 +106,8 @@ def test_a_killed_session_goes_on_without_its_checkpoints(
     assert state.record is None
     assert state.predicted
     (paused,) = [run for run in before.values() if run.outcome is Outcome.PAUSED]
-    code, out, err = sessions.call_main("tune", "--resume", "--output-dir", "interrupted", "--json")
+    flags = (*sessions.IN_PROCESS, "--output-dir", "interrupted", "--json")
+    code, out, err = sessions.call_main("tune", "--resume", *flags)
     assert code == 0, err
     after = runs_of(folder)
     assert len(after) > len(before)
