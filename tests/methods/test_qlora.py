@@ -21,9 +21,9 @@ QLORA = get_method("qlora")
 
 
 def test_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(qlora, "has_accelerator", lambda: False)
     assert "no CUDA device" in (QLORA.applies(sample_model()) or "")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(qlora, "has_accelerator", lambda: True)
     monkeypatch.setattr(qlora, "find_spec", lambda name: None)
     assert "bitsandbytes" in (QLORA.applies(sample_model()) or "")
     monkeypatch.setattr(qlora, "find_spec", lambda name: "found")

@@ -90,7 +90,8 @@ def test_device_that_is_not_there(wanted: str) -> None:
 def test_a_device_that_torch_was_built_without(
     monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], built: list[str], is_usable: bool
 ) -> None:
-    answers = {"is_available": True, "device_count": 1, "get_device_capability": capability}
+    monkeypatch.setattr("tunecast.session.prepare.has_accelerator", lambda: True)
+    answers = {"device_count": 1, "get_device_capability": capability}
     for name, answer in {**answers, "get_arch_list": built, "get_device_name": "Tesla V100"}.items():
         monkeypatch.setattr(f"torch.cuda.{name}", lambda *_, answer=answer: answer)
     for wanted in ("auto", "cuda", "cuda:0"):

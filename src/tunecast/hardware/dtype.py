@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 
+from tunecast.hardware.processor import processor_flags
+
 NARROW_WIDTH = 256
 """Below this width float32 is faster on a CPU (measured with ``benchmarks/trial_throughput.py``)."""
 
@@ -18,11 +20,14 @@ def choose_dtype(device: str, width: int) -> str:
         width: Hidden width of the model.
     """
     narrow = not device.startswith("cuda") and width < NARROW_WIDTH
-    return "bfloat16" if has_native_bfloat16(device) and not narrow else "float32"
+    return "bfloat16" if not narrow and has_native_bfloat16(device) else "float32"
 
 
 def has_native_bfloat16(device: str) -> bool:
     """Return whether ``cpu``, ``cuda`` or ``cuda:N`` has bfloat16 arithmetic; otherwise torch emulates it."""
+    flags = processor_flags()
+    if not device.startswith("cuda") and flags:
+        return not flags.isdisjoint(("avx512_bf16", "amx_tile"))
     import torch
 
     if device.startswith("cuda"):

@@ -7,6 +7,7 @@ bytes) is also read here, so that all parts of Tunecast read it in the same way.
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,6 +30,8 @@ processors, full-width products would take seconds each."""
 _MINIMUM_REPEATS = 3
 _MATRIX_WIDTH = {"cpu": 1024, "cuda": 8192}
 _COPY_BYTES = {"cpu": 1 << 26, "cuda": 1 << 30}
+ACCELERATOR_FILES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg", "/dev/nvhost-ctrl", "/dev/nvmap")
+"""At least one is there where a Linux has a driver of NVIDIA, AMD, Windows below it, or a Jetson."""
 _measured: dict[tuple[str, int, tuple[str, ...]], Machine] = {}
 
 
@@ -170,12 +173,26 @@ def device_bytes(name: str) -> int:
     Raises:
         ConfigurationError: The device does not exist on this machine.
     """
-    found = find_device(name)
-    if found.type == "cpu":
+    if _is_cpu(name):
         return main_memory_bytes()
     import torch
 
+    found = find_device(name)
+
     return int(torch.cuda.get_device_properties(found).total_memory)
+
+
+def has_accelerator() -> bool:
+    """Return whether torch can use CUDA; imports torch only where that is possible at all."""
+    from importlib.metadata import version
+
+    if version("torch").endswith("+cpu"):
+        return False
+    if sys.platform == "linux" and not any(map(os.path.exists, ACCELERATOR_FILES)):
+        return False
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def find_device(name: str) -> torch.device:

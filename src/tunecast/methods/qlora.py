@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from tunecast.hardware.machine import has_accelerator
 from tunecast.methods.lora import Lora
 from tunecast.methods.targets import why_not_linear
 from tunecast.records import ModelFacts, Pipeline
@@ -26,9 +27,7 @@ class QLora(Lora):
 
     def applies(self, model: ModelFacts) -> str | None:
         """Require a CUDA device and bitsandbytes."""
-        import torch
-
-        if not torch.cuda.is_available():
+        if not has_accelerator():
             return "there is no CUDA device, and on a CPU a four-bit base saves no memory"
         if find_spec("bitsandbytes") is None:
             return "bitsandbytes is not installed, which quantises"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from tunecast.errors import ConfigurationError, ModelError
 from tunecast.models.empty import empty_model
 from tunecast.models.load import ResolvedModel, load_config
+from tunecast.models.recall import recall, remember
 from tunecast.records import Architecture, ModelFacts
 
 MAX_PRETRAINING_TOKENS = 10**18
@@ -24,9 +25,15 @@ def describe(model: ResolvedModel, *, trust_remote_code: bool = False) -> ModelF
     Raises:
         ModelError: The configuration cannot be loaded, or has no text-generating model.
     """
-    config = load_config(model, trust_remote_code=trust_remote_code)
-    facts = describe_config(config, model.name)
-    return with_folder(facts, Path(model.location)) if model.is_local else facts
+    if not model.is_local:
+        return describe_config(load_config(model, trust_remote_code=trust_remote_code), model.name)
+    folder = Path(model.location)
+    known = recall(folder, "facts")
+    if known:
+        return with_folder(ModelFacts(**known | {"name": model.name}), folder)
+    facts = describe_config(load_config(model, trust_remote_code=trust_remote_code), model.name)
+    remember(folder, "facts", asdict(facts))
+    return with_folder(facts, folder)
 
 
 def check_length(asked: int | None, facts: ModelFacts) -> None:

@@ -7,6 +7,7 @@ one format, loads it in a second, and can deliver it beside an adapter.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.util
 import io
 import logging
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from tunecast.cache import cache_folder
 from tunecast.errors import ModelError, first_line
 from tunecast.models.empty import model_class
+from tunecast.models.recall import recall, remember
 from tunecast.paths import expanded
 from tunecast.records import stable_hash
 
@@ -111,12 +113,10 @@ def load_tokenizer(reference: str | ResolvedModel, *, trust_remote_code: bool = 
     Raises:
         ModelError: The tokenizer, its vocabulary or its end-of-turn token is missing.
     """
-    from transformers import AutoTokenizer
-
     model = resolve(reference) if isinstance(reference, str) else reference
     with _explained(model, "tokenizer"), quiet():
         try:
-            tokenizer = AutoTokenizer.from_pretrained(
+            tokenizer = _tokenizer_class(model).from_pretrained(
                 model.location, trust_remote_code=trust_remote_code, local_files_only=_only_local(model)
             )
         except (OSError, ValueError, TypeError) as error:  # some classes fail on missing files
@@ -133,7 +133,20 @@ def load_tokenizer(reference: str | ResolvedModel, *, trust_remote_code: bool = 
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    kind = type(tokenizer)
+    if model.is_local and kind.__module__.startswith("transformers."):
+        remember(Path(model.location), "tokenizer", [kind.__module__, kind.__name__])
     return tokenizer
+
+
+def _tokenizer_class(model: ResolvedModel) -> Any:
+    """Return the class of the model's tokenizer if it is known, which loads without torch; else any class."""
+    if model.is_local and (known := recall(Path(model.location), "tokenizer")):
+        module, name = known
+        return getattr(importlib.import_module(module), name)
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer
 
 
 def _only_local(model: ResolvedModel) -> bool:

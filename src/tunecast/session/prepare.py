@@ -13,7 +13,7 @@ from tunecast.data.dependence import UNRELATED, is_unrelated
 from tunecast.data.meta_features import DEPENDENCE
 from tunecast.errors import ConfigurationError, DataError
 from tunecast.hardware.dtype import choose_dtype
-from tunecast.hardware.machine import find_device, has_kernels
+from tunecast.hardware.machine import find_device, has_accelerator, has_kernels
 from tunecast.hardware.processor import worker_threads
 from tunecast.progress import Progress
 from tunecast.records import DatasetFacts, ModelFacts, Task
@@ -148,11 +148,11 @@ def choose_device(wanted: str) -> str:
     Raises:
         ConfigurationError: The device does not exist, or torch was built without support for it.
     """
+    chosen = ("cuda" if has_accelerator() else "cpu") if wanted == "auto" else wanted
+    if chosen == "cpu":
+        return chosen
     import torch
 
-    chosen = wanted
-    if wanted == "auto":
-        chosen = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         found = find_device(chosen)
     except ConfigurationError as error:

@@ -1,0 +1,66 @@
+"""Remembers what transformers found out about a model's folder.
+
+Importing transformers with torch takes seconds. A later process that only needs a model's facts or its
+tokenizer is spared most of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from tunecast import records
+from tunecast.atomic import written_whole
+from tunecast.cache import cache_folder
+from tunecast.records import stable_hash
+
+SETTINGS = ("config.json", "tokenizer_config.json")
+"""The files that decide what transformers finds, beside the sizes of all others."""
+CODE = (*sorted(Path(__file__).parent.glob("*.py")), Path(records.__file__))
+"""What turns findings into facts; a change of it makes earlier findings void."""
+
+
+def recall(folder: Path, topic: str) -> Any:
+    """Return what :func:`remember` was given about a folder with the same files, else None.
+
+    Args:
+        folder: The model's folder.
+        topic: What it is about.
+    """
+    try:
+        return json.loads(_file(folder, topic).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def remember(folder: Path, topic: str, finding: Any) -> None:
+    """Keep a finding, as JSON, for later processes; without effect if the cache cannot be written.
+
+    Args:
+        folder: The model's folder.
+        topic: What it is about.
+        finding: Any JSON value but null.
+    """
+    with contextlib.suppress(OSError):
+        file = _file(folder, topic)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(file) as unfinished:
+            unfinished.write_text(json.dumps(finding), encoding="utf-8")
+
+
+def _file(folder: Path, topic: str) -> Path:
+    """Return where a finding is kept.
+
+    Raises:
+        OSError: The folder's content cannot be read, or code that comes with the model has a say in it.
+    """
+    texts = [(folder / name).read_text(encoding="utf-8") for name in SETTINGS if (folder / name).is_file()]
+    if any('"auto_map"' in text for text in texts):
+        raise OSError("code that comes with the model decides")
+    sizes = sorted((file.name, file.stat().st_size) for file in folder.iterdir())
+    code = [file.read_text(encoding="utf-8") for file in CODE]
+    key = stable_hash([texts, sizes, code, version("transformers")])
+    return cache_folder() / "models" / f"{key}-{topic}.json"
