@@ -17,7 +17,7 @@ from tunecast.session.budget_tracker import BudgetTracker
 from tunecast.session.folder import OutputFolder
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.runtime_model import RuntimeModel
-from tunecast.session.trials import Trials
+from tunecast.session.trials import SKIPPED, Trials
 from tunecast.store import Store
 from tunecast.training.runner import Measurement
 
@@ -65,6 +65,7 @@ def advance(
     outcome: Outcome = Outcome.PAUSED,
     *,
     retrained_tokens: int = 0,
+    skipped_steps: int = 0,
     elapsed: float = 7.0,
     evaluation: float = 0.1,
 ) -> None:
@@ -92,7 +93,9 @@ def advance(
         load_average=None,
         workers=1,
     )
-    measured = Measurement(trial.spec.run, point, outcome, retrained_tokens=retrained_tokens)
+    measured = Measurement(
+        trial.spec.run, point, outcome, retrained_tokens=retrained_tokens, skipped_steps=skipped_steps
+    )
     trials.record(index, measured, SLOT, elapsed)
 
 
@@ -172,6 +175,18 @@ def test_a_trial_whose_checkpoint_went_is_paid_for_again(
     again = laid_out(prepared, folder, store)
     again.restore()
     assert again.used(3.0).tokens == 2 * done + ahead
+
+
+def test_skipped_steps_are_counted_over_all_points(trials: Trials) -> None:
+    advance(trials, 0, 4.0, skipped_steps=2)
+    advance(trials, 0, 3.0)
+    advance(trials, 0, 2.5, skipped_steps=1)
+    advance(trials, 1, 4.0)
+    first, second = trials[0].run, trials[1].run
+    assert first is not None
+    assert second is not None
+    assert first.extra == {SKIPPED: 3}
+    assert second.extra == {}
 
 
 def test_retraining_is_spent_where_the_worker_dies_of_it(trials: Trials) -> None:

@@ -26,6 +26,8 @@ from tunecast.training.training_task import TrainingTask, TrialSpec
 
 RETRAINED = "retrained_tokens"
 """In ``Run.extra``: training tokens beyond those of the curve that went into the trial."""
+SKIPPED = "skipped_steps"
+"""In ``Run.extra``: zeroth-order steps without an update, because a loss was not finite."""
 
 
 @dataclass
@@ -286,10 +288,13 @@ class Trials:
         if measured.point is not None:
             points = (*points, replace(measured.point, elapsed_seconds=elapsed_seconds))
         run = trial.run or self._new_run(trial, slot, measured.trainable_parameters or _counted(trial))
-        retrained = trial.retrained_tokens + measured.retrained_tokens
+        counts = {
+            RETRAINED: trial.retrained_tokens + measured.retrained_tokens,
+            SKIPPED: int(run.extra.get(SKIPPED, 0)) + measured.skipped_steps,
+        }
         run = replace(
             run,
-            extra={**run.extra, RETRAINED: retrained} if retrained else run.extra,
+            extra={**run.extra, **{name: count for name, count in counts.items() if count}},
             curve=points,
             outcome=measured.outcome,
             error=measured.error,
