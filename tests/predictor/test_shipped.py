@@ -13,7 +13,7 @@ import pytest
 
 from tunecast import data
 from tunecast.data import Dataset
-from tunecast.models import load_tokenizer, resolve
+from tunecast.models import ResolvedModel, load_tokenizer
 from tunecast.predictor import load_prior
 from tunecast.predictor.examples import teaching_runs
 from tunecast.predictor.novelty import Novelty
@@ -26,8 +26,8 @@ ROWS = 300
 
 
 @pytest.fixture(scope="module")
-def tokenizer() -> Any:
-    return load_tokenizer(resolve("smollm2"))
+def tokenizer(smollm2: ResolvedModel) -> Any:
+    return load_tokenizer(smollm2)
 
 
 @pytest.fixture(scope="module")
