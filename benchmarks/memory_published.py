@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from tunecast.errors import UserError
-from tunecast.estimate import MemoryRequest, estimate_memory
-from tunecast.estimate.seconds import estimate_seconds
+from tunecast.estimate import Workload, estimate_memory
+from tunecast.estimate.seconds import dry_run_seconds
 from tunecast.hardware.accelerators import as_machine, find_accelerator
 
 CORE = ("lora", "ia3", "prefixtuning", "prompttuning", "full-finetuning")
@@ -69,7 +69,7 @@ def llama_3b() -> Any:
 def predict(run: dict[str, Any]) -> Row:
     """Memory at the longest batch, seconds at the mean one."""
     setup = run["train_config"]
-    request = MemoryRequest(
+    request = Workload(
         adapter=run["peft_config"] or None,
         batch_size=setup["batch_size"],
         max_length=setup["max_seq_length"],
@@ -81,7 +81,7 @@ def predict(run: dict[str, Any]) -> Row:
     )
     memory = _memory(request)
     steps, tokens = setup["max_steps"], run["metrics"][-1]["train total tokens"]
-    typical = MemoryRequest(
+    typical = Workload(
         adapter=request.adapter,
         batch_size=request.batch_size,
         max_length=round(tokens / steps / request.batch_size),
@@ -89,7 +89,7 @@ def predict(run: dict[str, Any]) -> Row:
         adapter_dtype=request.adapter_dtype,
     )
     machine = as_machine(find_accelerator(run["accelerator"]))
-    step = estimate_seconds(llama_3b(), typical, machine, efficiency=1.0).step
+    step = dry_run_seconds(llama_3b(), typical, machine, efficiency=1.0).step
     return Row(
         run["experiment"],
         run["memory_max_bytes"] / 1e9,
@@ -99,7 +99,7 @@ def predict(run: dict[str, Any]) -> Row:
     )
 
 
-def _memory(request: MemoryRequest) -> int:
+def _memory(request: Workload) -> int:
     """Peak bytes of tensors: losses were scored in batches of the training's size, only generation in 50."""
     from dataclasses import replace
 
@@ -126,7 +126,10 @@ def report(rows: Sequence[Row], missing: Sequence[str]) -> None:
 
 def _seconds(groups: dict[str, list[Row]]) -> None:
     known = {row.experiment: row for row in groups["all"]}
-    reference = known[CALIBRATION_ROW]
+    reference = known.get(CALIBRATION_ROW)
+    if reference is None:
+        print(f"\nseconds are not compared: {CALIBRATION_ROW} is missing, which gives the efficiency")
+        return
     factor = reference.measured_seconds / reference.predicted_seconds
     print(f"\nseconds of training steps, efficiency from {CALIBRATION_ROW}: {1 / factor:.2f}")
     for name, group in groups.items():

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import spearmanr
 
-from tunecast.estimate.seconds import EFFICIENCY
+from tunecast.estimate.constants import EFFICIENCY
 from tunecast.predictor.prediction import NORMAL_90
 from tunecast.recommender.efficiency import Efficiency, credible_ratios
 from tunecast.recommender.known_runs import KnownRuns

@@ -9,9 +9,9 @@ from dataclasses import replace
 import numpy as np
 
 from sample_runs import sample_dataset, sample_model, sample_point, sample_run
-from tunecast.estimate.closed_form import bytes_held
-from tunecast.estimate.forms import form_of
+from tunecast.estimate import estimate_bytes
 from tunecast.methods.rates import adapter_rate
+from tunecast.methods.workload import workload_of
 from tunecast.records import ZERO_SHOT, DatasetFacts, ModelFacts, Outcome, Pipeline, Point, Run, Seconds, Task
 
 SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)
@@ -80,10 +80,12 @@ def _point(share: float, end: float, pipeline: Pipeline, seconds: float, noise: 
 
 def planted_bytes(run: Run) -> float:
     """What a new worker holds for a run: one and a half times its arithmetic."""
-    form = form_of(run.model, run.pipeline, dtype=run.dtype, device="cpu")
-    assert form is not None
     batch = int(run.pipeline.number("per_device_train_batch_size"))
-    return 1.5 * bytes_held(run.model, form, batch=batch, length=run.max_length, label_tokens=run.max_length)
+    workload = workload_of(
+        run.pipeline, run.model, dtype=run.dtype, device="cpu", batch_size=batch, max_length=run.max_length
+    )
+    assert workload is not None
+    return 1.5 * estimate_bytes(run.model, workload)
 
 
 def with_peaks(runs: Sequence[Run], residue: float = 0.0) -> list[Run]:

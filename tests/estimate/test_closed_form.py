@@ -14,21 +14,13 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import workshop
-from tunecast.estimate import MemoryRequest, estimate_memory, fitted
-from tunecast.estimate.closed_form import (
-    FITTED,
-    Form,
-    bytes_held,
-    is_known,
-    lora_parameters,
-    orthogonalisation_seconds,
-    step_seconds,
-)
+from tunecast.estimate import Workload, coefficients, estimate_bytes, estimate_memory, estimate_seconds
+from tunecast.estimate.closed_form import bytes_held, optimizer_seconds, step_seconds
+from tunecast.estimate.coefficients import FILE, as_json, fitted
 from tunecast.estimate.constants import FRAMEWORK_BYTES
-from tunecast.estimate.forms import form_of
-from tunecast.estimate.seconds import estimate_seconds
+from tunecast.estimate.forms import Form, form_of, is_known, lora_parameters
 from tunecast.methods import get_method
-from tunecast.methods.memory import adapter_of
+from tunecast.methods.workload import workload_of
 from tunecast.models.describe import describe_config
 from tunecast.models.layer_specs import LAYER_SPECS
 from tunecast.records import Machine, Pipeline
@@ -61,6 +53,17 @@ def test_sixteen_bits_on_a_processor(fitting: ModuleType, family: str) -> None:
 
 
 @pytest.mark.parametrize("compute", [GPU, PLAIN_CPU, SHORT_CPU])
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("layers", [1, 5, 10])
+def test_upper_layers_alone(
+    fitting: ModuleType, family: str, compute: Compute, layers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The backward pass ends at the lowest trained layer, and only what is above it is held for it."""
+    monkeypatch.setitem(fitting.WAYS, "top", Pipeline("top_layers", {"trained_layers": layers}))
+    agree(fitting, family, compute, ("top",))
+
+
+@pytest.mark.parametrize("compute", [GPU, PLAIN_CPU, SHORT_CPU])
 @pytest.mark.parametrize("family", ["gpt2", "phi", "qwen3"])
 def test_longer_sequences(fitting: ModuleType, family: str, compute: Compute) -> None:
     agree(fitting, family, compute, ("full", "lora"), length=1024)
@@ -75,37 +78,32 @@ def agree(
     config = fitting.config_of(family, fitting.Shape(*SHAPE))
     facts = describe_config(config, family)
     assert is_known(facts)
-    sizes = {"batch": 4, "length": length, "label_tokens": 64}
+    sizes = {"batch_size": 4, "max_length": length, "label_tokens": 64}
     for way in ways:
-        pipeline = fitting.WAYS[way]
-        form = form_of(facts, pipeline, dtype=dtype, device=device)
+        workload = workload_of(fitting.WAYS[way], facts, dtype=dtype, device=device, **sizes)
+        assert workload is not None
+        form = form_of(facts, workload)
         assert form is not None
-        adapter = adapter_of(pipeline, facts)
-        request = MemoryRequest(
-            adapter=None if adapter is None else dict(adapter),
-            precision=dtype,
-            batch_size=4,
-            max_length=length,
-            label_tokens=64,
-            device=device,
+        exact = estimate_memory(config, workload)
+        assert form.trainable_parameters == pytest.approx(
+            exact.trainable_parameters, rel=0.001 * (way == "top")
         )
-        exact = estimate_memory(config, request)
-        assert form.trainable_parameters == exact.trainable_parameters, form
         training = exact.training_peak_bytes + FRAMEWORK_BYTES[device]
-        assert bytes_held(facts, form, **sizes) == pytest.approx(training, rel=0.12), form
-        seconds = estimate_seconds(config, request, machine, efficiency=1.0)
-        step, scoring = step_seconds(facts, form, machine, **sizes, efficiency=1.0)
-        assert step == pytest.approx(seconds.step, rel=0.25), form
-        assert scoring == pytest.approx(seconds.scoring_batch, rel=0.3), form
+        assert estimate_bytes(facts, workload) == pytest.approx(training, rel=0.12), form
+        slow, fast = (
+            estimate_seconds(facts, workload, machine, efficiency=1.0, config=lambda: config, exact=is_exact)
+            for is_exact in (True, False)
+        )
+        assert fast.step == pytest.approx(slow.step, rel=0.25), form
+        assert fast.scoring_batch == pytest.approx(slow.scoring_batch, rel=0.3), form
 
 
 @pytest.mark.parametrize("family", ["falcon", "phi3"])
 def test_four_bits(fitting: ModuleType, family: str) -> None:
     config = fitting.config_of(family, fitting.SHAPES["large"])
     facts = describe_config(config, "x")
-    lora = {"lora_r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "target_modules": "all-linear"}
-    adapter = dict(adapter_of(Pipeline("lora", lora), facts) or {})
-    exact = estimate_memory(config, MemoryRequest(adapter, "4-bit", max_length=512, label_tokens=64))
+    adapter = {"peft_type": "LORA", "r": 16, "target_modules": "all-linear"}
+    exact = estimate_memory(config, Workload(adapter, "4-bit", max_length=512, label_tokens=64))
     form = Form("lora", lora_parameters(facts, 16), rank=16, four_bit=True)
     held = bytes_held(facts, form, batch=1, length=512, label_tokens=64)
     assert held == pytest.approx(exact.total_bytes, rel=0.05)
@@ -155,7 +153,8 @@ def test_four_bits_hold_less_and_attention_alone_too(fitting: ModuleType) -> Non
 
 
 def test_coefficients_stand_as_the_benchmark_writes_them(fitting: ModuleType) -> None:
-    assert Path(fitted.__file__).read_text(encoding="utf-8").endswith(fitting.written(FITTED))
+    file = Path(coefficients.__file__).with_name(FILE)
+    assert file.read_text(encoding="utf-8") == as_json(fitted(), fitting.FITTED_TO)
 
 
 def test_a_fit_is_close_to_its_own_dry_runs(fitting: ModuleType) -> None:
@@ -181,10 +180,12 @@ def test_muons_products_are_those_that_torch_counts(tiny_llama: Path, way: str) 
     with counter:
         build_optimizer(model, pipeline).step()
     slow = Machine("cpu", 1, 1, 0, 0, {"float32": 1.0, "bfloat16": 1.0}, 1.0)  # no kernel's start counts
-    form = form_of(facts, pipeline, dtype="float32", device="cpu")
+    workload = workload_of(pipeline, facts, dtype="float32", device="cpu")
+    assert workload is not None
+    form = form_of(facts, workload)
     assert form is not None
-    assert orthogonalisation_seconds(facts, form, slow) == pytest.approx(counter.get_total_flops())
+    assert optimizer_seconds(facts, form, slow) == pytest.approx(counter.get_total_flops())
     without = replace(form, optimizer="adamw")
     sizes = {"batch": 2, "length": 8, "label_tokens": 4, "efficiency": 1.0}
-    both = [step_seconds(facts, one, slow, **sizes)[0] for one in (form, without)]
+    both = [step_seconds(facts, one, slow, **sizes).step for one in (form, without)]
     assert both[0] - both[1] == pytest.approx(counter.get_total_flops())

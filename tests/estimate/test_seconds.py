@@ -11,10 +11,10 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from tunecast.estimate import MemoryRequest
+from tunecast.estimate import Workload
 from tunecast.estimate.constants import KERNEL_SECONDS
 from tunecast.estimate.ledger import Work
-from tunecast.estimate.seconds import estimate_seconds, step_efficiency, work_seconds
+from tunecast.estimate.seconds import dry_run_seconds, step_efficiency, work_seconds
 from tunecast.hardware.accelerators import as_machine, find_accelerator
 from tunecast.hardware.machine import measure_machine
 from tunecast.records import Machine
@@ -50,26 +50,26 @@ def test_flops_are_six_and_four_per_parameter_and_token() -> None:
     """Full finetuning 6N, an adapter 4N per token; attention and the adapter itself come on top."""
     model, tokens = config(width=512), 4 * 64
     parameters = sum(p.numel() for p in LlamaForCausalLM(model).parameters()) - 1000 * 512
-    asked = MemoryRequest(
+    asked = Workload(
         precision="float32", batch_size=4, max_length=64, convention="hf-trainer", attention="flash"
     )
-    full = estimate_seconds(model, asked, MACHINE).step_flops
-    adapted = estimate_seconds(model, replace(asked, adapter=LORA), MACHINE).step_flops
+    full = dry_run_seconds(model, asked, MACHINE).step_flops
+    adapted = dry_run_seconds(model, replace(asked, adapter=LORA), MACHINE).step_flops
     assert full == pytest.approx(6 * parameters * tokens, rel=0.05)
     assert adapted == pytest.approx(4 * parameters * tokens, rel=0.10)
 
 
 def test_more_work_takes_longer() -> None:
     machine = as_machine(find_accelerator("L4"))
-    asked = MemoryRequest(adapter=LORA, batch_size=4, max_length=512, max_new_tokens=16)
-    plain = estimate_seconds(config(width=1024), asked, machine)
+    asked = Workload(adapter=LORA, batch_size=4, max_length=512, max_new_tokens=16)
+    plain = dry_run_seconds(config(width=1024), asked, machine)
     assert plain.generated_token is not None
     assert plain.optimizer_step < plain.step
     for change in ({"batch_size": 64}, {"max_length": 8192}, {"gradient_checkpointing": True}):
-        assert estimate_seconds(config(width=1024), replace(asked, **change), machine).step > plain.step
+        assert dry_run_seconds(config(width=1024), replace(asked, **change), machine).step > plain.step
     faster = as_machine(find_accelerator("H200"))
-    assert estimate_seconds(config(width=1024), asked, faster).step < plain.step
-    assert estimate_seconds(config(width=1024), asked, machine, efficiency=0.4).step > plain.step
+    assert dry_run_seconds(config(width=1024), asked, faster).step < plain.step
+    assert dry_run_seconds(config(width=1024), asked, machine, efficiency=0.4).step > plain.step
 
 
 def test_prediction_of_a_real_step_is_of_the_right_size() -> None:
@@ -78,7 +78,7 @@ def test_prediction_of_a_real_step_is_of_the_right_size() -> None:
     efficiency = step_efficiency(machine)
     assert 0.05 < efficiency < 1.5
     assert step_efficiency(machine) == efficiency
-    asked = MemoryRequest(
+    asked = Workload(
         precision="float32",
         optimizer="none",
         batch_size=4,
@@ -86,7 +86,7 @@ def test_prediction_of_a_real_step_is_of_the_right_size() -> None:
         convention="hf-trainer",
         device="cpu",
     )
-    predicted = estimate_seconds(config(), asked, machine, efficiency=efficiency).step
+    predicted = dry_run_seconds(config(), asked, machine, efficiency=efficiency).step
     model = LlamaForCausalLM(config())
     tokens = torch.zeros(4, 64, dtype=torch.long)
     fastest = float("inf")

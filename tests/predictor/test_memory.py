@@ -11,7 +11,7 @@ import pytest
 
 from planted_runs import planted_bytes, planted_dataset, planted_model, planted_runs, with_peaks
 from sample_runs import sample_machine
-from tunecast.estimate.closed_form import is_known
+from tunecast.estimate.forms import is_known
 from tunecast.methods.rates import adapter_rate
 from tunecast.predictor.memory import BytesModel, WorkerCapacity, fit_bytes
 from tunecast.records import Pipeline, Run

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tunecast.estimate.seconds import EFFICIENCY
+from tunecast.estimate.constants import EFFICIENCY
 from tunecast.recommender.efficiency import Efficiency, Share, credible_ratios, ideal_ratio
 from tunecast.records import Pipeline
 from tunecast.store.final_results import FinalResult, read_final_results

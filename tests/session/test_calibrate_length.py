@@ -15,9 +15,9 @@ from tunecast.progress import Silent
 from tunecast.records import Pipeline
 from tunecast.session.budget_tracker import BudgetTracker
 from tunecast.session.calibrate_length import FullLength, measure_full_length
-from tunecast.session.effort import Efforts
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.settings import SessionSettings
+from tunecast.session.workloads import Efforts
 from tunecast.training.plan import plan_trial
 from tunecast.training.training_task import TrialSpec
 

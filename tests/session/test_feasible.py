@@ -11,20 +11,21 @@ import pytest
 
 import tiny
 from tunecast.errors import ConfigurationError
+from tunecast.estimate import estimate_bytes
 from tunecast.hardware import machine
 from tunecast.methods import registry
 from tunecast.methods.full import Full
 from tunecast.methods.space import BASELINE
 from tunecast.models import load_config
 from tunecast.progress import Silent
-from tunecast.records import Pipeline
+from tunecast.records import ModelFacts, Pipeline
 from tunecast.search import GIVEN
 from tunecast.session import feasible
 from tunecast.session.candidates import candidate_pipelines
 from tunecast.session.feasible import Feasible, feasible_candidates, limit_bytes
-from tunecast.session.needs import estimated_bytes, need_of, single_example
 from tunecast.session.prepare import PreparedTask, prepare_task
 from tunecast.session.settings import SessionSettings
+from tunecast.session.workloads import SingleExamples
 
 METHODS = ("lora", "full", "ia3")
 """The memory arithmetic knows them all, and orders them."""
@@ -41,9 +42,10 @@ class Case:
         self._config = load_config(task.training_task.model)
 
     def bytes_of(self, pipeline: Pipeline) -> int:
-        need = need_of(pipeline, self.training_task, single_example(self.training_task))
-        assert need is not None
-        return estimated_bytes(self._config, need.request)
+        workload = SingleExamples(self.training_task).of(pipeline)
+        assert workload is not None
+        facts = self.training_task.facts
+        return estimate_bytes(facts, workload, config=lambda: self._config, exact=True)
 
     def smallest(self, method: str) -> int:
         return min(self.bytes_of(pipeline) for pipeline in self.candidates if pipeline.method == method)
@@ -142,9 +144,12 @@ def test_a_given_pipeline_is_tried_all_the_same(case: Case) -> None:
 
 
 class Measured(Full):
-    """A method of which the arithmetic knows nothing."""
+    """A method that does not state what it holds."""
 
     name: ClassVar[str] = "measured"
+
+    def footprint(self, pipeline: Pipeline, model: ModelFacts) -> None:
+        return None
 
 
 def test_a_method_that_is_not_known_can_only_be_tried(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:

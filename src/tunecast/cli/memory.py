@@ -1,4 +1,4 @@
-"""``tunecast memory``: what a finetuning will hold, before anything is loaded."""
+"""``tunecast memory``: the bytes of a finetuning, before anything is loaded."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -15,13 +15,14 @@ from tunecast.errors import ConfigurationError
 from tunecast.models.load import MODEL_FORMATS
 
 if TYPE_CHECKING:
-    from tunecast.estimate import MemoryEstimate, MemoryRequest
-    from tunecast.estimate.request import Attention, Convention, Optimizer, Precision, Sharding
-    from tunecast.records import ModelFacts
+    from tunecast.estimate import MemoryEstimate, Workload
+    from tunecast.records import ModelFacts, Pipeline
 
 DEFAULT_MAX_LENGTH = 512
 MOST_EXAMPLES = 1_000_000
-"""Of a batch: with far more, tensors have more elements than torch can count."""
+"""Largest batch: with far more, tensors have more elements than torch can count."""
+OPTIMIZER_ALIASES = {"adamw-8bit": "adamw_8bit", "sgd-momentum": "sgd"}
+"""Other spellings of optimisers."""
 
 
 def command(
@@ -53,7 +54,7 @@ def command(
         str | None, typer.Option("--precision", help="float32, bfloat16, float16, 8-bit or 4-bit.")
     ] = None,
     optimizer: Annotated[
-        str | None, typer.Option("--optimizer", help="adamw, adamw-8bit, adafactor, lion or sgd.")
+        str | None, typer.Option("--optimizer", help="adamw, adamw-8bit, adafactor, lion, sgd or muon.")
     ] = None,
     gradient_checkpointing: Annotated[
         bool, typer.Option("--gradient-checkpointing", help="Recompute activations.")
@@ -69,9 +70,8 @@ def command(
     as_json: options.AsJson = False,
 ) -> None:
     """Predict the memory of a finetuning, part by part, without loading weights."""
-    from tunecast.estimate import MemoryRequest, estimate_memory, what_would_fit
+    from tunecast.estimate import estimate_memory, what_would_fit
     from tunecast.methods import Restrictions, baseline_pipeline, check_names
-    from tunecast.methods.memory import adapter_of, optimizer_of
     from tunecast.models import check_length, describe_config, load_config, resolve
 
     _check(method, peft_config, sharding, devices)
@@ -83,21 +83,22 @@ def command(
     check_length(max_length, facts)
     pipeline = baseline_pipeline(facts, restrictions)
     target = _target(gpu, facts)
-    # The casts claim no more than the request itself checks: it refuses any other word by name.
-    request = MemoryRequest(
-        adapter=_read_adapter(peft_config) if peft_config else adapter_of(pipeline, facts),
-        precision=cast("Precision", precision or target.precision),
-        optimizer=cast("Optimizer", optimizer or optimizer_of(pipeline)),
+    request = _workload(
+        pipeline,
+        facts,
+        target,
+        peft_config,
+        **({"optimizer": OPTIMIZER_ALIASES.get(optimizer, optimizer)} if optimizer else {}),
+        **({"precision": precision} if precision else {}),
         batch_size=batch_size or int(pipeline.number("per_device_train_batch_size", 8)),
         max_length=max_length or min(DEFAULT_MAX_LENGTH, facts.context or DEFAULT_MAX_LENGTH),
         eval_batch_size=eval_batch_size,
         max_new_tokens=max_new_tokens,
         gradient_checkpointing=gradient_checkpointing,
-        attention=cast("Attention", attention),
-        convention=cast("Convention", convention),
-        sharding=cast("Sharding", sharding),
+        attention=attention,
+        convention=convention,
+        sharding=sharding,
         devices=devices,
-        device=target.device,
         device_memory_bytes=target.memory_bytes,
     )
     estimate = estimate_memory(config, request)
@@ -113,7 +114,7 @@ class _Target:
     name: str
     device: Literal["cpu", "cuda"]
     memory_bytes: int
-    precision: str
+    dtype: str
 
 
 def _check(method: str | None, peft_config: Path | None, sharding: str, devices: int) -> None:
@@ -126,8 +127,32 @@ def _check(method: str | None, peft_config: Path | None, sharding: str, devices:
         )
 
 
+def _workload(
+    pipeline: Pipeline, facts: ModelFacts, target: _Target, peft_config: Path | None, **asked: Any
+) -> Workload:
+    """The workload of a method, or of an adapter in its place; what was given on the command line wins."""
+    from dataclasses import replace
+
+    from tunecast.estimate import Workload
+    from tunecast.methods.workload import workload_of
+
+    if peft_config is not None:
+        found: Workload | None = Workload(
+            adapter=_read_adapter(peft_config),
+            device=target.device,
+            precision="float32" if target.dtype == "float32" else "bfloat16",
+        )
+    else:
+        found = workload_of(pipeline, facts, dtype=target.dtype, device=target.device)
+    if found is None:
+        raise ConfigurationError(
+            f"--method: {pipeline.method} does not state what it holds.", "Train a few steps to measure it."
+        )
+    return replace(found, **asked)
+
+
 def _target(gpu: str | None, facts: ModelFacts) -> _Target:
-    """The accelerator asked for, or the device of this machine that training would take."""
+    """The named accelerator, or the device of this machine that training would take."""
     if gpu is not None:
         from tunecast.hardware.local_machine import target_of
 
@@ -169,7 +194,7 @@ def _as_json(estimate: MemoryEstimate) -> dict[str, Any]:
     }
 
 
-def _print(estimate: MemoryEstimate, request: MemoryRequest, name: str, advice: list[str]) -> None:
+def _print(estimate: MemoryEstimate, request: Workload, name: str, advice: list[str]) -> None:
     for part, count in sorted(estimate.parts.items(), key=lambda item: -item[1]):
         typer.echo(f"{part:<16} {count / 1e9:8.2f} GB")
     typer.echo(f"{'total':<16} {estimate.total_bytes / 1e9:8.2f} GB, peak of training and evaluation")

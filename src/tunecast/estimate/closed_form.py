@@ -1,102 +1,31 @@
-"""Bytes and seconds of a finetuning by formula, for dense decoders of equal layers: in microseconds, without
-torch.
+"""The fast form of the dry run: bytes and seconds by formula, for dense decoders of equal layers.
 
-The dry runs of :mod:`tunecast.estimate` know any model and adapter, but need torch, transformers and
-peft imported, which takes longer than advice may. What they find is close to a sum over the parts of a layer
+The dry run (:mod:`tunecast.estimate.dryrun`) knows any model and adapter, but needs torch, transformers and
+peft imported and takes tenths of a second. What it finds is close to a sum over the parts of a layer
 (:mod:`tunecast.models.layer_specs`), with coefficients that were fitted to dry runs
-(:mod:`tunecast.estimate.fitted`). ``tests/models/test_closed_form.py`` holds both to each other.
+(:mod:`tunecast.estimate.coefficients`). ``tests/estimate/test_closed_form.py`` holds both to each other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
+from tunecast.estimate.coefficients import Coefficients, Table, fitted
 from tunecast.estimate.constants import FOUR_BIT_BYTES, FRAMEWORK_BYTES, KERNEL_SECONDS
-from tunecast.estimate.fitted import HELD, KERNELS, MOVED, POWER, SCORING_KERNELS, SCORING_MOVED, Table
-from tunecast.models.layer_specs import LAYER_SPECS, deviates, matrices, widths
+from tunecast.estimate.forms import Form
+from tunecast.estimate.workload import SecondsEstimate
+from tunecast.models.layer_specs import LAYER_SPECS, matrices, widths
+from tunecast.optimizers import OPTIMIZERS, Trained
 from tunecast.records import Machine, ModelFacts
 
-Kind = Literal["full", "lora", "ia3"]
-Placed = Literal["all-linear", "attention"]
-
-STATE_BYTES: Mapping[str, float] = {
-    "adamw": 8.0,
-    "adamw_8bit": 2.0,
-    "adafactor": 0.1,
-    "lion": 4.0,
-    "sgd": 4.0,
-    "muon": 4.0,
-}
-"""Bytes of optimiser state per trained parameter."""
 OPTIMIZER_BYTES = 40.0
 """Bytes that a step of AdamW reads and writes per trained parameter."""
-NEWTON_SCHULZ_STEPS = 5
 NEWTON_SCHULZ_KERNELS = 20
-"""Operations of all steps on one matrix, its norm and its transposition among them."""
+"""Operations of all of Muon's steps on one matrix, its norm and its transposition among them."""
 EMULATION = 40.0
 """How much longer the products take in bfloat16 where the processor lacks it: 33 to 53 times for the matrices
 of SmolLM2, 10 times for 64 x 64, on two cores of an AMD EPYC."""
-
-
-@dataclass(frozen=True)
-class Form:
-    """A finetuning as the formulas see it.
-
-    Args:
-        kind: What is trained: all weights, low-rank pairs, or scalings.
-        rank: Rank of the pairs.
-        dropout: Whether the adapter drops inputs.
-        placed: Which layers have a pair.
-        trainable_parameters: Number of trained parameters.
-        optimizer: The pipeline's ``optim``.
-        dtype: ``float32``, ``bfloat16`` or ``float16``: type of frozen weights and of compute.
-        four_bit: Whether frozen linear layers are held in 4 bits.
-        device: ``cpu`` or ``cuda``.
-    """
-
-    kind: Kind
-    trainable_parameters: int
-    rank: int = 0
-    dropout: bool = False
-    placed: Placed = "all-linear"
-    optimizer: str = "adamw"
-    dtype: str = "bfloat16"
-    four_bit: bool = False
-    device: str = "cuda"
-
-
-class Tables(NamedTuple):
-    """Coefficients, as :mod:`tunecast.estimate.fitted` has them under the same names in capitals."""
-
-    held: Table
-    kernels: Table
-    moved: Table
-    scoring_kernels: Table
-    scoring_moved: Table
-    power: float = POWER
-
-
-FITTED = Tables(HELD, KERNELS, MOVED, SCORING_KERNELS, SCORING_MOVED)
-
-
-def is_known(model: ModelFacts) -> bool:
-    """Whether the formulas hold for a model."""
-    return model.family in LAYER_SPECS and not deviates(model.family, model.config)
-
-
-def lora_parameters(model: ModelFacts, rank: int, placed: Placed = "all-linear") -> int:
-    """Parameters of low-rank pairs (in + out) x rank at every linear layer, or at those of attention."""
-    pairs = matrices(model).of(placed)
-    return model.layers * rank * sum(before + after for before, after in pairs)
-
-
-def ia3_parameters(model: ModelFacts) -> int:
-    """Scalings of keys, values and inner activations; of queries too where one matrix makes all three."""
-    _, inner, queries, keys = widths(model)
-    fused = LAYER_SPECS[model.family].fused_attention
-    return model.layers * (2 * keys + queries * fused + inner)
 
 
 def bytes_held(
@@ -107,37 +36,42 @@ def bytes_held(
     length: int,
     label_tokens: int,
     accumulates: bool = False,
-    tables: Tables = FITTED,
-) -> int:
+    tables: Coefficients | None = None,
+) -> float:
     """The peak of training in bytes on one device, what the framework holds included.
 
-    The higher of the moment before the backward pass (weights, optimiser state, activations, logits) and of
-    its end (weights, optimiser state, gradients).
+    The highest of three moments: before the backward pass (weights, optimiser state, activations, logits), at
+    its end (weights, optimiser state, gradients), and where a method changes the gradients.
 
     Args:
-        model: A model that :func:`is_known`.
+        model: A model that :func:`~tunecast.estimate.forms.is_known`.
         form: What is trained and how.
         batch: Examples of one forward pass.
         length: Longest sequence in tokens.
         label_tokens: Tokens of an example that carry a label.
         accumulates: Whether a step has several forward passes.
-        tables: Coefficients.
+        tables: Coefficients; None for those that were fitted.
     """
     element = 4 if form.dtype == "float32" else 2
     weights = float(model.parameters * element)
     if form.four_bit:
         weights -= _linear_parameters(model) * (element - FOUR_BIT_BYTES)
     trained = form.trainable_parameters
-    state = trained * (4 + STATE_BYTES.get(form.optimizer, 8.0))  # what is trained is float32
+    state = 4.0 * trained + _state_bytes(model, form)  # what is trained is float32
     gradients = 4.0 * trained
-    activations = _sum(tables.held, form, amounts(model, form, batch * length, length, batch * label_tokens))
+    given = amounts(model, form, batch * length, length, batch * label_tokens)
+    activations = _sum((tables or fitted()).held, form, given)
     if form.four_bit:
         activations += 2.0 * model.width * model.feed_forward_width  # one layer unpacked
     # A tied table gets two gradients to add.
     ending = 8.0 * model.embedding_parameters if form.kind == "full" and model.tied_embeddings else 0.0
+    if form.top_layers is not None:
+        ending = 0.0
+    largest = max(tensor.elements for tensor, _ in _trained(model, form))
+    changing = form.gradient_workspace * largest
     before = activations + (gradients if accumulates else 0.0)
-    peak = max(before, gradients + ending)
-    return round(weights + state + peak + FRAMEWORK_BYTES[form.device])
+    peak = max(before, gradients + ending, gradients + changing)
+    return weights + state + peak + FRAMEWORK_BYTES[form.device]
 
 
 def step_seconds(
@@ -150,15 +84,15 @@ def step_seconds(
     label_tokens: int,
     micro_batch: int | None = None,
     efficiency: float = 0.8,
-    tables: Tables = FITTED,
-) -> tuple[float, float]:
+    tables: Coefficients | None = None,
+) -> SecondsEstimate:
     """Seconds of one optimiser step, and of scoring as many examples.
 
     FLOPs over the machine's rate and element-wise traffic over its bandwidth, or the starts of kernels, add
     up; ``efficiency`` is the share of this ideal that real steps reach (:mod:`tunecast.estimate.seconds`).
 
     Args:
-        model: A model that :func:`is_known`.
+        model: A model that :func:`~tunecast.estimate.forms.is_known`.
         form: What is trained and how.
         machine: Rates of the machine.
         batch: Examples of one optimiser step.
@@ -166,60 +100,87 @@ def step_seconds(
         label_tokens: Label tokens of a typical example.
         micro_batch: Examples of one forward pass; None for the whole batch.
         efficiency: Share of the ideal.
-        tables: Coefficients.
+        tables: Coefficients; None for those that were fitted.
     """
+    tables = tables or fitted()
     tokens = batch * length
     passes = -(-batch // (micro_batch or batch))
     rate = machine.flops_per_second.get(form.dtype, machine.flops_per_second["float32"])
+    bandwidth = machine.bandwidth_bytes_per_second
     forward = _forward_flops(model, form, tokens, length, batch * label_tokens)
-    backward = forward * (2.0 if form.kind == "full" else 1.0) + 4.0 * form.trainable_parameters * tokens * (
-        form.kind == "lora"
-    )
+    backward = _backward_flops(model, form, tokens, length, batch * label_tokens)
     sizes, counts = amounts(model, form, tokens, length, batch * label_tokens), parts(model, form)
-    traffic = _sum(tables.moved, form, sizes) / machine.bandwidth_bytes_per_second
+    traffic, starts = _sum(tables.moved, form, sizes), _sum(tables.kernels, form, counts)
+    scored_traffic = _sum(tables.scoring_moved, form, sizes)
+    scored_starts = _sum(tables.scoring_kernels, form, counts)
+    if form.top_layers is not None:  # of the frozen layers there is a forward pass only
+        frozen = replace(form, top_layers=model.layers - form.top_layers)
+        sizes = amounts(model, frozen, tokens, length, 0) | dict.fromkeys(ONCE, 0.0)
+        below_traffic = _sum(tables.scoring_moved, form, sizes)
+        below_starts = _sum(tables.scoring_kernels, form, parts(model, frozen))
+        traffic, starts = traffic + below_traffic, starts + below_starts
+        scored_traffic, scored_starts = scored_traffic + below_traffic, scored_starts + below_starts
     element = 4 if form.dtype == "float32" else 2
     # Each pass reads every weight once or twice, whatever the batch.
-    reading = (
-        2 * passes * model.parameters * (FOUR_BIT_BYTES if form.four_bit else element)
-    ) / machine.bandwidth_bytes_per_second
-    starts = _sum(tables.kernels, form, counts) * passes * KERNEL_SECONDS
-    optimizer = OPTIMIZER_BYTES * form.trainable_parameters / machine.bandwidth_bytes_per_second
-    if form.optimizer == "muon":
-        optimizer += orthogonalisation_seconds(model, form, machine)
+    reading = 2 * passes * model.parameters * (FOUR_BIT_BYTES if form.four_bit else element) / bandwidth
+    optimizer = OPTIMIZER_BYTES * form.trainable_parameters / bandwidth + optimizer_seconds(
+        model, form, machine
+    )
     compute = max((forward + backward) / rate, reading)
-    step = compute + _longer(traffic, starts, tables.power) + optimizer
-    traffic = _sum(tables.scoring_moved, form, sizes) / machine.bandwidth_bytes_per_second
-    starts = _sum(tables.scoring_kernels, form, counts) * KERNEL_SECONDS
-    scored = forward / rate + _longer(traffic, starts, tables.power)
-    return step / efficiency, scored / efficiency
-
-
-def orthogonalisation_seconds(model: ModelFacts, form: Form, machine: Machine) -> float:
-    """Ideal seconds that Muon takes to make the update of every trained matrix orthogonal.
-
-    Each Newton-Schulz step on an m x n matrix, m the smaller, takes a product of m x n by n x m, one of m x m
-    by m x m, and one of m x m by m x n (Jordan et al. 2024, whose code torch follows), in bfloat16 whatever
-    the model computes in. The tokens of a batch make no difference: small batches make Muon dear.
-
-    Args:
-        model: A model that :func:`is_known`.
-        form: What is trained; IA3 has no matrices.
-        machine: Rates of the machine; where it has none for bfloat16, that is done in software.
-    """
-    rates = machine.flops_per_second
-    rate = rates.get("bfloat16", rates["float32"] / EMULATION)
-    starts = NEWTON_SCHULZ_KERNELS * KERNEL_SECONDS
-    return model.layers * sum(
-        max(NEWTON_SCHULZ_STEPS * (4.0 * short**2 * long + 2.0 * short**3) / rate, starts)
-        for short, long in map(sorted, _trained_matrices(model, form))
+    step = compute + _longer(traffic / bandwidth, starts * passes * KERNEL_SECONDS, tables.power) + optimizer
+    scored = forward / rate + _longer(
+        scored_traffic / bandwidth, scored_starts * KERNEL_SECONDS, tables.power
+    )
+    return SecondsEstimate(
+        step / efficiency, optimizer / efficiency, scored / efficiency, None, forward + backward
     )
 
 
-def _trained_matrices(model: ModelFacts, form: Form) -> list[tuple[int, int]]:
-    """Shapes of the matrices of one layer that are trained."""
+def optimizer_seconds(model: ModelFacts, form: Form, machine: Machine) -> float:
+    """Ideal seconds of the products that an optimiser makes on every trained matrix: none but Muon's.
+
+    The tokens of a batch make no difference: small batches make Muon expensive.
+
+    Args:
+        model: A model that :func:`~tunecast.estimate.forms.is_known`.
+        form: What is trained.
+        machine: Rates of the machine.
+    """
+    return sum(
+        count * matrix_seconds(form.optimizer, tensor, machine) for tensor, count in _trained(model, form)
+    )
+
+
+def matrix_seconds(optimizer: str, tensor: Trained, machine: Machine) -> float:
+    """Ideal seconds of an optimiser's products on one tensor; without bfloat16 they are done in software."""
+    flops = OPTIMIZERS[optimizer].flops(tensor)
+    if not flops:
+        return 0.0
+    rates = machine.flops_per_second
+    rate = rates.get("bfloat16", rates["float32"] / EMULATION)
+    return max(flops / rate, NEWTON_SCHULZ_KERNELS * KERNEL_SECONDS)
+
+
+def _state_bytes(model: ModelFacts, form: Form) -> float:
+    state = OPTIMIZERS[form.optimizer].state
+    return float(sum(count * state(tensor) for tensor, count in _trained(model, form)))
+
+
+def _trained(model: ModelFacts, form: Form) -> Iterator[tuple[Trained, int]]:
+    """The trained tensors and how often each occurs; vectors, which are small, as one."""
+    layers = model.layers if form.top_layers is None else form.top_layers
+    rest = form.trainable_parameters
+    shapes = [(form.rank, width) for pair in _pairs(model, form) for width in pair]
     if form.kind == "full":
-        return list(matrices(model).of("all-linear"))
-    return [(form.rank, width) for pair in _pairs(model, form) for width in pair]
+        shapes = list(matrices(model).of("all-linear"))
+    for shape in shapes:
+        yield Trained(shape), layers
+        rest -= layers * shape[0] * shape[1]
+    if form.kind == "full" and form.top_layers is None:
+        tables = 1 if model.tied_embeddings else 2
+        yield Trained((model.vocabulary, model.width), is_table=True), tables
+        rest -= tables * model.vocabulary * model.width
+    yield Trained((max(rest, 0),)), 1
 
 
 def _longer(traffic: float, starts: float, power: float) -> float:
@@ -236,8 +197,12 @@ def _pairs(model: ModelFacts, form: Form) -> tuple[tuple[int, int], ...]:
     return matrices(model).of(form.placed) if form.kind == "lora" else ()
 
 
+ONCE = ("ends", "logits", "copies", "table")
+"""Amounts that do not grow with the layers."""
+
+
 def amounts(model: ModelFacts, form: Form, tokens: int, length: int, labels: int) -> dict[str, float]:
-    """What bytes are proportional to, by the names of :mod:`tunecast.estimate.fitted`."""
+    """What bytes are proportional to, by the names of :mod:`tunecast.estimate.coefficients`."""
     anatomy, pairs = LAYER_SPECS[model.family], _pairs(model, form)
     hidden, inner, queries, keys = widths(model)
     of_layer = {
@@ -262,11 +227,14 @@ def amounts(model: ModelFacts, form: Form, tokens: int, length: int, labels: int
         "copies": _linear_parameters(model),
         "table": model.embedding_parameters,
     }
-    return once | {name: model.layers * tokens * amount for name, amount in of_layer.items()}
+    layers = model.layers if form.top_layers is None else form.top_layers
+    once["copies"] *= layers / model.layers
+    once["table"] *= form.top_layers is None
+    return once | {name: layers * tokens * amount for name, amount in of_layer.items()}
 
 
 def parts(model: ModelFacts, form: Form) -> dict[str, float]:
-    """What kernels are started for, by the names of :mod:`tunecast.estimate.fitted`."""
+    """What kernels are started for, by the names of :mod:`tunecast.estimate.coefficients`."""
     anatomy, layer = LAYER_SPECS[model.family], matrices(model)
     of_layer = {
         "layer": 1,
@@ -281,7 +249,8 @@ def parts(model: ModelFacts, form: Form) -> dict[str, float]:
         "dropped": anatomy.drops,
         "pairs": len(_pairs(model, form)),
     }
-    return {name: float(model.layers * count) for name, count in of_layer.items()}
+    layers = model.layers if form.top_layers is None else form.top_layers
+    return {name: float(layers * count) for name, count in of_layer.items()}
 
 
 def table_key(form: Form) -> tuple[str, str]:
@@ -297,8 +266,27 @@ def _sum(table: Table, form: Form, given: Mapping[str, float]) -> float:
 
 
 def _forward_flops(model: ModelFacts, form: Form, tokens: int, length: int, labels: int) -> float:
-    queries = widths(model).queries
-    layers = 2.0 * _linear_parameters(model) * tokens
-    attention = 5.0 * model.layers * queries * tokens * length
     adapter = 2.0 * form.trainable_parameters * tokens if form.kind == "lora" else 0.0
-    return layers + attention + adapter + 2.0 * model.vocabulary * model.width * labels
+    return _layer_flops(model, tokens, length) + adapter + _head_flops(model, labels)
+
+
+def _backward_flops(model: ModelFacts, form: Form, tokens: int, length: int, labels: int) -> float:
+    """As much as the forward pass for activations, and as much again for weights that are trained."""
+    forward = _forward_flops(model, form, tokens, length, labels)
+    if form.top_layers is not None:
+        share = form.top_layers / model.layers
+        return 2.0 * share * _layer_flops(model, tokens, length) + _head_flops(model, labels)
+    if form.kind == "full":
+        return 2.0 * forward
+    return forward + 4.0 * form.trainable_parameters * tokens * (form.kind == "lora")
+
+
+def _layer_flops(model: ModelFacts, tokens: int, length: int) -> float:
+    return (
+        2.0 * _linear_parameters(model) * tokens
+        + 5.0 * model.layers * widths(model).queries * tokens * length
+    )
+
+
+def _head_flops(model: ModelFacts, labels: int) -> float:
+    return 2.0 * model.vocabulary * model.width * labels

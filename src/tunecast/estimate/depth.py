@@ -15,10 +15,9 @@ from typing import Any, TypeVar
 
 from tunecast.estimate.ledger import Moment, Work
 from tunecast.estimate.runner import Observed
+from tunecast.optimizers import Trained
 
 Key = TypeVar("Key")
-Shape = tuple[tuple[int, ...], int]
-"""Shape and bytes per element of a tensor."""
 
 SHORTEST = 2
 """Layers of the shorter of the two runs: a first and a last one."""
@@ -76,11 +75,11 @@ def extended(short: Observed, long: Observed, layers: int) -> Observed:
     )
 
 
-def extended_shapes(short: Sequence[Shape], long: Sequence[Shape], layers: int) -> tuple[Shape, ...]:
+def extended_tensors(short: Sequence[Trained], long: Sequence[Trained], layers: int) -> tuple[Trained, ...]:
     """The trained tensors of a model with ``layers`` more layers than ``long``, which has one more than
     ``short``; in no particular order."""
     of_a_layer = Counter(long) - Counter(short)
-    return (*long, *(shape for shape, times in of_a_layer.items() for _ in range(times * layers)))
+    return (*long, *(tensor for tensor, times in of_a_layer.items() for _ in range(times * layers)))
 
 
 def _signature(layer: Any) -> tuple[Any, ...]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 from tunecast.errors import ConfigurationError, first_line
-from tunecast.estimate.request import MemoryRequest
+from tunecast.estimate.generation import base_of
 from tunecast.estimate.runner import Observed, observe
 from tunecast.estimate.skeleton import base_skeleton, made_trainable, quantised_bytes, without_data
+from tunecast.estimate.workload import Workload
+from tunecast.optimizers import Trained
 
 
 @dataclass(frozen=True)
@@ -19,14 +20,14 @@ class DryRun:
 
     Args:
         observed: Moments and work by phase.
-        trained_shapes: Shape and bytes per element of every trained tensor.
+        trained: Every trained tensor.
         largest_layer_bytes: Weights of the largest repeated block, which sharding gathers at once.
         saved_by_quantisation: Bytes by which ``weights`` are smaller once quantised.
         unpacked_bytes: The largest weight that is unpacked while it is used.
     """
 
     observed: Observed
-    trained_shapes: tuple[tuple[tuple[int, ...], int], ...]
+    trained: tuple[Trained, ...]
     largest_layer_bytes: int
     saved_by_quantisation: int
     unpacked_bytes: int
@@ -34,10 +35,10 @@ class DryRun:
     @property
     def trainable_parameters(self) -> int:
         """Number of trained parameters, tied ones once."""
-        return sum(prod(shape) for shape, _ in self.trained_shapes)
+        return sum(tensor.elements for tensor in self.trained)
 
 
-def dry_run(config: Any, request: MemoryRequest, *, every_layer: bool = False) -> DryRun:
+def dry_run(config: Any, request: Workload, *, every_layer: bool = False) -> DryRun:
     """Run a step, an evaluation batch and a generation of ``config`` on the meta device.
 
     Args:
@@ -53,7 +54,8 @@ def dry_run(config: Any, request: MemoryRequest, *, every_layer: bool = False) -
 
     with without_data():
         base = base_skeleton(config, request)
-        layers = None if every_layer or names_layers(request.adapter) else equal_layers(base)
+        unlike = names_layers(request.adapter) or (request.part is not None and request.part.top_layers)
+        layers = None if every_layer or unlike else equal_layers(base)
         if layers is None:
             model = made_trainable(base, request)
             return _seen(model, request, equal_layers(model) or ())
@@ -67,11 +69,9 @@ def dry_run(config: Any, request: MemoryRequest, *, every_layer: bool = False) -
         return _extended(_seen(model, request, layers), long, depth - SHORTEST - 1)
 
 
-def _seen(model: Any, request: MemoryRequest, layers: Sequence[Any]) -> DryRun:
+def _seen(model: Any, request: Workload, layers: Sequence[Any]) -> DryRun:
     """A dry run of a model as it is."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     saved, unpacked = quantised_bytes(model, request.precision)
-    shapes = tuple((tuple(p.shape), p.element_size()) for p in trained)
     largest = _largest_layer_bytes(model)
     try:
         observed = observe(model, request, layers)
@@ -80,16 +80,30 @@ def _seen(model: Any, request: MemoryRequest, layers: Sequence[Any]) -> DryRun:
             f"this model or adapter cannot run without weights: {first_line(error)}",
             "its memory has to be measured",
         ) from error
-    return DryRun(observed, shapes, largest, saved, unpacked)
+    return DryRun(observed, _trained(model), largest, saved, unpacked)
+
+
+def _trained(model: Any) -> tuple[Trained, ...]:
+    import torch
+
+    base = base_of(model)
+    head = base.get_output_embeddings()
+    owners = [one for one in base.modules() if isinstance(one, torch.nn.Embedding) or one is head]
+    tables = {id(parameter) for owner in owners for parameter in owner.parameters(recurse=False)}
+    return tuple(
+        Trained(tuple(p.shape), p.element_size(), id(p) in tables)
+        for p in model.parameters()
+        if p.requires_grad
+    )
 
 
 def _extended(short: DryRun, long: DryRun, layers: int) -> DryRun:
     """The dry run of a model with ``layers`` more layers than ``long``, which has one more than ``short``."""
-    from tunecast.estimate.depth import extended, extended_shapes
+    from tunecast.estimate.depth import extended, extended_tensors
 
     return DryRun(
         observed=extended(short.observed, long.observed, layers),
-        trained_shapes=extended_shapes(short.trained_shapes, long.trained_shapes, layers),
+        trained=extended_tensors(short.trained, long.trained, layers),
         largest_layer_bytes=long.largest_layer_bytes,
         saved_by_quantisation=long.saved_by_quantisation
         + layers * (long.saved_by_quantisation - short.saved_by_quantisation),

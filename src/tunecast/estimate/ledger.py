@@ -21,6 +21,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import flop_registry
 
+from tunecast.estimate.answers import scalar_without_data
+
 _ROW_LOOKUPS = frozenset({"embedding", "index", "index_select", "gather"})
 """Operations that read only the rows they return, not the whole table."""
 _NO_KERNEL = frozenset({"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"})
@@ -141,7 +143,7 @@ class Ledger(TorchDispatchMode):
         kwargs = kwargs or {}
         name = func._overloadpacket.__name__
         if name in ("_local_scalar_dense", "is_nonzero") and args[0].is_meta:
-            return _scalar_without_data(args[0])
+            return scalar_without_data(args[0])
         out = func(*args, **kwargs)
         made = [item for item in tree_iter(out) if isinstance(item, torch.Tensor) and item.is_meta]
         fresh = [tensor for tensor in made if id(tensor.untyped_storage()) not in self._live]
@@ -207,10 +209,3 @@ class Ledger(TorchDispatchMode):
 
 def _size(tensor: torch.Tensor) -> int:
     return tensor.numel() * tensor.element_size()
-
-
-def _scalar_without_data(tensor: torch.Tensor) -> bool | int | float:
-    """The answer to a question about values: false or zero, which takes the branch of a padded batch."""
-    if tensor.dtype == torch.bool:
-        return False
-    return 0.0 if tensor.dtype.is_floating_point else 0

@@ -8,17 +8,21 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tunecast.estimate.constants import FRAMEWORK_BYTES
-from tunecast.estimate.optimizers import state_bytes, step_bytes
-from tunecast.estimate.request import MemoryEstimate, MemoryRequest
+from tunecast.estimate.workload import MemoryEstimate, Workload
+from tunecast.optimizers import OPTIMIZERS, state_bytes, step_bytes
 from tunecast.records import stable_hash
 
 if TYPE_CHECKING:
     from tunecast.estimate.dryrun import DryRun
 
+WITHOUT_BYTES = frozenset({"lora_alpha", "alpha", "use_rslora", "init_lora_weights"})
+"""Fields of an adapter that change numbers, not shapes."""
+ANY_DROPOUT = 0.1
+"""Stands for any: dropping something takes memory, however much is dropped."""
 _dry_runs: dict[str, DryRun] = {}
 
 
-def estimate_memory(config: Any, request: MemoryRequest) -> MemoryEstimate:
+def estimate_memory(config: Any, request: Workload) -> MemoryEstimate:
     """Predict what a finetuning holds at most, in bytes on one device. No weights are loaded.
 
     total = max(training, evaluation) + framework, where training is the highest of
@@ -62,13 +66,22 @@ def estimate_memory(config: Any, request: MemoryRequest) -> MemoryEstimate:
     )
 
 
-def cached_dry_run(config: Any, request: MemoryRequest) -> DryRun:
+def cached_dry_run(config: Any, request: Workload) -> DryRun:
     """The dry run of a request; requests that differ in optimiser, sharding or device memory share one."""
     from tunecast.estimate.dryrun import dry_run
 
-    plain = replace(request, optimizer="none", sharding="none", devices=1, device_memory_bytes=None)
-    plain = replace(plain, gradient_accumulation=False)
-    settings = {**vars(plain), "adapter": dict(plain.adapter) if plain.adapter is not None else None}
+    optimizer = request.optimizer if not OPTIMIZERS[request.optimizer].uses_gradients else "none"
+    plain = replace(
+        request,
+        adapter=None if request.adapter is None else shape_of(request.adapter),
+        optimizer=optimizer,
+        sharding="none",
+        devices=1,
+        device_memory_bytes=None,
+        step_examples=None,
+        gradient_workspace=0.0,
+    )
+    settings = {**vars(plain), "part": plain.part and plain.part.label}
     described = json.loads(json.dumps([config.to_dict(), settings], default=str, sort_keys=True))
     key = stable_hash(described)
     if key not in _dry_runs:
@@ -76,24 +89,36 @@ def cached_dry_run(config: Any, request: MemoryRequest) -> DryRun:
     return _dry_runs[key]
 
 
-def _training_moments(run: DryRun, request: MemoryRequest) -> list[dict[str, int]]:
+def shape_of(adapter: Mapping[str, Any]) -> dict[str, Any]:
+    """An adapter without what takes no bytes and no time, so that those that differ in nothing else are
+    equal."""
+    shape = {name: value for name, value in adapter.items() if name not in WITHOUT_BYTES}
+    for name, value in shape.items():
+        if name.endswith("dropout") and isinstance(value, int | float):
+            shape[name] = ANY_DROPOUT if value else 0.0
+    return shape
+
+
+def _training_moments(run: DryRun, request: Workload) -> list[dict[str, int]]:
     moments = [_with_state(moment.parts, run, request) for moment in run.observed.training.values()]
     step = _with_state(run.observed.training["step"].parts, run, request)
-    if request.gradient_accumulation:
+    if request.passes > 1:
         moments = [{**parts, "gradients": step.get("gradients", 0)} for parts in moments]
-    temporary = step_bytes(request.optimizer, run.trained_shapes, request.optimizer_kernel)
+    matrices = (tensor.elements for tensor in run.trained if len(tensor.shape) > 1)
+    changing = round(request.gradient_workspace * max(matrices, default=0))
+    temporary = max(changing, step_bytes(request.optimizer, run.trained, request.optimizer_kernel))
     if request.sharding != "none":
         temporary //= request.devices
     step["workspace"] = step.get("workspace", 0) + temporary
     return [*moments, step]
 
 
-def _with_state(parts: Mapping[str, int], run: DryRun, request: MemoryRequest) -> dict[str, int]:
-    state = state_bytes(request.optimizer, run.trained_shapes)
+def _with_state(parts: Mapping[str, int], run: DryRun, request: Workload) -> dict[str, int]:
+    state = state_bytes(request.optimizer, run.trained)
     return {**parts, "optimizer_state": state} if state else dict(parts)
 
 
-def _adjusted(parts: Mapping[str, int], run: DryRun, request: MemoryRequest) -> dict[str, int]:
+def _adjusted(parts: Mapping[str, int], run: DryRun, request: Workload) -> dict[str, int]:
     """Quantise and shard the parts, and add what the ``tunecast`` convention keeps beside a full copy."""
     out = dict(parts)
     if run.saved_by_quantisation:
@@ -106,7 +131,7 @@ def _adjusted(parts: Mapping[str, int], run: DryRun, request: MemoryRequest) -> 
     return _sharded(out, run, request)
 
 
-def _sharded(parts: dict[str, int], run: DryRun, request: MemoryRequest) -> dict[str, int]:
+def _sharded(parts: dict[str, int], run: DryRun, request: Workload) -> dict[str, int]:
     spread = {
         "none": (),
         "zero1": ("optimizer_state",),

@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from tunecast.estimate.peak_bytes import estimate_memory
-from tunecast.estimate.request import MemoryRequest
+from tunecast.estimate.workload import Workload
 
 _DEVICES = (2, 4, 8, 16, 32, 64)
 _LORA = {"peft_type": "LORA", "r": 16, "target_modules": "all-linear"}
 
 
-def what_would_fit(config: Any, request: MemoryRequest) -> list[str]:
+def what_would_fit(config: Any, request: Workload) -> list[str]:
     """Changes that bring a request under its device's memory, the gentlest first; empty when none does.
 
     Tried in turn, each on top of those before: micro-batches of one example, gradient checkpointing, half the
@@ -31,8 +31,9 @@ def what_would_fit(config: Any, request: MemoryRequest) -> list[str]:
     return fitting or list(_with_devices(config, request))
 
 
-def _changes(request: MemoryRequest) -> Iterator[tuple[str, MemoryRequest]]:
-    small = replace(request, batch_size=1, eval_batch_size=1, gradient_accumulation=True)
+def _changes(request: Workload) -> Iterator[tuple[str, Workload]]:
+    examples = max(request.batch_size, request.step_examples or 1)
+    small = replace(request, batch_size=1, eval_batch_size=1, step_examples=examples)
     if request.batch_size > 1 or (request.eval_batch_size or 1) > 1:
         yield "micro-batches of one example", small
     saving = replace(small, gradient_checkpointing=True)
@@ -42,17 +43,19 @@ def _changes(request: MemoryRequest) -> Iterator[tuple[str, MemoryRequest]]:
         half = replace(saving, max_length=request.max_length // 2, label_tokens=None)
         yield f"{words}, and sequences of at most {half.max_length} tokens", half
     if request.adapter is None:
-        saving = replace(saving, adapter=_LORA)
+        saving = replace(saving, adapter=_LORA, part=None, gradient_workspace=0.0)
         yield f"LoRA in place of full finetuning, with {words}", saving
     if request.device == "cuda" and request.precision != "4-bit":
         yield f"a 4-bit base model (QLoRA), with {words}", replace(saving, precision="4-bit")
 
 
-def _with_devices(config: Any, request: MemoryRequest) -> Iterator[str]:
+def _with_devices(config: Any, request: Workload) -> Iterator[str]:
     if request.device != "cuda":
         return
-    small = replace(request, batch_size=1, eval_batch_size=1, gradient_checkpointing=True)
-    small = replace(small, gradient_accumulation=True)
+    examples = max(request.batch_size, request.step_examples or 1)
+    small = replace(
+        request, batch_size=1, eval_batch_size=1, step_examples=examples, gradient_checkpointing=True
+    )
     for devices in _DEVICES:
         sharded = replace(small, sharding="zero3", devices=devices)
         estimate = estimate_memory(config, sharded)

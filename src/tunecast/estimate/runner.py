@@ -10,7 +10,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tunecast.estimate.generation import Writer, base_of, tensors_of, tokens_without_data
-from tunecast.estimate.request import MemoryRequest
+from tunecast.estimate.workload import Workload
+from tunecast.optimizers import OPTIMIZERS
 
 if TYPE_CHECKING:
     from tunecast.estimate.kernels import DeviceKernels
@@ -25,11 +26,11 @@ class Observed:
     """The moments of most bytes and the work, each by phase.
 
     Args:
-        training: ``forward``; ``opening``, ``top`` and ``bottom`` of the backward pass; ``step``, what is
-            left for the optimiser.
+        training: ``forward``; ``opening``, ``top`` and ``bottom`` of the backward pass, where there is one;
+            ``step``, what is left for the optimiser.
         evaluation: ``scoring``; with generation also ``prompt`` and ``token``, the last one. Empty where
             evaluation does not count.
-        work: ``forward``, ``backward``, ``scoring`` and, with generation, ``token``.
+        work: ``forward``; where they happen, ``backward``, ``scoring`` and ``token``, the last one generated.
     """
 
     training: Mapping[str, Moment]
@@ -37,7 +38,7 @@ class Observed:
     work: Mapping[str, Work]
 
 
-def observe(model: Any, request: MemoryRequest, layers: Sequence[Any] = ()) -> Observed:
+def observe(model: Any, request: Workload, layers: Sequence[Any] = ()) -> Observed:
     """Run one training step, one evaluation batch and one generation of a model on the meta device.
 
     Args:
@@ -46,7 +47,8 @@ def observe(model: Any, request: MemoryRequest, layers: Sequence[Any] = ()) -> O
         layers: The model's layers where they are alike, from the bottom up.
     """
     runner = _Runner(model, request, layers)
-    training, work = runner.train()
+    uses_gradients = OPTIMIZERS[request.optimizer].uses_gradients
+    training, work = runner.train() if uses_gradients else runner.compare()
     if not request.evaluates:
         return Observed(training, {}, work)
     scoring, scoring_work = runner.score()
@@ -59,7 +61,7 @@ def observe(model: Any, request: MemoryRequest, layers: Sequence[Any] = ()) -> O
 
 
 class _Runner:
-    def __init__(self, model: Any, request: MemoryRequest, layers: Sequence[Any]) -> None:
+    def __init__(self, model: Any, request: Workload, layers: Sequence[Any]) -> None:
         self._model = model
         self._layers = layers
         self._request = request
@@ -78,12 +80,12 @@ class _Runner:
         with ledger:
             with self._kernels(ledger):
                 ledger.phase = "forward"
-                held, loss = self._loss(self._batch(request.batch_size, request.max_length))
+                loss = self._loss(self._batch(request.batch_size, request.max_length))
             # Outside the kernels' mode, which the call would suspend; recomputation enters it again.
             ledger.phase = "backward"
             loss.backward()
             moments = {**ledger.backward_peaks(), "step": ledger.now()}
-            del held, loss
+            del loss
         moments["forward"] = ledger.peaks()["forward"]
         for hook in hooks:
             hook.remove()
@@ -91,6 +93,20 @@ class _Runner:
             model.gradient_checkpointing_disable()
         model.zero_grad(set_to_none=True)
         return moments, {name: ledger.work[name] for name in ("forward", "backward")}
+
+    def compare(self) -> tuple[dict[str, Moment], dict[str, Work]]:
+        """One of the forward passes whose losses are compared, for optimisers that use no gradients."""
+        import torch
+
+        request = self._request
+        ledger = self._ledger()
+        self._model.eval()
+        with torch.no_grad(), ledger:
+            with self._kernels(ledger):
+                ledger.phase = "forward"
+                self._loss(self._batch(request.batch_size, request.max_length))
+            moments = {"forward": ledger.peaks()["forward"], "step": ledger.now()}
+        return moments, {"forward": ledger.work["forward"]}
 
     def _watch_gradients(self, ledger: Ledger) -> list[Any]:
         layer_of = {
@@ -149,13 +165,12 @@ class _Runner:
         configs = getattr(self._model, "peft_config", {}).values()
         return sum(int(getattr(config, "num_virtual_tokens", 0) or 0) for config in configs)
 
-    def _loss(self, batch: dict[str, Any]) -> tuple[Any, Any]:
-        """What the training loop holds on to, and the loss, by the request's convention."""
+    def _loss(self, batch: dict[str, Any]) -> Any:
+        """The loss by the workload's convention; the output is dropped, as transformers' Trainer does too."""
         import torch
 
         if self._request.convention == "hf-trainer":
-            output = self._model(**batch)
-            return output, output.loss
+            return self._model(**batch).loss
         labels = batch["labels"]
         kept = min(self._request.label_tokens or labels.shape[1], labels.shape[1])
         if not self._seq2seq:
@@ -166,7 +181,7 @@ class _Runner:
         # Rows with labels are picked by an index, which copies them.
         chosen = logits[logits.new_zeros(labels.shape[0] * kept, dtype=torch.long)]
         targets = labels.new_zeros(chosen.shape[0])
-        return None, torch.nn.functional.cross_entropy(chosen.float(), targets, reduction="none").sum()
+        return torch.nn.functional.cross_entropy(chosen.float(), targets, reduction="none").sum()
 
     def _batch(self, size: int, length: int) -> dict[str, Any]:
         tokens = tokens_without_data(size, length)

@@ -12,55 +12,32 @@ and the extra kernels of each adapter come out of the dry run, nothing is fitted
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tunecast.estimate.constants import KERNEL_SECONDS
-from tunecast.estimate.optimizers import moved_bytes
+from tunecast.estimate.closed_form import matrix_seconds
+from tunecast.estimate.constants import EFFICIENCY, KERNEL_SECONDS
 from tunecast.estimate.peak_bytes import cached_dry_run
-from tunecast.estimate.request import MemoryRequest
+from tunecast.estimate.workload import SecondsEstimate, Workload
+from tunecast.optimizers import OPTIMIZERS, moved_bytes
 from tunecast.records import Machine
 
 if TYPE_CHECKING:
     from tunecast.estimate.dryrun import DryRun
     from tunecast.estimate.ledger import Work
 
-EFFICIENCY = 0.8
-"""Share of the ideal that is assumed where nothing was calibrated; one published LoRA run on an L40S reached
-it."""
 STEPS = 5
 """Real steps of a calibration."""
 _calibrated: dict[tuple[str, int, str], float] = {}
 
 
-@dataclass(frozen=True)
-class SecondsEstimate:
-    """Predicted durations in seconds.
-
-    Args:
-        step: One forward and backward pass of ``batch_size`` examples and one optimiser step.
-        optimizer_step: The optimiser's part of it.
-        scoring_batch: Scoring one evaluation batch.
-        generated_token: One more token for every example of an evaluation batch, at the longest cache; None
-            where nothing is generated.
-        step_flops: FLOPs of the forward and backward pass.
-    """
-
-    step: float
-    optimizer_step: float
-    scoring_batch: float
-    generated_token: float | None
-    step_flops: int
-
-
-def estimate_seconds(
-    config: Any, request: MemoryRequest, machine: Machine, *, efficiency: float = EFFICIENCY
+def dry_run_seconds(
+    config: Any, request: Workload, machine: Machine, *, efficiency: float = EFFICIENCY
 ) -> SecondsEstimate:
     """Predict how long steps and evaluation take. No weights are loaded.
 
     Args:
         config: A transformers ``PretrainedConfig``.
-        request: The finetuning; ``max_length`` is the padded length of a typical batch here, not the longest.
+        request: The finetuning; ``max_length`` is here the padded length of a typical batch, not the longest.
         machine: Measured, or :func:`tunecast.hardware.accelerators.as_machine`.
         efficiency: Share of the ideal that the machine reaches, from :func:`step_efficiency`.
 
@@ -69,16 +46,18 @@ def estimate_seconds(
         ConfigurationError: The adapter does not suit the model, or cannot be built without weights.
     """
     run = cached_dry_run(config, request)
-    optimizer_step = _optimizer_seconds(run, request, machine)
+    update = _update_seconds(run, request, machine)
     work = run.observed.work
-    passes = work_seconds(work["forward"], machine) + work_seconds(work["backward"], machine)
-    generated = work_seconds(work["token"], machine) / efficiency if "token" in work else None
+    of_pass = [work[name] for name in ("forward", "backward") if name in work]
+    passes = request.passes * OPTIMIZERS[request.optimizer].forward_passes
+    computed = passes * sum(work_seconds(one, machine) for one in of_pass)
+    seconds = {name: work_seconds(one, machine) / efficiency for name, one in work.items()}
     return SecondsEstimate(
-        step=(passes + optimizer_step) / efficiency,
-        optimizer_step=optimizer_step / efficiency,
-        scoring_batch=work_seconds(work["scoring"], machine) / efficiency,
-        generated_token=generated,
-        step_flops=work["forward"].flops + work["backward"].flops,
+        step=(computed + update) / efficiency,
+        optimizer_step=update / efficiency,
+        scoring_batch=seconds.get("scoring"),
+        generated_token=seconds.get("token"),
+        step_flops=passes * sum(one.flops for one in of_pass),
     )
 
 
@@ -112,11 +91,13 @@ def step_efficiency(machine: Machine, dtype: str = "float32") -> float:
     return _calibrated[key]
 
 
-def _optimizer_seconds(run: DryRun, request: MemoryRequest, machine: Machine) -> float:
-    moved = moved_bytes(request.optimizer, run.trained_shapes, request.optimizer_kernel)
-    if request.sharding != "none":
-        moved //= request.devices
-    return moved / machine.bandwidth_bytes_per_second
+def _update_seconds(run: DryRun, request: Workload, machine: Machine) -> float:
+    """Ideal seconds of the optimiser's own work."""
+    moved = moved_bytes(request.optimizer, run.trained, request.optimizer_kernel)
+    seconds = moved / machine.bandwidth_bytes_per_second + sum(
+        matrix_seconds(request.optimizer, tensor, machine) for tensor in run.trained
+    )
+    return seconds / (request.devices if request.sharding != "none" else 1)
 
 
 def _measured_efficiency(machine: Machine, dtype: str) -> float:
@@ -133,7 +114,7 @@ def _measured_efficiency(machine: Machine, dtype: str) -> float:
         num_attention_heads=8,
         num_key_value_heads=4,
     )
-    request = MemoryRequest(
+    request = Workload(
         precision="bfloat16" if dtype == "bfloat16" else "float32",
         optimizer="none",
         batch_size=4,
@@ -142,7 +123,7 @@ def _measured_efficiency(machine: Machine, dtype: str) -> float:
         device="cuda" if machine.device == "cuda" else "cpu",
         attention="flash",
     )
-    ideal = estimate_seconds(config, request, machine, efficiency=1.0).step
+    ideal = dry_run_seconds(config, request, machine, efficiency=1.0).step
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay; weights are drawn on the CPU
         model = LlamaForCausalLM(config)
     model = model.to(device=machine.device, dtype=getattr(torch, dtype))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunecast.errors import ConfigurationError, ModelError, first_line
 from tunecast.estimate.constants import FOUR_BIT_BYTES
-from tunecast.estimate.request import MemoryRequest
+from tunecast.estimate.workload import Workload
 from tunecast.models.empty import model_class
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _BYTES_PER_QUANTISED = {"8-bit": 1.0, "4-bit": FOUR_BIT_BYTES}
 """bitsandbytes' 8-bit keeps one float32 scale per row, below a thousandth."""
 
 
-def base_skeleton(config: Any, request: MemoryRequest) -> Any:
+def base_skeleton(config: Any, request: Workload) -> Any:
     """Build the base model on the meta device, in the type of compute: shapes and types, but no data.
 
     Args:
@@ -58,26 +58,35 @@ def base_skeleton(config: Any, request: MemoryRequest) -> Any:
     return model
 
 
-def made_trainable(model: Any, request: MemoryRequest) -> Any:
-    """Give a base model without data what is trained: an adapter, or its own weights.
+def made_trainable(model: Any, request: Workload) -> Any:
+    """Give a base model without data what is trained: an adapter, or weights of its own.
 
     Trained parameters require gradients and have the type that the request's convention gives them.
 
     Args:
         model: What :func:`base_skeleton` built.
-        request: What is asked for.
+        request: The finetuning.
 
     Raises:
         ConfigurationError: The adapter's configuration is wrong for this model, or needs real weights.
     """
     import torch
 
+    trained_dtype = (
+        torch.float32 if request.convention == "tunecast" else getattr(torch, request.compute_dtype)
+    )
     with torch.device("meta"):
-        if request.adapter is None:
-            trained = "float32" if request.convention == "tunecast" else request.compute_dtype
-            return model.to(getattr(torch, trained))
-        model.requires_grad_(False)
-        return _adapted(model, request)
+        if request.adapter is not None:
+            model.requires_grad_(False)
+            return _adapted(model, request)
+        if request.part is None:
+            return model.to(trained_dtype)
+        names = set(request.part.names(model))
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name in names)
+            if name in names:
+                parameter.data = parameter.data.to(trained_dtype)
+        return model
 
 
 def peft_config_from(adapter: Mapping[str, Any], *, encoder_decoder: bool) -> Any:
@@ -165,14 +174,17 @@ def _from_config(auto: Any, config: Any, dtype: torch.dtype, attention: str) -> 
         return auto.from_config(config, dtype=dtype, attn_implementation="eager")  # a model without sdpa
 
 
-def _adapted(model: Any, request: MemoryRequest) -> Any:
+def _adapted(model: Any, request: Workload) -> Any:
     import torch
     from peft import get_peft_model
+
+    from tunecast.estimate.answers import Answers, without_extensions
 
     config = peft_config_from(request.adapter or {}, encoder_decoder=model.config.is_encoder_decoder)
     kind = str(config.peft_type.value)
     try:
-        adapted = get_peft_model(model, config)
+        with Answers(), without_extensions(kind):
+            adapted = get_peft_model(model, config)
     except (NotImplementedError, ImportError, RuntimeError) as error:
         raise ConfigurationError(
             f"--peft-config: {kind} cannot be built without weights: {first_line(error)}",
@@ -180,8 +192,10 @@ def _adapted(model: Any, request: MemoryRequest) -> Any:
         ) from error
     except (ValueError, TypeError) as error:
         raise ConfigurationError(f"--peft-config: {kind} does not suit this model: {error}") from error
-    dtype = getattr(torch, request.adapter_dtype or "float32")
+    dtype = request.adapter_dtype or ("float32" if request.convention == "tunecast" else None)
     for parameter in adapted.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.to(dtype)
+        # Unless told otherwise, peft's own choice stays: float32 for what it adds, the base's type for what
+        # it copies, such as norms.
+        if parameter.requires_grad and dtype is not None:
+            parameter.data = parameter.data.to(getattr(torch, dtype))
     return adapted

@@ -16,17 +16,12 @@ from tunecast.methods import BASELINE, Restrictions, baseline_pipeline
 from tunecast.methods.pipeline_file import read_pipeline
 from tunecast.methods.space import USUAL_MODEL
 from tunecast.models import ResolvedModel, check_length, describe, resolve
+from tunecast.optimizers import OPTIMIZERS
 from tunecast.records import ModelFacts, Pipeline, Scalar
 from tunecast.training.plan import nested_subset
 
 SOURCES = "Give the output folder of tunecast tune, or the JSON file of a pipeline."
-OPTIMIZERS = {
-    "adamw": "adamw_torch",
-    "adamw_8bit": "adamw_bnb_8bit",
-    "adafactor": "adafactor",
-    "lion": "lion_32bit",
-    "sgd": "sgd",
-}
+OPTIMIZER_NAMES = {name: facts.trainer for name, facts in OPTIMIZERS.items() if facts.trainer}
 """Names of the optimisers in transformers' Trainer, on which all three trainers are built."""
 
 
@@ -142,12 +137,12 @@ def optimizer_of(job: ExportJob) -> str:
         ConfigurationError: The Trainer does not have the optimiser.
     """
     name = str(value_of(job, "optim"))
-    if name not in OPTIMIZERS:
+    if name not in OPTIMIZER_NAMES:
         raise ConfigurationError(
             f"Only Tunecast has the optimiser {name}; other trainers do not.",
-            f"Export a pipeline with one of {', '.join(OPTIMIZERS)}, or train it with tunecast train.",
+            f"Export a pipeline with one of {', '.join(OPTIMIZER_NAMES)}, or train it with tunecast train.",
         )
-    return OPTIMIZERS[name]
+    return OPTIMIZER_NAMES[name]
 
 
 def _found(source: Path) -> tuple[Pipeline, dict[str, Any]]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tunecast.data import EncodedExample
+    from tunecast.estimate import Footprint
 
 
 def is_constant(parameter: Hyperparameter) -> bool:
@@ -137,6 +138,14 @@ class Method(ABC):
             folder: An existing folder.
             base_location: Where the adapter will find its base model: a relative path or a hub id.
         """
+
+    def footprint(self, pipeline: Pipeline, model: ModelFacts) -> Footprint | None:
+        """State what the method trains and holds, from which bytes and seconds are estimated.
+
+        Returns:
+            None where that cannot be said: it has to be measured.
+        """
+        return None
 
     @abstractmethod
     def trainable_parameters(self, model: ModelFacts, pipeline: Pipeline) -> int:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from tunecast.estimate import Footprint, Part
 from tunecast.methods.weights import WeightsMethod
 from tunecast.records import ModelFacts, Pipeline
 
@@ -32,3 +34,8 @@ class Bias(WeightsMethod):
     def trained(self, model: Any, pipeline: Pipeline) -> Collection[str]:
         """Return the names that end in ``bias``. T5's position biases are tables, and do not."""
         return [name for name, _ in model.named_parameters() if name.endswith(".bias")]
+
+    def footprint(self, pipeline: Pipeline, model: ModelFacts) -> Footprint:
+        """The biases, none of them a matrix."""
+        part = Part("bias", partial(self.trained, pipeline=pipeline), has_matrices=False)
+        return Footprint(part=part)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from tunecast.estimate import Footprint
 from tunecast.methods.rates import around
 from tunecast.methods.weights import WeightsMethod
 from tunecast.records import ModelFacts, Pipeline
@@ -35,6 +36,10 @@ class Full(WeightsMethod):
         import torch
 
         return super().attach(base, pipeline, seed).to(torch.float32)
+
+    def footprint(self, pipeline: Pipeline, model: ModelFacts) -> Footprint:
+        """All weights."""
+        return Footprint(optimizer=self.optimizer)
 
     def trainable_parameters(self, model: ModelFacts, pipeline: Pipeline) -> int:
         """Return the model's parameters, counting tied ones once."""

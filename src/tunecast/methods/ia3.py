@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from tunecast.estimate import Footprint
 from tunecast.methods.peft_method import PeftMethod, task_type
+from tunecast.models.module_names import FEED_FORWARD_OUTPUTS, KEYS_VALUES_AND_FEED_FORWARD
 from tunecast.records import ModelFacts, Pipeline
 
 if TYPE_CHECKING:
     from ConfigSpace.hyperparameters import Hyperparameter
-
-FEED_FORWARD = r".*\.(down_proj|wo|mlp\.c_proj|fc2|dense_4h_to_h)"
-"""The layers whose *input* is scaled, by their names in models like Llama, T5, GPT-2, OPT and NeoX."""
-TARGETS = (
-    r".*\.(k_proj|v_proj|k|v|c_attn|query_key_value|qkv_proj|Wqkv|down_proj|wo|mlp\.c_proj|fc2|dense_4h_to_h)"
-)
 
 
 class IA3(PeftMethod):
@@ -37,6 +33,16 @@ class IA3(PeftMethod):
 
         return IA3Config(
             task_type=task_type(encoder_decoder),
-            target_modules=TARGETS,
-            feedforward_modules=FEED_FORWARD,
+            target_modules=KEYS_VALUES_AND_FEED_FORWARD,
+            feedforward_modules=FEED_FORWARD_OUTPUTS,
+        )
+
+    def footprint(self, pipeline: Pipeline, model: ModelFacts) -> Footprint:
+        """The configuration, without importing peft."""
+        return Footprint(
+            {
+                "peft_type": "IA3",
+                "target_modules": KEYS_VALUES_AND_FEED_FORWARD,
+                "feedforward_modules": FEED_FORWARD_OUTPUTS,
+            }
         )

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from tunecast.estimate import Footprint
 from tunecast.methods.base import is_constant
 from tunecast.methods.peft_method import PeftMethod, task_type
 from tunecast.methods.rates import around
@@ -105,6 +106,18 @@ class Lora(PeftMethod):
             use_dora=bool(values.get("use_dora", False)),
             # Sixteen power iterations, because exact decompositions would take minutes on a CPU.
             init_lora_weights="pissa_niter_16" if pissa else True,
+        )
+
+    def footprint(self, pipeline: Pipeline, model: ModelFacts) -> Footprint:
+        """The configuration, without importing peft."""
+        return Footprint(
+            {
+                "peft_type": "LORA",
+                "r": int(pipeline.number("lora_r", 16)),
+                "lora_dropout": pipeline.number("lora_dropout"),
+                "target_modules": target_modules(pipeline),
+                "use_dora": bool(pipeline.hyperparameters.get("use_dora", False)),
+            }
         )
 
 

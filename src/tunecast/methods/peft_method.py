@@ -6,6 +6,7 @@ from abc import abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from tunecast.estimate import Footprint
 from tunecast.methods.base import Method
 from tunecast.models.empty import config_of, empty_model
 from tunecast.records import ModelFacts, Pipeline
@@ -76,6 +77,16 @@ class PeftMethod(Method):
             config.base_model_name_or_path = base_location
         # With the default, peft would look up the base model's vocabulary on the hub.
         model.save_pretrained(folder, save_embedding_layers=False)
+
+    def footprint(self, pipeline: Pipeline, model: ModelFacts) -> Footprint:
+        """The adapter, by its peft configuration."""
+        try:
+            config = self._suited(pipeline, config_of(model))
+        except ValueError:  # a model with code of its own, whose configuration transformers cannot build
+            config = self.peft_config(pipeline, encoder_decoder=model.architecture == "encoder-decoder")
+        return Footprint(
+            {**config.to_dict(), "peft_type": str(config.peft_type.value)}, optimizer=self.optimizer
+        )
 
     def trainable_parameters(self, model: ModelFacts, pipeline: Pipeline) -> int:
         """Count on the meta device, with the adapter attached to a model without weights."""

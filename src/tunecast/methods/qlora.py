@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from tunecast.estimate import Footprint
 from tunecast.hardware.machine import has_accelerator
 from tunecast.methods.lora import Lora
 from tunecast.methods.targets import why_not_linear
@@ -49,6 +51,10 @@ class QLora(Lora):
             raise
         model._tunecast_originals = originals
         return model
+
+    def footprint(self, pipeline: Pipeline, model: ModelFacts) -> Footprint:
+        """LoRA's, over four bits."""
+        return replace(super().footprint(pipeline, model), four_bit=True)
 
     def detach(self, model: Any) -> Any:
         """Remove the adapter and put the original layers back."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tunecast.optimizers import OPTIMIZERS
 from tunecast.records import ModelFacts, Scalar
 
 WIDE_RATE = 3e-4
@@ -13,11 +14,10 @@ nats from the best measured pair on average, and no rule that follows the width 
 WIDE = 2048
 """Hidden width from which on the constant holds: the narrowest model of that sweep."""
 
-OPTIMIZER_RATES = {"sgd": 100.0, "lion": 0.3}
-"""Learning rates of optimisers as multiples of AdamW's, where they differ from it. Lion moves every weight by
-the whole rate: a third to a tenth of AdamW's (Chen et al., arXiv 2302.06675, section 5). SGD with momentum
-moves weights in proportion to gradients, whose entries are small once their norm is clipped; on a model of 2
-million parameters its best rates were 10 (LoRA) and 300 (full finetuning) times AdamW's."""
+OPTIMIZER_RATES = {
+    name: facts.rate_multiple for name, facts in OPTIMIZERS.items() if facts.rate_multiple != 1.0
+}
+"""Learning rates of optimisers as multiples of AdamW's, where they differ from it."""
 
 
 def adapter_rate(model: ModelFacts) -> float:

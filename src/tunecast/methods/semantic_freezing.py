@@ -13,9 +13,11 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
 
+from tunecast.estimate import Footprint, Part
 from tunecast.methods.layers import decoder_layers, final_norm, layer_stack, upper_names
 from tunecast.methods.rates import around
 from tunecast.methods.weights import WeightsMethod
@@ -69,6 +71,13 @@ class SemanticFreezing(WeightsMethod):
         layers = len(layer_stack(model))
         allowed = layers - min(int(pipeline.number("trained_layers")), layers)
         return upper_names(model, layers - int(pipeline.number("frozen_layers", allowed)))
+
+    def footprint(self, pipeline: Pipeline, model: ModelFacts) -> Footprint:
+        """The upper layers: as many as were chosen, else as many as are allowed."""
+        layers = decoder_layers(model)
+        allowed = layers - min(int(pipeline.number("trained_layers")), layers)
+        trained = layers - int(pipeline.number("frozen_layers", allowed))
+        return Footprint(part=Part.of_top_layers(trained, partial(self.trained, pipeline=pipeline)))
 
 
 def best_cut(deviation: Sequence[float], most: int) -> int:

@@ -16,6 +16,7 @@ from tunecast.errors import ConfigurationError, did_you_mean
 from tunecast.methods.base import is_constant
 from tunecast.methods.rates import OPTIMIZER_RATES, optimizer_rate
 from tunecast.methods.registry import get_method, method_names
+from tunecast.optimizers import OPTIMIZERS
 from tunecast.records import ModelFacts, Pipeline, Scalar
 
 if TYPE_CHECKING:
@@ -26,9 +27,8 @@ ROOT = "method"
 SCHEDULES = ("cosine", "linear", "constant")
 SAMPLED_TOGETHER = 64
 """Configurations sampled per call. One at a time is far slower; a fixed number makes samples extendable."""
-OPTIMIZERS = {"adamw": 0.7, "adafactor": 0.1, "sgd": 0.02, "lion": 0.1, "muon": 0.08, "adamw_8bit": 0.0}
-"""How often each optimiser is sampled. The 8-bit one needs CUDA and bitsandbytes, so the user has to ask for
-it."""
+DRAWN_OPTIMIZERS = {name: facts.drawn for name, facts in OPTIMIZERS.items() if facts.drawn is not None}
+"""How often each optimiser is drawn."""
 RATE = "learning_rate"
 RATE_3E4 = 3e-4
 SHARES = ("warmup_ratio", "_dropout", "_share", "label_smoothing")
@@ -220,7 +220,9 @@ def _parameters(name: str, model: ModelFacts) -> dict[str, Hyperparameter]:
     from ConfigSpace import Categorical, Constant
 
     shared = (
-        Categorical("optim", tuple(OPTIMIZERS), default="adamw", weights=tuple(OPTIMIZERS.values())),
+        Categorical(
+            "optim", tuple(DRAWN_OPTIMIZERS), default="adamw", weights=tuple(DRAWN_OPTIMIZERS.values())
+        ),
         Categorical("lr_scheduler_type", SCHEDULES, default="cosine"),
         Categorical("warmup_ratio", (0.0, 0.03, 0.1), default=0.03, ordered=True),
         Categorical("weight_decay", (0.0, 0.01, 0.1), default=0.0, ordered=True),

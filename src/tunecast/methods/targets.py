@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from tunecast.models.module_names import ATTENTION_MODULES
 from tunecast.records import ModelFacts, Pipeline
 
 if TYPE_CHECKING:
     from ConfigSpace.hyperparameters import Hyperparameter
 
-ATTENTION_MODULES = r".*\.(q_proj|k_proj|v_proj|o_proj|c_attn|q|k|v|o|query_key_value|qkv_proj|Wqkv)"
-"""The attention projections by their names in models like Llama, GPT-2 and T5, fused ones included."""
 CONV1D_FAMILIES = frozenset({"gpt2", "imagegpt", "openai-gpt"})
 """Families with transposed weights in ``Conv1D`` layers, which some of peft's adapters do not support."""
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from tunecast.estimate import Footprint, Part
 from tunecast.methods.layers import decoder_layers, upper_names
 from tunecast.methods.rates import around
 from tunecast.methods.weights import WeightsMethod
@@ -38,3 +40,8 @@ class TopLayers(WeightsMethod):
     def trained(self, model: Any, pipeline: Pipeline) -> Collection[str]:
         """Return the names of the upper layers."""
         return upper_names(model, int(pipeline.number("trained_layers")))
+
+    def footprint(self, pipeline: Pipeline, model: ModelFacts) -> Footprint:
+        """The upper layers; the backward pass ends below them."""
+        layers = min(int(pipeline.number("trained_layers")), decoder_layers(model))
+        return Footprint(part=Part.of_top_layers(layers, partial(self.trained, pipeline=pipeline)))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from abc import abstractmethod
 from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+from tunecast.estimate import Footprint, Part
 from tunecast.methods.base import Method
 from tunecast.models.empty import config_of, empty_model
 from tunecast.records import ModelFacts, Pipeline
@@ -67,6 +70,13 @@ class WeightsMethod(Method):
         config = copy.deepcopy(model.config)  # save_pretrained wrote the type of the trained weights
         config.dtype = dtype
         config.save_pretrained(folder)
+
+    def footprint(self, pipeline: Pipeline, model: ModelFacts) -> Footprint:
+        """The part that is trained."""
+        values = {name: v for name, v in pipeline.hyperparameters.items() if name != "learning_rate"}
+        label = f"{self.name} {json.dumps(values, sort_keys=True)}"
+        part = Part(label, partial(self.trained, pipeline=pipeline))
+        return Footprint(part=part, optimizer=self.optimizer)
 
     def trainable_parameters(self, model: ModelFacts, pipeline: Pipeline) -> int:
         """Count on a model without weights."""

@@ -1,16 +1,17 @@
-"""Bytes that a worker holds at most while it trains, and the odds that they are more than it may hold."""
+"""The learned residual of the bytes that a worker holds at most, and the odds that memory runs out."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tunecast.estimate.closed_form import bytes_held
-from tunecast.estimate.forms import nearest_form
+from tunecast.estimate.forms import Form, stand_in
+from tunecast.methods.workload import workload_of
 from tunecast.predictor.features import PIPELINE, pipeline_row
 from tunecast.predictor.linear import Line, by_device, families_of, fit_line, is_enough
 from tunecast.records import DatasetFacts, ModelFacts, Pipeline, Run, device_kind
@@ -27,6 +28,9 @@ OF_PIPELINE = [
 ]
 """What the bytes of a pipeline depend on, beside their arithmetic; then come the logarithms of the model's
 parameters, of the tokens of a forward pass and of its logits, and whether weights are in 16 bits."""
+STATE_BYTES = {"adamw_8bit": 2.0, "adafactor": 0.1, "lion": 4.0, "sgd": 4.0, "muon": 4.0}
+"""Bytes of optimiser state per trained parameter that shipped priors were fitted with; 8 for any other. The
+estimates themselves count them by tensor (:mod:`tunecast.optimizers`)."""
 LEAST_DEVIATION = 0.01
 """Of the logarithm of bytes: the same run of another worker differs by as much."""
 REST_SECONDS = 900.0
@@ -52,8 +56,8 @@ class WorkerCapacity:
 
 @dataclass(frozen=True)
 class BytesModel:
-    """The highest bytes of a worker up to a trial's first point, for one kind of device: by how much they
-    exceed their arithmetic.
+    """By how much the peak bytes of a worker up to a trial's first point exceed the formula's, for one kind
+    of device.
 
     The logarithm is that of :func:`tunecast.estimate.closed_form.bytes_held` at the longest example, plus a
     line in features. It holds for a worker that is new; one that has opened other tasks before holds more,
@@ -151,15 +155,16 @@ def _arithmetic_and_row(
     model: ModelFacts, dataset: DatasetFacts, pipeline: Pipeline, room: WorkerCapacity, micro_batch: int
 ) -> tuple[float, list[float]] | None:
     """Logarithm of the bytes by arithmetic, and what else they depend on; None for an unknown model."""
-    device = device_kind(room.device)
-    form = nearest_form(model, pipeline, dtype=room.dtype, device=device)
+    form = _basis(model, pipeline, room.dtype, device_kind(room.device))
     if form is None:
         return None
     longest, labels = _longest(dataset, room.max_length)
     accumulates = micro_batch < pipeline.number("per_device_train_batch_size", micro_batch)
+    stateless = replace(form, optimizer="none")
     held = bytes_held(
-        model, form, batch=micro_batch, length=longest, label_tokens=labels, accumulates=accumulates
+        model, stateless, batch=micro_batch, length=longest, label_tokens=labels, accumulates=accumulates
     )
+    held = round(held + form.trainable_parameters * STATE_BYTES.get(form.optimizer, 8.0))
     values = pipeline_row(pipeline, model)
     row = [
         *(values[place] for place in OF_PIPELINE),
@@ -169,6 +174,19 @@ def _arithmetic_and_row(
         float(room.dtype != "float32"),
     ]
     return math.log(held), row
+
+
+def _basis(model: ModelFacts, pipeline: Pipeline, dtype: str, device: str) -> Form | None:
+    """The form that the residual is relative to; None for an unknown model.
+
+    Methods beyond these are taken for a LoRA of rank 16, and the residual's own terms for them make up for
+    it: shipped priors were fitted so.
+    """
+    known = pipeline.method in ("full", "ia3", "lora", "qlora")
+    optimizer = pipeline.hyperparameters.get("optim", "adamw")
+    alike = pipeline if known else Pipeline("lora", {"lora_r": 16, "optim": optimizer})
+    workload = workload_of(alike, model, dtype=dtype, device=device)
+    return None if workload is None else stand_in(model, workload)
 
 
 def _longest(dataset: DatasetFacts, max_length: int) -> tuple[int, int]:

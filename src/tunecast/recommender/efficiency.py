@@ -1,10 +1,10 @@
-"""How much of what a machine could do real training steps reach, learned from recorded runs.
+"""The efficiency of real training steps: the share of a machine's ideal speed, learned from recorded runs.
 
-The arithmetic of :mod:`tunecast.estimate.closed_form` gives the seconds of a step whose kernels are bound by
-the machine's measured rates and nothing else. Real steps take longer: kernels of small models do not fill a
-processor, gradients are clipped, batches are put together. The *efficiency*, ideal over measured seconds, is
-learned as a hierarchical normal model of its logarithm: a mean for each kind of device around that of the
-literature, and around it one for each type of weights and kind of method; base models scatter around these.
+:mod:`tunecast.estimate` gives the seconds of a step whose kernels are bound by the machine's measured rates
+and nothing else. Real steps take longer: kernels of small models do not fill a processor, gradients are
+clipped, batches are collated. The *efficiency*, ideal over measured seconds, is learned as a hierarchical
+normal model of its logarithm. Each kind of device has a mean around that of the literature, each type of
+weights and kind of method has one around its device's, and base models scatter around these.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from tunecast.estimate.closed_form import step_seconds
+from tunecast.estimate import estimate_seconds
+from tunecast.estimate.constants import EFFICIENCY
 from tunecast.estimate.forms import form_of
-from tunecast.estimate.seconds import EFFICIENCY
+from tunecast.methods.workload import workload_of
 from tunecast.records import device_kind
 from tunecast.store.final_results import FinalResult
 
@@ -27,8 +28,10 @@ GROUP_DEVIATION = 0.3
 """The same between types of weights and kinds of method on one kind of device."""
 MODEL_DEVIATION = 0.2
 """The same between base models, and between machines of a kind."""
+LEARNED_METHODS = ("full", "lora", "qlora", "ia3")
+"""Methods whose steps consist of nothing but what the formulas count."""
 FEWEST_STEPS = 4
-"""Steps of a run below which the first one, which is slow, is too much of it."""
+"""Fewest steps of a run that counts: the first one is slow, and weighs too much in a shorter run."""
 
 Key = tuple[str, str]
 
@@ -50,7 +53,7 @@ class Efficiency:
     """The share of the ideal that steps reach, by kind of device, type of weights and kind of method.
 
     Args:
-        endings: Recorded runs; with none, the literature alone speaks.
+        endings: Recorded runs; without any, the literature's value stands.
     """
 
     def __init__(self, endings: Iterable[FinalResult] = ()) -> None:
@@ -63,12 +66,12 @@ class Efficiency:
         self._devices = {device: _Device(of) for device, of in groups.items()}
 
     def share(self, device: str, dtype: str, kind: str) -> Share:
-        """What is expected of a base model that nobody has run yet.
+        """Predict the efficiency of a base model without recorded runs.
 
         Args:
             device: ``cpu`` or ``cuda``.
             dtype: Type of frozen weights and of compute.
-            kind: As in :class:`~tunecast.estimate.closed_form.Form`.
+            kind: As in :class:`~tunecast.estimate.forms.Form`.
         """
         known = self._devices.get(device)
         return known.share((dtype, kind)) if known else Share()
@@ -98,7 +101,7 @@ def credible_ratios(
 ) -> list[tuple[FinalResult, tuple[tuple[str, Key], float]]]:
     """:func:`ideal_ratio` of every run that has one, without machines whose steps beat the ideal.
 
-    No step does: the rates of a machine on which half of the runs do were measured while it was busy.
+    No step beats the ideal: where half of a machine's runs do, its rates were measured while it was busy.
     """
     by_machine: dict[str, list[tuple[FinalResult, tuple[tuple[str, Key], float]]]] = defaultdict(list)
     for ending in endings:
@@ -114,7 +117,7 @@ def credible_ratios(
 
 
 def ideal_ratio(ending: FinalResult) -> tuple[tuple[str, Key], float] | None:
-    """Ideal over measured seconds of a run's steps, and which group of runs it tells of.
+    """Ideal over measured seconds of a run's steps, and the group of runs that it belongs to.
 
     Returns:
         (device, (dtype, kind)) and the ratio; None where the formulas do not know the model or the method, or
@@ -124,20 +127,23 @@ def ideal_ratio(ending: FinalResult) -> tuple[tuple[str, Key], float] | None:
     if step_cost is None or step_cost.seconds <= 0 or step_cost.steps < FEWEST_STEPS:
         return None
     device = device_kind(step_cost.machine.device)
-    form = form_of(ending.model, ending.pipeline, dtype=step_cost.dtype, device=device)
-    if form is None:
+    pipeline, batch = ending.pipeline, int(ending.pipeline.number("per_device_train_batch_size", 8))
+    if pipeline.method not in LEARNED_METHODS:
         return None
-    batch = int(ending.pipeline.number("per_device_train_batch_size", 8))
-    ideal, _ = step_seconds(
+    workload = workload_of(
+        pipeline,
         ending.model,
-        form,
-        step_cost.machine,
-        batch=batch,
-        length=round(step_cost.tokens / batch),
+        dtype=step_cost.dtype,
+        device=device,
+        batch_size=batch,
+        max_length=max(1, round(step_cost.tokens / batch)),
         label_tokens=max(1, round(step_cost.label_tokens / batch)),
-        efficiency=1.0,
     )
-    return (device, (step_cost.dtype, form.kind)), ideal / step_cost.seconds
+    form = None if workload is None else form_of(ending.model, workload)
+    if workload is None or form is None:
+        return None
+    ideal = estimate_seconds(ending.model, workload, step_cost.machine, efficiency=1.0)
+    return (device, (step_cost.dtype, form.kind)), ideal.step / step_cost.seconds
 
 
 def _posterior(mean: float, variance: float, seen: Sequence[tuple[float, float]]) -> tuple[float, float]:

@@ -137,8 +137,11 @@ class Recommender:
         situation: Model, dataset, machine.
         prior: Predicts quality.
         horizon: How far each would be trained.
-        price: Money for an hour; None where nobody asks.
-        measured: How good the untouched model was found to be; None predicts it.
+        price: Money for an hour; None leaves it out.
+        measured: The untouched model's measured loss; None predicts it.
+
+    Attributes:
+        unpriced: By method, why costs could not be estimated.
     """
 
     def __init__(
@@ -155,6 +158,7 @@ class Recommender:
         self._prior = prior
         self._horizon = horizon
         self._price = price
+        self.unpriced: dict[str, str] = {}
         self.costs = Costs(
             situation.facts, situation.lengths, situation.target, situation.config, prior.efficiency
         )
@@ -168,14 +172,19 @@ class Recommender:
         return ZeroShotLoss(predicted.loss, "predicted", predicted.low, predicted.high)
 
     def prospects(self, pipelines: Sequence[Pipeline]) -> list[Prospect]:
-        """What pipelines bring and take, in their order.
+        """Predict the results and the costs of pipelines, in their order.
+
+        Pipelines whose costs cannot be estimated are left out; :attr:`unpriced` names their methods.
 
         Raises:
             BudgetError: The budget does not suffice for a single step of any.
-            ConfigurationError: An adapter does not suit the model.
+            ConfigurationError: The costs of none can be estimated.
         """
-        costs = [self.costs.of(pipeline) for pipeline in pipelines]
-        plans = [self._plan(pipeline, cost) for pipeline, cost in zip(pipelines, costs, strict=True)]
+        priced = [(pipeline, cost) for pipeline in pipelines if (cost := self._cost(pipeline)) is not None]
+        if pipelines and not priced:
+            raise ConfigurationError(next(iter(self.unpriced.values())), "Allow other --methods.")
+        costs = [cost for _, cost in priced]
+        plans = [self._plan(pipeline, cost) for pipeline, cost in priced]
         if plans and all(plan.total_steps < 1 for plan in plans):
             raise _too_short(costs)
         qualities = self._prior.predict(self._view, plans)
@@ -184,6 +193,13 @@ class Recommender:
             self._prospect(plan, cost, quality, untouched)
             for plan, cost, quality in zip(plans, costs, qualities, strict=True)
         ]
+
+    def _cost(self, pipeline: Pipeline) -> Cost | None:
+        try:
+            return self.costs.of(pipeline)
+        except ConfigurationError as error:
+            self.unpriced.setdefault(pipeline.method, error.what)
+            return None
 
     def _plan(self, pipeline: Pipeline, cost: Cost) -> Plan:
         lengths = self._situation.lengths
@@ -257,6 +273,7 @@ def _warnings(
     gone = sorted({p.pipeline.method for p in everything} - {p.pipeline.method for p in in_memory})
     if gone:
         warnings.append(f"{' and '.join(gone)} would not fit the memory, even one example at a time.")
+    warnings += [f"{name} is left out: {reason}" for name, reason in recommender.unpriced.items()]
     if recommender.zero_shot.source == "predicted":
         warnings.append(MEASURABLE)
     if best.total_steps < LEAST_STEPS:
@@ -276,7 +293,7 @@ def _nothing_fits(situation: Situation, costs: Costs, everything: Sequence[Prosp
     least = min(everything, key=lambda prospect: prospect.memory_gb)
     limit = situation.target.machine.device_memory_bytes / 1e9
     plain = next((p for p in everything if p.pipeline.method == "lora"), least)
-    remedies = what_would_fit(situation.config(), costs.request(plain.pipeline, 1))
+    remedies = what_would_fit(situation.config(), costs.workload(plain.pipeline, 1))
     return ConfigurationError(
         f"--model: no method fits {situation.facts.name} into the {limit:.2g} GB of {situation.target.name}; "
         f"the smallest, {least.pipeline.method}, would hold {least.memory_gb:.2g} GB.",

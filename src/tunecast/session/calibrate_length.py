@@ -15,10 +15,10 @@ from tunecast.progress import Progress
 from tunecast.records import Outcome, Pipeline
 from tunecast.search import get_strategy
 from tunecast.session.budget_tracker import BudgetTracker
-from tunecast.session.effort import Efforts
 from tunecast.session.run_factory import zero_point
 from tunecast.session.settings import SessionSettings
 from tunecast.session.trials import Trials
+from tunecast.session.workloads import Efforts
 from tunecast.training.plan import plan_trial
 from tunecast.training.runner import Measurement, Scored
 from tunecast.training.training_task import TrainingTask, TrialSpec

@@ -9,8 +9,8 @@ from tunecast.methods import pipeline_space, sample_pipelines
 from tunecast.methods.space import baseline_pipeline
 from tunecast.records import ModelFacts, Pipeline
 from tunecast.search import Context, Strategy, get_strategy
-from tunecast.session.effort import Efforts
 from tunecast.session.settings import SessionSettings
+from tunecast.session.workloads import Efforts
 
 if TYPE_CHECKING:
     from tunecast.training.training_task import TrainingTask

@@ -11,17 +11,19 @@ import math
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tunecast.errors import ConfigurationError, ModelError
-from tunecast.estimate import MemoryRequest
+from tunecast.estimate import Workload, estimate_bytes
 from tunecast.estimate.constants import FRAMEWORK_BYTES
+from tunecast.estimate.fitting import Need, which_fit
 from tunecast.hardware.machine import accelerator_count, device_bytes
 from tunecast.models import load_config
 from tunecast.records import Pipeline
 from tunecast.search import get_strategy
-from tunecast.session.needs import Need, estimated_bytes, need_of, single_example, which_fit
 from tunecast.session.settings import SessionSettings
+from tunecast.session.workloads import SingleExamples
 
 if TYPE_CHECKING:
     from tunecast.training.training_task import TrainingTask
@@ -76,13 +78,14 @@ def feasible_candidates(
     Raises:
         ConfigurationError: Nothing fits of what the strategy would try.
     """
-    config = load_config(training_task.model, trust_remote_code=training_task.trust_remote_code)
-    single = single_example(training_task)
+    single = SingleExamples(training_task)
+    exact = _ExactBytes(training_task)
     strategy = get_strategy(settings.strategy)
     tried = candidates[: strategy.trials]
-    needs = [need_of(pipeline, training_task, single) for pipeline in tried]
-    fitting, fewest = _fitting(config, single, dict.fromkeys(need for need in needs if need), limit)
-    bare = _bare_bytes(training_task, single)
+    workloads = [single.of(pipeline) for pipeline in tried]
+    needs = [None if workload is None else Need.of(workload) for workload in workloads]
+    fitting, fewest = _fitting(exact, single.full, dict.fromkeys(need for need in needs if need), limit)
+    bare = _bare_bytes(training_task, single.full)
     fits = [bare <= limit if need is None else need in fitting for need in needs]
     if None in needs and bare > limit:
         fewest = min(bare, fewest or bare)
@@ -98,31 +101,42 @@ def feasible_candidates(
     kept = [pipeline for pipeline, fit in zip(tried[1:], fits[1:], strict=True) if fit]
     warnings = [_left_out_text(gone, len(tried), text)]
     if needs[0] is not None and not fits[0]:
-        warnings.append(_baseline_text(estimated_bytes(config, needs[0].request)))
+        warnings.append(_baseline_text(exact.of(needs[0].workload) or fewest))
     return Feasible((tried[0], *kept, *candidates[len(tried) :]), fits[0], len(gone), tuple(warnings))
 
 
-def _bare_bytes(training_task: TrainingTask, single: MemoryRequest) -> int:
+class _ExactBytes:
+    """Bytes on the task's model by dry run: what decides over a candidate is never the formula."""
+
+    def __init__(self, training_task: TrainingTask) -> None:
+        self._task = training_task
+
+    @cached_property
+    def _config(self) -> Any:
+        return load_config(self._task.model, trust_remote_code=self._task.trust_remote_code)
+
+    def of(self, workload: Workload) -> int | None:
+        """The peak; None where it has to be measured."""
+        try:
+            return estimate_bytes(self._task.facts, workload, config=lambda: self._config, exact=True)
+        except (ModelError, ConfigurationError):
+            return None
+
+
+def _bare_bytes(training_task: TrainingTask, single: Workload) -> int:
     """What any method holds at least: the process, and the model's weights once."""
     element_bytes = 4 if single.precision == "float32" else 2
     return FRAMEWORK_BYTES[single.device] + training_task.facts.parameters * element_bytes
 
 
 def _fitting(
-    config: Any, single: MemoryRequest, needs: Collection[Need], limit: int
+    exact: _ExactBytes, full: Workload, needs: Collection[Need], limit: int
 ) -> tuple[set[Need], int | None]:
     """As :func:`which_fit`; where there is room for anything, everything fits without a further estimate."""
-
-    def bytes_of(request: MemoryRequest) -> int | None:
-        try:
-            return estimated_bytes(config, request)
-        except (ModelError, ConfigurationError):  # it has to be measured
-            return None
-
-    full = bytes_of(single)
-    if full is None or limit >= ROOMY * full:
+    most = exact.of(full)
+    if most is None or limit >= ROOMY * most:
         return set(needs), None
-    return which_fit(needs, limit, lambda need: bytes_of(need.request))
+    return which_fit(needs, limit, lambda need: exact.of(need.workload))
 
 
 def _nothing_fits(settings: SessionSettings, device: str, fewest: int) -> ConfigurationError:

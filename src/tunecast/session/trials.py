@@ -13,11 +13,11 @@ from tunecast.executors.base import Slot
 from tunecast.methods import get_method
 from tunecast.records import ZERO_SHOT, Outcome, Pipeline, Point, Run, RunError, stable_hash
 from tunecast.search import History, TrialView
-from tunecast.session.effort import Efforts
 from tunecast.session.folder import OutputFolder
 from tunecast.session.prepare import PreparedTask
 from tunecast.session.run_factory import new_run
 from tunecast.session.runtime_model import RuntimeModel
+from tunecast.session.workloads import Efforts
 from tunecast.store import Store
 from tunecast.training.checkpoint import CheckpointFolder
 from tunecast.training.plan import TrialPlan

@@ -6,9 +6,9 @@ import pytest
 
 from tunecast.methods.space import BASELINE
 from tunecast.records import Pipeline
-from tunecast.session import effort as module
-from tunecast.session.effort import Efforts
+from tunecast.session import workloads as module
 from tunecast.session.prepare import PreparedTask
+from tunecast.session.workloads import Efforts
 from tunecast.training.training_task import TrainingTask
 
 
@@ -60,15 +60,15 @@ def test_what_a_thousand_candidates_share_is_computed_once(
     training_task: TrainingTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked, known = [], Efforts(training_task)
-    steps = module.step_seconds
+    efforts = module.optimizer_effort
 
-    def counted(*args: object, **sizes: object) -> tuple[float, float]:
-        asked.append(sizes)
-        return steps(*args, **sizes)  # type: ignore[arg-type]
+    def counted(*args: object) -> float:
+        asked.append(args)
+        return efforts(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(module, "step_seconds", counted)
+    monkeypatch.setattr(module, "optimizer_effort", counted)
     assert len({known.of(muon()) for _ in range(1000)}) == 1
-    assert len(asked) == 2
+    assert len(asked) == 1
 
 
 def test_nothing_is_known_of_layers_that_nobody_described(training_task: TrainingTask) -> None:

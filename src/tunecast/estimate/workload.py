@@ -1,22 +1,23 @@
-"""What is asked of the memory arithmetic, and its answer."""
+"""A finetuning as the estimates see it, and what they answer."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from math import ceil
 from typing import Any, Literal
 
 from tunecast.errors import ConfigurationError
+from tunecast.optimizers import OPTIMIZERS, Kernel
 
 Precision = Literal["float32", "bfloat16", "float16", "8-bit", "4-bit"]
-Optimizer = Literal["adamw", "adamw-8bit", "adafactor", "lion", "sgd", "sgd-momentum", "none"]
 Attention = Literal["eager", "sdpa", "flash"]
 Convention = Literal["tunecast", "hf-trainer"]
 Sharding = Literal["none", "zero1", "zero2", "zero3", "fsdp"]
 
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "precision": ("float32", "bfloat16", "float16", "8-bit", "4-bit"),
-    "optimizer": ("adamw", "adamw-8bit", "adafactor", "lion", "sgd", "sgd-momentum", "none"),
+    "optimizer": tuple(OPTIMIZERS),
     "attention": ("eager", "sdpa", "flash"),
     "convention": ("tunecast", "hf-trainer"),
     "sharding": ("none", "zero1", "zero2", "zero3", "fsdp"),
@@ -25,15 +26,62 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
-class MemoryRequest:
-    """A finetuning whose memory is asked for.
+class Part:
+    """Some of the model's own weights, to be trained while the rest stays frozen.
 
     Args:
-        adapter: The peft configuration as JSON (``peft_type``, ``r``, ...), None for full finetuning.
+        label: Tells this part from others; parts of equal labels are equal.
+        names: Chooses the trained parameters of a model by name.
+        top_layers: Number of trained layers where these are the last ones and the normalisation after them;
+            None for any other choice.
+        has_matrices: Whether matrices are trained, or vectors only.
+    """
+
+    label: str
+    names: Callable[[Any], Collection[str]] = field(compare=False, repr=False)
+    top_layers: int | None = None
+    has_matrices: bool = True
+
+    @classmethod
+    def of_top_layers(cls, layers: int, names: Callable[[Any], Collection[str]]) -> Part:
+        """The last ``layers`` layers and the normalisation after them."""
+        return cls(f"top layers {layers}", names, layers)
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What a finetuning method trains and holds, whatever the batch: each method states its own.
+
+    Args:
+        adapter: The peft configuration as JSON (``peft_type``, ``r``, ...); None where the model's own
+            weights are trained.
+        part: Which of the model's own weights are trained; None for all.
+        four_bit: Whether frozen linear layers are held in four bits.
+        optimizer: The optimiser that the method prescribes; empty where the pipeline chooses.
+        gradient_workspace: Bytes of temporaries per element of the largest trained matrix while the method
+            changes the gradients of a step.
+    """
+
+    adapter: Mapping[str, Any] | None = None
+    part: Part | None = None
+    four_bit: bool = False
+    optimizer: str = ""
+    gradient_workspace: float = 0.0
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A finetuning whose bytes and seconds are estimated.
+
+    Args:
+        adapter: As in :class:`Footprint`.
+        part: As in :class:`Footprint`.
+        gradient_workspace: As in :class:`Footprint`.
         precision: Type of frozen weights and of compute; with ``8-bit`` and ``4-bit`` the frozen linear
             layers are quantised and compute is bfloat16.
-        optimizer: Determines state and the temporaries of a step; ``none`` for methods without one.
+        optimizer: A name of :data:`tunecast.optimizers.OPTIMIZERS`; ``none`` counts no optimiser at all.
         batch_size: Examples of one forward pass on one device.
+        step_examples: Examples of one optimiser step on one device; None for one forward pass.
         max_length: Longest sequence in tokens; for an encoder-decoder the length of its input.
         label_tokens: Tokens of an example that carry a label: logits of the ``tunecast`` convention, decoder
             length of an encoder-decoder. None takes ``max_length``, the upper bound.
@@ -43,23 +91,23 @@ class MemoryRequest:
         prompt_length: Longest prompt that is generated from; None takes ``max_length`` less
             ``max_new_tokens``.
         gradient_checkpointing: Whether only each layer's input is kept and the rest recomputed.
-        gradient_accumulation: Whether a step has several forward passes, so that gradients live through them.
         attention: ``flash`` takes no mask and shares keys among query heads; ``sdpa`` carries the mask of a
             padded batch; ``eager`` keeps the scores.
         convention: ``tunecast``: what is trained is float32, compute is autocast, AdamW is fused, and logits
-            are made only where there are labels. ``hf-trainer``: weights trained in the type they are loaded
-            in, logits everywhere and held through the backward pass, torch's own AdamW.
-        adapter_dtype: Type of the adapter's weights; None for float32, as peft makes them.
+            are made only where there are labels. ``hf-trainer``: trained weights have the type that they are
+            loaded in or that peft gives them, nothing is autocast, logits are made everywhere, and AdamW is
+            torch's own.
+        adapter_dtype: Type of the adapter's weights; None for the convention's.
         sharding: What is spread over ``devices``: ``zero1`` optimiser state, ``zero2`` gradients too,
             ``zero3`` and ``fsdp`` weights too.
         devices: Number of devices that share.
         device: Kind of device, ``cpu`` or ``cuda``.
-        device_memory_bytes: What there is on one device; None leaves ``fits`` unanswered.
+        device_memory_bytes: Memory of one device; None leaves ``fits`` unanswered.
     """
 
     adapter: Mapping[str, Any] | None = None
     precision: Precision = "bfloat16"
-    optimizer: Optimizer = "adamw"
+    optimizer: str = "adamw"
     batch_size: int = 1
     max_length: int = 512
     label_tokens: int | None = None
@@ -68,7 +116,7 @@ class MemoryRequest:
     max_new_tokens: int = 0
     prompt_length: int | None = None
     gradient_checkpointing: bool = False
-    gradient_accumulation: bool = False
+    step_examples: int | None = None
     attention: Attention = "sdpa"
     convention: Convention = "tunecast"
     adapter_dtype: Literal["float32", "bfloat16", "float16"] | None = None
@@ -76,6 +124,8 @@ class MemoryRequest:
     devices: int = 1
     device: Literal["cpu", "cuda"] = "cuda"
     device_memory_bytes: int | None = None
+    part: Part | None = None
+    gradient_workspace: float = 0.0
 
     def __post_init__(self) -> None:
         for name, allowed in _CHOICES.items():
@@ -95,7 +145,12 @@ class MemoryRequest:
             )
 
     @property
-    def optimizer_kernel(self) -> str:
+    def passes(self) -> int:
+        """Batches of an optimiser step."""
+        return max(1, ceil((self.step_examples or 1) / self.batch_size))
+
+    @property
+    def optimizer_kernel(self) -> Kernel:
         """How the optimiser runs: Tunecast's is fused; plain torch.optim loops on a CPU, not on CUDA."""
         if self.convention == "tunecast":
             return "fused"
@@ -138,3 +193,23 @@ class MemoryEstimate:
     def evaluation_peak_bytes(self) -> int:
         """Bytes of tensors at the peak of evaluation."""
         return sum(self.evaluation_parts.values())
+
+
+@dataclass(frozen=True)
+class SecondsEstimate:
+    """Predicted durations in seconds.
+
+    Args:
+        step: One optimiser step: its forward and backward passes and the update.
+        optimizer_step: The optimiser's part of it.
+        scoring_batch: Scoring one evaluation batch; None where evaluation does not count.
+        generated_token: One more token for every example of an evaluation batch, at the longest cache; None
+            where nothing is generated.
+        step_flops: FLOPs of the forward and backward passes.
+    """
+
+    step: float
+    optimizer_step: float
+    scoring_batch: float | None
+    generated_token: float | None
+    step_flops: float

@@ -1,4 +1,4 @@
-"""What decides a pipeline's bytes, by dry runs of the tiny Llama; and the sorting out by few estimates."""
+"""What decides a workload's bytes, by dry runs of the tiny Llama; and the sorting out by few estimates."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import pytest
 
 from tunecast.estimate import estimate_memory
 from tunecast.estimate.constants import FRAMEWORK_BYTES
+from tunecast.estimate.fitting import Need, dry_run_bytes, which_fit
 from tunecast.methods.space import BASELINE
 from tunecast.models import load_config
 from tunecast.progress import Silent
 from tunecast.records import Pipeline, Scalar
-from tunecast.session.needs import Need, estimated_bytes, need_of, single_example, which_fit
 from tunecast.session.prepare import PreparedTask, prepare_task
 from tunecast.session.settings import SessionSettings
+from tunecast.session.workloads import SingleExamples
 
 IA3 = Pipeline("ia3", {"per_device_train_batch_size": 8, "optim": "adamw"})
 FULL = Pipeline("full", {"per_device_train_batch_size": 8, "optim": "adamw"})
@@ -27,9 +28,14 @@ def lora(**values: Scalar) -> Pipeline:
 
 
 def need(pipeline: Pipeline, prepared: PreparedTask) -> Need:
-    found = need_of(pipeline, prepared.training_task, single_example(prepared.training_task))
-    assert found is not None
-    return found
+    workload = SingleExamples(prepared.training_task).of(pipeline)
+    assert workload is not None
+    return Need.of(workload)
+
+
+@pytest.fixture(scope="module")
+def prepared(tiny_llama: Path, toy_data: Path) -> PreparedTask:
+    return prepare_task(SessionSettings(str(tiny_llama), str(toy_data), threads=1), Silent())
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +48,7 @@ def estimates(prepared: PreparedTask) -> dict[Need, int]:
     ]
     config = load_config(prepared.training_task.model)
     needs = [need(pipeline, prepared) for pipeline in (*pipelines, IA3, FULL)]
-    return {each: estimate_memory(config, each.request).total_bytes for each in needs}
+    return {each: estimate_memory(config, each.workload).total_bytes for each in needs}
 
 
 def test_a_larger_need_never_holds_less(estimates: dict[Need, int]) -> None:
@@ -64,7 +70,7 @@ def test_different_kinds_have_no_order(prepared: PreparedTask) -> None:
 def test_few_dry_runs_tell_the_same(prepared: PreparedTask, estimates: dict[Need, int]) -> None:
     config = load_config(prepared.training_task.model)
     for each, total in estimates.items():
-        assert estimated_bytes(config, each.request) == pytest.approx(
+        assert dry_run_bytes(config, each.workload) == pytest.approx(
             total, abs=0.02 * (total - FRAMEWORK_BYTES["cpu"])
         )
 
@@ -93,21 +99,21 @@ def test_any_dropout_is_as_good_as_another(prepared: PreparedTask) -> None:
 
 def test_gradients_live_on_between_micro_batches_only(prepared: PreparedTask) -> None:
     alone = need(lora(per_device_train_batch_size=1), prepared)
-    assert not alone.request.gradient_accumulation
-    assert need(BASELINE, prepared).request.gradient_accumulation
+    assert alone.workload.passes == 1
+    assert need(BASELINE, prepared).workload.passes == 16
     assert alone.is_at_most(need(BASELINE, prepared))
 
 
 def test_the_longest_example_decides(prepared: PreparedTask) -> None:
     training_task = prepared.training_task
-    single = single_example(training_task)
+    single = SingleExamples(training_task).full
     longest = max(training_task.test, key=lambda example: len(example.input_ids))
     longer = replace(longest, input_ids=(*longest.input_ids, *longest.input_ids))
     assert single.batch_size == 1
     assert single.max_length == max(
         len(e.input_ids) for e in (*training_task.train, *training_task.validation, *training_task.test)
     )
-    assert single_example(replace(training_task, test=(longer,))).max_length == len(longer.input_ids)
+    assert SingleExamples(replace(training_task, test=(longer,))).full.max_length == len(longer.input_ids)
 
 
 @pytest.mark.parametrize("model", ["tiny_llama", "tiny_gpt2", "tiny_t5"])
@@ -118,7 +124,7 @@ def test_evaluating_one_example_holds_less_than_training(
     settings = SessionSettings(str(request.getfixturevalue(model)), str(toy_data), threads=1)
     task = prepare_task(settings, Silent())
     asked = replace(
-        need(pipeline, task).request, evaluates=True, max_new_tokens=task.training_task.max_new_tokens
+        need(pipeline, task).workload, evaluates=True, max_new_tokens=task.training_task.max_new_tokens
     )
     estimate = estimate_memory(load_config(task.training_task.model), asked)
     assert 0 < estimate.evaluation_peak_bytes < estimate.training_peak_bytes
@@ -152,7 +158,25 @@ def test_what_all_fits_takes_an_estimate_of_each_kind(estimates: dict[Need, int]
 
 
 def test_what_cannot_be_estimated_fits(estimates: dict[Need, int]) -> None:
-    adapters = {each for each in estimates if each.request.adapter is not None}
+    adapters = {each for each in estimates if each.workload.adapter is not None}
     fitting, fewest = which_fit(estimates, 0, lambda each: None if each in adapters else estimates[each])
     assert fitting == adapters
     assert fewest == min(total for each, total in estimates.items() if each not in adapters)
+
+
+@pytest.mark.parametrize(
+    ("method", "values"),
+    [("gmt", {}), ("mezo", {}), ("top_layers", {"trained_layers": 1}), ("bias", {})],
+)
+def test_methods_that_hold_unlike_amounts_are_never_compared(
+    prepared: PreparedTask, method: str, values: dict[str, Scalar]
+) -> None:
+    other = need(Pipeline(method, {**FULL.hyperparameters, **values}), prepared)
+    full = need(FULL, prepared)
+    assert not other.is_at_most(full)
+    assert not full.is_at_most(other)
+    assert other == need(Pipeline(method, {**other_rate(), **values}), prepared)
+
+
+def other_rate() -> dict[str, Scalar]:
+    return {**FULL.hyperparameters, "learning_rate": 0.5}

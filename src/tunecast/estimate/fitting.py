@@ -1,0 +1,142 @@
+"""Finds which of many workloads fit a limit with few dry runs.
+
+A dry run takes some tenths of a second, and a session has hundreds of candidates. Most of them differ only in
+what takes no bytes, such as the learning rate, and the rest are ordered: of two adapters that are alike in
+all else, the one of higher rank holds more, and so does the one with dropout.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from tunecast.estimate.peak_bytes import estimate_memory, shape_of
+from tunecast.estimate.workload import Workload
+
+MOST = ("adamw", "all-linear")
+"""The choices of optimiser and of target layers that hold at least as much as any other."""
+ORDERED = {"LORA": ("r", "lora_dropout", "use_dora")}
+"""Fields by type of adapter of which a larger value never holds less."""
+PROBED_RANKS = (8, 32)
+
+
+@dataclass(frozen=True)
+class Need:
+    """What decides the bytes of a workload; equal needs hold equally much.
+
+    Args:
+        kind: All that has no order, as JSON.
+        choices: Optimiser and target layers.
+        extent: Numbers of which, all else being equal, larger ones never hold less.
+        workload: The workload.
+    """
+
+    kind: str
+    choices: tuple[str, ...]
+    extent: tuple[float, ...]
+    workload: Workload = field(compare=False, repr=False)
+
+    @classmethod
+    def of(cls, workload: Workload) -> Need:
+        """The need of a workload; all that are compared must be alike in what is not trained or held."""
+        shape = None if workload.adapter is None else shape_of(workload.adapter)
+        rest = dict(shape or {})
+        numbers = [float(rest.pop(name, 0)) for name in ORDERED.get(str(rest.get("peft_type")), ())]
+        targets = rest.pop("target_modules", None)
+        label = None if workload.part is None else workload.part.label
+        kind = [
+            shape is None,
+            label,
+            workload.precision,
+            workload.gradient_workspace,
+            workload.optimizer == "mezo",
+        ]
+        return cls(
+            kind=json.dumps([*kind, rest], default=sorted, sort_keys=True),
+            choices=(
+                workload.optimizer,
+                targets if isinstance(targets, str) else json.dumps(targets, default=sorted),
+            ),
+            extent=(float(workload.passes > 1), *numbers),
+            workload=replace(workload, adapter=shape),
+        )
+
+    def is_at_most(self, other: Need) -> bool:
+        """Whether this certainly holds no more than the other."""
+        chosen = zip(self.choices, other.choices, MOST, strict=True)
+        return (
+            self.kind == other.kind
+            and all(theirs in (mine, most) for mine, theirs, most in chosen)
+            and all(mine <= theirs for mine, theirs in zip(self.extent, other.extent, strict=True))
+        )
+
+
+def dry_run_bytes(config: Any, workload: Workload) -> int:
+    """The peak of a finetuning in bytes by dry run; of LoRA with fewer of them.
+
+    One more rank takes the same bytes with dropout and DoRA as without (on SmolLM2 to the byte), so that two
+    ranks of the plain adapter tell of all ranks of its variants.
+
+    Args:
+        config: A transformers ``PretrainedConfig``.
+        workload: The finetuning.
+
+    Raises:
+        ModelError: The configuration's class has no text-generating model.
+        ConfigurationError: The adapter does not suit the model, or cannot be built without weights.
+    """
+    adapter = workload.adapter
+    if adapter is None or adapter["peft_type"] != "LORA":
+        return estimate_memory(config, workload).total_bytes
+
+    def at_rank(rank: int, **changes: Any) -> int:
+        changed = replace(workload, adapter={**adapter, **changes, "r": rank})
+        return estimate_memory(config, changed).total_bytes
+
+    low, high = PROBED_RANKS
+    plain = {"lora_dropout": 0.0, "use_dora": False}
+    of_ranks = at_rank(high, **plain) - at_rank(low, **plain)
+    return at_rank(low) + round((adapter["r"] - low) * of_ranks / (high - low))
+
+
+def which_fit(
+    needs: Collection[Need], limit_bytes: int, bytes_of: Callable[[Need], int | None]
+) -> tuple[set[Need], int | None]:
+    """Sort out which needs fit, with as few estimates as their order allows.
+
+    Args:
+        needs: Distinct needs.
+        limit_bytes: The bytes that are there.
+        bytes_of: Estimates a need; None where that is impossible.
+
+    Returns:
+        Those that fit or cannot be estimated; and the fewest bytes of the others, None where there are none.
+    """
+    fitting: set[Need] = set()
+    too_many: list[int] = []
+    for kind in dict.fromkeys(need.kind for need in needs):
+        undecided = [need for need in needs if need.kind == kind]
+        estimates = 0
+        while undecided:
+            probe = _probe(undecided, estimates)
+            found = bytes_of(probe)
+            estimates += 1
+            if found is not None and found > limit_bytes:
+                decided = {need for need in undecided if probe.is_at_most(need)}
+                too_many.append(found)
+            else:
+                smaller = {need for need in undecided if need.is_at_most(probe)}
+                decided = {probe} if found is None else smaller
+                fitting |= decided
+            undecided = [need for need in undecided if need not in decided]
+    return fitting, min(too_many, default=None)
+
+
+def _probe(undecided: Sequence[Need], estimates: int) -> Need:
+    """What to estimate next: the largest, since often all fit; the smallest; then what decides the most."""
+    below = {need: sum(other.is_at_most(need) for other in undecided) for need in undecided}
+    above = {need: sum(need.is_at_most(other) for other in undecided) for need in undecided}
+    decides = (below, above)[estimates] if estimates < 2 else {n: min(below[n], above[n]) for n in undecided}
+    return max(undecided, key=lambda need: decides[need])

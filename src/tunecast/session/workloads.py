@@ -1,0 +1,103 @@
+"""A session's pipelines as workloads: what their bytes and their optimisers' effort are estimated from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from tunecast.estimate import Workload, optimizer_effort
+from tunecast.hardware.dtype import has_native_bfloat16
+from tunecast.methods.workload import workload_of
+from tunecast.records import Machine, Pipeline, device_kind
+
+if TYPE_CHECKING:
+    from tunecast.training.training_task import TrainingTask
+
+TYPICAL = {
+    "cpu": Machine("cpu", 2, 2, 0, 0, {"float32": 1e11}, 2e10),
+    "cuda": Machine("cuda", 2, 2, 0, 0, {"float32": 5e13, "bfloat16": 5e14}, 2e12),
+}
+"""Rates of typical devices. Only how they compare counts, and measured ones, which scatter, would leave other
+candidates out each time."""
+
+
+class SingleExamples:
+    """Workloads of a task's pipelines with one example per forward pass, the longest one.
+
+    Evaluation is left out: scoring one example, or answering it, holds less than training on it does.
+
+    Args:
+        training_task: The task, encoded.
+    """
+
+    def __init__(self, training_task: TrainingTask) -> None:
+        self._training_task = training_task
+        examples = (*training_task.train, *training_task.validation, *training_task.test)
+        on_cuda = device_kind(training_task.device) == "cuda"
+        self._how: dict[str, Any] = {
+            "batch_size": 1,
+            "max_length": max(len(example.input_ids) for example in examples),
+            "label_tokens": max(1, *(example.label_tokens for example in examples)),
+            "evaluates": False,
+            "attention": "eager" if training_task.deterministic and on_cuda else "sdpa",
+        }
+
+    def of(self, pipeline: Pipeline) -> Workload | None:
+        """The workload of a pipeline; None where the method does not state its footprint."""
+        task = self._training_task
+        batch = int(pipeline.number("per_device_train_batch_size"))
+        how = {**self._how, "step_examples": batch}
+        return workload_of(pipeline, task.facts, dtype=task.dtype, device=task.device, **how)
+
+    @property
+    def full(self) -> Workload:
+        """Full finetuning of the task."""
+        found = self.of(Pipeline("full", {"per_device_train_batch_size": 1}))
+        if found is None:
+            raise TypeError("full finetuning states no footprint")
+        return found
+
+
+class Efforts:
+    """Seconds of optimiser steps relative to those of the same with AdamW, each computed once.
+
+    Args:
+        training_task: The task, for the base model, the device and the mean length of training examples.
+    """
+
+    def __init__(self, training_task: TrainingTask) -> None:
+        self._training_task = training_task
+        self._known: dict[str, float] = {}
+
+    def of(self, pipeline: Pipeline) -> float:
+        """The effort of a pipeline, at least 1."""
+        if pipeline.hyperparameters.get("optim") != "muon":
+            return 1.0
+        plain = Pipeline(pipeline.method, {**pipeline.hyperparameters, "learning_rate": 1.0})
+        if plain.id not in self._known:
+            self._known[plain.id] = self._effort(plain)
+        return self._known[plain.id]
+
+    def _effort(self, pipeline: Pipeline) -> float:
+        task = self._training_task
+        examples = task.train
+        labels = sum(example.label_tokens for example in examples)
+        workload = workload_of(
+            pipeline,
+            task.facts,
+            dtype=task.dtype,
+            device=task.device,
+            batch_size=int(pipeline.number("per_device_train_batch_size", 8)),
+            max_length=max(1, round(task.train_tokens / len(examples))),
+            label_tokens=max(1, round(labels / len(examples))),
+        )
+        return 1.0 if workload is None else optimizer_effort(task.facts, workload, self._machine)
+
+    @cached_property
+    def _machine(self) -> Machine:
+        machine = TYPICAL[device_kind(self._training_task.device)]
+        if machine.device == "cpu" and has_native_bfloat16("cpu"):
+            rate = machine.flops_per_second["float32"]
+            machine = replace(machine, flops_per_second={"float32": rate, "bfloat16": rate})
+        return machine
