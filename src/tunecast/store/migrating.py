@@ -21,12 +21,7 @@ def migrate(engine: sa.Engine, shown: str, *, create: bool = True) -> None:
     """Create the tables, or upgrade them to :data:`~tunecast.store.schema.HEAD`.
 
     A refused database is left unchanged, byte for byte, and so is a store of this version if ``create`` is
-    False.
-
-    Args:
-        engine: The database; this is its first connection.
-        shown: Its name in messages.
-        create: Whether to turn an empty database into a store.
+    False. ``create`` turns an empty database into a store.
 
     Raises:
         StoreError: The database contains something else, was written by a newer version, or is empty and

@@ -16,12 +16,11 @@ import sqlalchemy as sa
 
 from tunecast.atomic import written_whole
 from tunecast.errors import StoreError
-from tunecast.records import DatasetFacts, Machine, ModelFacts
 from tunecast.store import redaction
 from tunecast.store.checksum import content_checksum
 from tunecast.store.codec import dumps, loads
 from tunecast.store.reading import Filters
-from tunecast.store.rows import Row, RunRows, facts_row, record
+from tunecast.store.rows import FACT_KINDS, Row, RunRows, facts_row, record
 from tunecast.store.schema import FACTS, points, runs
 from tunecast.store.store import Store
 
@@ -33,11 +32,7 @@ LAYOUT = 1
 
 _LAYOUT_KEY, _CHECKSUM_KEY = b"tunecast.layout", b"tunecast.checksum"
 _BATCH = 200  # runs per transaction; other writers get their turn in between
-_FACTS_COLUMNS = {
-    "dataset_facts": ("dataset_hash", DatasetFacts),
-    "model_facts": ("model_hash", ModelFacts),
-    "machine_facts": ("machine_hash", Machine),
-}
+_FACTS_COLUMNS = {column.replace("_hash", "_facts"): (column, kind) for column, kind in FACT_KINDS.items()}
 
 _POINT = "points.list.element."
 _MEASURED = (

@@ -8,15 +8,9 @@ from typing import Any, TypedDict
 
 import sqlalchemy as sa
 
-from tunecast.records import DatasetFacts, Machine, ModelFacts, Outcome, Run
-from tunecast.store.rows import Row, RunRows, clean, record, run_from_rows
+from tunecast.records import Outcome, Run
+from tunecast.store.rows import FACT_KINDS, Row, RunRows, clean, record, run_from_rows
 from tunecast.store.schema import FACTS, points, runs
-
-_KINDS: dict[str, type[Any]] = {
-    "dataset_hash": DatasetFacts,
-    "model_hash": ModelFacts,
-    "machine_hash": Machine,
-}
 
 
 class Filters(TypedDict, total=False):
@@ -58,21 +52,14 @@ class Facts:
         for start in range(0, len(missing), 500):
             chosen = table.c.hash.in_(missing[start : start + 500])
             for row in _mappings(connection, sa.select(table).where(chosen)):
-                self.records[row["hash"]] = record(_KINDS[column], row["facts"])
+                self.records[row["hash"]] = record(FACT_KINDS[column], row["facts"])
                 self.rows[row["hash"]] = row
 
 
 def page_of_ids(
     connection: sa.Connection, chosen: Filters, after: tuple[float, str] | None, limit: int
 ) -> list[tuple[float, str]]:
-    """Read the next runs in order of their start, as pairs of start and id.
-
-    Args:
-        connection: A connection in a transaction.
-        chosen: Filters.
-        after: The last pair of the previous page, None for the first page.
-        limit: Largest number of pairs.
-    """
+    """Read at most ``limit`` pairs of start and id of the runs after the pair ``after``, in order."""
     key = (runs.c.created_at, runs.c.id)
     statement = sa.select(*key).where(*conditions(chosen)).order_by(*key).limit(limit)
     if after is not None:

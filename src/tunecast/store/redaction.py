@@ -75,9 +75,7 @@ _HASHED_NAME = re.compile(r"[0-9a-f]{12}")
 def shareable(rows: RunRows, known: dict[str, Row]) -> RunRows:
     """Keep only the listed parts of a run; its facts get new hashes.
 
-    Args:
-        rows: The run.
-        known: Cache of redacted facts by their old hashes, because thousands of runs share a few facts.
+    ``known`` caches redacted facts by their old hashes, because thousands of runs share a few facts.
     """
     old = rows.run
     facts: dict[str, Row] = {}

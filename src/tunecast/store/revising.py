@@ -25,11 +25,8 @@ _NAMES_IN_EXTRA = {"dataset": "task", "model": "model"}
 def revise_runs(connection: sa.Connection, bundles: Sequence[RunRows]) -> tuple[int, int]:
     """Write each run from the record that goes further, the given or the stored one.
 
-    Stored points are neither lost nor replaced, but their shares follow the run's new length.
-
-    Args:
-        connection: A connection in a transaction.
-        bundles: The runs, each once; their shares are steps over the steps of the run.
+    Stored points are neither lost nor replaced, but their shares follow the run's new length. Each run may
+    occur once.
 
     Returns:
         The number of new runs and of new points.

@@ -37,6 +37,13 @@ _PARTS: dict[str, type[Score] | type[Seconds]] = {
 }
 
 
+FACT_KINDS: dict[str, type[DatasetFacts] | type[ModelFacts] | type[Machine]] = {
+    "dataset_hash": DatasetFacts,
+    "model_hash": ModelFacts,
+    "machine_hash": Machine,
+}
+"""Records of facts, by the column of ``runs`` that refers to them."""
+
 # Fields of a run that are columns unchanged.
 _PLAIN = (
     *("id", "session", "seed", "full_length_tokens", "total_steps", "unique_examples", "max_length"),
@@ -116,11 +123,7 @@ def facts_row(value: DatasetFacts | ModelFacts | Machine) -> Row:
 
 def run_rows(run: Run) -> RunRows:
     """A run as rows."""
-    facts = {
-        "dataset_hash": facts_row(run.dataset),
-        "model_hash": facts_row(run.model),
-        "machine_hash": facts_row(run.machine),
-    }
+    facts = {column: facts_row(getattr(run, column.removesuffix("_hash"))) for column in FACT_KINDS}
     row: Row = {name: getattr(run, name) for name in _PLAIN}
     row |= {"dataset": run.task.dataset, "model": run.task.model, "metric": run.task.metric}
     row |= {"method": run.pipeline.method, "hyperparameters": run.pipeline.hyperparameters}

@@ -52,13 +52,8 @@ def add_runs(connection: sa.Connection, bundles: Iterable[RunRows], *, overwrite
     A stored run belongs to one execution, identified by ``created_at``. Data of the same execution are united
     with it: an ended run never becomes ``paused`` again, a completed one never failed, and scores are kept.
     Another execution replaces the stored row and points together if it ranks higher (:func:`_rank`), and
-    changes nothing otherwise.
-
-    Args:
-        connection: A connection in a transaction.
-        bundles: The runs.
-        overwrite: Whether to overwrite the same execution, as its owner does, or only to fill its gaps, as a
-            merge of two stores does.
+    changes nothing otherwise. The owner of an execution overwrites it; a merge of two stores only fills its
+    gaps (``overwrite`` is False).
 
     Returns:
         The number of new runs and of new points.

@@ -71,11 +71,7 @@ def scalar(text: str) -> Scalar:
 
 
 def training_hyperparameters(arguments: Mapping[str, Any]) -> dict[str, Scalar]:
-    """Select a Trainer's arguments that belong to a pipeline, as numbers and plain words.
-
-    Args:
-        arguments: Arguments by their name in ``TrainingArguments``; values may be texts.
-    """
+    """Select and parse the ``TrainingArguments`` that belong to a pipeline, as numbers and plain words."""
     found: dict[str, Scalar] = {}
     for name in TRAINING_NAMES:
         value = arguments.get(name)

@@ -202,12 +202,7 @@ class Recorded:
 
 
 def read_one(where: str, read: Callable[[], Recorded]) -> Recorded:
-    """Read one run; an invalid record becomes a problem of this run only.
-
-    Args:
-        where: The place of the run.
-        read: Function that reads it.
-    """
+    """Read one run; an invalid record becomes a problem of this run only."""
     try:
         return read()
     except (TypeError, ValueError, AttributeError, OverflowError, OSError) as error:
@@ -215,11 +210,7 @@ def read_one(where: str, read: Callable[[], Recorded]) -> Recorded:
 
 
 def repeated_steps(evaluations: Iterable[LoggedEvaluation]) -> Iterator[str]:
-    """Report steps with several different losses, of which the last counts.
-
-    Args:
-        evaluations: The evaluations of one run, in order of time.
-    """
+    """Report steps with several different losses among a run's evaluations; the last one counts."""
     losses: dict[int, list[float]] = {}
     for evaluation in evaluations:
         found = losses.setdefault(evaluation.step, [])
@@ -234,12 +225,6 @@ def whole_or_problem(value: Any, name: str, where: str, problems: list[Problem])
     """Parse a non-negative integer; another number is reported and stays unknown.
 
     Negative numbers are not reported, because programs write -1 for unset values.
-
-    Args:
-        value: Recorded value, None if there is none.
-        name: Name of the value.
-        where: The file or run.
-        problems: List to which a problem is appended.
     """
     found, read = whole(value), number(value)
     if found is None and read is not None and not read < 0:

@@ -29,10 +29,8 @@ def log_identity(
 ) -> dict[str, Any]:
     """Digest a log to identify its run; the digest goes into ``extra``, and its hash is the run's key.
 
-    Args:
-        settled: Values that are constant from the first entry on.
-        entries: The log so far; only the first entries are used.
-        arguments: Arguments of the training; empty if unknown.
+    It contains values that are constant from the first entry on (``settled``), the first entries of the log,
+    and the arguments of the training, if known.
     """
     digests = [_digest(settled), *(_digest(entry) for entry in entries[:_ENTRIES])]
     return {_LOG: digests, _ARGUMENTS: _digest(arguments) if arguments else 0}
@@ -43,11 +41,7 @@ def _digest(value: Any) -> int:
 
 
 def distinct(found: Sequence[tuple[str, Run]]) -> tuple[list[Run], list[Problem]]:
-    """Drop duplicate runs, as far as the records tell, and report them.
-
-    Args:
-        found: Runs, each with the place from which it was read.
-    """
+    """Drop and report duplicates among runs, which come with the places from which they were read."""
     kept: dict[int, Run] = {}
     alike: dict[str, list[tuple[str, Run]]] = {}
     problems: list[Problem] = []

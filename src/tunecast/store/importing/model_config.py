@@ -30,13 +30,7 @@ KNOWN_NAMES = frozenset(name for names in (*_NAMES.values(), _CONTEXT) for name 
 
 
 def model_facts(name: str, config: Mapping[str, Any], parameters: int | None) -> ModelFacts:
-    """Read facts from a configuration; missing values are 0, empty or False.
-
-    Args:
-        name: The model's name.
-        config: The content of its ``config.json``; empty if unknown.
-        parameters: Number of parameters, None if unknown.
-    """
+    """Read facts from the content of a ``config.json``; missing values are 0, empty or False."""
     numbers: dict[str, Any] = {field: _first(config, names) or 0 for field, names in _NAMES.items()}
     return ModelFacts(
         name=name,
