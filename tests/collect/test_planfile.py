@@ -52,7 +52,7 @@ def test_a_row_without_a_metric_is_told(
     with pytest.raises(ConfigurationError, match=r"metric '' of .*apples cannot be used"):
         read_plan(plan, roots)
     index.write_bytes(b"task,metric\napples,\xff\n")
-    with pytest.raises(ConfigurationError, match="is no table with the columns task and metric"):
+    with pytest.raises(ConfigurationError, match="is not a table with the columns task and metric"):
         read_plan(plan, roots)
 
 
@@ -76,7 +76,7 @@ def test_every_problem_is_named_at_once(write_plan: Callable[..., Path]) -> None
 
 def test_names_that_match_nothing_are_told(write_plan: Callable[..., Path], roots: dict[str, str]) -> None:
     rates = {"methods": {"lora": 1}, "learning_rates": {"lorra": [0.1, 10]}}
-    with pytest.raises(ConfigurationError, match="learning_rates has lorra, which methods has not"):
+    with pytest.raises(ConfigurationError, match="learning_rates has lorra, which is not in methods"):
         read_plan(write_plan(pipelines=rates), roots)
     with pytest.raises(ConfigurationError, match="name: String should match"):
         read_plan(write_plan(name="../x y"), roots)
@@ -88,7 +88,7 @@ def test_names_that_match_nothing_are_told(write_plan: Callable[..., Path], root
 def test_what_is_no_plan_is_said_to_be_none(tmp_path: Path, content: str) -> None:
     path = tmp_path / "plan.yaml"
     path.write_text(content, encoding="utf-8")
-    with pytest.raises(ConfigurationError, match=r"plan\.yaml(, line \d+)?:? (this is not YAML|is no plan)"):
+    with pytest.raises(ConfigurationError, match=r"plan\.yaml(, line \d+)?:? (this is not YAML|is not a plan)"):
         read_plan(path)
     with pytest.raises(ConfigurationError, match="cannot be read: No such file"):
         read_plan(tmp_path / "other.yaml")
@@ -136,6 +136,6 @@ def test_shipped_plans_are_there() -> None:
 def test_a_plan_either_draws_or_lists(write_plan: Callable[..., Path], roots: dict[str, str]) -> None:
     grid = [{"method": "full", "rate": 0.2}]
     for pipelines in ({}, {"methods": {"full": 1}, "grid": grid}):
-        with pytest.raises(ConfigurationError, match="either methods to draw from or a grid"):
+        with pytest.raises(ConfigurationError, match="either methods to sample from or a grid"):
             read_plan(write_plan(pipelines=pipelines), roots)
     assert read_plan(write_plan(pipelines={"grid": grid}), roots).grid[0].method == "full"

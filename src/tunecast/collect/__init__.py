@@ -1,4 +1,4 @@
-"""Collecting runs by a plan: datasets, base models and sampled pipelines, in balanced order, resumable."""
+"""Collects runs by a plan: datasets, base models and sampled pipelines, in balanced order, resumable."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ def collect(
     limits: Limits | None = None,
     progress: Progress | None = None,
 ) -> CollectionSummary:
-    """Make the runs of a plan that a store does not hold yet.
+    """Make the runs of a plan that are not yet in a store.
 
     Args:
         plan: A plan, or the path of its YAML file.
-        store: Path or URL of the store; a SQLite file is made where there is none.
-        roots: Folders by the names that stand in braces in the plan's paths.
-        workers: Runs that are made at the same time, one by each worker.
+        store: Path or URL of the store; a missing SQLite file is created.
+        roots: Folders by the names in braces in the plan's paths.
+        workers: Runs made at the same time, one by each worker.
         threads: Threads of each worker; None shares the processor's cores among them.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        executor: Where workers run: ``local`` or ``in-process``.
+        executor: The place of the workers: ``local`` or ``in-process``.
         limits: When to wait or end; None collects everything.
-        progress: Told how far everything is.
+        progress: Receives progress reports.
 
     Raises:
         UserError: The plan, all its datasets or all its base models, the store or the device cannot be used.
@@ -55,10 +55,10 @@ def collect(
     if plan.exclusive and workers > 1:
         raise ConfigurationError(
             f"--workers {workers}: the plan {plan.name} makes its runs one at a time, to time them.",
-            "Say --workers 1.",
+            "Use --workers 1.",
         )
     threads = worker_threads(threads, workers)
-    # The libraries of its workers load while this process reads the plan's datasets and models.
+    # The workers load their libraries while this process reads the plan's datasets and models.
     with start_executor(executor, workers, threads) as started:
         chosen = choose_device(device)
         expansion = expand(plan, device=chosen, progress=progress)

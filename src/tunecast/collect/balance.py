@@ -1,4 +1,4 @@
-"""In which order to collect, so that what is done when it is interrupted is a balanced sample of the plan."""
+"""Orders a plan's runs so that an interrupted collection is a balanced sample of the plan."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ class Visit:
     """A few consecutive runs of one base model on one dataset.
 
     Args:
-        model: Place of the model in the plan.
-        dataset: Place of the dataset in the plan.
-        slots: The runs, numbered within this model and dataset.
+        model: Index of the model in the plan.
+        dataset: Index of the dataset in the plan.
+        slots: Numbers of the runs within this model and dataset.
     """
 
     model: int
@@ -23,16 +23,16 @@ class Visit:
 
 
 def visits(runs_per_dataset: Sequence[int], datasets: int, chunk: int) -> list[Visit]:
-    """All visits, in balanced order.
+    """Return all visits in balanced order.
 
-    Every visit has an ideal time between 0 and 1: those of a model are evenly spaced, and go round the
-    datasets from a start that differs by model. Sorted by it, every prefix holds each model in proportion to
-    its runs, to one visit, and of each model every dataset equally often, to one visit.
+    Each visit has an ideal time between 0 and 1. The visits of a model are evenly spaced and cycle through
+    the datasets from a start that differs by model. Sorted by time, each prefix has every model in proportion
+    to its runs, and for each model every dataset equally often, both to within one visit.
 
     Args:
         runs_per_dataset: Runs on each dataset, by model.
         datasets: Number of datasets.
-        chunk: Most runs of one visit.
+        chunk: Largest number of runs per visit.
     """
     timed: list[tuple[float, int, Visit]] = []
     for model, runs in enumerate(runs_per_dataset):
@@ -47,6 +47,6 @@ def visits(runs_per_dataset: Sequence[int], datasets: int, chunk: int) -> list[V
 
 
 def interleave(counts: Sequence[int]) -> list[int]:
-    """Each index as often as its count, spread evenly: ``[2, 1]`` gives ``[0, 1, 0]``."""
+    """Return each index as often as its count, evenly spread: ``[2, 1]`` gives ``[0, 1, 0]``."""
     timed = [((n + 0.5) / count, kind) for kind, count in enumerate(counts) for n in range(count)]
     return [kind for _, kind in sorted(timed)]

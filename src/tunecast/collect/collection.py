@@ -1,4 +1,4 @@
-"""The loop of a collection: hand out runs, commit what comes back, pass by what fails, stop in time."""
+"""Runs a collection: hands out runs, commits results, skips what fails, and stops in time."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from tunecast.progress import Progress
 from tunecast.records import Outcome, Run, RunError
 from tunecast.store import RunSummary, Store
 
-MOST_MEMORY_OF_OTHERS = 0.5
-"""Share of the main memory beyond which a killed worker may have lacked what others held."""
+MAX_MEMORY_OF_OTHERS = 0.5
+"""Share of main memory in use above which a killed worker may have lacked memory that others held."""
 
 
 @dataclass(frozen=True)
 class CollectionSummary:
-    """What a collection did.
+    """The result of a collection.
 
     Args:
         plan: The plan's name.
-        planned: Runs of the plan, unusable ones included.
-        before: Those of them that the store held already.
+        planned: Runs of the plan, including unusable ones.
+        before: Runs of the plan that were already in the store.
         collected: Runs made now.
-        outcomes: How many of those by outcome.
-        unusable: Runs that are not in the store: their dataset, base model or the disk could not be used,
-            or memory ran out that others held too.
+        outcomes: Numbers of runs made now, by outcome.
+        unusable: Runs missing in the store, because their dataset, base model or the disk could not be used,
+            or because other processes held memory that they needed.
         seconds: Wall time.
     """
 
@@ -52,12 +52,12 @@ class Limits:
     """When a collection waits or ends.
 
     Args:
-        seconds: No run is begun after so many seconds; None for no limit.
-        grace_seconds: So much longer a run may take that is under way by then; after that it is given up, and
-            made anew by the next collection.
-        runs: At most so many runs; None for no limit.
-        every_seconds: A run is begun at most this often, for a collection in the background of other work.
-        pause_file: While this file exists, workers are stopped and no run is begun.
+        seconds: Start no run after this many seconds; None for no limit.
+        grace_seconds: Extra time for runs that are under way then. After it they are given up, and the next
+            collection repeats them.
+        runs: Largest number of runs; None for no limit.
+        every_seconds: Shortest time between starts of runs, for a collection beside other work.
+        pause_file: While this file exists, workers are stopped and no run is started.
     """
 
     seconds: float | None = None
@@ -67,7 +67,7 @@ class Limits:
     pause_file: Path | None = None
 
     def since(self, began: float) -> Limits:
-        """The limits that are left of those that held from the moment ``began`` of the monotonic clock."""
+        """Return what is left of limits that hold from ``began`` on the monotonic clock."""
         if self.seconds is None:
             return self
         return replace(self, seconds=max(0.0, self.seconds - (time.monotonic() - began)))
@@ -75,7 +75,7 @@ class Limits:
 
 @dataclass
 class _Slot:
-    """A worker: the rest of its chunk, and what it is at."""
+    """A worker: the rest of its chunk, and its current run."""
 
     chunk: deque[RunSpec] = field(default_factory=deque)
     run_spec: RunSpec | None = None
@@ -89,11 +89,11 @@ class Collection:
     Args:
         name: The plan's name.
         expansion: All runs of the plan, in order.
-        store: Where runs are committed, each as a whole.
+        store: The store; each run is committed as a whole.
         executor: Makes runs, one in each slot.
-        progress: Told how far everything is.
+        progress: Receives progress reports.
         limits: When to wait or end.
-        clock: Seconds, rising.
+        clock: A monotonic clock in seconds.
     """
 
     def __init__(
@@ -125,10 +125,10 @@ class Collection:
         self._paused = False
 
     def run(self) -> CollectionSummary:
-        """Collect until nothing is left or a limit is reached; runs that are under way are finished."""
+        """Collect until nothing is left or a limit is reached; runs under way are finished."""
         self._started = self._clock()
         self._progress.start(
-            f"Collecting {self._name} ({self._before} of {self._planned} there)", self._queued(), "runs"
+            f"Collecting {self._name} ({self._before} of {self._planned} done)", self._queued(), "runs"
         )
         while True:
             self._obey_pause_file()
@@ -144,7 +144,7 @@ class Collection:
                 self._executor.cancel()
                 break
             if self._paused:
-                # A worker that dies in a pause is found after it: a new one would start at once, not stopped.
+                # A worker that dies in a pause is replaced after it, because a new one would start at once.
                 time.sleep(POLL_SECONDS)
                 continue
             for handle, answer in self._executor.wait(timeout=POLL_SECONDS):
@@ -178,7 +178,7 @@ class Collection:
         self._executor.submit(MakeRun(run_spec), number)
 
     def _is_over(self) -> bool:
-        """Whether no run is to be begun any more."""
+        """Return whether no further run is to be started."""
         limits = self._limits
         if limits.seconds is not None and self._clock() - self._started >= limits.seconds:
             return True
@@ -187,11 +187,11 @@ class Collection:
         return not self._chunks and not any(slot.chunk for slot in self._slots.values())
 
     def _look_up(self) -> dict[str, RunSummary]:
-        """What the store holds, by id; paused runs are no collection's."""
+        """Return the runs in the store by id, except paused ones, which no collection makes."""
         return {run.id: run for run in self._store.summaries() if run.outcome != Outcome.PAUSED}
 
     def _not_made(self, chunks: Iterable[Iterable[RunSpec]]) -> deque[deque[RunSpec]]:
-        """Chunks without what is there."""
+        """Return the chunks without runs that are in the store."""
         made = self._made
         left = (
             [run_spec for run_spec in chunk if not _is_done(run_spec, made.get(run_spec.id))]
@@ -200,19 +200,20 @@ class Collection:
         return deque(deque(chunk) for chunk in left if chunk)
 
     def _queued(self) -> int:
-        """Runs that are not begun."""
+        """Count the runs that have not started."""
         return sum(map(len, (*self._chunks, *(slot.chunk for slot in self._slots.values()))))
 
     def _give_way(self) -> None:
-        """Go on elsewhere in the plan, without what another collection into the same store has made."""
+        """Continue elsewhere in the plan, without runs that another collection has put into the same
+        store."""
         queued, self._made = self._queued(), self._look_up()
         self._chunks = self._not_made([*(slot.chunk for slot in self._slots.values()), *self._chunks])
         for slot in self._slots.values():
             slot.chunk = deque()
-        # Everyone at a place of their own: those that began together would meet at every run.
+        # Each takes a place at random: collections that started together would meet at every run.
         self._chunks.rotate(random.SystemRandom().randrange(len(self._chunks) + 1))
         by_others = queued - self._queued()
-        self._progress.log(f"Another collection makes these runs too; {by_others} more of them are there.")
+        self._progress.log(f"Another collection makes these runs too; it has made {by_others} more of them.")
         self._progress.advance(by_others)
 
     def _take(self, slot: _Slot, number: int, answer: Any) -> None:
@@ -222,40 +223,40 @@ class Collection:
             self._commit(slot, answer)
 
     def _handle_failure(self, slot: _Slot, number: int, answer: Crash | Broken) -> None:
-        """Let a worker that died try once more; then ask for a record of the run, to note the failure in."""
+        """Give a dead worker one more try; then ask for a blank record of the run, to note the failure in."""
         run_spec = slot.run_spec
         assert run_spec is not None
         if slot.failure is not None:
-            self._pass_by(slot, f"{run_spec.model} on {run_spec.dataset.path}: {answer.text}")
+            self._skip(slot, f"{run_spec.model} on {run_spec.dataset.path}: {answer.text}")
             return
         if isinstance(answer, Crash):
             self._crashes[run_spec.id] += 1
             self._progress.log(f"{answer.text}; a new one is started.")
             if self._crashes[run_spec.id] <= CRASHES_FORGIVEN:
-                slot.paused = False  # what the pause was in is lost
+                slot.paused = False  # the seconds with the pause are lost
                 self._executor.submit(MakeRun(run_spec), number)
                 return
-        if self._says_nothing(answer):  # of the run, which the next collection tries again
-            self._pass_by(slot, f"{run_spec.model} on {run_spec.dataset.path}: {answer.text}")
+        if self._is_external(answer):  # the next collection tries the run again
+            self._skip(slot, f"{run_spec.model} on {run_spec.dataset.path}: {answer.text}")
             return
         slot.failure = answer.failure
         self._executor.submit(BlankRun(run_spec), number)
 
-    def _says_nothing(self, answer: Crash | Broken) -> bool:
-        """Whether a failure is not the run's own: a full disk, or a lack of memory that others held too."""
+    def _is_external(self, answer: Crash | Broken) -> bool:
+        """Return whether a failure is not the run's own: a full disk, or memory that others may have held."""
         if isinstance(answer, Broken):
             return answer.system
-        alone = len(self._slots) == 1 and used_share_of_memory() < MOST_MEMORY_OF_OTHERS
+        alone = len(self._slots) == 1 and used_share_of_memory() < MAX_MEMORY_OF_OTHERS
         return answer.outcome is Outcome.OUT_OF_MEMORY and not alone
 
     def _commit(self, slot: _Slot, run: Run) -> None:
         if slot.failure is not None:
             outcome, error = slot.failure
             run = replace(run, outcome=outcome, error=error)
-        if slot.paused:  # its seconds on the wall's clock hold the pause
+        if slot.paused:  # its wall time includes the pause
             run = replace(run, exclusive=False)
         if slot.run_spec is not None and slot.run_spec.exclusive and not run.exclusive:
-            self._progress.log("The machine was not idle; the next collection makes this run anew.")
+            self._progress.log("The machine was not idle; the next collection repeats this run.")
         is_new = self._store.put(run)
         slot.run_spec = None
         if not is_new and run.id not in self._made:
@@ -265,15 +266,15 @@ class Collection:
         pipeline = f"{run.pipeline.method} {run.outcome}{loss}"
         self._progress.advance(note=f"{run.task.model} {run.task.dataset} {pipeline}")
 
-    def _pass_by(self, slot: _Slot, reason: str) -> None:
-        """Leave a run out that has no record, for the next collection to try."""
-        self._progress.log(f"Passed by: {reason}")
+    def _skip(self, slot: _Slot, reason: str) -> None:
+        """Leave out a run without a record, for the next collection to try."""
+        self._progress.log(f"Skipped: {reason}")
         slot.run_spec = None
         self._unusable += 1
         self._progress.advance()
 
     def _obey_pause_file(self) -> None:
-        """Stop the workers in the middle of what they do while the file is there; then let them go on."""
+        """Stop the workers while the pause file exists, and resume them afterwards."""
         file = self._limits.pause_file
         wanted = file is not None and file.exists()
         if wanted == self._paused:
@@ -285,9 +286,9 @@ class Collection:
             self._executor.pause()
         else:
             self._executor.resume()
-        self._progress.log(f"Paused until {file} is removed." if wanted else "Going on.")
+        self._progress.log(f"Paused until {file} is removed." if wanted else "Continuing.")
 
 
 def _is_done(run_spec: RunSpec, there: RunSummary | None) -> bool:
-    """Whether a run spec's run needs not be made; one for its seconds is, until the machine was idle."""
+    """Return whether a run need not be made. An exclusive run is repeated until the machine was idle."""
     return there is not None and (there.exclusive or not run_spec.exclusive)

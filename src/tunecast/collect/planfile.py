@@ -1,4 +1,4 @@
-"""What is to be collected: a YAML plan, checked as a whole, with every place resolved."""
+"""Reads a collection plan from YAML, checks all of it, and resolves its paths."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tunecast.records import Scalar
 from tunecast.yaml_file import read_yaml
 
 ROOT_VARIABLE = "TUNECAST_"
-"""``{tasks}`` in a plan is the folder of ``--root tasks=FOLDER``, else the variable ``TUNECAST_TASKS``."""
+"""``{tasks}`` in a plan is the folder of ``--root tasks=FOLDER``, else of the variable ``TUNECAST_TASKS``."""
 Always = Literal["zero-shot", "baseline", "baseline-3e-4"]
 
 Positive = Annotated[float, Field(gt=0)]
@@ -29,28 +29,29 @@ class _Part(BaseModel):
 
 
 class ModelChoice(_Part):
-    """A base model of a plan: what ``--model`` takes, and the number of runs on each dataset."""
+    """A base model of a plan: the value of ``--model``, and the number of runs on each dataset."""
 
     path: str
     runs_per_dataset: Count
 
 
 class DatasetChoice(_Part):
-    """A dataset of a plan: what ``--data`` takes, and the metric of its task (``loss`` for none)."""
+    """A dataset of a plan: the value of ``--data``, and the metric of its task (``loss`` for none)."""
 
     path: str
     metric: str = "loss"
 
 
 class Scoring(_Part):
-    """How runs are scored on the test split.
+    """The scoring of runs on the test split.
 
     Args:
         test_tokens: Tokens of the fixed, seeded choice of test examples that every run is scored on.
-        metric_share: Part of the runs whose metric is measured too; that of zero-shot and baseline always is.
-        metric_examples: Most examples to generate for.
-        generated_tokens: Most tokens to generate for one metric; long completions get fewer examples, and
-            where fewer than 16 are left the metric is not measured.
+        metric_share: Share of the runs whose metric is also measured; for zero-shot and baseline it always
+            is.
+        metric_examples: Largest number of examples to generate for.
+        generated_tokens: Largest number of tokens to generate for one metric. With long completions fewer
+            examples fit; below 16 the metric is not measured.
     """
 
     test_tokens: Count = 16_384
@@ -60,12 +61,12 @@ class Scoring(_Part):
 
 
 class GridPipeline(_Part):
-    """A pipeline of a factorial plan: the defaults of its method, but for what is said.
+    """A pipeline of a factorial plan: its method's defaults, with the given values.
 
     Args:
         method: Its method.
-        rate: Learning rate as a multiple of the rate that adapters of the model's width are expected to want.
-        hyperparameters: Values that are not the method's defaults.
+        rate: Learning rate as a multiple of the usual adapter rate at the model's width.
+        hyperparameters: Values that differ from the method's defaults.
     """
 
     method: str
@@ -74,7 +75,7 @@ class GridPipeline(_Part):
 
 
 class _Folder(_Part):
-    """Every subfolder as a dataset, but for those that match ``exclude``; metrics from a CSV table."""
+    """Every subfolder as a dataset, except those that match ``exclude``; metrics come from a CSV table."""
 
     folder: str
     exclude: tuple[str, ...] = ()
@@ -92,9 +93,9 @@ class _Pipelines(_Part):
     @model_validator(mode="after")
     def _either(self) -> _Pipelines:
         if bool(self.methods) == bool(self.grid):
-            raise ValueError("say either methods to draw from or a grid")
+            raise ValueError("give either methods to sample from or a grid")
         if unknown := sorted(self.learning_rates.keys() - self.methods.keys()):
-            raise ValueError(f"learning_rates has {', '.join(unknown)}, which methods has not")
+            raise ValueError(f"learning_rates has {', '.join(unknown)}, which is not in methods")
         return self
 
 
@@ -118,25 +119,26 @@ class Plan:
     """A checked plan.
 
     Args:
-        name: Name of the collection; its runs carry it as their session.
+        name: Name of the collection, which its runs have as their session.
         seed: Seed of every choice.
         models: Base models.
         datasets: Datasets.
         methods: Weight by method among the sampled pipelines.
-        shared: Part of the sampled pipelines that every dataset of a model gets.
-        always: Pipelines that every dataset of a model gets besides.
-        learning_rates: By method, the lowest and highest learning rate as multiples of the rate at which
-            adapters of such a width are expected to do best; a method that is not listed keeps its own range.
+        shared: Share of the sampled pipelines that all datasets of a model have in common.
+        always: Further pipelines that every dataset of a model gets.
+        learning_rates: By method, the lowest and highest learning rate as multiples of the usual adapter rate
+            at the model's width. A method that is not listed keeps its own range.
         full_lengths: Weight by full length in tokens.
         unique_examples: Sizes of nested subsets of the training examples; None is all of them.
         seeds: Seeds of runs.
-        scoring: How runs are scored.
-        least_steps: Optimiser steps that a run should have at least: where a dataset's examples are long, a
-            drawn batch is made smaller, and a full length too short even for the smallest one longer.
+        scoring: Scoring on the test split.
+        least_steps: Minimum of optimiser steps. If a dataset's examples are long, a sampled batch is made
+            smaller, and a full length that is too short even for the smallest batch is made longer.
         chunk: Consecutive runs of the same model and dataset, so that both are loaded less often.
-        exclusive: Whether runs are made one at a time on an idle machine, so that their seconds can teach.
-        grid: Where there are any, nothing is drawn: each of these pipelines is run with every full length,
-            every number of unique examples and every seed.
+        exclusive: Whether runs are made one at a time on an idle machine, so that seconds can be learned
+            from.
+        grid: If given, nothing is sampled: each of these pipelines is run with every full length, every
+            number of unique examples and every seed.
     """
 
     name: str
@@ -162,12 +164,11 @@ def read_plan(path: str | Path, roots: Mapping[str, str] | None = None) -> Plan:
 
     Args:
         path: A YAML file.
-        roots: Folders by the names that stand in braces in the plan's paths; environment variables serve
-            for the rest.
+        roots: Folders by the names in braces in the plan's paths; environment variables give the rest.
 
     Raises:
-        ConfigurationError: The file is missing or no plan (every problem is named), a folder is not known, or
-            there is no such metric.
+        ConfigurationError: The file is missing or not a plan (every problem is named), or a folder or a
+            metric is unknown.
     """
     content = _parsed(Path(path))
     places = _Places(dict(roots or {}), str(path))
@@ -203,13 +204,13 @@ def _parsed(path: Path) -> _File:
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, p['loc'])) or 'the file'}: {p['msg']}" for p in error.errors()]
         raise ConfigurationError(
-            f"--plan {path} is no plan: {'; '.join(problems)}.", "See the plans that come with the project."
+            f"--plan {path} is not a plan: {'; '.join(problems)}.", "See the plans that come with Tunecast."
         ) from None
 
 
 @dataclass(frozen=True)
 class _Places:
-    """What the names in braces stand for."""
+    """Folders by the names in braces."""
 
     roots: dict[str, str]
     plan: str
@@ -221,8 +222,8 @@ class _Places:
         folder = self.roots.get(name) or os.environ.get(ROOT_VARIABLE + name.upper(), "")
         if not closed or not folder:
             raise ConfigurationError(
-                f"--plan {self.plan}: it is not known where {text!r} lies.",
-                f"Say --root {name}=FOLDER, or set {ROOT_VARIABLE}{name.upper()}.",
+                f"--plan {self.plan}: the folder of {text!r} is unknown.",
+                f"Give --root {name}=FOLDER, or set {ROOT_VARIABLE}{name.upper()}.",
             )
         return folder.rstrip("/") + rest
 
@@ -247,7 +248,7 @@ def _in_folder(listed: _Folder, places: _Places) -> tuple[DatasetChoice, ...]:
 
 
 def _check_metrics(datasets: Iterable[DatasetChoice], plan: str) -> None:
-    """Before anything is made: a run whose metric is unknown would be kept without one."""
+    """Check metrics before any run is made: a run with an unknown metric would be kept without one."""
     from tunecast.training.metrics import get_metric
 
     for metric, dataset in {dataset.metric: dataset.path for dataset in datasets}.items():
@@ -261,11 +262,11 @@ def _check_metrics(datasets: Iterable[DatasetChoice], plan: str) -> None:
 
 
 def _metrics(index: Path) -> dict[str, str]:
-    """Metric by dataset, from a table with the columns ``task`` and ``metric``."""
+    """Read metrics by dataset from a table with the columns ``task`` and ``metric``."""
     try:
         with index.open(encoding="utf-8", newline="") as stream:
             return {row["task"]: row["metric"] or "" for row in csv.DictReader(stream)}
     except (OSError, KeyError, UnicodeDecodeError) as error:
         raise ConfigurationError(
-            f"datasets.index: {index} is no table with the columns task and metric: {error}."
+            f"datasets.index: {index} is not a table with the columns task and metric: {error}."
         ) from None

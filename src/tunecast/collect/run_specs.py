@@ -1,4 +1,4 @@
-"""The runs of a plan, each fully determined before anything is loaded into a worker."""
+"""Expands a plan into runs, each fully determined before a worker loads anything."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ Choice = TypeVar("Choice", DatasetChoice, ModelChoice)
 Read = TypeVar("Read")
 
 DATA_SEED = 0
-"""Seed of splits and of the examples that are scored: one for all plans, lest their runs differ by it."""
+"""Seed of splits and of scored examples: one for all plans, so that their runs can be compared."""
 SHARED = "shared"
 GOLDEN = 0.618034
 BATCH_SIZE = "per_device_train_batch_size"
 SMALLEST_BATCH = 4
 CHARACTERS_PER_TOKEN = 3.0
 TEMPLATE_TOKENS = 12
-"""Gives a guess of an example's tokens without a tokenizer, for the choice of batch and full length alone."""
+"""Used to guess an example's tokens without a tokenizer, only to choose batch size and full length."""
 
 
 @dataclass(frozen=True)
@@ -42,16 +42,16 @@ class RunSpec:
     """One run to collect.
 
     Args:
-        id: Id of the run: a hash of data, weights, pipeline, seed, amounts, type, device and exclusiveness.
-        model: What ``--model`` takes.
-        dataset: What ``--data`` takes, and the metric.
+        id: Hash of data, weights, pipeline, seed, amounts, dtype, device and exclusiveness.
+        model: The value of ``--model``.
+        dataset: The value of ``--data``, and the metric.
         pipeline: Method and hyperparameters.
         seed: Seed of the run.
         full_length_tokens: Horizon of the schedule.
         unique_examples: Training examples it may draw from.
-        number: Number of its draw in the plan, the same for every model; -1 where nothing was drawn.
-        shared: Whether every dataset of the model has this draw.
-        measures_metric: Whether the task's metric is measured too.
+        number: Number of its sample in the plan, the same for every model; -1 if it was not sampled.
+        shared: Whether every dataset of the model has this sample.
+        measures_metric: Whether the task's metric is also measured.
         exclusive: Whether nothing else may run on the machine.
     """
 
@@ -70,11 +70,11 @@ class RunSpec:
 
 @dataclass(frozen=True)
 class Expansion:
-    """A plan, expanded.
+    """An expanded plan.
 
     Args:
-        chunks: All runs that can be tried, in balanced order; each chunk is one base model and one dataset.
-        unusable: Planned runs beside them, whose dataset or base model cannot be used.
+        chunks: All runs that can be tried, in balanced order. Each chunk has one base model and one dataset.
+        unusable: Number of further planned runs, whose dataset or base model cannot be used.
     """
 
     chunks: list[list[RunSpec]]
@@ -82,20 +82,19 @@ class Expansion:
 
     @property
     def run_specs(self) -> list[RunSpec]:
-        """The runs, one after the other."""
+        """All runs in order."""
         return [run_spec for chunk in self.chunks for run_spec in chunk]
 
 
 def expand(plan: Plan, *, device: str, progress: Progress) -> Expansion:
-    """All runs of a plan in balanced order, grouped into chunks of one base model and one dataset.
+    """Expand a plan into runs in balanced order, in chunks of one base model and one dataset.
 
-    A dataset or base model that cannot be used is told of and left out; all other runs are what they are
-    with it.
+    A dataset or base model that cannot be used is reported and left out; this does not change the other runs.
 
     Args:
         plan: The plan.
-        device: ``cpu``, ``cuda`` or ``cuda:N``; a run is another one on another kind of device.
-        progress: Told how far the reading of datasets and models is.
+        device: ``cpu``, ``cuda`` or ``cuda:N``; the kind of device is part of a run's identity.
+        progress: Receives progress reports.
 
     Raises:
         UserError: None of the datasets, or none of the base models, can be used.
@@ -115,7 +114,7 @@ def expand(plan: Plan, *, device: str, progress: Progress) -> Expansion:
     progress.finish()
     seen: set[str] = set()
     chunks, unusable = [], 0
-    # What cannot be used keeps its place: starts, draws and order of all others depend on it.
+    # Unusable choices keep their places, because starts, samples and order of all others depend on them.
     for visit in visits([_runs(plan, choice) for choice in plan.models], len(sources), plan.chunk):
         one, source = series[visit.model], sources[visit.dataset]
         if one is None or source is None:
@@ -131,10 +130,10 @@ def expand(plan: Plan, *, device: str, progress: Progress) -> Expansion:
 def _usable(
     kind: str, choices: Sequence[Choice], read: Callable[[Choice], Read], progress: Progress
 ) -> list[Read | None]:
-    """What was read of each choice, None for one that cannot be used, which is told.
+    """Read each choice, reporting those that cannot be used as None.
 
     Raises:
-        UserError: That of the first, where none can be used.
+        UserError: None can be used; the error is that of the first.
     """
     found: list[Read | None] = []
     errors: list[UserError] = []
@@ -152,7 +151,7 @@ def _usable(
 
 
 def _runs(plan: Plan, choice: ModelChoice) -> int:
-    """Planned runs of a base model on each dataset."""
+    """Return the planned runs of a base model on each dataset."""
     if not plan.grid:
         return choice.runs_per_dataset
     factors = (plan.grid, plan.full_lengths, plan.unique_examples, plan.seeds)
@@ -161,7 +160,7 @@ def _runs(plan: Plan, choice: ModelChoice) -> int:
 
 @dataclass(frozen=True)
 class _Source:
-    """A dataset of the plan, read."""
+    """A dataset of the plan."""
 
     choice: DatasetChoice
     fingerprint: str
@@ -169,7 +168,7 @@ class _Source:
     example_tokens: float
 
     def unique_examples(self, levels: Sequence[int | None], place: float) -> int:
-        """The subset size at a place between 0 and 1 among those that differ on this dataset."""
+        """Return the subset size at a place between 0 and 1 among the distinct sizes on this dataset."""
         most = self.train_examples
         sizes = sorted({min(level or most, most) for level in levels})
         return sizes[min(int(place * len(sizes)), len(sizes) - 1)]
@@ -201,41 +200,41 @@ class _Series:
         self._known: dict[int, list[RunSpec]] = {}
 
     def run_specs(self, dataset: int, source: _Source) -> list[RunSpec]:
-        """The runs on one dataset, in order."""
+        """Return the runs on one dataset, in order."""
         if dataset not in self._known:
-            self._known[dataset] = list(self._cells(dataset, source))
+            self._known[dataset] = list(self._ordered(dataset, source))
         return self._known[dataset]
 
-    def _cells(self, dataset: int, source: _Source) -> Iterator[RunSpec]:
-        """The untouched model, then shared and own draws interleaved; what else is always run lies between,
-        elsewhere on each dataset."""
+    def _ordered(self, dataset: int, source: _Source) -> Iterator[RunSpec]:
+        """Yield the zero-shot run, then shared and own samples interleaved, with the other runs that are
+        always made at places that differ by dataset."""
         drawn: list[RunSpec] = []
         shared = own = 0
         for kind in interleave([self._shared, self._own]):
             if kind == 0:
-                # Every dataset starts elsewhere, so that early on all shared draws are met somewhere.
+                # Each dataset starts at another sample, so that early on all shared samples occur somewhere.
                 start = dataset * self._shared // self._datasets
-                drawn.append(self._drawn_cell(source, SHARED, (start + shared) % self._shared))
+                drawn.append(self._sampled(source, SHARED, (start + shared) % self._shared))
                 shared += 1
             else:
-                drawn.append(self._drawn_cell(source, "own", own * self._datasets + dataset))
+                drawn.append(self._sampled(source, "own", own * self._datasets + dataset))
                 own += 1
         for place, name in enumerate(self._always):
-            run_spec = self._always_cell(source, name, dataset + place)
+            run_spec = self._fixed(source, name, dataset + place)
             if name == ZERO_SHOT.method:
-                # Losses are learned relative to the untouched model's: without it no other run teaches any.
+                # Losses are learned relative to the zero-shot loss; without it, no other run is of use.
                 yield run_spec
                 continue
             turn = (dataset * GOLDEN + place / len(self._always)) % 1
             drawn.insert(int(turn * (len(drawn) + 1)), run_spec)
         yield from drawn
 
-    def _drawn_cell(self, source: _Source, stream: str, number: int) -> RunSpec:
+    def _sampled(self, source: _Source, stream: str, number: int) -> RunSpec:
         draw = self._with_enough_steps(source, self._drawing.draw(stream, number), SMALLEST_BATCH)
-        return self._cell(source, draw, number, shared=stream == SHARED)
+        return self._run_spec(source, draw, number, shared=stream == SHARED)
 
     def _with_enough_steps(self, source: _Source, draw: Drawn, least_batch: int) -> Drawn:
-        """The draw with a full length just long enough, then a batch just small enough, for enough steps."""
+        """Lengthen a sample's full length, then reduce its batch, as little as enough steps require."""
         step_tokens = source.example_tokens * self._plan.least_steps
         lengths = sorted(n for n in self._plan.full_lengths if n >= draw.full_length_tokens)
         length = next((n for n in lengths if n >= step_tokens * least_batch), lengths[-1])
@@ -246,7 +245,7 @@ class _Series:
         pipeline = Pipeline(draw.pipeline.method, {**values, BATCH_SIZE: batch})
         return replace(draw, pipeline=pipeline, full_length_tokens=length)
 
-    def _always_cell(self, source: _Source, name: str, turn: int) -> RunSpec:
+    def _fixed(self, source: _Source, name: str, turn: int) -> RunSpec:
         lengths = sorted(self._plan.full_lengths)
         pipeline = {
             "zero-shot": ZERO_SHOT,
@@ -258,9 +257,9 @@ class _Series:
         else:
             draw = Drawn(pipeline, lengths[turn % len(lengths)], turn * GOLDEN % 1, self._plan.seeds[0])
             draw = self._with_enough_steps(source, draw, int(pipeline.number(BATCH_SIZE)))
-        return self._cell(source, draw, -1, shared=True)
+        return self._run_spec(source, draw, -1, shared=True)
 
-    def _cell(self, source: _Source, draw: Drawn, number: int, *, shared: bool) -> RunSpec:
+    def _run_spec(self, source: _Source, draw: Drawn, number: int, *, shared: bool) -> RunSpec:
         plan, pipeline = self._plan, draw.pipeline
         unique_examples = source.unique_examples(plan.unique_examples, draw.unique_level)
         identity = stable_hash(
@@ -307,12 +306,12 @@ class _GridSeries(_Series):
             Drawn(self._grid_pipeline(one), length, place, seed)
             for one, length, place, seed in product(plan.grid, plan.full_lengths, places, plan.seeds)
         ]
-        # In a random order, so that an interrupted collection holds a fair sample of every factor.
+        # In random order, so that an interrupted collection is a fair sample of every factor.
         np.random.default_rng(plan.seed).shuffle(self._draws)
 
-    def _cells(self, dataset: int, source: _Source) -> Iterator[RunSpec]:
+    def _ordered(self, dataset: int, source: _Source) -> Iterator[RunSpec]:
         for number, draw in enumerate(self._draws):
-            yield self._cell(source, draw, number, shared=True)
+            yield self._run_spec(source, draw, number, shared=True)
 
     def _grid_pipeline(self, wanted: GridPipeline) -> Pipeline:
         rate = float(f"{adapter_rate(self._facts) * wanted.rate:.4g}")

@@ -1,4 +1,4 @@
-"""Pipelines, full lengths, subset sizes and seeds of a plan's runs, drawn by a scrambled Sobol sequence."""
+"""Samples pipelines, full lengths, subset sizes and seeds of a plan's runs by a scrambled Sobol sequence."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DIMENSIONS = 5
 
 @dataclass(frozen=True)
 class Drawn:
-    """What was drawn for a run; ``unique_level`` is a place between 0 and 1 among the plan's subset sizes."""
+    """A sample for a run; ``unique_level`` is a place between 0 and 1 among the plan's subset sizes."""
 
     pipeline: Pipeline
     full_length_tokens: int
@@ -35,7 +35,7 @@ class Drawn:
 
 
 class Drawing:
-    """Draws for one base model.
+    """Samples for one base model.
 
     The same number gives the same quantiles for every model, so that runs of different models can be compared
     one to one although their ranges of learning rates differ.
@@ -47,7 +47,7 @@ class Drawing:
         self._spaces: dict[str, ConfigurationSpace] = {}
 
     def draw(self, stream: str, number: int) -> Drawn:
-        """The draw ``number`` of a stream of draws that are balanced among themselves."""
+        """Return the sample ``number`` of a stream; the samples of a stream are balanced among themselves."""
         place = sobol_points(self._plan.seed, stream)[number]
         method = _chosen(self._plan.methods, place[0])
         return Drawn(
@@ -58,7 +58,7 @@ class Drawing:
         )
 
     def _pipeline(self, method: str, quantile: float, stream: str, number: int) -> Pipeline:
-        """A pipeline of the space, with its learning rate at a quantile of the range's logarithm."""
+        """Sample a pipeline, with its learning rate at a quantile of the range's logarithm."""
         if method not in self._spaces:
             ranges = self._ranges(method)
             self._spaces[method] = pipeline_space(self._model, Restrictions((method,), ranges=ranges))
@@ -80,7 +80,7 @@ class Drawing:
 
 @cache
 def sobol_points(seed: int, stream: str) -> NDArray[np.float64]:
-    """The points of a stream, shape (65,536, 5), uniform in the unit cube; every prefix is well spread."""
+    """Return the points of a stream, shape (65,536, 5), in the unit cube; every prefix is well spread."""
     from scipy.stats import qmc
 
     generator = np.random.default_rng(int(stable_hash([seed, stream], 15), 16))

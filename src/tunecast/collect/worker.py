@@ -1,4 +1,4 @@
-"""A collecting worker: opens a task when a run needs another one than before, and makes runs whole."""
+"""The collecting worker: makes complete runs, and opens another task only when a run needs one."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from tunecast.training.runner import HELD_BEFORE, Measurement, Runner
 from tunecast.training.training_task import TrialSpec, validation_subset
 
 LEAST_METRIC_EXAMPLES = 16
-"""A metric of fewer generated answers says next to nothing: where answers are long, none is measured."""
+"""A metric from fewer generated answers says next to nothing, so it is not measured."""
 OTHERS_ALLOWED = 0.25
-"""Cores that other processes may keep busy while a run is made, for its machine to count as idle."""
+"""The machine counts as idle if other processes keep at most this many cores busy during a run."""
 
 
 @dataclass(frozen=True)
 class CollectWorker:
-    """What a collecting worker is started with.
+    """The workplace of a collecting worker.
 
     Args:
         device: ``cpu``, ``cuda`` or ``cuda:N``.
         threads: Threads of this worker.
         workers: Workers on the same device, for the record.
-        collection: Name of the collection; its runs carry it as their session.
+        collection: Name of the collection, which its runs have as their session.
         scoring: How runs are scored on the test split.
     """
 
@@ -47,13 +47,13 @@ class CollectWorker:
     scoring: Scoring
 
     def open(self) -> Host:
-        """A host, in the worker's process."""
+        """Build a host, in the worker's process."""
         return Host(self)
 
 
 @dataclass(frozen=True)
 class MakeRun:
-    """Make the run of a run_spec."""
+    """Make the run of a run spec."""
 
     run_spec: RunSpec
 
@@ -64,7 +64,7 @@ class MakeRun:
 
 @dataclass(frozen=True)
 class BlankRun:
-    """Give the record of a run spec without training, to note in it why the run cannot be made."""
+    """Return a run spec's record without training, to note why the run cannot be made."""
 
     run_spec: RunSpec
 
@@ -74,14 +74,14 @@ class BlankRun:
 
 
 class Host:
-    """Makes runs, one after the other, in this process; keeps the last task open."""
+    """Makes runs one after the other in this process, and keeps the last task open."""
 
     def __init__(self, collect_worker: CollectWorker) -> None:
         self._worker = collect_worker
         self._open: _OpenTask | None = None
 
     def make(self, run_spec: RunSpec) -> Run:
-        """The complete record of a run spec's run; what goes wrong in training is its outcome.
+        """Make a run spec's run; a failure in training is its outcome.
 
         Raises:
             UserError: The dataset or the base model cannot be used.
@@ -97,12 +97,12 @@ class Host:
             return run
         try:
             return task.tested(run, run_spec)
-        except Exception as error:  # a run that cannot be scored is kept, with the reason
+        except Exception as error:  # a run that cannot be scored is kept with the reason
             outcome, record = describe_failure(error)
             return replace(run, outcome=outcome, error=record)
 
     def blank(self, run_spec: RunSpec) -> Run:
-        """The record of a run spec's run before its first point.
+        """Return the record of a run spec's run before its first point.
 
         Raises:
             UserError: The dataset or the base model cannot be used.
@@ -110,13 +110,13 @@ class Host:
         return self._task(run_spec).blank(run_spec)
 
     def _task(self, run_spec: RunSpec) -> _OpenTask:
-        """The run spec's task, opened anew where it is not the present one."""
+        """Return the run spec's task, opening it if it is not the current one."""
         if self._open is None or not self._open.serves(run_spec):
             self._open = None
             gc.unfreeze()
-            gc.collect()  # its memory goes before the next one's comes
+            gc.collect()  # free the old task's memory before the next one is loaded
             self._open = _OpenTask(self._worker, run_spec)
-            # The encoded dataset is millions of objects, which every later collection would walk through.
+            # The encoded dataset is millions of objects that every later collection would visit.
             gc.freeze()
         self._open.use_validation(run_spec.full_length_tokens)
         return self._open
@@ -142,11 +142,11 @@ class _OpenTask:
         self._runner = Runner(self._training_task)
 
     def rest(self) -> None:
-        """Take the last run's trial off."""
+        """Release the last run's trial."""
         self._runner.release()
 
     def serves(self, run_spec: RunSpec) -> bool:
-        """Whether this is the task of a run_spec."""
+        """Return whether this is the task of a run spec."""
         return self._names == (run_spec.model, run_spec.dataset)
 
     def use_validation(self, full_length_tokens: int) -> None:
@@ -157,7 +157,7 @@ class _OpenTask:
         self._runner.training_task = training_task
 
     def blank(self, run_spec: RunSpec) -> Run:
-        """The record of a run spec's run before its first point."""
+        """Return the record of a run spec's run before its first point."""
         training_task, spec = self._prepared.training_task, self._spec(run_spec)
         return new_run(
             self._worker.collection,
@@ -175,14 +175,14 @@ class _OpenTask:
         )
 
     def zero_shot(self, run: Run) -> Run:
-        """The run of the base model as it is."""
+        """Complete the run of the untouched base model."""
         subset = self._runner.score(None, 0, "subset")
         whole = self._runner.score(None, 0, "validation").score
         point = zero_point(subset.score, subset.evaluation, self._worker.workers)
         return replace(run, curve=(point,), outcome=Outcome.COMPLETED, validation=whole)
 
     def trained(self, run: Run, run_spec: RunSpec) -> Run:
-        """The run, advanced over the whole fidelity grid or as far as it goes."""
+        """Complete a run by training over the whole fidelity grid, as far as it goes."""
         spec = self._limited_spec(run_spec)
         started = time.perf_counter()
         points: list[Point] = []
@@ -207,24 +207,24 @@ class _OpenTask:
         )
 
     def tested(self, run: Run, run_spec: RunSpec) -> Run:
-        """The run with the test score of its last weights; a metric that fails is left out, and said why."""
+        """Add the test score of the last weights; a failed metric is left out, with the reason noted."""
         if not (run_spec.measures_metric and self._metric_examples() >= LEAST_METRIC_EXAMPLES):
             return replace(run, test=self._test_score(run_spec, run.total_steps, ""))
         try:
             return replace(run, test=self._test_score(run_spec, run.total_steps, run_spec.dataset.metric))
-        except Exception as error:  # the loss can be had without generating, which takes more memory
+        except Exception as error:  # the loss needs no generation, which takes more memory
             _, record = describe_failure(error)
         test = self._test_score(run_spec, run.total_steps, "")
         return replace(run, test=test, extra={**run.extra, "metric_error": record.kind})
 
     def _metric_examples(self) -> int:
-        """Answers that may be generated for one metric."""
+        """Return how many answers may be generated for one metric."""
         scoring = self._worker.scoring
         affordable = scoring.generated_tokens // self._training_task.max_new_tokens
         return min(scoring.metric_examples, affordable, len(self._training_task.test_examples))
 
     def _test_score(self, run_spec: RunSpec, step: int, metric: str) -> Score:
-        """The score of a step's weights on the test examples; generation is limited in tokens."""
+        """Score a step's weights on the test examples, generating a limited number of tokens."""
         return self._runner.score(
             None if run_spec.pipeline == ZERO_SHOT else self._limited_spec(run_spec),
             step,
@@ -235,7 +235,7 @@ class _OpenTask:
         ).score
 
     def _spec(self, run_spec: RunSpec) -> TrialSpec:
-        """The trial; without a folder for checkpoints, since an interrupted run is begun anew."""
+        """Return the trial, without a folder for checkpoints, because an interrupted run starts over."""
         return TrialSpec(
             run=run_spec.id,
             pipeline=run_spec.pipeline,
@@ -247,12 +247,12 @@ class _OpenTask:
         )
 
     def _limited_spec(self, run_spec: RunSpec) -> TrialSpec:
-        """The trial as it is trained; one that differs in anything would be trained anew to be scored."""
+        """Return the trial as it is trained; if it differed at all, scoring would train it again."""
         limit = explosion_nats(self._base_loss(), self._training_task.facts.vocabulary)
         return replace(self._spec(run_spec), explosion_nats=limit)
 
     def _base_loss(self) -> float:
-        """Zero-shot loss on the present validation subset, measured once."""
+        """Return the zero-shot loss on the current validation subset, measuring it once."""
         key = self._prepared.training_task.validation_hash
         if key not in self._base_losses:
             self._base_losses[key] = self._runner.score(None, 0, "subset").score.loss
@@ -260,6 +260,6 @@ class _OpenTask:
 
 
 def _return_memory() -> None:
-    """Give free memory back, lest a run's peak be that of the largest run before it; glibc only."""
+    """Give free memory back to the system, so that a run's peak is its own; glibc only."""
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)
