@@ -48,7 +48,7 @@ def test_a_session_is_gone_on_with_only_where_that_is_wanted(tmp_path: Path) -> 
     assert state_of(SETTINGS, "of these rows", "bfloat16", older).dtype == "bfloat16"
     with pytest.raises(OutputError, match="already holds a session"):
         earlier_state(folder, SETTINGS, resume=False)
-    with pytest.raises(ConfigurationError, match="not what the session began with"):
+    with pytest.raises(ConfigurationError, match="not the data that the session began with"):
         state_of(SETTINGS, "of other rows", "float32", found)
 
 

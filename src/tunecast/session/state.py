@@ -1,4 +1,4 @@
-"""What ``session.json`` holds, and whether a session may go on from it."""
+"""Reads and checks the content of ``session.json``, from which a session is resumed."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tunecast.session.folder import OutputFolder
 from tunecast.session.settings import SessionSettings
 
 FLAGS = {"fixed": "fix", "ranges": "range", "forecast": "no-forecast"}
-"""Flags of settings that are not called like them."""
+"""Options whose names differ from their settings'."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A part of the data: its unique examples, and the horizon of as many passes as there are over all."""
+    """A part of the data: its unique examples, and a horizon with as many passes as over all data."""
 
     unique_examples: int
     full_length_tokens: int
@@ -27,12 +27,12 @@ class Part:
 
 @dataclass(frozen=True)
 class SurveyPlan:
-    """What a forecast is measured on.
+    """The measurements that a forecast needs.
 
     Args:
-        leading: Id of the run whose pipeline is measured, empty where no trial reached its end.
+        leading: Id of the run whose pipeline is measured, empty if no trial was completed.
         parts: Parts of its data, smallest first.
-        reason: Why there are no parts, empty where there are.
+        reason: Why there are no parts, else empty.
     """
 
     leading: str
@@ -42,9 +42,9 @@ class SurveyPlan:
 
 @dataclass
 class SessionState:
-    """What a session has decided so far; one that goes on after a kill decides nothing of it anew.
+    """All decisions of a session, which a resumed session keeps.
 
-    None and nothing stand for what is not decided yet, or what an earlier version did not keep.
+    None or an empty value means that something is not decided yet, or was not stored by an earlier version.
 
     Args:
         id: Identifier of the session.
@@ -52,20 +52,20 @@ class SessionState:
         dataset_fingerprint: Hash of its data.
         dtype: Type of the base model's weights.
         started_at: Seconds since 1970.
-        used_seconds: Of the budget.
-        worker_bytes: What one worker may hold.
-        advised: Candidates that advice begins with, best first.
-        predicted: How advice expects pipelines to end, by their ids; only where a gain is weighed by seconds.
+        used_seconds: Used seconds of the budget.
+        worker_bytes: Memory limit of one worker.
+        advised: Recommended candidates, best first.
+        predicted: Predicted ends of pipelines by their ids, kept only if gains are weighed against seconds.
         full_length_tokens: Horizon of every trial.
-        seconds_per_token: Of training the baseline, measured before the first trial.
-        validation_seconds: Of scoring all validation examples.
-        candidates: What may be tried; the first is the baseline.
-        prior: Identity of the prior that the strategy rests on.
-        listed: Ids of candidates in the order in which a strategy that looks recorded runs up tries them.
-        held_back: What of the budget, in its unit, is left to the forecast.
-        survey: What the forecast is measured on.
-        diagnostics: What the strategy was found to doubt, one sentence each.
-        record: What came out, once the session is complete.
+        seconds_per_token: Measured training rate of the baseline, before the first trial.
+        validation_seconds: Measured seconds to score all validation examples.
+        candidates: All candidates; the first is the baseline.
+        prior: Identity of the prior that the strategy uses.
+        listed: Ids of candidates in the order of a strategy that looks recorded runs up.
+        held_back: Amount of the budget, in its unit, reserved for the forecast.
+        survey: The measurements for the forecast.
+        diagnostics: Doubts about the strategy's predictions, one sentence each.
+        record: The result, once the session is complete.
     """
 
     id: str
@@ -89,15 +89,15 @@ class SessionState:
     record: SessionRecord | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """The content of ``session.json``: what is decided."""
+        """Return the content of ``session.json``: everything that is decided."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 def read_state(content: Mapping[str, Any]) -> SessionState:
-    """A session's state from what its ``session.json`` holds.
+    """Build a session's state from the content of ``session.json``.
 
     Raises:
-        OutputError: It is of another version.
+        OutputError: The content is of another version.
     """
     from pydantic import TypeAdapter, ValidationError
 
@@ -105,22 +105,22 @@ def read_state(content: Mapping[str, Any]) -> SessionState:
         return TypeAdapter(SessionState).validate_python(dict(content))
     except ValidationError as error:
         raise OutputError(
-            f"session.json holds what this version cannot read ({error.error_count()} fields).",
+            f"session.json contains fields that this version cannot read ({error.error_count()}).",
             "Choose another --output-dir.",
         ) from error
 
 
 def earlier_state(folder: OutputFolder, settings: SessionSettings, resume: bool) -> SessionState | None:
-    """What ``session.json`` of a session in the folder holds; None where there is none.
+    """Return the state of a session in the folder, None if there is none.
 
     Args:
         folder: The locked output folder.
-        settings: What is asked for now.
-        resume: Whether a session that is there goes on.
+        settings: The present settings.
+        resume: Whether to continue the session.
 
     Raises:
-        OutputError: There is one, and nobody wants to go on with it, or it is of another version.
-        ConfigurationError: It began with other settings.
+        OutputError: There is a session that is not to be resumed, or it is of another version.
+        ConfigurationError: The session began with other settings.
     """
     content = folder.read_session()
     if content is None:
@@ -128,7 +128,7 @@ def earlier_state(folder: OutputFolder, settings: SessionSettings, resume: bool)
     if not resume:
         raise OutputError(
             f"--output-dir {folder.path} already holds a session.",
-            "Go on with it by --resume, or choose another folder.",
+            "Continue it with --resume, or choose another folder.",
         )
     _check_same(content["configuration"], settings)
     return read_state(content)
@@ -137,13 +137,13 @@ def earlier_state(folder: OutputFolder, settings: SessionSettings, resume: bool)
 def state_of(
     settings: SessionSettings, dataset_fingerprint: str, dtype: str, earlier: SessionState | None
 ) -> SessionState:
-    """The state of a session that begins, or goes on with the data that it began with.
+    """Return the state of a session that begins, or continues with the data it began with.
 
     Args:
         settings: The session's settings.
-        dataset_fingerprint: Hash of the data at hand.
+        dataset_fingerprint: Hash of the present data.
         dtype: Type of the base model's weights.
-        earlier: What :func:`earlier_state` found.
+        earlier: The result of :func:`earlier_state`.
 
     Raises:
         ConfigurationError: The data have changed.
@@ -154,7 +154,7 @@ def state_of(
         return SessionState(identifier, settings.as_json(), dataset_fingerprint, dtype, started)
     if earlier.dataset_fingerprint != dataset_fingerprint:
         raise ConfigurationError(
-            f"--resume: {settings.data} is not what the session began with.",
+            f"--resume: {settings.data} is not the data that the session began with.",
             "Restore the data, or choose another --output-dir.",
         )
     earlier.dtype = earlier.dtype or dtype
@@ -162,14 +162,14 @@ def state_of(
 
 
 def _check_same(before: Mapping[str, Any], settings: SessionSettings) -> None:
-    """A session goes on only with the configuration it began with."""
+    """Check that a session continues with the configuration it began with."""
     now = settings.as_json()
-    # What is computed may not change, nor the store, without which the points that are in it would be lost.
+    # Results must not change, and neither may the store, or the points in it would be lost.
     free = {"output_dir", "keep_gb", "executor"}
-    # The threads decide the last bits of every result, and follow from the workers unless they are given.
+    # The number of threads decides the last bits of every result, and follows from the workers by default.
     if settings.threads is not None:
         free.add("workers")
-    # A session of an earlier version began with what are now the defaults of the settings it did not know.
+    # Settings that an earlier version did not have count as their present defaults.
     began = SessionSettings(model="", data="").as_json() | dict(before)
     changed = [name for name in now if name not in free and now[name] != began[name]]
     if changed:
