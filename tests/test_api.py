@@ -265,7 +265,7 @@ def test_a_session_of_an_earlier_version_goes_on_with_the_defaults(
     state = json.loads((tmp_path / "out" / "session.json").read_text())
     del state["configuration"]["forecast"]
     (tmp_path / "out" / "session.json").write_text(json.dumps(state))
-    with pytest.raises(ConfigurationError, match="not the data that the session began with"):  # the data, that is
+    with pytest.raises(ConfigurationError, match="not the data that the session began with"):
         api.tune(settings, resume=True)
     with pytest.raises(ConfigurationError, match="--no-forecast"):
         api.tune(replace(settings, forecast=False), resume=True)
@@ -275,7 +275,7 @@ def test_a_session_may_go_on_with_other_workers(tiny_llama: Path, toy_data: Path
     folder = tmp_path / "out"
     settings = SessionSettings(str(tiny_llama), str(toy_data), output_dir=str(folder), threads=1)
     begun(folder, settings)
-    with pytest.raises(ConfigurationError, match="not the data that the session began with"):  # the data, that is
+    with pytest.raises(ConfigurationError, match="not the data that the session began with"):
         api.tune(replace(settings, workers=2, keep_gb=1), resume=True)
 
 

@@ -88,7 +88,7 @@ def test_names_that_match_nothing_are_told(write_plan: Callable[..., Path], root
 def test_what_is_no_plan_is_said_to_be_none(tmp_path: Path, content: str) -> None:
     path = tmp_path / "plan.yaml"
     path.write_text(content, encoding="utf-8")
-    with pytest.raises(ConfigurationError, match=r"plan\.yaml(, line \d+)?:? (this is not YAML|is not a plan)"):
+    with pytest.raises(ConfigurationError, match=r"plan\.yaml(, line \d+)?:? (this is not YAML|is not a)"):
         read_plan(path)
     with pytest.raises(ConfigurationError, match="cannot be read: No such file"):
         read_plan(tmp_path / "other.yaml")
