@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     with Store.open(options.store, create=False) as store:
         runs = list(store.runs())
-    if options.session:  # of which some may have come back from an export
+    if options.session:  # some of its runs may come from an export
         names = (options.session, shared_session(options.session))
         runs = [run for run in runs if run.session in names]
     text = study(runs)
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def insert(path: Path, text: str) -> None:
-    """Replace what stands between the markers of a file."""
+    """Replace the text between the markers of a file."""
     before, begin, rest = path.read_text(encoding="utf-8").partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
@@ -104,7 +104,7 @@ def study(runs: Sequence[Run]) -> str:
 
 
 def show_runs(runs: Sequence[Run], cells: Sequence[RunSpec], complete: Sequence[RunSpec]) -> str:
-    """How much of the design is there."""
+    """Counts of runs, cells and curves."""
     outcomes = Counter(run.outcome.value for run in runs)
     curves, whole = (len({curve_key(cell) for cell in part}) for part in (cells, complete))
     tasks = sorted({cell.task for cell in cells})
@@ -120,10 +120,10 @@ def show_runs(runs: Sequence[Run], cells: Sequence[RunSpec], complete: Sequence[
     sizes = "; ".join(f"{task}: {_sizes(cells, task)}" for task in tasks)
     return "\n\n".join(
         [
-            "### What is there",
+            "### Runs",
             f"{len(runs)} runs ({ends}), {len(cells)} distinct cells with a test loss. Of {curves} curves "
             f"over data size {whole} are complete; {curves - whole} are left out of all laws below. Unique "
-            f"examples really seen: {sizes}. Half the 95% interval of one test loss is {noise:.1%} of it "
+            f"examples that runs saw: {sizes}. Half the 95% interval of one test loss is {noise:.1%} of it "
             "(median).",
             markdown(["model", "parameters", "without embeddings", "pretraining tokens", *tasks], rows),
         ]
@@ -140,7 +140,7 @@ def _sizes(cells: Sequence[RunSpec], task: str) -> str:
 
 
 def show_backtests(scores: Sequence[Backtest]) -> str:
-    """Errors by factor and way of holding out, errors by group, and what they say."""
+    """Errors by factor and way of holding out, errors by group, and a verdict."""
     if not scores:
         return "No family of three values of X is complete yet."
     ways = list(dict.fromkeys((score.factor, score.held_out) for score in scores))
@@ -150,7 +150,8 @@ def show_backtests(scores: Sequence[Backtest]) -> str:
     laws = [*RIVALS, "joint below additive in"]
     return "\n\n".join(
         [
-            "Mean absolute error of log loss at held-out points; *nearest* repeats the nearest loss seen.",
+            "Mean absolute error of log loss at held-out points; *nearest* repeats the nearest measured "
+            "loss.",
             markdown(["X", "held out", "groups", *laws], first),
             markdown(["method", "task", "cases", *laws], second),
             verdict_on_laws(scores),
@@ -165,7 +166,7 @@ def _error_row(scores: Sequence[Backtest], names: tuple[str, str]) -> list[str]:
 
 
 def verdict_on_laws(scores: Sequence[Backtest]) -> str:
-    """Joint against each rival over (method, task) groups, with a bootstrap over groups."""
+    """Compare the joint law with each rival over (method, task) groups, with a bootstrap over groups."""
     groups = list(dict.fromkeys((score.method, score.task) for score in scores))
     sentences = []
     for rival in RIVALS[1:]:
@@ -182,7 +183,7 @@ def verdict_on_laws(scores: Sequence[Backtest]) -> str:
         elif high < 0:
             verdict = "the multiplicative law is worse"
         else:
-            verdict = "these runs do not tell them apart"
+            verdict = "no clear difference"
         sentences.append(
             f"Against {rival}: the multiplicative law has the smaller mean error in {better} of "
             f"{len(groups)} (method, task) groups; the rival's error minus its own is {gains.mean():+.4f} "
@@ -192,7 +193,7 @@ def verdict_on_laws(scores: Sequence[Backtest]) -> str:
 
 
 def show_exponents(exponents: Exponents) -> str:
-    """Alpha and the change per doubling, a row for each group, and what they say."""
+    """Alpha and the change per doubling for each group, and verdicts."""
     groups = list(dict.fromkeys((method, task) for _, method, task in exponents))
     names = [factor.name for factor in FACTORS]
     alphas = [[*group, *(_alpha(exponents.get((name, *group))) for name in names)] for group in groups]
@@ -202,9 +203,10 @@ def show_exponents(exponents: Exponents) -> str:
     return "\n\n".join(
         [
             "Alpha of the multiplicative law: posterior median and 90% interval, mean over families. The "
-            "prior alone says 0.15 [0.02, 0.94]; an interval as wide as that has learned nothing.",
+            "prior is 0.15 [0.02, 0.94]; an equally wide interval has learned nothing.",
             markdown(["method", "task", *names], alphas),
-            "Change of the loss per doubling in percent, without a law nor whole curves; 90% by a bootstrap.",
+            "Change of the loss per doubling in percent, with 90% bootstrap intervals; needs no law and no "
+            "complete curves.",
             markdown(["method", "task", *names, "data"], changes),
             "\n".join(f"- {line}" for line in verdicts_on_exponents(exponents)),
         ]
@@ -227,7 +229,7 @@ def _percent(found: Exponent | None) -> str:
 
 
 def verdicts_on_exponents(exponents: Exponents) -> list[str]:
-    """Every comparison that the paper makes, counted over groups."""
+    """The paper's comparisons, counted over groups."""
     pairs = [(MODEL, PRETRAINING), (BODY, PRETRAINING), (EQUAL, PRETRAINING), (EQUAL, UNANNEALED)]
     lines = [_compare(exponents, one.name, other.name) for one, other in pairs]
     lines += [_compare(exponents, name, PEFT.name) for name in (EQUAL.name, PRETRAINING.name)]
@@ -272,7 +274,7 @@ def _share_above(first: Floats, second: Floats) -> float:
 
 
 def show_winners(cells: Sequence[RunSpec], measure: str) -> str:
-    """Which method was measured best, by data size: no law."""
+    """Counts of the method with the lowest measured loss, by data size."""
     settings: dict[tuple[str, str], dict[int, dict[str, float]]] = {}
     for cell in chosen_pipelines(cells):
         sizes = settings.setdefault((cell.task, cell.model), {})
@@ -291,7 +293,7 @@ def show_winners(cells: Sequence[RunSpec], measure: str) -> str:
     compared = ", ".join(f"{method} {amount}" if amount else method for method, amount in COMPARED.items())
     return "\n\n".join(
         [
-            f"How often each method was measured best over tasks and models ({compared}).",
+            f"Number of settings (task and model) in which each method had the lowest loss ({compared}).",
             markdown(["data size", *METHODS], rows),
         ]
     )
@@ -318,9 +320,9 @@ def show_crossovers(found: Mapping[str, tuple[Crossing, ...]]) -> str:
     rows = [[*setting, *(_crossing(pairs[pair].get(setting)) for pair in order)] for setting in settings]
     return "\n\n".join(
         [
-            "Where one method overtakes another, in unique examples with 90% intervals, sought up to "
-            f"{REACH:g} times beyond the measured sizes; in brackets the share of the posterior that has a "
-            "crossing there.",
+            "Sizes at which one method overtakes another, in unique examples with 90% intervals, up to "
+            f"{REACH:g} times beyond the measured sizes; in brackets the posterior probability of a "
+            "crossing.",
             markdown(["task", "model", *(f"{one} / {other}" for one, other in order)], rows),
             "\n".join(f"- {verdict_on_pair(pair, list(pairs[pair].values()))}" for pair in order),
         ]
@@ -344,12 +346,12 @@ def _crossing(entry: Crossing | None) -> str:
 
 
 def _winner(entry: Crossing) -> str:
-    """Who is better everywhere; the package says it in words."""
+    """The method that is better everywhere, from the package's sentence."""
     return _method(entry.reason.partition("none in range: ")[2])
 
 
 def verdict_on_pair(pair: tuple[str, str], entries: Sequence[Crossing]) -> str:
-    """How often two methods cross, which way, and who wins where they do not."""
+    """Counts of two methods' crossings by direction, and of winners without a crossing."""
     crossed = [entry for entry in entries if entry.roots]
     likely = sum(entry.probability >= LIKELY for entry in crossed)
     above = Counter(_method(entry.roots[-1].better_above) for entry in crossed)
@@ -360,8 +362,8 @@ def verdict_on_pair(pair: tuple[str, str], entries: Sequence[Crossing]) -> str:
     )
     rest = ", ".join(f"{name} in {count}" for name, count in never.most_common()) or "none"
     return (
-        f"{pair[0]} / {pair[1]}: a crossing in {len(crossed)} of {len(entries)} settings ({ways}), of which "
-        f"{likely} have a posterior probability of at least {LIKELY:.0%}. Better everywhere in range: {rest}."
+        f"{pair[0]} / {pair[1]}: a crossing in {len(crossed)} of {len(entries)} settings ({ways}); "
+        f"{likely} with a posterior probability of at least {LIKELY:.0%}. Better everywhere in range: {rest}."
     )
 
 

@@ -198,7 +198,7 @@ def test_one_command_writes_the_figures_between_the_markers(tmp_path: Path) -> N
     text = page.read_text()
     assert text.startswith("before\n")
     assert text.endswith("after\n")
-    assert text.count("### What is there") == 1
+    assert text.count("### Runs") == 1
     assert f"{len(runs)} runs" in text
     assert "old" not in text
 
