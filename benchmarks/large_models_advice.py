@@ -29,10 +29,11 @@ from pathlib import Path
 
 from tunecast.methods import BASELINE
 from tunecast.models.config_facts import facts_from_config
+from tunecast.predictor import TaskDescription
 from tunecast.recommender.known_runs import KnownRuns
-from tunecast.recommender.quality_model import Plan, QualityModel, TaskView
+from tunecast.recommender.quality_model import Plan, QualityModel
 from tunecast.recommender.recommend import default_prior
-from tunecast.records import ModelFacts, Pipeline
+from tunecast.records import DatasetFacts, ModelFacts, Pipeline
 
 STEPS, BATCH, ALPHA, TOKENS = 780, 128, 32, 100_000_000
 """The sweep's training: 780 steps of 128 examples at alpha 32; about 1,000 tokens an example."""
@@ -107,7 +108,8 @@ def prior_rule(prior: QualityModel) -> Rule:
     """The measured pair of least predicted loss."""
 
     def choose(name: str, pairs: Sequence[Pair]) -> Pair:
-        task = TaskView("sweep", {}, facts(name), 100_000, 1.0)
+        dataset = DatasetFacts("sweep", "", "", {}, {}, {}, 0)
+        task = TaskDescription(dataset, facts(name), TOKENS, 100_000)
         plans = [Plan(_pipeline(pair), TOKENS, STEPS) for pair in pairs]
         qualities = prior.predict(task, plans)
         return min(zip(qualities, pairs, strict=True), key=lambda both: both[0].loss)[1]

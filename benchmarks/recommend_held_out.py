@@ -19,11 +19,12 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from tunecast.estimate.constants import EFFICIENCY
+from tunecast.predictor import TaskDescription
 from tunecast.predictor.prediction import NORMAL_90
 from tunecast.recommender.efficiency import Efficiency, credible_ratios
 from tunecast.recommender.known_runs import KnownRuns
-from tunecast.recommender.quality_model import Plan, TaskView
-from tunecast.records import Outcome
+from tunecast.recommender.quality_model import Plan
+from tunecast.records import DatasetFacts, Outcome
 from tunecast.store.final_results import FinalResult, read_final_results
 from tunecast.store.shipping import shipped
 
@@ -91,8 +92,12 @@ def scored(parts: Sequence[Split], draw: np.random.Generator) -> list[str]:
         mean = float(np.mean([math.log(e.bits_per_byte or 1.0) for e in usable(known)]))
         for ending in asked:
             assert ending.bits_per_byte is not None
-            task = TaskView(
-                ending.dataset, ending.meta_features, ending.model, ending.unique_examples, 1 / math.log(2)
+            task = TaskDescription(
+                DatasetFacts(ending.dataset, "", "", {}, {}, ending.meta_features, 0),
+                ending.model,
+                ending.full_length_tokens,
+                ending.unique_examples,
+                bytes_per_label_token=1 / math.log(2),
             )
             plan = Plan(ending.pipeline, ending.full_length_tokens, ending.total_steps)
             found = prior.predict(task, [plan])[0]

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 
 from tunecast.methods.space import pipeline_space, sample_pipelines
-from tunecast.predictor import Setting, load_prior
+from tunecast.predictor import TaskDescription, load_prior
 from tunecast.predictor.features import feature_rows
 from tunecast.search import Context
 from tunecast.store import open_for_reading
@@ -38,7 +38,7 @@ def main() -> None:
     run = next(run for run in runs if run.curve)
     start = prior.provenance.zero_shot_loss
     pipelines = sample_pipelines(pipeline_space(run.model), CANDIDATES)
-    setting = Setting(run.dataset, run.model, run.full_length_tokens, run.unique_examples, start)
+    setting = TaskDescription(run.dataset, run.model, run.full_length_tokens, run.unique_examples, start)
     context = Context(run.dataset, run.model, run.full_length_tokens, run.unique_examples, start, runs=runs)
     started = time.perf_counter()
     process = meta_trained(context)

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tunecast.methods.space import pipeline_space, sample_pipelines
-from tunecast.predictor import Prior, Setting, read_prior, shipped_prior
+from tunecast.predictor import Prior, TaskDescription, read_prior, shipped_prior
 from tunecast.predictor.features import feature_rows
 from tunecast.predictor.regressors import FAMILIES
 from tunecast.predictor.train import learnable, report, table, train
@@ -40,7 +40,7 @@ print(time.perf_counter() - started)
 
 def milliseconds(prior: Prior, run: Run, loss: float) -> tuple[float, float, float]:
     """Median milliseconds to score candidates: wall and processor time with features, wall time without."""
-    setting = Setting(run.dataset, run.model, run.full_length_tokens, run.unique_examples, loss)
+    setting = TaskDescription(run.dataset, run.model, run.full_length_tokens, run.unique_examples, loss)
     drawn = sample_pipelines(pipeline_space(run.model), CANDIDATES)
     features = feature_rows(setting, drawn)
     whole, busy, alone = [], [], []

@@ -11,13 +11,13 @@ import pytest
 from planted_runs import planted_dataset, planted_model
 from sample_runs import sample_point
 from tunecast.methods.rates import adapter_rate, optimizer_rate
-from tunecast.predictor import Setting
+from tunecast.predictor import TaskDescription
 from tunecast.predictor.features import CURVE, FEATURES, PIPELINE, curve_row, feature_rows, pipeline_row
 from tunecast.records import Pipeline
 
 
-def setting(width: int = 128, **changes: object) -> Setting:
-    made = Setting(planted_dataset(0), planted_model(width), 16_384, 400, 4.0)
+def setting(width: int = 128, **changes: object) -> TaskDescription:
+    made = TaskDescription(planted_dataset(0), planted_model(width), 16_384, 400, 4.0)
     return replace(made, **changes)
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from planted_runs import planted_dataset, planted_model, planted_pipeline, planted_runs
 from tunecast.errors import StoreError
-from tunecast.predictor import Prior, Setting, WorkerCapacity, read_prior, shipped_prior
+from tunecast.predictor import Prior, TaskDescription, WorkerCapacity, read_prior, shipped_prior
 from tunecast.predictor.features import feature_rows
 from tunecast.predictor.train import train
 
@@ -34,7 +34,7 @@ def saved(prior: Prior, tmp_path: Path) -> Path:
 MOST_BYTES = 10_000_000
 """It grows with the runs (2.8 MB for 3,079 of them), and more come; but it is loaded at every search, and
 travels with the package and its history."""
-SETTING = Setting(planted_dataset(1), planted_model(), 64_000, 400, 4.0)
+SETTING = TaskDescription(planted_dataset(1), planted_model(), 64_000, 400, 4.0)
 
 
 def test_read_again_it_says_the_same(prior: Prior, saved: Path) -> None:

@@ -17,7 +17,7 @@ from sample_runs import sample_machine
 from sessions import call_main
 from tunecast.errors import StoreError
 from tunecast.methods.rates import adapter_rate
-from tunecast.predictor import Prior, Setting, load_prior, read_prior
+from tunecast.predictor import Prior, TaskDescription, load_prior, read_prior
 from tunecast.predictor.cost import fit_cost, fit_failure, score_failure
 from tunecast.predictor.examples import examples_of
 from tunecast.predictor.features import feature_rows
@@ -62,7 +62,7 @@ def test_what_was_learned_carries_over_to_a_wider_model() -> None:
     runs = [*planted_runs(model=planted_model(128)), *planted_runs(model=planted_model(192), seed=1)]
     prior = train(runs, families=("forest",))
     wide = planted_model(512)
-    setting = Setting(planted_dataset(2), wide, 64_000, 400, 4.0)
+    setting = TaskDescription(planted_dataset(2), wide, 64_000, 400, 4.0)
     multiples = np.exp(np.linspace(-4, 4, 9))
     pipelines = [
         Pipeline(
@@ -79,7 +79,7 @@ def test_what_was_learned_carries_over_to_a_wider_model() -> None:
 def test_seconds_and_failures_are_learned() -> None:
     prior = train(planted_runs(runs=40), families=("ridge",))
     model = planted_model()
-    setting = Setting(planted_dataset(1), model, 64_000, 400, 4.0)
+    setting = TaskDescription(planted_dataset(1), model, 64_000, 400, 4.0)
     rates = {"learning_rate": adapter_rate(model), "per_device_train_batch_size": 8}
     high = {"learning_rate": 50 * adapter_rate(model), "per_device_train_batch_size": 8}
     lora = {"lora_r": 8, "lora_alpha": 16}
@@ -106,7 +106,7 @@ def test_a_device_of_which_there_are_fewer_runs_keeps_its_own_seconds() -> None:
     runs = planted_runs(tasks=6, runs=30)
     runs = [on_cuda(run) if number % 3 == 0 else run for number, run in enumerate(runs)]
     prior = train(runs, families=("ridge",))
-    setting = Setting(planted_dataset(1), planted_model(), 64_000, 400, 4.0)
+    setting = TaskDescription(planted_dataset(1), planted_model(), 64_000, 400, 4.0)
     common = {"learning_rate": adapter_rate(planted_model()), "per_device_train_batch_size": 8}
     lora = common | {"lora_r": 8, "lora_alpha": 16}
     rows = feature_rows(setting, [Pipeline("full", common), Pipeline("lora", lora)])
@@ -162,7 +162,7 @@ def test_seconds_follow_their_arithmetic_beyond_the_models_that_were_seen() -> N
     pipeline = Pipeline("full", {"learning_rate": 1e-3, "per_device_train_batch_size": 8})
     small, large = (
         cost.log_seconds_per_token(
-            feature_rows(Setting(planted_dataset(1), model, 64_000, 400, 4.0), [pipeline])
+            feature_rows(TaskDescription(planted_dataset(1), model, 64_000, 400, 4.0), [pipeline])
         )[0]
         for model in (seen, larger)
     )
@@ -181,7 +181,7 @@ def test_machines_that_were_shared_tell_how_methods_compare_and_exclusive_ones_h
     drawn = planted_runs(runs=40)
     runs = [timed(run, number % 5 == 0) for number, run in enumerate(drawn)]
     known = [run for run in runs if not (run.exclusive and run.pipeline.method == "lora")]
-    setting = Setting(planted_dataset(1), planted_model(), 64_000, 400, 4.0)
+    setting = TaskDescription(planted_dataset(1), planted_model(), 64_000, 400, 4.0)
     common = {"learning_rate": adapter_rate(planted_model()), "per_device_train_batch_size": 8}
     lora = common | {"lora_r": 8, "lora_alpha": 16}
     rows = feature_rows(setting, [Pipeline("full", common), Pipeline("lora", lora)])
@@ -216,7 +216,7 @@ def test_a_base_model_that_was_not_learned_from_is_foretold_with_a_wider_spread(
     ]
     prior = train(runs, families=("forest",))
     pipeline = Pipeline("lora", {"learning_rate": adapter_rate(planted_model(160)), "lora_r": 8})
-    known = Setting(planted_dataset(1), planted_model(160), 64_000, 400, ZERO_SHOT_LOSS)
+    known = TaskDescription(planted_dataset(1), planted_model(160), 64_000, 400, ZERO_SHOT_LOSS)
     other = replace(known, model=replace(known.model, weights_hash="another"))
     here, abroad = (prior.predict(one, feature_rows(one, [pipeline])) for one in (known, other))
     assert abroad.end == here.end

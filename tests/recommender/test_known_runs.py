@@ -8,9 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from sample_runs import sample_dataset
 from tunecast.methods import BASELINE
+from tunecast.predictor import TaskDescription
 from tunecast.recommender.known_runs import KnownRuns
-from tunecast.recommender.quality_model import Plan, TaskView
+from tunecast.recommender.quality_model import Plan
 from tunecast.records import Outcome, Pipeline
 from tunecast.store.final_results import FinalResult, read_final_results
 from tunecast.store.shipping import shipped
@@ -23,11 +25,20 @@ def endings() -> list[FinalResult]:
     return read_final_results(file)
 
 
-def view(ending: FinalResult) -> TaskView:
+def view(ending: FinalResult) -> TaskDescription:
     """The ending's own task; losses come out in bits per byte."""
-    return TaskView(
-        ending.dataset, ending.meta_features, ending.model, ending.unique_examples, 1 / math.log(2)
+    return TaskDescription(
+        sample_dataset(ending.dataset, meta_features=ending.meta_features),
+        ending.model,
+        ending.full_length_tokens,
+        ending.unique_examples,
+        bytes_per_label_token=1 / math.log(2),
     )
+
+
+def compressed(task: TaskDescription, ratio: float) -> TaskDescription:
+    features = {**task.dataset.meta_features, "completion_compression_ratio": ratio}
+    return replace(task, dataset=replace(task.dataset, meta_features=features))
 
 
 def plan(ending: FinalResult) -> Plan:
@@ -100,10 +111,12 @@ def typical(endings: list[FinalResult]) -> FinalResult:
 def test_a_model_far_from_the_known_ones_is_less_certain(endings: list[FinalResult]) -> None:
     task = view(typical(endings))
     # Of a dataset on which larger models were finetuned too, more is known.
-    prior = KnownRuns([one for one in endings if one.dataset != task.dataset or one.model.parameters < 1e8])
+    prior = KnownRuns(
+        [one for one in endings if one.dataset != task.dataset.name or one.model.parameters < 1e8]
+    )
     modern = replace(task, model=replace(task.model, parameters=7_000_000_000, pretraining_tokens=None))
 
-    def width(task: TaskView) -> float:
+    def width(task: TaskDescription) -> float:
         quality = prior.predict(task, [plan(typical(endings))])[0]
         return math.log(quality.high / quality.low)
 
@@ -126,8 +139,8 @@ def test_pretraining_beyond_what_any_model_saw_promises_next_to_nothing(endings:
 def test_completions_that_compress_promise_less_loss(endings: list[FinalResult]) -> None:
     prior = KnownRuns([])
     task = view(endings[0])
-    easy = replace(task, meta_features={**task.meta_features, "completion_compression_ratio": 0.05})
-    hard = replace(task, meta_features={**task.meta_features, "completion_compression_ratio": 0.5})
+    easy = compressed(task, 0.05)
+    hard = compressed(task, 0.5)
     at = plan(endings[0])
     assert prior.predict(easy, [at])[0].loss < 0.5 * prior.predict(hard, [at])[0].loss
 

@@ -7,10 +7,11 @@ from dataclasses import replace
 
 from transformers import LlamaConfig
 
+from sample_runs import sample_dataset
 from tunecast.models.describe import describe_config
-from tunecast.predictor import Prediction
+from tunecast.predictor import Prediction, TaskDescription
 from tunecast.recommender.efficiency import Efficiency
-from tunecast.recommender.quality_model import Neighbour, Plan, TaskView
+from tunecast.recommender.quality_model import Neighbour, Plan
 from tunecast.recommender.ranking import predict_ends
 from tunecast.records import Pipeline
 
@@ -23,18 +24,18 @@ class ByRate:
     def __init__(self) -> None:
         self.asked: list[Plan] = []
 
-    def predict(self, task: TaskView, plans: list[Plan]) -> list[Prediction]:
+    def predict(self, task: TaskDescription, plans: list[Plan]) -> list[Prediction]:
         self.asked = plans
         losses = [1 / plan.pipeline.number("learning_rate") for plan in plans]
         return [Prediction(math.log(loss), 0.1) for loss in losses]
 
-    def zero_shot(self, task: TaskView) -> Prediction:
+    def zero_shot(self, task: TaskDescription) -> Prediction:
         return Prediction(0.0, 0.1)
 
-    def unlike(self, task: TaskView) -> str:
+    def unlike(self, task: TaskDescription) -> str:
         return ""
 
-    def neighbours(self, task: TaskView) -> tuple[Neighbour, ...]:
+    def neighbours(self, task: TaskDescription) -> tuple[Neighbour, ...]:
         return ()
 
 
@@ -43,8 +44,9 @@ def pipelines(*rates: float, batch: int = 8) -> list[Pipeline]:
 
 
 def ends(prior: ByRate, candidates: list[Pipeline]) -> list[Prediction]:
-    task = TaskView("toy", {}, describe_config(LlamaConfig(num_hidden_layers=1), "x"), 100, 3.0)
-    return predict_ends(prior, task, candidates, full_length_tokens=1000, mean_tokens=10.0)
+    model = describe_config(LlamaConfig(num_hidden_layers=1), "x")
+    task = TaskDescription(sample_dataset(), model, 1000, 100)
+    return predict_ends(prior, task, candidates, mean_tokens=10.0)
 
 
 def test_steps_are_those_of_the_batch() -> None:

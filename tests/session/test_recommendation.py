@@ -117,7 +117,7 @@ def test_advice_takes_no_more_examples_than_there_are(
     settings = SessionSettings(str(tiny_llama), str(toy_data), unique_examples=wanted)
     prepared = prepare_task(settings, Silent())
     known = situation_of(settings, prepared, 10**10)
-    assert prepared.unique_examples(wanted) == known.view.unique_examples == known.lengths.examples == used
+    assert prepared.unique_examples(wanted) == known.task.unique_examples == known.lengths.examples == used
     assert known.lengths.train_tokens == pytest.approx(used * known.lengths.mean, abs=1)
 
 

@@ -19,12 +19,12 @@ from typing import Any
 
 from tunecast.cache import cache_folder
 from tunecast.errors import ConfigurationError
+from tunecast.predictor import TaskDescription
 from tunecast.predictor.examples import ZeroShotLosses
-from tunecast.predictor.features import CURVE, FEATURES, Setting, feature_rows
+from tunecast.predictor.features import CURVE, FEATURES, feature_rows
 from tunecast.records import Pipeline, Run
 from tunecast.search import Context
 from tunecast.search.history import rung
-from tunecast.search.task_predictor import setting_of
 from tunecast_benchmarks.rivals.base import LEAST_SHARE, Proposal, Rival
 
 INTERPRETER = "TUNECAST_QUICKTUNE_PYTHON"
@@ -121,8 +121,8 @@ class QuickTune(Rival):
         super().__init__(pipelines, by_index=True)
         self.version = process.version
         self._process = process
-        setting = setting_of(context, ZeroShotLosses.of(context.runs).median)
-        self._zero_shot = setting.zero_shot_loss
+        setting = context.with_usual_loss(ZeroShotLosses.of(context.runs).median)
+        self._zero_shot = setting.start_loss
         rows = _rows(setting, pipelines)
         self._search = process.call("open", rows=rows, seed=seed, cost_aware=cost_aware)["search"]
 
@@ -178,7 +178,7 @@ def meta_trained(context: Context) -> QuickTuneProcess:
         curve = _curve(run, start) if start and run.is_candidate else []
         if start is None or not any(score is not None for score in curve):
             continue
-        setting = Setting(run.dataset, run.model, run.full_length_tokens, run.unique_examples, start)
+        setting = TaskDescription(run.dataset, run.model, run.full_length_tokens, run.unique_examples, start)
         rows += _rows(setting, [run.pipeline])
         curves.append(curve)
         seconds.append(_seconds(run))
@@ -213,7 +213,7 @@ def _end(process: subprocess.Popen[str]) -> None:
     process.wait()
 
 
-def _rows(setting: Setting, pipelines: Sequence[Pipeline]) -> list[list[float]]:
+def _rows(setting: TaskDescription, pipelines: Sequence[Pipeline]) -> list[list[float]]:
     found: list[list[float]] = feature_rows(setting, pipelines)[:, : len(COLUMNS)].tolist()
     return found
 

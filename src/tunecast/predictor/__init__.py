@@ -1,6 +1,5 @@
 """The predictor: what earlier finetunings say of how a trial ends, what it takes, and whether it fails."""
 
-from tunecast.predictor.features import Setting
 from tunecast.predictor.memory import WorkerCapacity
 from tunecast.predictor.prediction import Prediction
 from tunecast.predictor.prior import (
@@ -11,12 +10,13 @@ from tunecast.predictor.prior import (
     read_prior,
     shipped_prior,
 )
+from tunecast.predictor.task import TaskDescription
 
 __all__ = [
     "Prediction",
     "Prior",
     "PriorPredictions",
-    "Setting",
+    "TaskDescription",
     "WorkerCapacity",
     "load_prior",
     "prior_at",

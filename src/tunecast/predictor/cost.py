@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tunecast.predictor.features import PIPELINE, Setting, columns, feature_rows
+from tunecast.predictor.features import PIPELINE, columns, feature_rows
 from tunecast.predictor.linear import Line, by_device, families_of, fit_line, is_enough
 from tunecast.predictor.regressors.base import Scaling
+from tunecast.predictor.task import TaskDescription
 from tunecast.records import ZERO_SHOT, Outcome, Run
 
 if TYPE_CHECKING:
@@ -206,6 +207,6 @@ def _seconds_per_token(run: Run) -> float | None:
 
 def _features(runs: Sequence[Run]) -> NDArray[np.float64]:
     """Features of runs before their first point; the zero-shot loss, which no one looks at here, is 1."""
-    settings = (Setting(r.dataset, r.model, r.full_length_tokens, r.unique_examples, 1.0) for r in runs)
-    rows = [feature_rows(setting, [run.pipeline]) for setting, run in zip(settings, runs, strict=True)]
+    tasks = (TaskDescription(r.dataset, r.model, r.full_length_tokens, r.unique_examples, 1.0) for r in runs)
+    rows = [feature_rows(task, [run.pipeline]) for task, run in zip(tasks, runs, strict=True)]
     return np.concatenate(rows)

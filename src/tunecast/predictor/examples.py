@@ -13,12 +13,12 @@ import numpy as np
 from tunecast.predictor.features import (
     FEATURES,
     PIPELINE,
-    Setting,
     curve_row,
     joined,
     log_loss,
     pipeline_row,
 )
+from tunecast.predictor.task import TaskDescription
 from tunecast.predictor.task_groups import group_folds
 from tunecast.records import ZERO_SHOT, Outcome, Run
 
@@ -200,7 +200,7 @@ class _RunRows:
 
 def _rows(run: Run, start: float, end: float) -> _RunRows:
     """The rows of a run, with the zero-shot loss and the logarithm of the final one."""
-    setting = Setting(run.dataset, run.model, run.full_length_tokens, run.unique_examples, start)
+    task = TaskDescription(run.dataset, run.model, run.full_length_tokens, run.unique_examples, start)
     points = [p for p in run.curve if 0 < p.share < END_SHARE and math.isfinite(p.validation.loss)]
     prefixes = [points[:count] for count in range(len(points) + 1)]
     curves = np.array([curve_row(prefix, start, run.pipeline.number("learning_rate")) for prefix in prefixes])
@@ -210,7 +210,7 @@ def _rows(run: Run, start: float, end: float) -> _RunRows:
     lasts = [log_loss(prefix[-1].validation.loss) - zero if prefix else 0.0 for prefix in prefixes]
     shares = [prefix[-1].share if prefix else 0.0 for prefix in prefixes]
     targets = [relative - min(last, WORST) for last in lasts]
-    return _RunRows(run, joined(setting, pipeline, curves), targets, shares, relative)
+    return _RunRows(run, joined(task, pipeline, curves), targets, shares, relative)
 
 
 def _put_together(parts: Sequence[_RunRows]) -> Examples:

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tunecast.methods import central_rate
 from tunecast.methods.rates import optimizer_multiple
-from tunecast.records import DatasetFacts, ModelFacts, Pipeline, Point
+from tunecast.predictor.task import TaskDescription
+from tunecast.records import ModelFacts, Pipeline, Point
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -144,82 +144,53 @@ _OPTIMIZER_FLAGS, _NO_OPTIMIZER = _flags(OPTIMIZERS)
 _SCHEDULE_FLAGS, _NO_SCHEDULE = _flags(SCHEDULES)
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What all trials of a session have in common.
-
-    Args:
-        dataset: Facts of the dataset.
-        model: Facts of the base model.
-        full_length_tokens: Horizon of every trial.
-        unique_examples: Training examples that trials draw from.
-        zero_shot_loss: Nats per label token of the untouched base model on the validation subset.
-    """
-
-    dataset: DatasetFacts
-    model: ModelFacts
-    full_length_tokens: int
-    unique_examples: int
-    zero_shot_loss: float
-
-    @property
-    def mean_tokens(self) -> float:
-        """Mean tokens of a training example, as the dataset's raw facts or its meta-features tell."""
-        facts, features = self.dataset.facts, self.dataset.meta_features
-        sides = [facts.get(side, {}).get("tokens", {}).get("total") for side in ("prompt", "completion")]
-        if facts.get("examples") and None not in sides:
-            return max(1.0, sum(sides) / facts["examples"])
-        logs = [features.get(f"{side}_log_tokens_mean", math.log(50)) for side in ("prompt", "completion")]
-        return max(1.0, sum(map(math.expm1, logs)))
-
-
 def columns(names: Sequence[str]) -> list[int]:
     """Places of features in a row."""
     return [FEATURES.index(name) for name in names]
 
 
 def feature_rows(
-    setting: Setting, pipelines: Sequence[Pipeline], curves: Sequence[Sequence[Point]] | None = None
+    task: TaskDescription, pipelines: Sequence[Pipeline], curves: Sequence[Sequence[Point]] | None = None
 ) -> NDArray[np.float64]:
     """Features of trials of one session.
 
     Args:
-        setting: What they share.
+        task: What they share.
         pipelines: Their pipelines, at least one.
         curves: Their points so far; None where none has begun.
 
     Returns:
         Shape (trials, features), in the order of :data:`FEATURES`.
     """
-    rows = np.array([pipeline_row(pipeline, setting.model) for pipeline in pipelines])
+    rows = np.array([pipeline_row(pipeline, task.model) for pipeline in pipelines])
     if curves is None:
-        return joined(setting, rows)
+        return joined(task, rows)
     rates = [_number(pipeline.hyperparameters, RATE) for pipeline in pipelines]
-    seen = [curve_row(curve, setting.zero_shot_loss, rate) for curve, rate in zip(curves, rates, strict=True)]
-    return joined(setting, rows, np.array(seen))
+    seen = [curve_row(curve, task.start_loss, rate) for curve, rate in zip(curves, rates, strict=True)]
+    return joined(task, rows, np.array(seen))
 
 
 def joined(
-    setting: Setting, pipelines: NDArray[np.float64], curves: NDArray[np.float64] | None = None
+    task: TaskDescription, pipelines: NDArray[np.float64], curves: NDArray[np.float64] | None = None
 ) -> NDArray[np.float64]:
     """Features from those of pipelines and of curves, which may have been computed earlier.
 
     Args:
-        setting: What all trials share.
+        task: What all trials share.
         pipelines: Rows of :func:`pipeline_row`, shape (trials, len(PIPELINE)).
         curves: Rows of :func:`curve_row`, shape (trials, len(CURVE)); None where no trial has begun.
     """
     if curves is None:
-        curves = np.tile(curve_row((), setting.zero_shot_loss), (len(pipelines), 1))
-    mean_tokens = setting.mean_tokens
+        curves = np.tile(curve_row((), task.start_loss), (len(pipelines), 1))
+    mean_tokens = task.mean_tokens
     log_batch = pipelines[:, PIPELINE.index("log_batch")]
     per_update = log_batch + math.log(mean_tokens)
     # No batch is larger than the data that there is.
-    per_update = np.minimum(per_update, math.log(mean_tokens * max(1, setting.unique_examples)))
-    steps = np.maximum(math.log(setting.full_length_tokens) - per_update, 0.0)
+    per_update = np.minimum(per_update, math.log(mean_tokens * max(1, task.unique_examples)))
+    steps = np.maximum(math.log(task.full_length_tokens) - per_update, 0.0)
     travel = pipelines[:, PIPELINE.index("log_effective_rate")] + steps
     course = np.stack([steps, per_update, travel], axis=1)
-    shared = np.broadcast_to(_setting_row(setting, mean_tokens), (len(pipelines), len(SETTING)))
+    shared = np.broadcast_to(_task_row(task, mean_tokens), (len(pipelines), len(SETTING)))
     return np.concatenate([pipelines, course, shared, curves], axis=1)
 
 
@@ -308,15 +279,15 @@ def standardised(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray((rows - rows.mean(axis=0)) / np.where(deviation > 1e-9, deviation, 1.0))
 
 
-def _setting_row(setting: Setting, mean_tokens: float) -> list[float]:
-    model, features = setting.model, setting.dataset.meta_features
-    unique = max(1, setting.unique_examples)
+def _task_row(task: TaskDescription, mean_tokens: float) -> list[float]:
+    model, features = task.model, task.dataset.meta_features
+    unique = max(1, task.unique_examples)
     return [
         *(float(features.get(name, 0.0)) for name in DATASET),
-        log_loss(setting.zero_shot_loss),
-        math.log(setting.full_length_tokens),
+        log_loss(task.start_loss),
+        math.log(task.full_length_tokens),
         math.log(unique),
-        math.log(setting.full_length_tokens / (unique * mean_tokens)),
+        math.log(task.full_length_tokens / (unique * mean_tokens)),
         math.log(model.parameters),
         math.log(model.width),
         math.log(model.layers),

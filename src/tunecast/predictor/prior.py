@@ -22,11 +22,12 @@ from tunecast.paths import expanded
 from tunecast.predictor.calibration import Calibration
 from tunecast.predictor.cost import CostModel, FailureModel
 from tunecast.predictor.examples import WORST
-from tunecast.predictor.features import FEATURES, FEATURES_VERSION, Setting
+from tunecast.predictor.features import FEATURES, FEATURES_VERSION
 from tunecast.predictor.linear import Line
 from tunecast.predictor.memory import BytesModel
 from tunecast.predictor.novelty import Novelty
 from tunecast.predictor.regressors import Arrays, Regressor, regressor_of
+from tunecast.predictor.task import TaskDescription
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -105,16 +106,16 @@ class Prior:
     provenance: Provenance
 
     def predict(
-        self, setting: Setting, features: NDArray[np.float64], device: str = "cpu"
+        self, task: TaskDescription, features: NDArray[np.float64], device: str = "cpu"
     ) -> PriorPredictions:
         """Predict the ends of trials of one session from what is known of each.
 
         Args:
-            setting: What the trials share.
+            task: What the trials share.
             features: As of :func:`tunecast.predictor.features.feature_rows`, shape (trials, features).
             device: Kind of device whose seconds are predicted.
         """
-        known = setting.model.identity in self.provenance.models
+        known = task.model.identity in self.provenance.models
         mean, variance = self.performance.predict(features)
         share = features[:, SHARE]
         whole, shared = (self.calibration if known else self.abroad).corrected(variance, share)

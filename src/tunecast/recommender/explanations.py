@@ -61,7 +61,7 @@ def worth_text(probability: float) -> str:
 
 def _rate(prospect: Prospect, situation: Situation) -> str:
     pipeline = prospect.pipeline
-    facts = situation.facts
+    facts = situation.task.model
     width = facts.width
     usual = f"the {WIDE_RATE:g} of all wide models" if width >= WIDE else f"what suits width {width}"
     method = get_method(pipeline.method)

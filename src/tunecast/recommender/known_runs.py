@@ -18,9 +18,10 @@ import numpy as np
 
 from tunecast.predictor.novelty import Novelty
 from tunecast.predictor.prediction import Prediction
+from tunecast.predictor.task import TaskDescription
 from tunecast.recommender.efficiency import Efficiency
 from tunecast.recommender.language_law import excess_share, ln_language_loss
-from tunecast.recommender.quality_model import Neighbour, Plan, TaskView
+from tunecast.recommender.quality_model import Neighbour, Plan
 from tunecast.recommender.rate_rules import rate_surplus
 from tunecast.recommender.regression import Design, Floats, Posterior, fit
 from tunecast.records import ZERO_SHOT, ModelFacts, Outcome
@@ -99,12 +100,14 @@ class KnownRuns:
         """What share of the ideal seconds the recorded steps reached."""
         return Efficiency(self._endings)
 
-    def predict(self, task: TaskView, plans: list[Plan]) -> list[Prediction]:
+    def predict(self, task: TaskDescription, plans: list[Plan]) -> list[Prediction]:
         """Loss at the end of each plan; see :class:`~tunecast.recommender.quality_model.QualityModel`."""
         if not plans:
             return []
         tuned, _ = self._posteriors(task)
-        rows = [features(task.model, plan, task.unique_examples, task.meta_features) for plan in plans]
+        rows = [
+            features(task.model, plan, task.unique_examples, task.dataset.meta_features) for plan in plans
+        ]
         mean, deviation = tuned.predict(self._design(rows, task))
         shift = self._surprise(task)
         return [
@@ -112,24 +115,24 @@ class KnownRuns:
             for m, s in zip(mean, deviation, strict=True)
         ]
 
-    def zero_shot(self, task: TaskView) -> Prediction:
+    def zero_shot(self, task: TaskDescription) -> Prediction:
         """Loss of the untouched model, from known models on known tasks."""
         mean, deviation = self._zero_shot_log(task)
         return _in_nats(mean, deviation, task.bytes_per_label_token)
 
-    def unlike(self, task: TaskView) -> str:
+    def unlike(self, task: TaskDescription) -> str:
         """What makes a task's text unlike all known; see :class:`~tunecast.predictor.novelty.Novelty`."""
         # A task may have been described without the base model's tokenizer.
         known = {
             one.dataset: {name: value for name, value in one.meta_features.items() if "tokens" not in name}
             for one in self._endings
         }
-        return Novelty.of(known.items()).farthest(task.meta_features)
+        return Novelty.of(known.items()).farthest(task.dataset.meta_features)
 
-    def neighbours(self, task: TaskView) -> tuple[Neighbour, ...]:
+    def neighbours(self, task: TaskDescription) -> tuple[Neighbour, ...]:
         """The nearest known datasets."""
         runs = Counter(ending.dataset for ending in self._endings)
-        own = self._scales.of(task.meta_features)
+        own = self._scales.of(task.dataset.meta_features)
         found = []
         for name, values in self._scales.known.items():
             gap = np.abs(values - own)
@@ -138,21 +141,21 @@ class KnownRuns:
             found.append(Neighbour(name, float(np.sqrt((gap**2).mean())), runs[name], alike))
         return tuple(sorted(found, key=lambda neighbour: neighbour.distance)[:NEIGHBOURS])
 
-    def _surprise(self, task: TaskView) -> float:
+    def _surprise(self, task: TaskDescription) -> float:
         if task.zero_shot_loss is None:
             return 0.0
         measured = math.log(task.zero_shot_loss / (math.log(2) * task.bytes_per_label_token))
         return measured - self._zero_shot_log(task)[0]
 
-    def _zero_shot_log(self, task: TaskView) -> tuple[float, float]:
+    def _zero_shot_log(self, task: TaskDescription) -> tuple[float, float]:
         _, untouched = self._posteriors(task)
-        row = zero_shot_features(task.model, task.meta_features)
+        row = zero_shot_features(task.model, task.dataset.meta_features)
         mean, deviation = untouched.predict(self._design([row], task))
         return float(mean[0]), float(deviation[0])
 
-    def _posteriors(self, task: TaskView) -> tuple[Posterior, Posterior]:
+    def _posteriors(self, task: TaskDescription) -> tuple[Posterior, Posterior]:
         """After training and before, conditioned on the runs that matter for a task."""
-        key = repr(sorted(task.meta_features.items()))
+        key = repr(sorted(task.dataset.meta_features.items()))
         if key not in self._fits:
             chosen = self._nearest_runs(task)
             untouched = [one for one in chosen if one.pipeline.method == ZERO_SHOT.method]
@@ -165,8 +168,8 @@ class KnownRuns:
             )
         return self._fits[key]
 
-    def _nearest_runs(self, task: TaskView) -> list[FinalResult]:
-        own = self._scales.of(task.meta_features)
+    def _nearest_runs(self, task: TaskDescription) -> list[FinalResult]:
+        own = self._scales.of(task.dataset.meta_features)
         distance = {name: float(((v - own) ** 2).mean()) for name, v in self._scales.known.items()}
         return sorted(self._endings, key=lambda ending: distance[ending.dataset])[:MOST_RUNS]
 
@@ -196,12 +199,12 @@ class KnownRuns:
         untouched = self._untouched.get((ending.dataset, ending.model.name)) or DIVERGED_BITS
         return max(untouched, measured) if math.isfinite(measured) else untouched
 
-    def _design(self, rows: Sequence[Sequence[float]], task: TaskView) -> Design:
-        own = self._scales.of(task.meta_features)
+    def _design(self, rows: Sequence[Sequence[float]], task: TaskDescription) -> Design:
+        own = self._scales.of(task.dataset.meta_features)
         return Design(
             np.array(rows, dtype=np.float64),
             np.tile(own, (len(rows), 1)),
-            [task.dataset] * len(rows),
+            [task.dataset.name] * len(rows),
             np.full(len(rows), ln_language_loss(task.model)),
         )
 

@@ -2,35 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from tunecast.predictor.prediction import Prediction
+from tunecast.predictor.task import TaskDescription
 from tunecast.recommender.efficiency import Efficiency
-from tunecast.records import ModelFacts, Pipeline
-
-
-@dataclass(frozen=True)
-class TaskView:
-    """A dataset and a base model, before anything is measured on them.
-
-    Args:
-        dataset: The dataset's name.
-        meta_features: The dataset's meta-features.
-        model: Facts of the base model.
-        unique_examples: Training examples.
-        bytes_per_label_token: Completion bytes over label tokens under the model's tokenizer: what turns bits
-            per byte into nats per label token.
-        zero_shot_loss: Loss of the untouched model in nats per label token where it was measured.
-    """
-
-    dataset: str
-    meta_features: Mapping[str, float]
-    model: ModelFacts
-    unique_examples: int
-    bytes_per_label_token: float
-    zero_shot_loss: float | None = None
+from tunecast.records import Pipeline
 
 
 @dataclass(frozen=True)
@@ -73,14 +51,14 @@ class QualityModel(Protocol):
     def efficiency(self) -> Efficiency:
         """What share of the ideal seconds real steps reach."""
 
-    def predict(self, task: TaskView, plans: list[Plan]) -> list[Prediction]:
+    def predict(self, task: TaskDescription, plans: list[Plan]) -> list[Prediction]:
         """Loss on held-out data at the end of each plan, in the order of ``plans``."""
 
-    def zero_shot(self, task: TaskView) -> Prediction:
+    def zero_shot(self, task: TaskDescription) -> Prediction:
         """Loss of the untouched base model."""
 
-    def unlike(self, task: TaskView) -> str:
+    def unlike(self, task: TaskDescription) -> str:
         """The meta-feature in which a task's text is unlike that of all known ones; empty where in none."""
 
-    def neighbours(self, task: TaskView) -> tuple[Neighbour, ...]:
+    def neighbours(self, task: TaskDescription) -> tuple[Neighbour, ...]:
         """The nearest known tasks, nearest first; empty where the prior knows none."""

@@ -15,7 +15,7 @@ from tunecast.methods import Restrictions
 from tunecast.models import ResolvedModel, check_length, describe, load_config, resolve
 from tunecast.models.config_facts import facts_from_config, read_config
 from tunecast.models.describe import with_folder
-from tunecast.recommender.quality_model import TaskView
+from tunecast.predictor.task import TaskDescription
 from tunecast.records import ModelFacts, Scalar
 
 FEW_CUT = 0.01
@@ -81,19 +81,17 @@ class Situation:
 
     Args:
         resolved: Where the model lies.
-        facts: Facts of the model.
         lengths: Lengths of its examples.
         target: Where it would run.
-        view: What a prior is asked about.
+        task: The task that is predicted.
         warnings: What the user should know.
         trust_remote_code: Whether code that comes with the model may run.
     """
 
     resolved: ResolvedModel
-    facts: ModelFacts
     lengths: TokenLengths
     target: Target
-    view: TaskView
+    task: TaskDescription
     warnings: tuple[str, ...]
     trust_remote_code: bool = False
 
@@ -126,15 +124,15 @@ def look(question: Question) -> Situation:
     )
     folder = Path(resolved.location) if resolved.is_local else None
     lengths = measure_lengths(dataset, folder, context=facts.context, max_length=question.max_length)
-    view = TaskView(
-        dataset=dataset.name,
-        meta_features=data.describe(dataset).meta_features,
+    task = TaskDescription(
+        dataset=data.describe(dataset),
         model=facts,
+        full_length_tokens=round(question.epochs * lengths.train_tokens),
         unique_examples=len(dataset.train),
         bytes_per_label_token=lengths.bytes_per_label_token,
     )
     warnings = (*target.warnings, *dataset.warnings, *_length_warnings(lengths, facts))
-    return Situation(resolved, facts, lengths, target, view, warnings, question.trust_remote_code)
+    return Situation(resolved, lengths, target, task, warnings, question.trust_remote_code)
 
 
 def _facts(resolved: ResolvedModel, trust_remote_code: bool) -> ModelFacts:

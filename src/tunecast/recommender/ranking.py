@@ -6,29 +6,28 @@ import math
 from collections.abc import Sequence
 
 from tunecast.predictor.prediction import Prediction
-from tunecast.recommender.quality_model import Plan, QualityModel, TaskView
+from tunecast.predictor.task import TaskDescription
+from tunecast.recommender.quality_model import Plan, QualityModel
 from tunecast.records import Pipeline
 
 
 def predict_ends(
     prior: QualityModel,
-    task: TaskView,
+    task: TaskDescription,
     pipelines: Sequence[Pipeline],
     *,
-    full_length_tokens: int,
     mean_tokens: float,
 ) -> list[Prediction]:
     """Predict the loss of every pipeline at the end of the same full length.
 
     Args:
         prior: Predicts quality.
-        task: The task to train on.
+        task: The task, with the full length of every trial.
         pipelines: The pipelines.
-        full_length_tokens: Tokens that each is trained on.
         mean_tokens: Mean tokens of a training example.
     """
     plans = [
-        Plan(pipeline, full_length_tokens, _steps(pipeline, full_length_tokens / mean_tokens))
+        Plan(pipeline, task.full_length_tokens, _steps(pipeline, task.full_length_tokens / mean_tokens))
         for pipeline in pipelines
     ]
     return prior.predict(task, plans)

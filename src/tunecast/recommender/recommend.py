@@ -92,7 +92,7 @@ def recommend_pipelines(
     """
     recommender = Recommender(situation, prior, Horizon.of(question), question.price, measured)
     device = situation.target.machine.device
-    pipelines = grid(situation.facts, device, question.restrictions)
+    pipelines = grid(situation.task.model, device, question.restrictions)
     everything = recommender.prospects(pipelines)
     in_memory = [prospect for prospect in everything if prospect.fits]
     if not in_memory:
@@ -103,7 +103,7 @@ def recommend_pipelines(
     long_enough = [prospect for prospect in fitting if prospect.total_steps >= LEAST_STEPS] or fitting
     best = _varied(long_enough, question.top)
     zero_shot = recommender.zero_shot
-    neighbours = prior.neighbours(situation.view)
+    neighbours = prior.neighbours(situation.task)
     explained = tuple(
         replace(
             prospect,
@@ -113,8 +113,8 @@ def recommend_pipelines(
         for prospect in best
     )
     return Recommendation(
-        model=situation.facts.name,
-        dataset=situation.view.dataset,
+        model=situation.task.model.name,
+        dataset=situation.task.dataset.name,
         target=situation.target.name,
         max_length=situation.lengths.max_length,
         recommendations=explained,
@@ -124,7 +124,7 @@ def recommend_pipelines(
         neighbours=neighbours,
         warnings=(
             *situation.warnings,
-            *_unlike(prior.unlike(situation.view)),
+            *_unlike(prior.unlike(situation.task)),
             *_warnings(everything, in_memory, best[0], recommender),
         ),
     )
@@ -154,13 +154,13 @@ class Recommender:
     ) -> None:
         self._situation = situation
         self._measured = measured
-        self._view = replace(situation.view, zero_shot_loss=measured.value if measured else None)
+        self._task = replace(situation.task, zero_shot_loss=measured.value if measured else None)
         self._prior = prior
         self._horizon = horizon
         self._price = price
         self.unpriced: dict[str, str] = {}
         self.costs = Costs(
-            situation.facts, situation.lengths, situation.target, situation.config, prior.efficiency
+            situation.task.model, situation.lengths, situation.target, situation.config, prior.efficiency
         )
 
     @property
@@ -168,7 +168,7 @@ class Recommender:
         """The untouched model's loss: as measured, else predicted."""
         if self._measured is not None:
             return self._measured
-        predicted = self._prior.zero_shot(self._view)
+        predicted = self._prior.zero_shot(self._task)
         return ZeroShotLoss(predicted.loss, "predicted", predicted.low, predicted.high)
 
     def prospects(self, pipelines: Sequence[Pipeline]) -> list[Prospect]:
@@ -187,7 +187,7 @@ class Recommender:
         plans = [self._plan(pipeline, cost) for pipeline, cost in priced]
         if plans and all(plan.total_steps < 1 for plan in plans):
             raise _too_short(costs)
-        qualities = self._prior.predict(self._view, plans)
+        qualities = self._prior.predict(self._task, plans)
         untouched = self.zero_shot.value
         return [
             self._prospect(plan, cost, quality, untouched)
@@ -295,7 +295,7 @@ def _nothing_fits(situation: Situation, costs: Costs, everything: Sequence[Prosp
     plain = next((p for p in everything if p.pipeline.method == "lora"), least)
     remedies = what_would_fit(situation.config(), costs.workload(plain.pipeline, 1))
     return ConfigurationError(
-        f"--model: no method fits {situation.facts.name} into the {limit:.2g} GB of {situation.target.name}; "
+        f"--model: no method fits {situation.task.model.name} into the {limit:.2g} GB of {situation.target.name}; "
         f"the smallest, {least.pipeline.method}, would hold {least.memory_gb:.2g} GB.",
         f"Would fit: {'; '.join(remedies)}." if remedies else "Choose a smaller model.",
     )

@@ -13,6 +13,7 @@ trial may take is :meth:`~tunecast.search.strategy.Strategy.share_of_budget`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from tunecast.records import Pipeline
 from tunecast.search.context import Context
@@ -113,25 +114,14 @@ def predicted_order(context: Context) -> Order:
         context: The task, and the runs that may be known there.
     """
     from tunecast.recommender.known_runs import KnownRuns
-    from tunecast.recommender.quality_model import TaskView
     from tunecast.recommender.ranking import predict_ends
-    from tunecast.search.task_predictor import setting_of
     from tunecast.store.final_results import final_result_of
 
     known = KnownRuns([final_result_of(run) for run in context.runs])
-    task = TaskView(
-        dataset=context.dataset.name,
-        meta_features=context.dataset.meta_features,
-        model=context.model,
-        unique_examples=context.unique_examples,
-        bytes_per_label_token=1.0,  # a factor that all losses share
-    )
-    mean_tokens = setting_of(context, 1.0).mean_tokens
+    unmeasured = replace(context, zero_shot_loss=None)  # a session recommends before it measures anything
 
     def order(pipelines: Sequence[Pipeline]) -> list[int]:
-        ends = predict_ends(
-            known, task, pipelines, full_length_tokens=context.full_length_tokens, mean_tokens=mean_tokens
-        )
+        ends = predict_ends(known, unmeasured, pipelines, mean_tokens=context.mean_tokens)
         return mostly_ranked([end.log_loss for end in ends])
 
     return order

@@ -7,22 +7,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tunecast.errors import ConfigurationError
-from tunecast.records import DatasetFacts, Machine, ModelFacts, Run
+from tunecast.predictor.task import TaskDescription
+from tunecast.records import Machine, Run
 
 if TYPE_CHECKING:
     from tunecast.predictor import Prediction, Prior, WorkerCapacity
 
 
 @dataclass(frozen=True)
-class Context:
-    """Everything that stays the same while a strategy decides.
+class Context(TaskDescription):
+    """A task and everything that a strategy may know about it; it stays the same while the strategy decides.
 
     Args:
-        dataset: Facts of the dataset.
-        model: Facts of the base model.
-        full_length_tokens: Horizon of every trial.
-        unique_examples: Training examples that trials draw from.
-        zero_shot_loss: Nats per label token of the untouched model; None if it was not measured.
         evaluation_seconds: Seconds to score the untouched model like a point; None if not measured.
         machine: The machine that computes; None if unknown.
         room: What one worker can hold; None if unknown.
@@ -35,11 +31,6 @@ class Context:
         is_prior_kept: Whether the prior is the one that the session began with.
     """
 
-    dataset: DatasetFacts
-    model: ModelFacts
-    full_length_tokens: int
-    unique_examples: int
-    zero_shot_loss: float | None = None
     evaluation_seconds: float | None = None
     machine: Machine | None = None
     room: WorkerCapacity | None = None

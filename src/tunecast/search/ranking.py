@@ -11,7 +11,6 @@ from tunecast.predictor.features import PIPELINE, feature_rows, standardised
 from tunecast.records import Pipeline
 from tunecast.search.context import Context
 from tunecast.search.failure import either, memory_odds
-from tunecast.search.task_predictor import setting_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,9 +42,9 @@ def ranked(context: Context, pipelines: Sequence[Pipeline], count: int) -> list[
     prior = context.needed_prior
     if not pipelines:
         return []
-    setting = setting_of(context, prior.provenance.zero_shot_loss)
-    features = feature_rows(setting, pipelines)
-    found = prior.predict(setting, features)
+    task = context.with_usual_loss(prior.provenance.zero_shot_loss)
+    features = feature_rows(task, pipelines)
+    found = prior.predict(task, features)
     failure = either(found.failure, memory_odds(context, prior, pipelines))
     own = np.sqrt(np.maximum(found.variance - found.shared, 0.0))
     feasible = np.flatnonzero(failure <= MOST_FAILURE)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tunecast.predictor import Prior, PriorPredictions, Setting
+from tunecast.predictor import Prior, PriorPredictions
 from tunecast.predictor.examples import WORST
 from tunecast.predictor.features import curve_row, joined, log_loss, pipeline_row, standardised
 from tunecast.records import Outcome, Pipeline, device_kind
@@ -62,16 +62,6 @@ class _Known:
     beyond_memory: float
 
 
-def setting_of(context: Context, usual_zero_shot_loss: float) -> Setting:
-    """Describe a task to the predictor; a zero-shot loss that was not measured is the usual one."""
-    zero_shot = context.zero_shot_loss
-    if zero_shot is None or not math.isfinite(zero_shot):
-        zero_shot = usual_zero_shot_loss
-    return Setting(
-        context.dataset, context.model, context.full_length_tokens, context.unique_examples, zero_shot
-    )
-
-
 class TaskPredictor:
     """Predicts all candidates of a session from its history.
 
@@ -86,7 +76,7 @@ class TaskPredictor:
     def __init__(self, context: Context, prior: Prior, *, learns_residuals: bool = False) -> None:
         self._prior = prior
         self._learns_residuals = learns_residuals
-        self.setting = setting_of(context, prior.provenance.zero_shot_loss)
+        self.task = context.with_usual_loss(prior.provenance.zero_shot_loss)
         self.is_new = prior.novelty.is_new(context.dataset.meta_features)
         self._context = context
         self._device = device_kind(context.machine.device) if context.machine else "cpu"
@@ -98,7 +88,7 @@ class TaskPredictor:
         trials = history.trials
         known = [self._told(index, trial.pipeline) for index, trial in enumerate(trials)]
         pipelines = np.array([one.row for one in known])
-        before = self._prior.predict(self.setting, joined(self.setting, pipelines), self._device)
+        before = self._prior.predict(self.task, joined(self.task, pipelines), self._device)
         begun = np.array([i for i, trial in enumerate(trials) if _tells(trial)], dtype=np.int64)
         after = self._after(trials, begun, pipelines)
         went_on = np.array([trials[index].outcome is not Outcome.DIVERGED for index in begun], dtype=bool)
@@ -108,7 +98,7 @@ class TaskPredictor:
             if trials[index].outcome is Outcome.COMPLETED:
                 mean[index], variance[index] = self._relative(trials[index]), KNOWN_DEVIATION**2
         seconds = self._seconds_per_token(trials, before)
-        step, end = _seconds(trials, seconds, self.setting.full_length_tokens, self._evaluation)
+        step, end = _seconds(trials, seconds, self.task.full_length_tokens, self._evaluation)
         failure = either(before.failure, np.array([one.beyond_memory for one in known]))
         failure = np.where([bool(trial.curve) for trial in trials], 0.0, failure)
         reliable = self._is_reliable(trials, begun, before, after)
@@ -118,14 +108,14 @@ class TaskPredictor:
         known = self._known.get(index)
         if known is None or (known.pipeline is not pipeline and known.pipeline != pipeline):
             odds = float(memory_odds(self._context, self._prior, [pipeline])[0])
-            row = pipeline_row(pipeline, self.setting.model)
+            row = pipeline_row(pipeline, self.task.model)
             known = self._known[index] = _Known(pipeline, row, odds)
         return known
 
     def _relative(self, trial: TrialView) -> float:
         if trial.outcome is Outcome.DIVERGED:
             return WORST  # as in the training rows, whatever its last point was
-        return log_loss(trial.curve[-1].validation.loss) - log_loss(self.setting.zero_shot_loss)
+        return log_loss(trial.curve[-1].validation.loss) - log_loss(self.task.start_loss)
 
     def _after(
         self, trials: Sequence[TrialView], begun: NDArray[np.int64], pipelines: NDArray[np.float64]
@@ -133,13 +123,13 @@ class TaskPredictor:
         """Predict the trials that have points or have diverged, given these."""
         if not len(begun):
             return NOTHING
-        start = self.setting.zero_shot_loss
+        start = self.task.start_loss
         curves = []
         for index in begun:
             rate = trials[index].pipeline.number("learning_rate")
             curves.append(curve_row(trials[index].curve, start, rate))
-        rows = joined(self.setting, pipelines[begun], np.array(curves))
-        found = self._prior.predict(self.setting, rows)
+        rows = joined(self.task, pipelines[begun], np.array(curves))
+        found = self._prior.predict(self.task, rows)
         # The value of a finished or diverged trial is known; one that crashed might have ended like others.
         ended = np.array([trials[index].outcome in ENDINGS for index in begun])
         last = np.array([self._relative(trials[index]) for index in begun])
@@ -181,7 +171,7 @@ class TaskPredictor:
         self, trials: Sequence[TrialView], before: PriorPredictions
     ) -> NDArray[np.float64]:
         """Return seconds per token as measured, else as the prior predicts at this machine's speed."""
-        tokens = float(self.setting.full_length_tokens)
+        tokens = float(self.task.full_length_tokens)
         measured = np.array([_measured_seconds_per_token(trial) for trial in trials])
         hinted = np.array([_hinted_seconds_per_token(trial, tokens, self._evaluation) for trial in trials])
         if before.log_seconds_per_token is None:

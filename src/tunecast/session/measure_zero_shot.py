@@ -43,7 +43,7 @@ def measure_zero_shot(
     folder = Path(situation.resolved.location)
     if situation.resolved.is_local and not any(any(folder.glob(kind)) for kind in WEIGHTS):
         raise ConfigurationError(
-            f"--measure: the folder of {situation.facts.name} holds no weights.",
+            f"--measure: the folder of {situation.task.model.name} holds no weights.",
             "Leave out --measure: the zero-shot loss is then predicted.",
         )
     settings = SessionSettings(

@@ -9,7 +9,8 @@ from tunecast.budget import Budget
 from tunecast.data.token_lengths import TokenLengths
 from tunecast.errors import UserError
 from tunecast.hardware.local_machine import Target, processor_target, target_of
-from tunecast.recommender.quality_model import QualityModel, TaskView
+from tunecast.predictor import TaskDescription
+from tunecast.recommender.quality_model import QualityModel
 from tunecast.recommender.question import Question, Situation
 from tunecast.recommender.ranking import predict_ends
 from tunecast.recommender.recommend import MEASURABLE, default_prior, recommend_pipelines
@@ -79,13 +80,12 @@ def lineup_of(
     training_task = prepared.training_task
     baseline, *drawn = candidate_pipelines(settings, training_task.facts)
     # In a given time a fast pipeline sees more tokens; the trials of a session all have the same full length.
-    predict = partial(
-        predict_ends,
-        prior,
-        _view(settings, prepared, _lengths(prepared)),
+    task = replace(
+        _task(settings, prepared, _lengths(prepared)),
         full_length_tokens=recommendation.recommendations[0].full_length_tokens,
-        mean_tokens=training_task.train_tokens / len(training_task.train),
     )
+    mean_tokens = training_task.train_tokens / len(training_task.train)
+    predict = partial(predict_ends, prior, task, mean_tokens=mean_tokens)
     recommended = tuple(prospect.pipeline for prospect in recommendation.recommendations)
     return strategy.lineup(Recommended(recommended, baseline, tuple(drawn), predict))
 
@@ -100,14 +100,13 @@ def situation_of(settings: SessionSettings, prepared: PreparedTask, worker_bytes
     """
     training_task = prepared.training_task
     lengths = _lengths(prepared)
-    view = _view(settings, prepared, lengths)
-    lengths = replace(lengths, examples=view.unique_examples)
+    task = _task(settings, prepared, lengths)
+    lengths = replace(lengths, examples=task.unique_examples)
     return Situation(
         resolved=training_task.model,
-        facts=training_task.facts,
         lengths=lengths,
         target=_target(prepared, worker_bytes),
-        view=view,
+        task=task,
         warnings=(),
         trust_remote_code=settings.trust_remote_code,
     )
@@ -119,12 +118,13 @@ def _without_measuring(recommendation: Recommendation) -> Recommendation:
     return replace(recommendation, warnings=warnings)
 
 
-def _view(settings: SessionSettings, prepared: PreparedTask, lengths: TokenLengths) -> TaskView:
-    return TaskView(
-        dataset=prepared.task.dataset,
-        meta_features=prepared.dataset.meta_features,
+def _task(settings: SessionSettings, prepared: PreparedTask, lengths: TokenLengths) -> TaskDescription:
+    unique_examples = prepared.unique_examples(settings.unique_examples)
+    return TaskDescription(
+        dataset=prepared.dataset,
         model=prepared.training_task.facts,
-        unique_examples=prepared.unique_examples(settings.unique_examples),
+        full_length_tokens=round(settings.epochs * lengths.mean * unique_examples),
+        unique_examples=unique_examples,
         bytes_per_label_token=lengths.bytes_per_label_token,
     )
 

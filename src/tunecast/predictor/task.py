@@ -1,0 +1,59 @@
+"""The description of a task, as recommender, search and predictor share it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Self
+
+from tunecast.records import DatasetFacts, ModelFacts
+
+
+@dataclass(frozen=True)
+class TaskDescription:
+    """A dataset and a base model, and how long and on what a trial is trained.
+
+    Args:
+        dataset: Facts of the dataset.
+        model: Facts of the base model.
+        full_length_tokens: Tokens that a complete trial is trained on.
+        unique_examples: Training examples that trials draw from.
+        zero_shot_loss: Nats per label token of the base model on the validation subset; None if it was not
+            measured.
+        bytes_per_label_token: Completion bytes over label tokens under the model's tokenizer, which convert
+            bits per byte to nats per label token.
+    """
+
+    dataset: DatasetFacts
+    model: ModelFacts
+    full_length_tokens: int
+    unique_examples: int
+    zero_shot_loss: float | None = None
+    bytes_per_label_token: float = 1.0
+
+    @property
+    def start_loss(self) -> float:
+        """The zero-shot loss, for predictions that need one; see :meth:`with_usual_loss`."""
+        assert self.zero_shot_loss is not None, "the zero-shot loss is not known"
+        return self.zero_shot_loss
+
+    @property
+    def mean_tokens(self) -> float:
+        """Mean tokens of a training example, from the dataset's raw facts or its meta-features."""
+        facts, features = self.dataset.facts, self.dataset.meta_features
+        sides = [facts.get(side, {}).get("tokens", {}).get("total") for side in ("prompt", "completion")]
+        if facts.get("examples") and None not in sides:
+            return max(1.0, sum(sides) / facts["examples"])
+        logs = [features.get(f"{side}_log_tokens_mean", math.log(50)) for side in ("prompt", "completion")]
+        return max(1.0, sum(map(math.expm1, logs)))
+
+    def with_usual_loss(self, zero_shot_loss: float) -> Self:
+        """Return the same task with a usual zero-shot loss if none was measured.
+
+        Args:
+            zero_shot_loss: Nats per label token.
+        """
+        known = self.zero_shot_loss
+        if known is not None and math.isfinite(known):
+            return self
+        return replace(self, zero_shot_loss=zero_shot_loss)
