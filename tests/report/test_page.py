@@ -111,14 +111,14 @@ def test_one_trial_without_metric(tmp_path: Path) -> None:
     page = written(tmp_path, make_record(runs, winner="baseline", metric=False), runs)
     assert "The baseline won: the search found nothing better" in page
     assert "rouge" not in page
-    assert "for one trial." in page
+    assert "for one trial on a budget of 5m." in page
 
 
 def test_all_trials_failed(tmp_path: Path) -> None:
     runs = [make_runs(1)[0], *failures()]
     page = written(tmp_path, make_record([runs[0], runs[3]], winner="zero_shot"), runs)
     assert "Zero-shot won" in page
-    assert "all of which failed" in page
+    assert "; all failed." in page
     assert "not a number" in page
     assert "Diverged" in page
 

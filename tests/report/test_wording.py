@@ -31,12 +31,9 @@ def test_clear_winner_is_said_with_its_margin_and_cost() -> None:
         "Chosen on 281 validation examples: loss 2.698, against 4.143 for zero"
     )
     assert words.sentences[0].endswith("and 2.909 for the baseline.")
-    assert "Against zero-shot: 1.455 lower (35%)" in text
-    assert "Against the baseline: 0.231 lower (8%)" in text
-    assert (
-        words.sentences[-1]
-        == "Cost: 4 min 51 s of the session's budget (5m) for 29 trials, 4 of which failed."
-    )
+    assert "Test loss: 1.455 (35%) lower than zero-shot, 4.163 (4.113 to 4.213)." in text
+    assert "Test loss: 0.231 (8%) lower than the baseline, 2.939" in text
+    assert words.sentences[-1] == "Cost: 4 min 51 s for 29 trials on a budget of 5m; 4 failed."
 
 
 def test_overlapping_intervals_are_called_uncertain() -> None:
@@ -77,14 +74,14 @@ def test_without_a_search_none_is_spoken_of(strategy: str) -> None:
 def test_winner_that_is_worse_by_loss_is_not_called_lower() -> None:
     record, runs = full_session()
     words = verdict(dataclasses.replace(record, winner="zero_shot"), runs)
-    assert "1.224 higher (42%) than its 2.939" in str(words)
+    assert "1.224 (42%) higher than the baseline, 2.939" in str(words)
 
 
 def test_incumbent_that_is_the_baseline_pipeline_wins_as_the_baseline() -> None:
     runs = make_runs(1)
     words = verdict(make_record(runs), runs)
     assert words.text == "The baseline won: the search found nothing better"
-    assert "Against the baseline" not in str(words)
+    assert "than the baseline" not in str(words)
 
 
 def test_metric_decides_where_it_is_the_objective() -> None:
@@ -92,7 +89,7 @@ def test_metric_decides_where_it_is_the_objective() -> None:
     words = verdict(dataclasses.replace(record, objective="rouge_l"), runs)
     assert words.sentences[0].startswith("Chosen on 281 validation examples: rouge_l 0.296, against 0.141")
     assert words.sentences[1].startswith("Test rouge_l 0.296 (0.275 to 0.317), test loss 2.708")
-    assert "Against the baseline: rouge_l 0.048 higher than its 0.248" in str(words)
+    assert "rouge_l: 0.048 higher than the baseline, 0.248" in str(words)
 
 
 def test_nothing_to_deliver() -> None:

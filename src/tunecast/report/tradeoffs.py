@@ -31,7 +31,8 @@ def scores_plot(record: SessionRecord) -> Plot | None:
     figure = new_figure("test loss (nats per token)", "")
     for one in scored:
         figure.add_trace(_score(one, record))
-    figure.update_yaxes(autorange="reversed", type="category", tickfont={"color": INK, "size": 13}, ticks="")
+    rows = [len(scored) - 0.5, -0.5]  # the first contender on top, with half a row of space around
+    figure.update_yaxes(range=rows, type="category", tickfont={"color": INK, "size": 13}, ticks="")
     return Plot("scores", figure, height_px=100 + 46 * len(scored))
 
 

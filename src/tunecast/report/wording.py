@@ -109,10 +109,9 @@ def _headline(record: SessionRecord, winner: Contender) -> str:
 def _cost(record: SessionRecord, runs: Sequence[Run]) -> str:
     trials = [run for run in runs if run.is_candidate]
     failed = sum(run.outcome.is_failure for run in trials)
-    used = f"Cost: {duration(record.used_seconds)} of the session's budget ({record.budget})"
     count = "one trial" if len(trials) == 1 else f"{len(trials):,} trials"
-    share = "all" if failed == len(trials) else f"{failed:,}"
-    return f"{used} for {count}" + (f", {share} of which failed." if failed else ".")
+    ended = f"; {'all' if failed == len(trials) else f'{failed:,}'} failed" if failed else ""
+    return f"Cost: {duration(record.used_seconds)} for {count} on a budget of {record.budget}{ended}."
 
 
 @dataclass(frozen=True)
@@ -153,18 +152,19 @@ class _Judge:
         return f"{first}, {second[0].lower() + second[1:]}; brackets hold 95% intervals."
 
     def compare(self, winner: Contender, other: Contender) -> str:
+        """The winner's margin over another contender on the test split."""
         mine, theirs = winner.test, other.test
         name = _with_article(other)
-        loss = with_interval(theirs.loss, theirs.loss_low, theirs.loss_high)
         if self.by_metric(mine, theirs):
             gap = (mine.metric or 0.0) - (theirs.metric or 0.0)
             value = with_interval(theirs.metric, theirs.metric_low, theirs.metric_high)
-            return f"Against {name}: {mine.metric_name} {_signed(gap, 'higher', 'lower')} than its {value}."
+            return f"{mine.metric_name}: {_margin(gap)} than {name}, {value}."
         if finite(theirs.loss) is None:
             return f"No finite test loss was measured for {name}."
         gap = mine.loss - theirs.loss
         share = f" ({abs(gap) / theirs.loss:.0%})" if theirs.loss > 0 else ""
-        return f"Against {name}: {_signed(gap, 'higher', 'lower')}{share} than its {loss}."
+        value = with_interval(theirs.loss, theirs.loss_low, theirs.loss_high)
+        return f"Test loss: {_margin(gap, share)} than {name}, {value}."
 
     def uncertainties(self, winner: Contender, others: Sequence[Contender]) -> list[str]:
         """Name the differences that are not certain, and say why."""
@@ -188,8 +188,8 @@ class _Judge:
         return None if len(known) < 4 else known[0] <= known[3] and known[2] <= known[1]
 
 
-def _signed(gap: float, above: str, below: str) -> str:
-    return f"{decimal(abs(gap))} {above if gap > 0 else below}"
+def _margin(gap: float, share: str = "") -> str:
+    return f"{decimal(abs(gap))}{share} {'higher' if gap > 0 else 'lower'}"
 
 
 def prospect_cells(prospect: Prospect) -> list[str]:
