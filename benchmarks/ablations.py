@@ -27,7 +27,7 @@ from tunecast.predictor.features import DATASET, columns
 from tunecast.predictor.regressors import FAMILIES, Family, Regressor
 from tunecast.predictor.regressors.base import Arrays
 from tunecast.predictor.task_groups import task_group
-from tunecast.predictor.train import FEWEST_KIN
+from tunecast.predictor.train import MIN_GROUPS
 from tunecast.predictor.validation import Trusted, choose, score
 from tunecast.progress import Progress
 from tunecast.records import Run, stable_hash
@@ -267,7 +267,7 @@ def carried(runs: Sequence[Run], model: str, seed: int = 0) -> str:
     ]
     sources = {"other models": ~is_own, "its own runs": is_own, "both": np.ones_like(is_own)}
     for words, source in sources.items():
-        if len(np.unique(relatives[source])) <= FEWEST_KIN:
+        if len(np.unique(relatives[source])) <= MIN_GROUPS:
             lines.append(f"| {words} | too few families of tasks |  |  |  |  |")
             continue
         mean, variance = np.zeros(len(examples)), np.ones(len(examples))

@@ -1,4 +1,4 @@
-"""How far to trust a surrogate: spreads as they were on tasks that were left out."""
+"""Corrects a regressor's variance to the errors seen on held-out tasks."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 EDGES = (1e-9, 0.2, 0.7)
-"""Shares of the schedule that part the stages: before the first point, early, in the middle, late."""
+"""Shares of the schedule that separate the stages: before the first point, early, middle, late."""
 PSEUDO_ROWS = 10.0
-"""How many rows the surrogate's own variance counts for."""
+"""The number of rows that the regressor's own variance counts as."""
 
 
 def stage(share: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The stage of each share, 0 before the first point."""
+    """Return the stage of each share, 0 before the first point."""
     return np.searchsorted(np.asarray(EDGES), share, side="right").astype(np.int64)
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Corrections to a surrogate's spread, one for each stage.
+    """Corrections to a regressor's variance, one per stage.
 
     Args:
-        inflation: Factor of the variance, shape (stages,).
-        shared: Part of the corrected variance that all trials of a task have in common, 0 to 1, shape
-            (stages,): a task that falls faster than predicted does so for every pipeline.
+        inflation: Factor on the variance, shape (stages,).
+        shared: Share of the corrected variance that all trials of a task have in common, 0 to 1, shape
+            (stages,). A task whose loss falls faster than predicted does so for every pipeline.
     """
 
     inflation: NDArray[np.float64]
     shared: NDArray[np.float64]
 
     def at_least(self, other: Calibration) -> Calibration:
-        """The wider of two corrections, stage by stage."""
+        """Return the wider of two corrections, stage by stage."""
         wider = self.inflation >= other.inflation
         return Calibration(
             np.maximum(self.inflation, other.inflation), np.where(wider, self.shared, other.shared)
@@ -51,14 +51,14 @@ class Calibration:
         variance: NDArray[np.float64],
         weight: NDArray[np.float64] | None = None,
     ) -> Calibration:
-        """Corrections that make predictions for what was left out right on average.
+        """Fit corrections so that intervals on held-out rows are right on average.
 
         Args:
             examples: Rows.
-            mean: What was predicted of each by a surrogate that had not seen its task, or its base model,
-                shape (rows,).
-            variance: The variance that it stated, shape (rows,).
-            weight: How much each row counts, shape (rows,); None for all alike.
+            mean: Predictions by a regressor that had not seen the row's task, or its base model, shape
+                (rows,).
+            variance: The variances it stated, shape (rows,).
+            weight: Weight of each row, shape (rows,); None for equal weights.
         """
         weight = np.ones(len(examples)) if weight is None else weight
         stages = stage(examples.share)
@@ -66,7 +66,7 @@ class Calibration:
         for number in range(len(EDGES) + 1):
             chosen = stages == number
             z = (examples.target - mean)[chosen] / np.sqrt(variance[chosen])
-            # A few far misses should not widen every interval: squares are cut at three deviations.
+            # A few large errors should not widen every interval, so squares are cut at three deviations.
             cut = max(3.0, 3.0 * float(np.median(np.abs(z))) / 0.6745) if len(z) else 3.0
             square = np.minimum(z**2, cut**2)
             counted = weight[chosen]
@@ -75,20 +75,21 @@ class Calibration:
         return cls(inflation, shared)
 
     def arrays(self) -> dict[str, NDArray[np.float64]]:
-        """Both corrections by their names."""
+        """Return both corrections by name."""
         return {"inflation": self.inflation, "shared": self.shared}
 
     def corrected(
         self, variance: NDArray[np.float64], share: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The corrected variance, and the part of it that all trials of a task have in common."""
+        """Return the corrected variance, and the part of it that all trials of a task have in common."""
         stages = stage(share)
         whole = variance * self.inflation[stages]
         return whole, whole * self.shared[stages]
 
 
 def _shared_part(z: NDArray[np.float64], group: NDArray[np.int64]) -> float:
-    """Intraclass correlation of standardised misses: their mean product within groups over their square."""
+    """Return the intraclass correlation of standardised errors: their mean product within groups over their
+    mean square."""
     products, pairs = 0.0, 0
     for number in np.unique(group):
         inside = np.clip(z[group == number], -4.0, 4.0)

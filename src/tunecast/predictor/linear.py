@@ -1,4 +1,4 @@
-"""A line in features, and how one is learned beside effects that predictions leave out."""
+"""Linear models, fitted beside effects that predictions leave out."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Line:
     """A linear function of scaled features.
 
     Args:
-        scaling: Of the features.
+        scaling: Scaling of the features.
         weights: Shape (1 + features,), the constant first.
     """
 
@@ -32,16 +32,16 @@ class Line:
     weights: NDArray[np.float64]
 
     def __call__(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Values, shape (rows,), of features of shape (rows, features)."""
+        """Return values, shape (rows,), for features of shape (rows, features)."""
         return np.asarray(self.weights[0] + self.scaling(features) @ self.weights[1:])
 
     def arrays(self) -> Arrays:
-        """Scaling and weights."""
+        """Return scaling and weights as arrays."""
         return {"mean": self.scaling.mean, "stretch": self.scaling.stretch, "weights": self.weights}
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> Line:
-        """Put together what :meth:`arrays` took apart."""
+        """Rebuild a line from the result of :meth:`arrays`."""
         found = {name: np.asarray(values, float) for name, values in arrays.items()}
         return cls(Scaling(found["mean"], found["stretch"]), found["weights"])
 
@@ -53,17 +53,17 @@ def fit_line(
     groups: NDArray[np.int64],
     weight: NDArray[np.float64] | None = None,
 ) -> tuple[Line, float]:
-    """Learn a line by ridge regression, with effects that are told apart from it and then dropped.
+    """Fit a line by ridge regression, together with effects that are dropped afterwards.
 
     Args:
         features: Shape (rows, features).
-        nuisance: Columns of these effects, 0 where a prediction is to hold; shape (rows, effects).
-        target: What to learn, shape (rows,).
-        groups: Numbers of groups that are left out whole, at least two; shape (rows,).
-        weight: What rows count for, shape (rows,); None for all alike.
+        nuisance: Columns of the effects to drop, 0 where a prediction applies; shape (rows, effects).
+        target: Values to learn, shape (rows,).
+        groups: Group numbers for cross-validation, at least two groups; shape (rows,).
+        weight: Weight of each row, shape (rows,); None for equal weights.
 
     Returns:
-        The line, and the root mean square of what it misses where groups are left out, effects known.
+        The line, and the root mean square of its errors on held-out groups, given the effects.
     """
     from sklearn.linear_model import Ridge
     from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
@@ -79,9 +79,7 @@ def fit_line(
 
 
 def by_device(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs by the kind of their device, in the order of its name; those of which it is not known are left
-    out.
-    """
+    """Group runs by the kind of their device, sorted by name; runs of an unknown device are left out."""
     found: dict[str, list[Run]] = {}
     for run in runs:
         found.setdefault(device_kind(run.machine.device), []).append(run)
@@ -89,12 +87,12 @@ def by_device(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 
 def families_of(runs: Sequence[Run]) -> NDArray[np.int64]:
-    """Numbers of the families of the runs' datasets, which are left out whole; shape (runs,)."""
+    """Return group numbers by the families of the runs' datasets, shape (runs,)."""
     called = {run.dataset.identity: run.task.dataset for run in runs}
     family_of = dict(zip(called, task_group(list(called.values())).tolist(), strict=True))
     return np.array([family_of[run.dataset.identity] for run in runs], dtype=np.int64)
 
 
 def is_enough(runs: Sequence[Run]) -> bool:
-    """Whether runs suffice to learn a line and to leave a family of datasets out of them."""
+    """Return whether there are enough runs to fit a line and to hold a family of datasets out."""
     return len(runs) >= FEWEST_RUNS and len(np.unique(families_of(runs))) > 1

@@ -1,4 +1,4 @@
-"""The learned residual of the bytes that a worker holds at most, and the odds that memory runs out."""
+"""The learned residual of a worker's peak bytes, and the odds that memory runs out."""
 
 from __future__ import annotations
 
@@ -26,26 +26,27 @@ OF_PIPELINE = [
         *("trains_weights", "low_rank", "log_rank", "attention_only", "dora", "dropout"),
     )
 ]
-"""What the bytes of a pipeline depend on, beside their arithmetic; then come the logarithms of the model's
-parameters, of the tokens of a forward pass and of its logits, and whether weights are in 16 bits."""
+"""The features of a pipeline that its bytes depend on besides the formula. They are followed by the
+logarithms of the model's parameters, of the tokens of a forward pass and of its logits, and whether weights
+have 16 bits."""
 STATE_BYTES = {"adamw_8bit": 2.0, "adafactor": 0.1, "lion": 4.0, "sgd": 4.0, "muon": 4.0}
 """Bytes of optimiser state per trained parameter that shipped priors were fitted with; 8 for any other. The
 estimates themselves count them by tensor (:mod:`tunecast.optimizers`)."""
 LEAST_DEVIATION = 0.01
-"""Of the logarithm of bytes: the same run of another worker differs by as much."""
+"""Of the logarithm of bytes: the same run in another worker differs by as much."""
 REST_SECONDS = 900.0
-"""A session that stands still for longer is taken to have gone on with new workers."""
+"""After a longer pause, a session is assumed to have continued with new workers."""
 
 
 @dataclass(frozen=True)
 class WorkerCapacity:
-    """What a worker has for a trial.
+    """The memory and settings of a worker.
 
     Args:
-        device: ``cpu`` or ``cuda``, of whatever number.
+        device: ``cpu`` or ``cuda``, with or without a number.
         dtype: Type of frozen weights and of compute.
-        max_length: Longest sequence in tokens.
-        bytes: What it may hold.
+        max_length: Maximum sequence length in tokens.
+        bytes: Bytes that it may hold.
     """
 
     device: str
@@ -56,16 +57,16 @@ class WorkerCapacity:
 
 @dataclass(frozen=True)
 class BytesModel:
-    """By how much the peak bytes of a worker up to a trial's first point exceed the formula's, for one kind
-    of device.
+    """The excess of a worker's peak bytes over the formula, up to a trial's first point, on one kind of
+    device.
 
-    The logarithm is that of :func:`tunecast.estimate.closed_form.bytes_held` at the longest example, plus a
-    line in features. It holds for a worker that is new; one that has opened other tasks before holds more,
-    and later points do, the last one also for scoring all validation examples.
+    The predicted logarithm is that of :func:`tunecast.estimate.closed_form.bytes_held` at the longest
+    example, plus a line in features. It applies to a new worker. A worker that has opened other tasks holds
+    more, and so do later points, especially the last, which scores all validation examples.
 
     Args:
-        line: What is added to the logarithm of the arithmetic.
-        deviation: Standard deviation of the logarithm around the line, on tasks that were left out.
+        line: Added to the logarithm of the formula.
+        deviation: Standard deviation of the logarithm around the line, on held-out tasks.
     """
 
     line: Line
@@ -74,19 +75,20 @@ class BytesModel:
     def log_bytes(
         self, model: ModelFacts, dataset: DatasetFacts, pipelines: Sequence[Pipeline], room: WorkerCapacity
     ) -> NDArray[np.float64]:
-        """Expected logarithm of the bytes of trials in a new worker.
+        """Predict the logarithm of the bytes of trials in a new worker.
 
-        On a CPU, where whoever asks for too much is killed, that is with a whole batch in a forward pass; an
-        accelerator's trial goes on in smaller parts, down to single examples.
+        On a CPU, where a process that asks for too much is killed, this counts a whole batch in a forward
+        pass. On an accelerator, where a trial continues with smaller micro-batches, it counts a single
+        example.
 
         Args:
             model: The base model.
             dataset: The dataset.
-            pipelines: Their pipelines.
-            room: How they train.
+            pipelines: The trials' pipelines.
+            room: The worker.
 
         Returns:
-            Shape (pipelines,); minus infinity for models that the arithmetic does not know.
+            Shape (pipelines,); minus infinity for models that the formula does not cover.
         """
         expected = np.full(len(pipelines), -np.inf)
         for place, pipeline in enumerate(pipelines):
@@ -100,16 +102,16 @@ class BytesModel:
     def odds_beyond(
         self, model: ModelFacts, dataset: DatasetFacts, pipelines: Sequence[Pipeline], room: WorkerCapacity
     ) -> NDArray[np.float64]:
-        """Probability that trials hold more than there is room for: that memory runs out.
+        """Predict the probability that trials run out of memory.
 
         Args:
             model: The base model.
             dataset: The dataset.
-            pipelines: Their pipelines.
-            room: How they train, and what they may hold.
+            pipelines: The trials' pipelines.
+            room: The worker.
 
         Returns:
-            Shape (pipelines,); 0 for models that the arithmetic does not know.
+            Shape (pipelines,); 0 for models that the formula does not cover.
         """
         spare = (math.log(room.bytes) - self.log_bytes(model, dataset, pipelines, room)) / self.deviation
         return np.array([0.5 * math.erfc(value / math.sqrt(2.0)) for value in spare])
@@ -118,15 +120,15 @@ class BytesModel:
 def fit_bytes(runs: Sequence[Run]) -> dict[str, BytesModel]:
     """Learn the bytes of workers from the first points of runs.
 
-    What a worker held before a run began is told apart, by the tasks and the trials that it had had before:
-    torch gives little back, so that the same run may take nearly three times the bytes an hour later.
+    The bytes a worker held before a run are modelled separately, by the tasks and trials that it had run
+    before. torch returns little memory, so the same run can take nearly three times the bytes an hour later.
 
     Args:
         runs: Runs of any kind.
 
     Returns:
-        By kind of device; none where fewer than ten runs tell their bytes, or runs of a single family of
-        datasets.
+        Models by kind of device; none for a device with fewer than ten runs that recorded their bytes, or
+        with runs of a single family of datasets.
     """
     found = {}
     for kind, many in by_device(runs).items():
@@ -142,7 +144,7 @@ def fit_bytes(runs: Sequence[Run]) -> dict[str, BytesModel]:
 
 
 def _of_run(run: Run) -> tuple[float, list[float]] | None:
-    """Logarithm of a run's bytes over their arithmetic, and its row; None where it does not tell."""
+    """Return the logarithm of a run's bytes over the formula, and its features; None without a record."""
     first = run.curve[0] if run.curve else None
     if first is None or first.step == 0 or not first.peak_bytes:
         return None
@@ -154,7 +156,7 @@ def _of_run(run: Run) -> tuple[float, list[float]] | None:
 def _arithmetic_and_row(
     model: ModelFacts, dataset: DatasetFacts, pipeline: Pipeline, room: WorkerCapacity, micro_batch: int
 ) -> tuple[float, list[float]] | None:
-    """Logarithm of the bytes by arithmetic, and what else they depend on; None for an unknown model."""
+    """Return the logarithm of the formula's bytes, and the features; None for an unknown model."""
     form = _basis(model, pipeline, room.dtype, device_kind(room.device))
     if form is None:
         return None
@@ -177,10 +179,10 @@ def _arithmetic_and_row(
 
 
 def _basis(model: ModelFacts, pipeline: Pipeline, dtype: str, device: str) -> Form | None:
-    """The form that the residual is relative to; None for an unknown model.
+    """Return the form that the residual is relative to; None for an unknown model.
 
-    Methods beyond these are taken for a LoRA of rank 16, and the residual's own terms for them make up for
-    it: shipped priors were fitted so.
+    Methods other than these count as LoRA of rank 16, and the residual has its own terms for them. Shipped
+    priors were fitted this way.
     """
     known = pipeline.method in ("full", "ia3", "lora", "qlora")
     optimizer = pipeline.hyperparameters.get("optim", "adamw")
@@ -190,7 +192,7 @@ def _basis(model: ModelFacts, pipeline: Pipeline, dtype: str, device: str) -> Fo
 
 
 def _longest(dataset: DatasetFacts, max_length: int) -> tuple[int, int]:
-    """Tokens and label tokens of the longest example as it is trained; at most so many."""
+    """Return tokens and label tokens of the longest example as it is trained."""
     sides = [dataset.facts.get(side, {}).get("tokens", {}) for side in ("prompt", "completion")]
     prompt, completion = (side.get("largest", max_length) for side in sides)
     longest = max(1, min(max_length, prompt + completion))
@@ -198,12 +200,12 @@ def _longest(dataset: DatasetFacts, max_length: int) -> tuple[int, int]:
 
 
 def _held_before(runs: Sequence[Run]) -> NDArray[np.float64]:
-    """What workers had had before each run: logarithms of one more than tasks, and than trials of its task.
+    """Return what workers did before each run: logarithms of 1 + other tasks, and of 1 + trials of its task.
 
-    No record says which worker made it, so that the tasks of a session are spread over those that it had.
+    No record says which worker made a run, so the tasks of a session are spread evenly over its workers.
 
     Returns:
-        Shape (runs, 2); 0 for a worker that is new.
+        Shape (runs, 2); 0 for a new worker.
     """
     found = np.zeros((len(runs), 2))
     session, end = "", -math.inf

@@ -1,5 +1,5 @@
-"""Whether a dataset is made of something that nothing was learned from: another script, another encoding, or
-completions that have nothing to do with their prompts."""
+"""Detects datasets unlike all known ones: another script, another encoding, or completions unrelated to their
+prompts."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ SUBSTANCE = (
     "right_to_left_share",
     "other_script_share",
 )
-"""Meta-features of either side that tell what text is made of, whatever it is about and however long."""
+"""Meta-features of prompts and completions that describe the text itself, independent of topic and length."""
 LEAST_SCALE = 0.02
-"""Least standard deviation of a meta-feature: one that never varied should not decide alone."""
+"""Smallest standard deviation of a meta-feature, so that one that never varied cannot decide alone."""
 FIRED_AT_MOST = 0.05
-"""Share of the known datasets that would count as new if they and their task group were left out."""
+"""Share of the known datasets that would count as new if they and their task group were held out."""
 
 
 @dataclass(frozen=True)
 class Novelty:
-    """What the text of known datasets is like.
+    """The usual range of meta-features over known datasets.
 
     Args:
-        names: The meta-features that are compared.
-        low: Their least values over known datasets, shape (meta-features,).
-        high: Their largest, same shape.
+        names: The meta-features compared.
+        low: Their minima over known datasets, shape (meta-features,).
+        high: Their maxima, same shape.
         scale: Their standard deviations, same shape.
-        limit: The distance from which on a dataset counts as new.
+        limit: Distance above which a dataset counts as new.
     """
 
     names: tuple[str, ...]
@@ -51,7 +51,7 @@ class Novelty:
 
     @classmethod
     def of(cls, known: Iterable[tuple[str, Mapping[str, float]]]) -> Novelty:
-        """Learn what is usual.
+        """Learn the usual range.
 
         Args:
             known: Names and meta-features of known datasets.
@@ -60,7 +60,7 @@ class Novelty:
         called, datasets = [name for name, _ in told], [features for _, features in told]
         wanted = [f"{side}_{name}" for side in ("prompt", "completion") for name in SUBSTANCE]
         names = tuple(name for name in wanted if datasets and all(name in one for one in datasets))
-        # Of datasets that belong together one is no witness of how usual an unseen one is.
+        # A dataset's own group says nothing about how usual an unseen dataset is, so it is held out.
         relatives = task_group(called)
         distances = [
             cls._within(names, others, np.inf).distance(one)
@@ -81,34 +81,34 @@ class Novelty:
         return cls(names, rows.min(axis=0), rows.max(axis=0), scale, limit)
 
     def distance(self, meta_features: Mapping[str, float]) -> float:
-        """How far outside of what is known a dataset's text lies, in standard deviations of the meta-feature
-        that is farthest out; 0 inside."""
+        """Return how far a dataset's text lies outside the known range, in standard deviations of the most
+        extreme meta-feature; 0 inside."""
         return float(np.max(self._outside(meta_features), initial=0.0))
 
     def farthest(self, meta_features: Mapping[str, float]) -> str:
-        """The meta-feature that makes a dataset's text unlike all known; empty where it is like them."""
+        """Return the meta-feature that makes a dataset's text new, or an empty string if it is not new."""
         outside = self._outside(meta_features)
         return self.names[int(np.argmax(outside))] if np.max(outside, initial=0.0) > self.limit else ""
 
     def _outside(self, meta_features: Mapping[str, float]) -> NDArray[np.float64]:
-        # What nobody measured is no reason to call a dataset new.
+        # A meta-feature that was not measured is no reason to call a dataset new.
         row = np.array([meta_features.get(name, low) for name, low in zip(self.names, self.low, strict=True)])
         return np.asarray(np.maximum(self.low - row, row - self.high) / self.scale)
 
     def is_new(self, meta_features: Mapping[str, float]) -> bool:
-        """Whether nothing like it was learned from."""
-        # Not above: whoever reads a prior would wait for all that reads datasets.
+        """Return whether a dataset is unlike all that was learned from."""
+        # Imported late, because everything that reads a prior would otherwise wait for the data room.
         from tunecast.data.dependence import is_unrelated
         from tunecast.data.meta_features import DEPENDENCE
 
         return self.distance(meta_features) > self.limit or is_unrelated(meta_features.get(DEPENDENCE))
 
     def arrays(self) -> Arrays:
-        """The numbers."""
+        """Return the range as arrays."""
         return {"low": self.low, "high": self.high, "scale": self.scale, "limit": np.array([self.limit])}
 
     @classmethod
     def from_arrays(cls, arrays: Arrays, names: Sequence[str]) -> Novelty:
-        """Put together what :meth:`arrays` took apart."""
+        """Rebuild a range from the result of :meth:`arrays`."""
         found = {name: np.asarray(values, float) for name, values in arrays.items()}
         return cls(tuple(names), found["low"], found["high"], found["scale"], float(found["limit"][0]))

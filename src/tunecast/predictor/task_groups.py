@@ -15,23 +15,23 @@ if TYPE_CHECKING:
 SAYS_NOTHING = frozenset(
     {"data", "dataset", "examples", "finetune", "finetuning", "sft", "train", "training"}
 )
-"""Words in names that any dataset may bear."""
+"""Words that carry no information in a dataset's name."""
 
 
 def dataset_families(tasks: Iterable[str]) -> dict[str, str]:
-    """The family of every task, by a rule on names alone.
+    """Assign a family to every task, by a rule on names alone.
 
-    Names are cut at ``_``, ``-``, ``/`` and ``.``; words such as ``train`` and ``data`` do not count. Two
-    tasks whose names of two words or more share the first word or the last word are of one family
-    (``bbh_hyperbaton`` and ``bbh_object_counting``, ``geo_sql`` and ``atis_sql``), and so are those that a
-    chain of such pairs joins. Rather too large families than too small: tasks that are alike in secret would
-    make intervals too narrow.
+    Names are split at ``_``, ``-``, ``/`` and ``.``; words such as ``train`` and ``data`` do not count. Two
+    tasks with names of two or more words are in one family if they share the first or the last word
+    (``bbh_hyperbaton`` and ``bbh_object_counting``, ``geo_sql`` and ``atis_sql``), or if a chain of such
+    pairs connects them. The rule prefers large families: tasks that are secretly alike would make intervals
+    too narrow.
 
     Args:
         tasks: Names of datasets.
 
     Returns:
-        By name, the word that most of the family's names share at that place, else the name itself.
+        By name, the word that most names of the family share at that place, or the name itself.
     """
     names = sorted(set(tasks))
     words = {name: _telling_words(name) for name in names}
@@ -49,11 +49,11 @@ def dataset_families(tasks: Iterable[str]) -> dict[str, str]:
 
 
 def task_group(tasks: Sequence[str]) -> NDArray[np.int64]:
-    """Numbers of the families of datasets, in the order in which they come up.
+    """Number the families of datasets in the order of their first appearance.
 
     Args:
-        tasks: Names of different datasets, shape (tasks,). Those of one name are of one family, unless it is
-            one like ``train``, which tells nothing.
+        tasks: Names of different datasets, shape (tasks,). Equal names are one family, unless the name says
+            nothing, like ``train``.
     """
     family_of = dataset_families(tasks)
     labels: list[str | int] = [
@@ -66,16 +66,16 @@ def task_group(tasks: Sequence[str]) -> NDArray[np.int64]:
 def group_folds(
     tasks: Sequence[str], task: NDArray[np.int64], count: int, seed: int = 0
 ) -> NDArray[np.int64]:
-    """A fold for every row: whole families of datasets, about equally many rows in each fold.
+    """Assign a fold to every row, keeping families of datasets whole and folds about equally large.
 
     Args:
-        tasks: As of :func:`task_group`.
-        task: Which of them, shape (rows,).
-        count: Number of folds, if there are as many families.
+        tasks: Names of datasets; see :func:`task_group`.
+        task: Index into ``tasks``, shape (rows,).
+        count: Number of folds, at most the number of families.
         seed: Seed of the order of equally large families.
 
     Returns:
-        Shape (rows,), from 0.
+        Fold numbers from 0, shape (rows,).
     """
     relatives = task_group(tasks)[task]
     present, sizes = np.unique(relatives, return_counts=True)

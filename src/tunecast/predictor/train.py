@@ -20,20 +20,20 @@ from tunecast.predictor.task_groups import task_group
 from tunecast.predictor.validation import CHOSEN, Scores, choose, nested
 from tunecast.records import Run, stable_hash
 
-FEWEST_KIN = 3
-"""Families of datasets below which nothing can be left out of what was left out."""
+MIN_GROUPS = 3
+"""Families of datasets needed for nested cross-validation."""
 
 
 def train(runs: Sequence[Run], *, seed: int = 0, families: Sequence[str] = tuple(FAMILIES)) -> Prior:
-    """Train all surrogates.
+    """Train the whole predictor.
 
     Args:
-        runs: Runs, zero-shot ones among them.
+        runs: Runs, including zero-shot ones.
         seed: Seed of folds and training.
-        families: Families of performance surrogates that compete.
+        families: Regressors to choose from.
 
     Raises:
-        StoreError: There are too few tasks to judge anything on ones that were left out.
+        StoreError: There are too few tasks to judge predictions on held-out ones.
     """
     examples = learnable(runs)
     chosen = choose(examples, seed, families)
@@ -61,24 +61,24 @@ def train(runs: Sequence[Run], *, seed: int = 0, families: Sequence[str] = tuple
 
 
 def learnable(runs: Sequence[Run]) -> Examples:
-    """The examples in runs, if there are enough tasks.
+    """Return the examples in runs.
 
     Raises:
-        StoreError: There are not.
+        StoreError: There are too few families of datasets.
     """
     examples = examples_of(runs)
     found = len(set(task_group(examples.tasks))) if examples.tasks else 0
-    if found < FEWEST_KIN:
+    if found < MIN_GROUPS:
         raise StoreError(
-            f"These runs are of {found} families of datasets with a known zero-shot loss; to judge a "
-            f"surrogate on what it has not seen takes at least {FEWEST_KIN}.",
+            f"These runs have {found} families of datasets with a known zero-shot loss; judging a "
+            f"predictor on held-out data takes at least {MIN_GROUPS}.",
             "Collect more: tunecast collect --plan PLAN.yaml --store URL.",
         )
     return examples
 
 
 def table(scores: Sequence[Scores]) -> str:
-    """Scores as a Markdown table."""
+    """Format scores as a Markdown table."""
     names = ("family", "curve", "rows", "log score", "rank correlation", "regret", "in 90%", "groups")
     lines = [f"| {' | '.join(names)} |", f"|{'---|' * len(names)}"]
     lines += [
@@ -92,7 +92,7 @@ def table(scores: Sequence[Scores]) -> str:
 def report(
     runs: Sequence[Run], prior: Prior, *, seed: int = 0, families: Sequence[str] = tuple(FAMILIES)
 ) -> str:
-    """What was learned from, what was chosen, and scores on tasks left out."""
+    """Describe the training runs, the choice of regressor, and the scores on held-out tasks."""
     provenance = prior.provenance
     lines = [
         f"Learned from {provenance.runs} runs, {len(provenance.tasks)} tasks, "
@@ -108,7 +108,7 @@ def report(
 
 
 def _figures(prior: Prior, learned: Sequence[Run]) -> list[str]:
-    """How good seconds, bytes and odds of divergence are on tasks left out."""
+    """Describe the accuracy of seconds, bytes and odds of divergence on held-out tasks."""
     lines = [
         f"{name} ({kind}), tasks left out: within a factor {np.exp(model.deviation):.2f}."
         for name, models in (("Seconds per token", prior.cost), ("Bytes", prior.bytes))
@@ -131,18 +131,18 @@ def learn(
     families: Sequence[str] = tuple(FAMILIES),
     show: Callable[[str], None] = print,
 ) -> Prior:
-    """Train the prior on a store's runs, write it, and say how good it is.
+    """Train the predictor on a store's runs, write the prior, and report its accuracy.
 
     Args:
-        store: What :func:`tunecast.store.open_for_reading` takes.
-        output: Where the prior is written.
+        store: The argument of :func:`tunecast.store.open_for_reading`.
+        output: File of the prior.
         seed: Seed of folds and training.
-        scores: Whether held-out scores are computed, which takes most of the time.
-        families: Families of performance surrogates that compete.
-        show: Prints.
+        scores: Whether to compute held-out scores, which takes most of the time.
+        families: Regressors to choose from.
+        show: Prints a text.
 
     Raises:
-        UserError: There is no such store, too little in it, or the output cannot be written.
+        UserError: The store is missing or has too few runs, or the output cannot be written.
     """
     from tunecast.store import open_for_reading
 

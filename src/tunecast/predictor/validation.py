@@ -1,7 +1,7 @@
-"""Which family of surrogates to take, and how good it is on tasks, and on base models, that it never saw.
+"""Chooses a regressor, and judges it on tasks and base models that it never saw.
 
-Everything is decided inside the training folds: a family is chosen, and its spread corrected, by leaving out
-tasks among those that it may learn from; only then is it judged on the tasks of the outer fold.
+Everything is decided inside the training folds: inner folds hold tasks out to choose a regressor and to
+correct its variance. Only then is it judged on the tasks of the outer fold.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 INNER_FOLDS = 4
 ROWS_OF_A_MODEL = 400
-"""A base model with more rows counts for this many where base models are left out."""
+"""A base model with more rows counts as this many when base models are held out."""
 OUTER_FOLDS = 8
 CHOSEN = "chosen inside"
-"""The row of the nested table that uses in each fold the family that its inner folds chose."""
+"""The row of the nested table that uses, in each fold, the regressor that its inner folds chose."""
 STAGES = ("no curve", "to 0.2", "to 0.7", "beyond 0.7")
 
 Predictions = tuple["NDArray[np.float64]", "NDArray[np.float64]"]
@@ -33,18 +33,17 @@ Predictions = tuple["NDArray[np.float64]", "NDArray[np.float64]"]
 
 @dataclass(frozen=True)
 class Scores:
-    """How good predictions of the end of the schedule are at one stage.
+    """The accuracy of predicted final losses at one stage.
 
     Args:
-        name: The family, :data:`CHOSEN`, or the base model that was left out.
-        stage: Which stage of the schedule the curve had reached.
+        name: The regressor, :data:`CHOSEN`, or the base model that was held out.
+        stage: The stage of the schedule that the curve had reached.
         rows: Number of predictions.
-        log_score: Mean logarithm of the density that was given to what happened.
-        rank_correlation: Mean over groups of trials that compete of Spearman's correlation.
-        regret: Mean over these groups of the logarithm of the loss of the trial that was predicted to be best
-            over that of the best.
-        coverage: Share of what happened inside the 90% intervals.
-        groups: Groups of at least four trials.
+        log_score: Mean logarithm of the predicted density at the true value.
+        rank_correlation: Spearman's correlation within groups of competing trials, averaged over groups.
+        regret: Logarithm of the loss of the trial predicted best over that of the best, averaged over groups.
+        coverage: Share of true values inside the 90% intervals.
+        groups: Number of groups with at least four trials.
     """
 
     name: str
@@ -59,13 +58,13 @@ class Scores:
 
 @dataclass(frozen=True)
 class Trusted:
-    """A family that was chosen, and what corrects its spread.
+    """A chosen regressor and the corrections to its variance.
 
     Args:
         family: Its name.
-        calibration: From tasks that were left out, for base models that it knows.
-        abroad: From base models that were left out together with tasks, for others.
-        log_scores: Mean log score of every family.
+        calibration: From held-out tasks, for known base models.
+        abroad: From base models held out together with tasks, for other base models.
+        log_scores: Mean log score of every regressor.
     """
 
     family: str
@@ -75,7 +74,7 @@ class Trusted:
 
 
 def left_out(family: str, examples: Examples, folds: NDArray[np.int64], seed: int) -> Predictions:
-    """Predictions for every row by surrogates that saw none of its fold: means and variances."""
+    """Predict every row by a regressor that saw none of its fold; return means and variances."""
     mean, variance = np.zeros(len(examples)), np.ones(len(examples))
     for fold in np.unique(folds):
         out = folds == fold
@@ -85,12 +84,12 @@ def left_out(family: str, examples: Examples, folds: NDArray[np.int64], seed: in
 
 
 def choose(examples: Examples, seed: int, families: Sequence[str] = tuple(FAMILIES)) -> Trusted:
-    """The family with the best log score on tasks left out, corrected by what was seen there.
+    """Choose the regressor with the best log score on held-out tasks, and calibrate it there.
 
     Args:
         examples: Rows of at least two families of datasets.
         seed: Seed of folds and training.
-        families: Names of those that compete.
+        families: Names of the regressors to choose from.
     """
     calibrations = _calibrations(examples, seed, families)
     scores = {name: found for name, (_, found) in calibrations.items()}
@@ -100,18 +99,18 @@ def choose(examples: Examples, seed: int, families: Sequence[str] = tuple(FAMILI
 
 
 def abroad(family: str, examples: Examples, seed: int, calibration: Calibration) -> Calibration:
-    """What corrects the spread for a base model that was not learned from, on a task that was not either.
+    """Calibrate predictions for a new base model on a new task.
 
     Args:
-        family: Name of the family.
-        examples: Rows; of a single base model, nothing can be told of others.
+        family: Name of the regressor.
+        examples: Rows; with a single base model, ``calibration`` is returned.
         seed: Seed of training.
-        calibration: For base models that were, which is the least.
+        calibration: The calibration for known base models, which is the minimum.
     """
     folds = examples.folds(INNER_FOLDS, seed)
     cells = []
     for place, model in enumerate(np.unique(examples.model)):
-        # Each base model is judged on one fold of tasks: on every fold it would take four times as long.
+        # One fold of tasks per base model, because all folds would take four times as long.
         present = np.unique(folds[examples.model == model])
         cells.append((int(model), int(present[place % len(present)])))
     mean, variance, judged = _both_left_out(family, examples, folds, cells, seed)
@@ -130,17 +129,10 @@ def _both_left_out(
     cells: Sequence[tuple[int, int]],
     seed: int,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
-    """Predictions for a base model's rows in a fold of tasks by surrogates that saw neither of the two.
-
-    Args:
-        family: Name of the family.
-        examples: Rows.
-        folds: The fold of each, shape (rows,).
-        cells: Pairs of a base model and a fold.
-        seed: Seed of training.
+    """Predict rows of pairs of a base model and a fold of tasks by regressors that saw neither.
 
     Returns:
-        Means, variances, and of which rows they are; each of shape (rows,).
+        Means, variances, and which rows they are for; each of shape (rows,).
     """
     mean, variance, judged = np.zeros(len(examples)), np.ones(len(examples)), np.zeros(len(examples), bool)
     for model, fold in cells:
@@ -154,16 +146,15 @@ def _both_left_out(
 
 
 def models_left_out(family: str, examples: Examples, seed: int = 0) -> list[Scores]:
-    """Judge a family on each base model that it never saw, on tasks that it never saw either, its spread
-    corrected by what was seen of others.
+    """Judge a regressor on each base model, on tasks and a base model that it never saw.
 
     Args:
-        family: Name of the family.
+        family: Name of the regressor.
         examples: Rows of at least three base models.
         seed: Seed of folds and training.
 
     Returns:
-        Scores by base model and stage, each under the base model's name.
+        Scores by base model and stage, with the base model's name.
     """
     folds = examples.folds(INNER_FOLDS, seed)
     found = []
@@ -179,7 +170,7 @@ def models_left_out(family: str, examples: Examples, seed: int = 0) -> list[Scor
 def _calibrations(
     examples: Examples, seed: int, families: Sequence[str]
 ) -> dict[str, tuple[Calibration, float]]:
-    """By family, what corrects its spread, and its log score with it; stages weigh the same."""
+    """Return the calibration of each regressor and its log score; both stages weigh the same."""
     folds = examples.folds(INNER_FOLDS, seed)
     found = {}
     for name in families:
@@ -195,15 +186,15 @@ def _calibrations(
 def nested(
     examples: Examples, seed: int = 0, families: Sequence[str] = tuple(FAMILIES)
 ) -> tuple[list[Scores], dict[str, int]]:
-    """Judge every family, and the choice among them, on tasks left out.
+    """Judge every regressor, and the choice among them, on held-out tasks.
 
     Args:
         examples: Rows of at least three families of datasets.
         seed: Seed of folds and training.
-        families: Names of those that compete.
+        families: Names of the regressors.
 
     Returns:
-        Scores by family and stage, and in how many outer folds each family was chosen.
+        Scores by regressor and stage, and the number of outer folds that chose each regressor.
     """
     outer = examples.folds(OUTER_FOLDS, seed)
     names = [*families, CHOSEN]
@@ -228,11 +219,11 @@ def nested(
 def score(
     name: str, examples: Examples, mean: NDArray[np.float64], variance: NDArray[np.float64]
 ) -> list[Scores]:
-    """Scores of predictions by stage.
+    """Score predictions by stage.
 
     Args:
-        name: What the rows are called.
-        examples: What happened.
+        name: The name for the rows.
+        examples: The true values.
         mean: Means, shape (rows,).
         variance: Variances, shape (rows,).
     """
@@ -244,7 +235,8 @@ def score(
             continue
         part, predicted, spread = examples.where(chosen), mean[chosen], np.sqrt(variance[chosen])
         missed = np.abs(part.target - predicted)
-        # The end relative to the zero-shot loss: what is comparable between trials at different points.
+        # The final loss relative to the zero-shot loss, which is comparable between trials at different
+        # points.
         ends = part.end - part.target + predicted
         correlations, regrets = _by_group(part, ends)
         rows.append(
@@ -263,13 +255,14 @@ def score(
 
 
 def _by_group(part: Examples, ends: NDArray[np.float64]) -> tuple[list[float], list[float]]:
-    """Spearman's correlation, and the regret of the first choice, in each group of at least four trials."""
+    """Return Spearman's correlation, and the regret of the first choice, for groups of at least four
+    trials."""
     from scipy.stats import spearmanr
 
     correlations, regrets = [], []
     for number in np.unique(part.group):
         rows = np.flatnonzero(part.group == number)
-        # The latest point of each run in this stage stands for it.
+        # Only the latest point of each run in this stage counts.
         last = {int(part.run[row]): row for row in rows[np.argsort(part.share[rows], kind="stable")]}
         kept = np.array(list(last.values()))
         if len(kept) < 4 or np.ptp(part.end[kept]) == 0:
@@ -284,7 +277,7 @@ def _by_group(part: Examples, ends: NDArray[np.float64]) -> tuple[list[float], l
 def log_density(
     value: NDArray[np.float64], mean: NDArray[np.float64], variance: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Logarithm of the normal density."""
+    """Return the logarithm of the normal density."""
     from scipy.stats import norm
 
     return np.asarray(norm.logpdf(value, mean, np.sqrt(variance)))

@@ -13,7 +13,7 @@ import numpy as np
 from tunecast.errors import ConfigurationError, did_you_mean
 from tunecast.predictor.examples import teaching_runs
 from tunecast.predictor.task_groups import dataset_families, task_group
-from tunecast.predictor.train import FEWEST_KIN
+from tunecast.predictor.train import MIN_GROUPS
 from tunecast.progress import Progress, Silent
 from tunecast.records import Pipeline, Run, stable_hash
 from tunecast.replay.cases import Candidate, Case
@@ -168,9 +168,9 @@ def why_no_surrogates(cases: Sequence[Case], runs: Sequence[Run], fold: Fold = F
         known = context_of(case, runs, fold, all_families).runs
         called = {run.dataset.identity: run.task.dataset for run in known if run.id in teaching}
         found = len(set(task_group(list(called.values()))))
-        if found < FEWEST_KIN:
+        if found < MIN_GROUPS:
             return (
-                f"what may be learned for {case.name} is of {found} families of tasks, and {FEWEST_KIN} must "
+                f"what may be learned for {case.name} is of {found} families of tasks, and {MIN_GROUPS} must "
                 "remain"
             )
     return ""
