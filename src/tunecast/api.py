@@ -177,7 +177,8 @@ def predict(
         machine: A measured machine, the name of an accelerator, or None for this machine.
 
     Returns:
-        One prospect for each pipeline, in their order; ``fits`` says whether memory holds it.
+        One prospect for each pipeline whose costs can be estimated, in their order; ``fits`` says whether
+        memory holds it.
 
     Raises:
         UserError: Whatever the user can mend, with what to do next.

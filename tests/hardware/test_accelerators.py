@@ -16,6 +16,7 @@ from tunecast.hardware.accelerators import ACCELERATORS, as_machine, find_accele
         ("NVIDIA A100-SXM4-80GB", "A100 80GB"),
         ("a100 40gb", "A100 40GB"),
         ("NVIDIA L40S", "L40S"),
+        ("NVIDIA L40", "L40"),
         ("NVIDIA GeForce RTX 4090", "RTX 4090"),
         ("rtx4090", "RTX 4090"),
         ("4090", "RTX 4090"),
@@ -27,7 +28,7 @@ def test_spelling_is_forgiven(asked: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "suggestion"), [("H10", "H100"), ("RTX 4080", "RTX 4090"), ("L40", "L40S"), ("", "B200")]
+    ("asked", "suggestion"), [("H10", "H100"), ("RTX 4080", "RTX 4090"), ("L50", "L40"), ("", "B200")]
 )
 def test_the_nearest_is_suggested(asked: str, suggestion: str) -> None:
     with pytest.raises(ConfigurationError, match="is unknown") as caught:

@@ -8,13 +8,13 @@ import time
 
 import pytest
 
-from tunecast.hardware.processor import OthersLoad
+from tunecast.hardware.processor import BackgroundLoad
 
 SPIN = "import time; end = time.monotonic() + 60\nwhile time.monotonic() < end: pass"
 
 
 def test_work_of_another_process_is_seen() -> None:
-    others = OthersLoad()
+    others = BackgroundLoad()
     with subprocess.Popen([sys.executable, "-c", SPIN]) as process:
         time.sleep(1.5)
         seen = others.cores()
@@ -24,7 +24,7 @@ def test_work_of_another_process_is_seen() -> None:
 
 def test_own_work_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tunecast.hardware.processor._busy_seconds", time.process_time)
-    others = OthersLoad()
+    others = BackgroundLoad()
     end = time.process_time() + 0.3
     while time.process_time() < end:
         pass

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
+from typing import ClassVar
 
 import pytest
 
@@ -13,9 +14,11 @@ import tunecast
 from meta_dataset_figures import evaluation_share
 from tunecast.errors import BudgetError, ConfigurationError, ModelError
 from tunecast.hardware.accelerators import as_machine, find_accelerator
+from tunecast.methods import registry
+from tunecast.methods.full import Full
 from tunecast.recommender.question import Question, look
 from tunecast.recommender.recommend import Horizon, Recommender, default_prior, seconds_with_evaluation
-from tunecast.records import Pipeline
+from tunecast.records import ModelFacts, Pipeline
 from tunecast.session.measure_zero_shot import _spread
 from tunecast.store import open_for_reading
 
@@ -228,3 +231,38 @@ def test_evaluation_is_expected_to_take_what_it_took() -> None:
     with open_for_reading(None) as store:
         shares = evaluation_share(run for run in store.runs() if run.is_candidate)
     assert seconds_with_evaluation(100.0) == pytest.approx(100 * (1 + median(shares)), rel=0.02)
+
+
+class Measured(Full):
+    """A method that does not state what it holds."""
+
+    name: ClassVar[str] = "measured"
+
+    def footprint(self, pipeline: Pipeline, model: ModelFacts) -> None:
+        return None
+
+
+def test_what_cannot_be_priced_does_not_sink_the_list(
+    tiny_llama: Path, toy_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(registry._METHODS, "measured", Measured())
+    found = tunecast.recommend(ask(tiny_llama, toy_data, methods=("measured", "ia3")))
+    assert {one.pipeline.method for one in found.considered} == {"ia3"}
+    assert any(warning.startswith("measured is left out:") for warning in found.warnings)
+    with pytest.raises(ConfigurationError, match="measured does not state what it holds"):
+        tunecast.recommend(ask(tiny_llama, toy_data, methods=("measured",)))
+
+
+def test_methods_that_train_weights_are_not_priced_as_adapters(tiny_llama: Path, toy_data: Path) -> None:
+    situation = look(ask(tiny_llama, toy_data))
+    costs = Recommender(situation, default_prior(), Horizon()).costs
+    shared = {"learning_rate": 1e-3, "optim": "adamw", "per_device_train_batch_size": 4}
+    pipelines = [
+        Pipeline("lora", {**shared, "lora_r": 16, "target_modules": "all-linear"}),
+        *(Pipeline(name, shared) for name in ("full", "gmt", "mezo")),
+        *(Pipeline(name, {**shared, "trained_layers": 1}) for name in ("top_layers", "semantic_freezing")),
+    ]
+    lora, full, gmt, mezo, top, semantic = (costs.of(pipeline) for pipeline in pipelines)
+    assert gmt.bytes >= full.bytes > mezo.bytes
+    assert full.bytes > top.bytes == semantic.bytes != lora.bytes
+    assert full.step_seconds > top.step_seconds

@@ -12,7 +12,7 @@ from tunecast.collect.planfile import Scoring
 from tunecast.collect.run_specs import DATA_SEED, RunSpec
 from tunecast.executors.base import Slot
 from tunecast.hardware.machine import current_versions, measure_machine
-from tunecast.hardware.processor import OthersLoad
+from tunecast.hardware.processor import BackgroundLoad
 from tunecast.progress import Silent
 from tunecast.records import ZERO_SHOT, Outcome, Point, Run, Score, Task
 from tunecast.session.prepare import prepare_task
@@ -90,7 +90,7 @@ class Host:
         task.rest()
         _return_memory()
         run = task.blank(run_spec)
-        others = OthersLoad()
+        others = BackgroundLoad()
         run = task.zero_shot(run) if run_spec.pipeline == ZERO_SHOT else task.trained(run, run_spec)
         run = replace(run, exclusive=run.exclusive and others.cores() <= OTHERS_ALLOWED)
         if run.outcome is not Outcome.COMPLETED:

@@ -19,7 +19,7 @@ from tunecast.hardware.accelerators import as_machine, find_accelerator
 from tunecast.hardware.calibration import Calibration, read_calibration
 from tunecast.hardware.dtype import NARROW_WIDTH
 from tunecast.hardware.main_memory import main_memory_bytes
-from tunecast.hardware.processor import available_cores, processor_flags, undisturbed_seconds
+from tunecast.hardware.processor import available_cores, idle_seconds, processor_flags
 from tunecast.records import Machine
 
 MATRIX_WIDTH = 768
@@ -174,4 +174,4 @@ def _copy_rate() -> float:
 
 
 def _seconds(work: Callable[[], Any], threads: int) -> float:
-    return undisturbed_seconds(work, threads=threads, least_repeats=REPEATS, least_seconds=LEAST_SECONDS)
+    return idle_seconds(work, threads=threads, least_repeats=REPEATS, least_seconds=LEAST_SECONDS)

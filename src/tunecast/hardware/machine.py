@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunecast.errors import ConfigurationError
 from tunecast.hardware.main_memory import main_memory_bytes
-from tunecast.hardware.processor import available_cores, undisturbed_seconds
+from tunecast.hardware.processor import available_cores, idle_seconds
 from tunecast.records import Machine, Seconds, Versions
 from tunecast.version import VERSION
 
@@ -293,9 +293,7 @@ def seconds_of(
 
     if _is_cpu(device):
         threads = torch.get_num_threads()
-        return undisturbed_seconds(
-            work, threads=threads, least_repeats=least_repeats, least_seconds=least_seconds
-        )
+        return idle_seconds(work, threads=threads, least_repeats=least_repeats, least_seconds=least_seconds)
     work()
     whole = SecondsClock(device)
     whole.read()

@@ -33,9 +33,7 @@ def processor_name() -> str:
     return " ".join([_value("model name") or platform.processor(), *sorted(processor_flags())])
 
 
-def undisturbed_seconds(
-    work: Callable[[], Any], *, threads: int, least_repeats: int, least_seconds: float
-) -> float:
+def idle_seconds(work: Callable[[], Any], *, threads: int, least_repeats: int, least_seconds: float) -> float:
     """Return the seconds of ``work`` on an otherwise idle processor, not counting the first repetition.
 
     This is the wall time of the fastest repetition, or the mean processor time if that is less, which happens
@@ -60,7 +58,7 @@ def undisturbed_seconds(
     return min(fastest, (time.process_time() - busy) / repeats / threads)
 
 
-class OthersLoad:
+class BackgroundLoad:
     """Measures how busy other processes keep the machine's processors since its construction.
 
     Unlike the load average, this covers exactly that time, so a short run beside a job that has just started

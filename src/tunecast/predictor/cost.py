@@ -193,7 +193,9 @@ def _log_operations(features: NDArray[np.float64]) -> NDArray[np.float64]:
     """Logarithm of the operations of training on one token, shape (rows,), of the whole feature matrix.
 
     Two for each parameter on the way forward, two for its activations on the way back, and two for its
-    gradient where it is trained (Kaplan et al. 2020, arXiv:2001.08361, §2.1, for full finetuning).
+    gradient where it is trained (Kaplan et al. 2020, arXiv:2001.08361, §2.1, for full finetuning). MeZO,
+    which has no backward pass, and methods whose backward pass ends early do less: the residual has a term
+    for each method, fitted on this basis, that makes up for it. The estimates count the true passes.
     """
     log_parameters, log_share = features[:, columns(("log_parameters", "log_trainable_share"))].T
     return np.asarray(log_parameters + np.log(4.0 + 2.0 * np.minimum(1.0, np.exp(log_share))))

@@ -272,7 +272,10 @@ def _warnings(
     warnings = []
     gone = sorted({p.pipeline.method for p in everything} - {p.pipeline.method for p in in_memory})
     if gone:
-        warnings.append(f"{' and '.join(gone)} would not fit the memory, even one example at a time.")
+        warnings.append(
+            f"{' and '.join(gone)} would not fit the memory, even one example at a time. "
+            "Gradient checkpointing is not assumed."
+        )
     warnings += [f"{name} is left out: {reason}" for name, reason in recommender.unpriced.items()]
     if recommender.zero_shot.source == "predicted":
         warnings.append(MEASURABLE)
