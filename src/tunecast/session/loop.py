@@ -1,4 +1,4 @@
-"""How a session spends its budget: the first trial, the search beside or after it, and the leader's end."""
+"""Spends a session's budget: the first trial, the search beside or after it, and the leader's end."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BUDGET_OVER = "The budget is over and was not enough for"
 
 @dataclass(frozen=True)
 class _Step:
-    """A step of a trial that a worker performs."""
+    """A step of a trial under way in a worker."""
 
     index: int
     began: float
@@ -93,24 +93,24 @@ class Search:
             self._search()  # with what was reserved for the leader and is left
 
     def used(self) -> Used:
-        """What the trials have spent."""
+        """Return the amounts that the trials have spent."""
         return self.trials.used(self._budget_tracker.elapsed())
 
     def remaining(self) -> Remaining:
-        """What the strategy is told of the budget."""
+        """Return what the strategy sees of the budget."""
         return self._budget_tracker.remaining(self.used(), self.trials[0].spec.full_length_tokens)
 
     def fits(self, index: int, reserved: int | None = None) -> bool:
-        """Whether the budget affords a trial's next step, and the end of a reserved one after it."""
+        """Return whether a trial's next step fits, and the end of a reserved trial after it."""
         kept = None if reserved is None else self.trials[reserved]
         return self._budget_tracker.fits(self.trials[index], kept, self.used(), self.runtime_model)
 
     def affords_end(self, index: int) -> bool:
-        """Whether the budget affords to bring a trial to its full length."""
+        """Return whether the budget is enough to finish a trial."""
         return self._budget_tracker.affords_end(self.trials[index], self.used(), self.runtime_model)
 
     def _search(self) -> None:
-        """Bring the first trial to its end, and let the strategy spend what no end is reserved for."""
+        """Finish the first trial, and let the strategy spend what is not reserved."""
         while True:
             while self._executor.idle() and (index := self._next()) is not None:
                 self._submit(index)
@@ -119,7 +119,7 @@ class Search:
             self._collect()
 
     def _finish_leader(self) -> bool:
-        """Bring the trial that would end best towards its end; False where there was nothing to do."""
+        """Advance the leading trial towards its end; return False if there is nothing to do."""
         index = leader(self.trials.history(self.runtime_model))
         if index is None:
             return False
@@ -133,7 +133,7 @@ class Search:
         return trial.step > before
 
     def _next(self) -> int | None:
-        """The first trial as long as it can go on; beside it, or after it, what the strategy chooses."""
+        """Choose the first trial as long as it can continue, and beside or after it the strategy's choice."""
         first = self.trials[0]
         if first.goes_on and not first.running and self.fits(0):
             self._activity = f"Training the {get_strategy(self._settings.strategy).first_name} pipeline"
@@ -153,7 +153,7 @@ class Search:
         self._under_way[self._executor.submit(request)] = _Step(index, began)
 
     def _collect(self) -> None:
-        """Commit what has come back, and give up the rest where time is over."""
+        """Commit finished steps, and give up the others if the time is over."""
         self._take(self._executor.wait(timeout=POLL_SECONDS))
         while self._under_way and self._budget_tracker.is_overrun:
             ready = self._executor.wait(timeout=0)  # what came while others were committed counts
@@ -164,7 +164,7 @@ class Search:
         self._show()
 
     def _take(self, answers: list[tuple[Handle, Any]]) -> None:
-        """Commit what was measured; a crashed step is tried once more."""
+        """Commit a measurement; a crashed step is tried once more."""
         for handle, answer in sorted(answers, key=lambda found: isinstance(found[1], Broken)):
             step, slot = self._under_way.pop(handle), self._executor.slots[handle.slot]
             if isinstance(answer, Broken):
@@ -175,7 +175,7 @@ class Search:
                 self._commit(step, answer, slot)
 
     def _break_off(self) -> None:
-        """Give up the steps under way; their trials keep the points that they have."""
+        """Give up the steps under way; their trials keep their points."""
         self._executor.cancel()
         for step in self._under_way.values():
             trial = self.trials[step.index]
@@ -197,14 +197,15 @@ class Search:
         self._limit_disk()
 
     def _tell_diagnostics(self) -> None:
-        """Say once what the strategy diagnostics of what it rests on."""
+        """Report the strategy's doubts about its predictions, each once."""
         for text in diagnostics_of(self._policy, self.trials.history(self.runtime_model)):
             if text not in self._diagnostics:
                 self._diagnostics.append(text)
                 self._progress.log(f"Note: {text}")
 
     def _limit_disk(self) -> None:
-        """Drop checkpoints beyond ``--keep-gb``, but none of the first trial, leader and finalists."""
+        """Drop checkpoints beyond ``--keep-gb``, except those of the first trial, the leader and
+        finalists."""
         ahead = leader(self.trials.history(self.runtime_model))
         points = [(point.validation.loss, i) for i, t in enumerate(self.trials) if (point := t.best_point)]
         spare = {0, *(i for _, i in sorted(points)[:FINALISTS]), *(() if ahead is None else (ahead,))}

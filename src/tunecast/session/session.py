@@ -1,5 +1,4 @@
-"""The tuning session: zero-shot, baseline, search within the budget, the leader's end, forecast,
-comparison."""
+"""Runs a tuning session: zero-shot, baseline, search, the leader's end, forecast, final evaluation."""
 
 from __future__ import annotations
 
@@ -48,7 +47,7 @@ def load_model(executor: Executor, task: TrainingTask, progress: Progress) -> No
 
 
 class Session:
-    """One run of ``tunecast tune``. The budget's clock runs from the moment when it is made.
+    """One run of ``tunecast tune``. The budget's clock starts at construction.
 
     Args:
         settings: The resolved configuration.
@@ -89,7 +88,7 @@ class Session:
         self._budget_tracker = BudgetTracker(Budget.parse(settings.budget), self._seconds_before())
 
     def run(self) -> SessionRecord:
-        """Run to the end, from wherever an earlier process left off.
+        """Run to the end, continuing where an earlier process stopped.
 
         Raises:
             BudgetError: The budget does not suffice for a few steps.
@@ -121,7 +120,7 @@ class Session:
         return replace(record, forecast=forecast, warnings=(*record.warnings, *self._state.diagnostics))
 
     def _ask(self, request: Request) -> Any:
-        """Let a worker answer; one crash is forgiven.
+        """Have a worker answer a request, trying again after one crash.
 
         Raises:
             OutputError: The disk takes no more.
@@ -137,7 +136,7 @@ class Session:
         return answer
 
     def _answer(self, request: Request, is_over: Callable[[], bool] | None = None) -> Any:
-        """What a worker answers; a crash where it died again and again, None where time was over."""
+        """Return a worker's answer: a crash if it died repeatedly, None if the time was over."""
         for _ in range(1 + CRASHES_FORGIVEN):
             answer = self._executor.call(request, is_over=is_over)
             if not isinstance(answer, Crash):
@@ -148,29 +147,29 @@ class Session:
 
     @property
     def _asked(self) -> Slot:
-        """The slot that answers everything outside the search."""
+        """The slot for all requests outside the search."""
         return self._executor.slots[0]
 
     @property
     def _full_length(self) -> int:
-        """Horizon of every trial in tokens, once it is fixed."""
+        """Horizon of every trial in tokens; fixed before the first trial."""
         assert self._state.full_length_tokens is not None
         return self._state.full_length_tokens
 
     @property
     def _worker_bytes(self) -> int:
-        """What one worker may hold, which was fixed before the session began."""
+        """Bytes that one worker may hold; fixed before the session began."""
         assert self._state.worker_bytes is not None
         return self._state.worker_bytes
 
     @property
     def _seconds_per_token(self) -> float:
-        """Of training the baseline, once it is measured."""
+        """Measured rate of training the baseline."""
         assert self._state.seconds_per_token is not None
         return self._state.seconds_per_token
 
     def _seconds_before(self) -> float:
-        """Seconds of the budget that earlier processes of this session used, as far as they could tell."""
+        """Return the seconds of the budget that earlier processes of this session are known to have used."""
         committed = [
             point.elapsed_seconds for run in self._store.runs(session=self._state.id) for point in run.curve
         ]
@@ -181,7 +180,7 @@ class Session:
         self._folder.write_session(self._state.as_json())
 
     def _fix_full_length(self) -> None:
-        """Fix every trial's horizon before the first one, and keep it for a resumed session."""
+        """Fix every trial's horizon before the first trial, and keep it for a resumed session."""
         if self._state.full_length_tokens is not None:
             return
         training_task = self._prepared.training_task
@@ -211,7 +210,7 @@ class Session:
         self._executor.setup(UseValidation(subset, validation))
 
     def _measure_zero_shot(self) -> Run:
-        """The run of the base model as it is."""
+        """Score the untouched base model and return its run."""
         base = self._laid_out([ZERO_SHOT], math.inf)
         if base[0].run is None:
             measured = score_base_model(base, self._prepared.training_task, self._ask, self._progress)
@@ -221,8 +220,8 @@ class Session:
         return base[0].run
 
     def _lay_out_search(self, zero_shot: Run) -> Search:
-        """The trials, what chooses among them, and what earlier steps of theirs taught of their
-        runtime_model."""
+        """Build the search: the trials, the policy, and a runtime model that has learned from earlier
+        steps."""
         training_task = self._prepared.training_task
         start, scoring = zero_shot.curve[0].validation.loss, zero_shot.curve[0].evaluation.wall
         context = self._context(start, scoring)
@@ -247,7 +246,7 @@ class Session:
         )
 
     def _candidates(self, context: Context) -> list[Pipeline]:
-        """The candidates that the session began with."""
+        """Return the candidates that the session began with."""
         if self._state.candidates:
             return self._state.candidates
         fits = self._feasible.baseline_fits
@@ -257,7 +256,7 @@ class Session:
         return found
 
     def _laid_out(self, pipelines: Sequence[Pipeline], limit: float) -> Trials:
-        """Trials of these pipelines, with what an earlier process committed of them."""
+        """Build trials of pipelines, with the points that an earlier process committed."""
         trials = Trials(
             self._state.id,
             self._prepared,
@@ -274,7 +273,7 @@ class Session:
         return trials
 
     def _context(self, zero_shot_loss: float, evaluation_seconds: float) -> Context:
-        """What a strategy that knows other tasks is told of this one, and of them."""
+        """Return what a strategy may know of this task and of others."""
         training_task = self._prepared.training_task
         return Context(
             dataset=self._prepared.dataset,
@@ -294,14 +293,15 @@ class Session:
         )
 
     def _look_ahead(self, search: Search) -> Survey:
-        """Spend all but what a forecast needs, then measure for it; where nothing can be, spend the rest."""
+        """Search with all but the forecast's share, then measure for the forecast, or search with the
+        rest."""
         surveyor = Surveyor(
             self._state.id, self._prepared, self._store, self._budget_tracker, search.runtime_model
         )
         if self._state.survey is None:
             self._hold_back(surveyor, search.trials[0])
             search.spend()
-            # Fixed before anything comes of it: a resumed session neither searches on nor chooses anew.
+            # Saved before it is measured, so that a resumed session does not search or choose again.
             self._state.survey = surveyor.survey(leading_trial(search.trials), search.used()).plan
             self._save_state()
         survey = surveyor.again(search.trials, self._state.survey)
@@ -313,7 +313,7 @@ class Session:
         return survey
 
     def _hold_back(self, surveyor: Surveyor, baseline: Trial) -> None:
-        """Keep the forecast's share from a search, as decided before the first trial."""
+        """Reserve the forecast's share, which is decided before the first trial."""
         if self._state.held_back is None:
             held_back = 0.0
             if not self._strategy.trials:
@@ -323,7 +323,7 @@ class Session:
         self._budget_tracker.hold_back(self._state.held_back)
 
     def _measure_parts(self, survey: Survey, search: Search) -> None:
-        """Train the leading pipeline on every part of its data, as far as the budget reaches."""
+        """Train the leading pipeline on each part of its data, as far as the budget allows."""
         activity = "Measuring what more data brings"
         budget_tracker, runtime_model = self._budget_tracker, search.runtime_model
         trials = [trial for (trial,) in survey.parts]
@@ -348,7 +348,8 @@ class Session:
         self._progress.finish()
 
     def _measure_part(self, part: Trials) -> None:
-        """Train one part's trial in one go and commit its end, if the budget lasts; one crash is forgiven."""
+        """Train one part's trial in one go and commit its end, if the budget lasts; try again after a
+        crash."""
         trial = part[0]
         request = Advance(trial.spec, 0, trial.plan.total_steps)
         answer = self._answer(request, lambda: self._budget_tracker.is_overrun)
@@ -360,7 +361,7 @@ class Session:
         self._save_state()
 
     def _forecast(self, survey: Survey) -> DataForecast:
-        """Fit and extrapolate, which takes seconds, outside the budget."""
+        """Fit the law and extrapolate, which takes seconds outside the budget."""
         self._progress.start("Forecasting what more data would bring, outside the budget")
         forecast = survey.forecast(self._settings.seed)
         self._progress.finish(f"no forecast: {forecast.reason}" if forecast.reason else "")

@@ -61,7 +61,7 @@ class Trial:
 
     @property
     def outcome(self) -> Outcome:
-        """How it stands."""
+        """Its state."""
         return self.run.outcome if self.run else Outcome.PAUSED
 
     @property
@@ -83,7 +83,7 @@ class Trial:
 
     @property
     def goes_on(self) -> bool:
-        """Whether it has a further point, be it that a worker is on the way there."""
+        """Whether it has a further point; a worker may already be on its way there."""
         return self.outcome is Outcome.PAUSED and self.next_step is not None
 
     @property
@@ -98,7 +98,7 @@ class Trial:
 
     @property
     def resume_step(self) -> int:
-        """The step that it can be continued from: earlier than :attr:`step` where that checkpoint is gone."""
+        """The step to continue from; earlier than :attr:`step` if that checkpoint is gone."""
         return self.checkpoints.latest(self.step) if self.step and self.spec.folder else 0
 
     @property
@@ -127,19 +127,19 @@ class Trial:
 
     @property
     def retrained_tokens(self) -> int:
-        """Training tokens that were gone through once more, since their checkpoint was gone."""
+        """Training tokens that were repeated because a checkpoint was gone."""
         return int(self.run.extra.get(RETRAINED, 0)) if self.run else 0
 
     @property
     def tokens_spent(self) -> int:
-        """Training tokens that went into it; a step under way, or one that broke off, counts whole."""
+        """Training tokens spent on it; a step that is under way or failed counts fully."""
         unmeasured = self.running or (self.outcome.is_failure and not self._diverged_at_its_point)
         spent = self.plan.tokens_at(self.next_step if unmeasured and self.next_step else self.step)
         return spent + self.retrained_tokens + (self.tokens_to(self.step) if self.running else 0)
 
     @property
     def _diverged_at_its_point(self) -> bool:
-        """Whether it was the last point's loss that ended it, so that nothing came after."""
+        """Whether its last point's loss ended it, so that no step followed."""
         return bool(self.curve) and not self.curve[-1].validation.loss <= self.spec.explosion_nats
 
     @property
@@ -216,7 +216,7 @@ class Trials:
 
     @property
     def started(self) -> list[Trial]:
-        """Trials into which any budget went."""
+        """Trials that have used any budget."""
         return [trial for trial in self._all if trial.run is not None or trial.running]
 
     def warnings(self, first_name: str) -> list[str]:
@@ -267,11 +267,11 @@ class Trials:
             runtime_model.learn(*taught)
 
     def history(self, runtime_model: RuntimeModel) -> History:
-        """What strategies see."""
+        """Return what strategies see."""
         return History(tuple(self._view(trial, runtime_model) for trial in self._all))
 
     def used(self, seconds: float) -> Used:
-        """What the trials have spent."""
+        """Return the amounts that the trials have spent."""
         return Used(seconds, sum(trial.tokens_spent for trial in self.started), len(self.started))
 
     def record(self, index: int, measured: Measurement, slot: Slot, elapsed_seconds: float) -> Run:
@@ -316,12 +316,12 @@ class Trials:
     ) -> Run:
         """Commit that a trial ended because its worker died."""
         trial = self._all[index]
-        retrained = trial.tokens_to(trial.step)  # nobody can tell how much of it was done
+        retrained = trial.tokens_to(trial.step)  # how much of it was done is unknown
         nothing = Measurement(trial.spec.run, None, outcome, error, retrained_tokens=retrained)
         return self.record(index, nothing, slot, elapsed_seconds)
 
     def limit_disk(self, most_bytes: float, spare: set[int]) -> list[str]:
-        """Drop resume checkpoints of the worst waiting trials until the rest fits; they can be trained anew.
+        """Drop checkpoints of the worst waiting trials until the rest fits; they can be trained again.
 
         Args:
             most_bytes: What all checkpoints may take together.
@@ -400,20 +400,20 @@ class Trials:
 
 
 def _ending(trial: Trial) -> str:
-    """How a trial ended, and why."""
+    """Describe how and why a trial ended."""
     error = trial.run.error if trial.run else None
     outcome = trial.outcome.value.replace("_", " ")
     return f"{outcome} ({error.kind}: {' '.join(error.text.split())})" if error else outcome
 
 
 def _last_loss(trial: Trial) -> float:
-    """Validation loss at its last point; infinite where there is none, or it is no number."""
+    """Return the validation loss of the last point; infinite without one, or if it is not finite."""
     loss = trial.curve[-1].validation.loss if trial.curve else math.inf
     return loss if math.isfinite(loss) else math.inf
 
 
 def _counted(trial: Trial) -> int:
-    """Trained parameters of a trial that failed before its worker could count them."""
+    """Count the trained parameters of a trial that failed before its worker could."""
     pipeline = trial.spec.pipeline
     if pipeline == ZERO_SHOT:
         return 0
@@ -421,5 +421,5 @@ def _counted(trial: Trial) -> int:
 
 
 def retraining_note(run: str, tokens: int) -> str:
-    """What is said where the checkpoint of a run was trained anew."""
+    """Return the note for a checkpoint that had to be trained again."""
     return f"The checkpoint of trial {run} was gone or damaged: {tokens:,} tokens were trained once more."
