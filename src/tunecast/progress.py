@@ -62,7 +62,10 @@ class Progress(Protocol):
         """Open a stage. ``total`` is None if it is unknown; ``unit`` names what is counted."""
 
     def advance(self, amount: float = 1.0, note: str = "") -> None:
-        """Advance the open stage by ``amount``; ``note`` replaces the text beside the bar."""
+        """Advance the open stage by ``amount``; ``note`` replaces the text beside the bar.
+
+        An amount of 0 with a note names the part of the stage that begins now.
+        """
 
     def finish(self, note: str = "") -> None:
         """Close the open stage."""

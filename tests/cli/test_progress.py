@@ -319,3 +319,12 @@ def test_a_reader_that_goes_away_does_not_end_the_run() -> None:
 def test_help_does_not_load_the_display() -> None:
     code = "import tunecast.cli, sys; print('tunecast.cli.progress' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"
+
+
+def test_parts_of_a_stage_are_named_as_they_begin() -> None:
+    progress, stream, _ = plain()
+    progress.start("reading")
+    progress.advance(0, "converting a.gguf, once")
+    progress.advance(1, "not worth a line")
+    progress.finish()
+    assert stream.getvalue().splitlines() == ["reading", "reading: converting a.gguf, once", "reading: 0.0 s"]

@@ -13,6 +13,7 @@ import pytest
 from tunecast.data import read
 from tunecast.data.standard_library import LONGEST_ANSWER, SHORTEST_ANSWER, read_standard_library
 from tunecast.errors import DataError
+from tunecast.progress import Silent
 
 
 @pytest.fixture(autouse=True)
@@ -91,11 +92,23 @@ def test_a_python_without_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         read_standard_library()
 
 
+class Noted(Silent):
+    """Keeps notes."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def advance(self, amount: float = 1.0, note: str = "") -> None:
+        self.notes.append(note)
+
+
 def test_kept_pairs_are_the_same_and_need_no_parsing(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = read_standard_library()
+    noted = Noted()
+    made = read_standard_library(noted)
     assert len(kept(cache)) == 1
     monkeypatch.setattr("ast.parse", None)
-    assert read_standard_library() == made
+    assert read_standard_library(noted) == made
+    assert noted.notes == ["collecting the docstrings of the standard library, once"]
 
 
 def test_another_library_is_read_anew(library: Path) -> None:

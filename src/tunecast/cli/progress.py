@@ -276,12 +276,12 @@ class RichProgress:
 
     @_harmless
     def advance(self, amount: float = 1.0, note: str = "") -> None:
-        """Add to what is done of the open stage."""
+        """Add to what is done of the open stage; a note alone is shown at once."""
         stage = self._stage
         if stage is None:
             return
         self._stage = replace(stage, done=stage.done + amount, note=note or stage.note)
-        if not self._terminal and self._due(stage.started):
+        if not self._terminal and (self._due(stage.started) or (note and not amount)):
             self._say(f"{stage.name}: {self._stage.words(self._clock())}")
 
     @_harmless

@@ -14,6 +14,7 @@ from tunecast.data.problems import listed
 from tunecast.data.splitting import complete_splits
 from tunecast.errors import DataError
 from tunecast.paths import expanded
+from tunecast.progress import Progress
 
 SPLIT_NAMES = {
     "train": "train",
@@ -28,7 +29,12 @@ SPLIT_NAMES = {
 
 
 def read(
-    source: str, *, prompt_column: str | None = None, completion_column: str | None = None, seed: int = 0
+    source: str,
+    *,
+    prompt_column: str | None = None,
+    completion_column: str | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
 ) -> Dataset:
     """Read, check and split a dataset.
 
@@ -39,6 +45,7 @@ def read(
         prompt_column: Column of the prompt, if its name is not a known one.
         completion_column: Column of the completion, if its name is not a known one.
         seed: Seed of the split, if the source has no splits.
+        progress: Receives a note about a part that takes seconds.
 
     Returns:
         The dataset in canonical form. Splits made here share no prompt.
@@ -46,7 +53,7 @@ def read(
     Raises:
         DataError: The source is missing, malformed, of an unknown format, or too small to split.
     """
-    tables, name = _tables(source)
+    tables, name = _tables(source, progress)
     splits = {split: table for split, table in _by_split(tables, source).items() if table}
     fmt = detect(next(iter(splits.values()))[0], prompt_column, completion_column)
     given: dict[str, Sequence[Example]] = {}
@@ -91,12 +98,12 @@ def _convert_all(parts: list[Table], fmt: Format) -> tuple[list[Example], list[i
     return examples, empty, len(examples) + len(empty)
 
 
-def _tables(source: str) -> tuple[dict[str, list[Table]], str]:
+def _tables(source: str, progress: Progress | None) -> tuple[dict[str, list[Table]], str]:
     """Return the raw tables by the source's split names, and the dataset's name."""
     if source == "stdlib" and not Path(source).exists():
         from tunecast.data.standard_library import read_standard_library
 
-        return {"": [read_standard_library()]}, "stdlib"
+        return {"": [read_standard_library(progress)]}, "stdlib"
     path = expanded(source)
     if path.is_dir():
         folder = path.resolve()

@@ -26,6 +26,7 @@ from tunecast.atomic import written_whole
 from tunecast.cache import cache_folder
 from tunecast.data.files import Table
 from tunecast.errors import DataError
+from tunecast.progress import Progress
 from tunecast.records import stable_hash
 
 TESTS = ("test", "tests")
@@ -54,8 +55,11 @@ Pair = tuple[str, str]  # question, answer
 Documented = tuple[str, str, str]  # kind ("module", "class" or "function"), qualified name, docstring
 
 
-def read_standard_library() -> Table:
+def read_standard_library(progress: Progress | None = None) -> Table:
     """Read question-answer pairs from the docstrings of the standard library, ordered by name.
+
+    Args:
+        progress: Receives a note if the pairs are not in the cache, and making them takes seconds.
 
     Raises:
         DataError: This Python has no sources of its standard library.
@@ -63,6 +67,8 @@ def read_standard_library() -> Table:
     cache = _cache_file()
     pairs = None if cache is None else _read_cache(cache)
     if pairs is None:
+        if progress is not None:
+            progress.advance(0, "collecting the docstrings of the standard library, once")
         pairs = _make_pairs()
         if cache is not None:
             _write_cache(pairs, cache)

@@ -199,6 +199,7 @@ def _fork(connection: int, foreign: Sequence[int]) -> int:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for descriptor in foreign:
             os.close(descriptor)
+        _exec_if_cuda_runs(connection, server)
         serve(Connection(connection), server)
         code = 0
     except SystemExit as ended:
@@ -208,6 +209,17 @@ def _fork(connection: int, foreign: Sequence[int]) -> int:
     finally:
         sys.stderr.flush()
         os._exit(code)  # taking torch apart in good order takes a second that nobody has after a kill
+
+
+def _exec_if_cuda_runs(connection: int, server: int) -> None:
+    """Replace this fork by a fresh interpreter if a library has started CUDA in the server: a fork cannot
+    compute with it."""
+    import torch
+
+    if torch.cuda.is_initialized():
+        os.set_inheritable(connection, True)
+        module = "tunecast.executors.worker"
+        os.execv(sys.executable, [sys.executable, "-m", module, str(connection), str(server)])
 
 
 def _report_ended(statuses: dict[int, int]) -> None:

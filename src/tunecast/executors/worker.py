@@ -1,11 +1,16 @@
 """The inside of a worker process: it opens a workplace (loads a base model) and answers requests until its
-session is gone."""
+session is gone.
+
+Workers are forked by :mod:`tunecast.executors.fork_server`. Where that cannot be, it starts
+``python -m tunecast.executors.worker FD PARENT``.
+"""
 
 from __future__ import annotations
 
 import gc
 import os
 import pickle
+import sys
 import threading
 import time
 import warnings
@@ -100,3 +105,9 @@ def _end_with(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+if __name__ == "__main__":
+    serve(Connection(int(sys.argv[1])), int(sys.argv[2]))
+    sys.stderr.flush()
+    os._exit(0)  # taking torch apart in good order takes a second

@@ -24,6 +24,7 @@ from tunecast.errors import ModelError, first_line
 from tunecast.models.empty import model_class
 from tunecast.models.recall import recall, remember
 from tunecast.paths import expanded
+from tunecast.progress import Progress, Silent
 from tunecast.records import stable_hash
 
 if TYPE_CHECKING:
@@ -54,24 +55,25 @@ class ResolvedModel:
     converted: bool = False
 
 
-def resolve(reference: str) -> ResolvedModel:
+def resolve(reference: str, progress: Progress | None = None) -> ResolvedModel:
     """Find the base model that the user named.
 
     Args:
         reference: One of :data:`MODEL_FORMATS`.
+        progress: Receives a note if a GGUF file has to be converted, which takes seconds.
 
     Raises:
         ModelError: The folder or file is missing, or the embedded model is not installed.
     """
     if reference == EMBEDDED_ALIAS:
-        return _resolve_gguf(_embedded_gguf())
+        return _resolve_gguf(_embedded_gguf(), progress or Silent())
     path = expanded(reference)
     if not reference.strip():
         raise ModelError("--model: no model is named.", f"Give {MODEL_FORMATS}.")
     if path.suffix == ".gguf":
         if not path.is_file():
             raise ModelError(f"--model: there is no file {reference}.", "Check the path of the GGUF file.")
-        return _resolve_gguf(path)
+        return _resolve_gguf(path, progress or Silent())
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise ModelError(
@@ -226,12 +228,13 @@ def _embedded_gguf() -> Path:
     )
 
 
-def _resolve_gguf(file: Path) -> ResolvedModel:
+def _resolve_gguf(file: Path, progress: Progress) -> ResolvedModel:
     """Return the plain folder of a GGUF file, converting it at first use."""
     status = file.stat()
     key = stable_hash([file.name, status.st_size, status.st_mtime_ns], 12)
     folder = cache_folder() / f"{file.stem}-{key}"
     if not (folder / "config.json").is_file():
+        progress.advance(0, f"converting {file.name}, once")
         _convert_gguf(file, folder)
     return ResolvedModel(file.stem, str(folder), is_local=True, converted=True)
 

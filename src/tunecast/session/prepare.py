@@ -66,7 +66,7 @@ def prepare_task(settings: SessionSettings, progress: Progress, *, dtype: str = 
     from tunecast.data.describe import describe as describe_dataset
 
     progress.start("Reading data and model")
-    resolved = models.resolve(settings.model)
+    resolved = models.resolve(settings.model, progress)
     facts = models.describe(resolved, trust_remote_code=settings.trust_remote_code)
     models.check_length(settings.max_length, facts)
     tokenizer = models.load_tokenizer(resolved, trust_remote_code=settings.trust_remote_code)
@@ -75,7 +75,9 @@ def prepare_task(settings: SessionSettings, progress: Progress, *, dtype: str = 
         prompt_column=settings.prompt_column,
         completion_column=settings.completion_column,
         seed=settings.seed,
+        progress=progress,
     )
+    progress.advance(0, f"encoding {sum(len(examples) for _, examples in dataset.splits()):,} examples")
     max_length = settings.max_length or data.fitting_length(
         dataset, tokenizer, context=facts.context, architecture=facts.architecture
     )
