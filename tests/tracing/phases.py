@@ -37,7 +37,7 @@ PHASES = {
     ("runner.py", "save"): "export",
     ("runner.py", "score"): "scoring",
     ("runner.py", "measure_speed"): "start",
-    ("evaluate.py", "evaluate"): "evaluation",
+    ("evaluate.py", "measure"): "evaluation",
     ("live_trial.py", "advance"): "step",
     ("base.py", "answer_to"): "step",
     ("worker.py", "_open"): "start",

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 ROOMY = 4
 """With this many times the bytes of full finetuning nothing else is estimated: DoRA with dropout, which needs
 the most of all adapters, holds four times its activations and less of all else (SmolLM2)."""
+AMPLE = 2 * ROOMY
+"""With this many times the bytes of full finetuning by the formula, no dry run is needed either."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,8 @@ def feasible_candidates(
     single = SingleExamples(training_task)
     exact = _ExactBytes(training_task)
     strategy = get_strategy(settings.strategy)
+    if limit >= AMPLE * exact.roughly(single.full):
+        return Feasible(tuple(candidates))
     tried = candidates[: strategy.trials]
     workloads = [single.of(pipeline) for pipeline in tried]
     needs = [None if workload is None else Need.of(workload) for workload in workloads]
@@ -114,6 +118,13 @@ class _ExactBytes:
     @cached_property
     def _config(self) -> Any:
         return load_config(self._task.model, trust_remote_code=self._task.trust_remote_code)
+
+    def roughly(self, workload: Workload) -> float:
+        """The peak by the formula where there is one, which imports nothing; infinite if it is unknown."""
+        try:
+            return estimate_bytes(self._task.facts, workload, config=lambda: self._config)
+        except (ModelError, ConfigurationError):
+            return math.inf
 
     def of(self, workload: Workload) -> int | None:
         """The peak; None where it has to be measured."""
