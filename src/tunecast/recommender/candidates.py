@@ -1,4 +1,4 @@
-"""The pipelines that advice chooses from: a small grid at the learning rates of the rules."""
+"""The pipelines to recommend from: a small grid at the learning rates of the rules."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from tunecast.recommender.rate_rules import RULE_ALPHA, rule_rate
 from tunecast.records import ModelFacts, Pipeline, Scalar
 
 METHODS = ("lora", "full", "ia3", "qlora")
-"""Methods that are advised unasked: those that were measured most. Others are, where ``--methods`` names
-them."""
+"""Methods that are recommended by default: those with the most measured runs. ``--methods`` adds others."""
 RANKS = (8, 16, 32, 64)
 BATCHES = (4, 8, 16, 32)
 SHARED = (
@@ -27,11 +26,11 @@ SHARED = (
 
 
 def grid(model: ModelFacts, device: str, restrictions: Restrictions) -> list[Pipeline]:
-    """Candidate pipelines, within what the user fixed or narrowed.
+    """Return candidate pipelines within the user's restrictions.
 
     Args:
         model: Facts of the base model; learning rates follow it.
-        device: ``cpu`` or ``cuda``, where they would run: four bits need the latter.
+        device: ``cpu`` or ``cuda``; four-bit training needs the latter.
         restrictions: Methods and hyperparameters that the user chose.
 
     Raises:
@@ -50,7 +49,7 @@ def grid(model: ModelFacts, device: str, restrictions: Restrictions) -> list[Pip
     if restrictions.fixed:
         from tunecast.methods import pipeline_space
 
-        # It refuses names that no method has. Without CUDA it knows no QLoRA, whose names are LoRA's.
+        # It refuses names that no method has. Without CUDA it has no QLoRA, whose names are LoRA's.
         known = tuple(dict.fromkeys("lora" if name == "qlora" else name for name in names))
         pipeline_space(model, Restrictions(known, restrictions.fixed))
     found: dict[str, Pipeline] = {}
@@ -67,7 +66,7 @@ def grid(model: ModelFacts, device: str, restrictions: Restrictions) -> list[Pip
 
 
 def _values(name: str, model: ModelFacts) -> Iterator[dict[str, Scalar]]:
-    """Hyperparameters of a method's candidates, without the learning rate."""
+    """Yield the hyperparameters of a method's candidates, without the learning rate."""
     if name not in METHODS:
         from tunecast.methods import baseline_pipeline
 
@@ -93,7 +92,7 @@ def _values(name: str, model: ModelFacts) -> Iterator[dict[str, Scalar]]:
 
 
 def _fixed_for(method: str, model: ModelFacts, fixed: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    """What the user fixed of a method's own hyperparameters, checked by the space of pipelines."""
+    """Return what the user fixed of a method's own hyperparameters, checked by the space of pipelines."""
     if not fixed:
         return {}
     from tunecast.methods import baseline_pipeline, pipeline_space

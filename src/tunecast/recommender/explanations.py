@@ -1,4 +1,4 @@
-"""Why a pipeline is recommended, how sure that is, and how each knob is overridden: in sentences."""
+"""Explains a recommendation in sentences: its reasons, their certainty, and how to override each choice."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tunecast.recommender.rate_rules import RULE_ALPHA
 from tunecast.recommender.recommendation import Prospect
 
 CERTAIN = 0.995
-"""Probabilities from here on would be printed as 100%, which no prediction deserves."""
+"""Higher probabilities would be printed as 100%, which no prediction deserves."""
 FAR = 1.0
-"""Distance at which a known task says little: datasets differ by about 1.3 on average."""
+"""A known task at a larger distance tells little: datasets differ by about 1.3 on average."""
 
 
 def reasons(prospect: Prospect, situation: Situation, neighbours: Sequence[Neighbour]) -> tuple[str, ...]:
-    """Why this pipeline: its learning rate, its length, what is known of tasks like this one, how sure."""
+    """Explain a pipeline: its learning rate, its length, similar known tasks, and the certainty."""
     return (
         _rate(prospect, situation),
         _length(prospect, situation),
@@ -31,7 +31,7 @@ def reasons(prospect: Prospect, situation: Situation, neighbours: Sequence[Neigh
 
 
 def overrides(prospect: Prospect, situation: Situation, epochs: float) -> Mapping[str, str]:
-    """The flag that changes each automatic choice, by its name."""
+    """Return the flag that changes each automatic choice, by its name."""
     pipeline = prospect.pipeline
     knobs = {
         name: f"--fix {name}={pipeline[name]}"
@@ -47,7 +47,7 @@ def overrides(prospect: Prospect, situation: Situation, epochs: float) -> Mappin
 
 
 def worth_text(probability: float) -> str:
-    """Whether finetuning is worth it, in words."""
+    """Say whether finetuning is worth it."""
     chance = f"with a probability of {probability:.0%}" if probability < CERTAIN else "almost certainly"
     if probability >= 0.95:
         return f"Finetuning is very likely worth it: it beats the untouched model {chance}."
@@ -66,7 +66,7 @@ def _rate(prospect: Prospect, situation: Situation) -> str:
     usual = f"the {WIDE_RATE:g} of all wide models" if width >= WIDE else f"what suits width {width}"
     method = get_method(pipeline.method)
     if method.fixed_rate:
-        rule = "what is usual for the method on all models"
+        rule = "the method's usual rate on all models"
     elif (multiple := method.central_rate(facts) / adapter_rate(facts)) != 1.0:
         rule = f"{multiple:.2g} times LoRA's, which is {usual}"
     else:
@@ -100,7 +100,7 @@ def _time(prospect: Prospect, situation: Situation) -> str:
 
 def _neighbours(neighbours: Sequence[Neighbour]) -> str:
     if not neighbours:
-        return "No task is known: the prediction is the literature's alone."
+        return "No task is known: the prediction rests on the literature alone."
     near = neighbours[0]
     alike = ", ".join(name.replace("_", " ") for name in near.alike)
     if near.distance > FAR:
@@ -113,6 +113,6 @@ def _neighbours(neighbours: Sequence[Neighbour]) -> str:
 def _certainty(prospect: Prospect) -> str:
     factor = math.sqrt(prospect.high / prospect.low)
     return (
-        f"That of the loss spans a factor of {factor:.1f} to either side; differences between pipelines are "
-        "surer than the level."
+        f"The 90% interval of the loss spans a factor of {factor:.1f} to either side; differences between "
+        "pipelines are more certain than the level."
     )

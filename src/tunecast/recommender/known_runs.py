@@ -1,10 +1,10 @@
-"""A prior from recorded runs and the literature: the nearest known tasks, scaling laws, rules for rates.
+"""A quality model from recorded runs and the literature: known tasks, scaling laws, rules for rates.
 
-The logarithm of the loss in bits per completion byte, the unit that base models share, is a linear function
-of what a law says of the base model's pretraining (:mod:`tunecast.recommender.language_law`), how far
-completions compress, data, method, rank and distance from the rule's learning rate, plus an intercept that
-datasets have in common as far as they are alike (:mod:`tunecast.recommender.regression`). The prior means of
-the weights are those of the literature; recorded runs move them, and the intervals say how far they could.
+It models the logarithm of the loss in bits per completion byte, the unit that base models share. That is a
+linear function of the base model's pretraining (:mod:`tunecast.recommender.language_law`), the compression
+of completions, data, method, rank and distance from the rule's learning rate, plus an intercept that similar
+datasets share (:mod:`tunecast.recommender.regression`). The prior means of the weights come from the
+literature; recorded runs move them, and the intervals show how far they could move.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ TASK_FEATURES = (
 """Meta-features that datasets are compared by; none of them depends on a tokenizer."""
 WEIGHTS: Mapping[str, tuple[float, float]] = {
     "intercept": (-0.5, 1.0),
-    # A model that knows the language better by some per cent is expected to be as much better after training.
+    # A model that knows the language better by some per cent should be as much better after training.
     "ln_language_loss": (1.0, 0.3),
-    # What a compressor needs that sees the completions alone: a model that learned these and no more.
+    # The bits of a compressor that sees the completions alone: a model that learned these and no more.
     "ln_compressed_bits": (1.0, 0.3),
     # Exponents of the joint law, in the range of Zhang et al. (arXiv 2402.17193).
     "ln_full_length_tokens": (-0.08, 0.04),
@@ -59,7 +59,7 @@ WEIGHTS: Mapping[str, tuple[float, float]] = {
     # A learning rate off by a factor of three costs some per cent of the loss.
     "surplus": (0.0, 0.1),
     "surplus_squared": (0.03, 0.02),
-    # The more steps, the lower the rate that suits; lengths in the runs vary too little to say how much.
+    # More steps need a lower rate; lengths in the runs vary too little to tell how much.
     "surplus_ln_steps": (0.01, 0.005),
 }
 ZERO_SHOT_WEIGHTS: Mapping[str, tuple[float, float]] = {
@@ -71,15 +71,15 @@ ZERO_SHOT_WEIGHTS: Mapping[str, tuple[float, float]] = {
 PROMPTS = frozenset({"prompt_tuning", "prefix_tuning", "p_tuning"})
 MOST_SURPLUS = 4.0
 NEIGHBOURS = 3
-"""Known datasets that are named as the nearest."""
+"""Number of nearest datasets to name."""
 MOST_RUNS = 400
-"""Runs that are conditioned on, those of the nearest tasks first: the time grows with their cube."""
+"""Number of runs to condition on, those of the nearest tasks first: the time grows with its cube."""
 CARRIED = 0.5
-"""Part of a surprise in the measured zero-shot loss that the loss after training is expected to share."""
+"""Part of a surprise in the measured zero-shot loss that the loss after training should share."""
 
 
 class KnownRuns:
-    """Predicts from how recorded runs ended.
+    """Predicts the loss of finetunings from the ends of recorded runs.
 
     Args:
         endings: Recorded runs; with none, the literature alone speaks.
@@ -97,11 +97,11 @@ class KnownRuns:
 
     @cached_property
     def efficiency(self) -> Efficiency:
-        """What share of the ideal seconds the recorded steps reached."""
+        """The efficiency of the recorded steps: ideal seconds over measured ones."""
         return Efficiency(self._endings)
 
     def predict(self, task: TaskDescription, plans: list[Plan]) -> list[Prediction]:
-        """Loss at the end of each plan; see :class:`~tunecast.recommender.quality_model.QualityModel`."""
+        """Predict the loss at the end of each plan, in the order of ``plans``."""
         if not plans:
             return []
         tuned, _ = self._posteriors(task)
@@ -116,13 +116,13 @@ class KnownRuns:
         ]
 
     def zero_shot(self, task: TaskDescription) -> Prediction:
-        """Loss of the untouched model, from known models on known tasks."""
+        """Predict the loss of the base model, from known models on known tasks."""
         mean, deviation = self._zero_shot_log(task)
         return _in_nats(mean, deviation, task.bytes_per_label_token)
 
     def unlike(self, task: TaskDescription) -> str:
-        """What makes a task's text unlike all known; see :class:`~tunecast.predictor.novelty.Novelty`."""
-        # A task may have been described without the base model's tokenizer.
+        """Return the meta-feature that makes a task's text unlike all known ones; empty if none does."""
+        # The task may have been described without the base model's tokenizer.
         known = {
             one.dataset: {name: value for name, value in one.meta_features.items() if "tokens" not in name}
             for one in self._endings
@@ -130,7 +130,7 @@ class KnownRuns:
         return Novelty.of(known.items()).farthest(task.dataset.meta_features)
 
     def neighbours(self, task: TaskDescription) -> tuple[Neighbour, ...]:
-        """The nearest known datasets."""
+        """Return the nearest known datasets."""
         runs = Counter(ending.dataset for ending in self._endings)
         own = self._scales.of(task.dataset.meta_features)
         found = []
@@ -154,7 +154,7 @@ class KnownRuns:
         return float(mean[0]), float(deviation[0])
 
     def _posteriors(self, task: TaskDescription) -> tuple[Posterior, Posterior]:
-        """After training and before, conditioned on the runs that matter for a task."""
+        """Return the posteriors after and before training, conditioned on the nearest runs."""
         key = repr(sorted(task.dataset.meta_features.items()))
         if key not in self._fits:
             chosen = self._nearest_runs(task)
@@ -192,7 +192,7 @@ class KnownRuns:
         return fit(design, targets, prior[:, 0], prior[:, 1])
 
     def _bits(self, ending: FinalResult) -> float:
-        """Bits per byte at the end; a run that diverged is worth no more than the untouched model."""
+        """Return bits per byte at the end; a run that diverged is worth no more than the base model."""
         measured = ending.bits_per_byte or math.nan
         if ending.outcome is Outcome.COMPLETED:
             return measured
@@ -228,28 +228,28 @@ class _Scales:
         }
 
     def of(self, meta_features: Mapping[str, float]) -> Floats:
-        """Standardised meta-features, within what has been seen and a little beyond."""
+        """Standardise meta-features; values far beyond all known ones are clipped."""
         raw = np.array([meta_features.get(name, 0.0) for name in TASK_FEATURES])
         return np.clip((raw - self._mean) / self._spread, -MOST_DEVIATIONS, MOST_DEVIATIONS)
 
 
 LEAST_SPREAD = 0.05
 REFERENCE_BYTES = 20.0
-"""Completion bytes at which the zero-shot intercept stands."""
+"""Completion bytes at which the zero-shot intercept applies."""
 LEAST_RATIO = 0.005
-"""Share of its bytes below which no text is taken to compress."""
+"""No text counts as compressed below this share of its bytes."""
 MOST_DEVIATIONS = 4.0
 
 
 def features(
     model: ModelFacts, plan: Plan, unique_examples: int, meta_features: Mapping[str, float]
 ) -> list[float]:
-    """The row of a plan in the regression, in the order of :data:`WEIGHTS`."""
+    """Return the row of a plan in the regression, in the order of :data:`WEIGHTS`."""
     pipeline = plan.pipeline
     method = pipeline.method
     surplus = max(-MOST_SURPLUS, min(MOST_SURPLUS, rate_surplus(model, pipeline)))
-    # Better models make the choice of method matter less (Su et al., arXiv 2306.02320); and in which
-    # direction poor ones stray from the rules says little of them (benchmarks/large_models_advice.py).
+    # With better models the choice of method matters less (Su et al., arXiv 2306.02320), and deviations of
+    # poor models from the rules tell little about them (benchmarks/large_models_advice.py).
     apart = excess_share(model)
     is_full = apart * (method == "full")
     length = math.log(max(1, plan.full_length_tokens) / 1e4)
@@ -276,13 +276,13 @@ def features(
 
 
 def zero_shot_features(model: ModelFacts, meta_features: Mapping[str, float]) -> list[float]:
-    """The row of an untouched model, in the order of :data:`ZERO_SHOT_WEIGHTS`."""
+    """Return the row of a base model, in the order of :data:`ZERO_SHOT_WEIGHTS`."""
     ln_bytes = meta_features.get("completion_log_bytes_mean", math.log(REFERENCE_BYTES))
     return [1.0, ln_language_loss(model), ln_bytes - math.log(REFERENCE_BYTES)]
 
 
 def _ln_compressed_bits(meta_features: Mapping[str, float]) -> float:
-    """Logarithm of the completions' compressed bits per byte; 0 where nobody compressed them."""
+    """Return the logarithm of the completions' compressed bits per byte; 0 if not measured."""
     ratio = meta_features.get("completion_compression_ratio", 0.0)
     return math.log(8 * max(ratio, LEAST_RATIO)) if ratio > 0 else 0.0
 
@@ -300,5 +300,5 @@ def _is_usable(ending: FinalResult) -> bool:
 
 
 def _in_nats(log_bits: float, deviation: float, bytes_per_label_token: float) -> Prediction:
-    """From ln(bits per byte) to nats per label token."""
+    """Convert ln(bits per byte) to nats per label token."""
     return Prediction(log_bits + math.log(math.log(2) * bytes_per_label_token), deviation)

@@ -1,4 +1,4 @@
-"""What a prior is asked about: a task as far as it is known before anything runs, and planned finetunings."""
+"""The protocol of models that predict the quality of planned finetunings before anything runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tunecast.records import Pipeline
 
 @dataclass(frozen=True)
 class Plan:
-    """A pipeline and how long it would be trained.
+    """A pipeline and how long it is to be trained.
 
     Args:
         pipeline: Method and hyperparameters.
@@ -34,8 +34,8 @@ class Neighbour:
         dataset: Its name.
         distance: Root mean squared difference of the meta-features, in their standard deviations over all
             known datasets.
-        runs: Number of runs known of it.
-        alike: Meta-features in which the two agree most, of those in which known datasets differ.
+        runs: Number of its known runs.
+        alike: Meta-features in which the two agree most, among those in which known datasets differ.
     """
 
     dataset: str
@@ -45,20 +45,20 @@ class Neighbour:
 
 
 class QualityModel(Protocol):
-    """Predicts before running; any surrogate that does may stand here."""
+    """Predicts the quality of finetunings before they run."""
 
     @property
     def efficiency(self) -> Efficiency:
-        """What share of the ideal seconds real steps reach."""
+        """The efficiency of real steps: ideal seconds over measured ones."""
 
     def predict(self, task: TaskDescription, plans: list[Plan]) -> list[Prediction]:
-        """Loss on held-out data at the end of each plan, in the order of ``plans``."""
+        """Predict the loss on held-out data at the end of each plan, in the order of ``plans``."""
 
     def zero_shot(self, task: TaskDescription) -> Prediction:
-        """Loss of the untouched base model."""
+        """Predict the loss of the base model."""
 
     def unlike(self, task: TaskDescription) -> str:
-        """The meta-feature in which a task's text is unlike that of all known ones; empty where in none."""
+        """Return the meta-feature that makes a task's text unlike all known ones; empty if none does."""
 
     def neighbours(self, task: TaskDescription) -> tuple[Neighbour, ...]:
-        """The nearest known tasks, nearest first; empty where the prior knows none."""
+        """Return the nearest known tasks, nearest first; empty if no task is known."""

@@ -1,4 +1,4 @@
-"""What advice is about: model, dataset, lengths and machine, looked at without loading anything heavy."""
+"""The question to the recommender: model, dataset, lengths and machine, read without loading weights."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ FEW_CUT = 0.01
 
 @dataclass(frozen=True)
 class Question:
-    """What the user asks.
+    """The question of a user.
 
     Args:
         model: The base model, as :func:`tunecast.models.resolve` takes it; ``config.json`` is enough.
         data: File, folder, hub id or ``stdlib``.
         gpu: Name of an accelerator; None for this machine.
-        memory_gb: Memory of the device in 10^9 bytes; None for what it has.
+        memory_gb: Memory of the device in 10^9 bytes; None for all it has.
         budget: Most that one training may take: ``30m``, ``2h`` or ``2M-tokens``; empty for no limit.
-        price: Money for an hour; None where nobody asks.
+        price: Money for an hour; None if unknown.
         top: Number of pipelines to recommend.
         methods: Allowed methods, all when empty.
         fixed: Hyperparameters that the user fixed.
-        ranges: Ranges that the user narrowed; only that of the learning rate is looked at.
+        ranges: Ranges that the user narrowed; only that of the learning rate is used.
         epochs: Passes over the training examples.
         max_length: Longest sequence in tokens; None derives it from the data.
         seed: Seed of the split.
@@ -71,20 +71,20 @@ class Question:
 
     @property
     def restrictions(self) -> Restrictions:
-        """What the user fixed or narrowed of the space."""
+        """The user's restrictions of the space of pipelines."""
         return Restrictions(self.methods, self.fixed, self.ranges)
 
 
 @dataclass(frozen=True)
 class Situation:
-    """What is known before anything runs.
+    """The facts that are known before anything runs.
 
     Args:
-        resolved: Where the model lies.
-        lengths: Lengths of its examples.
-        target: Where it would run.
+        resolved: Location of the model.
+        lengths: Lengths of the examples.
+        target: Machine that it would run on.
         task: The task that is predicted.
-        warnings: What the user should know.
+        warnings: Warnings for the user.
         trust_remote_code: Whether code that comes with the model may run.
     """
 
@@ -96,7 +96,7 @@ class Situation:
     trust_remote_code: bool = False
 
     def config(self) -> Any:
-        """The model's transformers configuration.
+        """Load the model's transformers configuration.
 
         Raises:
             ModelError: transformers does not know its class.
@@ -105,7 +105,7 @@ class Situation:
 
 
 def look(question: Question) -> Situation:
-    """Look at what the question is about.
+    """Read the facts that a question needs.
 
     Raises:
         ModelError: The model cannot be found, or transformers does not know the class of its configuration.
@@ -136,7 +136,7 @@ def look(question: Question) -> Situation:
 
 
 def _facts(resolved: ResolvedModel, trust_remote_code: bool) -> ModelFacts:
-    """By formula where the family is a common one, else by transformers."""
+    """Describe a model by formula if its family is a common one, else by transformers."""
     if resolved.is_local:
         folder = Path(resolved.location)
         facts = facts_from_config(read_config(folder), resolved.name)

@@ -1,4 +1,4 @@
-"""Predicted ends of many pipelines that are all trained equally long."""
+"""Predicts the ends of many pipelines that are all trained equally long."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Advice: score pipelines by quality and cost, and choose which to recommend."""
+"""Scores pipelines by predicted quality and cost, and chooses which to recommend."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from tunecast.records import Pipeline
 EXPECTED_EVALUATION = 0.26
 """Seconds of all evaluations of a trial over those of its training: the median of the recorded runs."""
 LEAST_STEPS = 16
-"""Optimiser steps below which a pipeline learns little; it is advised only where none has more."""
-MEASURABLE = "The zero-shot loss is predicted; --measure 30s measures it where there are weights."
+"""With fewer optimiser steps a pipeline learns little; it is recommended only if none has more."""
+MEASURABLE = "The zero-shot loss is predicted; --measure 30s measures it if the model has weights."
 SHARED_ERROR = 0.5
-"""Correlation that is assumed between the errors of the zero-shot loss and of the loss after training."""
+"""Assumed correlation between the errors of the zero-shot loss and of the loss after training."""
 
 
 @dataclass(frozen=True)
 class Horizon:
-    """How far each pipeline would be trained.
+    """The limits of one training.
 
     Args:
         epochs: Most passes over the training examples.
@@ -44,17 +44,17 @@ class Horizon:
 
     @classmethod
     def of(cls, question: Question) -> Horizon:
-        """The horizon that a question asks for.
+        """Return the horizon of a question.
 
         Raises:
-            BudgetError: The budget is none, or one in trials.
+            BudgetError: The budget cannot be read, or counts trials.
         """
         if not question.budget:
             return cls(question.epochs)
         budget = Budget.parse(question.budget)
         if budget.kind == "trials":
             raise BudgetError(
-                f"--budget {question.budget}: one training is recommended, which takes no number of trials.",
+                f"--budget {question.budget}: recommend plans a single run; trial budgets do not apply.",
                 "Write it as 30m, 2h or 2M-tokens.",
             )
         tokens = int(budget.amount) if budget.kind == "tokens" else None
@@ -67,7 +67,7 @@ def seconds_with_evaluation(training_seconds: float) -> float:
 
 
 def default_prior() -> QualityModel:
-    """What is known without asking anybody: the runs that are shipped, and the literature."""
+    """Return the quality model that comes with the package: shipped runs and the literature."""
     from tunecast.store.final_results import read_final_results
     from tunecast.store.shipping import shipped
 
@@ -81,14 +81,14 @@ def recommend_pipelines(
     """Recommend pipelines for a situation.
 
     Args:
-        question: What the user asks.
-        situation: What :func:`~tunecast.recommender.question.look` found.
+        question: The user's question.
+        situation: The facts that :func:`~tunecast.recommender.question.look` read.
         prior: Predicts quality.
-        measured: How good the untouched model was found to be; None predicts it.
+        measured: Measured loss of the base model; None predicts it.
 
     Raises:
-        ConfigurationError: No method fits the device, or what the user fixed is not possible.
-        BudgetError: The budget does not suffice for a few steps.
+        ConfigurationError: No method fits the device, or the user's restrictions are impossible.
+        BudgetError: The budget is too small for a few steps.
     """
     recommender = Recommender(situation, prior, Horizon.of(question), question.price, measured)
     device = situation.target.machine.device
@@ -136,7 +136,7 @@ class Recommender:
     Args:
         situation: Model, dataset, machine.
         prior: Predicts quality.
-        horizon: How far each would be trained.
+        horizon: Limits of one training.
         price: Money for an hour; None leaves it out.
         measured: The untouched model's measured loss; None predicts it.
 
@@ -165,7 +165,7 @@ class Recommender:
 
     @property
     def zero_shot(self) -> ZeroShotLoss:
-        """The untouched model's loss: as measured, else predicted."""
+        """The base model's loss: measured if possible, else predicted."""
         if self._measured is not None:
             return self._measured
         predicted = self._prior.zero_shot(self._task)
@@ -177,7 +177,7 @@ class Recommender:
         Pipelines whose costs cannot be estimated are left out; :attr:`unpriced` names their methods.
 
         Raises:
-            BudgetError: The budget does not suffice for a single step of any.
+            BudgetError: The budget is too small for a single step of any pipeline.
             ConfigurationError: The costs of none can be estimated.
         """
         priced = [(pipeline, cost) for pipeline in pipelines if (cost := self._cost(pipeline)) is not None]
@@ -233,7 +233,7 @@ class Recommender:
 
 
 def _varied(prospects: Iterable[Prospect], count: int) -> list[Prospect]:
-    """The best ones, at first one of each method and then one of each method and rank, best first."""
+    """Choose the best prospects: first one of each method, then one of each method and rank; best first."""
     ordered = sorted(prospects, key=lambda prospect: (prospect.predicted_loss, prospect.hours))
     keys = (
         lambda pipeline: (pipeline.method,),
@@ -251,7 +251,7 @@ def _varied(prospects: Iterable[Prospect], count: int) -> list[Prospect]:
 
 
 def _probability_of_gain(best: Prospect, zero_shot: ZeroShotLoss) -> float:
-    """Probability that the loss after training is below the untouched model's, both log-normal."""
+    """Return the probability that training lowers the base model's loss, both log-normal."""
     trained = math.log(best.high / best.predicted_loss) / NORMAL_90
     untouched = math.log(zero_shot.high / zero_shot.value) / NORMAL_90
     variance = trained**2 + untouched**2 - 2 * SHARED_ERROR * trained * untouched
@@ -263,7 +263,7 @@ def _unlike(meta_feature: str) -> list[str]:
     if not meta_feature:
         return []
     name = meta_feature.replace("_", " ")
-    return [f"The text is unlike that of all known datasets ({name}): what is predicted rests on little."]
+    return [f"The text is unlike that of all known datasets ({name}): the predictions are uncertain."]
 
 
 def _warnings(
@@ -290,7 +290,7 @@ def _too_short(costs: Iterable[Cost]) -> BudgetError:
 
 
 def _nothing_fits(situation: Situation, costs: Costs, everything: Sequence[Prospect]) -> ConfigurationError:
-    """Names what would fit: quantisation, shorter sequences, more devices."""
+    """Name what would fit: quantisation, shorter sequences, more devices."""
     from tunecast.estimate import what_would_fit
 
     least = min(everything, key=lambda prospect: prospect.memory_gb)

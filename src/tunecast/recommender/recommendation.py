@@ -1,4 +1,4 @@
-"""What advice consists of, and its JSON."""
+"""The answer of the recommender, and its JSON."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from tunecast.records import Pipeline
 
 @dataclass(frozen=True)
 class Prospect:
-    """What a pipeline is expected to bring and to take.
+    """The predicted quality and cost of a pipeline.
 
     Args:
         pipeline: Method and hyperparameters.
         predicted_loss: Loss on held-out data after the full length, in nats per label token.
         low: Lower end of its 90% interval.
         high: Upper end.
-        relative_gain: Share of the zero-shot loss that it takes away; negative where it makes it worse.
-        hours: Training and evaluation.
+        relative_gain: Share of the zero-shot loss that training removes; negative if the loss grows.
+        hours: Hours of training and evaluation.
         hours_low: Lower end of their 90% interval.
         hours_high: Upper end.
         memory_gb: Peak on the device in 10^9 bytes.
-        money: Hours times the price of one; None where no price was given.
+        money: Hours times the price of one; None without a price.
         full_length_tokens: Tokens that it is trained on.
         total_steps: Optimiser steps.
-        micro_batch: Examples of one forward pass; less than the batch where memory forces it.
+        micro_batch: Examples of one forward pass; fewer than the batch if memory requires it.
         fits: Whether it fits the device.
-        reasons: Why this pipeline, and how sure that is, one sentence each.
-        overrides: How each knob is overridden, by the knob's name.
+        reasons: Reasons for the pipeline and their certainty, one sentence each.
+        overrides: Flags that override each choice, by the hyperparameter's name.
     """
 
     pipeline: Pipeline
@@ -52,11 +52,11 @@ class Prospect:
 
     @property
     def seconds(self) -> float:
-        """Training and evaluation, in seconds."""
+        """Seconds of training and evaluation."""
         return self.hours * 3600
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values; the pipeline's hyperparameters stand beside its method."""
+        """Return plain values; the pipeline's hyperparameters stand beside its method."""
         plain = asdict(self)
         plain["pipeline"] = {"method": self.pipeline.method, **self.pipeline.hyperparameters}
         plain["reasons"] = list(self.reasons)
@@ -65,12 +65,12 @@ class Prospect:
 
 @dataclass(frozen=True)
 class ZeroShotLoss:
-    """How good the untouched model is, in nats per label token.
+    """The loss of the base model, in nats per label token.
 
     Args:
         value: The loss.
         source: Whether it was measured or predicted.
-        low: Lower end of its interval: 90% where predicted, 95% where measured.
+        low: Lower end of its interval: 90% if predicted, 95% if measured.
         high: Upper end.
     """
 
@@ -82,19 +82,19 @@ class ZeroShotLoss:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """Advice for a model, a dataset and a machine.
+    """Recommended pipelines for a model, a dataset and a machine.
 
     Args:
         model: The base model's name.
         dataset: The dataset's name.
-        target: Where it would run.
+        target: Machine that they would run on.
         max_length: Longest sequence in tokens.
-        recommendations: The best pipelines, least predicted loss first.
+        recommendations: The best pipelines, lowest predicted loss first.
         considered: All pipelines that fit, for the chart of quality against seconds.
-        zero_shot_loss: How good the untouched model is.
-        worth_it: Probability that the first recommendation beats the untouched model.
+        zero_shot_loss: Loss of the base model.
+        worth_it: Probability that the first recommendation beats the base model.
         neighbours: The nearest known tasks.
-        warnings: What the user should know, one sentence each.
+        warnings: Warnings for the user, one sentence each.
     """
 
     model: str
@@ -109,7 +109,7 @@ class Recommendation:
     warnings: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """What ``--json`` prints."""
+        """Return what ``--json`` prints."""
         return {
             "recommendations": [prospect.as_json() for prospect in self.recommendations],
             "zero_shot_loss": asdict(self.zero_shot_loss),

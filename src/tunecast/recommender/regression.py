@@ -3,10 +3,10 @@
     y = X w + f(task) + own(task) + slope(task) a + noise,
     w ~ N(mean, diag(sd^2)),  f ~ GP(0, s^2 exp(-d^2 / 2 l^2))
 
-``f`` is shared by datasets that are alike, ``own`` and ``slope`` belong to one dataset alone and so are
-unknown of a new one. ``a`` is how far the base model is from those that are known: runs of a dataset on many
-alike models tell its level there, and leave open how much it gains from a better one. Everything is Gaussian,
-so that the posterior is exact; the scales are the likeliest of a small grid.
+Similar datasets share ``f``. ``own`` and ``slope`` belong to one dataset alone and so are unknown for a new
+one. ``a`` is how far the base model is from known ones: runs of a dataset on many similar models tell its
+level there, but not how much it gains from a better model. Everything is Gaussian, so the posterior is exact.
+The scales maximise the likelihood on a small grid.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ TASK_SCALES = (0.4, 0.8, 1.2)
 REACHES = (0.5, 1.0, 2.0)
 """Multiples of the median distance between known tasks."""
 OWN_SHARE = 0.5
-"""Spread of what belongs to one dataset alone, over that of what it shares with others."""
+"""Spread of the part of one dataset alone, relative to that of the shared part."""
 OWN_SLOPE = 0.4
-"""Spread of how much one dataset's loss follows the base model's ability, around what datasets share: labels
-that any model learns only the frequencies of hardly follow it, those that a better model solves more than
-text does."""
+"""Spread, between datasets, of how much the loss follows the base model's ability. If models can only learn
+the frequencies of labels, the loss hardly follows; if better models solve the task, it follows more than that
+of text does."""
 NOISES = (0.1, 0.2, 0.4, 0.6)
-"""The likelihood would take 0.8, for the sake of the few runs that hardly learned; with whole sizes of models
-held out 98% of the losses then lie in their 90% intervals, with 0.4 at most 75%."""
+"""The likelihood would choose 0.8, because of the few runs that hardly learned. With whole model sizes held
+out, 98% of the losses then lie in their 90% intervals; with 0.4 at most, 75% do."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +42,8 @@ class Design:
         features: Shape (rows, features).
         tasks: Standardised meta-features of each row's dataset, shape (rows, meta-features).
         names: Each row's dataset.
-        abilities: How far the base model of each row is from those that are known, in the unit of the
-            features; shape (rows,), None where all rows are of one model.
+        abilities: Distance of each row's base model from known ones, in the unit of the features; shape
+            (rows,), None if all rows are of one model.
     """
 
     features: Floats
@@ -53,13 +53,13 @@ class Design:
 
     @property
     def distances(self) -> Floats:
-        """``abilities``, zeros where there are none."""
+        """``abilities``, or zeros without any."""
         return np.zeros(len(self.names)) if self.abilities is None else self.abilities
 
 
 @dataclass(frozen=True, eq=False)
 class Posterior:
-    """What is known after the observations; made by :func:`fit`."""
+    """The posterior after the observations; made by :func:`fit`."""
 
     design: Design
     mean: Floats
@@ -71,7 +71,7 @@ class Posterior:
     factor: Floats
 
     def predict(self, queries: Design) -> tuple[Floats, Floats]:
-        """Mean and standard deviation of a new observation at each query, two arrays of shape (queries,)."""
+        """Predict a new observation at each query: mean and standard deviation, each of shape (queries,)."""
         prior_mean = queries.features @ self.mean
         own = np.einsum("ij,j,ij->i", queries.features, self.spread**2, queries.features)
         own = own + (OWN_SLOPE * queries.distances) ** 2
@@ -88,7 +88,7 @@ def fit(design: Design, targets: Floats, mean: Floats, spread: Floats) -> Poster
     """Condition on observations.
 
     Args:
-        design: The observations; there may be none.
+        design: The observations, possibly none.
         targets: Shape (rows,).
         mean: Prior means of the weights, shape (features,).
         spread: Their prior standard deviations, same shape.
@@ -114,7 +114,7 @@ def fit(design: Design, targets: Floats, mean: Floats, spread: Floats) -> Poster
 
 @dataclass(frozen=True, eq=False)
 class _Parts:
-    """What the covariance of two sets of rows is made of, before scales are chosen; each (left, right)."""
+    """The parts of the covariance of two sets of rows, before scales are chosen; each (left, right)."""
 
     linear: Floats
     squared_distance: Floats
