@@ -5,8 +5,8 @@
 For each seed one session as ``make demo`` runs it, and right after it one that trains nothing but the
 baseline. Its only trial is planned to end well within a budget, so that it is granted more than the
 demo, to use as many seconds. What was delivered counts: the base model, the baseline or the
-incumbent, whichever has the lowest test loss. Outcomes are kept in the folder ``--results``, and are not
-measured again with the same runs, prior and code.
+incumbent, whichever has the lowest validation loss. Outcomes are kept in the folder ``--results``, and are
+not measured again with the same runs, prior and code.
 """
 
 from __future__ import annotations

@@ -11,9 +11,8 @@ each task and seed, so that whatever else the machine does meets all alike. Outc
 ``--results``, in a file for each base model that several calls may add to, and are not measured again with
 the same runs, prior and code.
 
-A session delivers whichever of the base model, the baseline and its incumbent has the lowest test
-loss, so that this loss is that of the luckiest of three. A second table has the incumbent's, which was chosen
-by validation alone.
+A session delivers whichever of the base model, the baseline and its incumbent has the lowest validation
+loss. A second table has the incumbent's test loss, whatever was delivered.
 """
 
 from __future__ import annotations
@@ -196,7 +195,7 @@ def main() -> None:
     print(
         f"{Path(chosen.model).name}, {granted}, {chosen.seeds} seeds: mean test loss of what was delivered,"
     )
-    print("the lowest of the base model's, the baseline's and the incumbent's\n")
+    print("chosen by validation from the base model, the baseline and the incumbent\n")
     print(table(found, strategies))
     print("\nmean test loss of the incumbent, which validation chose\n")
     print(table(found, strategies, INCUMBENT))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrialSpec:
-    """One trial, as a worker is asked for it.
+    """One trial, as described to a worker.
 
     Args:
         run: Id of its run.
