@@ -1,4 +1,4 @@
-"""From runs to rows: every prefix of every curve is an example of how it ended."""
+"""Turns runs into training rows: every prefix of every curve is an example of how the run ended."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 END_SHARE = 0.97
-"""Share of a full length from which on a point counts as the end, and not as a part of the curve before."""
+"""A point at or beyond this share of the full length counts as the end of the curve."""
 WORST = math.log(4.0)
-"""Logarithm of the end's loss over the zero-shot loss at which ends are capped: worse is equally useless, and
-a run that diverged counts as this."""
+"""Cap on the logarithm of the final loss over the zero-shot loss: anything worse is equally useless, and a
+diverged run counts as this."""
 LEAST_TO_ESTIMATE = 5
-"""Runs from which on a first loss of theirs may stand for a zero-shot loss."""
+"""Minimum of runs to estimate a zero-shot loss from their first points."""
 NEARLY_STILL = 3
 MOST_TRAVEL = 1.0
-"""Steps at the usual rate of its method within which a run has hardly moved. On tasks whose zero-shot loss
-was measured, the estimate is off by 6% (root mean square); without this limit by 29%."""
+"""Largest number of steps, at its method's usual rate, after which a run has hardly moved. On tasks with a
+measured zero-shot loss, the estimate is off by 6% (root mean square); without this limit by 29%."""
 
 
 @dataclass(frozen=True)
@@ -44,16 +44,16 @@ class Examples:
 
     Args:
         features: Shape (rows, features), in the order of :data:`tunecast.predictor.features.FEATURES`.
-        target: Logarithm of the loss at the end of the schedule over that of the last point, which is the
-            zero-shot point where there is none.
+        target: Logarithm of the loss at the end of the schedule over that of the last point, or over the
+            zero-shot loss before the first point.
         end: Logarithm of the loss at the end over the zero-shot loss.
         share: Share of the schedule at the last point, 0 before the first.
-        task: Which task, as an index into ``tasks``.
-        model: Which base model, as an index into ``models``.
-        group: Which task, base model, full length and number of examples: rows that compete with each other.
-        run: Which run, as an index into ``runs``.
-        tasks: Names of datasets; different ones may bear the same name.
-        models: Names of base models, likewise.
+        task: Index into ``tasks``.
+        model: Index into ``models``.
+        group: Number of the combination of task, base model, full length and examples, whose rows compete.
+        run: Index into ``runs``.
+        tasks: Names of datasets; different datasets may have the same name.
+        models: Names of base models; different ones may have the same name.
         runs: Ids of runs.
     """
 
@@ -74,11 +74,12 @@ class Examples:
         return len(self.target)
 
     def folds(self, count: int, seed: int) -> NDArray[np.int64]:
-        """A fold for every row, shape (rows,); see :func:`~tunecast.predictor.task_groups.group_folds`."""
+        """Assign a fold to every row, shape (rows,); see
+        :func:`~tunecast.predictor.task_groups.group_folds`."""
         return group_folds(self.tasks, self.task, count, seed)
 
     def where(self, chosen: NDArray[np.bool_]) -> Examples:
-        """The rows for which a mask of shape (rows,) is true."""
+        """Select rows by a mask of shape (rows,)."""
         arrays = {
             item.name: getattr(self, item.name)[chosen]
             for item in fields(self)
@@ -93,7 +94,7 @@ class ZeroShotLosses:
 
     Args:
         by_subset: As measured, by identity of dataset and base model, and validation subset.
-        by_task: By identity of dataset and base model, on any subset; an estimate where nobody measured it.
+        by_task: By identity of dataset and base model, on any subset; estimated if not measured.
     """
 
     by_subset: Mapping[tuple[str, str, str], float]
@@ -101,13 +102,14 @@ class ZeroShotLosses:
 
     @classmethod
     def of(cls, runs: Iterable[Run]) -> ZeroShotLosses:
-        """What runs tell.
+        """Collect the losses from runs.
 
-        Where nobody measured it, runs of the task that had hardly moved by their first point tell it nearly:
-        the highest loss there of the few that moved least. That of all runs would be that of a rate too high.
+        If a loss was not measured, it is estimated from runs that had hardly moved by their first point: the
+        highest first loss of the few that moved least. Over all runs, the highest would come from a rate that
+        is too high.
 
         Args:
-            runs: Runs, zero-shot ones among them.
+            runs: Runs, including zero-shot ones.
         """
         by_subset: dict[tuple[str, str, str], float] = {}
         measured: dict[tuple[str, str], float] = {}
@@ -128,13 +130,13 @@ class ZeroShotLosses:
         return cls(by_subset, nearly | measured)
 
     def for_run(self, run: Run) -> float | None:
-        """The loss before a run, on its own validation subset where measured; None where nobody can tell."""
+        """Return the loss before a run, if possible on its own validation subset; None if unknown."""
         task = _task_of(run)
         return self.by_subset.get((*task, run.validation_hash), self.by_task.get(task))
 
     @property
     def median(self) -> float:
-        """The usual loss: every task on every base model counts once."""
+        """The median loss, counting every task on every base model once."""
         return statistics.median(self.by_task.values())
 
 
@@ -143,30 +145,31 @@ def _task_of(run: Run) -> tuple[str, str]:
 
 
 def _travel(run: Run) -> float:
-    """How far a run may have moved up to its first point: the multiple of its method's rate times steps."""
+    """Return how far a run may have moved by its first point: steps times the multiple of its method's
+    rate."""
     row = pipeline_row(run.pipeline, run.model)
     return math.exp(row[PIPELINE.index("log_effective_rate")]) * run.curve[0].step
 
 
 def examples_of(runs: Sequence[Run]) -> Examples:
-    """Every prefix of every finished or diverged run's curve, with how the run ended.
+    """Make a row of every prefix of every completed or diverged run's curve.
 
-    Runs of a task whose zero-shot loss nobody can tell are left out, as are those that broke down for reasons
-    of the machine, and imported ones that tell too little of their base model or their length.
+    Runs are left out if their task's zero-shot loss is unknown, if they failed because of the machine, or if
+    they were imported without enough facts of their base model or length.
 
     Args:
-        runs: Runs, zero-shot ones among them.
+        runs: Runs, including zero-shot ones.
     """
     return _put_together([_rows(run, start, end) for run, start, end in _teaching(runs)])
 
 
 def teaching_runs(runs: Sequence[Run]) -> list[Run]:
-    """The runs of which :func:`examples_of` makes rows."""
+    """Return the runs that :func:`examples_of` makes rows from."""
     return [run for run, _, _ in _teaching(runs)]
 
 
 def _teaching(runs: Sequence[Run]) -> Iterator[tuple[Run, float, float]]:
-    """The runs that teach, with their zero-shot losses and the logarithms of their final ones."""
+    """Yield usable runs with their zero-shot loss and the logarithm of their final loss."""
     zero_shot = ZeroShotLosses.of(runs)
     for run in filter(_has_features, runs):
         start, end = zero_shot.for_run(run), _end(run)
@@ -179,7 +182,7 @@ def _has_features(run: Run) -> bool:
 
 
 def _end(run: Run) -> float | None:
-    """Logarithm of the final loss; infinite for a run that diverged, None where the end is not known."""
+    """Return the logarithm of the final loss; infinite for a diverged run, None if the end is unknown."""
     if run.outcome is Outcome.DIVERGED:
         return math.inf
     if run.outcome is not Outcome.COMPLETED or not run.curve or not run.curve[-1].share >= END_SHARE:
@@ -189,7 +192,7 @@ def _end(run: Run) -> float | None:
 
 @dataclass(frozen=True)
 class _RunRows:
-    """What a run teaches: a row for each prefix of its curve, the empty one first; fields as of Examples."""
+    """A run's rows: one for each prefix of its curve, starting with the empty one; fields as in Examples."""
 
     run: Run
     features: NDArray[np.float64]
@@ -199,7 +202,7 @@ class _RunRows:
 
 
 def _rows(run: Run, start: float, end: float) -> _RunRows:
-    """The rows of a run, with the zero-shot loss and the logarithm of the final one."""
+    """Make the rows of a run from its zero-shot loss and the logarithm of its final loss."""
     task = TaskDescription(run.dataset, run.model, run.full_length_tokens, run.unique_examples, start)
     points = [p for p in run.curve if 0 < p.share < END_SHARE and math.isfinite(p.validation.loss)]
     prefixes = [points[:count] for count in range(len(points) + 1)]
@@ -241,5 +244,5 @@ def _put_together(parts: Sequence[_RunRows]) -> Examples:
 
 
 def _by_name(names: Mapping[str, str]) -> dict[str, str]:
-    """Names by identity, in the order of names."""
+    """Sort names by identity in the order of names."""
     return dict(sorted(names.items(), key=lambda item: (item[1], item[0])))

@@ -1,7 +1,7 @@
-"""The prior: the trained surrogates, as one file of numbers that needs numpy alone.
+"""The prior: the trained predictor as one file, which is read with numpy alone.
 
-The file is in the safetensors format: arrays, and a JSON header with schema version, versions of the
-features, provenance and a checksum over all of it. Nothing in it is code.
+The file has the safetensors format: arrays, and a JSON header with the versions of schema and features, the
+provenance, and a checksum over everything. It contains no code.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 6
 SHIPPED = "prior.safetensors"
 SHARE, LAST_LOSS = FEATURES.index("share"), FEATURES.index("log_loss")
-"""Columns of what a partial curve tells."""
+"""Columns of features of a partial curve."""
 
 
 @dataclass(frozen=True)
@@ -60,15 +60,15 @@ class PriorPredictions:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a prior comes from.
+    """The origin of a prior.
 
     Args:
         runs: Number of runs that it learned from.
         tasks: Names of the datasets.
         models: Names of the base models by their identities.
         checksum: Over the ids of the runs.
-        log_scores: Mean log score by family on tasks that were left out.
-        zero_shot_loss: Typical zero-shot loss in nats, for whoever does not know it.
+        log_scores: Mean log score by regressor on held-out tasks.
+        zero_shot_loss: Typical zero-shot loss in nats, used if a task's is unknown.
     """
 
     runs: int
@@ -81,18 +81,18 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Prior:
-    """The trained surrogates.
+    """The trained predictor.
 
     Args:
-        family: Name of the performance surrogate's family.
-        performance: The performance surrogate.
-        calibration: Corrections of its spread, for base models that it learned from.
-        abroad: Calibration for base models not trained on, from leaving out a base model and tasks at once.
-        novelty: Tells unknown datasets.
-        cost: Seconds by kind of device; none of those whose runs told none.
-        bytes: What workers hold, by kind of device; likewise.
-        failure: Odds of divergence, None where no run diverged.
-        provenance: Where it comes from.
+        family: Name of the regressor.
+        performance: The regressor for final losses.
+        calibration: Corrections of its variance, for base models in the training runs.
+        abroad: Corrections for other base models, from holding out base models together with tasks.
+        novelty: Detects datasets unlike the known ones.
+        cost: Seconds by kind of device, for devices with enough runs.
+        bytes: Bytes of workers by kind of device, likewise.
+        failure: Odds of divergence, None if no run diverged.
+        provenance: Its origin.
     """
 
     family: str
@@ -108,10 +108,10 @@ class Prior:
     def predict(
         self, task: TaskDescription, features: NDArray[np.float64], device: str = "cpu"
     ) -> PriorPredictions:
-        """Predict the ends of trials of one session from what is known of each.
+        """Predict the ends of one session's trials.
 
         Args:
-            task: What the trials share.
+            task: The task that the trials share.
             features: As of :func:`tunecast.predictor.features.feature_rows`, shape (trials, features).
             device: Kind of device whose seconds are predicted.
         """
@@ -127,15 +127,15 @@ class Prior:
 
     @property
     def identity(self) -> str:
-        """A hash of all that it holds: of the same runs, other code or another seed makes another prior."""
+        """A hash of its whole content: other code or another seed makes another prior from the same runs."""
         tensors, header = self._taken_apart()
         return _checksum(tensors, json.dumps(header, sort_keys=True))
 
     def save(self, path: Path) -> None:
-        """Write the file; an older one is replaced in one step.
+        """Write the file, replacing an older one atomically.
 
         Raises:
-            OSError: It cannot be written.
+            OSError: The file cannot be written.
         """
         from safetensors.numpy import save
 
@@ -173,32 +173,32 @@ class Prior:
 
 
 def shipped_prior() -> Path | None:
-    """The file of the prior that comes with the package, None where it has none."""
+    """Return the file of the prior that comes with the package, None if there is none."""
     path = Path(__file__).parent / SHIPPED
     return path if path.is_file() else None
 
 
 @cache
 def load_prior() -> Prior:
-    """The prior that comes with the package, read once.
+    """Read the prior that comes with the package, once.
 
     Raises:
-        StoreError: There is none, or it is damaged.
+        StoreError: It is missing or damaged.
     """
     path = shipped_prior()
     if path is None:
         raise StoreError(
-            "This Tunecast is shipped without a prior.",
+            "This installation of Tunecast has no prior.",
             "Train one (tunecast learn --store URL --output PRIOR) and name it: --prior PRIOR.",
         )
     return read_prior(path)
 
 
 def prior_at(file: str) -> Prior:
-    """The prior in a file; the one that comes with the package where the name is empty.
+    """Read the prior in a file, or the one that comes with the package if the name is empty.
 
     Raises:
-        StoreError: There is none, or it is damaged.
+        StoreError: It is missing or damaged.
     """
     return read_prior(expanded(file)) if file else load_prior()
 
@@ -211,7 +211,7 @@ def read_prior(path: Path) -> Prior:
     """
     from safetensors import SafetensorError, safe_open
 
-    again = "Train it anew: tunecast learn --store URL --output PRIOR."
+    again = "Train it again: tunecast learn --store URL --output PRIOR."
     try:
         with safe_open(str(path), framework="numpy") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
@@ -234,7 +234,7 @@ def _put_together(tensors: Mapping[str, Any], header: Mapping[str, Any]) -> Prio
         return {key.removeprefix(own): array for key, array in tensors.items() if key.startswith(own)}
 
     def lines(name: str) -> dict[str, tuple[Line, float]]:
-        """By kind of device, with their deviations."""
+        """Return lines and their deviations by kind of device."""
         spread = header[name].items()
         return {kind: (Line.from_arrays(part(f"{name}.{kind}")), deviation) for kind, deviation in spread}
 
