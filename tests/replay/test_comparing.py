@@ -187,7 +187,7 @@ def test_all_but_rivals_are_compared_by_default(runs: list[Run], cases: list[Cas
     tiny = [replace(case, model=replace(case.model, parameters=2_000_000)) for case in cases[:2]]
     assert set(default_strategies(tiny, surrogates=False)) == simple
     few = [run for run in runs if run.task.dataset in {case.task for case in cases[:2]}]
-    with pytest.raises(ConfigurationError, match="families of tasks, and 3 must remain"):
+    with pytest.raises(ConfigurationError, match="families of tasks to learn from, and 3 are needed"):
         compare_strategies(cases[:2], few, ("transfer",), seeds=1, thinking_seconds=0.0)
 
 
@@ -202,7 +202,7 @@ def test_surrogates_need_enough_families_in_what_every_fold_leaves(
     }[fold]
     runs = [run for task in tasks for run in task_runs(task)]
     cases, _ = cases_of(runs)
-    assert why_no_surrogates(cases, runs, fold).startswith(f"what may be learned for {first} on nano")
+    assert why_no_surrogates(cases, runs, fold).startswith(f"for {first} on nano")
     monkeypatch.setattr(comparing, "kept_prior", lambda known: pytest.fail("a prior was trained"))
     with pytest.raises(ConfigurationError, match=r"--strategies: transfer cannot be replayed: what may"):
         compare_strategies(cases, runs, ("random", "transfer"), fold=fold, seeds=1)

@@ -75,11 +75,11 @@ def test_cases_without_the_baselines_run_are_left_out_where_enough_have_it(tasks
         assert len(kept) == 16
         assert "fixed-baseline" in default_strategies(kept, surrogates=False)
     else:
-        assert first == f"Left out: fixed-baseline, of which 2 have no recorded run: {named}."
+        assert first == f"Left out: fixed-baseline, because 2 have no recorded run of it: {named}."
         assert reasons == []
         assert len(kept) == 17
         assert "fixed-baseline" not in default_strategies(kept, surrogates=False)
-    assert second == "Left out: fixed-3e-4, of which no task has a recorded run."
+    assert second == "Left out: fixed-3e-4, because no task has a recorded run of it."
 
 
 def test_of_tiny_models_nothing_is_left_out_for_the_baselines_rates() -> None:
@@ -95,5 +95,5 @@ def test_by_default_surrogates_are_left_out_where_they_cannot_be_trained(tmp_pat
     runs = [run for name in ("apple", "brick") for run in task_runs(name, choices=pipelines(12))]
     standings, _ = compared(tmp_path, runs, heard, strategies=())
     assert not {"transfer", "quick-tune"} & set(standings.comparison.strategies)
-    (line,) = (line for line in heard.said if line.startswith("Left out: transfer, quick-tune, since"))
-    assert "1 families of tasks" in line
+    (line,) = (line for line in heard.said if line.startswith("Left out: transfer, quick-tune, because"))
+    assert "runs of 1 families of tasks" in line

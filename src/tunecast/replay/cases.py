@@ -1,4 +1,4 @@
-"""What a replay runs on: one task, one base model, one full length, and all pipelines recorded there."""
+"""Cases of a replay: one task, one base model, one full length, and all pipelines recorded there."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from tunecast.records import ZERO_SHOT, DatasetFacts, ModelFacts, Outcome, Pipel
 from tunecast.session.run_factory import explosion_nats
 
 LEAST_CANDIDATES = 8
-"""Recorded pipelines of a task below which there is nothing to choose."""
+"""With fewer recorded pipelines, there is nothing to choose on a task."""
 BATCH_SIZE = "per_device_train_batch_size"
 ALL_EXAMPLES = 0.9
-"""Runs on at least this part of the most unique examples of a task count as runs on all of them: examples
-that could not be encoded are missing."""
+"""Runs on at least this part of a task's most unique examples count as runs on all: examples that could not
+be encoded are missing."""
 
 
 class Clock(StrEnum):
-    """Which of the recorded seconds a replay runs on."""
+    """The recorded seconds that a replay goes by."""
 
     WALL = "wall"
     CPU = "cpu"
@@ -31,14 +31,14 @@ class Clock(StrEnum):
 
 @dataclass(frozen=True)
 class Leg:
-    """One fidelity step of a candidate: what it takes, and what it gives.
+    """One fidelity step of a candidate: its cost, and the point it gives.
 
     Args:
         share: Share of the full length at its end.
         tokens: Training tokens of the step.
         training_seconds: Seconds of training.
         other_seconds: Seconds of evaluation.
-        point: What was measured at its end, None where the trial failed on the way.
+        point: The measurement at its end; None if the trial failed on the way.
     """
 
     share: float
@@ -76,18 +76,18 @@ class Candidate:
         return sum(leg.seconds for leg in self.legs)
 
     def is_like(self, pipeline: Pipeline) -> bool:
-        """Whether it is a pipeline, but for the batch size: collections make it smaller for long examples."""
+        """Whether it is this pipeline but for the batch size, which collections reduce for long examples."""
         pairs = (dict(one.hyperparameters) | {BATCH_SIZE: 0} for one in (self.pipeline, pipeline))
         return self.pipeline.method == pipeline.method and next(pairs) == next(pairs)
 
     @property
     def validation_loss(self) -> float:
-        """Loss at its end by which it is judged: on all validation examples; infinite if it failed."""
+        """Loss on all validation examples at its end; infinite if it failed."""
         return self.run.end_loss
 
     @property
     def test_loss(self) -> float:
-        """Test loss at its end, infinite if it failed."""
+        """Test loss at its end; infinite if it failed."""
         return self.run.test.loss if self.run.test and math.isfinite(self.validation_loss) else math.inf
 
 
@@ -99,10 +99,10 @@ class Case:
         dataset: Facts of the dataset.
         model: Facts of the base model.
         full_length_tokens: Horizon of every candidate.
-        candidates: The recorded pipelines, one run each, in order of their recording.
+        candidates: The recorded pipelines, one run each, in the order of recording.
         zero_shot: The base model's own run.
-        baseline: The baseline's recording, None where there is none.
-        baseline_seconds: What a baseline trial at full length takes: the unit of budgets.
+        baseline: The baseline's recorded run; None if there is none.
+        baseline_seconds: Seconds of a baseline trial at full length: the unit of budgets.
         seconds_per_token: The baseline's training rate, as a session measures it before its first trial.
     """
 
@@ -132,29 +132,29 @@ class Case:
 
     @property
     def evaluation_seconds(self) -> float:
-        """What scoring the base model takes, as a session measures it before its first trial."""
+        """Seconds to score the base model, as a session measures them before its first trial."""
         return self.zero_shot.curve[0].evaluation.wall
 
     @cached_property
     def scale(self) -> float:
-        """Nats between the base model and the best candidate on the test split: 1 of normalised regret."""
+        """Nats between the base model and the best candidate on the test split: a normalised regret of 1."""
         return self.start_loss - min(candidate.test_loss for candidate in self.candidates)
 
 
 def cases_of(
     runs: Iterable[Run], *, least_candidates: int = LEAST_CANDIDATES
 ) -> tuple[list[Case], list[str]]:
-    """All cases that recorded runs make up.
+    """Group recorded runs into cases.
 
-    Runs on fewer than all examples of a task are left out, as are those that were interrupted, those that
-    ended without a test score, and repetitions of a pipeline (the first run counts).
+    Left out are runs on fewer than all examples of a task, interrupted runs, runs that ended without a test
+    score, and repetitions of a pipeline (the first run counts).
 
     Args:
         runs: Recorded runs.
         least_candidates: Fewest pipelines of a case.
 
     Returns:
-        The cases by task, model and full length; and why others are none, one sentence each.
+        The cases by task, model and full length; and why others cannot be replayed, one sentence each.
     """
     many = list(runs)
     zero_shots: dict[tuple[str, str], list[Run]] = defaultdict(list)
@@ -194,7 +194,7 @@ def _task_key(run: Run) -> tuple[str, str]:
 
 
 def _most_alike(zero_shots: Sequence[Run], run: Run) -> Run | None:
-    """The base model's run on a run's device and validation subset, as far as there is one."""
+    """The base model's run that best matches a run's device and validation subset."""
 
     def differences(zero_shot: Run) -> tuple[bool, bool]:
         other_device = zero_shot.machine.device != run.machine.device
@@ -220,7 +220,7 @@ def _case(runs: Sequence[Run], zero_shot: Run) -> Case | None:
     if baseline is not None:
         seconds, per_token = baseline.seconds, _rate(baseline.run)
     else:
-        # Without the baseline's recording the median candidate is the unit.
+        # Without a recorded baseline, the median candidate is the unit.
         seconds = statistics.median(c.seconds for c in candidates if math.isfinite(c.validation_loss))
         per_token = statistics.median(_rate(run) for run in completed)
     first = runs[0]
@@ -237,7 +237,7 @@ def _case(runs: Sequence[Run], zero_shot: Run) -> Case | None:
 
 
 def on_clock(runs: Iterable[Run], clock: Clock) -> list[Run]:
-    """The runs with the seconds that count in the place of wall seconds: strategies look at those of points.
+    """Put the seconds that count in place of the wall seconds, which strategies see in points.
 
     Args:
         runs: Recorded runs.
@@ -261,7 +261,7 @@ def _rate(run: Run) -> float:
 
 
 class _Paces:
-    """What a step takes whose seconds nobody recorded, since the trial failed in it."""
+    """Estimates the unrecorded seconds of a step in which a trial failed."""
 
     def __init__(self, completed: Sequence[Run]) -> None:
         rates: dict[str, list[float]] = defaultdict(list)
@@ -276,19 +276,19 @@ class _Paces:
         self._any_start = statistics.median(run.curve[0].share for run in completed)
 
     def rate(self, method: str) -> float:
-        """Median training seconds per token of the method's completed runs, or of all."""
+        """Median training seconds per token of the method's completed runs, or of all completed runs."""
         return self._by_method.get(method, self._any)
 
     def first_share(self, pipeline: Pipeline) -> float:
-        """Median share at the first point of completed runs with the same batch size, or of all."""
+        """Median share at the first point of completed runs with the same batch size, or of all of them."""
         return self._starts.get(pipeline.number(BATCH_SIZE), self._any_start)
 
 
 def _legs(run: Run, paces: _Paces, limit: float) -> tuple[Leg, ...]:
-    """The recorded steps, and for a trial that failed between two points the step in which it did.
+    """The recorded steps, and the step in which a trial failed between two points.
 
-    Of that step nothing is recorded. It is charged whole, up to the next place of the fidelity grid, at the
-    method's own rate: as a budget in tokens charges it.
+    Nothing is recorded for that step. It is charged whole, up to the next place of the fidelity grid, at the
+    method's own rate, as a budget in tokens charges it.
     """
     legs = []
     tokens = 0

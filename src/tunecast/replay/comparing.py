@@ -1,4 +1,4 @@
-"""Every strategy on the same replays: the same candidates in the same order, the same budgets."""
+"""Replays of several strategies on the same candidates, in the same order, with the same budgets."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ if TYPE_CHECKING:
 BUDGETS = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Budgets in baseline trials at full length."""
 SLACK = 0.1
-"""Baseline trials on top of every budget: seconds scatter from run to run, and a budget that is missed by the
-millisecond that a strategy thinks would measure nothing but that."""
+"""Baseline trials on top of every budget. Seconds scatter from run to run; without slack, a strategy could
+miss a budget by the millisecond that it thinks."""
 SUBSET = 0.7
 ANYTIME_POINTS = 60
 THINKING_REPLAYS = 3
 LEAST_ORDINARY = 100_000_000
-"""Parameters from which on 2e-4 and 3e-4 are rates that someone would use: tiny models want far more."""
+"""With fewer parameters, 2e-4 and 3e-4 are far too low as learning rates."""
 
 
 Maker = Callable[[Sequence[Pipeline], int], Policy]
@@ -54,7 +54,7 @@ Contestant = Callable[[Context], Maker]
 
 @dataclass
 class Usage:
-    """What a strategy used besides the budget, over all its replays.
+    """Answers of a strategy over all its replays, and what they cost.
 
     Args:
         asks: Number of its answers.
@@ -69,10 +69,10 @@ class Usage:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """What all replays gave.
+    """The outcome of all replays.
 
     Args:
-        strategies: Names.
+        strategies: Names of the strategies.
         cases: The cases.
         family_of: Family by task.
         budgets: Budgets in baseline trials.
@@ -81,8 +81,8 @@ class Comparison:
         anytime: Normalised regret over time under the largest budget, shape (strategies, cases, grid), mean
             over seeds.
         exhausted: Share of the replays in which every candidate came to its end, shape (strategies, budgets).
-        usage: By strategy.
-        fold: What was left out of the runs that strategies learned from.
+        usage: Answers and their cost, by strategy.
+        fold: The runs that were left out of what strategies learned from.
     """
 
     strategies: tuple[str, ...]
@@ -144,25 +144,25 @@ def tiny_models(cases: Sequence[Case]) -> list[str]:
 
 
 def without_fixed(name: str, cases: Sequence[Case]) -> list[Case]:
-    """The cases that lack a recorded run of what a strategy of the baseline's fixed rates trains.
+    """Find the cases without a recorded run of a strategy's fixed pipeline.
 
     Args:
-        name: The strategy.
+        name: Name of the strategy.
         cases: Where to replay.
     """
     return [case for case in cases if _fixed_place(name, case.candidates) is None]
 
 
 def why_no_surrogates(cases: Sequence[Case], runs: Sequence[Run], fold: Fold = Fold.TASK) -> str:
-    """Why surrogates cannot be trained anew on what each case's fold leaves; empty where they can.
+    """Say why no prior can be trained on what a case's fold leaves; empty if one can on every case.
 
     Args:
         cases: Where to replay.
         runs: All recorded runs.
-        fold: What is left out of what strategies learn from.
+        fold: The runs to leave out.
     """
     all_families = _families(cases, runs)
-    # A fold leaves out the runs of a task on a model whole, so that the others teach as much without them.
+    # A fold leaves out all runs of a task on a model together, so the other runs teach as much without them.
     teaching = {run.id for run in teaching_runs(runs)}
     for case in cases:
         known = context_of(case, runs, fold, all_families).runs
@@ -170,8 +170,8 @@ def why_no_surrogates(cases: Sequence[Case], runs: Sequence[Run], fold: Fold = F
         found = len(set(task_group(list(called.values()))))
         if found < MIN_GROUPS:
             return (
-                f"what may be learned for {case.name} is of {found} families of tasks, and {MIN_GROUPS} must "
-                "remain"
+                f"for {case.name} there are runs of {found} families of tasks to learn from, and "
+                f"{MIN_GROUPS} are needed"
             )
     return ""
 
@@ -199,16 +199,16 @@ def compare_strategies(
         seeds: Number of seeds: each is a random 70% of the candidates in a random order, always with the
             baseline.
         budgets: In baseline trials at full length, ascending; each is granted with a tenth of one on top.
-        fold: What is left out of what strategies learn from.
+        fold: The runs to leave out of what strategies learn from.
         workers: Trials that are advanced side by side.
-        thinking_seconds: Charged for each time that a strategy is asked. None charges what it takes on this
+        thinking_seconds: Charge for each answer of a strategy. None charges what an answer takes on this
             computer, measured once per strategy and rounded up to a power of two of milliseconds.
         own: The caller's own strategies by name.
         watch: Called after every replay with the strategy's name and the strategy.
-        progress: Told how far the replays are.
+        progress: Shows how far the replays are.
 
     Raises:
-        ConfigurationError: A strategy is unknown, or cannot be replayed on these runs.
+        ConfigurationError: A strategy is unknown or cannot be replayed on these runs.
     """
     progress = progress or Silent()
     all_families = _families(cases, runs)
@@ -248,7 +248,7 @@ def compare_strategies(
 
 
 def _check_all(names: Sequence[str], cases: Sequence[Case], runs: Sequence[Run], fold: Fold) -> None:
-    """Refuse strategies that are unknown, or cannot be replayed on these runs."""
+    """Refuse strategies that are unknown or cannot be replayed on these runs."""
     for name in names:
         _check(name, cases)
     surrogates = [name for name in names if rests_on_prior(name)]
@@ -268,7 +268,7 @@ def _replays(
     used: Usage,
     watch: Callable[[str, Policy], None] | None,
 ) -> Iterator[Replayed]:
-    """Replay a strategy with one seed at every budget, and count what it uses."""
+    """Replay a strategy with one seed at every budget, and count its answers."""
     candidates = draw(case, seed)
     for budget in budgets:
         strategy = build(name, candidates, seed)
@@ -288,7 +288,7 @@ def _replays(
 
 
 def draw(case: Case, seed: int, share: float = SUBSET) -> list[Candidate]:
-    """A seed's candidates in their order: a random part, the baseline and its variant at 3e-4 always in it.
+    """Draw a seed's candidates in random order, always with the recorded fixed pipelines (baseline, 3e-4).
 
     Args:
         case: The case.
@@ -350,7 +350,7 @@ def _families(cases: Sequence[Case], runs: Sequence[Run]) -> dict[str, str]:
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that is not that of a strategy which can be replayed.
+    """Refuse the name of a strategy that is unknown or cannot be replayed.
 
     Raises:
         ConfigurationError: There is none of that name.
@@ -386,8 +386,8 @@ def _over_time(done: Replayed, seconds: NDArray[np.float64]) -> NDArray[np.float
 def _thinking(case: Case, name: str, build: _Builder, budget_seconds: float) -> float:
     """Seconds of one answer on this computer, rounded up to a power of two of milliseconds.
 
-    The lowest mean of some replays: what imports take, and whatever else the computer does meanwhile, is not
-    the strategy's.
+    It is the lowest mean of some replays, because imports and other work of the computer are not the
+    strategy's.
     """
     means = []
     for seed in range(THINKING_REPLAYS):

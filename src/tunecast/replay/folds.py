@@ -1,4 +1,4 @@
-"""What a strategy may have learned from before it is replayed on a case: everything but the fold left out."""
+"""Folds: the runs from which a strategy may learn before it is replayed on a case."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tunecast.search import Context
 
 
 class Fold(StrEnum):
-    """What is left out of the runs that strategies learn from."""
+    """The runs that strategies may not learn from."""
 
     TASK = "task"
     FAMILY = "family"
@@ -19,13 +19,13 @@ class Fold(StrEnum):
 
 
 def context_of(case: Case, runs: Sequence[Run], fold: Fold, family_of: dict[str, str]) -> Context:
-    """What may be known before a replay on a case.
+    """Collect what may be known before a replay on a case.
 
     Args:
         case: The case.
         runs: All recorded runs.
-        fold: What is left out: the case's task on every base model, all tasks of its family, or all runs of
-            its base model.
+        fold: The runs to leave out: the case's task on every base model, all tasks of its family, or all
+            runs of its base model.
         family_of: Families by task.
     """
 

@@ -1,9 +1,8 @@
-"""The simulated machine: a strategy spends a budget on recorded runs under a clock of events.
+"""The simulated machine: a strategy spends a budget on recorded runs under an event clock.
 
-No loss is predicted or interpolated: a step of a trial gives the point that was recorded at its end, and
-takes the seconds that were recorded for it. Only of a step in which a trial failed, with no point at its
-end, are none recorded: it is charged whole, at the median rate of completed runs
-(:mod:`tunecast.replay.cases`).
+No loss is predicted or interpolated. A step of a trial gives the point recorded at its end and takes the
+seconds recorded for it. Only a step in which a trial failed has no recorded seconds: it is charged whole, at
+the median rate of completed runs (:mod:`tunecast.replay.cases`).
 
 A strategy sees what it sees in a session, through the same code (:mod:`tunecast.search`),
 ``expected_seconds`` included: they come from the session's own
@@ -32,7 +31,7 @@ ROUNDING_SECONDS = 1e-9
 
 @dataclass(frozen=True)
 class Improvement:
-    """A new incumbent: when, and its normalised regret on the test split."""
+    """A new incumbent: its time, and its normalised regret on the test split."""
 
     seconds: float
     regret: float
@@ -40,15 +39,15 @@ class Improvement:
 
 @dataclass(frozen=True)
 class Replayed:
-    """What came of one replay.
+    """The outcome of one replay.
 
     Args:
         improvements: The incumbents; the first is the base model at 0 seconds.
         used_seconds: Simulated seconds until the last step or answer ended.
-        asks: How often the strategy was asked.
-        thinking_seconds: Seconds that its answers took on this computer; none of them is in the clock.
-        steps: Fidelity steps.
-        exhausted: Whether every candidate came to its end, so that there was nothing left to decide.
+        asks: Number of the strategy's answers.
+        thinking_seconds: Seconds that its answers took on this computer; the clock does not count them.
+        steps: Number of fidelity steps.
+        exhausted: Whether every candidate came to its end, so that nothing was left to decide.
     """
 
     improvements: tuple[Improvement, ...]
@@ -73,22 +72,22 @@ def replay(
     workers: int = 1,
     thinking_seconds: float = 0.0,
 ) -> Replayed:
-    """Let a strategy spend a budget on a case.
+    """Spend a budget on a case as a strategy decides.
 
     The history that it sees begins, as in a session, with the baseline, which here cannot be advanced:
     it has to be chosen like any other candidate, in its place behind. Once it has points there, they are the
     yardstick for the others, as in a session.
 
-    The incumbent is the trial at its full length with the lowest validation loss, or the base model as long
-    as none is below it: only their test losses are recorded.
+    The incumbent is the trial at full length with the lowest validation loss, or the base model while no
+    trial is below it: only their test losses are recorded.
 
     Args:
         case: The task.
-        candidates: Those of its candidates that may be tried, in the order in which they come.
-        strategy: It decides.
-        budget_seconds: What may be spent.
+        candidates: The candidates that may be tried, in their order.
+        strategy: The strategy.
+        budget_seconds: The budget.
         workers: Trials that are advanced side by side.
-        thinking_seconds: Charged to the clock for each time that the strategy is asked.
+        thinking_seconds: Charge for each answer of the strategy.
 
     Raises:
         RuntimeError: The strategy chose a trial that cannot be advanced.
@@ -153,7 +152,7 @@ class _Replay:
         self.trials = [_Trial(candidate) for candidate in self.candidates]
         self.runtime_model = RuntimeModel(self.case.seconds_per_token, self.case.evaluation_seconds)
         self.rates: dict[str, tuple[float, float]] = {}
-        # Of the candidates that were drawn none may be better than the base model, which is had for nothing.
+        # The base model costs nothing and may be better than all drawn candidates.
         self.best_test = min(self.case.start_loss, *(candidate.test_loss for candidate in self.candidates))
         self.best_validation = self.case.zero_shot.end_loss
         self.improvements = [Improvement(0.0, self._regret(self.case.start_loss))]
@@ -180,7 +179,7 @@ class _Replay:
             self._end_step()
 
     def _ask(self, history: History, remaining: Remaining) -> int | None:
-        """The strategy's answer, which is timed and charged for."""
+        """Ask the strategy; its answer is timed and charged."""
         before = time.perf_counter()
         place = self.strategy(history, remaining)
         self.thought += time.perf_counter() - before
@@ -194,7 +193,7 @@ class _Replay:
         return Remaining(left / self.budget, left)
 
     def fits(self, place: int, reserved: int | None = None) -> bool:
-        """Whether a trial's next step, and the end of a reserved one after it, are over within the budget."""
+        """Whether a trial's next step, and then the rest of a reserved trial, fit the budget."""
         leg = self._at(place).next_leg
         assert leg is not None
         reserve = 0.0
@@ -204,7 +203,7 @@ class _Replay:
         return leg.seconds + reserve <= self._left
 
     def affords_end(self, place: int) -> bool:
-        """Whether a trial's last step is over within the budget; the answer for the next one was given."""
+        """Whether a trial can finish within the budget, given that the answer for its next step is paid."""
         trial = self._at(place)
         return trial.seconds_to_end + self.thinking * (trial.legs_left - 1) <= self._left
 
@@ -213,11 +212,11 @@ class _Replay:
         return self.budget - self.now + ROUNDING_SECONDS
 
     def _at(self, place: int) -> _Trial:
-        """The trial at a place of the history, whose first is none."""
+        """The trial at a place of the history; the first place is not a trial."""
         return self.trials[place - 1]
 
     def _finish_leader(self) -> bool:
-        """Bring the trial that would end best towards its end; False where there was nothing to do."""
+        """Advance the trial that would end best as far as it can; False if there was nothing to do."""
         ahead = leader(self._history())
         if ahead is None:
             return False
@@ -237,7 +236,7 @@ class _Replay:
         self.steps += 1
 
     def _end_step(self) -> None:
-        """Go on to the next event: the end of a step, which may lie behind while answers take time."""
+        """Go on to the next end of a step, which may be in the past because answers take time."""
         ended, _, worker, place = heapq.heappop(self.under_way)
         self.now = max(self.now, ended)
         self.idle.append(worker)
@@ -269,12 +268,12 @@ class _Replay:
         return History((self.reference, *views), self._yardstick())
 
     def _yardstick(self) -> tuple[Point, ...]:
-        """The baseline's points, none if it diverged."""
+        """The baseline's points; none if it diverged."""
         usable = self.baseline is not None and self.baseline.outcome is not Outcome.DIVERGED
         return self.baseline.curve if self.baseline is not None and usable else ()
 
     def _expected(self, trial: _Trial) -> tuple[float, float]:
-        """Seconds to the next point and to the full length, whatever is recorded of the end."""
+        """Expected seconds to the next point and to full length, whatever the recorded end."""
         method = trial.candidate.pipeline.method
         if method not in self.rates:  # a runtime model is linear in tokens
             overhead = self.runtime_model.expected(method, 0)

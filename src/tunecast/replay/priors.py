@@ -1,4 +1,4 @@
-"""The prior of a replayed strategy: trained anew on what may be known there, and kept for the next time."""
+"""Priors of replayed strategies: trained on what may be known there, and cached."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from tunecast.predictor.train import train
 from tunecast.records import Run, stable_hash
 
 LIBRARIES = ("numpy", "scipy", "scikit-learn")
-"""What trains: of another version, it learns something else from the same runs."""
+"""Libraries that train: another version learns something else from the same runs."""
 
 
 def kept_prior(runs: Sequence[Run], families: Sequence[str] = tuple(FAMILIES)) -> Prior:
-    """The prior of these runs: from the cache, where the same code and libraries learned from them before.
+    """Return the prior of these runs, from the cache if the same code and libraries trained it before.
 
-    Which family of surrogates is taken, and how its spread is corrected, is decided inside these runs.
+    The family of regressors and the calibration of its intervals are chosen within these runs.
 
     Args:
-        runs: All that the prior may know.
-        families: Families of surrogates that compete.
+        runs: All runs that the prior may know.
+        families: Families of regressors that compete.
 
     Raises:
         StoreError: There are too few tasks among them.
@@ -38,10 +38,10 @@ def kept_prior(runs: Sequence[Run], families: Sequence[str] = tuple(FAMILIES)) -
     if path.is_file():
         try:
             return read_prior(path)
-        except StoreError:  # cut off while it was written, or of another version: it is made anew
+        except StoreError:  # cut off while it was written, or of another version
             path.unlink(missing_ok=True)
     prior = train(runs, families=families)
-    # What cannot be kept is trained anew next time.
+    # A prior that cannot be cached is trained again next time.
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         prior.save(path)
@@ -49,15 +49,15 @@ def kept_prior(runs: Sequence[Run], families: Sequence[str] = tuple(FAMILIES)) -
 
 
 def _key(runs: Sequence[Run], families: Sequence[str]) -> str:
-    """A hash of all that a prior is made of: its runs with every fact, what competes, code and libraries."""
-    # In full, since a run keeps its id when it goes on, is measured by another clock or is described anew.
+    """A hash of everything that makes a prior: its runs with every fact, the families, code and libraries."""
+    # In full, because a run keeps its id when it goes on, or gets another clock or description.
     stands = sorted(hashlib.sha256(repr(run).encode("utf-8", "surrogatepass")).hexdigest() for run in runs)
     return stable_hash([_code(), [_version(name) for name in LIBRARIES], list(families), stands], 32)
 
 
 @cache
 def _code() -> str:
-    """A hash of the code that trains: other code learns something else."""
+    """A hash of the code that trains."""
     return stable_hash([hashlib.sha256(file.read_bytes()).hexdigest() for file in _sources()], 32)
 
 

@@ -33,18 +33,18 @@ Named = TypeVar("Named", bound=StrEnum)
 
 @dataclass(frozen=True)
 class CompareSettings:
-    """What ``tunecast compare`` does.
+    """Settings of ``tunecast compare``.
 
     Args:
         store: URL or path of a store, or a Parquet export; None for the shipped meta-dataset.
         strategies: Names of strategies; empty for all that the runs allow.
         seeds: Number of seeds.
-        budgets: In baseline trials at full length, ascending.
-        fold: What strategies must not know.
-        model: Name of the only base model to replay on; None for all.
-        clock: Which of the recorded seconds count.
+        budgets: Budgets in baseline trials at full length, ascending.
+        fold: The runs that strategies must not know.
+        model: Name of the only base model to replay on; None for all models.
+        clock: The recorded seconds to go by.
         workers: Trials that are advanced side by side.
-        thinking_seconds: Charged for each answer; None as measured on this computer.
+        thinking_seconds: Charge for each answer; None measures it on this computer.
     """
 
     store: str | None = None
@@ -71,7 +71,7 @@ class CompareSettings:
         workers: int,
         thinking_seconds: float | None,
     ) -> CompareSettings:
-        """The settings that options of the command line mean.
+        """Parse the options of the command line.
 
         Raises:
             ConfigurationError: An option is wrong.
@@ -104,8 +104,8 @@ def compare(
     """Replay strategies on a store's runs.
 
     Args:
-        settings: What to do.
-        progress: Told how far everything is.
+        settings: The settings.
+        progress: Shows how far everything is.
         own: The caller's own strategies by name; those that the settings do not name join in too.
         watch: Called after every replay with the strategy's name and the strategy.
 
@@ -128,11 +128,9 @@ def compare(
     cases, reasons = _recorded_cases(runs, settings.model)
     cases, small = large_enough(cases)
     if small:
-        progress.log(
-            f"Left out: {len(small)} of fewer than {CLAIM_CANDIDATES} recorded pipelines, which allow no "
-            f"claims: {'; '.join(case.name for case in small)}."
-        )
-        # What could have been replayed is named before what could not.
+        named = "; ".join(case.name for case in small)
+        progress.log(f"Left out: {len(small)} with under {CLAIM_CANDIDATES} recorded pipelines: {named}.")
+        # Cases that could have been replayed are named first.
         reasons = [*map(_too_small, small), *reasons]
     names = settings.strategies
     if not names:
@@ -142,7 +140,7 @@ def compare(
         names = default_strategies(cases, surrogates=not why_none)
         if why_none:
             left_out = ", ".join(one.name for one in strategies() if rests_on_prior(one.name))
-            progress.log(f"Left out: {left_out}, since {why_none}.")
+            progress.log(f"Left out: {left_out}, because {why_none}.")
     comparison = compare_strategies(
         cases,
         runs,
@@ -160,7 +158,7 @@ def compare(
 
 
 def _recorded_cases(runs: Sequence[Run], model: str | None) -> tuple[list[Case], list[str]]:
-    """Where there is enough to replay, on one base model if one is named, and why there is not elsewhere."""
+    """Find the cases that can be replayed, on one base model if one is named, and why others cannot."""
     cases, reasons = cases_of(runs)
     if model is not None:
         recorded = {run.task.model for run in runs}
@@ -182,10 +180,9 @@ def _recorded_cases(runs: Sequence[Run], model: str | None) -> tuple[list[Case],
 
 
 def large_enough(cases: Sequence[Case]) -> tuple[list[Case], list[Case]]:
-    """The cases that allow claims, and those that do not and would silence all others.
+    """Split cases into those with enough candidates for claims and those without, which would rule out any.
 
-    Where too few tasks remain without the small ones, nothing may be claimed either way, and none is left
-    out.
+    If too few tasks remain without the small ones, nothing may be claimed either way, and none is left out.
 
     Args:
         cases: Where strategies could be replayed.
@@ -197,13 +194,13 @@ def large_enough(cases: Sequence[Case]) -> tuple[list[Case], list[Case]]:
 
 
 def _with_fixed_rates(cases: Sequence[Case], progress: Progress) -> tuple[list[Case], list[str]]:
-    """The cases that have the baseline's fixed rates recorded, as far as enough do, and why others have not.
+    """Keep the cases that recorded the baseline's fixed rates, if enough did; say why others are left out.
 
-    A rate that too few cases have is left out itself, which :func:`default_strategies` does: here it is told.
+    If too few cases recorded a rate, its strategy is left out instead: :func:`default_strategies` does that.
 
     Args:
         cases: Where strategies could be replayed.
-        progress: Told what is left out.
+        progress: Shows what is left out.
     """
     kept, reasons = list(cases), []
     fixed_rates = [one.name for one in strategies() if one.fixed_pipeline is not None]
@@ -212,9 +209,9 @@ def _with_fixed_rates(cases: Sequence[Case], progress: Progress) -> tuple[list[C
         others = [case for case in kept if case not in lacking]
         listed = "; ".join(case.name for case in lacking)
         if not others:
-            progress.log(f"Left out: {name}, of which no task has a recorded run.")
+            progress.log(f"Left out: {name}, because no task has a recorded run of it.")
         elif lacking and len({case.task for case in others}) < CLAIM_TASKS:
-            progress.log(f"Left out: {name}, of which {len(lacking)} have no recorded run: {listed}.")
+            progress.log(f"Left out: {name}, because {len(lacking)} have no recorded run of it: {listed}.")
         elif lacking:
             progress.log(f"Left out: {len(lacking)} without a recorded run of {name}: {listed}.")
             reasons += [f"{case.name}: no recorded run of {name}." for case in lacking]
