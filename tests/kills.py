@@ -77,7 +77,7 @@ class Victim:
     def wait_until(self, reached: Callable[[], bool]) -> None:
         """Wait for something, or for the end of the process."""
         while self.process.poll() is None and not reached():
-            time.sleep(0.001)
+            time.sleep(0.005)
 
     def helpers(self) -> list[psutil.Process]:
         """The session's server and its workers."""

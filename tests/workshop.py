@@ -201,22 +201,24 @@ def in_processes(function: str, jobs: list[dict[str, Any]]) -> list[Any]:
 
     The processes are forked from a fresh one that has imported everything and trained nothing.
     """
-    code = f"import workshop\nprint(json.dumps(workshop.forked(workshop.{function}, arguments[0])))"
-    results: list[Any] = fresh_process(code, jobs)
+    # Loading a model imports and compiles much that all jobs need.
+    warm = "workshop.training_task(workshop.Path(arguments[0][0]['model'])).open()\n"
+    call = f"print(json.dumps(workshop.forked(workshop.{function}, arguments[0])))"
+    results: list[Any] = fresh_process(f"import workshop\n{warm}{call}", jobs)
     return results
 
 
 def forked(function: Any, jobs: list[Any]) -> list[Any]:
-    """Do the part of :func:`in_processes` that runs in the fresh process."""
+    """Call a function for each job, each in a process forked from this one, for :func:`fresh_process`."""
     import multiprocessing
 
+    import peft  # noqa: F401 (imported once, for all)
     import torch
+    import transformers  # noqa: F401
 
-    from tunecast.training.runner import Runner
+    import tunecast.training.runner  # noqa: F401
 
     torch.set_num_threads(1)
-    # Loading a model imports and compiles much that all of them need.
-    Runner(training_task(Path(jobs[0]["model"])))
     gc.freeze()
     with multiprocessing.get_context("fork").Pool(1, maxtasksperchild=1) as pool:
         return pool.map(function, jobs, chunksize=1)

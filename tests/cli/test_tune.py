@@ -62,8 +62,11 @@ def test_everything_is_on_disk(finished_session: Finished) -> None:
     assert len(runs) == 7
     chosen = next(run for run in runs if run.id == incumbent["trial"])
     assert {"method": chosen.pipeline.method, **chosen.pipeline.hyperparameters} == incumbent["pipeline"]
-    if finished_session.result["winner"] == "incumbent":
-        assert json.loads((folder / "best" / "pipeline.json").read_text())["method"] == chosen.pipeline.method
+    zero_shot, baseline, *_ = sorted(runs, key=lambda run: run.created_at)
+    finalists = {"zero-shot": zero_shot, "baseline": baseline, "incumbent": chosen}
+    won = finalists[finished_session.result["winner"]].pipeline
+    delivered = json.loads((folder / "best" / "pipeline.json").read_text())
+    assert delivered == {"method": won.method, "hyperparameters": dict(won.hyperparameters)}
 
 
 def test_what_is_passed_on_does_not_tell_where_things_lay(finished_session: Finished) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from plugins import installed_from, tunecast_with
+from sessions import FLAGS, IN_PROCESS
 
 PAGE = Path(__file__).parents[2] / "docs" / "adding-a-method.md"
 
@@ -22,9 +23,8 @@ def test_the_method_is_searched_and_trained(
 ) -> None:
     folder = tmp_path / "out"
     flags = ("--model", str(tiny_llama), "--data", str(toy_data), "--output-dir", str(folder))
-    done = tunecast_with(
-        installed, "tune", *flags, "--methods", "values", "--budget", "2-trials", "--threads", "1", "--json"
-    )
+    flags += ("--methods", "values", "--budget", "2-trials", *FLAGS, *IN_PROCESS)
+    done = tunecast_with(installed, "tune", *flags, "--json")
     assert done.returncode == 0, done.stderr[-2000:]
     result = json.loads(done.stdout)
     assert result["incumbent"]["pipeline"]["method"] == "values"

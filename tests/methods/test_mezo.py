@@ -6,7 +6,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch.nn import Parameter
@@ -241,7 +240,7 @@ def test_it_learns(tiny_llama: Path) -> None:
 
 
 MEMORY = """
-import torch, workshop
+import gc, torch, workshop
 from pathlib import Path
 from tunecast import models
 from tunecast.methods import get_method
@@ -250,37 +249,36 @@ from tunecast.training.compute import Compute
 from tunecast.training.live_trial import LiveTrial
 from tunecast.training.losses.completion import CompletionLoss
 
-torch.set_num_threads(1)
-folder, variant = arguments
-task = workshop.training_task(Path(folder), rows=32)
-pipeline = workshop.pipeline(variant if variant != "inference" else "full", per_device_train_batch_size=16)
-base = models.load_model(task.model, dtype=torch.float32, device="cpu")
-model = get_method(pipeline.method).attach(base, pipeline, seed=0)
-live = LiveTrial(model, pipeline, task.plan(workshop.spec(task, pipeline)), task.train,
-    Compute("cpu", "float32", task.facts.architecture, 3), CompletionLoss(), seed=0)
-with torch.no_grad():  # what libraries allocate once is not counted
-    live._accumulate(live._batch()[:1], backward=False)
-import gc; gc.collect()
-reset_peak("cpu")
-before = peak_bytes("cpu")
-if variant == "inference":
-    with torch.no_grad():
-        live._accumulate(live._batch(), backward=False)
-else:
-    live.advance(1)
-weights = sum(p.numel() * 4 for p in model.parameters())
-print(json.dumps([peak_bytes("cpu") - before, weights]))
+def peak(job):
+    variant = job["variant"]
+    chosen = workshop.pipeline(variant if variant != "inference" else "full", per_device_train_batch_size=16)
+    task = workshop.training_task(Path(job["model"]), rows=32)
+    base = models.load_model(task.model, dtype=torch.float32, device="cpu")
+    model = get_method(chosen.method).attach(base, chosen, seed=0)
+    live = LiveTrial(model, chosen, task.plan(workshop.spec(task, chosen)), task.train,
+        Compute("cpu", "float32", task.facts.architecture, 3), CompletionLoss(), seed=0)
+    with torch.no_grad():  # what libraries allocate once is not counted
+        live._accumulate(live._batch()[:1], backward=False)
+    gc.collect()
+    reset_peak("cpu")
+    before = peak_bytes("cpu")
+    if variant == "inference":
+        with torch.no_grad():
+            live._accumulate(live._batch(), backward=False)
+    else:
+        live.advance(1)
+    return peak_bytes("cpu") - before, sum(p.numel() * 4 for p in model.parameters())
+
+print(json.dumps(workshop.forked(peak, arguments[0])))
 """
 
 
 def test_it_takes_the_memory_of_inference(tmp_path: Path) -> None:
     """Beyond the weights: what one batch takes, and the part of a direction that exists at a time."""
     folder = str(tiny.build_llama(tmp_path, width=512, layers=4))
-    (full, weights), (mezo, _), (inference, _) = (
-        workshop.fresh_process(MEMORY, folder, variant) for variant in ("full", "mezo", "inference")
-    )
+    jobs = [{"model": folder, "variant": variant} for variant in ("full", "mezo", "inference")]
+    (full, weights), (mezo, _), (inference, _) = workshop.fresh_process(MEMORY, jobs)
     slack = weights / 2  # peaks wander by some megabytes; a stored direction is as large as the weights
     assert full > 3 * weights - slack  # gradients and two moments
     assert mezo < inference + 4 * zeroth_order.CHUNK + slack
     assert mezo < full / 3
-    assert np.isfinite(inference)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from plugins import installed_from, tunecast_with
+from sessions import FLAGS, IN_PROCESS
 
 PAGE = Path(__file__).parents[2] / "docs" / "adding-a-strategy.md"
 
@@ -22,7 +23,7 @@ def test_the_strategy_searches(site: Path, tiny_llama: Path, toy_data: Path, tmp
     flags = ("--model", str(tiny_llama), "--data", str(toy_data), "--output-dir", str(folder))
     done = tunecast_with(
         *(site, "tune", *flags, "--strategy", "give-up", "--budget", "3-trials", "--epochs", "1"),
-        *("--threads", "1", "--no-forecast", "--json"),
+        *(*FLAGS, *IN_PROCESS, "--no-forecast", "--json"),
     )
     assert done.returncode == 0, done.stderr[-2000:]
     result = json.loads(done.stdout)

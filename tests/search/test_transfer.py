@@ -29,7 +29,7 @@ from tunecast.predictor.examples import WORST
 from tunecast.predictor.features import columns, pipeline_row
 from tunecast.predictor.memory import fit_bytes
 from tunecast.predictor.train import train
-from tunecast.records import Outcome, Pipeline, Run, stable_hash
+from tunecast.records import Outcome, Pipeline, Run, Seconds, stable_hash
 from tunecast.search import (
     Context,
     History,
@@ -203,13 +203,15 @@ def test_seconds_are_as_measured_and_scale_to_this_machine(prior: Prior) -> None
     runs = candidates(10)
     predictor = TaskPredictor(context(), prior)
     seen = predictor.predict(History((view(runs[0], 2), *(view(run, 0) for run in runs[1:]))))
-    rate = runs[0].curve[0].training.wall / runs[0].curve[0].tokens_seen
     ahead = (SHARES[2] - SHARES[1]) * 64_000
     tokens = runs[0].curve[1].tokens_seen
     spent = sum(point.training.wall for point in runs[0].curve[:2])
     evaluation = runs[0].curve[0].evaluation.wall
     assert seen.step_seconds[0] == pytest.approx(ahead * spent / tokens + evaluation)
-    assert rate > 0
+    points = [replace(p, training=Seconds(3 * p.training.wall, 3 * p.training.cpu)) for p in runs[0].curve]
+    slower = replace(runs[0], curve=tuple(points))
+    slow = predictor.predict(History((view(slower, 2), *(view(run, 0) for run in runs[1:]))))
+    assert (slow.step_seconds[1:] > 1.5 * seen.step_seconds[1:]).all(), "the others are as slow here"
     full = [n for n, run in enumerate(runs) if run.pipeline.method == "full" and n]
     lora = [n for n, run in enumerate(runs) if run.pipeline.method == "lora" and n]
     assert np.mean(seen.end_seconds[full]) > 1.5 * np.mean(seen.end_seconds[lora])
@@ -327,7 +329,8 @@ def test_no_new_trial_when_none_may_be_started(prior: Prior) -> None:
     blank = History(tuple(view(run, 0) for run in runs))
     assert strategy(blank, Remaining(0.5, new_trials=0)) is None
     begun = History((view(runs[0], 1), *(view(run, 0) for run in runs[1:])))
-    assert strategy(begun, Remaining(0.0, new_trials=0)) in (0, None)
+    assert strategy(begun, Remaining(0.5, new_trials=0)) == 0
+    assert strategy(begun, Remaining(0.5, new_trials=6)) != 0, "it is the limit that kept others away"
 
 
 def test_stops_when_the_gain_is_not_worth_its_seconds(prior: Prior) -> None:

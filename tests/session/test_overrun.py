@@ -14,7 +14,7 @@ from tunecast.records import Outcome
 
 @pytest.mark.timeout(300)
 def test_a_step_without_end_is_broken_off(tiny_llama: Path, toy_data: Path, tmp_path: Path) -> None:
-    flags = ["--model", str(tiny_llama), "--data", str(toy_data), "--budget", "20s", *FLAGS]
+    flags = ["--model", str(tiny_llama), "--data", str(toy_data), "--budget", "12s", *FLAGS]
     victim = Victim(flags, tmp_path / "out")
     victim.launch()
     victim.wait_until(lambda: victim.phase() == "step" and len(committed(victim.folder)) > 2)
@@ -29,5 +29,5 @@ def test_a_step_without_end_is_broken_off(tiny_llama: Path, toy_data: Path, tmp_
     assert all(set(old.curve) <= set(new.curve) for old, new in zip(before, after, strict=False))
     assert {run.outcome for run in after} <= {Outcome.COMPLETED, Outcome.PAUSED, Outcome.DIVERGED}
     used = json.loads((victim.folder / "session.json").read_text())["used_seconds"]
-    assert 20.0 < used < 120.0, "it would have stood still for ever"
+    assert 12.0 < used < 120.0, "it would have stood still for ever"
     assert (victim.folder / "best" / "README.md").is_file()

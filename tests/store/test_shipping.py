@@ -29,15 +29,11 @@ def test_a_package_without_the_file_ships_nothing(tmp_path: Path, monkeypatch: p
 
 
 def test_the_shipped_runs_are_consistent() -> None:
-    if shipped() is None:
-        pytest.skip("no meta-dataset is shipped yet")
     with open_for_reading() as store:
         assert store.summaries()
 
 
 def test_the_shipped_runs_have_seconds_and_metrics() -> None:
-    if shipped() is None:
-        pytest.skip("no meta-dataset is shipped yet")
     with open_for_reading() as store:
         runs = list(store.runs())
     assert sum(run.exclusive for run in runs) >= 60
