@@ -41,9 +41,29 @@ def fitting() -> Iterator[ModuleType]:
         yield importlib.import_module("closed_form")
 
 
-@pytest.mark.parametrize("family", sorted(LAYER_SPECS))
+FAMILIES = sorted(LAYER_SPECS)
+FIRST_WITH_LAYERS = [
+    family
+    for number, family in enumerate(FAMILIES)
+    if LAYER_SPECS[family] not in [LAYER_SPECS[other] for other in FAMILIES[:number]]
+]
+"""One family for each structure of layers."""
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_bytes_seconds_and_parameters(fitting: ModuleType, family: str) -> None:
-    agree(fitting, family, GPU, ("full", "lora", "ia3"))
+    agree(fitting, family, GPU, ("full", "lora"))
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        family if family in FIRST_WITH_LAYERS else pytest.param(family, marks=pytest.mark.soak)
+        for family in FAMILIES
+    ],
+)
+def test_other_ways_of_training(fitting: ModuleType, family: str) -> None:
+    agree(fitting, family, GPU, ("ia3",))
     agree(fitting, family, PLAIN_CPU, ("dropout", "attention"))
 
 
