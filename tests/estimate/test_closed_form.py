@@ -50,6 +50,7 @@ FIRST_WITH_LAYERS = [
 """One family for each structure of layers."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_bytes_seconds_and_parameters(fitting: ModuleType, family: str) -> None:
     agree(fitting, family, GPU, ("full", "lora"))

@@ -263,6 +263,7 @@ def _logits(model: Any, folder: Path, dtype: str) -> torch.Tensor:
     return logits
 
 
+@pytest.mark.slow
 @variants
 @dtypes
 @pytest.mark.parametrize("name", FAMILIES)

@@ -22,6 +22,9 @@ from tunecast.replay.folds import Fold
 from tunecast.replay.priors import kept_prior
 
 
+QUICK = ("ridge",)
+
+
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TUNECAST_CACHE", str(tmp_path / "cache"))
@@ -57,8 +60,8 @@ def test_families_that_compete_have_a_prior_of_their_own(runs: list[Run], cache:
 
 def test_a_run_that_went_on_makes_another_prior(runs: list[Run], cache: Path) -> None:
     paused = [replace(runs[-1], outcome=Outcome.PAUSED, curve=runs[-1].curve[:1])]
-    kept_prior([*runs[:-1], *paused])
-    kept_prior(runs)
+    kept_prior([*runs[:-1], *paused], QUICK)
+    kept_prior(runs, QUICK)
     assert len(list(cache.iterdir())) == 2
 
 
@@ -66,7 +69,7 @@ def test_another_clock_makes_another_prior(runs: list[Run], cache: Path) -> None
     other = [replace(p, training=replace(p.training, cpu=2 * p.training.cpu + 1.0)) for p in runs[0].curve]
     timed = [replace(runs[0], curve=tuple(other)), *runs[1:]]
     for clock in Clock:
-        kept_prior(on_clock(timed, clock))
+        kept_prior(on_clock(timed, clock), QUICK)
     assert len(list(cache.iterdir())) == 2
 
 
@@ -119,7 +122,7 @@ def test_a_library_that_is_missing_is_said_by_training_not_by_the_key(
 
 def test_a_cache_that_takes_nothing_is_no_trouble(runs: list[Run], cache: Path) -> None:
     cache.parent.write_text("a file, where a folder is wanted")
-    assert kept_prior(runs).provenance.runs > 0
+    assert kept_prior(runs, QUICK).provenance.runs > 0
 
 
 @pytest.mark.parametrize("fold", [Fold.TASK, Fold.FAMILY])

@@ -219,7 +219,7 @@ def test_a_session_says_what_more_data_would_bring(forecast_session: Finished) -
     assert "1,280" in report
     code, out, _ = call_main("tune", "--resume", "--output-dir", str(forecast_session.folder))
     assert code == 0
-    assert f"{outlook['measured'][-1][1]:.3f} on 128 examples" in out or "No forecast" in out
+    assert "on 128 examples to" in " ".join(out.split())
 
 
 @pytest.mark.timeout(900)

@@ -47,6 +47,7 @@ def alone(tiny_llama: Path) -> dict[str, Any]:
     return curves
 
 
+@pytest.mark.slow
 def test_each_core_method_after_each(alone: dict[str, Any], tiny_llama: Path) -> None:
     tour = every_ordered_pair(list(CORE))
     assert len(set(pairwise(tour))) == len(CORE) ** 2
