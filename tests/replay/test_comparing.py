@@ -173,7 +173,7 @@ def test_advice_is_replayed_without_what_it_must_not_know(cases: list[Case], run
     assert candidates[order[0]] == candidates[::-1][reverse[0]]
     with_own = predicted_order(replace(context, runs=tuple(runs)))(candidates)
     assert with_own != order
-    found = compare_strategies(cases[:5], runs, ("advised", "asha"), seeds=3, thinking_seconds=0.0)
+    found = compare_strategies(cases, runs, ("advised", "asha"), seeds=3, thinking_seconds=0.0)
     advised, asha_alone = found.by_task().mean(axis=1)
     assert advised[1] < asha_alone[1]
 
