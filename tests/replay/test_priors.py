@@ -21,7 +21,6 @@ from tunecast.replay.comparing import compare_strategies
 from tunecast.replay.folds import Fold
 from tunecast.replay.priors import kept_prior
 
-
 QUICK = ("ridge",)
 
 
