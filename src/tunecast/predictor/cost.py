@@ -23,38 +23,38 @@ COST_FEATURES = (
     *("trains_weights", "low_rank", "log_rank", "attention_only", "dora", "dropout", "log_batch"),
     *("log_tokens_per_update", "log_parameters", "log_width"),
 )
-"""What the seconds of a step depend on, beside their arithmetic."""
+"""Features that the seconds of a step depend on, besides the number of operations."""
 FAILURE_FEATURES = (
     *("log_effective_rate", "trains_weights", "low_rank", "log_travel", "log_parameters"),
     *(name for name in PIPELINE if name.startswith("optimizer_")),
     *("schedule_constant", "warmup"),
 )
 EXCLUSIVE_WEIGHT = 5.0
-"""What a run that had the machine to itself counts for against one that had not: its seconds are surer, but
-there are never so many that every method is among them."""
+"""Weight of a run that had the machine to itself. Its seconds are more accurate, but such runs never cover
+all methods."""
 
 
 @dataclass(frozen=True)
 class CostModel:
-    """Seconds per training token, for one kind of device: by how much they exceed their arithmetic.
+    """Seconds per training token relative to the number of operations, for one kind of device.
 
-    The logarithm is that of the operations of a pass forward and backward over one token, plus a line in
-    features. Which machine it was made no difference that helped: rates that were measured while others
-    used it scatter more than machines of one kind differ, and a session goes by its own runtime model anyway.
+    The predicted logarithm is that of the operations of a forward and backward pass over one token, plus a
+    line in features. The machine itself is not a feature: rates measured beside other work vary more than
+    machines of one kind differ, and a session uses its own runtime model anyway.
 
     Args:
-        line: What is added to the logarithm of the operations.
-        deviation: Standard deviation of the logarithm around the line, on tasks that were left out.
+        line: Added to the logarithm of the operations.
+        deviation: Standard deviation of the logarithm around the line, on held-out tasks.
     """
 
     line: Line
     deviation: float
 
     def log_seconds_per_token(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Expected logarithm of seconds per token, as on the machine of the runs; shape (rows,).
+        """Predict the logarithm of seconds per token on the machine of the runs, shape (rows,).
 
         Args:
-            features: Shape (rows, features), as of the whole matrix.
+            features: The whole feature matrix, shape (rows, features).
         """
         return _log_operations(features) + self.line(features[:, columns(COST_FEATURES)])
 
@@ -70,14 +70,14 @@ class FailureModel:
     line: Line
 
     def probability(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Probability of divergence, shape (rows,), of the whole feature matrix."""
+        """Predict the probability of divergence, shape (rows,), from the whole feature matrix."""
         logits = np.clip(self.line(features[:, columns(FAILURE_FEATURES)]), -30.0, 30.0)
         return np.asarray(1.0 / (1.0 + np.exp(-logits)))
 
 
 @dataclass(frozen=True)
 class FailureScores:
-    """How good odds of divergence are on families of datasets that were left out.
+    """The accuracy of the odds of divergence on held-out families of datasets.
 
     Args:
         log_loss: Mean nats per run.
@@ -91,16 +91,16 @@ class FailureScores:
 
 
 def fit_cost(runs: Sequence[Run]) -> dict[str, CostModel]:
-    """Learn seconds per token from runs, as they would be with the machine to themselves.
+    """Learn the seconds per token that runs would take on an idle machine.
 
-    All runs say how pipelines compare; by how much shared machines were slower is told apart.
+    All runs show how pipelines compare; the slowdown on shared machines is fitted separately.
 
     Args:
         runs: Runs of any kind.
 
     Returns:
-        By kind of device; none where fewer than ten runs tell their seconds, or runs of a single family of
-        datasets.
+        Models by kind of device; none for a device with fewer than ten timed runs, or with runs of a single
+        family of datasets.
     """
     found = {}
     for kind, many in by_device(runs).items():
@@ -113,11 +113,11 @@ def fit_cost(runs: Sequence[Run]) -> dict[str, CostModel]:
 def _fit_cost(timed: Sequence[tuple[Run, float]]) -> CostModel:
     """Learn the seconds per token of one kind of device.
 
-    Beside being shared, neither threads nor the type of the weights are told apart. All exclusive runs that
-    are shipped had two threads and all others one, so that what sharing takes and what a thread brings are
-    known as a sum alone: it is in this one effect, which no prediction holds. Either column beside it, tasks
-    left out, changes the 0.308 that the logarithm is missed by (0.320 without any) by less than 0.001; both
-    are the same for all trials of a session, which goes by its own runtime_model.
+    Sharing is the only separate effect; threads and the type of the weights have none. All shipped exclusive
+    runs had two threads and all others one, so the cost of sharing and the gain of a thread are known only as
+    a sum, which is this effect, and is left out of predictions. On held-out tasks, a further column for
+    either changes the error of the logarithm, 0.308 (0.320 without any effect), by less than 0.001. Both are
+    the same for all trials of a session, which uses its own runtime model.
     """
     runs = [run for run, _ in timed]
     whole = _features(runs)
@@ -131,20 +131,20 @@ def _fit_cost(timed: Sequence[tuple[Run, float]]) -> CostModel:
 
 
 def fit_failure(runs: Sequence[Run]) -> FailureModel | None:
-    """Learn which pipelines diverge; None where no run did.
+    """Learn which pipelines diverge; return None if no run did.
 
-    Runs whose memory ran out say nothing here: whether it does depends on the worker that a session has,
-    which :mod:`tunecast.predictor.memory` is told.
+    Runs that ran out of memory do not count, because that depends on the session's worker; see
+    :mod:`tunecast.predictor.memory`.
     """
     ended = _ended(runs)
     return _fit_failure(_features(ended), _diverged(ended)) if ended else None
 
 
 def score_failure(runs: Sequence[Run]) -> FailureScores | None:
-    """Judge what :func:`fit_failure` learns on families of datasets that it did not learn from.
+    """Judge :func:`fit_failure` on held-out families of datasets.
 
     Returns:
-        None where no run diverged, or all runs are of one family.
+        None if no run diverged, or all runs are of one family.
     """
     from sklearn.metrics import log_loss, roc_auc_score
 
@@ -190,12 +190,12 @@ def _fit_failure(features: NDArray[np.float64], diverged: NDArray[np.float64]) -
 
 
 def _log_operations(features: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Logarithm of the operations of training on one token, shape (rows,), of the whole feature matrix.
+    """Return the logarithm of the operations to train on one token, shape (rows,).
 
-    Two for each parameter on the way forward, two for its activations on the way back, and two for its
-    gradient where it is trained (Kaplan et al. 2020, arXiv:2001.08361, §2.1, for full finetuning). MeZO,
-    which has no backward pass, and methods whose backward pass ends early do less: the residual has a term
-    for each method, fitted on this basis, that makes up for it. The estimates count the true passes.
+    Each parameter takes two operations in the forward pass, two for its activations in the backward pass, and
+    two for its gradient if it is trained (Kaplan et al. 2020, arXiv:2001.08361, §2.1, for full finetuning).
+    MeZO, which has no backward pass, and methods whose backward pass ends early take fewer. The residual has
+    a term for each method, fitted on this basis, that corrects for it. The estimates count the true passes.
     """
     log_parameters, log_share = features[:, columns(("log_parameters", "log_trainable_share"))].T
     return np.asarray(log_parameters + np.log(4.0 + 2.0 * np.minimum(1.0, np.exp(log_share))))
@@ -208,7 +208,7 @@ def _seconds_per_token(run: Run) -> float | None:
 
 
 def _features(runs: Sequence[Run]) -> NDArray[np.float64]:
-    """Features of runs before their first point; the zero-shot loss, which no one looks at here, is 1."""
+    """Return features of runs before their first point; the zero-shot loss is not used here and set to 1."""
     tasks = (TaskDescription(r.dataset, r.model, r.full_length_tokens, r.unique_examples, 1.0) for r in runs)
     rows = [feature_rows(task, [run.pipeline]) for task, run in zip(tasks, runs, strict=True)]
     return np.concatenate(rows)

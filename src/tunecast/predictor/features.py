@@ -1,9 +1,9 @@
-"""What surrogates are told of a trial: fixed-order arrays of named numbers.
+"""The features of a trial: named numbers in a fixed order.
 
 A learning rate enters as a multiple of the rate that suits its method, its optimiser and the model's width
 (:mod:`tunecast.methods.rates`), losses enter relative to the zero-shot loss, and lengths as numbers of steps
-and passes, so that what was learned with one model says something about a larger one. Everything is known
-before a trial begins, or stands in its points; nothing is computed from weights.
+and passes, so that results on one model carry over to a larger one. All features are known before a trial
+begins or come from its points; none is computed from weights.
 """
 
 from __future__ import annotations
@@ -23,10 +23,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FEATURES_VERSION = 3
-"""Raised whenever a feature is added or changes its meaning."""
+"""Incremented when a feature is added or changes its meaning."""
 LEAST_LOSS = 0.01
-"""Nats per label token at which losses are floored before their logarithm is taken: a memorised task has
-none."""
+"""Floor of losses in nats per label token before taking logarithms: a memorised task has a loss of 0."""
 
 METHODS = (
     "full",
@@ -45,14 +44,14 @@ METHODS = (
     "semantic_freezing",
     "mezo",
 )
-"""Methods with a feature of their own; any other is told by what it has in common with these."""
+"""Methods with their own feature; others are described by what they have in common with these."""
 OF_WEIGHTS = ("full", "top_layers", "gmt", "semantic_freezing")
 """Methods that train the model's own matrices: at about a tenth of an adapter's rate."""
 LOW_RANK = ("lora", "adalora", "lokr", "apet", "qlora")
 RANKS = ("lora_r", "target_r", "lokr_r", "budget_r")
 """Hyperparameters that are an adapter's rank, by method."""
 OPTIMIZERS = ("adafactor", "sgd", "lion", "muon")
-"""AdamW is the one without a feature."""
+"""AdamW is the one without its own feature."""
 SCHEDULES = ("linear", "constant")
 
 PIPELINE = (
@@ -98,7 +97,7 @@ DATASET = (
     "top_completion_share",
     "copied_words_share",
 )
-"""Meta-features of the dataset that surrogates look at, by their own names; one that is missing is 0."""
+"""Meta-features of the dataset that are used, by their own names; a missing one is 0."""
 SETTING = (
     *(f"dataset_{name}" for name in DATASET),
     "log_zero_shot",
@@ -124,18 +123,18 @@ CURVE = (
     "points",
     "gap",
 )
-"""Features of the points so far; at a trial's start they are those of the zero-shot point."""
+"""Features of the points so far; before the first, those of the zero-shot point."""
 FEATURES = (*PIPELINE, *COURSE, *SETTING, *CURVE)
 
 RATE = "learning_rate"
 START_SHARE = 1 / 128
-"""Half the first fidelity: stands for a share of 0 where the logarithm is taken."""
+"""Half the first fidelity, used for a share of 0 in logarithms."""
 SMALL_SHARE = 1e-3
 """Trainable share of methods that train vectors, prompts or norms."""
 
 
 def _flags(names: Sequence[str]) -> tuple[dict[str, tuple[float, ...]], tuple[float, ...]]:
-    """By name, 1 at its place and 0 elsewhere; and the same for what is none of them."""
+    """Return one-hot rows by name, and the row of zeros for any other name."""
     return {name: tuple(float(name == other) for other in names) for name in names}, (0.0,) * len(names)
 
 
@@ -145,19 +144,19 @@ _SCHEDULE_FLAGS, _NO_SCHEDULE = _flags(SCHEDULES)
 
 
 def columns(names: Sequence[str]) -> list[int]:
-    """Places of features in a row."""
+    """Return the indices of features in a row."""
     return [FEATURES.index(name) for name in names]
 
 
 def feature_rows(
     task: TaskDescription, pipelines: Sequence[Pipeline], curves: Sequence[Sequence[Point]] | None = None
 ) -> NDArray[np.float64]:
-    """Features of trials of one session.
+    """Return features of trials of one session.
 
     Args:
-        task: What they share.
+        task: The task that they share.
         pipelines: Their pipelines, at least one.
-        curves: Their points so far; None where none has begun.
+        curves: Their points so far; None if none has started.
 
     Returns:
         Shape (trials, features), in the order of :data:`FEATURES`.
@@ -173,19 +172,19 @@ def feature_rows(
 def joined(
     task: TaskDescription, pipelines: NDArray[np.float64], curves: NDArray[np.float64] | None = None
 ) -> NDArray[np.float64]:
-    """Features from those of pipelines and of curves, which may have been computed earlier.
+    """Join features of pipelines and curves, which may have been computed earlier.
 
     Args:
-        task: What all trials share.
+        task: The task that all trials share.
         pipelines: Rows of :func:`pipeline_row`, shape (trials, len(PIPELINE)).
-        curves: Rows of :func:`curve_row`, shape (trials, len(CURVE)); None where no trial has begun.
+        curves: Rows of :func:`curve_row`, shape (trials, len(CURVE)); None if no trial has started.
     """
     if curves is None:
         curves = np.tile(curve_row((), task.start_loss), (len(pipelines), 1))
     mean_tokens = task.mean_tokens
     log_batch = pipelines[:, PIPELINE.index("log_batch")]
     per_update = log_batch + math.log(mean_tokens)
-    # No batch is larger than the data that there is.
+    # A batch cannot be larger than the data.
     per_update = np.minimum(per_update, math.log(mean_tokens * max(1, task.unique_examples)))
     steps = np.maximum(math.log(task.full_length_tokens) - per_update, 0.0)
     travel = pipelines[:, PIPELINE.index("log_effective_rate")] + steps
@@ -195,7 +194,7 @@ def joined(
 
 
 def pipeline_row(pipeline: Pipeline, model: ModelFacts) -> list[float]:
-    """Features of a pipeline on a model, in the order of :data:`PIPELINE`."""
+    """Return features of a pipeline on a model, in the order of :data:`PIPELINE`."""
     values = pipeline.hyperparameters
     method = pipeline.method
     optimizer = str(values.get("optim", "adamw"))
@@ -231,12 +230,12 @@ def pipeline_row(pipeline: Pipeline, model: ModelFacts) -> list[float]:
 
 
 def curve_row(curve: Sequence[Point], zero_shot_loss: float, peak_rate: float = 0.0) -> list[float]:
-    """Features of a partial curve, in the order of :data:`CURVE`.
+    """Return features of a partial curve, in the order of :data:`CURVE`.
 
     Args:
-        curve: Points in order, the zero-shot point left out; none for a trial that has not begun.
+        curve: Points in order, without the zero-shot point; empty for a trial that has not started.
         zero_shot_loss: Nats per label token before training.
-        peak_rate: The trial's learning rate; one that is lower than a rate seen counts as that.
+        peak_rate: The trial's learning rate; at least the highest rate seen is used.
     """
     if not curve:
         return [0.0, math.log(START_SHARE), 0.0, 0.0, math.log(START_SHARE), 0.0, 0.0, 1.0, 0.0, 0.0]
@@ -265,12 +264,12 @@ def curve_row(curve: Sequence[Point], zero_shot_loss: float, peak_rate: float = 
 
 
 def log_loss(loss: float) -> float:
-    """Logarithm of a loss, floored at :data:`LEAST_LOSS`; of what is no number, that of 50 nats."""
+    """Return the logarithm of a loss, with a floor of :data:`LEAST_LOSS` and a cap of 50 nats."""
     return math.log(min(max(loss, LEAST_LOSS), 50.0)) if math.isfinite(loss) else math.log(50.0)
 
 
 def standardised(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Columns moved and stretched to mean 0 and standard deviation 1; those that never vary become 0.
+    """Scale columns to mean 0 and standard deviation 1; constant columns become 0.
 
     Args:
         rows: Shape (rows, features).
@@ -297,7 +296,7 @@ def _task_row(task: TaskDescription, mean_tokens: float) -> list[float]:
 
 
 def _scale(values: Mapping[str, object], rank: float) -> float:
-    """What multiplies an adapter's product: alpha / r, or alpha / sqrt(r) with rsLoRA (arXiv 2312.03732)."""
+    """Return the scale of an adapter: alpha / r, or alpha / sqrt(r) with rsLoRA (arXiv 2312.03732)."""
     alpha = _number(values, "lora_alpha")
     given = _number(values, "adalora_scale") or _number(values, "lokr_scale")
     if given > 0:
@@ -308,7 +307,7 @@ def _scale(values: Mapping[str, object], rank: float) -> float:
 
 
 def _trainable_share(method: str, values: Mapping[str, object], rank: float, model: ModelFacts) -> float:
-    """Trained parameters over the model's, by the shapes of its layers; roughly, where it takes no more."""
+    """Return the share of trained parameters by the shapes of layers; approximate for some methods."""
     if method in ("full", "gmt", "mezo"):
         return 1.0
     if method in OF_WEIGHTS:
