@@ -64,7 +64,7 @@ def test_terminal_and_page(store: Path, tmp_path: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert text.startswith("<!doctype html>")
     assert '<p class="warning">Too few runs' in text
-    for unsaid in ("Nobody is first", "baseline trials in "):
+    for unsaid in ("No strategy is first", "baseline trials in "):
         assert unsaid not in text
         assert unsaid not in result.stdout
 

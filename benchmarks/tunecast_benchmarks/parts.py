@@ -22,7 +22,7 @@ HELD_OUT = (
     "restaurant_slots=token_f1",
     "abt_buy_match=exact_match",
 )
-"""Tasks that nobody collects runs of, and their metrics."""
+"""Tasks outside of the meta-dataset, and their metrics."""
 
 LIBRARIES = "optuna-tpe,optuna-tpe-index,dehb-package,dehb-package-index"
 WITH_RIVALS = (
@@ -222,7 +222,7 @@ def _program(line: str) -> Command:
 def _sessions(
     name: str, title: str, model: str, budget: str, baseline_budget: str, seeds: int, more: str = ""
 ) -> Part:
-    """Whole sessions on tasks that nobody collects runs of; those with a budget in time have two threads.
+    """Whole sessions on tasks outside of the meta-dataset; those with a budget in time have two threads.
 
     The baseline alone is granted as much more as it needs to use what the others use.
     """

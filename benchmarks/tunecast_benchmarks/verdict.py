@@ -1,4 +1,4 @@
-"""What a comparison says, and what it must not."""
+"""Claims that a comparison allows, and reasons to make none."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from tunecast_benchmarks.rivals import Asked, of_sessions
 from tunecast_benchmarks.statistics import WANTED_POWER, Pair, detectable, paired, power, wilcoxon_holm
 
 SIMPLE = tuple(one.name for one in strategies() if one.is_simple)
-"""Strategies that any other has to beat: each of their wins is named."""
+"""Strategies that all others have to beat: each of their wins is named."""
 EFFECT = 0.5
 
 
 @dataclass(frozen=True)
 class Claim:
-    """That a strategy is first at a budget.
+    """A claim that a strategy is first at a budget.
 
     Args:
         budget: In baseline trials.
         strategy: The one with the lowest mean regret.
-        second: The one whose paired difference to it is surest to be small: the lowest lower end.
+        second: The strategy whose paired difference to it has the lowest lower end.
         difference: Mean over tasks of the second's regret minus its own.
         low: Lower end of the 95% interval of that difference.
         high: Upper end.
@@ -47,14 +47,14 @@ class Claim:
 
 @dataclass(frozen=True)
 class Catch:
-    """How early a strategy is as good as the best other one is at the end.
+    """The part of the budget at which a strategy reaches the best final regret of all others.
 
     Args:
         strategy: The strategy.
         fraction: Part of the largest budget at which its mean regret is down to the lowest final one of all
-            others; None where it never is. Strategies that share a surrogate are no others to each other.
+            others; None if it never is. Strategies that share a predictor do not count as others.
         low: Lower end of the 95% interval.
-        high: Upper end, infinite where more resamples never get there than may lie beyond it.
+        high: Upper end; infinite if too many resamples never get there.
     """
 
     strategy: str
@@ -106,8 +106,7 @@ class Verdict(Standings):
         return np.stack([values.mean(axis=0), *band(values, self.weights)])
 
     def catch(self, strategy: str) -> Catch | None:
-        """How early a strategy is as good as the best other one at the end; None where there is no other, or
-        where nothing may be claimed."""
+        """Find how early a strategy is as good as the best other at the end; None without claims."""
         comparison = self.comparison
         others = [
             place
@@ -124,14 +123,14 @@ class Verdict(Standings):
             _first_share(weights @ values[own], (weights @ values[others, :, -1].T).min(axis=1), shares)
             for weights in (everyone, self.weights.drawn)
         ]
-        # Of an ordered sample, so that one that never gets there is not averaged with one that does.
+        # Without interpolation, so that a resample that never gets there is not averaged with one that does.
         low, high = np.quantile(reached[1], self.weights.tails(), method="inverted_cdf")
         fraction = float(reached[0][0])
         return Catch(strategy, fraction if np.isfinite(fraction) else None, float(low), float(high))
 
     @cached_property
     def shortcomings(self) -> list[str]:
-        """Why nothing may be claimed; empty where something may."""
+        """Reasons to claim nothing; empty if claims are allowed."""
         if not self.too_few:
             return []
         found, least = power(self.families, EFFECT), detectable(self.families)
@@ -144,7 +143,7 @@ class Verdict(Standings):
 
     @cached_property
     def claims(self) -> list[Claim]:
-        """Who is first at which budget: only where every interval of a paired difference excludes 0."""
+        """Claims of who is first at a budget, only if every interval of a paired difference excludes 0."""
         if self.shortcomings:
             return []
         found = (self._claim(budget) for budget in self.comparison.budgets)
@@ -159,8 +158,7 @@ class Verdict(Standings):
 
     @cached_property
     def simple_wins(self) -> dict[float, dict[str, list[str]]]:
-        """By budget: the tasks on which simple strategies, several where they tie, are better than all that
-        are not simple."""
+        """By budget: the tasks on which simple strategies, several if they tie, beat all others."""
         names = self.comparison.strategies
         simple = [index for index, name in enumerate(names) if name in SIMPLE]
         others = [index for index, name in enumerate(names) if name not in SIMPLE]

@@ -15,13 +15,13 @@ from tunecast_benchmarks.statistics import smallest_p
 from tunecast_benchmarks.verdict import Verdict
 
 DEAR_ANSWER = 0.01
-"""Part of an baseline trial above which what an answer is charged is told beside it."""
+"""Charges for an answer above this part of a baseline trial are reported."""
 MOST_EXHAUSTED = 0.5
-"""Part of the replays above which it is told that every candidate came to its end."""
+"""Above this part of the replays, a note says that every candidate came to its end."""
 
 
 def sentences(verdict: Verdict) -> list[str]:
-    """Who is first where, where simple strategies win, how early the best other is reached, and notes."""
+    """Say who is first, where simple strategies win, how early the best other is reached, and add notes."""
     return [
         sentence
         for part in (claim_sentences, simple_sentences, catch_sentences, notes)
@@ -30,9 +30,7 @@ def sentences(verdict: Verdict) -> list[str]:
 
 
 def rival_rows(verdict: Verdict) -> list[list[str]]:
-    """A row per search of another library: library and version, how often it was asked, mean distance of
-    candidates.
-    """
+    """Make a row per search of another library: library, number of answers, mean distance of candidates."""
     rows = []
     for name, asked in verdict.asked.items():
         uncounted = "not counted" if find_strategy(name) else "by index"
@@ -42,7 +40,7 @@ def rival_rows(verdict: Verdict) -> list[list[str]]:
 
 
 def simple_sentences(verdict: Verdict) -> list[str]:
-    """Where strategies that need no surrogate win, by name."""
+    """Name the budgets and tasks on which strategies without a predictor win."""
     sentences = [
         f"At {budget:g} baseline trials {name} has the lowest mean regret."
         for budget, name in verdict.led_by_simple().items()
@@ -54,7 +52,7 @@ def simple_sentences(verdict: Verdict) -> list[str]:
 
 
 def difference_caption(verdict: Verdict) -> str:
-    """What the bars of a critical-difference diagram stand for."""
+    """Explain the bars of a critical-difference diagram."""
     pairs = math.comb(len(verdict.comparison.strategies), 2)
     tested = (
         "Ranks are means over tasks. A bar joins strategies of which no two differ at the "
@@ -67,15 +65,15 @@ def difference_caption(verdict: Verdict) -> str:
 
 
 def claim_sentences(verdict: Verdict) -> list[str]:
-    """Who is first where, that nobody is, or why nothing is said of it."""
+    """Say who is first at which budget, or why nothing is claimed."""
     if verdict.shortcomings:
         return verdict.shortcomings
-    nobody = "Nobody is first: no strategy's paired difference to all others excludes 0."
-    return [claim.text for claim in verdict.claims] or [nobody]
+    none = "No strategy is first: the interval of no strategy's paired difference to all others excludes 0."
+    return [claim.text for claim in verdict.claims] or [none]
 
 
 def catch_sentences(verdict: Verdict) -> list[str]:
-    """How early each strategy is as good as the best other one is at the end, and which never are."""
+    """Say how early each strategy reaches the best other final regret, and which never do."""
     catches = [catch for name in verdict.comparison.strategies if (catch := verdict.catch(name))]
     last = f"{verdict.comparison.budgets[-1]:g} baseline trials"
     sentences = []
@@ -94,13 +92,13 @@ def catch_sentences(verdict: Verdict) -> list[str]:
 
 
 def _besides(strategy: str, names: Sequence[str]) -> str:
-    """Which other strategy is not counted, since it rests on the same surrogate."""
+    """Name the other strategies that do not count because they share the predictor."""
     alike = [name for name in names if name != strategy and rests_on_prior(name) and rests_on_prior(strategy)]
     return f" ({_listed(alike)}, of the same surrogate, aside)" if alike else ""
 
 
 def notes(verdict: Verdict) -> list[str]:
-    """What a reader has to know to read the figures."""
+    """Explain how to read the figures."""
     comparison = verdict.comparison
     unrecorded = [case.name for case in comparison.cases if case.baseline is None]
     lines = [
@@ -126,7 +124,7 @@ def notes(verdict: Verdict) -> list[str]:
 
 
 def _charges(comparison: Comparison) -> Iterator[str]:
-    """What answers are charged, and which of them are dear beside a trial."""
+    """List the charges for answers, and those that are high relative to a trial."""
     charged = {name: used.charged_seconds for name, used in comparison.usage.items()}
     each = ", ".join(f"{name} {1e3 * seconds:g} ms" for name, seconds in charged.items())
     yield f"Charged for each answer of a strategy: {each}."
@@ -140,7 +138,7 @@ def _charges(comparison: Comparison) -> Iterator[str]:
 
 
 def _fixed_rates(comparison: Comparison) -> Iterator[str]:
-    """What fixed rates stand for, and where the baseline's are no fair choice."""
+    """Explain the fixed rates, and where the baseline's are not a fair choice."""
     fixed_rates = [one.name for one in strategies() if one.fixed_pipeline is not None]
     named, tiny = [n for n in comparison.strategies if n in fixed_rates], tiny_models(comparison.cases)
     if "fixed-best" in comparison.strategies:
@@ -161,7 +159,7 @@ def _fixed_rates(comparison: Comparison) -> Iterator[str]:
 
 
 def _exhausted(verdict: Verdict) -> Iterator[str]:
-    """At which budgets most replays left nothing to decide."""
+    """Name the budgets at which most replays left nothing to decide."""
     shares = {name: verdict.exhausted(name) for name in verdict.comparison.strategies}
     for budget in verdict.comparison.budgets:
         done = [f"{name} ({own[budget]:.0%})" for name, own in shares.items() if own[budget] > MOST_EXHAUSTED]

@@ -15,7 +15,7 @@ from tunecast.search.history import History, Remaining, TrialView
 from tunecast.search.simple import best_waiting
 
 ASKS_IN_VAIN = 10
-"""Proposals that no candidate can stand for, in a row, after which the next new candidate is taken."""
+"""After so many proposals in a row without a candidate, the next new candidate is taken."""
 LEAST_SHARE = 2.0**-6
 """Smallest fidelity: where the fidelity grid begins."""
 ROUNDING = 0.03
@@ -24,13 +24,13 @@ ROUNDING = 0.03
 
 @dataclass(frozen=True)
 class Proposal:
-    """What a library wants to be tried.
+    """A library's proposal.
 
     Args:
-        token: Whatever the library needs to be told what came of it.
-        pipeline: The pipeline, None where it chose by index.
-        index: The candidate, None where it proposed a pipeline.
-        share: How far it is to be trained, as a share of full length.
+        token: The library's own handle of the proposal.
+        pipeline: The pipeline; None if the library chose by index.
+        index: The candidate; None if the library proposed a pipeline.
+        share: The share of full length to train.
     """
 
     token: Any
@@ -49,15 +49,14 @@ class _Job:
 class Rival(ABC):
     """A search by another library, for one replay or session.
 
-    Unlike Tunecast's own strategies it has a memory, since its library has one; it follows one history from
-    its beginning and must not be used for another.
+    Unlike Tunecast's own strategies it has a memory, because its library has one. It follows one history from
+    the beginning and must not be used for another.
 
-    Where the library proposes pipelines, each is stood for by the most similar candidate of its method that
-    stood for no proposal as far as this one is to be trained, and the library is told that candidate's losses
-    for what it proposed. A proposal of a method of which no such candidate is left is dropped, as is one
-    whose candidate still stands for another proposal; a library that cannot drop one is told what the most
-    similar candidate had there. Where it chooses candidates by index, a candidate that has already got so far
-    is told again at no cost.
+    If the library proposes pipelines, the most similar candidate of the same method stands for each proposal,
+    unless it already stood for another up to that share. The library is told the candidate's losses. A
+    proposal is dropped if no candidate is left, or if the candidate still stands for another proposal; a
+    library that cannot drop a proposal is told the loss of the most similar candidate. If the library chooses
+    candidates by index, a candidate that has already come that far is told again at no cost.
 
     Args:
         pipelines: The candidates; in the history they follow its first place.
@@ -76,7 +75,7 @@ class Rival(ABC):
         self.distances: list[float] = []
 
     def __call__(self, history: History, remaining: Remaining) -> int | None:
-        """The candidate to advance, as any strategy says it."""
+        """Choose the candidate to advance, like any strategy."""
         trials = history.trials
         self._jobs = [job for job in self._jobs if not self._is_over(job, trials[job.place])]
         waiting = next((job.place for job in self._jobs if trials[job.place].is_open), None)
@@ -102,36 +101,34 @@ class Rival(ABC):
             self._jobs.append(job)
             if trials[place].is_open:
                 return place
-        # As successive halving does: what the library gave up is better than an unspent budget.
+        # As in successive halving, a trial that the library gave up is better than an unspent budget.
         new = history.startable
         return new[0] if new else best_waiting(history)
 
     @abstractmethod
     def _ask(self) -> Proposal | None:
-        """The library's next proposal, None where it wants nothing more."""
+        """Return the library's next proposal; None if it wants nothing more."""
 
     @abstractmethod
     def _tell(self, token: Any, loss: float | None, share: float) -> None:
-        """Tell the library how a proposal ended: its loss at that fidelity, None for a failure, and the share
-        of the full length that was reached, which may be more than was asked for.
-        """
+        """Tell the library a proposal's loss, None for a failure, and the share that was reached."""
 
     @abstractmethod
     def _drop(self, token: Any, loss: float | None) -> None:
-        """Tell the library that nothing came of a proposal, for no fault of its own.
+        """Tell the library that a proposal was not tried.
 
         Args:
             token: The proposal's.
-            loss: What the candidate most like it had at that fidelity, infinite for a failure; None where
-                none of its method got there.
+            loss: The loss of the most similar candidate at that fidelity, infinite for a failure; None if no
+                candidate of its method came that far.
         """
 
     def _go_on(self, token: Any, point: Point) -> bool:
-        """Tell the library of a point on the way; False where it wants no more of it."""
+        """Tell the library of a point on the way; False if it gives the proposal up."""
         return True
 
     def _is_over(self, job: _Job, trial: TrialView) -> bool:
-        """Tell the library what is new of a job; whether nothing more is to come."""
+        """Tell the library what is new of a job; return whether the job is over."""
         for point in trial.curve[job.told :]:
             job.told += 1
             if point.share >= job.proposal.share * (1 - ROUNDING):
