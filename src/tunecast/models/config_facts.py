@@ -23,19 +23,8 @@ Config = Mapping[str, Any]
 class _Shape:
     """The sizes that determine a model's parameters.
 
-    Args:
-        width: Hidden width.
-        layers: Layers of the decoder, and of the encoder if there is one.
-        feed_forward: Width of the feed-forward block.
-        heads: Attention heads.
-        key_value_heads: Heads of keys and values.
-        vocabulary: Rows of the embedding table.
-        tied: Whether the output layer is the embedding table.
-        context: Context length, None without a limit.
-        layer_parameters: Mean parameters of one layer.
-        other_parameters: Parameters outside the layers and the two tables.
-        has_biases: Whether any layer has a bias.
-        architecture: ``decoder-only`` or ``encoder-decoder``.
+    ``layer_parameters`` is the mean over layers; ``other_parameters`` lie outside the layers and the two
+    tables.
     """
 
     width: int
@@ -131,15 +120,10 @@ def _llama_like(
 ) -> Callable[[Config], _Shape]:
     """Return a measure for decoders of equal layers with Llama's matrices, fused or not.
 
-    Args:
-        norms: Parameters of the norms.
-        gated: Whether the feed-forward block has a gate.
-        tied: Default of ``tie_word_embeddings``.
-        head_biases: Whether queries, keys and values always have a bias.
-        biased: The field that gives attention a bias.
-        is_biased: Default of that field.
-        output_bias: Whether that field also gives the output projection a bias.
-        needs_head_width: Whether the class has its own default for ``head_dim``.
+    ``tied`` and ``is_biased`` are defaults of the class: of ``tie_word_embeddings``, and of the field named
+    ``biased``, which gives attention biases, with ``output_bias`` to its output projection too. With
+    ``head_biases``, queries, keys and values always have biases. With ``needs_head_width``, the class has its
+    own default of ``head_dim``, so the field must be given.
     """
 
     def measure(config: Config) -> _Shape:
@@ -193,16 +177,8 @@ def _plain(
 ) -> _Shape:
     """Measure a decoder without gates and with biased layer norms.
 
-    Args:
-        config: The content of ``config.json``.
-        feed_forward: Width of the feed-forward block.
-        groups: Heads of keys and values.
-        tied: Default of ``tie_word_embeddings``.
-        norms: Norms per layer.
-        attention_biases: Whether the matrices of attention have biases.
-        feed_forward_biases: Whether those of the feed-forward block have biases.
-        other: Further parameters outside the layers and tables, besides the last norm.
-        context: Context length.
+    ``groups`` are heads of keys and values, ``norms`` those of a layer, and ``other`` the parameters outside
+    the layers and tables besides the last norm.
     """
     width = int(config["n_embd"] if "n_embd" in config else config["hidden_size"])
     heads = int(config["n_head"] if "n_head" in config else config["num_attention_heads"])
