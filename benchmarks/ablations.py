@@ -28,7 +28,7 @@ from tunecast.predictor.regressors import FAMILIES, Family, Regressor
 from tunecast.predictor.regressors.base import Arrays
 from tunecast.predictor.task_groups import task_group
 from tunecast.predictor.train import MIN_GROUPS
-from tunecast.predictor.validation import Trusted, choose, score
+from tunecast.predictor.validation import Choice, choose, score
 from tunecast.progress import Progress
 from tunecast.records import Run, stable_hash
 from tunecast.replay.cases import Case, Clock, cases_of, on_clock
@@ -282,7 +282,7 @@ def carried(runs: Sequence[Run], model: str, seed: int = 0) -> str:
     return "\n".join([*lines, *_trivial(examples.where(is_own))])
 
 
-def calibration_for(model: str, known: Examples, trusted: Trusted) -> Calibration:
+def calibration_for(model: str, known: Examples, trusted: Choice) -> Calibration:
     """What corrects the spread for a base model: the one for unknown models where no row is of it.
 
     Args:
@@ -290,7 +290,7 @@ def calibration_for(model: str, known: Examples, trusted: Trusted) -> Calibratio
         known: Rows that were learned from.
         trusted: What was chosen on them.
     """
-    return trusted.calibration if model in _present(known) else trusted.abroad
+    return trusted.calibration if model in _present(known) else trusted.unseen_calibration
 
 
 def _present(examples: Examples) -> list[str]:

@@ -21,7 +21,7 @@ from tunecast.predictor import Prior, TaskDescription, read_prior, shipped_prior
 from tunecast.predictor.features import feature_rows
 from tunecast.predictor.regressors import FAMILIES
 from tunecast.predictor.train import learnable, report, table, train
-from tunecast.predictor.validation import models_left_out
+from tunecast.predictor.validation import score_unseen_models
 from tunecast.records import Run
 from tunecast.store import open_for_reading
 from tunecast_benchmarks.limits import CANDIDATES, LEARNED_FROM, too_slow, verdict
@@ -84,7 +84,7 @@ def main() -> None:
         FAMILIES.update(PROCESSES)
         print(report(runs, prior, seed=0, families=tuple(FAMILIES)), "\n")
         print(f"{prior.family}, with a base model left out, which then stands for the family:\n")
-        print(table(models_left_out(prior.family, learnable(runs))), "\n")
+        print(table(score_unseen_models(prior.family, learnable(runs))), "\n")
     run = next(run for run in runs if run.curve)
     whole, busy, alone = milliseconds(prior, run, prior.provenance.zero_shot_loss)
     print(

@@ -201,11 +201,11 @@ def test_a_model_of_which_no_row_is_left_gets_the_spread_of_unknown_models(runs:
     examples = examples_of([*runs, *wide])
     others = examples.where(examples.model != examples.models.index("small-512"))
     trusted = choose(others, 0, ("ridge",))
-    trusted = replace(trusted, abroad=trusted.abroad.at_least(trusted.calibration))
+    trusted = replace(trusted, unseen_calibration=trusted.unseen_calibration.at_least(trusted.calibration))
     assert "small-512" in others.models, "which is why its name being there says nothing"
-    assert ablations.calibration_for("small-512", others, trusted) is trusted.abroad
+    assert ablations.calibration_for("small-512", others, trusted) is trusted.unseen_calibration
     assert ablations.calibration_for("small-512", examples, trusted) is trusted.calibration
-    assert trusted.abroad is not trusted.calibration
+    assert trusted.unseen_calibration is not trusted.calibration
 
 
 def rows_of(text: str) -> dict[tuple[str, str], list[str]]:

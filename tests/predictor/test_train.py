@@ -23,7 +23,7 @@ from tunecast.predictor.examples import examples_of
 from tunecast.predictor.features import feature_rows
 from tunecast.predictor.regressors import FAMILIES
 from tunecast.predictor.train import report, train
-from tunecast.predictor.validation import models_left_out
+from tunecast.predictor.validation import score_unseen_models
 from tunecast.records import Outcome, Pipeline, Run, Seconds, Task
 from tunecast.store import Store
 
@@ -121,9 +121,9 @@ def test_the_quality_of_seconds_bytes_and_odds_is_told() -> None:
     runs = [*planted_runs(tasks=6, runs=20)]
     prior = train(runs, families=("ridge",))
     text = report(runs, prior, families=("ridge",))
-    assert re.search(r"^Seconds per token \(cpu\), tasks left out: within a factor 1\.\d\d\.$", text, re.M)
-    assert re.search(r"^Bytes \(cpu\), tasks left out: within a factor 1\.\d\d\.$", text, re.M)
-    pattern = r"^Divergence, tasks left out: log loss 0\.\d+ \(of the base rate 0\.\d+\), AUC (1|0)\.\d+\.$"
+    assert re.search(r"^Seconds per token \(cpu\), held-out tasks: within a factor 1\.\d\d\.$", text, re.M)
+    assert re.search(r"^Bytes \(cpu\), held-out tasks: within a factor 1\.\d\d\.$", text, re.M)
+    pattern = r"^Divergence, held-out tasks: log loss 0\.\d+ \(of the base rate 0\.\d+\), AUC (1|0)\.\d+\.$"
     assert re.search(pattern, text, re.M)
 
 
@@ -221,7 +221,7 @@ def test_a_base_model_that_was_not_learned_from_is_foretold_with_a_wider_spread(
     here, abroad = (prior.predict(one, feature_rows(one, [pipeline])) for one in (known, other))
     assert abroad.end == here.end
     assert abroad.variance > 1.5 * here.variance
-    judged = models_left_out("forest", examples_of(runs))
+    judged = score_unseen_models("forest", examples_of(runs))
     assert {row.name for row in judged} == {f"small-{width}" for width in widths}
     unseen = [row for row in judged if row.stage == "no curve"]
     assert np.mean([row.coverage for row in unseen]) > 0.75

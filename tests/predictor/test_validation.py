@@ -14,7 +14,7 @@ from tunecast.predictor.examples import Examples, examples_of
 from tunecast.predictor.regressors import FAMILIES
 from tunecast.predictor.regressors.base import Family
 from tunecast.predictor.task_groups import task_group
-from tunecast.predictor.validation import CHOSEN, abroad, choose, models_left_out, nested, score
+from tunecast.predictor.validation import CHOSEN, calibrate_unseen, choose, nested, score, score_unseen_models
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -84,14 +84,14 @@ def test_for_an_unknown_base_model_neither_it_nor_the_task_was_seen(monkeypatch:
     spy = Seen(examples)
     monkeypatch.setitem(FAMILIES, "seen", spy)
     calibration = Calibration(np.ones(4), np.zeros(4))
-    assert np.all(abroad("seen", examples, 0, calibration).inflation >= 1)
+    assert np.all(calibrate_unseen("seen", examples, 0, calibration).inflation >= 1)
     assert len(spy.pairs) == 3
     for learned, predicted in spy.pairs:
         assert predicted
         assert not {model for model, _ in predicted} & {model for model, _ in learned}
         assert not {task for _, task in predicted} & {task for _, task in learned}
     spy.pairs.clear()
-    found = models_left_out("seen", examples)
+    found = score_unseen_models("seen", examples)
     assert sum(row.rows for row in found) == len(examples)
 
 

@@ -31,7 +31,7 @@ def test_worth(probability: float, words: str) -> None:
     ("method", "words"),
     [
         ("full", "0.1 times LoRA's"),
-        ("ia3", "usual for the method"),
+        ("ia3", "the method's usual rate"),
         ("mezo", "times LoRA's"),
         ("lora", "at alpha 32"),
     ],

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 6
 SHIPPED = "prior.safetensors"
+UNSEEN = "abroad"
+"""Name of the calibration for unseen base models in files."""
 SHARE, LAST_LOSS = FEATURES.index("share"), FEATURES.index("log_loss")
 """Columns of features of a partial curve."""
 
@@ -87,7 +89,7 @@ class Prior:
         family: Name of the regressor.
         performance: The regressor for final losses.
         calibration: Corrections of its variance, for base models in the training runs.
-        abroad: Corrections for other base models, from holding out base models together with tasks.
+        unseen_calibration: Corrections for other base models, from holding out base models together with tasks.
         novelty: Detects datasets unlike the known ones.
         cost: Seconds by kind of device, for devices with enough runs.
         bytes: Bytes of workers by kind of device, likewise.
@@ -98,7 +100,7 @@ class Prior:
     family: str
     performance: Regressor
     calibration: Calibration
-    abroad: Calibration
+    unseen_calibration: Calibration
     novelty: Novelty
     cost: Mapping[str, CostModel]
     bytes: Mapping[str, BytesModel]
@@ -118,7 +120,7 @@ class Prior:
         known = task.model.identity in self.provenance.models
         mean, variance = self.performance.predict(features)
         share = features[:, SHARE]
-        whole, shared = (self.calibration if known else self.abroad).corrected(variance, share)
+        whole, shared = (self.calibration if known else self.unseen_calibration).corrected(variance, share)
         last = features[:, LAST_LOSS].clip(max=WORST)
         cost = self.cost.get(device)
         seconds = cost.log_seconds_per_token(features) if cost else None
@@ -148,7 +150,7 @@ class Prior:
         parts: dict[str, Arrays] = {
             "performance": self.performance.arrays(),
             "calibration": self.calibration.arrays(),
-            "abroad": self.abroad.arrays(),
+            UNSEEN: self.unseen_calibration.arrays(),
             "novelty": self.novelty.arrays(),
         }
         header: dict[str, Any] = {
@@ -244,7 +246,7 @@ def _put_together(tensors: Mapping[str, Any], header: Mapping[str, Any]) -> Prio
         family=header["family"],
         performance=regressor_of(header["family"]).from_arrays(part("performance")),
         calibration=Calibration(**part("calibration")),
-        abroad=Calibration(**part("abroad")),
+        unseen_calibration=Calibration(**part(UNSEEN)),
         novelty=Novelty.from_arrays(part("novelty"), header["novelty"]),
         cost={kind: CostModel(*line) for kind, line in lines("cost").items()},
         bytes={kind: BytesModel(*line) for kind, line in lines("bytes").items()},

@@ -44,7 +44,7 @@ def train(runs: Sequence[Run], *, seed: int = 0, families: Sequence[str] = tuple
         family=chosen.family,
         performance=FAMILIES[chosen.family].fit(examples, seed),
         calibration=chosen.calibration,
-        abroad=chosen.abroad,
+        unseen_calibration=chosen.unseen_calibration,
         novelty=Novelty.of((one.name, one.meta_features) for one in datasets.values()),
         cost=fit_cost(learned),
         bytes=fit_bytes(learned),
@@ -110,13 +110,13 @@ def report(
 def _figures(prior: Prior, learned: Sequence[Run]) -> list[str]:
     """Describe the accuracy of seconds, bytes and odds of divergence on held-out tasks."""
     lines = [
-        f"{name} ({kind}), tasks left out: within a factor {np.exp(model.deviation):.2f}."
+        f"{name} ({kind}), held-out tasks: within a factor {np.exp(model.deviation):.2f}."
         for name, models in (("Seconds per token", prior.cost), ("Bytes", prior.bytes))
         for kind, model in models.items()
     ]
     if odds := score_failure(learned):
         lines.append(
-            f"Divergence, tasks left out: log loss {odds.log_loss:.3f} (of the base rate "
+            f"Divergence, held-out tasks: log loss {odds.log_loss:.3f} (of the base rate "
             f"{odds.base_log_loss:.3f}), AUC {odds.auc:.2f}."
         )
     return lines

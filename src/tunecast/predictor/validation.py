@@ -57,23 +57,23 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Trusted:
+class Choice:
     """A chosen regressor and the corrections to its variance.
 
     Args:
         family: Its name.
         calibration: From held-out tasks, for known base models.
-        abroad: From base models held out together with tasks, for other base models.
+        unseen_calibration: From base models held out together with tasks, for other base models.
         log_scores: Mean log score of every regressor.
     """
 
     family: str
     calibration: Calibration
-    abroad: Calibration
+    unseen_calibration: Calibration
     log_scores: Mapping[str, float]
 
 
-def left_out(family: str, examples: Examples, folds: NDArray[np.int64], seed: int) -> Predictions:
+def held_out(family: str, examples: Examples, folds: NDArray[np.int64], seed: int) -> Predictions:
     """Predict every row by a regressor that saw none of its fold; return means and variances."""
     mean, variance = np.zeros(len(examples)), np.ones(len(examples))
     for fold in np.unique(folds):
@@ -83,7 +83,7 @@ def left_out(family: str, examples: Examples, folds: NDArray[np.int64], seed: in
     return mean, variance
 
 
-def choose(examples: Examples, seed: int, families: Sequence[str] = tuple(FAMILIES)) -> Trusted:
+def choose(examples: Examples, seed: int, families: Sequence[str] = tuple(FAMILIES)) -> Choice:
     """Choose the regressor with the best log score on held-out tasks, and calibrate it there.
 
     Args:
@@ -95,10 +95,11 @@ def choose(examples: Examples, seed: int, families: Sequence[str] = tuple(FAMILI
     scores = {name: found for name, (_, found) in calibrations.items()}
     best = max(scores, key=lambda name: scores[name])
     calibration = calibrations[best][0]
-    return Trusted(best, calibration, abroad(best, examples, seed, calibration), scores)
+    unseen = calibrate_unseen(best, examples, seed, calibration)
+    return Choice(best, calibration, unseen, scores)
 
 
-def abroad(family: str, examples: Examples, seed: int, calibration: Calibration) -> Calibration:
+def calibrate_unseen(family: str, examples: Examples, seed: int, calibration: Calibration) -> Calibration:
     """Calibrate predictions for a new base model on a new task.
 
     Args:
@@ -113,7 +114,7 @@ def abroad(family: str, examples: Examples, seed: int, calibration: Calibration)
         # One fold of tasks per base model, because all folds would take four times as long.
         present = np.unique(folds[examples.model == model])
         cells.append((int(model), int(present[place % len(present)])))
-    mean, variance, judged = _both_left_out(family, examples, folds, cells, seed)
+    mean, variance, judged = _both_held_out(family, examples, folds, cells, seed)
     if not judged.any():
         return calibration
     part = examples.where(judged)
@@ -122,7 +123,7 @@ def abroad(family: str, examples: Examples, seed: int, calibration: Calibration)
     return calibration.at_least(Calibration.of(part, mean[judged], variance[judged], weight))
 
 
-def _both_left_out(
+def _both_held_out(
     family: str,
     examples: Examples,
     folds: NDArray[np.int64],
@@ -145,7 +146,7 @@ def _both_left_out(
     return mean, variance, judged
 
 
-def models_left_out(family: str, examples: Examples, seed: int = 0) -> list[Scores]:
+def score_unseen_models(family: str, examples: Examples, seed: int = 0) -> list[Scores]:
     """Judge a regressor on each base model, on tasks and a base model that it never saw.
 
     Args:
@@ -159,9 +160,9 @@ def models_left_out(family: str, examples: Examples, seed: int = 0) -> list[Scor
     folds = examples.folds(INNER_FOLDS, seed)
     found = []
     for number, name in enumerate(examples.models):
-        calibration = choose(examples.where(examples.model != number), seed, (family,)).abroad
+        calibration = choose(examples.where(examples.model != number), seed, (family,)).unseen_calibration
         cells = [(number, fold) for fold in range(INNER_FOLDS)]
-        mean, variance, out = _both_left_out(family, examples, folds, cells, seed)
+        mean, variance, out = _both_held_out(family, examples, folds, cells, seed)
         part = examples.where(out)
         found += score(name, part, mean[out], calibration.corrected(variance[out], part.share)[0])
     return found
@@ -174,7 +175,7 @@ def _calibrations(
     folds = examples.folds(INNER_FOLDS, seed)
     found = {}
     for name in families:
-        mean, variance = left_out(name, examples, folds, seed)
+        mean, variance = held_out(name, examples, folds, seed)
         calibration = Calibration.of(examples, mean, variance)
         logs = log_density(examples.target, mean, calibration.corrected(variance, examples.share)[0])
         begun = examples.share > 0
