@@ -42,7 +42,7 @@ def tune(
 
     Args:
         settings: The resolved configuration.
-        resume: Go on where a session in the same output folder left off; where there is none, start one.
+        resume: Resume the session in the output folder; start one if there is none.
         progress: Told how far everything is.
 
     Returns:
@@ -446,10 +446,10 @@ def _write_results(
 
 
 def _check(settings: SessionSettings) -> None:
-    """Refuse what can be told from the settings alone, before anything is read or locked.
+    """Refuse settings that are wrong by themselves, before anything is read or locked.
 
     Raises:
-        UserError: The budget is none, or there is no strategy, method, hyperparameter or metric of a name.
+        UserError: The budget cannot be read, or a strategy, method, hyperparameter or metric is unknown.
     """
     from tunecast.methods import check_names
     from tunecast.search import check_strategy

@@ -44,7 +44,7 @@ class Budget:
         """Read ``90s``, ``30m``, ``2h``, ``2M-tokens`` or ``20-trials``.
 
         Raises:
-            BudgetError: The text is none of these, or the amount is not positive and finite.
+            BudgetError: The text is not a budget, or the amount is not positive and finite.
         """
         time = re.fullmatch(r"\s*([\d.]+)\s*([smhd])\s*", text)
         counted = re.fullmatch(r"\s*([\d.]+)([kKMGB]?)-(tokens|trials)\s*", text)

@@ -44,8 +44,6 @@ def test_a_session_is_gone_on_with_only_where_that_is_wanted(tmp_path: Path) -> 
     assert found is not None
     assert state_of(SETTINGS, "of these rows", "float32", found) == found
     assert state_of(SETTINGS, "of these rows", "bfloat16", found).dtype == "float32"
-    older = replace(found, dtype="")  # an earlier version did not keep it
-    assert state_of(SETTINGS, "of these rows", "bfloat16", older).dtype == "bfloat16"
     with pytest.raises(OutputError, match="already holds a session"):
         earlier_state(folder, SETTINGS, resume=False)
     with pytest.raises(ConfigurationError, match="not the data that the session began with"):

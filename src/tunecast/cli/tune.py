@@ -66,7 +66,7 @@ def command(
     forecast: bool = typer.Option(
         None,
         "--forecast/--no-forecast",
-        help="Say what more data would bring, for up to 10% of the budget. (default: yes)",
+        help="Forecast the loss with more data, for up to 10% of the budget. (default: yes)",
     ),
     value: float = typer.Option(
         None,

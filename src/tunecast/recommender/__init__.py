@@ -1,1 +1,1 @@
-"""Advice before running: quality, hours, bytes, money and why, in a second or two and without torch."""
+"""Recommends pipelines before anything runs: quality, hours, bytes, money and reasons, without torch."""

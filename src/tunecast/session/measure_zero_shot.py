@@ -1,4 +1,4 @@
-"""The zero-shot loss measured for as long as the user allows, in place of a prediction."""
+"""Measures the zero-shot loss within a time limit, in place of a prediction."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tunecast.recommender.recommendation import ZeroShotLoss
 from tunecast.session.settings import SessionSettings
 
 FIRST = 8
-"""Examples of the first batch, whose seconds tell how many more there is time for."""
+"""Examples of the first batch; its seconds tell how many more fit the time."""
 WEIGHTS = ("*.safetensors", "*.bin")
 Item = TypeVar("Item")
 
@@ -24,16 +24,16 @@ Item = TypeVar("Item")
 def measure_zero_shot(
     question: Question, situation: Situation, limit: str, progress: Progress
 ) -> ZeroShotLoss:
-    """Score the untouched model on as many validation examples as the time allows.
+    """Score the base model on as many validation examples as the time allows.
 
     Args:
-        question: What the user asks.
+        question: The user's question.
         situation: Model and dataset.
-        limit: Seconds as a budget is written, such as ``30s``; loading is not counted.
+        limit: Time limit without loading, such as ``30s``.
         progress: Told how far it is.
 
     Raises:
-        ConfigurationError: The model lies here without weights, or the limit is not one of time.
+        ConfigurationError: The model's folder has no weights, or the limit is not a duration.
         ModelError: The weights cannot be loaded.
     """
     from tunecast.session.prepare import prepare_task

@@ -44,7 +44,7 @@ class SurveyPlan:
 class SessionState:
     """All decisions of a session, which a resumed session keeps.
 
-    None or an empty value means that something is not decided yet, or was not stored by an earlier version.
+    None or an empty value means that something is not decided yet.
 
     Args:
         id: Identifier of the session.
@@ -157,7 +157,6 @@ def state_of(
             f"--resume: {settings.data} is not the data that the session began with.",
             "Restore the data, or choose another --output-dir.",
         )
-    earlier.dtype = earlier.dtype or dtype
     return earlier
 
 

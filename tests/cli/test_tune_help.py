@@ -1,0 +1,39 @@
+"""The help of ``tunecast tune`` names strategies as they are registered, without importing them."""
+
+from __future__ import annotations
+
+import inspect
+import re
+
+import pytest
+
+from tunecast.cli import tune
+from tunecast.search import strategies
+
+
+def help_of(option: str) -> str:
+    text = inspect.signature(tune.command).parameters[option].default.help
+    assert isinstance(text, str)
+    return text
+
+
+def named(text: str) -> set[str]:
+    """The strategies of Tunecast's own that a text names."""
+    return {one.name for one in strategies() if re.search(rf"(?<![\w-]){one.name}(?![\w-])", text)}
+
+
+@pytest.mark.parametrize(
+    ("option", "users"),
+    [
+        ("value", {one.name for one in strategies() if one.stops_early}),
+        ("prior", {one.name for one in strategies() if one.knows == "prior"}),
+    ],
+)
+def test_help_names_exactly_the_strategies_that_use_an_option(option: str, users: set[str]) -> None:
+    assert named(help_of(option)) == users
+
+
+def test_help_names_every_strategy_that_searches() -> None:
+    searching = {one.name for one in strategies() if one.trials is None and not one.name.startswith("fixed-")}
+    assert searching <= named(help_of("strategy"))
+    assert "fixed-..." in help_of("strategy")
