@@ -89,7 +89,7 @@ class Prior:
         family: Name of the regressor.
         performance: The regressor for final losses.
         calibration: Corrections of its variance, for base models in the training runs.
-        unseen_calibration: Corrections for other base models, from holding out base models together with tasks.
+        unseen_calibration: Corrections for other base models, from holding these out together with tasks.
         novelty: Detects datasets unlike the known ones.
         cost: Seconds by kind of device, for devices with enough runs.
         bytes: Bytes of workers by kind of device, likewise.
