@@ -338,4 +338,4 @@ def test_where_nothing_can_be_advised_the_session_halves_and_says_so(
     assert record.strategy == "asha"
     said = " ".join(shown.lines)
     assert "damaged" in said
-    assert "nothing could be advised" in said
+    assert "nothing could be recommended" in said
