@@ -203,20 +203,20 @@ ONCE = ("ends", "logits", "copies", "table")
 
 def amounts(model: ModelFacts, form: Form, tokens: int, length: int, labels: int) -> dict[str, float]:
     """What bytes are proportional to, by the names of :mod:`tunecast.estimate.coefficients`."""
-    anatomy, pairs = LAYER_SPECS[model.family], _pairs(model, form)
+    specs, pairs = LAYER_SPECS[model.family], _pairs(model, form)
     hidden, inner, queries, keys = widths(model)
     of_layer = {
         "width": hidden,
-        "rms_norms": anatomy.rms_norms * hidden,
-        "layer_norms": anatomy.layer_norms * hidden,
-        "dropped": anatomy.drops * hidden,
-        "gated": anatomy.gated * inner,
-        "plain": (not anatomy.gated) * inner,
-        "written": anatomy.written_activation * inner,
+        "rms_norms": specs.rms_norms * hidden,
+        "layer_norms": specs.layer_norms * hidden,
+        "dropped": specs.drops * hidden,
+        "gated": specs.gated * inner,
+        "plain": (not specs.gated) * inner,
+        "written": specs.written_activation * inner,
         "heads": queries + 2 * keys,
-        "head_norms": anatomy.head_norms * (queries + keys),
-        "capped": anatomy.capped * model.heads * length,
-        "scores": (anatomy.drops_scores and form.device == "cpu") * model.heads * length,
+        "head_norms": specs.head_norms * (queries + keys),
+        "capped": specs.capped * model.heads * length,
+        "scores": (specs.drops_scores and form.device == "cpu") * model.heads * length,
         "inputs": sum(before for before, _ in pairs),
         "outputs": sum(after for _, after in pairs),
         "rank": form.rank * len(pairs),
@@ -235,18 +235,18 @@ def amounts(model: ModelFacts, form: Form, tokens: int, length: int, labels: int
 
 def parts(model: ModelFacts, form: Form) -> dict[str, float]:
     """What kernels are started for, by the names of :mod:`tunecast.estimate.coefficients`."""
-    anatomy, layer = LAYER_SPECS[model.family], matrices(model)
+    specs, layer = LAYER_SPECS[model.family], matrices(model)
     of_layer = {
         "layer": 1,
         "matrices": len(layer.of("all-linear")),
-        "rms_norms": anatomy.rms_norms,
-        "layer_norms": anatomy.layer_norms,
-        "head_norms": anatomy.head_norms,
-        "rotary": anatomy.rotary,
-        "gated": anatomy.gated,
-        "written": anatomy.written_activation,
-        "capped": anatomy.capped,
-        "dropped": anatomy.drops,
+        "rms_norms": specs.rms_norms,
+        "layer_norms": specs.layer_norms,
+        "head_norms": specs.head_norms,
+        "rotary": specs.rotary,
+        "gated": specs.gated,
+        "written": specs.written_activation,
+        "capped": specs.capped,
+        "dropped": specs.drops,
         "pairs": len(_pairs(model, form)),
     }
     layers = model.layers if form.top_layers is None else form.top_layers

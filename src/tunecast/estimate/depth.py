@@ -1,8 +1,8 @@
-"""Equal layers need not all be built and run: what two and three of them do tells what any number does.
+"""Extends dry runs of two and three layers to models with any number of equal layers.
 
-In a model whose layers are all alike, every part of every moment and the number of kernels of every kind grow
-by the same amount per layer; which moment is the highest may change with depth, so each is extended on its
-own. Most of the time goes into giving every layer its adapters, so a base model is shortened before.
+If all layers are alike, every part of every moment and the number of kernels of every kind grow by the same
+amount per layer. The highest moment may change with depth, so each moment is extended on its own. Giving
+every layer its adapters takes most of the time, so the base model is shortened before.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tunecast.optimizers import Trained
 Key = TypeVar("Key")
 
 SHORTEST = 2
-"""Layers of the shorter of the two runs: a first and a last one."""
+"""Layers of the shorter of the two runs: the first and the last one."""
 _OF_MODULES = ("module", "pattern", "parameter")
 """Parts of the names of fields that say where an adapter goes."""
 _LAYER_NUMBER = re.compile(r"(?<![A-Za-z_0-9])[0-9]+(?![A-Za-z_0-9])")
@@ -28,7 +28,7 @@ _LAYER_NUMBER = re.compile(r"(?<![A-Za-z_0-9])[0-9]+(?![A-Za-z_0-9])")
 
 
 def equal_layers(model: Any) -> Any | None:
-    """The stack of layers of a decoder-only model if they are all alike, adapters included; None otherwise.
+    """Return the layers of a decoder-only model if they are all alike, adapters included; None otherwise.
 
     Args:
         model: A transformers or peft model.
@@ -46,12 +46,12 @@ def equal_layers(model: Any) -> Any | None:
 
 
 def are_alike(layers: Any) -> bool:
-    """Whether layers consist of the same modules and parameters."""
+    """Check that layers consist of the same modules and parameters."""
     return len({_signature(layer) for layer in layers}) == 1
 
 
 def names_layers(adapter: Mapping[str, Any] | None) -> bool:
-    """Whether an adapter may treat one layer otherwise than another; when in doubt it may.
+    """Check whether an adapter may treat layers differently; in doubt it may.
 
     Args:
         adapter: A peft configuration as JSON; None for full finetuning.
@@ -66,8 +66,7 @@ def names_layers(adapter: Mapping[str, Any] | None) -> bool:
 
 
 def extended(short: Observed, long: Observed, layers: int) -> Observed:
-    """What a model with ``layers`` more layers than ``long`` does, ``long`` having one more than
-    ``short``."""
+    """Extend a dry run by ``layers`` layers; ``long`` has one layer more than ``short``."""
     return Observed(
         training=_moments(short.training, long.training, layers),
         evaluation=_moments(short.evaluation, long.evaluation, layers),
@@ -76,8 +75,8 @@ def extended(short: Observed, long: Observed, layers: int) -> Observed:
 
 
 def extended_tensors(short: Sequence[Trained], long: Sequence[Trained], layers: int) -> tuple[Trained, ...]:
-    """The trained tensors of a model with ``layers`` more layers than ``long``, which has one more than
-    ``short``; in no particular order."""
+    """Extend the trained tensors by ``layers`` layers, in no particular order; ``long`` has one layer more
+    than ``short``."""
     of_a_layer = Counter(long) - Counter(short)
     return (*long, *(tensor for tensor, times in of_a_layer.items() for _ in range(times * layers)))
 

@@ -16,14 +16,14 @@ from tunecast.optimizers import Trained
 
 @dataclass(frozen=True)
 class DryRun:
-    """What a dry run saw; optimiser state and sharding are arithmetic on top.
+    """The result of a dry run; optimiser state and sharding are added by arithmetic.
 
     Args:
         observed: Moments and work by phase.
         trained: Every trained tensor.
-        largest_layer_bytes: Weights of the largest repeated block, which sharding gathers at once.
+        largest_layer_bytes: Weights of the largest repeated block, which sharded training gathers at once.
         saved_by_quantisation: Bytes by which ``weights`` are smaller once quantised.
-        unpacked_bytes: The largest weight that is unpacked while it is used.
+        unpacked_bytes: Bytes of the largest quantised weight while it is unpacked for use.
     """
 
     observed: Observed
@@ -39,12 +39,12 @@ class DryRun:
 
 
 def dry_run(config: Any, request: Workload, *, every_layer: bool = False) -> DryRun:
-    """Run a step, an evaluation batch and a generation of ``config`` on the meta device.
+    """Run a step, an evaluation batch and a generation of a model on the meta device.
 
     Args:
         config: A transformers ``PretrainedConfig``.
-        request: What is asked for.
-        every_layer: Whether to run all layers although they are alike; the answer is the same.
+        request: The finetuning.
+        every_layer: Whether to run all layers although they are alike; the result is the same.
 
     Raises:
         ModelError: The configuration's class has no text-generating model.
@@ -70,7 +70,7 @@ def dry_run(config: Any, request: Workload, *, every_layer: bool = False) -> Dry
 
 
 def _seen(model: Any, request: Workload, layers: Sequence[Any]) -> DryRun:
-    """A dry run of a model as it is."""
+    """Run a model as it is."""
     saved, unpacked = quantised_bytes(model, request.precision)
     largest = _largest_layer_bytes(model)
     try:

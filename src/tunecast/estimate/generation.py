@@ -1,4 +1,4 @@
-"""Generation on shapes alone: the prompt's pass, the cache it fills, one more token."""
+"""Generates on shapes alone: the prompt's pass, the cache that it fills, one more token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run the output head on some rows only, as label-only losses and generation do."""
+"""Runs the output head on some rows only, as label-only losses and generation do."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What a real device would run in place of plain operations: fused attention, dropout, autocast.
+"""Stand-ins for the kernels that a real device chooses: fused attention, dropout, autocast.
 
-They are chosen by the device, so the meta device knows none; this mode stands in for them in a dry run.
+The meta device has none of them, so a dry run takes these.
 """
 
 from __future__ import annotations

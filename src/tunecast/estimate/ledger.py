@@ -1,4 +1,4 @@
-"""Follows every tensor of a dry run: which bytes live when, and what each kernel computes and moves.
+"""Follows every tensor of a dry run: its lifetime, and the work of each kernel.
 
 On the meta device a model runs with shapes only: nothing is computed and nothing is allocated, yet every
 operation of the forward pass, of autograd and of the adapters is dispatched in its true order. The ledger

@@ -1,4 +1,4 @@
-"""From a dry run to bytes on one device: optimiser, quantisation, sharding, framework."""
+"""Turns a dry run into bytes on one device: optimiser, quantisation, sharding, framework."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _dry_runs: dict[str, DryRun] = {}
 
 
 def estimate_memory(config: Any, request: Workload) -> MemoryEstimate:
-    """Predict what a finetuning holds at most, in bytes on one device. No weights are loaded.
+    """Predict the peak bytes of a finetuning on one device, part by part, by dry run. No weights are loaded.
 
     total = max(training, evaluation) + framework, where training is the highest of
 
@@ -37,7 +37,7 @@ def estimate_memory(config: Any, request: Workload) -> MemoryEstimate:
 
     Args:
         config: A transformers ``PretrainedConfig``; a model's ``config.json`` is enough.
-        request: Adapter, precision, optimiser, batch, lengths, device.
+        request: The finetuning.
 
     Raises:
         ModelError: The configuration's class has no text-generating model.
@@ -67,7 +67,7 @@ def estimate_memory(config: Any, request: Workload) -> MemoryEstimate:
 
 
 def cached_dry_run(config: Any, request: Workload) -> DryRun:
-    """The dry run of a request; requests that differ in optimiser, sharding or device memory share one."""
+    """Return the dry run of a workload, shared by all that differ in optimiser, sharding or device memory."""
     from tunecast.estimate.dryrun import dry_run
 
     optimizer = request.optimizer if not OPTIMIZERS[request.optimizer].uses_gradients else "none"
@@ -90,8 +90,7 @@ def cached_dry_run(config: Any, request: Workload) -> DryRun:
 
 
 def shape_of(adapter: Mapping[str, Any]) -> dict[str, Any]:
-    """An adapter without what takes no bytes and no time, so that those that differ in nothing else are
-    equal."""
+    """Return an adapter without the fields that make no difference to bytes and seconds."""
     shape = {name: value for name, value in adapter.items() if name not in WITHOUT_BYTES}
     for name, value in shape.items():
         if name.endswith("dropout") and isinstance(value, int | float):

@@ -1,4 +1,4 @@
-"""What would make a finetuning fit that does not."""
+"""Changes that make a finetuning fit a device."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ _LORA = {"peft_type": "LORA", "r": 16, "target_modules": "all-linear"}
 
 
 def what_would_fit(config: Any, request: Workload) -> list[str]:
-    """Changes that bring a request under its device's memory, the gentlest first; empty when none does.
+    """List changes that bring a workload under its device's memory, the gentlest first.
 
-    Tried in turn, each on top of those before: micro-batches of one example, gradient checkpointing, half the
-    sequence length, LoRA in place of full finetuning, a 4-bit base model, more devices.
+    Each is tried on top of those before: micro-batches of one example, gradient checkpointing, half the
+    sequence length, LoRA in place of full finetuning, a 4-bit base model. If none helps, more devices are.
 
     Args:
         config: A transformers ``PretrainedConfig``.
-        request: A request whose ``device_memory_bytes`` is given.
+        request: A workload whose ``device_memory_bytes`` is given.
+
+    Returns:
+        The changes in words; empty if none helps.
     """
     fitting = []
     for words, changed in _changes(request):

@@ -1,4 +1,4 @@
-"""Feeds a model without data with batches without data, and notes what its ledger saw."""
+"""Runs a model without data on batches without data, while a ledger follows its tensors."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def observe(model: Any, request: Workload, layers: Sequence[Any] = ()) -> Observ
 
     Args:
         model: A transformers or peft model without data.
-        request: What is asked for.
-        layers: The model's layers where they are alike, from the bottom up.
+        request: The finetuning.
+        layers: The model's layers if they are alike, from the bottom up.
     """
     runner = _Runner(model, request, layers)
     uses_gradients = OPTIMIZERS[request.optimizer].uses_gradients

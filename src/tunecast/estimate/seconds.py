@@ -1,11 +1,11 @@
-"""Seconds before running: what kernels compute and move, over what a machine can do.
+"""Predicts seconds by dry run: the work of every kernel over the rates of a machine.
 
 Every kernel of a dry run (:mod:`tunecast.estimate`) takes
 
     max(FLOPs / machine rate, bytes / machine bandwidth, KERNEL_SECONDS)
 
 the roofline (Williams et al., 2009) with a floor for starting it; a step is the sum over its kernels, over
-the *efficiency*: one number per machine, the share of this ideal that real steps reach. Frozen weights cost
+the *efficiency*, one number per machine: the share of this ideal that real steps reach. Frozen weights cost
 no weight gradients, so that an adapter's step is about 4N FLOPs per token where full finetuning's is 6N; this
 and the extra kernels of each adapter come out of the dry run, nothing is fitted to a method.
 """
@@ -76,7 +76,7 @@ def work_seconds(work: Work, machine: Machine) -> float:
 
 
 def step_efficiency(machine: Machine, dtype: str = "float32") -> float:
-    """The efficiency of this machine, from a few real steps of a small random model; later calls repeat it.
+    """Measure the efficiency of this machine by a few real steps of a small random model, once per process.
 
     Args:
         machine: As :func:`tunecast.hardware.machine.measure_machine` found it, in this process.

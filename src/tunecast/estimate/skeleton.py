@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     import torch
 
 _NOT_FOR_A_SKELETON = frozenset({"peft_type", "peft_version", "base_model_name_or_path"})
-"""Fields that describe where an adapter came from or what training left of it, not what is to be trained."""
+"""Fields that describe an adapter's origin, not its shape."""
 _BYTES_PER_QUANTISED = {"8-bit": 1.0, "4-bit": FOUR_BIT_BYTES}
 """bitsandbytes' 8-bit keeps one float32 scale per row, below a thousandth."""
 
 
 def base_skeleton(config: Any, request: Workload) -> Any:
-    """Build the base model on the meta device, in the type of compute: shapes and types, but no data.
+    """Build the base model on the meta device, in the type of compute: shapes and types without data.
 
     Args:
         config: A transformers ``PretrainedConfig``; it is not changed.
-        request: What is asked for.
+        request: The finetuning.
 
     Raises:
         ModelError: The configuration's class has no text-generating model.
@@ -146,7 +146,7 @@ def quantised_bytes(model: Any, precision: str) -> tuple[int, int]:
 
 @contextmanager
 def without_data() -> Iterator[None]:
-    """Quietly build and run what has no data; a count of non-zeros is taken to be everything."""
+    """Build and run models without data quietly; a count of non-zeros is taken to be the whole."""
     from torch.fx.experimental import _config
 
     shape_rules: Any = _config  # its patch() is made at import and unknown to type checkers

@@ -110,7 +110,7 @@ def feasible_candidates(
 
 
 class _ExactBytes:
-    """Bytes on the task's model by dry run: what decides over a candidate is never the formula."""
+    """Predicts bytes on the task's model by dry run: no candidate is dropped because of a formula."""
 
     def __init__(self, training_task: TrainingTask) -> None:
         self._task = training_task

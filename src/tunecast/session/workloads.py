@@ -1,4 +1,4 @@
-"""A session's pipelines as workloads: what their bytes and their optimisers' effort are estimated from."""
+"""Turns a session's pipelines into workloads, to estimate their bytes and their optimisers' effort."""
 
 from __future__ import annotations
 
