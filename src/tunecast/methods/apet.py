@@ -10,6 +10,7 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from tunecast.estimate import Footprint
 from tunecast.methods.peft_method import PeftMethod, task_type
 from tunecast.methods.rates import around
 from tunecast.models.empty import empty_model
@@ -54,6 +55,11 @@ class Apet(PeftMethod):
             lora_alpha=SCALE * rank,
             target_modules="all-linear",
         )
+
+    def footprint(self, pipeline: Pipeline, model: ModelFacts) -> Footprint:
+        """State the budget, spread evenly: as many parameters, and no input of a layer is missed."""
+        rank = int(pipeline.number("budget_r"))
+        return Footprint({"peft_type": "LORA", "r": rank, "target_modules": "all-linear"})
 
     def _suited(self, pipeline: Pipeline, model_config: Any) -> Any:
         """Build the configuration with the rank of each chosen layer."""

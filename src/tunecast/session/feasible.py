@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -66,10 +66,10 @@ def limit_bytes(settings: SessionSettings, device: str) -> int:
 def feasible_candidates(
     settings: SessionSettings, training_task: TrainingTask, candidates: Sequence[Pipeline], limit: int
 ) -> Feasible:
-    """Leave out the candidates of which not even a step on one example fits.
+    """Drop the candidates whose step does not fit even with one example.
 
-    Candidates whose method the memory arithmetic does not know remain where the bare model fits: they can
-    only be tried. So does a pipeline that the user gave, with a warning.
+    Candidates whose method states no footprint stay if the bare model fits: they can only be tried. A pipeline
+    that the user gave stays too, with a warning.
 
     Args:
         settings: The session's settings.
@@ -82,13 +82,20 @@ def feasible_candidates(
     """
     single = SingleExamples(training_task)
     exact = _ExactBytes(training_task)
+    most = exact.of(single.full)
+    if most is not None and limit >= ROOMY * most:
+        return Feasible(tuple(candidates))
     strategy = get_strategy(settings.strategy)
     if limit >= AMPLE * exact.roughly(single.full):
         return Feasible(tuple(candidates))
     tried = candidates[: strategy.trials]
     workloads = [single.of(pipeline) for pipeline in tried]
     needs = [None if workload is None else Need.of(workload) for workload in workloads]
-    fitting, fewest = _fitting(exact, single.full, dict.fromkeys(need for need in needs if need), limit)
+    distinct = dict.fromkeys(need for need in needs if need)
+    if most is None:
+        fitting, fewest = set(distinct), None
+    else:
+        fitting, fewest = which_fit(distinct, limit, lambda need: exact.of(need.workload))
     bare = _bare_bytes(training_task, single.full)
     fits = [bare <= limit if need is None else need in fitting for need in needs]
     if None in needs and bare > limit:
@@ -138,16 +145,6 @@ def _bare_bytes(training_task: TrainingTask, single: Workload) -> int:
     """What any method holds at least: the process, and the model's weights once."""
     element_bytes = 4 if single.precision == "float32" else 2
     return FRAMEWORK_BYTES[single.device] + training_task.facts.parameters * element_bytes
-
-
-def _fitting(
-    exact: _ExactBytes, full: Workload, needs: Collection[Need], limit: int
-) -> tuple[set[Need], int | None]:
-    """As :func:`which_fit`; where there is room for anything, everything fits without a further estimate."""
-    most = exact.of(full)
-    if most is None or limit >= ROOMY * most:
-        return set(needs), None
-    return which_fit(needs, limit, lambda need: exact.of(need.workload))
 
 
 def _nothing_fits(settings: SessionSettings, device: str, fewest: int) -> ConfigurationError:
