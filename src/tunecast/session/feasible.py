@@ -68,8 +68,8 @@ def feasible_candidates(
 ) -> Feasible:
     """Drop the candidates whose step does not fit even with one example.
 
-    Candidates whose method states no footprint stay if the bare model fits: they can only be tried. A pipeline
-    that the user gave stays too, with a warning.
+    Candidates whose method states no footprint stay if the bare model fits: they can only be tried. A
+    pipeline that the user gave stays too, with a warning.
 
     Args:
         settings: The session's settings.
