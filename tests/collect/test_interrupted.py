@@ -22,7 +22,7 @@ from tunecast.training.runner import HELD_BEFORE
 
 KILLED_AFTER = (4, 9)
 """Numbers of runs in the store."""
-ORPHAN_SECONDS = 2.0
+ORPHAN_SECONDS = 5.0
 NO_TIME = Seconds(0.0, 0.0)
 
 
@@ -59,23 +59,23 @@ def runs_of(store: Path) -> dict[str, Run]:
         return {run.id: timeless(run) for run in opened.runs()}
 
 
-def alive(group: int) -> bool:
-    """Whether a process of the group runs; one that is dead and not yet waited for does not."""
+def alive(session: int) -> bool:
+    """Whether a process of the session runs; one that is dead and not yet waited for does not."""
     for status in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = status.read_text(encoding="utf-8").rpartition(")")[2].split()
         except OSError:
             continue
-        if int(fields[2]) == group and fields[0] not in "ZX":
+        if int(fields[3]) == session and fields[0] not in "ZX":
             return True
     return False
 
 
-def ends_within(seconds: float, group: int) -> bool:
+def ends_within(seconds: float, session: int) -> bool:
     deadline = time.monotonic() + seconds
-    while alive(group) and time.monotonic() < deadline:
+    while alive(session) and time.monotonic() < deadline:
         time.sleep(0.05)
-    return not alive(group)
+    return not alive(session)
 
 
 @pytest.mark.slow
@@ -97,7 +97,7 @@ def test_killed_and_resumed_gives_the_same_runs(
         assert process.poll() is None
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        assert ends_within(ORPHAN_SECONDS, process.pid), "a worker outlived its collection"
+        assert ends_within(ORPHAN_SECONDS, process.pid), "a process outlived its collection"
         assert len(runs_of(killed)) < len(runs_of(calm))
     assert started(plan, killed, roots["world"]).wait(timeout=900) == 0
     expected = runs_of(calm)
