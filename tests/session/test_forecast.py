@@ -263,7 +263,9 @@ def test_a_run_that_outlasts_the_budget_is_given_up(
     monkeypatch.setattr(Session, "_measure_part", watched)
     monkeypatch.setattr(BudgetTracker, "is_overrun", property(lambda _: bool(begun)))
     monkeypatch.setattr(executor, "POLL_SECONDS", 0.001)
-    code, out, err = call_main("tune", "--resume", "--output-dir", str(folder), "--json")
+    # A request can be given up in a worker process only.
+    flags = ("--executor", "local", "--output-dir", str(folder), "--json")
+    code, out, err = call_main("tune", "--resume", *flags)
     assert code == 0, err
     assert len(begun) == 1
     assert "The budget is over and was not enough for the run on 16 examples." in err
