@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tunecast.records import SessionRecord
+from tunecast.results import SessionRecord
 from tunecast.session.state import read_state
 from tunecast.store import Store
 

@@ -17,7 +17,8 @@ from tunecast import api
 from tunecast.errors import ConfigurationError, ModelError, OutputError
 from tunecast.methods.space import BASELINE
 from tunecast.progress import Silent
-from tunecast.records import Outcome, Run, SessionRecord
+from tunecast.records import Outcome, Run
+from tunecast.results import SessionRecord
 from tunecast.session.prepare import prepare_task
 from tunecast.session.settings import SessionSettings
 from tunecast.store import Store

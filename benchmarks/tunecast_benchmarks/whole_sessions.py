@@ -16,7 +16,7 @@ from tunecast.executors import start_executor
 from tunecast.executors.base import Broken
 from tunecast.executors.requests import ScoreModel, TrainingPlace
 from tunecast.progress import Silent
-from tunecast.records import SessionRecord
+from tunecast.results import SessionRecord
 from tunecast.session.folder import read_session
 from tunecast.session.prepare import prepare_task
 from tunecast.session.settings import SessionSettings

@@ -17,7 +17,8 @@ from tunecast.budget import Budget
 from tunecast.errors import ConfigurationError, UserError, disk_error
 from tunecast.paths import expanded
 from tunecast.progress import Progress, Silent
-from tunecast.records import Evaluation, Machine, Pipeline, SessionRecord
+from tunecast.records import Machine, Pipeline
+from tunecast.results import Evaluation, SessionRecord
 from tunecast.session.folder import STORE_FILE, OutputFolder
 from tunecast.session.settings import SessionSettings
 

@@ -8,25 +8,21 @@ import random
 
 from tunecast.records import (
     ZERO_SHOT,
-    Contender,
-    DataForecast,
     DatasetFacts,
     Machine,
     ModelFacts,
-    MoreData,
     Outcome,
     Pipeline,
     Point,
     Run,
     RunError,
-    SampleOutput,
     Scalar,
     Score,
     Seconds,
-    SessionRecord,
     Task,
     Versions,
 )
+from tunecast.results import Contender, DataForecast, MoreData, SampleOutput, SessionRecord
 
 FULL_LENGTH = 131_072
 ZERO_SHOT_LOSS = 4.143

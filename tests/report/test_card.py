@@ -9,8 +9,9 @@ import yaml
 
 from report.sample_session import full_session, make_record, make_runs
 from tunecast.methods import get_method, method_names
-from tunecast.records import Pipeline, Run, SessionRecord
+from tunecast.records import Pipeline, Run
 from tunecast.report import model_card
+from tunecast.results import SessionRecord
 
 
 def delivered() -> tuple[SessionRecord, Run]:

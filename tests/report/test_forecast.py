@@ -3,9 +3,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from report.sample_session import OUTLOOK
-from tunecast.records import DataForecast
 from tunecast.report.forecast import forecast_sentences, forecast_table
 from tunecast.report.forecast_plot import forecast_plot
+from tunecast.results import DataForecast
 
 ALL_SUPPORTED = replace(OUTLOOK, forecasts=tuple(replace(one, supported=True) for one in OUTLOOK.forecasts))
 ALL_REFUSED = replace(

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from report.sample_session import SAMPLES, failures, full_session, make_record, make_runs
-from tunecast.records import DataForecast, SampleOutput
 from tunecast.report import write_report
+from tunecast.results import DataForecast, SampleOutput
 
 FIGURE = re.compile(r'<script type="application/json" id="figure-([\w-]+)">(.*?)</script>', re.S)
 

@@ -5,8 +5,9 @@ import dataclasses
 import pytest
 
 from report.sample_session import BASELINE, full_session, make_record, make_runs
-from tunecast.records import ZERO_SHOT, Contender, Pipeline, Score, SessionRecord
+from tunecast.records import ZERO_SHOT, Pipeline, Score
 from tunecast.report.wording import describe_pipeline, pipeline_line, verdict
+from tunecast.results import Contender, SessionRecord
 
 
 def with_test(record: SessionRecord, name: str, **changes: object) -> SessionRecord:

@@ -9,7 +9,8 @@ import pytest
 import sessions
 import tiny
 from tunecast.cli.session_result import as_result
-from tunecast.records import Score, SessionRecord
+from tunecast.records import Score
+from tunecast.results import SessionRecord
 from tunecast.session.final_evaluation import Judge
 
 

@@ -12,7 +12,7 @@ from tunecast.cli import options
 from tunecast.models.load import MODEL_FORMATS
 
 if TYPE_CHECKING:
-    from tunecast.records import Evaluation
+    from tunecast.results import Evaluation
 
 
 def command(

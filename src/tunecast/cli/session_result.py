@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from tunecast.progress import Progress
-    from tunecast.records import Contender, SessionRecord
+    from tunecast.results import Contender, SessionRecord
 
 
 def run_session(

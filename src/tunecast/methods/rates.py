@@ -1,4 +1,4 @@
-"""Where a learning rate is looked for: ranges that follow the model's width."""
+"""Ranges of learning rates that follow the model's width."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tunecast.records import ZERO_SHOT, Run, SessionRecord
+from tunecast.records import ZERO_SHOT, Run
 from tunecast.report.loading import Delivery, delivery
 from tunecast.report.numbers import MISSING, decimal, duration, finite, with_interval
 from tunecast.report.tables import (
@@ -18,6 +18,7 @@ from tunecast.report.tables import (
     version_facts,
 )
 from tunecast.report.wording import value_text, verdict
+from tunecast.results import SessionRecord
 
 
 def model_card(record: SessionRecord, run: Run, *, base_model: str) -> str:

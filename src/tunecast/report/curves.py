@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import plotly.graph_objects as go
 
-from tunecast.records import Point, SessionRecord
+from tunecast.records import Point
 from tunecast.report.figures import (
     ACCENT,
     FAILED,
@@ -22,6 +22,7 @@ from tunecast.report.figures import (
 )
 from tunecast.report.numbers import compact, duration, finite
 from tunecast.report.trials import DrawnTrial, chosen_to_draw, grouped
+from tunecast.results import SessionRecord
 
 CURVES_DRAWN = 150
 CROWD = 60

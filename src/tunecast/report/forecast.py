@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tunecast.records import DataForecast, MoreData
 from tunecast.report.numbers import MISSING, compact, decimal, interval, with_interval
 from tunecast.report.tables import Table
+from tunecast.results import DataForecast, MoreData
 
 
 def forecast_sentences(forecast: DataForecast) -> tuple[str, ...]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from tunecast.records import DataForecast
 from tunecast.report.curves import LOSS_TITLE
 from tunecast.report.figures import ACCENT, INK, MUTED, Plot, log_axis, new_figure
 from tunecast.report.numbers import compact, with_interval
+from tunecast.results import DataForecast
 
 
 def forecast_plot(forecast: DataForecast | None) -> Plot | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tunecast.atomic import written_whole
-from tunecast.records import Run, SessionRecord
+from tunecast.records import Run
 from tunecast.report.forecast import forecast_sentences, forecast_table
 from tunecast.report.loading import HUB_ID, delivery
 from tunecast.report.tables import (
@@ -25,6 +25,7 @@ from tunecast.report.tables import (
 )
 from tunecast.report.trials import DOTS_DRAWN, DrawnTrial, view_trials, zero_shot_loss
 from tunecast.report.wording import verdict
+from tunecast.results import SessionRecord
 
 if TYPE_CHECKING:
     from tunecast.report.figures import Plot, Style

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tunecast.records import ZERO_SHOT, Contender, Machine, Run, SessionRecord
+from tunecast.records import ZERO_SHOT, Machine, Run
 from tunecast.report.numbers import MISSING, compact, decimal, finite, interval, rate, storage
 from tunecast.report.trials import DrawnTrial
 from tunecast.report.wording import CONTENDER_NAMES, describe_pipeline
+from tunecast.results import Contender, SessionRecord
 
 FAILURES_SHOWN = 50
 ShownInterval = Callable[[float | None, float | None, float | None], str]

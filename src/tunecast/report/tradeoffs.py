@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 import plotly.graph_objects as go
 
-from tunecast.records import Contender, SessionRecord
 from tunecast.report.figures import (
     ACCENT,
     INK,
@@ -21,6 +20,7 @@ from tunecast.report.figures import (
 from tunecast.report.numbers import compact, finite, with_interval
 from tunecast.report.trials import DOTS_DRAWN, DrawnTrial, chosen_to_draw, grouped
 from tunecast.report.wording import CONTENDER_NAMES
+from tunecast.results import Contender, SessionRecord
 
 
 def scores_plot(record: SessionRecord) -> Plot | None:

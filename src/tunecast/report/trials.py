@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from tunecast.records import ZERO_SHOT, Point, Run, SessionRecord
+from tunecast.records import ZERO_SHOT, Point, Run
 from tunecast.report.numbers import decimal, finite, rate
 from tunecast.report.wording import value_text
+from tunecast.results import SessionRecord
 
 HOVER_CHARACTERS = 600
 DOTS_DRAWN = 400

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tunecast.records import ZERO_SHOT, Contender, Pipeline, Run, Scalar, Score, SessionRecord
+from tunecast.records import ZERO_SHOT, Pipeline, Run, Scalar, Score
 from tunecast.report.numbers import decimal, duration, finite, rate, with_interval
+from tunecast.results import Contender, SessionRecord
 from tunecast.search import find_strategy
 
 if TYPE_CHECKING:

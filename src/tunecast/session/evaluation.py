@@ -13,7 +13,7 @@ from tunecast.executors.base import Broken, Crash
 from tunecast.executors.requests import ScoreModel, TrainingPlace
 from tunecast.hardware.processor import worker_threads
 from tunecast.progress import Progress
-from tunecast.records import Evaluation
+from tunecast.results import Evaluation
 from tunecast.session.final_evaluation import TEST_METRIC_EXAMPLES
 from tunecast.session.prepare import prepare_task
 from tunecast.session.provenance import Origin

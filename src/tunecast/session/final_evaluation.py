@@ -13,7 +13,8 @@ from tunecast.executors.base import Ask
 from tunecast.executors.requests import Save, SaveBase, ScoreModel
 from tunecast.models.load import ResolvedModel
 from tunecast.progress import Progress
-from tunecast.records import Contender, Run, SampleOutput, Score, SessionRecord
+from tunecast.records import Run, Score
+from tunecast.results import Contender, SampleOutput, SessionRecord
 from tunecast.search import get_strategy
 from tunecast.session.folder import OutputFolder
 from tunecast.session.prepare import PreparedTask

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tunecast.budget import Used
-from tunecast.records import FORECAST_ONLY, DataForecast, MoreData, Outcome
+from tunecast.records import FORECAST_ONLY, Outcome
+from tunecast.results import DataForecast, MoreData
 from tunecast.scaling import forecast, table_of_points
 from tunecast.scaling.forecasting import FEWEST_SIZES
 from tunecast.session.budget_tracker import BudgetTracker

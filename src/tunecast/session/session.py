@@ -13,7 +13,8 @@ from tunecast.executors.base import CRASHES_FORGIVEN, Broken, Crash, Executor, R
 from tunecast.executors.requests import Advance, TrainingPlace, UseValidation
 from tunecast.predictor import WorkerCapacity
 from tunecast.progress import Progress
-from tunecast.records import ZERO_SHOT, DataForecast, Pipeline, Run, SessionRecord
+from tunecast.records import ZERO_SHOT, Pipeline, Run
+from tunecast.results import DataForecast, SessionRecord
 from tunecast.search import Context, get_strategy
 from tunecast.session.budget_tracker import BudgetTracker
 from tunecast.session.calibrate_length import measure_full_length, score_base_model

@@ -9,7 +9,8 @@ from typing import Any
 
 from tunecast.errors import ConfigurationError, OutputError
 from tunecast.predictor import Prediction
-from tunecast.records import Pipeline, SessionRecord, stable_hash
+from tunecast.records import Pipeline, stable_hash
+from tunecast.results import SessionRecord
 from tunecast.session.folder import OutputFolder
 from tunecast.session.settings import SessionSettings
 

@@ -14,7 +14,8 @@ from tunecast.errors import ModelError
 from tunecast.hardware.machine import SecondsClock, load_average, peak_bytes, reset_peak
 from tunecast.methods import get_method
 from tunecast.models.load import load_model, load_tokenizer, quiet
-from tunecast.records import Outcome, Pipeline, Point, RunError, SampleOutput, Score, Seconds
+from tunecast.records import Outcome, Pipeline, Point, RunError, Score, Seconds
+from tunecast.results import SampleOutput
 from tunecast.training.base_fingerprint import fingerprint
 from tunecast.training.checkpoint import CheckpointFolder
 from tunecast.training.compute import Compute
