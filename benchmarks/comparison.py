@@ -109,8 +109,9 @@ def carry(folder: Path, names: list[str]) -> None:
             print(f"{name}: rests on other runs or another prior and must be measured again")
         else:
             kept.carried_to(PARTS[name], commit()).write(folder, name)
-    for file in sorted((folder / "sessions").glob("*.json")):
-        Kept(file).carry()
+    if any(PARTS[name].has_sessions for name in names):
+        for file in sorted((folder / "sessions").glob("*.json")):
+            Kept(file).carry()
 
 
 def compare(folder: Path, names: list[str]) -> dict[str, str]:

@@ -83,6 +83,11 @@ class Part:
         """Whether its result is what ``tunecast compare --json`` prints."""
         return "--json" in self.command
 
+    @property
+    def has_sessions(self) -> bool:
+        """Whether it runs whole sessions, whose outcomes are also kept one by one."""
+        return set(SESSION) <= set(self.rests_on)
+
     def commands(self, folder: Path) -> list[list[str]]:
         """Everything to run, in this order; the last command prints the result.
 
