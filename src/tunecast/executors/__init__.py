@@ -19,7 +19,7 @@ def check_executor(name: str) -> None:
     """Refuse the name of an executor that does not exist.
 
     Raises:
-        ConfigurationError: There is none of that name.
+        ConfigurationError: It does not exist.
     """
     if name not in EXECUTORS:
         raise ConfigurationError(f"--executor: there is no {name!r}.", f"Use {' or '.join(EXECUTORS)}.")

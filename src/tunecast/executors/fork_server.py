@@ -208,7 +208,7 @@ def _fork(connection: int, foreign: Sequence[int]) -> int:
         traceback.print_exc()
     finally:
         sys.stderr.flush()
-        os._exit(code)  # taking torch apart in good order takes a second that nobody has after a kill
+        os._exit(code)  # taking torch apart in good order takes a second
 
 
 def _exec_if_cuda_runs(connection: int, server: int) -> None:
@@ -233,7 +233,7 @@ def _report_ended(statuses: dict[int, int]) -> None:
 
 
 def _tell(status: int, number: int) -> None:
-    with contextlib.suppress(BrokenPipeError):  # nobody wants to know any more
+    with contextlib.suppress(BrokenPipeError):  # the session has stopped listening
         os.write(status, NUMBER.pack(number))
 
 
