@@ -196,16 +196,23 @@ def run_job(job: dict[str, Any]) -> list[list[Any]]:
     return curve(run_trial(Runner(task), trial, after=job.get("after", 0)))
 
 
-def in_processes(function: str, jobs: list[dict[str, Any]]) -> list[Any]:
-    """Call a function of this module for each job, one after the other, each in a process of its own.
+def in_processes(jobs: list[dict[str, Any]]) -> list[Any]:
+    """Call :func:`run_job` for each job, one after the other, each in a process of its own.
 
     The processes are forked from a fresh one that has imported everything and trained nothing.
     """
-    # Loading a model imports and compiles much that all jobs need.
-    warm = "workshop.training_task(workshop.Path(arguments[0][0]['model'])).open()\n"
-    call = f"print(json.dumps(workshop.forked(workshop.{function}, arguments[0])))"
-    results: list[Any] = fresh_process(f"import workshop\n{warm}{call}", jobs)
+    results: list[Any] = fresh_process(
+        "import workshop\nprint(json.dumps(workshop.run_in_forks(arguments[0])))", jobs
+    )
     return results
+
+
+def run_in_forks(jobs: list[dict[str, Any]]) -> list[Any]:
+    """Do the part of :func:`in_processes` that runs in the fresh process."""
+    from tunecast.training.runner import Runner
+
+    Runner(training_task(Path(jobs[0]["model"])))  # imports and compiles much that all jobs need
+    return forked(run_job, jobs)
 
 
 def forked(function: Any, jobs: list[Any]) -> list[Any]:

@@ -36,7 +36,7 @@ def all_hits(killers: list[Killer]) -> Counter[tuple[str, str]]:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_four_kills(finished_session: Finished, tmp_path: Path) -> None:
-    killers = killed_at_random(finished_session, tmp_path, kills=4, sessions=2)
+    killers = killed_at_random(finished_session, tmp_path, kills=4, sessions=1)
     print(table(all_hits(killers)))
     assert all_hits(killers).total() == 4
 

@@ -70,7 +70,7 @@ def continued(runners: dict[str, Runner], tmp_path_factory: pytest.TempPathFacto
         first.append(workshop.curve(workshop.run_trial(runners[family], trial, points=1)))
         job = {"model": task.model.location, "variant": variant, "changes": changes, "folder": folder}
         jobs.append({**job, "epochs": EPOCHS, "after": first[-1][0][0]})
-    rest = workshop.in_processes("run_job", jobs)
+    rest = workshop.in_processes(jobs)
     return {case: [*one, *more] for case, one, more in zip(ACROSS_PROCESSES, first, rest, strict=True)}
 
 

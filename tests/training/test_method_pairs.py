@@ -42,7 +42,7 @@ def alone(tiny_llama: Path) -> dict[str, Any]:
     """The curve of every kind of trial on a worker that did nothing before."""
     job = {"model": str(tiny_llama), "epochs": EPOCHS}
     jobs = [{**job, "variant": variant, "changes": changes} for variant, changes in KINDS.values()]
-    curves = dict(zip(KINDS, workshop.in_processes("run_job", jobs), strict=True))
+    curves = dict(zip(KINDS, workshop.in_processes(jobs), strict=True))
     assert len({str(curve) for curve in curves.values()}) == len(KINDS)
     return curves
 
