@@ -49,9 +49,6 @@ TrustRemoteCode = Annotated[
 def settings_from(values: Mapping[str, Any]) -> SessionSettings:
     """Build the settings of a session; None or a missing value keeps the default.
 
-    Args:
-        values: Values by the names of the settings.
-
     Raises:
         ConfigurationError: A value does not fit its setting.
     """
@@ -85,12 +82,6 @@ def fixed_values(texts: Sequence[str]) -> dict[str, Any]:
 
 def pair(flag: str, text: str, example: str, form: str = "NAME=VALUE") -> tuple[str, str]:
     """Split the value of an option such as ``--fix lora_r=16`` at its ``=``.
-
-    Args:
-        flag: The option.
-        text: Its value.
-        example: A valid value, for the message.
-        form: The form of a valid value, for the message.
 
     Raises:
         ConfigurationError: The ``=`` or one of the sides is missing.

@@ -91,12 +91,7 @@ class _Stage:
 
 @dataclass(frozen=True)
 class SessionView:
-    """A tuning session drawn with rich: budget, best trials, current activity.
-
-    Args:
-        status: Status of the session.
-        encoding: Encoding of the terminal.
-    """
+    """A tuning session drawn with rich: budget, best trials, current activity."""
 
     status: SessionStatus
     encoding: str = "utf-8"

@@ -22,14 +22,7 @@ if TYPE_CHECKING:
 def run_session(
     session: Callable[[Progress], SessionRecord], output_dir: str, *, go_on: str, as_json: bool
 ) -> None:
-    """Run a session, show its progress and print its result; on Ctrl-C, say how to continue.
-
-    Args:
-        session: Runs it.
-        output_dir: Where it writes.
-        go_on: The command that continues it.
-        as_json: Whether to print the result as JSON.
-    """
+    """Run a session, show its progress and print its result; on Ctrl-C, say how to continue."""
     from tunecast.cli.progress import RichProgress
 
     try:

@@ -30,8 +30,6 @@ def visits(runs_per_dataset: Sequence[int], datasets: int, chunk: int) -> list[V
     to its runs, and for each model every dataset equally often, both to within one visit.
 
     Args:
-        runs_per_dataset: Runs on each dataset, by model.
-        datasets: Number of datasets.
         chunk: Largest number of runs per visit.
     """
     timed: list[tuple[float, int, Visit]] = []

@@ -163,7 +163,6 @@ def read_plan(path: str | Path, roots: Mapping[str, str] | None = None) -> Plan:
     """Read a plan.
 
     Args:
-        path: A YAML file.
         roots: Folders by the names in braces in the plan's paths; environment variables give the rest.
 
     Raises:

@@ -92,9 +92,7 @@ def expand(plan: Plan, *, device: str, progress: Progress) -> Expansion:
     A dataset or base model that cannot be used is reported and left out; this does not change the other runs.
 
     Args:
-        plan: The plan.
         device: ``cpu``, ``cuda`` or ``cuda:N``; the kind of device is part of a run's identity.
-        progress: Receives progress reports.
 
     Raises:
         UserError: None of the datasets, or none of the base models, can be used.

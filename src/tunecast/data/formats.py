@@ -81,7 +81,6 @@ def detect(table: Table, prompt_column: str | None = None, completion_column: st
     """Find the format of a table.
 
     Args:
-        table: The rows as read.
         prompt_column: Column of the prompt, if the user named it.
         completion_column: Column of the completion, if the user named it. If only one of the two is named,
             the known pairs give the other.

@@ -30,7 +30,6 @@ def complete_splits(
 
     Args:
         given: Examples by split, with at least ``train``.
-        seed: Seed of the assignment.
         place: The dataset, as messages name it.
 
     Returns:

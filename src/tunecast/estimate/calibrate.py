@@ -36,7 +36,6 @@ def measure_device(device: str, name: str = "") -> Calibration:
 
     Args:
         device: ``cpu`` or ``cuda``.
-        name: The accelerator's name, as its driver gives it.
 
     Raises:
         ConfigurationError: Torch cannot use the device, or too little of its memory is free.

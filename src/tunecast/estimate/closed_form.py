@@ -143,8 +143,6 @@ def optimizer_seconds(model: ModelFacts, form: Form, machine: Machine) -> float:
 
     Args:
         model: A model that :func:`~tunecast.estimate.forms.is_known`.
-        form: What is trained.
-        machine: Rates of the machine.
     """
     return sum(
         count * matrix_seconds(form.optimizer, tensor, machine) for tensor, count in _trained(model, form)

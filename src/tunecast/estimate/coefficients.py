@@ -52,12 +52,7 @@ def fitted() -> Coefficients:
 
 
 def as_json(coefficients: Coefficients, fitted_to: str) -> str:
-    """Write coefficients as :func:`fitted` reads them.
-
-    Args:
-        coefficients: What was fitted.
-        fitted_to: What it was fitted to, in words.
-    """
+    """Write coefficients as :func:`fitted` reads them."""
     tables = coefficients._asdict()
     power = tables.pop("power")
     named = {

@@ -28,11 +28,7 @@ _LAYER_NUMBER = re.compile(r"(?<![A-Za-z_0-9])[0-9]+(?![A-Za-z_0-9])")
 
 
 def equal_layers(model: Any) -> Any | None:
-    """Return the layers of a decoder-only model if they are all alike, adapters included; None otherwise.
-
-    Args:
-        model: A transformers or peft model.
-    """
+    """Return the layers of a decoder-only model if they are all alike, adapters included; None otherwise."""
     import torch
 
     config = model.config

@@ -43,7 +43,6 @@ def dry_run(config: Any, request: Workload, *, every_layer: bool = False) -> Dry
 
     Args:
         config: A transformers ``PretrainedConfig``.
-        request: The finetuning.
         every_layer: Whether to run all layers although they are alike; the result is the same.
 
     Raises:

@@ -81,7 +81,6 @@ def dry_run_bytes(config: Any, workload: Workload) -> int:
 
     Args:
         config: A transformers ``PretrainedConfig``.
-        workload: The finetuning.
 
     Raises:
         ModelError: The configuration's class has no text-generating model.

@@ -12,7 +12,6 @@ def only_rows(model: Any, rows: int) -> Iterator[None]:
     """Let the output head of ``model`` see ``rows`` of its input's rows, gathered by an index.
 
     Args:
-        model: A transformers or peft model with output embeddings.
         rows: Number of rows; more than there are takes all.
     """
 

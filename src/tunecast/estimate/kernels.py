@@ -69,7 +69,6 @@ class DeviceKernels(TorchFunctionMode):
     """Replaces fused attention by its stand-in, and casts as autocast would.
 
     Args:
-        ledger: Receives the work of the kernels that are replaced.
         autocast: Type that matrix products run in, None without autocast.
         device: ``cpu`` or ``cuda``.
     """

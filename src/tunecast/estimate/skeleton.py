@@ -29,7 +29,6 @@ def base_skeleton(config: Any, request: Workload) -> Any:
 
     Args:
         config: A transformers ``PretrainedConfig``; it is not changed.
-        request: The finetuning.
 
     Raises:
         ModelError: The configuration's class has no text-generating model.
@@ -65,7 +64,6 @@ def made_trainable(model: Any, request: Workload) -> Any:
 
     Args:
         model: What :func:`base_skeleton` built.
-        request: The finetuning.
 
     Raises:
         ConfigurationError: The adapter's configuration is wrong for this model, or needs real weights.

@@ -59,11 +59,7 @@ class ForkServer:
         return self._process.poll() is None
 
     def fork(self) -> tuple[Connection, WorkerProcess]:
-        """Fork a worker; returns at once, even while the server still imports.
-
-        Returns:
-            The connection over which the worker answers, and its process.
-        """
+        """Fork a worker; returns at once, even while the server still imports."""
         ours, theirs = socket.socketpair()
         status, written = os.pipe()
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # a dead server: status ends at once

@@ -27,9 +27,6 @@ class InProcessExecutor(Executor):
 
     :meth:`wait` performs one submitted request at a time, in the order of submission. A request that has
     begun cannot be interrupted.
-
-    Args:
-        workers: Number of slots.
     """
 
     def __init__(self, workers: int = 1) -> None:

@@ -61,7 +61,6 @@ class LocalExecutor(Executor):
 
     Args:
         workers: Number of slots.
-        threads: Threads of each worker.
         inherited: File descriptors that all processes hold open as long as they live, such as the lock of the
             output folder.
     """

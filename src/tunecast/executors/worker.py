@@ -44,7 +44,6 @@ def serve(connection: Connection, parent: int) -> None:
     """Answer requests that come over a connection; the first message is an :class:`Opening`.
 
     Args:
-        connection: To the session.
         parent: Process id of the parent, with which this process ends.
     """
     _end_with(parent)

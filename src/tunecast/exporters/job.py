@@ -51,7 +51,6 @@ class ExportJob:
         """Return examples as JSON objects.
 
         Args:
-            examples: The examples.
             style: ``messages`` for whole conversations, ``prompt-completion`` for the last turn and
                 everything before it.
         """

@@ -101,7 +101,6 @@ def as_machine(accelerator: Accelerator, *, cores: int = 8, memory_bytes: int = 
     """Describe an accelerator as a :class:`~tunecast.records.Machine` with its stated rates.
 
     Args:
-        accelerator: The accelerator.
         cores: Assumed processor cores beside it.
         memory_bytes: Assumed main memory beside it.
     """

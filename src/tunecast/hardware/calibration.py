@@ -53,7 +53,6 @@ def read_calibration(device: str, name: str = "") -> Calibration | None:
 
     Args:
         device: ``cpu`` or ``cuda``.
-        name: The accelerator's name, as its driver gives it.
     """
     try:
         kept = json.loads(_path(device, name).read_text(encoding="utf-8"))

@@ -39,12 +39,6 @@ def idle_seconds(work: Callable[[], Any], *, threads: int, least_repeats: int, l
     This is the wall time of the fastest repetition, or the mean processor time if that is less, which happens
     if other work disturbs every repetition. The minimum of processor times would be biased by the clock's
     errors.
-
-    Args:
-        work: The work to repeat.
-        threads: Threads that it keeps busy.
-        least_repeats: Minimum number of repetitions.
-        least_seconds: Minimum duration of all repetitions.
     """
     work()
     fastest = float("inf")

@@ -81,8 +81,6 @@ class Method(ABC):
         """Build a trainable model from the frozen base.
 
         Args:
-            base: The base model, frozen, in evaluation mode.
-            pipeline: A pipeline of this method.
             seed: Seed of random initialisation. torch's global generator is left unchanged.
 
         Returns:
@@ -96,8 +94,6 @@ class Method(ABC):
 
         Args:
             base: The base model, frozen, in evaluation mode. It must be left unchanged.
-            pipeline: A pipeline of this method.
-            examples: The trial's training examples.
         """
         return {}
 
@@ -106,7 +102,6 @@ class Method(ABC):
 
         Args:
             model: The model that ``attach`` returned, in training mode.
-            learning_rate: Rate of this step.
         """
 
     def after_update(self, model: Any, step: int, total_steps: int) -> None:  # noqa: B027
@@ -115,7 +110,6 @@ class Method(ABC):
         Args:
             model: The model that ``attach`` returned, in training mode.
             step: Number of the step, starting at 1.
-            total_steps: Steps of the complete schedule.
         """
 
     def state(self, model: Any) -> dict[str, Tensor]:
@@ -135,7 +129,6 @@ class Method(ABC):
 
         Args:
             model: The trained model that ``attach`` returned.
-            folder: An existing folder.
             base_location: Where the adapter will find its base model: a relative path or a hub id.
         """
 

@@ -89,7 +89,6 @@ def best_cut(deviation: Sequence[float], most: int) -> int:
 
     Args:
         deviation: Deviation by space, from the embeddings to the last layer.
-        most: Largest number of trained layers.
     """
     layers = len(deviation) - 1
     least = min(most, max(2, math.ceil(layers / 8)))
@@ -103,10 +102,6 @@ def best_cut(deviation: Sequence[float], most: int) -> int:
 
 def deviations(model: Any, examples: Sequence[EncodedExample]) -> list[float]:
     """Measure how far hidden states are from the straight line to the answer, by space.
-
-    Args:
-        model: The base model in evaluation mode.
-        examples: At least one, each with a label.
 
     Returns:
         Mean of 1 - cosine over the examples, for the embeddings and each layer. All states go through the

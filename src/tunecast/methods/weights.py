@@ -26,7 +26,6 @@ class WeightsMethod(Method):
 
         Args:
             model: The base model, or an empty model of its architecture.
-            pipeline: A pipeline of this method.
         """
 
     def applies(self, model: ModelFacts) -> str | None:

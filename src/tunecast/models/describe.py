@@ -68,10 +68,6 @@ def with_folder(facts: ModelFacts, folder: Path) -> ModelFacts:
 def describe_config(config: Any, name: str) -> ModelFacts:
     """Describe a model from a ``PretrainedConfig``, counting its parameters on the meta device.
 
-    Args:
-        config: A transformers configuration.
-        name: The name to record.
-
     Raises:
         ModelError: The configuration has no text-generating model, or takes more than text.
     """

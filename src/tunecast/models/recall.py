@@ -24,12 +24,7 @@ CODE = (*sorted(Path(__file__).parent.glob("*.py")), Path(records.__file__))
 
 
 def recall(folder: Path, topic: str) -> Any:
-    """Return what :func:`remember` was given about a folder with the same files, else None.
-
-    Args:
-        folder: The model's folder.
-        topic: What it is about.
-    """
+    """Return what :func:`remember` was given about a folder with the same files, else None."""
     try:
         return json.loads(_file(folder, topic).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -40,8 +35,6 @@ def remember(folder: Path, topic: str, finding: Any) -> None:
     """Keep a finding, as JSON, for later processes; without effect if the cache cannot be written.
 
     Args:
-        folder: The model's folder.
-        topic: What it is about.
         finding: Any JSON value but null.
     """
     with contextlib.suppress(OSError):

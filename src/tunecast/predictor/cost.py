@@ -61,11 +61,7 @@ class CostModel:
 
 @dataclass(frozen=True)
 class FailureModel:
-    """The odds that a trial diverges, as a logistic regression.
-
-    Args:
-        line: The logit.
-    """
+    """The odds that a trial diverges, as a logistic regression."""
 
     line: Line
 
@@ -94,9 +90,6 @@ def fit_cost(runs: Sequence[Run]) -> dict[str, CostModel]:
     """Learn the seconds per token that runs would take on an idle machine.
 
     All runs show how pipelines compare; the slowdown on shared machines is fitted separately.
-
-    Args:
-        runs: Runs of any kind.
 
     Returns:
         Models by kind of device; none for a device with fewer than ten timed runs, or with runs of a single

@@ -107,9 +107,6 @@ class ZeroShotLosses:
         If a loss was not measured, it is estimated from runs that had hardly moved by their first point: the
         highest first loss of the few that moved least. Over all runs, the highest would come from a rate that
         is too high.
-
-        Args:
-            runs: Runs, including zero-shot ones.
         """
         by_subset: dict[tuple[str, str, str], float] = {}
         measured: dict[tuple[str, str], float] = {}
@@ -156,9 +153,6 @@ def examples_of(runs: Sequence[Run]) -> Examples:
 
     Runs are left out if their task's zero-shot loss is unknown, if they failed because of the machine, or if
     they were imported without enough facts of their base model or length.
-
-    Args:
-        runs: Runs, including zero-shot ones.
     """
     return _put_together([_rows(run, start, end) for run, start, end in _teaching(runs)])
 

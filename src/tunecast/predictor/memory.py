@@ -81,12 +81,6 @@ class BytesModel:
         pass. On an accelerator, where a trial continues with smaller micro-batches, it counts a single
         example.
 
-        Args:
-            model: The base model.
-            dataset: The dataset.
-            pipelines: The trials' pipelines.
-            room: The worker.
-
         Returns:
             Shape (pipelines,); minus infinity for models that the formula does not cover.
         """
@@ -104,12 +98,6 @@ class BytesModel:
     ) -> NDArray[np.float64]:
         """Predict the probability that trials run out of memory.
 
-        Args:
-            model: The base model.
-            dataset: The dataset.
-            pipelines: The trials' pipelines.
-            room: The worker.
-
         Returns:
             Shape (pipelines,); 0 for models that the formula does not cover.
         """
@@ -122,9 +110,6 @@ def fit_bytes(runs: Sequence[Run]) -> dict[str, BytesModel]:
 
     The bytes a worker held before a run are modelled separately, by the tasks and trials that it had run
     before. torch returns little memory, so the same run can take nearly three times the bytes an hour later.
-
-    Args:
-        runs: Runs of any kind.
 
     Returns:
         Models by kind of device; none for a device with fewer than ten runs that recorded their bytes, or

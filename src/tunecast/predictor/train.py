@@ -27,11 +27,6 @@ MIN_GROUPS = 3
 def train(runs: Sequence[Run], *, seed: int = 0, families: Sequence[str] = tuple(FAMILIES)) -> Prior:
     """Train the whole predictor.
 
-    Args:
-        runs: Runs, including zero-shot ones.
-        seed: Seed of folds and training.
-        families: Regressors to choose from.
-
     Raises:
         StoreError: There are too few tasks to judge predictions on held-out ones.
     """

@@ -103,10 +103,7 @@ def calibrate_unseen(family: str, examples: Examples, seed: int, calibration: Ca
     """Calibrate predictions for a new base model on a new task.
 
     Args:
-        family: Name of the regressor.
         examples: Rows; with a single base model, ``calibration`` is returned.
-        seed: Seed of training.
-        calibration: The calibration for known base models, which is the minimum.
     """
     folds = examples.folds(INNER_FOLDS, seed)
     cells = []
@@ -150,12 +147,7 @@ def score_unseen_models(family: str, examples: Examples, seed: int = 0) -> list[
     """Judge a regressor on each base model, on tasks and a base model that it never saw.
 
     Args:
-        family: Name of the regressor.
         examples: Rows of at least three base models.
-        seed: Seed of folds and training.
-
-    Returns:
-        Scores by base model and stage, with the base model's name.
     """
     folds = examples.folds(INNER_FOLDS, seed)
     found = []
@@ -191,8 +183,6 @@ def nested(
 
     Args:
         examples: Rows of at least three families of datasets.
-        seed: Seed of folds and training.
-        families: Names of the regressors.
 
     Returns:
         Scores by regressor and stage, and the number of outer folds that chose each regressor.

@@ -50,8 +50,6 @@ class Costs:
     """Predicts the costs of pipelines on one model, dataset and machine.
 
     Args:
-        model: Facts of the base model.
-        lengths: Lengths of the dataset's examples.
         target: Where it would run.
         config: Gives the transformers configuration; called only where formulas do not suffice.
         efficiency: The share of the ideal that real steps reach.

@@ -18,14 +18,7 @@ def predict_ends(
     *,
     mean_tokens: float,
 ) -> list[Prediction]:
-    """Predict the loss of every pipeline at the end of the same full length.
-
-    Args:
-        prior: Predicts quality.
-        task: The task, with the full length of every trial.
-        pipelines: The pipelines.
-        mean_tokens: Mean tokens of a training example.
-    """
+    """Predict the loss of every pipeline at the end of the same full length."""
     plans = [
         Plan(pipeline, task.full_length_tokens, _steps(pipeline, task.full_length_tokens / mean_tokens))
         for pipeline in pipelines

@@ -24,7 +24,6 @@ def rule_rate(model: ModelFacts, pipeline: Pipeline) -> float:
     loses five times as much as the plain one.
 
     Args:
-        model: Facts of the base model.
         pipeline: Method and hyperparameters; its own ``learning_rate`` is ignored.
     """
     rate = central_rate(pipeline.method, model) * RULE_ALPHA / _effective_alpha(pipeline)

@@ -149,10 +149,6 @@ def cases_of(
     Left out are runs on fewer than all examples of a task, interrupted runs, runs that ended without a test
     score, and repetitions of a pipeline (the first run counts).
 
-    Args:
-        runs: Recorded runs.
-        least_candidates: Fewest pipelines of a case.
-
     Returns:
         The cases by task, model and full length; and why others cannot be replayed, one sentence each.
     """
@@ -237,12 +233,7 @@ def _case(runs: Sequence[Run], zero_shot: Run) -> Case | None:
 
 
 def on_clock(runs: Iterable[Run], clock: Clock) -> list[Run]:
-    """Put the seconds that count in place of the wall seconds, which strategies see in points.
-
-    Args:
-        runs: Recorded runs.
-        clock: Which of the recorded seconds count.
-    """
+    """Put the seconds that count in place of the wall seconds, which strategies see in points."""
     return list(runs) if clock is Clock.WALL else [_by_cpu(run) for run in runs]
 
 

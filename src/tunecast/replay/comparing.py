@@ -126,7 +126,6 @@ def default_strategies(cases: Sequence[Case], *, surrogates: bool) -> tuple[str,
     that are too small for its learning rate.
 
     Args:
-        cases: Where to replay.
         surrogates: Whether a prior can be trained there, as :func:`why_no_surrogates` tells.
     """
     return tuple(
@@ -144,12 +143,7 @@ def tiny_models(cases: Sequence[Case]) -> list[str]:
 
 
 def without_fixed(name: str, cases: Sequence[Case]) -> list[Case]:
-    """Find the cases without a recorded run of a strategy's fixed pipeline.
-
-    Args:
-        name: Name of the strategy.
-        cases: Where to replay.
-    """
+    """Find the cases without a recorded run of a strategy's fixed pipeline."""
     return [case for case in cases if _fixed_place(name, case.candidates) is None]
 
 
@@ -157,8 +151,6 @@ def why_no_surrogates(cases: Sequence[Case], runs: Sequence[Run], fold: Fold = F
     """Say why no prior can be trained on what a case's fold leaves; empty if one can on every case.
 
     Args:
-        cases: Where to replay.
-        runs: All recorded runs.
         fold: The runs to leave out.
     """
     all_families = _families(cases, runs)
@@ -193,9 +185,7 @@ def compare_strategies(
     """Replay every strategy on every case, with every seed, at every budget.
 
     Args:
-        cases: Where to replay.
         runs: All recorded runs; each fold's strategies learn from a part of them.
-        strategies: Names of strategies.
         seeds: Number of seeds: each is a random 70% of the candidates in a random order, always with the
             baseline.
         budgets: In baseline trials at full length, ascending; each is granted with a tenth of one on top.
@@ -203,9 +193,7 @@ def compare_strategies(
         workers: Trials that are advanced side by side.
         thinking_seconds: Charge for each answer of a strategy. None charges what an answer takes on this
             computer, measured once per strategy and rounded up to a power of two of milliseconds.
-        own: The caller's own strategies by name.
         watch: Called after every replay with the strategy's name and the strategy.
-        progress: Shows how far the replays are.
 
     Raises:
         ConfigurationError: A strategy is unknown or cannot be replayed on these runs.
@@ -288,13 +276,7 @@ def _replays(
 
 
 def draw(case: Case, seed: int, share: float = SUBSET) -> list[Candidate]:
-    """Draw a seed's candidates in random order, always with the recorded fixed pipelines (baseline, 3e-4).
-
-    Args:
-        case: The case.
-        seed: The seed.
-        share: Part of the candidates.
-    """
+    """Draw a seed's candidates in random order, always with the recorded fixed pipelines (baseline, 3e-4)."""
     generator = np.random.default_rng([seed, int(stable_hash(case.name, 15), 16)])
     pinned = {i for one in strategies() if (i := _fixed_place(one.name, case.candidates)) is not None}
     order = [int(index) for index in generator.permutation(len(case.candidates))]

@@ -39,14 +39,7 @@ class ClusterWeights:
         return len(self.within)
 
     def family_means(self, values: Floats) -> Floats:
-        """Means over each family's tasks.
-
-        Args:
-            values: Shape (…, tasks).
-
-        Returns:
-            Shape (…, families).
-        """
+        """Means over each family's tasks."""
         means: Floats = values @ self.within.T
         return means
 
@@ -74,13 +67,7 @@ class ClusterWeights:
 
 
 def cluster_weights(families: Sequence[str], seed: int = 0, resamples: int = RESAMPLES) -> ClusterWeights:
-    """Draw the weights of a bootstrap over families.
-
-    Args:
-        families: The family of each task.
-        seed: Seed of the draws.
-        resamples: Number of draws.
-    """
+    """Draw the weights of a bootstrap over families."""
     names = sorted(set(families))
     members = np.array([[family == name for family in families] for name in names], dtype=np.float64)
     times = np.random.default_rng(seed).multinomial(len(names), [1 / len(names)] * len(names), resamples)
@@ -108,8 +95,6 @@ def band(values: Floats, weights: ClusterWeights, level: float = LEVEL) -> Float
     """Compute intervals of means over tasks, one for each column.
 
     Args:
-        values: Shape (tasks, …).
-        weights: The resamples.
         level: Share of the cases in which each may miss.
 
     Returns:
@@ -124,9 +109,6 @@ def mean_ranks(regrets: Floats) -> Floats:
 
     Args:
         regrets: Shape (strategies, tasks).
-
-    Returns:
-        Shape (strategies,).
     """
     from scipy.stats import rankdata
 

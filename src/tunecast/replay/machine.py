@@ -82,12 +82,8 @@ def replay(
     trial is below it: only their test losses are recorded.
 
     Args:
-        case: The task.
         candidates: The candidates that may be tried, in their order.
-        strategy: The strategy.
-        budget_seconds: The budget.
         workers: Trials that are advanced side by side.
-        thinking_seconds: Charge for each answer of the strategy.
 
     Raises:
         RuntimeError: The strategy chose a trial that cannot be advanced.

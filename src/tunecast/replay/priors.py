@@ -29,7 +29,6 @@ def kept_prior(runs: Sequence[Run], families: Sequence[str] = tuple(FAMILIES)) -
 
     Args:
         runs: All runs that the prior may know.
-        families: Families of regressors that compete.
 
     Raises:
         StoreError: There are too few tasks among them.

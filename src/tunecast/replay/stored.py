@@ -200,7 +200,6 @@ def _with_fixed_rates(cases: Sequence[Case], progress: Progress) -> tuple[list[C
 
     Args:
         cases: Where strategies could be replayed.
-        progress: Shows what is left out.
     """
     kept, reasons = list(cases), []
     fixed_rates = [one.name for one in strategies() if one.fixed_pipeline is not None]

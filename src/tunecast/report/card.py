@@ -22,13 +22,7 @@ from tunecast.results import SessionRecord
 
 
 def model_card(record: SessionRecord, run: Run, *, base_model: str) -> str:
-    """Write the README.md of a delivered model: YAML front matter, then Markdown.
-
-    Args:
-        record: The outcome of the session that delivered it.
-        run: The run of the delivered model.
-        base_model: The base model as the user named it.
-    """
+    """Write the README.md of a delivered model: YAML front matter, then Markdown."""
     given = delivery(run, base_model)
     sections = [
         _front_matter(record, run, given),

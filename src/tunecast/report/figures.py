@@ -184,12 +184,8 @@ def scatter(
     """Draw trials of one method as dots at their best loss; losses beyond the axis go to its upper edge.
 
     Args:
-        trials: Trials to draw, each with a best loss.
-        x: Horizontal position of each.
         text: Escaped hover text of each, shown under its loss.
         sizes: Diameter of each in pixels, if few are drawn.
-        style: The method's colour and marker.
-        limits: Range of the loss axis.
         drawn: Number of dots in the whole plot; many are made smaller.
     """
     top = limits[1] if limits else math.inf

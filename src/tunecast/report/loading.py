@@ -70,8 +70,6 @@ def delivery(run: Run, base_model: str, folder: Path | None = None) -> Delivery:
     """Describe what was delivered.
 
     Args:
-        run: The winning run.
-        base_model: The base model as the user named it.
         folder: ``best/`` if it is already written; its contents override what the names suggest.
     """
     encoder_decoder = run.model.architecture == "encoder-decoder"

@@ -65,7 +65,6 @@ def score_cells(record: SessionRecord, shown: ShownInterval) -> tuple[list[str],
     """Build the header, and a row of name and scores for each contender.
 
     Args:
-        record: The outcome of the session.
         shown: Writes a value with the ends of its interval.
     """
     metric = next((one.test.metric_name for one in record.contenders if one.test.metric is not None), "")

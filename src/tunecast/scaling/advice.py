@@ -60,11 +60,9 @@ def advise(
     preposterior).
 
     Args:
-        posterior: Posterior of the curves.
         target_size: The size whose forecast should become narrower.
         candidates: Sizes to choose from, per curve; :func:`candidate_sizes` by default.
         cost: Cost of a run as a function of its data size.
-        seed: Seed of the discrepancy's draws.
     """
     sizes = candidates or [candidate_sizes(curve, target_size) for curve in posterior.table.curves]
     width = max(len(options) for options in sizes)

@@ -49,8 +49,6 @@ def fit_member(member: Member, observations: Observations, seed: int = 0) -> Fit
 
     Args:
         member: The law, and whether curves share information.
-        observations: The points.
-        seed: Seed of the population's posterior.
     """
     theta = fit_theta(member, observations, seed)
     predicted = _curves(member.law, theta, observations)

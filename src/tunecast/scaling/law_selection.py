@@ -42,8 +42,6 @@ def select_law(table: LossTable, seed: int = 0, other_factor: bool = False) -> M
     """Select the model for forecasts of one task's table.
 
     Args:
-        table: The table.
-        seed: Seed of the posteriors.
         other_factor: Whether the forecast is for a factor at which no curve was measured. A joint law says
             most about that, so it is selected unless it is clearly worse than the default.
     """

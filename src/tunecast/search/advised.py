@@ -93,11 +93,7 @@ def advised() -> Policy:
 
 
 def mostly_ranked(log_losses: Sequence[float]) -> list[int]:
-    """Return the places of pipelines, lowest predicted loss first, with every fourth as it was drawn.
-
-    Args:
-        log_losses: Predicted losses in the order of the draw.
-    """
+    """Return the places of pipelines, lowest predicted loss first, with every fourth as it was drawn."""
     ranked = sorted(range(len(log_losses)), key=lambda place: log_losses[place])
     drawn = list(range(len(log_losses)))
     order: dict[int, None] = {}

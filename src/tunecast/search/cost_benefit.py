@@ -18,11 +18,7 @@ if TYPE_CHECKING:
 
 
 def log_success(failure: ArrayLike) -> NDArray[np.float64]:
-    """Return the logarithm of the probability that a trial does not fail, which is kept finite.
-
-    Args:
-        failure: Probability that it fails.
-    """
+    """Return the logarithm of the probability that a trial does not fail, which is kept finite."""
     return np.asarray(np.log1p(-np.minimum(failure, 0.999)))
 
 
@@ -87,8 +83,6 @@ def while_worth_it(policy: Policy, context: Context, minutes: float) -> Policy:
     unknown seconds counts as free.
 
     Args:
-        policy: Chooses the trial.
-        context: The task, with the predicted ends.
         minutes: Minutes that 1% of the loss is worth.
     """
 

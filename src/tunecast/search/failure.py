@@ -18,11 +18,6 @@ if TYPE_CHECKING:
 def memory_odds(context: Context, prior: Prior, pipelines: Sequence[Pipeline]) -> NDArray[np.float64]:
     """Return the probability that each pipeline exceeds the memory.
 
-    Args:
-        context: The task, and what one worker can hold.
-        prior: The trained prior.
-        pipelines: Pipelines of trials that have not begun.
-
     Returns:
         Shape (pipelines,); 0 if the worker or its kind of device is unknown.
     """

@@ -34,7 +34,6 @@ def in_order(order: Order, *, only_listed: bool = False) -> Policy:
     reference, and is a candidate further back.
 
     Args:
-        order: Orders the candidates.
         only_listed: Whether to stop after those that it lists; otherwise the others follow.
     """
     ordered = _remembering(order, only_listed=only_listed)
@@ -59,7 +58,6 @@ def reordered(policy: Policy, order: Order) -> Policy:
     """Show a policy the candidates behind the baseline in another order.
 
     Args:
-        policy: Chooses the trial.
         order: Orders the candidates behind the baseline, which stays first.
     """
     behind_baseline = _remembering(lambda pipelines: [1 + place for place in order(pipelines[1:])])

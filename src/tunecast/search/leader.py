@@ -17,7 +17,6 @@ def predicted_end(trial: TrialView, reference: TrialView) -> float:
 
     Args:
         trial: A trial with at least one point.
-        reference: The baseline's trial.
 
     Returns:
         Nats per label token, infinite for a trial that failed.
@@ -38,7 +37,6 @@ def has_yardstick(trial: TrialView, reference: TrialView) -> bool:
 
     Args:
         trial: A trial with at least one point.
-        reference: The baseline's trial.
     """
     return _yardstick(trial, reference) is not None
 

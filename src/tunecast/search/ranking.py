@@ -31,11 +31,6 @@ def ranked(context: Context, pipelines: Sequence[Pipeline], count: int) -> list[
     Candidates that will probably fail are dropped if enough others remain. Each choice makes similar ones
     less attractive, the more so the less certain they are, since its own trial will tell about them.
 
-    Args:
-        context: The task, and the trained prior.
-        pipelines: A random draw.
-        count: Number of candidates to choose.
-
     Raises:
         ConfigurationError: The context has no trained prior.
     """

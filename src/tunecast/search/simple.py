@@ -94,11 +94,7 @@ class Given(Strategy):
 
 
 def fixed(index: int) -> Policy:
-    """Train one candidate to its end and nothing else.
-
-    Args:
-        index: Its place in the history.
-    """
+    """Train one candidate to its end and nothing else."""
 
     def choose(history: History, remaining: Remaining) -> int | None:
         trial = history.trials[index]

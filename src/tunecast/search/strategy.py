@@ -129,11 +129,7 @@ class Strategy(ABC):
         return []
 
     def lineup(self, recommended: Recommended) -> Lineup:
-        """Return the candidates to try first; called only if the strategy knows recommendations.
-
-        Args:
-            recommended: What is recommended for the task.
-        """
+        """Return the candidates to try first; called only if the strategy knows recommendations."""
         return Lineup()
 
     def select(self, context: Context, pipelines: Sequence[Pipeline]) -> list[Pipeline]:
@@ -149,12 +145,7 @@ class Strategy(ABC):
         return list(pipelines)
 
     def order(self, context: Context, pipelines: Sequence[Pipeline]) -> list[str] | None:
-        """Return the ids of candidates in the order of trial, if that is fixed when the session begins.
-
-        Args:
-            context: The task, and the recorded runs.
-            pipelines: The candidates.
-        """
+        """Return the ids of candidates in the order of trial, if that is fixed when the session begins."""
         return None
 
     def share_of_budget(self, unit: str) -> float:

@@ -68,8 +68,6 @@ class TaskPredictor:
     Between calls it keeps only what it computed from pipelines alone, so it remains a pure function.
 
     Args:
-        context: The task.
-        prior: The trained prior.
         learns_residuals: Whether similar pipelines share what the prior missed.
     """
 

@@ -67,7 +67,6 @@ def transfer(context: Context, *, learns_residuals: bool = False) -> Policy:
     halving takes over and draws new candidates at random.
 
     Args:
-        context: The task, and the trained prior.
         learns_residuals: Whether a Gaussian process learns which pipelines the prior misjudges.
 
     Raises:
@@ -87,9 +86,6 @@ def guided_by(
     """Apply the rule of :func:`transfer` to the predictions of any predictor.
 
     Args:
-        predictor: Predicts all candidates.
-        context: The task.
-        acquisition: Scores candidates.
         most_uncertainty: Larger deviations count as this, except in every third turn.
     """
     return _Guided(predictor, context, acquisition, most_uncertainty, asha())

@@ -21,7 +21,6 @@ class BudgetTracker:
     """A session's budget and its clock.
 
     Args:
-        budget: The budget that the user granted.
         seconds_before: Seconds that earlier processes of the session used.
     """
 
@@ -64,12 +63,7 @@ class BudgetTracker:
         )
 
     def remaining(self, used: Used, full_length_tokens: int) -> Remaining:
-        """Return what strategies see of the budget.
-
-        Args:
-            used: The amounts spent.
-            full_length_tokens: Horizon of every trial.
-        """
+        """Return what strategies see of the budget."""
         seconds, tokens = self._free.seconds, self._free.kind == "tokens"
         return Remaining(
             fraction=self._free.fraction_left(used),
@@ -82,10 +76,7 @@ class BudgetTracker:
         """Return whether a trial's next step fits by its upper bound and leaves what is reserved.
 
         Args:
-            trial: The trial to advance.
             reserved: A trial that must still be able to finish afterwards, if any.
-            used: The amounts spent.
-            runtime_model: Predicts seconds.
         """
         if self.budget.kind == "trials":
             return trial.run is not None or used.trials < self._free.amount
@@ -117,8 +108,6 @@ class BudgetTracker:
         """Return what new trials cost in the budget's unit if each is trained to its end in one go.
 
         Args:
-            trials: Trials that have not started.
-            runtime_model: Predicts seconds.
             scoring_seconds: Seconds to score all validation examples at the end of each.
             upper: Whether to return the 90% upper bound of seconds instead of the expectation.
         """

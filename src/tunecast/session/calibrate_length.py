@@ -51,12 +51,7 @@ def measure_full_length(
     """Measure the training speed, and derive the full length of every trial.
 
     Args:
-        settings: The session's settings.
-        training_task: The task.
         spec: The baseline's trial; its full length is ignored.
-        budget_tracker: The budget and what is left of it.
-        ask: Lets a worker answer.
-        progress: Told the speed.
 
     Returns:
         The smaller of ``settings.epochs`` over the training tokens and the trial's share of the budget. If
@@ -93,9 +88,6 @@ def score_base_model(base: Trials, training_task: TrainingTask, ask: Ask, progre
 
     Args:
         base: Trials whose only one is the zero-shot pipeline.
-        training_task: The task.
-        ask: Lets a worker answer.
-        progress: Told the loss.
     """
     progress.start("Scoring the base model")
     subset: Scored = ask(ScoreModel(None, 0, "subset"))

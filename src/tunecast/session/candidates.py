@@ -25,10 +25,6 @@ MOST_EFFORT = 4.0
 def check_restrictions(settings: SessionSettings, model: ModelFacts) -> None:
     """Refuse the restrictions that :func:`candidate_pipelines` would refuse, without drawing candidates.
 
-    Args:
-        settings: Restrictions and seed.
-        model: Facts of the base model.
-
     Raises:
         ConfigurationError: What the user fixed or narrowed is not possible.
     """
@@ -66,8 +62,6 @@ def suitable(
     Args:
         pipelines: Candidates in order; the first is the baseline.
         strategy: The session's strategy; what it pins is kept in any case.
-        training_task: The task.
-        context: The task and other tasks as the strategy sees them.
 
     Raises:
         ConfigurationError: The strategy needs a prior, and the context has none.
@@ -91,8 +85,6 @@ def long_enough(
 
     Args:
         pipelines: Candidates; all are kept if hardly any would be left.
-        full_length_tokens: Horizon of every trial.
-        mean_tokens: Mean tokens of a training example.
     """
     examples = full_length_tokens / mean_tokens
     kept = [p for p in pipelines if examples >= LEAST_STEPS * p.number("per_device_train_batch_size")]
@@ -104,7 +96,6 @@ def within_effort(pipelines: Sequence[Pipeline], training_task: TrainingTask) ->
 
     Args:
         pipelines: Candidates; all are kept if hardly any would be left.
-        training_task: The task.
     """
     efforts = Efforts(training_task)
     kept = [pipeline for pipeline in pipelines if efforts.of(pipeline) <= MOST_EFFORT]
@@ -115,9 +106,7 @@ def within_context(pipelines: Sequence[Pipeline], *, context: int | None, longes
     """Keep the pipelines whose virtual tokens and the longest example fit the base model's context together.
 
     Args:
-        pipelines: Candidates.
         context: Positions of the base model; None if it has no fixed limit.
-        longest: Tokens of the longest example.
     """
     if context is None:
         return list(pipelines)

@@ -99,14 +99,7 @@ class Judge:
 
 @dataclass(frozen=True)
 class Account:
-    """What a session spent, for its record.
-
-    Args:
-        session: Identifier of the session.
-        budget: The budget granted.
-        used_seconds: Seconds of it that were used.
-        full_length_tokens: Horizon of every trial.
-    """
+    """What a session spent, for its record."""
 
     session: str
     budget: Budget
@@ -139,11 +132,6 @@ class FinalScoring:
 
         Args:
             trials: The session's trials; the first is the baseline's.
-            zero_shot: The base model's run.
-            account: What was spent.
-
-        Returns:
-            The session's record.
         """
         judge = Judge(self.settings.objective)
         warnings = trials.warnings(get_strategy(self.settings.strategy).first_name)

@@ -71,11 +71,7 @@ class Survey:
         return SurveyPlan(self.leading.spec.run if self.leading else "", parts, self.reason)
 
     def forecast(self, seed: int) -> DataForecast:
-        """Fit a law to the measurements and extrapolate it.
-
-        Args:
-            seed: Seed of the posterior.
-        """
+        """Fit a law to the measurements and extrapolate it."""
         measured, reason = self.measured, self.reason or self._missing()
         if reason:
             return DataForecast(self.data_size, measured, reason=reason)
@@ -98,15 +94,7 @@ class Survey:
 
 @dataclass(frozen=True)
 class Surveyor:
-    """Decides which parts of the data to measure.
-
-    Args:
-        session: Identifier of the session.
-        prepared: The task, with its validation examples chosen.
-        store: The store that runs are committed to.
-        budget_tracker: The budget.
-        runtime_model: Predicts seconds.
-    """
+    """Decides which parts of the data to measure."""
 
     session: str
     prepared: PreparedTask
@@ -134,12 +122,7 @@ class Surveyor:
         return min(most, dearest if self.budget_tracker.budget.kind == "trials" else HELD_MARGIN * dearest)
 
     def survey(self, leading: Trial | None, used: Used) -> Survey:
-        """Choose the parts that fit in a tenth of the budget and in what is left of it.
-
-        Args:
-            leading: The best completed trial.
-            used: The amounts spent.
-        """
+        """Choose the parts that fit in a tenth of the budget and in what is left of it."""
         if leading is None:
             return Survey(None, reason="no trial reached the end of its schedule")
         choices = self._choices(leading)
@@ -155,12 +138,7 @@ class Surveyor:
         return Survey(leading, reason=self._too_dear(min(prices), left))
 
     def again(self, trials: Iterable[Trial], plan: SurveyPlan) -> Survey:
-        """Rebuild a survey from its plan, with what an earlier process of the session committed.
-
-        Args:
-            trials: All trials of the session.
-            plan: The plan.
-        """
+        """Rebuild a survey from its plan, with what an earlier process of the session committed."""
         leading = next((trial for trial in trials if trial.spec.run == plan.leading), None)
         laid_out = tuple(self._laid_out(leading, part) for part in plan.parts) if leading else ()
         for part in laid_out:
@@ -220,7 +198,6 @@ def part_of(trial: Trial, share: float) -> Part | None:
     """Return a share of the data that a whole trial sees, with as many passes; None if it would be empty.
 
     Args:
-        trial: The trial.
         share: Share of its unique examples, between 0 and 1.
     """
     seen = _seen(trial)

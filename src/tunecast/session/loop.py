@@ -39,13 +39,7 @@ class Search:
 
     Args:
         trials: The candidates; the first is brought to its end before, or beside, all others.
-        policy: Chooses among the others.
-        executor: Advances trials, one in each slot.
-        budget_tracker: The budget and its clock.
         runtime_model: Predicts seconds, and learns from every step.
-        folder: The output folder.
-        settings: The session's settings.
-        progress: Shown how the session stands.
         save: Writes ``session.json``; called after every commit.
         diagnostics: What the strategy was found to doubt, one sentence each; new ones are told and added.
     """

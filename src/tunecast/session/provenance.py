@@ -40,12 +40,7 @@ class Origin:
             return None
 
     def warnings(self, dataset: DatasetFacts, seed: int) -> list[str]:
-        """Say why a dataset may contain rows that the model was trained on, one sentence per reason.
-
-        Args:
-            dataset: The dataset to score the model on.
-            seed: Seed that split it.
-        """
+        """Say why a dataset may contain rows that the model was trained on, one sentence per reason."""
         if seed != self.seed:  # fingerprints cover the splits, so other splits cannot be compared
             return [
                 f"--seed {seed} splits the data differently from the model's training (--seed {self.seed}): "

@@ -66,14 +66,7 @@ def recommendation_for(
 def lineup_of(
     settings: SessionSettings, prepared: PreparedTask, recommendation: Recommendation, prior: QualityModel
 ) -> Lineup:
-    """Line up the candidates that a session's strategy tries first.
-
-    Args:
-        settings: The session's settings.
-        prepared: The task, encoded.
-        recommendation: The recommendation for the task.
-        prior: Predicts how candidates end.
-    """
+    """Line up the candidates that a session's strategy tries first."""
     strategy = get_strategy(settings.strategy)
     if strategy.knows != "recommendation":
         return Lineup()
@@ -91,13 +84,7 @@ def lineup_of(
 
 
 def situation_of(settings: SessionSettings, prepared: PreparedTask, worker_bytes: int) -> Situation:
-    """Describe what a session knows of its task before anything is measured.
-
-    Args:
-        settings: The session's settings.
-        prepared: The task, encoded.
-        worker_bytes: Bytes that one worker may hold.
-    """
+    """Describe what a session knows of its task before anything is measured."""
     training_task = prepared.training_task
     lengths = _lengths(prepared)
     task = _task(settings, prepared, lengths)

@@ -66,8 +66,6 @@ class RuntimeModel:
         """Learn from a step as a worker measured it; a step without a point teaches nothing.
 
         Args:
-            method: Name of the method.
-            tokens_before: Tokens seen at the previous point.
             measured: The worker's answer. Repeated training counts as training.
             seconds: Time from the request to the answer.
             effort: Weight of the training tokens.

@@ -114,11 +114,6 @@ def read_state(content: Mapping[str, Any]) -> SessionState:
 def earlier_state(folder: OutputFolder, settings: SessionSettings, resume: bool) -> SessionState | None:
     """Return the state of a session in the folder, None if there is none.
 
-    Args:
-        folder: The locked output folder.
-        settings: The present settings.
-        resume: Whether to continue the session.
-
     Raises:
         OutputError: There is a session that is not to be resumed, or it is of another version.
         ConfigurationError: The session began with other settings.

@@ -14,8 +14,6 @@ def session_status(started: Sequence[Trial], budget: Budget, used: Used, activit
 
     Args:
         started: Trials that have used any budget, in order.
-        budget: The granted budget.
-        used: The amounts spent.
         activity: What happens right now.
     """
     measured = [

@@ -25,7 +25,6 @@ def prior_known(strategy: Strategy, file: str) -> Prior | None:
     """Read the trained prior for a strategy that rests on one; return None for any other.
 
     Args:
-        strategy: The session's strategy.
         file: File of the prior; empty for the one that comes with the package.
 
     Raises:
@@ -43,12 +42,6 @@ def runs_known(strategy: Strategy, store: Store, session: str, progress: Progres
 
     These are the shipped runs and those of the session's store, except the session's own, which a strategy
     sees in its history.
-
-    Args:
-        strategy: The session's strategy.
-        store: Where the session commits its runs.
-        session: The session's identifier.
-        progress: Told how many there are.
 
     Raises:
         ConfigurationError: The strategy rests on recorded runs, and there are too few.
@@ -97,12 +90,7 @@ def keep(
 
 
 def as_begun(context: Context, state: SessionState) -> Context:
-    """Return a context with what :func:`keep` wrote down when the session began.
-
-    Args:
-        context: The task, and what is known of others by now.
-        state: The session's state.
-    """
+    """Return a context with what :func:`keep` wrote down when the session began."""
     return replace(
         context,
         listed=None if state.listed is None else tuple(state.listed),

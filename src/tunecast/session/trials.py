@@ -158,13 +158,8 @@ class Trials:
     """All trials of a session, and the only place that commits what was measured.
 
     Args:
-        session: Identifier of the session.
-        prepared: The task.
-        pipelines: What is trained, one trial each.
         folder: Where checkpoints lie; None keeps none, for trials that are trained in one go.
-        store: Where runs are committed.
         seed: Seed of data order, initialisation and dropout.
-        full_length_tokens: Horizon of every trial.
         unique_examples: Training examples that they may draw from.
         workers: Workers that share the device.
         explosion_nats: Loss per label token above which a trial counts as diverged.
@@ -278,8 +273,6 @@ class Trials:
         """Commit what a worker measured: first to the store, then to memory; then drop old checkpoints.
 
         Args:
-            index: The trial's place.
-            measured: The worker's answer.
             slot: Where it was computed; a run carries the machine of its first point.
             elapsed_seconds: Seconds of the budget used so far.
         """

@@ -26,9 +26,6 @@ class SingleExamples:
     """Workloads of a task's pipelines with one example per forward pass, the longest one.
 
     Evaluation is left out: scoring one example, or answering it, holds less than training on it does.
-
-    Args:
-        training_task: The task, encoded.
     """
 
     def __init__(self, training_task: TrainingTask) -> None:

@@ -50,11 +50,7 @@ def revise_runs(connection: sa.Connection, bundles: Sequence[RunRows]) -> tuple[
 
 
 def _add_new(connection: sa.Connection, bundles: Sequence[RunRows]) -> tuple[dict[str, Row], int, int]:
-    """Add the missing runs, and lock the stored ones for revision.
-
-    Returns:
-        The rows of the stored runs, and the number of new runs and of new points.
-    """
+    """Add the missing runs, and lock the stored ones for revision."""
     while True:
         stored = _stored(connection, [str(bundle.run["id"]) for bundle in bundles])
         new = [bundle for bundle in bundles if bundle.run["id"] not in stored]

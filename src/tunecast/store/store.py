@@ -105,9 +105,6 @@ class Store:
         then failed, then paused); if outcomes are equal, if it alone was exclusive on its machine; else if it
         has more points.
 
-        Returns:
-            Whether the run is new.
-
         Raises:
             StoreError: The store cannot be written.
         """

@@ -38,11 +38,7 @@ def _insert_missing(connection: sa.Connection, table: sa.Table, rows: Iterable[R
 
 
 def add_points(connection: sa.Connection, rows: Iterable[Row]) -> int:
-    """Append points; a stored point of the same step is kept.
-
-    Returns:
-        The number of new points.
-    """
+    """Append points; a stored point of the same step is kept."""
     return _insert_missing(connection, points, rows)
 
 

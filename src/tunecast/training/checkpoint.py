@@ -105,7 +105,6 @@ class CheckpointFolder:
         """Return whether the weights of ``step`` are kept and, as far as can be verified, intact.
 
         Args:
-            step: Step of the weights.
             weights_hash: Hash that :meth:`write` returned for them; empty if unknown.
 
         Raises:
@@ -121,7 +120,6 @@ class CheckpointFolder:
         """Return whether the state of ``step`` is readable and its weights are those written with it.
 
         Args:
-            step: Step of the checkpoint.
             weights_hash: Hash that :meth:`write` returned for it, to detect another trial's checkpoint; empty
                 if unknown.
 
@@ -166,12 +164,7 @@ class CheckpointFolder:
             return tensors, _position(file)
 
     def keep_only(self, *, continue_from: Iterable[int], weights_of: Iterable[int]) -> None:
-        """Remove all files except those named here.
-
-        Args:
-            continue_from: Steps that keep their whole checkpoint.
-            weights_of: Steps that keep their weights.
-        """
+        """Remove all files except those named here."""
         whole = set(continue_from)
         weights = whole | set(weights_of)
         for leftover in self.folder.glob(".tmp*"):  # from a process killed while safetensors was writing

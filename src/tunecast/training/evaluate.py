@@ -26,8 +26,6 @@ class Evaluator:
     """Scores models; when memory runs out, its own batches shrink and training is not affected.
 
     Args:
-        compute: How to compute.
-        loss: What to measure.
         batch_tokens: Padded tokens of one batch; None chooses by device.
     """
 

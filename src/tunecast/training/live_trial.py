@@ -140,7 +140,6 @@ class LiveTrial:
         """Write a checkpoint of the current step; see :meth:`CheckpointFolder.write`.
 
         Args:
-            folder: The trial's folder.
             goes_on: Whether the trial may continue from here; if not, its weights are enough.
         """
         if not goes_on:

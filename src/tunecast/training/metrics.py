@@ -60,12 +60,6 @@ class Metric(ABC):
     ) -> tuple[float, float]:
         """Compute the 95% percentile interval of :meth:`score` over resamples of the examples.
 
-        Args:
-            predictions: One text an example.
-            references: One text an example.
-            resamples: Number of bootstrap samples.
-            seed: Seed of the resampling.
-
         Raises:
             ValueError: The two differ in length, or are empty.
         """

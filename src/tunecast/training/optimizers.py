@@ -68,7 +68,6 @@ def build_optimizer(model: Any, pipeline: Pipeline) -> Optimizer | OptimizerPair
 
     Args:
         model: A module; its parameters with ``requires_grad`` are optimised.
-        pipeline: Gives the optimiser, the learning rate and the weight decay.
 
     Raises:
         ConfigurationError: ``optim`` is unknown, or cannot run here.

@@ -112,8 +112,6 @@ def schedule(name: str, *, warmup_steps: int, total_steps: int) -> Callable[[int
 
     Args:
         name: A scheduler of transformers: ``cosine``, ``linear``, ``constant``, ...
-        warmup_steps: Steps of linear rise.
-        total_steps: Horizon.
 
     Returns:
         A function from the number of steps done to a factor of the peak learning rate.

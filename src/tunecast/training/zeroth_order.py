@@ -23,7 +23,6 @@ class ZerothOrder(Optimizer):
     Args:
         params: Parameters or groups of them, contiguous.
         lr: Learning rate.
-        perturbation: eps.
         weight_decay: Share of a matrix that a step of rate 1 removes.
     """
 
@@ -42,7 +41,6 @@ class ZerothOrder(Optimizer):
 
         Args:
             loss: Computes the loss at the current weights; nothing else may differ between its two calls.
-            seed: Seed of the direction.
         """
         self._seed = seed
         away = 0.0

@@ -49,9 +49,6 @@ class Regressor(ABC):
     def predict(self, features: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Predict mean and variance of the target.
 
-        Args:
-            features: Shape (rows, features).
-
         Returns:
             Two arrays of shape (rows,); variances are positive.
         """
@@ -78,5 +75,4 @@ class Family(ABC):
 
         Args:
             examples: Rows, at least one.
-            seed: Seed of everything random.
         """

@@ -57,7 +57,6 @@ def import_runs(
     Args:
         source: A Parquet export, a folder of Trainer output, an MLflow store (folder, SQLite file or URL), or
             a CSV file.
-        store: Where they go.
         assumed: Names of task, model and method for runs that do not tell theirs.
         mapping: Column of a CSV file by our name of what it holds.
 

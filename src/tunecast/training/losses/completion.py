@@ -77,10 +77,8 @@ def collate(
     needed only for the last few positions.
 
     Args:
-        examples: At least one.
         architecture: Which side carries the labels.
         pad_token_id: Token that pads the shorter ones.
-        device: Device of the tensors.
     """
     if architecture == "encoder-decoder":
         return _collate_encoder_decoder(examples, pad_token_id, device)
@@ -130,7 +128,6 @@ def example_nats(model: Any, batch: Batch) -> Tensor:
     """Sum the cross-entropy of each example's labels, in float32.
 
     Args:
-        model: A transformers or peft model.
         batch: What :func:`collate` returned.
 
     Returns:
@@ -146,7 +143,6 @@ def smoothed_nats(model: Any, batch: Batch, label_smoothing: float) -> tuple[Ten
     1512.00567, section 7).
 
     Args:
-        model: A transformers or peft model.
         batch: What :func:`collate` returned.
         label_smoothing: At least 0, below 1.
 

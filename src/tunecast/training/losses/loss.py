@@ -51,8 +51,6 @@ class Loss(ABC):
 
         Args:
             base: The base model, before a method changes it.
-            examples: Encoded examples of one split.
-            compute: How to compute.
 
         Returns:
             As many examples, in the same order.
@@ -72,9 +70,7 @@ class Loss(ABC):
         """Compute the loss of each example in training mode.
 
         Args:
-            model: A transformers or peft model.
             batch: What :meth:`collate` returned.
-            pipeline: Gives the loss its hyperparameters.
 
         Returns:
             What training minimises, differentiable, and what the training loss reports, both summed per
@@ -92,7 +88,6 @@ class Loss(ABC):
         """Pool measurements into a score.
 
         Args:
-            examples: The measured examples.
             measured: Rows of what :meth:`measure` returned, in the order of ``examples``.
             interval_seed: Seed of the bootstrap that gives the loss its 95% interval; None omits the
                 interval.
