@@ -31,13 +31,9 @@ class Acquisition(Protocol):
         incumbent: float,
         seconds: NDArray[np.float64],
     ) -> NDArray[np.float64]:
-        """Score candidates, shape (candidates,).
+        """Score candidates from expected end losses and their standard deviations; all shapes (candidates,).
 
-        Args:
-            mean: Expected loss at the end of the schedule, shape (candidates,).
-            deviation: Its standard deviation, shape (candidates,).
-            incumbent: Loss to improve on.
-            seconds: Seconds to advance each, positive, shape (candidates,).
+        ``incumbent`` is the loss to improve on; ``seconds`` to advance each candidate are positive.
         """
 
 
@@ -69,9 +65,8 @@ class _Improvement(ABC):
 class ExpectedImprovement(_Improvement):
     """The logarithm of the expected improvement at full length over a power of the seconds.
 
-    Args:
-        cost_exponent: 0 ignores seconds; 1 is improvement per second, as in Quick-Tune (arXiv 2306.03828).
-        margin: Smaller improvements do not count.
+    A ``cost_exponent`` of 0 ignores seconds; 1 is improvement per second, as in Quick-Tune (arXiv
+    2306.03828). Improvements smaller than ``margin`` do not count.
     """
 
     cost_exponent: float = 1.0
@@ -85,12 +80,7 @@ class ExpectedImprovement(_Improvement):
 
 @dataclass(frozen=True)
 class ProbabilityOfImprovement(_Improvement):
-    """The logarithm of the probability of an improvement over a power of the seconds.
-
-    Args:
-        cost_exponent: As for :class:`ExpectedImprovement`.
-        margin: Smaller improvements do not count.
-    """
+    """The logarithm of the probability of an improvement; arguments as for :class:`ExpectedImprovement`."""
 
     cost_exponent: float = 0.5
     margin: float = 0.01
@@ -104,15 +94,10 @@ class ProbabilityOfImprovement(_Improvement):
 def log_expected_improvement(
     mean: NDArray[np.float64], deviation: NDArray[np.float64], incumbent: ArrayLike
 ) -> NDArray[np.float64]:
-    """Return the logarithm of E max(incumbent − X, 0) for normal X.
+    """Return the logarithm of E max(incumbent − X, 0) for normal X; all shapes (candidates,).
 
-    Args:
-        mean: Shape (candidates,).
-        deviation: Shape (candidates,); 0 stands for a known value.
-        incumbent: Value to improve on, shape (candidates,) or one for all.
-
-    Returns:
-        Shape (candidates,); finite, except minus infinity for a known value that is no improvement.
+    A deviation of 0 stands for a known value. The result is finite, except minus infinity for a known value
+    that is no improvement.
     """
     safe = np.maximum(np.asarray(deviation, dtype=float), LEAST_DEVIATION)
     z = (np.asarray(incumbent) - np.asarray(mean, dtype=float)) / safe

@@ -20,11 +20,9 @@ class Context(TaskDescription):
 
     Args:
         evaluation_seconds: Seconds to score the untouched model like a point; None if not measured.
-        machine: The machine that computes; None if unknown.
         room: What one worker can hold; None if unknown.
         runs: Recorded runs of other tasks, failures included; in a replay, those of the training folds only.
         value_minutes: Minutes that 1% of the loss is worth; None spends the whole budget.
-        prior: The trained prior; None for strategies that use none.
         predicted: Predicted ends of candidates, by the ids of their pipelines, for strategies that know a
             recommendation.
         listed: Ids of candidates in the order that was found when the session began; None before that.

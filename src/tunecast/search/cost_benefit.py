@@ -25,16 +25,13 @@ def log_success(failure: ArrayLike) -> NDArray[np.float64]:
 def log_gain(
     mean: NDArray[np.float64], deviation: NDArray[np.float64], incumbent: ArrayLike, failure: ArrayLike = 0.0
 ) -> NDArray[np.float64]:
-    """Return the logarithm of the share of the loss that a trial should take away at its end.
+    """Return the logarithm of the share of the loss that a trial should remove at its end, shape (trials,).
 
     Args:
         mean: Mean of the logarithm of the final loss, shape (trials,).
         deviation: Its standard deviation, shape (trials,).
         incumbent: Logarithm of the loss to improve on, shape (trials,) or one for all.
         failure: Probability that the trial fails, shape (trials,) or one for all.
-
-    Returns:
-        Shape (trials,).
     """
     return log_expected_improvement(mean, deviation, incumbent) + log_success(failure)
 
@@ -47,43 +44,27 @@ def worth_its_seconds(
     minutes: float,
     failure: ArrayLike = 0.0,
 ) -> NDArray[np.bool_]:
-    """Return which trials should gain enough for the seconds that they take to their ends.
+    """Return which trials should gain enough for ``seconds`` to their ends; all shapes (trials,).
 
-    Args:
-        mean: As for :func:`log_gain`.
-        deviation: As there.
-        incumbent: As there.
-        seconds: Seconds of each to its end, shape (trials,).
-        minutes: Minutes that 1% of the loss is worth.
-        failure: As for :func:`log_gain`.
-
-    Returns:
-        Shape (trials,).
+    Other arguments are those of :func:`log_gain`; ``minutes`` is the time that 1% of the loss is worth.
     """
     gains = np.exp(np.minimum(log_gain(mean, deviation, incumbent, failure), 0.0))
     return np.asarray(100 * gains * minutes * 60 >= seconds)
 
 
 def only_worthy(history: History, worth: NDArray[np.bool_]) -> History:
-    """Return the same history, but waiting trials that are not worth it have no further point.
-
-    Args:
-        history: The trials.
-        worth: Which of them are worth it, shape (trials,).
-    """
+    """Return the history without further points for waiting trials that are not worth it, shape (trials,)."""
     return history.without([i for i, trial in enumerate(history.trials) if trial.is_open and not worth[i]])
 
 
 def while_worth_it(policy: Policy, context: Context, minutes: float) -> Policy:
-    """Show a policy only the trials that are worth their seconds, so that it ends if none is.
+    """Show a policy only the trials that are worth their seconds; it ends when there are no more.
 
-    The end of a trial that has begun is predicted from its loss beside the baseline's. Other ends, and all if
+    The end of a trial that has begun is predicted from its loss beside the baseline's. Other ends, and all
+    if
     the baseline is no yardstick, are those that were predicted before the session, moved by how far such
     predictions missed the trials that have ended. A trial without a prediction is not started. A trial of
-    unknown seconds counts as free.
-
-    Args:
-        minutes: Minutes that 1% of the loss is worth.
+    unknown seconds counts as free. ``minutes`` is the time that 1% of the loss is worth.
     """
 
     def choose(history: History, remaining: Remaining) -> int | None:

@@ -16,10 +16,9 @@ if TYPE_CHECKING:
 
 
 def memory_odds(context: Context, prior: Prior, pipelines: Sequence[Pipeline]) -> NDArray[np.float64]:
-    """Return the probability that each pipeline exceeds the memory.
+    """Return the probability that each pipeline of a new trial exceeds the memory, shape (pipelines,).
 
-    Returns:
-        Shape (pipelines,); 0 if the worker or its kind of device is unknown.
+    It is 0 if the worker or its kind of device is unknown.
     """
     room = context.room
     known = prior.bytes.get(device_kind(room.device)) if room else None

@@ -23,10 +23,8 @@ LEAST_WEIGHT = 3.0
 class BestRate:
     """The learning rate of a method that is best on average over the known tasks.
 
-    Args:
-        method: The method.
-        learning_rate: As a multiple of the optimiser's usual rate, hence AdamW's own.
-        badness: Mean badness of the runs around it.
+    ``learning_rate`` is a multiple of the optimiser's usual rate, hence AdamW's own; ``badness`` is the mean
+    of the runs around it.
     """
 
     method: str

@@ -13,11 +13,7 @@ Order = Callable[[Sequence[Pipeline]], Sequence[int]]
 
 
 def as_listed(ids: Sequence[str]) -> Order:
-    """Return the order of a list of pipelines' ids; candidates that it lacks are not worth trying.
-
-    Args:
-        ids: Ids of pipelines, best first.
-    """
+    """Return the order of a list of pipelines' ids, best first; other candidates are not worth trying."""
 
     def order(pipelines: Sequence[Pipeline]) -> list[int]:
         places = {pipeline.id: place for place, pipeline in enumerate(pipelines)}
@@ -31,10 +27,8 @@ def in_order(order: Order, *, only_listed: bool = False) -> Policy:
 
     Candidates that are not expected to reach their end with the remaining budget are put off. The first
     place counts only if its trial is open or was started: in a replay the baseline stands there for
-    reference, and is a candidate further back.
-
-    Args:
-        only_listed: Whether to stop after those that it lists; otherwise the others follow.
+    reference, and is a candidate further back. ``only_listed`` stops after the listed candidates;
+    otherwise the others follow.
     """
     ordered = _remembering(order, only_listed=only_listed)
 
@@ -55,11 +49,7 @@ def in_order(order: Order, *, only_listed: bool = False) -> Policy:
 
 
 def reordered(policy: Policy, order: Order) -> Policy:
-    """Show a policy the candidates behind the baseline in another order.
-
-    Args:
-        order: Orders the candidates behind the baseline, which stays first.
-    """
+    """Show a policy the candidates behind the baseline in another order."""
     behind_baseline = _remembering(lambda pipelines: [1 + place for place in order(pipelines[1:])])
 
     def choose(history: History, remaining: Remaining) -> int | None:

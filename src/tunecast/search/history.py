@@ -15,7 +15,6 @@ class TrialView:
     """One candidate, started or not.
 
     Args:
-        pipeline: Its pipeline.
         curve: Its points so far, in order.
         next_share: Share of the full length at its next point; None if it has no further point.
         outcome: Its outcome so far; ``paused`` also before its start.

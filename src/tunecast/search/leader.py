@@ -9,17 +9,12 @@ from tunecast.search.history import History, TrialView, rung
 
 
 def predicted_end(trial: TrialView, reference: TrialView) -> float:
-    """Predict a trial's loss at full length from a reference trial that is further along.
+    """Predict a trial's loss at full length, in nats per label token, from a reference that is further along.
 
     All trials of a session share one full length, so their losses at equal shares of it are comparable. The
     trial's advantage over the reference at an equal share, shrunk if that share is small, is carried to the
-    reference's end. If the reference diverged, the trial's last loss stands for its end.
-
-    Args:
-        trial: A trial with at least one point.
-
-    Returns:
-        Nats per label token, infinite for a trial that failed.
+    reference's end. If the reference diverged, the trial's last loss stands for its end. The end of a failed
+    trial is infinite.
     """
     if not trial.can_lead:
         return math.inf
@@ -33,11 +28,7 @@ def predicted_end(trial: TrialView, reference: TrialView) -> float:
 
 
 def has_yardstick(trial: TrialView, reference: TrialView) -> bool:
-    """Whether a reference trial helps to predict the end of a trial with points.
-
-    Args:
-        trial: A trial with at least one point.
-    """
+    """Return whether a reference trial helps to predict the end of a trial with at least one point."""
     return _yardstick(trial, reference) is not None
 
 

@@ -35,7 +35,7 @@ def nearest_task(context: Context) -> Order:
 
 
 def tables_by_nearness(context: Context) -> list[TaskTable]:
-    """Return the known tasks, that with the most similar dataset first.
+    """Return the known tasks, most similar dataset first.
 
     The distance is Euclidean over the meta-features that all datasets have, each divided by its standard
     deviation over the known tasks and the new one. Tasks without meta-features, such as those of imported

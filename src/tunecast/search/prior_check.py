@@ -38,7 +38,6 @@ def orders_rightly(
     Args:
         predicted: Ends as predicted before the first point of each trial, shape (trials,).
         deviation: Standard deviation of what trials do not share, shape (trials,).
-        measured: Ends as predicted from the measured points, shape (trials,).
         is_new: Whether the dataset is unlike all that the prior knows.
     """
     if len(predicted) < LEAST_TRIALS:
@@ -52,13 +51,9 @@ def evidence_against(
     """Return the logarithm of the odds that the predicted order means nothing, given the measured one.
 
     The inverse hyperbolic tangent of a rank correlation of n trials is about normal with variance 1 / (n − 3)
-    (Fisher, 1915). Its mean is 0 if the order means nothing, else what the prior itself expects. Trials that
-    were all predicted to end alike can hardly show a correlation, and tell little either way.
-
-    Args:
-        predicted: As for :func:`orders_rightly`, of at least four trials.
-        deviation: As there.
-        measured: As there.
+    (Fisher, 1915). Its mean is 0 if the order means nothing, else the correlation that the prior itself
+    expects. Trials that were all predicted to end alike can hardly show a correlation, and tell little either
+    way. Arguments are those of :func:`orders_rightly`, for at least four trials.
     """
     explained = float(np.var(predicted))
     expected = math.sqrt(explained / (explained + float(np.median(deviation)) ** 2 + 1e-12))

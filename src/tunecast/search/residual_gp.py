@@ -47,16 +47,11 @@ class Residuals:
 def condition(
     residuals: Residuals, shared: NDArray[np.float64], own: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Correct the prior's predictions for trials without points.
-
-    Args:
-        residuals: Errors on the trials with points.
-        shared: Variance of the shared part, shape (new,).
-        own: Variance of the own part, shape (new,).
+    """Correct the prior's predictions for trials without points, given their variances, shape (new,).
 
     Returns:
         The correction of each mean, and the variance of the corrected prediction with its own part; both of
-        shape (new,).
+            shape (new,).
     """
     if not len(residuals.value):
         return np.zeros(len(shared)), shared + own
@@ -74,11 +69,7 @@ def refit(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Correct as :func:`condition` does, assuming also that similar pipelines have similar errors.
 
-    Args:
-        residuals: Errors on the trials with points.
-        shared: As for :func:`condition`.
-        own: As for :func:`condition`.
-        features: Features of the trials without points, shape (new, features).
+    ``features`` of the trials without points have shape (new, features).
     """
     if len(residuals.value) < 2:
         return condition(residuals, shared, own)

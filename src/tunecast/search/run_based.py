@@ -29,7 +29,7 @@ class RunBased(Strategy):
         """Return the order that the recorded runs of a context suggest."""
 
     def policy(self, context: Context) -> Policy:
-        """See :func:`in_order`; the order is the one that the session wrote down when it began."""
+        """See :func:`in_order`; the order is the one that the session saved when it began."""
         order = self.find_order(context) if context.listed is None else as_listed(context.listed)
         return in_order(order, only_listed=self.only_listed)
 

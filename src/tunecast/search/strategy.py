@@ -16,28 +16,29 @@ if TYPE_CHECKING:
     from tunecast.predictor import Prediction
 
 Knowledge = Literal["nothing", "recommendation", "runs", "prior"]
-"""What a strategy rests on: nothing, what ``tunecast recommend`` says of the task, recorded runs of other
-tasks, or a prior trained on such runs."""
+"""The knowledge a strategy rests on: nothing, recommendations, recorded runs of other tasks, or a trained
+prior.
+"""
 
 SHARE_OF_BUDGET = 0.25
 """A full length is at most this part of what the budget affords."""
 SHARE_WITH_KNOWLEDGE = 1 / 3
 """A strategy that predicts which candidates are good tries fewer of them, each for longer."""
 SHARE_WITHOUT_SEARCH = {"seconds": 0.6, "tokens": 0.9}
-"""The part of a budget that all trials together may train for where nothing is searched.
+"""Part of a budget that all trials together may train for if nothing is searched.
 
 Scoring the base model, the points and the end takes up to 0.47 of the seconds of training, and the last step
-begins only where more than its expected seconds are left. Tokens are counted in training alone; the rest is
-for the ends of last batches and for a forecast."""
+begins only if more than its expected seconds are left. Tokens are counted in training alone; the rest is for
+the ends of last batches and for a forecast.
+"""
 
 
 @dataclass(frozen=True)
 class Recommended:
-    """What is recommended for a task before anything runs.
+    """Recommendations for a task before anything runs.
 
     Args:
         pipelines: The recommended pipelines, best first.
-        baseline: The baseline.
         drawn: Other candidates, in random order.
         predict: Predicts how pipelines end if all are trained equally long.
     """
@@ -71,10 +72,10 @@ class Strategy(ABC):
     """The name on the command line and in records."""
 
     knows: ClassVar[Knowledge] = "nothing"
-    """What the strategy rests on."""
+    """Knowledge that the strategy rests on."""
 
     trials: ClassVar[int | None] = None
-    """How many of the first candidates it brings to their end without trying others; None if it searches."""
+    """Number of first candidates brought to their end without trying others; None if it searches."""
 
     has_baseline: ClassVar[bool] = True
     """Whether the first candidate is the baseline. Otherwise the user chose the only pipeline."""
@@ -86,7 +87,7 @@ class Strategy(ABC):
     """The strategy that takes over if nothing can be recommended."""
 
     draws: ClassVar[int] = 256
-    """How many candidates are drawn at random."""
+    """Number of candidates drawn at random."""
 
     library: ClassVar[str] = ""
     """The package of others whose search it is; comparisons leave such strategies out by default."""
@@ -101,27 +102,16 @@ class Strategy(ABC):
     def policy(self, context: Context) -> Policy:
         """Return the function that chooses trials on a task.
 
-        Args:
-            context: The task, and what the strategy may know of others.
-
         Raises:
             ConfigurationError: The context lacks what the strategy rests on.
         """
 
     def replayed(self, context: Context) -> Policy:
-        """Return the policy for a replay, where candidates come in random order behind the baseline.
-
-        Args:
-            context: The task, and the runs that may be known there.
-        """
+        """Return the policy for a replay, where candidates come in random order behind the baseline."""
         return self.policy(context)
 
     def pinned(self, baseline: Pipeline, restrictions: Restrictions) -> list[Pipeline]:
         """Return the pipelines that stand right behind the baseline and are always kept.
-
-        Args:
-            baseline: The baseline within the user's restrictions.
-            restrictions: What the user fixed or narrowed.
 
         Raises:
             ConfigurationError: The restrictions exclude such a pipeline.
@@ -136,7 +126,6 @@ class Strategy(ABC):
         """Choose which candidates the session keeps, once the full length is known.
 
         Args:
-            context: The task, and what the strategy may know of others.
             pipelines: Candidates that suit the task, without the pinned ones.
 
         Raises:
@@ -165,7 +154,7 @@ class Strategy(ABC):
 
     @property
     def first_name(self) -> str:
-        """What the first candidate is called: every session trains it to its end."""
+        """Name of the first candidate, which every session trains to its end."""
         return "baseline" if self.has_baseline else self.name
 
     @property

@@ -39,8 +39,6 @@ class TrialPredictions:
     Args:
         mean: Mean of the logarithm of the final loss over the zero-shot loss.
         deviation: Its standard deviation.
-        step_seconds: Seconds to the next point.
-        end_seconds: Seconds to the end.
         failure: Probability that a trial that has not begun diverges or exceeds the memory.
         is_reliable: Whether the measured points agree with the order that the prior predicted.
     """
@@ -66,9 +64,7 @@ class TaskPredictor:
     """Predicts all candidates of a session from its history.
 
     Between calls it keeps only what it computed from pipelines alone, so it remains a pure function.
-
-    Args:
-        learns_residuals: Whether similar pipelines share what the prior missed.
+    ``learns_residuals`` if similar pipelines share what the prior missed.
     """
 
     def __init__(self, context: Context, prior: Prior, *, learns_residuals: bool = False) -> None:

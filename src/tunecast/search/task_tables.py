@@ -13,8 +13,9 @@ from tunecast.records import DatasetFacts, ModelFacts, Outcome, Pipeline, Run
 from tunecast.search.context import Context
 
 WORST = 2.0
-"""Badness of a failed pipeline, and the largest of any: as far behind the median as that is behind the
-best."""
+"""Badness of a failed pipeline, and the largest possible: its distance beyond the median equals that from the
+best.
+"""
 MEASURED_SHARE = 1 / 3
 """Part of the candidates that must have been measured on known tasks to order these alone."""
 LEAST_RUNS = 4
@@ -60,8 +61,8 @@ def known_tables(runs: Iterable[Run]) -> tuple[TaskTable, ...]:
 def best_known(context: Context) -> tuple[TaskTable, ...]:
     """Return the tables that are most relevant to a context.
 
-    These are the tables of the same base model at about the same full length; without any, those of the same
-    base model; without any, all tables with their learning rates adapted to the context's model, in
+    These are the tables of the same base model at about the same full length; otherwise those of the same
+    base model; otherwise all tables with their learning rates adapted to the context's model, in
     proportion to the rate around which adapters of its width are searched.
     """
     tables = known_tables(context.runs)

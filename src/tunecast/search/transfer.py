@@ -66,9 +66,6 @@ def transfer(context: Context, *, learns_residuals: bool = False) -> Policy:
     If the prior proves wrong about this task, or is not the one that the session began with, successive
     halving takes over and draws new candidates at random.
 
-    Args:
-        learns_residuals: Whether a Gaussian process learns which pipelines the prior misjudges.
-
     Raises:
         ConfigurationError: The context has no trained prior.
     """
@@ -85,8 +82,7 @@ def guided_by(
 ) -> Policy:
     """Apply the rule of :func:`transfer` to the predictions of any predictor.
 
-    Args:
-        most_uncertainty: Larger deviations count as this, except in every third turn.
+    Deviations above ``most_uncertainty`` count as this, except in every third turn.
     """
     return _Guided(predictor, context, acquisition, most_uncertainty, asha())
 
@@ -180,7 +176,7 @@ def _promising(
     predictions: TrialPredictions,
     worth: NDArray[np.bool_],
 ) -> NDArray[np.int64]:
-    """Return those of the found trials, running ones included, that deserve the rest of the budget."""
+    """Return the found trials, running ones included, that deserve the rest of the budget."""
     needed = _needed_to_end(history, remaining, predictions)
     affordable = found if needed is None else found[needed[found] <= 1.0]
     if needed is None or not len(affordable):
@@ -215,9 +211,8 @@ def _is_due(best: int, history: History, predictions: TrialPredictions) -> bool:
 def _needed_to_end(
     history: History, remaining: Remaining, predictions: TrialPredictions
 ) -> NDArray[np.float64] | None:
-    """Return what each candidate needs to its end over what is left, shape (trials,).
-
-    None if the budget counts trials.
+    """Return the share of what is left that each candidate needs to its end; None if the budget counts
+    trials.
     """
     if remaining.seconds is not None:
         return predictions.end_seconds / max(remaining.seconds, LEAST_SECONDS)

@@ -18,11 +18,7 @@ this part of the budget, because it may be the leader's last step."""
 
 
 class BudgetTracker:
-    """A session's budget and its clock.
-
-    Args:
-        seconds_before: Seconds that earlier processes of the session used.
-    """
+    """A session's budget and its clock; ``seconds_before`` were used by earlier processes of the session."""
 
     def __init__(self, budget: Budget, seconds_before: float) -> None:
         self.budget = budget
@@ -73,10 +69,8 @@ class BudgetTracker:
         )
 
     def fits(self, trial: Trial, reserved: Trial | None, used: Used, runtime_model: RuntimeModel) -> bool:
-        """Return whether a trial's next step fits by its upper bound and leaves what is reserved.
-
-        Args:
-            reserved: A trial that must still be able to finish afterwards, if any.
+        """Return whether a trial's next step fits by its upper bound and leaves enough to finish
+        ``reserved``.
         """
         if self.budget.kind == "trials":
             return trial.run is not None or used.trials < self._free.amount
@@ -105,11 +99,10 @@ class BudgetTracker:
         *,
         upper: bool = True,
     ) -> float:
-        """Return what new trials cost in the budget's unit if each is trained to its end in one go.
+        """Return the cost of new trials in the budget's unit if each is trained to its end in one go.
 
-        Args:
-            scoring_seconds: Seconds to score all validation examples at the end of each.
-            upper: Whether to return the 90% upper bound of seconds instead of the expectation.
+        ``scoring_seconds`` is the time to score all validation examples at the end of each. ``upper`` returns
+        the 90% upper bound of seconds instead of the expectation.
         """
         if self.budget.kind == "trials":
             return len(trials)
@@ -121,6 +114,6 @@ class BudgetTracker:
 
 
 def _to_end(trial: Trial, runtime_model: RuntimeModel) -> float:
-    """Return the upper bound of the seconds that a trial needs to its last point."""
+    """Return the upper bound of the seconds that a trial still needs."""
     points = trial.points_to_end
     return runtime_model.upper(trial.spec.pipeline.method, trial.work_to_end, points, ends=points > 0)

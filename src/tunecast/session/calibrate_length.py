@@ -50,9 +50,6 @@ def measure_full_length(
 ) -> FullLength:
     """Measure the training speed, and derive the full length of every trial.
 
-    Args:
-        spec: The baseline's trial; its full length is ignored.
-
     Returns:
         The smaller of ``settings.epochs`` over the training tokens and the trial's share of the budget. If
         nothing is searched, the last batch too ends within a budget of tokens.
@@ -84,11 +81,7 @@ def measure_full_length(
 
 
 def score_base_model(base: Trials, training_task: TrainingTask, ask: Ask, progress: Progress) -> Measurement:
-    """Score the base model on the validation examples.
-
-    Args:
-        base: Trials whose only one is the zero-shot pipeline.
-    """
+    """Score the base model on the validation examples; ``base`` holds the zero-shot trial only."""
     progress.start("Scoring the base model")
     subset: Scored = ask(ScoreModel(None, 0, "subset"))
     whole: Scored = ask(ScoreModel(None, 0, "validation"))
@@ -98,7 +91,7 @@ def score_base_model(base: Trials, training_task: TrainingTask, ask: Ask, progre
 
 
 def _for_speed(spec: TrialSpec, full_length_tokens: int, device: str) -> TrialSpec:
-    """Return the baseline in the batches that its speed is measured with.
+    """Return the baseline in the batches that measure its speed.
 
     A CPU is timed in small batches: apart from the optimiser's effort the speed is the same, and a step takes
     a fraction of the seconds. Small batches would keep an accelerator waiting, and its steps are short.
@@ -130,7 +123,7 @@ def _ending_within(budget: Budget, trials: int, ends: np.ndarray, full_length: i
 
 
 def _too_small(budget_tracker: BudgetTracker, tokens: float, speed: float, mean_tokens: float) -> BudgetError:
-    """Say which budget would leave each trial so many tokens."""
+    """Name the budget that would leave each trial so many tokens."""
     what = (
         f"--budget {budget_tracker.budget.text} leaves each trial less than {LEAST_STEPS} optimiser steps of "
         f"{SMALLEST_BATCH} examples"

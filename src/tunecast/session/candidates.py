@@ -35,12 +35,9 @@ def check_restrictions(settings: SessionSettings, model: ModelFacts) -> None:
 def candidate_pipelines(
     settings: SessionSettings, model: ModelFacts, lineup: Sequence[Pipeline] = ()
 ) -> list[Pipeline]:
-    """Return the baseline, what the strategy pins behind it, its lineup, and a seeded sample of the space.
+    """Return the baseline, the strategy's pinned pipelines, its lineup, and a seeded sample of the space.
 
-    Args:
-        settings: Restrictions, seed and strategy.
-        model: Facts of the base model.
-        lineup: Candidates that the strategy tries first, best first.
+    ``lineup`` holds the candidates that the strategy tries first, best first.
 
     Raises:
         ConfigurationError: What the user fixed or narrowed is not possible.
@@ -59,9 +56,7 @@ def suitable(
 ) -> list[Pipeline]:
     """Keep the candidates that suit the full length, base model and device, and that the strategy selects.
 
-    Args:
-        pipelines: Candidates in order; the first is the baseline.
-        strategy: The session's strategy; what it pins is kept in any case.
+    The first candidate is the baseline; pipelines that the strategy pins are kept in any case.
 
     Raises:
         ConfigurationError: The strategy needs a prior, and the context has none.
@@ -83,8 +78,7 @@ def long_enough(
 ) -> list[Pipeline]:
     """Keep the pipelines whose batches are small enough for a curve of several points within a full length.
 
-    Args:
-        pipelines: Candidates; all are kept if hardly any would be left.
+    All are kept if hardly any would be left. ``mean_tokens`` are those of a training example.
     """
     examples = full_length_tokens / mean_tokens
     kept = [p for p in pipelines if examples >= LEAST_STEPS * p.number("per_device_train_batch_size")]
@@ -92,10 +86,7 @@ def long_enough(
 
 
 def within_effort(pipelines: Sequence[Pipeline], training_task: TrainingTask) -> list[Pipeline]:
-    """Keep the pipelines whose optimiser does not take most of their time.
-
-    Args:
-        pipelines: Candidates; all are kept if hardly any would be left.
+    """Keep the pipelines whose optimiser does not take most of their time; all if hardly any would be left.
     """
     efforts = Efforts(training_task)
     kept = [pipeline for pipeline in pipelines if efforts.of(pipeline) <= MOST_EFFORT]
@@ -105,8 +96,7 @@ def within_effort(pipelines: Sequence[Pipeline], training_task: TrainingTask) ->
 def within_context(pipelines: Sequence[Pipeline], *, context: int | None, longest: int) -> list[Pipeline]:
     """Keep the pipelines whose virtual tokens and the longest example fit the base model's context together.
 
-    Args:
-        context: Positions of the base model; None if it has no fixed limit.
+    A ``context`` of None has no fixed limit.
     """
     if context is None:
         return list(pipelines)

@@ -1,8 +1,8 @@
 """Leaves out the candidates that memory cannot hold, before anything is spent on them.
 
 A step whose memory runs out is taken again in smaller micro-batches (:mod:`tunecast.training.live_trial`),
-and an evaluation likewise. What decides is therefore the estimate for a single example, the longest one:
-only what does not fit even then is hopeless.
+and an evaluation likewise. The estimate for a single example, the longest one, therefore decides: a candidate
+is hopeless only if even that does not fit.
 """
 
 from __future__ import annotations
@@ -29,22 +29,16 @@ if TYPE_CHECKING:
     from tunecast.training.training_task import TrainingTask
 
 ROOMY = 4
-"""With this many times the bytes of full finetuning nothing else is estimated: DoRA with dropout, which needs
-the most of all adapters, holds four times its activations and less of all else (SmolLM2)."""
+"""With this many times the bytes of full finetuning, nothing else is estimated: DoRA with dropout needs the
+most of all adapters; it holds four times its activations and less of all else (SmolLM2).
+"""
 AMPLE = 2 * ROOMY
 """With this many times the bytes of full finetuning by the formula, no dry run is needed either."""
 
 
 @dataclass(frozen=True)
 class Feasible:
-    """The candidates that remain.
-
-    Args:
-        pipelines: The baseline, whether or not it fits, and those that fit in their order.
-        baseline_fits: Whether the baseline fits.
-        left_out: Number of candidates that do not fit.
-        warnings: What the user should know.
-    """
+    """The candidates that remain: the baseline, whether or not it fits, and those that fit in their order."""
 
     pipelines: tuple[Pipeline, ...]
     baseline_fits: bool = True
@@ -53,11 +47,10 @@ class Feasible:
 
 
 def limit_bytes(settings: SessionSettings, device: str) -> int:
-    """What one worker may hold: its share of ``--max-memory-gb``, else of the device's memory.
+    """Return the bytes that one worker may hold: its share of ``--max-memory-gb``, else of the device's
+    memory.
 
-    Args:
-        settings: Limit and workers.
-        device: Where they compute; several accelerators called ``cuda`` are shared in turn.
+    Several accelerators called ``cuda`` are shared in turn.
     """
     allowed = device_bytes(device) if settings.max_memory_gb is None else settings.max_memory_gb * 1e9
     return int(allowed / _workers_per_device(settings, device))
@@ -66,19 +59,13 @@ def limit_bytes(settings: SessionSettings, device: str) -> int:
 def feasible_candidates(
     settings: SessionSettings, training_task: TrainingTask, candidates: Sequence[Pipeline], limit: int
 ) -> Feasible:
-    """Drop the candidates whose step does not fit even with one example.
+    """Drop the candidates whose step does not fit in ``limit`` bytes even with one example.
 
     Candidates whose method states no footprint stay if the bare model fits: they can only be tried. A
     pipeline that the user gave stays too, with a warning.
 
-    Args:
-        settings: The session's settings.
-        training_task: The task, encoded.
-        candidates: The baseline and what else may be tried.
-        limit: Bytes that one worker may hold.
-
     Raises:
-        ConfigurationError: Nothing fits of what the strategy would try.
+        ConfigurationError: None of the strategy's candidates fits.
     """
     single = SingleExamples(training_task)
     exact = _ExactBytes(training_task)
@@ -142,7 +129,7 @@ class _ExactBytes:
 
 
 def _bare_bytes(training_task: TrainingTask, single: Workload) -> int:
-    """What any method holds at least: the process, and the model's weights once."""
+    """Return the bytes that any method holds at least: the process, and the model's weights once."""
     element_bytes = 4 if single.precision == "float32" else 2
     return FRAMEWORK_BYTES[single.device] + training_task.facts.parameters * element_bytes
 
@@ -179,7 +166,7 @@ def _baseline_text(expected: int) -> str:
 
 
 def _limit_text(settings: SessionSettings, device: str) -> str:
-    """The limit in the user's words."""
+    """Return the limit in the user's words."""
     if settings.max_memory_gb is not None:
         whole = f"--max-memory-gb {settings.max_memory_gb:g}"
     else:

@@ -47,12 +47,12 @@ class Finalist:
 
     @property
     def key(self) -> Key:
-        """What tells it from other checkpoints."""
+        """Identity of the checkpoint."""
         return self.run.id, self.step
 
     @property
     def spec(self) -> TrialSpec | None:
-        """What its worker must know."""
+        """Specification for its worker."""
         return self.trial.spec if self.trial else None
 
     @property
@@ -99,7 +99,7 @@ class Judge:
 
 @dataclass(frozen=True)
 class Account:
-    """What a session spent, for its record."""
+    """Amounts that a session spent, for its record."""
 
     session: str
     budget: Budget
@@ -109,16 +109,7 @@ class Account:
 
 @dataclass(frozen=True)
 class FinalScoring:
-    """Chooses the winner, scores it and delivers it; all of this is outside the budget.
-
-    Args:
-        settings: The session's settings.
-        prepared: The task.
-        folder: The output folder; ``best/`` will hold the winner.
-        store: Receives the test scores.
-        ask: Lets a worker answer.
-        progress: Shows what is compared and scored.
-    """
+    """Chooses the winner, scores it and delivers it to ``best/``; all of this is outside the budget."""
 
     settings: SessionSettings
     prepared: PreparedTask
@@ -130,8 +121,7 @@ class FinalScoring:
     def run(self, trials: Trials, zero_shot: Run, account: Account) -> SessionRecord:
         """Deliver the best of base model, baseline and incumbent by validation, and score all three on test.
 
-        Args:
-            trials: The session's trials; the first is the baseline's.
+        The first trial is the baseline's.
         """
         judge = Judge(self.settings.objective)
         warnings = trials.warnings(get_strategy(self.settings.strategy).first_name)
@@ -175,7 +165,8 @@ class FinalScoring:
     def _contenders(
         self, trials: Trials, zero_shot: Run, judge: Judge
     ) -> tuple[dict[str, Finalist], dict[Key, Score]]:
-        """The contenders by name, in the order that settles ties, and validation scores by checkpoint."""
+        """Return the contenders by name, in the order that settles ties, and validation scores by checkpoint.
+        """
         base = Finalist(zero_shot, None, 0)
         contenders = {"zero_shot": base}
         baseline = best_checkpoint(trials[0])
@@ -187,7 +178,7 @@ class FinalScoring:
         return {**contenders, "incumbent": incumbent}, validation
 
     def _score_on_test(self, contenders: Mapping[str, Finalist], judge: Judge) -> dict[str, Scored]:
-        """Test scores by name; each checkpoint is scored once, whatever its names."""
+        """Return test scores by name; each checkpoint is scored once, whatever its names."""
         examples = len(self.prepared.training_task.test)
         self.progress.start(
             f"Scoring {examples} test examples, outside the budget", len(contenders), "models"
@@ -266,7 +257,7 @@ def validate(finalists: Iterable[Finalist], judge: Judge, ask: Ask, progress: Pr
 
 
 def _scored(finalist: Finalist, request: ScoreModel, ask: Ask, progress: Progress) -> Scored:
-    """A worker's answer; tells the user where a lost checkpoint had to be trained again."""
+    """Return a worker's answer; tell the user if a lost checkpoint had to be trained again."""
     scored: Scored = ask(request)
     if scored.retrained_tokens:
         progress.log(retraining_note(finalist.run.id, scored.retrained_tokens))
@@ -285,7 +276,7 @@ def _samples(before: Scored, after: Scored) -> tuple[SampleOutput, ...]:
 
 
 def _base_location(model: ResolvedModel) -> str:
-    """The base model's location as the adapter records it: beside it for a converted GGUF."""
+    """Return the base model's location as the adapter records it: beside it for a converted GGUF."""
     if model.converted:
         return "base"
     return str(Path(model.location).resolve()) if model.is_local else model.location

@@ -43,7 +43,7 @@ class Survey:
     Args:
         leading: The trial whose pipeline is measured, None if no trial was completed.
         parts: A trial for each part of its data, smallest first.
-        reason: Why there are no parts, else empty.
+        reason: Reason for having no parts, else empty.
     """
 
     leading: Trial | None
@@ -105,9 +105,7 @@ class Surveyor:
     def to_hold_back(self, baseline: Trial, seconds_per_token: float) -> float:
         """Return the amount of the budget, in its unit, to reserve for the forecast; 0 if it is too small.
 
-        Args:
-            baseline: The baseline's trial, which stands for the unknown leading trial.
-            seconds_per_token: Measured rate of training it.
+        The baseline stands for the unknown leading trial; its rate was measured.
         """
         training_task = self.prepared.training_task
         tokens = sum(example.tokens for example in (*training_task.validation, *training_task.subset))
@@ -195,11 +193,7 @@ def examples_seen(trial: Trial) -> int:
 
 
 def part_of(trial: Trial, share: float) -> Part | None:
-    """Return a share of the data that a whole trial sees, with as many passes; None if it would be empty.
-
-    Args:
-        share: Share of its unique examples, between 0 and 1.
-    """
+    """Return a share (0 to 1) of the data that a whole trial sees, with as many passes; None if empty."""
     seen = _seen(trial)
     count = round(share * len(seen))
     if not 0 < count < len(seen):

@@ -38,8 +38,6 @@ class Search:
     """Advances a session's trials until the budget is spent; a :class:`~tunecast.session.rules.BudgetView`.
 
     Args:
-        trials: The candidates; the first is brought to its end before, or beside, all others.
-        runtime_model: Predicts seconds, and learns from every step.
         save: Writes ``session.json``; called after every commit.
         diagnostics: What the strategy was found to doubt, one sentence each; new ones are told and added.
     """
@@ -147,7 +145,7 @@ class Search:
         self._under_way[self._executor.submit(request)] = _Step(index, began)
 
     def _collect(self) -> None:
-        """Commit finished steps, and give up the others if the time is over."""
+        """Commit finished steps, and abort the others if the time is over."""
         self._take(self._executor.wait(timeout=POLL_SECONDS))
         while self._under_way and self._budget_tracker.is_overrun:
             ready = self._executor.wait(timeout=0)  # what came while others were committed counts
@@ -169,7 +167,7 @@ class Search:
                 self._commit(step, answer, slot)
 
     def _break_off(self) -> None:
-        """Give up the steps under way; their trials keep their points."""
+        """Abort the steps under way; their trials keep their points."""
         self._executor.cancel()
         for step in self._under_way.values():
             trial = self.trials[step.index]
@@ -198,8 +196,8 @@ class Search:
                 self._progress.log(f"Note: {text}")
 
     def _limit_disk(self) -> None:
-        """Drop checkpoints beyond ``--keep-gb``, except those of the first trial, the leader and
-        finalists."""
+        """Drop checkpoints beyond ``--keep-gb``, except those of the first trial, the leader and finalists.
+        """
         ahead = leader(self.trials.history(self.runtime_model))
         points = [(point.validation.loss, i) for i, t in enumerate(self.trials) if (point := t.best_point)]
         spare = {0, *(i for _, i in sorted(points)[:FINALISTS]), *(() if ahead is None else (ahead,))}

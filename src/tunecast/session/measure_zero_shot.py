@@ -27,10 +27,7 @@ def measure_zero_shot(
     """Score the base model on as many validation examples as the time allows.
 
     Args:
-        question: The user's question.
-        situation: Model and dataset.
         limit: Time limit without loading, such as ``30s``.
-        progress: Told how far it is.
 
     Raises:
         ConfigurationError: The model's folder has no weights, or the limit is not a duration.
@@ -73,6 +70,6 @@ def measure_zero_shot(
 
 
 def _spread(items: Sequence[Item], count: int) -> tuple[Item, ...]:
-    """At most ``count`` items, evenly spaced over all."""
+    """Return at most ``count`` items, evenly spaced over all."""
     chosen = min(count, len(items))
     return tuple(items[place * len(items) // chosen] for place in range(chosen))

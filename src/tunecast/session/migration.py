@@ -11,11 +11,7 @@ RENAMED_FIELDS = {"foretold": "predicted", "doubts": "diagnostics"}
 
 
 def with_current_names(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a session's content under the names of this version.
-
-    Args:
-        content: The content of ``session.json``; content of this version comes back unchanged.
-    """
+    """Return the content of ``session.json`` under the names of this version."""
     current = {RENAMED_FIELDS.get(name, name): value for name, value in content.items()}
     current["configuration"] = current_strategy(current["configuration"])
     if isinstance(record := current.get("record"), Mapping):

@@ -30,14 +30,7 @@ MOST_NEW_TOKENS = 256
 
 @dataclass(frozen=True)
 class PreparedTask:
-    """A task ready for a session.
-
-    Args:
-        training_task: The task as workers need it.
-        task: Names of dataset and base model, and the metric.
-        dataset: Facts of the dataset.
-        warnings: What the user should know.
-    """
+    """A task ready for a session, with warnings for the user."""
 
     training_task: TrainingTask
     task: Task
@@ -54,8 +47,6 @@ def prepare_task(settings: SessionSettings, progress: Progress, *, dtype: str = 
     """Prepare the task of a session.
 
     Args:
-        settings: The session's settings.
-        progress: Receives progress reports.
         dtype: Type of the weights, for a session that began with it; empty to choose.
 
     Raises:

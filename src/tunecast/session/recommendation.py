@@ -45,14 +45,8 @@ def recommendation_for(
 ) -> tuple[Recommendation | UserError, Lineup]:
     """Recommend pipelines for a session's task, and line up the candidates that its strategy tries first.
 
-    Args:
-        settings: The session's settings.
-        prepared: The task, encoded.
-        worker_bytes: Bytes that one worker may hold.
-
-    Returns:
-        The recommendation, or the reason why there is none, which does not stop a session; and the lineup,
-        empty if the strategy uses no recommendation.
+    If there is no recommendation, its error is returned instead, which does not stop a session. The lineup is
+    empty if the strategy uses no recommendation.
     """
     try:
         prior = default_prior()
@@ -84,7 +78,7 @@ def lineup_of(
 
 
 def situation_of(settings: SessionSettings, prepared: PreparedTask, worker_bytes: int) -> Situation:
-    """Describe what a session knows of its task before anything is measured."""
+    """Describe a session's knowledge of its task before anything is measured."""
     training_task = prepared.training_task
     lengths = _lengths(prepared)
     task = _task(settings, prepared, lengths)

@@ -28,13 +28,11 @@ class BudgetView(Protocol):
 def choose(policy: Policy, history: History, budget_view: BudgetView) -> int | None:
     """Ask a policy which trial to advance, and ask again if that trial does not fit the budget.
 
-    Args:
-        policy: Chooses; trials that were passed over look to it as if they had no further point.
-        history: The trials so far.
-        budget_view: What is left; read again for each answer, since answers take time.
+    Policies see trials that were passed over as if they had no further point. ``budget_view`` is read again
+    for each answer, since answers take time.
 
     Returns:
-        The trial's place; None if the policy stops, or nothing that it chooses fits.
+        The trial's place; None if the policy stops, or none of its choices fits.
 
     Raises:
         RuntimeError: The policy chose a trial that cannot be advanced.

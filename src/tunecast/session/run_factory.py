@@ -83,12 +83,7 @@ def new_run(
     """Build the record of a trial before its first point.
 
     Args:
-        session: Identifier of the session or collection.
         prepared: The task, with the validation subset of its points.
-        spec: The trial.
-        slot: Where it is computed.
-        total_steps: Optimiser steps of the complete schedule.
-        trainable_parameters: Number of trained parameters.
         exclusive: Whether nothing else runs on the machine.
         extra: Raw facts that have no field.
     """

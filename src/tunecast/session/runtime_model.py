@@ -29,7 +29,6 @@ class RuntimeModel:
     tokens, so that a short step on a busy machine counts little.
 
     Args:
-        seconds_per_token: Rate measured with the baseline before the first trial.
         overhead_seconds: Overhead around a step's training, as known before the first step.
         validation_seconds: Seconds to score all validation examples.
     """
@@ -49,7 +48,6 @@ class RuntimeModel:
         """Learn from a step.
 
         Args:
-            method: Name of the method.
             tokens: Training tokens of the step, weighted by effort as in predictions.
             training_seconds: Wall time of training alone.
             other_seconds: Wall time of the rest of the step: attaching, evaluation, checkpoint.
@@ -65,10 +63,8 @@ class RuntimeModel:
     ) -> None:
         """Learn from a step as a worker measured it; a step without a point teaches nothing.
 
-        Args:
-            measured: The worker's answer. Repeated training counts as training.
-            seconds: Time from the request to the answer.
-            effort: Weight of the training tokens.
+        Repeated training counts as training. ``seconds`` is the time from the request to the answer,
+        ``effort`` the weight of the training tokens.
         """
         point = measured.point
         if point is None:
@@ -79,21 +75,13 @@ class RuntimeModel:
         self.learn(method, effort * tokens, training, other)
 
     def expected(self, method: str, tokens: float, points: int = 1, *, ends: bool = False) -> float:
-        """Return the expected seconds for more training tokens and points.
-
-        Args:
-            method: Name of the method.
-            tokens: Training tokens.
-            points: Points to measure.
-            ends: Whether the last of them ends the trial.
+        """Return the expected seconds for more training tokens and points; ``ends`` if the last ends the
+        trial.
         """
         return tokens * self._rate(method)[0] + self._scoring(method, points, ends)
 
     def upper(self, method: str, tokens: float, points: int = 1, *, ends: bool = False) -> float:
-        """Return the 90% upper bound of the seconds for more training tokens and points.
-
-        The arguments are those of :meth:`expected`.
-        """
+        """Return the 90% upper bound of the seconds that :meth:`expected` estimates."""
         rate, spread = self._rate(method)
         training = tokens * rate * math.exp(UPPER_QUANTILE * spread)
         return training + SCORING_MARGIN * self._scoring(method, points, ends)

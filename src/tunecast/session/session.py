@@ -51,15 +51,10 @@ class Session:
     """One run of ``tunecast tune``. The budget's clock starts at construction.
 
     Args:
-        settings: The resolved configuration.
-        prepared: The task.
-        folder: The locked output folder.
-        store: Where runs are committed.
         executor: The workers, with the base model loaded.
-        progress: Told how far everything is.
-        state: What an earlier process decided, filled in and written as the session goes on.
-        feasible: The pipelines that may be tried; the first is the baseline, which is not trained
-            where memory does not hold it and there are others.
+        state: Decisions of an earlier process, filled in and written as the session goes on.
+        feasible: The pipelines that may be tried; the first is the baseline, which is not trained if memory
+            cannot hold it and there are others.
         known: Recorded runs of other tasks, for a strategy that rests on them.
     """
 
@@ -221,8 +216,7 @@ class Session:
         return base[0].run
 
     def _lay_out_search(self, zero_shot: Run) -> Search:
-        """Build the search: the trials, the policy, and a runtime model that has learned from earlier
-        steps."""
+        """Build the search: trials, policy, and a runtime model that has learned from earlier steps."""
         training_task = self._prepared.training_task
         start, scoring = zero_shot.curve[0].validation.loss, zero_shot.curve[0].evaluation.wall
         context = self._context(start, scoring)
@@ -294,8 +288,8 @@ class Session:
         )
 
     def _look_ahead(self, search: Search) -> Survey:
-        """Search with all but the forecast's share, then measure for the forecast, or search with the
-        rest."""
+        """Search with all but the forecast's share, then measure for the forecast, or search with the rest.
+        """
         surveyor = Surveyor(
             self._state.id, self._prepared, self._store, self._budget_tracker, search.runtime_model
         )
@@ -349,8 +343,7 @@ class Session:
         self._progress.finish()
 
     def _measure_part(self, part: Trials) -> None:
-        """Train one part's trial in one go and commit its end, if the budget lasts; try again after a
-        crash."""
+        """Train one part's trial in one go and commit its end, if the budget lasts; retry after a crash."""
         trial = part[0]
         request = Advance(trial.spec, 0, trial.plan.total_steps)
         answer = self._answer(request, lambda: self._budget_tracker.is_overrun)

@@ -112,7 +112,7 @@ class SessionSettings:
 
     @property
     def restrictions(self) -> Restrictions:
-        """What the user fixed or narrowed of the space."""
+        """Restrictions of the space by the user."""
         return Restrictions(tuple(self.methods), self.fixed, self.ranges)
 
     def as_json(self) -> dict[str, Any]:

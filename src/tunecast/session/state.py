@@ -33,7 +33,7 @@ class SurveyPlan:
     Args:
         leading: Id of the run whose pipeline is measured, empty if no trial was completed.
         parts: Parts of its data, smallest first.
-        reason: Why there are no parts, else empty.
+        reason: Reason for having no parts, else empty.
     """
 
     leading: str
@@ -48,18 +48,10 @@ class SessionState:
     None or an empty value means that something is not decided yet.
 
     Args:
-        id: Identifier of the session.
-        configuration: Its settings, as JSON.
         dataset_fingerprint: Hash of its data.
         dtype: Type of the base model's weights.
-        started_at: Seconds since 1970.
-        used_seconds: Used seconds of the budget.
-        worker_bytes: Memory limit of one worker.
         advised: Recommended candidates, best first.
         predicted: Predicted ends of pipelines by their ids, kept only if gains are weighed against seconds.
-        full_length_tokens: Horizon of every trial.
-        seconds_per_token: Measured training rate of the baseline, before the first trial.
-        validation_seconds: Measured seconds to score all validation examples.
         candidates: All candidates; the first is the baseline.
         prior: Identity of the prior that the strategy uses.
         listed: Ids of candidates in the order of a strategy that looks recorded runs up.
@@ -134,12 +126,6 @@ def state_of(
     settings: SessionSettings, dataset_fingerprint: str, dtype: str, earlier: SessionState | None
 ) -> SessionState:
     """Return the state of a session that begins, or continues with the data it began with.
-
-    Args:
-        settings: The session's settings.
-        dataset_fingerprint: Hash of the present data.
-        dtype: Type of the base model's weights.
-        earlier: The result of :func:`earlier_state`.
 
     Raises:
         ConfigurationError: The data have changed.

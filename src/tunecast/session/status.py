@@ -10,12 +10,7 @@ from tunecast.session.trials import Trial
 
 
 def session_status(started: Sequence[Trial], budget: Budget, used: Used, activity: str) -> SessionStatus:
-    """Build the status of a session.
-
-    Args:
-        started: Trials that have used any budget, in order.
-        activity: What happens right now.
-    """
+    """Build the status of a session; ``started`` holds the trials that have used any budget, in order."""
     measured = [
         (point.validation.loss, index)
         for index, trial in enumerate(started)

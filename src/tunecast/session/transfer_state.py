@@ -1,4 +1,4 @@
-"""Knowledge of other tasks, as a session finds it before its first trial and writes it down.
+"""Keeps a session's knowledge of other tasks as it was before the first trial.
 
 By the time a session resumes, its store may hold other runs, and its prior may have been replaced.
 """
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 def prior_known(strategy: Strategy, file: str) -> Prior | None:
     """Read the trained prior for a strategy that rests on one; return None for any other.
 
-    Args:
-        file: File of the prior; empty for the one that comes with the package.
+    Without a ``file``, the prior that comes with the package is read.
 
     Raises:
         StoreError: The prior is missing or damaged.
@@ -73,16 +72,10 @@ def keep(
     *,
     baseline_fits: bool,
 ) -> None:
-    """Write into a session's state which candidates it has, and what its strategy concluded from other tasks.
+    """Write a session's candidates, and its strategy's conclusions from other tasks, into its state.
 
     A resumed session reads them back, since another version or processor might leave out other candidates.
-
-    Args:
-        state: The session's state, which is changed.
-        strategy: The session's strategy.
-        context: The task, and what is known of others.
-        candidates: The candidates; the first is the baseline.
-        baseline_fits: Whether memory holds the baseline.
+    The first candidate is the baseline.
     """
     state.candidates = list(candidates)
     state.prior = None if context.prior is None else context.prior.identity

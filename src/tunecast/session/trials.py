@@ -40,10 +40,9 @@ class Trial:
     run: Run | None = None
     running: bool = False
     is_feasible: bool = True
-    """Whether memory holds it; a trial that is not feasible has no next point."""
+    """Whether memory holds it; an infeasible trial has no next point."""
     effort: float = 1.0
-    """What its training tokens count for in a runtime model, which knows its method, but not its
-    optimiser."""
+    """Weight of its training tokens in a runtime model, which knows its method, but not its optimiser."""
 
     @property
     def plan(self) -> TrialPlan:
@@ -71,7 +70,7 @@ class Trial:
 
     @property
     def weights_hash(self) -> str:
-        """Hash of the weights at its last committed point, empty where there is none."""
+        """Hash of the weights at its last committed point, empty if there is none."""
         return self.curve[-1].checkpoint_hash if self.curve else ""
 
     @property
@@ -144,7 +143,7 @@ class Trial:
 
     @property
     def best_point(self) -> Point | None:
-        """Its best point with a finite loss, None where there is none."""
+        """Its best point with a finite loss, None if there is none."""
         best = self.run.best_point if self.run else None
         return best if best and math.isfinite(best.validation.loss) else None
 
@@ -155,15 +154,14 @@ class Trial:
 
 
 class Trials:
-    """All trials of a session, and the only place that commits what was measured.
+    """All trials of a session, and the only place that commits measurements.
 
     Args:
-        folder: Where checkpoints lie; None keeps none, for trials that are trained in one go.
-        seed: Seed of data order, initialisation and dropout.
+        folder: Place of checkpoints; None keeps none, for trials that are trained in one go.
         unique_examples: Training examples that they may draw from.
         workers: Workers that share the device.
         explosion_nats: Loss per label token above which a trial counts as diverged.
-        extra: Raw facts of every run for which there is no field.
+        extra: Raw facts of every run that have no field.
     """
 
     def __init__(
@@ -215,10 +213,9 @@ class Trials:
         return [trial for trial in self._all if trial.run is not None or trial.running]
 
     def warnings(self, first_name: str) -> list[str]:
-        """What a reader of the comparison must know of trials that did not end, one sentence each.
+        """Return warnings for a comparison about trials that did not end, one sentence each.
 
-        Args:
-            first_name: What the first trial's pipeline is called, such as ``baseline``.
+        ``first_name`` is the name of the first trial's pipeline, such as ``baseline``.
         """
         warnings = []
         first = self._all[0]
@@ -241,8 +238,7 @@ class Trials:
             trial.run = known.get(trial.spec.run)
 
     def teach(self, runtime_model: RuntimeModel) -> None:
-        """Let a runtime model learn from the points of an earlier process, in the order in which they
-        came."""
+        """Let a runtime model learn from the points of an earlier process, in their order."""
         training_task = self._prepared.training_task
         subset, whole = (
             sum(e.tokens for e in examples) for examples in (training_task.subset, training_task.validation)
@@ -270,11 +266,9 @@ class Trials:
         return Used(seconds, sum(trial.tokens_spent for trial in self.started), len(self.started))
 
     def record(self, index: int, measured: Measurement, slot: Slot, elapsed_seconds: float) -> Run:
-        """Commit what a worker measured: first to the store, then to memory; then drop old checkpoints.
+        """Commit a worker's measurement: first to the store, then to memory; then drop old checkpoints.
 
-        Args:
-            slot: Where it was computed; a run carries the machine of its first point.
-            elapsed_seconds: Seconds of the budget used so far.
+        A run carries the machine of its first point. ``elapsed_seconds`` of the budget were used so far.
         """
         trial = self._all[index]
         points = trial.curve
@@ -316,12 +310,8 @@ class Trials:
     def limit_disk(self, most_bytes: float, spare: set[int]) -> list[str]:
         """Drop checkpoints of the worst waiting trials until the rest fits; they can be trained again.
 
-        Args:
-            most_bytes: What all checkpoints may take together.
-            spare: Places of trials that are left alone.
-
-        Returns:
-            Ids of the trials whose checkpoints went.
+        Trials at the places in ``spare`` are left alone. Returns the ids of the trials that lost their
+        checkpoints.
         """
         sizes = {index: trial.checkpoints.size_bytes() for index, trial in enumerate(self._all) if trial.run}
         total = sum(sizes.values())

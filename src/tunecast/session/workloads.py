@@ -18,8 +18,9 @@ TYPICAL = {
     "cpu": Machine("cpu", 2, 2, 0, 0, {"float32": 1e11}, 2e10),
     "cuda": Machine("cuda", 2, 2, 0, 0, {"float32": 5e13, "bfloat16": 5e14}, 2e12),
 }
-"""Rates of typical devices. Only how they compare counts, and measured ones, which scatter, would leave other
-candidates out each time."""
+"""Rates of typical devices. Only their ratios count; measured rates scatter and would leave out different
+candidates each time.
+"""
 
 
 class SingleExamples:
@@ -57,11 +58,7 @@ class SingleExamples:
 
 
 class Efforts:
-    """Seconds of optimiser steps relative to those of the same with AdamW, each computed once.
-
-    Args:
-        training_task: The task, for the base model, the device and the mean length of training examples.
-    """
+    """Seconds of optimiser steps relative to the same steps with AdamW, each computed once."""
 
     def __init__(self, training_task: TrainingTask) -> None:
         self._training_task = training_task
