@@ -269,7 +269,7 @@ def log_loss(loss: float) -> float:
 
 
 def standardised(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Scale columns to mean 0 and standard deviation 1; constant columns become 0."""
+    """Scale columns of shape (rows, features) to mean 0 and deviation 1; constant columns become 0."""
     deviation = rows.std(axis=0)
     return np.asarray((rows - rows.mean(axis=0)) / np.where(deviation > 1e-9, deviation, 1.0))
 

@@ -86,8 +86,7 @@ def long_enough(
 
 
 def within_effort(pipelines: Sequence[Pipeline], training_task: TrainingTask) -> list[Pipeline]:
-    """Keep the pipelines whose optimiser does not take most of their time; all if hardly any would be left.
-    """
+    """Keep the pipelines whose optimiser does not take most of their time; all if hardly any is left."""
     efforts = Efforts(training_task)
     kept = [pipeline for pipeline in pipelines if efforts.of(pipeline) <= MOST_EFFORT]
     return kept if len(kept) >= LEAST_CANDIDATES else list(pipelines)

@@ -165,8 +165,7 @@ class FinalScoring:
     def _contenders(
         self, trials: Trials, zero_shot: Run, judge: Judge
     ) -> tuple[dict[str, Finalist], dict[Key, Score]]:
-        """Return the contenders by name, in the order that settles ties, and validation scores by checkpoint.
-        """
+        """Return contenders by name, in the order that settles ties, and validation scores by checkpoint."""
         base = Finalist(zero_shot, None, 0)
         contenders = {"zero_shot": base}
         baseline = best_checkpoint(trials[0])

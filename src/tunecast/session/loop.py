@@ -196,8 +196,7 @@ class Search:
                 self._progress.log(f"Note: {text}")
 
     def _limit_disk(self) -> None:
-        """Drop checkpoints beyond ``--keep-gb``, except those of the first trial, the leader and finalists.
-        """
+        """Drop checkpoints beyond ``--keep-gb``, except of the first trial, the leader and finalists."""
         ahead = leader(self.trials.history(self.runtime_model))
         points = [(point.validation.loss, i) for i, t in enumerate(self.trials) if (point := t.best_point)]
         spare = {0, *(i for _, i in sorted(points)[:FINALISTS]), *(() if ahead is None else (ahead,))}

@@ -75,8 +75,9 @@ class RuntimeModel:
         self.learn(method, effort * tokens, training, other)
 
     def expected(self, method: str, tokens: float, points: int = 1, *, ends: bool = False) -> float:
-        """Return the expected seconds for more training tokens and points; ``ends`` if the last ends the
-        trial.
+        """Return the expected seconds for more training tokens and points.
+
+        ``ends`` if the last point ends the trial.
         """
         return tokens * self._rate(method)[0] + self._scoring(method, points, ends)
 

@@ -288,8 +288,7 @@ class Session:
         )
 
     def _look_ahead(self, search: Search) -> Survey:
-        """Search with all but the forecast's share, then measure for the forecast, or search with the rest.
-        """
+        """Search with all but the forecast's share, then measure for it, or search with the rest."""
         surveyor = Surveyor(
             self._state.id, self._prepared, self._store, self._budget_tracker, search.runtime_model
         )
