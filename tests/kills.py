@@ -207,6 +207,14 @@ class Killer:
                 self._hit(target)
             self._look()
 
+    def in_phases(self, *kills: tuple[str, str]) -> None:
+        """Kill in phases of one process, each given with its target; the last one is to be the session."""
+        self._victim.launch()
+        for phase, target in kills:
+            self._victim.wait_until(lambda phase=phase: self._victim.phase() == phase)
+            self._hit(target)
+        self._look()
+
     def in_phase(self, phase: str, target: str) -> None:
         """Kill once when a phase is reached, from a new session on where the present one is past it."""
         wanted = self.hits[phase, target] + 1
