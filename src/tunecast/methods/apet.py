@@ -76,13 +76,8 @@ class Apet(PeftMethod):
 def place(sizes: Mapping[str, tuple[int, int]], budget: int, seed: int) -> dict[str, int]:
     """Choose layers and ranks at random until less of the budget is left than the smallest unit needs.
 
-    Args:
-        sizes: Inputs and outputs of every eligible layer.
-        budget: Number of parameters. Rank r of a layer takes r * (inputs + outputs).
-        seed: Seed of the choice.
-
-    Returns:
-        Ranks by layer.
+    ``sizes`` are inputs and outputs by layer. The budget counts parameters: rank r of a layer takes r *
+    (inputs + outputs).
     """
     draw = random.Random(seed)
     order = draw.sample(sorted(sizes), len(sizes))

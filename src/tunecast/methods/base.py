@@ -24,7 +24,7 @@ def is_constant(parameter: Hyperparameter) -> bool:
 
 
 class Method(ABC):
-    """How weights are changed.
+    """A way of changing weights.
 
     A method turns the worker's frozen base model into a model to train, and later restores the base model.
     All trained parameters are float32. Methods are stateless: the state of a trial lives in the model that
@@ -35,7 +35,7 @@ class Method(ABC):
     """The name in pipelines, on the command line and in tables."""
 
     delivers: ClassVar[str]
-    """What ``save`` writes: ``adapter`` (PEFT format, needs the base model) or ``model`` (self-contained)."""
+    """Format of ``save``: ``adapter`` (PEFT format, needs the base model) or ``model`` (self-contained)."""
 
     optimizer: ClassVar[str] = ""
     """A stateless optimiser that the method prescribes; empty if ``optim`` chooses."""
@@ -53,7 +53,7 @@ class Method(ABC):
     """The method's usual learning rate if it is the same for all models, else None."""
 
     weight: ClassVar[float] = 1.0
-    """How often the method is sampled relative to the others that apply."""
+    """Relative frequency with which the method is sampled among those that apply."""
 
     @abstractmethod
     def applies(self, model: ModelFacts) -> str | None:
@@ -70,47 +70,34 @@ class Method(ABC):
     def constraints(self, parameters: Mapping[str, Hyperparameter]) -> Sequence[Any]:
         """Return ConfigSpace conditions and forbidden clauses between hyperparameters.
 
-        Args:
-            parameters: The hyperparameters by name, after the user's restrictions: any may have become a
-                constant or lost values.
+        After the user's restrictions any hyperparameter may have become a constant or lost values.
         """
         return ()
 
     @abstractmethod
     def attach(self, base: Any, pipeline: Pipeline, seed: int) -> Any:
-        """Build a trainable model from the frozen base.
+        """Build a trainable model from the frozen base, which is in evaluation mode.
 
-        Args:
-            seed: Seed of random initialisation. torch's global generator is left unchanged.
-
-        Returns:
-            A model whose parameters with ``requires_grad`` are those to train, all float32.
+        Parameters with ``requires_grad`` are those to train, all float32. torch's global generator is left
+        unchanged.
         """
 
     def choose(self, base: Any, pipeline: Pipeline, examples: Sequence[EncodedExample]) -> Hyperparameters:
-        """Choose further hyperparameters for ``attach`` from the data; none by default.
+        """Choose further hyperparameters for ``attach`` from the trial's training examples; none by default.
 
-        Called once per trial. The result is kept beside the trial's checkpoints.
-
-        Args:
-            base: The base model, frozen, in evaluation mode. It must be left unchanged.
+        Called once per trial; the result is kept beside its checkpoints. The base model is frozen, in
+        evaluation mode, and must be left unchanged.
         """
         return {}
 
     def before_update(self, model: Any, learning_rate: float) -> None:  # noqa: B027 (mostly nothing)
         """Change the gradients of a step, which are summed over the batch and not yet clipped.
 
-        Args:
-            model: The model that ``attach`` returned, in training mode.
+        The model is in training mode; ``learning_rate`` is that of this step.
         """
 
     def after_update(self, model: Any, step: int, total_steps: int) -> None:  # noqa: B027
-        """Act on freshly updated weights while their gradients still exist.
-
-        Args:
-            model: The model that ``attach`` returned, in training mode.
-            step: Number of the step, starting at 1.
-        """
+        """Act on freshly updated weights while their gradients still exist; ``step`` starts at 1."""
 
     def state(self, model: Any) -> dict[str, Tensor]:
         """Return what exact resume needs besides trained weights and optimiser; nothing by default."""
@@ -125,19 +112,13 @@ class Method(ABC):
 
     @abstractmethod
     def save(self, model: Any, folder: Path, base_location: str) -> None:
-        """Write files that a fresh process loads with transformers and peft alone.
+        """Write files into an existing folder that a fresh process loads with transformers and peft alone.
 
-        Args:
-            model: The trained model that ``attach`` returned.
-            base_location: Where the adapter will find its base model: a relative path or a hub id.
+        ``base_location`` is a relative path or a hub id at which the adapter finds its base model.
         """
 
     def footprint(self, pipeline: Pipeline, model: ModelFacts) -> Footprint | None:
-        """State what the method trains and holds, from which bytes and seconds are estimated.
-
-        Returns:
-            None where that cannot be said: it has to be measured.
-        """
+        """State the weights and bytes that the method trains and holds; None if they must be measured."""
         return None
 
     @abstractmethod

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 
 MASKING_BYTES = 17.0
-"""Of every element of a gradient while it is masked: its magnitude (4), and kthvalue's copy of it (4) with
-its indices (8), then a mask (1)."""
+"""Bytes of every element of a gradient while it is masked: its magnitude (4), kthvalue's copy of it (4) with
+its indices (8), then a mask (1).
+"""
 
 
 class GradientMask(Full):
@@ -64,11 +65,9 @@ class GradientMask(Full):
 
 
 def keep_largest(gradient: Tensor, share: float) -> None:
-    """Set all but the largest entries of a gradient to 0, in place.
+    """Set all but the largest ``share`` of a gradient's entries to 0, in place.
 
-    Args:
-        gradient: A tensor with at least one entry.
-        share: Share of the entries to keep, at least one. Ties with the smallest kept entry are kept.
+    At least one entry is kept, and ties with the smallest kept entry are kept too.
     """
     kept = max(1, int(share * gradient.numel()))
     if kept >= gradient.numel():

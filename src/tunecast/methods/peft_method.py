@@ -28,12 +28,7 @@ class PeftMethod(Method):
         """Build the peft configuration of a pipeline."""
 
     def suit(self, peft_config: Any, model_config: Any) -> None:
-        """Complete a peft configuration from the model's configuration, if the method needs it.
-
-        Args:
-            peft_config: The result of :meth:`peft_config`, changed in place.
-            model_config: The transformers configuration of the base model.
-        """
+        """Complete a peft configuration in place from the base model's, if the method needs it."""
 
     def applies(self, model: ModelFacts) -> str | None:
         """Accept any text-generating model."""

@@ -8,9 +8,11 @@ from tunecast.optimizers import OPTIMIZERS
 from tunecast.records import ModelFacts, Scalar
 
 WIDE_RATE = 3e-4
-"""LoRA's rate of wide models. On a public sweep of 24 models from 4B up it is, at the largest rank, 0.0010
-nats from the best measured pair on average, and no rule that follows the width came nearer
-(``benchmarks/large_models_advice.py``); so it is a constant there."""
+"""LoRA's rate of wide models: a constant, because no rule that follows the width came nearer.
+
+On a public sweep of 24 models from 4B up it is, at the largest rank, 0.0010 nats from the best measured pair
+on average (``benchmarks/large_models_advice.py``).
+"""
 WIDE = 2048
 """Hidden width from which on the constant holds: the narrowest model of that sweep."""
 
@@ -21,11 +23,12 @@ OPTIMIZER_RATES = {
 
 
 def adapter_rate(model: ModelFacts) -> float:
-    """The rate around which LoRA is searched on a model: at alpha 32, for all ranks alike.
+    """Return the rate around which LoRA is searched on a model: at alpha 32, for all ranks alike.
 
     Below a width of 2,048 it is ``5e-4 * (2000 / width) ** 0.9``: a power of the width as in the rule that
     the public tinker-cookbook sweep fitted for Llama models, steeper so that it also meets the best rates
-    measured on models of width 128 to 576 (around 1e-2 and 2e-3). From there on it is :data:`WIDE_RATE`. Full
+    measured on models of width 128 to 576 (around 1e-2 and 2e-3). From there on it is :data:`WIDE_RATE`.
+    Full
     finetuning works at about a tenth of it (Schulman et al., "LoRA Without Regret", 2025: 9.8 on average).
     """
     return WIDE_RATE if model.width >= WIDE else 5e-4 * (2000.0 / model.width) ** 0.9

@@ -84,11 +84,9 @@ def best_cut(deviation: Sequence[float], most: int) -> int:
     """Choose the number of layers to freeze.
 
     A layer's gain is the drop in deviation that it brings, times the share of the backward pass saved by
-    freezing it and all layers below. If allowed, at least two layers and an eighth of all are trained. If no
-    layer lowers the deviation, as many as allowed are trained.
-
-    Args:
-        deviation: Deviation by space, from the embeddings to the last layer.
+    freezing it and all layers below. If allowed, at least two layers and an eighth of all are trained. If
+    no layer lowers the deviation, as many as allowed are trained. ``deviation`` runs from the embeddings
+    to the last layer; at most ``most`` layers are trained.
     """
     layers = len(deviation) - 1
     least = min(most, max(2, math.ceil(layers / 8)))
@@ -101,11 +99,11 @@ def best_cut(deviation: Sequence[float], most: int) -> int:
 
 
 def deviations(model: Any, examples: Sequence[EncodedExample]) -> list[float]:
-    """Measure how far hidden states are from the straight line to the answer, by space.
+    """Measure the distance of hidden states from the straight line to the answer, for the embeddings and each
+    layer.
 
-    Returns:
-        Mean of 1 - cosine over the examples, for the embeddings and each layer. All states go through the
-        final normalisation.
+    Returns the mean of 1 - cosine over at least one example with a label. All states go through the final
+    normalisation.
     """
     import torch
 
@@ -122,10 +120,8 @@ def deviations(model: Any, examples: Sequence[EncodedExample]) -> list[float]:
 def answer_points(model: Any, tokens: Sequence[int]) -> Tensor:
     """Return the points in the head's input space that represent tokens: columns of its pseudo-inverse.
 
-    ``pinv(U) = inv(U' U) U'`` for a head U of shape (vocabulary, width) (arXiv 2401.16184).
-
-    Returns:
-        float32, shape (tokens, width).
+    ``pinv(U) = inv(U' U) U'`` for a head U of shape (vocabulary, width) (arXiv 2401.16184). The result is
+    float32, shape (tokens, width).
     """
     import torch
 

@@ -28,7 +28,7 @@ SCHEDULES = ("cosine", "linear", "constant")
 SAMPLED_TOGETHER = 64
 """Configurations sampled per call. One at a time is far slower; a fixed number makes samples extendable."""
 DRAWN_OPTIMIZERS = {name: facts.drawn for name, facts in OPTIMIZERS.items() if facts.drawn is not None}
-"""How often each optimiser is drawn."""
+"""Relative frequency with which each optimiser is drawn."""
 RATE = "learning_rate"
 RATE_3E4 = 3e-4
 SHARES = ("warmup_ratio", "_dropout", "_share", "label_smoothing")
@@ -80,13 +80,7 @@ USUAL_MODEL = ModelFacts(
 
 @dataclass(frozen=True)
 class Restrictions:
-    """The user's restrictions of the space.
-
-    Args:
-        methods: Allowed methods; empty for all.
-        fixed: Fixed values by hyperparameter.
-        ranges: (low, high) by hyperparameter.
-    """
+    """The user's restrictions of the space; no ``methods`` allow all, and ranges are (low, high)."""
 
     methods: tuple[str, ...] = ()
     fixed: Mapping[str, Scalar] = field(default_factory=dict)
@@ -152,12 +146,7 @@ def baseline_pipeline(model: ModelFacts, restrictions: Restrictions | None = Non
 def pipeline_space(
     model: ModelFacts, restrictions: Restrictions | None = None, *, seed: int = 0
 ) -> ConfigurationSpace:
-    """Build the conditional space of all pipelines that apply to a model.
-
-    Args:
-        model: Facts of the base model; ranges of learning rates follow its width.
-        restrictions: The user's restrictions.
-        seed: Seed of the space's sampler.
+    """Build the conditional space of all pipelines that apply to a model; learning rates follow its width.
 
     Raises:
         ConfigurationError: A restriction names an unknown method or hyperparameter, has an invalid value or
@@ -176,12 +165,7 @@ def pipeline_space(
 
 
 def sample_pipelines(space: ConfigurationSpace, count: int) -> list[Pipeline]:
-    """Sample distinct pipelines; fewer than ``count`` if the space has no more.
-
-    Args:
-        space: The result of :func:`pipeline_space`. Its generator advances.
-        count: Number of pipelines.
-    """
+    """Sample distinct pipelines, advancing the space's generator; fewer than ``count`` if it has no more."""
     found: dict[str, Pipeline] = {}
     for _ in range(math.ceil(10 * count / SAMPLED_TOGETHER)):
         for configuration in space.sample_configuration(SAMPLED_TOGETHER):
@@ -289,8 +273,7 @@ def _renamed(parameter: Hyperparameter, name: str) -> Hyperparameter:
 
 
 def _rates(parameters: Mapping[str, Hyperparameter]) -> dict[str, Hyperparameter]:
-    """Return a learning rate per optimiser whose range differs from AdamW's, such as
-    ``learning_rate@lion``."""
+    """Return a learning rate per optimiser whose range is not AdamW's, such as ``learning_rate@lion``."""
     from ConfigSpace import Float
 
     if "optim" not in parameters:

@@ -22,11 +22,7 @@ class WeightsMethod(Method):
 
     @abstractmethod
     def trained(self, model: Any, pipeline: Pipeline) -> Collection[str]:
-        """Return the names of the parameters to train.
-
-        Args:
-            model: The base model, or an empty model of its architecture.
-        """
+        """Return the names of the parameters to train; the model may be an empty one of its architecture."""
 
     def applies(self, model: ModelFacts) -> str | None:
         """Accept any model; the memory estimate decides whether it fits."""

@@ -13,17 +13,9 @@ from tunecast.records import ModelFacts, Pipeline, device_kind
 def workload_of(
     pipeline: Pipeline, model: ModelFacts, *, dtype: str, device: str, **how: Any
 ) -> Workload | None:
-    """The workload of a pipeline on a model.
+    """Return the workload of a pipeline on a model; None if its method states no footprint.
 
-    Args:
-        pipeline: Method and hyperparameters.
-        model: The base model.
-        dtype: Type of frozen weights and of compute.
-        device: ``cpu``, ``cuda`` or ``cuda:N``.
-        how: Further fields of :class:`Workload`, such as ``batch_size`` and ``max_length``.
-
-    Returns:
-        None where the method does not state its footprint: its bytes and seconds have to be measured.
+    ``how`` holds further fields of :class:`Workload`, such as ``batch_size`` and ``max_length``.
     """
     found = get_method(pipeline.method).footprint(pipeline, model)
     if found is None:
@@ -43,6 +35,6 @@ def workload_of(
 
 
 def _optimizer(pipeline: Pipeline) -> str:
-    """The pipeline's optimiser; one that is not known counts as AdamW."""
+    """Return the pipeline's optimiser; an unknown one counts as AdamW."""
     name = str(pipeline.hyperparameters.get("optim", "adamw"))
     return name if name in OPTIMIZERS else "adamw"

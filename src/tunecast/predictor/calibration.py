@@ -29,8 +29,8 @@ class Calibration:
 
     Args:
         inflation: Factor on the variance, shape (stages,).
-        shared: Share of the corrected variance that all trials of a task have in common, 0 to 1, shape
-            (stages,). A task whose loss falls faster than predicted does so for every pipeline.
+        shared: Share of the corrected variance common to all trials of a task, 0 to 1, shape (stages,). A
+        task whose loss falls faster than predicted does so for every pipeline.
     """
 
     inflation: NDArray[np.float64]
@@ -54,8 +54,7 @@ class Calibration:
         """Fit corrections so that intervals on held-out rows are right on average.
 
         Args:
-            examples: Rows.
-            mean: Predictions by a regressor that had not seen the row's task, or its base model, shape
+            mean: Predictions by a regressor that had not seen the row's task or its base model, shape
                 (rows,).
             variance: The variances it stated, shape (rows,).
             weight: Weight of each row, shape (rows,); None for equal weights.
@@ -88,8 +87,7 @@ class Calibration:
 
 
 def _shared_part(z: NDArray[np.float64], group: NDArray[np.int64]) -> float:
-    """Return the intraclass correlation of standardised errors: their mean product within groups over their
-    mean square."""
+    """Return the intraclass correlation of standardised errors: mean product in groups over mean square."""
     products, pairs = 0.0, 0
     for number in np.unique(group):
         inside = np.clip(z[group == number], -4.0, 4.0)

@@ -30,8 +30,7 @@ FAILURE_FEATURES = (
     *("schedule_constant", "warmup"),
 )
 EXCLUSIVE_WEIGHT = 5.0
-"""Weight of a run that had the machine to itself. Its seconds are more accurate, but such runs never cover
-all methods."""
+"""Weight of a run with the machine to itself: its seconds are accurate, but few methods have such runs."""
 
 
 @dataclass(frozen=True)
@@ -40,28 +39,21 @@ class CostModel:
 
     The predicted logarithm is that of the operations of a forward and backward pass over one token, plus a
     line in features. The machine itself is not a feature: rates measured beside other work vary more than
-    machines of one kind differ, and a session uses its own runtime model anyway.
-
-    Args:
-        line: Added to the logarithm of the operations.
-        deviation: Standard deviation of the logarithm around the line, on held-out tasks.
+    machines of one kind differ, and a session uses its own runtime model anyway. The deviation around the
+    line was measured on held-out tasks.
     """
 
     line: Line
     deviation: float
 
     def log_seconds_per_token(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Predict the logarithm of seconds per token on the machine of the runs, shape (rows,).
-
-        Args:
-            features: The whole feature matrix, shape (rows, features).
-        """
+        """Predict the logarithm of seconds per token on the machine of the runs, shape (rows,)."""
         return _log_operations(features) + self.line(features[:, columns(COST_FEATURES)])
 
 
 @dataclass(frozen=True)
 class FailureModel:
-    """The odds that a trial diverges, as a logistic regression."""
+    """The logit of the odds that a trial diverges, as a logistic regression."""
 
     line: Line
 
@@ -75,10 +67,9 @@ class FailureModel:
 class FailureScores:
     """The accuracy of the odds of divergence on held-out families of datasets.
 
-    Args:
-        log_loss: Mean nats per run.
-        base_log_loss: The same of the share of the other runs that diverged, which knows no pipeline.
-        auc: Probability that a run which diverged was given higher odds than one which did not.
+    ``log_loss`` is in nats per run; ``base_log_loss`` is that of the share of other runs that diverged, which
+    ignores the pipeline. ``auc`` is the probability that a run which diverged was given higher odds than one
+    which did not.
     """
 
     log_loss: float
@@ -87,13 +78,10 @@ class FailureScores:
 
 
 def fit_cost(runs: Sequence[Run]) -> dict[str, CostModel]:
-    """Learn the seconds per token that runs would take on an idle machine.
+    """Learn the seconds per token that runs would take on an idle machine, by kind of device.
 
-    All runs show how pipelines compare; the slowdown on shared machines is fitted separately.
-
-    Returns:
-        Models by kind of device; none for a device with fewer than ten timed runs, or with runs of a single
-        family of datasets.
+    All runs show how pipelines compare; the slowdown on shared machines is fitted separately. There is no
+    model for a device with fewer than ten timed runs, or with runs of a single family of datasets.
     """
     found = {}
     for kind, many in by_device(runs).items():
@@ -134,11 +122,7 @@ def fit_failure(runs: Sequence[Run]) -> FailureModel | None:
 
 
 def score_failure(runs: Sequence[Run]) -> FailureScores | None:
-    """Judge :func:`fit_failure` on held-out families of datasets.
-
-    Returns:
-        None if no run diverged, or all runs are of one family.
-    """
+    """Judge :func:`fit_failure` on held-out families; None if no run diverged, or there is one family."""
     from sklearn.metrics import log_loss, roc_auc_score
 
     ended = _ended(runs)

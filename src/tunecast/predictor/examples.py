@@ -34,8 +34,11 @@ LEAST_TO_ESTIMATE = 5
 """Minimum of runs to estimate a zero-shot loss from their first points."""
 NEARLY_STILL = 3
 MOST_TRAVEL = 1.0
-"""Largest number of steps, at its method's usual rate, after which a run has hardly moved. On tasks with a
-measured zero-shot loss, the estimate is off by 6% (root mean square); without this limit by 29%."""
+"""Most steps, at its method's usual rate, after which a run has hardly moved.
+
+On tasks with a measured zero-shot loss, the estimate is off by 6% (root mean square); without this limit by
+29%.
+"""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,6 @@ class Examples:
         run: Index into ``runs``.
         tasks: Names of datasets; different datasets may have the same name.
         models: Names of base models; different ones may have the same name.
-        runs: Ids of runs.
     """
 
     features: NDArray[np.float64]
@@ -74,8 +76,8 @@ class Examples:
         return len(self.target)
 
     def folds(self, count: int, seed: int) -> NDArray[np.int64]:
-        """Assign a fold to every row, shape (rows,); see
-        :func:`~tunecast.predictor.task_groups.group_folds`."""
+        """Assign a fold to every row, shape (rows,); see :func:`~tunecast.predictor.task_groups.group_folds`.
+        """
         return group_folds(self.tasks, self.task, count, seed)
 
     def where(self, chosen: NDArray[np.bool_]) -> Examples:
@@ -92,9 +94,8 @@ class Examples:
 class ZeroShotLosses:
     """Validation losses of untouched base models, in nats per label token.
 
-    Args:
-        by_subset: As measured, by identity of dataset and base model, and validation subset.
-        by_task: By identity of dataset and base model, on any subset; estimated if not measured.
+    ``by_subset`` holds measured losses by identity of dataset and base model, and validation subset;
+    ``by_task`` those on any subset, estimated if not measured.
     """
 
     by_subset: Mapping[tuple[str, str, str], float]
@@ -142,8 +143,7 @@ def _task_of(run: Run) -> tuple[str, str]:
 
 
 def _travel(run: Run) -> float:
-    """Return how far a run may have moved by its first point: steps times the multiple of its method's
-    rate."""
+    """Return how far a run may have moved by its first point: steps times the multiple of the usual rate."""
     row = pipeline_row(run.pipeline, run.model)
     return math.exp(row[PIPELINE.index("log_effective_rate")]) * run.curve[0].step
 
@@ -238,5 +238,5 @@ def _put_together(parts: Sequence[_RunRows]) -> Examples:
 
 
 def _by_name(names: Mapping[str, str]) -> dict[str, str]:
-    """Sort names by identity in the order of names."""
+    """Sort identities by name."""
     return dict(sorted(names.items(), key=lambda item: (item[1], item[0])))

@@ -151,15 +151,9 @@ def columns(names: Sequence[str]) -> list[int]:
 def feature_rows(
     task: TaskDescription, pipelines: Sequence[Pipeline], curves: Sequence[Sequence[Point]] | None = None
 ) -> NDArray[np.float64]:
-    """Return features of trials of one session.
+    """Return features of trials of one session, shape (trials, features), in the order of :data:`FEATURES`.
 
-    Args:
-        task: The task that they share.
-        pipelines: Their pipelines, at least one.
-        curves: Their points so far; None if none has started.
-
-    Returns:
-        Shape (trials, features), in the order of :data:`FEATURES`.
+    ``curves`` are the points so far; None if no trial has started.
     """
     rows = np.array([pipeline_row(pipeline, task.model) for pipeline in pipelines])
     if curves is None:
@@ -172,12 +166,9 @@ def feature_rows(
 def joined(
     task: TaskDescription, pipelines: NDArray[np.float64], curves: NDArray[np.float64] | None = None
 ) -> NDArray[np.float64]:
-    """Join features of pipelines and curves, which may have been computed earlier.
+    """Join rows of :func:`pipeline_row` and :func:`curve_row`, which may have been computed earlier.
 
-    Args:
-        task: The task that all trials share.
-        pipelines: Rows of :func:`pipeline_row`, shape (trials, len(PIPELINE)).
-        curves: Rows of :func:`curve_row`, shape (trials, len(CURVE)); None if no trial has started.
+    Without ``curves``, no trial has started.
     """
     if curves is None:
         curves = np.tile(curve_row((), task.start_loss), (len(pipelines), 1))
@@ -234,7 +225,6 @@ def curve_row(curve: Sequence[Point], zero_shot_loss: float, peak_rate: float = 
 
     Args:
         curve: Points in order, without the zero-shot point; empty for a trial that has not started.
-        zero_shot_loss: Nats per label token before training.
         peak_rate: The trial's learning rate; at least the highest rate seen is used.
     """
     if not curve:

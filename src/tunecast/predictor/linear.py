@@ -21,12 +21,7 @@ FEWEST_RUNS = 10
 
 @dataclass(frozen=True)
 class Line:
-    """A linear function of scaled features.
-
-    Args:
-        scaling: Scaling of the features.
-        weights: Shape (1 + features,), the constant first.
-    """
+    """A linear function of scaled features; ``weights`` have shape (1 + features,), the constant first."""
 
     scaling: Scaling
     weights: NDArray[np.float64]
@@ -58,7 +53,7 @@ def fit_line(
     Args:
         features: Shape (rows, features).
         nuisance: Columns of the effects to drop, 0 where a prediction applies; shape (rows, effects).
-        target: Values to learn, shape (rows,).
+        target: Shape (rows,).
         groups: Group numbers for cross-validation, at least two groups; shape (rows,).
         weight: Weight of each row, shape (rows,); None for equal weights.
 

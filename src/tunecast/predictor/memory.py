@@ -26,9 +26,11 @@ OF_PIPELINE = [
         *("trains_weights", "low_rank", "log_rank", "attention_only", "dora", "dropout"),
     )
 ]
-"""The features of a pipeline that its bytes depend on besides the formula. They are followed by the
-logarithms of the model's parameters, of the tokens of a forward pass and of its logits, and whether weights
-have 16 bits."""
+"""Features of a pipeline that its bytes depend on besides the formula.
+
+The logarithms of the model's parameters, of the tokens of a forward pass and of its logits follow them, and
+whether weights have 16 bits.
+"""
 STATE_BYTES = {"adamw_8bit": 2.0, "adafactor": 0.1, "lion": 4.0, "sgd": 4.0, "muon": 4.0}
 """Bytes of optimiser state per trained parameter that shipped priors were fitted with; 8 for any other. The
 estimates themselves count them by tensor (:mod:`tunecast.optimizers`)."""
@@ -40,14 +42,7 @@ REST_SECONDS = 900.0
 
 @dataclass(frozen=True)
 class WorkerCapacity:
-    """The memory and settings of a worker.
-
-    Args:
-        device: ``cpu`` or ``cuda``, with or without a number.
-        dtype: Type of frozen weights and of compute.
-        max_length: Maximum sequence length in tokens.
-        bytes: Bytes that it may hold.
-    """
+    """The memory and settings of a worker; ``dtype`` is the type of frozen weights and of compute."""
 
     device: str
     dtype: str
@@ -57,16 +52,13 @@ class WorkerCapacity:
 
 @dataclass(frozen=True)
 class BytesModel:
-    """The excess of a worker's peak bytes over the formula, up to a trial's first point, on one kind of
+    """The excess of a worker's peak bytes over the formula up to a trial's first point, on one kind of
     device.
 
     The predicted logarithm is that of :func:`tunecast.estimate.closed_form.bytes_held` at the longest
     example, plus a line in features. It applies to a new worker. A worker that has opened other tasks holds
-    more, and so do later points, especially the last, which scores all validation examples.
-
-    Args:
-        line: Added to the logarithm of the formula.
-        deviation: Standard deviation of the logarithm around the line, on held-out tasks.
+    more, and so do later points, especially the last, which scores all validation examples. The deviation
+    around the line was measured on held-out tasks.
     """
 
     line: Line
@@ -75,14 +67,11 @@ class BytesModel:
     def log_bytes(
         self, model: ModelFacts, dataset: DatasetFacts, pipelines: Sequence[Pipeline], room: WorkerCapacity
     ) -> NDArray[np.float64]:
-        """Predict the logarithm of the bytes of trials in a new worker.
+        """Predict the logarithm of the bytes of trials in a new worker, shape (pipelines,).
 
         On a CPU, where a process that asks for too much is killed, this counts a whole batch in a forward
         pass. On an accelerator, where a trial continues with smaller micro-batches, it counts a single
-        example.
-
-        Returns:
-            Shape (pipelines,); minus infinity for models that the formula does not cover.
+        example. It is minus infinity for models that the formula does not cover.
         """
         expected = np.full(len(pipelines), -np.inf)
         for place, pipeline in enumerate(pipelines):
@@ -96,24 +85,21 @@ class BytesModel:
     def odds_beyond(
         self, model: ModelFacts, dataset: DatasetFacts, pipelines: Sequence[Pipeline], room: WorkerCapacity
     ) -> NDArray[np.float64]:
-        """Predict the probability that trials run out of memory.
+        """Predict the probability that trials run out of memory, shape (pipelines,).
 
-        Returns:
-            Shape (pipelines,); 0 for models that the formula does not cover.
+        It is 0 for models that the formula does not cover.
         """
         spare = (math.log(room.bytes) - self.log_bytes(model, dataset, pipelines, room)) / self.deviation
         return np.array([0.5 * math.erfc(value / math.sqrt(2.0)) for value in spare])
 
 
 def fit_bytes(runs: Sequence[Run]) -> dict[str, BytesModel]:
-    """Learn the bytes of workers from the first points of runs.
+    """Learn the bytes of workers from the first points of runs, by kind of device.
 
     The bytes a worker held before a run are modelled separately, by the tasks and trials that it had run
     before. torch returns little memory, so the same run can take nearly three times the bytes an hour later.
-
-    Returns:
-        Models by kind of device; none for a device with fewer than ten runs that recorded their bytes, or
-        with runs of a single family of datasets.
+    There is no model for a device with fewer than ten runs that recorded their bytes, or with runs of a
+    single family of datasets.
     """
     found = {}
     for kind, many in by_device(runs).items():
@@ -185,12 +171,11 @@ def _longest(dataset: DatasetFacts, max_length: int) -> tuple[int, int]:
 
 
 def _held_before(runs: Sequence[Run]) -> NDArray[np.float64]:
-    """Return what workers did before each run: logarithms of 1 + other tasks, and of 1 + trials of its task.
+    """Return the earlier work of each run's worker: logarithms of 1 + other tasks, and of 1 + trials of its
+    task.
 
-    No record says which worker made a run, so the tasks of a session are spread evenly over its workers.
-
-    Returns:
-        Shape (runs, 2); 0 for a new worker.
+    No record says which worker made a run, so the tasks of a session are spread evenly over its workers. The
+    result has shape (runs, 2), 0 for a new worker.
     """
     found = np.zeros((len(runs), 2))
     session, end = "", -math.inf

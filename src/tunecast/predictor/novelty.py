@@ -1,5 +1,4 @@
-"""Detects datasets unlike all known ones: another script, another encoding, or completions unrelated to their
-prompts."""
+"""Detects datasets unlike all known ones, by script, encoding, or completions unrelated to their prompts."""
 
 from __future__ import annotations
 
@@ -33,14 +32,9 @@ FIRED_AT_MOST = 0.05
 
 @dataclass(frozen=True)
 class Novelty:
-    """The usual range of meta-features over known datasets.
+    """The usual range of meta-features over known datasets: their minima, maxima and standard deviations.
 
-    Args:
-        names: The meta-features compared.
-        low: Their minima over known datasets, shape (meta-features,).
-        high: Their maxima, same shape.
-        scale: Their standard deviations, same shape.
-        limit: Distance above which a dataset counts as new.
+    A dataset whose distance exceeds ``limit`` counts as new.
     """
 
     names: tuple[str, ...]
@@ -51,11 +45,7 @@ class Novelty:
 
     @classmethod
     def of(cls, known: Iterable[tuple[str, Mapping[str, float]]]) -> Novelty:
-        """Learn the usual range.
-
-        Args:
-            known: Names and meta-features of known datasets.
-        """
+        """Learn the usual range from names and meta-features of known datasets."""
         told = list(known)
         called, datasets = [name for name, _ in told], [features for _, features in told]
         wanted = [f"{side}_{name}" for side in ("prompt", "completion") for name in SUBSTANCE]
@@ -81,8 +71,10 @@ class Novelty:
         return cls(names, rows.min(axis=0), rows.max(axis=0), scale, limit)
 
     def distance(self, meta_features: Mapping[str, float]) -> float:
-        """Return how far a dataset's text lies outside the known range, in standard deviations of the most
-        extreme meta-feature; 0 inside."""
+        """Return the distance of a dataset's text from the known range; 0 inside.
+
+        It is in standard deviations of the most extreme meta-feature.
+        """
         return float(np.max(self._outside(meta_features), initial=0.0))
 
     def farthest(self, meta_features: Mapping[str, float]) -> str:

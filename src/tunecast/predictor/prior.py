@@ -65,9 +65,6 @@ class Provenance:
     """The origin of a prior.
 
     Args:
-        runs: Number of runs that it learned from.
-        tasks: Names of the datasets.
-        models: Names of the base models by their identities.
         checksum: Over the ids of the runs.
         log_scores: Mean log score by regressor on held-out tasks.
         zero_shot_loss: Typical zero-shot loss in nats, used if a task's is unknown.
@@ -86,15 +83,11 @@ class Prior:
     """The trained predictor.
 
     Args:
-        family: Name of the regressor.
-        performance: The regressor for final losses.
         calibration: Corrections of its variance, for base models in the training runs.
         unseen_calibration: Corrections for other base models, from holding these out together with tasks.
-        novelty: Detects datasets unlike the known ones.
         cost: Seconds by kind of device, for devices with enough runs.
         bytes: Bytes of workers by kind of device, likewise.
         failure: Odds of divergence, None if no run diverged.
-        provenance: Its origin.
     """
 
     family: str
@@ -110,12 +103,9 @@ class Prior:
     def predict(
         self, task: TaskDescription, features: NDArray[np.float64], device: str = "cpu"
     ) -> PriorPredictions:
-        """Predict the ends of one session's trials.
+        """Predict the ends of one session's trials, and their seconds on a kind of ``device``.
 
-        Args:
-            task: The task that the trials share.
-            features: As of :func:`tunecast.predictor.features.feature_rows`, shape (trials, features).
-            device: Kind of device whose seconds are predicted.
+        ``features`` are those of :func:`tunecast.predictor.features.feature_rows`, shape (trials, features).
         """
         known = task.model.identity in self.provenance.models
         mean, variance = self.performance.predict(features)

@@ -14,8 +14,6 @@ class TaskDescription:
     """A dataset and a base model, and how long and on what a trial is trained.
 
     Args:
-        dataset: Facts of the dataset.
-        model: Facts of the base model.
         full_length_tokens: Tokens that a complete trial is trained on.
         unique_examples: Training examples that trials draw from.
         zero_shot_loss: Nats per label token of the base model on the validation subset; None if it was not
@@ -48,11 +46,7 @@ class TaskDescription:
         return max(1.0, sum(map(math.expm1, logs)))
 
     def with_usual_loss(self, zero_shot_loss: float) -> Self:
-        """Return the same task with a usual zero-shot loss if none was measured.
-
-        Args:
-            zero_shot_loss: Nats per label token.
-        """
+        """Return the same task with a usual zero-shot loss, in nats per label token, if none was measured."""
         known = self.zero_shot_loss
         if known is not None and math.isfinite(known):
             return self

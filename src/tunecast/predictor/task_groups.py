@@ -25,13 +25,7 @@ def dataset_families(tasks: Iterable[str]) -> dict[str, str]:
     tasks with names of two or more words are in one family if they share the first or the last word
     (``bbh_hyperbaton`` and ``bbh_object_counting``, ``geo_sql`` and ``atis_sql``), or if a chain of such
     pairs connects them. The rule prefers large families: tasks that are secretly alike would make intervals
-    too narrow.
-
-    Args:
-        tasks: Names of datasets.
-
-    Returns:
-        By name, the word that most names of the family share at that place, or the name itself.
+    too narrow. A family is named by the word that most of its names share at that place, or by the only name.
     """
     names = sorted(set(tasks))
     words = {name: _telling_words(name) for name in names}
@@ -49,11 +43,9 @@ def dataset_families(tasks: Iterable[str]) -> dict[str, str]:
 
 
 def task_group(tasks: Sequence[str]) -> NDArray[np.int64]:
-    """Number the families of datasets in the order of their first appearance.
+    """Number the families of datasets in the order of their first appearance, shape (tasks,).
 
-    Args:
-        tasks: Names of different datasets, shape (tasks,). Equal names are one family, unless the name says
-            nothing, like ``train``.
+    Equal names are one family, unless the name says nothing, like ``train``.
     """
     family_of = dataset_families(tasks)
     labels: list[str | int] = [
@@ -66,16 +58,10 @@ def task_group(tasks: Sequence[str]) -> NDArray[np.int64]:
 def group_folds(
     tasks: Sequence[str], task: NDArray[np.int64], count: int, seed: int = 0
 ) -> NDArray[np.int64]:
-    """Assign a fold to every row, keeping families of datasets whole and folds about equally large.
+    """Assign a fold (from 0) to every row, keeping families of datasets whole and folds about equally large.
 
-    Args:
-        tasks: Names of datasets; see :func:`task_group`.
-        task: Index into ``tasks``, shape (rows,).
-        count: Number of folds, at most the number of families.
-        seed: Seed of the order of equally large families.
-
-    Returns:
-        Fold numbers from 0, shape (rows,).
+    ``task`` indexes ``tasks``; ``count`` is at most the number of families; ``seed`` orders equally large
+    families.
     """
     relatives = task_group(tasks)[task]
     present, sizes = np.unique(relatives, return_counts=True)

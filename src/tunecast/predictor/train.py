@@ -126,15 +126,9 @@ def learn(
     families: Sequence[str] = tuple(FAMILIES),
     show: Callable[[str], None] = print,
 ) -> Prior:
-    """Train the predictor on a store's runs, write the prior, and report its accuracy.
+    """Train the predictor on a store's runs, write the prior to ``output``, and report its accuracy.
 
-    Args:
-        store: The argument of :func:`tunecast.store.open_for_reading`.
-        output: File of the prior.
-        seed: Seed of folds and training.
-        scores: Whether to compute held-out scores, which takes most of the time.
-        families: Regressors to choose from.
-        show: Prints a text.
+    ``scores`` computes held-out scores, which takes most of the time.
 
     Raises:
         UserError: The store is missing or has too few runs, or the output cannot be written.

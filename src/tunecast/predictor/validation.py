@@ -36,9 +36,6 @@ class Scores:
     """The accuracy of predicted final losses at one stage.
 
     Args:
-        name: The regressor, :data:`CHOSEN`, or the base model that was held out.
-        stage: The stage of the schedule that the curve had reached.
-        rows: Number of predictions.
         log_score: Mean logarithm of the predicted density at the true value.
         rank_correlation: Spearman's correlation within groups of competing trials, averaged over groups.
         regret: Logarithm of the loss of the trial predicted best over that of the best, averaged over groups.
@@ -61,10 +58,8 @@ class Choice:
     """A chosen regressor and the corrections to its variance.
 
     Args:
-        family: Its name.
         calibration: From held-out tasks, for known base models.
         unseen_calibration: From base models held out together with tasks, for other base models.
-        log_scores: Mean log score of every regressor.
     """
 
     family: str
@@ -86,10 +81,7 @@ def held_out(family: str, examples: Examples, folds: NDArray[np.int64], seed: in
 def choose(examples: Examples, seed: int, families: Sequence[str] = tuple(FAMILIES)) -> Choice:
     """Choose the regressor with the best log score on held-out tasks, and calibrate it there.
 
-    Args:
-        examples: Rows of at least two families of datasets.
-        seed: Seed of folds and training.
-        families: Names of the regressors to choose from.
+    The examples are of at least two families of datasets.
     """
     calibrations = _calibrations(examples, seed, families)
     scores = {name: found for name, (_, found) in calibrations.items()}
@@ -102,8 +94,7 @@ def choose(examples: Examples, seed: int, families: Sequence[str] = tuple(FAMILI
 def calibrate_unseen(family: str, examples: Examples, seed: int, calibration: Calibration) -> Calibration:
     """Calibrate predictions for a new base model on a new task.
 
-    Args:
-        examples: Rows; with a single base model, ``calibration`` is returned.
+    ``calibration``, for known base models, is the minimum; it is returned if there is a single base model.
     """
     folds = examples.folds(INNER_FOLDS, seed)
     cells = []
@@ -129,8 +120,7 @@ def _both_held_out(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
     """Predict rows of pairs of a base model and a fold of tasks by regressors that saw neither.
 
-    Returns:
-        Means, variances, and which rows they are for; each of shape (rows,).
+    Returns means, variances, and the mask of their rows; each of shape (rows,).
     """
     mean, variance, judged = np.zeros(len(examples)), np.ones(len(examples)), np.zeros(len(examples), bool)
     for model, fold in cells:
@@ -144,11 +134,7 @@ def _both_held_out(
 
 
 def score_unseen_models(family: str, examples: Examples, seed: int = 0) -> list[Scores]:
-    """Judge a regressor on each base model, on tasks and a base model that it never saw.
-
-    Args:
-        examples: Rows of at least three base models.
-    """
+    """Judge a regressor on each of three or more base models, on tasks and a base model that it never saw."""
     folds = examples.folds(INNER_FOLDS, seed)
     found = []
     for number, name in enumerate(examples.models):
@@ -179,10 +165,7 @@ def _calibrations(
 def nested(
     examples: Examples, seed: int = 0, families: Sequence[str] = tuple(FAMILIES)
 ) -> tuple[list[Scores], dict[str, int]]:
-    """Judge every regressor, and the choice among them, on held-out tasks.
-
-    Args:
-        examples: Rows of at least three families of datasets.
+    """Judge every regressor, and the choice among them, on at least three held-out families of datasets.
 
     Returns:
         Scores by regressor and stage, and the number of outer folds that chose each regressor.
@@ -210,14 +193,7 @@ def nested(
 def score(
     name: str, examples: Examples, mean: NDArray[np.float64], variance: NDArray[np.float64]
 ) -> list[Scores]:
-    """Score predictions by stage.
-
-    Args:
-        name: The name for the rows.
-        examples: The true values.
-        mean: Means, shape (rows,).
-        variance: Variances, shape (rows,).
-    """
+    """Score predicted means and variances, shape (rows,), by stage."""
     rows = []
     stages = stage(examples.share)
     for number in range(len(EDGES) + 1):
@@ -246,8 +222,7 @@ def score(
 
 
 def _by_group(part: Examples, ends: NDArray[np.float64]) -> tuple[list[float], list[float]]:
-    """Return Spearman's correlation, and the regret of the first choice, for groups of at least four
-    trials."""
+    """Return Spearman's correlation and the regret of the first choice, for groups of four or more trials."""
     from scipy.stats import spearmanr
 
     correlations, regrets = [], []

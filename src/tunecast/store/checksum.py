@@ -12,8 +12,7 @@ if TYPE_CHECKING:
 def content_checksum(table: pa.Table) -> str:
     """Compute SHA-256 over names, types, nulls and values of all columns, as 64 hexadecimal digits.
 
-    Args:
-        table: Columns of strings (also dictionary-encoded), numbers, booleans, and lists of structs of these.
+    Columns hold strings (also dictionary-encoded), numbers, booleans, and lists of structs of these.
     """
     digest = hashlib.sha256()
     for name in sorted(table.column_names):

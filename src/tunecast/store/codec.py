@@ -15,14 +15,11 @@ _MARK = "$float"
 
 
 def dumps(value: Any, *, sort_keys: bool = False) -> str:
-    """Write ``value`` as strict JSON text.
-
-    Args:
-        value: Mappings with string keys, sequences, strings, numbers (also NaN, infinity), booleans, None.
-        sort_keys: Whether to sort keys, as a hash needs, instead of keeping their order.
+    """Write ``value`` as strict JSON text; ``sort_keys`` for a hash.
 
     Raises:
-        TypeError: The value contains something else.
+        TypeError: It contains something other than mappings with string keys, sequences, strings, numbers
+            (also NaN, infinity), booleans and None.
     """
     try:
         return _strict(value, sort_keys)

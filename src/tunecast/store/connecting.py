@@ -53,7 +53,7 @@ def parse_url(url_or_path: str | Path) -> sa.URL:
 
 
 def _without_password(text: str) -> str:
-    """A malformed URL with its password masked."""
+    """Mask the password in a malformed URL."""
     return re.sub(r"(://[^:/@]*):.*@", r"\1:***@", text)
 
 

@@ -23,17 +23,11 @@ class Curves:
     Args:
         run_ids: The runs that have points, indexed by ``run``.
         run: Index into ``run_ids``.
-        step: Optimiser steps done.
         tokens_seen: Non-padding tokens trained on.
         label_tokens_seen: Those of them that carried a label.
         share: ``tokens_seen`` over the run's full length.
-        learning_rate: Rate of the last step.
         train_loss: Nats per label token since the point before.
         validation_loss: Nats per label token of the validation subset.
-        nats_per_completion: Nats per example of the validation subset.
-        bits_per_byte: Bits per completion byte of the validation subset.
-        training_seconds: Wall time of training since the point before.
-        evaluation_seconds: Wall time of this point's evaluation.
         elapsed_seconds: Seconds of the session's budget used when the point was committed.
         peak_bytes: Highest memory of the worker.
     """
@@ -55,7 +49,6 @@ class Curves:
     peak_bytes: NDArray[np.float64]
 
     def __len__(self) -> int:
-        """Number of points."""
         return len(self.step)
 
 

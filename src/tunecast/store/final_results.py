@@ -32,16 +32,7 @@ _OF_POINTS = (
 
 @dataclass(frozen=True)
 class StepCost:
-    """The mean cost of an optimiser step of a run.
-
-    Args:
-        machine: The machine of the run.
-        dtype: Type of weights and compute.
-        steps: Number of steps.
-        seconds: Mean seconds of a step, as if nothing else ran on the machine.
-        tokens: Mean tokens of a step.
-        label_tokens: Mean label tokens of a step.
-    """
+    """The mean cost of an optimiser step of a run, as if nothing else ran on the machine."""
 
     machine: Machine
     dtype: str
@@ -56,16 +47,10 @@ class FinalResult:
     """The final result of one run.
 
     Args:
-        dataset: The dataset's name.
-        meta_features: The dataset's meta-features.
-        model: Facts of the base model.
-        pipeline: Method and hyperparameters.
         full_length_tokens: Horizon of the learning-rate schedule.
         total_steps: Optimiser steps of the complete schedule.
         unique_examples: Training examples that it drew from.
-        outcome: Outcome of the run.
         bits_per_byte: Validation loss of its last point in bits per completion byte; None without points.
-        step_cost: Mean cost of its steps; None without steps.
     """
 
     dataset: str
@@ -120,7 +105,7 @@ def read_final_results(path: Path) -> list[FinalResult]:
 
 
 def _curves(column: pa.ChunkedArray) -> Iterator[Mapping[str, list[Any]]]:
-    """The needed columns of each run's points, by name."""
+    """Yield the needed columns of each run's points, by name."""
     for chunk in column.chunks:
         values = {name: chunk.values.field(name).to_pylist() for name in _OF_POINTS}
         for start, end in pairwise(chunk.offsets.to_pylist()):
@@ -161,7 +146,7 @@ def _step_cost(row: Mapping[str, Any], machine: Machine, curve: Mapping[str, lis
 def _mean_step_cost(
     machine: Machine, dtype: str, seconds: float, steps: int, tokens: int, label_tokens: int
 ) -> StepCost | None:
-    """Means over the steps so far; None without steps."""
+    """Return means over the steps so far; None without steps."""
     if not steps:
         return None
     return StepCost(machine, dtype, steps, seconds / steps, tokens / steps, label_tokens / steps)

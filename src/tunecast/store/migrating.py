@@ -43,7 +43,7 @@ def migrate(engine: sa.Engine, shown: str, *, create: bool = True) -> None:
 
 
 def _version(connection: sa.Connection, shown: str) -> str | None:
-    """The version of the schema, None for an empty database."""
+    """Return the version of the schema, None for an empty database."""
     tables = sa.inspect(connection).get_table_names()
     if not tables:
         return None

@@ -58,8 +58,6 @@ def export_parquet(
     """Write runs to a Parquet file, in order of their start; an existing file is replaced at the end.
 
     Args:
-        store: The store to read.
-        path: The file.
         shareable: Whether to redact the runs (:mod:`~tunecast.store.redaction`): no paths, names of hosts or
             users, error texts or dataset texts.
         chosen: Filters: ``task``, ``model``, ``method``, ``outcome``, ``session``.
@@ -96,7 +94,7 @@ def export_parquet(
 
 
 def _encodings() -> dict[str, list[str]]:
-    """Columns with a dictionary, and columns of measurements, for which one would only add bytes."""
+    """Return columns with a dictionary, and columns of measurements, for which one would only add bytes."""
     names = [name for name in _schema().names if name != "points"]
     others = [column.name for column in points.columns if column.name not in (*_MEASURED, "run_id")]
     return {
@@ -160,7 +158,7 @@ def read_export(path: Path) -> pa.Table:
 
 
 def _schema() -> pa.Schema:
-    """The layout, derived from the tables, so that new columns are exported too."""
+    """Return the layout, derived from the tables, so that new columns are exported too."""
     import pyarrow as pa
 
     def kind(column: sa.Column[Any]) -> Any:

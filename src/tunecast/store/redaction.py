@@ -1,8 +1,9 @@
 """Redacts runs for export: no path, host, user name, error text or dataset text remains.
 
-Only listed fields are kept, so a field that a later version adds is not shared until it is listed here or in
-:mod:`~tunecast.store.export_allowlist`. Single words that name a dataset, a model, a method or a metric are
-kept, whoever chose them: a folder named after a person is shared under that name.
+Only listed fields are kept, so a field that a later version adds is not shared until it is listed here or
+in
+:mod:`~tunecast.store.export_allowlist`. Single words that name a dataset, a model, a method or a metric
+are kept: a folder named after a person is shared under that name.
 """
 
 from __future__ import annotations
@@ -149,7 +150,7 @@ def shared_session(name: str) -> str:
 
 
 def shared_name(name: str) -> str:
-    """Name of a dataset or a model in an export.
+    """Return the name of a dataset or a model for an export.
 
     A single word is kept, and so is a hub id of a well-known organisation. Anything else becomes a hash:
     ``data/secret`` and ``/home/somebody`` look like hub ids and names, but are paths, and ``box.example.com``
@@ -175,7 +176,7 @@ def _point(row: Row, run_id: str) -> Row:
 
 
 def _config(config: Mapping[str, Any]) -> Row:
-    """The listed parts of a model's configuration."""
+    """Keep the listed parts of a model's configuration."""
     kept: Row = {}
     for name, value in config.items():
         if isinstance(value, Mapping):
@@ -190,7 +191,7 @@ def _config(config: Mapping[str, Any]) -> Row:
 
 
 def _hyperparameters(values: Mapping[str, Any]) -> Row:
-    """The listed hyperparameters; a list of module names counts as one word."""
+    """Keep the listed hyperparameters; a list of module names counts as one word."""
     return {
         name: value
         for name, value in values.items()
@@ -204,7 +205,7 @@ def _may_be(value: Any, *, text: bool) -> bool:
 
 
 def _numbers(value: Any) -> Any:
-    """Only numbers: alone, in lists, and in mappings whose keys are identifiers or numbers."""
+    """Keep only numbers: alone, in lists, and in mappings whose keys are identifiers or numbers."""
     if isinstance(value, Mapping):
         kept = {name: _numbers(inner) for name, inner in value.items() if _is_key(name)}
         return {name: inner for name, inner in kept.items() if inner is not None}
@@ -214,14 +215,14 @@ def _numbers(value: Any) -> Any:
 
 
 def _chosen_numbers(extra: Mapping[str, Any]) -> Row:
-    """The listed extra numbers of a run, and lists of them."""
+    """Keep the listed extra numbers of a run, and lists of them."""
     listed = {name: extra[name] for name in extra if name in _EXTRA_NUMBERS}
     kept: Row = _numbers({name: value for name, value in listed.items() if not isinstance(value, Mapping)})
     return kept
 
 
 def _chosen_words(values: Mapping[str, Any], names: set[str]) -> Row:
-    """The values under ``names`` that are single words or lists of them."""
+    """Keep the values under ``names`` that are single words or lists of them."""
     kept: Row = {}
     for name in sorted(names & values.keys()):
         value = values[name]
@@ -243,7 +244,7 @@ def _word(text: Any) -> str:
 
 
 def _metric(name: Any) -> str:
-    """A metric's name, hashed unless it is a word."""
+    """Return a metric's name, hashed unless it is a word."""
     return name if not name or _word(name) else stable_hash(str(name), 12)
 
 
@@ -252,5 +253,5 @@ def _version(text: Any) -> str:
 
 
 def _hash(text: str) -> str:
-    """``text`` if it is a hash, else its hash."""
+    """Hash a text that is not a hash yet."""
     return text if not text or re.fullmatch(r"[0-9a-f]{8,64}", text) else stable_hash(text)

@@ -26,10 +26,7 @@ def revise_runs(connection: sa.Connection, bundles: Sequence[RunRows]) -> tuple[
     """Write each run from the record that goes further, the given or the stored one.
 
     Stored points are neither lost nor replaced, but their shares follow the run's new length. Each run may
-    occur once.
-
-    Returns:
-        The number of new runs and of new points.
+    occur once. Returns the number of new runs and of new points.
     """
     stored, new_runs, new_points = _add_new(connection, bundles)
     further: list[RunRows] = []
@@ -50,7 +47,10 @@ def revise_runs(connection: sa.Connection, bundles: Sequence[RunRows]) -> tuple[
 
 
 def _add_new(connection: sa.Connection, bundles: Sequence[RunRows]) -> tuple[dict[str, Row], int, int]:
-    """Add the missing runs, and lock the stored ones for revision."""
+    """Add the missing runs, and lock the stored ones for revision.
+
+    Returns the rows of the stored runs, and the number of new runs and of new points.
+    """
     while True:
         stored = _stored(connection, [str(bundle.run["id"]) for bundle in bundles])
         new = [bundle for bundle in bundles if bundle.run["id"] not in stored]
@@ -80,7 +80,7 @@ def _last_step(bundle: RunRows) -> int:
 
 
 def _reach(run: Mapping[str, Any], last_step: int) -> tuple[int, int, int, bool]:
-    """Sort key for how far a record goes: steps, known fields, recorded fields, whether it ended."""
+    """Return a sort key for how far a record goes: steps, known fields, recorded fields, whether it ended."""
     extra = run["extra"]
     unknown, inferred = len(extra.get("unknown", ())), len(extra.get("inferred", ()))
     return last_step, -unknown, -inferred, run["outcome"] != Outcome.PAUSED.value

@@ -135,7 +135,7 @@ def run_rows(run: Run) -> RunRows:
 
 
 def error_row(error: RunError | None) -> Row:
-    """The columns of an error; both NULL if there is none."""
+    """Return the columns of an error; both NULL if there is none."""
     if error is None:
         return {"error_kind": None, "error_text": None}
     return {"error_kind": clean(error.kind), "error_text": clean(error.text)}

@@ -324,7 +324,7 @@ class Store:
         return work()
 
     def _own_engine(self) -> sa.Engine:
-        """The engine, with new connections in a forked child, because processes must not share one."""
+        """Return the engine, with new connections in a forked child, because processes must not share one."""
         if os.getpid() != self._process:
             # Keep the parent's connections alive: closing them here would disturb the parent.
             self._inherited.append(self._engine.pool)

@@ -14,12 +14,6 @@ class RunSummary:
     """One line of a list of runs.
 
     Args:
-        id: Identifier of the run.
-        task: Name of the dataset.
-        model: Name of the base model.
-        method: Name of the method.
-        outcome: Outcome of the run.
-        full_length_tokens: Horizon of the learning-rate schedule.
         final_loss: Validation loss of the last point in nats per label token, None without points.
         exclusive: Whether nothing else ran on the machine.
     """

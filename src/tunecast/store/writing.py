@@ -24,7 +24,7 @@ _ENDS = {
 
 
 def _insert(connection: sa.Connection, table: sa.Table) -> Any:
-    """An insert that can handle conflicts; the two dialects share its form but no class."""
+    """Build an insert that can handle conflicts; the two dialects share its form but no class."""
     return (postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert)(table)
 
 
@@ -38,7 +38,7 @@ def _insert_missing(connection: sa.Connection, table: sa.Table, rows: Iterable[R
 
 
 def add_points(connection: sa.Connection, rows: Iterable[Row]) -> int:
-    """Append points; a stored point of the same step is kept."""
+    """Append points and return the number of new ones; a stored point of the same step is kept."""
     return _insert_missing(connection, points, rows)
 
 
@@ -82,10 +82,7 @@ def _rounds(bundles: Iterable[RunRows]) -> list[list[RunRows]]:
 
 
 def _update_known(connection: sa.Connection, bundles: list[RunRows], *, overwrite: bool) -> list[RunRows]:
-    """Update stored runs, but not their points.
-
-    Returns:
-        The bundles whose points belong to the stored execution now.
+    """Update stored runs, not their points; return the bundles whose points belong to the stored execution.
     """
     stored = _lock(connection, [bundle.run["id"] for bundle in bundles])
 
@@ -106,7 +103,7 @@ def _update_known(connection: sa.Connection, bundles: list[RunRows], *, overwrit
 def _outranking(
     connection: sa.Connection, others: list[RunRows], stored: Mapping[str, sa.Row[Any, Any, Any, Any]]
 ) -> list[RunRows]:
-    """The executions that rank higher than the stored executions of their runs."""
+    """Return the executions that rank higher than the stored executions of their runs."""
     counts = _count_points(connection, [bundle.run["id"] for bundle in others])
     return [
         bundle
@@ -128,7 +125,7 @@ def _lock(connection: sa.Connection, ids: list[str]) -> dict[str, sa.Row[Any, An
 
 
 def _count_points(connection: sa.Connection, ids: list[str]) -> dict[str, int]:
-    """Number of points by run id; runs without points are left out."""
+    """Count points by run id; runs without points are left out."""
     count = sa.select(points.c.run_id, sa.func.count()).group_by(points.c.run_id)
     parts = (connection.execute(count.where(points.c.run_id.in_(part))) for part in _chunks(ids))
     return {run_id: number for part in parts for run_id, number in part}
@@ -139,19 +136,19 @@ def _chunks(ids: list[str]) -> list[list[str]]:
 
 
 def _rank(outcome: str, exclusive: bool, point_count: int) -> tuple[int, bool, int]:
-    """Rank of an execution by its information: outcome, then usable seconds, then number of points."""
+    """Rank an execution by its information: outcome, then usable seconds, then number of points."""
     return _ENDS[Outcome(outcome)], exclusive, point_count
 
 
 def _replace(connection: sa.Connection) -> Any:
-    """Statement that replaces the stored row by that of another execution."""
+    """Build the statement that replaces the stored row by that of another execution."""
     statement = _insert(connection, runs)
     changes = {column.name: statement.excluded[column.name] for column in runs.columns}
     return statement.on_conflict_do_update(index_elements=[runs.c.id], set_=changes)
 
 
 def _unite(connection: sa.Connection, *, overwrite: bool) -> Any:
-    """Statement that updates a row with data of the same execution."""
+    """Build the statement that updates a row with data of the same execution."""
     statement = _insert(connection, runs)
     new, old = statement.excluded, runs.c
     higher = _ending(new.outcome) > _ending(old.outcome)
@@ -170,7 +167,7 @@ def _unite(connection: sa.Connection, *, overwrite: bool) -> Any:
 
 
 def _ending(outcome: Any) -> sa.Case[int]:
-    """Progress of one execution; it fails in only one way, so its failures need no order."""
+    """Rank the progress of one execution; it fails in only one way, so its failures need no order."""
     return sa.case((outcome == Outcome.PAUSED.value, 0), (outcome == Outcome.COMPLETED.value, 2), else_=1)
 
 

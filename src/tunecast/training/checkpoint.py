@@ -27,7 +27,6 @@ class Position:
     """A trial's position in its plan, saved beside its tensors.
 
     Args:
-        step: Optimiser steps done.
         micro_batch_size: Examples per forward pass that memory allows.
         label_tokens_seen: Labels trained on.
         weights_hash: Hash of the weights file of the same step.
@@ -52,10 +51,8 @@ class CheckpointFolder:
     ) -> str:
         """Write a checkpoint durably and return the hash of its weights.
 
-        Args:
-            weights: Trained tensors by name.
-            optimizer: Optimiser state by key; None if the trial does not continue from here.
-            position: The trial's position; its ``weights_hash`` is filled in here.
+        ``optimizer`` is None if the trial does not continue from here; ``position.weights_hash`` is filled in
+        here.
 
         Raises:
             OSError: The disk is full or not writable; nothing is left under the final names.
@@ -78,7 +75,7 @@ class CheckpointFolder:
         return weights_hash
 
     def write_choice(self, chosen: Hyperparameters) -> None:
-        """Save what a method chose on the data, since rounding on another machine might choose otherwise.
+        """Save a method's choice on the data, since rounding on another machine might choose otherwise.
 
         Raises:
             OSError: The disk is full or not writable.
@@ -104,8 +101,7 @@ class CheckpointFolder:
     def has_weights(self, step: int, weights_hash: str = "") -> bool:
         """Return whether the weights of ``step`` are kept and, as far as can be verified, intact.
 
-        Args:
-            weights_hash: Hash that :meth:`write` returned for them; empty if unknown.
+        ``weights_hash`` is the hash that :meth:`write` returned, empty if unknown.
 
         Raises:
             OSError: They cannot be read, which does not mean that they are damaged.
@@ -119,9 +115,7 @@ class CheckpointFolder:
     def is_whole(self, step: int, weights_hash: str = "") -> bool:
         """Return whether the state of ``step`` is readable and its weights are those written with it.
 
-        Args:
-            weights_hash: Hash that :meth:`write` returned for it, to detect another trial's checkpoint; empty
-                if unknown.
+        ``weights_hash``, if known, detects another trial's checkpoint.
 
         Raises:
             OSError: They cannot be read, which does not mean that they are damaged.
@@ -164,7 +158,7 @@ class CheckpointFolder:
             return tensors, _position(file)
 
     def keep_only(self, *, continue_from: Iterable[int], weights_of: Iterable[int]) -> None:
-        """Remove all files except those named here."""
+        """Remove all files except whole checkpoints to continue from, and the weights of other steps."""
         whole = set(continue_from)
         weights = whole | set(weights_of)
         for leftover in self.folder.glob(".tmp*"):  # from a process killed while safetensors was writing

@@ -37,10 +37,8 @@ class Compute:
         """Choose the attention kernels of this process on an accelerator.
 
         cuDNN's attention is disabled: its gradients are NaN for masked batches of some lengths
-        (github.com/pytorch/pytorch/issues/196678), and it plans again for every length.
-
-        Args:
-            deterministic: Whether results must be bit-equal, which no fused attention guarantees.
+        (github.com/pytorch/pytorch/issues/196678), and it plans again for every length. No fused attention
+        guarantees ``deterministic`` results.
         """
         import torch
 

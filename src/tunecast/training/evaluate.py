@@ -25,8 +25,7 @@ PROCESSOR_BATCH_TOKENS = 1024
 class Evaluator:
     """Scores models; when memory runs out, its own batches shrink and training is not affected.
 
-    Args:
-        batch_tokens: Padded tokens of one batch; None chooses by device.
+    ``batch_tokens`` are the padded tokens of one batch; None chooses by device.
     """
 
     def __init__(self, compute: Compute, loss: Loss, batch_tokens: int | None = None) -> None:

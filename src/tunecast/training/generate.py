@@ -22,19 +22,10 @@ def generate(
     max_new_tokens: int,
     batch_tokens: int | None = None,
 ) -> list[str]:
-    """Complete prompts greedily.
+    """Complete prompts, given as token ids, greedily; return one text per prompt, without special tokens.
 
-    Args:
-        model: A transformers or peft model.
-        tokenizer: Its tokenizer.
-        prompts: Token ids of each prompt.
-        compute: How to compute.
-        max_new_tokens: Longest completion.
-        batch_tokens: Most tokens at once, with prompts and completions padded to the longest; halved when
-            memory runs out. None chooses by device.
-
-    Returns:
-        One text per prompt, without special tokens.
+    ``batch_tokens`` limits the tokens at once, with prompts and completions padded to the longest; it is
+    halved when memory runs out. None chooses by device.
     """
     most = batch_tokens or (PROCESSOR_BATCH_TOKENS if compute.device == "cpu" else BATCH_TOKENS)
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))

@@ -13,12 +13,6 @@ class Lion(Optimizer):
     """Evolved sign momentum (Chen et al., arXiv 2302.06675, algorithm 2), with decoupled weight decay.
 
     ``w -= lr * (sign(b1 * m + (1 - b1) * g) + weight_decay * w)``, then ``m = b2 * m + (1 - b2) * g``.
-
-    Args:
-        params: Parameters or groups of them.
-        lr: Learning rate; each weight moves by the whole rate.
-        betas: (b1, b2).
-        weight_decay: Share of a weight that a step of rate 1 removes.
     """
 
     def __init__(

@@ -32,13 +32,10 @@ _METHOD_STATE = "method."
 
 @dataclass(frozen=True)
 class Segment:
-    """Training between two points.
+    """Training between two points: means per label token and per step.
 
-    Args:
-        train_loss: Mean loss per label token.
-        gradient_norm: Mean norm of the gradients.
-        training: Time spent.
-        skipped_steps: Zeroth-order steps without an update, because a loss was not finite; in no mean.
+    ``skipped_steps`` are zeroth-order steps without an update, because a loss was not finite; they are in no
+    mean.
     """
 
     train_loss: float
@@ -51,12 +48,6 @@ class LiveTrial:
     """A model under training at some step of its plan.
 
     Args:
-        model: What a method's ``attach`` returned.
-        pipeline: Its pipeline.
-        plan: Its batches, schedule and fidelity grid.
-        examples: The training examples that ``plan`` indexes.
-        compute: How to compute.
-        loss: What to minimise.
         seed: Seed from which every step's dropout and noise derive.
         explosion_nats: A step whose loss per label token is above this ends the trial.
     """
@@ -137,11 +128,7 @@ class LiveTrial:
         return Segment(nats / max(weight, 1), norms / max(steps, 1), clock.read(), skipped)
 
     def save(self, folder: CheckpointFolder, *, goes_on: bool) -> str:
-        """Write a checkpoint of the current step; see :meth:`CheckpointFolder.write`.
-
-        Args:
-            goes_on: Whether the trial may continue from here; if not, its weights are enough.
-        """
+        """Write a checkpoint of the current step; only its weights if the trial does not go on from here."""
         if not goes_on:
             return folder.write(self._trained, None, self._position({}))
         tensors, scalars = flatten_state(self._optimizer)
@@ -174,14 +161,13 @@ class LiveTrial:
         return Position(self.step, self.micro_batch_size, self.label_tokens_seen, "", scalars)
 
     def _batch(self) -> list[EncodedExample]:
-        """The examples of the next step."""
+        """Return the examples of the next step."""
         return [self._examples[int(index)] for index in self.plan.batches[self.step]]
 
     def _step(self, examples: Sequence[EncodedExample]) -> tuple[float, int, float] | None:
         """Take one optimiser step, with smaller micro-batches if memory runs out.
 
-        Returns:
-            Summed loss, its weight and the gradient's norm; None if a zeroth-order step was skipped.
+        Returns the summed loss, its weight and the gradient's norm; None if a zeroth-order step was skipped.
         """
         while True:
             try:

@@ -61,7 +61,7 @@ class Metric(ABC):
         """Compute the 95% percentile interval of :meth:`score` over resamples of the examples.
 
         Raises:
-            ValueError: The two differ in length, or are empty.
+            ValueError: Predictions and references differ in length, or are empty.
         """
 
 

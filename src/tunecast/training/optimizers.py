@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 Groups = list[dict[str, Any]]
-"""Parameter groups as torch's optimisers take them: ``params``, and ``rate_factor``, which multiplies the
-schedule's rate."""
+"""Parameter groups of torch's optimisers: ``params``, and ``rate_factor`` on the schedule's rate."""
 
 
 Builder = Callable[[Groups, float, float], "Optimizer | OptimizerPair"]
@@ -64,10 +63,7 @@ class OptimizerPair:
 
 
 def build_optimizer(model: Any, pipeline: Pipeline) -> Optimizer | OptimizerPair:
-    """Build a pipeline's optimiser for the trained parameters of a model.
-
-    Args:
-        model: A module; its parameters with ``requires_grad`` are optimised.
+    """Build a pipeline's optimiser for the parameters of a model that have ``requires_grad``.
 
     Raises:
         ConfigurationError: ``optim`` is unknown, or cannot run here.

@@ -55,11 +55,8 @@ def plan_trial(
 ) -> TrialPlan:
     """Plan a trial.
 
-    Args:
-        lengths: Non-padding tokens of each training example.
-        pipeline: Gives batch size and warm-up.
-        seed: Seed of the order.
-        full_length_tokens: The schedule ends with the first step at which this many tokens have been seen.
+    ``lengths`` are the non-padding tokens of each training example. The schedule ends with the first step at
+    which ``full_length_tokens`` have been seen.
 
     Raises:
         ValueError: There are no examples or no tokens to train on.
@@ -108,13 +105,9 @@ def _grid(tokens: np.ndarray, warmup_steps: int) -> tuple[int, ...]:
 
 
 def schedule(name: str, *, warmup_steps: int, total_steps: int) -> Callable[[int], float]:
-    """Return the learning rate's factor by step, as transformers defines it, without state to restore.
+    """Return the learning rate's factor by number of steps done, as transformers defines it, without state.
 
-    Args:
-        name: A scheduler of transformers: ``cosine``, ``linear``, ``constant``, ...
-
-    Returns:
-        A function from the number of steps done to a factor of the peak learning rate.
+    ``name`` is a scheduler of transformers: ``cosine``, ``linear``, ``constant``, ...
     """
     import torch
     from transformers import get_scheduler
@@ -127,11 +120,5 @@ def schedule(name: str, *, warmup_steps: int, total_steps: int) -> Callable[[int
 
 
 def nested_subset(count: int, unique_examples: int, seed: int) -> np.ndarray:
-    """Choose a random subset; a larger subset of the same seed contains every smaller one.
-
-    Args:
-        count: Number of training examples there are.
-        unique_examples: Size of the subset, at most ``count``.
-        seed: Seed of the choice.
-    """
+    """Choose ``unique_examples`` of ``count`` at random; larger subsets of a seed contain smaller ones."""
     return np.sort(np.random.default_rng([seed, 1]).permutation(count)[:unique_examples])

@@ -44,13 +44,10 @@ class Measurement:
     """The result of advancing a trial by one fidelity step.
 
     Args:
-        run: Id of the trial's run.
         point: The new point; None where the trial failed before it could be measured.
         outcome: ``paused``, ``completed``, or why the trial ended.
         error: Why it ended early, None if it did not.
         validation: Score of all validation examples that the session uses, at the last point only.
-        validation_seconds: Wall seconds of that score; a trial's last point counts them as evaluation too.
-        trainable_parameters: Number of trained parameters.
         retrained_tokens: Tokens trained again because their checkpoint was lost.
         retraining_seconds: Wall seconds of that; no point includes them.
         held_bytes: Bytes on the worker's device before the trial began.
@@ -75,14 +72,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Scored:
-    """The result of scoring a model on a split.
-
-    Args:
-        score: The score.
-        evaluation: Time spent.
-        outputs: Generated texts, if any were requested.
-        retrained_tokens: As in :class:`Measurement`.
-    """
+    """The result of scoring a model on a split, with generated texts; fields as in :class:`Measurement`."""
 
     score: Score
     evaluation: Seconds
@@ -122,7 +112,6 @@ class Runner:
         """Advance a trial to a step of its grid and measure it there.
 
         Args:
-            spec: The trial.
             from_step: The step of its last committed point; 0 for a new trial.
             to_step: The step to measure at.
             weights_hash: The last committed point's ``checkpoint_hash``; a checkpoint with another hash is
@@ -179,9 +168,6 @@ class Runner:
         """Score the base model, or a trial's checkpoint, on a split.
 
         Args:
-            spec: The trial; None for the base model.
-            step: The step whose weights are scored.
-            split: One of :data:`SPLITS`.
             weights_hash: The ``checkpoint_hash`` of the trial's point there, as for :meth:`advance`.
             metric: Metric to measure by generation; empty for none.
             generate_limit: Number of examples to generate for, 0 for none.
@@ -202,12 +188,8 @@ class Runner:
     ) -> None:
         """Write a trial's checkpoint as a model that transformers and peft load, with its tokenizer.
 
-        Args:
-            spec: The trial.
-            step: The step whose weights are written.
-            folder: Folder to write to.
-            base_location: Location of the base model, as the written model records it.
-            weights_hash: The ``checkpoint_hash`` of the trial's point there, as for :meth:`advance`.
+        ``base_location`` is the base model's location as the written model records it; ``weights_hash`` is
+        the ``checkpoint_hash`` of the trial's point there, as for :meth:`advance`.
         """
         model = self._with_weights(spec, step, weights_hash)
         with quiet():
@@ -224,12 +206,7 @@ class Runner:
         """Measure the training tokens per second of a trial, and discard the trial.
 
         The result is the median over steps after a first one to warm up: a busy machine delays some steps,
-        not most.
-
-        Args:
-            spec: The trial.
-            seconds: About how long to measure; at least one step is taken. If the loss diverges, the steps
-                before that count.
+        not most. At least one step is taken. If the loss diverges, the steps before that count.
 
         Raises:
             ModelError: It diverges at the very first step.
@@ -354,7 +331,7 @@ class Runner:
         return live
 
     def _chosen(self, spec: TrialSpec, examples: Examples) -> Pipeline:
-        """Complete the pipeline with what its method chooses on the data, once for a trial that is kept."""
+        """Complete the pipeline with its method's choice on the data, once for a trial that is kept."""
         folder = CheckpointFolder(Path(spec.folder)) if spec.folder else None
         chosen = folder.read_choice() if folder else None
         if chosen is None:
@@ -422,7 +399,7 @@ class Runner:
         )
 
     def _split(self, name: str) -> Examples:
-        """The examples of a split, prepared for the loss when the base model was untouched."""
+        """Return the examples of a split, prepared for the loss when the base model was untouched."""
         source: Examples = getattr(self.training_task, name)
         known = self._splits.get(name)
         if known is None or known[0] is not source:

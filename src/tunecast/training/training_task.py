@@ -22,11 +22,7 @@ class TrialSpec:
     """One trial, as described to a worker.
 
     Args:
-        run: Id of its run.
-        pipeline: Method and hyperparameters.
         seed: Seed of data order, initialisation and dropout.
-        full_length_tokens: Horizon of the schedule.
-        unique_examples: Training examples it may draw from.
         folder: Folder of its checkpoints; empty to keep none, for a trial that is trained in one go.
         workers: Workers that share the device, for the record.
         explosion_nats: Loss per label token above which the trial counts as diverged.
@@ -47,22 +43,15 @@ class TrainingTask:
     """A task laid out for training.
 
     Args:
-        model: Location of the base model.
-        facts: Facts of the base model.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
         dtype: Type of frozen weights and of compute.
-        threads: Threads of one worker.
-        train: Encoded training examples.
         subset: The fixed validation subset that every point is scored on.
         validation: The validation examples that the last point is scored on.
-        test: The test examples.
         test_examples: The test examples as text, for generation.
         validation_examples: The validation examples as text, for generation.
-        max_length: Longest sequence in tokens.
         max_new_tokens: Longest generated completion.
         deterministic: Whether the accelerator must compute bit-equal results.
         trust_remote_code: Whether code that comes with the model may run.
-        adapter: Folder of a trained adapter to put on the base model, empty for none.
         loss: Name of what is minimised and measured; see :mod:`tunecast.training.losses`.
     """
 
@@ -110,14 +99,7 @@ class TrainingTask:
 def validation_subset(
     examples: Sequence[EncodedExample], *, token_limit: float, minimum: int, seed: int
 ) -> tuple[EncodedExample, ...]:
-    """Choose examples at random within a number of tokens.
-
-    Args:
-        examples: Encoded validation examples.
-        token_limit: Most tokens of all chosen examples together.
-        minimum: Examples to take even where they exceed the limit.
-        seed: Seed of the choice.
-    """
+    """Choose examples at random within a number of tokens, but at least ``minimum`` of them."""
     chosen: list[EncodedExample] = []
     tokens = 0
     for index in np.random.default_rng([seed, 2]).permutation(len(examples)):

@@ -16,14 +16,9 @@ CHUNK = 1 << 20
 class ZerothOrder(Optimizer):
     """Simultaneous perturbation in place (Malladi et al., arXiv 2305.17333, algorithm 1).
 
-    With ``g = (L(w + eps * z) - L(w - eps * z)) / (2 * eps)`` and z from N(0, I), weights become
-    ``w - lr * (g * z + weight_decay * w)``; vectors do not decay. z is never stored: a private generator
-    draws it again from a seed, a million elements at a time. No state is kept between steps.
-
-    Args:
-        params: Parameters or groups of them, contiguous.
-        lr: Learning rate.
-        weight_decay: Share of a matrix that a step of rate 1 removes.
+    With ``g = (L(w + eps * z) - L(w - eps * z)) / (2 * eps)`` and z from N(0, I), weights become ``w - lr *
+    (g * z + weight_decay * w)``; vectors do not decay. ``perturbation`` is eps. z is never stored: a private
+    generator draws it again from a seed, a million elements at a time. No state is kept between steps.
     """
 
     def __init__(
@@ -39,8 +34,7 @@ class ZerothOrder(Optimizer):
     def estimate(self, loss: Callable[[], float], seed: int) -> None:
         """Measure the slope along a random direction, and restore the weights up to rounding.
 
-        Args:
-            loss: Computes the loss at the current weights; nothing else may differ between its two calls.
+        Nothing but the weights may differ between the two calls of ``loss``.
         """
         self._seed = seed
         away = 0.0

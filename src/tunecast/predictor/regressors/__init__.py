@@ -13,7 +13,7 @@ FAMILIES: dict[str, Family] = {family.name: family for family in (NearestTask(),
 
 
 def regressor_of(family: str) -> type[Regressor]:
-    """The class of a family's regressors, including families that only earlier priors use.
+    """Return the class of a family's regressors, including families that only earlier priors use.
 
     Raises:
         KeyError: There is no such family.

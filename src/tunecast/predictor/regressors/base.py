@@ -22,9 +22,7 @@ LEAST_VARIANCE = 1e-6
 class Scaling:
     """A scaling of columns to mean 0 and standard deviation 1; constant columns become 0.
 
-    Args:
-        mean: Shape (features,).
-        stretch: Inverse standard deviation, 0 for constant columns; shape (features,).
+    ``stretch`` is the inverse standard deviation, 0 for constant columns; both have shape (features,).
     """
 
     mean: NDArray[np.float64]
@@ -47,11 +45,7 @@ class Regressor(ABC):
 
     @abstractmethod
     def predict(self, features: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Predict mean and variance of the target.
-
-        Returns:
-            Two arrays of shape (rows,); variances are positive.
-        """
+        """Predict mean and positive variance of the target, each of shape (rows,)."""
 
     @abstractmethod
     def arrays(self) -> Arrays:
@@ -71,8 +65,4 @@ class Family(ABC):
 
     @abstractmethod
     def fit(self, examples: Examples, seed: int) -> Regressor:
-        """Fit a regressor.
-
-        Args:
-            examples: Rows, at least one.
-        """
+        """Fit a regressor to at least one row."""

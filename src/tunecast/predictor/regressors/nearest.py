@@ -27,13 +27,7 @@ ROWS_AT_ONCE = 256
 
 
 class NearestTaskMean(Regressor):
-    """Weighted mean of the examples of the nearest tasks, by method, learning rate and share.
-
-    Args:
-        examples: Features of the examples, shape (rows, features).
-        target: Their targets, shape (rows,).
-        task: Their tasks, shape (rows,).
-    """
+    """Weighted mean of the examples of the nearest tasks, by method, learning rate and share."""
 
     def __init__(
         self, examples: NDArray[np.float64], target: NDArray[np.float64], task: NDArray[np.int64]
@@ -65,7 +59,7 @@ class NearestTaskMean(Regressor):
         return mean, np.maximum(square - mean**2, LEAST_VARIANCE)
 
     def _neighbours(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
-        """1 for examples of the nearest tasks of each row, else 0; shape (rows, examples)."""
+        """Return 1 for examples of the nearest tasks of each row, else 0; shape (rows, examples)."""
         scaled = self._scaling(features[:, TASK])
         distance = ((scaled[:, None, :] - self._centres[None, :, :]) ** 2).sum(axis=2)
         kept = np.argsort(distance, axis=1, kind="stable")[:, :NEIGHBOURS]

@@ -39,7 +39,6 @@ class RidgeModel(Regressor):
     """A linear model of the mean, and another of the logarithm of the variance.
 
     Args:
-        scaling: Scaling of the expanded features.
         weights: Coefficients of the mean, the intercept first; shape (1 + expanded features,).
         spread: Coefficients of the log variance: intercept, ``SPREAD`` and the square of its last feature;
             shape (5,).
@@ -99,7 +98,6 @@ class Ridge(Family):
 def _held_out_residuals(
     scaled: NDArray[np.float64], target: NDArray[np.float64], folds: NDArray[np.int64], penalty: float
 ) -> NDArray[np.float64]:
-    """Residuals on held-out folds."""
     from sklearn import linear_model
     from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 

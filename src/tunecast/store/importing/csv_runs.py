@@ -58,7 +58,7 @@ _REPEATED = "has the run, seed and hyperparameters of an earlier line with anoth
 
 @dataclass(frozen=True)
 class _Columns:
-    """The table's columns by field and hyperparameter; ``unused`` are the unknown ones."""
+    """The table's columns by field and hyperparameter; ``unused`` lists the unknown ones."""
 
     fields: Mapping[str, str]
     hyperparameters: Mapping[str, str]
@@ -68,9 +68,8 @@ class _Columns:
 def read_csv(path: Path, mapping: Mapping[str, str]) -> Recorded:
     """Read all runs of a table; rows with an invalid loss or step are left out and reported.
 
-    Args:
-        path: The file: comma-separated, UTF-8, with a header.
-        mapping: Column by our name, such as ``{"loss": "val_nll"}``; any other name is a hyperparameter.
+    The file is comma-separated UTF-8 with a header. ``mapping`` gives columns by our names, such as
+    ``{"loss": "val_nll"}``; any other name is a hyperparameter.
 
     Raises:
         StoreError: The file cannot be read or has no column of losses.
@@ -142,7 +141,7 @@ def _columns(path: Path, header: list[str], mapping: Mapping[str, str]) -> _Colu
 
 
 def _fault(row: Mapping[str, Any], columns: _Columns) -> str:
-    """Why a row is invalid, empty if it is valid."""
+    """Return the fault of a row, empty if it is valid."""
     if None in row:  # csv puts surplus cells under this key
         return "has more cells than the header"
     for name in (*_INTEGERS, *_FLOATS):
@@ -164,7 +163,7 @@ def _cell(row: Mapping[str, Any], columns: _Columns, name: str) -> str:
 
 
 def _key(row: Mapping[str, Any], columns: _Columns) -> str:
-    """Key of a row's run: its name if it has one, and everything that is constant along a curve."""
+    """Return the key of a row's run: its name if it has one, and everything constant along a curve."""
     constant = ("run", "task", "model", "method", "seed", "full_length_tokens", "unique_examples")
     texts = [_cell(row, columns, name) for name in constant]
     return stable_hash(

@@ -66,7 +66,6 @@ class ForeignRun:
     """A run as another program recorded it; missing values are None or empty.
 
     Args:
-        source: ``trainer``, ``mlflow`` or ``csv``.
         key: Identity of the run within its source, independent of file paths; it determines the id.
         where: Place from which it was read; empty if it is no more specific than the source.
         hyperparameters: Values by their name in transformers and peft.
@@ -135,7 +134,7 @@ class ForeignRun:
         )
 
     def _by_step(self) -> list[LoggedEvaluation]:
-        """The evaluations in order of step; the last one of each step counts."""
+        """Return the evaluations in order of step; the last one of each step counts."""
         return [evaluation for _, evaluation in sorted({e.step: e for e in self.evaluations}.items())]
 
     def _outcome(self) -> Outcome:

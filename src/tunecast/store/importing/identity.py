@@ -1,7 +1,7 @@
 """Identity of imported runs: duplicates among them, and runs that a store already has.
 
-A Trainer records no name of a run, so its log identifies it. The log grows while the run goes on: of two
-records of one run, the log of one is a prefix of the other's.
+A Trainer records no name of a run, so its log identifies it. The log grows while the run goes on: if two
+records are of one run, one log is a prefix of the other.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def distinct(found: Sequence[tuple[str, Run]]) -> tuple[list[Run], list[Problem]
 
 
 def _beginning(run: Run) -> str:
-    """A key that all records of the same run share."""
+    """Return a key that all records of the same run share."""
     log = run.extra.get(_LOG, ())
     return str(list(log[:2])) if len(log) > 1 else run.id
 
@@ -127,7 +127,7 @@ def without_contradictions(many: Sequence[Run], store: Store) -> tuple[list[Run]
 
 
 def _contradiction(run: Run, other: Run) -> str:
-    """The contradiction between two records of a run, empty if there is none."""
+    """Return the contradiction between two records of a run, empty if there is none."""
     there = {point.step: point.validation.loss for point in other.curve}
     for point in run.curve:
         if point.step in there and not same_number(point.validation.loss, there[point.step]):
@@ -137,7 +137,7 @@ def _contradiction(run: Run, other: Run) -> str:
 
 
 def _unknown_fields(run: Run) -> list[str]:
-    """Fields that the record of a run lacks."""
+    """List the fields that the record of a run lacks."""
     return [*run.extra.get("inferred", ()), *run.extra.get("unknown", ())]
 
 

@@ -61,7 +61,7 @@ def evaluations_of(history: Iterable[Mapping[str, Any]]) -> Iterator[LoggedEvalu
 
 
 def first_number(entry: Mapping[str, Any], names: Iterable[str]) -> float | None:
-    """The first number under one of the names, None if there is none."""
+    """Return the first number under one of the names, None if there is none."""
     return next((value for name in names if (value := number(entry.get(name))) is not None), None)
 
 

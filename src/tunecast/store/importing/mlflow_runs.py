@@ -59,7 +59,7 @@ def is_mlflow_folder(folder: Path) -> bool:
 
 
 def _run_files(folder: Path) -> Iterator[Path]:
-    """The ``meta.yaml`` of every run; those of experiments and other programs have no metrics beside them."""
+    """Yield the ``meta.yaml`` of every run; experiments and other programs have no metrics beside theirs."""
     return (path for path in folder.rglob("meta.yaml") if (path.parent / "metrics").is_dir())
 
 
@@ -137,7 +137,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _named(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Metrics by name; a metric with a slash in its name is in a folder."""
+    """Yield metrics by name; a metric with a slash in its name is in a folder."""
     yield from ((file.relative_to(folder).as_posix(), file) for file in _files(folder))
 
 
@@ -159,7 +159,7 @@ def _values(file: Path, problems: list[Problem]) -> list[tuple[int, int, float]]
 
 
 def _started(milliseconds: Any, where: str, problems: list[Problem]) -> float | None:
-    """Start of a run in seconds; an invalid time is reported and stays unknown."""
+    """Return the start of a run in seconds; an invalid time is reported and stays unknown."""
     read = number(milliseconds)
     if read is not None and math.isfinite(read):
         return read / 1000
@@ -216,7 +216,7 @@ def _foreign_run(run: _Logged, problems: list[Problem]) -> ForeignRun:
 
 
 def _total_steps(run: _Logged, problems: list[Problem]) -> tuple[int | None, dict[str, Any]]:
-    """Steps of the complete schedule, None if unknown, and ``inferred`` if taken from the last step."""
+    """Return the steps of the complete schedule, None if unknown, and ``inferred`` if from the last step."""
     told = whole_or_problem(run.params.get("max_steps"), "max_steps", run.where, problems)
     last = whole(max((step for values in run.metrics.values() for _, step, _ in values), default=0))
     if told or run.state != "FINISHED" or not last:

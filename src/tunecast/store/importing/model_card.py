@@ -24,11 +24,7 @@ _DATASET = re.compile(r"\bon the (.+?) dataset\b")
 class ModelCard:
     """The content of a card; missing values are empty.
 
-    Args:
-        model: Name of the base model.
-        task: Name of the dataset.
-        arguments: Arguments by their name in ``TrainingArguments``, as text.
-        versions: Versions by field of ``Versions``.
+    ``arguments`` and ``versions`` are keyed by the names of ``TrainingArguments`` and ``Versions``.
     """
 
     model: str = ""
@@ -51,6 +47,6 @@ def parse_card(text: str) -> ModelCard:
 
 
 def _section(text: str, title: str) -> str:
-    """The lines between a heading and the next."""
+    """Return the lines between a heading and the next."""
     found = re.search(rf"^#+ {title}\s*\n(.*?)(?=^#|\Z)", text, re.MULTILINE | re.DOTALL)
     return found.group(1) if found else ""

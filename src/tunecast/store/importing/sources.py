@@ -50,12 +50,13 @@ def import_runs(
     assumed: Assumed | None = None,
     mapping: Mapping[str, str] | None = None,
 ) -> ImportReport:
-    """Import whatever runs a path or URL holds; what cannot be understood is reported, and the rest imported.
+    """Import all runs that a path or URL holds; unreadable ones are reported, and the rest imported.
 
     Importing again adds only what is new, and brings a run that has gone on up to date.
 
     Args:
-        source: A Parquet export, a folder of Trainer output, an MLflow store (folder, SQLite file or URL), or
+        source: A Parquet export, a folder of Trainer output, an MLflow store (folder, SQLite file or URL),
+        or
             a CSV file.
         assumed: Names of task, model and method for runs that do not tell theirs.
         mapping: Column of a CSV file by our name of what it holds.
@@ -70,12 +71,9 @@ def import_runs(
 def find_runs(
     source: str | Path, *, assumed: Assumed | None = None, mapping: Mapping[str, str] | None = None
 ) -> Callable[[Store], ImportReport]:
-    """Read whatever runs a path or URL holds, before there is a store; call the answer with one.
+    """Read all runs that a path or URL holds, before there is a store; call the answer with one.
 
-    Args:
-        source: As for :func:`import_runs`.
-        assumed: As for :func:`import_runs`.
-        mapping: As for :func:`import_runs`.
+    Arguments are those of :func:`import_runs`.
 
     Raises:
         StoreError: Nothing that could be imported is there.

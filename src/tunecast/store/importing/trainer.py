@@ -118,7 +118,7 @@ def _foreign_run(
 def _hyperparameters(
     state: Mapping[str, Any], card: ModelCard, history: list[dict[str, Any]]
 ) -> tuple[dict[str, Scalar], dict[str, Any]]:
-    """Hyperparameters, and the names of those that were inferred."""
+    """Return hyperparameters, and the names of those that were inferred."""
     arguments: dict[str, Any] = dict(card.arguments or {})
     arguments.setdefault("per_device_train_batch_size", state.get("train_batch_size"))
     rates = [rate for entry in history if (rate := number(entry.get("learning_rate"))) is not None]

@@ -75,10 +75,6 @@ def collate(
 
     Decoder-only inputs are padded on the left: completions then end at the same position, so logits are
     needed only for the last few positions.
-
-    Args:
-        architecture: Which side carries the labels.
-        pad_token_id: Token that pads the shorter ones.
     """
     if architecture == "encoder-decoder":
         return _collate_encoder_decoder(examples, pad_token_id, device)
@@ -125,30 +121,19 @@ def _on(device: str, inputs: dict[str, Tensor], labels: Tensor, kept: int) -> Ba
 
 
 def example_nats(model: Any, batch: Batch) -> Tensor:
-    """Sum the cross-entropy of each example's labels, in float32.
-
-    Args:
-        batch: What :func:`collate` returned.
-
-    Returns:
-        Nats, shape (examples,); differentiable.
-    """
+    """Sum the cross-entropy of each example's labels, in float32: differentiable nats, shape (examples,)."""
     return smoothed_nats(model, batch, 0.0)[1]
 
 
 def smoothed_nats(model: Any, batch: Batch, label_smoothing: float) -> tuple[Tensor, Tensor]:
     """Sum the cross-entropy of each example against smoothed labels, and against plain ones.
 
-    Smoothed labels spread ``label_smoothing`` of their mass evenly over all tokens (Szegedy et al., arXiv
-    1512.00567, section 7).
-
-    Args:
-        batch: What :func:`collate` returned.
-        label_smoothing: At least 0, below 1.
+    Smoothed labels spread ``label_smoothing`` (0 to 1) of their mass evenly over all tokens (Szegedy et al.,
+    arXiv 1512.00567, section 7).
 
     Returns:
         The smoothed and the plain sums in nats, each of shape (examples,). The first is differentiable;
-        without smoothing both are the same tensor.
+            without smoothing both are the same tensor.
     """
     import torch
     from torch.nn.functional import cross_entropy
@@ -188,7 +173,7 @@ def _last_logits(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def _forward_arguments(model: Any) -> frozenset[str]:
-    """Names of the arguments that the underlying model's forward accepts; adapters pass them through."""
+    """Return the arguments that the underlying model's forward accepts; adapters pass them through."""
     import inspect
 
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -202,14 +187,12 @@ def pooled_score(
     *,
     interval_seed: int | None = None,
 ) -> Score:
-    """Pool examples into a score.
+    """Pool per-example sums, each of shape (examples,), into a score.
 
     Args:
-        nats: Summed cross-entropy of each example, shape (examples,).
-        label_tokens: Labels of each example, shape (examples,).
-        completion_bytes: UTF-8 bytes of each completion, shape (examples,).
-        interval_seed: Seed of the bootstrap over examples that gives the loss its 95% interval; None omits
-            the interval.
+        nats: Summed cross-entropy of each example.
+        completion_bytes: UTF-8 bytes of each completion.
+        interval_seed: Seed of the bootstrap that gives the loss its 95% interval; None omits the interval.
     """
     total, tokens = float(nats.sum()), int(label_tokens.sum())
     low = high = None

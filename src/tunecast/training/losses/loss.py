@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Loss(ABC):
-    """What a trial minimises, and what its points report.
+    """The loss that a trial minimises and its points report.
 
     The training loop, the evaluator and the session know losses only through these methods. The loop picks
     examples, splits them into micro-batches that fit in memory, and steps the optimiser; the loss turns
@@ -28,12 +28,14 @@ class Loss(ABC):
       and a field for the reference model's log-probabilities, and overrides ``tokens`` to count both
       sequences, since budgets and batches are measured in tokens.
     - ``encode`` tokenises the chosen and the rejected completion.
-    - ``prepare`` runs the untouched base model over the examples and stores its log-probabilities in copies
+    - ``prepare`` runs the untouched base model over the examples and stores its log-probabilities in
+    copies
       of them, so no second model is held in memory while training.
     - ``collate`` stacks chosen and rejected sequences into one batch, which halves into pairs again in
       ``minimised``.
     - ``weight`` counts pairs instead of label tokens.
-    - ``measure`` and ``score`` report the loss per pair, and the accuracy of the implicit reward if wanted.
+    - ``measure`` and ``score`` report the loss per pair, and the accuracy of the implicit reward if
+    wanted.
     """
 
     def encode(
@@ -47,13 +49,9 @@ class Loss(ABC):
     def prepare(
         self, base: Any, examples: Sequence[EncodedExample], compute: Compute
     ) -> Sequence[EncodedExample]:
-        """Add to examples what only the untouched base model can tell; by default, nothing.
+        """Add to examples of one split what only the untouched base model can tell; by default, nothing.
 
-        Args:
-            base: The base model, before a method changes it.
-
-        Returns:
-            As many examples, in the same order.
+        The result has as many examples, in the same order.
         """
         return examples
 
@@ -69,12 +67,9 @@ class Loss(ABC):
     def minimised(self, model: Any, batch: Any, pipeline: Pipeline) -> tuple[Tensor, Tensor]:
         """Compute the loss of each example in training mode.
 
-        Args:
-            batch: What :meth:`collate` returned.
-
         Returns:
-            What training minimises, differentiable, and what the training loss reports, both summed per
-            example, shape (examples,).
+            The differentiable loss to minimise, and the reported training loss, both summed per example,
+                shape (examples,).
         """
 
     @abstractmethod
@@ -85,10 +80,7 @@ class Loss(ABC):
     def score(
         self, examples: Sequence[EncodedExample], measured: np.ndarray, *, interval_seed: int | None = None
     ) -> Score:
-        """Pool measurements into a score.
+        """Pool rows of :meth:`measure`, in the order of ``examples``, into a score.
 
-        Args:
-            measured: Rows of what :meth:`measure` returned, in the order of ``examples``.
-            interval_seed: Seed of the bootstrap that gives the loss its 95% interval; None omits the
-                interval.
+        ``interval_seed`` seeds the bootstrap that gives the loss its 95% interval; None omits the interval.
         """
