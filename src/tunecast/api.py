@@ -77,8 +77,8 @@ def train(
     """Train one pipeline for ``settings.epochs``, deliver its best checkpoint, compare it with zero-shot.
 
     Args:
-        settings: As for :func:`tune`; its budget, strategy, restrictions, value, prior and forecast are not
-            looked at.
+        settings: As for :func:`tune`; its budget, strategy, restrictions, value, prior and forecast are
+        ignored.
         pipeline: Method and hyperparameters; those that are missing get their default.
         resume: Continue the training in the output folder.
         progress: Told how far it is; None is silent.
@@ -87,7 +87,7 @@ def train(
         As :func:`tune`, with zero-shot and the trained model as contenders.
 
     Raises:
-        UserError: Whatever the user can mend, with what to do next.
+        UserError: A problem that the user can fix, with a hint.
     """
     from tunecast.search import GIVEN
 
@@ -115,7 +115,7 @@ def evaluate(
     """Score a model on a dataset; see :func:`tunecast.session.evaluation.evaluate`.
 
     Raises:
-        UserError: Whatever the user can mend, with what to do next.
+        UserError: A problem that the user can fix, with a hint.
     """
     from tunecast.session.evaluation import evaluate as score
 
@@ -126,16 +126,16 @@ def evaluate(
 def recommend(
     question: Question, *, measure: str = "", calibrate: bool = False, progress: Progress | None = None
 ) -> Recommendation:
-    """Say which pipelines to run before any is: quality, hours, bytes, money, and why.
+    """Recommend pipelines before anything runs: predicted quality, hours, bytes, money, and reasons.
 
     Args:
-        question: Model, data, machine, and what the user wants of them.
+        question: Model, data, machine and the user's wishes.
         measure: Time to measure the zero-shot loss for, such as ``30s``; empty predicts it.
         calibrate: Whether this machine is measured first, in some seconds, and remembered.
         progress: Told how far a measurement is.
 
     Raises:
-        UserError: Whatever the user can mend, with what to do next.
+        UserError: A problem that the user can fix, with a hint.
     """
     from tunecast.recommender.question import look
     from tunecast.recommender.recommend import default_prior, recommend_pipelines
@@ -174,7 +174,7 @@ def predict(
     Args:
         model: The base model, as :func:`tunecast.models.resolve` takes it; ``config.json`` is enough.
         data: File, folder, hub id or ``stdlib``.
-        pipelines: What to score; hyperparameters that are missing count as their defaults.
+        pipelines: Pipelines to score; missing hyperparameters take their defaults.
         machine: A measured machine, the name of an accelerator, or None for this machine.
 
     Returns:
@@ -182,7 +182,7 @@ def predict(
         memory holds it.
 
     Raises:
-        UserError: Whatever the user can mend, with what to do next.
+        UserError: A problem that the user can fix, with a hint.
     """
     from tunecast.hardware.local_machine import Target
     from tunecast.methods import get_method
@@ -214,7 +214,7 @@ def export(
         to: ``trl``, ``axolotl`` or ``llamafactory``.
         model: Base model; None takes the session's.
         data: Data; None takes the session's.
-        output_dir: Where to; None makes ``export-TRAINER`` in the session's folder, else here.
+        output_dir: Output folder; None makes ``export-TRAINER`` in the session's folder, else here.
         epochs: Passes over the training examples; None takes the session's, else 3.
         max_length: Longest sequence in tokens; None derives it as a session does.
 
@@ -222,7 +222,7 @@ def export(
         The files that were written, the one to start first.
 
     Raises:
-        UserError: Whatever the user can mend, with what to do next.
+        UserError: A problem that the user can fix, with a hint.
     """
     from tunecast.exporters import TRAINERS, prepare_job
     from tunecast.exporters import export as write
@@ -235,7 +235,8 @@ def export(
 
 
 def resolve(settings: SessionSettings, *, progress: Progress | None = None) -> dict[str, Any]:
-    """The configuration that :func:`tune` would run, with everything automatic decided; nothing is trained.
+    """Return the configuration that :func:`tune` would run, with everything automatic decided; nothing is
+    trained.
 
     Args:
         settings: The configuration.
@@ -413,7 +414,7 @@ def _as_plain(predicted: Recommendation | UserError) -> dict[str, Any]:
 
 
 def _show(predicted: Recommendation | UserError, progress: Progress) -> None:
-    """The first screen: what is expected before anything runs."""
+    """Show the first screen: predictions before anything runs."""
     from tunecast.recommender.explanations import worth_text
     from tunecast.report.wording import prospect_line
 
@@ -433,7 +434,7 @@ def _show(predicted: Recommendation | UserError, progress: Progress) -> None:
 def _write_results(
     folder: OutputFolder, store: Store, state: SessionState, record: SessionRecord, settings: SessionSettings
 ) -> None:
-    """The model card, the report, and last ``session.json``, which marks the session as complete."""
+    """Write the model card, the report, and last ``session.json``, which marks the session as complete."""
     from tunecast.report import model_card, write_report
 
     runs = list(store.runs(session=record.id))
@@ -485,6 +486,6 @@ def _try_objective(objective: str, prepared: PreparedTask) -> None:
 
 
 def _first_reason(error: shutil.Error) -> str:
-    """Why the first file could not be copied; the error holds (source, target, reason) of each."""
+    """Return why the first file could not be copied; the error holds (source, target, reason) of each."""
     first = error.args[0][0] if isinstance(error.args[0], list) and error.args[0] else error
     return str(first[2] if isinstance(first, tuple) else first)

@@ -130,7 +130,7 @@ def _check(method: str | None, peft_config: Path | None, sharding: str, devices:
 def _workload(
     pipeline: Pipeline, facts: ModelFacts, target: _Target, peft_config: Path | None, **asked: Any
 ) -> Workload:
-    """The workload of a method, or of an adapter in its place; what was given on the command line wins."""
+    """Return the workload of a method, or of an adapter in its place; the command line wins."""
     from dataclasses import replace
 
     from tunecast.estimate import Workload
@@ -152,7 +152,7 @@ def _workload(
 
 
 def _target(gpu: str | None, facts: ModelFacts) -> _Target:
-    """The named accelerator, or the device of this machine that training would take."""
+    """Return the named accelerator, or the device of this machine that training would take."""
     if gpu is not None:
         from tunecast.hardware.local_machine import target_of
 

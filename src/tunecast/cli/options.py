@@ -47,7 +47,7 @@ TrustRemoteCode = Annotated[
 
 
 def settings_from(values: Mapping[str, Any]) -> SessionSettings:
-    """Build the settings of a session; None or a missing value keeps the default.
+    """Build the settings of a session by their names; None or a missing value keeps the default.
 
     Raises:
         ConfigurationError: A value does not fit its setting.
@@ -83,6 +83,8 @@ def fixed_values(texts: Sequence[str]) -> dict[str, Any]:
 def pair(flag: str, text: str, example: str, form: str = "NAME=VALUE") -> tuple[str, str]:
     """Split the value of an option such as ``--fix lora_r=16`` at its ``=``.
 
+    ``example`` and ``form`` of a valid value are for the message.
+
     Raises:
         ConfigurationError: The ``=`` or one of the sides is missing.
     """
@@ -93,12 +95,7 @@ def pair(flag: str, text: str, example: str, form: str = "NAME=VALUE") -> tuple[
 
 
 def names(flag: str, text: str | None, example: str) -> tuple[str, ...]:
-    """Split a list of names such as ``lora,ia3``.
-
-    Args:
-        flag: The option.
-        text: Its value, None if it was not given.
-        example: A valid value, for the message.
+    """Split a list of names such as ``lora,ia3``; ``example`` is for the message.
 
     Raises:
         ConfigurationError: The option was given without a name.
@@ -142,11 +139,7 @@ def one_value(where: str, value: Any) -> Any:
 
 
 def number(text: str) -> int | float | None:
-    """Parse a number as Python does, which unlike YAML accepts 1e-3.
-
-    Returns:
-        An int if possible, else a float, else None.
-    """
+    """Parse a number as Python does, which unlike YAML accepts 1e-3; None if it is not one."""
     for kind in (int, float):
         try:
             return kind(text)

@@ -32,10 +32,7 @@ ASCII_BLOCKS = "_.-~=*%#"
 def sparkline(losses: Sequence[float], width: int = 12, *, unicode: bool = True) -> str:
     """Draw a curve with one character per point, high for high losses; a cross marks one that is not finite.
 
-    Args:
-        losses: Validation losses in order.
-        width: Most characters; a longer curve shows its last points.
-        unicode: Whether the terminal can show block elements.
+    A curve of more than ``width`` points shows its last ones.
     """
     blocks, cross = (BLOCKS, CROSS) if unicode else (ASCII_BLOCKS, "x")
     shown = list(losses)[-width:] if width > 0 else []
@@ -206,7 +203,7 @@ def session_words(status: SessionStatus) -> str:
 
 
 def _harmless(method: Callable[..., None]) -> Callable[..., None]:
-    """Keep failures of the display from the run: the display falls silent instead."""
+    """Keep failures of the display from ending the run: the display falls silent instead."""
 
     @functools.wraps(method)
     def guarded(self: RichProgress, *args: Any, **keywords: Any) -> None:
@@ -229,13 +226,7 @@ class _Console(Console):
 
 
 class RichProgress:
-    """Progress for people, on stderr. As a context manager it restores the cursor, even on Ctrl-C.
-
-    Args:
-        stream: Stream to write to; None for stderr.
-        clock: Seconds from an arbitrary start.
-        console: A console of rich to use instead of one over ``stream``.
-    """
+    """Progress for people, on stderr. As a context manager it restores the cursor, even on Ctrl-C."""
 
     def __init__(
         self,

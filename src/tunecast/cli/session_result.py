@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def run_session(
     session: Callable[[Progress], SessionRecord], output_dir: str, *, go_on: str, as_json: bool
 ) -> None:
-    """Run a session, show its progress and print its result; on Ctrl-C, say how to continue."""
+    """Run a session, show its progress and print its result; on Ctrl-C, name the ``go_on`` command."""
     from tunecast.cli.progress import RichProgress
 
     try:
@@ -38,7 +38,7 @@ def run_session(
 
 
 def _interrupted(folder: Path, go_on: str) -> str:
-    """Say what an interrupted session left behind."""
+    """Describe what an interrupted session left behind."""
     from tunecast.session.folder import SESSION_FILE
 
     if not (folder / SESSION_FILE).is_file():

@@ -111,7 +111,7 @@ def command(
 
 
 def _merged(flags: dict[str, Any], config: Path | None) -> dict[str, Any]:
-    """Flags over the configuration file."""
+    """Merge flags over the configuration file."""
     values = _read_config(config) if config else {}
     for name, value in flags.items():
         if name == "fix":
@@ -124,7 +124,7 @@ def _merged(flags: dict[str, Any], config: Path | None) -> dict[str, Any]:
 
 
 def _settings(values: dict[str, Any], resume: bool) -> SessionSettings:
-    """The session's settings; a resumed session knows its own, and is told if other ones are given."""
+    """Return the session's settings; missing ones come from the session that is resumed."""
     from tunecast.session.settings import SessionSettings
 
     if resume:
@@ -146,7 +146,7 @@ def _settings(values: dict[str, Any], resume: bool) -> SessionSettings:
 
 
 def _earlier(output_dir: Any) -> dict[str, Any]:
-    """The configuration of the session in a folder, so that ``--resume`` needs no other flag."""
+    """Read the configuration of the session in a folder, so that ``--resume`` needs no other flag."""
     from tunecast.session.folder import read_session
 
     if not isinstance(output_dir, str):  # of a file of flags; it is refused with all other settings

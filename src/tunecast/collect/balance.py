@@ -9,13 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Visit:
-    """A few consecutive runs of one base model on one dataset.
-
-    Args:
-        model: Index of the model in the plan.
-        dataset: Index of the dataset in the plan.
-        slots: Numbers of the runs within this model and dataset.
-    """
+    """A few consecutive runs of one base model on one dataset, given by their indices in the plan."""
 
     model: int
     dataset: int
@@ -23,14 +17,12 @@ class Visit:
 
 
 def visits(runs_per_dataset: Sequence[int], datasets: int, chunk: int) -> list[Visit]:
-    """Return all visits in balanced order.
+    """Return all visits, each of at most ``chunk`` runs, in balanced order.
 
     Each visit has an ideal time between 0 and 1. The visits of a model are evenly spaced and cycle through
-    the datasets from a start that differs by model. Sorted by time, each prefix has every model in proportion
+    the datasets from a start that differs by model. Sorted by time, each prefix has every model in
+    proportion
     to its runs, and for each model every dataset equally often, both to within one visit.
-
-    Args:
-        chunk: Largest number of runs per visit.
     """
     timed: list[tuple[float, int, Visit]] = []
     for model, runs in enumerate(runs_per_dataset):

@@ -28,14 +28,11 @@ class CollectionSummary:
     """The result of a collection.
 
     Args:
-        plan: The plan's name.
         planned: Runs of the plan, including unusable ones.
         before: Runs of the plan that were already in the store.
-        collected: Runs made now.
         outcomes: Numbers of runs made now, by outcome.
         unusable: Runs missing in the store, because their dataset, base model or the disk could not be used,
             or because other processes held memory that they needed.
-        seconds: Wall time.
     """
 
     plan: str
@@ -49,11 +46,12 @@ class CollectionSummary:
 
 @dataclass(frozen=True)
 class Limits:
-    """When a collection waits or ends.
+    """Conditions for a collection to wait or end.
 
     Args:
         seconds: Start no run after this many seconds; None for no limit.
-        grace_seconds: Extra time for runs that are under way then. After it they are given up, and the next
+        grace_seconds: Extra time for runs that are under way then. After it they are aborted, and the
+        next
             collection repeats them.
         runs: Largest number of runs; None for no limit.
         every_seconds: Shortest time between starts of runs, for a collection beside other work.
@@ -84,17 +82,7 @@ class _Slot:
 
 
 class Collection:
-    """Collects the run specs of a plan into a store.
-
-    Args:
-        name: The plan's name.
-        expansion: All runs of the plan, in order.
-        store: The store; each run is committed as a whole.
-        executor: Makes runs, one in each slot.
-        progress: Receives progress reports.
-        limits: When to wait or end.
-        clock: A monotonic clock in seconds.
-    """
+    """Collects the run specs of a plan into a store; each run is committed as a whole."""
 
     def __init__(
         self,
@@ -204,8 +192,7 @@ class Collection:
         return sum(map(len, (*self._chunks, *(slot.chunk for slot in self._slots.values()))))
 
     def _give_way(self) -> None:
-        """Continue elsewhere in the plan, without runs that another collection has put into the same
-        store."""
+        """Continue elsewhere in the plan, without runs that another collection has put into the store."""
         queued, self._made = self._queued(), self._look_up()
         self._chunks = self._not_made([*(slot.chunk for slot in self._slots.values()), *self._chunks])
         for slot in self._slots.values():

@@ -47,8 +47,7 @@ class Scoring(_Part):
 
     Args:
         test_tokens: Tokens of the fixed, seeded choice of test examples that every run is scored on.
-        metric_share: Share of the runs whose metric is also measured; for zero-shot and baseline it always
-            is.
+        metric_share: Share of the runs whose metric is also measured; always for zero-shot and baseline.
         metric_examples: Largest number of examples to generate for.
         generated_tokens: Largest number of tokens to generate for one metric. With long completions fewer
             examples fit; below 16 the metric is not measured.
@@ -121,8 +120,6 @@ class Plan:
     Args:
         name: Name of the collection, which its runs have as their session.
         seed: Seed of every choice.
-        models: Base models.
-        datasets: Datasets.
         methods: Weight by method among the sampled pipelines.
         shared: Share of the sampled pipelines that all datasets of a model have in common.
         always: Further pipelines that every dataset of a model gets.
@@ -130,8 +127,6 @@ class Plan:
             at the model's width. A method that is not listed keeps its own range.
         full_lengths: Weight by full length in tokens.
         unique_examples: Sizes of nested subsets of the training examples; None is all of them.
-        seeds: Seeds of runs.
-        scoring: Scoring on the test split.
         least_steps: Minimum of optimiser steps. If a dataset's examples are long, a sampled batch is made
             smaller, and a full length that is too short even for the smallest batch is made longer.
         chunk: Consecutive runs of the same model and dataset, so that both are loaded less often.

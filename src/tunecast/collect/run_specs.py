@@ -45,10 +45,6 @@ class RunSpec:
         id: Hash of data, weights, pipeline, seed, amounts, dtype, device and exclusiveness.
         model: The value of ``--model``.
         dataset: The value of ``--data``, and the metric.
-        pipeline: Method and hyperparameters.
-        seed: Seed of the run.
-        full_length_tokens: Horizon of the schedule.
-        unique_examples: Training examples it may draw from.
         number: Number of its sample in the plan, the same for every model; -1 if it was not sampled.
         shared: Whether every dataset of the model has this sample.
         measures_metric: Whether the task's metric is also measured.
@@ -70,11 +66,9 @@ class RunSpec:
 
 @dataclass(frozen=True)
 class Expansion:
-    """An expanded plan.
+    """An expanded plan: chunks of one base model and one dataset in balanced order.
 
-    Args:
-        chunks: All runs that can be tried, in balanced order. Each chunk has one base model and one dataset.
-        unusable: Number of further planned runs, whose dataset or base model cannot be used.
+    ``unusable`` counts the planned runs whose dataset or base model cannot be used.
     """
 
     chunks: list[list[RunSpec]]
@@ -204,8 +198,10 @@ class _Series:
         return self._known[dataset]
 
     def _ordered(self, dataset: int, source: _Source) -> Iterator[RunSpec]:
-        """Yield the zero-shot run, then shared and own samples interleaved, with the other runs that are
-        always made at places that differ by dataset."""
+        """Yield the zero-shot run, then shared and own samples interleaved.
+
+        The other runs that are always made come at places that differ by dataset.
+        """
         drawn: list[RunSpec] = []
         shared = own = 0
         for kind in interleave([self._shared, self._own]):

@@ -33,8 +33,6 @@ class CollectWorker:
     """The workplace of a collecting worker.
 
     Args:
-        device: ``cpu``, ``cuda`` or ``cuda:N``.
-        threads: Threads of this worker.
         workers: Workers on the same device, for the record.
         collection: Name of the collection, which its runs have as their session.
         scoring: How runs are scored on the test split.
@@ -218,7 +216,7 @@ class _OpenTask:
         return replace(run, test=test, extra={**run.extra, "metric_error": record.kind})
 
     def _metric_examples(self) -> int:
-        """Return how many answers may be generated for one metric."""
+        """Return the number of answers that may be generated for one metric."""
         scoring = self._worker.scoring
         affordable = scoring.generated_tokens // self._training_task.max_new_tokens
         return min(scoring.metric_examples, affordable, len(self._training_task.test_examples))

@@ -37,9 +37,7 @@ class CheckReport:
     """The result of ``tunecast data check``.
 
     Args:
-        name: The dataset's name.
         source: The data argument as the user wrote it.
-        format: The detected format.
         fingerprint: Hash over all examples of all splits.
         examples: Number of examples by split.
         empty_rows: Rows left out because they have nothing to train on.
@@ -55,7 +53,6 @@ class CheckReport:
         end_of_turn: Text of the end-of-turn token if every completion ends with one, else None.
         shown_row: Row of the example in ``segments``.
         segments: One example as the model sees it: pieces of text, and whether each is trained.
-        warnings: What the user should know, one sentence each.
     """
 
     name: str
@@ -104,9 +101,7 @@ def check(
     """Check a dataset as training would see it.
 
     Args:
-        dataset: The dataset.
         tokenizer: A transformers tokenizer. With None, lengths are in words and the mask is not checked.
-        max_length: Maximum sequence length in tokens; None for no limit.
         architecture: ``decoder-only`` or ``encoder-decoder``.
         context: The base model's context length, for the report.
 

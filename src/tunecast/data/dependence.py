@@ -40,14 +40,10 @@ UNRELATED = (
 
 
 def dependence(examples: Sequence[Example]) -> float | None:
-    """Measure how strongly completions depend on their prompts.
+    """Measure how strongly completions depend on their prompts, on an evenly spaced sample.
 
-    Args:
-        examples: Training examples; an evenly spaced sample is used.
-
-    Returns:
-        The distance from the mean of random pairings, in their standard deviations. None when there are too
-        few examples or distinct completions, or no prompts.
+    The result is the distance from the mean of random pairings, in their standard deviations. None if there
+    are too few examples or distinct completions, or no prompts.
     """
     chosen = np.linspace(0, len(examples) - 1, min(len(examples), MAX_EXAMPLES)).astype(int)
     sample = [examples[int(place)] for place in chosen]

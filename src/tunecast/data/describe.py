@@ -11,12 +11,9 @@ from tunecast.records import DatasetFacts
 
 
 def describe(dataset: Dataset, tokenizer: Any = None) -> DatasetFacts:
-    """Describe a dataset by numbers, keeping none of its text.
+    """Describe the training split of a dataset by numbers, keeping none of its text.
 
-    Args:
-        dataset: The dataset. Only the training split is described, so that held-out data cannot influence a
-            choice.
-        tokenizer: A transformers tokenizer to count tokens with. Without one, words are counted.
+    Held-out data must not influence a choice. Without a tokenizer, words are counted instead of tokens.
     """
     facts = collect(dataset, tokenizer)
     return DatasetFacts(

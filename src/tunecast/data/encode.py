@@ -65,9 +65,7 @@ def encode(
     separately.
 
     Args:
-        examples: The examples, in any order.
         tokenizer: A transformers tokenizer. A decoder-only model uses its chat template if it has one.
-        max_length: Maximum sequence length in tokens.
         architecture: ``decoder-only`` or ``encoder-decoder``.
 
     Returns:
@@ -129,12 +127,8 @@ def encode_prompt(
 ) -> tuple[int, ...]:
     """Encode the prompt to generate an answer from: everything before the last trained turn, and its header.
 
-    Args:
-        example: The example.
-        tokenizer: A transformers tokenizer.
-        max_length: Maximum prompt length in tokens. A longer prompt loses its beginning, because questions
-            tend to come last. Leave room for the answer.
-        architecture: ``decoder-only`` or ``encoder-decoder``.
+    A prompt longer than ``max_length`` tokens loses its beginning, because questions tend to come last. Leave
+    room for the answer.
 
     Raises:
         DataError: The chat template rejects the example.
@@ -150,12 +144,7 @@ def encode_prompt(
 
 
 def encoding_warnings(examples: Sequence[Example], encoded: Sequence[EncodedExample]) -> list[str]:
-    """Report the examples that :func:`encode` left out or cut, one sentence each.
-
-    Args:
-        examples: The input of :func:`encode`.
-        encoded: Its result.
-    """
+    """Report the examples that :func:`encode` left out or cut, one sentence each."""
     warnings = []
     kept = iter(encoded)
     following = next(kept, None)

@@ -47,15 +47,11 @@ def words(text: str) -> list[str]:
 
 
 def collect(dataset: Dataset, tokenizer: Any = None) -> dict[str, Any]:
-    """Count everything the meta-features need in the training split.
+    """Count everything the meta-features need in the training split, as JSON values.
 
-    Args:
-        dataset: The dataset. Held-out splits are only searched for prompts that they share with training.
-        tokenizer: A transformers tokenizer. Without one, tokens are words.
-
-    Returns:
-        Facts that can be written as JSON. ``prompt`` is everything before the last trained turn,
-        ``completion`` everything that is trained.
+    Held-out splits are only searched for prompts that they share with training. Without a tokenizer, tokens
+    are words. ``prompt`` is everything before the last trained turn, ``completion`` everything that is
+    trained.
     """
     examples = dataset.train
     prompts = [prompt_text(example) for example in examples]

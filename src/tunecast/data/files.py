@@ -20,12 +20,9 @@ Row = tuple[int, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of one file (or hub split) as read, before a format is applied.
+    """The rows of one file (or hub split) as read, by 1-based number, before a format is applied.
 
-    Args:
-        place: The file, as messages name it.
-        unit: The unit that the numbers in ``rows`` count, ``line`` or ``row``.
-        rows: 1-based numbers, and values by column.
+    ``place`` is the file's name in messages; ``unit`` is ``line`` or ``row``.
     """
 
     place: str

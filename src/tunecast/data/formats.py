@@ -80,10 +80,7 @@ class Format:
 def detect(table: Table, prompt_column: str | None = None, completion_column: str | None = None) -> Format:
     """Find the format of a table.
 
-    Args:
-        prompt_column: Column of the prompt, if the user named it.
-        completion_column: Column of the completion, if the user named it. If only one of the two is named,
-            the known pairs give the other.
+    If the user named only one of the two columns, the known pairs give the other.
 
     Raises:
         DataError: No known format fits the columns, or a named column does not exist.

@@ -23,13 +23,7 @@ def fitting_length(
 ) -> int:
     """Return the multiple of 64 that holds 99% of the training examples, at most the context and 1,024.
 
-    For an encoder-decoder, the longer of prompt and completion counts.
-
-    Args:
-        dataset: The dataset.
-        tokenizer: A transformers tokenizer.
-        context: The base model's context length, None if it has no fixed limit.
-        architecture: ``decoder-only`` or ``encoder-decoder``.
+    For an encoder-decoder, the longer of prompt and completion counts. A ``context`` of None has no limit.
 
     Raises:
         DataError: More than half of the prompts are too long.
@@ -44,12 +38,7 @@ def fitting_length(
 
 
 def length_for(lengths: Sequence[int] | NDArray[Any], context: int | None) -> int:
-    """Apply the rule of :func:`fitting_length` to known lengths.
-
-    Args:
-        lengths: Tokens of each example, shape (examples,).
-        context: The base model's context length, None if it has no fixed limit.
-    """
+    """Apply the rule of :func:`fitting_length` to the tokens of each example, shape (examples,)."""
     needed = int(np.quantile(lengths, 0.99))
     return min(_limit(context), 64 * -(-needed // 64))
 

@@ -17,12 +17,7 @@ def listed(values: Iterable[object], shown: int = 5) -> str:
 
 
 class Problems:
-    """The errors found in one file, in order of their rows.
-
-    Args:
-        place: The file, as messages name it.
-        unit: The unit of the row numbers, ``line`` or ``row``.
-    """
+    """The errors found in one file, in order of their rows, counted in ``unit``: ``line`` or ``row``."""
 
     def __init__(self, place: str, unit: str = "row") -> None:
         self._place = place

@@ -45,7 +45,6 @@ def read(
         prompt_column: Column of the prompt, if its name is not a known one.
         completion_column: Column of the completion, if its name is not a known one.
         seed: Seed of the split, if the source has no splits.
-        progress: Receives a note about a part that takes seconds.
 
     Returns:
         The dataset in canonical form. Splits made here share no prompt.

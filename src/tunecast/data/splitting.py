@@ -28,10 +28,6 @@ def complete_splits(
     All examples with the same prompt (see :func:`~tunecast.data.examples.prompt_key`) go to the same split.
     The assignment depends on the seed and the prompts, not on the order of rows.
 
-    Args:
-        given: Examples by split, with at least ``train``.
-        place: The dataset, as messages name it.
-
     Returns:
         The three splits, each in source order, and warnings about prompts shared between given splits.
 

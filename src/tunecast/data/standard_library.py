@@ -58,9 +58,6 @@ Documented = tuple[str, str, str]  # kind ("module", "class" or "function"), qua
 def read_standard_library(progress: Progress | None = None) -> Table:
     """Read question-answer pairs from the docstrings of the standard library, ordered by name.
 
-    Args:
-        progress: Receives a note if the pairs are not in the cache, and making them takes seconds.
-
     Raises:
         DataError: This Python has no sources of its standard library.
     """

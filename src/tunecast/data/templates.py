@@ -54,11 +54,7 @@ def prompt_segments(segments: Sequence[Segment]) -> list[Segment]:
 
 
 class Renderer:
-    """Turns examples into segments for a decoder-only model.
-
-    Args:
-        tokenizer: A transformers tokenizer; only its chat template and its special tokens are used.
-    """
+    """Turns examples into segments for a decoder-only model, by a tokenizer's template and special tokens."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer

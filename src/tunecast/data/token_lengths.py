@@ -27,7 +27,6 @@ class TokenLengths:
     """Lengths of the training examples.
 
     Args:
-        examples: Training examples.
         mean: Mean tokens of an example, cut to ``max_length``.
         label_mean: Mean label tokens of an example.
         label_longest: The 99th percentile of label tokens.
@@ -62,11 +61,7 @@ def measure_lengths(
 ) -> TokenLengths:
     """Count tokens on an evenly spaced sample of the training examples.
 
-    Args:
-        dataset: The dataset.
-        folder: The model's folder, in which ``tokenizer.json`` is looked for; None for no folder.
-        context: The model's context length, None without a limit.
-        max_length: Maximum sequence length; None derives it from the data.
+    The model's ``folder`` may hold ``tokenizer.json``. Without ``max_length``, the data give it.
 
     Raises:
         DataError: More than half of the prompts alone fill the maximum sequence length.

@@ -1,7 +1,7 @@
 """Bytes and seconds of a finetuning from shapes alone, before a weight is loaded.
 
-The dry run is the reference; formulas fitted to it are its fast form. Whatever needs an estimate turns its
-finetuning into a :class:`Workload` and asks :func:`estimate_bytes` and :func:`estimate_seconds`.
+The dry run is the reference; formulas fitted to it are its fast form. A caller turns its finetuning into a
+:class:`Workload` and asks :func:`estimate_bytes` and :func:`estimate_seconds`.
 """
 
 from tunecast.estimate.estimates import estimate_bytes, estimate_seconds, optimizer_effort

@@ -34,8 +34,7 @@ def calibrate() -> Target:
 def measure_device(device: str, name: str = "") -> Calibration:
     """Measure one device with torch and keep the result.
 
-    Args:
-        device: ``cpu`` or ``cuda``.
+    ``name`` is the accelerator's name, as its driver gives it.
 
     Raises:
         ConfigurationError: Torch cannot use the device, or too little of its memory is free.

@@ -1,7 +1,8 @@
 """The fast form of the dry run: bytes and seconds by formula, for dense decoders of equal layers.
 
-The dry run (:mod:`tunecast.estimate.dryrun`) knows any model and adapter, but needs torch, transformers and
-peft imported and takes tenths of a second. What it finds is close to a sum over the parts of a layer
+The dry run (:mod:`tunecast.estimate.dryrun`) knows any model and adapter, but needs torch, transformers
+and
+peft imported and takes tenths of a second. Its result is close to a sum over the parts of a layer
 (:mod:`tunecast.models.layer_specs`), with coefficients that were fitted to dry runs
 (:mod:`tunecast.estimate.coefficients`). ``tests/estimate/test_closed_form.py`` holds both to each other.
 """
@@ -24,8 +25,9 @@ OPTIMIZER_BYTES = 40.0
 NEWTON_SCHULZ_KERNELS = 20
 """Operations of all of Muon's steps on one matrix, its norm and its transposition among them."""
 EMULATION = 40.0
-"""How much longer the products take in bfloat16 where the processor lacks it: 33 to 53 times for the matrices
-of SmolLM2, 10 times for 64 x 64, on two cores of an AMD EPYC."""
+"""Slowdown of products in bfloat16 where the processor lacks it: 33 to 53 times for the matrices of SmolLM2,
+10 times for 64 x 64, on two cores of an AMD EPYC.
+"""
 
 
 def bytes_held(
@@ -38,19 +40,13 @@ def bytes_held(
     accumulates: bool = False,
     tables: Coefficients | None = None,
 ) -> float:
-    """The peak of training in bytes on one device, what the framework holds included.
+    """Return the peak of training in bytes on one device, the framework's own included.
 
     The highest of three moments: before the backward pass (weights, optimiser state, activations, logits), at
-    its end (weights, optimiser state, gradients), and where a method changes the gradients.
-
-    Args:
-        model: A model that :func:`~tunecast.estimate.forms.is_known`.
-        form: What is trained and how.
-        batch: Examples of one forward pass.
-        length: Longest sequence in tokens.
-        label_tokens: Tokens of an example that carry a label.
-        accumulates: Whether a step has several forward passes.
-        tables: Coefficients; None for those that were fitted.
+    its end (weights, optimiser state, gradients), and where a method changes the gradients. ``batch`` are the
+    examples of one forward pass, ``length`` the tokens of the longest, ``label_tokens`` those of an example
+    that carry a label. ``accumulates`` if a step has several forward passes. The model must be
+    :func:`~tunecast.estimate.forms.is_known`.
     """
     element = 4 if form.dtype == "float32" else 2
     weights = float(model.parameters * element)
@@ -86,21 +82,13 @@ def step_seconds(
     efficiency: float = 0.8,
     tables: Coefficients | None = None,
 ) -> SecondsEstimate:
-    """Seconds of one optimiser step, and of scoring as many examples.
+    """Return the seconds of one optimiser step, and of scoring as many examples.
 
     FLOPs over the machine's rate and element-wise traffic over its bandwidth, or the starts of kernels, add
     up; ``efficiency`` is the share of this ideal that real steps reach (:mod:`tunecast.estimate.seconds`).
-
-    Args:
-        model: A model that :func:`~tunecast.estimate.forms.is_known`.
-        form: What is trained and how.
-        machine: Rates of the machine.
-        batch: Examples of one optimiser step.
-        length: Tokens of a typical example.
-        label_tokens: Label tokens of a typical example.
-        micro_batch: Examples of one forward pass; None for the whole batch.
-        efficiency: Share of the ideal.
-        tables: Coefficients; None for those that were fitted.
+    ``batch`` are the examples of one optimiser step, ``micro_batch`` those of one forward pass (by default
+    all); ``length`` and ``label_tokens`` are those of a typical example. The model must be
+    :func:`~tunecast.estimate.forms.is_known`.
     """
     tables = tables or fitted()
     tokens = batch * length
@@ -137,12 +125,10 @@ def step_seconds(
 
 
 def optimizer_seconds(model: ModelFacts, form: Form, machine: Machine) -> float:
-    """Ideal seconds of the products that an optimiser makes on every trained matrix: none but Muon's.
+    """Return the ideal seconds of the products that an optimiser makes on every trained matrix: 0 but for
+    Muon.
 
     The tokens of a batch make no difference: small batches make Muon expensive.
-
-    Args:
-        model: A model that :func:`~tunecast.estimate.forms.is_known`.
     """
     return sum(
         count * matrix_seconds(form.optimizer, tensor, machine) for tensor, count in _trained(model, form)
@@ -165,7 +151,7 @@ def _state_bytes(model: ModelFacts, form: Form) -> float:
 
 
 def _trained(model: ModelFacts, form: Form) -> Iterator[tuple[Trained, int]]:
-    """The trained tensors and how often each occurs; vectors, which are small, as one."""
+    """Yield the trained tensors and how often each occurs; vectors, which are small, as one."""
     layers = model.layers if form.top_layers is None else form.top_layers
     rest = form.trainable_parameters
     shapes = [(form.rank, width) for pair in _pairs(model, form) for width in pair]
@@ -182,7 +168,7 @@ def _trained(model: ModelFacts, form: Form) -> Iterator[tuple[Trained, int]]:
 
 
 def _longer(traffic: float, starts: float, power: float) -> float:
-    """Seconds of kernels that each take their traffic or their start: more than either sum alone."""
+    """Return the seconds of kernels that each take their traffic or their start: more than either sum."""
     return float((traffic**power + starts**power) ** (1 / power))
 
 
@@ -191,7 +177,7 @@ def _linear_parameters(model: ModelFacts) -> int:
 
 
 def _pairs(model: ModelFacts, form: Form) -> tuple[tuple[int, int], ...]:
-    """Widths in and out of the matrices of one layer that low-rank pairs are beside."""
+    """Return the widths in and out of one layer's matrices that have low-rank pairs."""
     return matrices(model).of(form.placed) if form.kind == "lora" else ()
 
 
@@ -200,7 +186,7 @@ ONCE = ("ends", "logits", "copies", "table")
 
 
 def amounts(model: ModelFacts, form: Form, tokens: int, length: int, labels: int) -> dict[str, float]:
-    """What bytes are proportional to, by the names of :mod:`tunecast.estimate.coefficients`."""
+    """Return the amounts that bytes are proportional to, by the names of the coefficients."""
     specs, pairs = LAYER_SPECS[model.family], _pairs(model, form)
     hidden, inner, queries, keys = widths(model)
     of_layer = {
@@ -232,7 +218,7 @@ def amounts(model: ModelFacts, form: Form, tokens: int, length: int, labels: int
 
 
 def parts(model: ModelFacts, form: Form) -> dict[str, float]:
-    """What kernels are started for, by the names of :mod:`tunecast.estimate.coefficients`."""
+    """Return the counts of parts that start kernels, by the names of the coefficients."""
     specs, layer = LAYER_SPECS[model.family], matrices(model)
     of_layer = {
         "layer": 1,
@@ -252,7 +238,7 @@ def parts(model: ModelFacts, form: Form) -> dict[str, float]:
 
 
 def table_key(form: Form) -> tuple[str, str]:
-    """Where the coefficients of a finetuning are: its type of compute and its way of training."""
+    """Return the key of a finetuning's coefficients: its type of compute and its way of training."""
     # In 16 bits CUDA's kernels keep a mask where the CPU's keep numbers, and none of attention's scores.
     low = "low on cpu" if form.device == "cpu" else "low"
     dropout = form.kind == "lora" and form.dropout
@@ -269,7 +255,7 @@ def _forward_flops(model: ModelFacts, form: Form, tokens: int, length: int, labe
 
 
 def _backward_flops(model: ModelFacts, form: Form, tokens: int, length: int, labels: int) -> float:
-    """As much as the forward pass for activations, and as much again for weights that are trained."""
+    """Return as much as the forward pass for activations, and as much again for trained weights."""
     forward = _forward_flops(model, form, tokens, length, labels)
     if form.top_layers is not None:
         share = form.top_layers / model.layers

@@ -52,7 +52,7 @@ def fitted() -> Coefficients:
 
 
 def as_json(coefficients: Coefficients, fitted_to: str) -> str:
-    """Write coefficients as :func:`fitted` reads them."""
+    """Write coefficients as :func:`fitted` reads them, with a description of the data they were fitted to."""
     tables = coefficients._asdict()
     power = tables.pop("power")
     named = {

@@ -11,8 +11,6 @@ FOUR_BIT_BYTES = 0.5 + 4 / 64
 """Bytes of a weight in 4 bits, with one float32 scale for a block of 64, as bitsandbytes keeps it (QLoRA,
 arXiv 2305.14314, without double quantisation)."""
 KERNEL_SECONDS = 1e-5
-"""Least time of one eager operation: Python, dispatch and launch take about ten microseconds on current
-hosts."""
+"""Least time of one eager operation: Python, dispatch and launch take about ten microseconds."""
 EFFICIENCY = 0.8
-"""Share of the ideal that is assumed where nothing was calibrated; one published LoRA run on an L40S reached
-it."""
+"""Share of the ideal assumed without calibration; one published LoRA run on an L40S reached it."""

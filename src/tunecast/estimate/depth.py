@@ -47,11 +47,7 @@ def are_alike(layers: Any) -> bool:
 
 
 def names_layers(adapter: Mapping[str, Any] | None) -> bool:
-    """Check whether an adapter may treat layers differently; in doubt it may.
-
-    Args:
-        adapter: A peft configuration as JSON; None for full finetuning.
-    """
+    """Check whether an adapter (peft's JSON) may treat layers differently; in doubt it may."""
     for name, value in (adapter or {}).items():
         if value and "layer" in name:
             return True
@@ -71,8 +67,7 @@ def extended(short: Observed, long: Observed, layers: int) -> Observed:
 
 
 def extended_tensors(short: Sequence[Trained], long: Sequence[Trained], layers: int) -> tuple[Trained, ...]:
-    """Extend the trained tensors by ``layers`` layers, in no particular order; ``long`` has one layer more
-    than ``short``."""
+    """Extend the trained tensors by ``layers`` layers, in any order; ``long`` has one layer more."""
     of_a_layer = Counter(long) - Counter(short)
     return (*long, *(tensor for tensor, times in of_a_layer.items() for _ in range(times * layers)))
 

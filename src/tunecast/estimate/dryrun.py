@@ -41,9 +41,8 @@ class DryRun:
 def dry_run(config: Any, request: Workload, *, every_layer: bool = False) -> DryRun:
     """Run a step, an evaluation batch and a generation of a model on the meta device.
 
-    Args:
-        config: A transformers ``PretrainedConfig``.
-        every_layer: Whether to run all layers although they are alike; the result is the same.
+    ``config`` is a transformers ``PretrainedConfig``. ``every_layer`` runs all layers although they are
+    alike; the result is the same.
 
     Raises:
         ModelError: The configuration's class has no text-generating model.
@@ -97,7 +96,7 @@ def _trained(model: Any) -> tuple[Trained, ...]:
 
 
 def _extended(short: DryRun, long: DryRun, layers: int) -> DryRun:
-    """The dry run of a model with ``layers`` more layers than ``long``, which has one more than ``short``."""
+    """Extend two dry runs of models that differ by one layer by ``layers`` more."""
     from tunecast.estimate.depth import extended, extended_tensors
 
     return DryRun(

@@ -22,16 +22,10 @@ Config = Callable[[], Any]
 def estimate_bytes(
     model: ModelFacts, workload: Workload, *, config: Config | None = None, exact: bool = False
 ) -> int:
-    """Predict the bytes that a finetuning holds at most on one device.
+    """Predict the peak bytes of a finetuning, at its longest batch, on one device.
 
-    A formula answers in microseconds where it knows the model and what is trained; it counts training alone.
-    A dry run answers everywhere else, and wherever it is exactness that matters.
-
-    Args:
-        model: The base model.
-        workload: The finetuning, at its longest batch.
-        config: The model's configuration; None makes it from the facts.
-        exact: Whether only a dry run will do.
+    A formula answers in microseconds if it knows the model and the trained weights; it counts training alone.
+    A dry run answers everywhere else, and always if ``exact``. Without ``config``, the facts give one.
 
     Raises:
         ModelError: The configuration's class has no text-generating model.
@@ -60,15 +54,10 @@ def estimate_seconds(
     config: Config | None = None,
     exact: bool = False,
 ) -> SecondsEstimate:
-    """Predict the seconds of an optimiser step and of scoring; as :func:`estimate_bytes`.
+    """Predict the seconds of an optimiser step and of scoring at the typical batch; as
+    :func:`estimate_bytes`.
 
-    Args:
-        model: The base model.
-        workload: The finetuning, at its typical batch.
-        machine: Rates of the machine.
-        efficiency: Share of the ideal that steps reach on it.
-        config: The model's configuration; None makes it from the facts.
-        exact: Whether only a dry run will do.
+    ``efficiency`` is the share of the ideal that steps reach on the machine.
 
     Raises:
         ModelError: The configuration's class has no text-generating model.
@@ -90,18 +79,11 @@ def estimate_seconds(
 
 
 def optimizer_effort(model: ModelFacts, workload: Workload, machine: Machine) -> float:
-    """How many times longer a step takes than the same one with AdamW, by formula.
+    """Return the seconds of a step relative to the same step with AdamW, by formula; at least 1.
 
     Muon's products take as long for a small batch as for a large one, and many times as long on a processor
-    without bfloat16. The other optimisers only read and write what is trained, and count as AdamW does.
-
-    Args:
-        model: The base model.
-        workload: The finetuning, at its typical batch.
-        machine: Only how its rates compare matters.
-
-    Returns:
-        At least 1; 1 for models whose layers the formulas do not know.
+    without bfloat16. The other optimisers only read and write the trained weights, and count as AdamW does.
+    Only the ratios of the machine's rates matter. Models whose layers the formulas do not know count 1.
     """
     part = workload.part
     if workload.optimizer != "muon" or not is_known(model) or (part is not None and not part.has_matrices):

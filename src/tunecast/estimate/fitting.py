@@ -1,8 +1,8 @@
 """Finds which of many workloads fit a limit with few dry runs.
 
 A dry run takes some tenths of a second, and a session has hundreds of candidates. Most of them differ only in
-what takes no bytes, such as the learning rate, and the rest are ordered: of two adapters that are alike in
-all else, the one of higher rank holds more, and so does the one with dropout.
+choices that take no bytes, such as the learning rate, and the rest are ordered: of two adapters that are
+otherwise alike, the one of higher rank holds more, and so does the one with dropout.
 """
 
 from __future__ import annotations
@@ -18,19 +18,18 @@ from tunecast.estimate.workload import Workload
 MOST = ("adamw", "all-linear")
 """The choices of optimiser and of target layers that hold at least as much as any other."""
 ORDERED = {"LORA": ("r", "lora_dropout", "use_dora")}
-"""Fields by type of adapter of which a larger value never holds less."""
+"""Fields by type of adapter whose larger values never hold less."""
 PROBED_RANKS = (8, 32)
 
 
 @dataclass(frozen=True)
 class Need:
-    """What decides the bytes of a workload; equal needs hold equally much.
+    """The parts of a workload that decide its bytes; equal needs hold equally much.
 
     Args:
-        kind: All that has no order, as JSON.
+        kind: All fields without order, as JSON.
         choices: Optimiser and target layers.
-        extent: Numbers of which, all else being equal, larger ones never hold less.
-        workload: The workload.
+        extent: Numbers that, all else being equal, never hold less when larger.
     """
 
     kind: str
@@ -74,13 +73,10 @@ class Need:
 
 
 def dry_run_bytes(config: Any, workload: Workload) -> int:
-    """The peak of a finetuning in bytes by dry run; of LoRA with fewer of them.
+    """Return the peak of a finetuning in bytes by dry run, with fewer dry runs for LoRA.
 
-    One more rank takes the same bytes with dropout and DoRA as without (on SmolLM2 to the byte), so that two
-    ranks of the plain adapter tell of all ranks of its variants.
-
-    Args:
-        config: A transformers ``PretrainedConfig``.
+    One more rank takes the same bytes with dropout and DoRA as without (on SmolLM2 to the byte), so two ranks
+    of the plain adapter determine all ranks of its variants.
 
     Raises:
         ModelError: The configuration's class has no text-generating model.
@@ -103,15 +99,10 @@ def dry_run_bytes(config: Any, workload: Workload) -> int:
 def which_fit(
     needs: Collection[Need], limit_bytes: int, bytes_of: Callable[[Need], int | None]
 ) -> tuple[set[Need], int | None]:
-    """Sort out which needs fit, with as few estimates as their order allows.
-
-    Args:
-        needs: Distinct needs.
-        limit_bytes: The bytes that are there.
-        bytes_of: Estimates a need; None where that is impossible.
+    """Sort out which distinct needs fit, with as few estimates as their order allows.
 
     Returns:
-        Those that fit or cannot be estimated; and the fewest bytes of the others, None where there are none.
+        Needs that fit or cannot be estimated; and the fewest bytes of the others, None if all fit.
     """
     fitting: set[Need] = set()
     too_many: list[int] = []
@@ -134,7 +125,7 @@ def which_fit(
 
 
 def _probe(undecided: Sequence[Need], estimates: int) -> Need:
-    """What to estimate next: the largest, since often all fit; the smallest; then what decides the most."""
+    """Choose the next estimate: the largest, since often all fit; the smallest; then the most decisive."""
     below = {need: sum(other.is_at_most(need) for other in undecided) for need in undecided}
     above = {need: sum(need.is_at_most(other) for other in undecided) for need in undecided}
     decides = (below, above)[estimates] if estimates < 2 else {n: min(below[n], above[n]) for n in undecided}

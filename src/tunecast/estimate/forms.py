@@ -27,9 +27,6 @@ class Form:
     """A finetuning as the formulas see it.
 
     Args:
-        kind: What is trained: weights, low-rank pairs, or scalings.
-        trainable_parameters: Number of trained parameters.
-        rank: Rank of the pairs.
         dropout: Whether the adapter drops inputs.
         placed: Which layers have a pair.
         optimizer: A name of :data:`tunecast.optimizers.OPTIMIZERS`.
@@ -73,9 +70,9 @@ def form_of(model: ModelFacts, workload: Workload) -> Form | None:
 
 
 def stand_in(model: ModelFacts, workload: Workload) -> Form | None:
-    """A LoRA of rank 16 in place of an adapter that the formulas do not know; None for unknown models.
+    """Return a LoRA of rank 16 in place of an unknown adapter; None for unknown models.
 
-    For ratios and for what a fitted residual corrects, not for estimates of bytes and seconds.
+    Use it for ratios and as the basis of a fitted residual, not for estimates of bytes and seconds.
     """
     own = form_of(model, workload)
     if own is not None or not is_known(model):

@@ -11,11 +11,7 @@ from tunecast.estimate.head import only_rows
 class Writer:
     """Generates without data; adapters stand in the base model's layers, virtual tokens lengthen the prompt.
 
-    Args:
-        model: A transformers or peft model on the meta device.
-        batch: Examples generated at once.
-        prompt: Tokens of every prompt, virtual ones included.
-        mask: Makes the attention mask of a batch of tokens, or None.
+    The prompt's tokens include virtual ones. ``mask`` makes the attention mask of a batch of tokens, or None.
     """
 
     def __init__(self, model: Any, batch: int, prompt: int, mask: Callable[[Any], Any]) -> None:
@@ -67,7 +63,7 @@ def base_of(model: Any) -> Any:
 
 
 def tensors_of(cache: Any) -> list[Any]:
-    """Keys and values of a transformers cache, of whichever kind."""
+    """Return the keys and values of a transformers cache of any kind."""
     if hasattr(cache, "self_attention_cache"):
         return tensors_of(cache.self_attention_cache) + tensors_of(cache.cross_attention_cache)
     layers = getattr(cache, "layers", [])

@@ -9,11 +9,7 @@ from typing import Any
 
 @contextmanager
 def only_rows(model: Any, rows: int) -> Iterator[None]:
-    """Let the output head of ``model`` see ``rows`` of its input's rows, gathered by an index.
-
-    Args:
-        rows: Number of rows; more than there are takes all.
-    """
+    """Let the output head of ``model`` see at most ``rows`` of its input's rows, gathered by an index."""
 
     def gather(_: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         hidden = inputs[0].reshape(-1, inputs[0].shape[-1])

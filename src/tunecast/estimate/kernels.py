@@ -68,9 +68,7 @@ class _FusedAttention(torch.autograd.Function):
 class DeviceKernels(TorchFunctionMode):
     """Replaces fused attention by its stand-in, and casts as autocast would.
 
-    Args:
-        autocast: Type that matrix products run in, None without autocast.
-        device: ``cpu`` or ``cuda``.
+    ``autocast`` is the type that matrix products run in, None without autocast.
     """
 
     def __init__(self, ledger: Ledger, autocast: torch.dtype | None, device: str) -> None:
@@ -123,7 +121,7 @@ class DeviceKernels(TorchFunctionMode):
         return _FusedAttention.apply(self._ledger, query, key, value, attn_mask)
 
     def _drop(self, input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
-        """CUDA's dropout keeps one byte per element, a CPU's a whole number."""
+        """Drop inputs: CUDA's dropout keeps one byte per element, a CPU's a whole number."""
         return torch.native_dropout(input, p, True)[0] if training and p > 0 else input
 
     def _lower(self, item: Any) -> Any:
@@ -142,7 +140,7 @@ class DeviceKernels(TorchFunctionMode):
 
 
 def _attention_flops(query: Any, key: Any, value: Any) -> int:
-    """Scores and weighted sum: 2·(score width + value width) for each pair of query and key."""
+    """Return 2·(score width + value width) FLOPs for each pair of query and key."""
     return int(2 * query.shape[:-1].numel() * key.shape[-2] * (query.shape[-1] + value.shape[-1]))
 
 

@@ -2,8 +2,9 @@
 
 On the meta device a model runs with shapes only: nothing is computed and nothing is allocated, yet every
 operation of the forward pass, of autograd and of the adapters is dispatched in its true order. The ledger
-watches that stream below autograd, so what it counts is exact for any architecture and any peft method: a
-storage is counted once however many views it has, from the operation that makes it until the last reference
+watches that stream below autograd, so its counts are exact for any architecture and any peft method: a
+storage is counted once however many views it has, from the operation that makes it until the last
+reference
 to it dies.
 """
 
@@ -30,7 +31,7 @@ _NO_KERNEL = frozenset({"empty", "empty_like", "empty_strided", "new_empty", "ne
 
 @dataclass(frozen=True)
 class Moment:
-    """What lives at one moment, in bytes by part."""
+    """Live bytes by part at one moment."""
 
     parts: Mapping[str, int]
 
@@ -42,7 +43,7 @@ class Moment:
 
 @dataclass
 class Work:
-    """What kernels do, by equal cost: ``(FLOPs, bytes moved, dtype)`` of one kernel and how often it runs."""
+    """Work of kernels: ``(FLOPs, bytes moved, dtype)`` of one kernel, and how many are equal."""
 
     kernels: Counter[tuple[int, int, str]] = field(default_factory=Counter)
 
@@ -65,9 +66,8 @@ class Work:
 class Ledger(TorchDispatchMode):
     """Counts live bytes and work of everything that runs inside it.
 
-    Args:
-        granularity: Bytes that an allocation is rounded up to: 512 on CUDA (caching allocator), 1 on a CPU.
-        vocabulary: Last dimension by which logits are recognised.
+    Allocations are rounded up to ``granularity`` bytes: 512 on CUDA (caching allocator), 1 on a CPU. Logits
+    are recognised by their last dimension, ``vocabulary``.
     """
 
     def __init__(self, granularity: int, vocabulary: int) -> None:
@@ -108,12 +108,12 @@ class Ledger(TorchDispatchMode):
         return {phase: self._moment(index) for phase, (_, index) in highest.items()}
 
     def backward_peaks(self) -> dict[str, Moment]:
-        """The moments of most bytes of the backward pass: before the first gradient, and at both ends after
+        """Return the largest moments of the backward pass: before the first gradient, and at both ends after
         it.
 
         Before the first gradient all activations live, at the end all gradients do. In between one gives way
-        to the other layer by layer, so the highest moment is at an end: in the top layer or in the bottom
-        one, where layers are known, else in the first or the second half.
+        to the other layer by layer, so the highest moment is at an end: in the top or bottom layer if layers
+        are known, else in the first or the second half.
         """
         own = [index for index, event in enumerate(self._events) if event[0] == "backward"]
         start, end = own[0], own[-1] + 1
@@ -133,7 +133,7 @@ class Ledger(TorchDispatchMode):
         }
 
     def now(self) -> Moment:
-        """What lives after the last operation."""
+        """Return the live bytes after the last operation."""
         return self._moment(len(self._events) - 1)
 
     def __torch_dispatch__(

@@ -35,10 +35,6 @@ def estimate_memory(config: Any, request: Workload) -> MemoryEstimate:
     optimiser state. Sharding over n devices divides optimiser state (zero1), gradients (zero2) and weights
     (zero3, fsdp) by n; the last gathers two layers at a time.
 
-    Args:
-        config: A transformers ``PretrainedConfig``; a model's ``config.json`` is enough.
-        request: The finetuning.
-
     Raises:
         ModelError: The configuration's class has no text-generating model.
         ConfigurationError: The adapter does not suit the model, or cannot be built without weights.
@@ -118,7 +114,7 @@ def _with_state(parts: Mapping[str, int], run: DryRun, request: Workload) -> dic
 
 
 def _adjusted(parts: Mapping[str, int], run: DryRun, request: Workload) -> dict[str, int]:
-    """Quantise and shard the parts, and add what the ``tunecast`` convention keeps beside a full copy."""
+    """Quantise and shard the parts, and add the ``tunecast`` convention's extras beside a full copy."""
     out = dict(parts)
     if run.saved_by_quantisation:
         out["weights"] -= run.saved_by_quantisation

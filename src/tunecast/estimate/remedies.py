@@ -14,17 +14,11 @@ _LORA = {"peft_type": "LORA", "r": 16, "target_modules": "all-linear"}
 
 
 def what_would_fit(config: Any, request: Workload) -> list[str]:
-    """List changes that bring a workload under its device's memory, the gentlest first.
+    """List changes that bring a workload under its ``device_memory_bytes``, the gentlest first; empty if none
+    helps.
 
     Each is tried on top of those before: micro-batches of one example, gradient checkpointing, half the
     sequence length, LoRA in place of full finetuning, a 4-bit base model. If none helps, more devices are.
-
-    Args:
-        config: A transformers ``PretrainedConfig``.
-        request: A workload whose ``device_memory_bytes`` is given.
-
-    Returns:
-        The changes in words; empty if none helps.
     """
     fitting = []
     for words, changed in _changes(request):

@@ -41,10 +41,7 @@ class Observed:
 def observe(model: Any, request: Workload, layers: Sequence[Any] = ()) -> Observed:
     """Run one training step, one evaluation batch and one generation of a model on the meta device.
 
-    Args:
-        model: A transformers or peft model without data.
-        request: The finetuning.
-        layers: The model's layers if they are alike, from the bottom up.
+    ``layers`` are the model's layers if they are alike, from the bottom up.
     """
     runner = _Runner(model, request, layers)
     uses_gradients = OPTIMIZERS[request.optimizer].uses_gradients
@@ -161,12 +158,12 @@ class _Runner:
             ledger.hold(tensor, "kv_cache")
 
     def _virtual_tokens(self) -> int:
-        """Prompt tokens that the adapter puts before every example."""
+        """Return the number of prompt tokens that the adapter puts before every example."""
         configs = getattr(self._model, "peft_config", {}).values()
         return sum(int(getattr(config, "num_virtual_tokens", 0) or 0) for config in configs)
 
     def _loss(self, batch: dict[str, Any]) -> Any:
-        """The loss by the workload's convention; the output is dropped, as transformers' Trainer does too."""
+        """Return the loss by the workload's convention; the output is dropped, as in the Trainer."""
         import torch
 
         if self._request.convention == "hf-trainer":

@@ -33,13 +33,10 @@ _calibrated: dict[tuple[str, int, str], float] = {}
 def dry_run_seconds(
     config: Any, request: Workload, machine: Machine, *, efficiency: float = EFFICIENCY
 ) -> SecondsEstimate:
-    """Predict how long steps and evaluation take. No weights are loaded.
+    """Predict the seconds of steps and evaluation without loading weights.
 
-    Args:
-        config: A transformers ``PretrainedConfig``.
-        request: The finetuning; ``max_length`` is here the padded length of a typical batch, not the longest.
-        machine: Measured, or :func:`tunecast.hardware.accelerators.as_machine`.
-        efficiency: Share of the ideal that the machine reaches, from :func:`step_efficiency`.
+    ``request.max_length`` is the padded length of a typical batch here, not the longest. ``efficiency`` is
+    the share of the ideal that the machine reaches, from :func:`step_efficiency`.
 
     Raises:
         ModelError: The configuration's class has no text-generating model.
@@ -78,12 +75,8 @@ def work_seconds(work: Work, machine: Machine) -> float:
 def step_efficiency(machine: Machine, dtype: str = "float32") -> float:
     """Measure the efficiency of this machine by a few real steps of a small random model, once per process.
 
-    Args:
-        machine: As :func:`tunecast.hardware.machine.measure_machine` found it, in this process.
-        dtype: Type of weights and compute.
-
-    Returns:
-        Ideal seconds / measured seconds of the fastest step.
+    Returns ideal over measured seconds of the fastest step. The machine was measured in this process by
+    :func:`tunecast.hardware.machine.measure_machine`.
     """
     key = (machine.device, machine.threads, dtype)
     if key not in _calibrated:
@@ -92,7 +85,7 @@ def step_efficiency(machine: Machine, dtype: str = "float32") -> float:
 
 
 def _update_seconds(run: DryRun, request: Workload, machine: Machine) -> float:
-    """Ideal seconds of the optimiser's own work."""
+    """Return the ideal seconds of the optimiser's own work."""
     moved = moved_bytes(request.optimizer, run.trained, request.optimizer_kernel)
     seconds = moved / machine.bandwidth_bytes_per_second + sum(
         matrix_seconds(request.optimizer, tensor, machine) for tensor in run.trained

@@ -27,9 +27,6 @@ _BYTES_PER_QUANTISED = {"8-bit": 1.0, "4-bit": FOUR_BIT_BYTES}
 def base_skeleton(config: Any, request: Workload) -> Any:
     """Build the base model on the meta device, in the type of compute: shapes and types without data.
 
-    Args:
-        config: A transformers ``PretrainedConfig``; it is not changed.
-
     Raises:
         ModelError: The configuration's class has no text-generating model.
     """
@@ -58,12 +55,9 @@ def base_skeleton(config: Any, request: Workload) -> Any:
 
 
 def made_trainable(model: Any, request: Workload) -> Any:
-    """Give a base model without data what is trained: an adapter, or weights of its own.
+    """Make an adapter, or weights of its own, trainable in a base model without data.
 
     Trained parameters require gradients and have the type that the request's convention gives them.
-
-    Args:
-        model: What :func:`base_skeleton` built.
 
     Raises:
         ConfigurationError: The adapter's configuration is wrong for this model, or needs real weights.
@@ -88,7 +82,8 @@ def made_trainable(model: Any, request: Workload) -> Any:
 
 
 def peft_config_from(adapter: Mapping[str, Any], *, encoder_decoder: bool) -> Any:
-    """The peft configuration object of a JSON such as ``adapter_config.json``; unknown fields are dropped.
+    """Build the peft configuration object of a JSON such as ``adapter_config.json``; unknown fields are
+    dropped.
 
     Raises:
         ConfigurationError: ``peft_type`` is missing or unknown to the installed peft, or a field has a bad
@@ -123,9 +118,11 @@ def peft_config_from(adapter: Mapping[str, Any], *, encoder_decoder: bool) -> An
 
 
 def quantised_bytes(model: Any, precision: str) -> tuple[int, int]:
-    """Bytes that quantisation saves on frozen linear layers, and the largest layer once it is unpacked.
+    """Return the bytes that quantisation saves on frozen linear layers, and the largest layer once it is
+    unpacked.
 
-    The head and the embeddings stay as they are, as bitsandbytes leaves them; a layer is unpacked to bfloat16
+    The head and the embeddings stay as they are, as bitsandbytes leaves them; a layer is unpacked to
+    bfloat16
     whenever it is used.
     """
     import torch

@@ -31,7 +31,6 @@ class Part:
 
     Args:
         label: Tells this part from others; parts of equal labels are equal.
-        names: Chooses the trained parameters of a model by name.
         top_layers: Number of trained layers where these are the last ones and the normalisation after them;
             None for any other choice.
         has_matrices: Whether matrices are trained, or vectors only.
@@ -50,7 +49,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Footprint:
-    """What a finetuning method trains and holds, whatever the batch: each method states its own.
+    """The weights and bytes that a method trains and holds, independent of the batch.
 
     Args:
         adapter: The peft configuration as JSON (``peft_type``, ``r``, ...); None where the model's own
@@ -151,7 +150,7 @@ class Workload:
 
     @property
     def optimizer_kernel(self) -> Kernel:
-        """How the optimiser runs: Tunecast's is fused; plain torch.optim loops on a CPU, not on CUDA."""
+        """Kernel of the optimiser: Tunecast's is fused; plain torch.optim loops on a CPU, not on CUDA."""
         if self.convention == "tunecast":
             return "fused"
         return "foreach" if self.device == "cuda" else "loop"
@@ -172,7 +171,6 @@ class MemoryEstimate:
             ``activations``, ``logits``, ``workspace``, ``kv_cache``, ``framework``); they add up to
             ``total_bytes``.
         training_parts: Bytes by part at the peak of training, without the framework.
-        evaluation_parts: Bytes by part at the peak of evaluation, without the framework.
         trainable_parameters: Number of parameters that are trained, tied ones once.
         fits: Whether ``total_bytes`` fits the device, None when its memory was not given.
     """

@@ -1,4 +1,4 @@
-"""Where trials run: executors, whose workers hold the base model and answer requests."""
+"""Executors, whose workers hold the base model and answer requests."""
 
 from __future__ import annotations
 
@@ -26,14 +26,9 @@ def check_executor(name: str) -> None:
 
 
 def start_executor(name: str, workers: int, threads: int, inherited: Sequence[int] = ()) -> Executor:
-    """Start an executor; whatever it has to load without a workplace loads in the background.
+    """Start an executor, which loads everything that needs no workplace in the background.
 
-    Args:
-        name: One of :data:`EXECUTORS`.
-        workers: Number of slots.
-        threads: Threads of each worker.
-        inherited: File descriptors that local worker processes hold open as long as they live, such as the
-            lock of an output folder.
+    ``inherited`` file descriptors, such as the lock of an output folder, stay open in local worker processes.
 
     Raises:
         ConfigurationError: There is no executor of that name.

@@ -1,4 +1,4 @@
-"""The protocol between what decides (a session, a collection) and what computes (workers, wherever they run).
+"""The protocol between callers that decide (a session, a collection) and workers that compute.
 
 An executor has slots. Each slot holds one worker: a place that has opened a workplace (loaded a base model)
 and answers requests about it. Nothing here assumes that workers share a machine with the caller, only that
@@ -19,9 +19,9 @@ from tunecast.errors import ModelError, UserError, disk_error
 from tunecast.records import Machine, Outcome, RunError, Versions
 
 CRASHES_FORGIVEN = 1
-"""How often a request is tried again after its worker crashed."""
+"""Retries of a request after its worker crashed."""
 POLL_SECONDS = 1.0
-"""How often callers look at the clock while workers are busy."""
+"""Interval at which callers look at the clock while workers are busy."""
 CUBLAS_WORKSPACE = ":4096:8"
 """cuBLAS gives bit-equal results only with a workspace of fixed size, and reads this variable
 (``CUBLAS_WORKSPACE_CONFIG``) once, when it starts; torch refuses deterministic products without it."""
@@ -56,13 +56,7 @@ Ask = Callable[[Request], Any]
 
 @dataclass(frozen=True)
 class Slot:
-    """A worker's place.
-
-    Args:
-        machine: The machine that computes there.
-        versions: The software that computes there.
-        loading_seconds: Time that its worker took to open the workplace.
-    """
+    """A worker's place, with the time that its worker took to open the workplace."""
 
     machine: Machine
     versions: Versions
@@ -71,11 +65,7 @@ class Slot:
 
 @dataclass(frozen=True, eq=False)
 class Handle:
-    """A submitted request; equal to itself alone.
-
-    Args:
-        slot: Number of the slot that answers it.
-    """
+    """A submitted request; equal to itself alone."""
 
     slot: int
 
@@ -84,9 +74,7 @@ class Handle:
 class Crash:
     """The answer to a request whose worker died.
 
-    Args:
-        text: What happened, for a record.
-        outcome: How a run ends whose worker dies of this again and again.
+    ``outcome`` is that of a run whose worker dies of this again and again.
     """
 
     text: str
@@ -103,8 +91,6 @@ class Broken:
     """The answer of a worker that could not perform a request; it lives on.
 
     Args:
-        kind: The exception's class.
-        text: The exception's text.
         system: Whether the disk or the system failed.
         hint: What the user can do, if anything.
         memory: Whether memory ran out.
@@ -122,10 +108,9 @@ class Broken:
         return Outcome.OUT_OF_MEMORY if self.memory else Outcome.FAILED, RunError(self.kind, self.text)
 
     def error(self, folder: Path | None = None) -> Exception:
-        """The exception to raise in the caller's process: a user error where the user can fix it.
+        """Return the exception to raise in the caller's process: a user error if the user can fix it.
 
-        Args:
-            folder: The folder that the worker writes to, if any; failures of the disk name it.
+        Failures of the disk name the worker's output ``folder``.
         """
         if self.system and folder is not None:
             return disk_error(folder, self.text)
@@ -167,11 +152,7 @@ class Executor(Protocol):
 
     @abstractmethod
     def submit(self, request: Request, slot: int | None = None) -> Handle:
-        """Give a request to an idle slot.
-
-        Args:
-            request: The request.
-            slot: Number of the slot; None takes any that is idle.
+        """Give a request to an idle slot, by default any.
 
         Raises:
             ModelError: The slot's worker died and cannot be replaced.
@@ -179,13 +160,9 @@ class Executor(Protocol):
 
     @abstractmethod
     def wait(self, timeout: float | None = None) -> list[tuple[Handle, Any]]:
-        """Wait for answers, in whatever order they come.
+        """Wait for answers in any order, by default until the first; return their handles with them.
 
-        Args:
-            timeout: Longest wait in seconds; None waits for the first answer.
-
-        Returns:
-            Handles of answered requests with their answers; empty after a timeout.
+        The list is empty after a ``timeout``, in seconds.
         """
 
     @abstractmethod
@@ -211,13 +188,8 @@ class Executor(Protocol):
     def call(self, request: Request, slot: int = 0, *, is_over: Callable[[], bool] | None = None) -> Any:
         """Submit a request to an idle slot and wait for its answer; answers of other slots are dropped.
 
-        Args:
-            request: The request.
-            slot: Number of the slot.
-            is_over: Polled while waiting; everything submitted is given up once it returns true.
-
-        Returns:
-            The answer; None where the request was given up.
+        ``is_over`` is polled meanwhile; once it returns true, all requests are aborted and the answer is
+        None.
         """
         asked = self.submit(request, slot)
         while True:

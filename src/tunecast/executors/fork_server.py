@@ -25,20 +25,18 @@ from types import FrameType
 from tunecast.executors.worker import serve
 
 PARENT_POLL_SECONDS = 0.5
-"""How often the server looks whether its parent lives."""
+"""Interval at which the server checks that its parent is alive."""
 STANDARD_ERROR = 2
 NUMBER = struct.Struct("!i")
-"""How process ids and exit codes travel."""
+"""Wire format of process ids and exit codes."""
 FORK = b"f"
 
 
 class ForkServer:
     """The server's process, as its parent sees it.
 
-    Args:
-        environment: Variables that all workers share; libraries read some of them only while they load.
-        inherited: File descriptors that server and workers hold open as long as they live, such as the lock
-            of the output folder.
+    All workers share the variables in ``environment``; libraries read some of them only while they load. The
+    ``inherited`` file descriptors, such as the lock of the output folder, stay open in server and workers.
     """
 
     def __init__(self, environment: Mapping[str, str], inherited: Sequence[int] = ()) -> None:
@@ -59,7 +57,7 @@ class ForkServer:
         return self._process.poll() is None
 
     def fork(self) -> tuple[Connection, WorkerProcess]:
-        """Fork a worker; returns at once, even while the server still imports."""
+        """Fork a worker; return its connection and process at once, even while the server still imports."""
         ours, theirs = socket.socketpair()
         status, written = os.pipe()
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # a dead server: status ends at once
@@ -78,8 +76,7 @@ class ForkServer:
 class WorkerProcess:
     """A forked worker's process, as the server's parent sees it.
 
-    Args:
-        status: File descriptor that tells the process id at the start and the exit code at the end.
+    The file descriptor ``status`` gives the process id at the start and the exit code at the end.
     """
 
     def __init__(self, status: int) -> None:
@@ -94,13 +91,9 @@ class WorkerProcess:
         return bool(self._numbers)
 
     def exit_code(self, timeout: float | None = None) -> int | None:
-        """The exit code, negative for a signal; 1 where the server died and cannot tell.
+        """Return the exit code, negative for a signal; 1 if the server died and cannot tell.
 
-        Args:
-            timeout: Longest wait in seconds; None waits for the end.
-
-        Returns:
-            None after a timeout.
+        The result is None after a ``timeout`` in seconds.
         """
         self._read(2, timeout)
         if not self._has_ended:
@@ -208,8 +201,7 @@ def _fork(connection: int, foreign: Sequence[int]) -> int:
 
 
 def _exec_if_cuda_runs(connection: int, server: int) -> None:
-    """Replace this fork by a fresh interpreter if a library has started CUDA in the server: a fork cannot
-    compute with it."""
+    """Replace this fork by a new interpreter if a library started CUDA in the server: forks cannot use it."""
     import torch
 
     if torch.cuda.is_initialized():

@@ -28,13 +28,15 @@ from tunecast.hardware.machine import accelerator_count
 from tunecast.records import Machine, Outcome
 
 STARTS = 3
-"""How many workers may die in a row while they open the workplace."""
+"""Number of workers that may die in a row while they open the workplace."""
 PATIENCE_SECONDS = 2.0
-"""How long a worker may take to leave before it is killed."""
+"""Seconds that a worker may take to leave before it is killed."""
 SPINS = "1000"
-"""How long an idle compute thread spins before it sleeps. By default GNU's OpenMP spins for so long that two
-threads on a machine with anything else to do ran 50 times slower; on a quiet one this short spin was no
-slower (measured)."""
+"""Spins of an idle compute thread before it sleeps.
+
+By default GNU's OpenMP spins for so long that two threads on a machine with anything else to do ran 50 times
+slower; on a quiet one this short spin was no slower (measured).
+"""
 
 
 def crash_of(exit_code: int) -> Crash:
@@ -59,10 +61,7 @@ def own_accelerator(device: str, slot: int) -> dict[str, str]:
 class LocalExecutor(Executor):
     """Worker processes, forked from a server that starts at once and imports libraries in the background.
 
-    Args:
-        workers: Number of slots.
-        inherited: File descriptors that all processes hold open as long as they live, such as the lock of the
-            output folder.
+    The ``inherited`` file descriptors, such as the lock of the output folder, stay open in all processes.
     """
 
     def __init__(self, workers: int = 1, threads: int = 1, inherited: Sequence[int] = ()) -> None:
@@ -74,7 +73,7 @@ class LocalExecutor(Executor):
         """None where a worker died; the slot gets another one when it is needed."""
         self._slots: list[Slot | None] = [None] * workers
         self._machines: dict[tuple[int, str, int], Machine] = {}
-        """What was measured, by slot, device and threads: a later worker need not measure it again."""
+        """Measured machines by slot, device and threads: a later worker need not measure them again."""
         self._busy: dict[int, Handle] = {}
 
     def open(self, workplace: Workplace) -> None:

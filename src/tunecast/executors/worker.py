@@ -27,12 +27,9 @@ ORPHAN_POLL_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Opening:
-    """The first message to a worker.
+    """The first message to a worker, with its own environment variables.
 
-    Args:
-        workplace: What it opens.
-        environment: Its own environment variables.
-        machine: What an earlier worker of the same slot measured; None has it measured.
+    Without a ``machine``, measured by an earlier worker of the same slot, it measures its own.
     """
 
     workplace: Workplace
@@ -43,8 +40,7 @@ class Opening:
 def serve(connection: Connection, parent: int) -> None:
     """Answer requests that come over a connection; the first message is an :class:`Opening`.
 
-    Args:
-        parent: Process id of the parent, with which this process ends.
+    This process ends with its ``parent``, a process id.
     """
     _end_with(parent)
     # Libraries warn each other of what they will rename; the user can do nothing about it.

@@ -21,15 +21,7 @@ TRAINERS: Mapping[str, tuple[Callable[[ExportJob], Mapping[str, str]], str]] = {
 
 
 def export(job: ExportJob, to: str, folder: Path) -> list[Path]:
-    """Write configuration and data for another trainer.
-
-    Args:
-        job: The pipeline, model and data.
-        to: Name of the trainer, one of :data:`TRAINERS`.
-        folder: Output folder; created if missing.
-
-    Returns:
-        The files; the first is the one to start with.
+    """Write configuration and data for another trainer; the first file is the one to start with.
 
     Raises:
         ConfigurationError: The trainer does not support the method.

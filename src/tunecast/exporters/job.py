@@ -30,11 +30,8 @@ class ExportJob:
     """A pipeline with its model and data.
 
     Args:
-        pipeline: Method and hyperparameters.
         model: The argument of ``from_pretrained``: an absolute folder or a hub id.
         dataset: The data, split.
-        epochs: Passes over the training examples.
-        max_length: Maximum sequence length in tokens.
         seed: Seed of data order and initialisation.
         has_chat_template: Whether the model's tokenizer renders conversations.
     """
@@ -50,9 +47,8 @@ class ExportJob:
     def rows(self, examples: Sequence[data.Example], style: str) -> list[dict[str, Any]]:
         """Return examples as JSON objects.
 
-        Args:
-            style: ``messages`` for whole conversations, ``prompt-completion`` for the last turn and
-                everything before it.
+        ``style`` is ``messages`` for whole conversations, or ``prompt-completion`` for the last turn and
+        everything before it.
         """
         make = _messages if style == "messages" else self._pair
         return [make(example) for example in examples]

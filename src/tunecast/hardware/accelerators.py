@@ -100,9 +100,7 @@ def find_accelerator(name: str) -> Accelerator:
 def as_machine(accelerator: Accelerator, *, cores: int = 8, memory_bytes: int = 64_000_000_000) -> Machine:
     """Describe an accelerator as a :class:`~tunecast.records.Machine` with its stated rates.
 
-    Args:
-        cores: Assumed processor cores beside it.
-        memory_bytes: Assumed main memory beside it.
+    Processor cores and main memory beside it are assumed.
     """
     rates = {
         "bfloat16": accelerator.bfloat16,

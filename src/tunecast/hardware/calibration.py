@@ -1,4 +1,4 @@
-"""Reads and writes what was measured of this machine in the user's cache folder.
+"""Reads and writes measurements of this machine in the user's cache folder.
 
 ``recommend`` does not wait for torch: it takes rates from a table or from one numpy product. After
 ``--calibrate``, it reads the measured rates instead.
@@ -22,11 +22,9 @@ from tunecast.version import VERSION
 
 @dataclass(frozen=True)
 class Calibration:
-    """Measurements of this machine.
+    """Measurements of this machine: all cores of the processor, or its first accelerator.
 
-    Args:
-        machine: All cores of the processor, or its first accelerator.
-        efficiency: Ideal over measured seconds of a step of a small random model, by type of weights.
+    ``efficiency`` is ideal over measured seconds of a step of a small random model, by type of weights.
     """
 
     machine: Machine
@@ -34,12 +32,9 @@ class Calibration:
 
 
 def write_calibration(calibration: Calibration, device: str, name: str = "") -> None:
-    """Keep the measurements for later commands; do nothing where the cache cannot be written.
+    """Keep the measurements for later commands; do nothing if the cache cannot be written.
 
-    Args:
-        calibration: The measurements.
-        device: ``cpu`` or ``cuda``.
-        name: The accelerator's name, as its driver gives it.
+    ``name`` is the accelerator's, as its driver gives it.
     """
     with contextlib.suppress(OSError):
         path = _path(device, name)
@@ -49,11 +44,7 @@ def write_calibration(calibration: Calibration, device: str, name: str = "") -> 
 
 
 def read_calibration(device: str, name: str = "") -> Calibration | None:
-    """Read what :func:`write_calibration` kept; None if this machine was not calibrated.
-
-    Args:
-        device: ``cpu`` or ``cuda``.
-    """
+    """Read the result of :func:`write_calibration`; None if this machine was not calibrated."""
     try:
         kept = json.loads(_path(device, name).read_text(encoding="utf-8"))
         machine = Machine(**kept["machine"])

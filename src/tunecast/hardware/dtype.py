@@ -13,11 +13,8 @@ NARROW_WIDTH = 256
 def choose_dtype(device: str, width: int) -> str:
     """Return ``bfloat16`` if the hardware computes in it natively, else ``float32``.
 
-    On a CPU, a very narrow model loses more to the casts of autocast than it gains from bfloat16 arithmetic.
-
-    Args:
-        device: ``cpu``, ``cuda`` or ``cuda:N``.
-        width: Hidden width of the model.
+    On a CPU, a very narrow model (hidden width) loses more to the casts of autocast than it gains from
+    bfloat16 arithmetic.
     """
     narrow = not device.startswith("cuda") and width < NARROW_WIDTH
     return "bfloat16" if not narrow and has_native_bfloat16(device) else "float32"

@@ -61,11 +61,9 @@ class Target:
 
 
 def target_of(gpu: str | None, memory_gb: float | None) -> Target:
-    """Look up an accelerator, or describe this machine.
+    """Look up an accelerator, or without a name describe this machine.
 
-    Args:
-        gpu: Name of an accelerator; None for this machine.
-        memory_gb: Memory of the device in 10^9 bytes; None for its own.
+    ``memory_gb`` is that of the device in 10^9 bytes; None for its own.
 
     Raises:
         ConfigurationError: The accelerator is unknown; the hint lists similar names.

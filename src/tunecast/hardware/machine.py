@@ -283,11 +283,7 @@ def seconds_of(
 ) -> float:
     """Return the seconds of the fastest repetition of ``work`` on a device, not counting the first.
 
-    Args:
-        work: The work to repeat.
-        device: ``cpu`` (with torch's current number of threads), ``cuda`` or ``cuda:1``.
-        least_repeats: Minimum number of repetitions.
-        least_seconds: Minimum duration of all repetitions.
+    On a CPU torch's current number of threads counts. ``least_seconds`` are those of all repetitions.
     """
     import torch
 

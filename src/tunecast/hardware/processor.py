@@ -38,7 +38,7 @@ def idle_seconds(work: Callable[[], Any], *, threads: int, least_repeats: int, l
 
     This is the wall time of the fastest repetition, or the mean processor time if that is less, which happens
     if other work disturbs every repetition. The minimum of processor times would be biased by the clock's
-    errors.
+    errors. ``least_seconds`` are those of all repetitions.
     """
     work()
     fastest = float("inf")

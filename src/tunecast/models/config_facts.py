@@ -60,12 +60,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def facts_from_config(config: Config, name: str) -> ModelFacts | None:
-    """Describe a model of a common family; None if only transformers can.
-
-    Args:
-        config: The content of ``config.json``.
-        name: The name to record.
-    """
+    """Describe a model of a common family from its ``config.json``; None if only transformers can."""
     family = str(config.get("model_type"))
     measure = MEASURES.get(family)
     if measure is None or config.get("quantization_config") or deviates(family, config):

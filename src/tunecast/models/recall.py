@@ -1,4 +1,4 @@
-"""Remembers what transformers found out about a model's folder.
+"""Remembers findings of transformers about a model's folder.
 
 Importing transformers with torch takes seconds. A later process that only needs a model's facts or its
 tokenizer is spared most of them.
@@ -20,11 +20,11 @@ from tunecast.records import stable_hash
 SETTINGS = ("config.json", "tokenizer_config.json")
 """The files that decide what transformers finds, beside the sizes of all others."""
 CODE = (*sorted(Path(__file__).parent.glob("*.py")), Path(records.__file__))
-"""What turns findings into facts; a change of it makes earlier findings void."""
+"""Modules that turn findings into facts; a change of them makes earlier findings void."""
 
 
 def recall(folder: Path, topic: str) -> Any:
-    """Return what :func:`remember` was given about a folder with the same files, else None."""
+    """Return the finding that :func:`remember` kept for a folder with the same files, else None."""
     try:
         return json.loads(_file(folder, topic).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -32,11 +32,7 @@ def recall(folder: Path, topic: str) -> Any:
 
 
 def remember(folder: Path, topic: str, finding: Any) -> None:
-    """Keep a finding, as JSON, for later processes; without effect if the cache cannot be written.
-
-    Args:
-        finding: Any JSON value but null.
-    """
+    """Keep a finding, any JSON value but null, for later processes, if the cache can be written."""
     with contextlib.suppress(OSError):
         file = _file(folder, topic)
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -45,7 +41,7 @@ def remember(folder: Path, topic: str, finding: Any) -> None:
 
 
 def _file(folder: Path, topic: str) -> Path:
-    """Return where a finding is kept.
+    """Return the file of a finding.
 
     Raises:
         OSError: The folder's content cannot be read, or code that comes with the model has a say in it.

@@ -76,8 +76,7 @@ class Examples:
         return len(self.target)
 
     def folds(self, count: int, seed: int) -> NDArray[np.int64]:
-        """Assign a fold to every row, shape (rows,); see :func:`~tunecast.predictor.task_groups.group_folds`.
-        """
+        """Assign a fold to every row, shape (rows,), keeping families of datasets whole."""
         return group_folds(self.tasks, self.task, count, seed)
 
     def where(self, chosen: NDArray[np.bool_]) -> Examples:

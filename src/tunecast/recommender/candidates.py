@@ -26,12 +26,7 @@ SHARED = (
 
 
 def grid(model: ModelFacts, device: str, restrictions: Restrictions) -> list[Pipeline]:
-    """Return candidate pipelines within the user's restrictions.
-
-    Args:
-        model: Facts of the base model; learning rates follow it.
-        device: ``cpu`` or ``cuda``; four-bit training needs the latter.
-        restrictions: Methods and hyperparameters that the user chose.
+    """Return candidate pipelines within the user's restrictions; four-bit training needs a ``cuda`` device.
 
     Raises:
         ConfigurationError: A method or hyperparameter does not exist, a value is not one of its

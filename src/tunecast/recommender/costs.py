@@ -17,8 +17,9 @@ from tunecast.recommender.efficiency import Efficiency, Share
 from tunecast.records import ModelFacts, Pipeline
 
 CALIBRATED_SHARE = 0.75
-"""Efficiency of full finetuning over that of a calibration's bare steps, which neither clip gradients nor
-collate batches: 0.68 over 0.92 in float32 and 0.50 over 0.65 in bfloat16 on one CPU."""
+"""Efficiency of full finetuning relative to a calibration's bare steps, without clipping and collating: 0.68
+over 0.92 in float32 and 0.50 over 0.65 in bfloat16 on one CPU.
+"""
 CALIBRATED_DEVIATION = {"cpu": 0.25, "cuda": 0.5}
 """Standard deviation of the logarithm of the efficiency on a machine that was calibrated; on CUDA no recorded
 run tells how much of a calibration's share others reach."""
@@ -50,9 +51,7 @@ class Costs:
     """Predicts the costs of pipelines on one model, dataset and machine.
 
     Args:
-        target: Where it would run.
         config: Gives the transformers configuration; called only where formulas do not suffice.
-        efficiency: The share of the ideal that real steps reach.
     """
 
     def __init__(
@@ -105,7 +104,7 @@ class Costs:
         return Cost(seconds.step, share.deviation, held, micro, held <= self._limit)
 
     def workload(self, pipeline: Pipeline, micro_batch: int) -> Workload:
-        """The workload of a pipeline at the longest example.
+        """Return the workload of a pipeline at the longest example.
 
         Raises:
             ConfigurationError: The method does not state what it holds.
@@ -132,7 +131,7 @@ class Costs:
         return estimate_bytes(self._model, workload, config=lambda: self._config)
 
     def _share(self, kind: str) -> Share:
-        """The expected share of the ideal: as calibrated on this machine, else as on known ones."""
+        """Return the expected share of the ideal: as calibrated on this machine, else as on known ones."""
         device = self._target.machine.device
         learned = self._efficiency.share(device, self.dtype, kind)
         calibrated = self._target.efficiency.get(self.dtype)

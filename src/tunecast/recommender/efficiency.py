@@ -38,12 +38,7 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True)
 class Share:
-    """A log-normal efficiency.
-
-    Args:
-        value: Its median.
-        deviation: Standard deviation of its logarithm.
-    """
+    """A log-normal efficiency: its median, and the standard deviation of its logarithm."""
 
     value: float = EFFICIENCY
     deviation: float = math.hypot(DEVICE_DEVIATION, GROUP_DEVIATION, MODEL_DEVIATION)
@@ -52,8 +47,7 @@ class Share:
 class Efficiency:
     """The share of the ideal that steps reach, by kind of device, type of weights and kind of method.
 
-    Args:
-        endings: Recorded runs; without any, the literature's value stands.
+    Without recorded runs, the literature's value stands.
     """
 
     def __init__(self, endings: Iterable[FinalResult] = ()) -> None:
@@ -66,23 +60,13 @@ class Efficiency:
         self._devices = {device: _Device(of) for device, of in groups.items()}
 
     def share(self, device: str, dtype: str, kind: str) -> Share:
-        """Predict the efficiency of a base model without recorded runs.
-
-        Args:
-            device: ``cpu`` or ``cuda``.
-            dtype: Type of frozen weights and of compute.
-            kind: As in :class:`~tunecast.estimate.forms.Form`.
-        """
+        """Predict the efficiency of a base model without recorded runs; ``kind`` is a form's."""
         known = self._devices.get(device)
         return known.share((dtype, kind)) if known else Share()
 
 
 class _Device:
-    """One kind of device.
-
-    Args:
-        groups: Logarithm of the efficiency by type of weights and kind of method, one for each base model.
-    """
+    """One kind of device, from logarithms of the efficiency by type of weights and kind of method."""
 
     def __init__(self, groups: Mapping[Key, Sequence[float]]) -> None:
         self._groups = groups
@@ -99,9 +83,9 @@ class _Device:
 def credible_ratios(
     endings: Iterable[FinalResult],
 ) -> list[tuple[FinalResult, tuple[tuple[str, Key], float]]]:
-    """:func:`ideal_ratio` of every run that has one, without machines whose steps beat the ideal.
+    """Return :func:`ideal_ratio` of every run that has one, without machines whose steps beat the ideal.
 
-    No step beats the ideal: where half of a machine's runs do, its rates were measured while it was busy.
+    No step beats the ideal: if half of a machine's runs do, its rates were measured while it was busy.
     """
     by_machine: dict[str, list[tuple[FinalResult, tuple[tuple[str, Key], float]]]] = defaultdict(list)
     for ending in endings:
@@ -117,11 +101,9 @@ def credible_ratios(
 
 
 def ideal_ratio(ending: FinalResult) -> tuple[tuple[str, Key], float] | None:
-    """Ideal over measured seconds of a run's steps, and the group of runs that it belongs to.
+    """Return the group of a run, (device, (dtype, kind)), and ideal over measured seconds of its steps.
 
-    Returns:
-        (device, (dtype, kind)) and the ratio; None where the formulas do not know the model or the method, or
-        the run is too short.
+    None if the formulas do not know the model or the method, or the run is too short.
     """
     step_cost = ending.step_cost
     if step_cost is None or step_cost.seconds <= 0 or step_cost.steps < FEWEST_STEPS:
@@ -147,7 +129,7 @@ def ideal_ratio(ending: FinalResult) -> tuple[tuple[str, Key], float] | None:
 
 
 def _posterior(mean: float, variance: float, seen: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Mean and variance of a normal variable after noisy observations of it, each with its variance."""
+    """Return mean and variance of a normal variable after noisy observations, each with its variance."""
     precision = 1 / variance + sum(1 / noise for _, noise in seen)
     weighted = mean / variance + sum(value / noise for value, noise in seen)
     return weighted / precision, 1 / precision

@@ -79,11 +79,7 @@ CARRIED = 0.5
 
 
 class KnownRuns:
-    """Predicts the loss of finetunings from the ends of recorded runs.
-
-    Args:
-        endings: Recorded runs; with none, the literature alone speaks.
-    """
+    """Predicts the loss of finetunings from the ends of recorded runs, or from the literature alone."""
 
     def __init__(self, endings: Sequence[FinalResult]) -> None:
         self._endings = [ending for ending in endings if _is_usable(ending)]

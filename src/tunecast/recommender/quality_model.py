@@ -13,13 +13,7 @@ from tunecast.records import Pipeline
 
 @dataclass(frozen=True)
 class Plan:
-    """A pipeline and how long it is to be trained.
-
-    Args:
-        pipeline: Method and hyperparameters.
-        full_length_tokens: Horizon of the learning-rate schedule, in tokens.
-        total_steps: Optimiser steps of the complete schedule.
-    """
+    """A pipeline and its length of training: tokens of the schedule, and its optimiser steps."""
 
     pipeline: Pipeline
     full_length_tokens: int

@@ -38,7 +38,6 @@ class Question:
         ranges: Ranges that the user narrowed; only that of the learning rate is used.
         epochs: Passes over the training examples.
         max_length: Longest sequence in tokens; None derives it from the data.
-        seed: Seed of the split.
         prompt_column: Overrides the detected column.
         completion_column: Overrides the detected column.
         trust_remote_code: Whether code that comes with the model may run.
@@ -80,10 +79,7 @@ class Situation:
     """The facts that are known before anything runs.
 
     Args:
-        resolved: Location of the model.
-        lengths: Lengths of the examples.
         target: Machine that it would run on.
-        task: The task that is predicted.
         warnings: Warnings for the user.
         trust_remote_code: Whether code that comes with the model may run.
     """

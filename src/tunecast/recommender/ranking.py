@@ -18,7 +18,10 @@ def predict_ends(
     *,
     mean_tokens: float,
 ) -> list[Prediction]:
-    """Predict the loss of every pipeline at the end of the same full length."""
+    """Predict the loss of every pipeline at the end of the same full length.
+
+    ``mean_tokens`` are those of a training example.
+    """
     plans = [
         Plan(pipeline, task.full_length_tokens, _steps(pipeline, task.full_length_tokens / mean_tokens))
         for pipeline in pipelines

@@ -30,13 +30,7 @@ SHARED_ERROR = 0.5
 
 @dataclass(frozen=True)
 class Horizon:
-    """The limits of one training.
-
-    Args:
-        epochs: Most passes over the training examples.
-        seconds: Most seconds of one training; None without a limit.
-        tokens: Most tokens of one training; None without a limit.
-    """
+    """The most that one training may take; None without a limit."""
 
     epochs: float = 3.0
     seconds: float | None = None
@@ -81,9 +75,6 @@ def recommend_pipelines(
     """Recommend pipelines for a situation.
 
     Args:
-        question: The user's question.
-        situation: The facts that :func:`~tunecast.recommender.question.look` read.
-        prior: Predicts quality.
         measured: Measured loss of the base model; None predicts it.
 
     Raises:
@@ -134,8 +125,6 @@ class Recommender:
     """Scores pipelines in one situation.
 
     Args:
-        situation: Model, dataset, machine.
-        prior: Predicts quality.
         horizon: Limits of one training.
         price: Money for an hour; None leaves it out.
         measured: The untouched model's measured loss; None predicts it.

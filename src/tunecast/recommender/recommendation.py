@@ -15,7 +15,6 @@ class Prospect:
     """The predicted quality and cost of a pipeline.
 
     Args:
-        pipeline: Method and hyperparameters.
         predicted_loss: Loss on held-out data after the full length, in nats per label token.
         low: Lower end of its 90% interval.
         high: Upper end.
@@ -24,7 +23,6 @@ class Prospect:
         hours_low: Lower end of their 90% interval.
         hours_high: Upper end.
         memory_gb: Peak on the device in 10^9 bytes.
-        money: Hours times the price of one; None without a price.
         full_length_tokens: Tokens that it is trained on.
         total_steps: Optimiser steps.
         micro_batch: Examples of one forward pass; fewer than the batch if memory requires it.
@@ -85,13 +83,10 @@ class Recommendation:
     """Recommended pipelines for a model, a dataset and a machine.
 
     Args:
-        model: The base model's name.
-        dataset: The dataset's name.
         target: Machine that they would run on.
         max_length: Longest sequence in tokens.
         recommendations: The best pipelines, lowest predicted loss first.
         considered: All pipelines that fit, for the chart of quality against seconds.
-        zero_shot_loss: Loss of the base model.
         worth_it: Probability that the first recommendation beats the base model.
         neighbours: The nearest known tasks.
         warnings: Warnings for the user, one sentence each.

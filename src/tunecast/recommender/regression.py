@@ -41,7 +41,6 @@ class Design:
     Args:
         features: Shape (rows, features).
         tasks: Standardised meta-features of each row's dataset, shape (rows, meta-features).
-        names: Each row's dataset.
         abilities: Distance of each row's base model from known ones, in the unit of the features; shape
             (rows,), None if all rows are of one model.
     """
@@ -85,13 +84,9 @@ class Posterior:
 
 
 def fit(design: Design, targets: Floats, mean: Floats, spread: Floats) -> Posterior:
-    """Condition on observations.
+    """Condition on observations, possibly none, with targets of shape (rows,).
 
-    Args:
-        design: The observations, possibly none.
-        targets: Shape (rows,).
-        mean: Prior means of the weights, shape (features,).
-        spread: Their prior standard deviations, same shape.
+    The prior means of the weights and their standard deviations have shape (features,).
     """
     if not len(targets):
         return Posterior(design, mean, spread, TASK_SCALES[1], 1.0, NOISES[1], np.zeros(0), np.zeros((0, 0)))

@@ -18,8 +18,7 @@ LEAST_CANDIDATES = 8
 """With fewer recorded pipelines, there is nothing to choose on a task."""
 BATCH_SIZE = "per_device_train_batch_size"
 ALL_EXAMPLES = 0.9
-"""Runs on at least this part of a task's most unique examples count as runs on all: examples that could not
-be encoded are missing."""
+"""Runs on this part of a task's most unique examples count as runs on all: some cannot be encoded."""
 
 
 class Clock(StrEnum):
@@ -31,14 +30,10 @@ class Clock(StrEnum):
 
 @dataclass(frozen=True)
 class Leg:
-    """One fidelity step of a candidate: its cost, and the point it gives.
+    """One fidelity step of a candidate: its cost, and its point, which is None if the trial failed on the
+    way.
 
-    Args:
-        share: Share of the full length at its end.
-        tokens: Training tokens of the step.
-        training_seconds: Seconds of training.
-        other_seconds: Seconds of evaluation.
-        point: The measurement at its end; None if the trial failed on the way.
+    ``share`` is that of the full length at its end; ``other_seconds`` are those of evaluation.
     """
 
     share: float
@@ -55,12 +50,7 @@ class Leg:
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A recorded pipeline of a case.
-
-    Args:
-        run: Its run.
-        legs: Its fidelity steps; the last one leads to the run's outcome.
-    """
+    """A recorded pipeline of a case; its last leg leads to the run's outcome."""
 
     run: Run
     legs: tuple[Leg, ...]
@@ -96,9 +86,6 @@ class Case:
     """One task on one base model at one full length, with all its recorded pipelines.
 
     Args:
-        dataset: Facts of the dataset.
-        model: Facts of the base model.
-        full_length_tokens: Horizon of every candidate.
         candidates: The recorded pipelines, one run each, in the order of recording.
         zero_shot: The base model's own run.
         baseline: The baseline's recorded run; None if there is none.
@@ -144,7 +131,7 @@ class Case:
 def cases_of(
     runs: Iterable[Run], *, least_candidates: int = LEAST_CANDIDATES
 ) -> tuple[list[Case], list[str]]:
-    """Group recorded runs into cases.
+    """Group recorded runs into cases of at least ``least_candidates`` pipelines.
 
     Left out are runs on fewer than all examples of a task, interrupted runs, runs that ended without a test
     score, and repetitions of a pipeline (the first run counts).
@@ -190,7 +177,7 @@ def _task_key(run: Run) -> tuple[str, str]:
 
 
 def _most_alike(zero_shots: Sequence[Run], run: Run) -> Run | None:
-    """The base model's run that best matches a run's device and validation subset."""
+    """Return the base model's run that best matches a run's device and validation subset."""
 
     def differences(zero_shot: Run) -> tuple[bool, bool]:
         other_device = zero_shot.machine.device != run.machine.device
@@ -233,7 +220,7 @@ def _case(runs: Sequence[Run], zero_shot: Run) -> Case | None:
 
 
 def on_clock(runs: Iterable[Run], clock: Clock) -> list[Run]:
-    """Put the seconds that count in place of the wall seconds, which strategies see in points."""
+    """Replace the wall seconds in points, which strategies see, by the seconds that count."""
     return list(runs) if clock is Clock.WALL else [_by_cpu(run) for run in runs]
 
 
@@ -247,7 +234,7 @@ def _busy(seconds: Seconds) -> Seconds:
 
 
 def _rate(run: Run) -> float:
-    """Training seconds per token of a run."""
+    """Return the training seconds per token of a run."""
     return sum(point.training.wall for point in run.curve) / max(1, run.curve[-1].tokens_seen)
 
 
@@ -276,9 +263,10 @@ class _Paces:
 
 
 def _legs(run: Run, paces: _Paces, limit: float) -> tuple[Leg, ...]:
-    """The recorded steps, and the step in which a trial failed between two points.
+    """Return the recorded steps, and the step in which a trial failed between two points.
 
-    Nothing is recorded for that step. It is charged whole, up to the next place of the fidelity grid, at the
+    Nothing is recorded for that step. It is charged whole, up to the next place of the fidelity grid, at
+    the
     method's own rate, as a budget in tokens charges it.
     """
     legs = []

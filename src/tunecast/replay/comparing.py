@@ -37,8 +37,9 @@ if TYPE_CHECKING:
 BUDGETS = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Budgets in baseline trials at full length."""
 SLACK = 0.1
-"""Baseline trials on top of every budget. Seconds scatter from run to run; without slack, a strategy could
-miss a budget by the millisecond that it thinks."""
+"""Baseline trials on top of every budget: seconds scatter from run to run, and a strategy should not miss a
+budget by the millisecond that it thinks.
+"""
 SUBSET = 0.7
 ANYTIME_POINTS = 60
 THINKING_REPLAYS = 3
@@ -54,13 +55,7 @@ Contestant = Callable[[Context], Maker]
 
 @dataclass
 class Usage:
-    """Answers of a strategy over all its replays, and what they cost.
-
-    Args:
-        asks: Number of its answers.
-        thinking_seconds: Seconds that its answers took on this computer.
-        charged_seconds: Seconds charged for each answer in the simulated clock.
-    """
+    """Answers of a strategy over all its replays; seconds on this computer, and charged for each."""
 
     asks: int = 0
     thinking_seconds: float = 0.0
@@ -72,10 +67,6 @@ class Comparison:
     """The outcome of all replays.
 
     Args:
-        strategies: Names of the strategies.
-        cases: The cases.
-        family_of: Family by task.
-        budgets: Budgets in baseline trials.
         regrets: Normalised regret on the test split, shape (strategies, cases, seeds, budgets).
         grid: Times in baseline trials.
         anytime: Normalised regret over time under the largest budget, shape (strategies, cases, grid), mean
@@ -123,10 +114,7 @@ def default_strategies(cases: Sequence[Case], *, surrogates: bool) -> tuple[str,
     """Return the names of Tunecast's own strategies that can be replayed on these cases.
 
     Strategies that train a fixed pipeline are left out unless all cases have recorded it, and on base models
-    that are too small for its learning rate.
-
-    Args:
-        surrogates: Whether a prior can be trained there, as :func:`why_no_surrogates` tells.
+    that are too small for its learning rate. ``surrogates`` if :func:`why_no_surrogates` finds no reason.
     """
     return tuple(
         one.name
@@ -148,11 +136,7 @@ def without_fixed(name: str, cases: Sequence[Case]) -> list[Case]:
 
 
 def why_no_surrogates(cases: Sequence[Case], runs: Sequence[Run], fold: Fold = Fold.TASK) -> str:
-    """Say why no prior can be trained on what a case's fold leaves; empty if one can on every case.
-
-    Args:
-        fold: The runs to leave out.
-    """
+    """Say why no prior can be trained on the runs outside a case's fold; empty if one can on every case."""
     all_families = _families(cases, runs)
     # A fold leaves out all runs of a task on a model together, so the other runs teach as much without them.
     teaching = {run.id for run in teaching_runs(runs)}
@@ -190,7 +174,6 @@ def compare_strategies(
             baseline.
         budgets: In baseline trials at full length, ascending; each is granted with a tenth of one on top.
         fold: The runs to leave out of what strategies learn from.
-        workers: Trials that are advanced side by side.
         thinking_seconds: Charge for each answer of a strategy. None charges what an answer takes on this
             computer, measured once per strategy and rounded up to a power of two of milliseconds.
         watch: Called after every replay with the strategy's name and the strategy.
@@ -335,7 +318,7 @@ def check_name(name: str) -> None:
     """Refuse the name of a strategy that is unknown or cannot be replayed.
 
     Raises:
-        ConfigurationError: There is none of that name.
+        ConfigurationError: There is no such strategy.
     """
     known = [one.name for one in strategies()]
     if name in known:
@@ -366,7 +349,7 @@ def _over_time(done: Replayed, seconds: NDArray[np.float64]) -> NDArray[np.float
 
 
 def _thinking(case: Case, name: str, build: _Builder, budget_seconds: float) -> float:
-    """Seconds of one answer on this computer, rounded up to a power of two of milliseconds.
+    """Return the seconds of one answer on this computer, rounded up to a power of two of milliseconds.
 
     It is the lowest mean of some replays, because imports and other work of the computer are not the
     strategy's.

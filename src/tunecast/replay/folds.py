@@ -19,14 +19,10 @@ class Fold(StrEnum):
 
 
 def context_of(case: Case, runs: Sequence[Run], fold: Fold, family_of: dict[str, str]) -> Context:
-    """Collect what may be known before a replay on a case.
+    """Collect the runs that may be known before a replay on a case.
 
-    Args:
-        case: The case.
-        runs: All recorded runs.
-        fold: The runs to leave out: the case's task on every base model, all tasks of its family, or all
-            runs of its base model.
-        family_of: Families by task.
+    ``fold`` leaves out the case's task on every base model, all tasks of its family, or all runs of its base
+    model.
     """
 
     def known(run: Run) -> bool:

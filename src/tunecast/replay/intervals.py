@@ -39,22 +39,22 @@ class ClusterWeights:
         return len(self.within)
 
     def family_means(self, values: Floats) -> Floats:
-        """Means over each family's tasks."""
+        """Return means over each family's tasks: shape (…, tasks) becomes (…, families)."""
         means: Floats = values @ self.within.T
         return means
 
     def tails(self, level: float = LEVEL) -> tuple[float, float]:
-        """The quantiles of the resampled means between which an interval lies.
+        """Return the quantiles of the resampled means that bound an interval, missed in a share ``level`` of
+        cases.
 
-        Plain percentiles are too narrow for few clusters: resampled means scatter like a deviation with n in
+        Plain percentiles are too narrow for few clusters: resampled means scatter like a deviation with n
+        in
         its denominator, not n - 1, and their quantiles are those of a normal variable, not of t. Therefore
         the interval ends further out (the expanded percentile interval: Hesterberg, "What teachers should
-        know about the bootstrap", arXiv 1411.5279, section 5.3). On 26 tasks of 11 families, the largest of
+        know about the bootstrap", arXiv 1411.5279, section 5.3). On 26 tasks of 11 families, the largest
+        of
         six, it misses the mean in 6 to 7% of all cases, where percentiles at 2.5% miss it in 10 to 12%. A
         single family says nothing of others; its interval spans all resamples.
-
-        Args:
-            level: Share of the cases in which the interval may miss.
         """
         from scipy.stats import norm, t
 
@@ -67,7 +67,7 @@ class ClusterWeights:
 
 
 def cluster_weights(families: Sequence[str], seed: int = 0, resamples: int = RESAMPLES) -> ClusterWeights:
-    """Draw the weights of a bootstrap over families."""
+    """Draw the weights of a bootstrap over families, given the family of each task."""
     names = sorted(set(families))
     members = np.array([[family == name for family in families] for name in names], dtype=np.float64)
     times = np.random.default_rng(seed).multinomial(len(names), [1 / len(names)] * len(names), resamples)
@@ -80,13 +80,7 @@ def _normalised(weights: Floats) -> Floats:
 
 
 def interval(values: Floats, weights: ClusterWeights, level: float = LEVEL) -> tuple[float, float]:
-    """Compute the interval of a mean over tasks.
-
-    Args:
-        values: Shape (tasks,).
-        weights: The resamples.
-        level: Share of the cases in which it may miss.
-    """
+    """Compute the interval of a mean over tasks, shape (tasks,), missed in a share ``level`` of cases."""
     low, high = band(values, weights, level)
     return float(low), float(high)
 
@@ -94,22 +88,14 @@ def interval(values: Floats, weights: ClusterWeights, level: float = LEVEL) -> t
 def band(values: Floats, weights: ClusterWeights, level: float = LEVEL) -> Floats:
     """Compute intervals of means over tasks, one for each column.
 
-    Args:
-        level: Share of the cases in which each may miss.
-
-    Returns:
-        Lower and upper ends, shape (2, …).
+    For values of shape (tasks, …), the lower and upper ends have shape (2, …).
     """
     ends: Floats = np.quantile(weights.drawn @ values, weights.tails(level), axis=0)
     return ends
 
 
 def mean_ranks(regrets: Floats) -> Floats:
-    """Compute the mean rank of every strategy: 1 is the lowest regret, ties share.
-
-    Args:
-        regrets: Shape (strategies, tasks).
-    """
+    """Compute the mean rank of every strategy from shape (strategies, tasks): 1 is the lowest, ties share."""
     from scipy.stats import rankdata
 
     ranks: Floats = rankdata(np.round(regrets / TIE) * TIE, axis=0).mean(axis=1)

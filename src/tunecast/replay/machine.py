@@ -1,15 +1,16 @@
 """The simulated machine: a strategy spends a budget on recorded runs under an event clock.
 
 No loss is predicted or interpolated. A step of a trial gives the point recorded at its end and takes the
-seconds recorded for it. Only a step in which a trial failed has no recorded seconds: it is charged whole, at
+seconds recorded for it. Only a step in which a trial failed has no recorded seconds: it is charged whole,
+at
 the median rate of completed runs (:mod:`tunecast.replay.cases`).
 
 A strategy sees what it sees in a session, through the same code (:mod:`tunecast.search`),
 ``expected_seconds`` included: they come from the session's own
 :class:`~tunecast.session.runtime_model.RuntimeModel`, which starts from the baseline's recorded rate and
-learns from the steps of this replay alone. What it chooses is held to the session's own rules
-(:mod:`tunecast.session.rules`), and the leader is finished, as there, when the search is over. Where a
-session goes by upper bounds of seconds that nobody knows yet, the simulated machine knows them.
+learns from the steps of this replay alone. Its choices obey the session's own rules
+(:mod:`tunecast.session.rules`), and the leader is finished, as there, when the search is over. A session
+uses upper bounds of seconds; the simulated machine knows the seconds.
 """
 
 from __future__ import annotations
@@ -44,9 +45,7 @@ class Replayed:
     Args:
         improvements: The incumbents; the first is the base model at 0 seconds.
         used_seconds: Simulated seconds until the last step or answer ended.
-        asks: Number of the strategy's answers.
         thinking_seconds: Seconds that its answers took on this computer; the clock does not count them.
-        steps: Number of fidelity steps.
         exhausted: Whether every candidate came to its end, so that nothing was left to decide.
     """
 
@@ -81,10 +80,6 @@ def replay(
     The incumbent is the trial at full length with the lowest validation loss, or the base model while no
     trial is below it: only their test losses are recorded.
 
-    Args:
-        candidates: The candidates that may be tried, in their order.
-        workers: Trials that are advanced side by side.
-
     Raises:
         RuntimeError: The strategy chose a trial that cannot be advanced.
     """
@@ -93,7 +88,7 @@ def replay(
 
 @dataclass
 class _Trial:
-    """A candidate as it stands in a replay."""
+    """A candidate's state in a replay."""
 
     candidate: Candidate
     done: int = 0
@@ -184,7 +179,7 @@ class _Replay:
         return place
 
     def remaining(self) -> Remaining:
-        """What the strategy is told of the budget."""
+        """Return the strategy's view of the budget."""
         left = max(0.0, self.budget - self.now)
         return Remaining(left / self.budget, left)
 
@@ -208,7 +203,7 @@ class _Replay:
         return self.budget - self.now + ROUNDING_SECONDS
 
     def _at(self, place: int) -> _Trial:
-        """The trial at a place of the history; the first place is not a trial."""
+        """Return the trial at a place of the history; the first place is not a trial."""
         return self.trials[place - 1]
 
     def _finish_leader(self) -> bool:
@@ -264,12 +259,12 @@ class _Replay:
         return History((self.reference, *views), self._yardstick())
 
     def _yardstick(self) -> tuple[Point, ...]:
-        """The baseline's points; none if it diverged."""
+        """Return the baseline's points; none if it diverged."""
         usable = self.baseline is not None and self.baseline.outcome is not Outcome.DIVERGED
         return self.baseline.curve if self.baseline is not None and usable else ()
 
     def _expected(self, trial: _Trial) -> tuple[float, float]:
-        """Expected seconds to the next point and to full length, whatever the recorded end."""
+        """Return the expected seconds to the next point and to full length, whatever the recorded end."""
         method = trial.candidate.pipeline.method
         if method not in self.rates:  # a runtime model is linear in tokens
             overhead = self.runtime_model.expected(method, 0)

@@ -27,9 +27,6 @@ def kept_prior(runs: Sequence[Run], families: Sequence[str] = tuple(FAMILIES)) -
 
     The family of regressors and the calibration of its intervals are chosen within these runs.
 
-    Args:
-        runs: All runs that the prior may know.
-
     Raises:
         StoreError: There are too few tasks among them.
     """
@@ -48,7 +45,7 @@ def kept_prior(runs: Sequence[Run], families: Sequence[str] = tuple(FAMILIES)) -
 
 
 def _key(runs: Sequence[Run], families: Sequence[str]) -> str:
-    """A hash of everything that makes a prior: its runs with every fact, the families, code and libraries."""
+    """Hash everything that makes a prior: its runs with every fact, the families, code and libraries."""
     # In full, because a run keeps its id when it goes on, or gets another clock or description.
     stands = sorted(hashlib.sha256(repr(run).encode("utf-8", "surrogatepass")).hexdigest() for run in runs)
     return stable_hash([_code(), [_version(name) for name in LIBRARIES], list(families), stands], 32)
@@ -56,12 +53,12 @@ def _key(runs: Sequence[Run], families: Sequence[str]) -> str:
 
 @cache
 def _code() -> str:
-    """A hash of the code that trains."""
+    """Hash the code that trains."""
     return stable_hash([hashlib.sha256(file.read_bytes()).hexdigest() for file in _sources()], 32)
 
 
 def _sources() -> list[Path]:
-    """Files of the predictor, and of all that computes its features."""
+    """List the files of the predictor, and of the modules that compute its features."""
     rooms = (estimate, methods, models, predictor)
     packages = (Path(str(package.__file__)).parent for package in rooms)
     files = [file for package in packages for file in sorted(package.rglob("*.py"))]

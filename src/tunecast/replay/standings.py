@@ -1,4 +1,4 @@
-"""How strategies stand after a comparison: regret with intervals, and mean ranks."""
+"""Standing of strategies after a comparison: regret with intervals, and mean ranks."""
 
 from __future__ import annotations
 
@@ -28,12 +28,7 @@ _LEFT_OUT = {
 
 
 class Standings:
-    """Mean regrets and ranks over tasks; intervals count families of tasks as independent.
-
-    Args:
-        comparison: The outcome of all replays.
-        seed: Seed of the bootstrap.
-    """
+    """Mean regrets and ranks over tasks; intervals count families of tasks as independent."""
 
     def __init__(self, comparison: Comparison, seed: int = 0) -> None:
         self.comparison = comparison

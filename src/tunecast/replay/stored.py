@@ -38,12 +38,10 @@ class CompareSettings:
     Args:
         store: URL or path of a store, or a Parquet export; None for the shipped meta-dataset.
         strategies: Names of strategies; empty for all that the runs allow.
-        seeds: Number of seeds.
         budgets: Budgets in baseline trials at full length, ascending.
         fold: The runs that strategies must not know.
         model: Name of the only base model to replay on; None for all models.
         clock: The recorded seconds to go by.
-        workers: Trials that are advanced side by side.
         thinking_seconds: Charge for each answer; None measures it on this computer.
     """
 
@@ -104,8 +102,6 @@ def compare(
     """Replay strategies on a store's runs.
 
     Args:
-        settings: The settings.
-        progress: Shows how far everything is.
         own: The caller's own strategies by name; those that the settings do not name join in too.
         watch: Called after every replay with the strategy's name and the strategy.
 
@@ -183,9 +179,6 @@ def large_enough(cases: Sequence[Case]) -> tuple[list[Case], list[Case]]:
     """Split cases into those with enough candidates for claims and those without, which would rule out any.
 
     If too few tasks remain without the small ones, nothing may be claimed either way, and none is left out.
-
-    Args:
-        cases: Where strategies could be replayed.
     """
     large = [case for case in cases if len(case.candidates) >= CLAIM_CANDIDATES]
     if len({case.task for case in large}) < CLAIM_TASKS:
@@ -197,9 +190,6 @@ def _with_fixed_rates(cases: Sequence[Case], progress: Progress) -> tuple[list[C
     """Keep the cases that recorded the baseline's fixed rates, if enough did; say why others are left out.
 
     If too few cases recorded a rate, its strategy is left out instead: :func:`default_strategies` does that.
-
-    Args:
-        cases: Where strategies could be replayed.
     """
     kept, reasons = list(cases), []
     fixed_rates = [one.name for one in strategies() if one.fixed_pipeline is not None]

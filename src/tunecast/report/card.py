@@ -22,7 +22,7 @@ from tunecast.results import SessionRecord
 
 
 def model_card(record: SessionRecord, run: Run, *, base_model: str) -> str:
-    """Write the README.md of a delivered model: YAML front matter, then Markdown."""
+    """Write the README.md of a delivered model's run: YAML front matter, then Markdown."""
     given = delivery(run, base_model)
     sections = [
         _front_matter(record, run, given),

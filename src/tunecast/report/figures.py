@@ -37,15 +37,7 @@ CROSS = "M3 1l5 5 5-5 2 2-5 5 5 5-2 2-5-5-5 5-2-2 5-5-5-5z"
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure with its heading and caption.
-
-    Args:
-        name: Identifier within the page.
-        figure: The plotly figure.
-        title: Heading; empty for one panel among others.
-        caption: A description of what is shown and what is left out.
-        height_px: Height on the page.
-    """
+    """A figure with its heading and caption; the heading is empty for one panel among others."""
 
     name: str
     figure: go.Figure
@@ -121,12 +113,7 @@ def new_figure(x_title: str, y_title: str) -> go.Figure:
 
 
 def loss_range(losses: Sequence[float], reference: float | None = None) -> tuple[float, float] | None:
-    """Choose a range that shows all good losses and the reference, but no explosion.
-
-    Args:
-        losses: Finite losses, in nats per token.
-        reference: A loss that must be visible, such as zero-shot.
-    """
+    """Choose a range that shows all good losses and the reference, such as zero-shot, but no explosion."""
     known = sorted(losses) + ([reference] if reference is not None else [])
     if not known:
         return None
@@ -183,10 +170,8 @@ def scatter(
 ) -> go.Scatter:
     """Draw trials of one method as dots at their best loss; losses beyond the axis go to its upper edge.
 
-    Args:
-        text: Escaped hover text of each, shown under its loss.
-        sizes: Diameter of each in pixels, if few are drawn.
-        drawn: Number of dots in the whole plot; many are made smaller.
+    ``text`` is escaped hover text; ``sizes`` are diameters in pixels. ``drawn`` counts the dots in the whole
+    plot; many are made smaller.
     """
     top = limits[1] if limits else math.inf
     scale = 1.0 if drawn <= 100 else 0.6

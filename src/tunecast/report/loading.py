@@ -67,11 +67,7 @@ class Delivery:
 
 
 def delivery(run: Run, base_model: str, folder: Path | None = None) -> Delivery:
-    """Describe what was delivered.
-
-    Args:
-        folder: ``best/`` if it is already written; its contents override what the names suggest.
-    """
+    """Describe what was delivered; the contents of ``best/``, if given, override what the names suggest."""
     encoder_decoder = run.model.architecture == "encoder-decoder"
     method = run.pipeline.method
     adapter = method != ZERO_SHOT.method and get_method(method).delivers == "adapter"

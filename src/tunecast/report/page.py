@@ -37,15 +37,10 @@ SAMPLED = "At most {} of {:,} trials are drawn: the best, and an even sample of 
 
 
 def write_report(record: SessionRecord, runs: Sequence[Run], path: Path) -> None:
-    """Write the report of a session as one self-contained HTML file.
+    """Write the report of a session and all its runs as one self-contained HTML file, in one step.
 
     The page needs no network, and its content security policy forbids any. Text from users (dataset texts,
     names, error classes) is escaped.
-
-    Args:
-        record: The outcome of the session.
-        runs: All its runs, including those of zero-shot and baseline.
-        path: The file to write; an older one is replaced in one step.
     """
     text = _render(record, runs)
     path.parent.mkdir(parents=True, exist_ok=True)

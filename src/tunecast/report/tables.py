@@ -23,7 +23,6 @@ class Table:
     """Rows of text under a header.
 
     Args:
-        header: Titles of the columns.
         rows: The cells; a second line of a cell is shown smaller.
         numeric: Indices of the columns that are aligned to the right.
         winner: Index of the row to highlight, None for no row.
@@ -62,11 +61,7 @@ def split_sizes(record: SessionRecord) -> str:
 
 
 def score_cells(record: SessionRecord, shown: ShownInterval) -> tuple[list[str], list[list[str]]]:
-    """Build the header, and a row of name and scores for each contender.
-
-    Args:
-        shown: Writes a value with the ends of its interval.
-    """
+    """Build the header, and a row of name and scores for each contender."""
     metric = next((one.test.metric_name for one in record.contenders if one.test.metric is not None), "")
     by_metric = record.objective != "loss"
     validated = any(one.validation for one in record.contenders)

@@ -21,7 +21,6 @@ class DrawnTrial:
     """One trial, ready to draw.
 
     Args:
-        run: The record.
         points: Its points with a finite validation loss and at least one token seen.
         best_loss: Lowest validation loss of those, None if there are none.
         seconds: Wall seconds of training and evaluation together.

@@ -20,7 +20,7 @@ CONTENDER_NAMES = {"zero_shot": "zero-shot", "baseline": "baseline", "incumbent"
 
 @dataclass(frozen=True)
 class Headline:
-    """Who won, in words.
+    """The winner, in words.
 
     Args:
         text: One short sentence.

@@ -18,9 +18,7 @@ class Advice:
     """The next run to make for one curve.
 
     Args:
-        group: The curve it belongs to.
         data_size: Unique examples to train on.
-        target_size: The size whose forecast it narrows.
         narrows_by: Share of the interval that it is expected to remove, between 0 and 1.
         cost: Its cost, in the units of the cost function (examples by default).
     """
@@ -55,14 +53,10 @@ def advise(
 ) -> list[Advice]:
     """Advise one run per curve.
 
-    A measurement at size c is expected to leave ``1 - corr(c, target)^2`` of the variance of the target's log
+    A measurement at one of the ``candidates`` (by default :func:`candidate_sizes`), of size c, is expected
+    to leave ``1 - corr(c, target)^2`` of the variance of the target's log
     loss. The correlation is taken over posterior draws and includes measurement noise (the linear-Gaussian
     preposterior).
-
-    Args:
-        target_size: The size whose forecast should become narrower.
-        candidates: Sizes to choose from, per curve; :func:`candidate_sizes` by default.
-        cost: Cost of a run as a function of its data size.
     """
     sizes = candidates or [candidate_sizes(curve, target_size) for curve in posterior.table.curves]
     width = max(len(options) for options in sizes)

@@ -36,11 +36,9 @@ class Root:
 
 @dataclass(frozen=True)
 class Crossing:
-    """A comparison of two methods over data size.
+    """A comparison of two groups over data size.
 
     Args:
-        first: One group.
-        second: The other.
         model_parameters: Size of the model at which they are compared, None if unknown.
         roots: Every crossing of the median curves in range, smallest first.
         probability: Share of posterior draws with a crossing in range.
@@ -123,11 +121,9 @@ def crossover(
     """Compare every two groups of a table.
 
     Args:
-        table: End points, grouped by method or by whatever else is compared.
+        table: End points, grouped by method or another descriptor.
         model_parameters: Size of the model to compare at, if the groups were measured at several.
-        max_observed: Ignore points above this data size.
         law: As in :func:`~tunecast.scaling.forecasting.forecast`.
-        seed: Seed of the posterior.
         reach: Search from the smallest measured size divided by ``reach`` to the largest multiplied by it.
 
     Raises:
@@ -174,7 +170,7 @@ def _comparable(first: Group, second: Group) -> bool:
 
 
 def _compared_groups(table: LossTable, model_parameters: float | None) -> list[tuple[Group, list[int]]]:
-    """Groups with their rows; the model is left out of the group if a model size was given."""
+    """Return groups with their rows; the model is left out of the group if a model size was given."""
     groups: dict[tuple[tuple[str, str | float], ...], list[int]] = {}
     hidden = _MODEL if model_parameters is not None else ()
     for row, curve in enumerate(table.curves):
@@ -211,7 +207,7 @@ def _crossing(
 
 
 def _roots(log_sizes: Floats, difference: Floats) -> tuple[Floats, bool]:
-    """Interpolated sign changes of a sampled function, and whether it starts below 0."""
+    """Return interpolated sign changes of a sampled function, and whether it starts below 0."""
     change = np.flatnonzero(difference[:-1] * difference[1:] < 0)
     left, right = difference[change], difference[change + 1]
     step = log_sizes[1] - log_sizes[0]

@@ -25,14 +25,9 @@ LOG_RATIOS: Floats = np.arange(-3.0, 4.01, 0.25)
 
 
 def discrepancy_covariance(first: Floats, second: Floats) -> Floats:
-    """Covariance of the unit discrepancy.
+    """Return the covariance of the unit discrepancy at signed distances from the origin in ln D.
 
-    Args:
-        first: Signed distances from the origin in ln D, shape (..., m).
-        second: The same, shape (..., n).
-
-    Returns:
-        Shape (..., m, n); 0 between the two sides of the origin.
+    Shapes (..., m) and (..., n) give (..., m, n); the two sides of the origin are independent.
     """
     left, right = first[..., :, None], second[..., None, :]
     near = np.minimum(np.abs(left), np.abs(right))
@@ -59,12 +54,7 @@ class Whitening:
     log_scale: Floats
 
     def innovations(self, residuals: Floats, ratio: Ints) -> Floats:
-        """Whiten residuals.
-
-        Args:
-            residuals: Shape (chains, rows, sizes).
-            ratio: The ratio index of each chain, shape (chains,).
-        """
+        """Whiten residuals of shape (chains, rows, sizes), with one ratio index per chain."""
         if len(self.matrices) == 1:
             return np.asarray(residuals @ np.swapaxes(self.matrices[0, ratio], -1, -2))
         whitened = np.empty_like(residuals)

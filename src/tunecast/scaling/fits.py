@@ -20,13 +20,11 @@ class Fit:
     """A law fitted to one curve.
 
     Args:
-        group: Descriptors that identify the curve in its table.
         law: Name of the law.
         parameters: Constants of its formula, with sizes in examples and factors in their own units.
         rmsd_log: Root mean squared deviation of log loss.
         rmsd_log_leave_one_out: The same with each size predicted by a fit that left it out; None if there
             are too few sizes.
-        points: Number of points.
     """
 
     group: Mapping[str, str | float]
@@ -43,10 +41,7 @@ def fit(
     """Fit a law to every curve of a table.
 
     Args:
-        table: Measured end points.
         law: A name of :data:`~tunecast.scaling.models.LAWS`, or ``auto`` to choose by held-out extrapolation.
-        max_observed: Ignore points above this data size.
-        seed: Seed of the posteriors.
 
     Raises:
         ConfigurationError: ``law`` is a joint law, and no factor takes three values in the table.
@@ -75,7 +70,7 @@ def fit(
 
 
 def best_formula(table: LossTable, seed: int = 0) -> Model:
-    """The single law whose fit to the smaller sizes best predicts the largest ones of one task's table.
+    """Return the single law whose fit to the smaller sizes best predicts the largest ones of a task's table.
 
     Neither discrepancy nor averaging takes part: a formula on paper has neither.
     """

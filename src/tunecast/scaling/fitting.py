@@ -20,8 +20,10 @@ from tunecast.scaling.sampling import Effort, sample
 from tunecast.scaling.solver import FitProblem, GaussianPrior, Huber, Student, minimise
 
 HUBER_DELTA = 0.02
-"""Residuals of log loss beyond it count linearly. It is about twice the noise of one published measurement;
-the 0.001 of arXiv 2402.17193 lies below that noise and would turn the fit into one of medians."""
+"""Residuals of log loss beyond it count linearly: about twice the noise of one published measurement.
+
+The 0.001 of arXiv 2402.17193 lies below that noise and would turn the fit into one of medians.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,9 +48,6 @@ def fit_member(member: Member, observations: Observations, seed: int = 0) -> Fit
 
     Without pooling each unit is fitted alone. With pooling each curve is fitted under a population learned
     from all curves, and the population that predicts a left-out size has not seen that size either.
-
-    Args:
-        member: The law, and whether curves share information.
     """
     theta = fit_theta(member, observations, seed)
     predicted = _curves(member.law, theta, observations)
@@ -93,7 +92,7 @@ QUICK = Effort(chains=16, warm_up=120, sweeps=96, every=6)
 
 
 def _pooled_theta(law: Law, observations: Observations, seed: int, effort: Effort | None) -> Floats:
-    """Mode of every unit's posterior given the population, shape (units, parameters)."""
+    """Return the mode of every unit's posterior given the population, shape (units, parameters)."""
     draws = sample(law, observations, pooled=True, seed=seed, effort=effort)
     noise = np.random.default_rng(seed).normal(size=(len(draws.theta), law.size, observations.units))
     spread = np.swapaxes(np.linalg.cholesky(draws.covariance) @ noise, -1, -2)

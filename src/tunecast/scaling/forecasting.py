@@ -27,12 +27,9 @@ class Forecast:
     """A predicted loss.
 
     Args:
-        group: Descriptors that identify the curve in its table.
-        data_size: Unique examples.
         loss: Best estimate.
         low: Lower end of the 90% interval of one measurement.
         high: Upper end.
-        law: Name of the law.
         supported: Whether the prediction is fit to act upon.
         reason: The points that it rests on, or why it is not supported.
     """
@@ -86,12 +83,8 @@ def forecast(
     """Forecast every curve of a table.
 
     Args:
-        table: Measured end points; three per curve suffice where the table has several curves.
         data_sizes: Unique examples to forecast, each above 0.
-        max_observed: Ignore points above this data size.
         law: A name of :data:`~tunecast.scaling.models.LAWS`, or ``auto`` to choose by held-out extrapolation.
-        seed: Seed of the posterior.
-        with_advice: Whether to advise what to measure next.
 
     Returns:
         Forecasts, curve by curve and in the order of ``data_sizes``. There is always a forecast;

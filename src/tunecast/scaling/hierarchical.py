@@ -26,7 +26,6 @@ class HyperPrior:
         effects: Prior mean of the effects, shape (covariates, parameters).
         variance: Prior variance of each effect, same shape.
         covariance: Prior guess of the covariance between curves, shape (parameters, parameters).
-        pooled: Whether curves share information; if not, the population is one fixed, wide Gaussian.
     """
 
     effects: Floats
@@ -68,11 +67,9 @@ def draw_effects(
     """Draw the effects from their Gaussian conditional, given every unit's parameters.
 
     Args:
-        prior: Prior over the population.
         covariates: Shape (units, covariates).
         parameters: Population parameters, shape (chains, units, parameters).
         precision: Inverse covariance between units, shape (chains, parameters, parameters).
-        random: Generator.
 
     Returns:
         Shape (chains, covariates, parameters).
@@ -94,13 +91,8 @@ def draw_effects(
 def draw_covariance(prior: HyperPrior, offset: Floats, random: np.random.Generator) -> Floats:
     """Draw the covariance between units from its inverse Wishart conditional, by Bartlett's decomposition.
 
-    Args:
-        prior: Prior over the population.
-        offset: Parameters minus ``covariates @ effects``, shape (chains, units, parameters).
-        random: Generator.
-
-    Returns:
-        Shape (chains, parameters, parameters).
+    ``offset`` is parameters minus ``covariates @ effects``, shape (chains, units, parameters); the result has
+    shape (chains, parameters, parameters).
     """
     chains, units, size = offset.shape
     scatter = CURVE_FREEDOM * prior.covariance + np.swapaxes(offset, -1, -2) @ offset

@@ -41,9 +41,8 @@ class LawScore:
 def select_law(table: LossTable, seed: int = 0, other_factor: bool = False) -> Model:
     """Select the model for forecasts of one task's table.
 
-    Args:
-        other_factor: Whether the forecast is for a factor at which no curve was measured. A joint law says
-            most about that, so it is selected unless it is clearly worse than the default.
+    ``other_factor`` if the forecast is for a factor at which no curve was measured. A joint law says most
+    about that, so it is selected unless it is clearly worse than the default.
     """
     scores = score_laws(table, [ENSEMBLE, *(m for m in candidates(table) if m.name not in _WITHIN)], seed)
     if not scores:
@@ -86,12 +85,9 @@ def hide_largest(table: LossTable) -> LossTable | None:
 
 @dataclass(frozen=True, eq=False)
 class Hidden:
-    """The points of a table that are missing from a smaller one.
+    """The points of a table that are missing from a smaller one; all shapes (rows, hidden sizes).
 
-    Args:
-        sizes: Unique examples, padded at the front with the curve's largest, shape (rows, hidden sizes).
-        log_loss: Measured log loss, same shape.
-        present: False at padding, same shape.
+    ``sizes`` are padded at the front with the curve's largest; ``present`` is False at padding.
     """
 
     sizes: Floats
@@ -113,7 +109,7 @@ def hidden_points(table: LossTable, visible: LossTable) -> Hidden:
 
 
 def _last(values: Floats, width: int) -> Floats:
-    """The last ``width`` values, padded at the front with the very last one."""
+    """Return the last ``width`` values, padded at the front with the very last one."""
     tail = values[-width:]
     return np.pad(tail, (width - len(tail), 0), constant_values=tail[-1])
 

@@ -47,15 +47,12 @@ class Law(Protocol):
         """Whether the law describes curves of several X with one parameter vector."""
 
     def log_loss(self, theta: Floats, log_size: Floats, log_factor: Floats) -> Floats:
-        """Log loss.
+        """Return the log loss, shape (..., rows, sizes).
 
         Args:
             theta: Parameters, shape (..., rows, parameters).
             log_size: ln D relative to the frame, shape (rows, sizes).
             log_factor: ln X relative to the frame, shape (rows, 1).
-
-        Returns:
-            Shape (..., rows, sizes).
         """
 
     def gradient(self, theta: Floats, log_size: Floats, log_factor: Floats) -> Floats:
@@ -83,7 +80,7 @@ def sigmoid(value: Floats) -> Floats:
 
 
 def _split(theta: Floats) -> list[Floats]:
-    """Parameters one by one, each of shape (..., rows, 1)."""
+    """Split parameters one by one, each of shape (..., rows, 1)."""
     return [theta[..., index, None] for index in range(theta.shape[-1])]
 
 
@@ -92,7 +89,7 @@ def _exp(value: Floats | float) -> Floats:
 
 
 def _grid(level: Floats, *choices: tuple[float, ...]) -> Floats:
-    """Every combination of ``choices`` behind ``level``, shape (combinations, units, parameters)."""
+    """Return every combination of ``choices`` behind ``level``, shape (combinations, units, parameters)."""
     combinations = np.stack(np.meshgrid(*choices, indexing="ij"), axis=-1).reshape(-1, len(choices))
     units = len(level)
     starts = np.empty((len(combinations), units, 1 + len(choices)))
@@ -182,7 +179,7 @@ class _Rectified:
 
 
 def _log_beta(log_slope: Floats, onset: Floats, floor: Floats) -> Floats:
-    """ln beta of the rectified law, from its slope where ln z is ``onset``."""
+    """Return ln beta of the rectified law, from its slope where ln z is ``onset``."""
     share = sigmoid(floor)
     here = _exp(onset)
     steepness = (1 - share) * here / ((1 + here) * (1 + share * here))

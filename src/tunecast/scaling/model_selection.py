@@ -27,12 +27,8 @@ def select(
 ) -> tuple[Ranked, ...]:
     """Rank the curves of a table by their predicted loss at ``data_size``, best first.
 
-    Args:
-        table: Measured end points of several models (or methods).
-        data_size: Unique examples of the planned finetuning.
-        max_observed: Ignore points above this data size.
-        law: As in :func:`~tunecast.scaling.forecasting.forecast`.
-        seed: Seed of the posterior.
+    ``law`` is as in :func:`~tunecast.scaling.forecasting.forecast`; points above ``max_observed`` are
+    ignored.
     """
     if max_observed is not None:
         table = table.up_to(max_observed)

@@ -56,8 +56,7 @@ LAWS = {
 """Single laws by their name in ``--law``."""
 
 ENSEMBLE = Model("joint-rectified+power", (Member(RECTIFIED, pooled=True), Member(POWER, pooled=False)))
-"""The default: all curves of a table under the pooled rectified law, averaged with each curve's own power
-law."""
+"""The default: all curves under the pooled rectified law, averaged with each curve's own power law."""
 
 
 _ALONE = Effort(warm_up=150, sweeps=180)

@@ -23,20 +23,10 @@ def curve_at(
     data_sizes: Floats,
     seed: int = 0,
 ) -> Floats:
-    """Draw the log loss of one group of curves at one model size.
+    """Draw the log loss of one group of curves at one model size, shape (draws, sizes).
 
     A curve measured at that size is used as it is. Otherwise a joint law is evaluated there, and a law of
     single curves draws a new curve from the population.
-
-    Args:
-        part: A task's curves and their posterior.
-        rows: The group's rows.
-        model_parameters: The model's size; None if the group has a single curve.
-        data_sizes: Unique examples, shape (sizes,).
-        seed: Seed of the draws.
-
-    Returns:
-        Shape (draws, sizes).
 
     Raises:
         ConfigurationError: The group has several curves and no size was given, or its curves have no size.
@@ -83,7 +73,7 @@ def _new_curve(
 
 
 def _covariates_at(table: LossTable, covariates: Floats, row: int, model_parameters: float) -> Floats:
-    """Covariates of a row, changed to another model size."""
+    """Return the covariates of a row, changed to another model size."""
     changed = covariates[row].copy()
     factors = table.varying_factors()
     if "model_parameters" in factors:

@@ -13,7 +13,7 @@ from tunecast.scaling.table import Curve, LossTable
 
 @dataclass(frozen=True, eq=False)
 class Observations:
-    """Measured points: rows are curves, and every row holds its sizes from the largest down.
+    """Measured points: rows are curves, with their sizes from the largest down.
 
     Args:
         frame: Origin of the logarithms.
@@ -23,7 +23,8 @@ class Observations:
         log_factor: ln X relative to the frame, shape (rows, 1); 0 under laws without a factor.
         unit: Index of each row's parameter vector, shape (rows,).
         covariates: Covariates of a unit's parameters, shape (units, covariates); the first column is 1.
-        covariate_spread: Prior scale of each covariate's effect, relative to the spread between curves, shape
+        covariate_spread: Prior scale of each covariate's effect, relative to the spread between curves,
+        shape
             (covariates,).
     """
 
@@ -81,12 +82,8 @@ def observe(
 ) -> Observations:
     """Turn one task's table into arrays for ``law``.
 
-    Args:
-        table: One task's curves.
-        law: The law to be fitted.
-        frame: Origin of the logarithms; by default the largest size and the mean factor.
-        factor: The factor X of a joint law, which every curve must have; :func:`joint_factor` by default. A
-            given factor may take only two values.
+    The default ``frame`` is the largest size and the mean factor. Every curve must have the ``factor`` X of a
+    joint law, :func:`joint_factor` by default; a given factor may take only two values.
 
     Raises:
         ValueError: The law needs a factor, ``factor`` is None and :func:`joint_factor` finds none.
@@ -139,7 +136,7 @@ def joint_factor(table: LossTable) -> str | None:
 
 
 def _families(curves: tuple[Curve, ...]) -> Ints:
-    """Family of each curve; a family shares every label except the model's name."""
+    """Return the family of each curve; a family shares every label except the model's name."""
     keys = [tuple(sorted((k, v) for k, v in curve.labels.items() if k != "model")) for curve in curves]
     order = {key: index for index, key in enumerate(dict.fromkeys(keys))}
     return np.array([order[key] for key in keys], dtype=np.intp)

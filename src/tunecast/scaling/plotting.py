@@ -26,15 +26,9 @@ def write_plot(
     crossings: Sequence[float] = (),
     seed: int = 0,
 ) -> None:
-    """Write the figures of a table.
+    """Write the figures of a table as HTML, marking data sizes of ``crossings``.
 
-    Args:
-        path: The HTML file.
-        table: The curves.
-        law: Name of a law, or ``auto``.
-        largest: Draw up to this data size, and at least to four times the largest measured one.
-        crossings: Data sizes to mark.
-        seed: Seed of the posterior.
+    Curves extend to ``largest``, and at least to four times the largest measured size.
 
     Raises:
         OutputError: The file cannot be written.

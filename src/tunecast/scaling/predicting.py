@@ -77,13 +77,7 @@ def combine(general: CurvePrediction, local: CurvePrediction, distance: Floats) 
 
 
 def predict_law(draws: Draws, data_sizes: Floats, seed: int = 0) -> CurvePrediction:
-    """Predict every curve at every size under one law.
-
-    Args:
-        draws: The posterior of the table.
-        data_sizes: Unique examples, shape (sizes,) for all rows or (rows, sizes).
-        seed: Seed of the discrepancy's draws.
-    """
+    """Predict every curve at every size, shape (sizes,) or (rows, sizes), under one law."""
     data = draws.observations
     log_size = _log_sizes(draws, data_sizes)
     law = draws.law.log_loss(draws.theta[:, data.unit], log_size, data.log_factor)
@@ -121,11 +115,11 @@ def _log_sizes(draws: Draws, data_sizes: Floats) -> Floats:
 
 
 def _conditional(seen: Floats, target: Floats, ratio: float) -> tuple[Floats, Floats]:
-    """Discrepancy at ``target`` given residuals at ``seen``, in units of the noise.
+    """Return the discrepancy at ``target`` given residuals at ``seen``, in units of the noise.
 
     Returns:
         Weights, shape (targets, seen), and the Cholesky factor of the remaining covariance, shape (targets,
-        targets).
+            targets).
     """
     known = ratio**2 * discrepancy_covariance(seen, seen) + np.eye(len(seen))
     across = ratio**2 * discrepancy_covariance(target, seen)

@@ -23,8 +23,6 @@ def read_table(path: str | Path, by: Sequence[str] = (), max_observed: float | N
     """Read a table.
 
     Args:
-        path: A ``.csv`` or ``.parquet`` file.
-        by: Columns that name the curves.
         max_observed: Drop rows with a larger ``data_size`` before parsing the rest of them, so that a
             back-test cannot leak.
 
@@ -49,7 +47,7 @@ def read_table(path: str | Path, by: Sequence[str] = (), max_observed: float | N
 
 
 def _records(path: Path) -> tuple[list[str], Iterator[tuple[int, Record]]]:
-    """The header, and each record with its line number (a Parquet file's first record is number 1)."""
+    """Return the header, and each record with its line number (a Parquet file's first record is number 1)."""
     if not path.is_file():
         raise DataError(
             f"There is no table at {path}.", "Give a .csv or .parquet file with columns loss and data_size."
@@ -100,7 +98,7 @@ def _long(
 def _wide(
     records: Iterator[tuple[int, Record]], sizes: Mapping[str, float]
 ) -> Iterator[tuple[int, str, float, Record]]:
-    """One item per filled cell; an empty cell was not measured."""
+    """Yield one item per filled cell; an empty cell was not measured."""
     for line, record in records:
         for cell, size in sizes.items():
             if record.get(cell) not in (None, ""):

@@ -42,14 +42,11 @@ class Draws:
     """Draws from the posterior of a table.
 
     Args:
-        law: The law.
-        observations: The points on which it is conditioned.
         theta: Parameters, shape (draws, units, parameters).
         effects: Population effects, shape (draws, covariates, parameters).
         covariance: Covariance between units, shape (draws, parameters, parameters).
         noise: Scale of the noise of one log loss, shape (draws,).
         ratio: Index into :data:`~tunecast.scaling.discrepancy.LOG_RATIOS`, shape (draws,).
-        whitening: The whitening that belongs to ``observations``.
     """
 
     law: Law
@@ -70,15 +67,7 @@ class Draws:
 def sample(
     law: Law, observations: Observations, pooled: bool = True, seed: int = 0, effort: Effort | None = None
 ) -> Draws:
-    """Draw from the posterior of a table.
-
-    Args:
-        law: The law.
-        observations: The points.
-        pooled: Whether curves share information.
-        seed: Seed of the chains.
-        effort: Length of the sampling.
-    """
+    """Draw from the posterior of a table; if ``pooled``, curves share information."""
     effort = effort or Effort()
     chains = _Chains(law, observations, pooled, np.random.default_rng(seed), effort.chains)
     kept = []
@@ -142,7 +131,7 @@ class _Chains:
         return np.asarray((data.log_loss - predicted) * data.present)
 
     def _likelihood(self, residuals: Floats, ratio: Ints, log_noise: Floats) -> Floats:
-        """Log likelihood of every unit, shape (chains, units)."""
+        """Return the log likelihood of every unit, shape (chains, units)."""
         innovations = self.whiten.innovations(residuals, ratio) * np.exp(-log_noise)[:, None, None]
         innovations *= innovations
         innovations /= STUDENT_FREEDOM
@@ -176,7 +165,7 @@ class _Chains:
         self.residuals[mine] = np.where(rows, residuals, self.residuals[mine])
 
     def _move_noise(self) -> None:
-        """Metropolis step on (noise, ratio), which all units of a chain share."""
+        """Take a Metropolis step on (noise, ratio), which all units of a chain share."""
         trial_noise = self.log_noise + 0.15 * self.random.normal(size=self.log_noise.shape)
         step = self.random.integers(-2, 3, size=self.ratio.shape)
         trial_ratio = self.ratio + step

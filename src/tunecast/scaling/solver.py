@@ -65,8 +65,7 @@ class Student:
 
 @dataclass(frozen=True, eq=False)
 class GaussianPrior:
-    """A Gaussian over each unit's parameters: mean (units, parameters), precision (units, parameters,
-    parameters)."""
+    """A Gaussian over each unit's parameters: mean (units, parameters), precision with both axes."""
 
     mean: Floats
     precision: Floats
@@ -77,9 +76,6 @@ class FitProblem:
     """A fit of a law to all units.
 
     Args:
-        law: The law.
-        observations: The points.
-        loss: Cost of one residual.
         whitening: Matrices that whiten each row's residuals, shape (rows, sizes, sizes); None leaves them
             raw.
         prior: Prior of the parameters, None for a flat one.
@@ -149,13 +145,9 @@ _BOUND = 25.0
 
 
 def minimise(problem: FitProblem, start: Floats, iterations: int = 60, tolerance: float = 1e-9) -> Solution:
-    """Run Levenberg-Marquardt from every start.
+    """Run Levenberg-Marquardt from every start, shape (starts, units, parameters).
 
-    Args:
-        problem: The problem to solve.
-        start: Parameters, shape (starts, units, parameters).
-        iterations: Largest number of steps.
-        tolerance: Stop once no objective falls by more than this fraction.
+    It stops once no objective falls by more than the fraction ``tolerance``.
     """
     theta = np.clip(start, -_BOUND, _BOUND)
     residuals = problem.residuals(theta)

@@ -15,7 +15,6 @@ def read_store(url: str, by: Sequence[str] = (), max_observed: float | None = No
 
     Args:
         url: As for :func:`~tunecast.store.open_for_reading`.
-        by: Descriptors that name the curves.
         max_observed: Leave out runs that saw more unique examples.
 
     Raises:

@@ -40,7 +40,6 @@ class Curve:
 
     Args:
         group: Descriptors that distinguish this curve from the others of its table.
-        labels: All its names.
         factors: All its numeric descriptors.
         data_sizes: Unique examples, ascending, above 0; a size measured with several seeds is repeated.
         losses: The loss at each size, same shape.
@@ -165,7 +164,7 @@ def _curve(group: Group, rows: Sequence[LossRow]) -> Curve:
 
 
 def _groups(descriptors: list[dict[str, str | float]], by: tuple[str, ...]) -> list[Group]:
-    """Groups: the columns in ``by``, then one further column after another until all curves differ."""
+    """Group by the columns in ``by``, then by one further column after another until all curves differ."""
     shown = list(by)
     columns = [column for column in (*LABELS, *FACTORS) if column not in shown]
     columns += sorted({column for descriptor in descriptors for column in descriptor} - {*columns, *shown})

@@ -82,8 +82,7 @@ def _rounds(bundles: Iterable[RunRows]) -> list[list[RunRows]]:
 
 
 def _update_known(connection: sa.Connection, bundles: list[RunRows], *, overwrite: bool) -> list[RunRows]:
-    """Update stored runs, not their points; return the bundles whose points belong to the stored execution.
-    """
+    """Update stored runs without their points; return the bundles whose points belong to the stored runs."""
     stored = _lock(connection, [bundle.run["id"] for bundle in bundles])
 
     def is_same(bundle: RunRows) -> bool:
