@@ -44,7 +44,7 @@ def tune(
     Args:
         settings: The resolved configuration.
         resume: Resume the session in the output folder; start one if there is none.
-        progress: Told how far everything is.
+        progress: Receives progress reports.
 
     Returns:
         The session's record; the output folder holds ``best/``, ``report.html`` and ``session.json``.
@@ -78,10 +78,10 @@ def train(
 
     Args:
         settings: As for :func:`tune`; its budget, strategy, restrictions, value, prior and forecast are
-        ignored.
-        pipeline: Method and hyperparameters; those that are missing get their default.
+            ignored.
+        pipeline: Method and hyperparameters; missing ones get their defaults.
         resume: Continue the training in the output folder.
-        progress: Told how far it is; None is silent.
+        progress: Receives progress reports; None is silent.
 
     Returns:
         As :func:`tune`, with zero-shot and the trained model as contenders.
@@ -132,7 +132,7 @@ def recommend(
         question: Model, data, machine and the user's wishes.
         measure: Time to measure the zero-shot loss for, such as ``30s``; empty predicts it.
         calibrate: Whether this machine is measured first, in some seconds, and remembered.
-        progress: Told how far a measurement is.
+        progress: Receives the progress of a measurement.
 
     Raises:
         UserError: A problem that the user can fix, with a hint.
@@ -178,8 +178,8 @@ def predict(
         machine: A measured machine, the name of an accelerator, or None for this machine.
 
     Returns:
-        One prospect for each pipeline whose costs can be estimated, in their order; ``fits`` says whether
-        memory holds it.
+        One prospect for each pipeline whose costs can be estimated, in their order; ``fits`` says whether it
+        fits memory.
 
     Raises:
         UserError: A problem that the user can fix, with a hint.
@@ -240,7 +240,7 @@ def resolve(settings: SessionSettings, *, progress: Progress | None = None) -> d
 
     Args:
         settings: The configuration.
-        progress: Told what is predicted, as on the first screen of a session.
+        progress: Shows the predictions, as on the first screen of a session.
 
     Raises:
         UserError: As :func:`tune`.
@@ -355,8 +355,8 @@ def _follow_recommendation(
 ) -> int:
     """Recommend pipelines once, show them, and keep the lineup in the session's state.
 
-    A resumed session keeps its candidates, even if it has other memory or better recommendations by then.
-    Returns the bytes that a worker may hold.
+    A resumed session keeps its candidates, even if memory or recommendations have changed since. Returns the
+    bytes that a worker may hold.
     """
     if state.worker_bytes is None:
         from tunecast.session.feasible import limit_bytes
@@ -378,7 +378,7 @@ def _feasible(
     progress: Progress,
     lineup: Sequence[Pipeline],
 ) -> Feasible:
-    """Return the candidates without those that no worker can hold."""
+    """Return the candidates that fit a worker's memory."""
     from tunecast.session.candidates import candidate_pipelines
     from tunecast.session.feasible import feasible_candidates
 

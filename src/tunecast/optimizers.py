@@ -1,8 +1,8 @@
 """The facts of every optimiser, in one table: state, temporaries, work, learning rate, names.
 
-Whatever needs a fact of an optimiser reads it here: the estimates of bytes and seconds, the space of
-pipelines, the learning rates, the exporters. :mod:`tunecast.training.optimizers` builds the optimisers
-themselves, and the tests hold this table to what they allocate.
+All other code reads facts of optimisers here: the estimates of bytes and seconds, the space of pipelines, the
+learning rates, the exporters. :mod:`tunecast.training.optimizers` builds the optimisers themselves, and the
+tests compare this table with their allocations.
 """
 
 from __future__ import annotations
@@ -79,8 +79,9 @@ def _muon_state(tensor: Trained) -> int:
 
 
 def _muon_workspace(tensor: Trained) -> int:
-    """The update in the parameter's type, two bfloat16 copies of it, and two bfloat16 products of its
-    rows."""
+    """Return the bytes of the update in the parameter's type, two bfloat16 copies of it, and two bfloat16
+    products of its rows.
+    """
     if not tensor.is_orthogonalised:
         return 0
     return tensor.bytes + 4 * tensor.elements + 4 * min(tensor.shape) ** 2
@@ -90,7 +91,7 @@ def _newton_schulz_flops(tensor: Trained) -> float:
     """FLOPs of five Newton-Schulz steps on an m x n matrix, m the smaller.
 
     Each multiplies m x n by n x m, m x m by m x m, and m x m by m x n (Jordan et al. 2024, whose code torch
-    follows), in bfloat16 whatever the model computes in.
+    follows), always in bfloat16.
     """
     if not tensor.is_orthogonalised:
         return 0.0
@@ -100,18 +101,19 @@ def _newton_schulz_flops(tensor: Trained) -> float:
 
 @dataclass(frozen=True)
 class OptimizerFacts:
-    """What an optimiser keeps, needs and is called.
+    """Memory, work and names of an optimiser.
 
     Args:
         state: Bytes that it keeps of a tensor between steps.
-        passes: How often a step reads or writes tensors as large as those trained, in its fastest kernel.
-        unfused_passes: The same for AdamW as a sequence of kernels; 0 where there is one way only.
+        passes: Number of times a step reads or writes tensors as large as those trained, in its fastest
+            kernel.
+        unfused_passes: The same for AdamW as a sequence of kernels; 0 if there is only one way.
         workspace: Bytes of temporaries while it updates a tensor.
         flops: Floating-point operations of a step on a tensor, all in bfloat16; element-wise work is not
             counted.
         rate_multiple: Its learning rate as a multiple of AdamW's.
-        drawn: How often pipelines with it are drawn; None where no pipeline names it.
-        trainer: Its name in transformers' Trainer; empty where that has none.
+        drawn: Relative frequency of pipelines with it; None if no pipeline names it.
+        trainer: Its name in transformers' Trainer; empty if it has none.
         forward_passes: Forward passes of a step.
         uses_gradients: Whether a step has a backward pass.
     """
@@ -155,13 +157,13 @@ _CLIPPING_PASSES = 3
 
 
 def state_bytes(optimizer: str, tensors: Iterable[Trained]) -> int:
-    """Bytes that an optimiser keeps of trained tensors between steps."""
+    """Return the bytes that an optimiser keeps of trained tensors between steps."""
     state = OPTIMIZERS[optimizer].state
     return sum(state(tensor) for tensor in tensors)
 
 
 def step_bytes(optimizer: str, tensors: Iterable[Trained], kernel: Kernel) -> int:
-    """Bytes of temporaries while the optimiser steps.
+    """Return the bytes of temporaries while the optimiser steps.
 
     Fused AdamW needs none, ``foreach`` as much as all tensors together, ``loop`` as much as the largest. The
     others update one tensor after the other, but Lion follows AdamW's ``foreach``.
@@ -175,7 +177,7 @@ def step_bytes(optimizer: str, tensors: Iterable[Trained], kernel: Kernel) -> in
 
 
 def moved_bytes(optimizer: str, tensors: Iterable[Trained], kernel: Kernel) -> int:
-    """Bytes that one step reads and writes, those of clipping the gradients included."""
+    """Return the bytes that one step reads and writes, those of clipping the gradients included."""
     facts = OPTIMIZERS[optimizer]
     passes = facts.passes if kernel == "fused" else facts.unfused_passes or facts.passes
     if passes and facts.uses_gradients:

@@ -1,4 +1,4 @@
-"""The frozen dataclasses of results: what a session, an evaluation and a forecast give."""
+"""The frozen dataclasses of the results of a session, an evaluation and a forecast."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Evaluation:
         dataset: The dataset's name.
         split: ``test`` or ``validation``.
         score: Loss and metric with their intervals.
-        warnings: What the user should know, one sentence each.
+        warnings: Warnings for the user, one sentence each.
     """
 
     model: str
@@ -73,7 +73,7 @@ class MoreData:
         high: Upper end of that interval.
         law: Name of the scaling law.
         supported: Whether the forecast is reliable enough to act upon.
-        reason: Why it is not, or what it is based on.
+        reason: Reason why it is not, or its basis.
     """
 
     data_size: int
@@ -107,7 +107,7 @@ class DataForecast:
 
 @dataclass(frozen=True)
 class SessionRecord:
-    """The outcome of one tuning session: what its report, its card and ``--json`` show.
+    """The outcome of one tuning session: the content of its report, its card and ``--json``.
 
     Args:
         id: Identifier of the session; its runs carry it.
@@ -116,18 +116,18 @@ class SessionRecord:
         strategy: Name of the strategy that chose trials.
         seed: The session's seed.
         budget: The budget as the user wrote it, such as ``30m`` or ``20-trials``.
-        granted_seconds: Budget in seconds, None where it was given in tokens or trials.
+        granted_seconds: Budget in seconds, None if it was given in tokens or trials.
         used_seconds: Seconds of the budget that were used.
         full_length_tokens: Horizon of every trial's schedule.
         contenders: Zero-shot, baseline and incumbent, in this order; the incumbent may be the baseline.
         winner: Name of the contender that was delivered: the best on validation.
         incumbent_loss: The incumbent's loss on all validation examples that the session uses.
         samples: A few test prompts with the outputs before and after.
-        warnings: What the user should know, one sentence each.
+        warnings: Warnings for the user, one sentence each.
         output_dir: The folder that holds ``best/`` and the report.
         configuration: The resolved configuration, as JSON.
-        versions: Versions of what computed it.
-        forecast: What more data would bring; None if it was switched off.
+        versions: Versions of the software that computed it.
+        forecast: Forecast for more data; None if it was switched off.
         ahead_on_test: Names of contenders that score better than the winner on the test split.
     """
 
@@ -152,10 +152,10 @@ class SessionRecord:
     ahead_on_test: tuple[str, ...] = ()
 
     def contender(self, name: str) -> Contender:
-        """The contender called ``name``.
+        """Return the contender called ``name``.
 
         Raises:
-            KeyError: There is none of that name.
+            KeyError: There is no such contender.
         """
         found = self.find_contender(name)
         if found is None:
@@ -163,5 +163,5 @@ class SessionRecord:
         return found
 
     def find_contender(self, name: str) -> Contender | None:
-        """The contender called ``name``, None where the session never scored it."""
+        """Return the contender called ``name``, None if the session never scored it."""
         return next((one for one in self.contenders if one.name == name), None)

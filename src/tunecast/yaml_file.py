@@ -35,5 +35,5 @@ def read_yaml(flag: str, path: Path) -> Any:
 
 
 def yaml_problem(error: Exception) -> str:
-    """Describe what is wrong with a piece of YAML, in one line."""
+    """Describe the error in a piece of YAML, in one line."""
     return str(getattr(error, "problem", None) or error).partition("\n")[0]

@@ -262,7 +262,7 @@ class RichProgress:
 
     @_harmless
     def advance(self, amount: float = 1.0, note: str = "") -> None:
-        """Add to what is done of the open stage; a note alone is shown at once."""
+        """Advance the open stage; a note alone is shown at once."""
         stage = self._stage
         if stage is None:
             return

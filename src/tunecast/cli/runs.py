@@ -112,7 +112,7 @@ def import_command(
     method: Annotated[str, typer.Option("--method", help="The method, if the source has none.")] = "",
     as_json: options.AsJson = False,
 ) -> None:
-    """Import runs and report what could not be understood. Importing again adds only what is new."""
+    """Import runs, and report unreadable ones. Importing again adds only what is new."""
     from tunecast.store import Assumed, Store, find_runs
 
     assumed = Assumed(task, model, method)
@@ -264,7 +264,7 @@ def _number(value: float, form: str) -> str:
 
 
 def _printable(text: str) -> str:
-    """Remove what no terminal's encoding takes, such as bytes of an undecodable path."""
+    """Remove characters that no terminal can encode, such as bytes of an undecodable path."""
     from tunecast.store.rows import clean
 
     return clean(text)

@@ -20,8 +20,7 @@ def visits(runs_per_dataset: Sequence[int], datasets: int, chunk: int) -> list[V
     """Return all visits, each of at most ``chunk`` runs, in balanced order.
 
     Each visit has an ideal time between 0 and 1. The visits of a model are evenly spaced and cycle through
-    the datasets from a start that differs by model. Sorted by time, each prefix has every model in
-    proportion
+    the datasets from a start that differs by model. Sorted by time, each prefix has every model in proportion
     to its runs, and for each model every dataset equally often, both to within one visit.
     """
     timed: list[tuple[float, int, Visit]] = []

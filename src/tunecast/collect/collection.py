@@ -1,4 +1,4 @@
-"""Runs a collection: hands out runs, commits results, skips what fails, and stops in time."""
+"""Runs a collection: hands out runs, commits results, skips failures, and stops in time."""
 
 from __future__ import annotations
 
@@ -50,8 +50,7 @@ class Limits:
 
     Args:
         seconds: Start no run after this many seconds; None for no limit.
-        grace_seconds: Extra time for runs that are under way then. After it they are aborted, and the
-        next
+        grace_seconds: Extra time for runs that are under way then. After it they are aborted, and the next
             collection repeats them.
         runs: Largest number of runs; None for no limit.
         every_seconds: Shortest time between starts of runs, for a collection beside other work.
@@ -65,7 +64,7 @@ class Limits:
     pause_file: Path | None = None
 
     def since(self, began: float) -> Limits:
-        """Return what is left of limits that hold from ``began`` on the monotonic clock."""
+        """Return the remainder of limits that hold from ``began`` on the monotonic clock."""
         if self.seconds is None:
             return self
         return replace(self, seconds=max(0.0, self.seconds - (time.monotonic() - began)))

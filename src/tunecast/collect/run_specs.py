@@ -122,10 +122,10 @@ def expand(plan: Plan, *, device: str, progress: Progress) -> Expansion:
 def _usable(
     kind: str, choices: Sequence[Choice], read: Callable[[Choice], Read], progress: Progress
 ) -> list[Read | None]:
-    """Read each choice, reporting those that cannot be used as None.
+    """Read each choice; report unusable ones, and return None for them.
 
     Raises:
-        UserError: None can be used; the error is that of the first.
+        UserError: All are unusable; the error is the first one's.
     """
     found: list[Read | None] = []
     errors: list[UserError] = []

@@ -56,7 +56,7 @@ class EncodedExample:
 def encode(
     examples: Sequence[Example], tokenizer: Any, *, max_length: int, architecture: Architecture
 ) -> list[EncodedExample]:
-    """Tokenise examples and mark what is trained.
+    """Tokenise examples and mark the trained tokens.
 
     The assistant's turns are trained, with their end-of-turn tokens. All of a running text is trained.
     Prompts are never cut. A completion that does not fit loses its end. An example is left out if its prompt

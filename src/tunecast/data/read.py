@@ -1,4 +1,4 @@
-"""Reads what the user named into a checked dataset with three splits."""
+"""Reads the user's data into a checked dataset with three splits."""
 
 from __future__ import annotations
 

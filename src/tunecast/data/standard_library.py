@@ -113,7 +113,7 @@ def _cache_file() -> Path | None:
 
 
 def _read_cache(file: Path) -> list[Pair] | None:
-    """Read what :func:`_write_cache` wrote; None if the file is missing or damaged."""
+    """Read the file of :func:`_write_cache`; None if the file is missing or damaged."""
     try:
         digest, _, text = file.read_bytes().partition(b"\n")
     except OSError:

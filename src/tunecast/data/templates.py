@@ -4,9 +4,9 @@ An example becomes segments of text, which are tokenised one by one and joined. 
 segment are therefore exactly those that generation starts from, and no token crosses the edge of the mask.
 
 With a chat template, the trained part of a turn is found from two renderings of the conversation: one up to
-the turn with the generation header, one through the turn. The trained part is what the second adds, up to and
-including the end-of-turn token. Some templates write a turn differently once others follow it, for example
-without its reasoning. For these, the turn's text is searched in the full rendering.
+the turn with the generation header, one through the turn. The trained part is the second's addition, up to
+and including the end-of-turn token. Some templates write a turn differently once others follow it, for
+example without its reasoning. For these, the turn's text is searched in the full rendering.
 
 Without a chat template, turns are joined by a line break unless white space already separates them, and the
 end-of-sequence token follows every trained turn.

@@ -27,7 +27,7 @@ class Answers(TorchDispatchMode):
 
 
 def scalar_without_data(tensor: torch.Tensor) -> bool | int | float:
-    """The answer to a question about values: false or zero, which takes the branch of a padded batch."""
+    """Return the answer to a question about values: false or zero, as for a padded batch."""
     if tensor.dtype == torch.bool:
         return False
     return 0.0 if tensor.dtype.is_floating_point else 0

@@ -1,7 +1,6 @@
 """The fast form of the dry run: bytes and seconds by formula, for dense decoders of equal layers.
 
-The dry run (:mod:`tunecast.estimate.dryrun`) knows any model and adapter, but needs torch, transformers
-and
+The dry run (:mod:`tunecast.estimate.dryrun`) knows any model and adapter, but needs torch, transformers and
 peft imported and takes tenths of a second. Its result is close to a sum over the parts of a layer
 (:mod:`tunecast.models.layer_specs`), with coefficients that were fitted to dry runs
 (:mod:`tunecast.estimate.coefficients`). ``tests/estimate/test_closed_form.py`` holds both to each other.
@@ -136,7 +135,7 @@ def optimizer_seconds(model: ModelFacts, form: Form, machine: Machine) -> float:
 
 
 def matrix_seconds(optimizer: str, tensor: Trained, machine: Machine) -> float:
-    """Ideal seconds of an optimiser's products on one tensor; without bfloat16 they are done in software."""
+    """Return the ideal seconds of an optimiser's products on one tensor; in software without bfloat16."""
     flops = OPTIMIZERS[optimizer].flops(tensor)
     if not flops:
         return 0.0

@@ -1,4 +1,4 @@
-"""The coefficients of the formulas, which were fitted to dry runs and lie beside this file as data.
+"""The coefficients of the formulas, fitted to dry runs and kept as data beside this file.
 
 They say how many bytes, or kernels, each part of a layer accounts for. Over all layers and tokens: ``width``
 is the hidden width; ``rms_norms``, ``layer_norms`` and ``dropped`` that width per norm and per layer with

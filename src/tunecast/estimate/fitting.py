@@ -39,7 +39,7 @@ class Need:
 
     @classmethod
     def of(cls, workload: Workload) -> Need:
-        """The need of a workload; all that are compared must be alike in what is not trained or held."""
+        """Return the need of a workload; compared workloads must agree in all that is not trained or held."""
         shape = None if workload.adapter is None else shape_of(workload.adapter)
         rest = dict(shape or {})
         numbers = [float(rest.pop(name, 0)) for name in ORDERED.get(str(rest.get("peft_type")), ())]

@@ -56,7 +56,7 @@ def is_known(model: ModelFacts) -> bool:
 
 
 def form_of(model: ModelFacts, workload: Workload) -> Form | None:
-    """The form of a workload; None where the formulas do not know the model or what is trained."""
+    """Return the form of a workload; None if the formulas do not know the model or what is trained."""
     if not is_known(model) or not _is_usual(workload):
         return None
     part = workload.part
@@ -81,20 +81,20 @@ def stand_in(model: ModelFacts, workload: Workload) -> Form | None:
 
 
 def lora_parameters(model: ModelFacts, rank: int, placed: Placed = "all-linear") -> int:
-    """Parameters of low-rank pairs (in + out) x rank at every linear layer, or at those of attention."""
+    """Count the parameters of low-rank pairs, (in + out) x rank, at every linear layer, or at attention's."""
     pairs = matrices(model).of(placed)
     return model.layers * rank * sum(before + after for before, after in pairs)
 
 
 def ia3_parameters(model: ModelFacts) -> int:
-    """Scalings of keys, values and inner activations; of queries too where one matrix makes all three."""
+    """Count scalings of keys, values and inner activations; of queries too if one matrix makes all three."""
     _, inner, queries, keys = widths(model)
     fused = LAYER_SPECS[model.family].fused_attention
     return model.layers * (2 * keys + queries * fused + inner)
 
 
 def top_parameters(model: ModelFacts, layers: int) -> int:
-    """Parameters of the last layers and, nearly, of the normalisation after them."""
+    """Return the parameters of the last layers and, nearly, of the normalisation after them."""
     tables = model.embedding_parameters + (not model.tied_embeddings) * model.vocabulary * model.width
     if not LAYER_SPECS[model.family].rotary:
         tables += (model.context or 0) * model.width

@@ -31,7 +31,7 @@ class Writer:
         return self._pass(max(1, written), None)
 
     def next_token(self, cache: Any) -> None:
-        """Write one token after what ``cache`` holds."""
+        """Write one token after the content of ``cache``."""
         self._pass(1, cache)
 
     def _pass(self, length: int, cache: Any) -> Any:
@@ -51,14 +51,14 @@ class Writer:
 
 
 def tokens_without_data(size: int, length: int) -> Any:
-    """A batch of token ids with a shape and no data."""
+    """Return a batch of token ids with a shape and no data."""
     import torch
 
     return torch.zeros(size, length, dtype=torch.long, device="meta")
 
 
 def base_of(model: Any) -> Any:
-    """The transformers model inside a peft model; adapters stand in its layers."""
+    """Return the transformers model inside a peft model; adapters are in its layers."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 

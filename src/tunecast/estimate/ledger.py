@@ -3,8 +3,7 @@
 On the meta device a model runs with shapes only: nothing is computed and nothing is allocated, yet every
 operation of the forward pass, of autograd and of the adapters is dispatched in its true order. The ledger
 watches that stream below autograd, so its counts are exact for any architecture and any peft method: a
-storage is counted once however many views it has, from the operation that makes it until the last
-reference
+storage is counted once however many views it has, from the operation that makes it until the last reference
 to it dies.
 """
 
@@ -98,7 +97,7 @@ class Ledger(TorchDispatchMode):
         work.kernels[flops, moved_bytes, str(dtype).removeprefix("torch.")] += 1
 
     def peaks(self) -> dict[str, Moment]:
-        """The moment of most bytes of every phase; a phase without allocations has none."""
+        """Return the moment of most bytes of every phase; a phase without allocations has none."""
         live_bytes = 0
         highest: dict[str, tuple[int, int]] = {}
         for index, (phase, _, change) in enumerate(self._events):
@@ -139,7 +138,7 @@ class Ledger(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Run one operation; count what it made and what it did."""
+        """Run one operation; count its work and its results."""
         kwargs = kwargs or {}
         name = func._overloadpacket.__name__
         if name in ("_local_scalar_dense", "is_nonzero") and args[0].is_meta:

@@ -26,11 +26,11 @@ class Observed:
     """The moments of most bytes and the work, each by phase.
 
     Args:
-        training: ``forward``; ``opening``, ``top`` and ``bottom`` of the backward pass, where there is one;
-            ``step``, what is left for the optimiser.
+        training: ``forward``; ``opening``, ``top`` and ``bottom`` of a backward pass; ``step``, what is left
+            for the optimiser.
         evaluation: ``scoring``; with generation also ``prompt`` and ``token``, the last one. Empty where
             evaluation does not count.
-        work: ``forward``; where they happen, ``backward``, ``scoring`` and ``token``, the last one generated.
+        work: ``forward``; if they happen, ``backward``, ``scoring`` and ``token``, the last one generated.
     """
 
     training: Mapping[str, Moment]
@@ -92,7 +92,7 @@ class _Runner:
         return moments, {name: ledger.work[name] for name in ("forward", "backward")}
 
     def compare(self) -> tuple[dict[str, Moment], dict[str, Work]]:
-        """One of the forward passes whose losses are compared, for optimisers that use no gradients."""
+        """Run one of the forward passes whose losses are compared, for optimisers without gradients."""
         import torch
 
         request = self._request
@@ -132,7 +132,7 @@ class _Runner:
         return ledger.peaks()["scoring"], ledger.work["scoring"]
 
     def generate(self) -> tuple[dict[str, Moment], Work]:
-        """The prompt's pass and the last generated token, when the cache is longest."""
+        """Return the prompt's pass and the last generated token, when the cache is longest."""
         import torch
 
         request = self._request

@@ -59,7 +59,7 @@ def dry_run_seconds(
 
 
 def work_seconds(work: Work, machine: Machine) -> float:
-    """Ideal seconds of ``work`` on ``machine``: each kernel bound by arithmetic, traffic or its start."""
+    """Return the ideal seconds of ``work``: each kernel bound by arithmetic, traffic or its start."""
     slowest_rate = machine.flops_per_second["float32"]
     return sum(
         times

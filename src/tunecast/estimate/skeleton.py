@@ -121,8 +121,7 @@ def quantised_bytes(model: Any, precision: str) -> tuple[int, int]:
     """Return the bytes that quantisation saves on frozen linear layers, and the largest layer once it is
     unpacked.
 
-    The head and the embeddings stay as they are, as bitsandbytes leaves them; a layer is unpacked to
-    bfloat16
+    The head and the embeddings stay as they are, as bitsandbytes leaves them; a layer is unpacked to bfloat16
     whenever it is used.
     """
     import torch

@@ -1,4 +1,4 @@
-"""A finetuning as the estimates see it, and what they answer."""
+"""A finetuning as the estimates see it, and their answers."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Part:
 
     @classmethod
     def of_top_layers(cls, layers: int, names: Callable[[Any], Collection[str]]) -> Part:
-        """The last ``layers`` layers and the normalisation after them."""
+        """Return the last ``layers`` layers and the normalisation after them."""
         return cls(f"top layers {layers}", names, layers)
 
 
@@ -92,7 +92,7 @@ class Workload:
         gradient_checkpointing: Whether only each layer's input is kept and the rest recomputed.
         attention: ``flash`` takes no mask and shares keys among query heads; ``sdpa`` carries the mask of a
             padded batch; ``eager`` keeps the scores.
-        convention: ``tunecast``: what is trained is float32, compute is autocast, AdamW is fused, and logits
+        convention: ``tunecast``: trained weights are float32, compute is autocast, AdamW is fused, and logits
             are made only where there are labels. ``hf-trainer``: trained weights have the type that they are
             loaded in or that peft gives them, nothing is autocast, logits are made everywhere, and AdamW is
             torch's own.
@@ -166,7 +166,7 @@ class MemoryEstimate:
     """Predicted bytes on one device.
 
     Args:
-        total_bytes: What the process holds at most: the higher of both peaks, and the framework.
+        total_bytes: Peak of the process: the higher of both peaks, and the framework.
         parts: Bytes by part at that moment (``weights``, ``adapters``, ``gradients``, ``optimizer_state``,
             ``activations``, ``logits``, ``workspace``, ``kv_cache``, ``framework``); they add up to
             ``total_bytes``.
@@ -202,7 +202,7 @@ class SecondsEstimate:
         optimizer_step: The optimiser's part of it.
         scoring_batch: Scoring one evaluation batch; None where evaluation does not count.
         generated_token: One more token for every example of an evaluation batch, at the longest cache; None
-            where nothing is generated.
+            if nothing is generated.
         step_flops: FLOPs of the forward and backward passes.
     """
 

@@ -28,8 +28,10 @@ CUBLAS_WORKSPACE = ":4096:8"
 
 
 class Workplace(Protocol):
-    """What a worker opens before it answers requests, such as a
-    :class:`~tunecast.training.training_task.TrainingTask`."""
+    """Resource that a worker opens before it answers requests.
+
+    An example is a :class:`~tunecast.training.training_task.TrainingTask`.
+    """
 
     @property
     def device(self) -> str:
@@ -126,8 +128,8 @@ class Broken:
 class Executor(Protocol):
     """Slots with workers that answer requests; subclass it and fill in the abstract methods.
 
-    An answer is whatever the request returned, a :class:`Broken` where it raised, or a :class:`Crash` where
-    its worker died. A slot whose worker died gets a new one with the next request.
+    An answer is the request's result, a :class:`Broken` if it raised, or a :class:`Crash` if its worker died.
+    A slot whose worker died gets a new one with the next request.
     """
 
     @abstractmethod
@@ -148,7 +150,7 @@ class Executor(Protocol):
 
     @abstractmethod
     def idle(self) -> list[int]:
-        """Numbers of the slots that are free for a request."""
+        """Return the numbers of the slots that are free for a request."""
 
     @abstractmethod
     def submit(self, request: Request, slot: int | None = None) -> Handle:
@@ -218,7 +220,7 @@ def answer_to(request: Request, opened: Any) -> Any:
 
 
 def loading_error(cause: Broken) -> ModelError:
-    """The error to raise where a worker cannot open its workplace."""
+    """Return the error to raise if a worker cannot open its workplace."""
     return ModelError(
         f"The base model cannot be loaded: {cause.text}", "Check the model and the free memory."
     )

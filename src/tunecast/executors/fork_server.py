@@ -150,7 +150,7 @@ def main(descriptor: int, parent: int) -> None:
 
 
 def _import_libraries() -> None:
-    """Import everything that workers need. What comes stays: no collection of garbage goes through it."""
+    """Import everything that workers need. Imported objects stay: garbage collection skips them."""
     gc.disable()
     import peft  # noqa: F401
     import torch  # noqa: F401
@@ -164,7 +164,7 @@ def _import_libraries() -> None:
 
 @contextlib.contextmanager
 def _ending_with(parent: int) -> Iterator[None]:
-    """End this process soon after its parent has, whatever it does meanwhile; without a thread."""
+    """End this process soon after its parent has, even in the middle of its work; without a thread."""
 
     def look(*_: object) -> None:
         if os.getppid() != parent:

@@ -52,7 +52,7 @@ class InProcessExecutor(Executor):
         return [self._slots[slot] for slot in range(self._workers)]
 
     def idle(self) -> list[int]:
-        """Numbers of the slots without a submitted request."""
+        """Return the numbers of the slots without a submitted request."""
         busy = {handle.slot for handle in self._submitted}
         return [slot for slot in range(self._workers) if slot not in busy]
 
@@ -82,7 +82,7 @@ class InProcessExecutor(Executor):
         self._submitted.clear()
 
     def close(self) -> None:
-        """Let go of what the slots hold."""
+        """Release the contents of the slots."""
         self._submitted.clear()
         self._opened.clear()
         if self._threads_before is not None:

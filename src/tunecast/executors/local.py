@@ -40,7 +40,7 @@ slower; on a quiet one this short spin was no slower (measured).
 
 
 def crash_of(exit_code: int) -> Crash:
-    """The crash of a worker process; the exit code is negative for a signal."""
+    """Return the crash of a worker process; the exit code is negative for a signal."""
     if exit_code >= 0:
         return Crash(f"the worker ended with exit code {exit_code}")
     # The kernel kills the largest process when memory runs out; nothing else kills twice.
@@ -50,7 +50,7 @@ def crash_of(exit_code: int) -> Crash:
 
 
 def own_accelerator(device: str, slot: int) -> dict[str, str]:
-    """The environment that gives a slot an accelerator of its own, in turn, where ``cuda`` names several."""
+    """Return an environment that gives a slot its own accelerator, in turn, if ``cuda`` names several."""
     if device != "cuda":
         return {}
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -91,7 +91,7 @@ class LocalExecutor(Executor):
         return [slot for slot in self._slots if slot is not None]
 
     def idle(self) -> list[int]:
-        """Numbers of the slots without a request."""
+        """Return the numbers of the slots without a request."""
         return [slot for slot in range(len(self._workers)) if slot not in self._busy]
 
     def submit(self, request: Request, slot: int | None = None) -> Handle:
@@ -134,7 +134,7 @@ class LocalExecutor(Executor):
         self._server.close()
 
     def _end_workers(self) -> None:
-        """End all workers: all are told before the first is waited for, so that they leave together."""
+        """End all workers: all are notified before the first is awaited, so that they leave together."""
         self._busy.clear()
         deadline = time.monotonic() + PATIENCE_SECONDS
         # Before a worker is started, the server imports, and is killed at once.
@@ -145,7 +145,7 @@ class LocalExecutor(Executor):
             worker.end(deadline)
 
     def pause(self) -> None:
-        """Stop all worker processes in the middle of whatever they do."""
+        """Stop all worker processes, even in the middle of their work."""
         self._send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
@@ -185,7 +185,7 @@ class LocalExecutor(Executor):
         return worker
 
     def _make_ready(self, slot: int) -> _Worker:
-        """The worker of a slot, ready for a request; one that dies before that is replaced.
+        """Return the worker of a slot, ready for a request; one that dies before that is replaced.
 
         Raises:
             ModelError: The workplace cannot be opened.
@@ -206,7 +206,7 @@ class LocalExecutor(Executor):
         )
 
     def _bury(self, slot: int) -> Crash:
-        """Take a dead worker out of its slot, and say what it died of."""
+        """Take a dead worker out of its slot, and describe its death."""
         crash = crash_of(self._worker(slot).stop())
         self._workers[slot] = None
         return crash
@@ -248,7 +248,7 @@ class _Worker:
         return self.end(time.monotonic() + PATIENCE_SECONDS)
 
     def kill(self) -> None:
-        """End the process in the middle of whatever it does."""
+        """End the process, even in the middle of its work."""
         self.connection.close()
         self.end(time.monotonic())
 

@@ -1,8 +1,8 @@
 """The inside of a worker process: it opens a workplace (loads a base model) and answers requests until its
 session is gone.
 
-Workers are forked by :mod:`tunecast.executors.fork_server`. Where that cannot be, it starts
-``python -m tunecast.executors.worker FD PARENT``.
+Workers are forked by :mod:`tunecast.executors.fork_server`. Where forking is impossible, it starts ``python
+-m tunecast.executors.worker FD PARENT``.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def serve(connection: Connection, parent: int) -> None:
 
 
 def receive(connection: Connection) -> Any:
-    """The next message.
+    """Return the next message.
 
     Raises:
         EOFError: The other side is gone, perhaps in the middle of a message.

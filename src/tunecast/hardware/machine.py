@@ -1,7 +1,7 @@
 """Measures this machine: matrix-multiplication rate, copy bandwidth, memory, clocks.
 
-A machine is described by measured rates, never by its name. What a worker used (seconds by three clocks, peak
-bytes) is also read here, so that all parts of Tunecast read it in the same way.
+A machine is described by measured rates, never by its name. It also reads a worker's usage (seconds by three
+clocks, peak bytes), so that all parts of Tunecast read it alike.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 _MEASURE_SECONDS = 0.2
 """Time spent on each rate: two dtypes and one copy stay well under a second."""
 _PRODUCT_SECONDS = 0.1
-"""A product that would take longer uses smaller matrices: where a dtype is emulated, as bfloat16 is on most
-processors, full-width products would take seconds each."""
+"""A product that would take longer uses smaller matrices: if a dtype is emulated, as bfloat16 is on most
+processors, full-width products would take seconds each.
+"""
 _MINIMUM_REPEATS = 3
 _MATRIX_WIDTH = {"cpu": 1024, "cuda": 8192}
 _COPY_BYTES = {"cpu": 1 << 26, "cuda": 1 << 30}
@@ -183,7 +184,7 @@ def device_bytes(name: str) -> int:
 
 
 def has_accelerator() -> bool:
-    """Return whether torch can use CUDA; imports torch only where that is possible at all."""
+    """Return whether torch can use CUDA; imports torch only if that is possible."""
     from importlib.metadata import version
 
     if version("torch").endswith("+cpu"):

@@ -100,7 +100,7 @@ class Method(ABC):
         """Act on freshly updated weights while their gradients still exist; ``step`` starts at 1."""
 
     def state(self, model: Any) -> dict[str, Tensor]:
-        """Return what exact resume needs besides trained weights and optimiser; nothing by default."""
+        """Return the state that exact resume needs besides weights and optimiser; nothing by default."""
         return {}
 
     def restore(self, model: Any, state: Mapping[str, Tensor]) -> None:  # noqa: B027

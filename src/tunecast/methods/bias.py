@@ -36,6 +36,6 @@ class Bias(WeightsMethod):
         return [name for name, _ in model.named_parameters() if name.endswith(".bias")]
 
     def footprint(self, pipeline: Pipeline, model: ModelFacts) -> Footprint:
-        """The biases, none of them a matrix."""
+        """Return the biases, none of them a matrix."""
         part = Part("bias", partial(self.trained, pipeline=pipeline), has_matrices=False)
         return Footprint(part=part)

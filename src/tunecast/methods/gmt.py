@@ -25,7 +25,7 @@ class GradientMask(Full):
 
     The mask is chosen at each step from the gradients of the whole batch; vectors are not masked. It is
     applied before the optimiser, so a masked weight may still move by its momentum, but not by weight decay.
-    It holds what full finetuning holds, and copies of the largest matrix. A step takes longer, since each
+    It needs the memory of full finetuning, and copies of the largest matrix. A step takes longer, since each
     matrix needs its threshold: 132 tokens per second against 428 for full finetuning of SmolLM2-135M on two
     cores.
     """
@@ -49,7 +49,7 @@ class GradientMask(Full):
         return model
 
     def footprint(self, pipeline: Pipeline, model: ModelFacts) -> Footprint:
-        """State that all weights are trained, and what masking the largest matrix takes."""
+        """State that all weights are trained, and the bytes of masking the largest matrix."""
         return Footprint(gradient_workspace=MASKING_BYTES)
 
     def before_update(self, model: Any, learning_rate: float) -> None:

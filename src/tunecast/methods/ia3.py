@@ -38,7 +38,7 @@ class IA3(PeftMethod):
         )
 
     def footprint(self, pipeline: Pipeline, model: ModelFacts) -> Footprint:
-        """The configuration, without importing peft."""
+        """Return the configuration, without importing peft."""
         return Footprint(
             {
                 "peft_type": "IA3",

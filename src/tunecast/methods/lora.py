@@ -109,7 +109,7 @@ class Lora(PeftMethod):
         )
 
     def footprint(self, pipeline: Pipeline, model: ModelFacts) -> Footprint:
-        """The configuration, without importing peft."""
+        """Return the configuration, without importing peft."""
         return Footprint(
             {
                 "peft_type": "LORA",
@@ -124,7 +124,7 @@ class Lora(PeftMethod):
 def _subtract_start(folder: Path, start: Mapping[str, Tensor]) -> None:
     """Rewrite a saved PiSSA adapter for the unchanged base.
 
-    PiSSA trains ``W - s B0 A0 + s B A``, where a randomised decomposition gave the start (A0, B0). Another
+    PiSSA trains ``W - s B0 A0 + s B A``, with a start (A0, B0) from a randomised decomposition. Another
     process would not reproduce it. The same sum over W itself is an adapter of twice the rank: ``s [B, -B0]
     [A; A0]``.
     """

@@ -74,7 +74,7 @@ class PeftMethod(Method):
         model.save_pretrained(folder, save_embedding_layers=False)
 
     def footprint(self, pipeline: Pipeline, model: ModelFacts) -> Footprint:
-        """The adapter, by its peft configuration."""
+        """Return the adapter, by its peft configuration."""
         try:
             config = self._suited(pipeline, config_of(model))
         except ValueError:  # a model with code of its own, whose configuration transformers cannot build

@@ -1,4 +1,4 @@
-"""Reads a pipeline from a JSON file, as ``best/pipeline.json`` holds it and ``--pipeline`` takes it."""
+"""Reads a pipeline from a JSON file, such as ``best/pipeline.json``, for ``--pipeline``."""
 
 from __future__ import annotations
 

@@ -27,23 +27,22 @@ def adapter_rate(model: ModelFacts) -> float:
 
     Below a width of 2,048 it is ``5e-4 * (2000 / width) ** 0.9``: a power of the width as in the rule that
     the public tinker-cookbook sweep fitted for Llama models, steeper so that it also meets the best rates
-    measured on models of width 128 to 576 (around 1e-2 and 2e-3). From there on it is :data:`WIDE_RATE`.
-    Full
+    measured on models of width 128 to 576 (around 1e-2 and 2e-3). From there on it is :data:`WIDE_RATE`. Full
     finetuning works at about a tenth of it (Schulman et al., "LoRA Without Regret", 2025: 9.8 on average).
     """
     return WIDE_RATE if model.width >= WIDE else 5e-4 * (2000.0 / model.width) ** 0.9
 
 
 def optimizer_multiple(hyperparameters: Mapping[str, Scalar]) -> float:
-    """The multiple of AdamW's learning rate that suits a pipeline's optimiser; 1 where it names none."""
+    """Return the multiple of AdamW's learning rate that suits a pipeline's optimiser; 1 if it names none."""
     return OPTIMIZER_RATES.get(str(hyperparameters.get("optim", "")), 1.0)
 
 
 def optimizer_rate(optimizer: str, rate: float) -> float:
-    """The learning rate at which an optimiser takes steps as large as AdamW's at ``rate``."""
+    """Return the learning rate at which an optimiser takes steps as large as AdamW's at ``rate``."""
     return float(f"{rate * OPTIMIZER_RATES.get(optimizer, 1.0):.3g}")
 
 
 def around(centre: float, factor: float = 8.0) -> tuple[float, float]:
-    """The interval from ``centre / factor`` to ``centre * factor``, to three significant digits."""
+    """Return the interval from ``centre / factor`` to ``centre * factor``, to three significant digits."""
     return float(f"{centre / factor:.3g}"), float(f"{centre * factor:.3g}")

@@ -73,7 +73,7 @@ class SemanticFreezing(WeightsMethod):
         return upper_names(model, layers - int(pipeline.number("frozen_layers", allowed)))
 
     def footprint(self, pipeline: Pipeline, model: ModelFacts) -> Footprint:
-        """The upper layers: as many as were chosen, else as many as are allowed."""
+        """Return the upper layers: as many as were chosen, else as many as are allowed."""
         layers = decoder_layers(model)
         allowed = layers - min(int(pipeline.number("trained_layers")), layers)
         trained = layers - int(pipeline.number("frozen_layers", allowed))
@@ -84,9 +84,9 @@ def best_cut(deviation: Sequence[float], most: int) -> int:
     """Choose the number of layers to freeze.
 
     A layer's gain is the drop in deviation that it brings, times the share of the backward pass saved by
-    freezing it and all layers below. If allowed, at least two layers and an eighth of all are trained. If
-    no layer lowers the deviation, as many as allowed are trained. ``deviation`` runs from the embeddings
-    to the last layer; at most ``most`` layers are trained.
+    freezing it and all layers below. If allowed, at least two layers and an eighth of all are trained. If no
+    layer lowers the deviation, as many as allowed are trained. ``deviation`` runs from the embeddings to the
+    last layer; at most ``most`` layers are trained.
     """
     layers = len(deviation) - 1
     least = min(most, max(2, math.ceil(layers / 8)))

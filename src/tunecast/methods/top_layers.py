@@ -42,6 +42,6 @@ class TopLayers(WeightsMethod):
         return upper_names(model, int(pipeline.number("trained_layers")))
 
     def footprint(self, pipeline: Pipeline, model: ModelFacts) -> Footprint:
-        """The upper layers; the backward pass ends below them."""
+        """Return the upper layers; the backward pass ends below them."""
         layers = min(int(pipeline.number("trained_layers")), decoder_layers(model))
         return Footprint(part=Part.of_top_layers(layers, partial(self.trained, pipeline=pipeline)))

@@ -67,7 +67,7 @@ class WeightsMethod(Method):
         config.save_pretrained(folder)
 
     def footprint(self, pipeline: Pipeline, model: ModelFacts) -> Footprint:
-        """The part that is trained."""
+        """Return the part that is trained."""
         values = {name: v for name, v in pipeline.hyperparameters.items() if name != "learning_rate"}
         label = f"{self.name} {json.dumps(values, sort_keys=True)}"
         part = Part(label, partial(self.trained, pipeline=pipeline))

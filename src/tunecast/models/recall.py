@@ -18,7 +18,7 @@ from tunecast.cache import cache_folder
 from tunecast.records import stable_hash
 
 SETTINGS = ("config.json", "tokenizer_config.json")
-"""The files that decide what transformers finds, beside the sizes of all others."""
+"""Files whose content decides the findings of transformers; of all others only the sizes count."""
 CODE = (*sorted(Path(__file__).parent.glob("*.py")), Path(records.__file__))
 """Modules that turn findings into facts; a change of them makes earlier findings void."""
 

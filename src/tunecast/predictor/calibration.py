@@ -30,7 +30,7 @@ class Calibration:
     Args:
         inflation: Factor on the variance, shape (stages,).
         shared: Share of the corrected variance common to all trials of a task, 0 to 1, shape (stages,). A
-        task whose loss falls faster than predicted does so for every pipeline.
+            task whose loss falls faster than predicted does so for every pipeline.
     """
 
     inflation: NDArray[np.float64]

@@ -87,7 +87,7 @@ def _values(name: str, model: ModelFacts) -> Iterator[dict[str, Scalar]]:
 
 
 def _fixed_for(method: str, model: ModelFacts, fixed: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    """Return what the user fixed of a method's own hyperparameters, checked by the space of pipelines."""
+    """Return the user's fixed values of a method's own hyperparameters, checked by the space of pipelines."""
     if not fixed:
         return {}
     from tunecast.methods import baseline_pipeline, pipeline_space

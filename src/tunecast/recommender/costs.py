@@ -82,7 +82,7 @@ class Costs:
 
         Raises:
             ModelError: The configuration's class has no text-generating model.
-            ConfigurationError: The adapter does not suit the model, or what the method holds is not known.
+            ConfigurationError: The adapter does not suit the model, or the method states no footprint.
         """
         batch = int(pipeline.number("per_device_train_batch_size", 8))
         micro = batch
@@ -107,7 +107,7 @@ class Costs:
         """Return the workload of a pipeline at the longest example.
 
         Raises:
-            ConfigurationError: The method does not state what it holds.
+            ConfigurationError: The method states no footprint.
         """
         from tunecast.methods.workload import workload_of
 

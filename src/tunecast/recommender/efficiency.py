@@ -29,7 +29,7 @@ GROUP_DEVIATION = 0.3
 MODEL_DEVIATION = 0.2
 """The same between base models, and between machines of a kind."""
 LEARNED_METHODS = ("full", "lora", "qlora", "ia3")
-"""Methods whose steps consist of nothing but what the formulas count."""
+"""Methods whose steps consist only of work that the formulas count."""
 FEWEST_STEPS = 4
 """Fewest steps of a run that counts: the first one is slow, and weighs too much in a shorter run."""
 

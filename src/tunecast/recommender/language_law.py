@@ -27,7 +27,7 @@ def ln_language_loss(model: ModelFacts) -> float:
 
 
 def excess_share(model: ModelFacts) -> float:
-    """Return what is left to learn of language, as a share of :data:`REFERENCE`; at most 1."""
+    """Return the part of language that is left to learn, as a share of :data:`REFERENCE`; at most 1."""
     return min(1.0, _excess(model) / REFERENCE)
 
 

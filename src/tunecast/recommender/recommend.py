@@ -279,7 +279,7 @@ def _too_short(costs: Iterable[Cost]) -> BudgetError:
 
 
 def _nothing_fits(situation: Situation, costs: Costs, everything: Sequence[Prospect]) -> ConfigurationError:
-    """Name what would fit: quantisation, shorter sequences, more devices."""
+    """Name changes that would fit: quantisation, shorter sequences, more devices."""
     from tunecast.estimate import what_would_fit
 
     least = min(everything, key=lambda prospect: prospect.memory_gb)

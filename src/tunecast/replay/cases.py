@@ -22,7 +22,7 @@ ALL_EXAMPLES = 0.9
 
 
 class Clock(StrEnum):
-    """The recorded seconds that a replay goes by."""
+    """The recorded seconds used by a replay."""
 
     WALL = "wall"
     CPU = "cpu"
@@ -265,8 +265,7 @@ class _Paces:
 def _legs(run: Run, paces: _Paces, limit: float) -> tuple[Leg, ...]:
     """Return the recorded steps, and the step in which a trial failed between two points.
 
-    Nothing is recorded for that step. It is charged whole, up to the next place of the fidelity grid, at
-    the
+    Nothing is recorded for that step. It is charged whole, up to the next place of the fidelity grid, at the
     method's own rate, as a budget in tokens charges it.
     """
     legs = []

@@ -50,7 +50,7 @@ LEAST_ORDINARY = 100_000_000
 Maker = Callable[[Sequence[Pipeline], int], Policy]
 """Builds a strategy for candidates and a seed."""
 Contestant = Callable[[Context], Maker]
-"""Prepares a strategy of the caller's own for one case, from what may be known there."""
+"""Prepares a strategy of the caller's own for one case, from the runs that may be known there."""
 
 
 @dataclass
@@ -73,7 +73,7 @@ class Comparison:
             over seeds.
         exhausted: Share of the replays in which every candidate came to its end, shape (strategies, budgets).
         usage: Answers and their cost, by strategy.
-        fold: The runs that were left out of what strategies learned from.
+        fold: The runs that were kept from strategies.
     """
 
     strategies: tuple[str, ...]
@@ -98,11 +98,11 @@ class Comparison:
         return self.regrets.shape[2]
 
     def by_task(self) -> NDArray[np.float64]:
-        """Regret by task, the mean over its cases and seeds; shape (strategies, tasks, budgets)."""
+        """Return the regret by task, averaged over cases and seeds; shape (strategies, tasks, budgets)."""
         return self._over_cases(self.regrets.mean(axis=2))
 
     def anytime_by_task(self) -> NDArray[np.float64]:
-        """Regret over time by task; shape (strategies, tasks, grid)."""
+        """Return the regret over time by task; shape (strategies, tasks, grid)."""
         return self._over_cases(self.anytime)
 
     def _over_cases(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -126,7 +126,7 @@ def default_strategies(cases: Sequence[Case], *, surrogates: bool) -> tuple[str,
 
 
 def tiny_models(cases: Sequence[Case]) -> list[str]:
-    """Names of the base models for which 2e-4 and 3e-4 are far too low."""
+    """Return the names of the base models for which 2e-4 and 3e-4 are far too low."""
     return sorted({case.model.name for case in cases if case.model.parameters < LEAST_ORDINARY})
 
 
@@ -173,8 +173,8 @@ def compare_strategies(
         seeds: Number of seeds: each is a random 70% of the candidates in a random order, always with the
             baseline.
         budgets: In baseline trials at full length, ascending; each is granted with a tenth of one on top.
-        fold: The runs to leave out of what strategies learn from.
-        thinking_seconds: Charge for each answer of a strategy. None charges what an answer takes on this
+        fold: The runs to keep from strategies.
+        thinking_seconds: Charge for each answer of a strategy. None charges the seconds of an answer on this
             computer, measured once per strategy and rounded up to a power of two of milliseconds.
         watch: Called after every replay with the strategy's name and the strategy.
 

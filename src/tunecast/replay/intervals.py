@@ -47,12 +47,10 @@ class ClusterWeights:
         """Return the quantiles of the resampled means that bound an interval, missed in a share ``level`` of
         cases.
 
-        Plain percentiles are too narrow for few clusters: resampled means scatter like a deviation with n
-        in
+        Plain percentiles are too narrow for few clusters: resampled means scatter like a deviation with n in
         its denominator, not n - 1, and their quantiles are those of a normal variable, not of t. Therefore
         the interval ends further out (the expanded percentile interval: Hesterberg, "What teachers should
-        know about the bootstrap", arXiv 1411.5279, section 5.3). On 26 tasks of 11 families, the largest
-        of
+        know about the bootstrap", arXiv 1411.5279, section 5.3). On 26 tasks of 11 families, the largest of
         six, it misses the mean in 6 to 7% of all cases, where percentiles at 2.5% miss it in 10 to 12%. A
         single family says nothing of others; its interval spans all resamples.
         """

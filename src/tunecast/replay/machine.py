@@ -1,16 +1,15 @@
 """The simulated machine: a strategy spends a budget on recorded runs under an event clock.
 
 No loss is predicted or interpolated. A step of a trial gives the point recorded at its end and takes the
-seconds recorded for it. Only a step in which a trial failed has no recorded seconds: it is charged whole,
-at
+seconds recorded for it. Only a step in which a trial failed has no recorded seconds: it is charged whole, at
 the median rate of completed runs (:mod:`tunecast.replay.cases`).
 
 A strategy sees what it sees in a session, through the same code (:mod:`tunecast.search`),
 ``expected_seconds`` included: they come from the session's own
 :class:`~tunecast.session.runtime_model.RuntimeModel`, which starts from the baseline's recorded rate and
 learns from the steps of this replay alone. Its choices obey the session's own rules
-(:mod:`tunecast.session.rules`), and the leader is finished, as there, when the search is over. A session
-uses upper bounds of seconds; the simulated machine knows the seconds.
+(:mod:`tunecast.session.rules`), and the leader is finished, as there, when the search is over. A session uses
+upper bounds of seconds; the simulated machine knows the seconds.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Priors of replayed strategies: trained on what may be known there, and cached."""
+"""Priors of replayed strategies: trained on the runs that may be known there, and cached."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class Standings:
 
     @property
     def header(self) -> str:
-        """One sentence that says what was compared."""
+        """One sentence about the scope of the comparison."""
         comparison = self.comparison
         return (
             f"{len(comparison.strategies)} strategies on {len(comparison.tasks)} tasks of {self.families} "
@@ -52,7 +52,7 @@ class Standings:
 
     @cached_property
     def too_few(self) -> str:
-        """A sentence on what there is too little of to claim anything; empty where there is enough."""
+        """A sentence naming the data that are too few for claims; empty if there are enough."""
         comparison = self.comparison
         small = min(comparison.cases, key=lambda case: len(case.candidates))
         missing = []
@@ -66,15 +66,15 @@ class Standings:
         return f"Too few runs: {' and '.join(missing)}." if missing else ""
 
     def at(self, budget: float) -> NDArray[np.float64]:
-        """Regrets at a budget, shape (strategies, tasks)."""
+        """Return the regrets at a budget, shape (strategies, tasks)."""
         return self.regrets[:, :, self.comparison.budgets.index(budget)]
 
     def ranks(self, budget: float) -> NDArray[np.float64]:
-        """Mean ranks at a budget, shape (strategies,)."""
+        """Return the mean ranks at a budget, shape (strategies,)."""
         return mean_ranks(self.at(budget))
 
     def regret(self, strategy: str, budget: float) -> tuple[float, float, float]:
-        """Mean regret over tasks, and the ends of its 95% interval."""
+        """Return the mean regret over tasks, and the ends of its 95% interval."""
         values = self.at(budget)[self.comparison.strategies.index(strategy)]
         return (float(values.mean()), *interval(values, self.weights))
 
@@ -84,7 +84,7 @@ class Standings:
         return dict(zip(self.comparison.budgets, map(float, shares), strict=True))
 
     def rows(self, *, with_interval: bool = False) -> list[list[str]]:
-        """A row per strategy, lowest mean regret at the largest budget first: regret in percent, and rank."""
+        """Return a row per strategy, lowest mean regret at the largest budget first: regret in %, rank."""
         comparison = self.comparison
         last = comparison.budgets[-1]
         rows = []
@@ -99,7 +99,7 @@ class Standings:
         return rows
 
     def as_json(self) -> dict[str, Any]:
-        """The object that ``tunecast compare --json`` prints."""
+        """Return the object that ``tunecast compare --json`` prints."""
         comparison = self.comparison
         return {
             "header": self.header,
@@ -140,10 +140,10 @@ class Standings:
 
 
 def counted_families(count: int) -> str:
-    """A number of families in words."""
+    """Return a number of families in words."""
     return "1 family" if count == 1 else f"{count} families"
 
 
 def budget_key(budget: float) -> str:
-    """A budget as a key of JSON."""
+    """Return a budget as a key of JSON."""
     return f"{budget:g}"

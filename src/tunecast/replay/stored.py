@@ -41,7 +41,7 @@ class CompareSettings:
         budgets: Budgets in baseline trials at full length, ascending.
         fold: The runs that strategies must not know.
         model: Name of the only base model to replay on; None for all models.
-        clock: The recorded seconds to go by.
+        clock: The recorded seconds that count.
         thinking_seconds: Charge for each answer; None measures it on this computer.
     """
 

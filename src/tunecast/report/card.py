@@ -1,4 +1,4 @@
-"""The model card: a README in Hugging Face's format that says what the model is and how it was chosen."""
+"""The model card: a README in Hugging Face's format that describes the model and how it was chosen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The forecast of what more data would bring, in words and as a table, for terminal and report."""
+"""The forecast for more data, in words and as a table, for terminal and report."""
 
 from __future__ import annotations
 

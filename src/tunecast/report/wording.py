@@ -24,7 +24,7 @@ class Headline:
 
     Args:
         text: One short sentence.
-        sentences: What chose it, its margin on the test split, how certain that is, and what it cost.
+        sentences: The scores that chose it, its margin on the test split, how certain that is, and its cost.
     """
 
     text: str
@@ -125,7 +125,7 @@ class _Judge:
         return self.objective != "loss" and all(finite(score.metric) is not None for score in scores)
 
     def choice(self, winner: Contender, others: Sequence[Contender]) -> str:
-        """The validation scores that chose the winner."""
+        """Return the validation scores that chose the winner."""
         score = winner.validation
         if score is None:
             return "The test split chose this winner, as in Tunecast 0.1.0; its test score may be optimistic."
@@ -153,7 +153,7 @@ class _Judge:
         return f"{first}, {second[0].lower() + second[1:]}; brackets hold 95% intervals."
 
     def compare(self, winner: Contender, other: Contender) -> str:
-        """The winner's margin over another contender on the test split."""
+        """Return the winner's margin over another contender on the test split."""
         mine, theirs = winner.test, other.test
         name = _with_article(other)
         if self.by_metric(mine, theirs):

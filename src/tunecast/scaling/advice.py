@@ -31,12 +31,12 @@ class Advice:
 
 
 def proportional_cost(data_size: float) -> float:
-    """Cost of a run: its number of examples."""
+    """Return the cost of a run: its number of examples."""
     return data_size
 
 
 def candidate_sizes(curve: Curve, target_size: float) -> Floats:
-    """Sizes to consider: doublings from the largest measured size to the target, and gaps wider than 2.5x."""
+    """Return sizes to consider: doublings from the largest measured size to the target, and wide gaps."""
     largest = float(curve.data_sizes[-1])
     doublings = largest * 2.0 ** np.arange(1, max(2, int(np.log2(max(target_size / largest, 2.0))) + 1))
     seen = np.unique(curve.data_sizes)
@@ -53,10 +53,9 @@ def advise(
 ) -> list[Advice]:
     """Advise one run per curve.
 
-    A measurement at one of the ``candidates`` (by default :func:`candidate_sizes`), of size c, is expected
-    to leave ``1 - corr(c, target)^2`` of the variance of the target's log
-    loss. The correlation is taken over posterior draws and includes measurement noise (the linear-Gaussian
-    preposterior).
+    A measurement at one of the ``candidates`` (by default :func:`candidate_sizes`), of size c, is expected to
+    leave ``1 - corr(c, target)^2`` of the variance of the target's log loss. The correlation is taken over
+    posterior draws and includes measurement noise (the linear-Gaussian preposterior).
     """
     sizes = candidates or [candidate_sizes(curve, target_size) for curve in posterior.table.curves]
     width = max(len(options) for options in sizes)

@@ -63,7 +63,7 @@ class JointConstants:
     E: float
 
     def loss(self, factor: float, data_size: float) -> float:
-        """The loss at factor X and data size D."""
+        """Return the loss at factor X and data size D."""
         return float(self.A * factor**-self.alpha * data_size**-self.beta + self.E)
 
 

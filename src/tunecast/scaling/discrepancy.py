@@ -64,11 +64,11 @@ class Whitening:
         return whitened
 
     def row_log_scale(self, ratio: Ints) -> Floats:
-        """Constant of every row's log density, shape (chains, rows)."""
+        """Return the constant of every row's log density, shape (chains, rows)."""
         return self.log_scale[self.design][:, ratio].T
 
     def at(self, log_ratio: float) -> Floats:
-        """Matrices of every row at the nearest ratio of the grid, shape (rows, sizes, sizes)."""
+        """Return the matrices of every row at the nearest ratio of the grid, shape (rows, sizes, sizes)."""
         nearest = int(np.argmin(np.abs(LOG_RATIOS - log_ratio)))
         return self.matrices[self.design, nearest]
 

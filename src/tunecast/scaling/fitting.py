@@ -62,7 +62,7 @@ def fit_member(member: Member, observations: Observations, seed: int = 0) -> Fit
 def fit_theta(
     member: Member, observations: Observations, seed: int = 0, effort: Effort | None = None
 ) -> Floats:
-    """The best parameters of every unit, shape (units, parameters)."""
+    """Return the best parameters of every unit, shape (units, parameters)."""
     if member.pooled:
         return _pooled_theta(member.law, observations, seed, effort)
     starts = member.law.starts(observations.unit_extremes()[0])

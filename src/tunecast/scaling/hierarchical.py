@@ -53,7 +53,7 @@ def hyper_prior(law: Law, observations: Observations, pooled: bool) -> HyperPrio
 
 
 def search_prior(law: Law, observations: Observations) -> GaussianPrior:
-    """A wide Gaussian in fitting parameters that keeps a first fit in a plausible range."""
+    """Return a wide Gaussian in fitting parameters that keeps a first fit in a plausible range."""
     prior = curve_prior(law)
     mean = np.repeat(prior.start_mean[None], observations.units, axis=0)
     mean[:, 0] += observations.unit_extremes()[0]

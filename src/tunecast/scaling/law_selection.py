@@ -73,7 +73,7 @@ def score_laws(table: LossTable, models: list[Model], seed: int = 0) -> list[Law
 
 
 def hide_largest(table: LossTable) -> LossTable | None:
-    """The table without its largest sizes; None if a curve would keep fewer than three."""
+    """Return the table without its largest sizes; None if a curve would keep fewer than three."""
     sizes = np.unique(np.concatenate([curve.data_sizes for curve in table.curves]))
     for limit in (sizes[-1] / 4, sizes[-1] / 2, sizes[-2] if len(sizes) > 1 else 0.0):
         visible = table.up_to(float(limit) * (1 + 1e-9))
@@ -96,7 +96,7 @@ class Hidden:
 
 
 def hidden_points(table: LossTable, visible: LossTable) -> Hidden:
-    """The points of ``table`` beyond each curve's largest size in ``visible``, which has the same curves."""
+    """Return the points of ``table`` beyond each curve's largest size in ``visible``, with its curves."""
     counts = [
         int(np.sum(whole.data_sizes > seen.data_sizes[-1]))
         for whole, seen in zip(table.curves, visible.curves, strict=True)

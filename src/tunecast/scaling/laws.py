@@ -59,23 +59,23 @@ class Law(Protocol):
         """Derivative of :meth:`log_loss` by the parameters, shape (..., rows, sizes, parameters)."""
 
     def natural(self, theta: Floats, frame: Frame) -> dict[str, float]:
-        """The constants of the formula in the user's units, for one parameter vector, shape (parameters,)."""
+        """Return the formula's constants, in the user's units, for one parameter vector (parameters,)."""
 
     def to_population(self, theta: Floats) -> Floats:
-        """Parameters that are Gaussian over the curves of a table (see :mod:`hierarchical`), same shape."""
+        """Return parameters that are Gaussian over a table's curves (see :mod:`hierarchical`), same shape."""
 
     def from_population(self, parameters: Floats) -> Floats:
         """Inverse of :meth:`to_population`."""
 
     def log_jacobian(self, theta: Floats) -> Floats:
-        """Log of the determinant of :meth:`to_population`'s derivative, shape (..., rows)."""
+        """Return the log of the determinant of :meth:`to_population`'s derivative, shape (..., rows)."""
 
     def starts(self, level: Floats) -> Floats:
         """Starting points of a fit from each unit's smallest log loss, shape (starts, units, parameters)."""
 
 
 def sigmoid(value: Floats) -> Floats:
-    """The logistic function."""
+    """Return the logistic function."""
     return np.asarray(1.0 / (1.0 + np.exp(-np.clip(value, -_EXPONENT_LIMIT, _EXPONENT_LIMIT))))
 
 

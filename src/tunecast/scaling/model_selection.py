@@ -64,11 +64,11 @@ def accept_then_stop(curve: Curve, data_size: float, first: int = 3, threshold: 
 
 
 def pearson(predicted: Floats, actual: Floats) -> float:
-    """Correlation of predicted and actual losses over models."""
+    """Return the correlation of predicted and actual losses over models."""
     return float(np.corrcoef(predicted, actual)[0, 1])
 
 
 def relative_accuracy(predicted: Floats, actual: Floats) -> float:
-    """Quality of the chosen model: 1 for the best, 0 for the worst (arXiv 2402.02314, section 5)."""
+    """Return the quality of the chosen model: 1 for the best, 0 for the worst (arXiv 2402.02314, sec. 5)."""
     chosen = float(actual[int(np.argmin(predicted))])
     return float((actual.max() - chosen) / (actual.max() - actual.min()))

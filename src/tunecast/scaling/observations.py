@@ -23,8 +23,7 @@ class Observations:
         log_factor: ln X relative to the frame, shape (rows, 1); 0 under laws without a factor.
         unit: Index of each row's parameter vector, shape (rows,).
         covariates: Covariates of a unit's parameters, shape (units, covariates); the first column is 1.
-        covariate_spread: Prior scale of each covariate's effect, relative to the spread between curves,
-        shape
+        covariate_spread: Prior scale of each covariate's effect, relative to the spread between curves, shape
             (covariates,).
     """
 
@@ -48,7 +47,7 @@ class Observations:
         return np.asarray(np.arange(self.units) == self.unit[:, None], dtype=np.float64)
 
     def unit_extremes(self) -> tuple[Floats, Floats]:
-        """Smallest and largest log loss of every unit, two arrays of shape (units,)."""
+        """Return the smallest and largest log loss of every unit, two arrays of shape (units,)."""
         smallest, largest = np.full(self.units, np.inf), np.full(self.units, -np.inf)
         rows = np.broadcast_to(self.unit[:, None], self.present.shape)[self.present]
         np.minimum.at(smallest, rows, self.log_loss[self.present])
@@ -125,7 +124,7 @@ def observe(
 
 
 def joint_factor(table: LossTable) -> str | None:
-    """The factor X of a joint law: the first with at least three values within some family of curves."""
+    """Return the factor X of a joint law: the first with three or more values in some family of curves."""
     families = _families(table.curves)
     for name in table.varying_factors():
         for family in range(int(families.max()) + 1):

@@ -43,7 +43,7 @@ class CurvePrediction:
         return np.asarray(np.exp(self.centre))
 
     def interval(self, seed: int = 0) -> tuple[Floats, Floats]:
-        """Ends of the 90% interval of one measured loss, two arrays of shape (rows, sizes)."""
+        """Return the ends of the 90% interval of one measured loss, two arrays of shape (rows, sizes)."""
         random = np.random.default_rng(seed)
         spread = random.standard_t(STUDENT_FREEDOM, size=self.curve.shape)
         measured = self.curve + self.noise[:, None, None] * spread

@@ -100,5 +100,5 @@ _PRIORS = {
 
 
 def curve_prior(law: Law) -> CurvePrior:
-    """Prior of the parameters of ``law``."""
+    """Return the prior of the parameters of ``law``."""
     return _PRIORS[law.name]

@@ -102,7 +102,7 @@ class _Chains:
         self.likelihood = self._likelihood(self.residuals, self.ratio, self.log_noise)
 
     def state(self) -> tuple[Floats, Floats, Floats, Floats, Ints]:
-        """A copy of the state to record."""
+        """Return a copy of the state to record."""
         return (
             self.theta.copy(),
             self.effects.copy(),

@@ -26,7 +26,7 @@ class Loss(Protocol):
         """Cost, elementwise."""
 
     def weight(self, residual: Floats) -> Floats:
-        """Derivative of the cost divided by the residual: the weight in a least-squares step."""
+        """Return the derivative of the cost divided by the residual: the weight in a least-squares step."""
 
 
 @dataclass(frozen=True)
@@ -98,14 +98,14 @@ class FitProblem:
         return raw if self.whitening is None else np.einsum("rts,krs->krt", self.whitening, raw)
 
     def jacobian(self, theta: Floats) -> Floats:
-        """Derivatives of the residuals, shape (starts, rows, sizes, parameters)."""
+        """Return the derivatives of the residuals, shape (starts, rows, sizes, parameters)."""
         data = self.observations
         raw = self.law.gradient(theta[:, data.unit], data.log_size, data.log_factor)
         raw = raw * (data.present if self.keep is None else self.keep & data.present)[..., None]
         return raw if self.whitening is None else np.einsum("rts,krsp->krtp", self.whitening, raw)
 
     def objective(self, theta: Floats, residuals: Floats) -> Floats:
-        """Value to minimise, shape (starts, units)."""
+        """Return the value to minimise, shape (starts, units)."""
         value = np.sum(self.loss.cost(residuals), axis=-1) @ self.observations.membership
         if self.prior is not None:
             offset = theta - self.prior.mean
@@ -135,7 +135,7 @@ class Solution:
     hessian: Floats
 
     def best(self) -> tuple[Floats, Floats]:
-        """Result of each unit's best start: parameters and Hessian."""
+        """Return the result of each unit's best start: parameters and Hessian."""
         winner, units = np.argmin(self.objective, axis=0), np.arange(self.objective.shape[1])
         return self.theta[winner, units], self.hessian[winner, units]
 

@@ -33,7 +33,7 @@ def read_store(url: str, by: Sequence[str] = (), max_observed: float | None = No
 
 
 def rows_of(runs: Iterable[Run], max_observed: float | None = None) -> Iterable[LossRow]:
-    """The end point of every completed run; zero-shot runs are at size 0."""
+    """Return the end point of every completed run; zero-shot runs are at size 0."""
     zero_shot: dict[tuple[str, str], float] = {}
     completed: list[Run] = []
     for run in runs:

@@ -64,7 +64,7 @@ class Curve:
         return len(np.unique(self.data_sizes))
 
     def up_to(self, data_size: float) -> Curve:
-        """The curve without the points above ``data_size``."""
+        """Return the curve without the points above ``data_size``."""
         keep = self.data_sizes <= data_size
         return Curve(
             self.group, self.labels, self.factors, self.data_sizes[keep], self.losses[keep], self.zero_shot
@@ -79,12 +79,12 @@ class LossTable:
     source: str = "table"
 
     def up_to(self, data_size: float) -> LossTable:
-        """The table without the points above ``data_size`` and without curves that have no other."""
+        """Return the table without the points above ``data_size`` and without curves that have no other."""
         curves = (curve.up_to(data_size) for curve in self.curves)
         return LossTable(tuple(curve for curve in curves if curve.data_sizes.size), self.source)
 
     def pools(self) -> tuple[LossTable, ...]:
-        """The table split by task, because losses of different tasks share no structure."""
+        """Return the table split by task, because losses of different tasks share no structure."""
         tasks = dict.fromkeys(curve.labels.get("task", "") for curve in self.curves)
         return tuple(
             LossTable(tuple(c for c in self.curves if c.labels.get("task", "") == task), self.source)
@@ -97,7 +97,7 @@ class LossTable:
         return max(float(curve.data_sizes[-1]) for curve in self.curves)
 
     def varying_factors(self) -> tuple[str, ...]:
-        """Factors that every curve has and that differ between curves."""
+        """Return the factors that every curve has and that differ between curves."""
         return tuple(
             name
             for name in FACTORS
@@ -107,7 +107,7 @@ class LossTable:
 
 
 def group_name(group: Group) -> str:
-    """A curve's group as one short text."""
+    """Return a curve's group as one short text."""
     values = (f"{value:.4g}" if isinstance(value, float) else str(value) for value in group.values())
     return ", ".join(values) or "all"
 

@@ -1,6 +1,6 @@
 """Strategies: one class each, one register line each; which trial to advance next is a pure function.
 
-:mod:`~tunecast.search.strategy` says what a strategy answers, docs/adding-a-strategy.md how to add one.
+:mod:`~tunecast.search.strategy` defines a strategy's answers; docs/adding-a-strategy.md shows how to add one.
 """
 
 from tunecast.search.advised import Advised, advised

@@ -1,14 +1,13 @@
 """The default strategy, ``advised``: train the recommended pipelines first, then halve the rest.
 
-Before anything is measured, ``tunecast recommend`` predicts the end of every candidate. A session tries
-the
+Before anything is measured, ``tunecast recommend`` predicts the end of every candidate. A session tries the
 recommended pipelines first, then drawn ones in the order of their predictions. The best recommendation is
 trained as long as it is ahead of the baseline; successive halving spends the rest of the budget. With
 ``--value``, trials that are not worth their seconds are left out.
 
-The parts of the rule are the candidates (:meth:`Advised.lineup`), the choice among
-them (:func:`advised`) and the order in a replay (:meth:`Advised.replayed`). The part of a budget that one
-trial may take is :meth:`~tunecast.search.strategy.Strategy.share_of_budget`.
+The parts of the rule are the candidates (:meth:`Advised.lineup`), the choice among them (:func:`advised`) and
+the order in a replay (:meth:`Advised.replayed`). The part of a budget that one trial may take is
+:meth:`~tunecast.search.strategy.Strategy.share_of_budget`.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ class Context(TaskDescription):
 
     Args:
         evaluation_seconds: Seconds to score the untouched model like a point; None if not measured.
-        room: What one worker can hold; None if unknown.
+        room: Memory of one worker; None if unknown.
         runs: Recorded runs of other tasks, failures included; in a replay, those of the training folds only.
         value_minutes: Minutes that 1% of the loss is worth; None spends the whole budget.
         predicted: Predicted ends of candidates, by the ids of their pipelines, for strategies that know a
@@ -44,7 +44,7 @@ class Context(TaskDescription):
         """The trained prior, for strategies that need one.
 
         Raises:
-            ConfigurationError: There is none.
+            ConfigurationError: The context has no prior.
         """
         if self.prior is None:
             raise ConfigurationError("This strategy needs a trained prior.")

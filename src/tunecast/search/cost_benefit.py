@@ -60,11 +60,10 @@ def only_worthy(history: History, worth: NDArray[np.bool_]) -> History:
 def while_worth_it(policy: Policy, context: Context, minutes: float) -> Policy:
     """Show a policy only the trials that are worth their seconds; it ends when there are no more.
 
-    The end of a trial that has begun is predicted from its loss beside the baseline's. Other ends, and all
-    if
-    the baseline is no yardstick, are those that were predicted before the session, moved by how far such
-    predictions missed the trials that have ended. A trial without a prediction is not started. A trial of
-    unknown seconds counts as free. ``minutes`` is the time that 1% of the loss is worth.
+    The end of a trial that has begun is predicted from its loss beside the baseline's. Other ends, and all if
+    the baseline is no yardstick, are the predictions before the session, corrected by their errors on the
+    trials that have ended. A trial without a prediction is not started. A trial of unknown seconds counts as
+    free. ``minutes`` is the time that 1% of the loss is worth.
     """
 
     def choose(history: History, remaining: Remaining) -> int | None:

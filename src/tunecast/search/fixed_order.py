@@ -9,7 +9,7 @@ from tunecast.records import Pipeline
 from tunecast.search.history import History, Policy, Remaining, TrialView
 
 Order = Callable[[Sequence[Pipeline]], Sequence[int]]
-"""Maps candidates to the places of those that are worth trying, best first."""
+"""Maps candidates to the places of those worth trying, best first."""
 
 
 def as_listed(ids: Sequence[str]) -> Order:
@@ -25,10 +25,10 @@ def as_listed(ids: Sequence[str]) -> Order:
 def in_order(order: Order, *, only_listed: bool = False) -> Policy:
     """Train candidates to their end in an order that depends only on which candidates there are.
 
-    Candidates that are not expected to reach their end with the remaining budget are put off. The first
-    place counts only if its trial is open or was started: in a replay the baseline stands there for
-    reference, and is a candidate further back. ``only_listed`` stops after the listed candidates;
-    otherwise the others follow.
+    Candidates that are not expected to reach their end with the remaining budget are put off. The first place
+    counts only if its trial is open or was started: in a replay the baseline stands there for reference, and
+    is a candidate further back. ``only_listed`` stops after the listed candidates; otherwise the others
+    follow.
     """
     ordered = _remembering(order, only_listed=only_listed)
 

@@ -1,4 +1,4 @@
-"""The view that a strategy decides by: the trials so far, and what is left of the budget."""
+"""The view that a strategy decides by: the trials so far, and the rest of the budget."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class History:
 
 @dataclass(frozen=True)
 class Remaining:
-    """What is left of the budget.
+    """The rest of the budget.
 
     Args:
         fraction: Part of the budget that is left, 0 to 1.
@@ -131,7 +131,7 @@ class Diagnostic(Protocol):
     """A policy that checks its own assumptions against the history."""
 
     def diagnostics(self, history: History) -> tuple[str, ...]:
-        """Return what the user should know about them, one sentence each; a pure function too."""
+        """Return warnings about them for the user, one sentence each; a pure function too."""
 
 
 def diagnostics_of(policy: Policy, history: History) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The nearest task: start with what was best on the known task whose dataset is most like the new one."""
+"""The nearest task: start with the best pipelines of the task with the most similar dataset."""
 
 from __future__ import annotations
 

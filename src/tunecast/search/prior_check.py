@@ -37,7 +37,7 @@ def orders_rightly(
 
     Args:
         predicted: Ends as predicted before the first point of each trial, shape (trials,).
-        deviation: Standard deviation of what trials do not share, shape (trials,).
+        deviation: Standard deviation of the part that trials do not share, shape (trials,).
         is_new: Whether the dataset is unlike all that the prior knows.
     """
     if len(predicted) < LEAST_TRIALS:

@@ -116,10 +116,8 @@ def random_search() -> Policy:
 def asha(reduction_factor: int = 2) -> Policy:
     """Asynchronous successive halving with resumed trials (Li et al., arXiv 1810.05934, algorithm 2).
 
-    From the highest rung of the fidelity grid down, promote one of the best ``1 / reduction_factor`` of
-    the
-    trials measured at that rung. If none can be promoted, start a new trial. If there are no more
-    candidates,
+    From the highest rung of the fidelity grid down, promote one of the best ``1 / reduction_factor`` of the
+    trials measured at that rung. If none can be promoted, start a new trial. If there are no more candidates,
     continue the best waiting trial, unless the budget counts trials: that ends with the last promotion.
     """
 

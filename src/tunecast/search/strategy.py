@@ -21,7 +21,7 @@ prior.
 """
 
 SHARE_OF_BUDGET = 0.25
-"""A full length is at most this part of what the budget affords."""
+"""A full length is at most this part of the affordable training."""
 SHARE_WITH_KNOWLEDGE = 1 / 3
 """A strategy that predicts which candidates are good tries fewer of them, each for longer."""
 SHARE_WITHOUT_SEARCH = {"seconds": 0.6, "tokens": 0.9}
@@ -103,7 +103,7 @@ class Strategy(ABC):
         """Return the function that chooses trials on a task.
 
         Raises:
-            ConfigurationError: The context lacks what the strategy rests on.
+            ConfigurationError: The context lacks the knowledge that the strategy needs.
         """
 
     def replayed(self, context: Context) -> Policy:
@@ -129,7 +129,7 @@ class Strategy(ABC):
             pipelines: Candidates that suit the task, without the pinned ones.
 
         Raises:
-            ConfigurationError: The context lacks what the strategy rests on.
+            ConfigurationError: The context lacks the knowledge that the strategy needs.
         """
         return list(pipelines)
 

@@ -63,8 +63,8 @@ class _Known:
 class TaskPredictor:
     """Predicts all candidates of a session from its history.
 
-    Between calls it keeps only what it computed from pipelines alone, so it remains a pure function.
-    ``learns_residuals`` if similar pipelines share what the prior missed.
+    Between calls it keeps only what it computed from pipelines alone, so it remains a pure function. With
+    ``learns_residuals``, similar pipelines share the prior's errors.
     """
 
     def __init__(self, context: Context, prior: Prior, *, learns_residuals: bool = False) -> None:

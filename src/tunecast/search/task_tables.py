@@ -62,8 +62,8 @@ def best_known(context: Context) -> tuple[TaskTable, ...]:
     """Return the tables that are most relevant to a context.
 
     These are the tables of the same base model at about the same full length; otherwise those of the same
-    base model; otherwise all tables with their learning rates adapted to the context's model, in
-    proportion to the rate around which adapters of its width are searched.
+    base model; otherwise all tables with their learning rates adapted to the context's model, in proportion
+    to the rate around which adapters of its width are searched.
     """
     tables = known_tables(context.runs)
     same_model = [table for table in tables if table.model.name == context.model.name]

@@ -196,9 +196,9 @@ def _is_due(best: int, history: History, predictions: TrialPredictions) -> bool:
     """Whether the best trial under way should now be trained to its end.
 
     It is due if it should end better than all finished trials, and if the other unfinished ones have taken
-    :data:`PROBED` of what the finished ones took plus what it still needs. Without this rule, the search
-    probes as long as any candidate may be better: in a budget of a few trials hardly one would end, and a
-    choice among many quarter-done trials is worth less than three ends.
+    :data:`PROBED` of the budget of the finished ones plus its own remaining need. Without this rule, the
+    search probes as long as any candidate may be better: in a budget of a few trials hardly one would end,
+    and a choice among many quarter-done trials is worth less than three ends.
     """
     trial = history.trials[best]
     ends = [predictions.mean[i] for i, one in enumerate(history.trials) if one.outcome is Outcome.COMPLETED]

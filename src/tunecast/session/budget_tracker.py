@@ -1,4 +1,4 @@
-"""Tracks a budget: what is spent, what is left, and what still fits."""
+"""Tracks a budget: the amounts spent and left, and the steps that still fit."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class BudgetTracker:
         self._free = replace(self.budget, amount=self.budget.amount - amount)
 
     def left(self, used: Used) -> float:
-        """Return what is left of the whole budget in its unit, including the reserved part."""
+        """Return the rest of the whole budget in its unit, including the reserved part."""
         return max(0.0, self.budget.amount - self.budget.spent(used))
 
     def affordable_tokens(self, tokens_per_second: float) -> float:
@@ -59,7 +59,7 @@ class BudgetTracker:
         )
 
     def remaining(self, used: Used, full_length_tokens: int) -> Remaining:
-        """Return what strategies see of the budget."""
+        """Return the strategies' view of the budget."""
         seconds, tokens = self._free.seconds, self._free.kind == "tokens"
         return Remaining(
             fraction=self._free.fraction_left(used),
@@ -84,7 +84,7 @@ class BudgetTracker:
         )
 
     def affords_end(self, trial: Trial, used: Used, runtime_model: RuntimeModel) -> bool:
-        """Return whether a trial can be finished with what is left, by its upper bound."""
+        """Return whether a trial can be finished with the rest of the budget, by its upper bound."""
         if self.budget.kind == "trials":
             return True
         if self.budget.kind == "tokens":

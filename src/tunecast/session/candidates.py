@@ -26,7 +26,7 @@ def check_restrictions(settings: SessionSettings, model: ModelFacts) -> None:
     """Refuse the restrictions that :func:`candidate_pipelines` would refuse, without drawing candidates.
 
     Raises:
-        ConfigurationError: What the user fixed or narrowed is not possible.
+        ConfigurationError: The user's restrictions are impossible.
     """
     baseline_pipeline(model, settings.restrictions)
     pipeline_space(model, settings.restrictions, seed=settings.seed)
@@ -40,7 +40,7 @@ def candidate_pipelines(
     ``lineup`` holds the candidates that the strategy tries first, best first.
 
     Raises:
-        ConfigurationError: What the user fixed or narrowed is not possible.
+        ConfigurationError: The user's restrictions are impossible.
     """
     strategy = get_strategy(settings.strategy)
     baseline = baseline_pipeline(model, settings.restrictions)

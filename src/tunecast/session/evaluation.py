@@ -35,8 +35,8 @@ def evaluate(
         adapter: Folder of an adapter in PEFT's format; empty for none, or if ``settings.model`` is one.
         split: One of :data:`SPLITS`.
         progress: Shows the stages.
-        seed: Seed of the split and of the intervals. None takes that of the session that delivered the model,
-            if its folder names one, else that of ``settings``.
+        seed: Seed of the split and of the intervals. None takes the seed of the session that delivered the
+            model, if its folder names one, else ``settings.seed``.
 
     Raises:
         ConfigurationError: There is no such split, or the folder holds no adapter.

@@ -114,14 +114,14 @@ class _ExactBytes:
         return load_config(self._task.model, trust_remote_code=self._task.trust_remote_code)
 
     def roughly(self, workload: Workload) -> float:
-        """The peak by the formula where there is one, which imports nothing; infinite if it is unknown."""
+        """Return the peak by formula, which imports nothing; infinite if it is unknown."""
         try:
             return estimate_bytes(self._task.facts, workload, config=lambda: self._config)
         except (ModelError, ConfigurationError):
             return math.inf
 
     def of(self, workload: Workload) -> int | None:
-        """The peak; None where it has to be measured."""
+        """Return the peak; None if it has to be measured."""
         try:
             return estimate_bytes(self._task.facts, workload, config=lambda: self._config, exact=True)
         except (ModelError, ConfigurationError):

@@ -39,7 +39,7 @@ Key = tuple[str, int]
 
 @dataclass(frozen=True)
 class Finalist:
-    """A checkpoint that may win; ``trial`` None stands for the base model."""
+    """A checkpoint that may win; the base model has no ``trial``."""
 
     run: Run
     trial: Trial | None
@@ -68,7 +68,7 @@ class Finalist:
     def scoring(
         self, split: str, metric: str, generate_limit: int, interval_seed: int | None = None
     ) -> ScoreModel:
-        """The request to score it."""
+        """Return the request to score it."""
         return ScoreModel(
             self.spec, self.step, split, self.weights_hash, metric, generate_limit, interval_seed
         )
@@ -222,14 +222,14 @@ class FinalScoring:
 
 
 def best_checkpoint(trial: Trial) -> Finalist | None:
-    """The checkpoint of a trial with the lowest loss on the validation subset, None before its first."""
+    """Return a trial's checkpoint with the lowest loss on the validation subset, None before its first."""
     if trial.run is None or trial.best_point is None:
         return None
     return Finalist(trial.run, trial, trial.best_point.step)
 
 
 def leading_checkpoints(trials: Iterable[Trial]) -> list[Finalist]:
-    """The best checkpoints of the leading trials by loss on the validation subset, at most three."""
+    """Return the best checkpoints of the leading trials by loss on the validation subset, at most three."""
     found = [finalist for trial in trials if (finalist := best_checkpoint(trial))]
     return sorted(found, key=_subset_loss)[:FINALISTS]
 

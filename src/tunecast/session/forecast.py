@@ -120,7 +120,7 @@ class Surveyor:
         return min(most, dearest if self.budget_tracker.budget.kind == "trials" else HELD_MARGIN * dearest)
 
     def survey(self, leading: Trial | None, used: Used) -> Survey:
-        """Choose the parts that fit in a tenth of the budget and in what is left of it."""
+        """Choose the parts that fit in a tenth of the budget and in the rest of it."""
         if leading is None:
             return Survey(None, reason="no trial reached the end of its schedule")
         choices = self._choices(leading)
@@ -136,7 +136,7 @@ class Surveyor:
         return Survey(leading, reason=self._too_dear(min(prices), left))
 
     def again(self, trials: Iterable[Trial], plan: SurveyPlan) -> Survey:
-        """Rebuild a survey from its plan, with what an earlier process of the session committed."""
+        """Rebuild a survey from its plan, with the points that an earlier process committed."""
         leading = next((trial for trial in trials if trial.spec.run == plan.leading), None)
         laid_out = tuple(self._laid_out(leading, part) for part in plan.parts) if leading else ()
         for part in laid_out:

@@ -39,7 +39,7 @@ class Search:
 
     Args:
         save: Writes ``session.json``; called after every commit.
-        diagnostics: What the strategy was found to doubt, one sentence each; new ones are told and added.
+        diagnostics: Doubts of the strategy, one sentence each; new ones are reported and added.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Search:
         return self.trials.used(self._budget_tracker.elapsed())
 
     def remaining(self) -> Remaining:
-        """Return what the strategy sees of the budget."""
+        """Return the strategy's view of the budget."""
         return self._budget_tracker.remaining(self.used(), self.trials[0].spec.full_length_tokens)
 
     def fits(self, index: int, reserved: int | None = None) -> bool:
@@ -102,7 +102,7 @@ class Search:
         return self._budget_tracker.affords_end(self.trials[index], self.used(), self.runtime_model)
 
     def _search(self) -> None:
-        """Finish the first trial, and let the strategy spend what is not reserved."""
+        """Finish the first trial, and let the strategy spend the unreserved rest."""
         while True:
             while self._executor.idle() and (index := self._next()) is not None:
                 self._submit(index)

@@ -24,7 +24,7 @@ SHOWN = 3
 
 
 def question_of(settings: SessionSettings) -> Question:
-    """Translate a session's settings: one training may take what the session gives a trial."""
+    """Translate a session's settings: one training may take as much as a trial of the session."""
     return Question(
         settings.model,
         settings.data,

@@ -13,10 +13,10 @@ MOST_PASSED_OVER = 8
 
 
 class BudgetView(Protocol):
-    """The rest of a budget, and what it suffices for; trials are named by their place in the history."""
+    """The rest of a budget, and the steps that it affords; trials are named by their place in the history."""
 
     def remaining(self) -> Remaining:
-        """Return what policies see of it."""
+        """Return the policies' view of it."""
 
     def fits(self, index: int, reserved: int | None) -> bool:
         """Whether it suffices for a trial's next step, and for the end of a reserved trial after that."""

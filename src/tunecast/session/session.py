@@ -268,7 +268,7 @@ class Session:
         return trials
 
     def _context(self, zero_shot_loss: float, evaluation_seconds: float) -> Context:
-        """Return what a strategy may know of this task and of others."""
+        """Return the strategy's knowledge of this task and of others."""
         training_task = self._prepared.training_task
         return Context(
             dataset=self._prepared.dataset,

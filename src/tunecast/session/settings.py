@@ -24,7 +24,7 @@ DTYPES = ("auto", "bfloat16", "float32")
 
 @dataclass(frozen=True)
 class SessionSettings:
-    """Everything that decides what a session does; written to ``session.json``.
+    """Everything that determines a session; written to ``session.json``.
 
     Args:
         model: The base model, as :func:`tunecast.models.resolve` takes it.
@@ -116,6 +116,6 @@ class SessionSettings:
         return Restrictions(tuple(self.methods), self.fixed, self.ranges)
 
     def as_json(self) -> dict[str, Any]:
-        """The settings as JSON gives them back: lists for tuples."""
+        """Return the settings as JSON gives them back: lists for tuples."""
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return plain

@@ -83,7 +83,7 @@ def keep(
 
 
 def as_begun(context: Context, state: SessionState) -> Context:
-    """Return a context with what :func:`keep` wrote down when the session began."""
+    """Return a context with the knowledge that :func:`keep` saved when the session began."""
     return replace(
         context,
         listed=None if state.listed is None else tuple(state.listed),

@@ -258,7 +258,7 @@ class Trials:
             runtime_model.learn(*taught)
 
     def history(self, runtime_model: RuntimeModel) -> History:
-        """Return what strategies see."""
+        """Return the strategies' view."""
         return History(tuple(self._view(trial, runtime_model) for trial in self._all))
 
     def used(self, seconds: float) -> Used:

@@ -42,7 +42,7 @@ class SingleExamples:
         }
 
     def of(self, pipeline: Pipeline) -> Workload | None:
-        """The workload of a pipeline; None where the method does not state its footprint."""
+        """Return the workload of a pipeline; None if the method does not state its footprint."""
         task = self._training_task
         batch = int(pipeline.number("per_device_train_batch_size"))
         how = {**self._how, "step_examples": batch}
@@ -65,7 +65,7 @@ class Efforts:
         self._known: dict[str, float] = {}
 
     def of(self, pipeline: Pipeline) -> float:
-        """The effort of a pipeline, at least 1."""
+        """Return the effort of a pipeline, at least 1."""
         if pipeline.hyperparameters.get("optim") != "muon":
             return 1.0
         plain = Pipeline(pipeline.method, {**pipeline.hyperparameters, "learning_rate": 1.0})

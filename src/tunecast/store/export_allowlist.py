@@ -1,6 +1,6 @@
 """Names that an export may contain: hyperparameters, parts of a model's configuration, hub organisations.
 
-Each list also says which kind of value it permits. Text is permitted only where a program chooses the words.
+Each list also says which kind of value it permits. Text is permitted only if a program chooses the words.
 """
 
 from __future__ import annotations

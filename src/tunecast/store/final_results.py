@@ -66,7 +66,7 @@ class FinalResult:
 
 
 def final_result_of(run: Run) -> FinalResult:
-    """The final result of a run."""
+    """Return the final result of a run."""
     last = run.curve[-1] if run.curve else None
     seconds = sum(run.machine.undisturbed(point.training, exclusive=run.exclusive) for point in run.curve)
     so_far = (last.step, last.tokens_seen, last.label_tokens_seen) if last else (0, 0, 0)

@@ -1,9 +1,8 @@
 """Redacts runs for export: no path, host, user name, error text or dataset text remains.
 
-Only listed fields are kept, so a field that a later version adds is not shared until it is listed here or
-in
-:mod:`~tunecast.store.export_allowlist`. Single words that name a dataset, a model, a method or a metric
-are kept: a folder named after a person is shared under that name.
+Only listed fields are kept, so a field that a later version adds is not shared until it is listed here or in
+:mod:`~tunecast.store.export_allowlist`. Single words that name a dataset, a model, a method or a metric are
+kept: a folder named after a person is shared under that name.
 """
 
 from __future__ import annotations

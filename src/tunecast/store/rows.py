@@ -71,12 +71,12 @@ def record(kind: type[T], values: Mapping[str, Any]) -> T:
 
 
 def facts_of(value: Any) -> Row:
-    """The fields of a flat record by name; values are not copied."""
+    """Return the fields of a flat record by name; values are not copied."""
     return {field.name: getattr(value, field.name) for field in fields(value)}
 
 
 def score_json(score: Score | None) -> Row | None:
-    """A score as a JSON object, or None."""
+    """Return a score as a JSON object, or None."""
     return None if score is None else facts_of(score)
 
 
@@ -91,7 +91,7 @@ def _cleaned(row: Row) -> Row:
 
 
 def point_row(run_id: str, point: Point) -> Row:
-    """The row of one point."""
+    """Return the row of one point."""
     row: Row = {"run_id": run_id}
     for name, value in facts_of(point).items():
         if name in _PARTS:
@@ -111,7 +111,7 @@ def _point(row: Mapping[str, Any]) -> Point:
 
 
 def facts_row(value: DatasetFacts | ModelFacts | Machine) -> Row:
-    """The row of facts, keyed by the hash of their content."""
+    """Return the row of facts, keyed by the hash of their content."""
     facts = facts_of(value)
     # Hashed as the strict JSON that is stored, so that NaN hashes the same on every machine.
     row: Row = {"hash": stable_hash(dumps(facts, sort_keys=True)), "facts": facts}
@@ -122,7 +122,7 @@ def facts_row(value: DatasetFacts | ModelFacts | Machine) -> Row:
 
 
 def run_rows(run: Run) -> RunRows:
-    """A run as rows."""
+    """Return a run as rows."""
     facts = {column: facts_row(getattr(run, column.removesuffix("_hash"))) for column in FACT_KINDS}
     row: Row = {name: getattr(run, name) for name in _PLAIN}
     row |= {"dataset": run.task.dataset, "model": run.task.model, "metric": run.task.metric}

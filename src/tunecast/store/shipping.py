@@ -11,7 +11,7 @@ from tunecast.store.store import Store
 
 
 def shipped() -> Path | None:
-    """The Parquet file of the runs that are shipped with the package, None if there is none."""
+    """Return the Parquet file of the runs that are shipped with the package, None if there is none."""
     path = Path(__file__).parent / "runs.parquet"
     return path if path.is_file() else None
 

@@ -26,7 +26,7 @@ class Compute:
     pad_token_id: int
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Compute in ``dtype``, whatever the type of the weights."""
+        """Compute in ``dtype``, regardless of the type of the weights."""
         import torch
 
         if self.dtype == "float32":

@@ -81,7 +81,7 @@ def _complete(
 
 
 def _stop_tokens(model: Any, tokenizer: Any) -> list[int]:
-    """List the end-of-turn token that is trained, and those that the model itself stops at."""
+    """List the trained end-of-turn token, and the tokens that the model itself stops at."""
     own = getattr(model.generation_config, "eos_token_id", None)
     listed = own if isinstance(own, list) else [own]
     return sorted({tokenizer.eos_token_id, *(token for token in listed if token is not None)})

@@ -235,7 +235,7 @@ def _unwrapped(state: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 def restore_state(
     optimizer: Optimizer | OptimizerPair, tensors: Mapping[str, Tensor], scalars: Mapping[str, float | None]
 ) -> None:
-    """Restore what :func:`flatten_state` returned."""
+    """Restore the result of :func:`flatten_state`."""
     state: dict[int, dict[str, Any]] = {}
     for key, value in {**tensors, **scalars}.items():
         index, _, name = key.partition(".")

@@ -52,7 +52,7 @@ class TrainingTask:
         max_new_tokens: Longest generated completion.
         deterministic: Whether the accelerator must compute bit-equal results.
         trust_remote_code: Whether code that comes with the model may run.
-        loss: Name of what is minimised and measured; see :mod:`tunecast.training.losses`.
+        loss: Name of the loss that is minimised and measured; see :mod:`tunecast.training.losses`.
     """
 
     model: ResolvedModel

@@ -49,7 +49,7 @@ class Regressor(ABC):
 
     @abstractmethod
     def arrays(self) -> Arrays:
-        """Everything that was learned, by name."""
+        """Return everything that was learned, by name."""
 
     @classmethod
     @abstractmethod

@@ -40,7 +40,7 @@ class ForestModel(Regressor):
         self._roots, self._depth = nodes["roots"].astype(np.intp), int(nodes["depth"][0])
 
     def predict(self, features: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Mean over trees; the variance within leaves plus the variance between trees."""
+        """Return the mean over trees; the variance within leaves plus the variance between trees."""
         rows = np.ascontiguousarray(features, dtype=np.float32)
         flat, offsets = rows.ravel(), (np.arange(len(rows)) * rows.shape[1])[:, None]
         at = np.broadcast_to(self._roots, (len(rows), len(self._roots)))
@@ -52,7 +52,7 @@ class ForestModel(Regressor):
         return means.mean(axis=1), np.maximum(variance, LEAST_VARIANCE)
 
     def arrays(self) -> Arrays:
-        """The nodes."""
+        """Return the nodes."""
         return self._arrays
 
     @classmethod

@@ -67,7 +67,7 @@ class NearestTaskMean(Regressor):
         return np.asarray((kept[:, :, None] == numbers[None, None, :]).any(axis=1), dtype=np.float64)
 
     def arrays(self) -> Arrays:
-        """The examples themselves."""
+        """Return the examples themselves."""
         return {"examples": self._examples, "target": self._target, "task": self._task}
 
     @classmethod

@@ -49,7 +49,7 @@ class ProcessModel(Regressor):
         return mean.astype(float), np.maximum(variance.astype(float), LEAST_VARIANCE)
 
     def arrays(self) -> Arrays:
-        """The arrays as given."""
+        """Return the arrays as given."""
         return self._arrays
 
     @classmethod

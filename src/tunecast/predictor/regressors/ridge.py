@@ -54,7 +54,7 @@ class RidgeModel(Regressor):
         return mean, np.maximum(np.exp(log_variance), LEAST_VARIANCE)
 
     def arrays(self) -> Arrays:
-        """Scaling and weights."""
+        """Return the scaling and weights."""
         return {
             "mean": self._scaling.mean,
             "stretch": self._scaling.stretch,

@@ -103,7 +103,7 @@ def _unite_warmup(found: dict[str, Scalar]) -> None:
 
 
 def peft_method(config: Mapping[str, Any]) -> tuple[str, dict[str, Scalar]]:
-    """Method and hyperparameters of an ``adapter_config.json``."""
+    """Return the method and hyperparameters of an ``adapter_config.json``."""
     method = str(config.get("peft_type", "")).lower()
     names = _PEFT_NAMES.get(method, {})
     values = {

@@ -55,11 +55,10 @@ def import_runs(
     Importing again adds only what is new, and brings a run that has gone on up to date.
 
     Args:
-        source: A Parquet export, a folder of Trainer output, an MLflow store (folder, SQLite file or URL),
-        or
+        source: A Parquet export, a folder of Trainer output, an MLflow store (folder, SQLite file or URL), or
             a CSV file.
         assumed: Names of task, model and method for runs that do not tell theirs.
-        mapping: Column of a CSV file by our name of what it holds.
+        mapping: Columns of a CSV file by our names.
 
     Raises:
         StoreError: Nothing that could be imported is there, or the store cannot be written.

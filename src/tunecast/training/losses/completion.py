@@ -1,4 +1,4 @@
-"""The loss of supervised finetuning: nats of completion tokens, with logits only where there are labels."""
+"""The loss of supervised finetuning: nats of completion tokens, with logits only for labels."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Batch:
 
     Args:
         inputs: Keyword arguments of the model's forward call, each of shape (examples, positions).
-        labels: Token ids, -100 where nothing is trained; shape (examples, positions of the predicting side).
+        labels: Token ids, -100 for untrained ones; shape (examples, positions of the predicting side).
         kept: Number of final positions whose logits are needed (decoder-only), 0 for an encoder-decoder.
         label_tokens: Number of labels.
     """

@@ -29,8 +29,7 @@ class Loss(ABC):
       sequences, since budgets and batches are measured in tokens.
     - ``encode`` tokenises the chosen and the rejected completion.
     - ``prepare`` runs the untouched base model over the examples and stores its log-probabilities in
-    copies
-      of them, so no second model is held in memory while training.
+    copies of them, so no second model is held in memory while training.
     - ``collate`` stacks chosen and rejected sequences into one batch, which halves into pairs again in
       ``minimised``.
     - ``weight`` counts pairs instead of label tokens.
@@ -49,14 +48,14 @@ class Loss(ABC):
     def prepare(
         self, base: Any, examples: Sequence[EncodedExample], compute: Compute
     ) -> Sequence[EncodedExample]:
-        """Add to examples of one split what only the untouched base model can tell; by default, nothing.
+        """Add to one split's examples results that need the untouched base model; by default, none.
 
         The result has as many examples, in the same order.
         """
         return examples
 
     def weight(self, examples: Sequence[EncodedExample]) -> int:
-        """Count what a batch's summed loss is divided by: label tokens, unless overridden."""
+        """Return the divisor of a batch's summed loss: label tokens, unless overridden."""
         return sum(example.label_tokens for example in examples)
 
     @abstractmethod
