@@ -13,8 +13,7 @@ from math import prod
 from typing import Literal, NamedTuple
 
 Kernel = Literal["fused", "foreach", "loop"]
-"""How AdamW runs: in one kernel, over all tensors at once (torch's default on CUDA), or tensor by tensor (on
-a CPU)."""
+"""Form of AdamW: one kernel, all tensors at once (torch's default on CUDA), or one by one (on a CPU)."""
 
 
 class Trained(NamedTuple):

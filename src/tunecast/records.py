@@ -316,7 +316,7 @@ FORECAST_ONLY: Mapping[str, Any] = {"purpose": "forecast"}
 
 @dataclass(frozen=True)
 class RunError:
-    """Why a trial ended early: the exception's class and text."""
+    """The reason why a trial ended early: the exception's class and text."""
 
     kind: str
     text: str

@@ -42,9 +42,9 @@ def bytes_held(
     """Return the peak of training in bytes on one device, the framework's own included.
 
     The highest of three moments: before the backward pass (weights, optimiser state, activations, logits), at
-    its end (weights, optimiser state, gradients), and where a method changes the gradients. ``batch`` are the
-    examples of one forward pass, ``length`` the tokens of the longest, ``label_tokens`` those of an example
-    that carry a label. ``accumulates`` if a step has several forward passes. The model must be
+    its end (weights, optimiser state, gradients), and where a method changes the gradients. ``batch`` counts
+    the examples of one forward pass, ``length`` the tokens of the longest, and ``label_tokens`` the labels of
+    an example. With ``accumulates``, a step has several forward passes. The model must be
     :func:`~tunecast.estimate.forms.is_known`.
     """
     element = 4 if form.dtype == "float32" else 2

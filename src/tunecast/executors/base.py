@@ -76,7 +76,7 @@ class Handle:
 class Crash:
     """The answer to a request whose worker died.
 
-    ``outcome`` is that of a run whose worker dies of this again and again.
+    A run whose worker dies of this again and again gets ``outcome``.
     """
 
     text: str

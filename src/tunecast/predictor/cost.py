@@ -67,9 +67,9 @@ class FailureModel:
 class FailureScores:
     """The accuracy of the odds of divergence on held-out families of datasets.
 
-    ``log_loss`` is in nats per run; ``base_log_loss`` is that of the share of other runs that diverged, which
-    ignores the pipeline. ``auc`` is the probability that a run which diverged was given higher odds than one
-    which did not.
+    ``log_loss`` is in nats per run; ``base_log_loss`` is the same for the share of other runs that diverged,
+    which ignores the pipeline. ``auc`` is the probability that a run which diverged was given higher odds
+    than one which did not.
     """
 
     log_loss: float

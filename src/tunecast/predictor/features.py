@@ -225,6 +225,7 @@ def curve_row(curve: Sequence[Point], zero_shot_loss: float, peak_rate: float = 
 
     Args:
         curve: Points in order, without the zero-shot point; empty for a trial that has not started.
+        zero_shot_loss: Nats per label token before training.
         peak_rate: The trial's learning rate; at least the highest rate seen is used.
     """
     if not curve:

@@ -33,7 +33,7 @@ class Leg:
     """One fidelity step of a candidate: its cost, and its point, which is None if the trial failed on the
     way.
 
-    ``share`` is that of the full length at its end; ``other_seconds`` are those of evaluation.
+    ``share`` of the full length is reached at its end; ``other_seconds`` go to evaluation.
     """
 
     share: float

@@ -114,7 +114,8 @@ def default_strategies(cases: Sequence[Case], *, surrogates: bool) -> tuple[str,
     """Return the names of Tunecast's own strategies that can be replayed on these cases.
 
     Strategies that train a fixed pipeline are left out unless all cases have recorded it, and on base models
-    that are too small for its learning rate. ``surrogates`` if :func:`why_no_surrogates` finds no reason.
+    that are too small for its learning rate. With ``surrogates``, a prior can be trained on every case
+    (:func:`why_no_surrogates`).
     """
     return tuple(
         one.name

@@ -41,7 +41,7 @@ class LawScore:
 def select_law(table: LossTable, seed: int = 0, other_factor: bool = False) -> Model:
     """Select the model for forecasts of one task's table.
 
-    ``other_factor`` if the forecast is for a factor at which no curve was measured. A joint law says most
+    With ``other_factor``, the forecast is for a factor at which no curve was measured. A joint law says most
     about that, so it is selected unless it is clearly worse than the default.
     """
     scores = score_laws(table, [ENSEMBLE, *(m for m in candidates(table) if m.name not in _WITHIN)], seed)

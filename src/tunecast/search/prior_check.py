@@ -33,11 +33,12 @@ def orders_rightly(
     *,
     is_new: bool,
 ) -> bool:
-    """Whether the prior orders the trials well enough to go on with it.
+    """Return whether the prior orders the trials well enough to go on with it; all shapes (trials,).
 
     Args:
-        predicted: Ends as predicted before the first point of each trial, shape (trials,).
-        deviation: Standard deviation of the part that trials do not share, shape (trials,).
+        predicted: Ends predicted before the first point of each trial.
+        deviation: Standard deviation of the part that trials do not share.
+        measured: Ends predicted from the measured points.
         is_new: Whether the dataset is unlike all that the prior knows.
     """
     if len(predicted) < LEAST_TRIALS:

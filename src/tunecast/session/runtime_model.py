@@ -77,7 +77,7 @@ class RuntimeModel:
     def expected(self, method: str, tokens: float, points: int = 1, *, ends: bool = False) -> float:
         """Return the expected seconds for more training tokens and points.
 
-        ``ends`` if the last point ends the trial.
+        With ``ends``, the last of the points ends the trial.
         """
         return tokens * self._rate(method)[0] + self._scoring(method, points, ends)
 

@@ -28,13 +28,12 @@ class Loss(ABC):
       and a field for the reference model's log-probabilities, and overrides ``tokens`` to count both
       sequences, since budgets and batches are measured in tokens.
     - ``encode`` tokenises the chosen and the rejected completion.
-    - ``prepare`` runs the untouched base model over the examples and stores its log-probabilities in
-    copies of them, so no second model is held in memory while training.
+    - ``prepare`` runs the untouched base model over the examples and stores its log-probabilities in copies
+      of them, so no second model is held in memory while training.
     - ``collate`` stacks chosen and rejected sequences into one batch, which halves into pairs again in
       ``minimised``.
     - ``weight`` counts pairs instead of label tokens.
-    - ``measure`` and ``score`` report the loss per pair, and the accuracy of the implicit reward if
-    wanted.
+    - ``measure`` and ``score`` report the loss per pair, and the accuracy of the implicit reward if wanted.
     """
 
     def encode(
