@@ -65,8 +65,8 @@ class _Improvement(ABC):
 class ExpectedImprovement(_Improvement):
     """The logarithm of the expected improvement at full length over a power of the seconds.
 
-    A ``cost_exponent`` of 0 ignores seconds; 1 is improvement per second, as in Quick-Tune (arXiv
-    2306.03828). Improvements smaller than ``margin`` do not count.
+    A ``cost_exponent`` of 0 ignores seconds; 1 is improvement per second, as in Quick-Tune
+    (arXiv 2306.03828). Improvements smaller than ``margin`` do not count.
     """
 
     cost_exponent: float = 1.0

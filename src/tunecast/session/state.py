@@ -50,6 +50,8 @@ class SessionState:
     Args:
         dataset_fingerprint: Hash of its data.
         dtype: Type of the base model's weights.
+        started_at: Seconds since 1970.
+        seconds_per_token: Measured training rate of the baseline, before the first trial.
         advised: Recommended candidates, best first.
         predicted: Predicted ends of pipelines by their ids, kept only if gains are weighed against seconds.
         candidates: All candidates; the first is the baseline.
