@@ -176,7 +176,7 @@ def test_a_conversation_the_template_refuses_is_named(tokenizer: Any) -> None:
 
 def test_a_template_that_rewrites_answers_is_refused(tokenizer: Any) -> None:
     template = LOOP + "{{ m['content'] | upper }}<|im_end|>" + END
-    with pytest.raises(DataError, match=r"Row 5: .* alters message 2"):
+    with pytest.raises(DataError, match=r"Row 5: .* changes message 2"):
         with_template(tokenizer, template).render(SINGLE)
 
 

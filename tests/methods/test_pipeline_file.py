@@ -29,7 +29,7 @@ def test_both_shapes_are_read(tmp_path: Path, content: object) -> None:
         ("{", "not JSON"),
         ("[1]", "names no method"),
         ('{"hyperparameters": {}}', "names no method"),
-        ('{"method": "lora", "hyperparameters": [1]}', "names with values"),
+        ('{"method": "lora", "hyperparameters": [1]}', "names and values"),
         ('{"method": "lora", "lora_r": [8, 16]}', "lora_r must be one value, not a list"),
     ],
 )

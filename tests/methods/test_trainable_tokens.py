@@ -33,6 +33,6 @@ def test_changes_its_rows_and_the_tied_head(family: str, request: pytest.Fixture
 
 def test_what_it_does_not_serve(tiny_t5: Path) -> None:
     method = get_method("trainable_tokens")
-    assert "apart" in (method.applies(workshop.training_task(tiny_t5, rows=4).facts) or "")
+    assert "separate embeddings" in (method.applies(workshop.training_task(tiny_t5, rows=4).facts) or "")
     assert "names no tokens" in (method.applies(sample_model(config={"model_type": "llama"})) or "")
     assert method.applies(sample_model(config={"bos_token_id": None, "eos_token_id": [2, 5]})) is None

@@ -204,7 +204,9 @@ def test_surrogates_need_enough_families_in_what_every_fold_leaves(
     cases, _ = cases_of(runs)
     assert why_no_surrogates(cases, runs, fold).startswith(f"for {first} on nano")
     monkeypatch.setattr(comparing, "kept_prior", lambda known: pytest.fail("a prior was trained"))
-    with pytest.raises(ConfigurationError, match=r"--strategies: transfer cannot be replayed: what may"):
+    with pytest.raises(
+        ConfigurationError, match=rf"--strategies: transfer cannot be replayed: for {first} on nano"
+    ):
         compare_strategies(cases, runs, ("random", "transfer"), fold=fold, seeds=1)
     elsewhere = [run for task in ("f_4", "g_5", "h_6") for run in task_runs(task, model="mini")]
     assert why_no_surrogates(cases, [*runs, *elsewhere], fold) == ""
