@@ -7,7 +7,9 @@ import signal
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -92,3 +94,24 @@ def test_nothing_outlives_a_killed_session(moment: str) -> None:
     session.wait()
     _, alive = psutil.wait_procs(processes, timeout=ORPHAN_SECONDS)
     assert [one for one in alive if one.status() != psutil.STATUS_ZOMBIE] == []
+
+
+def test_a_worker_is_a_new_interpreter_where_a_library_has_started_cuda(tmp_path: Path) -> None:
+    """Stands in for CUDA with the flag that torch sets in a fork of a process that has started it."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "if any('fork_server' in word for word in sys.orig_argv):\n"
+        "    import torch\n"
+        "    torch._C._cuda_isInBadFork = lambda: True\n"
+    )
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    server = ForkServer({"OMP_NUM_THREADS": "1", "PYTHONPATH": path})
+    connection, process = server.fork()
+    while not process.is_started:
+        time.sleep(0.1)
+    worker = psutil.Process(process._numbers[0])
+    while "tunecast.executors.worker" not in worker.cmdline():
+        time.sleep(0.1)
+    connection.close()
+    assert process.exit_code(60) == 0
+    server.close()

@@ -68,3 +68,9 @@ def test_a_cache_that_cannot_be_used_is_done_without(
     monkeypatch.setenv("TUNECAST_CACHE", str(tmp_path / "file"))
     remember(folder, "facts", {"found": 1})
     assert recall(folder, "facts") is None
+
+
+def test_a_folder_with_a_file_that_is_no_text_is_not_remembered(folder: Path) -> None:
+    (folder / "tokenizer_config.json").write_bytes(b'{"a": "\xe9"}')
+    remember(folder, "facts", {"a": 1})
+    assert recall(folder, "facts") is None

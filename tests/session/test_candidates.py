@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tunecast.errors import ConfigurationError
+from tunecast.methods import Restrictions
 from tunecast.methods.space import BASELINE
 from tunecast.predictor import load_prior
 from tunecast.records import Pipeline
@@ -119,18 +120,22 @@ def test_an_optimiser_that_takes_most_of_the_time_is_left_out_unless_it_is_all_t
     assert within_effort([*plain[:8], *muon], wide) == [*plain[:8], *muon]
 
 
-@pytest.mark.parametrize(("strategy", "pinned"), [("asha", 1), ("fixed-3e-4", 2)])
-def test_what_a_strategy_is_pinned_to_stays_whatever_suits(
-    strategy: str, pinned: int, prepared: PreparedTask
+@pytest.mark.parametrize(("name", "pins"), [("asha", 0), ("fixed-3e-4", 1)])
+def test_the_baseline_and_pinned_pipelines_stay_even_if_they_do_not_suit(
+    name: str, pins: int, prepared: PreparedTask
 ) -> None:
+    strategy = get_strategy(name)
     large = [Pipeline("full", {"per_device_train_batch_size": 64, "n": n}) for n in range(2)]
     small = [Pipeline("full", {"per_device_train_batch_size": 4, "n": n}) for n in range(20)]
     wordy = Pipeline("prompt_tuning", {"per_device_train_batch_size": 4, "num_virtual_tokens": 10**6})
     training_task = prepared.training_task
     sixteen_steps = 16 * 4 * training_task.train_tokens // len(training_task.train) + 16
     context = Context(prepared.dataset, training_task.facts, sixteen_steps, 40, 5.0)
-    kept = suitable([*large, *small, wordy], get_strategy(strategy), training_task, context)
-    assert kept == [*large[:pinned], *small]
+    pinned = strategy.pinned(large[0], Restrictions())
+    assert len(pinned) == pins
+    pipelines = [large[0], *pinned, large[1], *small, wordy]
+    kept = suitable(pipelines, strategy, training_task, context, Restrictions())
+    assert kept == [large[0], *pinned, *small]
 
 
 @pytest.mark.parametrize("strategy", ["transfer", "quick-tune"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +31,22 @@ from tunecast.session.workloads import SingleExamples
 
 METHODS = ("lora", "full", "ia3")
 """The memory arithmetic knows them all, and orders them."""
+
+
+WITHOUT_TORCH = """
+import sys
+from tunecast.progress import Silent
+from tunecast.session.candidates import candidate_pipelines
+from tunecast.session.feasible import feasible_candidates
+from tunecast.session.prepare import prepare_task
+from tunecast.session.settings import SessionSettings
+
+settings = SessionSettings(sys.argv[1], sys.argv[2], threads=1)
+task = prepare_task(settings, Silent()).training_task
+candidates = candidate_pipelines(settings, task.facts)
+found = feasible_candidates(settings, task, candidates, 10**12)
+print(len(found.pipelines) == len(candidates), "torch" in sys.modules)
+"""
 
 
 class Case:
@@ -178,3 +196,12 @@ def test_the_limit_is_the_device_s_memory_unless_given(monkeypatch: pytest.Monke
     monkeypatch.setattr(feasible, "accelerator_count", lambda: 2)
     assert limit_bytes(replace(settings, max_memory_gb=6.0, workers=3), "cuda") == 3_000_000_000
     assert limit_bytes(replace(settings, max_memory_gb=6.0, workers=3), "cuda:1") == 2_000_000_000
+
+
+def test_where_memory_is_ample_a_known_model_needs_no_torch(
+    tiny_llama: Path, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNECAST_CACHE", str(tmp_path))
+    command = [sys.executable, "-c", WITHOUT_TORCH, str(tiny_llama), str(toy_data)]
+    said = [subprocess.check_output(command, text=True) for _ in range(2)]
+    assert said[1].split() == ["True", "False"]

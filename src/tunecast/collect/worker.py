@@ -19,7 +19,7 @@ from tunecast.session.prepare import prepare_task
 from tunecast.session.run_factory import affordable_validation, explosion_nats, new_run, zero_point
 from tunecast.session.settings import SessionSettings
 from tunecast.training.failures import describe_failure
-from tunecast.training.runner import HELD_BEFORE, Measurement, Runner
+from tunecast.training.runner import HELD_BEFORE, SKIPPED, Measurement, Runner
 from tunecast.training.training_task import TrialSpec, validation_subset
 
 LEAST_METRIC_EXAMPLES = 16
@@ -184,11 +184,12 @@ class _OpenTask:
         spec = self._limited_spec(run_spec)
         started = time.perf_counter()
         points: list[Point] = []
-        held = 0
+        held = skipped = 0
         measured = Measurement(run.id, None, Outcome.PAUSED)
         for step in self._prepared.training_task.plan(spec).grid:
             measured = self._runner.advance(spec, points[-1].step if points else 0, step)
             held = held or measured.held_bytes
+            skipped += measured.skipped_steps
             if measured.point is not None:
                 elapsed = time.perf_counter() - started
                 points.append(replace(measured.point, elapsed_seconds=elapsed))
@@ -201,7 +202,7 @@ class _OpenTask:
             error=measured.error,
             validation=measured.validation,
             trainable_parameters=measured.trainable_parameters,
-            extra={**run.extra, HELD_BEFORE: held},
+            extra={**run.extra, HELD_BEFORE: held, **({SKIPPED: skipped} if skipped else {})},
         )
 
     def tested(self, run: Run, run_spec: RunSpec) -> Run:

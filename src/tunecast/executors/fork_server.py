@@ -123,7 +123,7 @@ class WorkerProcess:
 
 def main(descriptor: int, parent: int) -> None:
     """Fork a worker for every request of the process ``parent`` that comes over ``descriptor``."""
-    with _ending_with(parent):
+    with _ending_with(parent), contextlib.suppress(Exception):  # the workers meet it again, and report it
         _import_libraries()
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
@@ -141,8 +141,15 @@ def main(descriptor: int, parent: int) -> None:
             if not descriptors:
                 break  # the parent is gone
             connection, status = descriptors
-            worker = _fork(connection, [control.fileno(), woken, wake, status, *statuses.values()])
-            os.close(connection)
+            foreign = [control.fileno(), woken, wake, status, *statuses.values()]
+            try:
+                worker = _fork(connection, foreign)
+            except OSError as error:  # such as a limit of processes; the other workers go on
+                print(f"cannot start a worker: {error}", file=sys.stderr)
+                os.close(status)
+                continue
+            finally:
+                os.close(connection)
             statuses[worker] = status
             _tell(status, worker)
     for worker in statuses:
@@ -201,10 +208,15 @@ def _fork(connection: int, foreign: Sequence[int]) -> int:
 
 
 def _exec_if_cuda_runs(connection: int, server: int) -> None:
-    """Replace this fork by a new interpreter if a library started CUDA in the server: forks cannot use it."""
-    import torch
+    """Replace this fork by a new interpreter if a library started CUDA in the server: forks cannot use it.
 
-    if torch.cuda.is_initialized():
+    In such a fork ``torch.cuda.is_initialized()`` is false; what makes it so tells.
+    """
+    try:
+        from torch._C import _cuda_isInBadFork as runs_cuda  # type: ignore[attr-defined]
+    except ImportError:  # torch without CUDA
+        return
+    if runs_cuda():
         os.set_inheritable(connection, True)
         module = "tunecast.executors.worker"
         os.execv(sys.executable, [sys.executable, "-m", module, str(connection), str(server)])

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from tunecast.errors import ModelError
 from tunecast.executors.base import (
     CUBLAS_WORKSPACE,
     Crash,
@@ -111,7 +112,8 @@ class InProcessExecutor(Executor):
             except Exception as error:  # report it as a worker process would
                 raise loading_error(broken(error)) from error
         for request in self._setup:
-            self._perform(request, slot)
+            if isinstance(answer := self._perform(request, slot), Crash):
+                raise ModelError(f"A worker cannot be set up: {answer.text}.")
         self._slots[slot] = Slot(machine, current_versions(), time.perf_counter() - began)
 
     def _perform(self, request: Request, slot: int) -> Any:

@@ -7,6 +7,7 @@ from functools import cache
 from tunecast.errors import ConfigurationError, did_you_mean
 from tunecast.methods.base import Method
 from tunecast.methods.rates import adapter_rate
+from tunecast.plugins import broken_plugin, load_plugins
 from tunecast.records import ModelFacts
 
 ENTRY_POINT_GROUP = "tunecast.methods"
@@ -34,12 +35,12 @@ def get_method(name: str) -> Method:
     Raises:
         ConfigurationError: The method is unknown.
     """
-    _load_plugins()
+    broken = _load_plugins()
     if name not in _METHODS:
         known = ", ".join(sorted(_METHODS))
         raise ConfigurationError(
             f"There is no finetuning method {name!r}.",
-            f"{did_you_mean(name, _METHODS)}Known methods: {known}.",
+            f"{broken_plugin(name, broken)}{did_you_mean(name, _METHODS)}Known methods: {known}.",
         )
     return _METHODS[name]
 
@@ -59,8 +60,6 @@ def method_names() -> tuple[str, ...]:
 
 
 @cache
-def _load_plugins() -> None:
-    from importlib.metadata import entry_points
-
-    for entry in entry_points(group=ENTRY_POINT_GROUP):
-        register(entry.load()())
+def _load_plugins() -> dict[str, str]:
+    """Register the plugins, once; returns what is wrong with broken ones."""
+    return load_plugins(ENTRY_POINT_GROUP, Method, register)  # type: ignore[type-abstract]

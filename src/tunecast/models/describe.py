@@ -29,7 +29,7 @@ def describe(model: ResolvedModel, *, trust_remote_code: bool = False) -> ModelF
         return describe_config(load_config(model, trust_remote_code=trust_remote_code), model.name)
     folder = Path(model.location)
     known = recall(folder, "facts")
-    if known:
+    if isinstance(known, dict):
         return with_folder(ModelFacts(**known | {"name": model.name}), folder)
     facts = describe_config(load_config(model, trust_remote_code=trust_remote_code), model.name)
     remember(folder, "facts", asdict(facts))

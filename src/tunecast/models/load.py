@@ -143,7 +143,8 @@ def _tokenizer_class(model: ResolvedModel) -> Any:
     """Return the class of the model's tokenizer if it is known, which loads without torch; else any class."""
     if model.is_local and (known := recall(Path(model.location), "tokenizer")):
         module, name = known
-        return getattr(importlib.import_module(module), name)
+        with contextlib.suppress(ImportError, AttributeError):  # another transformers of the same version
+            return getattr(importlib.import_module(module), name)
     from transformers import AutoTokenizer
 
     return AutoTokenizer

@@ -33,7 +33,7 @@ def recall(folder: Path, topic: str) -> Any:
 
 def remember(folder: Path, topic: str, finding: Any) -> None:
     """Keep a finding, any JSON value but null, for later processes, if the cache can be written."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError):
         file = _file(folder, topic)
         file.parent.mkdir(parents=True, exist_ok=True)
         with written_whole(file) as unfinished:

@@ -6,6 +6,7 @@ from functools import cache
 from importlib.util import find_spec
 
 from tunecast.errors import ConfigurationError, did_you_mean
+from tunecast.plugins import broken_plugin, load_plugins
 from tunecast.search.strategy import Strategy
 
 ENTRY_POINT_GROUP = "tunecast.strategies"
@@ -44,7 +45,8 @@ def get_strategy(name: str) -> Strategy:
         names = [one.name for one in strategies()]
         raise ConfigurationError(
             f"--strategy: there is no strategy {name!r}.",
-            f"{did_you_mean(name, names)}Known ones: {', '.join(names)}.",
+            f"{broken_plugin(name, _load_plugins())}{did_you_mean(name, names)}"
+            f"Known ones: {', '.join(names)}.",
         )
     return strategy
 
@@ -112,8 +114,6 @@ def _without_effect(flag: str, name: str, users: list[str]) -> ConfigurationErro
 
 
 @cache
-def _load_plugins() -> None:
-    from importlib.metadata import entry_points
-
-    for entry in entry_points(group=ENTRY_POINT_GROUP):
-        register(entry.load()())
+def _load_plugins() -> dict[str, str]:
+    """Register the plugins, once; returns what is wrong with broken ones."""
+    return load_plugins(ENTRY_POINT_GROUP, Strategy, register)  # type: ignore[type-abstract]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tunecast.methods import pipeline_space, sample_pipelines
+from tunecast.methods import Restrictions, pipeline_space, sample_pipelines
 from tunecast.methods.space import baseline_pipeline
 from tunecast.records import ModelFacts, Pipeline
 from tunecast.search import Context, Strategy, get_strategy
@@ -52,7 +52,11 @@ def candidate_pipelines(
 
 
 def suitable(
-    pipelines: Sequence[Pipeline], strategy: Strategy, training_task: TrainingTask, context: Context
+    pipelines: Sequence[Pipeline],
+    strategy: Strategy,
+    training_task: TrainingTask,
+    context: Context,
+    restrictions: Restrictions,
 ) -> list[Pipeline]:
     """Keep the candidates that suit the full length, base model and device, and that the strategy selects.
 
@@ -61,16 +65,18 @@ def suitable(
     Raises:
         ConfigurationError: The strategy needs a prior, and the context has none.
     """
-    pinned = strategy.trials or 1
+    pinned = strategy.pinned(pipelines[0], restrictions)
+    others = [pipeline for pipeline in pipelines[1:] if pipeline not in pinned]
     examples = (*training_task.train, *training_task.validation, *training_task.test)
     longest = max(example.tokens for example in examples)
-    suiting = within_context(pipelines[pinned:], context=training_task.facts.context, longest=longest)
+    suiting = within_context(others, context=training_task.facts.context, longest=longest)
     suiting = long_enough(
         within_effort(suiting, training_task),
         full_length_tokens=context.full_length_tokens,
         mean_tokens=training_task.train_tokens / len(training_task.train),
     )
-    return [*pipelines[:pinned], *strategy.select(context, suiting)]
+    kept = [pipeline for pipeline in pipelines[1:] if pipeline in pinned]
+    return [pipelines[0], *kept, *strategy.select(context, suiting)]
 
 
 def long_enough(

@@ -69,12 +69,12 @@ def feasible_candidates(
     """
     single = SingleExamples(training_task)
     exact = _ExactBytes(training_task)
+    if limit >= AMPLE * exact.roughly(single.full):  # before the dry run, which imports torch
+        return Feasible(tuple(candidates))
     most = exact.of(single.full)
     if most is not None and limit >= ROOMY * most:
         return Feasible(tuple(candidates))
     strategy = get_strategy(settings.strategy)
-    if limit >= AMPLE * exact.roughly(single.full):
-        return Feasible(tuple(candidates))
     tried = candidates[: strategy.trials]
     workloads = [single.of(pipeline) for pipeline in tried]
     needs = [None if workload is None else Need.of(workload) for workload in workloads]

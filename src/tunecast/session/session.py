@@ -245,7 +245,13 @@ class Session:
         if self._state.candidates:
             return self._state.candidates
         fits = self._feasible.baseline_fits
-        found = suitable(self._feasible.pipelines, self._strategy, self._prepared.training_task, context)
+        found = suitable(
+            self._feasible.pipelines,
+            self._strategy,
+            self._prepared.training_task,
+            context,
+            self._settings.restrictions,
+        )
         keep(self._state, self._strategy, context, found, baseline_fits=fits)
         self._save_state()
         return found

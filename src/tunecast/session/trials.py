@@ -21,13 +21,11 @@ from tunecast.session.workloads import Efforts
 from tunecast.store import Store
 from tunecast.training.checkpoint import CheckpointFolder
 from tunecast.training.plan import TrialPlan
-from tunecast.training.runner import Measurement
+from tunecast.training.runner import SKIPPED, Measurement
 from tunecast.training.training_task import TrainingTask, TrialSpec
 
 RETRAINED = "retrained_tokens"
 """In ``Run.extra``: training tokens beyond those of the curve that went into the trial."""
-SKIPPED = "skipped_steps"
-"""In ``Run.extra``: zeroth-order steps without an update, because a loss was not finite."""
 
 
 @dataclass

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 SPLITS = ("subset", "validation", "test")
 
+SKIPPED = "skipped_steps"
+"""In ``Run.extra``: zeroth-order steps without an update, because a loss was not finite."""
 HELD_BEFORE = "held_bytes"
 """In ``Run.extra``: bytes on the worker's device before the trial's first step. All peaks of the trial
 include them."""
@@ -386,7 +388,15 @@ class Runner:
         )
         if diverged:
             error = RunError("DivergedError", f"validation loss {score.loss:.4g} at step {live.step}")
-            return Measurement(spec.run, point, Outcome.DIVERGED, error, whole, validation_seconds)
+            return Measurement(
+                spec.run,
+                point,
+                Outcome.DIVERGED,
+                error,
+                whole,
+                validation_seconds,
+                skipped_steps=segment.skipped_steps,
+            )
         outcome = Outcome.COMPLETED if at_end else Outcome.PAUSED
         return Measurement(
             spec.run,
