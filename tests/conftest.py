@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import environment  # noqa: F401 (before the libraries that read it)
 import sessions
 import tiny
 from tunecast import models
@@ -23,12 +24,6 @@ from tunecast.session.settings import SessionSettings
 
 if TYPE_CHECKING:
     from tunecast.session.prepare import PreparedTask
-
-# Nothing may reach for a hub: every test passes with no network at all.
-os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["TOKENIZERS_PARALLELISM"] = "false"
-# The tests run side by side, one thread each; the tiny models gain nothing from more.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

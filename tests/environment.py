@@ -1,0 +1,11 @@
+"""The environment of every test, set before the libraries load that read it."""
+
+from __future__ import annotations
+
+import os
+
+# Every test passes without a network.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# The tests run side by side. More threads than cores wait for each other, and tiny models need one.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
