@@ -260,8 +260,8 @@ def test_libraries_that_are_strategies_of_sessions_are_counted_too() -> None:
     cases, _ = cases_of(runs)
     names = ("random", "tpe", "dehb")
     found = compare_strategies(cases[:1], runs, names, seeds=1, budgets=(2.0,), thinking_seconds=0.0)
-    tpe, dehb = rival_rows(Verdict(found))
-    assert [row[0] for row in (tpe, dehb)] == ["tpe", "dehb"]
+    dehb, tpe = sorted(rival_rows(Verdict(found)))
+    assert [row[0] for row in (dehb, tpe)] == ["dehb", "tpe"]
     assert tpe[1] == f"optuna {version('optuna')}"
     assert dehb[1] == f"dehb {version('dehb')}"
     for name, _, asked, distance in (tpe, dehb):

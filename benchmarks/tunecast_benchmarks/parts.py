@@ -182,7 +182,9 @@ def _file(folder: Path, name: str) -> Path:
 def _compared(name: str, title: str, flags: str, needs: tuple[str, ...] = ()) -> Part:
     """Replays; with rivals, these take most of the time."""
     line = f"compare.py {flags} --clock cpu --output {{folder}}/{name}.html --json"
-    return _part(name, title, line, needs=needs, is_optional=bool(needs))
+    # The strategies of this package are loaded by entry point, not by an import.
+    rests_on = ("tunecast_benchmarks.strategies",)
+    return _part(name, title, line, rests_on, needs=needs, is_optional=bool(needs))
 
 
 def _benchmark(
