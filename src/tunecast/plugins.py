@@ -36,7 +36,7 @@ def load_plugins(group: str, kind: type[Plugin], register: Callable[[Plugin], No
 
 
 def broken_plugin(name: str, broken: dict[str, str]) -> str:
-    """Return the hint for a name that an installed but broken plugin would have; else an empty text."""
+    """Return a hint if ``name`` is that of an installed plugin that cannot be loaded, else an empty text."""
     if name not in broken:
         return ""
     return f"An installed package has it, but cannot be loaded: {broken[name]}. Update or uninstall it. "

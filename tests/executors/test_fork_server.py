@@ -97,7 +97,7 @@ def test_nothing_outlives_a_killed_session(moment: str) -> None:
 
 
 def test_a_worker_is_a_new_interpreter_where_a_library_has_started_cuda(tmp_path: Path) -> None:
-    """Stands in for CUDA with the flag that torch sets in a fork of a process that has started it."""
+    """Without a device, sets the flag that torch sets in a fork of a process that has started CUDA."""
     (tmp_path / "sitecustomize.py").write_text(
         "import sys\n"
         "if any('fork_server' in word for word in sys.orig_argv):\n"
@@ -112,6 +112,16 @@ def test_a_worker_is_a_new_interpreter_where_a_library_has_started_cuda(tmp_path
     worker = psutil.Process(process._numbers[0])
     while "tunecast.executors.worker" not in worker.cmdline():
         time.sleep(0.1)
+    connection.close()
+    assert process.exit_code(60) == 0
+    server.close()
+
+
+def test_a_server_that_cannot_import_its_libraries_still_starts_workers(tmp_path: Path) -> None:
+    (tmp_path / "peft.py").write_text("raise ImportError('a broken installation')\n")
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    server = ForkServer({"OMP_NUM_THREADS": "1", "PYTHONPATH": path})
+    connection, process = server.fork()
     connection.close()
     assert process.exit_code(60) == 0
     server.close()

@@ -123,7 +123,10 @@ class WorkerProcess:
 
 def main(descriptor: int, parent: int) -> None:
     """Fork a worker for every request of the process ``parent`` that comes over ``descriptor``."""
-    with _ending_with(parent), contextlib.suppress(Exception):  # the workers meet it again, and report it
+    with (
+        _ending_with(parent),
+        contextlib.suppress(Exception),
+    ):  # each worker meets the error again and reports it
         _import_libraries()
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
@@ -200,7 +203,7 @@ def _fork(connection: int, foreign: Sequence[int]) -> int:
         code = 0
     except SystemExit as ended:
         print(ended, file=sys.stderr)
-    except BaseException:
+    except BaseException:  # a fork must never return into the server's code
         traceback.print_exc()
     finally:
         sys.stderr.flush()
@@ -210,7 +213,7 @@ def _fork(connection: int, foreign: Sequence[int]) -> int:
 def _exec_if_cuda_runs(connection: int, server: int) -> None:
     """Replace this fork by a new interpreter if a library started CUDA in the server: forks cannot use it.
 
-    In such a fork ``torch.cuda.is_initialized()`` is false; what makes it so tells.
+    In such a fork ``torch.cuda.is_initialized()`` is always false, so ask for the flag that makes it so.
     """
     try:
         from torch._C import _cuda_isInBadFork as runs_cuda  # type: ignore[attr-defined]

@@ -92,7 +92,7 @@ def prepare_task(settings: SessionSettings, progress: Progress, *, dtype: str = 
 def _encoded(
     source: str, dataset: Dataset, tokenizer: Any, max_length: int, facts: ModelFacts
 ) -> dict[str, tuple[EncodedExample, ...]]:
-    """Encode the examples of every split, none of which may be empty."""
+    """Encode the examples of every split; an empty split is an error."""
     loss = get_loss(COMPLETION)
     encoded = {
         name: tuple(loss.encode(examples, tokenizer, max_length=max_length, architecture=facts.architecture))
